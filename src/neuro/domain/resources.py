@@ -1,0 +1,56 @@
+"""Amounts of CPU, memory and GPUs, and the presets that name them."""
+
+from __future__ import annotations
+
+import msgspec
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Amount(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run occupies, or a machine offers. ``memory`` is bytes, ``cpu`` is cores."""
+
+    cpu: float
+    memory: int
+    gpu: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(
+            cpu=self.cpu + other.cpu, memory=self.memory + other.memory, gpu=self.gpu + other.gpu
+        )
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(
+            cpu=self.cpu - other.cpu, memory=self.memory - other.memory, gpu=self.gpu - other.gpu
+        )
+
+    def fits(self, free: Amount) -> bool:
+        """Whether this amount can be taken from ``free`` (a millicore of slack for float sums)."""
+        return (
+            self.cpu <= free.cpu + 1e-3 and self.memory <= free.memory and self.gpu <= free.gpu
+        )
+
+
+NOTHING = Amount(cpu=0.0, memory=0)
+
+
+class Preset(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A named amount of resources and the engine that it runs on. ``memory`` is bytes.
+
+    ``credits_per_hour`` is a decimal string, because clients feed it to ``Decimal``.
+    """
+
+    name: str
+    cpu: float
+    memory: int
+    gpu: int = 0
+    gpu_model: str | None = None
+    credits_per_hour: str = "0"
+    scheduler_enabled: bool = False
+    preemptible_node: bool = False
+    engine: str = "sandbox"
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(cpu=self.cpu, memory=self.memory, gpu=self.gpu)

@@ -1,0 +1,265 @@
+"""The Engine protocol: everything that the platform asks of what runs jobs on real machines.
+
+An engine is given a job's full specification and a place to report. It knows nothing of users,
+HTTP or SQL. The database is the truth about intent, the engine about reality.
+
+The invariants (each one a test in ``tests/engines/contract/``):
+
+1. A job outlives the server: ``kill -9`` of the server at any moment, then a restart, loses no job,
+   no log line and no exit code, and leaves no orphan process, mount, cgroup, network or directory.
+2. Exit codes are exact; a signal, the memory limit and a stop that was asked for are told apart.
+3. CPU, memory and process limits hold; a GPU job sees exactly its GPUs.
+4. A job's files are private to it; volumes are where they should be, read-only where asked; nothing
+   of the host that was not given is visible.
+5. Two jobs may listen on the same port; ``connect`` reaches a server on the job's 127.0.0.1.
+6. Output is kept byte for byte, stdout and stderr in order, with a timestamp per line, up to a size
+   limit with rotation.
+7. A terminal job gets a real pseudo-terminal with resize, Ctrl-C and Ctrl-D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from neuro.domain.resources import Amount
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder or file of the host (``source``) at an absolute ``target`` inside the job."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a job. A job that is restarted has runs 0, 1, 2 …; its log goes on across them.
+
+    ``argv`` empty means the image's own default command. ``memory`` is bytes, ``cpu`` is cores,
+    ``gpus`` are indexes of the machine's GPUs that the run may see.
+    """
+
+    job_id: str
+    run: int = 0
+    image: str
+    argv: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    working_dir: str | None = None
+    hostname: str = "job"
+    mounts: tuple[Mount, ...] = ()
+    tty: bool = False
+    cpu: float
+    memory: int
+    gpus: tuple[int, ...] = ()
+    shm: bool = True
+    privileged: bool = False
+
+
+class RunRef(msgspec.Struct, frozen=True, order=True):
+    """Which run of which job."""
+
+    job_id: str
+    run: int = 0
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """The run's command is running since ``at`` (UTC, aware)."""
+
+    ref: RunRef
+    at: datetime
+
+
+class ExitCause(StrEnum):
+    """Why a run ended, as far as the engine itself can know."""
+
+    COMPLETED = "completed"  # exit code 0
+    ERROR = "error"  # exit code other than 0, or a signal (128 + number)
+    OUT_OF_MEMORY = "out_of_memory"  # the memory limit
+    CANNOT_START = "cannot_start"  # the command was never run; ``message`` says why
+    LOST = "lost"  # the run's supervision vanished (host reboot, kill -9 of the supervisor)
+
+
+class Exited(msgspec.Struct, frozen=True, kw_only=True):
+    """The run is over; every process of it is gone and all its output can be read."""
+
+    ref: RunRef
+    at: datetime
+    exit_code: int | None
+    cause: ExitCause
+    message: str | None = None
+
+
+Event = Started | Exited
+
+
+class RunState(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``adopt`` found: at least one of the two, or neither if the run is about to start."""
+
+    started: Started | None = None
+    exited: Exited | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run uses at ``at``. ``cpu`` in cores since the previous sample, memory in bytes."""
+
+    at: datetime
+    cpu: float
+    memory: int
+    gpu_utilization: int | None = None
+    gpu_memory: int | None = None
+
+
+class Channel:
+    """Numbers of a session's byte streams; they are the wire's own (attach and exec)."""
+
+    STDIN = 0
+    STDOUT = 1
+    STDERR = 2
+
+
+class Session(Protocol):
+    """A live connection to a run's main process (``attach``) or to a process of its own (``exec``).
+
+    Closing a session of ``exec`` ends its process; closing one of ``attach`` only detaches.
+    """
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """The next (channel, bytes), or None when the other side is over."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Feed stdin; waits while the process does not read. Ignored after its end."""
+        ...
+
+    async def write_eof(self) -> None:
+        """Close stdin (of a terminal: send its end-of-file character)."""
+        ...
+
+    async def resize(self, width: int, height: int) -> None:
+        """Set the terminal's size in columns and rows; nothing without a terminal."""
+        ...
+
+    async def wait(self) -> int | None:
+        """The exit code once it is over; None where the run itself vanished."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Connection(Protocol):
+    """One TCP connection into a run."""
+
+    async def read(self, limit: int = 1 << 16) -> bytes:
+        """Some bytes, or b"" at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def write_eof(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class RunNotFound(LookupError):
+    """The engine has no such job, or it is not running where the call needs it running."""
+
+
+class NotListening(ConnectionError):
+    """Nothing in the job listens on that port."""
+
+
+class EngineFault(RuntimeError):
+    """The engine cannot do what was asked; the sentence says what to do."""
+
+
+class Engine(Protocol):
+    """See the module's docstring. Every method may be called at any time after ``open``."""
+
+    name: str
+
+    async def open(self) -> None:
+        """Make ready. Runs of an earlier life go on untouched until ``adopt``.
+
+        Raises EngineFault where this machine cannot run jobs, saying what is missing.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go: every run goes on and can be adopted by the next engine on the same folder."""
+        ...
+
+    async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
+        """Take over the runs of an earlier life, once, before the first ``start``.
+
+        Returns those of ``known`` that exist here in any state. Everything that belongs to this
+        engine and to none of the jobs in ``known`` is stopped and removed: processes, mounts,
+        cgroups, networks, folders, logs. A job whose earlier runs are over but whose log must stay
+        is named in ``known`` by any of its runs.
+        """
+        ...
+
+    def events(self) -> AsyncIterator[Event]:
+        """Starts and ends of runs as they happen, also those of adopted runs. One consumer.
+
+        An event may be seen twice (after ``adopt`` and here); it is never missed.
+        """
+        ...
+
+    async def start(self, spec: RunSpec) -> None:
+        """Begin a run; returns when it is under supervision. ``Started``/``Exited`` follow.
+
+        Idempotent: a run that exists already is left as it is.
+        """
+        ...
+
+    async def stop(self, job_id: str, grace: float) -> None:
+        """SIGTERM to the main process, SIGKILL to all after ``grace`` seconds. ``Exited`` follows.
+
+        Returns once the request is in the run's hands, not when it is over. Nothing if it is over.
+        """
+        ...
+
+    async def remove(self, job_id: str) -> None:
+        """Forget a finished job: its log and every trace. Nothing if it is unknown."""
+        ...
+
+    def logs(
+        self,
+        job_id: str,
+        *,
+        since: datetime | None = None,
+        follow: bool = True,
+        timestamps: bool = False,
+    ) -> AsyncIterator[bytes]:
+        """The output of all the job's runs, oldest first, as raw bytes in chunks up to 256 KiB.
+
+        With ``follow`` it ends when the job has no run left going; without, at what is there now.
+        ``timestamps`` puts an RFC 3339 UTC time and a space before each line.
+        Raises RunNotFound (at the first item) for a job that never started here.
+        """
+        ...
+
+    async def attach(self, job_id: str, *, stdin: bool, output: bool) -> Session:
+        """Connect to the main process. Output begins at this moment: no replay. RunNotFound."""
+        ...
+
+    async def exec(self, job_id: str, argv: Collection[str], *, tty: bool) -> Session:
+        """Run another process inside. RunNotFound where the job is not running."""
+        ...
+
+    async def connect(self, job_id: str, port: int) -> Connection:
+        """A TCP connection to the job's 127.0.0.1:port. RunNotFound, NotListening."""
+        ...
+
+    async def usage(self, job_id: str) -> Usage:
+        """What the run uses now. RunNotFound where the job is not running."""
+        ...
+
+    async def capacity(self) -> Amount:
+        """All that this engine can give to jobs (not what is free)."""
+        ...
