@@ -27,9 +27,7 @@ class Amount(msgspec.Struct, frozen=True, kw_only=True):
 
     def fits(self, free: Amount) -> bool:
         """Whether this amount can be taken from ``free`` (a millicore of slack for float sums)."""
-        return (
-            self.cpu <= free.cpu + 1e-3 and self.memory <= free.memory and self.gpu <= free.gpu
-        )
+        return self.cpu <= free.cpu + 1e-3 and self.memory <= free.memory and self.gpu <= free.gpu
 
 
 NOTHING = Amount(cpu=0.0, memory=0)

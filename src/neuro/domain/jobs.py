@@ -1,0 +1,278 @@
+"""Jobs as the wire knows them (wire protocol, section 8): the request, the answer, the states."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life. The last three are final."""
+
+    PENDING = "pending"
+    SUSPENDED = "suspended"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in FINISHED
+
+
+FINISHED = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+ACTIVE = frozenset({JobStatus.PENDING, JobStatus.SUSPENDED, JobStatus.RUNNING})
+
+
+class Reason(StrEnum):
+    """Why a job is in its status; the words are the original platform's."""
+
+    CREATING = "Creating"
+    SCHEDULING = "Scheduling"
+    RESTARTING = "Restarting"
+    COMPLETED = "Completed"
+    ERROR = "Error"
+    OOM_KILLED = "OOMKilled"
+    CANNOT_RUN = "ContainerCannotRun"
+    NOT_FOUND = "NotFound"
+    LIFE_SPAN_ENDED = "LifeSpanEnded"
+    SCHEDULE_TIMEOUT = "ScheduleTimeout"
+    USER_REQUESTED = "UserRequested"
+
+
+class RestartPolicy(StrEnum):
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
+class Priority(StrEnum):
+    """How urgent a job is; within one priority the oldest goes first."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        return ("low", "normal", "high").index(self.value)
+
+
+class HttpPort(msgspec.Struct, frozen=True, kw_only=True):
+    port: int
+    requires_auth: bool = True
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    src_storage_uri: str
+    dst_path: str
+    read_only: bool = True
+
+
+class SecretVolume(msgspec.Struct, frozen=True, kw_only=True):
+    src_secret_uri: str
+    dst_path: str
+
+
+class DiskVolume(msgspec.Struct, frozen=True, kw_only=True):
+    src_disk_uri: str
+    dst_path: str
+    read_only: bool = True
+
+
+class RequestedResources(msgspec.Struct, frozen=True, kw_only=True):
+    """Resources in a request; with a preset only ``shm`` may be given. ``memory`` is bytes."""
+
+    cpu: float | None = None
+    memory_mb: int | None = None
+    memory: int | None = None
+    gpu: int | None = None
+    gpu_model: str | None = None
+    nvidia_gpu: int | None = None
+    shm: bool = False
+
+
+class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What to run, as a client asks for it."""
+
+    image: str
+    entrypoint: str | None = None
+    command: str | None = None
+    working_dir: str | None = None
+    env: dict[str, str] = {}
+    volumes: list[Volume] = []
+    secret_env: dict[str, str] = {}
+    secret_volumes: list[SecretVolume] = []
+    disk_volumes: list[DiskVolume] = []
+    http: HttpPort | None = None
+    tty: bool = False
+    resources: RequestedResources | None = None
+
+
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """POST /jobs. The container's keys come flat (``?from_preset``) or under ``container``."""
+
+    cluster_name: str | None = None
+    preset_name: str | None = None
+    name: str | None = None
+    description: str | None = None
+    tags: list[str] = []
+    max_run_time_minutes: int | None = None
+    schedule_timeout: float | None = None
+    restart_policy: RestartPolicy = RestartPolicy.NEVER
+    priority: Priority = Priority.NORMAL
+    pass_config: bool = False
+    wait_for_jobs_quota: bool = False
+    privileged: bool = False
+    scheduler_enabled: bool | None = None
+    org_name: str | None = None
+    project_name: str | None = None
+    container: ContainerRequest | None = None
+    # The same keys as ContainerRequest's, flat.
+    image: str | None = None
+    entrypoint: str | None = None
+    command: str | None = None
+    working_dir: str | None = None
+    env: dict[str, str] = {}
+    volumes: list[Volume] = []
+    secret_env: dict[str, str] = {}
+    secret_volumes: list[SecretVolume] = []
+    disk_volumes: list[DiskVolume] = []
+    http: HttpPort | None = None
+    tty: bool = False
+    resources: RequestedResources | None = None
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Resources in an answer: ``memory_mb`` and ``memory`` (bytes), for clients of two eras."""
+
+    cpu: float
+    memory_mb: int
+    memory: int
+    shm: bool
+    gpu: int | None = None
+    gpu_model: str | None = None
+    nvidia_gpu: int | None = None
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What runs, as the server answers."""
+
+    image: str
+    resources: Resources
+    entrypoint: str | None = None
+    command: str | None = None
+    working_dir: str | None = None
+    env: dict[str, str] = {}
+    volumes: list[Volume] = []
+    secret_env: dict[str, str] = {}
+    secret_volumes: list[SecretVolume] = []
+    disk_volumes: list[DiskVolume] = []
+    http: HttpPort | None = None
+    tty: bool = False
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One step of a job's life."""
+
+    status: JobStatus
+    transition_time: datetime
+    reason: str | None = None
+    description: str | None = None
+    exit_code: int | None = None
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The newest transition, with the job's times. ``exit_code`` present means it is over."""
+
+    status: JobStatus
+    created_at: datetime
+    reason: str | None = None
+    description: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    run_time_seconds: float | None = None
+    restarts: int = 0
+    exit_code: int | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job as the server answers (wire protocol, section 8.2)."""
+
+    id: str
+    owner: str
+    cluster_name: str
+    uri: str
+    status: JobStatus
+    history: History
+    statuses: list[Transition]
+    container: Container
+    scheduler_enabled: bool
+    pass_config: bool
+    is_preemptible: bool
+    is_preemptible_node_required: bool
+    total_price_credits: str
+    price_credits_per_hour: str
+    name: str | None = None
+    description: str | None = None
+    tags: list[str] = []
+    preset_name: str | None = None
+    org_name: str | None = None
+    project_name: str | None = None
+    http_url: str | None = None
+    http_url_named: str | None = None
+    internal_hostname: str | None = None
+    internal_hostname_named: str | None = None
+    restart_policy: RestartPolicy = RestartPolicy.NEVER
+    max_run_time_minutes: int | None = None
+    schedule_timeout: float | None = None
+    priority: Priority = Priority.NORMAL
+    preemptible_node: bool = False
+    privileged: bool = False
+    materialized: bool = False
+    being_dropped: bool = False
+    logs_removed: bool = False
+
+
+class LifeSpanChange(msgspec.Struct, frozen=True, kw_only=True):
+    """PUT /jobs/{id}/max_run_time_minutes: add to the life span, or set it."""
+
+    additional_max_run_time_minutes: int | None = None
+    max_run_time_minutes: int | None = None
+
+
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """The query of GET /jobs (wire protocol, section 8.3). Empty lists mean: no condition.
+
+    ``after`` is this platform's own addition: the id of the last job of the page before.
+    """
+
+    status: list[JobStatus] = []
+    name: str | None = None
+    owner: list[str] = []
+    tag: list[str] = []
+    since: datetime | None = None
+    until: datetime | None = None
+    cluster_name: str | None = None
+    org_name: list[str] = []
+    project_name: list[str] = []
+    reverse: bool = False
+    limit: int | None = None
+    after: str | None = None
+    being_dropped: bool | None = None
+    logs_removed: bool | None = None
+
+
+class UsageSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One second of telemetry (wire protocol, section 9.2): ``memory`` in MB, ``cpu`` in cores."""
+
+    cpu: float
+    memory: float
+    memory_bytes: int
+    timestamp: float
+    gpu_duty_cycle: int | None = None
+    gpu_memory: float | None = None
+    gpu_memory_bytes: int | None = None

@@ -1,0 +1,75 @@
+"""Which names are allowed, and the sentence a person reads when one is not."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from neuro.domain.errors import InvalidInput
+
+_WORD = r"[a-z0-9](?:-?[a-z0-9])*"
+_JOB_NAME = re.compile(r"[a-z](?:-?[a-z0-9])*")
+_USER_NAME = re.compile(_WORD)
+_JOB_ID = re.compile(r"job-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_TAG = re.compile(r"\S{1,256}")
+
+MAX_TAGS = 16
+
+
+def new_job_id() -> str:
+    """A fresh job id, ``job-<uuid4>``; clients tell ids from names by this very form."""
+    return f"job-{uuid.uuid4()}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether ``text`` has the form of a job id (and so cannot be a job's name)."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def check_job_name(name: str) -> str:
+    """Return ``name``, or raise InvalidInput with the four rules."""
+    if 3 <= len(name) <= 40 and _JOB_NAME.fullmatch(name) and not name.startswith("job-"):
+        return name
+    raise InvalidInput(
+        f"Invalid job name '{name}'. The name\n"
+        "  * can have lower-case letters, digits and hyphens,\n"
+        "  * begins with a letter, and not with 'job-',\n"
+        "  * has each hyphen between two letters or digits,\n"
+        "  * is 3 to 40 characters long."
+    )
+
+
+def check_user_name(name: str) -> str:
+    """Return ``name``, or raise InvalidInput."""
+    if 3 <= len(name) <= 21 and _USER_NAME.fullmatch(name):
+        return name
+    raise InvalidInput(
+        f"Invalid user name '{name}': use 3 to 21 lower-case letters, digits and single hyphens"
+        " between them."
+    )
+
+
+def check_cluster_name(name: str) -> str:
+    """Return ``name``, or raise InvalidInput."""
+    if 3 <= len(name) <= 255 and _USER_NAME.fullmatch(name):
+        return name
+    raise InvalidInput(
+        f"Invalid cluster name '{name}': use 3 to 255 lower-case letters, digits and single hyphens"
+        " between them."
+    )
+
+
+def check_tags(tags: list[str]) -> list[str]:
+    """Return ``tags``, or raise InvalidInput: at most 16, each 1 to 256 non-space characters."""
+    if len(tags) > MAX_TAGS:
+        raise InvalidInput(f"A job can have {MAX_TAGS} tags at most, not {len(tags)}.")
+    for tag in tags:
+        if not _TAG.fullmatch(tag):
+            raise InvalidInput(f"Invalid tag '{tag}': use 1 to 256 characters without spaces.")
+    return tags
+
+
+def user_name_from(login: str) -> str:
+    """The nearest valid user name to a machine's login name."""
+    word = re.sub(r"[^a-z0-9]+", "-", login.lower()).strip("-")[:21].strip("-")
+    return word if len(word) >= 3 else f"{word or 'user'}-user".strip("-")[:21]

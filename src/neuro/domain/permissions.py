@@ -1,0 +1,60 @@
+"""A permission is a (URI, action) pair; manage ⊃ write ⊃ read; it covers all below its URI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+from neuro.domain.uris import CLUSTER_SCHEMES, ResourceURI
+
+
+class Action(StrEnum):
+    """What a permission allows; each includes the ones before it."""
+
+    READ = "read"
+    WRITE = "write"
+    MANAGE = "manage"
+
+    @property
+    def rank(self) -> int:
+        return ("read", "write", "manage").index(self.value)
+
+    def includes(self, other: Action) -> bool:
+        return self.rank >= other.rank
+
+
+class Permission(msgspec.Struct, frozen=True):
+    """The right to do ``action`` (and what it includes) on ``uri`` and everything below it."""
+
+    uri: ResourceURI
+    action: Action
+
+
+def best_action(permissions: Iterable[Permission], uri: ResourceURI) -> Action | None:
+    """The widest action that these permissions give on ``uri``, or None: the one decision."""
+    best: Action | None = None
+    for permission in permissions:
+        if (best is None or permission.action.rank > best.rank) and permission.uri.covers(uri):
+            best = permission.action
+    return best
+
+
+def owner_permissions(user: str, cluster: str) -> list[Permission]:
+    """What everybody has from the start: all of their own things in the cluster."""
+    own = [
+        Permission(ResourceURI(scheme, cluster, (user,)), Action.MANAGE)
+        for scheme in CLUSTER_SCHEMES
+    ]
+    own.append(Permission(ResourceURI("role", user), Action.MANAGE))
+    own.append(Permission(ResourceURI("user", user), Action.READ))
+    return own
+
+
+def admin_permissions(cluster: str) -> list[Permission]:
+    """What a cluster's admins have on top: everybody's things, and the cluster itself."""
+    return [
+        Permission(ResourceURI(scheme, cluster), Action.MANAGE)
+        for scheme in (*CLUSTER_SCHEMES, "cluster")
+    ]
