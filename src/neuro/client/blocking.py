@@ -1,0 +1,168 @@
+"""A transport on the standard library's HTTP client. Its coroutines never suspend."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from threading import local
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from neuro.client.transport import (
+    USER_AGENT,
+    Params,
+    Request,
+    Response,
+    ServerUnreachable,
+    WebSocket,
+    error_of,
+)
+
+T = TypeVar("T")
+
+# One write per megabyte keeps a copy near the loopback's speed.
+_BLOCK = 1 << 20
+
+
+def run(call: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that only uses a BlockingTransport, without an event loop."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    call.close()
+    raise RuntimeError("this call needs an event loop")
+
+
+class BlockingTransport:
+    """See the module's docstring. Threads may share it: each gets its own connection."""
+
+    def __init__(self, url: str, token: str | None, *, timeout: float = 60.0) -> None:
+        """``timeout`` is seconds for connecting and for each read."""
+        self.url = url.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+        self._threads = local()
+
+    def send(self, request: Request) -> AbstractAsyncContextManager[Response]:
+        return self._send(request)
+
+    @asynccontextmanager
+    async def _send(self, request: Request) -> AsyncIterator[Response]:
+        response = self._exchange(request)
+        done = False
+        try:
+            if response.status >= 400:
+                raise error_of(response.status, response.read(), response.headers)
+            yield _BlockingResponse(response)
+            done = response.isclosed()
+        finally:
+            if not done and not response.isclosed():
+                # The rest of the body is unread: the connection cannot be used again.
+                response.close()
+                self._forget()
+
+    def _exchange(self, request: Request) -> HTTPResponse:
+        url = request.path if "://" in request.path else self.url + request.path
+        parts = urlsplit(url)
+        target = parts.path + ("?" + urlencode(request.params) if request.params else "")
+        headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **request.headers}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        replayable = request.body is None or isinstance(request.body, bytes)
+        connection, fresh = self._connection(parts.scheme, parts.netloc)
+        try:
+            connection.request(request.method, target, body=request.body, headers=headers)
+            return connection.getresponse()
+        except (OSError, HTTPException) as error:
+            self._forget()
+            if not fresh and replayable and not isinstance(error, TimeoutError):
+                return self._exchange(request)  # The server closed an idle connection.
+            if isinstance(error, BrokenPipeError | ConnectionResetError):
+                answer = _early_answer(connection)
+                if answer is not None:
+                    return answer
+            raise self._unreachable(parts.netloc, error) from error
+
+    def _connection(self, scheme: str, netloc: str) -> tuple[HTTPConnection, bool]:
+        kept: dict[str, HTTPConnection] = self._threads.__dict__.setdefault("connections", {})
+        key = f"{scheme}://{netloc}"
+        if key in kept:
+            return kept[key], False
+        if scheme == "https":
+            from http.client import HTTPSConnection
+
+            connection: HTTPConnection = HTTPSConnection(
+                netloc, timeout=self._timeout, blocksize=_BLOCK
+            )
+        else:
+            connection = HTTPConnection(netloc, timeout=self._timeout, blocksize=_BLOCK)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise self._unreachable(netloc, error) from error
+        assert connection.sock is not None
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        kept[key] = connection
+        return connection, True
+
+    def _forget(self) -> None:
+        for connection in self._threads.__dict__.pop("connections", {}).values():
+            connection.close()
+
+    def _unreachable(self, netloc: str, error: Exception) -> ServerUnreachable:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return ServerUnreachable(
+            f"Cannot reach the server at {netloc}: {why}. Is it running? Start it with `neuro up`,"
+            " or see `neuro config show` for the address in use."
+        )
+
+    def websocket(
+        self, path: str, *, params: Params = (), protocols: Sequence[str] = ()
+    ) -> AbstractAsyncContextManager[WebSocket]:
+        raise RuntimeError("WebSockets need the aiohttp transport")
+
+    async def gather(self, calls: Iterable[Coroutine[Any, Any, T]], *, limit: int) -> list[T]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(limit, thread_name_prefix="transfer") as threads:
+            return list(threads.map(run, calls))
+
+    async def close(self) -> None:
+        self._forget()
+
+
+def _early_answer(connection: HTTPConnection) -> HTTPResponse | None:
+    # A server may refuse an upload before it ends: its answer waits behind the broken pipe.
+    try:
+        return connection.getresponse()
+    except (OSError, HTTPException):
+        return None
+
+
+class _BlockingResponse:
+    def __init__(self, response: HTTPResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        return self._guard(self._response.read)
+
+    async def chunks(self, size: int = 1 << 20) -> AsyncIterator[bytes]:
+        while chunk := self._guard(self._response.read1, size):
+            yield chunk
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        while line := self._guard(self._response.readline):
+            yield line.rstrip(b"\r\n")
+
+    def _guard(self, read: Any, *arguments: Any) -> bytes:
+        try:
+            data: bytes = read(*arguments)
+        except (OSError, HTTPException) as error:
+            why = str(error) or type(error).__name__
+            raise ServerUnreachable(f"The connection to the server was lost: {why}.") from error
+        return data

@@ -1,0 +1,1 @@
+"""The control plane: one package per noun, put together in ``app``."""

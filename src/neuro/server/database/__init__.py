@@ -1,0 +1,1 @@
+"""SQLite embedded, PostgreSQL to scale: one engine, one transaction helper, migrations."""

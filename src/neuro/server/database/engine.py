@@ -1,0 +1,107 @@
+"""The database as the services see it: functions of a connection, run in short transactions.
+
+SQLAlchemy Core runs synchronously in worker threads. On SQLite one thread writes, so writers never
+meet ``database is locked``, and two read beside it; on PostgreSQL a pool of threads does both.
+WAL with ``synchronous=NORMAL`` is consistent after a crash; a power loss may cost the last moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool
+
+T = TypeVar("T")
+
+SQLITE_READERS = 2
+POSTGRES_CONNECTIONS = 8
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite database in a file."""
+    return f"sqlite:///{path}"
+
+
+class Database:
+    """Runs functions of a connection in transactions, off the event loop."""
+
+    def __init__(self, url: str) -> None:
+        """``url`` as SQLAlchemy writes it: ``sqlite:///PATH`` or ``postgresql://USER@HOST/NAME``."""
+        if url.startswith(("postgresql://", "postgres://")):
+            url = "postgresql+psycopg://" + url.split("://", 1)[1]
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        writers, readers = (1, SQLITE_READERS) if self.is_sqlite else (POSTGRES_CONNECTIONS, 0)
+        self.engine = _engine(url, writers + readers)
+        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="database-write")
+        self._readers = (
+            ThreadPoolExecutor(readers, thread_name_prefix="database-read")
+            if readers
+            else self._writers
+        )
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run ``query`` with a connection whose changes, if any, are thrown away."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._run_read, query)
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        """Run ``change`` in one transaction; it is committed when ``change`` returns.
+
+        On SQLite changes run one after the other, so a check and what follows it are safe.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writers, self.write_now, change)
+
+    def _run_read(self, query: Callable[[Connection], T]) -> T:
+        with self.engine.connect() as connection:
+            return query(connection)
+
+    def write_now(self, change: Callable[[Connection], T]) -> T:
+        """``write`` for callers that have no event loop (start-up, commands)."""
+        with self.engine.begin() as connection:
+            return change(connection)
+
+    def close(self) -> None:
+        """Wait for what runs, then close every connection."""
+        self._readers.shutdown()
+        self._writers.shutdown()
+        self.engine.dispose()
+
+
+def _engine(url: str, connections: int) -> Engine:
+    # A queue pool also for SQLite: its default would open a connection for every transaction.
+    # ``check_same_thread`` off, because the pool hands a connection to one thread at a time.
+    options: dict[str, Any] = {"poolclass": QueuePool, "pool_size": connections, "max_overflow": 2}
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"check_same_thread": False, "timeout": 30}
+    else:
+        options["pool_pre_ping"] = True
+    engine = create_engine(url, **options)
+    if url.startswith("sqlite"):
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own transaction control starts transactions late and never for reads;
+    # ``_begin_sqlite`` does it instead, so that a read sees one state of the database.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        "cache_size=-8000",
+        "journal_size_limit=67108864",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

@@ -1,0 +1,1 @@
+"""What all routes share: declarations and OpenAPI, errors, NDJSON, WebSocket streams."""

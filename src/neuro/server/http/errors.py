@@ -1,0 +1,73 @@
+"""Errors on the wire: ``{"error": sentence, "code": code}`` with the documented status."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from neuro.domain.errors import (
+    NotFound,
+    PlatformError,
+    StorageFault,
+    TooLarge,
+    TooManyRequests,
+    Unavailable,
+)
+from neuro.server.http.routes import MAX_JSON_BODY, json_response
+
+log = structlog.get_logger("neuro.http")
+
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def render_errors(request: web.Request, handler: Endpoint) -> web.StreamResponse:
+    """Turn whatever a route raises into the answer that clients understand."""
+    try:
+        return await handler(request)
+    except PlatformError as error:
+        return _answer(request, error)
+    except web.HTTPRequestEntityTooLarge:
+        return _answer(request, TooLarge(f"The body is over {MAX_JSON_BODY} bytes."))
+    except web.HTTPNotFound:
+        return _answer(request, NotFound(f"There is nothing at {request.method} {request.path}."))
+    except web.HTTPException as error:
+        plain = PlatformError(error.reason)
+        plain.status = error.status
+        answer = _answer(request, plain)
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            answer.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+        return answer
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _answer(request, StorageFault("ENOSPC", "The server's disk is full."))
+        return _unexpected(request, error)
+    except Exception as error:
+        return _unexpected(request, error)
+
+
+def _answer(request: web.Request, error: PlatformError) -> web.Response:
+    body: dict[str, object] = {"error": error.message, "code": error.code}
+    if isinstance(error, StorageFault):
+        body["errno"] = error.errno
+    response = json_response(body, error.status)
+    if isinstance(error, TooManyRequests | Unavailable):
+        seconds = error.retry_after if isinstance(error, TooManyRequests) else 1.0
+        response.headers["Retry-After"] = str(max(1, round(seconds)))
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="neuro"'
+    if "Upgrade" in request.headers:
+        # A WebSocket client sees only the headers of a refused handshake (section 2.5).
+        response.headers["X-Error"] = (
+            " ".join(error.message.split()).encode("ascii", "backslashreplace").decode()
+        )
+    return response
+
+
+def _unexpected(request: web.Request, error: Exception) -> web.Response:
+    log.exception("request failed", method=request.method, path=request.path)
+    kind = type(error).__name__
+    return _answer(request, PlatformError(f"The server failed ({kind}); its log has the details."))

@@ -1,0 +1,49 @@
+"""Who is calling, and the one question that every route asks before anything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from neuro.domain.errors import NotFound, NotPermitted, PlatformError
+from neuro.domain.permissions import Action, Permission, best_action
+from neuro.domain.uris import ResourceURI
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller whose token was checked, with all that they may do."""
+
+    user: str
+    permissions: tuple[Permission, ...]
+    token_id: str
+
+    def action_on(self, uri: ResourceURI) -> Action | None:
+        """The widest action that the caller may do on ``uri``."""
+        return best_action(self.permissions, uri)
+
+    def allows(self, uri: ResourceURI, action: Action) -> bool:
+        best = self.action_on(uri)
+        return best is not None and best.includes(action)
+
+    def require(
+        self, uri: ResourceURI, action: Action, *, hidden: PlatformError | None = None
+    ) -> None:
+        """Raise unless the caller may do ``action`` on ``uri``.
+
+        What they may not even read does not exist for them: ``hidden`` (by default a NotFound) is
+        raised then, and NotPermitted where they may see it.
+        """
+        best = self.action_on(uri)
+        if best is None:
+            raise hidden or NotFound(f"'{uri}' was not found.")
+        if not best.includes(action):
+            raise NotPermitted(f"You need the permission '{action}' on {uri}; you have '{best}'.")
+
+
+class Authenticator(Protocol):
+    """Turns a bearer token into an identity."""
+
+    async def authenticate(self, token: str) -> Identity:
+        """Raise NotAuthenticated for a token that is malformed, expired, revoked or unknown."""
+        ...

@@ -1,0 +1,216 @@
+"""Route declarations: one decorator says method, path and access; the handler's types say the rest.
+
+A handler is ``async def name(call: Call, body: SomeStruct, query: SomeStruct) -> Answer``; ``body``
+and ``query`` are optional and decoded by their annotations, *after* the caller is known. What it
+returns is encoded; a ``web.StreamResponse`` passes as it is. OpenAPI is made from the same types.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, get_origin, get_type_hints
+
+import msgspec
+from aiohttp import hdrs, web
+
+from neuro.domain.errors import InvalidInput, NotAuthenticated, TooLarge
+from neuro.server.http.identity import Authenticator, Identity
+
+Handler = Callable[..., Awaitable[Any]]
+
+MAX_JSON_BODY = 1 << 20
+AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
+ROUTE_KEY = "neuro.route"
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of the HTTP API. ``section`` is where the wire protocol describes it, if it does."""
+
+    method: str
+    path: str
+    handler: Handler
+    tag: str
+    status: int = 200
+    public: bool = False
+    section: str | None = None
+    streams: str | None = None
+    body: Any = None
+    query: Any = None
+    returns: Any = None
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.handler) or "").split("\n")[0]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request whose caller is known (on a public route it may be anonymous)."""
+
+    request: web.Request
+    identity_or_none: Identity | None
+
+    @property
+    def identity(self) -> Identity:
+        """The caller; raises NotAuthenticated for an anonymous one."""
+        if self.identity_or_none is None:
+            raise NotAuthenticated("This needs a token: log in with `neuro login`.")
+        return self.identity_or_none
+
+    @property
+    def user(self) -> str:
+        return self.identity.user
+
+    def segment(self, name: str) -> str:
+        """A variable part of the path, decoded."""
+        return self.request.match_info[name]
+
+    @property
+    def wants_ndjson(self) -> bool:
+        return "application/x-ndjson" in self.request.headers.get(hdrs.ACCEPT, "")
+
+
+@dataclass
+class Routes:
+    """A noun's routes; ``tag`` names the noun in the API's documentation."""
+
+    tag: str
+    items: list[Route] = field(default_factory=list)
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        *,
+        status: int = 200,
+        public: bool = False,
+        section: str | None = None,
+        streams: str | None = None,
+    ) -> Callable[[Handler], Handler]:
+        """Declare a route. ``streams`` is the media type of an answer written piece by piece."""
+
+        def declare(handler: Handler) -> Handler:
+            hints = get_type_hints(handler)
+            returns = hints.get("return")
+            if returns is None or returns is type(None) or _is_raw(returns):
+                returns = None
+            self.items.append(
+                Route(
+                    method=method,
+                    path=path,
+                    handler=handler,
+                    tag=self.tag,
+                    status=status,
+                    public=public,
+                    section=section,
+                    streams=streams,
+                    body=hints.get("body"),
+                    query=hints.get("query"),
+                    returns=returns,
+                )
+            )
+            return handler
+
+        return declare
+
+
+def _is_raw(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, web.StreamResponse)
+
+
+def install(app: web.Application, routes: list[Route]) -> None:
+    """Put declared routes into an aiohttp application, fixed paths before variable ones."""
+    for route in routes:
+        endpoint = _endpoint(route)
+        resource = app.router.add_route(route.method, route.path, endpoint)
+        setattr(resource.handler, ROUTE_KEY, route)
+
+
+def route_of(request: web.Request) -> Route | None:
+    """The declaration behind a request, if any."""
+    return getattr(request.match_info.handler, ROUTE_KEY, None)
+
+
+def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    decode_body = msgspec.json.Decoder(route.body).decode if route.body is not None else None
+    fields = _list_fields(route.query) if route.query is not None else frozenset()
+
+    async def endpoint(request: web.Request) -> web.StreamResponse:
+        call = Call(request, await _identify(request, route.public))
+        arguments: dict[str, Any] = {}
+        if route.query is not None:
+            arguments["query"] = _decode_query(request, route.query, fields)
+        if decode_body is not None:
+            arguments["body"] = await _decode_body(request, decode_body)
+        answer = await route.handler(call, **arguments)
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        if answer is None:
+            return web.Response(status=204 if route.status == 200 else route.status)
+        return json_response(answer, route.status)
+
+    return endpoint
+
+
+def json_response(answer: Any, status: int = 200) -> web.Response:
+    """Encode a value as a JSON answer."""
+    body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+async def _identify(request: web.Request, public: bool) -> Identity | None:
+    header = request.headers.get(hdrs.AUTHORIZATION, "")
+    if not header:
+        if public:
+            return None
+        raise NotAuthenticated("This needs a token: log in with `neuro login`.")
+    return await request.app[AUTHENTICATOR].authenticate(_token_of(header))
+
+
+def _token_of(header: str) -> str:
+    kind, _, value = header.partition(" ")
+    if kind.lower() == "bearer" and value:
+        return value.strip()
+    if kind.lower() == "basic":
+        # Registry clients: the password is the token, whatever the user name.
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            pass
+    raise NotAuthenticated("The Authorization header must be 'Bearer <token>'.")
+
+
+async def _decode_body(request: web.Request, decode: Callable[[bytes], Any]) -> Any:
+    if (request.content_length or 0) > MAX_JSON_BODY:
+        raise TooLarge(f"The body is over {MAX_JSON_BODY} bytes.")
+    raw = await request.read()
+    try:
+        return decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"The body is not what this call takes: {error}") from None
+
+
+def _list_fields(query: Any) -> frozenset[str]:
+    hints = get_type_hints(query)
+    return frozenset(name for name, hint in hints.items() if get_origin(hint) is list)
+
+
+def _decode_query(request: web.Request, query: Any, lists: frozenset[str]) -> Any:
+    values: dict[str, Any] = {}
+    for name in query.__struct_fields__:
+        if name not in request.query:
+            continue
+        if name in lists:
+            values[name] = request.query.getall(name)
+        else:
+            text = request.query[name]
+            values[name] = text.lower() if text in ("True", "False") else text
+    try:
+        return msgspec.convert(values, query, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"The query is not what this call takes: {error}") from None
