@@ -1,0 +1,152 @@
+"""Errors to sentences and exit codes (cli-surface, section 1.3). Loaded when something failed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from neuro.cli.context import Context
+    from neuro.cli.output import Output
+
+USAGE = 2
+ILLEGAL = 65
+CONFIG = 70
+NOT_FOUND = 72
+IO = 74
+NOT_PERMITTED = 77
+TIMEOUT = 124
+MALFUNCTION = 125
+BAD_VALUE = 127
+INTERRUPTED = 130
+
+
+class Failure(Exception):
+    """An end of the command with a sentence for the person and a documented exit code."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def report(error: BaseException, context: Context | None) -> int:
+    """Say on standard error what went wrong; return the exit code."""
+    from neuro.cli.output import Output as Plain
+
+    out = context.out if context else Plain()
+    if context is not None and (context.show_traceback or out.verbose):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, BrokenPipeError) and _output_is_gone():
+        return 0
+    if isinstance(error, click.ClickException):
+        return _report_click(error, out)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        out.note("")
+        return INTERRUPTED
+    out.error(_sentence(error))
+    return exit_code(error)
+
+
+def _report_click(error: click.ClickException, out: Output) -> int:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        path = error.ctx.command_path
+        out.say(f"{error.ctx.get_usage()}\nTry '{path} --help' for help.\n")
+    out.error(error.format_message())
+    return error.exit_code
+
+
+def _output_is_gone() -> bool:
+    # `neuro ps | head`: nobody reads on. Python must not try to flush the rest at exit.
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _sentence(error: BaseException) -> str:
+    from neuro.domain.errors import PlatformError
+
+    if isinstance(error, Failure | PlatformError | ValueError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{where}"
+    return (
+        f"Something unexpected happened ({type(error).__name__}: {error}). This is a mistake in"
+        " `neuro`: `neuro --show-traceback …` shows where."
+    )
+
+
+def exit_code(error: BaseException) -> int:
+    """The documented exit code of an error."""
+    from neuro.domain.errors import PlatformError
+
+    if isinstance(error, Failure):
+        return error.exit_code
+    if isinstance(error, PlatformError):
+        return _platform_code(error)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return NOT_FOUND
+    if isinstance(error, PermissionError):
+        return NOT_PERMITTED
+    if isinstance(error, TimeoutError):
+        return TIMEOUT
+    if isinstance(error, OSError):
+        return IO
+    if isinstance(error, ValueError):
+        return BAD_VALUE
+    return 1
+
+
+def _platform_code(error: BaseException) -> int:
+    from neuro.client.transport import ServerUnreachable
+    from neuro.domain import errors
+
+    if isinstance(error, errors.InvalidInput):
+        return ILLEGAL if _came_from_server(error.__traceback__) else BAD_VALUE
+    if isinstance(error, errors.StorageFault):
+        import errno
+
+        if error.number in (errno.ENOENT, errno.ENOTDIR):
+            return NOT_FOUND
+        return NOT_PERMITTED if error.number in (errno.EACCES, errno.EPERM) else IO
+    codes: tuple[tuple[type[errors.PlatformError], int], ...] = (
+        (ServerUnreachable, IO),
+        (errors.Unavailable, MALFUNCTION),
+        (errors.NotFound, NOT_FOUND),
+        (errors.NotAuthenticated, NOT_PERMITTED),
+        (errors.NotPermitted, NOT_PERMITTED),
+        (errors.NotSupported, CONFIG),
+    )
+    for kind, code in codes:
+        if isinstance(error, kind):
+            return code
+    return ILLEGAL
+
+
+def _came_from_server(traceback: TracebackType | None) -> bool:
+    # One class says "wrong in itself" on both sides, and the two have different exit codes (65 and
+    # 127): what a transport raised was the server's answer.
+    while traceback is not None:
+        module = str(traceback.tb_frame.f_globals.get("__name__"))
+        if traceback.tb_next is None:
+            return module in (
+                "neuro.client.transport",
+                "neuro.client.blocking",
+                "neuro.client.aio",
+            )
+        traceback = traceback.tb_next
+    return False

@@ -1,0 +1,112 @@
+"""Command groups that import a command's module only when the command is called.
+
+``neuro --help`` prints the one-line helps of a static table and imports nothing but click.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+
+class Entry(NamedTuple):
+    """One line of the table: where the command is, and what it does."""
+
+    target: str  # "module:attribute"
+    help: str
+    hidden: bool = False
+
+
+class Command(click.Command):
+    """A command whose help ends with examples, each line printed as it is."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(formatter, self.examples)
+        super().format_epilog(ctx, formatter)
+
+
+class LazyGroup(click.Group):
+    """A group made of a table of entries, some of which may be groups made beforehand."""
+
+    def __init__(
+        self,
+        *args: Any,
+        entries: Mapping[str, Entry],
+        groups: Mapping[str, click.Group] | None = None,
+        examples: str = "",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.entries = entries
+        self.groups = groups or {}
+        self.examples = examples
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.groups, *(name for name, entry in self.entries.items() if not entry.hidden)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.groups:
+            return self.groups[cmd_name]
+        entry = self.entries.get(cmd_name)
+        return load(entry) if entry else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is None and not ctx.resilient_parsing:
+            if name.startswith("-"):
+                self.parse_args(ctx, [name])
+            ctx.fail(self.unknown(name))
+        return (name if command else None), command, args[1:]
+
+    def unknown(self, name: str) -> str:
+        """The sentence for a command that does not exist, with the nearest ones."""
+        from difflib import get_close_matches
+
+        known = [*self.groups, *self.entries]
+        near = get_close_matches(name, known, n=3, cutoff=0.6)
+        hint = f" Did you mean {' or '.join(repr(word) for word in near)}?" if near else ""
+        return f"No such command '{name}'.{hint}"
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, group.get_short_help_str(200)) for name, group in self.groups.items()]
+        rows += [(name, entry.help) for name, entry in self.entries.items() if not entry.hidden]
+        write_section(formatter, "Commands", rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(formatter, self.examples)
+        super().format_epilog(ctx, formatter)
+
+
+def load(entry: Entry) -> click.Command:
+    """Import the module of a command and return the command."""
+    module, _, attribute = entry.target.partition(":")
+    command = getattr(import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    return command
+
+
+def write_section(formatter: click.HelpFormatter, title: str, rows: list[tuple[str, str]]) -> None:
+    """A titled list of names and one-line helps; nothing for an empty list."""
+    if rows:
+        with formatter.section(title):
+            formatter.write_dl(rows, col_max=24)
+
+
+def write_examples(formatter: click.HelpFormatter, examples: str) -> None:
+    """The examples under their own title, each line as it is written."""
+    if not examples:
+        return
+    with formatter.section("Examples"):
+        for line in examples.strip().splitlines():
+            indent = " " * formatter.current_indent
+            formatter.write(f"{indent}{line.strip()}\n" if line.strip() else "\n")

@@ -1,0 +1,86 @@
+"""What a command prints, and how: colours, warnings, errors. The only place that prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+
+class Output:
+    """Standard output and error of this command.
+
+    ``verbose`` is 0, 1 or 2; ``quiet`` asks for bare ids; ``color`` says whether to style;
+    ``is_terminal`` whether all three standard streams are terminals.
+    """
+
+    def __init__(
+        self,
+        *,
+        verbose: int = 0,
+        quiet: bool = False,
+        color: bool | None = None,
+        iso_dates: bool = False,
+    ) -> None:
+        """``color`` None decides by the terminal and ``NO_COLOR``."""
+        self.verbose = verbose
+        self.quiet = quiet
+        self.iso_dates = iso_dates
+        self.is_terminal = all(_is_terminal(s) for s in (sys.stdin, sys.stdout, sys.stderr))
+        self.color = _wants_color() if color is None else color
+
+    def print(self, text: str = "", *, newline: bool = True) -> None:
+        """A result, on standard output."""
+        sys.stdout.write(text + "\n" if newline else text)
+
+    def note(self, text: str) -> None:
+        """Something said besides the result, on standard error; quiet leaves it out."""
+        if not self.quiet:
+            self.say(text)
+
+    def info(self, text: str) -> None:
+        """A remark for ``-v``, on standard error."""
+        if self.verbose:
+            self.say(text)
+
+    def warning(self, text: str) -> None:
+        self.say(self.style("WARNING:", fg="yellow", bold=True) + f" {text}")
+
+    def error(self, text: str) -> None:
+        self.say(self.style("ERROR:", fg="red", bold=True) + f" {text}")
+
+    def style(self, text: str, *, fg: str | None = None, bold: bool | None = None) -> str:
+        """``text`` in a colour where colours are on, else ``text``."""
+        return click.style(text, fg=fg, bold=bold) if self.color and text else text
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """A line on standard error, whatever was asked for."""
+        sys.stdout.flush()  # What was printed before must be read before.
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _is_terminal(stream: object) -> bool:
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):
+        return False
+
+
+def _wants_color() -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    return _is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal behind standard output; None where nothing needs to fit."""
+    if not _is_terminal(sys.stdout):
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
