@@ -1,0 +1,85 @@
+# Everything a developer does, each on a fresh clone with only make and Python >= 3.11.
+#
+#   make setup   the virtual environment .venv with locked dependencies
+#   make demo    start the platform and train a classifier on it
+#   make test    all tests (TESTS="tests/domain -k uris" for some)
+#   make lint    formatting, rules, types, layers, documentation
+#   make bench   measure, and write a table
+#   make docs    the documentation as a site, under site/
+#   make format  let ruff rewrite what it can
+#   make lock    resolve the dependencies anew into requirements/
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+VENV := .venv
+BIN := $(VENV)/bin
+TESTS ?=
+
+# The first Python that is new enough and can make a virtual environment: Debian's own python3
+# cannot without python3-venv, and a version manager's shim may stand for a Python that is not there.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo $$python && break; done)
+
+# Versions are checked against the index only when they change: a stamp remembers what is installed.
+SETUP := $(VENV)/.neuro-setup
+DEMO := $(VENV)/.neuro-demo
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+.PHONY: help setup demo test lint bench docs format lock clean
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(SETUP)
+
+$(SETUP): requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed:" \
+		"install it (Debian: apt install python3-venv) or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the locked dependencies into $(VENV)"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEMO): $(SETUP) examples/digits/requirements.txt
+	@echo "Installing what the example's job imports into $(VENV)"
+	@$(PIP) install --require-hashes -r examples/digits/requirements.txt
+	@touch $@
+
+demo: $(DEMO)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/digits/run.sh
+
+test: $(SETUP)
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/zensical build --strict
+
+bench: $(SETUP)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+docs: $(SETUP)
+	@$(BIN)/zensical build --strict --clean
+	@echo "Open site/index.html, or run: $(BIN)/zensical serve"
+
+format: $(SETUP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# One file for every supported Python and platform; no index address in it, so any mirror serves it.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" --upgrade
+lock: $(SETUP)
+	@$(PIP) install uv
+	$(LOCK) pyproject.toml --extra server --extra postgres --group dev --output-file requirements/dev.txt
+	$(LOCK) examples/digits/requirements.in --constraints requirements/dev.txt \
+		--output-file examples/digits/requirements.txt
+
+clean:
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

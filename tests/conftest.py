@@ -1,0 +1,50 @@
+"""What all tests share: which of them this machine can run, and a real database server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import PostgresServer, find_binaries
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, with the reason; CI has everything and skips nothing."""
+    if os.environ.get("CI"):
+        return
+    not_root = pytest.mark.skip(reason="needs root")
+    no_postgres = pytest.mark.skip(
+        reason="needs PostgreSQL's initdb and postgres (apt: postgresql)"
+    )
+    for item in items:
+        if os.geteuid() != 0 and item.get_closest_marker("root"):
+            item.add_marker(not_root)
+        if item.get_closest_marker("postgres") and find_binaries() is None:
+            item.add_marker(no_postgres)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this test run's own, on a Unix socket, gone at its end."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of the server's maintenance database; see ``database_url`` for one to write to."""
+    return postgres_server.url("postgres")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, once in a SQLite file and once on a PostgreSQL server."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'database.sqlite'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    with server.database() as url:
+        yield url
