@@ -57,6 +57,9 @@ def report(error: BaseException, context: Context | None) -> int:
 def _report_click(error: click.ClickException, out: Output) -> int:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
+    if type(error).__name__ == "NoArgsIsHelpError":  # Newer click's way to print the help.
+        out.print(error.format_message())
+        return 0
     if isinstance(error, click.UsageError) and error.ctx is not None:
         path = error.ctx.command_path
         out.say(f"{error.ctx.get_usage()}\nTry '{path} --help' for help.\n")
@@ -115,6 +118,8 @@ def _platform_code(error: BaseException) -> int:
     from neuro.client.transport import ServerUnreachable
     from neuro.domain import errors
 
+    if isinstance(error, errors.NoSuchJob):
+        return ILLEGAL
     if isinstance(error, errors.InvalidInput):
         return ILLEGAL if _came_from_server(error.__traceback__) else BAD_VALUE
     if isinstance(error, errors.StorageFault):

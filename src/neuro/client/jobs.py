@@ -1,0 +1,310 @@
+"""Jobs: submit, watch, stop; their output, their terminals and their ports."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import msgspec
+
+from neuro.client.transport import Params, Request, WebSocket, raise_error_line
+from neuro.domain.errors import InvalidInput, NoSuchJob
+from neuro.domain.jobs import Job, JobFilter, JobRequest, LifeSpanChange, UsageSample
+from neuro.domain.names import check_job_name, is_job_id
+
+if TYPE_CHECKING:
+    from neuro.client.client import Client
+
+PAGE = 1000
+ATTACH_PROTOCOL = "v2.channels.neu.ro"
+_MONITORING = "/monitoring/jobs"
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """A new job, and what the server remarks on it (one line each)."""
+
+    job: Job
+    notices: tuple[str, ...] = ()
+
+
+class JobRef(msgspec.Struct, frozen=True):
+    """A job as a person names it: by id, or by name and owner (None: the caller)."""
+
+    name: str
+    owner: str | None = None
+    cluster: str | None = None
+
+    @property
+    def is_id(self) -> bool:
+        return is_job_id(self.name)
+
+
+def parse_job_ref(text: str) -> JobRef:
+    """Read an id, a name, ``job:name``, ``job:/owner/name`` or ``job://cluster/owner/name``.
+
+    >>> parse_job_ref("job:/anna/train")
+    JobRef(name='train', owner='anna', cluster=None)
+
+    Raises InvalidInput for anything else.
+    """
+    if not text.startswith("job:"):
+        return JobRef(text if is_job_id(text) else check_job_name(text))
+    rest = text.removeprefix("job:")
+    cluster = None
+    if rest.startswith("//"):
+        cluster, _, rest = rest.removeprefix("//").partition("/")
+        rest = "/" + rest
+    words = rest.removeprefix("/").split("/")
+    expected = 2 if rest.startswith("/") else 1
+    if len(words) != expected or not all(words) or cluster == "":
+        raise InvalidInput(
+            f"'{text}' names no job: write NAME, job:NAME, job:/OWNER/NAME or"
+            " job://CLUSTER/OWNER/NAME."
+        )
+    owner = words[0] if expected == 2 else None
+    name = words[-1]
+    return JobRef(name if is_job_id(name) else check_job_name(name), owner, cluster)
+
+
+class JobSession:
+    """A live connection to a job's process: ``attach`` or ``exec`` (wire protocol, section 9.3).
+
+    ``exit_code`` is known once ``read`` has returned None, unless the connection was lost.
+    """
+
+    STDIN, STDOUT, STDERR, RESULT, RESIZE = range(5)
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self.exit_code: int | None = None
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """The next (channel, bytes) of the output, or None at the end."""
+        while (message := await self._socket.receive()) is not None:
+            channel = message[0] if message else None
+            if channel in (self.STDOUT, self.STDERR):
+                return channel, message[1:]
+            if channel == self.RESULT:
+                self.exit_code = _exit_code(message[1:])
+                return None
+        return None
+
+    async def write(self, data: bytes) -> None:
+        """Feed the process's standard input."""
+        await self._socket.send(b"\x00" + data)
+
+    async def resize(self, width: int, height: int) -> None:
+        """Tell the size of the terminal in columns and rows."""
+        size = msgspec.json.encode({"height": height, "width": width})
+        await self._socket.send(b"\x04" + size)
+
+
+class Jobs:
+    """The jobs of a client's server."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._transport = client.transport
+
+    async def submit(self, request: JobRequest) -> Submitted:
+        """Submit a job; it is pending when this returns. InvalidInput says what is wrong."""
+        from_preset: Params = () if request.container else (("from_preset", ""),)
+        call = Request(
+            method="POST",
+            path="/jobs",
+            params=from_preset,
+            headers={"Content-Type": "application/json"},
+            body=msgspec.json.encode(request),
+        )
+        async with self._transport.send(call) as response:
+            job = msgspec.json.decode(await response.read(), type=Job)
+            notice = response.headers.get("X-Neuro-Notice")
+        return Submitted(job, (notice,) if notice else ())
+
+    async def get(self, job_id: str) -> Job:
+        """The job with this id. Raises NoSuchJob."""
+        call = Request(method="GET", path=f"/jobs/{quote(job_id, safe='')}")
+        async with self._transport.send(call) as response:
+            return msgspec.json.decode(await response.read(), type=Job)
+
+    async def find(self, text: str) -> Job:
+        """The job that a person means: by id, or the newest with that name (see parse_job_ref)."""
+        ref = parse_job_ref(text)
+        if ref.is_id:
+            return await self.get(ref.name)
+        query = JobFilter(
+            name=ref.name,
+            owner=[ref.owner or self._client.user],
+            cluster_name=ref.cluster or self._client.cluster,
+            reverse=True,
+            limit=1,
+        )
+        async with aclosing(self._page(query)) as found:
+            async for job in found:
+                return job
+        raise NoSuchJob(f"There is no job '{text}'. `neuro ps --all` lists yours.")
+
+    async def resolve(self, text: str) -> str:
+        """The id of the job that a person means; an id is not looked up."""
+        ref = parse_job_ref(text)
+        return ref.name if ref.is_id else (await self.find(text)).id
+
+    async def list(self, query: JobFilter | None = None) -> AsyncIterator[Job]:
+        """The jobs that match, oldest first (or newest, with ``reverse``), read page by page."""
+        query = query or JobFilter()
+        left = query.limit
+        first: str | None = None
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            count, last = 0, None
+            page = msgspec.structs.replace(query, limit=size)
+            async with aclosing(self._page(page)) as jobs:
+                async for job in jobs:
+                    if count == 0 and job.id == first:
+                        return  # A server without keyset pages answers the first one again.
+                    first = first or job.id
+                    count, last = count + 1, job.id
+                    yield job
+            if count < size:
+                return
+            query = msgspec.structs.replace(query, after=last)
+            left = None if left is None else left - count
+
+    async def _page(self, query: JobFilter) -> AsyncGenerator[Job, None]:
+        decoder = msgspec.json.Decoder(Job)
+        call = Request(
+            method="GET",
+            path="/jobs",
+            params=_query(query),
+            headers={"Accept": "application/x-ndjson"},
+        )
+        async with self._transport.send(call) as response:
+            async for row in response.lines():
+                if row.startswith(b'{"error"'):
+                    raise_error_line(row)
+                if row:
+                    yield decoder.decode(row)
+
+    async def kill(self, job_id: str) -> None:
+        """Stop a job; nothing if it is over."""
+        call = Request(method="DELETE", path=f"/jobs/{quote(job_id, safe='')}")
+        async with self._transport.send(call) as response:
+            await response.read()
+
+    async def extend_life_span(self, job_id: str, minutes: int) -> None:
+        """Let a job live ``minutes`` longer."""
+        change = LifeSpanChange(additional_max_run_time_minutes=minutes)
+        call = Request(
+            method="PUT",
+            path=f"/jobs/{quote(job_id, safe='')}/max_run_time_minutes",
+            headers={"Content-Type": "application/json"},
+            body=msgspec.json.encode(change),
+        )
+        async with self._transport.send(call) as response:
+            await response.read()
+
+    async def logs(
+        self, job_id: str, *, since: datetime | None = None, timestamps: bool = False
+    ) -> AsyncIterator[bytes]:
+        """The output as raw bytes, from the start (or ``since``) until the job is over.
+
+        A silent job keeps the stream open: use a client with a long timeout.
+        """
+        params = [("since", since.isoformat())] if since else []
+        if timestamps:
+            params.append(("timestamps", "true"))
+        call = Request(
+            method="GET",
+            path=self._monitoring(job_id, "log"),
+            params=params,
+            headers={"Accept-Encoding": "identity"},
+        )
+        async with self._transport.send(call) as response:
+            async for chunk in response.chunks():
+                yield chunk
+
+    async def capacity(self) -> dict[str, int]:
+        """How many jobs of each preset could start now."""
+        call = Request(method="GET", path=f"{_MONITORING}/capacity")
+        async with self._transport.send(call) as response:
+            return msgspec.json.decode(await response.read(), type=dict[str, int])
+
+    @asynccontextmanager
+    async def attach(
+        self, job_id: str, *, tty: bool = False, stdin: bool = False, output: bool = True
+    ) -> AsyncIterator[JobSession]:
+        """Connect to the job's own process. Its earlier output is not repeated."""
+        params = _streams(tty=tty, stdin=stdin, stdout=output, stderr=output and not tty)
+        path = self._monitoring(job_id, "attach")
+        protocols = (ATTACH_PROTOCOL,)
+        async with self._transport.websocket(path, params=params, protocols=protocols) as socket:
+            yield JobSession(socket)
+
+    @asynccontextmanager
+    async def exec(
+        self, job_id: str, command: str, *, tty: bool = False, stdin: bool = True
+    ) -> AsyncIterator[JobSession]:
+        """Run ``command`` (one shell-quoted line, no shell runs it) inside a running job."""
+        params = [
+            ("cmd", command),
+            *_streams(tty=tty, stdin=stdin, stdout=True, stderr=not tty),
+        ]
+        path = self._monitoring(job_id, "exec")
+        async with self._transport.websocket(path, params=params) as socket:
+            yield JobSession(socket)
+
+    async def top(self, job_id: str) -> AsyncIterator[UsageSample]:
+        """What the job uses, about once a second, until it is over."""
+        async with self._transport.websocket(self._monitoring(job_id, "top")) as socket:
+            while (message := await socket.receive()) is not None:
+                yield msgspec.json.decode(message, type=UsageSample)
+
+    @asynccontextmanager
+    async def port_forward(self, job_id: str, port: int) -> AsyncIterator[WebSocket]:
+        """One TCP connection to ``port`` of the job, as raw bytes both ways."""
+        path = self._monitoring(job_id, f"port_forward/{port}")
+        async with self._transport.websocket(path) as socket:
+            yield socket
+
+    @staticmethod
+    def _monitoring(job_id: str, what: str) -> str:
+        return f"{_MONITORING}/{quote(job_id, safe='')}/{what}"
+
+
+def _exit_code(content: bytes) -> int:
+    # The reference's rule: what cannot be read means 1.
+    try:
+        code = msgspec.json.decode(content)["exit_code"]
+        return int(code)
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        return 1
+
+
+def _streams(*, tty: bool, stdin: bool, stdout: bool, stderr: bool) -> list[tuple[str, str]]:
+    flags = (("tty", tty), ("stdin", stdin), ("stdout", stdout), ("stderr", stderr))
+    return [(name, str(int(value))) for name, value in flags]
+
+
+def _query(query: JobFilter) -> Sequence[tuple[str, str]]:
+    many = (
+        ("status", query.status),
+        ("owner", query.owner),
+        ("tag", query.tag),
+        ("org_name", query.org_name),
+        ("project_name", query.project_name),
+    )
+    params = [(name, str(value)) for name, values in many for value in values]
+    single = (
+        ("name", query.name),
+        ("since", query.since.isoformat() if query.since else None),
+        ("until", query.until.isoformat() if query.until else None),
+        ("cluster_name", query.cluster_name),
+        ("reverse", "1" if query.reverse else None),
+        ("limit", query.limit),
+        ("after", query.after),
+    )
+    params += [(name, str(value)) for name, value in single if value is not None]
+    return params
