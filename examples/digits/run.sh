@@ -1,0 +1,61 @@
+#!/bin/sh
+# A training job from end to end, with nothing but the commands that you would type yourself.
+# Run it with `make demo`; a second run starts from whatever the first one left.
+set -eu
+cd "$(dirname "$0")/../.."
+
+here=examples/digits
+out=.demo/digits
+
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold='' plain=''; fi
+
+step() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
+
+# Print a command the way a person would type it, then run it.
+show() {
+    printf '%s$ %s%s\n' "$bold" "$*" "$plain"
+    "$@"
+}
+
+step "The platform, on this machine"
+show neuro up
+
+step "Data and code go up to the platform's storage"
+show python $here/prepare.py $out/data
+show neuro mkdir -p storage:digits
+show neuro cp -r -T $out/data storage:digits/data
+show neuro cp -r -T $here/code storage:digits/code
+show neuro ls -l storage:digits
+
+step "A job with one CPU and two volumes: the code to read, the project to write"
+# One job of a name may run at a time; an earlier demo that was interrupted may have left one.
+if [ -n "$(neuro -q ps --name digits)" ]; then show neuro kill digits; fi
+show neuro run --preset cpu-small --name digits \
+    --volume storage:digits/code:/code:ro \
+    --volume storage:digits:/project:rw \
+    python -- python /code/train.py --data /project/data --results /project/results
+
+step "What came out"
+rm -rf $out/results
+show neuro cp -r -T storage:digits/results $out/results
+python - $out/results <<'END'
+import json
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+metrics = json.loads((folder / "metrics.json").read_text())
+print()
+print(f"Accuracy  {metrics['accuracy']:.2%} ({metrics['mistakes']} mistakes in {metrics['test_pictures']})")
+print(f"Picture   {(folder / 'confusion_matrix.png').resolve()}")
+print(f"Model     {(folder / 'model.joblib').resolve()}")
+END
+cat <<'END'
+
+The platform goes on running. Next:
+  . .venv/bin/activate        # puts `neuro` on your PATH
+  neuro ps --all              # the job you have just run
+  neuro logs digits           # its output, again
+  neuro run ubuntu echo 'Hello, World!'
+  neuro down                  # stop the platform; its data stays
+END
