@@ -152,7 +152,7 @@ class Jobs:
         ref = parse_job_ref(text)
         return ref.name if ref.is_id else (await self.find(text)).id
 
-    async def list(self, query: JobFilter | None = None) -> AsyncIterator[Job]:
+    async def list(self, query: JobFilter | None = None) -> AsyncGenerator[Job, None]:
         """The jobs that match, oldest first (or newest, with ``reverse``), read page by page."""
         query = query or JobFilter()
         left = query.limit

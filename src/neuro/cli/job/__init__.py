@@ -1,0 +1,1 @@
+"""``neuro job``: one command per module."""

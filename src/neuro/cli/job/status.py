@@ -1,0 +1,36 @@
+"""``neuro status``: all about one job."""
+
+from __future__ import annotations
+
+import click
+
+from neuro.cli.context import Context, pass_context
+from neuro.cli.lazy import Command
+from neuro.cli.output import Output
+from neuro.cli.render.job_status import Row, status_rows
+
+
+def print_rows(out: Output, rows: list[Row]) -> None:
+    """Labels and values, the values bold or in their colour on a terminal."""
+    for row in rows:
+        label = f"{'  ' * row.depth}{row.label}:"
+        value = out.style(row.value, fg=row.fg, bold=True)
+        out.print(f"{label} {value}".rstrip())
+
+
+@click.command(
+    "status",
+    cls=Command,
+    examples="""
+        neuro status my-job
+        neuro status job-fb835ab0-5285-4360-8ee1-880a8ebf824c
+        neuro status job:/bob/his-job
+    """,
+)
+@click.argument("job")
+@click.option("--full-uri", is_flag=True, help="URIs in full.")
+@pass_context
+def command(context: Context, job: str, full_uri: bool) -> None:
+    """Show all about JOB: an id, a name or a job: URI."""
+    found = context.run(context.client.jobs.find(job))
+    print_rows(context.out, status_rows(found, user=context.client.user, full_uri=full_uri))

@@ -1,0 +1,1 @@
+"""From values to text: times, sizes, tables, jobs. Pure functions; nothing here prints."""
