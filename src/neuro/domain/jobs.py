@@ -39,7 +39,7 @@ class Reason(StrEnum):
     CANNOT_RUN = "ContainerCannotRun"
     NOT_FOUND = "NotFound"
     LIFE_SPAN_ENDED = "LifeSpanEnded"
-    SCHEDULE_TIMEOUT = "ScheduleTimeout"
+    SCALE_UP_FAILED = "ClusterScaleUpFailed"  # not scheduled within its schedule timeout
     USER_REQUESTED = "UserRequested"
 
 

@@ -85,13 +85,17 @@ class ExitCause(StrEnum):
 
 
 class Exited(msgspec.Struct, frozen=True, kw_only=True):
-    """The run is over; every process of it is gone and all its output can be read."""
+    """The run is over; every process of it is gone and all its output can be read.
+
+    ``output_bytes`` is the size of the job's whole log as it is kept now.
+    """
 
     ref: RunRef
     at: datetime
     exit_code: int | None
     cause: ExitCause
     message: str | None = None
+    output_bytes: int = 0
 
 
 Event = Started | Exited

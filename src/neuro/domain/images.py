@@ -1,0 +1,29 @@
+"""Image references: ``[registry/]path[:tag][@digest]``, as every container tool writes them."""
+
+from __future__ import annotations
+
+import re
+
+from neuro.domain.errors import InvalidInput
+
+MAX_REFERENCE = 512
+
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_HOST = (
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+)
+_REFERENCE = re.compile(
+    rf"(?:{_HOST}(?::\d+)?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
+    r"(?:@sha256:[0-9a-f]{64})?"
+)
+
+
+def check_image(reference: str) -> str:
+    """Return ``reference``, or raise InvalidInput with an example of the right form."""
+    if len(reference) <= MAX_REFERENCE and _REFERENCE.fullmatch(reference):
+        return reference
+    raise InvalidInput(
+        f"Invalid image '{reference[:80]}': write NAME, NAME:TAG or REGISTRY/NAME:TAG in lower-case"
+        " letters, for example ubuntu:latest."
+    )

@@ -1,0 +1,81 @@
+"""``python -m neuro.server run``: the server in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from neuro.domain.errors import PlatformError
+from neuro.engines.base import EngineFault
+from neuro.server.app import Options, serving
+from neuro.server.log import configure_logging
+
+
+def main() -> int:
+    """Parse the command line and serve until SIGTERM or SIGINT."""
+    arguments = _parser().parse_args()
+    configure_logging(verbose=arguments.verbose)
+    options = Options(
+        data_dir=arguments.data_dir,
+        host=arguments.host,
+        port=arguments.port,
+        database=arguments.database,
+    )
+    os.umask(0o077)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(options, arguments.ready_fd))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="neuro server run")
+    commands = parser.add_subparsers(required=True, metavar="run")
+    run = commands.add_parser("run", help="serve in the foreground")
+    run.add_argument("--data-dir", type=Path, required=True)
+    run.add_argument("--host", default="127.0.0.1")
+    run.add_argument("--port", type=int, default=8085)
+    run.add_argument("--database", help="a URL such as postgresql://user@host/name")
+    run.add_argument("--ready-fd", type=int, help="write one line of JSON there once ready")
+    run.add_argument("--verbose", action="store_true")
+    return parser
+
+
+async def _serve(options: Options, ready_fd: int | None) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with serving(options) as url:
+            # What start-up made lives as long as the server: spare the collector looking at it.
+            gc.collect()
+            gc.freeze()
+            _tell(ready_fd, {"url": url, "pid": os.getpid()})
+            await stop.wait()
+    except (PlatformError, EngineFault, OSError) as error:
+        sentence = str(error) or type(error).__name__
+        _tell(ready_fd, {"error": sentence})
+        sys.stderr.write(f"ERROR: {sentence}\n")
+        return 1
+    return 0
+
+
+def _tell(ready_fd: int | None, message: dict[str, object]) -> None:
+    if ready_fd is None:
+        return
+    try:
+        with os.fdopen(ready_fd, "w") as stream:
+            stream.write(json.dumps(message) + "\n")
+    except OSError:
+        pass  # Whoever waited is gone, or was told before.
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Users and tokens over HTTP (wire protocol, section 7, and this platform's own token calls)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+
+from neuro.domain.errors import NotFound
+from neuro.domain.permissions import Action
+from neuro.domain.uris import ResourceURI
+from neuro.domain.users import PermissionEntry, Token, TokenRequest, User, UserRequest
+from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService
+from neuro.server.http.routes import Call, Routes
+
+MAX_PAGE = 1000
+
+
+class UserPage(msgspec.Struct, frozen=True):
+    """Which users to list: those after a name, at most ``limit``."""
+
+    after: str = ""
+    limit: int = MAX_PAGE
+
+
+class PermissionFilter(msgspec.Struct, frozen=True):
+    uri: str | None = None
+
+
+def access_routes(access: AccessService, cluster: str) -> Routes:
+    """The routes of users and tokens."""
+    api = Routes("users")
+    the_cluster = ResourceURI("cluster", cluster)
+
+    def require_self_or_admin(call: Call, user: str) -> None:
+        if call.user != user:
+            call.identity.require(
+                the_cluster, Action.MANAGE, hidden=NotFound(f'user "{user}" was not found')
+            )
+
+    @api.add("GET", "/api/v1/users")
+    async def list_users(call: Call, query: UserPage) -> list[User]:
+        """List users by name (admins)."""
+        call.identity.require(the_cluster, Action.MANAGE)
+        return await access.users(after=query.after, limit=max(1, min(query.limit, MAX_PAGE)))
+
+    @api.add("POST", "/api/v1/users", status=201)
+    async def add_user(call: Call, body: UserRequest) -> User:
+        """Make a user (admins)."""
+        call.identity.require(the_cluster, Action.MANAGE)
+        return await access.add_user(body.name, is_admin=body.is_admin)
+
+    @api.add("GET", "/api/v1/users/{user}")
+    async def get_user(call: Call) -> User:
+        """One user: yourself, or anybody for admins."""
+        require_self_or_admin(call, call.segment("user"))
+        return await access.user(call.segment("user"))
+
+    @api.add("DELETE", "/api/v1/users/{user}", status=204, section="7")
+    async def remove_user(call: Call) -> None:
+        """Remove a user with their tokens (admins)."""
+        call.identity.require(the_cluster, Action.MANAGE)
+        await access.remove_user(call.segment("user"))
+
+    @api.add("GET", "/api/v1/users/{user}/permissions", section="7")
+    async def list_permissions(call: Call, query: PermissionFilter) -> list[PermissionEntry]:
+        """What a user may do: their own, or anybody's for admins."""
+        user = call.segment("user")
+        require_self_or_admin(call, user)
+        entries = await access.permissions(user)
+        prefix = query.uri
+        return [
+            PermissionEntry(uri=str(entry.uri), action=entry.action)
+            for entry in entries
+            if prefix is None or str(entry.uri).startswith(prefix)
+        ]
+
+    @api.add("GET", "/api/v1/users/{user}/tokens")
+    async def list_tokens(call: Call) -> list[Token]:
+        """A user's tokens, without their text."""
+        require_self_or_admin(call, call.segment("user"))
+        return await access.tokens(call.segment("user"))
+
+    @api.add("POST", "/api/v1/users/{user}/tokens", status=201)
+    async def make_token(call: Call, body: TokenRequest) -> Token:
+        """Issue a token; its text is answered this once."""
+        require_self_or_admin(call, call.segment("user"))
+        life = DEFAULT_TOKEN_LIFE
+        if body.expires_in is not None:
+            life = timedelta(seconds=min(body.expires_in, 1e9))
+        return await access.make_token(call.segment("user"), label=body.label, life=life)
+
+    @api.add("DELETE", "/api/v1/users/{user}/tokens/{token}", status=204)
+    async def revoke_token(call: Call) -> None:
+        """End a token at once."""
+        require_self_or_admin(call, call.segment("user"))
+        await access.revoke_token(call.segment("user"), call.segment("token"))
+
+    return api

@@ -1,0 +1,146 @@
+"""Tables of users, their tokens and their permissions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    String,
+    Table,
+    delete,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.engine import Row
+
+from neuro.domain.permissions import Action, Permission
+from neuro.domain.uris import parse_uri
+from neuro.domain.users import Token, User
+from neuro.server.database.schema import Moment, metadata
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("is_admin", Boolean, nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("user", ForeignKey("users.name", ondelete="CASCADE"), nullable=False),
+    # Only a digest is kept: the database's reader cannot act as its users.
+    Column("digest", String(64), nullable=False),
+    Column("label", String(256), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Column("revoked_at", Moment, nullable=True),
+    Index(None, "user"),
+)
+
+permissions = Table(
+    "permissions",
+    metadata,
+    Column("user", ForeignKey("users.name", ondelete="CASCADE"), primary_key=True),
+    Column("uri", String(1024), primary_key=True),
+    Column("action", String(16), nullable=False),
+)
+
+
+def get_user(connection: Connection, name: str) -> User | None:
+    row = connection.execute(select(users).where(users.c.name == name)).one_or_none()
+    return None if row is None else _user(row)
+
+
+def list_users(connection: Connection, *, after: str = "", limit: int = 1000) -> list[User]:
+    rows = connection.execute(
+        select(users).where(users.c.name > after).order_by(users.c.name).limit(limit)
+    )
+    return [_user(row) for row in rows]
+
+
+def add_user(connection: Connection, user: User, grants: list[Permission]) -> None:
+    connection.execute(
+        insert(users).values(name=user.name, is_admin=user.is_admin, created_at=user.created_at)
+    )
+    connection.execute(
+        insert(permissions),
+        [
+            {"user": user.name, "uri": str(grant.uri), "action": grant.action.value}
+            for grant in grants
+        ],
+    )
+
+
+def remove_user(connection: Connection, name: str) -> bool:
+    return connection.execute(delete(users).where(users.c.name == name)).rowcount > 0
+
+
+def permissions_of(connection: Connection, user: str) -> list[Permission]:
+    rows = connection.execute(
+        select(permissions.c.uri, permissions.c.action).where(permissions.c.user == user)
+    )
+    return [Permission(parse_uri(row.uri), Action(row.action)) for row in rows]
+
+
+def add_token(connection: Connection, token: Token, digest: str) -> None:
+    connection.execute(
+        insert(tokens).values(
+            id=token.id,
+            user=token.user,
+            digest=digest,
+            label=token.label,
+            created_at=token.created_at,
+            expires_at=token.expires_at,
+        )
+    )
+
+
+def token_digest(connection: Connection, token_id: str) -> str | None:
+    """The digest of a token that is not revoked."""
+    return connection.execute(
+        select(tokens.c.digest).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
+    ).scalar_one_or_none()
+
+
+def list_tokens(connection: Connection, user: str) -> list[Token]:
+    rows = connection.execute(
+        select(tokens).where(tokens.c.user == user).order_by(tokens.c.created_at, tokens.c.id)
+    )
+    return [
+        Token(
+            id=row.id,
+            user=row.user,
+            label=row.label,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            revoked_at=row.revoked_at,
+        )
+        for row in rows
+    ]
+
+
+def revoke_token(connection: Connection, user: str, token_id: str, at: datetime) -> bool:
+    changed = connection.execute(
+        update(tokens)
+        .where(tokens.c.id == token_id, tokens.c.user == user, tokens.c.revoked_at.is_(None))
+        .values(revoked_at=at)
+    )
+    return changed.rowcount > 0
+
+
+def drop_old_tokens(connection: Connection, before: datetime) -> int:
+    """Forget tokens that expired before a moment; returns how many."""
+    return connection.execute(delete(tokens).where(tokens.c.expires_at < before)).rowcount
+
+
+def _user(row: Row[tuple[object, ...]]) -> User:
+    return User(name=row.name, is_admin=row.is_admin, created_at=row.created_at)

@@ -1,0 +1,147 @@
+"""For those who run the server: health, readiness, metrics, the API's own description."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from neuro.domain.errors import Unavailable
+from neuro.server.http.openapi import describe
+from neuro.server.http.routes import Call, Route, Routes, json_response, route_of
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: str
+
+
+class Metrics:
+    """Counts and times of requests, and gauges read when somebody asks."""
+
+    def __init__(self, gauges: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
+        """``gauges`` gives, per metric name, a value for each label."""
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "neuro_http_requests",
+            "Requests by route and status.",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "neuro_http_request_seconds",
+            "Time to answer, streams left out.",
+            ["method", "route"],
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._registry.register(_Gauges(gauges))
+
+    def middleware(self) -> Middleware:
+        """Counts every request behind it."""
+
+        @web.middleware
+        async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+            started = time.perf_counter()
+            response = await handler(request)
+            route = route_of(request)
+            path = route.path if route else "unknown"
+            self._requests.labels(request.method, path, str(response.status)).inc()
+            if route is not None and route.streams is None:
+                seconds = time.perf_counter() - started
+                self._seconds.labels(request.method, path).observe(seconds)
+            return response
+
+        return count
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Gauges(Collector):
+    def __init__(self, read: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
+        self._read = read
+
+    def collect(self) -> list[Metric]:
+        families: list[Metric] = []
+        for name, values in self._read().items():
+            family = GaugeMetricFamily(name, name.replace("_", " "), labels=["kind"])
+            for label, value in values.items():
+                family.add_metric([label], value)
+            families.append(family)
+        return families
+
+
+def operation_routes(
+    metrics: Metrics, is_ready: Callable[[], Awaitable[bool]], all_routes: list[Route], version: str
+) -> Routes:
+    """Routes that need no token: they tell of the server, and of nobody's work."""
+    api = Routes("operations")
+
+    @api.add("GET", "/api/v1/ping", public=True)
+    async def ping(call: Call) -> Health:
+        """Whether the server answers."""
+        return Health("ok")
+
+    @api.add("GET", "/health", public=True)
+    async def health(call: Call) -> Health:
+        """Whether the process lives."""
+        return Health("ok")
+
+    @api.add("GET", "/ready", public=True)
+    async def ready(call: Call) -> Health:
+        """Whether the database and the engines answer; 503 where they do not."""
+        if not await is_ready():
+            raise Unavailable("The database or an engine does not answer.")
+        return Health("ready")
+
+    @api.add("GET", "/metrics", public=True)
+    async def get_metrics(call: Call) -> web.Response:
+        """Metrics in Prometheus' text format: numbers only, no names of people or jobs."""
+        return web.Response(body=metrics.text(), headers={"Content-Type": METRICS_TYPE})
+
+    @api.add("GET", "/api/v1/openapi.json", public=True)
+    async def openapi(call: Call) -> web.Response:
+        """This API as OpenAPI 3.1."""
+        return json_response(describe(all_routes, version))
+
+    @api.add("GET", "/api/v1/docs", public=True)
+    async def docs(call: Call) -> web.Response:
+        """This API as a page to read."""
+        return web.Response(text=_page(all_routes, version), content_type="text/html")
+
+    return api
+
+
+def _page(routes: list[Route], version: str) -> str:
+    from html import escape
+
+    rows = []
+    for tag in dict.fromkeys(route.tag for route in routes):
+        rows.append(f"<h2>{escape(tag)}</h2><table>")
+        for route in routes:
+            if route.tag == tag:
+                key = "" if route.public else "token"
+                rows.append(
+                    f"<tr><td><code>{route.method}</code></td><td><code>{escape(route.path)}</code>"
+                    f"</td><td>{escape(route.summary)}</td><td>{key}</td></tr>"
+                )
+        rows.append("</table>")
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Neuro platform API</title>"
+        "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "td{padding:.2rem .8rem .2rem 0;vertical-align:top}code{font-size:.9em}"
+        "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8cf}}</style>"
+        f"<h1>Neuro platform API {escape(version)}</h1>"
+        "<p>Send <code>Authorization: Bearer TOKEN</code> where it says token. The machine-readable"
+        " form is <a href='openapi.json'>OpenAPI 3.1</a>.</p>" + "".join(rows)
+    )

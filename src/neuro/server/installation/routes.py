@@ -1,0 +1,168 @@
+"""``GET /config`` (wire protocol, section 4) and the state of the installation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from aiohttp import web
+
+from neuro import __version__
+from neuro.domain.jobs import JobStatus
+from neuro.domain.resources import GIB, MIB, Amount, Preset
+from neuro.domain.server_config import (
+    ClusterMessage,
+    PoolMessage,
+    PresetMessage,
+    ProjectMessage,
+    ServerConfig,
+)
+from neuro.server.http.routes import Call, Routes
+from neuro.server.jobs.board import Board
+
+CLIENT_ID = "neuro-cli"
+CALLBACKS = [f"http://127.0.0.1:{port}" for port in (54540, 54541, 54542)]
+MONITORING_PATH = "/monitoring/jobs"
+# Additions of this platform to the wire; a client uses only what it finds here.
+FEATURES = ["storage-bulk"]
+
+
+class EngineMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine: all that it has, what is free, and what its admin should know."""
+
+    name: str
+    capacity: Amount
+    free: Amount
+    running: int
+    pending: int
+    notices: list[str]
+
+
+class ServerMessage(msgspec.Struct, frozen=True, kw_only=True):
+    version: str
+    cluster: str
+    database: str
+    engines: list[EngineMessage]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What does not change while the server runs."""
+
+    cluster: str
+    presets: list[Preset]
+    capacity: Amount
+    database: str
+    notices: dict[str, list[str]]
+
+
+def installation_routes(installation: Installation, board: Board) -> Routes:
+    """The configuration that every client reads first, and the engines' state."""
+    api = Routes("installation")
+
+    @api.add("GET", "/api/v1/config", public=True, section="4")
+    async def get_config(call: Call) -> ServerConfig:
+        """Where everything is; with a token also what the cluster offers."""
+        base = _base_url(call.request)
+        anonymous = ServerConfig(
+            auth_url=f"{base}/oauth/authorize",
+            token_url=f"{base}/oauth/token",
+            logout_url=f"{base}/oauth/logout",
+            client_id=CLIENT_ID,
+            audience=base,
+            headless_callback_url=f"{base}/oauth/show-code",
+            callback_urls=CALLBACKS,
+        )
+        if call.identity_or_none is None:
+            return anonymous
+        return msgspec.structs.replace(
+            anonymous,
+            authorized=True,
+            user_name=call.user,
+            clusters=[_cluster(installation, base)],
+            projects=[
+                ProjectMessage(
+                    name=call.user, cluster_name=installation.cluster, org_name=None, role="admin"
+                )
+            ],
+            features=FEATURES,
+            server_version=__version__,
+        )
+
+    @api.add("GET", "/api/v1/server")
+    async def get_server(call: Call) -> ServerMessage:
+        """The version, and each engine with what is free."""
+        assert call.user
+        return ServerMessage(
+            version=__version__,
+            cluster=installation.cluster,
+            database=installation.database,
+            engines=[
+                EngineMessage(
+                    name=name,
+                    capacity=lane.capacity,
+                    free=lane.free,
+                    running=sum(
+                        record.engine == name and record.status is JobStatus.RUNNING
+                        for record in board
+                    ),
+                    pending=len(lane.queue),
+                    notices=installation.notices.get(name, []),
+                )
+                for name, lane in board.lanes.items()
+            ],
+        )
+
+    return api
+
+
+def _base_url(request: web.Request) -> str:
+    # The address that the client itself used, so that the answer works through any proxy or tunnel.
+    host = request.headers.get("X-Forwarded-Host", request.host)
+    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
+    return f"{scheme}://{host}"
+
+
+def _cluster(installation: Installation, base: str) -> ClusterMessage:
+    api = f"{base}/api/v1"
+    capacity = installation.capacity
+    return ClusterMessage(
+        name=installation.cluster,
+        orgs=[None],
+        registry_url=base,
+        storage_url=f"{api}/storage",
+        users_url=api,
+        monitoring_url=api + MONITORING_PATH,
+        secrets_url=f"{api}/secrets",
+        disks_url=f"{api}/disk",
+        buckets_url=f"{api}/buckets",
+        resource_presets=[_preset(preset) for preset in installation.presets],
+        resource_pool_types=[
+            PoolMessage(
+                name="local",
+                min_size=1,
+                max_size=1,
+                cpu=capacity.cpu,
+                memory=capacity.memory,
+                disk_size=100 * GIB,
+            )
+        ],
+    )
+
+
+def _preset(preset: Preset) -> PresetMessage:
+    return PresetMessage(
+        name=preset.name,
+        credits_per_hour=preset.credits_per_hour,
+        cpu=preset.cpu,
+        memory=preset.memory,
+        memory_mb=preset.memory // MIB,
+        scheduler_enabled=preset.scheduler_enabled,
+        preemptible_node=preset.preemptible_node,
+        is_preemptible=preset.scheduler_enabled,
+        is_preemptible_node_required=preset.preemptible_node,
+        gpu=preset.gpu or None,
+        gpu_model=preset.gpu_model,
+        nvidia_gpu=preset.gpu or None,
+        engine=preset.engine,
+    )

@@ -1,0 +1,1 @@
+"""Jobs: submitting them, scheduling them, moving reality to intent, and their live streams."""

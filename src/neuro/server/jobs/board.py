@@ -1,0 +1,122 @@
+"""Every active job in memory, what it holds, and who waits for it to change.
+
+The board is what the scheduler and the reconciler work on; the database follows it in batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from neuro.domain.jobs import JobStatus
+from neuro.domain.resources import NOTHING, Amount
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.scheduler import Queue, Waiting, choose, explain
+
+
+class Lane:
+    """One engine's share of the board: its capacity, what is taken, which GPUs are free."""
+
+    def __init__(self, capacity: Amount) -> None:
+        self.capacity = capacity
+        self.taken = NOTHING
+        self.queue = Queue()
+        self._free_gpus = set(range(capacity.gpu))
+
+    @property
+    def free(self) -> Amount:
+        return self.capacity - self.taken
+
+    def take(self, record: JobRecord) -> None:
+        """Give a job what it asked for; an adopted one keeps the GPUs that it has."""
+        amount = record.specification.amount
+        self.taken += amount
+        if amount.gpu and not record.gpus:
+            record.gpus = tuple(sorted(self._free_gpus)[: amount.gpu])
+        self._free_gpus -= set(record.gpus)
+
+    def give_back(self, record: JobRecord) -> None:
+        self.taken -= record.specification.amount
+        self._free_gpus |= set(record.gpus) & set(range(self.capacity.gpu))
+
+
+class Board:
+    """All active jobs, by id."""
+
+    def __init__(self, capacities: dict[str, Amount]) -> None:
+        self.lanes = {name: Lane(capacity) for name, capacity in capacities.items()}
+        self._records: dict[str, JobRecord] = {}
+        self._holding: set[str] = set()
+        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[JobRecord]:
+        return iter(self._records.values())
+
+    def get(self, job_id: str) -> JobRecord | None:
+        return self._records.get(job_id)
+
+    def add(self, record: JobRecord) -> None:
+        """Put an active job on the board: waiting, or holding its resources if it is placed."""
+        self._records[record.id] = record
+        lane = self.lanes[record.engine]
+        if record.placed:
+            lane.take(record)
+            self._holding.add(record.id)
+        else:
+            lane.queue.add(waiting(record))
+
+    def choose(self, engine: str) -> list[JobRecord]:
+        """Take from a queue the jobs that start now, and give them their resources."""
+        lane = self.lanes[engine]
+        chosen = [self._records[job.id] for job in choose(lane.queue, lane.free)]
+        for record in chosen:
+            lane.queue.remove(waiting(record))
+            lane.take(record)
+            self._holding.add(record.id)
+            record.placed = True
+        return chosen
+
+    def remove(self, record: JobRecord) -> None:
+        """Take a finished job off the board and free what it held."""
+        if self._records.pop(record.id, None) is None:
+            return
+        lane = self.lanes[record.engine]
+        if record.id in self._holding:
+            self._holding.discard(record.id)
+            lane.give_back(record)
+        else:
+            lane.queue.remove(waiting(record))
+
+    def waits_for(self, record: JobRecord) -> str | None:
+        """What a pending job waits for; None once it has its resources."""
+        if record.status is not JobStatus.PENDING or record.id in self._holding:
+            return None
+        lane = self.lanes[record.engine]
+        ahead = lane.queue.place(waiting(record))
+        return explain(record.specification.amount, lane.free, ahead)
+
+    def changed(self, job_id: str) -> None:
+        """Wake everybody who waits for a change of this job."""
+        for future in self._watchers.pop(job_id, ()):
+            if not future.done():
+                future.set_result(None)
+
+    async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> None:
+        """Return once ``holds(record)`` is true, or the job is over."""
+        while not holds(record) and record.is_active:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._watchers.setdefault(record.id, []).append(future)
+            await future
+
+
+def waiting(record: JobRecord) -> Waiting:
+    """A record as the scheduler sees it."""
+    return Waiting(
+        urgency=-record.priority.rank,
+        sequence=record.sequence,
+        id=record.id,
+        amount=record.specification.amount,
+    )

@@ -1,0 +1,116 @@
+"""From a job's record to what an engine is told to run: mounts, environment, the passed login."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from neuro.domain.errors import InvalidInput, NotFound
+from neuro.domain.jobs import ContainerRequest
+from neuro.domain.uris import ResourceURI
+from neuro.engines.base import Mount, RunSpec
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.specification import argv_of, storage_uri
+
+PASSED_CONFIG = "NEURO_PASSED_CONFIG"
+
+
+class Files(Protocol):
+    """The part of the storage that jobs need."""
+
+    def host_path(self, uri: ResourceURI, *, create: bool) -> Path:
+        """The folder or file behind a storage URI. Raises NotFound, InvalidInput."""
+        ...
+
+
+class Launcher:
+    """Makes run specifications."""
+
+    def __init__(
+        self,
+        cluster: str,
+        files: Files,
+        make_token: Callable[[str, str], Awaitable[str]],
+        api_url: Callable[[str], str],
+    ) -> None:
+        """``make_token(user, label)`` issues a token; ``api_url(engine)`` is what jobs call."""
+        self._cluster = cluster
+        self._files = files
+        self._make_token = make_token
+        self._api_url = api_url
+
+    def check_volumes(self, container: ContainerRequest) -> None:
+        """Raise InvalidInput for a volume that is not there. Read-write ones are made."""
+        for volume in container.volumes:
+            self._source(volume.src_storage_uri, create=not volume.read_only)
+
+    def _source(self, text: str, *, create: bool) -> Path:
+        uri = storage_uri(text, self._cluster)
+        try:
+            return self._files.host_path(uri, create=create)
+        except NotFound:
+            raise InvalidInput(
+                f"{text} does not exist: upload it with `neuro cp`, or mount it ':rw' to have an"
+                " empty folder made."
+            ) from None
+
+    async def make_spec(self, record: JobRecord) -> RunSpec:
+        """What an engine runs for a record. Raises PlatformError where a volume is gone."""
+        spec = record.specification
+        container = spec.container
+        mounts = tuple(
+            Mount(
+                source=str(self._source(volume.src_storage_uri, create=not volume.read_only)),
+                target=volume.dst_path,
+                read_only=volume.read_only,
+            )
+            for volume in container.volumes
+        )
+        return RunSpec(
+            job_id=record.id,
+            run=record.run,
+            image=container.image,
+            argv=argv_of(container),
+            env=await self._environment(record),
+            working_dir=container.working_dir,
+            hostname=record.id,
+            mounts=mounts,
+            tty=container.tty,
+            cpu=spec.amount.cpu,
+            memory=spec.amount.memory,
+            gpus=record.gpus,
+            shm=container.resources.shm,
+            privileged=spec.privileged,
+        )
+
+    async def _environment(self, record: JobRecord) -> dict[str, str]:
+        spec = record.specification
+        http = spec.container.http
+        given = {
+            "NEURO_JOB_ID": record.id,
+            "NEURO_JOB_NAME": record.name or "",
+            "NEURO_JOB_OWNER": record.owner,
+            "NEURO_JOB_CLUSTER": record.cluster,
+            "NEURO_JOB_INTERNAL_HOSTNAME": f"{record.id}.platform-jobs",
+            "NEURO_JOB_INTERNAL_HOSTNAME_NAMED": (
+                f"{record.name}--{record.owner}.platform-jobs" if record.name else ""
+            ),
+            "NEURO_JOB_HTTP_PORT": str(http.port) if http else "",
+            "NEURO_JOB_HTTP_AUTH": str(http.requires_auth) if http else "",
+            "NEURO_JOB_PRESET": spec.preset_name or "",
+        }
+        if spec.pass_config:
+            token = await self._make_token(record.owner, f"job {record.id}")
+            login = {
+                "token": token,
+                "cluster": record.cluster,
+                "url": self._api_url(record.engine),
+                "org_name": None,
+                "project_name": record.owner,
+            }
+            given[PASSED_CONFIG] = base64.b64encode(msgspec.json.encode(login)).decode()
+        return {**spec.container.env, **given}

@@ -1,0 +1,332 @@
+"""Moves reality to intent: starts what is scheduled, stops what must end, records what happened.
+
+The database is the truth about intent, the engine about reality. Everything here may run at any
+time, twice, from any state: starts are idempotent, finished jobs never change, and after a crash
+``adopt`` compares the two and goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from neuro.domain.errors import PlatformError
+from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
+from neuro.engines.base import (
+    Engine,
+    EngineFault,
+    ExitCause,
+    Exited,
+    RunRef,
+    RunSpec,
+    RunState,
+    Started,
+)
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.writer import Writer
+
+log = structlog.get_logger("neuro.jobs")
+
+MAX_BACKOFF_SECONDS = 60.0
+
+_EXIT_REASONS = {
+    ExitCause.COMPLETED: Reason.COMPLETED,
+    ExitCause.ERROR: Reason.ERROR,
+    ExitCause.OUT_OF_MEMORY: Reason.OOM_KILLED,
+    ExitCause.CANNOT_START: Reason.CANNOT_RUN,
+    ExitCause.LOST: Reason.NOT_FOUND,
+}
+
+
+class Reconciler:
+    """One for all engines; everything happens on the event loop, between two awaits."""
+
+    def __init__(
+        self,
+        board: Board,
+        writer: Writer,
+        engines: Mapping[str, Engine],
+        make_spec: Callable[[JobRecord], Awaitable[RunSpec]],
+        *,
+        stop_grace: float,
+    ) -> None:
+        """``make_spec`` says what an engine is to run for a record.
+
+        ``stop_grace`` is seconds between SIGTERM and SIGKILL.
+        """
+        self._board = board
+        self._writer = writer
+        self._engines = engines
+        self._make_spec = make_spec
+        self._stop_grace = stop_grace
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._schedule_is_due = False
+
+    async def adopt(self, active: Iterable[JobRecord], known: Mapping[str, list[RunRef]]) -> None:
+        """Take over after a restart: ``active`` from the database, ``known`` logs by engine."""
+        records = list(active)
+        for name, engine in self._engines.items():
+            mine = {record.id: record for record in records if record.engine == name}
+            refs = {RunRef(record.id, record.run) for record in mine.values() if record.placed}
+            states = await engine.adopt(refs | set(known.get(name, ())))
+            for record in mine.values():
+                self._board.add(record)
+                self._resume(record, states.get(RunRef(record.id, record.run)))
+        for name in self._engines:
+            self._spawn(self._watch(name))
+        self.schedule()
+
+    def _resume(self, record: JobRecord, state: RunState | None) -> None:
+        if state is None:
+            if record.placed and record.run_started:
+                self._exited(_lost(record))
+            elif record.stop_reason is not None:
+                self._finish_unstarted(record)
+            elif record.placed:
+                self._spawn(self._start(record))
+            else:
+                self._watch_schedule_timeout(record)
+            return
+        if state.started is not None:
+            self._started(state.started)
+        if state.exited is not None:
+            self._exited(state.exited)
+        elif record.stop_reason is not None:
+            self._spawn(self._stop(record))
+        self._watch_deadline(record)
+
+    async def close(self) -> None:
+        """Stop reconciling; jobs go on running."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def submitted(self, record: JobRecord) -> None:
+        """A new job waits for its turn."""
+        self._board.add(record)
+        self._watch_schedule_timeout(record)
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Look at the queues soon; many calls in a row make one look."""
+        if not self._schedule_is_due:
+            self._schedule_is_due = True
+            asyncio.get_running_loop().call_soon(self._schedule_now)
+
+    def _schedule_now(self) -> None:
+        self._schedule_is_due = False
+        for name in self._engines:
+            chosen = self._board.choose(name)
+            for record in chosen:
+                record.step(JobStatus.PENDING, Reason.SCHEDULING, _now())
+                self._changed(record)
+            if chosen:
+                self._spawn(self._start_all(chosen))
+
+    async def _start_all(self, records: list[JobRecord]) -> None:
+        # The database knows that a run was asked for before the engine does: after a crash in
+        # between, the start is repeated, and the engine sees to it that it happens once.
+        await self._writer.flush()
+        for record in records:
+            self._spawn(self._start(record))
+
+    async def _start(self, record: JobRecord) -> None:
+        if record.stop_reason is not None and not record.run_started:
+            self._finish_unstarted(record)
+            return
+        engine = self._engines[record.engine]
+        try:
+            await engine.start(await self._make_spec(record))
+        except (EngineFault, PlatformError, OSError) as error:
+            log.warning("job cannot start", job=record.id, error=str(error))
+            cause = ExitCause.CANNOT_START
+            self._exited(_ended(record, cause, _sentence(error)))
+            return
+        if record.stop_reason is not None:
+            await self._stop(record)
+
+    def stop(self, record: JobRecord, reason: Reason) -> None:
+        """End a job for a reason; its first reason stays. Idempotent."""
+        if not record.is_active:
+            return
+        record.stop_reason = record.stop_reason or reason.value
+        self._changed(record)
+        if not record.placed:
+            self._finish_unstarted(record)
+        else:
+            self._spawn(self._stop(record))
+
+    async def _stop(self, record: JobRecord) -> None:
+        await self._writer.flush()
+        await self._engines[record.engine].stop(record.id, self._stop_grace)
+        timer = self._timers.pop(record.id, None)
+        if timer is not None:
+            timer.cancel()
+            if record.status is JobStatus.RUNNING and not record.run_started:
+                self._finish_unstarted(record)  # It waited between two runs.
+
+    def life_span_changed(self, record: JobRecord) -> None:
+        """Look again at when a job must end."""
+        self._changed(record)
+        self._watch_deadline(record)
+
+    async def _watch(self, name: str) -> None:
+        async for event in self._engines[name].events():
+            if isinstance(event, Started):
+                self._started(event)
+            else:
+                self._exited(event)
+
+    def _started(self, event: Started) -> None:
+        record = self._board.get(event.ref.job_id)
+        if record is None or record.run != event.ref.run or record.run_started:
+            return
+        record.run_started = True
+        self._cancel_timer(record)
+        reason = Reason.RESTARTING if record.run else None
+        record.step(JobStatus.RUNNING, reason, event.at)
+        self._changed(record)
+        self._watch_deadline(record)
+
+    def _exited(self, event: Exited) -> None:
+        record = self._board.get(event.ref.job_id)
+        if record is None or record.run != event.ref.run:
+            return
+        if self._must_restart(record, event):
+            self._restart_later(record, event)
+        else:
+            self._finish(record, event)
+
+    def _must_restart(self, record: JobRecord, event: Exited) -> bool:
+        policy = record.specification.restart_policy
+        return (
+            record.stop_reason is None
+            and event.cause is not ExitCause.CANNOT_START
+            and (
+                policy is RestartPolicy.ALWAYS
+                or (policy is RestartPolicy.ON_FAILURE and event.exit_code != 0)
+            )
+        )
+
+    def _restart_later(self, record: JobRecord, event: Exited) -> None:
+        delay = min(2.0 ** min(record.run, 10), MAX_BACKOFF_SECONDS)
+        record.run += 1
+        record.run_started = False
+        code = "unknown" if event.exit_code is None else event.exit_code
+        record.step(
+            JobStatus.RUNNING,
+            Reason.RESTARTING,
+            event.at,
+            description=f"Exit code {code}; restart {record.run} in {delay:g} seconds",
+        )
+        self._changed(record)
+        loop = asyncio.get_running_loop()
+        self._cancel_timer(record)
+        self._timers[record.id] = loop.call_later(delay, lambda: self._spawn(self._restart(record)))
+
+    async def _restart(self, record: JobRecord) -> None:
+        self._timers.pop(record.id, None)
+        await self._writer.flush()
+        await self._start(record)
+
+    def _finish(self, record: JobRecord, event: Exited) -> None:
+        reason: str = _EXIT_REASONS[event.cause]
+        status = JobStatus.SUCCEEDED if event.exit_code == 0 else JobStatus.FAILED
+        if record.stop_reason is not None:
+            status, reason = JobStatus.CANCELLED, record.stop_reason
+        record.log_bytes = event.output_bytes
+        record.step(status, reason, event.at, description=event.message, exit_code=event.exit_code)
+        self._over(record)
+
+    def _finish_unstarted(self, record: JobRecord) -> None:
+        reason = record.stop_reason or Reason.USER_REQUESTED
+        status = JobStatus.CANCELLED
+        description = None
+        if reason == Reason.SCALE_UP_FAILED:
+            status = JobStatus.FAILED
+            description = "It was not scheduled in time: " + (
+                self._board.waits_for(record) or "the machine was busy"
+            )
+        record.step(status, reason, _now(), description=description)
+        self._over(record)
+
+    def _over(self, record: JobRecord) -> None:
+        self._cancel_timer(record)
+        self._board.remove(record)
+        self._changed(record)
+        self.schedule()
+
+    def _watch_deadline(self, record: JobRecord) -> None:
+        deadline = record.deadline
+        if deadline is not None and record.run_started:
+            self._at(record, deadline, Reason.LIFE_SPAN_ENDED)
+
+    def _watch_schedule_timeout(self, record: JobRecord) -> None:
+        timeout = record.specification.schedule_timeout
+        if timeout is not None:
+            moment = record.created_at + timedelta(seconds=timeout)
+            self._at(record, moment, Reason.SCALE_UP_FAILED)
+
+    def _at(self, record: JobRecord, moment: datetime, reason: Reason) -> None:
+        self._cancel_timer(record)
+        if not record.is_active:
+            return
+        delay = max(0.0, (moment - _now()).total_seconds())
+        # Timers far away are looked at again once a day: the loop's clock may drift from UTC.
+        far = delay > 86400
+        loop = asyncio.get_running_loop()
+        self._timers[record.id] = loop.call_later(
+            min(delay, 86400),
+            lambda: self._at(record, moment, reason) if far else self._due(record, reason),
+        )
+
+    def _due(self, record: JobRecord, reason: Reason) -> None:
+        self._timers.pop(record.id, None)
+        if reason is Reason.SCALE_UP_FAILED and record.placed:
+            return
+        self.stop(record, reason)
+
+    def _cancel_timer(self, record: JobRecord) -> None:
+        timer = self._timers.pop(record.id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _changed(self, record: JobRecord) -> None:
+        self._writer.save(record)
+        self._board.changed(record.id)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("reconciler task failed", exc_info=task.exception())
+
+
+def _lost(record: JobRecord) -> Exited:
+    return _ended(record, ExitCause.LOST, "The machine restarted or the run was removed.")
+
+
+def _ended(record: JobRecord, cause: ExitCause, message: str) -> Exited:
+    return Exited(
+        ref=RunRef(record.id, record.run), at=_now(), exit_code=None, cause=cause, message=message
+    )
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

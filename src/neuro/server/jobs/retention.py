@@ -1,0 +1,83 @@
+"""Keeps the database and the disk from filling up: old records and logs go, by the settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection
+
+from neuro.engines.base import Engine
+from neuro.server.database.engine import Database
+from neuro.server.jobs import tables
+
+log = structlog.get_logger("neuro.jobs")
+
+SWEEP_SECONDS = 600.0
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How long and how much of finished jobs is kept."""
+
+    age: timedelta
+    jobs: int
+    log_bytes: int
+
+
+class Retention:
+    """Sweeps now and then; a sweep is also a method, for whoever cannot wait."""
+
+    def __init__(self, database: Database, engines: Mapping[str, Engine], keep: Keep) -> None:
+        self._database = database
+        self._engines = engines
+        self._keep = keep
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await self.sweep()
+            except Exception:
+                log.exception("the sweep of old jobs failed")
+
+    async def sweep(self) -> int:
+        """Remove what is beyond the settings; returns how many records went."""
+        removed = 0
+        before = datetime.now(UTC) - self._keep.age
+        while ids := await self._database.read(
+            lambda connection: tables.finished_before(connection, before, BATCH)
+        ):
+            removed += await self._remove(ids)
+        while ids := await self._database.read(
+            lambda connection: tables.finished_beyond(connection, self._keep.jobs, BATCH)
+        ):
+            removed += await self._remove(ids)
+        while ids := await self._database.read(
+            lambda connection: tables.logs_beyond(connection, self._keep.log_bytes, BATCH)
+        ):
+            await self._forget_logs(ids)
+        if removed:
+            log.info("old jobs removed", jobs=removed)
+        return removed
+
+    async def _remove(self, ids: Sequence[str]) -> int:
+        # The log goes first: a crash in between leaves a record without a log, never the reverse.
+        await self._forget_logs(ids)
+        await self._database.write(lambda connection: tables.delete_jobs(connection, ids))
+        return len(ids)
+
+    async def _forget_logs(self, ids: Sequence[str]) -> None:
+        for job_id in ids:
+            for engine in self._engines.values():
+                await engine.remove(job_id)
+
+        def mark(connection: Connection) -> None:
+            tables.mark_logs_removed(connection, ids)
+
+        await self._database.write(mark)

@@ -1,0 +1,144 @@
+"""Jobs over HTTP and WebSocket (wire protocol, sections 8 and 9)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import msgspec
+from aiohttp import web
+
+from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, NotSupported
+from neuro.domain.jobs import Job, JobFilter, JobRequest, LifeSpanChange
+from neuro.domain.permissions import Action
+from neuro.server.http.routes import Call, Routes, json_response
+from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, ndjson
+from neuro.server.jobs import streams
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.service import JobService
+from neuro.server.jobs.streams import AttachQuery, ExecQuery, LogQuery
+
+# The plain JSON form is held in memory whole; who wants more asks for NDJSON or for pages.
+MAX_JSON_LIST = 10_000
+NOTICE_HEADER = "X-Neuro-Notice"
+MONITORING = "/api/v1/monitoring/jobs"
+
+
+def job_routes(jobs: JobService) -> Routes:
+    """Submitting, listing, ending."""
+    api = Routes("jobs")
+
+    @api.add("POST", "/api/v1/jobs", status=202, section="8.1")
+    async def submit(call: Call, body: JobRequest) -> Job:
+        """Submit a job; its container's keys come flat (``?from_preset``) or nested."""
+        submitted = await jobs.submit(call.identity, body)
+        response = json_response(submitted.job, 202)
+        if submitted.notice:
+            response.headers[NOTICE_HEADER] = submitted.notice
+        return response  # type: ignore[return-value]  # the same job, with a header
+
+    @api.add("GET", "/api/v1/jobs", section="8.3", streams=NDJSON)
+    async def list_jobs(call: Call, query: JobFilter) -> web.StreamResponse:
+        """List jobs, oldest first; NDJSON where the client accepts it."""
+        found = jobs.search(call.identity, query)
+        if call.wants_ndjson:
+            return await ndjson(call, _encoded(found))
+        shown: list[Job] = []
+        async with aclosing(found):
+            async for job in found:
+                shown.append(job)
+                if len(shown) == MAX_JSON_LIST:
+                    break
+        return json_response({"jobs": shown})
+
+    @api.add("GET", "/api/v1/jobs/{job}", section="8")
+    async def get_job(call: Call) -> Job:
+        """A job by its id, or one of the caller's own by name."""
+        return jobs.show(await jobs.find(call.identity, call.segment("job"), Action.READ))
+
+    @api.add("DELETE", "/api/v1/jobs/{job}", status=204, section="8")
+    async def kill(call: Call) -> None:
+        """End a job. Nothing if it is over."""
+        await jobs.kill(await jobs.find(call.identity, call.segment("job"), Action.WRITE))
+
+    @api.add("PUT", "/api/v1/jobs/{job}/max_run_time_minutes", status=204, section="8")
+    async def change_life_span(call: Call, body: LifeSpanChange) -> None:
+        """Add minutes to the life span, or set it."""
+        record = await jobs.find(call.identity, call.segment("job"), Action.WRITE)
+        await jobs.change_life_span(record, body)
+
+    return api
+
+
+async def _encoded(found: AsyncIterator[Job]) -> AsyncIterator[bytes]:
+    encode = msgspec.json.Encoder().encode
+    async for job in found:
+        yield encode(job)
+
+
+def monitoring_routes(jobs: JobService) -> Routes:
+    """Live streams of running jobs."""
+    api = Routes("monitoring")
+
+    async def find(call: Call, action: Action) -> JobRecord:
+        try:
+            return await jobs.find(call.identity, call.segment("job"), action)
+        except NoSuchJob as error:
+            raise NotFound(error.message) from None
+
+    @api.add("GET", f"{MONITORING}/capacity", section="9.7")
+    async def capacity(call: Call) -> dict[str, int]:
+        """How many more jobs of each preset could start now."""
+        assert call.user
+        return jobs.capacity()
+
+    @api.add("GET", MONITORING + "/{job}/log", section="9.1", streams=BYTES)
+    async def log(call: Call, query: LogQuery) -> web.StreamResponse:
+        """The output as raw bytes, from the start to the end of the job."""
+        record = await find(call, Action.READ)
+        return await streams.log_over_http(call, jobs, record, query)
+
+    @api.add("GET", MONITORING + "/{job}/log_ws", section="9.1", streams=WEBSOCKET)
+    async def log_ws(call: Call, query: LogQuery) -> web.WebSocketResponse:
+        """The output as binary messages."""
+        record = await find(call, Action.READ)
+        return await streams.log_over_websocket(call, jobs, record, query)
+
+    @api.add("GET", MONITORING + "/{job}/attach", section="9.3", streams=WEBSOCKET)
+    async def attach(call: Call, query: AttachQuery) -> web.WebSocketResponse:
+        """Connect to the main process."""
+        record = await find(call, Action.WRITE if query.stdin else Action.READ)
+        return await streams.attach(call, jobs, record, query)
+
+    @api.add("GET", MONITORING + "/{job}/exec", section="9.4", streams=WEBSOCKET)
+    async def execute(call: Call, query: ExecQuery) -> web.WebSocketResponse:
+        """Run another process inside a running job."""
+        record = await find(call, Action.WRITE)
+        return await streams.execute(call, jobs, record, query)
+
+    @api.add("GET", MONITORING + "/{job}/top", section="9.2", streams=WEBSOCKET)
+    async def top(call: Call) -> web.WebSocketResponse:
+        """CPU, memory and GPU use, once a second."""
+        return await streams.telemetry(call, jobs, await find(call, Action.READ))
+
+    @api.add("GET", MONITORING + "/{job}/port_forward/{port}", section="9.5", streams=WEBSOCKET)
+    async def port_forward(call: Call) -> web.WebSocketResponse:
+        """One TCP connection into the job."""
+        record = await find(call, Action.WRITE)
+        port = call.segment("port")
+        if not port.isdecimal():
+            raise InvalidInput(f"'{port}' is no port.")
+        return await streams.forward_port(call, jobs, record, int(port))
+
+    @api.add("POST", MONITORING + "/{job}/kill", status=204, section="9.7")
+    async def kill(call: Call) -> None:
+        """End a job; the SDK's other spelling of DELETE /jobs/{job}."""
+        await jobs.kill(await find(call, Action.WRITE))
+
+    @api.add("POST", MONITORING + "/{job}/save", section="9.6")
+    async def save(call: Call) -> None:
+        """Commit a job's files to an image: not on this server yet."""
+        await find(call, Action.WRITE)
+        raise NotSupported("This server has no image registry yet, so a job cannot be saved.")
+
+    return api

@@ -1,0 +1,337 @@
+"""The rules of jobs: submitting, finding, listing, ending, extending. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from neuro.domain.errors import AlreadyExists, InvalidInput, NoSuchJob, TooManyRequests
+from neuro.domain.jobs import (
+    ContainerRequest,
+    Job,
+    JobFilter,
+    JobRequest,
+    JobStatus,
+    LifeSpanChange,
+    Reason,
+)
+from neuro.domain.names import check_job_name, is_job_id, new_job_id
+from neuro.domain.permissions import Action
+from neuro.domain.resources import Preset
+from neuro.domain.uris import ResourceURI
+from neuro.engines.base import Engine
+from neuro.server.database.engine import Database
+from neuro.server.http.identity import Identity
+from neuro.server.jobs import specification, tables
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.record import JobRecord, Specification, to_wire
+from neuro.server.jobs.writer import Writer
+
+PAGE = 500
+# A longer queue than this is answered with 429: it would only be held in memory.
+MAX_ACTIVE_JOBS = 20_000
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What this installation offers to jobs. ``jobs_domain`` is the host of their web pages."""
+
+    cluster: str
+    presets: list[Preset]
+    default_engine: str
+    jobs_domain: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A new job, and what its owner should know once."""
+
+    job: Job
+    notice: str | None = None
+
+
+class JobService:
+    """Jobs of one installation."""
+
+    def __init__(
+        self,
+        database: Database,
+        board: Board,
+        writer: Writer,
+        reconciler: Reconciler,
+        engines: Mapping[str, Engine],
+        offer: Offer,
+        *,
+        check_volumes: Callable[[ContainerRequest], None],
+        image_notice: Callable[[str, str], str | None],
+    ) -> None:
+        """``image_notice(engine, image)`` says what a first-time user of an image should know.
+
+        ``check_volumes`` raises InvalidInput for a volume that is not there.
+        """
+        self._database = database
+        self._board = board
+        self._writer = writer
+        self._reconciler = reconciler
+        self._engines = engines
+        self._offer = offer
+        self._check_volumes = check_volumes
+        self._image_notice = image_notice
+        self._seen_images: set[tuple[str, str]] = set()
+
+    async def submit(self, caller: Identity, request: JobRequest) -> Submitted:
+        """Accept a job. It is in the database when this returns.
+
+        Raises InvalidInput and its kin for a request that breaks a rule, NotPermitted or NotFound
+        for what the caller may not use, TooManyRequests where the queue is full.
+        """
+        offer = self._offer
+        if len(self._board) >= MAX_ACTIVE_JOBS:
+            raise TooManyRequests(
+                f"{MAX_ACTIVE_JOBS} jobs are active already; try again later.", retry_after=10
+            )
+        container = specification.container_of(request)
+        specification.check_request(request, container, offer.cluster)
+        for uri, action in specification.needed_permissions(container, offer.cluster, caller.user):
+            caller.require(uri, action)
+        self._check_volumes(container)
+        record = self._new_record(caller.user, request)
+        notice = await self._notice(record)
+        # A caller who leaves now must not leave a record behind that nobody schedules.
+        await asyncio.shield(self._insert(record))
+        return Submitted(self.show(record), notice)
+
+    async def _insert(self, record: JobRecord) -> None:
+        try:
+            record.sequence = await self._database.write(
+                lambda connection: tables.insert_job(connection, record)
+            )
+        except IntegrityError:
+            raise await self._name_is_taken(record) from None
+        self._reconciler.submitted(record)
+
+    def _new_record(self, owner: str, request: JobRequest) -> JobRecord:
+        offer = self._offer
+        container = specification.container_of(request)
+        preset = specification.choose_preset(request, container.resources, offer.presets)
+        if preset is not None:
+            amount, engine, what = preset.amount, preset.engine, f"Preset '{preset.name}'"
+        else:
+            assert container.resources is not None
+            amount = specification.explicit_amount(container.resources)
+            engine, what = offer.default_engine, "This job"
+        specification.check_fits(amount, self._board.lanes[engine].capacity, what)
+        now = datetime.now(UTC)
+        job_id = new_job_id()
+        record = JobRecord(
+            id=job_id,
+            owner=owner,
+            name=request.name,
+            cluster=offer.cluster,
+            engine=engine,
+            priority=request.priority,
+            created_at=now,
+            max_run_time_minutes=request.max_run_time_minutes,
+            specification=Specification(
+                container=specification.wire_container(
+                    container, amount, preset.gpu_model if preset else None
+                ),
+                amount=amount,
+                preset_name=preset.name if preset else None,
+                description=request.description,
+                tags=request.tags,
+                schedule_timeout=request.schedule_timeout,
+                restart_policy=request.restart_policy,
+                pass_config=request.pass_config,
+                privileged=request.privileged,
+                scheduler_enabled=preset.scheduler_enabled if preset else False,
+                preemptible_node=preset.preemptible_node if preset else False,
+                credits_per_hour=preset.credits_per_hour if preset else "0",
+                http_url=self._page_of(job_id) if container.http else None,
+                http_url_named=(
+                    self._page_of(f"{request.name}--{owner}")
+                    if container.http and request.name
+                    else None
+                ),
+            ),
+        )
+        record.step(JobStatus.PENDING, Reason.CREATING, now)
+        return record
+
+    def _page_of(self, name: str) -> str:
+        return f"http://{name}.jobs.{self._offer.jobs_domain}"
+
+    async def _notice(self, record: JobRecord) -> str | None:
+        image = record.specification.container.image
+        key = (record.owner, image)
+        if key in self._seen_images:
+            return None
+        self._seen_images.add(key)
+        if len(self._seen_images) > 10_000:
+            self._seen_images.clear()
+        notice = self._image_notice(record.engine, image)
+        if notice is None or await self._database.read(
+            lambda connection: tables.image_was_used(connection, record.owner, image)
+        ):
+            return None
+        return notice
+
+    async def _name_is_taken(self, record: JobRecord) -> AlreadyExists:
+        name = record.name or ""
+        taken_by = await self._database.read(
+            lambda connection: tables.active_id_by_name(connection, record.owner, name)
+        )
+        return AlreadyExists(
+            f"job with name '{name}' and owner '{record.owner}' already exists: '{taken_by}'"
+            f" (end it with `neuro kill {name}`, or choose another name)"
+        )
+
+    def show(self, record: JobRecord) -> Job:
+        """A record as clients read it."""
+        return to_wire(record, datetime.now(UTC), self._board.waits_for(record))
+
+    async def find(self, caller: Identity, name_or_id: str, action: Action) -> JobRecord:
+        """The job behind an id, or behind the name of one of the caller's own (the newest).
+
+        Raises NoSuchJob where it is unknown or hidden, NotPermitted where it may only be seen.
+        """
+        missing = NoSuchJob(f"no such job {name_or_id[:256]}")
+        record = self._board.get(name_or_id)
+        if record is None and is_job_id(name_or_id):
+            record = await self._database.read(lambda c: tables.get_job(c, name_or_id))
+        elif record is None:
+            record = await self._find_by_name(caller.user, name_or_id)
+        if record is None:
+            raise missing
+        uri = ResourceURI("job", record.cluster, (record.owner, record.id))
+        if caller.action_on(uri) is None and record.name:
+            uri = ResourceURI("job", record.cluster, (record.owner, record.name))
+        caller.require(uri, action, hidden=missing)
+        return record
+
+    async def _find_by_name(self, owner: str, name: str) -> JobRecord | None:
+        record = await self._database.read(lambda c: tables.newest_by_name(c, owner, name))
+        return record and (self._board.get(record.id) or record)
+
+    async def search(self, caller: Identity, query: JobFilter) -> AsyncGenerator[Job]:
+        """Jobs that the caller may see and that meet the query, oldest or newest first.
+
+        Raises InvalidInput (at the first item) for a bad name, limit or page.
+        """
+        if query.name is not None and not is_job_id(query.name):
+            check_job_name(query.name)
+        if query.limit is not None and query.limit < 1:
+            raise InvalidInput("limit must be 1 or more.")
+        query = _with_times_in_utc(query)
+        visible = _visibility(caller, self._offer.cluster)
+        after = await self._page_start(query.after)
+        left = query.limit
+        # What changed a moment ago must be seen by whoever lists now.
+        await self._writer.flush()
+        while left is None or left > 0:
+            page = PAGE if left is None else min(PAGE, left)
+            records, last = await self._page(visible, query, page, after)
+            for record in records:
+                yield self.show(self._board.get(record.id) or record)
+            if last is None:
+                return
+            after = last
+            left = None if left is None else left - len(records)
+
+    async def _page(
+        self, visible: tables.Visibility, query: JobFilter, page: int, after: int | None
+    ) -> tuple[list[JobRecord], int | None]:
+        def read(connection: Connection) -> tuple[list[JobRecord], int | None]:
+            return tables.list_jobs(connection, visible, query, page=page, after=after)
+
+        return await self._database.read(read)
+
+    async def _page_start(self, after: str | None) -> int | None:
+        if after is None:
+            return None
+        sequence = await self._database.read(lambda c: tables.sequence_of(c, after))
+        if sequence is None:
+            raise InvalidInput(f"There is no job '{after}' to go on after.")
+        return sequence
+
+    async def kill(self, record: JobRecord) -> None:
+        """End a job for its user. Nothing if it is over; returns when the wish is kept."""
+        live = self._board.get(record.id)
+        if live is not None:
+            self._reconciler.stop(live, Reason.USER_REQUESTED)
+            await self._writer.flush()
+
+    async def change_life_span(self, record: JobRecord, change: LifeSpanChange) -> None:
+        """Add minutes to the life span, or set it. Raises InvalidInput."""
+        live = self._board.get(record.id)
+        if live is None:
+            raise InvalidInput(f"Job {record.id} is over: its life span cannot change.")
+        minutes = change.max_run_time_minutes
+        if change.additional_max_run_time_minutes is not None:
+            if change.additional_max_run_time_minutes < 1 or minutes is not None:
+                raise InvalidInput("Give additional_max_run_time_minutes of 1 or more, alone.")
+            if live.max_run_time_minutes is None:
+                raise InvalidInput(f"Job {record.id} has no limit on its life span.")
+            minutes = live.max_run_time_minutes + change.additional_max_run_time_minutes
+        if minutes is None or not 1 <= minutes <= specification.MAX_RUN_TIME_MINUTES:
+            raise InvalidInput("A life span is 1 minute or more.")
+        live.max_run_time_minutes = minutes
+        self._reconciler.life_span_changed(live)
+        await self._writer.flush()
+
+    def capacity(self) -> dict[str, int]:
+        """How many more jobs of each preset could start now."""
+        counts = {}
+        for preset in self._offer.presets:
+            free = self._board.lanes[preset.engine].free
+            counts[preset.name] = max(
+                0,
+                min(
+                    int((free.cpu + 1e-3) // preset.cpu),
+                    free.memory // preset.memory,
+                    free.gpu // preset.gpu if preset.gpu else 1 << 30,
+                ),
+            )
+        return counts
+
+    async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
+        """Wait until ``holds`` is true of a job, or it is over; returns its newest state."""
+        live = self._board.get(record.id)
+        if live is not None:
+            await self._board.wait_until(live, holds)
+            return live
+        return record
+
+    def engine_of(self, record: JobRecord) -> Engine:
+        return self._engines[record.engine]
+
+
+def _with_times_in_utc(query: JobFilter) -> JobFilter:
+    def aware(moment: datetime | None) -> datetime | None:
+        return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+    return msgspec.structs.replace(query, since=aware(query.since), until=aware(query.until))
+
+
+def _visibility(caller: Identity, cluster: str) -> tables.Visibility:
+    everything = False
+    owners: set[str] = set()
+    singles: set[tuple[str, str]] = set()
+    for permission in caller.permissions:
+        uri = permission.uri
+        if uri.scheme != "job" or uri.host != cluster:
+            continue
+        if not uri.segments:
+            everything = True
+        elif len(uri.segments) == 1:
+            owners.add(uri.segments[0])
+        else:
+            singles.add((uri.segments[0], uri.segments[1]))
+    return tables.Visibility(everything, frozenset(owners), frozenset(singles))

@@ -1,0 +1,214 @@
+"""From a request to a specification: every rule that a submission must meet. No I/O."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+
+from neuro.domain.errors import InvalidInput, NeverFits, NotSupported
+from neuro.domain.images import check_image
+from neuro.domain.jobs import (
+    Container,
+    ContainerRequest,
+    JobRequest,
+    RequestedResources,
+    Resources,
+)
+from neuro.domain.names import check_job_name, check_tags
+from neuro.domain.permissions import Action
+from neuro.domain.resources import GIB, MIB, Amount, Preset
+from neuro.domain.uris import ResourceURI, parse_uri
+
+MAX_TEXT = 128 * 1024  # of a command, and of the environment as a whole: well below the kernel's
+MAX_DESCRIPTION = 4096
+MAX_VOLUMES = 64
+MAX_RUN_TIME_MINUTES = 10 * 366 * 24 * 60
+
+_FLAT = tuple(
+    name for name in ContainerRequest.__struct_fields__ if name in JobRequest.__struct_fields__
+)
+
+
+def container_of(request: JobRequest) -> ContainerRequest:
+    """The container's part of a request, whether it came flat or under ``container``."""
+    if request.container is not None:
+        return request.container
+    if request.image is None:
+        raise InvalidInput("A job needs an image: give the key 'image'.")
+    return ContainerRequest(**{name: getattr(request, name) for name in _FLAT})
+
+
+def check_request(request: JobRequest, container: ContainerRequest, cluster: str) -> None:
+    """Raise InvalidInput for the first rule that a request breaks."""
+    if request.cluster_name not in (None, cluster):
+        raise InvalidInput(
+            f"Cluster '{request.cluster_name}' is unknown; this server's cluster is '{cluster}'."
+        )
+    if request.name is not None:
+        check_job_name(request.name)
+    check_tags(request.tags)
+    if len(request.description or "") > MAX_DESCRIPTION:
+        raise InvalidInput(f"A description can be {MAX_DESCRIPTION} characters long.")
+    minutes = request.max_run_time_minutes
+    if minutes is not None and not 1 <= minutes <= MAX_RUN_TIME_MINUTES:
+        raise InvalidInput("max_run_time_minutes must be 1 or more (leave it out for no limit).")
+    timeout = request.schedule_timeout
+    if timeout is not None and not 0 < timeout < 1e9:
+        raise InvalidInput("schedule_timeout must be more than 0 seconds.")
+    if request.pass_config and "NEURO_PASSED_CONFIG" in container.env:
+        raise InvalidInput("NEURO_PASSED_CONFIG is set by --pass-config: take it out of the env.")
+    _check_container(container, cluster)
+
+
+def _check_container(container: ContainerRequest, cluster: str) -> None:
+    check_image(container.image)
+    if len(container.command or "") + len(container.entrypoint or "") > MAX_TEXT:
+        raise InvalidInput(
+            f"The command is over {MAX_TEXT} characters: put it in a file on a volume."
+        )
+    argv_of(container)
+    _check_environment(container.env)
+    if container.http is not None and not 1 <= container.http.port <= 65535:
+        raise InvalidInput(f"HTTP port {container.http.port} is not between 1 and 65535.")
+    if container.working_dir is not None and not container.working_dir.startswith("/"):
+        raise InvalidInput(f"The working directory '{container.working_dir}' must begin with '/'.")
+    if container.secret_env or container.secret_volumes:
+        raise NotSupported("This server has no secrets yet: pass values with --env meanwhile.")
+    if container.disk_volumes:
+        raise NotSupported("This server has no disks yet: mount a storage: volume meanwhile.")
+    _check_volumes(container, cluster)
+
+
+def _check_environment(env: Mapping[str, str]) -> None:
+    if sum(len(name) + len(value) + 2 for name, value in env.items()) > MAX_TEXT:
+        raise InvalidInput(f"The environment is over {MAX_TEXT} characters.")
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise InvalidInput(f"'{name[:80]}' cannot be an environment variable.")
+
+
+def _check_volumes(container: ContainerRequest, cluster: str) -> None:
+    if len(container.volumes) > MAX_VOLUMES:
+        raise InvalidInput(f"A job can have {MAX_VOLUMES} volumes at most.")
+    seen: set[str] = set()
+    for volume in container.volumes:
+        target = volume.dst_path
+        if not target.startswith("/") or ".." in target.split("/") or "\0" in target:
+            raise InvalidInput(
+                f"The mount path '{target}' must be absolute, without '..' (like /project/data)."
+            )
+        place = "/" + "/".join(part for part in target.split("/") if part not in ("", "."))
+        if place == "/":
+            raise InvalidInput("A volume cannot be mounted at '/': choose a folder below it.")
+        if place in seen:
+            raise InvalidInput(f"Two volumes are mounted at '{target}': give each its own path.")
+        seen.add(place)
+        storage_uri(volume.src_storage_uri, cluster)
+
+
+def storage_uri(text: str, cluster: str) -> ResourceURI:
+    """The parsed URI of a volume's source. Raises InvalidInput."""
+    uri = parse_uri(text)
+    if uri.scheme != "storage":
+        raise InvalidInput(f"A volume comes from storage:, not from '{text}'.")
+    if uri.host != cluster:
+        raise InvalidInput(f"'{text}' is not in cluster '{cluster}', where the job would run.")
+    return uri
+
+
+def needed_permissions(
+    container: ContainerRequest, cluster: str, owner: str
+) -> Iterator[tuple[ResourceURI, Action]]:
+    """What a caller must be allowed in order to submit this."""
+    yield ResourceURI("job", cluster, (owner,)), Action.WRITE
+    for volume in container.volumes:
+        action = Action.READ if volume.read_only else Action.WRITE
+        yield storage_uri(volume.src_storage_uri, cluster), action
+
+
+def argv_of(container: ContainerRequest | Container) -> tuple[str, ...]:
+    """The words to execute; no shell sees them. Empty for the image's own default."""
+    try:
+        return (
+            *shlex.split(container.entrypoint or ""),
+            *shlex.split(container.command or ""),
+        )
+    except ValueError as error:
+        raise InvalidInput(f"invalid command format: {error} (check the quotes)") from None
+
+
+def choose_preset(
+    request: JobRequest, resources: RequestedResources | None, presets: list[Preset]
+) -> Preset | None:
+    """The preset asked for, the first for none, or None for explicit resources.
+
+    Raises InvalidInput for an unknown preset (naming the known ones) or for both at once.
+    """
+    asked = resources or RequestedResources()
+    explicit = any(
+        value is not None for value in (asked.cpu, asked.memory, asked.memory_mb, asked.gpu)
+    )
+    if request.preset_name is None:
+        if explicit:
+            return None
+        if not presets:
+            raise InvalidInput("This server has no presets: ask its admin to add one.")
+        return presets[0]
+    if explicit:
+        raise InvalidInput("Give a preset or explicit resources, not both.")
+    for preset in presets:
+        if preset.name == request.preset_name:
+            return preset
+    known = ", ".join(preset.name for preset in presets)
+    raise InvalidInput(f"Preset '{request.preset_name}' is unknown; known are: {known}.")
+
+
+def explicit_amount(asked: RequestedResources) -> Amount:
+    """The amount that a request without a preset spells out. Raises InvalidInput."""
+    memory = asked.memory if asked.memory is not None else (asked.memory_mb or 0) * MIB
+    amount = Amount(cpu=asked.cpu or 0.0, memory=memory, gpu=asked.nvidia_gpu or asked.gpu or 0)
+    if not 0 < amount.cpu < 1e6 or not MIB <= amount.memory < 1 << 60 or amount.gpu < 0:
+        raise InvalidInput("Resources need a 'cpu' above 0 and a 'memory' of 1 MiB or more.")
+    return amount
+
+
+def check_fits(amount: Amount, capacity: Amount, what: str) -> None:
+    """Raise NeverFits, with the numbers, for what this installation can never run."""
+    if amount.fits(capacity):
+        return
+    short = []
+    if amount.cpu > capacity.cpu + 1e-3:
+        short.append(f"{amount.cpu:g} CPU (there are {capacity.cpu:g})")
+    if amount.memory > capacity.memory:
+        short.append(
+            f"{amount.memory / GIB:.1f} GiB of memory (there are {capacity.memory / GIB:.1f})"
+        )
+    if amount.gpu > capacity.gpu:
+        short.append(f"{amount.gpu} GPU (there are {capacity.gpu})")
+    raise NeverFits(
+        f"{what} can never run here: it needs {' and '.join(short)}. Choose a smaller preset."
+    )
+
+
+def wire_container(container: ContainerRequest, amount: Amount, gpu_model: str | None) -> Container:
+    """The container as answers show it."""
+    shm = container.resources.shm if container.resources is not None else False
+    return Container(
+        image=container.image,
+        entrypoint=container.entrypoint,
+        command=container.command,
+        working_dir=container.working_dir,
+        env=container.env,
+        volumes=container.volumes,
+        http=container.http,
+        tty=container.tty,
+        resources=Resources(
+            cpu=amount.cpu,
+            memory=amount.memory,
+            memory_mb=amount.memory // MIB,
+            shm=shm,
+            gpu=amount.gpu or None,
+            nvidia_gpu=amount.gpu or None,
+            gpu_model=gpu_model,
+        ),
+    )

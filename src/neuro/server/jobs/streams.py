@@ -1,0 +1,307 @@
+"""Live streams of jobs: logs, attach, exec, telemetry, port forwarding (wire protocol, 9)."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from neuro.domain.errors import InvalidInput, NotFound, Unavailable
+from neuro.domain.jobs import JobStatus, UsageSample
+from neuro.engines.base import Channel, Connection, Engine, NotListening, RunNotFound, Session
+from neuro.server.http.routes import Call
+from neuro.server.http.streams import BYTES, binary_messages, websocket
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.service import JobService
+
+T = TypeVar("T")
+
+ATTACH_PROTOCOL = "v2.channels.neu.ro"
+STATUS_CHANNEL = b"\x03"
+RESIZE_CHANNEL = 4
+TELEMETRY_SECONDS = 1.0
+MAX_COMMAND = 64 * 1024
+_MIB = 1 << 20
+
+
+class LogQuery(msgspec.Struct, frozen=True):
+    """``separator`` and ``debug`` are sent by the reference clients and change nothing here."""
+
+    since: datetime | None = None
+    timestamps: bool = False
+    follow: bool = True
+    separator: str | None = None
+    debug: bool = False
+
+
+class AttachQuery(msgspec.Struct, frozen=True):
+    """Which streams the client wants."""
+
+    tty: bool = False
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+
+
+class ExecQuery(msgspec.Struct, frozen=True):
+    """``cmd`` is one shell-quoted string; it is split, and no shell sees it."""
+
+    cmd: str
+    tty: bool = False
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+
+
+class Resize(msgspec.Struct, frozen=True):
+    """A terminal's new size, in rows and columns."""
+
+    height: int
+    width: int
+
+
+async def log_chunks(jobs: JobService, record: JobRecord, query: LogQuery) -> AsyncGenerator[bytes]:
+    """A job's output: waits for its start, goes on across restarts, ends with the job."""
+    engine = jobs.engine_of(record)
+    since = query.since
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
+    if query.follow:
+        record = await jobs.wait_until(record, lambda job: job.run_started)
+    sent = 0
+    while True:
+        run = record.run
+        skip = sent
+        try:
+            chunks = engine.logs(
+                record.id, since=since, follow=query.follow, timestamps=query.timestamps
+            )
+            async for chunk in chunks:
+                new = chunk[skip:] if skip else chunk
+                skip = max(0, skip - len(chunk))
+                if new:
+                    sent += len(new)
+                    yield new
+        except RunNotFound:
+            pass
+        if not query.follow:
+            return
+        # The engine's last word comes a moment before the record's; and a job may restart.
+        record = await jobs.wait_until(
+            record,
+            lambda job, run=run: job.run != run and job.run_started,  # type: ignore[misc]
+        )
+        if record.status.is_finished:
+            return
+
+
+async def log_over_http(
+    call: Call, jobs: JobService, record: JobRecord, query: LogQuery
+) -> web.StreamResponse:
+    """The log as one chunked answer of raw bytes."""
+    response = web.StreamResponse(headers={"Content-Type": BYTES})
+    await response.prepare(call.request)
+    async with aclosing(log_chunks(jobs, record, query)) as chunks:
+        async for chunk in chunks:
+            await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+async def log_over_websocket(
+    call: Call, jobs: JobService, record: JobRecord, query: LogQuery
+) -> web.WebSocketResponse:
+    """The log as binary messages; the server closes at its end."""
+    socket = await websocket(call)
+
+    async def send() -> None:
+        async with aclosing(log_chunks(jobs, record, query)) as chunks:
+            async for chunk in chunks:
+                await socket.send_bytes(chunk)
+
+    await _until_first(send(), _until_closed(socket))
+    await socket.close()
+    return socket
+
+
+async def attach(
+    call: Call, jobs: JobService, record: JobRecord, query: AttachQuery
+) -> web.WebSocketResponse:
+    """Connect to the main process.
+
+    A finished job is refused only to a probe (neither stdout nor stderr): clients attach to short
+    jobs after their end, and would drop the log if they were refused (section 9.3, rules 3 and 4).
+    """
+    wants_output = query.stdout or query.stderr
+    if record.status.is_finished and not wants_output:
+        raise NotFound(f"Job {record.id} is not running.")
+    socket = await websocket(call, protocols=(ATTACH_PROTOCOL,))
+    record = await jobs.wait_until(record, lambda job: job.run_started)
+    session = None
+    if not record.status.is_finished:
+        with suppress(RunNotFound):
+            session = await jobs.engine_of(record).attach(
+                record.id, stdin=query.stdin, output=wants_output
+            )
+    if session is None:
+        await _until_closed(socket)
+        return socket
+    try:
+        await _until_first(_pump_out(socket, session), _pump_in(socket, session, query.stdin))
+    finally:
+        await session.close()
+    if not socket.closed:
+        # Clients read the job's state when the stream ends, so the state comes first.
+        record = await jobs.wait_until(record, lambda job: not job.run_started)
+        if record.status.is_finished:
+            await _send_exit_code(socket, record.exit_code)
+    await socket.close()
+    return socket
+
+
+async def execute(
+    call: Call, jobs: JobService, record: JobRecord, query: ExecQuery
+) -> web.WebSocketResponse:
+    """Run another process inside a running job."""
+    argv = _split(query.cmd)
+    session = await _in_running(record, jobs.engine_of(record).exec(record.id, argv, tty=query.tty))
+    try:
+        socket = await websocket(call, protocols=(ATTACH_PROTOCOL,))
+        await _until_first(_pump_out(socket, session), _pump_in(socket, session, query.stdin))
+        if not socket.closed:
+            await _send_exit_code(socket, await session.wait())
+    finally:
+        await session.close()
+    await socket.close()
+    return socket
+
+
+def _split(command: str) -> list[str]:
+    if len(command) > MAX_COMMAND:
+        raise InvalidInput(f"The command is over {MAX_COMMAND} characters.")
+    try:
+        argv = shlex.split(command)
+    except ValueError as error:
+        raise InvalidInput(f"invalid command format: {error} (check the quotes)") from None
+    if not argv:
+        raise InvalidInput("Give a command to run, for example: neuro exec my-job bash")
+    return argv
+
+
+async def telemetry(call: Call, jobs: JobService, record: JobRecord) -> web.WebSocketResponse:
+    """One sample a second while the job runs."""
+    engine = jobs.engine_of(record)
+    socket = await websocket(call)
+    await _until_first(_send_samples(socket, engine, record.id), _until_closed(socket))
+    await socket.close()
+    return socket
+
+
+async def _send_samples(socket: web.WebSocketResponse, engine: Engine, job_id: str) -> None:
+    with suppress(RunNotFound):
+        while True:
+            usage = await engine.usage(job_id)
+            sample = UsageSample(
+                cpu=usage.cpu,
+                memory=usage.memory / _MIB,
+                memory_bytes=usage.memory,
+                timestamp=usage.at.timestamp(),
+                gpu_duty_cycle=usage.gpu_utilization,
+                gpu_memory=None if usage.gpu_memory is None else usage.gpu_memory / _MIB,
+                gpu_memory_bytes=usage.gpu_memory,
+            )
+            await socket.send_str(msgspec.json.encode(sample).decode())
+            await asyncio.sleep(TELEMETRY_SECONDS)
+
+
+async def forward_port(
+    call: Call, jobs: JobService, record: JobRecord, port: int
+) -> web.WebSocketResponse:
+    """One TCP connection into a job as binary messages."""
+    if not 1 <= port <= 65535:
+        raise InvalidInput(f"Port {port} is not between 1 and 65535.")
+    try:
+        connection = await _in_running(record, jobs.engine_of(record).connect(record.id, port))
+    except NotListening:
+        raise Unavailable(f"Nothing listens on port {port} of job {record.id}.") from None
+    try:
+        socket = await websocket(call)
+        await _until_first(_from_job(socket, connection), _to_job(socket, connection))
+    finally:
+        await connection.close()
+    await socket.close()
+    return socket
+
+
+async def _in_running(record: JobRecord, opening: Coroutine[Any, Any, T]) -> T:
+    if record.status is not JobStatus.RUNNING:
+        opening.close()
+        raise NotFound(f"Job {record.id} is not running: it is {record.status}.")
+    try:
+        return await opening
+    except RunNotFound:
+        raise NotFound(f"Job {record.id} is not running.") from None
+
+
+async def _from_job(socket: web.WebSocketResponse, connection: Connection) -> None:
+    with suppress(ConnectionError):
+        while data := await connection.read():
+            await socket.send_bytes(data)
+
+
+async def _to_job(socket: web.WebSocketResponse, connection: Connection) -> None:
+    with suppress(ConnectionError):
+        async for data in binary_messages(socket):
+            await connection.write(data)
+
+
+async def _pump_out(socket: web.WebSocketResponse, session: Session) -> None:
+    while (item := await session.read()) is not None:
+        channel, data = item
+        await socket.send_bytes(bytes((channel,)) + data)
+
+
+async def _pump_in(socket: web.WebSocketResponse, session: Session, stdin: bool) -> None:
+    async for message in binary_messages(socket):
+        if not message:
+            continue
+        channel, data = message[0], message[1:]
+        if channel == Channel.STDIN and stdin and data:
+            await session.write(data)
+        elif channel == RESIZE_CHANNEL:
+            with suppress(msgspec.MsgspecError):
+                size = msgspec.json.decode(data, type=Resize)
+                if 0 < size.height < 1 << 16 and 0 < size.width < 1 << 16:
+                    await session.resize(size.width, size.height)
+
+
+async def _send_exit_code(socket: web.WebSocketResponse, code: int | None) -> None:
+    if code is not None:
+        with suppress(ConnectionError):
+            await socket.send_bytes(STATUS_CHANNEL + msgspec.json.encode({"exit_code": code}))
+
+
+async def _until_closed(socket: web.WebSocketResponse) -> None:
+    async for _ in socket:
+        pass
+
+
+async def _until_first(*sides: Coroutine[Any, Any, None]) -> None:
+    """Run all sides until one ends, then end the others."""
+    tasks = [asyncio.create_task(side) for side in sides]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ConnectionError):
+            raise error

@@ -1,0 +1,392 @@
+"""The table of jobs, and the queries that every list and look-up is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+
+from neuro.domain.jobs import ACTIVE, JobFilter, JobStatus, Priority, Transition
+from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.schema import Sequence as Counter
+from neuro.server.jobs.record import JobRecord, Specification
+
+log = structlog.get_logger("neuro.jobs")
+
+_IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
+
+jobs = Table(
+    "jobs",
+    metadata,
+    # The order of submission: what lists are sorted and paged by.
+    Column("sequence", Counter, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("owner", String(64), nullable=False),
+    Column("name", String(64), nullable=True),
+    Column("cluster", String(255), nullable=False),
+    Column("engine", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("started_at", Moment, nullable=True),
+    Column("finished_at", Moment, nullable=True),
+    Column("exit_code", Integer, nullable=True),
+    Column("stop_reason", String(64), nullable=True),
+    Column("max_run_time_minutes", Integer, nullable=True),
+    Column("run", Integer, nullable=False),
+    Column("placed", Boolean, nullable=False),
+    Column("run_started", Boolean, nullable=False),
+    Column("logs_removed", Boolean, nullable=False),
+    Column("log_bytes", Counter, nullable=False),
+    # Both are JSON that only the server reads.
+    Column("specification", LargeBinary, nullable=False),
+    Column("transitions", LargeBinary, nullable=False),
+    Index(None, "owner", "sequence"),
+    Index(None, "status", "sequence"),
+    Index(None, "created_at"),
+    Index(None, "finished_at"),
+    Index(None, "owner", "name", "sequence"),
+    # The rule of one active job per (owner, name) is the database's own.
+    Index(
+        "uq_jobs_active_name",
+        "owner",
+        "name",
+        unique=True,
+        sqlite_where=_IS_ACTIVE,
+        postgresql_where=_IS_ACTIVE,
+    ),
+)
+
+job_tags = Table(
+    "job_tags",
+    metadata,
+    Column("tag", String(256), primary_key=True),
+    Column("sequence", Counter, ForeignKey("jobs.sequence", ondelete="CASCADE"), primary_key=True),
+    Index(None, "sequence"),
+)
+
+_encode = msgspec.json.Encoder().encode
+_decode_specification = msgspec.json.Decoder(Specification).decode
+_decode_transitions = msgspec.json.Decoder(list[Transition]).decode
+_PRIORITIES = tuple(sorted(Priority, key=lambda priority: priority.rank))
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Whose jobs a caller may see: everybody's, or these owners' and these single jobs."""
+
+    everything: bool = False
+    owners: frozenset[str] = frozenset()
+    singles: frozenset[tuple[str, str]] = frozenset()
+
+    def condition(self) -> ColumnElement[bool] | None:
+        """The SQL of it; None for no limit."""
+        if self.everything:
+            return None
+        parts: list[ColumnElement[bool]] = [jobs.c.owner.in_(sorted(self.owners))]
+        for owner, name in sorted(self.singles):
+            parts.append(and_(jobs.c.owner == owner, or_(jobs.c.id == name, jobs.c.name == name)))
+        return or_(*parts)
+
+
+def insert_job(connection: Connection, record: JobRecord) -> int:
+    """Add a job; returns its sequence number. Raises IntegrityError for a taken name."""
+    result = connection.execute(_INSERT, {"id": record.id, **_fixed(record), **_changing(record)})
+    key = result.inserted_primary_key
+    assert key is not None
+    sequence = int(key[0])
+    tags = record.specification.tags
+    if tags:
+        connection.execute(
+            insert(job_tags), [{"tag": tag, "sequence": sequence} for tag in sorted(set(tags))]
+        )
+    return sequence
+
+
+def update_jobs(connection: Connection, records: Sequence[JobRecord]) -> None:
+    """Write what can change of these jobs."""
+    connection.execute(_UPDATE, [{"b_id": record.id, **_changing(record)} for record in records])
+
+
+def get_job(connection: Connection, job_id: str) -> JobRecord | None:
+    row = connection.execute(_BY_ID, {"b_id": job_id}).one_or_none()
+    return None if row is None else _record(row)
+
+
+def newest_by_name(connection: Connection, owner: str, name: str) -> JobRecord | None:
+    row = connection.execute(
+        select(jobs)
+        .where(jobs.c.owner == owner, jobs.c.name == name)
+        .order_by(jobs.c.sequence.desc())
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else _record(row)
+
+
+def active_id_by_name(connection: Connection, owner: str, name: str) -> str | None:
+    return connection.execute(
+        select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.name == name, _IS_ACTIVE)
+    ).scalar_one_or_none()
+
+
+def active_jobs(connection: Connection) -> list[JobRecord]:
+    """All that are not over, oldest first."""
+    rows = connection.execute(
+        select(jobs)
+        .where(jobs.c.status.in_([status.value for status in ACTIVE]))
+        .order_by(jobs.c.sequence)
+    )
+    return _records(rows)
+
+
+def runs_with_logs(connection: Connection, engine: str) -> list[tuple[str, int]]:
+    """(id, run) of every job whose log is still kept."""
+    rows = connection.execute(
+        select(jobs.c.id, jobs.c.run).where(jobs.c.engine == engine, jobs.c.logs_removed.is_(False))
+    )
+    return [(row.id, row.run) for row in rows]
+
+
+def list_jobs(
+    connection: Connection,
+    visible: Visibility,
+    query: JobFilter,
+    *,
+    page: int,
+    after: int | None,
+) -> tuple[list[JobRecord], int | None]:
+    """One page of at most ``page`` jobs behind the sequence number ``after``.
+
+    With it comes where the next page begins, or None where this was the last: a damaged record
+    makes a page shorter, not the last one.
+    """
+    statement = select(jobs).limit(page)
+    conditions = _conditions(query)
+    limit_to = visible.condition()
+    if limit_to is not None:
+        conditions.append(limit_to)
+    if query.reverse:
+        statement = statement.order_by(jobs.c.sequence.desc())
+        if after is not None:
+            conditions.append(jobs.c.sequence < after)
+    else:
+        statement = statement.order_by(jobs.c.sequence)
+        if after is not None:
+            conditions.append(jobs.c.sequence > after)
+    rows = connection.execute(statement.where(*conditions)).all()
+    return _records(rows), rows[-1].sequence if len(rows) == page else None
+
+
+def sequence_of(connection: Connection, job_id: str) -> int | None:
+    return connection.execute(
+        select(jobs.c.sequence).where(jobs.c.id == job_id)
+    ).scalar_one_or_none()
+
+
+def count_by_status(connection: Connection) -> dict[str, int]:
+    rows = connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
+    return {row[0]: row[1] for row in rows}
+
+
+def image_was_used(connection: Connection, owner: str, image: str) -> bool:
+    """Whether an owner's newest jobs (the last thousand) hold one with this image."""
+    newest = (
+        select(jobs.c.specification)
+        .where(jobs.c.owner == owner)
+        .order_by(jobs.c.sequence.desc())
+        .limit(1000)
+    )
+    needle = _encode(image)
+    return any(needle in row.specification for row in connection.execute(newest))
+
+
+def finished_before(connection: Connection, moment: datetime, limit: int) -> list[str]:
+    """Ids of jobs that ended before a moment, oldest first."""
+    rows = connection.execute(
+        select(jobs.c.id)
+        .where(jobs.c.finished_at.is_not(None), jobs.c.finished_at < moment)
+        .order_by(jobs.c.sequence)
+        .limit(limit)
+    )
+    return [row.id for row in rows]
+
+
+def finished_beyond(connection: Connection, keep: int, limit: int) -> list[str]:
+    """Ids of finished jobs that are not among the ``keep`` newest, oldest first."""
+    total = connection.execute(
+        select(func.count()).select_from(jobs).where(jobs.c.finished_at.is_not(None))
+    ).scalar_one()
+    rows = connection.execute(
+        select(jobs.c.id)
+        .where(jobs.c.finished_at.is_not(None))
+        .order_by(jobs.c.sequence)
+        .limit(max(0, min(total - keep, limit)))
+    )
+    return [row.id for row in rows]
+
+
+def logs_beyond(connection: Connection, keep_bytes: int, limit: int) -> list[str]:
+    """Ids of finished jobs whose logs go, oldest first, to keep at most ``keep_bytes``."""
+    kept = and_(jobs.c.logs_removed.is_(False), jobs.c.finished_at.is_not(None))
+    excess = (
+        connection.execute(
+            select(func.coalesce(func.sum(jobs.c.log_bytes), 0)).where(kept)
+        ).scalar_one()
+    ) - keep_bytes
+    chosen: list[str] = []
+    rows = connection.execute(
+        select(jobs.c.id, jobs.c.log_bytes).where(kept).order_by(jobs.c.sequence).limit(limit)
+    )
+    for row in rows:
+        if excess <= 0:
+            break
+        chosen.append(row.id)
+        excess -= row.log_bytes
+    return chosen
+
+
+def mark_logs_removed(connection: Connection, ids: Sequence[str]) -> None:
+    connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(logs_removed=True))
+
+
+def delete_jobs(connection: Connection, ids: Sequence[str]) -> None:
+    connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
+
+
+def _conditions(query: JobFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if query.status:
+        conditions.append(jobs.c.status.in_([status.value for status in query.status]))
+    if query.name is not None:
+        conditions.append(jobs.c.name == query.name)
+    if query.owner:
+        conditions.append(jobs.c.owner.in_(query.owner))
+    if query.project_name:
+        conditions.append(jobs.c.owner.in_(query.project_name))
+    if query.cluster_name is not None:
+        conditions.append(jobs.c.cluster == query.cluster_name)
+    if query.since is not None:
+        conditions.append(jobs.c.created_at >= query.since)
+    if query.until is not None:
+        conditions.append(jobs.c.created_at <= query.until)
+    # ``logs_removed=False`` is sent by every list of the reference clients; they mean to hide jobs
+    # that are being dropped. Here records stay in lists after their logs are gone.
+    for tag in query.tag:
+        conditions.append(
+            jobs.c.sequence.in_(select(job_tags.c.sequence).where(job_tags.c.tag == tag))
+        )
+    return conditions
+
+
+def _fixed(record: JobRecord) -> dict[str, Any]:
+    return {
+        "owner": record.owner,
+        "name": record.name,
+        "cluster": record.cluster,
+        "engine": record.engine,
+        "priority": record.priority.rank,
+        "created_at": record.created_at,
+        "specification": _encode(record.specification),
+    }
+
+
+def _changing(record: JobRecord) -> dict[str, Any]:
+    return {
+        "status": record.status.value,
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+        "exit_code": record.exit_code,
+        "stop_reason": record.stop_reason,
+        "max_run_time_minutes": record.max_run_time_minutes,
+        "run": record.run,
+        "placed": record.placed,
+        "run_started": record.run_started,
+        "logs_removed": record.logs_removed,
+        "log_bytes": record.log_bytes,
+        "transitions": _encode(record.transitions),
+    }
+
+
+_INSERT = insert(jobs)
+_BY_ID = select(jobs).where(jobs.c.id == bindparam("b_id"))
+_CHANGING = [
+    "status",
+    "started_at",
+    "finished_at",
+    "exit_code",
+    "stop_reason",
+    "max_run_time_minutes",
+    "run",
+    "placed",
+    "run_started",
+    "logs_removed",
+    "log_bytes",
+    "transitions",
+]
+_UPDATE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("b_id"))
+    .values({name: bindparam(name) for name in _CHANGING})
+)
+
+
+def _records(rows: Iterable[Any]) -> list[JobRecord]:
+    records = []
+    for row in rows:
+        try:
+            records.append(_record(row))
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            # One damaged record never breaks a list.
+            log.error("damaged job record left out", job=row.id, error=str(error))
+    return records
+
+
+def _record(row: Any) -> JobRecord:
+    return JobRecord(
+        id=row.id,
+        owner=row.owner,
+        name=row.name,
+        cluster=row.cluster,
+        engine=row.engine,
+        specification=_decode_specification(row.specification),
+        priority=_PRIORITIES[row.priority],
+        created_at=row.created_at,
+        status=JobStatus(row.status),
+        transitions=_decode_transitions(row.transitions),
+        max_run_time_minutes=row.max_run_time_minutes,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        exit_code=row.exit_code,
+        stop_reason=row.stop_reason,
+        run=row.run,
+        placed=row.placed,
+        run_started=row.run_started,
+        logs_removed=row.logs_removed,
+        log_bytes=row.log_bytes,
+        sequence=row.sequence,
+    )

@@ -1,0 +1,148 @@
+"""The server's settings: a TOML file in the data folder, every value with its default here."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from neuro.domain.errors import InvalidInput
+from neuro.domain.names import check_cluster_name
+from neuro.domain.resources import GIB, MIB, Amount, Preset
+
+
+class PresetSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[presets]]``: ``memory`` in bytes, or as text such as "2G" or "512M" (powers of 1024)."""
+
+    name: str
+    cpu: float
+    memory: int | str
+    gpu: int = 0
+    gpu_model: str | None = None
+    credits_per_hour: str = "0"
+    preemptible: bool = False
+    engine: str = "sandbox"
+
+
+class CapacitySetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[capacity]``: what jobs may take together; by default all of the machine."""
+
+    cpu: float | None = None
+    memory: int | str | None = None
+
+
+class RetentionSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[retention]`` of finished jobs: their records by age and count, their logs by bytes too."""
+
+    days: float = 180.0
+    jobs: int = 200_000
+    log_bytes: int | str = "20G"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``server.toml``."""
+
+    cluster: str = "default"
+    jobs_domain: str | None = None
+    stop_grace_seconds: float = 10.0
+    log_limit: int | str = "1G"
+    presets: list[PresetSetting] = []
+    capacity: CapacitySetting = CapacitySetting()
+    retention: RetentionSetting = RetentionSetting()
+
+
+def load_settings(path: Path) -> Settings:
+    """Read the settings; an absent file means all defaults.
+
+    Raises InvalidInput that names the file and what is wrong in it.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return Settings()
+    try:
+        settings = msgspec.convert(tomllib.loads(text), Settings)
+        check_cluster_name(settings.cluster)
+        for preset in settings.presets:
+            _preset(preset)
+        parse_bytes(settings.retention.log_bytes)
+        parse_bytes(settings.log_limit)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidInput, ValueError) as error:
+        raise InvalidInput(f"{path}: {error}") from None
+    return settings
+
+
+def parse_bytes(text: int | str) -> int:
+    """``2G``, ``512M``, ``1.5T`` or plain bytes. Raises InvalidInput.
+
+    >>> parse_bytes("2G")
+    2147483648
+    """
+    if isinstance(text, int):
+        return text
+    units = {"K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    unit = units.get(number[-1:], 1)
+    try:
+        return int(float(number[:-1] if unit > 1 else number) * unit)
+    except ValueError:
+        raise InvalidInput(f"'{text}' is no size: write it like 512M or 2G.") from None
+
+
+def presets_for(settings: Settings, machine: Amount, gpu_model: str | None) -> list[Preset]:
+    """The presets of the settings, or those that fit the machine: ``cpu-small`` first."""
+    if settings.presets:
+        return [_preset(setting) for setting in settings.presets]
+    small = Preset(name="cpu-small", cpu=min(1.0, machine.cpu), memory=min(2 * GIB, machine.memory))
+    presets = [small]
+    large = Preset(
+        name="cpu-large", cpu=max(1.0, float(int(machine.cpu))), memory=_most(machine.memory)
+    )
+    if large.cpu > small.cpu or large.memory > small.memory:
+        presets.append(large)
+    if machine.gpu:
+        share = machine.gpu
+        presets.append(
+            Preset(
+                name="gpu-small",
+                cpu=max(1.0, float(int(machine.cpu / share))),
+                memory=_most(machine.memory // share),
+                gpu=1,
+                gpu_model=gpu_model,
+            )
+        )
+        if share > 1:
+            presets.append(
+                Preset(
+                    name="gpu-large",
+                    cpu=large.cpu,
+                    memory=large.memory,
+                    gpu=share,
+                    gpu_model=gpu_model,
+                )
+            )
+    return presets
+
+
+def _most(memory: int) -> int:
+    # Whole gibibytes, with some left for the machine itself.
+    whole = int(memory * 0.9) // GIB * GIB
+    return whole or memory
+
+
+def _preset(setting: PresetSetting) -> Preset:
+    memory = parse_bytes(setting.memory)
+    if setting.cpu <= 0 or memory < MIB or setting.gpu < 0:
+        raise InvalidInput(f"preset '{setting.name}' needs cpu above 0 and memory of 1M or more")
+    return Preset(
+        name=setting.name,
+        cpu=setting.cpu,
+        memory=memory,
+        gpu=setting.gpu,
+        gpu_model=setting.gpu_model,
+        credits_per_hour=setting.credits_per_hour,
+        scheduler_enabled=False,
+        preemptible_node=setting.preemptible,
+        engine=setting.engine,
+    )
