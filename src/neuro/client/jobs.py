@@ -208,7 +208,7 @@ class Jobs:
 
     async def logs(
         self, job_id: str, *, since: datetime | None = None, timestamps: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The output as raw bytes, from the start (or ``since``) until the job is over.
 
         A silent job keeps the stream open: use a client with a long timeout.
@@ -256,7 +256,7 @@ class Jobs:
         async with self._transport.websocket(path, params=params) as socket:
             yield JobSession(socket)
 
-    async def top(self, job_id: str) -> AsyncIterator[UsageSample]:
+    async def top(self, job_id: str) -> AsyncGenerator[UsageSample, None]:
         """What the job uses, about once a second, until it is over."""
         async with self._transport.websocket(self._monitoring(job_id, "top")) as socket:
             while (message := await socket.receive()) is not None:

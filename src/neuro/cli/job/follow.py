@@ -1,0 +1,216 @@
+"""Following a job without a terminal of its own: its start, its output, its end.
+
+Two threads, because the standard library's HTTP client blocks: one reads the log (the server keeps
+it open while the job is pending, so the first byte is here as soon as it exists), the main one asks
+for the status and prints the steps. The reader waits at a gate until the last step is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from contextlib import aclosing
+from threading import Event, Thread
+
+from neuro.cli.context import Context
+from neuro.cli.failures import INTERRUPTED, MALFUNCTION, Failure
+from neuro.cli.job.output import ATTACHED, Progress
+from neuro.client import Client
+from neuro.client.blocking import run
+from neuro.client.transport import ServerUnreachable
+from neuro.domain.errors import PlatformError
+from neuro.domain.jobs import Job, JobStatus
+
+# Between two questions for the status of a job that starts: soon first, then seldom.
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
+# How long a lost server is waited for (cli-surface, section 1.3: attach stop timeout).
+PATIENCE = 15 * 60.0
+
+
+def write_all(number: int, data: bytes) -> None:
+    """Write all of ``data`` to a file descriptor, waiting where it cannot take more."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(number, view) :]
+        except BlockingIOError:
+            select.select([], [number], [])
+
+
+def job_exit_code(job: Job) -> int:
+    """The command's exit code for a job that is over (cli-surface, section 1.3)."""
+    code = job.history.exit_code
+    if job.status is JobStatus.FAILED:
+        return code or MALFUNCTION
+    return code or 0
+
+
+class LogReader:
+    """Copies a job's log to standard output in a thread, from behind a gate."""
+
+    def __init__(self, context: Context, job_id: str) -> None:
+        self._context = context
+        self._job_id = job_id
+        self._received = 0
+        self._gate = Event()
+        self.stirred = Event()  # the first bytes are here, or the log is over
+        self.ended = Event()
+        self.error: BaseException | None = None
+        self._thread = Thread(target=self._read, name="log", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def open(self) -> None:
+        """Let the output through."""
+        self._gate.set()
+
+    def _read(self) -> None:
+        try:
+            self._copy(self._context.streaming_client())
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.set()
+            self.stirred.set()
+
+    def _copy(self, client: Client) -> None:
+        lost_at: float | None = None
+        while True:
+            try:
+                run(self._copy_once(client))
+            except ServerUnreachable:
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > PATIENCE:
+                    raise
+                if self._gate.is_set():
+                    self._context.out.note("Connection lost. Retrying in 1 seconds")
+                time.sleep(1)
+            else:
+                # A server that is going down ends its streams: the job goes on without it.
+                if wait_for(client, self._job_id).status.is_finished:
+                    return
+                lost_at = None
+
+    async def _copy_once(self, client: Client) -> None:
+        # The log is byte for byte the same each time: what was seen before is skipped.
+        skip = self._received
+        async with aclosing(client.jobs.logs(self._job_id)) as chunks:
+            async for chunk in chunks:
+                if skip >= len(chunk):
+                    skip -= len(chunk)
+                    continue
+                fresh, skip = chunk[skip:], 0
+                self.stirred.set()
+                self._gate.wait()
+                write_all(1, fresh)
+                self._received += len(fresh)
+
+
+def wait_for(client: Client, job_id: str, patience: float = PATIENCE) -> Job:
+    """The job, waiting for a server that is away."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return run(client.jobs.get(job_id))
+        except ServerUnreachable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
+
+
+def wait_for_start(
+    context: Context, job: Job, progress: Progress, *, stirred: Event | None = None
+) -> Job:
+    """Print the job's steps until it runs or is over; ``stirred`` ends a pause early."""
+    client, pause, wake = context.client, FIRST_PAUSE, stirred or Event()
+    progress.show(job)
+    while job.status in (JobStatus.PENDING, JobStatus.SUSPENDED):
+        if wake.wait(pause):
+            # Its output has begun, or there is none to come: now the status cannot be far.
+            wake = Event()
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+        job = wait_for(client, job.id)
+        progress.show(job)
+    return job
+
+
+def wait_for_end(context: Context, job_id: str) -> Job:
+    """The job once it is over; ask it when its output has ended."""
+    pause = FIRST_PAUSE
+    while not (job := wait_for(context.client, job_id)).status.is_finished:
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+    return job
+
+
+def follow(context: Context, job: Job) -> int:
+    """Print the steps, the output and return the exit code. Ctrl-C detaches, or asks."""
+    reader = LogReader(context, job.id)
+    progress = Progress(context.out)
+    reader.start()
+    try:
+        job = wait_for_start(context, job, progress, stirred=reader.stirred)
+        if not (context.out.quiet or (job.status.is_finished and reader.error)):
+            context.out.print(ATTACHED.format(keys="Ctrl-C"))
+            context.out.flush()
+        reader.open()
+        while not reader.ended.wait(3600):
+            pass
+        return _end(context, job.id, reader, progress)
+    except KeyboardInterrupt:
+        progress.end()
+        return _interrupted(context, job)
+
+
+def _end(context: Context, job_id: str, reader: LogReader, progress: Progress) -> int:
+    if isinstance(reader.error, OSError):
+        raise reader.error  # Nobody reads our output any more.
+    job = wait_for_end(context, job_id)
+    if reader.error is not None and job.history.started_at is not None:
+        if isinstance(reader.error, PlatformError):
+            context.out.warning(f"The output could not be read: {reader.error}")
+        else:
+            raise reader.error
+    context.out.flush()
+    if job.status is not JobStatus.SUCCEEDED and not context.out.quiet:
+        explain_end(context, job)
+    return job_exit_code(job)
+
+
+def explain_end(context: Context, job: Job) -> None:
+    """Say on standard error why a job is over, where its output cannot have said it."""
+    reason, description = job.history.reason, job.history.description
+    if reason in (None, "Error") and not description:
+        return
+    said = f" ({reason})" if reason else ""
+    more = f": {description}" if description else ""
+    context.out.note(f"Job {job.name or job.id} {job.status.value}{said}{more}")
+
+
+def _interrupted(context: Context, job: Job) -> int:
+    name = job.name or job.id
+    if context.out.is_terminal and not context.out.quiet:
+        context.out.say("")
+        context.out.say("[k] kill the job   [d] detach: it goes on running (Enter)")
+        try:
+            answer = input("What shall be done? ").strip().lower()
+        except (EOFError, KeyboardInterrupt):
+            answer = "d"
+        if answer.startswith("k"):
+            context.run(context.client.jobs.kill(job.id))
+            context.out.note(f"Job {name} was told to stop.")
+            return INTERRUPTED
+    context.out.note(f"\nDetached: job {name} goes on running. `neuro attach {name}` comes back.")
+    return 0
+
+
+def refuse_without_terminal(context: Context) -> None:
+    """A terminal job can only be used from a terminal."""
+    if not context.out.is_terminal:
+        raise Failure(
+            "The operation should be executed from a terminal: standard input, output and error"
+            " must all be one. Use --no-tty otherwise.",
+            1,
+        )

@@ -1,0 +1,247 @@
+"""``neuro run``: submit a job, and be there while it runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from neuro.cli.context import Context, pass_context
+from neuro.cli.failures import Failure
+from neuro.cli.job.follow import (
+    follow,
+    job_exit_code,
+    refuse_without_terminal,
+    wait_for_start,
+)
+from neuro.cli.job.output import Progress, header
+from neuro.cli.job.request import RunOptions, Where, job_request
+from neuro.cli.lazy import Command
+from neuro.cli.render.times import approximately
+from neuro.domain.jobs import Job, JobRequest, JobStatus, Priority, RestartPolicy
+
+_EXAMPLES = """
+    neuro run ubuntu echo 'Hello, World!'
+    neuro run --preset cpu-small --name train -v storage:digits:/project:rw \\
+        python:3.11 -- python /project/train.py --epochs 10
+    neuro run --detach --life-span 2h -e SEED=7 --env-file .env ubuntu ./long-work.sh
+    neuro run --port 8888 --no-http-auth --browse jupyter/base-notebook
+    neuro run -t ubuntu bash                      # a terminal inside a job
+"""
+
+
+def default_preset(context: Context, *, cluster: str | None) -> str | None:
+    """The cluster's first preset, as the server has it now."""
+    config = context.run(context.client.config())
+    name = cluster or context.account.cluster
+    for offered in config.clusters:
+        if offered.name == name:
+            return offered.resource_presets[0].name if offered.resource_presets else None
+    return None
+
+
+def _read_files(paths: tuple[str, ...]) -> dict[str, str]:
+    return {path: Path(path).expanduser().read_text("utf-8") for path in paths}
+
+
+def _check(*, http: int, http_auth: bool | None, browse: bool, wait_start: bool) -> None:
+    if http == 0 and http_auth is not None:
+        name = "--http-auth" if http_auth else "--no-http-auth"
+        raise click.UsageError(f"{name} requires --http")
+    if browse and not wait_start:
+        raise click.UsageError("Cannot use --browse and --no-wait-start together")
+    if browse and http == 0:
+        raise click.UsageError("--browse requires --http")
+
+
+def _submit(context: Context, request: JobRequest) -> Job:
+    submitted = context.run(context.client.jobs.submit(request))
+    job, out = submitted.job, context.out
+    for notice in submitted.notices:
+        out.note(notice)
+    if out.quiet:
+        out.print(job.id)
+    else:
+        out.print("\n".join(header(job)))
+    out.flush()
+    return job
+
+
+def _stay(
+    context: Context,
+    job: Job,
+    *,
+    detach: bool,
+    browse: bool,
+    forwards: tuple[str, ...],
+) -> int:
+    if detach and not browse:
+        job = wait_for_start(context, job, Progress(context.out))
+        return _started(context, job)
+    if job.container.tty and not detach:
+        from neuro.cli.job.terminal import attach_terminal
+
+        return attach_terminal(context, job, browse=browse, forwards=forwards)
+    if forwards or browse:
+        job = wait_for_start(context, job, Progress(context.out))
+        if forwards and not job.status.is_finished:
+            from neuro.cli.job.port_forward import forward_in_background
+
+            forward_in_background(context, job.id, forwards)
+        if browse:
+            from neuro.cli.job.browse import browse as open_page
+
+            open_page(context.out, job)
+        if detach:
+            return _started(context, job)
+    return follow(context, job)
+
+
+def _started(context: Context, job: Job) -> int:
+    if job.status is JobStatus.FAILED:
+        from neuro.cli.job.follow import explain_end
+
+        explain_end(context, job)
+        return job_exit_code(job)
+    return 0
+
+
+def _life_span(context: Context, given: str | None) -> str | None:
+    from neuro.domain.durations import parse_duration
+
+    text = given or context.user_config.life_span
+    if given is not None and not parse_duration(given):
+        context.out.warning(
+            "--life-span 0 means no limit: the job runs until it ends or is killed."
+        )
+    elif text and context.out.verbose:
+        span = approximately(parse_duration(text))
+        context.out.info(f"The job will be stopped after {span}: see --life-span.")
+    return text
+
+
+@click.command(
+    "run",
+    cls=Command,
+    examples=_EXAMPLES,
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("image")
+@click.argument("cmd", nargs=-1, type=click.UNPROCESSED)
+@click.option("-s", "--preset", metavar="PRESET", help="Resources; default: the first preset.")
+@click.option("-n", "--name", metavar="NAME", help="A name; one active job of yours can have it.")
+@click.option("-d", "--description", metavar="DESC", help="What it is for.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag (repeatable).")
+@click.option(
+    "-v",
+    "--volume",
+    "volumes",
+    metavar="MOUNT",
+    multiple=True,
+    help="A storage folder at a path in the job: storage:FOLDER:/PATH[:ro|rw] (repeatable).",
+)
+@click.option(
+    "-e",
+    "--env",
+    metavar="VAR=VAL",
+    multiple=True,
+    help="An environment variable; VAR alone copies yours (repeatable).",
+)
+@click.option(
+    "--env-file",
+    "env_files",
+    metavar="PATH",
+    multiple=True,
+    help="A file of VAR=VAL lines (repeatable; --env wins).",
+)
+@click.option(
+    "--http",
+    "--port",
+    "--http-port",
+    "http",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    default=80,
+    show_default=True,
+    help="The port of the job's web server; 0 for none.",
+)
+@click.option("--http-auth/--no-http-auth", default=None, help="Ask visitors to sign in.")
+@click.option("--browse", is_flag=True, help="Open the job's web page once it runs.")
+@click.option("--detach", is_flag=True, help="Do not wait for the job's output and end.")
+@click.option(
+    "--wait-start/--no-wait-start", default=True, help="Wait until the job runs, or fails."
+)
+@click.option("-t/-T", "--tty/--no-tty", default=None, help="Give the job a terminal.")
+@click.option("--entrypoint", help="In place of the image's entrypoint.")
+@click.option("-w", "--workdir", help="Where in the job the command starts.")
+@click.option("-x/-X", "--extshm/--no-extshm", default=True, help="A large /dev/shm.")
+@click.option("--life-span", metavar="TIMEDELTA", help="Stop it after 1d2h3m4s; default: 1d.")
+@click.option("--schedule-timeout", metavar="TIMEDELTA", help="Give up if it waits longer.")
+@click.option(
+    "--restart",
+    type=click.Choice([policy.value for policy in RestartPolicy]),
+    default=RestartPolicy.NEVER.value,
+    show_default=True,
+    help="Whether to run it again when it ends.",
+)
+@click.option(
+    "--priority",
+    type=click.Choice([priority.value for priority in Priority]),
+    default=Priority.NORMAL.value,
+    show_default=True,
+    help="How urgent it is.",
+)
+@click.option(
+    "--port-forward",
+    "forwards",
+    metavar="LOCAL:REMOTE",
+    multiple=True,
+    help="Forward a local port into the job while it is attached (repeatable).",
+)
+@click.option("--pass-config/--no-pass-config", help="Log `neuro` in inside the job.")
+@click.option("--wait-for-seat/--no-wait-for-seat", help="Wait where a quota is used up.")
+@click.option("--privileged", is_flag=True, help="With all capabilities, where allowed.")
+@click.option("--cluster", metavar="CLUSTER", help="In another cluster.")
+@pass_context
+def command(
+    context: Context,
+    /,
+    image: str,
+    cmd: tuple[str, ...],
+    browse: bool,
+    detach: bool,
+    wait_start: bool,
+    forwards: tuple[str, ...],
+    cluster: str | None,
+    **given: Any,
+) -> int:
+    """Run CMD in IMAGE with a preset's resources.
+
+    Options of `neuro run` stand before IMAGE; all behind it belongs to the command.
+    """
+    _check(http=given["http"], http_auth=given["http_auth"], browse=browse, wait_start=wait_start)
+    detach = detach or not wait_start
+    if forwards and detach:
+        raise click.UsageError("--port-forward needs an attached job: leave --detach out")
+    tty = given.pop("tty")
+    if tty and not detach:
+        refuse_without_terminal(context)
+    if tty is None:
+        # The log of a job that nobody is attached to is read as plain text.
+        tty = context.out.is_terminal and not detach
+    given["life_span"] = _life_span(context, given["life_span"])
+    given["preset"] = given["preset"] or default_preset(context, cluster=cluster)
+    options = RunOptions(image=image, command=cmd, tty=tty, **given)
+    where = Where(cluster or context.client.cluster, context.client.user)
+    files = _read_files(options.env_files)
+    job = _submit(context, job_request(options, where, environ=os.environ, read_text=files))
+    if not wait_start:
+        return 0
+    try:
+        return _stay(context, job, detach=detach, browse=browse, forwards=forwards)
+    except BrokenPipeError:
+        raise
+    except Failure as error:
+        raise Failure(f"{error} (job {job.id})", error.exit_code) from error

@@ -1,0 +1,233 @@
+"""A job's terminal in this one: raw mode, window size, the keys that detach."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import termios
+import tty
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from threading import Thread
+
+from neuro.cli.context import FOREVER, Context
+from neuro.cli.job.follow import (
+    explain_end,
+    job_exit_code,
+    wait_for_end,
+    wait_for_start,
+    write_all,
+)
+from neuro.cli.job.output import ATTACHED, Progress
+from neuro.client.jobs import JobSession
+from neuro.client.transport import ServerUnreachable
+from neuro.domain.errors import NotFound, PlatformError
+from neuro.domain.jobs import Job
+
+_CTRL_P, _CTRL_Q = b"\x10", b"\x11"
+
+
+class DetachKeys:
+    """Finds Ctrl-P Ctrl-Q in what is typed; a Ctrl-P is held back until the next key.
+
+    >>> keys = DetachKeys()
+    >>> keys.feed(b"ls\\x10"), keys.feed(b"\\x11"), keys.pressed
+    (b'ls', b'', True)
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self._held = b""
+
+    def feed(self, typed: bytes) -> bytes:
+        """What of ``typed`` goes to the job."""
+        data, self._held = self._held + typed, b""
+        before, found, _ = data.partition(_CTRL_P + _CTRL_Q)
+        if found:
+            self.pressed = True
+            return before
+        if data.endswith(_CTRL_P):
+            self._held = _CTRL_P
+            return data[:-1]
+        return data
+
+
+@contextmanager
+def raw_mode(number: int) -> Iterator[None]:
+    """Let every key through to the job, and put the terminal back afterwards."""
+    before = termios.tcgetattr(number)
+    tty.setraw(number, termios.TCSANOW)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+
+@asynccontextmanager
+async def _resizing(session: JobSession) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def tell() -> None:
+        size = os.get_terminal_size(sys.stdout.fileno())
+        with suppress(ServerUnreachable):
+            await session.resize(size.columns, size.lines)
+
+    def changed() -> None:
+        task = loop.create_task(tell())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    await tell()
+    loop.add_signal_handler(signal.SIGWINCH, changed)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGWINCH)
+
+
+@asynccontextmanager
+async def _typed(number: int) -> AsyncIterator[asyncio.Queue[bytes]]:
+    """What is typed, as it comes; b"" at the end of the input."""
+    loop = asyncio.get_running_loop()
+    keys: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def readable() -> None:
+        try:
+            data = os.read(number, 4096)
+        except BlockingIOError:
+            return
+        except OSError:  # The terminal has gone.
+            data = b""
+        if not data:
+            loop.remove_reader(number)
+        keys.put_nowait(data)
+
+    loop.add_reader(number, readable)
+    try:
+        yield keys
+    finally:
+        loop.remove_reader(number)
+
+
+async def feed(session: JobSession, detach: DetachKeys | None) -> None:
+    """Send what is typed until the keys to detach are pressed or the input ends."""
+    async with _typed(sys.stdin.fileno()) as keys:
+        while data := await keys.get():
+            if detach is not None:
+                data = detach.feed(data)
+            if data:
+                with suppress(ServerUnreachable):
+                    await session.write(data)
+            if detach is not None and detach.pressed:
+                return
+
+
+async def _show_log(context: Context, job_id: str) -> None:
+    client = context.aio_client(timeout=FOREVER)
+    async with client, aclosing(client.jobs.logs(job_id)) as chunks:
+        async for chunk in chunks:
+            write_all(1, chunk)
+
+
+async def _converse(context: Context, job: Job) -> bool:
+    """Keys to the job, its log to the screen. True: the person detached.
+
+    The screen shows the log and not the attached stream, so that nothing is missing and nothing is
+    there twice: the log begins where the job began and is as quick.
+    """
+    detach = DetachKeys()
+    async with context.aio_client() as client:
+        try:
+            async with client.jobs.attach(job.id, tty=True, stdin=True, output=False) as session:
+                with raw_mode(sys.stdin.fileno()):
+                    async with _resizing(session):
+                        await _first_of(_show_log(context, job.id), feed(session, detach))
+        except NotFound:
+            await _show_log(context, job.id)  # It ended before.
+    return detach.pressed
+
+
+async def _first_of(output: object, typing: object) -> None:
+    tasks = [asyncio.ensure_future(call) for call in (output, typing)]  # type: ignore[call-overload]
+    done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _load_aiohttp() -> None:
+    # It takes 150 ms, and the job takes a while to start.
+    with suppress(ImportError):
+        import neuro.client.aio  # noqa: F401
+
+
+def attach_terminal(
+    context: Context, job: Job, *, browse: bool = False, forwards: tuple[str, ...] = ()
+) -> int:
+    """Wait for a terminal job's start, connect this terminal to it, return its exit code."""
+    Thread(target=_load_aiohttp, daemon=True).start()
+    progress = Progress(context.out)
+    try:
+        job = wait_for_start(context, job, progress)
+    except KeyboardInterrupt:
+        progress.end()
+        raise
+    if forwards and not job.status.is_finished:
+        from neuro.cli.job.port_forward import forward_in_background
+
+        forward_in_background(context, job.id, forwards)
+    if browse:
+        from neuro.cli.job.browse import browse as open_page
+
+        open_page(context.out, job)
+    if not context.out.quiet:
+        context.out.print(ATTACHED.format(keys="Ctrl-P Ctrl-Q"))
+    context.out.flush()
+    return _attached(context, job)
+
+
+def _attached(context: Context, job: Job) -> int:
+    name = job.name or job.id
+    while True:
+        try:
+            detached = asyncio.run(_converse(context, job))
+        except PlatformError:
+            if job.status.is_finished or wait_for_end_or_not(context, job.id):
+                detached = False
+            else:
+                raise
+        if detached:
+            context.out.note(
+                f"\nDetached: job {name} goes on running. `neuro attach {name}` comes back."
+            )
+            return 0
+        job = wait_for_end(context, job.id)
+        explain_end(context, job)
+        return job_exit_code(job)
+
+
+def wait_for_end_or_not(context: Context, job_id: str) -> bool:
+    """Whether the job is over."""
+    return context.run(context.client.jobs.get(job_id)).status.is_finished
+
+
+async def converse_exec(session: JobSession) -> None:
+    """A terminal program's keys and screen (``neuro exec``)."""
+
+    async def show() -> None:
+        while (piece := await session.read()) is not None:
+            write_all(1, piece[1])
+
+    with raw_mode(sys.stdin.fileno()):
+        async with _resizing(session):
+            showing = asyncio.ensure_future(show())
+            typing = asyncio.ensure_future(feed(session, None))
+            await showing
+            typing.cancel()
+            with suppress(asyncio.CancelledError):
+                await typing
