@@ -1,0 +1,166 @@
+"""Users and tokens, on both databases."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from neuro.domain.errors import (
+    AlreadyExists,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+)
+from neuro.domain.permissions import Action
+from neuro.domain.uris import parse_uri
+from neuro.server.access.service import AccessService
+from neuro.server.database.engine import Database
+from neuro.server.database.migrate import migrate
+
+KEY = b"k" * 32
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    migrate(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def access(database: Database) -> AccessService:
+    return AccessService(database, KEY, "default")
+
+
+async def test_a_token_stands_for_its_user(access: AccessService) -> None:
+    await access.add_user("alice")
+
+    token = await access.make_token("alice", label="laptop")
+
+    identity = await access.authenticate(token.token or "")
+    assert identity.user == "alice"
+    payload = (token.token or "").split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    assert claims["identity"] == "alice"
+
+
+async def test_neither_the_token_nor_its_signature_is_kept(
+    access: AccessService, database: Database
+) -> None:
+    await access.add_user("alice")
+
+    token = await access.make_token("alice")
+
+    rows = await database.read(lambda c: c.execute(text("SELECT * FROM tokens")).all())
+    assert (token.token or "").split(".")[2] not in str(rows)
+
+
+async def test_a_revoked_token_ends_at_once(access: AccessService) -> None:
+    await access.add_user("alice")
+    token = await access.make_token("alice")
+    await access.authenticate(token.token or "")
+
+    await access.revoke_token("alice", token.id)
+
+    with pytest.raises(NotAuthenticated, match="revoked"):
+        await access.authenticate(token.token or "")
+
+
+async def test_an_expired_token_says_so(database: Database) -> None:
+    now = datetime.now(UTC)
+    clock = [now]
+    access = AccessService(database, KEY, "default", now=lambda: clock[0])
+    await access.add_user("alice")
+    token = await access.make_token("alice", life=timedelta(hours=1))
+    await access.authenticate(token.token or "")
+
+    clock[0] = now + timedelta(hours=2)
+
+    with pytest.raises(NotAuthenticated, match="expired"):
+        await access.authenticate(token.token or "")
+
+
+@pytest.mark.parametrize("token", ["", "garbage", "a.b.c", "e30.e30.e30", "x" * 100_000])
+async def test_what_is_no_token_of_this_server_is_refused(
+    access: AccessService, token: str
+) -> None:
+    with pytest.raises(NotAuthenticated):
+        await access.authenticate(token)
+
+
+async def test_a_token_of_another_key_is_refused(access: AccessService, database: Database) -> None:
+    other = AccessService(database, b"o" * 32, "default")
+    await other.add_user("alice")
+    token = await other.make_token("alice")
+
+    with pytest.raises(NotAuthenticated):
+        await access.authenticate(token.token or "")
+
+
+async def test_an_unsigned_token_is_refused(access: AccessService) -> None:
+    await access.add_user("alice")
+    token = (await access.make_token("alice")).token or ""
+    header = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+
+    with pytest.raises(NotAuthenticated):
+        await access.authenticate(".".join([header, token.split(".")[1], ""]))
+
+
+async def test_a_removed_user_has_no_token_left(access: AccessService) -> None:
+    await access.add_user("alice")
+    token = await access.make_token("alice")
+
+    await access.remove_user("alice")
+
+    with pytest.raises(NotAuthenticated):
+        await access.authenticate(token.token or "")
+    with pytest.raises(NotFound):
+        await access.user("alice")
+
+
+async def test_names_are_checked_and_taken_once(access: AccessService) -> None:
+    await access.add_user("alice")
+
+    with pytest.raises(AlreadyExists):
+        await access.add_user("alice")
+    with pytest.raises(InvalidInput):
+        await access.add_user("Alice!")
+
+
+async def test_everybody_manages_their_own_and_sees_nothing_else(access: AccessService) -> None:
+    await access.add_user("alice")
+    token = await access.make_token("alice")
+    alice = await access.authenticate(token.token or "")
+
+    alice.require(parse_uri("storage://default/alice/deep/path"), Action.MANAGE)
+    with pytest.raises(NotFound):
+        alice.require(parse_uri("storage://default/bob"), Action.READ)
+    with pytest.raises(NotFound):
+        alice.require(parse_uri("cluster://default"), Action.READ)
+
+
+async def test_an_admin_manages_everything_in_the_cluster(access: AccessService) -> None:
+    await access.add_user("alice", is_admin=True)
+    token = await access.make_token("alice")
+    alice = await access.authenticate(token.token or "")
+
+    alice.require(parse_uri("job://default/bob/job-1"), Action.MANAGE)
+    alice.require(parse_uri("cluster://default"), Action.MANAGE)
+    with pytest.raises(NotFound):
+        alice.require(parse_uri("job://elsewhere/bob"), Action.READ)
+
+
+async def test_what_may_be_seen_but_not_changed_is_403_material(access: AccessService) -> None:
+    await access.add_user("alice")
+    token = await access.make_token("alice")
+    alice = await access.authenticate(token.token or "")
+
+    with pytest.raises(NotPermitted, match="you have 'read'"):
+        alice.require(parse_uri("user://alice"), Action.WRITE)

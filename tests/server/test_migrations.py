@@ -1,0 +1,71 @@
+"""Today's tables, made at once for a new database, are what the migrations build."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from neuro.domain.errors import Conflict
+from neuro.server.database.engine import Database
+from neuro.server.database.migrate import HEAD, migrate
+from neuro.server.database.schema import metadata
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "neuro.server.database:migrations")
+    return config
+
+
+def _differences(database: Database) -> list[Any]:
+    import neuro.server.access.tables
+    import neuro.server.jobs.tables  # noqa: F401
+
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, metadata))
+
+
+def test_the_newest_migration_is_the_one_that_the_server_knows() -> None:
+    assert ScriptDirectory.from_config(_config()).get_current_head() == HEAD
+
+
+def test_migrations_build_what_the_code_declares(database_url: str) -> None:
+    database = Database(database_url)
+    config = _config()
+
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    assert _differences(database) == []
+    database.close()
+
+
+def test_a_new_database_has_what_the_code_declares(database_url: str) -> None:
+    database = Database(database_url)
+
+    migrate(database)
+    migrate(database)
+
+    assert _differences(database) == []
+    database.close()
+
+
+def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
+    database = Database(database_url)
+    migrate(database)
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(Conflict, match="newer version"):
+        migrate(database)
+
+    database.close()
