@@ -13,6 +13,7 @@ class FileType(StrEnum):
     FILE = "FILE"
     DIRECTORY = "DIRECTORY"
     SYMLINK = "SYMLINK"
+    UNKNOWN = "UNKNOWN"  # a pipe, a socket, a device: never opened
 
 
 class FileStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

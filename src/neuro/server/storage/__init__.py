@@ -1,0 +1,1 @@
+"""The platform's file tree (wire protocol, section 10)."""

@@ -1,0 +1,368 @@
+"""What can be done to files in the storage, as plain blocking calls. No HTTP, no permissions.
+
+Every call takes places (see ``confine``) and raises NotFound, StorageFault or InvalidInput. A last
+component that is a link is followed by reads and never by rename and removal. What is neither a
+file, a folder nor a link (pipes, devices, sockets) is listed, renamed and removed, never opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from neuro.domain.errors import NotFound, PlatformError, StorageFault
+from neuro.domain.permissions import Action
+from neuro.domain.storage import DiskUsage, FileStatus, FileType, Removed
+from neuro.server.storage.confine import Escape, Fence, Place, reopen
+from neuro.server.storage.paths import STAGING, UNREADABLE, readable
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_CREATE_TRIES = 16
+LISTING_BATCH = 500
+
+
+def fault_of(error: OSError, path: str) -> PlatformError:
+    """The platform's error for what the operating system said about ``path``."""
+    if isinstance(error, Escape):
+        return StorageFault(
+            "EACCES", f"'{path}' goes through a symbolic link that leads outside, or nowhere."
+        )
+    if error.errno == errno.ENOENT:
+        return NotFound(f"'{path}' was not found.")
+    number = error.errno or errno.EIO
+    symbol = "ENOSPC" if number == errno.EDQUOT else errno.errorcode.get(number, "EIO")
+    if symbol == "ENOSPC":
+        return StorageFault(symbol, f"No space is left on the server's disk for '{path}'.")
+    return StorageFault(symbol, f"{os.strerror(number)}: '{path}'.")
+
+
+@contextmanager
+def faults(path: str) -> Iterator[None]:
+    """Turn every OSError inside into the platform's own error about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise fault_of(error, path) from error
+
+
+class Tree:
+    """See the module's docstring. Threads may share it."""
+
+    def __init__(self, root: Path, *, use_openat2: bool | None = None) -> None:
+        """The files are at ``root/<owner>/…``; the folder is made if it is missing."""
+        root.mkdir(parents=True, exist_ok=True)
+        self.root = root.resolve()
+        self.fence = Fence(self.root, use_openat2=use_openat2)
+
+    def close(self) -> None:
+        self.fence.close()
+
+    def make_home(self, owner: str) -> None:
+        """Make an owner's folder; nothing if it is there."""
+        with suppress(FileExistsError):
+            (self.root / owner).mkdir()
+
+    # Descriptors
+
+    @contextmanager
+    def opened(self, place: Place, flags: int) -> Iterator[int]:
+        """A descriptor of what is there, closed at the end."""
+        with faults(place.path):
+            fd = self._open(place, flags)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _open(self, place: Place, flags: int) -> int:
+        names = [segment.encode() for segment in place.segments]
+        try:
+            return self.fence.open(names, place.fence, flags)
+        except FileNotFoundError:
+            if not any(UNREADABLE in segment for segment in place.segments):
+                raise
+            return self.fence.open(self._names_on_disk(place), place.fence, flags)
+
+    def _names_on_disk(self, place: Place) -> list[bytes]:
+        """The bytes behind names that clients see with U+FFFD in them."""
+        names: list[bytes] = []
+        for depth, segment in enumerate(place.segments):
+            name = segment.encode()
+            if UNREADABLE in segment:
+                folder = self.fence.open(names, min(place.fence, depth), _FOLDER)
+                try:
+                    name = name_on_disk(folder, segment)
+                finally:
+                    os.close(folder)
+            names.append(name)
+        return names
+
+    def open_file(self, place: Place) -> tuple[int, os.stat_result]:
+        """A descriptor for reading a regular file, and its status; the caller closes it."""
+        with self.opened(place, os.O_PATH) as found, faults(place.path):
+            status = os.fstat(found)
+            _check_regular(status, place.path)
+            return reopen(found, os.O_RDONLY), status
+
+    def open_for_writing(self, place: Place, *, create: bool) -> int:
+        """A descriptor for writing into a regular file; ``create`` makes it or empties it."""
+        for _ in range(_CREATE_TRIES):
+            try:
+                with self.opened(place, os.O_PATH) as found, faults(place.path):
+                    _check_regular(os.fstat(found), place.path)
+                    return reopen(found, os.O_WRONLY | (os.O_TRUNC if create else 0))
+            except NotFound:
+                if not create:
+                    raise
+            # O_EXCL never opens a link or a pipe that appears in the meantime.
+            with (
+                suppress(FileExistsError),
+                faults_but_existing(place.path),
+                self.opened(place.parent, os.O_PATH | os.O_DIRECTORY) as folder,
+            ):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                return os.open(place.name.encode(), flags, 0o666, dir_fd=folder)
+        raise fault_of(Escape(errno.ELOOP, ""), place.path)
+
+    # Looking
+
+    def status(self, place: Place, permission: Action) -> FileStatus:
+        """What is there, links followed; a link that cannot be followed is told as a link."""
+        try:
+            with self.opened(place, os.O_PATH) as found:
+                return _status(place.path, os.fstat(found), permission)
+        except (NotFound, StorageFault) as error:
+            if not place.segments:
+                raise
+            with self.opened(place.parent, os.O_PATH | os.O_DIRECTORY) as folder:
+                link = _link_status(folder, place, permission)
+            if link is None:
+                raise error from None
+            return link
+
+    def entries(
+        self, place: Place, permission: Action, known: dict[str, Action], only: bool
+    ) -> Iterator[list[FileStatus]]:
+        """What is in a folder, in batches, in no order; links are told as links.
+
+        ``known`` has the names with a wider permission; with ``only`` nothing else is listed.
+        """
+        batch: list[FileStatus] = []
+        with self.opened(place, os.O_RDONLY | os.O_DIRECTORY) as folder, os.scandir(folder) as scan:
+            for entry in scan:
+                name = readable(entry.name)
+                if (only and name not in known) or _is_hidden(place, name):
+                    continue
+                with suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    target = None
+                    if stat.S_ISLNK(status.st_mode):
+                        target = readable(os.readlink(entry.name, dir_fd=folder))
+                    batch.append(_status(name, status, known.get(name, permission), target))
+                if len(batch) >= LISTING_BATCH:
+                    yield batch
+                    batch = []
+        yield batch
+
+    def usage(self, place: Place) -> DiskUsage:
+        """Of the file system that the place is on."""
+        with self.opened(place, os.O_PATH) as found, faults(place.path):
+            disk = os.fstatvfs(found)
+        unit = disk.f_frsize
+        return DiskUsage(
+            total=disk.f_blocks * unit,
+            used=(disk.f_blocks - disk.f_bfree) * unit,
+            free=disk.f_bavail * unit,
+        )
+
+    # Changing
+
+    def make_folders(self, place: Place) -> None:
+        """Make a folder and those above it; a folder that is there is left as it is."""
+        depth = self._deepest_folder(place)
+        for length in range(depth + 1, len(place.segments) + 1):
+            upper = place.segments[:length]
+            step = Place(upper, min(place.fence, length))
+            with (
+                self.opened(step.parent, os.O_PATH | os.O_DIRECTORY) as folder,
+                faults(step.path),
+                suppress(FileExistsError),
+            ):
+                os.mkdir(step.name.encode(), dir_fd=folder)
+            # What is in the way may be a file, or a link to nowhere.
+            with self.opened(step, os.O_PATH) as found:
+                if not stat.S_ISDIR(os.fstat(found).st_mode):
+                    raise StorageFault(
+                        "EEXIST" if length == len(place.segments) else "ENOTDIR",
+                        f"'{step.path}' is there and is no folder.",
+                    )
+
+    def _deepest_folder(self, place: Place) -> int:
+        """How many of the first segments lead to a folder that is there."""
+        for depth in range(len(place.segments), 0, -1):
+            upper = Place(place.segments[:depth], min(place.fence, depth))
+            try:
+                with self.opened(upper, os.O_PATH | os.O_DIRECTORY):
+                    return depth
+            except NotFound:
+                continue
+            except StorageFault:
+                return depth - 1
+        return 0
+
+    def rename(self, source: Place, target: Place) -> None:
+        """POSIX rename: an existing file, or empty folder, at the target is replaced."""
+        with (
+            self.opened(source.parent, os.O_PATH | os.O_DIRECTORY) as from_folder,
+            self.opened(target.parent, os.O_PATH | os.O_DIRECTORY) as to_folder,
+            faults(f"{source.path}' to '{target.path}"),
+        ):
+            name = name_on_disk(from_folder, source.name)
+            os.rename(name, target.name.encode(), src_dir_fd=from_folder, dst_dir_fd=to_folder)
+
+    def remove(self, place: Place, *, recursive: bool) -> Iterator[list[Removed]]:
+        """Remove a file, or a folder with all below it, telling what is gone, in batches."""
+        with self.opened(place.parent, os.O_PATH | os.O_DIRECTORY) as folder, faults(place.path):
+            name = name_on_disk(folder, place.name)
+            if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=folder)
+                yield [Removed(place.path, is_dir=False)]
+                return
+            if not recursive:
+                raise StorageFault("EISDIR", f"'{place.path}' is a folder: remove it recursively.")
+            yield from self._remove_below(folder, name, place.path)
+
+    def _remove_below(self, folder: int, name: bytes, path: str) -> Iterator[list[Removed]]:
+        # One folder is open at a time, so that no depth runs out of descriptors; each is found
+        # again from the top without following a link.
+        above = [name]
+        pending: list[tuple[list[bytes], bool]] = [(above, False)]
+        while pending:
+            names, emptied = pending.pop()
+            told = "/".join([path, *map(readable, names[1:])])
+            if emptied:
+                self._remove_empty(folder, names)
+                yield [Removed(told, is_dir=True)]
+                continue
+            pending.append((names, True))
+            fd = self.fence.open_real(folder, names, _FOLDER)
+            try:
+                files, folders = _split(fd)
+                for start in range(0, len(files), LISTING_BATCH):
+                    part = files[start : start + LISTING_BATCH]
+                    for file in part:
+                        with suppress(FileNotFoundError):
+                            os.unlink(file, dir_fd=fd)
+                    yield [Removed(f"{told}/{readable(file)}", is_dir=False) for file in part]
+            finally:
+                os.close(fd)
+            pending.extend(([*names, child], False) for child in folders)
+
+    def _remove_empty(self, folder: int, names: list[bytes]) -> None:
+        upper = self.fence.open_real(folder, names[:-1], os.O_PATH | os.O_DIRECTORY)
+        try:
+            with suppress(FileNotFoundError):
+                os.rmdir(names[-1], dir_fd=upper)
+        finally:
+            os.close(upper)
+
+    # For job volumes
+
+    def host_path(self, place: Place, *, create: bool) -> Path:
+        """The real path of a file or folder, reached through no symbolic link at all."""
+        real = Place(place.segments, len(place.segments))
+        if create:
+            self.make_folders(real)
+        with self.opened(real, os.O_PATH) as found:
+            mode = os.fstat(found).st_mode
+            if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                raise StorageFault("EINVAL", f"'{place.path}' is neither a folder nor a file.")
+            return Path(f"/proc/self/fd/{found}").readlink()
+
+
+@contextmanager
+def faults_but_existing(path: str) -> Iterator[None]:
+    """Like ``faults``, but lets FileExistsError pass."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise fault_of(error, path) from error
+
+
+def name_on_disk(folder: int, segment: str) -> bytes:
+    """The bytes of a name in an open folder; they differ from UTF-8 only for unreadable names."""
+    name = segment.encode()
+    if UNREADABLE not in segment:
+        return name
+    scannable = reopen(folder, _FOLDER)
+    try:
+        with os.scandir(scannable) as scan:
+            alike = [raw for raw in (os.fsencode(e.name) for e in scan) if readable(raw) == segment]
+    finally:
+        os.close(scannable)
+    if name in alike or not alike:
+        return name
+    if len(alike) > 1:
+        raise StorageFault("EILSEQ", f"{len(alike)} names look like '{segment}': rename in a job.")
+    return alike[0]
+
+
+def _split(folder: int) -> tuple[list[bytes], list[bytes]]:
+    files: list[bytes] = []
+    folders: list[bytes] = []
+    with os.scandir(folder) as scan:
+        for entry in scan:
+            kept = folders if entry.is_dir(follow_symlinks=False) else files
+            kept.append(os.fsencode(entry.name))
+    return files, folders
+
+
+def _is_hidden(place: Place, name: str) -> bool:
+    depth = len(place.segments)
+    return (depth == 0 and name.startswith(".")) or (depth == 1 and name == STAGING)
+
+
+def _check_regular(status: os.stat_result, path: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise StorageFault("EISDIR", f"'{path}' is a folder.")
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageFault("EINVAL", f"'{path}' is no regular file: it cannot be read or written.")
+
+
+def _link_status(folder: int, place: Place, permission: Action) -> FileStatus | None:
+    try:
+        name = name_on_disk(folder, place.name)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode):
+            return None
+        target = readable(os.readlink(name, dir_fd=folder))
+    except OSError:
+        return None
+    return _status(place.path, status, permission, target)
+
+
+def _status(
+    path: str, status: os.stat_result, permission: Action, target: str | None = None
+) -> FileStatus:
+    return FileStatus(
+        path=path,
+        length=status.st_size if stat.S_ISREG(status.st_mode) else 0,
+        type=_type(status.st_mode),
+        modificationTime=int(status.st_mtime),
+        permission=permission,
+        target=target,
+    )
+
+
+def _type(mode: int) -> FileType:
+    if stat.S_ISDIR(mode):
+        return FileType.DIRECTORY
+    if stat.S_ISREG(mode):
+        return FileType.FILE
+    return FileType.SYMLINK if stat.S_ISLNK(mode) else FileType.UNKNOWN
