@@ -26,7 +26,9 @@ from neuro.domain.errors import Conflict, NotAuthenticated, NotFound
 from neuro.domain.names import user_name_from
 from neuro.domain.resources import Amount
 from neuro.engines.base import Engine, RunRef
-from neuro.engines.sandbox import SandboxEngine
+from neuro.engines.sandbox.engine import SandboxEngine
+from neuro.engines.sandbox.output import Retention as LogRetention
+from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
@@ -328,7 +330,10 @@ def _only_one(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _engines(folder: Path, settings: Settings) -> dict[str, Engine]:
-    return {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox")}
+    sandbox = SandboxSettings(
+        masked=(str(folder),), retention=LogRetention(total=parse_bytes(settings.log_limit))
+    )
+    return {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox", sandbox)}
 
 
 def _capacity(settings: Settings, machine: Amount) -> Amount:

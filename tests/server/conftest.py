@@ -1,0 +1,48 @@
+"""A real server on each database, and clients of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from neuro.client import Client
+from tests.server_process import ServerProcess, running_server
+
+
+@pytest.fixture(
+    scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A running server; the tests of one module share it."""
+    folder = tmp_path_factory.mktemp("data")
+    if request.param == "sqlite":
+        with running_server(folder) as server:
+            yield server
+        return
+    with (
+        request.getfixturevalue("postgres_server").database() as url,
+        running_server(folder, database=url) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+async def client(server: ServerProcess) -> AsyncIterator[Client]:
+    """The owner of the machine, who is an admin."""
+    async with Client.connect(server.url, server.token) as client:
+        client.user = server.user
+        yield client
+
+
+@pytest.fixture
+async def alice(server: ServerProcess, client: Client) -> AsyncIterator[Client]:
+    """A user who is nobody special."""
+    if "alice" not in {user.name for user in await client.users.all()}:
+        await client.users.add("alice")
+    token = await client.users.create_token("alice", label="tests")
+    async with Client.connect(server.url, token.token) as alice:
+        alice.user = "alice"
+        yield alice

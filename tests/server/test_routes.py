@@ -1,0 +1,190 @@
+"""Every route asks who is calling; the API's description is that of the server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from openapi_spec_validator import validate
+
+from neuro.client import Client
+from tests.server_process import ServerProcess
+
+PUBLIC = {
+    ("GET", "/api/v1/config"),
+    ("GET", "/api/v1/ping"),
+    ("GET", "/api/v1/openapi.json"),
+    ("GET", "/api/v1/docs"),
+    ("GET", "/health"),
+    ("GET", "/ready"),
+    ("GET", "/metrics"),
+}
+A_JOB = "job-00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def _description(http: aiohttp.ClientSession, server: ServerProcess) -> Any:
+    async with http.get(server.url + "/openapi.json") as response:
+        return await response.json()
+
+
+def _operations(description: Any) -> list[tuple[str, str]]:
+    return [
+        (method.upper(), path)
+        for path, operations in description["paths"].items()
+        for method in operations
+    ]
+
+
+def _address(server: ServerProcess, path: str, user: str) -> str:
+    for name, value in {"job": A_JOB, "user": user, "token": "x", "port": "80"}.items():
+        path = path.replace("{" + name + "}", value)
+    return server.url.removesuffix("/api/v1") + path.replace("{path}", f"/{user}/file")
+
+
+async def test_the_description_is_valid_openapi(
+    http: aiohttp.ClientSession, server: ServerProcess
+) -> None:
+    description = await _description(http, server)
+
+    validate(description)
+    assert description["openapi"].startswith("3.1")
+
+
+async def test_no_route_answers_without_a_token_but_the_public_ones(
+    http: aiohttp.ClientSession, server: ServerProcess
+) -> None:
+    description = await _description(http, server)
+
+    answers = {}
+    for method, path in _operations(description):
+        async with http.request(method, _address(server, path, "root")) as response:
+            answers[method, path] = response.status
+
+    open_to_all = {route for route, status in answers.items() if status != 401}
+    assert open_to_all == PUBLIC
+
+
+async def test_a_wrong_token_is_refused_everywhere_even_on_public_routes(
+    http: aiohttp.ClientSession, server: ServerProcess
+) -> None:
+    headers = {"Authorization": "Bearer not.a.token"}
+
+    for method, path in _operations(await _description(http, server)):
+        async with http.request(
+            method, _address(server, path, "root"), headers=headers
+        ) as response:
+            assert response.status == 401, (method, path)
+
+
+async def test_a_stranger_finds_nothing_of_the_owners(
+    http: aiohttp.ClientSession, server: ServerProcess, alice: Client
+) -> None:
+    token = alice.transport._session.headers["Authorization"]  # type: ignore[attr-defined]
+    description = await _description(http, server)
+    owners = [
+        (method, path)
+        for method, path in _operations(description)
+        if "{" in path and (method, path) not in PUBLIC
+    ]
+
+    for method, path in owners:
+        body = {"json": {}} if method in ("POST", "PUT") and "{path}" not in path else {}
+        query = "?op=LISTSTATUS&cmd=true" if "{path}" in path or "exec" in path else ""
+        address = _address(server, path, server.user) + query
+        async with http.request(
+            method, address, headers={"Authorization": token}, **body
+        ) as response:
+            assert response.status in (400, 404), (method, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/health", 200), ("/ready", 200), ("/api/v1/ping", 200), ("/nothing", 404)],
+)
+async def test_health_and_readiness_answer(
+    http: aiohttp.ClientSession, server: ServerProcess, path: str, status: int
+) -> None:
+    async with http.get(server.url.removesuffix("/api/v1") + path) as response:
+        assert response.status == status
+
+
+async def test_metrics_are_prometheus_text(
+    http: aiohttp.ClientSession, server: ServerProcess
+) -> None:
+    async with http.get(server.url.removesuffix("/api/v1") + "/metrics") as response:
+        text = await response.text()
+
+    assert "neuro_http_requests_total" in text
+    assert 'neuro_jobs_active{kind="running"}' in text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"no json", 400, "not what this call takes"),
+        (b"\xff\xfe", 400, "not what this call takes"),
+        (b"[]", 400, "Expected `object`"),
+        (b'{"image": 7}', 400, "$.image"),
+        (b"{}", 400, "needs an image"),
+        (b'{"image": "x", "description": "' + b"y" * (2 << 20) + b'"}', 413, "over"),
+        (b"[" * 100_000, 400, "not what this call takes"),
+    ],
+)
+async def test_a_bad_body_is_told_what_is_wrong(
+    http: aiohttp.ClientSession, server: ServerProcess, body: bytes, status: int, words: str
+) -> None:
+    headers = {"Authorization": f"Bearer {server.token}"}
+
+    async with http.post(server.url + "/jobs", data=body, headers=headers) as response:
+        answer = await response.json()
+
+    assert (response.status, words in answer["error"]) == (status, True), answer
+
+
+async def test_a_body_without_end_is_cut_off_and_the_server_lives(
+    http: aiohttp.ClientSession, server: ServerProcess
+) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * (1 << 20)
+
+    headers = {"Authorization": f"Bearer {server.token}"}
+    try:
+        async with http.post(server.url + "/jobs", data=endless(), headers=headers) as response:
+            assert response.status == 413
+    except aiohttp.ClientError:
+        pass  # The server hung up before all was sent, which is an answer too.
+
+    async with http.get(server.url + "/ping") as response:
+        assert response.status == 200
+
+
+async def test_garbage_on_a_websocket_ends_it_and_nothing_else(
+    http: aiohttp.ClientSession, server: ServerProcess, client: Client
+) -> None:
+    from tests.server.jobs import finished, running
+
+    job = await running(client, "sleep 1000")
+    address = f"{server.url}/monitoring/jobs/{job.id}/exec?cmd=cat&stdin=1"
+    headers = {"Authorization": f"Bearer {server.token}"}
+
+    async with http.ws_connect(address, headers=headers) as socket:
+        await socket.send_bytes(b"")
+        await socket.send_bytes(b"\x04not json")
+        await socket.send_bytes(b"\x04" + b'{"width": -1, "height": 1e9}')
+        await socket.send_bytes(b"\xff\xff\xff")
+        await socket.send_bytes(b"\x00still here\n")
+        assert (await socket.receive_bytes()) == b"\x01still here\n"
+        await socket.send_str("text is an error")
+        assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+
+    await client.jobs.kill(job.id)
+    await finished(client, job)

@@ -1,0 +1,133 @@
+"""A real server in a process of its own: started, killed, started again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Small presets, so that a machine of two cores runs many jobs side by side.
+SETTINGS = """
+stop_grace_seconds = 2
+[capacity]
+cpu = 64
+memory = "64G"
+[[presets]]
+name = "cpu-small"
+cpu = 0.5
+memory = "256M"
+[[presets]]
+name = "cpu-large"
+cpu = 60
+memory = "4G"
+[[presets]]
+name = "cpu-huge"
+cpu = 1000
+memory = "4G"
+"""
+
+
+class ServerProcess:
+    """``python -m neuro.server run`` on a port of its own; the port stays across restarts."""
+
+    def __init__(
+        self, data_dir: Path, *, settings: str = SETTINGS, database: str | None = None
+    ) -> None:
+        self.data_dir = data_dir
+        self.port = 0
+        self._database = database
+        self._process: subprocess.Popen[bytes] | None = None
+        data_dir.mkdir(parents=True, exist_ok=True)
+        (data_dir / "server.toml").write_text(settings)
+
+    def start(self) -> None:
+        """Return once it is ready. Raises RuntimeError with what it said instead."""
+        read, write = os.pipe()
+        command = [
+            sys.executable, "-m", "neuro.server", "run",
+            "--data-dir", str(self.data_dir), "--port", str(self.port), "--ready-fd", str(write),
+            *(["--database", self._database] if self._database else []),
+        ]  # fmt: skip
+        with (self.data_dir / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, pass_fds=[write], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        os.close(write)
+        with os.fdopen(read) as ready:
+            line = ready.readline()
+        message: dict[str, Any] = json.loads(line) if line else {"error": self.log()}
+        if "error" in message:
+            self._process.wait()
+            raise RuntimeError(message["error"])
+        self.url: str = message["url"]
+        self.port = int(self.url.split(":")[2].split("/")[0])
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def token(self) -> str:
+        login = json.loads((self.data_dir / "run" / "owner.json").read_text())
+        return str(login["token"])
+
+    @property
+    def user(self) -> str:
+        return str(json.loads((self.data_dir / "run" / "owner.json").read_text())["user"])
+
+    def log(self) -> str:
+        return (self.data_dir / "server.log").read_text()
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def running_server(data_dir: Path, **options: Any) -> Iterator[ServerProcess]:
+    """A server that is up inside the context; its jobs end with it."""
+    server = ServerProcess(data_dir, **options)
+    server.start()
+    try:
+        yield server
+    finally:
+        if server.is_running():
+            _kill_all_jobs(server)
+            server.stop()
+
+
+def _kill_all_jobs(server: ServerProcess) -> None:
+    from neuro.client import Client
+    from neuro.client.blocking import run
+    from neuro.domain.jobs import ACTIVE, JobFilter
+
+    async def kill() -> None:
+        async with Client.blocking(server.url, server.token) as client:
+            active = [job.id async for job in client.jobs.list(JobFilter(status=sorted(ACTIVE)))]
+            for job_id in active:
+                await client.jobs.kill(job_id)
+            for job_id in active:
+                # The log's end is the job's end.
+                async for _ in client.jobs.logs(job_id):
+                    pass
+
+    run(kill())
