@@ -1,0 +1,34 @@
+"""The embedded engine: jobs as bubblewrap sandboxes over the machine's own userland.
+
+Who does what, from the outside in:
+
+- ``engine`` implements the Engine protocol inside the server and holds one ``link`` to each run;
+- ``zygote`` is a small process that forks one ``supervisor`` per run and dies with the server;
+- a supervisor launches bubblewrap, keeps the output, enforces limits and grace, and writes the exit
+  record. It depends on nobody: the server may be killed and come back as often as it likes.
+
+The zygote and the supervisors import only modules of the standard library that are small: every
+sleeping job pays for them in memory. So ``SandboxEngine`` is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuro.engines.sandbox.engine import SandboxEngine
+    from neuro.engines.sandbox.settings import SandboxSettings
+
+__all__ = ["SandboxEngine", "SandboxSettings"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SandboxEngine":
+        from neuro.engines.sandbox.engine import SandboxEngine
+
+        return SandboxEngine
+    if name == "SandboxSettings":
+        from neuro.engines.sandbox.settings import SandboxSettings
+
+        return SandboxSettings
+    raise AttributeError(name)

@@ -1,0 +1,269 @@
+"""Control groups: one per run, below one base of this installation, in version 2 or version 1.
+
+Version 2 is used where the memory and pids controllers can be delegated to us, version 1 where its
+memory hierarchy is writable; otherwise ``watching`` takes over. Imported by supervisors: small.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+CPU_PERIOD = 100_000  # microseconds, the kernel's default
+_NEEDED_V2 = {"memory", "pids"}
+_WANTED_V2 = ("memory", "pids", "cpu")
+_WANTED_V1 = ("memory", "cpu", "cpuacct", "pids")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Where this installation's groups are: ``bases`` by controller; v2 has the one key ""."""
+
+    version: int = 0
+    bases: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``cpu`` in cores, ``memory`` in bytes, ``processes`` counts threads too."""
+
+    cpu: float
+    memory: int
+    processes: int
+
+
+def find(installation: str, root: str = "/sys/fs/cgroup") -> Groups:
+    """Make this installation's base groups; ``version`` 0 where this machine does not let us."""
+    name = f"neuro-{installation}"
+    return _find_v2(name, root) or _find_v1(name, root) or Groups()
+
+
+def _find_v2(name: str, root: str) -> Groups | None:
+    if not os.path.exists(f"{root}/cgroup.controllers"):
+        return None
+    parents = [root]
+    own = _own_v2_path()
+    if own not in (None, "/"):
+        # A plain user owns a group only where systemd delegated one; root has the true root.
+        parents.insert(0 if os.geteuid() else 1, root + str(own))
+    for parent in parents:
+        try:
+            if not set(_read(f"{parent}/cgroup.controllers").split()) >= _NEEDED_V2:
+                continue
+            _delegate(parent)
+            base = f"{parent}/{name}"
+            os.makedirs(base, exist_ok=True)
+            _delegate(base)
+        except OSError:
+            continue
+        return Groups(2, {"": base})
+    return None
+
+
+def _own_v2_path() -> str | None:
+    try:
+        for line in _read("/proc/self/cgroup").splitlines():
+            if line.startswith("0::"):
+                return line[3:]
+    except OSError:
+        pass
+    return None
+
+
+def _delegate(group: str) -> None:
+    """Let children of ``group`` have limits. Processes in it move to a leaf first: v2's rule."""
+    present = set(_read(f"{group}/cgroup.controllers").split())
+    enabled = set(_read(f"{group}/cgroup.subtree_control").split())
+    missing = [name for name in _WANTED_V2 if name in present - enabled]
+    if not missing:
+        return
+    change = " ".join(f"+{name}" for name in missing)
+    try:
+        _write(f"{group}/cgroup.subtree_control", change)
+    except OSError:
+        leaf = f"{group}/neuro-server"
+        os.makedirs(leaf, exist_ok=True)
+        for pid in _read(f"{group}/cgroup.procs").split():
+            try:
+                _write(f"{leaf}/cgroup.procs", pid)
+            except ProcessLookupError:
+                pass
+        _write(f"{group}/cgroup.subtree_control", change)
+
+
+def _find_v1(name: str, root: str) -> Groups | None:
+    bases: dict[str, str] = {}
+    for controller in _WANTED_V1:
+        base = f"{root}/{controller}/{name}"
+        if not os.path.exists(f"{root}/{controller}/cgroup.procs"):
+            continue
+        try:
+            os.makedirs(base, exist_ok=True)
+            if controller == "memory":
+                _try_write(f"{base}/memory.use_hierarchy", "1")
+        except OSError:
+            continue
+        bases[controller] = base
+    return Groups(1, bases) if "memory" in bases else None
+
+
+class Group:
+    """One run's control group, in as many hierarchies as the machine has."""
+
+    def __init__(self, groups: Groups, name: str) -> None:
+        self.version = groups.version
+        self.folders = {key: f"{base}/{name}" for key, base in groups.bases.items()}
+
+    def create(self, limits: Limits) -> None:
+        """Make the group with its limits. Raises OSError."""
+        for folder in self.folders.values():
+            os.makedirs(folder, exist_ok=True)
+        quota = max(1000, int(limits.cpu * CPU_PERIOD))
+        if self.version == 2:
+            base = self.folders[""]
+            _write(f"{base}/memory.max", str(limits.memory))
+            _try_write(f"{base}/memory.swap.max", "0")
+            _try_write(f"{base}/memory.oom.group", "1")
+            _write(f"{base}/pids.max", str(limits.processes))
+            _try_write(f"{base}/cpu.max", f"{quota} {CPU_PERIOD}")
+        elif self.version == 1:
+            memory = self.folders["memory"]
+            _write(f"{memory}/memory.limit_in_bytes", str(limits.memory))
+            _try_write(f"{memory}/memory.memsw.limit_in_bytes", str(limits.memory))
+            if "pids" in self.folders:
+                _write(f"{self.folders['pids']}/pids.max", str(limits.processes))
+            if "cpu" in self.folders:
+                _try_write(f"{self.folders['cpu']}/cpu.cfs_quota_us", str(quota))
+
+    def join(self) -> None:
+        """Move the calling process in; its children are born there. Raises OSError."""
+        for folder in self.folders.values():
+            _write(f"{folder}/cgroup.procs", "0")
+
+    def entries(self) -> list[int]:
+        """Open descriptors for ``join_by``, for a process that will not see these folders."""
+        return [
+            os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            for folder in self.folders.values()
+        ]
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed a process of the group for the memory limit."""
+        if self.version == 2:
+            return _counter(f"{self.folders['']}/memory.events", "oom_kill") > 0
+        if self.version == 1:
+            return _counter(f"{self.folders['memory']}/memory.oom_control", "oom_kill") > 0
+        return False
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the group has used. Raises OSError where it is gone."""
+        if self.version == 2:
+            return _counter(f"{self.folders['']}/cpu.stat", "usage_usec") / 1e6
+        folder = self.folders.get("cpuacct")
+        return int(_read(f"{folder}/cpuacct.usage")) / 1e9 if folder else 0.0
+
+    def memory(self) -> int:
+        """Bytes in use, without the file cache that can be dropped at once. Raises OSError."""
+        if self.version == 2:
+            folder, name, cold = self.folders[""], "memory.current", "inactive_file"
+        else:
+            folder, name, cold = (
+                self.folders["memory"],
+                "memory.usage_in_bytes",
+                "total_inactive_file",
+            )
+        used = int(_read(f"{folder}/{name}"))
+        return max(0, used - _counter(f"{folder}/memory.stat", cold))
+
+    def kill(self) -> None:
+        """SIGKILL to every process in the group."""
+        for folder in self.folders.values():
+            if not _try_write(f"{folder}/cgroup.kill", "1", create=False):
+                _kill_each(folder)
+
+    def remove(self, patience: float = 2.0) -> bool:
+        """Delete the group; whether it is gone. It must be empty, or become so within seconds."""
+        deadline = time.monotonic() + patience
+        while True:
+            if all(_removed(folder) for folder in self.folders.values()):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)  # a dying process still holds the group
+
+
+def join_by(entries: list[int]) -> None:
+    """Move the calling process into the group that ``entries`` were opened for."""
+    for fd in entries:
+        os.write(fd, b"0")
+
+
+def names(groups: Groups) -> set[str]:
+    """The names of the groups that exist below the bases."""
+    found: set[str] = set()
+    for base in groups.bases.values():
+        try:
+            found.update(entry.name for entry in os.scandir(base) if entry.is_dir())
+        except OSError:
+            pass
+    return found
+
+
+def remove_bases(groups: Groups) -> None:
+    """Delete the installation's own groups if no run is in them."""
+    for base in groups.bases.values():
+        _removed(base)
+
+
+def _removed(folder: str) -> bool:
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _kill_each(folder: str) -> None:
+    for _ in range(10):  # a fork between reading and killing needs another round
+        try:
+            pids = [int(pid) for pid in _read(f"{folder}/cgroup.procs").split()]
+        except OSError:
+            return
+        if not pids:
+            return
+        for pid in pids:
+            try:
+                os.kill(pid, 9)
+            except OSError:
+                pass
+
+
+def _counter(path: str, name: str) -> int:
+    for line in _read(path).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def _write(path: str, value: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(value)
+
+
+def _try_write(path: str, value: str, *, create: bool = True) -> bool:
+    if not create and not os.path.exists(path):
+        return False
+    try:
+        _write(path, value)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,76 @@
+"""How a run ended, from what is known when its last process is gone. No effects here."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+COMPLETED, ERROR, OUT_OF_MEMORY = "completed", "error", "out_of_memory"
+CANNOT_START, LOST = "cannot_start", "lost"
+
+_TAKEN = re.compile(rb"[Aa]ddress already in use|EADDRINUSE|port is already (?:in use|allocated)")
+_TERMINATED, _KILLED = 143, 137
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The part of an exit record that is not a time."""
+
+    exit_code: int | None
+    cause: str
+    message: str | None = None
+
+    @classmethod
+    def cannot_start(cls, reason: str) -> Ending:
+        """The command was never run."""
+        return cls(None, CANNOT_START, reason)
+
+
+def conclude(
+    *,
+    status: int,
+    started: bool,
+    stopping: bool,
+    out_of_memory: bool,
+    shared_network: bool,
+    output: bytes,
+    last_output: bytes,
+) -> Ending:
+    """The ending. ``status`` is the wait status of the sandbox's outer process.
+
+    ``output`` is the beginning of what the run wrote and ``last_output`` its end.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    if not started:
+        if stopping:
+            return Ending(_TERMINATED, ERROR, "it was stopped before it began")
+        reason = output.decode("utf-8", "replace").strip().removeprefix("bwrap: ")
+        return Ending.cannot_start(reason or f"the sandbox ended with {code}")
+    if out_of_memory and code != 0:
+        return Ending(code if code > 0 else _KILLED, OUT_OF_MEMORY, "the memory limit was reached")
+    if code < 0:
+        return Ending(None, LOST, f"the sandbox's own process was killed by signal {-code}")
+    if code == 0:
+        return Ending(0, COMPLETED)
+    if code in (126, 127) and (refusal := _not_executed(output)):
+        return Ending(code, CANNOT_START, refusal)
+    if shared_network and _TAKEN.search(last_output):
+        return Ending(
+            code,
+            ERROR,
+            "a port is in use: on this machine jobs share the host's network, so no two of them"
+            " can listen on the same port",
+        )
+    return Ending(code, ERROR)
+
+
+def _not_executed(output: bytes) -> str | None:
+    """What ``env`` or ``setsid`` said, if that is all there is: the command was not executed."""
+    text = output.decode("utf-8", "replace").strip()
+    if "\n" in text:
+        return None
+    for prefix in ("env: ", "setsid: "):
+        if text.startswith(prefix):
+            return text.removeprefix(prefix).removeprefix("failed to execute ")
+    return None

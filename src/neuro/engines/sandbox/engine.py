@@ -1,0 +1,458 @@
+"""SandboxEngine: the Engine protocol over zygote, supervisors and files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from neuro.domain.resources import Amount
+from neuro.engines.base import (
+    Connection,
+    EngineFault,
+    Event,
+    ExitCause,
+    Exited,
+    NotListening,
+    RunNotFound,
+    RunRef,
+    RunSpec,
+    RunState,
+    Session,
+    Started,
+    Usage,
+)
+from neuro.engines.sandbox import cgroups, layout, leftovers, machine, measuring, nat, wire
+from neuro.engines.sandbox.launch import OWN, SHARED, Plan, Request
+from neuro.engines.sandbox.link import Link
+from neuro.engines.sandbox.logs import LogReader, Stamper
+from neuro.engines.sandbox.nursery import Nursery
+from neuro.engines.sandbox.session import AttachSession, ExecSession, TcpConnection, Wire
+from neuro.engines.sandbox.settings import SandboxSettings
+
+_CONNECT_PATIENCE = 10.0  # seconds for a TCP connection inside a run
+_STOP_PATIENCE = 5.0  # seconds for a run that nobody knows to go
+
+
+class SandboxEngine:
+    """Runs jobs as sandboxes on this machine; its files are in ``folder``, which it creates.
+
+    After ``open``, ``notices`` are sentences about what this machine lacks and what to install, and
+    ``gpu_model`` is what its GPUs are, if it has any.
+    """
+
+    name = "sandbox"
+
+    def __init__(self, folder: Path, settings: SandboxSettings | None = None) -> None:
+        self._path = folder
+        self._settings = settings or SandboxSettings()
+        self._folder = ""
+        self._plan: Plan | None = None
+        self._links: dict[RunRef, Link] = {}
+        self._connecting: dict[RunRef, asyncio.Future[None]] = {}
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._nursery: Nursery | None = None
+        self.notices: list[str] = []
+        self.gpu_model: str | None = None
+
+    # Life.
+
+    async def open(self) -> None:
+        """See the protocol. Takes about 0.15 s: this machine is looked at meanwhile."""
+        self._folder = str(self._path.resolve())
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._path.chmod(0o700)
+        (self._path / "jobs").mkdir(exist_ok=True)
+        self._nursery = Nursery(self._folder)
+        bwrap = await asyncio.to_thread(machine.find_bwrap)
+        opening = asyncio.create_task(self._nursery.open(bwrap))
+        try:
+            examined = asyncio.to_thread(machine.examine, self._folder, self._settings)
+            self._plan, self.notices = (await asyncio.gather(examined, opening))[0]
+        except BaseException:
+            await asyncio.gather(opening, return_exceptions=True)
+            await self._nursery.close()
+            raise
+        self.gpu_model = await asyncio.to_thread(machine.gpu_model)
+        await self._nursery.configure(self._plan)
+
+    async def close(self) -> None:
+        """See the protocol."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for link in list(self._links.values()):
+            link.close()
+            link.finished()
+        self._links.clear()
+        if self._nursery is not None:
+            await self._nursery.close()
+        if self._plan is not None:
+            await asyncio.to_thread(self._release, self._plan)
+
+    def _release(self, plan: Plan) -> None:
+        """Give back what the runs shared, unless a run goes on."""
+        if any(self._record(ref) is None for ref in leftovers.runs(self._folder)):
+            return
+        identity = machine.installation(self._folder)
+        if plan.network.kind == OWN:
+            nat.tear_down(identity["id"], plan.network.subnet)
+        cgroups.remove_bases(plan.groups)
+
+    async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
+        """See the protocol."""
+        plan = self._ready()
+        jobs = {ref.job_id for ref in known}
+        wanted = set(known)
+        states: dict[RunRef, RunState] = {}
+        for ref in await asyncio.to_thread(leftovers.runs, self._folder):
+            if ref.job_id not in jobs:
+                await self._destroy(ref)
+                continue
+            state = await self._adopt_one(ref)
+            if ref in wanted:
+                states[ref] = state
+        await asyncio.to_thread(self._sweep, plan, jobs)
+        self._spawn(asyncio.to_thread(leftovers.empty_trash, self._folder))
+        return states
+
+    def _sweep(self, plan: Plan, jobs: set[str]) -> None:
+        for job_id in leftovers.jobs(self._folder):
+            if job_id not in jobs:
+                leftovers.discard_job(self._folder, job_id)
+        going = {f"{ref.job_id}.{ref.run}" for ref in self._links}
+        leftovers.sweep_groups(plan.groups, going)
+
+    async def _adopt_one(self, ref: RunRef) -> RunState:
+        record = await asyncio.to_thread(self._record, ref)
+        if record is None and await self._connect_to(ref):
+            link = self._links.get(ref)
+            return RunState(started=_started(ref, link.started) if link else None)
+        if record is None:  # it may have ended between the two questions
+            record = await asyncio.to_thread(self._record, ref)
+        if record is None:
+            record = await asyncio.to_thread(
+                leftovers.bury, self._folder, ref, self._ready().groups
+            )
+        else:  # a supervisor that was killed after its record may have left files
+            await asyncio.to_thread(leftovers.sweep_run, self._folder, ref)
+        return RunState(started=_started(ref, record.get("started")), exited=_exited(ref, record))
+
+    async def _destroy(self, ref: RunRef) -> None:
+        if await asyncio.to_thread(self._record, ref) is None and await self._connect_to(ref):
+            link = self._links[ref]
+            link.stop(0)
+            try:
+                async with asyncio.timeout(_STOP_PATIENCE):
+                    await link.over.wait()
+            except TimeoutError:
+                link.close()
+                self._links.pop(ref, None)
+        await asyncio.to_thread(leftovers.destroy_run, self._folder, ref, self._ready().groups)
+
+    # Runs.
+
+    async def events(self) -> AsyncIterator[Event]:
+        """See the protocol."""
+        while True:
+            yield await self._events.get()
+
+    async def start(self, spec: RunSpec) -> None:
+        """See the protocol. Raises EngineFault where no process can be started."""
+        self._ready()
+        ref = RunRef(spec.job_id, spec.run)
+        if ref in self._links:
+            return
+        if ref in self._connecting:
+            await asyncio.shield(self._connecting[ref])
+            return
+        assert self._nursery is not None
+        await self._nursery.start(_request(spec))
+        if ref in self._links:
+            return
+        if not await self._connect_to(ref):
+            await self._report_finished(ref)
+
+    async def _connect_to(self, ref: RunRef) -> bool:
+        """Take a run under control; False where no supervisor listens any more."""
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connecting[ref] = waiting
+        folder = layout.run_folder(self._folder, ref.job_id, ref.run)
+        try:
+            link = await Link.open(folder, ref, self._begun, self._vanished)
+        except OSError:
+            return False
+        finally:
+            del self._connecting[ref]
+            waiting.set_result(None)
+        if not link.over.is_set():
+            self._links[ref] = link
+        return True
+
+    def _begun(self, link: Link) -> None:
+        if (event := _started(link.ref, link.started)) is not None:
+            self._events.put_nowait(event)
+
+    def _vanished(self, link: Link) -> None:
+        """The connection to a supervisor ended: it said why, or its exit record must."""
+        if link.record is not None:
+            self._over(link, link.record)
+        else:
+            self._spawn(self._find_out(link))
+
+    async def _find_out(self, link: Link) -> None:
+        record = await asyncio.to_thread(self._record, link.ref)
+        if record is None:
+            record = await asyncio.to_thread(
+                leftovers.bury, self._folder, link.ref, self._ready().groups
+            )
+        link.record = record
+        self._over(link, record)
+
+    def _over(self, link: Link, record: dict[str, Any]) -> None:
+        link.finished()
+        if self._links.get(link.ref) is link:
+            del self._links[link.ref]
+        self._events.put_nowait(_exited(link.ref, record))
+
+    async def _report_finished(self, ref: RunRef) -> None:
+        """A run that was over before anybody connected to it."""
+        record = await asyncio.to_thread(self._record, ref)
+        if record is None:
+            record = await asyncio.to_thread(
+                leftovers.bury, self._folder, ref, self._ready().groups
+            )
+        if (event := _started(ref, record.get("started"))) is not None:
+            self._events.put_nowait(event)
+        self._events.put_nowait(_exited(ref, record))
+
+    async def stop(self, job_id: str, grace: float) -> None:
+        """See the protocol."""
+        for ref, link in list(self._links.items()):
+            if ref.job_id == job_id:
+                link.stop(grace)
+
+    async def remove(self, job_id: str) -> None:
+        """See the protocol. Raises EngineFault for a job that is going on."""
+        if self._live(job_id) is not None:
+            raise EngineFault(f"{job_id} is still running: stop it before it is removed")
+        await asyncio.to_thread(leftovers.discard_job, self._folder, job_id)
+        self._spawn(asyncio.to_thread(leftovers.empty_trash, self._folder))
+
+    # Looking in.
+
+    async def logs(
+        self,
+        job_id: str,
+        *,
+        since: datetime | None = None,
+        follow: bool = True,
+        timestamps: bool = False,
+    ) -> AsyncGenerator[bytes, None]:
+        """See the protocol."""
+        folder = layout.output_folder(self._folder, job_id)
+        reader = LogReader(folder)
+        try:
+            if since is not None:
+                moment = int(since.timestamp() * 1_000_000) * 1000
+                await asyncio.to_thread(reader.seek_time, moment)
+            async for data in self._read(job_id, reader, follow=follow, timestamps=timestamps):
+                yield data
+        except FileNotFoundError:
+            raise RunNotFound(job_id) from None
+        finally:
+            reader.close()
+
+    async def _read(
+        self,
+        job_id: str,
+        reader: LogReader,
+        *,
+        follow: bool,
+        timestamps: bool,
+        only: Link | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        stamper = Stamper(layout.output_folder(self._folder, job_id)) if timestamps else None
+        while True:
+            # Asked before reading: what comes between is read in the next round.
+            link = (only if not only.over.is_set() else None) if only else self._live(job_id)
+            while data := await reader.read():
+                if stamper is not None:
+                    yield await asyncio.to_thread(stamper.stamp, data, reader.position)
+                else:
+                    yield data
+            if link is None or not follow:
+                return
+            await link.wrote_after(reader.position)
+
+    async def attach(self, job_id: str, *, stdin: bool, output: bool) -> Session:
+        """See the protocol. Keys are heard by jobs with a terminal; others have an empty stdin."""
+        link = self._going(job_id)
+        first = wire.json_frame(wire.ATTACH, {"stdin": stdin})
+        connection, opened = await self._session(link.ref, first)
+        stream: AsyncGenerator[bytes, None] | None = None
+        if output:
+            reader = LogReader(layout.output_folder(self._folder, job_id), opened["end"])
+            stream = self._read(job_id, reader, follow=True, timestamps=False, only=link)
+        return AttachSession(connection, link, stream, stdin=stdin)
+
+    async def exec(self, job_id: str, argv: Collection[str], *, tty: bool) -> Session:
+        """See the protocol."""
+        link = self._going(job_id)
+        request = {"argv": [*argv], "tty": tty}
+        connection, opened = await self._session(link.ref, wire.json_frame(wire.EXEC, request))
+        if "error" in opened:
+            await connection.close()
+            raise RunNotFound(job_id)
+        return ExecSession(connection)
+
+    async def _session(self, ref: RunRef, first: bytes) -> tuple[Wire, dict[str, Any]]:
+        connection = await Wire.open(self._dial(ref), first)
+        opened = await connection.receive()
+        if opened is None or opened[0] != wire.OPENED:
+            await connection.close()
+            raise RunNotFound(ref.job_id)
+        return connection, json.loads(opened[1])
+
+    def _dial(self, ref: RunRef) -> socket.socket:
+        try:
+            return layout.connect(layout.run_folder(self._folder, ref.job_id, ref.run))
+        except OSError:
+            raise RunNotFound(ref.job_id) from None
+
+    async def connect(self, job_id: str, port: int) -> Connection:
+        """See the protocol."""
+        link = self._going(job_id)
+        if link.state.get("network") == SHARED:
+            if not await asyncio.to_thread(measuring.listens, link.init, port):
+                raise NotListening(f"nothing in {job_id} listens on port {port}")
+            inside = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        else:
+            inside = await self._socket_inside(link.ref)
+        inside.setblocking(False)
+        try:
+            async with asyncio.timeout(_CONNECT_PATIENCE):
+                await asyncio.get_running_loop().sock_connect(inside, ("127.0.0.1", port))
+                reader, writer = await asyncio.open_connection(sock=inside)
+        except (OSError, TimeoutError):
+            inside.close()
+            raise NotListening(f"nothing in {job_id} listens on port {port}") from None
+        return TcpConnection(reader, writer)
+
+    async def _socket_inside(self, ref: RunRef) -> socket.socket:
+        """A TCP socket that the supervisor made in the run's network."""
+        loop = asyncio.get_running_loop()
+        with self._dial(ref) as supervisor:
+            supervisor.setblocking(False)
+            await loop.sock_sendall(supervisor, wire.frame(wire.CONNECT))
+            readable: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(supervisor, _resolve, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(supervisor)
+            try:
+                _, fds, _, _ = socket.recv_fds(supervisor, 1, 1)
+            except OSError:
+                fds = []
+        if not fds:
+            raise RunNotFound(ref.job_id)
+        return socket.socket(fileno=fds[0])
+
+    async def usage(self, job_id: str) -> Usage:
+        """See the protocol. The first sample's ``cpu`` is the average since the run began."""
+        link = self._going(job_id)
+        sample = await asyncio.to_thread(measuring.sample, link.ref, link.state)
+        if sample is None:
+            raise RunNotFound(job_id)
+        now = time.monotonic()
+        age = max(0.001, (time.time_ns() - (link.started or time.time_ns())) / 1e9)
+        before, used = link.previous_usage or (now - age, 0.0)
+        elapsed = max(0.001, now - before)
+        link.previous_usage = (now, sample.cpu_seconds)
+        return Usage(
+            at=datetime.now(UTC),
+            cpu=max(0.0, (sample.cpu_seconds - used) / elapsed),
+            memory=sample.memory,
+            gpu_utilization=sample.gpu_utilization,
+            gpu_memory=sample.gpu_memory,
+        )
+
+    async def capacity(self) -> Amount:
+        """See the protocol."""
+        return await asyncio.to_thread(machine.capacity, self._settings.device_folder)
+
+    # Within.
+
+    def _ready(self) -> Plan:
+        if self._plan is None:
+            raise EngineFault("the engine is not open")
+        return self._plan
+
+    def _live(self, job_id: str) -> Link | None:
+        going = [link for ref, link in self._links.items() if ref.job_id == job_id]
+        return max(going, key=lambda link: link.ref.run) if going else None
+
+    def _going(self, job_id: str) -> Link:
+        link = self._live(job_id)
+        if link is None:
+            raise RunNotFound(job_id)
+        return link
+
+    def _record(self, ref: RunRef) -> dict[str, Any] | None:
+        folder = layout.run_folder(self._folder, ref.job_id, ref.run)
+        return layout.read_record(f"{folder}/{layout.EXIT}")
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _request(spec: RunSpec) -> Request:
+    layout.check_job_id(spec.job_id)
+    return Request(
+        job_id=spec.job_id,
+        run=spec.run,
+        argv=spec.argv,
+        env=dict(spec.env),
+        working_dir=spec.working_dir or "/",
+        hostname=spec.hostname[:64] or "job",
+        mounts=tuple((mount.source, mount.target, mount.read_only) for mount in spec.mounts),
+        tty=spec.tty,
+        cpu=spec.cpu,
+        memory=spec.memory,
+        gpus=spec.gpus,
+        shm=spec.shm,
+        privileged=spec.privileged,
+    )
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _time(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+
+
+def _started(ref: RunRef, at: int | None) -> Started | None:
+    return Started(ref=ref, at=_time(at)) if at is not None else None
+
+
+def _exited(ref: RunRef, record: dict[str, Any]) -> Exited:
+    return Exited(
+        ref=ref,
+        at=_time(record["at"]),
+        exit_code=record["exit_code"],
+        cause=ExitCause(record["cause"]),
+        message=record["message"],
+        output_bytes=record["output_bytes"],
+    )

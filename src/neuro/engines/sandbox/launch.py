@@ -1,0 +1,291 @@
+"""From a request to a process: the run's private folders, its group, its network, bubblewrap."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neuro.engines.sandbox import bwrap, cgroups, network
+from neuro.engines.sandbox.output import Retention
+from neuro.engines.sandbox.userland import Userland
+
+SHARED, OWN, PASTA = "shared", "veth", "pasta"
+
+_FOLDERS = ("var/log", "var/lib", "var/cache", "var/spool", "run", "dev", "proc", "sys", "home")
+_OPEN_FOLDERS = ("tmp", "var/tmp")
+_LINKS = (("/run", "var/run"), ("/run/lock", "var/lock"))
+
+
+@dataclass(frozen=True)
+class Network:
+    """How runs reach the world. ``tool`` is pasta's path."""
+
+    kind: str = SHARED
+    subnet: str = ""
+    mtu: int = 1500
+    tool: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all runs have in common; made by the engine, used by the supervisors."""
+
+    folder: str
+    userland: Userland
+    groups: cgroups.Groups
+    network: Network
+    retention: Retention
+    bwrap: str
+    env_tool: str
+    setsid_tool: str
+    default_argv: tuple[str, ...]
+    processes: int
+    device_folder: str
+    user_namespace: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run: base.RunSpec in the words of this engine."""
+
+    job_id: str
+    run: int
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    working_dir: str
+    hostname: str
+    mounts: tuple[tuple[str, str, bool], ...]
+    tty: bool
+    cpu: float
+    memory: int
+    gpus: tuple[int, ...]
+    shm: bool
+    privileged: bool
+
+
+@dataclass(frozen=True)
+class Launched:
+    """The sandbox's outer process, and two pipes of it.
+
+    ``info`` will carry the pid of its init. ``gate`` is the writing end of a pipe that the sandbox
+    reads one byte from when everything is set up, just before it becomes the job's command.
+    """
+
+    pid: int
+    info: int
+    gate: int
+
+
+def plan_from(value: dict[str, Any]) -> Plan:
+    """The plan that the engine sent as JSON."""
+    userland = dict(value["userland"])
+    for name in ("overlays", "read_only", "covered"):
+        userland[name] = tuple(userland[name])
+    userland["symlinks"] = tuple(tuple(pair) for pair in userland["symlinks"])
+    return Plan(
+        **{
+            **value,
+            "userland": Userland(**userland),
+            "groups": cgroups.Groups(**value["groups"]),
+            "network": Network(**value["network"]),
+            "retention": Retention(**value["retention"]),
+            "default_argv": tuple(value["default_argv"]),
+        }
+    )
+
+
+def request_from(value: dict[str, Any]) -> Request:
+    """The request that the engine sent as JSON."""
+    return Request(
+        **{
+            **value,
+            "argv": tuple(value["argv"]),
+            "mounts": tuple(tuple(mount) for mount in value["mounts"]),
+            "gpus": tuple(value["gpus"]),
+        }
+    )
+
+
+def environment(plan: Plan, request: Request) -> dict[str, str]:
+    """The whole environment of the job and of what is executed in it."""
+    env = {
+        "PATH": plan.userland.path,
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "HOSTNAME": request.hostname,
+    }
+    if request.tty:
+        env["TERM"] = "xterm-256color"
+    if request.gpus:
+        env["NVIDIA_VISIBLE_DEVICES"] = ",".join(map(str, request.gpus))
+    return {**env, **request.env}
+
+
+def gpu_devices(folder: str, gpus: Sequence[int]) -> list[tuple[str, str]]:
+    """The device files of ``gpus`` and of the driver, as (source, target below /dev)."""
+    if not gpus:
+        return []
+    found = []
+    for name in sorted(os.listdir(folder)):
+        index = name.removeprefix("nvidia")
+        if name.startswith("nvidia") and (not index.isdigit() or int(index) in gpus):
+            found.append((f"{folder}/{name}", f"/dev/{name}"))
+    missing = {f"nvidia{gpu}" for gpu in gpus} - {os.path.basename(path) for path, _ in found}
+    if missing:
+        raise ValueError(f"this machine has no {', '.join(sorted(missing))}")
+    return found
+
+
+def prepare_layers(plan: Plan, run_folder: str) -> bwrap.Layers:
+    """Make the run's private root and the upper layers over the machine's userland."""
+    root = f"{run_folder}/root"
+    for name in _FOLDERS:
+        os.makedirs(f"{root}/{name}", exist_ok=True)
+    for name in _OPEN_FOLDERS:
+        os.makedirs(f"{root}/{name}", exist_ok=True)
+        os.chmod(f"{root}/{name}", 0o1777)  # noqa: S103 - as /tmp is
+    os.makedirs(f"{root}/root", 0o700, exist_ok=True)
+    for target, name in _LINKS:
+        os.symlink(target, f"{root}/{name}")
+    for path, target in plan.userland.symlinks:
+        os.makedirs(os.path.dirname(root + path), exist_ok=True)
+        os.symlink(target, root + path)
+    overlays = []
+    for number, path in enumerate(plan.userland.overlays):
+        upper, work = f"{run_folder}/layers/{number}/upper", f"{run_folder}/layers/{number}/work"
+        os.makedirs(upper)
+        os.makedirs(work)
+        overlays.append((path, plan.userland.hidden.get(path), upper, work))
+    return bwrap.Layers(root=root, overlays=overlays)
+
+
+def _write_own_files(plan: Plan, request: Request, layers: bwrap.Layers, address: str) -> None:
+    """The three files of /etc that are the job's own."""
+    upper = next(upper for path, _, upper, _ in layers.overlays if path == "/etc")
+    hosts = (
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+        f"{address}\t{request.hostname}\n"
+    )
+    contents = (("resolv.conf", plan.userland.resolvers), ("hosts", hosts))
+    for name, text in (*contents, ("hostname", request.hostname + "\n")):
+        with open(f"{upper}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def launch(
+    plan: Plan,
+    request: Request,
+    layers: bwrap.Layers,
+    group: cgroups.Group,
+    streams: tuple[int, int],
+) -> Launched:
+    """Start the sandbox with ``streams`` as its stdin and output (both errors and results).
+
+    Raises ValueError and OSError for what is known to be impossible before.
+    """
+    inside = bwrap.Inside(
+        hostname=request.hostname,
+        working_dir=request.working_dir,
+        env=environment(plan, request),
+        mounts=request.mounts,
+        devices=gpu_devices(plan.device_folder, request.gpus),
+        read_only=plan.userland.read_only,
+        covered=plan.userland.covered,
+        shm=request.memory if request.shm else bwrap.SMALL_SHM,
+    )
+    arguments = bwrap.arguments(
+        layers,
+        inside,
+        user_namespace=plan.user_namespace,
+        new_network=plan.network.kind == PASTA,
+        privileged=request.privileged,
+        writable=plan.userland.writable,
+    )
+    given = os.memfd_create("arguments", 0)
+    with open(os.dup(given), "wb") as file:
+        file.write(b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
+    os.lseek(given, 0, os.SEEK_SET)
+    info, info_inside = os.pipe()
+    gate_inside, gate = os.pipe()
+    command = [
+        *("bwrap", "--args", str(given), "--info-fd", str(info_inside)),
+        *("--block-fd", str(gate_inside), *_command(plan, request)),
+    ]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for fd in (given, info_inside, gate_inside):
+                os.set_inheritable(fd, True)
+            _become(plan, request, layers, group, streams, command)
+        except BaseException as error:  # nothing may return from here: this is a copy
+            os.write(streams[1], f"the sandbox cannot start: {error}\n".encode())
+        finally:
+            os._exit(1)
+    for fd in (given, info_inside, gate_inside):
+        os.close(fd)
+    return Launched(pid=pid, info=info, gate=gate)
+
+
+def _command(plan: Plan, request: Request) -> list[str]:
+    argv = request.argv or plan.default_argv
+    if request.tty:
+        # bubblewrap's own processes must not be in the terminal's foreground group: Ctrl-C would
+        # kill them. So the command takes the terminal itself, in a session of its own.
+        return ["--argv0", "setsid", plan.setsid_tool, "-c", "--", *argv]
+    if "=" in argv[0]:  # env would take it for a variable
+        return ["/bin/sh", "-c", 'exec "$@"', "sh", *argv]
+    # env makes exit codes 127 and 126 with a sentence of what is not found or not executable.
+    return ["--argv0", "env", plan.env_tool, "--", *argv]
+
+
+def _become(
+    plan: Plan,
+    request: Request,
+    layers: bwrap.Layers,
+    group: cgroups.Group,
+    streams: tuple[int, int],
+    command: list[str],
+) -> None:
+    os.setsid()
+    group.join()
+    address = "127.0.1.1"
+    if plan.network.kind == OWN:
+        address = network.enter_new(plan.network.subnet, plan.network.mtu)
+    _write_own_files(plan, request, layers, address)
+    limit_process(plan.groups.version, request.cpu)
+    if os.geteuid() == 0:
+        os.setgroups([])
+    reset_signals()
+    os.dup2(streams[0], 0)
+    os.dup2(streams[1], 1)
+    os.dup2(streams[1], 2)
+    os.chdir("/")
+    os.execve(plan.bwrap, command, {})
+
+
+def limit_process(version: int, cpu: float) -> None:
+    """Limits that the calling process and its children carry with them."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the host's core handler is not for jobs
+    if version == 0:
+        allowed = sorted(os.sched_getaffinity(0))
+        count = max(1, min(len(allowed), math.ceil(cpu)))
+        first = os.getpid() % len(allowed)
+        os.sched_setaffinity(0, [(allowed * 2)[first + number] for number in range(count)])
+
+
+def reset_signals() -> None:
+    """Undo what Python and the supervisor ignore: ignoring would be inherited."""
+    for number in (
+        signal.SIGPIPE,
+        signal.SIGXFSZ,
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGCHLD,
+    ):
+        signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,135 @@
+"""Where everything lies below the engine's folder, and how to reach sockets at long paths.
+
+::
+
+    installation          this installation's id and its jobs' network
+    zygote.lock           held by the one live zygote
+    hidden/               whiteouts over the machine's private files (see userland)
+    trash/                what is being deleted
+    jobs/<id>/output/     <start offset>.log, <start offset>.idx
+    jobs/<id>/runs/<n>/   socket, state, exit, root/, layers/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import stat
+from typing import Any
+
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+SOCKET = "socket"
+STATE = "state"
+EXIT = "exit"
+
+
+def check_job_id(job_id: str) -> str:
+    """``job_id`` if it can be a folder's name; ValueError otherwise."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise ValueError(f"{job_id!r} cannot be a job's id")
+    return job_id
+
+
+def job_folder(folder: str, job_id: str) -> str:
+    """The job's folder."""
+    return f"{folder}/jobs/{check_job_id(job_id)}"
+
+
+def output_folder(folder: str, job_id: str) -> str:
+    """The folder of the job's log."""
+    return job_folder(folder, job_id) + "/output"
+
+
+def run_folder(folder: str, job_id: str, run: int) -> str:
+    """The folder of one run."""
+    return f"{job_folder(folder, job_id)}/runs/{run:d}"
+
+
+def write_record(path: str, value: Any) -> None:
+    """Write JSON so that a reader sees all of it or the file before it."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    os.rename(temporary, path)
+
+
+def read_record(path: str) -> dict[str, Any] | None:
+    """The JSON object at ``path``; None if it is absent or damaged."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class ShortPath:
+    """A path below ``folder`` that fits into the 108 bytes of a unix socket's address."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self._fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._name = name
+
+    def __enter__(self) -> str:
+        return f"/proc/self/fd/{self._fd}/{self._name}"
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def listen(folder: str) -> socket.socket:
+    """A unix socket that listens at ``folder``/socket."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ShortPath(folder, SOCKET) as path:
+        listener.bind(path)
+    listener.listen(64)
+    return listener
+
+
+def connect(folder: str) -> socket.socket:
+    """A connection to ``folder``/socket. Raises OSError where nobody listens."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with ShortPath(folder, SOCKET) as path:
+            client.connect(path)
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def remove_tree(path: str) -> None:
+    """Delete ``path`` and all below it, also folders that a job or overlayfs closed to us."""
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+            return
+        _empty(path)
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+
+
+def _empty(folder: str) -> None:
+    try:
+        entries = list(os.scandir(folder))
+    except PermissionError:  # overlayfs keeps a folder of mode 000 in its work folder
+        os.chmod(folder, 0o700)
+        entries = list(os.scandir(folder))
+    opened = False
+    for entry in entries:
+        inside = entry.is_dir(follow_symlinks=False)
+        if inside:
+            _empty(entry.path)
+        remove = os.rmdir if inside else os.unlink
+        try:
+            remove(entry.path)
+        except PermissionError:  # a read-only folder: only a plain user meets this
+            if opened:
+                raise
+            os.chmod(folder, 0o700)
+            opened = True
+            remove(entry.path)

@@ -1,0 +1,136 @@
+"""The engine's control connection to one supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+from neuro.engines.base import RunRef
+from neuro.engines.sandbox import layout, wire
+
+
+class Link(asyncio.Protocol):
+    """What the engine knows of a run that is going, and how it tells it things.
+
+    ``on_started`` and ``on_over`` are called on the event loop; ``on_over`` once, with ``record``
+    set unless the supervisor vanished without a word.
+    """
+
+    def __init__(
+        self,
+        ref: RunRef,
+        on_started: Callable[[Link], None],
+        on_over: Callable[[Link], None],
+    ) -> None:
+        self.ref = ref
+        self.state: dict[str, Any] = {}
+        self.record: dict[str, Any] | None = None
+        self.over = asyncio.Event()
+        self.previous_usage: tuple[float, float] | None = None
+        self._on_started = on_started
+        self._on_over = on_over
+        self._known = asyncio.get_running_loop().create_future()
+        self._frames = wire.Frames()
+        self._transport: asyncio.Transport | None = None
+        self._followers: list[tuple[int, asyncio.Future[None]]] = []
+
+    @classmethod
+    async def open(
+        cls,
+        folder: str,
+        ref: RunRef,
+        on_started: Callable[[Link], None],
+        on_over: Callable[[Link], None],
+    ) -> Link:
+        """Connect to the run in ``folder``. Raises OSError where no supervisor listens."""
+        connection = layout.connect(folder)
+        connection.setblocking(False)
+        link = cls(ref, on_started, on_over)
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: link, sock=connection)
+        await link._known
+        return link
+
+    @property
+    def started(self) -> int | None:
+        """When the command began (ns), if it did."""
+        return cast("int | None", self.state.get("started"))
+
+    @property
+    def init(self) -> int | None:
+        """The pid of the sandbox's init, if it is known yet."""
+        return cast("int | None", self.state.get("init"))
+
+    def stop(self, grace: float) -> None:
+        """Ask for SIGTERM now and SIGKILL after ``grace`` seconds."""
+        self._send(wire.json_frame(wire.STOP, {"grace": grace}))
+
+    async def wrote_after(self, offset: int) -> None:
+        """Wait until the log ends after ``offset``, or the run is over."""
+        if self.over.is_set():
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._followers.append((offset, waiter))
+        self._follow()
+        try:
+            await waiter
+        finally:
+            self._followers = [item for item in self._followers if item[1] is not waiter]
+
+    def close(self) -> None:
+        """Let go of the run; it goes on."""
+        self._on_over = self._on_started = lambda link: None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._send(wire.frame(wire.CONTROL))
+
+    def data_received(self, data: bytes) -> None:
+        for kind, payload in self._frames.feed(data):
+            self._frame(kind, payload)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        if not self._known.done():
+            self._known.set_result(None)
+        self._on_over(self)
+
+    def finished(self) -> None:
+        """Wake everyone who waits for the run's output: there will be no more."""
+        self.over.set()
+        for _, waiter in self._followers:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _frame(self, kind: int, payload: bytes) -> None:
+        if kind == wire.STATE:
+            self.state = json.loads(payload)
+            if self.started is not None:
+                self._on_started(self)
+            if not self._known.done():
+                self._known.set_result(None)
+        elif kind == wire.STARTED:
+            self.state["started"] = json.loads(payload)["at"]
+            self.state["init"] = json.loads(payload)["init"]
+            self._on_started(self)
+        elif kind == wire.EXITED:
+            self.record = json.loads(payload)
+        elif kind == wire.WROTE:
+            end = wire.OFFSET.unpack(payload)[0]
+            for offset, waiter in self._followers:
+                if offset < end and not waiter.done():
+                    waiter.set_result(None)
+            self._follow()
+
+    def _follow(self) -> None:
+        waiting = [offset for offset, waiter in self._followers if not waiter.done()]
+        if waiting:
+            self._send(wire.frame(wire.FOLLOW, wire.OFFSET.pack(min(waiting))))
+
+    def _send(self, message: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(message)

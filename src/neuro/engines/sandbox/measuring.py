@@ -1,0 +1,96 @@
+"""What a run uses now, and what it listens on. All of it blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from neuro.engines.base import RunRef
+from neuro.engines.sandbox import cgroups, watching
+
+_LISTEN = "0A"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """``cpu_seconds`` since the run began, ``memory`` in bytes; GPU in percent and bytes."""
+
+    cpu_seconds: float
+    memory: int
+    gpu_utilization: int | None = None
+    gpu_memory: int | None = None
+
+
+def sample(ref: RunRef, state: dict[str, Any]) -> Sample | None:
+    """Measure the run that told ``state``; None if it is gone."""
+    groups = cgroups.Groups(**state["groups"])
+    utilization, memory = _gpu(state.get("gpus", []))
+    init = state.get("init")
+    if groups.version == 0:
+        if init is None or not os.path.exists(f"/proc/{init}"):
+            return None
+        return Sample(watching.cpu_seconds(init), watching.proportional(init), utilization, memory)
+    group = cgroups.Group(groups, f"{ref.job_id}.{ref.run}")
+    try:
+        return Sample(group.cpu_seconds(), group.memory(), utilization, memory)
+    except OSError:
+        return None
+
+
+def _gpu(gpus: list[int]) -> tuple[int | None, int | None]:
+    """Utilization (the mean, percent) and memory (the sum, bytes) as nvidia-smi tells them."""
+    if not gpus:
+        return None, None
+    query = "--query-gpu=utilization.gpu,memory.used"
+    chosen = ",".join(map(str, gpus))
+    try:
+        told = subprocess.run(
+            ["nvidia-smi", query, "--format=csv,noheader,nounits", "-i", chosen],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        ).stdout
+        rows = [[int(field) for field in line.split(",")] for line in told.splitlines()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None, None
+    if not rows:
+        return None, None
+    return sum(row[0] for row in rows) // len(rows), sum(row[1] for row in rows) << 20
+
+
+def listens(init: int | None, port: int) -> bool:
+    """Whether a process of the run listens on TCP ``port``.
+
+    On a shared network the port may belong to anybody, and nobody else's must be reached.
+    """
+    if init is None:
+        return False
+    sockets = _listening(init, port)
+    return bool(sockets) and any(sockets & _sockets_of(pid) for pid in watching.processes(init))
+
+
+def _listening(init: int, port: int) -> set[str]:
+    """Inodes of the sockets that listen on ``port`` in the network of ``init``."""
+    found: set[str] = set()
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError), open(f"/proc/{init}/net/{name}") as file:
+            for line in file.readlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(fields[9])
+    return found
+
+
+def _sockets_of(pid: int) -> set[str]:
+    found: set[str] = set()
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if target.startswith("socket:["):
+                    found.add(target[8:-1])
+    return found

@@ -1,0 +1,146 @@
+"""The engine's side of the zygote: start it, ask it, start it again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+from dataclasses import asdict
+from typing import Any
+
+from neuro.engines.base import EngineFault
+from neuro.engines.sandbox import machine, wire
+from neuro.engines.sandbox.launch import Plan, Request
+
+_PATIENCE = 15.0  # seconds until a zygote must be ready
+_START = (
+    "import sys; sys.path.insert(0, {root!r});from neuro.engines.sandbox.zygote import main; main()"
+)
+
+
+class Nursery:
+    """Starts runs. One zygote at a time; requests that it took to its grave are asked again."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._plan: Plan | None = None
+        self._bwrap = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._number = 0
+        self._asked: dict[int, tuple[Request, asyncio.Future[str]]] = {}
+        self._closing = False
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's process."""
+        return self._process.pid if self._process else None
+
+    async def open(self, bwrap: str) -> None:
+        """Start the zygote and wait until it is ready. Raises EngineFault."""
+        self._bwrap = bwrap
+        reader = await self._spawn()
+        self._task = asyncio.create_task(self._serve(reader))
+
+    async def configure(self, plan: Plan) -> None:
+        """Say how runs are to be made from now on."""
+        self._plan = plan
+        assert self._writer is not None
+        self._writer.write(wire.json_frame(wire.CONFIGURE, asdict(plan)))
+        await self._writer.drain()
+
+    async def start(self, request: Request) -> str:
+        """Begin a run: "started" or "exists". Raises EngineFault with the reason otherwise."""
+        self._number += 1
+        number = self._number
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._asked[number] = (request, answer)
+        self._ask(number, request)
+        try:
+            result = await answer
+        finally:
+            self._asked.pop(number, None)
+        if result not in ("started", "exists"):
+            raise EngineFault(result)
+        return result
+
+    async def close(self) -> None:
+        """Let the zygote go; its runs stay."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.transport.abort()
+        if self._process is not None:
+            process = self._process
+            await asyncio.to_thread(process.wait)
+
+    def _ask(self, number: int, request: Request) -> None:
+        if self._writer is not None:
+            self._writer.write(
+                wire.json_frame(wire.START, {"id": number, "request": asdict(request)})
+            )
+
+    async def _spawn(self) -> asyncio.StreamReader:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        command = [*machine.python(), "-c", _START.format(root=machine.PACKAGE_ROOT)]
+        command += [self._folder, str(theirs.fileno()), self._bwrap]
+
+        def launch() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env={},
+            )
+
+        self._process = await asyncio.to_thread(launch)
+        theirs.close()
+        ours.setblocking(False)
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                ready = await reader.readexactly(len(wire.frame(wire.READY)))
+        except TimeoutError:
+            self._process.kill()
+            raise EngineFault(
+                f"another server is using {self._folder}: stop it, or choose another folder"
+            ) from None
+        except asyncio.IncompleteReadError:
+            raise EngineFault("the process that starts jobs failed at once") from None
+        assert ready == wire.frame(wire.READY)
+        return reader
+
+    async def _serve(self, reader: asyncio.StreamReader) -> None:
+        frames = wire.Frames()
+        while not self._closing:
+            data = await _read(reader)
+            if data:
+                for _, payload in frames.feed(data):
+                    self._answered(json.loads(payload))
+                continue
+            if self._process is not None:
+                await asyncio.to_thread(self._process.wait)
+            frames = wire.Frames()
+            reader = await self._spawn()
+            if self._plan is not None:
+                await self.configure(self._plan)
+            for number, (request, _) in list(self._asked.items()):
+                self._ask(number, request)
+
+    def _answered(self, message: dict[str, Any]) -> None:
+        asked = self._asked.get(message["id"])
+        if asked is not None and not asked[1].done():
+            asked[1].set_result(message["answer"])
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(1 << 16)
+    except OSError:
+        return b""

@@ -1,0 +1,26 @@
+"""What a person may decide about the sandbox engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from neuro.engines.sandbox.output import Retention
+
+
+@dataclass(frozen=True)
+class SandboxSettings:
+    """All have defaults that fit a fresh machine.
+
+    ``visible`` are folders of the machine that every job may read, beside its system folders;
+    ``masked`` folders that stay invisible wherever they are. ``processes`` bounds processes and
+    threads together. ``device_folder`` and ``cgroup_root`` are where the machine has them.
+    """
+
+    visible: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+    network: Literal["auto", "shared"] = "auto"
+    processes: int = 8192
+    retention: Retention = field(default_factory=Retention)
+    device_folder: str = "/dev"
+    cgroup_root: str = "/sys/fs/cgroup"

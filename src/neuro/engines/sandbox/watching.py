@@ -1,0 +1,108 @@
+"""Limits where no control group can be had: rlimits, and looking at the processes' memory.
+
+The kernel has no limit for the memory of a tree of processes but control groups. So this looks, the
+more often the nearer the run is to its limit, and kills too late rather than never.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+
+from neuro.engines.sandbox.loop import Loop
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_SELDOM, _OFTEN = 1.0, 0.1  # seconds
+
+
+class Watch:
+    """Keeps one run's processes below ``memory`` bytes and ``processes`` in number."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        init: int,
+        *,
+        memory: int,
+        processes: int,
+        on_excess: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._init = init
+        self._memory = memory
+        self._on_excess = on_excess
+        self._ended = False
+        # Counted for each user namespace, so for this run alone; its children inherit it.
+        resource.prlimit(init, resource.RLIMIT_NPROC, (processes, processes))
+        self._loop.after(_OFTEN, self._look)
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended = True
+
+    def _look(self) -> None:
+        if self._ended:
+            return
+        used = resident(self._init)
+        if used > self._memory:
+            used = proportional(self._init)
+        if used > self._memory:
+            self._ended = True
+            self._on_excess()
+            return
+        self._loop.after(_OFTEN if used > self._memory // 2 else _SELDOM, self._look)
+
+
+def processes(init: int) -> Iterator[int]:
+    """``init`` and all its descendants."""
+    waiting = [init]
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                    waiting += [int(child) for child in file.read().split()]
+        except OSError:
+            pass
+
+
+def resident(init: int) -> int:
+    """Bytes resident in the processes, shared pages counted in each."""
+    total = 0
+    for pid in processes(init):
+        try:
+            with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+                total += int(file.read().split()[1]) * _PAGE
+        except OSError:
+            pass
+    return total
+
+
+def proportional(init: int) -> int:
+    """Bytes resident in the processes, shared pages divided among those who share them."""
+    total = 0
+    for pid in processes(init):
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+                for line in file:
+                    if line.startswith("Pss:"):
+                        total += int(line.split()[1]) * 1024
+        except OSError:
+            pass
+    return total
+
+
+def cpu_seconds(init: int) -> float:
+    """Processor time of the processes and of their children that are gone."""
+    total = 0
+    for pid in processes(init):
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            total += sum(int(field) for field in fields[11:15])
+        except (OSError, ValueError):
+            pass
+    return total / _TICKS
