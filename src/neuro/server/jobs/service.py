@@ -109,6 +109,8 @@ class JobService:
         return Submitted(self.show(record), notice)
 
     async def _insert(self, record: JobRecord) -> None:
+        if record.name is not None:
+            await self._writer.flush()  # The name may have become free a moment ago.
         try:
             record.sequence = await self._database.write(
                 lambda connection: tables.insert_job(connection, record)
@@ -204,6 +206,8 @@ class JobService:
         """
         missing = NoSuchJob(f"no such job {name_or_id[:256]}")
         record = self._board.get(name_or_id)
+        if record is None:
+            await self._writer.flush()  # It may have ended a moment ago.
         if record is None and is_job_id(name_or_id):
             record = await self._database.read(lambda c: tables.get_job(c, name_or_id))
         elif record is None:
