@@ -53,6 +53,9 @@ class TracingTransport:
     async def gather(self, calls: Iterable[Coroutine[Any, Any, T]], *, limit: int) -> list[T]:
         return await self._inner.gather(calls, limit=limit)
 
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
     async def close(self) -> None:
         await self._inner.close()
 

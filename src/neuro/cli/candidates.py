@@ -1,0 +1,150 @@
+"""What shell completion offers: jobs, presets, clusters, storage paths. Asks the server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import aclosing
+
+import click
+from click.shell_completion import CompletionItem
+
+from neuro.cli.context import Context
+from neuro.cli.uris import expand_uri
+from neuro.domain.jobs import ACTIVE, Job, JobFilter
+from neuro.domain.uris import parse_uri
+
+LIMIT = 500
+Offer = Callable[[Context, str], list[CompletionItem]]
+
+
+def jobs(context: Context, incomplete: str) -> list[CompletionItem]:
+    """Active jobs, by name and by id."""
+    limit = int(os.environ.get("NEURO_CLI_JOB_AUTOCOMPLETE_LIMIT", LIMIT))
+    prefix = "job:" if incomplete.startswith("job:") else ""
+    found = context.run(_active(context, limit))
+    items = [CompletionItem(prefix + job.name, help=job.id) for job in found if job.name]
+    items += [CompletionItem(prefix + job.id, help=job.name) for job in found]
+    return [item for item in items if str(item.value).startswith(incomplete)]
+
+
+async def _active(context: Context, limit: int) -> list[Job]:
+    query = JobFilter(
+        status=sorted(ACTIVE),
+        owner=[context.client.user],
+        cluster_name=context.client.cluster,
+        reverse=True,
+        limit=limit,
+    )
+    async with aclosing(context.client.jobs.list(query)) as found:
+        return [job async for job in found]
+
+
+def presets(context: Context, incomplete: str) -> list[CompletionItem]:
+    """The current cluster's presets, as last seen."""
+    offered = context.cluster.resource_presets
+    return [CompletionItem(item.name) for item in offered if item.name.startswith(incomplete)]
+
+
+def clusters(context: Context, incomplete: str) -> list[CompletionItem]:
+    """Clusters of all servers logged in to."""
+    names = {c.name for account in context.accounts.accounts for c in account.config.clusters}
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+def paths(context: Context, incomplete: str) -> list[CompletionItem]:
+    """Storage paths below what is typed; anything else may be a local file."""
+    if not incomplete.startswith("storage:"):
+        items = [CompletionItem(incomplete, type="file")]
+        if "storage:".startswith(incomplete):
+            items.insert(0, CompletionItem("storage:"))
+        return items
+    slash = max(incomplete.rfind("/"), incomplete.find(":")) + 1
+    folder, beginning = incomplete[:slash], incomplete[slash:]
+    client = context.client
+    uri = expand_uri(folder, "storage", cluster=client.cluster, user=client.user)
+    entries = context.run(_entries(context, parse_uri(uri).path))
+    return [
+        CompletionItem(folder + name + ("/" if is_folder else ""))
+        for name, is_folder in entries
+        if name.startswith(beginning)
+    ]
+
+
+async def _entries(context: Context, path: str) -> list[tuple[str, bool]]:
+    from urllib.parse import quote
+
+    import msgspec
+
+    from neuro.client.transport import Request
+    from neuro.domain.storage import FileStatusEnvelope, FileType
+
+    call = Request(
+        method="GET",
+        path=f"/storage{quote(path)}",
+        params=[("op", "LISTSTATUS")],
+        headers={"Accept": "application/x-ndjson"},
+    )
+    entries = []
+    async with context.client.transport.send(call) as response:
+        async for line in response.lines():
+            status = msgspec.json.decode(line, type=FileStatusEnvelope).FileStatus
+            entries.append((status.path, status.type is FileType.DIRECTORY))
+    return sorted(entries)
+
+
+_BY_PARAMETER: dict[str, Offer] = {
+    "job": jobs,
+    "jobs": jobs,
+    "preset": presets,
+    "cluster": clusters,
+    "cluster_name": clusters,
+}
+
+
+def offer_candidates(root: click.Group) -> None:
+    """Give every command below ``root`` its candidates when it is loaded."""
+    load = root.get_command
+
+    def loaded(ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = load(ctx, cmd_name)
+        if isinstance(command, click.Group):
+            offer_candidates(command)
+        elif command is not None:
+            for parameter in command.params:
+                _equip(parameter)
+        return command
+
+    root.get_command = loaded  # type: ignore[method-assign]
+
+
+def _equip(parameter: click.Parameter) -> None:
+    offer = _BY_PARAMETER.get(str(parameter.name))
+    if offer is None and isinstance(parameter, click.Argument):
+        offer = paths if parameter.name in ("sources", "destination", "paths", "path") else None
+    if offer is None:
+        return
+    given: Offer = offer
+
+    def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        try:
+            return given(context_of(ctx), incomplete)
+        except Exception:  # A shell waits for words, not for reasons.
+            return []
+
+    parameter.shell_complete = complete  # type: ignore[method-assign]
+
+
+def context_of(ctx: click.Context) -> Context:
+    """The context of a command line that is still being typed: no callback has run."""
+    given = ctx.find_root().params
+    return Context.from_options(
+        verbose=0,
+        quiet=0,
+        config_dir=str(given.get("config_dir") or "~/.neuro"),
+        color="no",
+        network_timeout=5.0,
+        show_traceback=False,
+        trace=False,
+        iso_dates=False,
+    )

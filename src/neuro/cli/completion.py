@@ -1,0 +1,127 @@
+"""Shell completion: the scripts for bash and zsh, and the answers that they ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from neuro.cli.context import Context, pass_context
+from neuro.cli.failures import Failure
+from neuro.cli.lazy import Command
+
+BEGIN = "# >>> neuro completion >>>"
+END = "# <<< neuro completion <<<"
+
+# bash cuts words at colons (COMP_WORDBREAKS): the line is cut at spaces here, and what bash has
+# already taken as a word of its own is taken off the answers.
+BASH = """\
+_neuro_completion() {
+    local line="${COMP_LINE:0:COMP_POINT}" words current prefix kind value
+    read -ra words <<< "$line"
+    current=""
+    [[ "$line" == *" " ]] || current="${words[-1]}"
+    local number=$(( ${#words[@]} - ( ${#current} > 0 ) ))
+    prefix=""
+    [[ "$current" == *:* && "$COMP_WORDBREAKS" == *:* ]] && prefix="${current%"${current##*:}"}"
+    COMPREPLY=()
+    while IFS=, read -r kind value; do
+        if [[ "$kind" == dir ]]; then
+            compopt -o dirnames
+        elif [[ "$kind" == file ]]; then
+            compopt -o default
+        elif [[ "$kind" == plain ]]; then
+            [[ "$value" == */ || "$value" == *: ]] && compopt -o nospace
+            COMPREPLY+=("${value#"$prefix"}")
+        fi
+    done < <(COMP_WORDS="$line" COMP_CWORD="$number" _NEURO_COMPLETE=bash_complete "$1" 2>/dev/null)
+    return 0
+}
+complete -o nosort -F _neuro_completion neuro
+"""
+
+ZSH = """\
+#compdef neuro
+_neuro_completion() {
+    local -a plain described unspaced
+    local kind value text
+    (( ! $+commands[neuro] )) && return 1
+    while IFS= read -r kind && IFS= read -r value && IFS= read -r text; do
+        if [[ "$kind" == dir ]]; then
+            _path_files -/
+        elif [[ "$kind" == file ]]; then
+            _path_files -f
+        elif [[ "$value" == */ || "$value" == *: ]]; then
+            unspaced+=("$value")
+        elif [[ "$text" == _ ]]; then
+            plain+=("$value")
+        else
+            described+=("${value//:/\\\\:}:$text")
+        fi
+    done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \\
+        _NEURO_COMPLETE=zsh_complete neuro 2>/dev/null)
+    [[ -n "$described" ]] && _describe -V unsorted described -U
+    [[ -n "$plain" ]] && compadd -U -V unsorted -a plain
+    [[ -n "$unspaced" ]] && compadd -U -S '' -V unsorted -a unspaced
+}
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    _neuro_completion "$@"
+else
+    compdef _neuro_completion neuro
+fi
+"""
+
+SCRIPTS = {"bash": BASH, "zsh": ZSH}
+START_FILES = {"bash": ".bashrc", "zsh": ".zshrc"}
+
+
+def patched(content: str, script: str) -> str:
+    """A start-up file with the script between its markers, in place of an older one."""
+    block = f"{BEGIN}\n{script}{END}\n"
+    before, found, rest = content.partition(BEGIN)
+    if not found:
+        gap = "" if not content or content.endswith("\n") else "\n"
+        return f"{content}{gap}{block}"
+    after = rest.partition(END)[2]
+    return f"{before}{block.rstrip()}{after}"
+
+
+def answer(root: click.Group) -> int:
+    """What the shell asked through the environment."""
+    import os
+
+    from click.shell_completion import shell_complete
+
+    from neuro.cli.candidates import offer_candidates
+
+    offer_candidates(root)
+    instruction = os.environ["_NEURO_COMPLETE"]
+    return shell_complete(root, {}, "neuro", "_NEURO_COMPLETE", instruction)
+
+
+_SHELL = click.Choice(sorted(SCRIPTS))
+
+
+@click.command(
+    "generate", cls=Command, examples='eval "$(neuro completion generate bash)"  # this shell only'
+)
+@click.argument("shell", type=_SHELL)
+@pass_context
+def generate(context: Context, shell: str) -> None:
+    """Print the completion script of SHELL."""
+    context.out.print(SCRIPTS[shell], newline=False)
+
+
+@click.command("patch", cls=Command, examples="neuro completion patch bash")
+@click.argument("shell", type=_SHELL)
+@pass_context
+def patch(context: Context, shell: str) -> None:
+    """Put completion into the start-up file of SHELL; again is no harm."""
+    path = Path.home() / START_FILES[shell]
+    script = f'eval "$(neuro completion generate {shell})"\n'
+    try:
+        content = path.read_text("utf-8") if path.exists() else ""
+        path.write_text(patched(content, script), "utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path} cannot be changed: {error}", 74) from None
+    context.out.print(f"Added completion to {path}. Open a new shell, or: source {path}")

@@ -1,0 +1,1 @@
+"""``neuro config``: one command per module."""

@@ -1,0 +1,94 @@
+"""``neuro config token``: tokens for scripts and other machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from neuro.cli.context import Context, pass_context
+from neuro.cli.lazy import Command
+from neuro.cli.output import terminal_width
+from neuro.cli.render.job_row import View
+from neuro.cli.render.table import Column, Line, Table
+from neuro.cli.render.times import iso_seconds, local_now
+from neuro.domain.durations import parse_duration
+from neuro.domain.users import Token
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _user_option(text: str) -> Callable[[F], F]:
+    return click.option("--user", metavar="USER", help=f"{text} (for administrators).")
+
+
+@click.command(
+    "create",
+    cls=Command,
+    examples="""
+        neuro config token create --label ci --expires-in 90d
+        TOKEN=$(neuro -q config token create --label backup)
+    """,
+)
+@click.option("--label", default="", help="What it is for.")
+@click.option("--expires-in", metavar="TIMEDELTA", help="How long it is good, like 90d.")
+@_user_option("For another user")
+@pass_context
+def create(context: Context, label: str, expires_in: str | None, user: str | None) -> None:
+    """Make a token and print it: it can not be shown again."""
+    seconds = parse_duration(expires_in).total_seconds() if expires_in else None
+    owner = user or context.client.user
+    token = context.run(context.client.users.create_token(owner, label=label, expires_in=seconds))
+    context.out.print(token.token or "")
+    context.out.note(
+        f"Token {token.id} of {owner} is good until {iso_seconds(token.expires_at, local_now())}."
+    )
+
+
+def state(token: Token, now: datetime) -> tuple[str, str | None]:
+    """What a token is worth now, and the word's colour."""
+    if token.revoked_at is not None:
+        return "revoked", "red"
+    return ("expired", "yellow") if token.expires_at <= now else ("valid", "green")
+
+
+@click.command("ls", cls=Command, examples="neuro config token ls")
+@_user_option("Another user's")
+@pass_context
+def ls(context: Context, user: str | None) -> None:
+    """List your tokens; -q prints ids only."""
+    out, now = context.out, local_now()
+    tokens = context.run(context.client.users.tokens(user or context.client.user))
+    if out.quiet:
+        for token in tokens:
+            out.print(token.id)
+        return
+    view = View(context.client.user, now, out.iso_dates)
+    rows = [
+        (
+            (Line(token.id),),
+            (Line(token.label),),
+            (Line(view.time(token.created_at)),),
+            (Line(iso_seconds(token.expires_at, now)),),
+            (Line(*state(token, now)),),
+        )
+        for token in tokens
+    ]
+    titles = ("ID", "LABEL", "CREATED", "EXPIRES", "STATE")
+    columns = [Column(title, shrinks=title == "LABEL") for title in titles]
+    table = Table(columns, width=terminal_width(), style=lambda text, fg: out.style(text, fg=fg))
+    table.measure(rows)
+    for line in (table.header(), *table.lines(rows)):
+        out.print(line)
+
+
+@click.command("revoke", cls=Command, examples="neuro config token revoke TOKEN_ID")
+@click.argument("token_id")
+@_user_option("Another user's")
+@pass_context
+def revoke(context: Context, token_id: str, user: str | None) -> None:
+    """Make the token with TOKEN_ID useless, at once and for ever."""
+    context.run(context.client.users.revoke_token(user or context.client.user, token_id))
+    context.out.note(f"Token {token_id} is revoked.")

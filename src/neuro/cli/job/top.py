@@ -1,0 +1,261 @@
+"""``neuro top``: what running jobs use, as it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import NamedTuple
+
+import click
+
+from neuro.cli.context import FOREVER, Context, pass_context
+from neuro.cli.failures import BAD_VALUE, ILLEGAL, TIMEOUT, Failure
+from neuro.cli.job.ls import job_filter
+from neuro.cli.lazy import Command
+from neuro.cli.output import Output, terminal_width
+from neuro.cli.render.columns import Known, Shown, column_ids, parse_columns
+from neuro.cli.render.job_row import PS_COLUMNS, View, job_line, when
+from neuro.cli.render.table import Cell, Line, Table
+from neuro.cli.render.times import local_now
+from neuro.client import Client
+from neuro.domain.errors import PlatformError
+from neuro.domain.jobs import Job, JobFilter, JobStatus, UsageSample
+
+TOP_DEFAULT = "id name when cpu memory gpu gpu_memory"
+USAGE_COLUMNS: dict[str, Known] = {
+    "cpu": Known("CPU", align="right", shrinks=False),
+    "memory": Known("MEMORY (MB)", align="right", shrinks=False),
+    "gpu": Known("GPU (%)", align="right", shrinks=False),
+    "gpu_memory": Known("GPU_MEMORY (MB)", align="right", shrinks=False),
+}
+TOP_COLUMNS = PS_COLUMNS | USAGE_COLUMNS
+REFRESH_SECONDS = 1.0
+LIST_SECONDS = 3.0
+
+
+class Use(NamedTuple):
+    """A running job and its newest sample."""
+
+    job: Job
+    sample: UsageSample | None = None
+
+
+def usage_text(sample: UsageSample | None, column: str) -> str:
+    """A number of a sample with three decimals; nothing where it is not known."""
+    if sample is None:
+        return ""
+    value = {
+        "cpu": sample.cpu,
+        "memory": sample.memory,
+        "gpu": sample.gpu_duty_cycle,
+        "gpu_memory": sample.gpu_memory,
+    }[column]
+    if value is None:
+        return ""
+    return str(value) if column == "gpu" else f"{value:.3f}"
+
+
+def use_row(use: Use, columns: Sequence[Shown], view: View) -> list[Cell]:
+    """The cells of one job."""
+    return [
+        tuple(
+            Line(usage_text(use.sample, name))
+            if name in USAGE_COLUMNS
+            else job_line(use.job, name, view)
+            for name in column.ids
+        )
+        for column in columns
+    ]
+
+
+def sort_uses(uses: Sequence[Use], text: str, view: View) -> list[Use]:
+    """By columns, ``-`` before one turns it round; numbers are largest first by themselves."""
+    ordered = list(uses)
+    for word in reversed([word.strip() for word in text.split(",") if word.strip()]):
+        reverse = word.startswith("-")
+        ids = column_ids(word.removeprefix("-"), TOP_COLUMNS)
+        if len(ids) != 1:
+            raise Failure(f"Invalid sort column '{word}'", BAD_VALUE)
+        name = ids[0]
+        if name in USAGE_COLUMNS:
+            ordered.sort(key=lambda use: float(usage_text(use.sample, name) or -1))
+            reverse = not reverse
+        elif name == "when":
+            ordered.sort(key=lambda use: when(use.job) or view.now)
+        else:
+            ordered.sort(key=lambda use: job_line(use.job, name, view).text)
+        if reverse:
+            ordered.reverse()
+    return ordered
+
+
+class Wanted(NamedTuple):
+    """Which jobs: those of ``ids``, or else what ``query`` finds, now and later."""
+
+    ids: Sequence[str]
+    query: JobFilter
+    description: str | None = None
+
+
+class Watcher:
+    """Keeps one stream of samples open for each running job that is wanted."""
+
+    def __init__(self, client: Client, wanted: Wanted) -> None:
+        self._client = client
+        self._wanted = wanted
+        self._streams: dict[str, asyncio.Task[None]] = {}
+        self.uses: dict[str, Use] = {}
+
+    async def refresh(self) -> None:
+        """Look which jobs run now; begin with new ones, forget those that are over."""
+        running = {job.id: job for job in await self._running()}
+        for job_id, job in running.items():
+            known = self.uses.get(job_id)
+            self.uses[job_id] = Use(job, known.sample if known else None)
+            stream = self._streams.get(job_id)
+            if stream is None or stream.done():
+                self._streams[job_id] = asyncio.create_task(self._watch(job_id))
+        for job_id in self.uses.keys() - running.keys():
+            del self.uses[job_id]
+            if stream := self._streams.pop(job_id, None):
+                stream.cancel()
+
+    async def _running(self) -> list[Job]:
+        wanted = self._wanted
+        if wanted.ids:
+            found = [await self._client.jobs.get(job_id) for job_id in wanted.ids]
+            return [job for job in found if job.status is JobStatus.RUNNING]
+        async with aclosing(self._client.jobs.list(wanted.query)) as jobs:
+            return [job async for job in jobs if wanted.description in (None, job.description)]
+
+    async def _watch(self, job_id: str) -> None:
+        with suppress(PlatformError):
+            async with aclosing(self._client.jobs.top(job_id)) as samples:
+                async for sample in samples:
+                    if job_id in self.uses:
+                        self.uses[job_id] = self.uses[job_id]._replace(sample=sample)
+
+    async def first_samples(self, seconds: float) -> None:
+        """Wait until every job has a sample, so that the first table is not empty."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while any(use.sample is None for use in self.uses.values()):
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        for stream in self._streams.values():
+            stream.cancel()
+        await asyncio.gather(*self._streams.values(), return_exceptions=True)
+
+
+class Screen:
+    """Draws table after table; on a terminal each in the place of the one before."""
+
+    def __init__(self, out: Output, columns: Sequence[Shown], sort: str) -> None:
+        self._out = out
+        self._columns = columns
+        self._sort = sort
+        self._height = 0
+
+    def draw(self, uses: Mapping[str, Use], user: str) -> None:
+        view = View(user, local_now(), self._out.iso_dates)
+        rows = [
+            use_row(use, self._columns, view)
+            for use in sort_uses(list(uses.values()), self._sort, view)
+        ]
+        table = Table([column.look for column in self._columns], width=terminal_width())
+        table.measure(rows)
+        lines = [self._out.style(table.header(), bold=True), *table.lines(rows)]
+        if self._out.is_terminal:
+            back = f"\x1b[{self._height}A" if self._height else ""
+            self._out.print(back + "\x1b[J" + "\n".join(lines))
+            self._height = len(lines)
+        else:
+            self._out.print("\n".join(lines))
+        sys.stdout.flush()
+
+
+async def _watch(context: Context, wanted: Wanted, screen: Screen) -> None:
+    async with context.aio_client(timeout=FOREVER) as client:
+        watcher = Watcher(client, wanted)
+        try:
+            await watcher.refresh()
+            if wanted.ids and not watcher.uses:
+                raise Failure("Job is not running", ILLEGAL)
+            await watcher.first_samples(2.0)
+            waited = 0.0
+            while True:
+                screen.draw(watcher.uses, client.user)
+                if wanted.ids and not watcher.uses:
+                    return
+                await asyncio.sleep(REFRESH_SECONDS)
+                waited += REFRESH_SECONDS
+                if waited >= LIST_SECONDS or wanted.ids:
+                    waited = 0.0
+                    await watcher.refresh()
+        finally:
+            await watcher.close()
+
+
+@click.command(
+    "top",
+    cls=Command,
+    examples="""
+        neuro top                               # all running jobs of yours
+        neuro top my-job other-job
+        neuro top --sort -memory --format "name cpu memory"
+        neuro top --timeout 5 > usage.txt       # ends with exit code 124
+    """,
+)
+@click.argument("jobs", nargs=-1)
+@click.option("-o", "--owner", "owners", multiple=True, help="Only this owner's; ME is you.")
+@click.option("-n", "--name", metavar="NAME", help="Only jobs with this name.")
+@click.option("-t", "--tag", "tags", multiple=True, help="Only jobs with this tag (repeatable).")
+@click.option("-d", "--description", help="Only jobs with this description.")
+@click.option("--since", metavar="DATE_OR_TIMEDELTA", help="Only jobs created after this.")
+@click.option("--until", metavar="DATE_OR_TIMEDELTA", help="Only jobs created before this.")
+@click.option("--cluster", metavar="CLUSTER", help="In another cluster.")
+@click.option("--format", "columns", metavar="COLUMNS", help="See `neuro help top-format`.")
+@click.option("--full-uri", is_flag=True, expose_value=False, help="Image URIs in full.")
+@click.option("--sort", default="cpu", show_default=True, metavar="COLUMNS", help="Order.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="End after this, with code 124.")
+@pass_context
+def command(
+    context: Context,
+    jobs: tuple[str, ...],
+    owners: tuple[str, ...],
+    name: str | None,
+    tags: tuple[str, ...],
+    description: str | None,
+    since: str | None,
+    until: str | None,
+    cluster: str | None,
+    columns: str | None,
+    sort: str,
+    timeout: float | None,
+) -> int:
+    """Show what JOBS use, once a second; without JOBS, all that run."""
+    account = context.account
+    shown = parse_columns(columns or context.user_config.top_format or TOP_DEFAULT, TOP_COLUMNS)
+    sort_uses([], sort, View("", local_now()))  # A wrong --sort is said before anything else.
+    query = job_filter(
+        now=local_now(),
+        cluster=cluster or account.cluster,
+        statuses=(JobStatus.RUNNING.value,),
+        name=name,
+        owners=owners,
+        tags=tags,
+        since=since,
+        until=until,
+        user=account.user,
+    )
+    ids = [context.run(context.client.jobs.resolve(job)) for job in jobs]
+    watching = _watch(context, Wanted(ids, query, description), Screen(context.out, shown, sort))
+    try:
+        asyncio.run(asyncio.wait_for(watching, timeout))
+    except TimeoutError:
+        return TIMEOUT
+    return 0

@@ -1,0 +1,123 @@
+"""Logging in: by a token, by this machine's own server, by what a job was passed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from neuro.cli.accounts import Account
+from neuro.cli.context import Context
+from neuro.cli.failures import BAD_VALUE, CONFIG, NOT_PERMITTED, Failure
+from neuro.cli.paths import owner_file
+from neuro.client import Client
+from neuro.client.blocking import run
+from neuro.domain.server_config import ServerConfig
+
+_CLAIMS = ("identity", "https://platform.neuromation.io/user")
+API_PATH = "/api/v1"
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """What the local server leaves for the owner of the machine."""
+
+    url: str
+    token: str
+    user: str
+
+
+class PassedConfig(msgspec.Struct, frozen=True):
+    """``NEURO_PASSED_CONFIG``: base64 of this as JSON (wire protocol, section 5.7)."""
+
+    token: str
+    cluster: str
+    url: str
+
+
+def api_url(text: str) -> str:
+    """The API's address of what a person wrote: ``myhost:8085`` is enough.
+
+    >>> api_url("myhost:8085/")
+    'http://myhost:8085/api/v1'
+
+    Raises Failure for what is no address.
+    """
+    word = text.strip().rstrip("/")
+    parts = urlsplit(word if "://" in word else f"http://{word}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Failure(f"'{text}' is no address: write it like http://HOST:8085.", BAD_VALUE)
+    return f"{parts.scheme}://{parts.netloc}{parts.path or API_PATH}"
+
+
+def user_in(token: str) -> str:
+    """The user's name in a token; its signature is the server's business. Raises Failure."""
+    payload = token.split(".")[1] if token.count(".") == 2 else ""
+    try:
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        names = [claims[claim] for claim in _CLAIMS if claim in claims]
+    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError):
+        names = []
+    if not names or not isinstance(names[0], str):
+        raise Failure("Passed string does not contain valid JWT structure.", BAD_VALUE)
+    return names[0]
+
+
+def fetch_config(context: Context, url: str, token: str) -> ServerConfig:
+    """What the server says to the holder of the token. Raises Failure where it knows them not."""
+    client = Client.blocking(url, token, timeout=context.timeout)
+    config = run(client.config())
+    if not config.authorized and not config.clusters:
+        raise Failure(f"The server at {url} does not accept this token.", NOT_PERMITTED)
+    if not config.clusters:
+        raise Failure(f"The server at {url} offers no clusters.", CONFIG)
+    return config
+
+
+def account_of(
+    context: Context, url: str, token: str, *, cluster: str | None = None, user: str | None = None
+) -> Account:
+    """Ask the server, and make an account of its answer; nothing is stored."""
+    name = user or user_in(token)
+    config = fetch_config(context, url, token)
+    known = context.accounts.find(url)
+    names = [offered.name for offered in config.clusters]
+    wanted = cluster or (known.cluster if known else None)
+    return Account(
+        url=url,
+        token=token,
+        user=config.user_name or name,
+        cluster=wanted if wanted in names else names[0],
+        config=config,
+    )
+
+
+def log_in(context: Context, url: str, token: str, *, user: str | None = None) -> Account:
+    """Log in, remember the server and make it the current one."""
+    account = account_of(context, url, token, user=user)
+    context.save_accounts(context.accounts.with_account(account))
+    return account
+
+
+def read_owner(data_dir: Path) -> Owner | None:
+    """This machine's owner's login, if there is one that this person may read."""
+    try:
+        return msgspec.json.decode(owner_file(data_dir).read_bytes(), type=Owner)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def log_in_by_passed_config(context: Context) -> Account:
+    """Log in with what a job was passed, for this process only.
+
+    Nothing is stored: the folder may be a volume that another job uses with its own token.
+    """
+    try:
+        content = base64.b64decode(os.environ["NEURO_PASSED_CONFIG"])
+        passed = msgspec.json.decode(content, type=PassedConfig)
+    except (binascii.Error, msgspec.MsgspecError) as error:
+        raise Failure(f"NEURO_PASSED_CONFIG cannot be read: {error}", CONFIG) from None
+    return account_of(context, passed.url.rstrip("/"), passed.token, cluster=passed.cluster)

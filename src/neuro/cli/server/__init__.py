@@ -1,0 +1,1 @@
+"""``neuro server``, ``neuro up``, ``neuro down``: the server on this machine, as a process."""

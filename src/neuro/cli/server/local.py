@@ -1,0 +1,158 @@
+"""The local server as a process: whether it runs, starting it, stopping it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from neuro.cli.failures import CONFIG, IO, MALFUNCTION, Failure
+from neuro.cli.paths import lock_file, log_file, server_file
+
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+_NEEDED = ("alembic", "joserfc", "sqlalchemy", "structlog", "uvloop")
+
+
+class LocalServer(msgspec.Struct, frozen=True):
+    """What a running server says of itself."""
+
+    pid: int
+    url: str
+    started_at: str | None = None
+
+
+def check_installed() -> None:
+    """Raise Failure where only the command line is installed."""
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise Failure(
+            f"The server's packages are not installed here ({', '.join(missing)}):"
+            " pip install 'neuro-platform[server]'",
+            CONFIG,
+        )
+
+
+def find_running(data_dir: Path) -> LocalServer | None:
+    """The server on this data directory, if one lives: a file may be left over, a lock not."""
+    if not _is_locked(lock_file(data_dir)):
+        return None
+    try:
+        return msgspec.json.decode(server_file(data_dir).read_bytes(), type=LocalServer)
+    except (OSError, msgspec.MsgspecError):
+        return None  # It is just starting, or just ending.
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(number)
+    return False
+
+
+def server_command(
+    *, data_dir: Path, host: str, port: int, database: str | None, verbose: bool = False
+) -> list[str]:
+    """The command line of the server in the foreground."""
+    words = [sys.executable, "-m", "neuro.server", "run"]
+    words += ["--host", host, "--port", str(port), "--data-dir", str(data_dir)]
+    words += ["--database", database] if database else []
+    return [*words, "--verbose"] if verbose else words
+
+
+def start(command: Sequence[str], data_dir: Path) -> str:
+    """Start the server in the background; returns the API's URL once it is ready.
+
+    Raises Failure with the server's own sentence, or with the end of its log.
+    """
+    log = log_file(data_dir)
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    reader, writer = os.pipe()
+    with log.open("ab") as output:
+        begin = output.tell()
+        try:
+            process = subprocess.Popen(
+                [*command, "--ready-fd", str(writer)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(writer,),
+                start_new_session=True,
+                cwd="/",
+            )
+        finally:
+            os.close(writer)
+    line = _read_line(reader, START_SECONDS)
+    if line is None:
+        process.terminate()
+        raise Failure(
+            f"The server did not get ready in {START_SECONDS:.0f} seconds.{_tail(log, begin)}",
+            MALFUNCTION,
+        )
+    message = json.loads(line) if line else {}
+    if "url" in message:
+        return str(message["url"])
+    sentence = message.get("error") or f"The server ended while starting.{_tail(log, begin)}"
+    raise Failure(str(sentence), IO if "listen" in str(sentence) else MALFUNCTION)
+
+
+def _read_line(number: int, seconds: float) -> bytes | None:
+    """The line; b"" where the other side closed without one, None where nothing came in time."""
+    content = b""
+    with os.fdopen(number, "rb", buffering=0) as stream:
+        while not content.endswith(b"\n"):
+            if not select.select([stream], [], [], seconds)[0]:
+                return None
+            piece = stream.read(4096)
+            if not piece:
+                return b""
+            content += piece
+    return content
+
+
+def _tail(log: Path, begin: int, lines: int = 15) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(begin)
+            text = file.read()[-8000:].decode(errors="replace")
+    except OSError:
+        return ""
+    last = text.strip().splitlines()[-lines:]
+    return "".join([f" The end of {log}:", *(f"\n  {line}" for line in last)]) if last else ""
+
+
+def stop(server: LocalServer) -> None:
+    """Ask the server to end and wait until it has. Raises Failure where it does not."""
+    try:
+        handle = os.pidfd_open(server.pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        if not select.select([handle], [], [], STOP_SECONDS)[0]:
+            raise Failure(
+                f"The server (pid {server.pid}) was told to stop {STOP_SECONDS:.0f} seconds ago and"
+                " has not yet.",
+                MALFUNCTION,
+            )
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise Failure(f"The server (pid {server.pid}) belongs to another user.", 77) from None
+    finally:
+        os.close(handle)

@@ -1,0 +1,69 @@
+"""``neuro up``: start the server on this machine in the background, and log in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from neuro.cli.accounts import Account
+from neuro.cli.context import Context, pass_context
+from neuro.cli.failures import MALFUNCTION, Failure
+from neuro.cli.lazy import Command
+from neuro.cli.login import log_in, read_owner
+from neuro.cli.server.local import check_installed, find_running, server_command, start
+from neuro.cli.server.options import DEFAULT_PORT, folder, server_options
+from neuro.cli.server.summary import print_facts, print_next
+from neuro.client.installation import server_state
+
+
+def _log_in(context: Context, data_dir: Path) -> Account:
+    owner = read_owner(data_dir)
+    if owner is None:
+        raise Failure(
+            f"The server runs, but {data_dir}/run/owner.json cannot be read: it is another"
+            " person's. Ask them for a token: `neuro admin add-user`.",
+            MALFUNCTION,
+        )
+    before = context.accounts.current
+    account = log_in(context, owner.url, owner.token, user=owner.user)
+    if before not in (None, account.url):
+        context.out.note(f"The current server was {before}, and is now {account.url}.")
+    return account
+
+
+@click.command(
+    "up",
+    cls=Command,
+    examples="""
+        neuro up
+        neuro up --port 9000 --data-dir /data/neuro
+        neuro up --host 0.0.0.0                 # for the whole network
+        neuro up --database postgresql://neuro@db/neuro
+    """,
+)
+@server_options
+@pass_context
+def command(
+    context: Context, port: int, host: str, data_dir: Path | None, database: str | None
+) -> None:
+    """Start the platform on this machine, and log in to it."""
+    check_installed()
+    where, out = folder(data_dir), context.out
+    running = find_running(where)
+    if running is None:
+        line = server_command(data_dir=where, host=host, port=port, database=database)
+        start(line, where)
+        title = "The platform is up."
+    else:
+        title = f"The platform is up already (pid {running.pid})."
+        if port not in (DEFAULT_PORT, urlsplit(running.url).port):
+            out.warning(f"It listens at {running.url}: `neuro down` first to change the port.")
+    account = _log_in(context, where)
+    if out.quiet:
+        out.print(account.url)
+        return
+    out.print(f"{out.style('√', fg='green', bold=True)} {out.style(title, bold=True)}\n")
+    print_facts(out, account, context.run(server_state(context.client)), where)
+    print_next(out)

@@ -1,0 +1,115 @@
+"""The help topics, as plain Markdown."""
+
+from __future__ import annotations
+
+ALIASES = """\
+# Aliases
+
+Commands of your own, in ~/.neuro/user.toml or in a project's .neuro.toml.
+A command of neuro always wins over an alias with the same name.
+
+An alias for a neuro command; what you type behind it is appended:
+
+    [alias.lsl]
+    cmd = "storage ls -l"
+    help = "List files with their sizes."
+
+An alias for any program, with arguments and options of its own. {name} is
+replaced by what was given, {opts} by everything; with no braces at all,
+everything is appended:
+
+    [alias.du]
+    exec = "du {opts}"
+    args = "DIR..."
+    options = ["-h, --human-readable  print sizes like 1K", "-d, --max-depth=N  only so deep"]
+
+`args` writes [NAME] for what may be left out and NAME... for several.
+`neuro config aliases` lists what there is.
+"""
+
+_LANGUAGE = """\
+Columns are separated by spaces or commas:
+
+    id name status when
+
+A slash stacks values in one cell:
+
+    id/name status/when
+
+Braces carry properties and, last, a title of your own:
+
+    {image;max=30;align=right;PICTURE} {description;min=10}
+
+Properties are align=left|right|center, min=N, max=N and width=N.
+Names are not case-sensitive and may be abbreviated while they are clear.
+"""
+
+_JOB_COLUMNS = """\
+id, name, tags, status, when, created, started, finished, image, owner,
+cluster_name, org_name, description, command, life_span, workdir, preset"""
+
+PS_FORMAT = f"""\
+# The format of `neuro ps`
+
+{_LANGUAGE}
+Columns:
+
+{_JOB_COLUMNS}
+
+The default is:
+
+    id name status when image owner cluster_name description
+
+Change it for one call with --format, or for good in ~/.neuro/user.toml:
+
+    [job]
+    ps-format = "id/name status/when command"
+"""
+
+TOP_FORMAT = f"""\
+# The format of `neuro top`
+
+{_LANGUAGE}
+Columns:
+
+{_JOB_COLUMNS},
+cpu, memory, gpu, gpu_memory
+
+The default is:
+
+    id name when cpu memory gpu gpu_memory
+
+Change it for one call with --format, or for good in ~/.neuro/user.toml:
+
+    [job]
+    top-format = "name cpu memory"
+"""
+
+USER_CONFIG = """\
+# Configuration files
+
+~/.neuro/user.toml is yours; .neuro.toml in a project's folder (or above the
+folder you are in) is the project's and wins, key by key. --neuromation-config
+or $NEUROMATION_CONFIG name another folder than ~/.neuro.
+
+    [job]
+    ps-format = "id name status"      # see `neuro help ps-format`
+    top-format = "name cpu memory"    # see `neuro help top-format`
+    life-span = "2d3h20min"           # default of `neuro run --life-span`; built in: 1d
+    cluster-name = "default"          # only in .neuro.toml: the cluster of this project
+
+    [storage]
+    cp-exclude = ["*.tmp", "!keep.tmp"]          # what `neuro cp` leaves out
+    cp-exclude-from-files = [".neuroignore"]     # files with such patterns
+
+    [alias.NAME]                      # see `neuro help aliases`
+
+A section, a key or a type that is not known is an error: nothing is ignored.
+"""
+
+TEXTS = {
+    "aliases": ALIASES,
+    "ps-format": PS_FORMAT,
+    "top-format": TOP_FORMAT,
+    "user-config": USER_CONFIG,
+}

@@ -1,0 +1,38 @@
+"""The state of a server: its version, its engines and what is free."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from neuro.client.transport import Request
+from neuro.domain.resources import Amount
+
+if TYPE_CHECKING:
+    from neuro.client.client import Client
+
+
+class EngineState(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine: all that it has, what is free, what its administrator should know."""
+
+    name: str
+    capacity: Amount
+    free: Amount
+    running: int = 0
+    pending: int = 0
+    notices: list[str] = []
+
+
+class ServerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``GET /server`` answers."""
+
+    version: str
+    engines: list[EngineState] = []
+    database: str | None = None
+
+
+async def server_state(client: Client) -> ServerState:
+    """How the client's server is."""
+    async with client.transport.send(Request(method="GET", path="/server")) as response:
+        return msgspec.json.decode(await response.read(), type=ServerState)
