@@ -15,9 +15,7 @@ async def output_of(client: Client, job: Job) -> bytes:
 
 async def submit(client: Client, command: str, **options: object) -> Job:
     """A job in any image."""
-    request = msgspec.convert(
-        {"image": "ubuntu:latest", "command": command, **options}, JobRequest
-    )
+    request = msgspec.convert({"image": "ubuntu:latest", "command": command, **options}, JobRequest)
     return (await client.jobs.submit(request)).job
 
 

@@ -279,7 +279,7 @@ async def test_telemetry_comes_while_a_job_runs(client: Client) -> None:
 
 async def test_a_port_inside_a_job_is_reached(client: Client) -> None:
     server = (
-        "import socket; s = socket.create_server((\"127.0.0.1\", 8642)); print(\"up\", flush=True);"
+        'import socket; s = socket.create_server(("127.0.0.1", 8642)); print("up", flush=True);'
         " c = s.accept()[0]; c.sendall(c.recv(100).upper()); c.close()"
     )
     job = await submit(client, f"python3 -c '{server}'")
@@ -308,10 +308,10 @@ async def test_the_first_use_of_an_image_is_remarked_on_once(alice: Client) -> N
 async def test_a_job_may_be_given_the_owners_login(client: Client) -> None:
     script = (
         "import base64, json, os, urllib.request as r;"
-        " login = json.loads(base64.b64decode(os.environ[\"NEURO_PASSED_CONFIG\"]));"
-        " call = r.Request(login[\"url\"] + \"/config\","
-        " headers={\"Authorization\": \"Bearer \" + login[\"token\"]});"
-        " print(json.load(r.urlopen(call))[\"user_name\"])"
+        ' login = json.loads(base64.b64decode(os.environ["NEURO_PASSED_CONFIG"]));'
+        ' call = r.Request(login["url"] + "/config",'
+        ' headers={"Authorization": "Bearer " + login["token"]});'
+        ' print(json.load(r.urlopen(call))["user_name"])'
     )
 
     job = await submit(client, f"python3 -c '{script}'", pass_config=True)
