@@ -7,7 +7,6 @@ Several stand side by side, one of them is current. The folder is the reference 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -79,6 +78,8 @@ def load(folder: Path) -> Accounts:
 
 def save(folder: Path, accounts: Accounts) -> None:
     """Write the file in one step, readable by its owner only."""
+    import tempfile  # 3 ms, and few commands write.
+
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)

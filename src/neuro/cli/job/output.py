@@ -48,12 +48,17 @@ def step_text(status: JobStatus, reason: str | None, description: str | None) ->
 
 
 def steps(job: Job) -> list[tuple[JobStatus, str]]:
-    """Every step of a job so far; the last one with the freshest description."""
+    """Every step of a job up to its start; the last one with the freshest description.
+
+    The end of a job that has run comes after its output, so it is no step here.
+    """
     texts = [
         (step.status, step_text(step.status, step.reason, step.description))
         for step in job.statuses[:-1]
     ]
     history = job.history
+    if job.status.is_finished and any(status is JobStatus.RUNNING for status, _ in texts):
+        return texts
     return [*texts, (job.status, step_text(job.status, history.reason, history.description))]
 
 

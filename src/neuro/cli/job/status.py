@@ -13,9 +13,7 @@ from neuro.cli.render.job_status import Row, status_rows
 def print_rows(out: Output, rows: list[Row]) -> None:
     """Labels and values, the values bold or in their colour on a terminal."""
     for row in rows:
-        label = f"{'  ' * row.depth}{row.label}:"
-        value = out.style(row.value, fg=row.fg, bold=True)
-        out.print(f"{label} {value}".rstrip())
+        out.print(row.text(lambda text, fg: out.style(text, fg=fg, bold=True)))
 
 
 @click.command(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from neuro.cli.render.job_row import STATUS_COLORS
 from neuro.cli.render.sizes import gnu_size
+from neuro.cli.render.table import Style
 from neuro.cli.render.times import iso, life_span
 from neuro.domain.jobs import Job, JobStatus, Priority, RestartPolicy, Transition
 from neuro.domain.uris import parse_uri
@@ -21,10 +22,12 @@ class Row(NamedTuple):
     value: str = ""
     depth: int = 0
     fg: str | None = None
+    separator: str = ": "
 
-    @property
-    def text(self) -> str:
-        return f"{'  ' * self.depth}{self.label}: {self.value}".rstrip()
+    def text(self, style: Style) -> str:
+        """The line; ``style`` is asked for the value's look."""
+        value = style(self.value, self.fg)
+        return f"{'  ' * self.depth}{self.label}{self.separator}{value}".rstrip()
 
 
 def short_uri(uri: str, cluster: str, user: str) -> str:
@@ -149,7 +152,7 @@ def _environment(job: Job, user: str, *, full_uri: bool) -> Iterator[Row]:
     if container.env:
         yield Row("Environment")
     for name, value in container.env.items():
-        yield Row(name, value, 1)
+        yield Row(name, value, 1, separator="=")
     if container.secret_env:
         yield Row("Secret environment")
     for name, uri in container.secret_env.items():
@@ -185,4 +188,6 @@ def _transitions(transitions: list[Transition]) -> Iterator[Row]:
     yield Row("Status transitions")
     for step in transitions:
         value = status_text(step.status, step.reason, None)
-        yield Row(iso(step.transition_time), value, 1, STATUS_COLORS.get(step.status))
+        yield Row(
+            iso(step.transition_time), value, 1, STATUS_COLORS.get(step.status), separator="  "
+        )
