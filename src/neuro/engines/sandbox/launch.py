@@ -6,6 +6,7 @@ import math
 import os
 import resource
 import signal
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,12 +73,14 @@ class Request:
 class Launched:
     """The sandbox's outer process, and two pipes of it.
 
-    ``info`` will carry the pid of its init. ``gate`` is the writing end of a pipe that the sandbox
+    ``info`` will carry the pid of its init. ``settled`` hangs up when its network namespace is
+    ready for pasta (None where pasta is not used). ``gate`` is the writing end of a pipe that the sandbox
     reads one byte from when everything is set up, just before it becomes the job's command.
     """
 
     pid: int
     info: int
+    settled: int | None
     gate: int
 
 
@@ -206,6 +209,12 @@ def launch(
         privileged=request.privileged,
         writable=plan.userland.writable,
     )
+    settled, settled_inside = _settling() if plan.network.kind == PASTA else (None, None)
+    if settled_inside is not None:
+        # A file of no bytes, made below what hides it later: bubblewrap reads and closes it right
+        # after it has brought loopback up, which must not happen while pasta configures.
+        settling = ["--bind", layers.root, "/", "--file", str(settled_inside), "/run/settled"]
+        arguments = [*settling, *arguments]
     given = os.memfd_create("arguments", 0)
     with open(os.dup(given), "wb") as file:
         file.write(b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
@@ -216,19 +225,27 @@ def launch(
         *("bwrap", "--args", str(given), "--info-fd", str(info_inside)),
         *("--block-fd", str(gate_inside), *_command(plan, request)),
     ]
+    passed = [fd for fd in (given, info_inside, gate_inside, settled_inside) if fd is not None]
     pid = os.fork()
     if pid == 0:
         try:
-            for fd in (given, info_inside, gate_inside):
+            for fd in passed:
                 os.set_inheritable(fd, True)
             _become(plan, request, layers, group, streams, command)
         except BaseException as error:  # nothing may return from here: this is a copy
             os.write(streams[1], f"the sandbox cannot start: {error}\n".encode())
         finally:
             os._exit(1)
-    for fd in (given, info_inside, gate_inside):
+    for fd in passed:
         os.close(fd)
-    return Launched(pid=pid, info=info, gate=gate)
+    return Launched(pid=pid, info=info, settled=settled, gate=gate)
+
+
+def _settling() -> tuple[int, int]:
+    """A connected pair: the first end is at its end of file, and hangs up with the second."""
+    ours, theirs = socket.socketpair()
+    ours.shutdown(socket.SHUT_WR)
+    return ours.detach(), theirs.detach()
 
 
 def _command(plan: Plan, request: Request) -> list[str]:

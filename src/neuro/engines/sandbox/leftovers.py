@@ -95,9 +95,10 @@ def sweep_groups(groups: cgroups.Groups, going: set[str]) -> None:
 
 def _kill_rest(state: dict[str, object], ref: RunRef, groups: cgroups.Groups) -> None:
     """Kill the sandbox by its init, then by its control group, and delete the group."""
-    init = _same_process(state.get("init"))
-    if init is not None:
-        _kill_and_wait(init)
+    for name in ("init", "pasta"):
+        process = _same_process(state.get(name))
+        if process is not None:
+            _kill_and_wait(process)
     recorded = state.get("groups")
     places = [groups]
     if isinstance(recorded, dict):

@@ -16,11 +16,12 @@ from neuro.domain.resources import Amount
 from neuro.engines.base import EngineFault
 from neuro.engines.sandbox import cgroups, layout, nat, userland
 from neuro.engines.sandbox.launch import OWN, PASTA, SHARED, Network, Plan
-from neuro.engines.sandbox.pasta import arguments as pasta_arguments
+from neuro.engines.sandbox.pasta import FORWARD_NOTHING
 from neuro.engines.sandbox.settings import SandboxSettings
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
-_TIMEOUT = 20
+_TIMEOUT = 10
+_TUN = "/dev/net/tun"
 
 
 def installation(folder: str) -> dict[str, str]:
@@ -141,7 +142,7 @@ def _network(
     try:
         if os.geteuid() == 0:
             return _own_network(folder, identity)
-        return _pasta_network(folder)
+        return _pasta_network()
     except nat.NoNetwork as reason:
         notices.append(str(reason))
         return Network(SHARED)
@@ -170,13 +171,18 @@ def _own_network(folder: str, identity: dict[str, str]) -> Network:
     return Network(OWN, subnet, mtu)
 
 
-def _pasta_network(folder: str) -> Network:
+def _pasta_network() -> Network:
     tool = shutil.which("pasta")
     if tool is None:
         raise nat.NoNetwork(
             "jobs share the host's network: install pasta (package passt) to give each its own"
         )
-    wrong = _try([*pasta_arguments(tool, 0, f"{folder}/pasta.probe")[:4], "--", _tool("true")])
+    if not os.access(_TUN, os.R_OK | os.W_OK):  # pasta would wait for ever
+        raise nat.NoNetwork(
+            f"jobs share the host's network, because this user may not open {_TUN}, which pasta"
+            f" needs: chmod 666 {_TUN}"
+        )
+    wrong = _try([tool, "--config-net", "--quiet", *FORWARD_NOTHING, "--", _tool("true")])
     if wrong is not None:
         raise nat.NoNetwork(f"jobs share the host's network, because pasta fails: {wrong}")
     return Network(PASTA, tool=tool)

@@ -33,7 +33,7 @@ from neuro.engines.sandbox.output import OutputLog
 from neuro.engines.sandbox.pasta import Pasta
 from neuro.engines.sandbox.watching import Watch
 
-_CHILD_PID = re.compile(rb'"child-pid": (\d+)')
+_CHILD_PID = re.compile(rb'"child-pid": (\d+)[,\s]')
 _FAREWELL = 10.0  # seconds that a slow client of a finished run is given
 _FIONREAD = 0x541B
 
@@ -68,8 +68,10 @@ class Supervisor:
         self._group = cgroups.Group(plan.groups, f"{request.job_id}.{request.run}")
         self._sandbox = 0
         self._info: int | None = None
+        self._told = b""
         self._gate: int | None = None
         self._gate_opened = False
+        self._settled: int | None = None
         self._init: int | None = None
         self._init_gone = False
         self._status: int | None = None
@@ -110,6 +112,7 @@ class Supervisor:
         self._loop.on_exit(launched.pid, self._sandbox_ended)
         self._loop.watch(launched.info, READ, lambda _: self._read_info())
         self._info, self._gate = launched.info, launched.gate
+        self._settled = launched.settled
         self._loop.watch(self._gate, 0, lambda _: self._gate_passed())
         if not self._held_at_gate():
             self._open_gate()
@@ -120,6 +123,9 @@ class Supervisor:
         record = {
             "supervisor": [me, kernel.process_start(me)],
             "init": [self._init, kernel.process_start(self._init)] if self._init else None,
+            "pasta": [self._pasta.pid, kernel.process_start(self._pasta.pid)]
+            if self._pasta
+            else None,
             "groups": asdict(self._plan.groups),
         }
         layout.write_record(f"{self._folder}/{layout.STATE}", record)
@@ -132,12 +138,15 @@ class Supervisor:
         """The first words of bubblewrap: the pid of the init of its new pid namespace."""
         if self._info is None:
             return
-        self._loop.forget(self._info)
-        found = _CHILD_PID.search(os.read(self._info, 4096))
-        os.close(self._info)
-        self._info = None
-        if found is None:
-            return  # it is dying; its end is noticed elsewhere
+        told = os.read(self._info, 4096)
+        if not told:  # only now: it writes in portions, and dies of a closed pipe
+            self._loop.forget(self._info)
+            os.close(self._info)
+            self._info = None
+        self._told += told
+        found = _CHILD_PID.search(self._told)
+        if found is None or self._init is not None:
+            return
         self._init = int(found[1])
         try:
             self._loop.on_exit(self._init, self._init_ended)
@@ -157,15 +166,24 @@ class Supervisor:
                 processes=self._plan.processes,
                 on_excess=self._memory_exceeded,
             )
-        if self._plan.network.kind != launch.PASTA:
+        if self._settled is None:
             self._open_gate()
-            return
-        self._pasta = Pasta(self._plan.network.tool, init, self._folder)
-        self._loop.on_exit(self._pasta.starter, self._pasta_ready)
+        else:
+            self._loop.watch(self._settled, 0, lambda _: self._make_network(init))
 
-    def _pasta_ready(self) -> None:
-        assert self._pasta is not None
-        if self._pasta.ready():
+    def _make_network(self, init: int) -> None:
+        """The sandbox's network namespace is there: let pasta connect it to the world."""
+        if self._settled is None:
+            return
+        self._loop.forget(self._settled)
+        os.close(self._settled)
+        self._settled = None
+        tool = self._plan.network.tool
+        self._pasta = Pasta(self._loop, tool, init, self._folder, self._pasta_ready)
+        self._write_state()
+
+    def _pasta_ready(self, worked: bool) -> None:
+        if worked:
             self._open_gate()
         else:
             self._outlet_write(b"the network of the job cannot be made: pasta failed\n")
