@@ -14,27 +14,36 @@ NDJSON = "application/x-ndjson"
 BYTES = "application/octet-stream"
 WEBSOCKET = "websocket"
 
+NDJSON_BLOCK = 64 << 10
+
 HEARTBEAT_SECONDS = 30.0
 # Clients refuse messages over 4 MiB; they send small ones (keystrokes, chunks of a copy).
 MAX_MESSAGE_BYTES = 4 << 20
 
 
 async def ndjson(call: Call, lines: AsyncIterator[bytes]) -> web.StreamResponse:
-    """Stream lines of JSON. An error after the first line becomes a last line with "error"."""
+    """Stream lines of JSON, some kilobytes at a time: a write a line costs more than the line.
+
+    An error after the beginning becomes a last line with "error".
+    """
     response = web.StreamResponse(headers={"Content-Type": NDJSON})
     iterator = aiter(lines)
     first = await anext(iterator, None)
     await response.prepare(call.request)
+    block = bytearray() if first is None else bytearray(first + b"\n")
     try:
-        if first is not None:
-            await response.write(first + b"\n")
         async for line in iterator:
-            await response.write(line + b"\n")
+            block += line
+            block += b"\n"
+            if len(block) >= NDJSON_BLOCK:
+                await response.write(bytes(block))
+                block.clear()
     except PlatformError as error:
         body: dict[str, object] = {"error": error.message, "code": error.code}
         if isinstance(error, StorageFault):
             body["errno"] = error.errno
-        await response.write(msgspec.json.encode(body) + b"\n")
+        block += msgspec.json.encode(body) + b"\n"
+    await response.write(bytes(block))
     await response.write_eof()
     return response
 

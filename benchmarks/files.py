@@ -1,0 +1,68 @@
+"""Storage: one large file, many small ones, beside ``cp`` and the original's client."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.harness import Result, logged_in, neuro_command, paired_seconds, seconds, server
+from benchmarks.peers import reference_client
+
+GIB = 1 << 30
+SMALL_FILES = 10_000
+
+
+def run() -> Iterator[Result]:
+    """All of it."""
+    with server() as running, tempfile.TemporaryDirectory(prefix="neuro-bench-") as name:
+        folder = Path(name)
+        env = logged_in(running, folder)
+
+        def neuro(*words: str) -> None:
+            subprocess.run([*neuro_command(), *words], env=env, check=True,
+                           stdout=subprocess.DEVNULL)  # fmt: skip
+
+        yield from _large(folder, neuro)
+        source = _make_tree(folder / "small")
+        ours = []
+        for turn in range(3):
+            ours.append(seconds(lambda: neuro("cp", "-r", str(source), f"storage:small-{turn}")))
+            neuro("rm", "-r", f"storage:small-{turn}")
+        copy = seconds(lambda: shutil.copytree(source, folder / "copy"))
+        with reference_client(running) as theirs:
+            peer = seconds(lambda: theirs("cp", "-r", str(source), "storage:theirs"))
+        mine = statistics.median(ours)
+    yield Result(f"`neuro cp -r` of {SMALL_FILES:,} files of 1 KB up", f"{mine:.2f} s",
+                 "≥ 10 × neuro-cli 22.7.1",
+                 f"{peer / mine:.0f} ×: it took {peer:.0f} s; `cp -r` takes {copy:.2f} s")  # fmt: skip
+
+
+def _large(folder: Path, neuro: object) -> Iterator[Result]:
+    big = folder / "big"
+    with big.open("wb") as stream:
+        block = os.urandom(1 << 20)
+        for _ in range(GIB >> 20):
+            stream.write(block)
+    assert callable(neuro)
+
+    def plain() -> None:
+        with big.open("rb") as source, (folder / "plain").open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+
+    def up() -> None:
+        neuro("cp", str(big), "storage:big")
+
+    def down() -> None:
+        neuro("cp", "storage:big", str(folder / "back"))
+
+    for what, action in (("up", up), ("down", down)):
+        mine, theirs, ratio = paired_seconds(action, plain, 3)
+        yield Result(f"`neuro cp` of 1 GiB {what}", f"{1 / ratio:.2f} of cp + fsync",
+                     "≥ 0.5", f"{mine:.1f} s beside {theirs:.1f} s")  # fmt: skip
