@@ -113,6 +113,9 @@ class AioTransport:
             tasks = [group.create_task(one(call)) for call in calls]
         return [task.result() for task in tasks]
 
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     async def close(self) -> None:
         await self._session.close()
 

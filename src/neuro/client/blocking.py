@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -77,14 +78,18 @@ class BlockingTransport:
             connection.request(request.method, target, body=request.body, headers=headers)
             return connection.getresponse()
         except (OSError, HTTPException) as error:
+            if not replayable and isinstance(error, BrokenPipeError | ConnectionResetError):
+                answer = _early_answer(connection)
+                if answer is not None:
+                    self._threads.__dict__.pop("connections", None)  # Good for nothing else.
+                    return answer
             self._forget()
             if not fresh and replayable and not isinstance(error, TimeoutError):
                 return self._exchange(request)  # The server closed an idle connection.
-            if isinstance(error, BrokenPipeError | ConnectionResetError):
-                answer = _early_answer(connection)
-                if answer is not None:
-                    return answer
             raise self._unreachable(parts.netloc, error) from error
+        except BaseException:
+            self._forget()  # A body that failed, or Ctrl-C: the request is cut in the middle.
+            raise
 
     def _connection(self, scheme: str, netloc: str) -> tuple[HTTPConnection, bool]:
         kept: dict[str, HTTPConnection] = self._threads.__dict__.setdefault("connections", {})
@@ -127,8 +132,18 @@ class BlockingTransport:
     async def gather(self, calls: Iterable[Coroutine[Any, Any, T]], *, limit: int) -> list[T]:
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(limit, thread_name_prefix="transfer") as threads:
-            return list(threads.map(run, calls))
+        threads = ThreadPoolExecutor(limit, thread_name_prefix="transfer")
+        try:
+            results = list(threads.map(run, calls))
+        except BaseException:
+            # After Ctrl-C or an error nothing new begins, and nobody waits for the others here.
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+        threads.shutdown()
+        return results
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop here.
 
     async def close(self) -> None:
         self._forget()
@@ -137,8 +152,10 @@ class BlockingTransport:
 def _early_answer(connection: HTTPConnection) -> HTTPResponse | None:
     # A server may refuse an upload before it ends: its answer waits behind the broken pipe.
     try:
-        return connection.getresponse()
-    except (OSError, HTTPException):
+        response = connection.response_class(connection.sock, method="POST")
+        response.begin()
+        return response
+    except (OSError, HTTPException, AttributeError):
         return None
 
 

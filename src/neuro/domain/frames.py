@@ -23,6 +23,7 @@ PIECE_BYTES = 1 << 20
 MAX_DATA_BYTES = 4 << 20
 
 _HEADER = Struct("<BBHII")
+HEADER_BYTES = _HEADER.size
 
 
 class Kind(IntEnum):

@@ -1,0 +1,115 @@
+"""Wildcards in storage paths, expanded by listing (the server knows no patterns).
+
+``*``, ``?`` and ``[…]`` match within a name, ``**`` any number of folders. Names that begin with a
+dot are matched only by patterns that do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from urllib.parse import unquote
+
+import msgspec
+
+from neuro.client.storage.filters import translate
+from neuro.domain.errors import InvalidInput, NotFound, StorageFault
+from neuro.domain.storage import FileStatus, FileType
+from neuro.domain.uris import ResourceURI, check_path_segments
+
+List = Callable[[ResourceURI], AsyncIterator[FileStatus]]
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+class Pattern(msgspec.Struct, frozen=True):
+    """A URI whose path may have wildcards: the folder to begin in, and what must match below."""
+
+    start: ResourceURI
+    parts: tuple[str, ...]
+
+
+def has_wildcards(text: str) -> bool:
+    """Whether a URI as it was typed has wildcards in it."""
+    return _MAGIC.search(text) is not None
+
+
+def parse_pattern(text: str, *, cluster: str, user: str) -> Pattern:
+    """Cut ``storage:data/*.txt`` into the plain folder in front and the pattern behind.
+
+    Raises InvalidInput for another scheme, ``..``, ``#``, and wildcards in the cluster's name.
+    """
+    rest = text.removeprefix("storage:")
+    if rest == text:
+        raise InvalidInput(f"'{text}' is no storage URI: it begins with storage:")
+    if "#" in rest or rest.startswith("~"):
+        raise InvalidInput(f"'{text}' has '#' or '~': write them as %23 and %7E.")
+    host = cluster
+    if rest.startswith("//"):
+        host, _, path = rest[2:].partition("/")
+        if has_wildcards(host):
+            raise InvalidInput(f"'{text}': a cluster's name can have no wildcards.")
+    else:
+        path = rest if rest.startswith("/") else f"/{user}/{rest}"
+    raw = check_path_segments(path.split("/"), text)
+    plain = next((i for i, part in enumerate(raw) if has_wildcards(part)), len(raw))
+    segments = check_path_segments([unquote(part) for part in raw[:plain]], text)
+    # Behind the first wildcard, what was quoted means itself.
+    parts = tuple(_requote(part) for part in raw[plain:])
+    return Pattern(ResourceURI("storage", host, segments), parts)
+
+
+def _requote(part: str) -> str:
+    pieces = re.split(r"((?:%[0-9A-Fa-f]{2})+)", part)
+    return "".join(
+        re.sub(r"([*?\[\]\\])", r"\\\1", unquote(piece)) if index % 2 else piece
+        for index, piece in enumerate(pieces)
+    )
+
+
+async def expand(pattern: Pattern, list_folder: List) -> AsyncGenerator[ResourceURI, None]:
+    """Everything that matches, by name within each folder. Yields the start without wildcards."""
+    if not pattern.parts:
+        yield pattern.start
+        return
+    async for found in _below(pattern.start, pattern.parts, list_folder):
+        yield found
+
+
+async def _below(
+    folder: ResourceURI, parts: tuple[str, ...], list_folder: List
+) -> AsyncGenerator[ResourceURI, None]:
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        if rest:
+            async for found in _below(folder, rest, list_folder):
+                yield found
+        else:
+            yield folder
+    expression = re.compile(translate("*" if part == "**" else part), re.DOTALL)
+    for entry in await _sorted(folder, list_folder):
+        if entry.path.startswith(".") and not part.startswith("."):
+            continue
+        if expression.fullmatch(entry.path) is None:
+            continue
+        child = folder.child(entry.path)
+        is_folder = entry.type is not FileType.FILE
+        if part == "**":
+            if entry.type is FileType.DIRECTORY:
+                async for found in _below(child, parts, list_folder):
+                    yield found
+            elif not rest:
+                yield child
+        elif not rest:
+            yield child
+        elif is_folder:
+            async for found in _below(child, rest, list_folder):
+                yield found
+
+
+async def _sorted(folder: ResourceURI, list_folder: List) -> list[FileStatus]:
+    try:
+        entries = [entry async for entry in list_folder(folder)]
+    except (NotFound, StorageFault):
+        return []  # A file, or a link that leads nowhere: nothing is below it.
+    return sorted(entries, key=lambda entry: entry.path)

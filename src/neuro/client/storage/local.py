@@ -1,0 +1,216 @@
+"""Files and folders on this side: looking for what to send, and writing what came, whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from neuro.client.storage.filters import Filter, Rule, parse_ignore_file
+from neuro.client.storage.transfer import local_fault
+
+PART_SUFFIX = ".neuro-part"
+
+
+class LocalFile(msgspec.Struct, frozen=True):
+    """A file to send; ``relative`` to the top of the tree with ``/``, size in bytes."""
+
+    path: str
+    relative: str
+    size: int
+    modified: float
+    executable: bool
+
+
+class LocalFolder(msgspec.Struct, frozen=True):
+    """A folder to make on the other side."""
+
+    relative: str
+
+
+class Odd(msgspec.Struct, frozen=True):
+    """Something in the tree that cannot be sent."""
+
+    path: str
+    why: str
+
+
+def describe(path: Path, relative: str) -> LocalFile:
+    """Raises StorageFault where there is no such file, or a folder (EISDIR)."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise local_fault(error, path) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise local_fault(IsADirectoryError(21, ""), path)
+    return _file(str(path), relative, status)
+
+
+def is_regular(path: str) -> bool:
+    """Whether its size tells how much there is to read."""
+    return stat.S_ISREG(os.stat(path).st_mode)
+
+
+def _file(path: str, relative: str, status: os.stat_result) -> LocalFile:
+    return LocalFile(
+        path, relative, status.st_size, status.st_mtime, bool(status.st_mode & stat.S_IXUSR)
+    )
+
+
+def walk(
+    top: Path, keep: Filter, ignore_files: Sequence[str] = ()
+) -> Iterator[LocalFile | LocalFolder | Odd]:
+    """Everything below ``top`` that the filter keeps, folders before what is in them.
+
+    Links are followed, but not around in circles. ``ignore_files`` are names of files with
+    patterns, read in every folder and in those above the top; the filter's own rules decide over
+    them.
+    """
+    try:
+        status = top.stat()
+    except OSError as error:
+        raise local_fault(error, top) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise local_fault(NotADirectoryError(20, ""), top)
+    outer = _rules_above(top, ignore_files)
+    yield from _walk(str(top), "", outer, keep, ignore_files, (_identity(status),))
+
+
+def _walk(
+    folder: str,
+    relative: str,
+    ignored: list[Rule],
+    keep: Filter,
+    ignore_files: Sequence[str],
+    above: tuple[tuple[int, int], ...],
+) -> Iterator[LocalFile | LocalFolder | Odd]:
+    try:
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Odd(folder, os.strerror(error.errno or 0))
+        return
+    names = {entry.name for entry in entries}
+    for name in ignore_files:
+        if name in names:
+            ignored = [*ignored, *_read_rules(Path(folder, name), base=relative)]
+    rules = Filter([*ignored, *keep.rules])
+    folders = []
+    for entry in entries:
+        path = f"{relative}/{entry.name}" if relative else entry.name
+        try:
+            is_folder = entry.is_dir()
+            if rules and not rules.keeps(path, is_folder=is_folder):
+                continue
+            entry.name.encode()
+            status = entry.stat()
+        except OSError as error:
+            yield Odd(entry.path, os.strerror(error.errno or 0))
+        except UnicodeEncodeError:
+            yield Odd(entry.path, "the name is not in UTF-8")
+        else:
+            if stat.S_ISREG(status.st_mode):
+                yield _file(entry.path, path, status)
+            elif not is_folder:
+                yield Odd(entry.path, "it is neither a file nor a folder")
+            elif _identity(status) in above:
+                yield Odd(entry.path, "the link leads to a folder that it is in")
+            else:
+                folders.append((entry.path, path, _identity(status)))
+    for place, path, identity in folders:
+        yield LocalFolder(path)
+        yield from _walk(place, path, ignored, keep, ignore_files, (*above, identity))
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _rules_above(top: Path, ignore_files: Sequence[str]) -> list[Rule]:
+    rules: list[Rule] = []
+    if not ignore_files:
+        return rules
+    whole = top.resolve()
+    for folder in reversed(whole.parents):
+        outer = whole.relative_to(folder).as_posix()
+        for name in ignore_files:
+            with suppress(OSError):
+                if (folder / name).is_file():
+                    rules += _read_rules(folder / name, outer=outer)
+    return rules
+
+
+def _read_rules(path: Path, *, base: str = "", outer: str = "") -> list[Rule]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise local_fault(error, path) from None
+    return parse_ignore_file(text, base=base, outer=outer)
+
+
+class Draft:
+    """A local file that is being written under another name, and takes its place when whole."""
+
+    def __init__(self, target: str, key: str, *, offset: int = 0, executable: bool = False) -> None:
+        """``key`` tells versions apart; ``offset`` bytes of the draft are kept. Raises OSError."""
+        # A link stays a link, and what it leads to is replaced.
+        self.target = os.path.realpath(target) if os.path.islink(target) else target
+        self.path = draft_path(target, key)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if offset else os.O_TRUNC)
+        self._fd = os.open(self.path, flags, 0o777 if executable else 0o666)
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        self.offset = offset
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            count = os.write(self._fd, view)
+            self.offset += count
+            view = view[count:]
+
+    def restart(self) -> None:
+        """Forget what is there: the other side's file has changed."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self.offset = 0
+
+    def make_executable(self) -> None:
+        """Let the file be run by whoever may read it."""
+        mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
+        os.fchmod(self._fd, mode | (mode & 0o444) >> 2)
+
+    def publish(self) -> None:
+        """Take the place of the target. Raises OSError."""
+        self.keep()
+        os.rename(self.path, self.target)
+
+    def keep(self) -> None:
+        """Stop writing; what is there can be continued."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def discard(self) -> None:
+        """Stop writing and forget it."""
+        self.keep()
+        with suppress(OSError):
+            os.unlink(self.path)
+
+
+def draft_path(target: str, key: str) -> str:
+    """Where a draft of ``target`` waits: beside it, hidden, with a name of bounded length."""
+    folder, name = os.path.split(target)
+    digest = blake2b(f"{name}\0{key}".encode("utf-8", "surrogateescape"), digest_size=8)
+    return os.path.join(folder, f".{digest.hexdigest()}{PART_SUFFIX}")
+
+
+def draft_bytes(target: str, key: str) -> int:
+    """How much of a draft is there."""
+    with suppress(OSError):
+        return os.stat(draft_path(target, key)).st_size
+    return 0
