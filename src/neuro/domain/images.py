@@ -27,3 +27,13 @@ def check_image(reference: str) -> str:
         f"Invalid image '{reference[:80]}': write NAME, NAME:TAG or REGISTRY/NAME:TAG in lower-case"
         " letters, for example ubuntu:latest."
     )
+
+
+def with_tag(reference: str) -> str:
+    """The reference with the tag that is meant where none is written.
+
+    >>> with_tag("ubuntu")
+    'ubuntu:latest'
+    """
+    name = reference.rpartition("/")[2]
+    return reference if ":" in name or "@" in name else f"{reference}:latest"

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from neuro.domain.errors import InvalidInput, NeverFits, NotSupported
-from neuro.domain.images import check_image
+from neuro.domain.images import check_image, with_tag
 from neuro.domain.jobs import (
     Container,
     ContainerRequest,
@@ -194,7 +194,7 @@ def wire_container(container: ContainerRequest, amount: Amount, gpu_model: str |
     """The container as answers show it."""
     shm = container.resources.shm if container.resources is not None else False
     return Container(
-        image=container.image,
+        image=with_tag(container.image),
         entrypoint=container.entrypoint,
         command=container.command,
         working_dir=container.working_dir,

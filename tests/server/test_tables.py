@@ -1,0 +1,176 @@
+"""Records at rest: damage, retention, paging, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from neuro.domain.jobs import Container, JobFilter, JobStatus, Priority, Resources
+from neuro.domain.names import new_job_id
+from neuro.domain.resources import GIB, Amount
+from neuro.server.database.engine import Database
+from neuro.server.database.migrate import migrate
+from neuro.server.jobs import tables
+from neuro.server.jobs.record import JobRecord, Specification
+from neuro.server.jobs.retention import Keep, Retention
+from neuro.server.jobs.tables import Visibility
+
+EVERYBODYS = Visibility(everything=True)
+LONG = timedelta(days=1000)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    migrate(database)
+    yield database
+    database.close()
+
+
+def record(
+    *, name: str | None = None, age: timedelta = timedelta(), log_bytes: int = 0, over: bool = True
+) -> JobRecord:
+    moment = datetime.now(UTC) - age
+    resources = Resources(cpu=1, memory=GIB, memory_mb=1024, shm=False)
+    made = JobRecord(
+        id=new_job_id(),
+        owner="alice",
+        name=name,
+        cluster="default",
+        engine="sandbox",
+        priority=Priority.NORMAL,
+        created_at=moment,
+        log_bytes=log_bytes,
+        specification=Specification(
+            container=Container(image="ubuntu:latest", resources=resources),
+            amount=Amount(cpu=1, memory=GIB),
+            tags=["tests"],
+        ),
+    )
+    made.step(JobStatus.PENDING, "Creating", moment)
+    if over:
+        made.step(JobStatus.SUCCEEDED, "Completed", moment, exit_code=0)
+    return made
+
+
+def add(database: Database, *records: JobRecord) -> list[str]:
+    for made in records:
+        database.write_now(lambda connection, made=made: tables.insert_job(connection, made))
+    return [made.id for made in records]
+
+
+def listed(database: Database, **query: object) -> list[str]:
+    with database.engine.connect() as connection:
+        found, _ = tables.list_jobs(
+            connection,
+            EVERYBODYS,
+            JobFilter(**query),
+            page=100,
+            after=None,  # type: ignore[arg-type]
+        )
+    return [made.id for made in found]
+
+
+def test_a_record_is_read_as_it_was_written(database: Database) -> None:
+    made = record(name="same")
+
+    add(database, made)
+
+    with database.engine.connect() as connection:
+        found = tables.get_job(connection, made.id)
+    assert found is not None
+    made.sequence = found.sequence
+    assert found == made
+
+
+def test_one_damaged_record_never_breaks_a_list(database: Database) -> None:
+    good, bad, other = add(database, record(), record(), record())
+
+    with database.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE jobs SET specification = :junk WHERE id = :id"),
+            {"junk": b"\xff not json", "id": bad},
+        )
+
+    assert listed(database) == [good, other]
+
+
+def test_a_damaged_record_does_not_end_the_paging(database: Database) -> None:
+    ids = add(database, record(), record(), record())
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET transitions = :junk"), {"junk": b"?"})
+
+    with database.engine.connect() as connection:
+        found, after = tables.list_jobs(connection, EVERYBODYS, JobFilter(), page=2, after=None)
+        rest, end = tables.list_jobs(connection, EVERYBODYS, JobFilter(), page=2, after=after)
+
+    assert (found, rest, end) == ([], [], None)
+    assert after is not None
+    assert len(ids) == 3
+
+
+def test_the_database_itself_keeps_active_names_apart(database: Database) -> None:
+    add(database, record(name="taken", over=False), record(name="taken", over=True))
+
+    with pytest.raises(IntegrityError):
+        add(database, record(name="taken", over=False))
+
+
+def test_single_jobs_can_be_made_visible(database: Database) -> None:
+    first, named, _ = add(database, record(), record(name="shown"), record())
+    visible = Visibility(singles=frozenset({("alice", first), ("alice", "shown")}))
+
+    with database.engine.connect() as connection:
+        found, _ = tables.list_jobs(connection, visible, JobFilter(), page=10, after=None)
+        nothing, _ = tables.list_jobs(connection, Visibility(), JobFilter(), page=10, after=None)
+
+    assert [made.id for made in found] == [first, named]
+    assert nothing == []
+
+
+async def test_old_records_go_and_active_ones_stay(database: Database) -> None:
+    old, active, new = add(
+        database,
+        record(age=timedelta(days=30)),
+        record(age=timedelta(days=30), over=False),
+        record(),
+    )
+    keep = Keep(age=timedelta(days=7), jobs=1000, log_bytes=1 << 40)
+
+    removed = await Retention(database, {}, keep).sweep()
+
+    assert removed == 1
+    assert listed(database) == [active, new]
+    assert listed(database, tag=["tests"]) == [active, new]
+    assert old not in listed(database)
+
+
+async def test_the_oldest_go_beyond_the_count(database: Database) -> None:
+    ids = add(database, *(record() for _ in range(5)))
+
+    await Retention(database, {}, Keep(age=LONG, jobs=2, log_bytes=1 << 40)).sweep()
+
+    assert listed(database) == ids[3:]
+
+
+async def test_the_oldest_logs_go_beyond_the_bytes_and_their_records_stay(
+    database: Database,
+) -> None:
+    ids = add(database, *(record(log_bytes=100) for _ in range(5)))
+
+    await Retention(database, {}, Keep(age=LONG, jobs=1000, log_bytes=250)).sweep()
+
+    with database.engine.connect() as connection:
+        kept = [made for made in ids if not _get(connection, made).logs_removed]
+    assert kept == ids[3:]
+    assert listed(database) == ids
+
+
+def _get(connection: object, job_id: str) -> JobRecord:
+    found = tables.get_job(connection, job_id)  # type: ignore[arg-type]
+    assert found is not None
+    return found
