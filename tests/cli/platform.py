@@ -1,0 +1,143 @@
+"""The command line as a person uses it: a home folder, a real server, a real terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+NEURO = [sys.executable, "-m", "neuro.cli"]
+PATIENCE = 30.0
+
+
+class Home:
+    """A person's home folder with its own data directory; nobody is logged in at first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.config_dir = folder / ".neuro"
+        self.work_dir = folder / "work"
+        self.work_dir.mkdir(parents=True)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        left_out = ("NEURO_", "NEUROMATION_", "NO_COLOR", "XDG_", "COMP_", "_NEURO")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
+        own = {"HOME": str(self.folder), "NEURO_DATA_DIR": str(self.data_dir), "TERM": "xterm"}
+        return kept | own | more
+
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run ``neuro`` with these words to its end."""
+        return subprocess.run(
+            [*NEURO, *words],
+            env=self.environment(**environment),
+            cwd=self.work_dir,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    def ok(self, *words: str, **environment: str) -> str:
+        """Run ``neuro``, which must succeed; its standard output."""
+        done = self.run(*words, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, *words: str) -> Terminal:
+        """Run ``neuro`` with pipes in place of a terminal, and watch it."""
+        reader, writer = os.pipe()
+        process = subprocess.Popen(
+            [*NEURO, *words],
+            env=self.environment(),
+            cwd=self.work_dir,
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
+            start_new_session=True,
+        )
+        os.close(writer)
+        return Terminal(process, reader)
+
+    def terminal(self, *words: str, rows: int = 24, columns: int = 100) -> Terminal:
+        """Run ``neuro`` in a terminal of its own."""
+        ours, theirs = pty.openpty()
+        _set_size(ours, rows, columns)
+        process = subprocess.Popen(
+            [*NEURO, *words],
+            env=self.environment(),
+            cwd=self.work_dir,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+        return Terminal(process, ours)
+
+
+def _set_size(number: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(number, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+class Terminal:
+    """A running command, what it shows and the keys that are pressed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], number: int) -> None:
+        self.process = process
+        self._number = number
+        self.shown = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._number)
+
+    def until(self, text: str) -> str:
+        """Wait until ``text`` is shown; all that was shown up to there since the last call."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.shown:
+            assert self._read(deadline), f"{text!r} never came; shown: {self.shown!r}"
+        before, _, self.shown = self.shown.partition(text)
+        return before + text
+
+    def _read(self, deadline: float) -> bool:
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([self._number], [], [], left)[0]:
+            return False
+        try:
+            data = os.read(self._number, 65536)
+        except OSError:  # What Linux says when the other side of a terminal is closed.
+            return False
+        self.shown += data.decode(errors="replace")
+        return bool(data)
+
+    def press(self, keys: str) -> None:
+        os.write(self._number, keys.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size; the kernel tells the command."""
+        _set_size(self._number, rows, columns)
+
+    def interrupt(self) -> None:
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def end(self) -> int:
+        """Wait for the command's end; its exit code."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read(deadline):
+            pass
+        return self.process.wait(PATIENCE)
