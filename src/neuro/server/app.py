@@ -92,7 +92,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         settings = load_settings(folder / "server.toml")
         database = Database(options.database or sqlite_url(folder / "neuro.db"))
         stack.callback(database.close)
-        engines = _engines(folder, settings)
+        engines = _engines(folder, settings, listener.getsockname()[1])
         loop = asyncio.get_running_loop()
         await asyncio.gather(
             loop.run_in_executor(None, migrate, database),
@@ -329,9 +329,11 @@ def _only_one(path: Path) -> Iterator[IO[bytes]]:
         yield lock
 
 
-def _engines(folder: Path, settings: Settings) -> dict[str, Engine]:
+def _engines(folder: Path, settings: Settings, port: int) -> dict[str, Engine]:
     sandbox = SandboxSettings(
-        masked=(str(folder),), retention=LogRetention(total=parse_bytes(settings.log_limit))
+        masked=(str(folder),),
+        host_port=port,
+        retention=LogRetention(total=parse_bytes(settings.log_limit)),
     )
     return {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox", sandbox)}
 

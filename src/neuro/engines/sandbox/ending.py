@@ -32,6 +32,7 @@ def conclude(
     status: int,
     started: bool,
     stopping: bool,
+    killed: bool,
     out_of_memory: bool,
     shared_network: bool,
     output: bytes,
@@ -39,7 +40,7 @@ def conclude(
 ) -> Ending:
     """The ending. ``status`` is the wait status of the sandbox's outer process.
 
-    ``output`` is the beginning of what the run wrote and ``last_output`` its end.
+    ``killed`` is whether that or the init was killed by us. ``output`` is the beginning of what the run wrote and ``last_output`` its end.
     """
     code = os.waitstatus_to_exitcode(status)
     if not started:
@@ -49,8 +50,10 @@ def conclude(
         return Ending.cannot_start(reason or f"the sandbox ended with {code}")
     if out_of_memory and code != 0:
         return Ending(code if code > 0 else _KILLED, OUT_OF_MEMORY, "the memory limit was reached")
-    if code < 0:
+    if code < 0 and not killed:
         return Ending(None, LOST, f"the sandbox's own process was killed by signal {-code}")
+    if code < 0:
+        return Ending(_KILLED, ERROR)
     if code == 0:
         return Ending(0, COMPLETED)
     if code in (126, 127) and (refusal := _not_executed(output)):

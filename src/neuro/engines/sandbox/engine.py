@@ -54,12 +54,17 @@ class SandboxEngine:
         self._folder = ""
         self._plan: Plan | None = None
         self._links: dict[RunRef, Link] = {}
-        self._connecting: dict[RunRef, asyncio.Future[None]] = {}
+        self._starting: dict[RunRef, asyncio.Future[None]] = {}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._nursery: Nursery | None = None
         self.notices: list[str] = []
         self.gpu_model: str | None = None
+
+    @property
+    def host_address(self) -> str:
+        """Where a run reaches the ports of this machine that it was given."""
+        return self._ready().network.host_address
 
     # Life.
 
@@ -169,28 +174,26 @@ class SandboxEngine:
         ref = RunRef(spec.job_id, spec.run)
         if ref in self._links:
             return
-        if ref in self._connecting:
-            await asyncio.shield(self._connecting[ref])
-            return
+        if ref not in self._starting:
+            task = asyncio.ensure_future(self._start(ref, _request(spec)))
+            self._starting[ref] = task
+            task.add_done_callback(lambda _: self._starting.pop(ref, None))
+        # A caller that gives up does not leave a run that nobody listens to.
+        await asyncio.shield(self._starting[ref])
+
+    async def _start(self, ref: RunRef, request: Request) -> None:
         assert self._nursery is not None
-        await self._nursery.start(_request(spec))
-        if ref in self._links:
-            return
+        await self._nursery.start(request)
         if not await self._connect_to(ref):
             await self._report_finished(ref)
 
     async def _connect_to(self, ref: RunRef) -> bool:
         """Take a run under control; False where no supervisor listens any more."""
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._connecting[ref] = waiting
         folder = layout.run_folder(self._folder, ref.job_id, ref.run)
         try:
             link = await Link.open(folder, ref, self._begun, self._vanished)
         except OSError:
             return False
-        finally:
-            del self._connecting[ref]
-            waiting.set_result(None)
         if not link.over.is_set():
             self._links[ref] = link
         return True

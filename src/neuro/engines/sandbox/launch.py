@@ -24,12 +24,17 @@ _LINKS = (("/run", "var/run"), ("/run/lock", "var/lock"))
 
 @dataclass(frozen=True)
 class Network:
-    """How runs reach the world. ``tool`` is pasta's path."""
+    """How runs reach the world. ``tool`` is pasta's path.
+
+    ``host_port`` is the one port of this machine's loopback that pasta carries into each run.
+    """
 
     kind: str = SHARED
     subnet: str = ""
     mtu: int = 1500
     tool: str = ""
+    host_address: str = "127.0.0.1"
+    host_port: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Launched:
-    """The sandbox's outer process, and two pipes of it.
+    """The sandbox's outer process, and what it tells of its progress.
 
     ``info`` will carry the pid of its init. ``settled`` hangs up when its network namespace is
-    ready for pasta (None where pasta is not used). ``gate`` is the writing end of a pipe that the sandbox
-    reads one byte from when everything is set up, just before it becomes the job's command.
+    ready for pasta (None where pasta is not used). ``gate`` is the writing end of a pipe that the
+    sandbox reads one byte from when all is set up, just before it becomes the job's command.
     """
 
     pid: int

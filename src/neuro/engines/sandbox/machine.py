@@ -15,8 +15,9 @@ from pathlib import Path
 from neuro.domain.resources import Amount
 from neuro.engines.base import EngineFault
 from neuro.engines.sandbox import cgroups, layout, nat, userland
+from neuro.engines.sandbox import network as network_of_runs
 from neuro.engines.sandbox.launch import OWN, PASTA, SHARED, Network, Plan
-from neuro.engines.sandbox.pasta import FORWARD_NOTHING
+from neuro.engines.sandbox.pasta import forwarding
 from neuro.engines.sandbox.settings import SandboxSettings
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
@@ -142,7 +143,7 @@ def _network(
     try:
         if os.geteuid() == 0:
             return _own_network(folder, identity)
-        return _pasta_network()
+        return _pasta_network(settings.host_port)
     except nat.NoNetwork as reason:
         notices.append(str(reason))
         return Network(SHARED)
@@ -168,10 +169,11 @@ def _own_network(folder: str, identity: dict[str, str]) -> Network:
         nat.tear_down(identity["id"], subnet)
         last = wrong.splitlines()[-1]
         raise nat.NoNetwork(f"jobs share the host's network, because none can be made: {last}")
-    return Network(OWN, subnet, mtu)
+    address = network_of_runs.host_address(identity["id"], subnet)
+    return Network(OWN, subnet, mtu, host_address=address)
 
 
-def _pasta_network() -> Network:
+def _pasta_network(host_port: int) -> Network:
     tool = shutil.which("pasta")
     if tool is None:
         raise nat.NoNetwork(
@@ -182,10 +184,10 @@ def _pasta_network() -> Network:
             f"jobs share the host's network, because this user may not open {_TUN}, which pasta"
             f" needs: chmod 666 {_TUN}"
         )
-    wrong = _try([tool, "--config-net", "--quiet", *FORWARD_NOTHING, "--", _tool("true")])
+    wrong = _try([tool, "--config-net", "--quiet", *forwarding(host_port), "--", _tool("true")])
     if wrong is not None:
         raise nat.NoNetwork(f"jobs share the host's network, because pasta fails: {wrong}")
-    return Network(PASTA, tool=tool)
+    return Network(PASTA, tool=tool, host_port=host_port)
 
 
 def python() -> list[str]:

@@ -6,8 +6,10 @@ import shutil
 import socket
 import struct
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+from neuro.engines.sandbox import network
 from neuro.engines.sandbox.network import PREFIX
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -23,8 +25,8 @@ def choose_subnet() -> str:
     """A /16 that no route of the host touches. Raises NoNetwork."""
     taken = _routes()
     for candidate in _CANDIDATES:
-        network = struct.unpack("!I", socket.inet_aton(candidate))[0]
-        if not any(network & mask == other & 0xFFFF0000 & mask for other, mask in taken):
+        base = struct.unpack("!I", socket.inet_aton(candidate))[0]
+        if not any(base & mask == other & 0xFFFF0000 & mask for other, mask in taken):
             return candidate
     raise NoNetwork("every network that jobs could use is taken by a route of this machine")
 
@@ -58,6 +60,7 @@ def set_up(installation: str, subnet: str) -> None:
             _accept_forwarded(iptables)
         if _FORWARD.read_text("ascii").strip() != "1":
             _FORWARD.write_text("1", "ascii")
+        network.add_host_address(network.host_address(installation, subnet))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         raise NoNetwork(
@@ -68,6 +71,8 @@ def set_up(installation: str, subnet: str) -> None:
 def tear_down(installation: str, subnet: str) -> None:
     """Take the translation rules away again, as far as they are there."""
     nft, iptables = shutil.which("nft"), shutil.which("iptables")
+    with suppress(OSError):
+        network.remove_host_address(network.host_address(installation, subnet))
     try:
         if nft is not None:
             _run([nft, "delete", "table", "ip", _table(installation)])

@@ -20,8 +20,8 @@ _GATEWAY = "169.254.1.1"  # no one's address: the job reaches the host's veth by
 _HOST_MAC = bytes.fromhex("eeeeeeeeeeee")
 _FIRST_INDEX = 0x4E000000  # of the host's sides: chosen by us, so no question about it is needed
 
-_NEWLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH, _ERROR = 16, 20, 24, 28, 2
-_REQUEST_ACK, _CREATE_EXCL = 0x05, 0x600
+_NEWLINK, _NEWADDR, _DELADDR, _NEWROUTE, _NEWNEIGH, _ERROR = 16, 20, 21, 24, 28, 2
+_REQUEST_ACK, _CREATE, _CREATE_EXCL = 0x05, 0x500, 0x600
 _UP = 1
 _IFINFO = struct.Struct("=BxHiII")
 
@@ -41,6 +41,30 @@ def enter_new(subnet: str, mtu: int) -> str:
     return address
 
 
+def host_address(installation: str, subnet: str) -> str:
+    """The address under which the jobs of an installation reach this machine."""
+    base = struct.unpack("!I", socket.inet_aton(subnet))[0]
+    return socket.inet_ntoa(struct.pack("!I", base + 0xFF01 + int(installation, 16) % 0xFD))
+
+
+def add_host_address(address: str) -> None:
+    """Give this machine's loopback an address; does no harm twice. Raises OSError."""
+    with _netlink() as netlink:
+        _send(netlink, [_message(_NEWADDR, _CREATE, _loopback(address))])
+
+
+def remove_host_address(address: str) -> None:
+    """Take it away again. Raises OSError where it is not there."""
+    with _netlink() as netlink:
+        _send(netlink, [_message(_DELADDR, 0, _loopback(address))])
+
+
+def _loopback(address: str) -> bytes:
+    raw = socket.inet_aton(address)
+    header = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, 1)
+    return header + _attribute(1, raw) + _attribute(2, raw)
+
+
 def enter_lonely() -> None:
     """Move the calling process into a new network with nothing but loopback. Raises OSError."""
     kernel.unshare(kernel.CLONE_NEWNET)
@@ -51,7 +75,7 @@ def enter_lonely() -> None:
 def _make_pair(outside: socket.socket, namespace: int, subnet: str, mtu: int) -> tuple[str, int]:
     base = struct.unpack("!I", socket.inet_aton(subnet))[0]
     for _ in range(64):
-        number = int.from_bytes(os.urandom(2)) % 0xFFFD + 1
+        number = int.from_bytes(os.urandom(2)) % 0xFEFF + 1  # 0xFF00 and up: host_address
         address = socket.inet_ntoa(struct.pack("!I", base + number))
         index = _FIRST_INDEX + (base >> 16 & 0xFF) * 0x10000 + number
         peer = _IFINFO.pack(0, 0, 2, 0, 0) + b"".join(

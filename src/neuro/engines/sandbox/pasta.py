@@ -7,11 +7,16 @@ import signal
 from collections.abc import Callable
 
 from neuro.engines.sandbox import kernel
-from neuro.engines.sandbox.launch import reset_signals
+from neuro.engines.sandbox.launch import Network, reset_signals
 from neuro.engines.sandbox.loop import READ, Loop
 
-# Ports of the host are for the host: jobs are reached by ``connect``.
-FORWARD_NOTHING = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
+
+def forwarding(host_port: int) -> tuple[str, ...]:
+    """Arguments: no port of a run is open to the machine (``connect`` reaches it otherwise).
+
+    One port of the machine's may be open to the run.
+    """
+    return ("-t", "none", "-u", "none", "-T", str(host_port or "none"), "-U", "none")
 
 
 class Pasta:
@@ -22,7 +27,12 @@ class Pasta:
     """
 
     def __init__(
-        self, loop: Loop, tool: str, init: int, folder: str, on_ready: Callable[[bool], None]
+        self,
+        loop: Loop,
+        network: Network,
+        init: int,
+        folder: str,
+        on_ready: Callable[[bool], None],
     ) -> None:
         self._loop = loop
         self._on_ready: Callable[[bool], None] | None = on_ready
@@ -37,7 +47,7 @@ class Pasta:
                 null = os.open(os.devnull, os.O_RDWR)
                 for fd in (0, 1, 2):
                     os.dup2(null, fd)
-                os.execve(tool, arguments(tool, init, path), {})
+                os.execve(network.tool, arguments(network, init, path), {})
             finally:
                 os._exit(127)
         loop.watch(self._word, READ, lambda _: self._heard())
@@ -69,10 +79,10 @@ class Pasta:
             pass
 
 
-def arguments(tool: str, init: int, pid_file: str) -> list[str]:
-    """pasta's command line: outgoing traffic only."""
+def arguments(network: Network, init: int, pid_file: str) -> list[str]:
+    """pasta's command line."""
     return [
-        *(tool, "--config-net", "--foreground", "--quiet", "--no-map-gw", "--pid", pid_file),
-        *FORWARD_NOTHING,
+        *(network.tool, "--config-net", "--foreground", "--quiet", "--no-map-gw"),
+        *("--pid", pid_file, *forwarding(network.host_port)),
         *("--userns", f"/proc/{init}/ns/user", "--netns", f"/proc/{init}/ns/net"),
     ]

@@ -13,13 +13,16 @@ class SandboxSettings:
     """All have defaults that fit a fresh machine.
 
     ``visible`` are folders of the machine that every job may read, beside its system folders;
-    ``masked`` folders that stay invisible wherever they are. ``processes`` bounds processes and
-    threads together. ``device_folder`` and ``cgroup_root`` are where the machine has them.
+    ``masked`` folders that stay invisible wherever they are. ``host_port`` is the port of this
+    machine's loopback that runs may reach at the engine's ``host_address``. ``processes`` bounds
+    processes and threads together. ``device_folder`` and ``cgroup_root`` are where the machine
+    has them.
     """
 
     visible: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
     network: Literal["auto", "shared"] = "auto"
+    host_port: int = 0
     processes: int = 8192
     retention: Retention = field(default_factory=Retention)
     device_folder: str = "/dev"

@@ -77,6 +77,7 @@ class Supervisor:
         self._status: int | None = None
         self._started: int | None = None
         self._stopping = False
+        self._killed = False
         self._exceeded = False
         self._record: dict[str, Any] | None = None
         self._outlet: PipeOutlet | TerminalOutlet | None = None
@@ -113,6 +114,7 @@ class Supervisor:
         self._loop.watch(launched.info, READ, lambda _: self._read_info())
         self._info, self._gate = launched.info, launched.gate
         self._settled = launched.settled
+        os.set_blocking(self._info, False)
         self._loop.watch(self._gate, 0, lambda _: self._gate_passed())
         if not self._held_at_gate():
             self._open_gate()
@@ -138,7 +140,10 @@ class Supervisor:
         """The first words of bubblewrap: the pid of the init of its new pid namespace."""
         if self._info is None:
             return
-        told = os.read(self._info, 4096)
+        try:
+            told = os.read(self._info, 4096)
+        except BlockingIOError:
+            return
         if not told:  # only now: it writes in portions, and dies of a closed pipe
             self._loop.forget(self._info)
             os.close(self._info)
@@ -178,8 +183,8 @@ class Supervisor:
         self._loop.forget(self._settled)
         os.close(self._settled)
         self._settled = None
-        tool = self._plan.network.tool
-        self._pasta = Pasta(self._loop, tool, init, self._folder, self._pasta_ready)
+        network = self._plan.network
+        self._pasta = Pasta(self._loop, network, init, self._folder, self._pasta_ready)
         self._write_state()
 
     def _pasta_ready(self, worked: bool) -> None:
@@ -228,7 +233,7 @@ class Supervisor:
         if self._init is None:
             self._init_gone = True
         else:
-            self._kill()
+            self._send_kill()
         self._perhaps_over()
 
     def _init_ended(self) -> None:
@@ -256,6 +261,7 @@ class Supervisor:
                 status=self._status,
                 started=self._started is not None,
                 stopping=self._stopping,
+                killed=self._killed,
                 out_of_memory=exceeded,
                 shared_network=self._plan.network.kind == launch.SHARED,
                 output=self._log.read_since(self._began_at, 4096),
@@ -312,13 +318,24 @@ class Supervisor:
         self._kill()
 
     def _kill(self) -> None:
-        """SIGKILL to every process of the run, by way of its init."""
-        for pid in (self._init, None if self._status is not None else self._sandbox):
-            if pid is not None and not (pid == self._init and self._init_gone):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except OSError:
-                    pass
+        """SIGKILL to every process of the run, by way of its init if that is known.
+
+        The sandbox's outer process then ends by itself, as if the command had been killed.
+        """
+        self._killed = True
+        self._send_kill()
+
+    def _send_kill(self) -> None:
+        if self._init is None and self._status is None:
+            pid = self._sandbox
+        elif self._init is not None and not self._init_gone:
+            pid = self._init
+        else:
+            return
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
 
     def _stop(self, grace: float) -> None:
         if self._record is not None:
