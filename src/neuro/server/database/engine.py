@@ -8,13 +8,17 @@ WAL with ``synchronous=NORMAL`` is consistent after a crash; a power loss may co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
+
+from neuro.domain.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -46,7 +50,10 @@ class Database:
         )
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Run ``query`` with a connection whose changes, if any, are thrown away."""
+        """Run ``query`` with a connection whose changes, if any, are thrown away.
+
+        Raises Unavailable for a database that does not answer; so does ``write``.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, self._run_read, query)
 
@@ -59,12 +66,12 @@ class Database:
         return await loop.run_in_executor(self._writers, self.write_now, change)
 
     def _run_read(self, query: Callable[[Connection], T]) -> T:
-        with self.engine.connect() as connection:
+        with _told_plainly(), self.engine.connect() as connection:
             return query(connection)
 
     def write_now(self, change: Callable[[Connection], T]) -> T:
         """``write`` for callers that have no event loop (start-up, commands)."""
-        with self.engine.begin() as connection:
+        with _told_plainly(), self.engine.begin() as connection:
             return change(connection)
 
     def close(self) -> None:
@@ -72,6 +79,19 @@ class Database:
         self._readers.shutdown()
         self._writers.shutdown()
         self.engine.dispose()
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        cause = str(error.orig)
+        if "full" in cause or "No space" in cause:
+            raise Unavailable(
+                "The server's disk is full: nothing was changed. Free some space and try again."
+            ) from error
+        raise Unavailable(f"The server's database does not answer: {cause}") from error
 
 
 def _engine(url: str, connections: int) -> Engine:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from neuro.domain.errors import Unavailable
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.record import JobRecord
@@ -73,7 +74,7 @@ class Writer:
         copies = [replace(record, transitions=list(record.transitions)) for record in batch]
         try:
             await self._database.write(lambda c: tables.update_jobs(c, copies))
-        except (SQLAlchemyError, OSError) as error:
+        except (Unavailable, SQLAlchemyError) as error:
             # A full disk or a database that is away: keep the changes and try again.
             log.error("cannot write jobs, trying again", error=str(error), jobs=len(batch))
             for record in batch:
