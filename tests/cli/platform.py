@@ -27,6 +27,9 @@ class Home:
         self.config_dir = folder / ".neuro"
         self.work_dir = folder / "work"
         self.work_dir.mkdir(parents=True)
+        self.data_dir.mkdir()
+        # A job that ignores SIGTERM, as `sleep` does where it is the first process, must not wait.
+        (self.data_dir / "server.toml").write_text("stop_grace_seconds = 0.1\n")
 
     def environment(self, **more: str) -> dict[str, str]:
         left_out = ("NEURO_", "NEUROMATION_", "NO_COLOR", "XDG_", "COMP_", "_NEURO")

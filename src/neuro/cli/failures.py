@@ -43,7 +43,8 @@ def report(error: BaseException, context: Context | None) -> int:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, BrokenPipeError) and _output_is_gone():
+    if isinstance(error, BrokenPipeError):
+        _forget_output()
         return 0
     if isinstance(error, click.ClickException):
         return _report_click(error, out)
@@ -67,16 +68,10 @@ def _report_click(error: click.ClickException, out: Output) -> int:
     return error.exit_code
 
 
-def _output_is_gone() -> bool:
-    # `neuro ps | head`: nobody reads on. Python must not try to flush the rest at exit.
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    except OSError:
-        pass
-    return False
+def _forget_output() -> None:
+    # `neuro ps | head`: nobody reads on. Python must not try to write the rest at its end.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def _sentence(error: BaseException) -> str:

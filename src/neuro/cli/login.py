@@ -46,11 +46,12 @@ def api_url(text: str) -> str:
 
     Raises Failure for what is no address.
     """
-    word = text.strip().rstrip("/")
+    word = text.strip()
     parts = urlsplit(word if "://" in word else f"http://{word}")
+    path = parts.path.rstrip("/")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Failure(f"'{text}' is no address: write it like http://HOST:8085.", BAD_VALUE)
-    return f"{parts.scheme}://{parts.netloc}{parts.path or API_PATH}"
+    return f"{parts.scheme}://{parts.netloc}{path or API_PATH}"
 
 
 def user_in(token: str) -> str:

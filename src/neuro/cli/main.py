@@ -137,6 +137,11 @@ def _groups() -> dict[str, click.Group]:
 class Root(LazyGroup):
     """``neuro`` itself: what is no command may be an alias of the configuration files."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        # Before the command is looked up: an alias is looked up in the configuration.
+        ctx.obj = Context.from_options(**ctx.params)
+        return super().invoke(ctx)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
         if command is None and isinstance(ctx.obj, Context):
@@ -165,12 +170,6 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 
         click.echo(f"Neuro Platform Client {__version__}")
         ctx.exit()
-
-
-def _start(**options: Any) -> None:
-    """Your machines as an ML platform: jobs, files and people, from the command line."""
-    ctx = click.get_current_context()
-    ctx.obj = Context.from_options(**options)
 
 
 def _flag(*names: str, text: str, **more: Any) -> click.Option:
@@ -224,9 +223,8 @@ def root() -> Root:
     """The whole command tree, with nothing of it imported yet."""
     return Root(
         "neuro",
-        callback=_start,
         params=_options(),
-        help=_start.__doc__,
+        help="Your machines as an ML platform: jobs, files and people, from the command line.",
         entries={**PLATFORM, **SHORTCUTS},
         groups=_groups(),
         no_args_is_help=True,

@@ -174,15 +174,14 @@ def _end(context: Context, job_id: str, reader: LogReader, progress: Progress) -
         else:
             raise reader.error
     context.out.flush()
-    if job.status is not JobStatus.SUCCEEDED and not context.out.quiet:
-        explain_end(context, job)
+    explain_end(context, job)
     return job_exit_code(job)
 
 
 def explain_end(context: Context, job: Job) -> None:
     """Say on standard error why a job is over, where its output cannot have said it."""
     reason, description = job.history.reason, job.history.description
-    if reason in (None, "Error") and not description:
+    if job.status is JobStatus.SUCCEEDED or (reason in (None, "Error") and not description):
         return
     said = f" ({reason})" if reason else ""
     more = f": {description}" if description else ""

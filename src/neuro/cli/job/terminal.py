@@ -140,13 +140,15 @@ async def _converse(context: Context, job: Job) -> bool:
     """
     detach = DetachKeys()
     async with context.aio_client() as client:
-        try:
-            async with client.jobs.attach(job.id, tty=True, stdin=True, output=False) as session:
-                with raw_mode(sys.stdin.fileno()):
-                    async with _resizing(session):
-                        await _first_of(_show_log(context, job.id), feed(session, detach))
-        except NotFound:
-            await _show_log(context, job.id)  # It ended before.
+        with raw_mode(sys.stdin.fileno()):
+            try:
+                async with (
+                    client.jobs.attach(job.id, tty=True, stdin=True, output=False) as session,
+                    _resizing(session),
+                ):
+                    await _first_of(_show_log(context, job.id), feed(session, detach))
+            except NotFound:
+                await _show_log(context, job.id)  # It ended before.
     return detach.pressed
 
 

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.platform import Home
+
+
+@pytest.fixture
+def running(home: Home) -> Iterator[Home]:
+    home.ok("up", "--port", "0")
+    yield home
+    if jobs := home.run("-q", "ps").stdout.split():
+        home.run("kill", *jobs)
+        for job in jobs:
+            home.run("logs", job)
+    home.run("down")
+
+
+def test_the_server_starts_logs_its_owner_in_and_says_what_to_try_next(running: Home) -> None:
+    again = running.ok("up")
+
+    assert "The platform is up already (pid " in again
+    for word in ("API URL", "User", "Engine", "sandbox", "cpu-small", "Try next:", "neuro run"):
+        assert word in again
+    assert running.ok("ps").startswith("ID")
+
+
+def test_the_configuration_is_shown_as_specified(running: Home) -> None:
+    lines = running.ok("config", "show").splitlines()
+
+    assert lines[0] == "User Configuration:"
+    assert [line.split(":")[0].strip() for line in lines[1:4]] == [
+        "User Name",
+        "Current Cluster",
+        "API URL",
+    ]
+    assert lines[4] == "  Resource Presets:"
+    assert lines[5] == "    Name         CPU    Memory    Preemptible    GPU"
+    assert lines[6].startswith("    cpu-small    1.0    2.0G          No")
+
+
+def test_stopping_leaves_jobs_running_and_says_how_many(running: Home) -> None:
+    job = running.ok("-q", "run", "--detach", "ubuntu", "sleep", "100").strip()
+
+    said = running.run("down")
+
+    assert "1 job goes on running" in said.stderr
+    assert running.run("ps").returncode == 74
+    assert running.run("server", "status").returncode == 3
+    running.ok("up", "--port", "0")
+    assert running.ok("-q", "ps", "-s", "running").split() == [job]
+
+
+def test_a_run_outlives_a_restart_of_the_server_and_loses_nothing(running: Home) -> None:
+    port = running.ok("server", "status").split("127.0.0.1:")[1].split("/")[0]
+    script = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two; exit 3"
+    with running.start("run", "--name", "lasting", "ubuntu", "--", "sh", "-c", script) as it:
+        it.until("one\n")
+        running.ok("down")
+        running.ok("up", "--port", port)
+        running.ok("exec", "-T", "lasting", "touch", "/tmp/go")
+        said = it.until("two\n")
+
+        assert it.end() == 3
+        assert "one" not in said
+
+
+def test_stopping_what_does_not_run_is_no_error(home: Home) -> None:
+    done = home.run("down")
+
+    assert done.returncode == 0
+    assert "No server runs" in done.stderr
+
+
+def test_a_port_that_is_taken_is_said_with_what_to_do(home: Home) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+
+        done = home.run("up", "--port", port)
+
+    assert done.returncode == 74
+    assert port in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_a_server_that_cannot_start_says_why(home: Home) -> None:
+    (home.data_dir / "server.toml").write_text("nonsense = 1\n")
+
+    done = home.run("up", "--port", "0")
+
+    assert done.returncode == 125
+    assert "server.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_the_owner_can_read_what_is_kept_of_the_login(running: Home) -> None:
+    for path in (running.config_dir / "servers.json", running.data_dir / "run" / "owner.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(running.config_dir.stat().st_mode) == 0o700
+
+
+def test_logging_out_and_in_again_needs_no_browser(running: Home) -> None:
+    assert running.ok("logout") == "Logged out\n"
+    assert running.run("ps").returncode == 70
+    assert running.run("logout").returncode == 70
+
+    said = running.ok("login")
+
+    assert said.startswith("Logged into http://127.0.0.1:")
+    assert running.ok("ps").startswith("ID")
+
+
+def test_without_a_server_there_is_nothing_to_log_in_to(home: Home) -> None:
+    done = home.run("login")
+
+    assert done.returncode == 70
+    assert "neuro up" in done.stderr
+
+
+def test_another_person_logs_in_with_the_line_that_the_administrator_gets(
+    running: Home, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = Home(tmp_path_factory.mktemp("other") / "home")
+    line = running.ok("admin", "add-user", "anna").splitlines()[-1].split()
+    assert line[:3] == ["neuro", "config", "login-with-token"]
+
+    said = other.ok(*line[1:])
+
+    assert "as anna, current cluster is default" in said
+    assert other.run("admin", "users").returncode in (72, 77)
+    assert running.ok("-q", "admin", "users").split()[0] == "anna"
+    running.ok("admin", "remove-user", "anna")
+    done = other.run("ps")
+    assert done.returncode == 77
+
+
+def test_a_token_is_made_listed_and_revoked(running: Home) -> None:
+    made = running.run("config", "token", "create", "--label", "ci", "--expires-in", "90d")
+    token, token_id = made.stdout.strip(), made.stderr.split()[1]
+    url = running.ok("config", "show").split("API URL: ")[1].split()[0]
+
+    row = next(
+        line for line in running.ok("config", "token", "ls").splitlines() if token_id in line
+    )
+    assert row.split()[1] == "ci"
+    assert row.endswith("valid")
+    running.ok("config", "token", "revoke", token_id)
+
+    done = running.run("config", "login-with-token", token, url)
+    assert done.returncode == 77
+
+
+def test_a_token_that_nobody_made_is_refused(running: Home) -> None:
+    url = running.ok("config", "show").split("API URL: ")[1].split()[0]
+
+    assert running.run("config", "login-with-token", "rubbish", url).returncode == 127
+    forged = "eyJhbGciOiJIUzI1NiJ9.eyJpZGVudGl0eSI6InJvb3QifQ.c2ln"
+    assert running.run("config", "login-with-token", forged, url).returncode == 77
+
+
+def test_a_job_is_logged_in_by_what_it_is_passed(running: Home, tmp_path: Path) -> None:
+    content = json.loads((running.config_dir / "servers.json").read_text())["accounts"][0]
+    passed = {"token": content["token"], "cluster": "default", "url": content["url"]}
+    inside = Home(tmp_path / "inside")
+
+    said = inside.ok(
+        "config",
+        "show",
+        NEURO_PASSED_CONFIG=base64.b64encode(json.dumps(passed).encode()).decode(),
+    )
+
+    assert f"API URL: {content['url']}" in said
+    assert not (inside.config_dir / "servers.json").exists()
+
+
+def test_two_servers_stand_side_by_side(running: Home, tmp_path: Path) -> None:
+    first = running.ok("config", "show").split("API URL: ")[1].split()[0]
+    running.ok("up", "--port", "0", "--data-dir", str(tmp_path / "second"))
+    try:
+        second = running.ok("config", "show").split("API URL: ")[1].split()[0]
+        assert second != first
+
+        listed = running.ok("config", "get-clusters")
+        assert first in listed
+        assert second in listed
+        said = running.ok("config", "switch-cluster", "--server", first, "default")
+
+        assert said == f"The current cluster is default at {first}\n"
+        assert f"API URL: {first}" in running.ok("config", "show")
+        assert running.run("config", "switch-cluster", "nowhere").returncode == 127
+    finally:
+        running.ok("down", "--data-dir", str(tmp_path / "second"))
+
+
+def test_the_configuration_of_a_dead_server_is_shown_as_it_was(running: Home) -> None:
+    before = running.ok("config", "show")
+    running.ok("down")
+
+    done = running.run("config", "show")
+
+    assert done.stdout == before
+    assert "WARNING: Cannot reach the server" in done.stderr
+
+
+def test_the_server_runs_in_the_foreground_until_it_is_told_to_stop(home: Home) -> None:
+    with home.start("server", "run", "--port", "0") as server:
+        server.until("ready")
+        assert "The server runs" in home.ok("server", "status")
+        home.ok("login")
+        home.ok("down")
+
+        assert server.end() == 0
+
+
+def test_without_the_servers_packages_it_is_said_how_to_get_them(home: Home) -> None:
+    code = (
+        "import sys, importlib.util as u; real = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'uvloop' else real(name, *a)\n"
+        "from neuro.cli.main import main\nsys.argv = ['neuro', 'up']\nmain()\n"
+    )
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=home.environment(), capture_output=True, text=True
+    )
+
+    assert done.returncode == 70
+    assert "pip install 'neuro-platform[server]'" in done.stderr
+    assert not (home.data_dir / "run").exists()
