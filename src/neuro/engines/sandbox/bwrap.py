@@ -14,8 +14,11 @@ from neuro.engines.sandbox.kernel import PRIVILEGED
 
 SMALL_SHM = 64 << 20
 _RUN_SIZE = 256 << 20
-# bubblewrap itself makes /proc/sys, sysrq-trigger, irq and bus read-only. As uid 0 these others
-# would be readable too, although the job has no capabilities (the list is Docker's).
+# The kernel asks for no capability here, only for uid 0, which a job of a root server has: one line
+# to core_pattern would be a program of its choice, run on the host by the host's root. bubblewrap
+# covers the same four, but not where the folder itself looks read-only, as /proc/sys does.
+_FROZEN = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
+# What uid 0 could read without capabilities (the list is Docker's).
 _COVERED_FILES = (
     "/proc/kcore",
     "/proc/keys",
@@ -108,6 +111,9 @@ def _userland(layers: Layers, inside: Inside, *, writable: bool) -> list[str]:
 
 def _covers() -> list[str]:
     given: list[str] = []
+    for path in _FROZEN:
+        if os.path.exists(path):
+            given += ["--ro-bind", path, path]
     for path in _COVERED_FILES:
         if os.path.exists(path):
             given += ["--ro-bind", "/dev/null", path]

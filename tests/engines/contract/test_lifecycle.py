@@ -1,0 +1,145 @@
+"""Starting, stopping and removing: what may be asked, when, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from neuro.engines.base import ExitCause, Exited, RunNotFound, RunRef, Started
+from tests.engines.harness import EngineKind, Runs, eventually, spec
+
+
+async def test_starting_twice_runs_once(runs: Runs) -> None:
+    begun = spec("sh", "-c", "echo ran; sleep 0.2")
+
+    await asyncio.gather(*(runs.engine.start(begun) for _ in range(5)))
+    done = await runs.finished(RunRef(begun.job_id))
+
+    assert done.output == b"ran\n"
+
+
+async def test_starting_what_is_over_does_nothing(runs: Runs) -> None:
+    done = await runs.run("echo", "once", job_id="job-over")
+
+    await runs.engine.start(spec("echo", "twice", job_id="job-over"))
+
+    assert await runs.output(done.ref.job_id, follow=True) == b"once\n"
+
+
+async def test_started_comes_before_exited(runs: Runs) -> None:
+    done = await runs.run("true")
+
+    kinds = [type(event) for event in runs.told if event.ref == done.ref]
+    assert kinds == [Started, Exited]
+
+
+async def test_stop_is_a_term_signal_to_the_main_process(runs: Runs) -> None:
+    script = "trap 'echo terminated; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
+    ref = await runs.start("sh", "-c", script)
+    await runs.says(ref.job_id, b"ready")
+
+    await runs.engine.stop(ref.job_id, 20)
+    done = await runs.finished(ref)
+
+    assert (done.code, done.lines[-1]) == (5, "terminated")
+
+
+async def test_what_ignores_the_signal_is_killed_after_the_grace(runs: Runs) -> None:
+    ref = await runs.start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
+    await runs.says(ref.job_id, b"ready")
+
+    await runs.engine.stop(ref.job_id, 0.2)
+    done = await runs.exited(ref)
+
+    assert done.exit_code == 128 + signal.SIGKILL
+    assert done.cause == ExitCause.ERROR
+
+
+async def test_a_second_stop_may_be_more_urgent(runs: Runs) -> None:
+    ref = await runs.start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
+    await runs.says(ref.job_id, b"ready")
+
+    await runs.engine.stop(ref.job_id, 600)
+    await runs.engine.stop(ref.job_id, 0)
+
+    assert (await runs.exited(ref)).exit_code == 137
+
+
+async def test_a_stop_right_after_the_start_is_not_lost(runs: Runs) -> None:
+    begun = spec("sleep", "600")
+    await runs.engine.start(begun)
+
+    await runs.engine.stop(begun.job_id, 5)
+
+    assert (await runs.exited(RunRef(begun.job_id))).exit_code == 143
+
+
+async def test_stopping_what_is_over_or_unknown_does_nothing(runs: Runs) -> None:
+    done = await runs.run("true")
+
+    await runs.engine.stop(done.ref.job_id, 1)
+    await runs.engine.stop("job-unknown", 1)
+
+
+async def test_children_do_not_outlive_their_run(runs: Runs, tmp_path: Path) -> None:
+    number = "31415.926"
+    done = await runs.shell(f"setsid sleep {number} & nohup sleep {number} & echo done")
+
+    assert done.code == 0
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _says(path, number)]
+
+
+def _says(path: Path, text: str) -> bool:
+    try:
+        return text in path.read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        return False
+
+
+async def test_a_removed_job_leaves_nothing(runs: Runs, kind: EngineKind, folder: Path) -> None:
+    done = await runs.shell("echo hello > /usr/hello; echo hello")
+
+    await runs.engine.remove(done.ref.job_id)
+
+    with pytest.raises(RunNotFound):
+        await runs.output(done.ref.job_id)
+    await eventually(lambda: not kind.traces(folder), f"left: {kind.traces(folder)}")
+
+
+async def test_removing_twice_does_nothing(runs: Runs) -> None:
+    done = await runs.run("true")
+
+    await runs.engine.remove(done.ref.job_id)
+    await runs.engine.remove(done.ref.job_id)
+    await runs.engine.remove("job-unknown")
+
+
+async def test_a_removed_job_may_be_started_again(runs: Runs) -> None:
+    await runs.run("echo", "old", job_id="job-phoenix")
+    await runs.engine.remove("job-phoenix")
+    runs.told.clear()
+
+    done = await runs.run("echo", "new", job_id="job-phoenix")
+
+    assert done.output == b"new\n"
+
+
+async def test_a_volume_that_does_not_exist_cannot_start_and_says_why(runs: Runs) -> None:
+    from neuro.engines.base import Mount
+
+    done = await runs.run("true", mounts=(Mount(source="/no/such/folder", target="/data"),))
+
+    assert done.exited.cause == ExitCause.CANNOT_START
+    assert "/data" in (done.exited.message or "")
+
+
+async def test_fifty_runs_at_once_all_end_right(runs: Runs) -> None:
+    specs = [spec("sh", "-c", f"echo {i}; exit {i}") for i in range(50)]
+
+    await asyncio.gather(*(runs.engine.start(one) for one in specs))
+    done = await asyncio.gather(*(runs.finished(RunRef(one.job_id)) for one in specs))
+
+    assert [(one.code, one.output) for one in done] == [(i, f"{i}\n".encode()) for i in range(50)]

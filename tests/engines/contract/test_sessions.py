@@ -1,0 +1,219 @@
+"""attach shows the main process; exec runs another one beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from neuro.engines.base import Channel, RunNotFound
+from tests.engines.harness import PATIENCE, Runs, drain, read_until, spec
+
+
+async def test_exec_tells_results_errors_and_the_exit_code_apart(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+
+    code, out, err = await runs.execute(ref, "sh", "-c", "echo out; echo err >&2; exit 5")
+
+    assert (code, out, err) == (5, b"out\n", b"err\n")
+
+
+async def test_exec_is_inside_the_same_sandbox(runs: Runs) -> None:
+    options = {"hostname": "trainer", "env": {"NAME": "value"}, "working_dir": "/project"}
+    ref = await runs.start("sh", "-c", "echo x > /tmp/mine; echo ready; sleep 600", **options)
+    await runs.says(ref.job_id, b"ready")
+
+    script = "cat /tmp/mine; hostname; echo $NAME; pwd; tr '\\0' ' ' < /proc/2/cmdline"
+    _, out, _ = await runs.execute(ref, "sh", "-c", script)
+
+    assert out.decode().split("\n")[:4] == ["x", "trainer", "value", "/project"]
+    assert "sleep 600" in out.decode()
+
+
+async def test_exec_has_no_more_rights_than_the_job(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    script = "grep -h -E '^(CapPrm|CapEff|CapInh|CapAmb|NoNewPrivs|Uid):' /proc/self/status"
+
+    _, inside, _ = await runs.execute(ref, "sh", "-c", script)
+    done = await runs.shell(script)
+
+    assert inside == done.output
+
+
+async def test_exec_does_not_see_the_server(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVER_SECRET", "hush")
+    ref = await runs.start("sleep", "600")
+
+    _, out, _ = await runs.execute(ref, "sh", "-c", "env; ls -l /proc/self/fd; ls /home")
+
+    assert b"SERVER_SECRET" not in out
+    assert b"socket:" not in out
+
+
+async def test_a_script_cannot_reach_the_program_that_executes_it(runs: Runs) -> None:
+    """Else ``#!/proc/self/exe`` would run a program of the host, open for writing afterwards."""
+    ref = await runs.start("sleep", "600")
+    script = (
+        "printf '#!/proc/self/exe\\nimport os\\nprint(1)\\n"
+        'os.open("/proc/self/exe", os.O_WRONLY)\\nprint(2)\\n\' > /tmp/evil; chmod +x /tmp/evil'
+    )
+    await runs.execute(ref, "sh", "-c", script)
+
+    _, out, err = await runs.execute(ref, "/tmp/evil")
+
+    assert b"2" not in out.split(), err
+
+
+async def test_a_command_that_is_not_found_is_127(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+
+    code, _, err = await runs.execute(ref, "no-such-command")
+
+    assert code == 127
+    assert b"no-such-command" in err
+
+
+async def test_a_command_that_is_not_executable_is_126(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+
+    assert (await runs.execute(ref, "/etc/hostname"))[0] == 126
+
+
+async def test_exec_reads_its_input_to_the_end(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    session = await runs.engine.exec(ref.job_id, ["cat"], tty=False)
+    data = os.urandom(3_000_000)
+
+    async def feed() -> None:
+        await session.write(data)
+        await session.write_eof()
+
+    (out, _), _ = await asyncio.gather(drain(session), feed())
+
+    assert out == data
+    assert await session.wait() == 0
+    await session.close()
+
+
+async def test_exec_with_a_terminal(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    session = await runs.engine.exec(ref.job_id, ["bash", "--norc"], tty=True)
+
+    await session.resize(99, 33)
+    await session.write(b"test -t 0 && stty size; exit 6\n")
+    out = await read_until(session, b"33 99")
+
+    await drain(session)
+    assert out
+    assert await session.wait() == 6
+    await session.close()
+
+
+async def test_the_exit_code_is_known_without_reading(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    session = await runs.engine.exec(ref.job_id, ["sh", "-c", "echo x; exit 8"], tty=False)
+
+    async with asyncio.timeout(PATIENCE):
+        assert await session.wait() == 8
+
+    assert await session.read() == (Channel.STDOUT, b"x\n")
+    assert await session.read() is None
+    await session.close()
+
+
+async def test_closing_an_exec_session_ends_its_process(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    session = await runs.engine.exec(ref.job_id, ["sh", "-c", "echo ready; cat"], tty=False)
+    await read_until(session, b"ready")
+
+    await session.close()
+
+    async def going() -> bool:
+        _, out, _ = await runs.execute(ref, "sh", "-c", "head -n 1 /proc/*/comm")
+        return b"cat" in out.split()
+
+    async with asyncio.timeout(PATIENCE):
+        while await going():
+            pass
+
+
+async def test_a_slow_reader_loses_nothing(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    session = await runs.engine.exec(ref.job_id, ["head", "-c", "5000000", "/dev/zero"], tty=False)
+    await asyncio.sleep(0.3)
+
+    out, _ = await drain(session)
+
+    assert len(out) == 5_000_000
+    await session.close()
+
+
+async def test_exec_ends_with_its_run(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    session = await runs.engine.exec(ref.job_id, ["sh", "-c", "echo ready; sleep 600"], tty=False)
+    await read_until(session, b"ready")
+
+    await runs.engine.stop(ref.job_id, 0)
+    await drain(session)
+
+    assert await session.wait() == 137
+    await session.close()
+
+
+async def test_exec_and_attach_of_what_does_not_run_are_not_found(runs: Runs) -> None:
+    done = await runs.run("true")
+
+    for job_id in (done.ref.job_id, "job-unknown"):
+        with pytest.raises(RunNotFound):
+            await runs.engine.exec(job_id, ["true"], tty=False)
+        with pytest.raises(RunNotFound):
+            await runs.engine.attach(job_id, stdin=False, output=True)
+
+
+async def test_attach_shows_the_output_from_now_on_and_the_exit_code(
+    runs: Runs, tmp_path: Path
+) -> None:
+    from neuro.engines.base import Mount
+
+    os.mkfifo(tmp_path / "gate")
+    mounts = (Mount(source=str(tmp_path), target="/gate", read_only=False),)
+    script = "echo before; read x < /gate/gate; echo after; exit 9"
+    ref = await runs.start("sh", "-c", script, mounts=mounts)
+    await runs.says(ref.job_id, b"before")
+
+    session = await runs.engine.attach(ref.job_id, stdin=False, output=True)
+    await asyncio.to_thread((tmp_path / "gate").write_text, "go\n")
+    out, _ = await drain(session)
+
+    assert out == b"after\n"
+    assert await session.wait() == 9
+    await session.close()
+
+
+async def test_attach_without_output_says_nothing_until_the_end(runs: Runs) -> None:
+    begun = spec("sh", "-c", "echo one; sleep 0.3")
+    await runs.engine.start(begun)
+    session = await runs.engine.attach(begun.job_id, stdin=False, output=False)
+
+    assert await session.read() is None
+    assert await session.wait() == 0
+    await session.close()
+
+
+async def test_many_sessions_at_once(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+
+    results = await asyncio.gather(*(runs.execute(ref, "echo", str(i)) for i in range(20)))
+
+    assert [out for _, out, _ in results] == [f"{i}\n".encode() for i in range(20)]
+
+
+async def test_a_process_left_behind_by_exec_does_not_hold_the_session(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+
+    async with asyncio.timeout(PATIENCE):
+        code, out, _ = await runs.execute(ref, "sh", "-c", "sleep 600 & echo started")
+
+    assert (code, out) == (0, b"started\n")

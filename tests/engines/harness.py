@@ -1,0 +1,219 @@
+"""What the engine tests share: an engine with its events gathered, and runs by name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuro.engines.base import Engine, Event, Exited, RunRef, RunSpec, Session, Started
+
+MIB = 1 << 20
+PATIENCE = 20.0  # seconds until a thing that must happen has not happened
+
+_numbers = itertools.count()
+
+
+def spec(*argv: str, **options: Any) -> RunSpec:
+    """A small run of ``argv`` with everything else by default."""
+    options.setdefault("job_id", f"job-{next(_numbers)}")
+    options.setdefault("image", "ubuntu")
+    options.setdefault("cpu", 1.0)
+    options.setdefault("memory", 512 * MIB)
+    return RunSpec(argv=argv, **options)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is over, and all it wrote."""
+
+    ref: RunRef
+    exited: Exited
+    output: bytes
+
+    @property
+    def code(self) -> int | None:
+        return self.exited.exit_code
+
+    @property
+    def lines(self) -> list[str]:
+        return self.output.decode().splitlines()
+
+
+class Runs:
+    """An open engine, and the events that it has told so far."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.told: list[Event] = []
+        self._changed = asyncio.Condition()
+        self._task = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        async for event in self.engine.events():
+            async with self._changed:
+                self.told.append(event)
+                self._changed.notify_all()
+
+    async def start(self, *argv: str, **options: Any) -> RunRef:
+        """Start a run and wait until its command runs."""
+        begun = spec(*argv, **options)
+        await self.engine.start(begun)
+        ref = RunRef(begun.job_id, begun.run)
+        await self.started(ref)
+        return ref
+
+    async def run(self, *argv: str, **options: Any) -> Finished:
+        """Run to the end."""
+        begun = spec(*argv, **options)
+        await self.engine.start(begun)
+        return await self.finished(RunRef(begun.job_id, begun.run))
+
+    async def shell(self, script: str, **options: Any) -> Finished:
+        """Run a shell script to the end."""
+        return await self.run("sh", "-c", script, **options)
+
+    async def finished(self, ref: RunRef) -> Finished:
+        exited = await self.exited(ref)
+        return Finished(ref, exited, await self.output(ref.job_id))
+
+    async def started(self, ref: RunRef) -> Started:
+        return await self._event(ref, Started)
+
+    async def exited(self, ref: RunRef) -> Exited:
+        return await self._event(ref, Exited)
+
+    async def _event(self, ref: RunRef, kind: Any) -> Any:
+        def found() -> Any:
+            return next((e for e in self.told if isinstance(e, kind) and e.ref == ref), None)
+
+        async with asyncio.timeout(PATIENCE), self._changed:
+            await self._changed.wait_for(lambda: found() is not None)
+        return found()
+
+    async def output(self, job_id: str, **options: Any) -> bytes:
+        """All that is in the log now."""
+        options.setdefault("follow", False)
+        async with asyncio.timeout(PATIENCE * 2):
+            return b"".join([data async for data in self.engine.logs(job_id, **options)])
+
+    async def says(self, job_id: str, text: bytes) -> bytes:
+        """Follow the log until ``text`` is in it."""
+        seen = b""
+        async with asyncio.timeout(PATIENCE), contextlib.aclosing(self._follow(job_id)) as log:
+            async for data in log:
+                seen += data
+                if text in seen:
+                    return seen
+        raise AssertionError(f"{text!r} is not in {seen!r}")
+
+    async def _follow(self, job_id: str) -> AsyncIterator[bytes]:
+        async for data in self.engine.logs(job_id):
+            yield data
+
+    async def execute(self, ref: RunRef, *argv: str) -> tuple[int | None, bytes, bytes]:
+        """Exit code, standard output and errors of a command inside the run."""
+        session = await self.engine.exec(ref.job_id, argv, tty=False)
+        out, err = await drain(session)
+        code = await session.wait()
+        await session.close()
+        return code, out, err
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self.engine.close()
+
+
+async def drain(session: Session) -> tuple[bytes, bytes]:
+    """All that a session says until its end: standard output, errors."""
+    parts: dict[int, list[bytes]] = {1: [], 2: []}
+    async with asyncio.timeout(PATIENCE):
+        while (message := await session.read()) is not None:
+            parts[message[0]].append(message[1])
+    return b"".join(parts[1]), b"".join(parts[2])
+
+
+async def read_until(session: Session, text: bytes) -> bytes:
+    """What a session says until ``text`` is in it."""
+    seen = b""
+    async with asyncio.timeout(PATIENCE):
+        while text not in seen:
+            message = await session.read()
+            assert message is not None, f"{text!r} is not in {seen!r}"
+            seen += message[1]
+    return seen
+
+
+async def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Wait for something that nobody tells of: the kernel's own tidying up."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not holds():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(what) from None
+
+
+class EngineKind:
+    """How the suite makes an engine of one kind, and looks for what it left behind."""
+
+    name: str
+
+    def make(self, folder: Path) -> Engine:
+        """An engine on ``folder``, not open yet."""
+        raise NotImplementedError
+
+    def traces(self, folder: Path) -> set[str]:
+        """Processes, groups and files of jobs that belong to the engine on ``folder``."""
+        raise NotImplementedError
+
+    def supervisor_of(self, folder: Path, ref: RunRef) -> int | None:
+        """The process that looks after a run, where there is one of its own."""
+        raise NotImplementedError
+
+
+class SandboxKind(EngineKind):
+    name = "sandbox"
+
+    def make(self, folder: Path) -> Engine:
+        from neuro.engines.sandbox import SandboxEngine
+
+        return SandboxEngine(folder)
+
+    def traces(self, folder: Path) -> set[str]:
+        from neuro.engines.sandbox import layout
+
+        found = {f"process {pid} {name}" for pid, name in self._supervisors(folder)}
+        for kind in ("jobs/*/runs/*/root", "jobs/*/runs/*/layers", "jobs/*"):
+            found |= {f"folder {path.relative_to(folder)}" for path in folder.glob(kind)}
+        mounts = Path("/proc/self/mountinfo").read_text()
+        found |= {f"mount {line}" for line in mounts.splitlines() if str(folder) in line}
+        identity = (layout.read_record(f"{folder}/installation") or {}).get("id")
+        for group in Path("/sys/fs/cgroup").glob(f"**/neuro-{identity}/*/"):
+            found.add(f"group {group}")
+        return found
+
+    def supervisor_of(self, folder: Path, ref: RunRef) -> int | None:
+        from neuro.engines.sandbox import layout
+
+        place = layout.run_folder(str(folder), ref.job_id, ref.run)
+        state = layout.read_record(f"{place}/state")
+        return int(state["supervisor"][0]) if state else None
+
+    def _supervisors(self, folder: Path) -> set[tuple[int, str]]:
+        found = set()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = process.joinpath("cmdline").read_bytes().split(b"\0")
+                name = process.joinpath("comm").read_text().strip()
+                if str(folder).encode() in words and name == "neuro-job":
+                    found.add((int(process.name), name))
+        return found
+
+
+KINDS: dict[str, EngineKind] = {"sandbox": SandboxKind()}
