@@ -270,8 +270,8 @@ def test_top_shows_what_a_job_uses_until_its_time_is_up(person: Home) -> None:
 
 
 def test_a_port_leads_into_the_job(person: Home) -> None:
-    serve = "from http.server import *; test(SimpleHTTPRequestHandler, bind='127.0.0.1', port=8000)"
-    job = detach(person, "ubuntu", "--", "python3", "-u", "-c", serve)
+    serve = ("python3", "-u", "-m", "http.server", "8000", "--bind", "127.0.0.1")
+    job = detach(person, "ubuntu", "--", *serve)
     with person.start("logs", job) as log:
         log.until("Serving HTTP")
         with socket.socket() as free:

@@ -73,6 +73,23 @@ def test_a_run_outlives_a_restart_of_the_server_and_loses_nothing(running: Home)
         assert "one" not in said
 
 
+def test_a_terminal_outlives_a_restart_of_the_server(running: Home) -> None:
+    port = running.ok("server", "status").split("127.0.0.1:")[1].split("/")[0]
+    with running.terminal("run", "ubuntu", "--", "bash", "--norc", "--noprofile") as it:
+        it.until("Use Ctrl-P Ctrl-Q to detach")
+        it.until("# ")
+        it.press("WORD=kept\r")
+        it.until("# ")
+        running.ok("down")
+        it.until("Connection lost")
+        running.ok("up", "--port", port)
+        it.until("Connected again.")
+        it.press("echo it was $WORD; exit 3\r")
+        it.until("it was kept")
+
+        assert it.end() == 3
+
+
 def test_stopping_what_does_not_run_is_no_error(home: Home) -> None:
     done = home.run("down")
 

@@ -161,7 +161,7 @@ def follow(context: Context, job: Job) -> int:
         return _end(context, job.id, reader, progress)
     except KeyboardInterrupt:
         progress.end()
-        return _interrupted(context, job)
+        return interrupted(context, job)
 
 
 def _end(context: Context, job_id: str, reader: LogReader, progress: Progress) -> int:
@@ -188,7 +188,8 @@ def explain_end(context: Context, job: Job) -> None:
     context.out.note(f"Job {job.name or job.id} {job.status.value}{said}{more}")
 
 
-def _interrupted(context: Context, job: Job) -> int:
+def interrupted(context: Context, job: Job) -> int:
+    """What Ctrl-C means: leave the job alone, or on a terminal ask; the exit code."""
     name = job.name or job.id
     if context.out.is_terminal and not context.out.quiet:
         context.out.say("")
@@ -201,8 +202,14 @@ def _interrupted(context: Context, job: Job) -> int:
             context.run(context.client.jobs.kill(job.id))
             context.out.note(f"Job {name} was told to stop.")
             return INTERRUPTED
-    context.out.note(f"\nDetached: job {name} goes on running. `neuro attach {name}` comes back.")
+    say_detached(context, job)
     return 0
+
+
+def say_detached(context: Context, job: Job) -> None:
+    """The job goes on; how to come back."""
+    name = job.name or job.id
+    context.out.note(f"\nDetached: job {name} goes on running. `neuro attach {name}` comes back.")
 
 
 def refuse_without_terminal(context: Context) -> None:

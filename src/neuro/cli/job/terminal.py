@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import termios
+import time
 import tty
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
@@ -15,15 +16,17 @@ from threading import Thread
 from neuro.cli.context import FOREVER, Context
 from neuro.cli.job.follow import (
     explain_end,
+    interrupted,
     job_exit_code,
-    wait_for_end,
+    say_detached,
+    wait_for,
     wait_for_start,
     write_all,
 )
 from neuro.cli.job.output import ATTACHED, Progress
 from neuro.client.jobs import JobSession
 from neuro.client.transport import ServerUnreachable
-from neuro.domain.errors import NotFound, PlatformError
+from neuro.domain.errors import NotFound
 from neuro.domain.jobs import Job
 
 _CTRL_P, _CTRL_Q = b"\x10", b"\x11"
@@ -125,14 +128,26 @@ async def feed(session: JobSession, detach: DetachKeys | None) -> None:
                 return
 
 
-async def _show_log(context: Context, job_id: str) -> None:
-    client = context.aio_client(timeout=FOREVER)
-    async with client, aclosing(client.jobs.logs(job_id)) as chunks:
-        async for chunk in chunks:
-            write_all(1, chunk)
+class Screen:
+    """Shows a job's log; where the connection was lost it goes on behind what was shown."""
+
+    def __init__(self, context: Context, job_id: str) -> None:
+        self._context = context
+        self._job_id = job_id
+        self._shown = 0
+
+    async def show(self) -> None:
+        """Copy the log to the terminal until the job is over, or the server leaves."""
+        skip = self._shown
+        client = self._context.aio_client(timeout=FOREVER)
+        async with client, aclosing(client.jobs.logs(self._job_id)) as chunks:
+            async for chunk in chunks:
+                fresh, skip = chunk[skip:], max(0, skip - len(chunk))
+                write_all(1, fresh)
+                self._shown += len(fresh)
 
 
-async def _converse(context: Context, job: Job) -> bool:
+async def _converse(context: Context, job_id: str, screen: Screen) -> bool:
     """Keys to the job, its log to the screen. True: the person detached.
 
     The screen shows the log and not the attached stream, so that nothing is missing and nothing is
@@ -143,12 +158,12 @@ async def _converse(context: Context, job: Job) -> bool:
         with raw_mode(sys.stdin.fileno()):
             try:
                 async with (
-                    client.jobs.attach(job.id, tty=True, stdin=True, output=False) as session,
+                    client.jobs.attach(job_id, tty=True, stdin=True, output=False) as session,
                     _resizing(session),
                 ):
-                    await _first_of(_show_log(context, job.id), feed(session, detach))
+                    await _first_of(screen.show(), feed(session, detach))
             except NotFound:
-                await _show_log(context, job.id)  # It ended before.
+                await screen.show()  # It ended before.
     return detach.pressed
 
 
@@ -178,7 +193,7 @@ def attach_terminal(
         job = wait_for_start(context, job, progress)
     except KeyboardInterrupt:
         progress.end()
-        raise
+        return interrupted(context, job)
     if forwards and not job.status.is_finished:
         from neuro.cli.job.port_forward import forward_in_background
 
@@ -194,28 +209,31 @@ def attach_terminal(
 
 
 def _attached(context: Context, job: Job) -> int:
-    name = job.name or job.id
+    screen = Screen(context, job.id)
     while True:
-        try:
-            detached = asyncio.run(_converse(context, job))
-        except PlatformError:
-            if job.status.is_finished or wait_for_end_or_not(context, job.id):
-                detached = False
-            else:
-                raise
+        detached = False
+        with suppress(ServerUnreachable):
+            detached = asyncio.run(_converse(context, job.id, screen))
         if detached:
-            context.out.note(
-                f"\nDetached: job {name} goes on running. `neuro attach {name}` comes back."
-            )
+            say_detached(context, job)
             return 0
-        job = wait_for_end(context, job.id)
-        explain_end(context, job)
-        return job_exit_code(job)
+        job = _seen_again(context, job.id)
+        if job.status.is_finished:
+            explain_end(context, job)
+            return job_exit_code(job)
 
 
-def wait_for_end_or_not(context: Context, job_id: str) -> bool:
-    """Whether the job is over."""
-    return context.run(context.client.jobs.get(job_id)).status.is_finished
+def _seen_again(context: Context, job_id: str) -> Job:
+    """The job, once the server answers again where the connection was lost."""
+    with suppress(ServerUnreachable):
+        job = context.run(context.client.jobs.get(job_id))
+        if job.status.is_finished:
+            return job
+    context.out.note("\r\nConnection lost. Retrying in 1 seconds")
+    time.sleep(1)
+    job = wait_for(context.client, job_id)
+    context.out.note("Connected again.")
+    return job
 
 
 async def converse_exec(session: JobSession) -> None:
