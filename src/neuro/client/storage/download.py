@@ -271,8 +271,8 @@ class _Intake:
     def _write(self, frame: Frame) -> None:
         if self._draft is None:
             return
-        self._draft.write(frame.data)
-        self._owner.moved(len(frame.data))
+        self._draft.write_parts(frame.parts)
+        self._owner.moved(frame.size)
         if not frame.has_more:
             draft, self._draft = self._draft, None
             try:

@@ -166,12 +166,16 @@ class Draft:
         os.lseek(self._fd, offset, os.SEEK_SET)
         self.offset = offset
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             count = os.write(self._fd, view)
             self.offset += count
             view = view[count:]
+
+    def write_parts(self, parts: list[memoryview]) -> None:
+        for part in parts:
+            self.write(part)
 
     def restart(self) -> None:
         """Forget what is there: the other side's file has changed."""

@@ -29,6 +29,7 @@ from neuro.domain.frames import (
     Flag,
     Kind,
     encode_frame,
+    encode_head,
 )
 from neuro.domain.storage import FileStatus, FileType
 from neuro.domain.uris import ResourceURI
@@ -285,7 +286,8 @@ class _Pieces:
                 if len(data) < min(PIECE_BYTES, left):
                     raise InvalidInput(f"'{self._file.path}' changed while it was read.")
                 left -= len(data)
-                yield encode_frame(Kind.PART, "", data, Flag.MORE if left else Flag.NONE)
+                yield encode_head(Kind.PART, "", data, Flag.MORE if left else Flag.NONE)
+                yield data
                 self.sent += len(data)
                 self._tally.moved(len(data))
         except OSError as error:

@@ -52,15 +52,16 @@ class BulkIntake:
         self._current: tuple[str, StagedFile] | None = None
         self._room = staging.open(place.segments[0])
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, pieces: Sequence[bytes]) -> None:
         """Take the next bytes of the stream. Raises InvalidInput for a damaged one."""
-        for frame in self._reader.feed(piece):
-            try:
-                self._take(frame)
-            except PlatformError as error:
-                self._fail(frame.path, error)
-            except OSError as error:
-                self._fail(frame.path, fault_of(error, frame.path))
+        for piece in pieces:
+            for frame in self._reader.feed(piece):
+                try:
+                    self._take(frame)
+                except PlatformError as error:
+                    self._fail(frame.path, error)
+                except OSError as error:
+                    self._fail(frame.path, fault_of(error, frame.path))
 
     def finish(self) -> list[bytes]:
         """The answer's lines: what failed, and a summary. Raises InvalidInput without an END."""
@@ -94,7 +95,7 @@ class BulkIntake:
         folder = self._folder(segments[:-1])
         file = StagedFile.fresh(self._room, executable=frame.executable)
         try:
-            file.write(frame.data)
+            file.write(frame.parts)
             if frame.has_more:
                 self._current = (frame.path, file)
                 return
@@ -102,14 +103,14 @@ class BulkIntake:
         except BaseException:
             file.discard()
             raise
-        self._count(len(frame.data))
+        self._count(frame.size)
 
     def _append(self, frame: Frame) -> None:
         if self._current is None or self._current[0] != frame.path:
             return  # The rest of a file that has failed already.
         path, file = self._current
         try:
-            file.write(frame.data)
+            file.write(frame.parts)
             if frame.has_more:
                 return
             segments = parse_relative(path)

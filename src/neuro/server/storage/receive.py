@@ -21,7 +21,7 @@ from neuro.server.storage.tree import faults
 BATCH_BYTES = 1 << 20
 
 
-async def _batches(request: web.Request) -> AsyncIterator[bytes]:
+async def _batches(request: web.Request) -> AsyncIterator[list[bytes]]:
     pieces: list[bytes] = []
     size = 0
     try:
@@ -29,16 +29,16 @@ async def _batches(request: web.Request) -> AsyncIterator[bytes]:
             pieces.append(piece)
             size += len(piece)
             if size >= BATCH_BYTES:
-                yield b"".join(pieces)
+                yield pieces
                 pieces, size = [], 0
     except (aiohttp.ClientError, ConnectionError) as error:
         raise InvalidInput(f"The body broke off: {error}.") from None
     if pieces:
-        yield b"".join(pieces)
+        yield pieces
 
 
 async def _pour(
-    request: web.Request, service: StorageService, take: Callable[[bytes], object]
+    request: web.Request, service: StorageService, take: Callable[[list[bytes]], object]
 ) -> None:
     """Give the body to ``take`` in a thread, in order, reading on while it works."""
     writing: Task[object] | None = None
@@ -78,9 +78,9 @@ async def receive_file(
     """
     position = offset
 
-    def take(batch: bytes) -> None:
+    def take(batch: list[bytes]) -> None:
         nonlocal position
-        view = memoryview(batch)
+        view = memoryview(b"".join(batch))
         if length is not None and position + len(view) > offset + length:
             raise InvalidInput("The body is longer than its Content-Range says.")
         with faults(path):
@@ -99,11 +99,12 @@ async def receive_upload(request: web.Request, service: StorageService, upload: 
     """Take one file's pieces, each checked before it is written, and publish it at the end."""
     reader = FrameReader()
 
-    def take(batch: bytes) -> None:
-        for frame in reader.feed(batch):
-            if frame.kind != Kind.PART:
-                raise InvalidInput("An upload of one file is made of PART frames.")
-            upload.write(frame.data)
+    def take(batch: list[bytes]) -> None:
+        for piece in batch:
+            for frame in reader.feed(piece):
+                if frame.kind != Kind.PART:
+                    raise InvalidInput("An upload of one file is made of PART frames.")
+                upload.write(frame.parts, frame.size)
 
     async with _closing(service, upload.close):
         await _pour(request, service, take)

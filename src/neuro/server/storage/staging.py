@@ -14,6 +14,7 @@ import os
 import stat
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 
 from neuro.domain.errors import InvalidInput, NotFound
@@ -108,13 +109,12 @@ class StagedFile:
         os.ftruncate(fd, offset)
         return cls(room, name, fd, offset)
 
-    def write(self, data: bytes) -> None:
+    def write(self, parts: Sequence[memoryview]) -> None:
         """Put bytes behind what is there; raises OSError."""
-        view = memoryview(data)
-        while view:
-            count = os.pwrite(self._fd, view, self.offset)
+        while parts:
+            count = os.pwritev(self._fd, parts, self.offset)
             self.offset += count
-            view = view[count:]
+            parts = _behind(parts, count)
         if self.offset - self._synced >= _WRITEBACK_BYTES:
             self._start_writeback()
 
@@ -144,6 +144,15 @@ class StagedFile:
         self.close()
         with suppress(OSError):
             os.unlink(self._name, dir_fd=self._room)
+
+
+def _behind(parts: Sequence[memoryview], count: int) -> list[memoryview]:
+    rest: list[memoryview] = []
+    for part in parts:
+        if count < len(part):
+            rest.append(part[count:])
+        count = max(0, count - len(part))
+    return rest
 
 
 def _create(room: int, name: str, executable: bool) -> int:
@@ -180,12 +189,12 @@ class Upload:
             os.close(self._room)
             raise
 
-    def write(self, data: bytes) -> None:
-        """The next bytes; raises InvalidInput beyond the announced size."""
-        if self._file.offset + len(data) > self._size:
+    def write(self, parts: Sequence[memoryview], size: int) -> None:
+        """The next ``size`` bytes; raises InvalidInput beyond the announced size."""
+        if self._file.offset + size > self._size:
             raise InvalidInput(f"More than the announced {self._size} bytes came.")
         with faults(self._place.path):
-            self._file.write(data)
+            self._file.write(parts)
 
     def finish(self) -> None:
         """Put the file in its place, if all of it is there; raises InvalidInput otherwise."""
