@@ -30,7 +30,8 @@ show neuro ls -l storage:digits
 step "A job with one CPU and two volumes: the code to read, the project to write"
 # One job of a name may run at a time; an earlier demo that was interrupted may have left one.
 if [ -n "$(neuro -q ps --name digits)" ]; then show neuro kill digits; fi
-show neuro run --preset cpu-small --name digits \
+# One thread for one CPU: by default numpy starts a thread for each core of the machine.
+show neuro run --preset cpu-small --name digits --env OMP_NUM_THREADS=1 \
     --volume storage:digits/code:/code:ro \
     --volume storage:digits:/project:rw \
     python -- python /code/train.py --data /project/data --results /project/results
