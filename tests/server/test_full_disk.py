@@ -41,6 +41,11 @@ def _fill(folder: Path) -> Path:
     return filler
 
 
+async def _submit_many(client: Client) -> None:
+    for _ in range(50):
+        await submit(client, "true", description="x" * 4000)
+
+
 @pytest.mark.root
 async def test_a_full_disk_is_said_and_nothing_is_lost(server: ServerProcess) -> None:
     async with Client.connect(server.url, server.token) as client:
@@ -50,8 +55,7 @@ async def test_a_full_disk_is_said_and_nothing_is_lost(server: ServerProcess) ->
 
         filler = _fill(server.data_dir)
         with pytest.raises(PlatformError, match="disk is full"):
-            for _ in range(50):
-                await submit(client, "true", description="x" * 4000)
+            await _submit_many(client)
         async with client.jobs.exec(talker.id, "touch /tmp/stop") as session:
             while await session.read() is not None:
                 pass

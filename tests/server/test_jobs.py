@@ -177,6 +177,26 @@ async def test_nobody_mounts_or_sees_what_is_anothers(client: Client, alice: Cli
     assert job.id not in [seen.id async for seen in alice.jobs.list()]
 
 
+async def test_only_admins_run_privileged_jobs(client: Client, alice: Client) -> None:
+    with pytest.raises(NotFound):
+        await submit(alice, "true", privileged=True)
+
+    job = await finished(client, await submit(client, "true", privileged=True))
+
+    assert job.history.exit_code == 0
+
+
+async def test_a_link_in_place_of_a_volumes_folder_is_not_followed(client: Client) -> None:
+    home = f"storage://default/{client.user}"
+    volume = {"src_storage_uri": f"{home}/trap", "dst_path": "/work", "read_only": False}
+    link = f"sh -c 'ln -s /etc /work/escape-{id(client)}'"
+    await finished(client, await submit(client, link, volumes=[volume]))
+
+    through = {"src_storage_uri": f"{home}/trap/escape-{id(client)}", "dst_path": "/stolen"}
+    with pytest.raises(InvalidInput):
+        await submit(client, "ls /stolen", volumes=[through])
+
+
 async def test_an_admin_sees_and_ends_anybodys_jobs(client: Client, alice: Client) -> None:
     job = await running(alice, "sleep 1000")
 

@@ -35,7 +35,7 @@ from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
 from neuro.server.http.errors import render_errors
-from neuro.server.http.limits import backpressure
+from neuro.server.http.limits import Streams, backpressure
 from neuro.server.http.operations import Metrics, operation_routes
 from neuro.server.http.routes import AUTHENTICATOR, MAX_JSON_BODY, install
 from neuro.server.installation.routes import Installation, installation_routes
@@ -55,7 +55,8 @@ log = structlog.get_logger("neuro.server")
 
 DEFAULT_ENGINE = "sandbox"
 EVERYWHERE = ("0.0.0.0", "::", "")
-SHUTDOWN_SECONDS = 3.0
+# How long an ordinary request (an upload, say) may take to end; streams are ended at once.
+SHUTDOWN_SECONDS = 30.0
 JOB_TOKEN_LIFE = timedelta(days=30)
 
 
@@ -207,10 +208,12 @@ def _application(
     ]
     operations = operation_routes(metrics, is_ready, routes, __version__)
     routes += operations.items
+    streams = Streams()
     app = web.Application(
-        middlewares=[metrics.middleware(), render_errors, backpressure()],
+        middlewares=[metrics.middleware(), render_errors, backpressure(streams)],
         client_max_size=MAX_JSON_BODY,
     )
+    app.on_shutdown.append(streams.end_all)
     app[AUTHENTICATOR] = access
     install(app, routes)
     return app

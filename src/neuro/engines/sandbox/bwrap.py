@@ -39,12 +39,12 @@ class Layers:
 
 @dataclass(frozen=True)
 class Inside:
-    """What the job finds. ``mounts`` are (source, target, read only); ``shm`` is bytes."""
+    """What the job finds. ``mounts`` are (open source, target, read only); ``shm`` is bytes."""
 
     hostname: str
     working_dir: str
     env: Mapping[str, str]
-    mounts: Sequence[tuple[str, str, bool]]
+    mounts: Sequence[tuple[int, str, bool]]
     devices: Sequence[tuple[str, str]]
     read_only: Sequence[str]
     covered: Sequence[str]
@@ -125,14 +125,12 @@ def _covers() -> list[str]:
 
 def _mounts(inside: Inside) -> list[str]:
     given: list[str] = []
-    for source, target in inside.devices:
-        given += ["--dev-bind", source, target]
+    for device, target in inside.devices:
+        given += ["--dev-bind", device, target]
     for source, target, read_only in sorted(inside.mounts, key=lambda mount: mount[1]):
         if not target.startswith("/") or "\0" in target or "/../" in f"{target}/":
             raise ValueError(f"a volume cannot be mounted at {target!r}: use an absolute path")
-        if not os.path.exists(source):
-            raise ValueError(f"the folder of the volume at {target} does not exist")
-        given += ["--ro-bind" if read_only else "--bind", source, target]
+        given += ["--ro-bind-fd" if read_only else "--bind-fd", str(source), target]
     return given
 
 

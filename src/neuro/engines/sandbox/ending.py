@@ -40,7 +40,8 @@ def conclude(
 ) -> Ending:
     """The ending. ``status`` is the wait status of the sandbox's outer process.
 
-    ``killed`` is whether that or the init was killed by us. ``output`` is the beginning of what the run wrote and ``last_output`` its end.
+    ``killed`` is whether that or the init was killed by us. ``output`` is the beginning of what the
+    run wrote and ``last_output`` its end.
     """
     code = os.waitstatus_to_exitcode(status)
     if not started:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -23,6 +24,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
+_OPENAT2 = 437  # the same number on every architecture
+_RESOLVE_NO_SYMLINKS = 0x04
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 1, 32, 4096, 16384, 1 << 19
 
 # Docker's default set less CAP_MKNOD: without a device cgroup a made node would be the host's disk.
@@ -119,3 +122,18 @@ def process_start(pid: int) -> int | None:
             return int(file.read().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return None
+
+
+def open_without_links(path: str) -> int:
+    """An O_PATH descriptor of an absolute path none of whose parts is a symbolic link.
+
+    Raises OSError (ELOOP for a link). Kernels before 5.6 check the last part only.
+    """
+    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS)
+    found: int = _libc.syscall(_OPENAT2, -100, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+    if found >= 0:
+        return found
+    number = ctypes.get_errno()
+    if number == errno.ENOSYS:
+        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    raise OSError(number, os.strerror(number), path)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import bwrap, cgroups, network
+from neuro.engines.sandbox import bwrap, cgroups, kernel, network
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.userland import Userland
 
@@ -196,11 +196,15 @@ def launch(
 
     Raises ValueError and OSError for what is known to be impossible before.
     """
+    mounts = [
+        (_open_source(source, target), target, read_only)
+        for source, target, read_only in request.mounts
+    ]
     inside = bwrap.Inside(
         hostname=request.hostname,
         working_dir=request.working_dir,
         env=environment(plan, request),
-        mounts=request.mounts,
+        mounts=mounts,
         devices=gpu_devices(plan.device_folder, request.gpus),
         read_only=plan.userland.read_only,
         covered=plan.userland.covered,
@@ -230,7 +234,9 @@ def launch(
         *("bwrap", "--args", str(given), "--info-fd", str(info_inside)),
         *("--block-fd", str(gate_inside), *_command(plan, request)),
     ]
-    passed = [fd for fd in (given, info_inside, gate_inside, settled_inside) if fd is not None]
+    passed = [given, info_inside, gate_inside, *(source for source, _, _ in mounts)]
+    if settled_inside is not None:
+        passed.append(settled_inside)
     pid = os.fork()
     if pid == 0:
         try:
@@ -244,6 +250,17 @@ def launch(
     for fd in passed:
         os.close(fd)
     return Launched(pid=pid, info=info, settled=settled, gate=gate)
+
+
+def _open_source(source: str, target: str) -> int:
+    # By descriptor, and through no symbolic link: other jobs may write beside the volume's folder,
+    # and could put a link in its place at any moment.
+    try:
+        return kernel.open_without_links(source)
+    except FileNotFoundError:
+        raise ValueError(f"the folder of the volume at {target} does not exist") from None
+    except OSError as error:
+        raise ValueError(f"the volume at {target} cannot be mounted: {error.strerror}") from None
 
 
 def _settling() -> tuple[int, int]:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import msgspec
 
-from neuro.domain.errors import NotFound
+from neuro.domain.errors import NotFound, NotPermitted
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.domain.users import PermissionEntry, Token, TokenRequest, User, UserRequest
@@ -14,6 +14,7 @@ from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService
 from neuro.server.http.routes import Call, Routes
 
 MAX_PAGE = 1000
+ADMINS_ONLY = "Only the cluster's admins may do this."
 
 
 class UserPage(msgspec.Struct, frozen=True):
@@ -32,6 +33,9 @@ def access_routes(access: AccessService, cluster: str) -> Routes:
     api = Routes("users")
     the_cluster = ResourceURI("cluster", cluster)
 
+    def require_admin(call: Call) -> None:
+        call.identity.require(the_cluster, Action.MANAGE, hidden=NotPermitted(ADMINS_ONLY))
+
     def require_self_or_admin(call: Call, user: str) -> None:
         if call.user != user:
             call.identity.require(
@@ -41,13 +45,13 @@ def access_routes(access: AccessService, cluster: str) -> Routes:
     @api.add("GET", "/api/v1/users")
     async def list_users(call: Call, query: UserPage) -> list[User]:
         """List users by name (admins)."""
-        call.identity.require(the_cluster, Action.MANAGE)
+        require_admin(call)
         return await access.users(after=query.after, limit=max(1, min(query.limit, MAX_PAGE)))
 
     @api.add("POST", "/api/v1/users", status=201)
     async def add_user(call: Call, body: UserRequest) -> User:
         """Make a user (admins)."""
-        call.identity.require(the_cluster, Action.MANAGE)
+        require_admin(call)
         return await access.add_user(body.name, is_admin=body.is_admin)
 
     @api.add("GET", "/api/v1/users/{user}")
@@ -59,7 +63,7 @@ def access_routes(access: AccessService, cluster: str) -> Routes:
     @api.add("DELETE", "/api/v1/users/{user}", status=204, section="7")
     async def remove_user(call: Call) -> None:
         """Remove a user with their tokens (admins)."""
-        call.identity.require(the_cluster, Action.MANAGE)
+        require_admin(call)
         await access.remove_user(call.segment("user"))
 
     @api.add("GET", "/api/v1/users/{user}/permissions", section="7")

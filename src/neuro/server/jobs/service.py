@@ -99,7 +99,9 @@ class JobService:
             )
         container = specification.container_of(request)
         specification.check_request(request, container, offer.cluster)
-        for uri, action in specification.needed_permissions(container, offer.cluster, caller.user):
+        for uri, action in specification.needed_permissions(
+            request, container, offer.cluster, caller.user
+        ):
             caller.require(uri, action)
         self._check_volumes(container)
         record = self._new_record(caller.user, request)

@@ -117,10 +117,12 @@ def storage_uri(text: str, cluster: str) -> ResourceURI:
 
 
 def needed_permissions(
-    container: ContainerRequest, cluster: str, owner: str
+    request: JobRequest, container: ContainerRequest, cluster: str, owner: str
 ) -> Iterator[tuple[ResourceURI, Action]]:
     """What a caller must be allowed in order to submit this."""
     yield ResourceURI("job", cluster, (owner,)), Action.WRITE
+    if request.privileged:
+        yield ResourceURI("cluster", cluster), Action.MANAGE
     for volume in container.volumes:
         action = Action.READ if volume.read_only else Action.WRITE
         yield storage_uri(volume.src_storage_uri, cluster), action
