@@ -15,7 +15,7 @@ from neuro.client.storage.local import LocalFile, LocalFolder, Odd
 from neuro.client.storage.transfer import Outcome, Progress, Silent, Tally
 from neuro.client.storage.upload import Uploader
 from neuro.client.storage.uris import storage_uri
-from neuro.domain.errors import InvalidInput, NotFound, StorageFault
+from neuro.domain.errors import AlreadyExists, NotFound, PlatformError, StorageFault
 from neuro.domain.frames import PIECE_BYTES
 from neuro.domain.storage import DiskUsage, FileStatus, FileType, Removed
 from neuro.domain.uris import ResourceURI
@@ -189,15 +189,21 @@ class Storage:
         resume: bool = False,
         progress: Progress | None = None,
     ) -> Outcome:
-        """Copy files of this machine into the folder ``target``, under their own names."""
+        """Copy files of this machine into the folder ``target``, under their own names.
+
+        What fails does not stop the rest; it is in the outcome.
+        """
         tally = Tally(progress or Silent())
+        uri = self.uri(target)
         files: dict[str, LocalFile] = {}
-        for source in sources:
-            file = local.describe(Path(source), Path(source).name)
-            if file.relative in files:
-                raise InvalidInput(f"Two of the files have the name '{file.relative}'.")
-            files[file.relative] = file
-        await self._uploader(target, tally, update, resume).send([], list(files.values()))
+        for source in map(Path, sources):
+            try:
+                if source.name in files:
+                    raise AlreadyExists(f"another of the files has the name '{source.name}'.")
+                files[source.name] = local.describe(source, source.name)
+            except PlatformError as error:
+                tally.fail(str(source), str(uri.child(source.name)), error)
+        await self._uploader(uri, tally, update, resume).send([], list(files.values()))
         return tally.outcome
 
     async def upload_tree(

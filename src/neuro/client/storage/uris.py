@@ -20,7 +20,8 @@ def storage_uri(text: str | ResourceURI, *, cluster: str, user: str) -> Resource
     if isinstance(text, ResourceURI):
         return text
     if not text.startswith(f"{SCHEME}:"):
-        raise InvalidInput(f"'{text}' is no storage URI: it begins with storage:")
+        near = text.rpartition(":")[2]
+        raise InvalidInput(f"'{text}' is no storage URI. Did you mean 'storage:{near}'?")
     rest = text.removeprefix(f"{SCHEME}:")
     if rest.startswith("~"):
         raise InvalidInput(f"'{text}': '~' means nothing here; 'storage:' is your own folder.")

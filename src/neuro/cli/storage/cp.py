@@ -1,0 +1,219 @@
+"""``neuro cp``: copy files between this machine and the storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from neuro.cli.context import Context, pass_context
+from neuro.cli.lazy import Command
+from neuro.cli.storage.items import Items
+from neuro.cli.storage.operands import (
+    Local,
+    Operands,
+    Place,
+    Remote,
+    expand,
+    goes_into,
+    is_folder,
+    parse_operands,
+    parse_place,
+)
+from neuro.client.storage import Outcome
+from neuro.client.storage.filters import Filter, Rule
+from neuro.domain.errors import NotFound, StorageFault
+
+if TYPE_CHECKING:
+    from neuro.cli.storage.progress import CommandProgress
+
+
+class CopyCommand(Command):
+    """Keeps the order in which --exclude and --include were given: the last match decides."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        given = {name: iter(values.get(name, ())) for name in ("exclude", "include")}
+        ctx.meta["neuro.filters"] = [
+            Rule(next(given[param.name]), exclude=param.name == "exclude")
+            for param in order
+            if param.name in given
+        ]
+        return super().parse_args(ctx, args)
+
+
+class Copy(NamedTuple):
+    """How to copy."""
+
+    recursive: bool
+    update: bool
+    resume: bool
+    keep: Filter
+    ignore_files: Sequence[str]
+
+
+@click.command(
+    "cp",
+    cls=CopyCommand,
+    examples="""
+        neuro cp data.csv storage:                      # into your home
+        neuro cp -r ./data storage:digits/data          # a folder
+        neuro cp -r storage:digits/results .            # and back
+        neuro cp --continue big.tar storage:            # go on where it broke off
+        neuro cp -r --exclude '*.tmp' . storage:code    # without some
+        neuro cp 'storage:logs/**/*.txt' ./logs
+    """,
+)
+@click.argument("paths", nargs=-1, metavar="[SOURCES]... [DESTINATION]")
+@click.option("-r", "--recursive", is_flag=True, help="Copy folders with all that is in them.")
+@click.option("--glob/--no-glob", default=True, help="Expand wildcards in URIs.", show_default=True)
+@click.option(
+    "-t", "--target-directory", metavar="DIRECTORY", help="Copy all SOURCES into DIRECTORY."
+)
+@click.option(
+    "-T",
+    "--no-target-directory",
+    is_flag=True,
+    help="DESTINATION is the new name, never a folder to copy into.",
+)
+@click.option("-u", "--update", is_flag=True, help="Copy only what is newer than the other side's.")
+@click.option("--continue", "resume", is_flag=True, help="Go on with files that broke off.")
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="Leave out what matches, as .gitignore."
+)
+@click.option("--include", multiple=True, metavar="PATTERN", help="Do not leave out what matches.")
+@click.option(
+    "--exclude-from-files",
+    metavar="FILES",
+    help="Names of files with patterns, for uploads; '.neuroignore' unless configured.",
+)
+@click.option(
+    "-p/-P", "--progress/--no-progress", default=True, help="Show progress on a terminal."
+)
+@pass_context
+def command(
+    context: Context,
+    /,
+    paths: tuple[str, ...],
+    glob: bool,
+    target_directory: str | None,
+    no_target_directory: bool,
+    progress: bool,
+    exclude_from_files: str | None,
+    **options: Any,
+) -> int:
+    """Copy files and folders: one of SOURCES and DESTINATION is in the storage.
+
+    A destination that is a folder, or ends with a slash, is copied into. A file appears at the
+    other side when all of it is there.
+    """
+    operands = parse_operands(paths, target_directory, no_target_directory)
+    config = context.user_config
+    defaults = [Rule(p.removeprefix("!"), not p.startswith("!")) for p in config.cp_exclude]
+    given = click.get_current_context().meta["neuro.filters"]
+    copy = Copy(
+        recursive=options["recursive"],
+        update=options["update"],
+        resume=options["resume"],
+        keep=Filter([*defaults, *given]),
+        ignore_files=(
+            config.cp_exclude_from_files
+            if exclude_from_files is None
+            else exclude_from_files.split()
+        ),
+    )
+    items = Items(context)
+    sources = expand(context, operands.sources, items, glob=glob)
+    with _progress(context, items, progress) as shown:
+        _copy_all(context, items, operands, sources, copy, shown)
+    return items.exit_code
+
+
+@contextmanager
+def _progress(context: Context, items: Items, wanted: bool) -> Iterator[CommandProgress]:
+    if wanted and context.out.is_terminal and not context.out.quiet:
+        from neuro.cli.storage.terminal_progress import TerminalProgress
+
+        with TerminalProgress(context.out, items) as shown:
+            yield shown
+        return
+    from neuro.cli.storage.progress import CommandProgress as Plain
+
+    yield Plain(context.out, items)
+
+
+def _copy_all(
+    context: Context,
+    items: Items,
+    operands: Operands,
+    sources: list[Place],
+    copy: Copy,
+    progress: CommandProgress,
+) -> None:
+    destination = parse_place(context, operands.destination)
+    for source in sources:
+        if isinstance(source, Local) == isinstance(destination, Local):
+            where = "this machine" if isinstance(source, Local) else "the storage"
+            raise click.UsageError(f"Both {source} and {destination} are on {where}.")
+    into = goes_into(context, operands, destination)
+    several = len(sources) > 1
+    if into and several and not is_folder(context, destination):
+        items.failed(f"copy to {operands.destination}", NotFound("it is no folder."))
+        return
+    if into and several and isinstance(destination, Remote):
+        sources = _copy_files(context, items, sources, destination, copy, progress)
+    for source in sources:
+        target = destination.child(source.name) if into else destination
+        with items.doing(f"copy {source} to {target}"):
+            _copy_one(context, source, target, copy, progress)
+
+
+def _copy_files(
+    context: Context,
+    items: Items,
+    sources: list[Place],
+    destination: Remote,
+    copy: Copy,
+    progress: CommandProgress,
+) -> list[Place]:
+    """Send the plain files together, in as few requests as it takes; returns the others."""
+    files = [it for it in sources if isinstance(it, Local) and not is_folder(context, it)]
+    with items.doing(f"copy to {destination}"):
+        context.run(
+            context.client.storage.upload_files(
+                [file.path for file in files],
+                destination.uri,
+                update=copy.update,
+                resume=copy.resume,
+                progress=progress,
+            )
+        )
+    return [source for source in sources if source not in files]
+
+
+def _copy_one(
+    context: Context, source: Place, target: Place, copy: Copy, progress: CommandProgress
+) -> None:
+    storage, run = context.client.storage, context.run
+    recursive = is_folder(context, source)
+    if recursive and not copy.recursive:
+        raise StorageFault("EISDIR", "it is a folder: copy it with -r.")
+    how: dict[str, Any] = {"update": copy.update, "resume": copy.resume, "progress": progress}
+    call: Any
+    if isinstance(source, Local) and isinstance(target, Remote):
+        if recursive:
+            call = storage.upload_tree(
+                source.path, target.uri, keep=copy.keep, ignore_files=copy.ignore_files, **how
+            )
+        else:
+            call = storage.upload_file(source.path, target.uri, **how)
+    elif isinstance(source, Remote) and isinstance(target, Local):
+        if recursive:
+            call = storage.download_tree(source.uri, target.path, keep=copy.keep, **how)
+        else:
+            call = storage.download_file(source.uri, target.path, **how)
+    outcome: Outcome | bool = run(call)
+    if outcome is False:
+        context.out.info(f"{source} is up to date")

@@ -1,0 +1,152 @@
+"""SOURCES and DESTINATION, by the rules of GNU's ``cp`` and ``mv``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import click
+
+from neuro.cli.context import Context
+from neuro.cli.storage.items import Items, collect
+from neuro.client.storage.globs import has_wildcards
+from neuro.client.storage.uris import SCHEME
+from neuro.domain.errors import NotFound
+from neuro.domain.uris import ResourceURI
+
+FILE_SCHEME = "file"
+
+
+class Local(NamedTuple):
+    """A path of this machine, as it was typed."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def name(self) -> str:
+        """The last part; "" for ``.``, ``..`` and ``/``, which have no name to take along."""
+        name = Path(self.path).name
+        return "" if name == ".." else name
+
+    def child(self, name: str) -> Local:
+        return Local(str(Path(self.path, name))) if name else self
+
+
+class Remote(NamedTuple):
+    """A place in the storage."""
+
+    uri: ResourceURI
+
+    def __str__(self) -> str:
+        return str(self.uri)
+
+    @property
+    def name(self) -> str:
+        return self.uri.segments[-1] if len(self.uri.segments) > 1 else ""
+
+    def child(self, name: str) -> Remote:
+        return Remote(self.uri.child(name)) if name else self
+
+
+Place = Local | Remote
+
+
+class Operands(NamedTuple):
+    """What a command line asks for. ``into`` None: it depends on what is there."""
+
+    sources: tuple[str, ...]
+    destination: str
+    into: bool | None
+
+
+def parse_operands(
+    paths: Sequence[str], target_directory: str | None, no_target_directory: bool
+) -> Operands:
+    """Sort out the arguments. Raises click's UsageError (exit code 2)."""
+    if target_directory is not None:
+        if no_target_directory:
+            raise click.UsageError(
+                "Cannot combine --target-directory (-t) and --no-target-directory (-T)"
+            )
+        if not paths:
+            raise click.UsageError('Missing argument "SOURCES..."')
+        return Operands(tuple(paths), target_directory, into=True)
+    if not paths:
+        raise click.UsageError('Missing argument "SOURCES..."')
+    if len(paths) == 1:
+        raise click.UsageError('Missing argument "DESTINATION"')
+    if no_target_directory and len(paths) > 2:
+        raise click.UsageError(f"Extra operand after '{paths[1]}'")
+    *sources, destination = paths
+    into = False if no_target_directory else True if len(sources) > 1 else None
+    return Operands(tuple(sources), destination, into)
+
+
+def parse_place(context: Context, text: str) -> Place:
+    """A ``storage:`` URI, or a path of this machine (``file:`` in front of it or not)."""
+    if text.startswith(f"{SCHEME}:"):
+        return Remote(context.client.storage.uri(text))
+    if text.startswith(f"{FILE_SCHEME}:"):
+        path = unquote(text.removeprefix(f"{FILE_SCHEME}:"))
+        return Local(path.removeprefix("//") if path.startswith("///") else path)
+    return Local(text)
+
+
+def expand(context: Context, texts: Sequence[str], items: Items, *, glob: bool) -> list[Place]:
+    """The sources, with wildcards expanded in those that have a scheme (shells do the others)."""
+    places: list[Place] = []
+    for text in texts:
+        if not glob or not has_wildcards(text):
+            places.append(parse_place(context, text))
+            continue
+        if text.startswith(f"{SCHEME}:"):
+            found = context.run(collect(context.client.storage.glob(text)))
+            matches: list[Place] = [Remote(uri) for uri in found]
+        elif text.startswith(f"{FILE_SCHEME}:"):
+            from glob import glob as local_glob
+
+            path = str(parse_place(context, text))
+            names = sorted(local_glob(path, recursive=True))  # noqa: PTH207 - any path, "**" too
+            matches = [Local(name) for name in names]
+        else:
+            matches = [Local(text)]
+        if not matches:
+            items.failed(f"access {text}", NotFound("nothing matches."))
+        places += matches
+    return places
+
+
+def expand_uris(
+    context: Context, texts: Sequence[str], items: Items, *, glob: bool
+) -> list[ResourceURI]:
+    """Like ``expand``, for commands that know only the storage. Raises InvalidInput."""
+    storage = context.client.storage
+    uris: list[ResourceURI] = []
+    for text in texts:
+        if glob and has_wildcards(text):
+            found = context.run(collect(storage.glob(text)))
+            if not found:
+                items.failed(f"access {text}", NotFound("nothing matches."))
+            uris += found
+        else:
+            uris.append(storage.uri(text))
+    return uris
+
+
+def is_folder(context: Context, place: Place) -> bool:
+    """Whether there is a folder."""
+    if isinstance(place, Local):
+        return Path(place.path).is_dir()
+    return context.run(context.client.storage.is_folder(place.uri))
+
+
+def goes_into(context: Context, operands: Operands, destination: Place) -> bool:
+    """Whether the sources go into the destination, or become it."""
+    if operands.into is not None:
+        return operands.into
+    return operands.destination.endswith("/") or is_folder(context, destination)
