@@ -50,6 +50,18 @@ async def test_two_servers_never_share_a_folder(server: ServerProcess) -> None:
         second.start()
 
 
+async def test_a_folder_refuses_a_database_that_does_not_know_its_jobs(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    server.stop()
+    forgetful = ServerProcess(server.data_dir, database=f"sqlite:///{tmp_path / 'other.db'}")
+
+    with pytest.raises(RuntimeError, match="belongs to another database"):
+        forgetful.start()
+
+    server.start()
+
+
 async def test_a_taken_port_is_said_before_anything_is_touched(
     server: ServerProcess, tmp_path: Path
 ) -> None:

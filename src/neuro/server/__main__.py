@@ -41,7 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--data-dir", type=Path, required=True)
     run.add_argument("--host", default="127.0.0.1")
     run.add_argument("--port", type=int, default=8085)
-    run.add_argument("--database", help="a URL such as postgresql://user@host/name")
+    # Usually by the environment: an address may hold a password, and ``ps`` shows arguments.
+    run.add_argument(
+        "--database",
+        default=os.environ.pop("NEURO_DATABASE", None),
+        help="a URL such as postgresql://user@host/name (also in $NEURO_DATABASE)",
+    )
     run.add_argument("--ready-fd", type=int, help="write one line of JSON there once ready")
     run.add_argument("--verbose", action="store_true")
     return parser

@@ -33,6 +33,7 @@ from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
+from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import Streams, backpressure
@@ -91,19 +92,20 @@ async def serving(options: Options) -> AsyncIterator[str]:
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(_bind(options.host, options.port))
         settings = load_settings(folder / "server.toml")
-        database = Database(options.database or sqlite_url(folder / "neuro.db"))
+        url = options.database or settings.database or sqlite_url(folder / "neuro.db")
+        database = Database(url)
         stack.callback(database.close)
         engines = _engines(folder, settings, listener.getsockname()[1])
         loop = asyncio.get_running_loop()
         await asyncio.gather(
-            loop.run_in_executor(None, migrate, database),
+            loop.run_in_executor(None, _prepare_database, database, folder),
             *(engine.open() for engine in engines.values()),
         )
         for engine in engines.values():
             stack.push_async_callback(engine.close)
-        url = await _assemble(stack, listener, folder, settings, database, engines)
-        log.info("ready", url=url)
-        yield url
+        address = await _assemble(stack, listener, folder, settings, database, engines)
+        log.info("ready", url=address)
+        yield address
 
 
 async def _assemble(
@@ -309,6 +311,11 @@ def _write_private(path: Path, content: bytes) -> None:
     draft.touch(mode=0o600)
     draft.write_bytes(content)
     draft.rename(path)
+
+
+def _prepare_database(database: Database, folder: Path) -> None:
+    migrate(database)
+    check_belongs(database, folder)
 
 
 def _prepare_folder(folder: Path) -> Path:

@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``server.toml``."""
 
     cluster: str = "default"
+    database: str | None = None
     jobs_domain: str | None = None
     stop_grace_seconds: float = 10.0
     log_limit: int | str = "1G"

@@ -65,17 +65,19 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def server_command(
-    *, data_dir: Path, host: str, port: int, database: str | None, verbose: bool = False
-) -> list[str]:
+def server_command(*, data_dir: Path, host: str, port: int, verbose: bool = False) -> list[str]:
     """The command line of the server in the foreground."""
     words = [sys.executable, "-m", "neuro.server", "run"]
     words += ["--host", host, "--port", str(port), "--data-dir", str(data_dir)]
-    words += ["--database", database] if database else []
     return [*words, "--verbose"] if verbose else words
 
 
-def start(command: Sequence[str], data_dir: Path) -> str:
+def server_environment(database: str | None) -> dict[str, str]:
+    """The server's environment: an address may hold a password, and ``ps`` shows arguments."""
+    return {**os.environ, "NEURO_DATABASE": database} if database else dict(os.environ)
+
+
+def start(command: Sequence[str], environment: dict[str, str], data_dir: Path) -> str:
     """Start the server in the background; returns the API's URL once it is ready.
 
     Raises Failure with the server's own sentence, or with the end of its log.
@@ -93,6 +95,7 @@ def start(command: Sequence[str], data_dir: Path) -> str:
                 stderr=output,
                 pass_fds=(writer,),
                 start_new_session=True,
+                env=environment,
                 cwd="/",
             )
         finally:

@@ -29,7 +29,10 @@ def server_options(command: F) -> F:
     """``--port``, ``--host``, ``--data-dir``, ``--database``."""
     for option in (
         click.option(
-            "--database", metavar="URL", help="PostgreSQL's address; default: SQLite in the data."
+            "--database",
+            metavar="URL",
+            envvar="NEURO_DATABASE",
+            help="PostgreSQL's address; default: $NEURO_DATABASE, SQLite in the data folder.",
         ),
         data_dir_option,
         click.option("--host", default="127.0.0.1", show_default=True, help="Listen here."),

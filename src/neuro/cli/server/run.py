@@ -10,7 +10,7 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
-from neuro.cli.server.local import check_installed, server_command
+from neuro.cli.server.local import check_installed, server_command, server_environment
 from neuro.cli.server.options import folder, server_options
 
 
@@ -33,8 +33,8 @@ def command(
         data_dir=folder(data_dir),
         host=host,
         port=port,
-        database=database,
         verbose=context.out.verbose > 0,
     )
     sys.stdout.flush()
-    os.execv(line[0], line)  # noqa: S606  the server takes this process's place
+    # The server takes this process's place.
+    os.execve(line[0], line, server_environment(database))  # noqa: S606

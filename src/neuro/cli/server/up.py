@@ -12,7 +12,13 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import MALFUNCTION, Failure
 from neuro.cli.lazy import Command
 from neuro.cli.login import log_in, read_owner
-from neuro.cli.server.local import check_installed, find_running, server_command, start
+from neuro.cli.server.local import (
+    check_installed,
+    find_running,
+    server_command,
+    server_environment,
+    start,
+)
 from neuro.cli.server.options import DEFAULT_PORT, folder, server_options
 from neuro.cli.server.summary import print_facts, print_next
 from neuro.client.installation import server_state
@@ -53,8 +59,8 @@ def command(
     where, out = folder(data_dir), context.out
     running = find_running(where)
     if running is None:
-        line = server_command(data_dir=where, host=host, port=port, database=database)
-        start(line, where)
+        line = server_command(data_dir=where, host=host, port=port)
+        start(line, server_environment(database), where)
         title = "The platform is up."
     else:
         title = f"The platform is up already (pid {running.pid})."

@@ -38,6 +38,7 @@ def _create(database: Database) -> None:
     # A new database gets today's tables at once, without loading Alembic (a quarter of a second);
     # a test compares them with what the migrations build.
     from neuro.server.access import tables as _access  # noqa: F401
+    from neuro.server.database import identity as _identity  # noqa: F401
     from neuro.server.database.schema import metadata
     from neuro.server.jobs import tables as _jobs  # noqa: F401
 

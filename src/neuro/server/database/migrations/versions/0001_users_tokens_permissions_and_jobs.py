@@ -1,4 +1,4 @@
-"""Users, tokens, permissions and jobs."""
+"""The installation, users, tokens, permissions and jobs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ ACTIVE = sa.text("status IN ('pending', 'suspended', 'running')")
 
 def upgrade() -> None:
     """Apply."""
+    op.create_table("installation", sa.Column("id", sa.String(64), primary_key=True))
     op.create_table(
         "users",
         sa.Column("name", sa.String(64), primary_key=True),
@@ -106,5 +107,5 @@ def _create_jobs() -> None:
 
 def downgrade() -> None:
     """Undo."""
-    for table in ("job_tags", "jobs", "permissions", "tokens", "users"):
+    for table in ("job_tags", "jobs", "permissions", "tokens", "users", "installation"):
         op.drop_table(table)

@@ -1,0 +1,42 @@
+"""A data folder and its database know each other.
+
+The engine stops every job that the database does not know. Started by mistake with another
+database (``--database`` forgotten), a server would end all the work in its folder; so each keeps
+the other's name, and a server with two that do not match refuses to start.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from sqlalchemy import Column, Connection, String, Table, insert, select
+
+from neuro.domain.errors import Conflict
+from neuro.server.database.engine import Database
+from neuro.server.database.schema import metadata
+
+installation = Table("installation", metadata, Column("id", String(64), primary_key=True))
+
+
+def check_belongs(database: Database, folder: Path) -> None:
+    """Tie a new pair together. Raises Conflict for two that belong elsewhere."""
+    path = folder / "installation"
+    of_folder = path.read_text("ascii").strip() if path.exists() else None
+    of_database = database.write_now(lambda connection: _id(connection, of_folder is None))
+    if of_folder is None and of_database is not None:
+        path.write_text(of_database + "\n", "ascii")
+    elif of_folder != of_database:
+        raise Conflict(
+            f"The data folder {folder} belongs to another database: start with the same --database"
+            f" as before (none means SQLite in the folder), or choose another --data-dir. To give"
+            f" the folder a new database and forget its jobs, delete {path}."
+        )
+
+
+def _id(connection: Connection, may_create: bool) -> str | None:
+    found: str | None = connection.execute(select(installation.c.id)).scalar_one_or_none()
+    if found is None and may_create:
+        found = secrets.token_hex(16)
+        connection.execute(insert(installation).values(id=found))
+    return found
