@@ -28,7 +28,9 @@ def main() -> int:
             results.append(result)
             print(f"{result.what}: {result.figure}  ({result.budget}) {result.note}", flush=True)
     now = datetime.now(UTC)
-    machine = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+    machine = (
+        f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+    )
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{now:%Y%m%d-%H%M%S}.md"
     path.write_text(f"# {now:%Y-%m-%d}, {machine}\n\n{table(results)}\n")

@@ -7,7 +7,8 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import Result, logged_in, neuro_command, paired_seconds, seconds, server
@@ -31,8 +32,9 @@ def run() -> Iterator[Result]:
         source = _make_tree(folder / "small")
         ours = []
         for turn in range(3):
-            ours.append(seconds(lambda: neuro("cp", "-r", str(source), f"storage:small-{turn}")))
-            neuro("rm", "-r", f"storage:small-{turn}")
+            target = f"storage:small-{turn}"
+            ours.append(seconds(partial(neuro, "cp", "-r", str(source), target)))
+            neuro("rm", "-r", target)
         copy = seconds(lambda: shutil.copytree(source, folder / "copy"))
         with reference_client(running) as theirs:
             peer = seconds(lambda: theirs("cp", "-r", str(source), "storage:theirs"))
@@ -42,13 +44,20 @@ def run() -> Iterator[Result]:
                  f"{peer / mine:.0f} ×: it took {peer:.0f} s; `cp -r` takes {copy:.2f} s")  # fmt: skip
 
 
-def _large(folder: Path, neuro: object) -> Iterator[Result]:
+def _make_tree(folder: Path) -> Path:
+    for number in range(SMALL_FILES):
+        path = folder / f"{number // 100:03d}" / f"{number:05d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(1024))
+    return folder
+
+
+def _large(folder: Path, neuro: Callable[..., None]) -> Iterator[Result]:
     big = folder / "big"
     with big.open("wb") as stream:
         block = os.urandom(1 << 20)
         for _ in range(GIB >> 20):
             stream.write(block)
-    assert callable(neuro)
 
     def plain() -> None:
         with big.open("rb") as source, (folder / "plain").open("wb") as target:

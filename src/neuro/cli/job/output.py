@@ -17,7 +17,7 @@ _CLEAR = "\r\x1b[K"
 
 
 def header(job: Job) -> list[str]:
-    """What is known of a job right after its submission (seed 003)."""
+    """What is known of a job right after its submission."""
     lines = [f"Job ID: {job.id}", f"Status: {job.status.value}"]
     if job.name:
         lines.append(f"Name: {job.name}")

@@ -1,4 +1,4 @@
-"""Presets and the configuration as text (seed 003)."""
+"""Presets and the configuration as text."""
 
 from __future__ import annotations
 

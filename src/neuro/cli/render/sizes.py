@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def gnu_size(count: int) -> str:
-    """Bytes in powers of 1024 with one letter, as ``ls -h`` and the seeds have them.
+    """Bytes in powers of 1024 with one letter, as ``ls -h`` writes them.
 
     >>> gnu_size(2 << 30)
     '2.0G'

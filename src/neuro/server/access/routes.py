@@ -63,8 +63,11 @@ def access_routes(access: AccessService, cluster: str) -> Routes:
     @api.add("DELETE", "/api/v1/users/{user}", status=204, section="7")
     async def remove_user(call: Call) -> None:
         """Remove a user with their tokens (admins)."""
-        require_admin(call)
-        await access.remove_user(call.segment("user"))
+        user = call.segment("user")
+        call.identity.require(
+            the_cluster, Action.MANAGE, hidden=NotFound(f'user "{user}" was not found')
+        )
+        await access.remove_user(user)
 
     @api.add("GET", "/api/v1/users/{user}/permissions", section="7")
     async def list_permissions(call: Call, query: PermissionFilter) -> list[PermissionEntry]:
