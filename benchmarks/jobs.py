@@ -1,4 +1,4 @@
-"""Jobs: how soon the first byte comes, how many a second, what 500 sleeping ones cost, their logs."""
+"""Jobs: how soon the first byte comes, how many a second, what sleeping ones cost, logs."""
 
 from __future__ import annotations
 
@@ -128,8 +128,9 @@ async def _sleepers(running: ServerProcess) -> list[Result]:
     return [
         Result(f"{SLEEPERS} × sleep: server resident", mb(memory), "≤ 300 MB"),
         Result(f"{SLEEPERS} × sleep: server's CPU", f"{busy:.2%} of a core", "≤ 3 %"),
-        Result(f"{SLEEPERS} × sleep: supervision (PSS)", f"{supervision / SLEEPERS / 1e6:.2f} MB a job",
-               "≤ 5 MB", "supervisor and bubblewrap"),
+        Result(f"{SLEEPERS} × sleep: supervision (PSS)",
+               f"{supervision / SLEEPERS / 1e6:.2f} MB a job", "≤ 5 MB",
+               "supervisor and bubblewrap"),
     ]  # fmt: skip
 
 
