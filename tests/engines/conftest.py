@@ -31,8 +31,5 @@ async def runs(kind: EngineKind, folder: Path) -> AsyncIterator[Runs]:
     await engine.adopt([])
     opened = Runs(engine)
     yield opened
+    await opened.stop_all()
     await opened.close()
-    last = kind.make(folder)
-    await last.open()
-    await last.adopt([])
-    await last.close()

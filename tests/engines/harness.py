@@ -123,6 +123,15 @@ class Runs:
         await session.close()
         return code, out, err
 
+    async def stop_all(self) -> None:
+        """End what was started here and goes on."""
+        over = {event.ref for event in self.told if isinstance(event, Exited)}
+        going = {event.ref for event in self.told if isinstance(event, Started)} - over
+        for ref in going:
+            await self.engine.stop(ref.job_id, 0)
+        for ref in going:
+            await self.exited(ref)
+
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

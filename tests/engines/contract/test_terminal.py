@@ -99,7 +99,7 @@ async def test_a_shell_has_job_control(runs: Runs) -> None:
     await read_until(session, b"begun")
     await session.write(b"\x1a")
     await read_until(session, b"Stopped")
-    await session.write(b"kill %1; exit 4\n")
+    await session.write(b"disown -a; exit 4\n")
 
     assert (await runs.exited(ref)).exit_code == 4
     await session.close()

@@ -318,13 +318,10 @@ def limit_process(version: int, cpu: float) -> None:
 
 
 def reset_signals() -> None:
-    """Undo what Python and the supervisor ignore: ignoring would be inherited."""
-    for number in (
-        signal.SIGPIPE,
-        signal.SIGXFSZ,
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGCHLD,
-    ):
-        signal.signal(number, signal.SIG_DFL)
+    """Undo what Python, we and whoever started the server ignore: it would be inherited."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            pass  # the C library keeps some for itself
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -13,7 +13,7 @@ from neuro.engines.base import EngineFault
 from neuro.engines.sandbox import machine, wire
 from neuro.engines.sandbox.launch import Plan, Request
 
-_PATIENCE = 15.0  # seconds until a zygote must be ready
+_PATIENCE = 5.0  # seconds until a zygote must be ready
 _START = (
     "import sys; sys.path.insert(0, {root!r});from neuro.engines.sandbox.zygote import main; main()"
 )

@@ -1,0 +1,28 @@
+"""Everything that holds for root holds for a user without rights."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.engines.plain_user import as_plain_user, prepare
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_engine_suite_passes_as_a_plain_user() -> None:
+    place = Path(tempfile.mkdtemp(prefix="neuro-user-"))
+    try:
+        python = prepare(place)
+
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not root"]
+        done = as_plain_user([*command, "tests/engines"], place)
+
+        assert done.returncode == 0, done.stdout[-20_000:]
+        assert " passed" in done.stdout
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,69 @@
+"""How an ending is told from what is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from neuro.engines.sandbox.ending import Ending, conclude
+
+KNOWN: dict[str, Any] = {
+    "status": 0,
+    "started": True,
+    "stopping": False,
+    "killed": False,
+    "out_of_memory": False,
+    "shared_network": False,
+    "output": b"",
+    "last_output": b"",
+}
+NOT_FOUND = "env: ‘nosuch’: No such file or directory\n".encode()
+TAKEN = b"OSError: [Errno 98] Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "cause"),
+    [
+        ({}, 0, "completed"),
+        ({"status": 3 << 8}, 3, "error"),
+        ({"status": 143 << 8, "stopping": True}, 143, "error"),
+        ({"status": 0, "out_of_memory": True}, 0, "completed"),
+        ({"status": 137 << 8, "out_of_memory": True}, 137, "out_of_memory"),
+        ({"status": 9, "out_of_memory": True}, 137, "out_of_memory"),
+        ({"status": 1 << 8, "out_of_memory": True}, 1, "out_of_memory"),
+        ({"status": 9}, None, "lost"),
+        ({"status": 9, "killed": True}, 137, "error"),
+        ({"status": 1 << 8, "started": False}, None, "cannot_start"),
+        ({"status": 9, "started": False, "stopping": True}, 143, "error"),
+        ({"status": 127 << 8, "output": NOT_FOUND}, 127, "cannot_start"),
+        ({"status": 127 << 8, "output": b"sh: 1: x: not found\n"}, 127, "error"),
+        ({"status": 127 << 8, "output": b"env: a\nenv: b\n"}, 127, "error"),
+        ({"status": 1 << 8, "output": NOT_FOUND}, 1, "error"),
+    ],
+)
+def test_the_code_and_the_cause(facts: dict[str, Any], code: int | None, cause: str) -> None:
+    ending = conclude(**{**KNOWN, **facts})
+
+    assert (ending.exit_code, ending.cause) == (code, cause)
+
+
+def test_what_the_sandbox_said_is_the_reason() -> None:
+    output = b"bwrap: Can't mkdir parents for /x: Read-only file system\n"
+
+    ending = conclude(**{**KNOWN, "status": 256, "started": False, "output": output})
+
+    assert ending.message == "Can't mkdir parents for /x: Read-only file system"
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_taken_port_is_explained_only_where_the_network_is_shared(shared: bool) -> None:
+    facts = {"status": 256, "last_output": TAKEN, "shared_network": shared}
+
+    ending = conclude(**{**KNOWN, **facts})
+
+    assert (ending.message is not None) == shared
+
+
+def test_cannot_start_has_no_code() -> None:
+    assert Ending.cannot_start("why").exit_code is None

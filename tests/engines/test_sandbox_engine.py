@@ -1,0 +1,235 @@
+"""What only the sandbox engine promises: its zygote, its secrets, its devices, its footprint."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from neuro.engines.base import EngineFault, ExitCause, RunRef
+from neuro.engines.sandbox import SandboxEngine, SandboxSettings
+from tests.engines.harness import Runs, eventually, spec
+
+BUDGET = 5 << 20  # bytes of memory for what supervises one run
+
+
+@pytest_asyncio.fixture
+async def sandbox(folder: Path, tmp_path: Path) -> AsyncIterator[Runs]:
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm", "sda"):
+        if os.geteuid() == 0:
+            os.mknod(devices / name, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        else:
+            (devices / name).touch()
+    visible = tmp_path / "visible"
+    (visible / "hidden").mkdir(parents=True)
+    (visible / "shown").write_text("shown\n")
+    (visible / "hidden" / "file").write_text("hidden\n")
+    settings = SandboxSettings(
+        device_folder=str(devices), visible=(str(visible),), masked=(str(visible / "hidden"),)
+    )
+    engine = SandboxEngine(folder, settings)
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+    yield runs
+    await runs.stop_all()
+    await runs.close()
+
+
+def processes(name: str, folder: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = process.joinpath("cmdline").read_bytes().split(b"\0")
+            if process.joinpath("comm").read_text().strip() == name and (
+                str(folder).encode() in words
+            ):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+async def test_the_zygote_may_be_killed_at_any_time(sandbox: Runs, folder: Path) -> None:
+    going = await sandbox.start("sh", "-c", "sleep 1; exit 3")
+    (zygote,) = processes("neuro-zygote", folder)
+
+    os.kill(zygote, signal.SIGKILL)
+    done = await sandbox.run("echo", "after")
+
+    assert done.output == b"after\n"
+    assert (await sandbox.exited(going)).exit_code == 3
+    assert processes("neuro-zygote", folder) != [zygote]
+
+
+async def test_the_zygote_goes_with_its_engine(folder: Path) -> None:
+    engine = SandboxEngine(folder)
+    await engine.open()
+    assert processes("neuro-zygote", folder)
+
+    await engine.close()
+
+    assert not processes("neuro-zygote", folder)
+
+
+@pytest.mark.slow
+async def test_two_servers_on_one_folder_are_refused(sandbox: Runs, folder: Path) -> None:
+    second = SandboxEngine(folder)
+
+    with pytest.raises(EngineFault, match="another server"):
+        await second.open()
+
+
+async def test_no_command_line_and_no_environment_tells_a_secret(sandbox: Runs) -> None:
+    ref = await sandbox.start("sleep", "600", env={"PASSWORD": "hush-hush"})
+
+    telling = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line, name = process.joinpath("cmdline").read_bytes(), (process / "comm").read_text()
+            inherited = process.joinpath("environ").read_bytes()
+        except OSError:
+            continue
+        if b"hush-hush" in line or (b"hush-hush" in inherited and name.strip() != "sleep"):
+            telling.append(name)
+    assert telling == []
+    await sandbox.engine.stop(ref.job_id, 0)
+
+
+async def test_no_file_of_the_engine_tells_a_secret(sandbox: Runs, folder: Path) -> None:
+    await sandbox.start("sleep", "600", env={"PASSWORD": "hush-hush"})
+
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert files
+    assert not [path for path in files if b"hush-hush" in path.read_bytes()]
+
+
+async def test_a_job_sees_exactly_its_gpus(sandbox: Runs) -> None:
+    none = await sandbox.shell("ls /dev | grep nvidia; true")
+    some = await sandbox.shell(
+        "ls /dev | grep nvidia; echo $NVIDIA_VISIBLE_DEVICES; ls /dev/sda", gpus=(0, 2)
+    )
+
+    assert none.output == b""
+    assert some.lines[:5] == ["nvidia-uvm", "nvidia0", "nvidia2", "nvidiactl", "0,2"]
+    assert "No such file" in some.lines[5]
+    assert (await sandbox.engine.capacity()).gpu == 3
+
+
+async def test_a_gpu_that_is_not_there_cannot_start_and_says_so(sandbox: Runs) -> None:
+    done = await sandbox.run("true", gpus=(7,))
+
+    assert done.exited.cause == ExitCause.CANNOT_START
+    assert "nvidia7" in (done.exited.message or "")
+
+
+async def test_visible_folders_are_read_only_and_masked_ones_empty(
+    sandbox: Runs, tmp_path: Path
+) -> None:
+    place = tmp_path / "visible"
+
+    done = await sandbox.shell(f"cat {place}/shown; ls -A {place}/hidden; echo x > {place}/new")
+
+    assert done.lines[0] == "shown"
+    assert len(done.lines) == 2  # nothing is listed, and the write is refused
+    assert "Read-only" in done.lines[1] or "denied" in done.lines[1]
+
+
+@pytest.mark.root
+async def test_what_only_some_users_may_read_is_not_there(sandbox: Runs) -> None:
+    done = await sandbox.shell("find /etc /opt -maxdepth 2 ! -type l ! -perm -o=r; true")
+
+    assert done.output == b""
+
+
+async def test_supervision_of_a_sleeping_run_is_small(sandbox: Runs, folder: Path) -> None:
+    refs = [await sandbox.start("sleep", "600") for _ in range(20)]
+
+    supervisors = processes("neuro-job", folder)
+    assert len(supervisors) == len(refs)
+    together = supervisors + [child for pid in supervisors for child in _sandboxes(pid)]
+    assert sum(map(_proportional, together)) / len(refs) < BUDGET
+
+
+def _sandboxes(pid: int) -> list[int]:
+    """The bubblewrap processes below a supervisor."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if Path(f"/proc/{child}/comm").read_text().strip() == "bwrap":
+            found += [int(child), *_sandboxes(int(child))]
+    return found
+
+
+def _proportional(pid: int) -> int:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+@pytest.mark.root
+async def test_networks_leave_nothing_behind(sandbox: Runs) -> None:
+    if sandbox.engine.notices:  # type: ignore[attr-defined]
+        pytest.skip("jobs share the host's network here")
+    ref = await sandbox.start("sh", "-c", "hostname -i; sleep 600")
+    address = (await sandbox.says(ref.job_id, b"\n")).decode().strip()
+    assert address in _routes()
+
+    await sandbox.engine.stop(ref.job_id, 0)
+    await sandbox.exited(ref)
+
+    await eventually(lambda: address not in _routes(), "the route is still there")
+
+
+def _routes() -> str:
+    return subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.root
+async def test_the_last_one_turns_the_rules_off(folder: Path) -> None:
+    engine = SandboxEngine(folder)
+    await engine.open()
+    await engine.adopt([])
+    if engine.notices:
+        pytest.skip("jobs share the host's network here")
+    identity = re.search(r'"id": "(\w+)"', (folder / "installation").read_text())
+    assert identity is not None
+    assert identity[1] in _rules()
+
+    await engine.start(begun := spec("sleep", "600"))
+    await engine.close()
+    assert identity[1] in _rules()  # a run goes on
+    again = SandboxEngine(folder)
+    await again.open()
+    await again.adopt([RunRef(begun.job_id)])
+    runs = Runs(again)
+    await again.stop(begun.job_id, 0)
+    await runs.exited(RunRef(begun.job_id))
+    await runs.close()
+
+    assert identity[1] not in _rules()
+
+
+def _rules() -> str:
+    return subprocess.run(
+        ["nft", "list", "tables"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+async def test_long_paths_are_no_problem(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30) / ("longer" * 20) / "engine"
+    engine = SandboxEngine(folder)
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+
+    assert (await runs.run("echo", "hello")).output == b"hello\n"
+    await runs.close()
