@@ -148,7 +148,12 @@ class BulkIntake:
             self._folders.move_to_end(segments)
             return self._folders[segments]
         place = self._inside(segments)
-        self._tree.make_folders(place)
+        try:
+            self._tree.make_folders(place)
+        except StorageFault as fault:
+            if fault.errno != "EEXIST":
+                raise
+            raise StorageFault("ENOTDIR", fault.message) from None
         with self._tree.opened(place, os.O_PATH | os.O_DIRECTORY) as found:
             self._folders[segments] = os.dup(found)
         if len(self._folders) > _OPEN_FOLDERS:

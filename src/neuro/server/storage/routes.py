@@ -32,7 +32,7 @@ from neuro.server.storage.send import send_batches, send_file
 from neuro.server.storage.service import StorageService
 
 PREFIX = "/api/v1/storage"
-PATH = PREFIX + "{path:.*}"
+PATH = PREFIX + r"{path:[\s\S]*}"  # A name may have a line's end in it.
 SECTION = "10"
 
 MAX_FETCH_BODY = 8 << 20
