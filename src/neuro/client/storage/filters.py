@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 _CHUNK = re.compile(
-    r"""(?P<deep>(?:^|/)\*\*(?:/|$))|(?P<stars>\*+)|(?P<one>\?)
+    r"""(?P<deep>(?:^|/)\*{2,}(?:/|$))|(?P<stars>\*+)|(?P<one>\?)
     |(?P<set>\[[!^]?\]?[^\]/]*\])|(?P<quoted>\\.)|(?P<plain>.)""",
     re.VERBOSE | re.DOTALL,
 )
+# "**/**/" says no more than "**/", and would be slow to match.
+_REPEATED = re.compile(r"(^|/)(?:\*{2,}/)+(?=\*{2,}(?:/|$))")
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -102,13 +104,14 @@ def _compile(pattern: str) -> Callable[[str, bool], bool]:
 
 def translate(pattern: str) -> str:
     """The regular expression of a pattern; the whole of a path must match it."""
-    return "".join(_piece(match) for match in _CHUNK.finditer(pattern))
+    simple = _REPEATED.sub(r"\1", pattern)
+    return "".join(_piece(match) for match in _CHUNK.finditer(simple))
 
 
 def _piece(match: re.Match[str]) -> str:
     text = match[0]
     if match["deep"]:
-        if text == "**":
+        if "/" not in text:
             return ".*"
         if text.endswith("/"):
             return "/(?:.*/)?" if text.startswith("/") else "(?:.*/)?"

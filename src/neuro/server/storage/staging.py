@@ -194,7 +194,11 @@ class Upload:
         if self._file.offset + size > self._size:
             raise InvalidInput(f"More than the announced {self._size} bytes came.")
         with faults(self._place.path):
-            self._file.write(parts)
+            try:
+                self._file.write(parts)
+            except OSError:
+                self._file.discard()  # What nobody sees must not keep a full disk full.
+                raise
 
     def finish(self) -> None:
         """Put the file in its place, if all of it is there; raises InvalidInput otherwise."""
