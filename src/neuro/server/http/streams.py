@@ -17,6 +17,7 @@ WEBSOCKET = "websocket"
 NDJSON_BLOCK = 64 << 10
 
 HEARTBEAT_SECONDS = 30.0
+CLOSE_SECONDS = 10.0
 # Clients refuse messages over 4 MiB; they send small ones (keystrokes, chunks of a copy).
 MAX_MESSAGE_BYTES = 4 << 20
 
@@ -48,9 +49,15 @@ async def ndjson(call: Call, lines: AsyncIterator[bytes]) -> web.StreamResponse:
     return response
 
 
-async def websocket(call: Call, *, protocols: tuple[str, ...] = ()) -> web.WebSocketResponse:
-    """Accept a WebSocket. All that can be refused must be refused before."""
+async def websocket(
+    call: Call, *, protocols: tuple[str, ...] = (), close_timeout: float = CLOSE_SECONDS
+) -> web.WebSocketResponse:
+    """Accept a WebSocket. All that can be refused must be refused before.
+
+    ``close_timeout`` is how long closing it waits for the client's answer.
+    """
     socket = web.WebSocketResponse(
+        timeout=close_timeout,
         protocols=protocols,
         heartbeat=HEARTBEAT_SECONDS,
         max_msg_size=MAX_MESSAGE_BYTES,

@@ -14,6 +14,7 @@ from neuro.domain.permissions import Action
 from neuro.server.http.routes import Call, Routes, json_response
 from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, ndjson
 from neuro.server.jobs import streams
+from neuro.server.jobs.companions import Companions
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.streams import AttachQuery, ExecQuery, LogQuery
@@ -79,6 +80,7 @@ async def _encoded(found: AsyncIterator[Job]) -> AsyncIterator[bytes]:
 def monitoring_routes(jobs: JobService) -> Routes:
     """Live streams of running jobs."""
     api = Routes("monitoring")
+    companions = Companions()
 
     async def find(call: Call, action: Action) -> JobRecord:
         try:
@@ -96,19 +98,21 @@ def monitoring_routes(jobs: JobService) -> Routes:
     async def log(call: Call, query: LogQuery) -> web.StreamResponse:
         """The output as raw bytes, from the start to the end of the job."""
         record = await find(call, Action.READ)
-        return await streams.log_over_http(call, jobs, record, query)
+        with companions.log(call, record.id) as companion:
+            return await streams.log_over_http(call, jobs, record, query, companion)
 
     @api.add("GET", MONITORING + "/{job}/log_ws", section="9.1", streams=WEBSOCKET)
     async def log_ws(call: Call, query: LogQuery) -> web.WebSocketResponse:
         """The output as binary messages."""
         record = await find(call, Action.READ)
-        return await streams.log_over_websocket(call, jobs, record, query)
+        with companions.log(call, record.id) as companion:
+            return await streams.log_over_websocket(call, jobs, record, query, companion)
 
     @api.add("GET", MONITORING + "/{job}/attach", section="9.3", streams=WEBSOCKET)
     async def attach(call: Call, query: AttachQuery) -> web.WebSocketResponse:
         """Connect to the main process."""
         record = await find(call, Action.WRITE if query.stdin else Action.READ)
-        return await streams.attach(call, jobs, record, query)
+        return await streams.attach(call, jobs, record, query, companions)
 
     @api.add("GET", MONITORING + "/{job}/exec", section="9.4", streams=WEBSOCKET)
     async def execute(call: Call, query: ExecQuery) -> web.WebSocketResponse:

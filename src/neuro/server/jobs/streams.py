@@ -17,6 +17,7 @@ from neuro.domain.jobs import JobStatus, UsageSample
 from neuro.engines.base import Channel, Connection, Engine, NotListening, RunNotFound, Session
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import BYTES, binary_messages, websocket
+from neuro.server.jobs.companions import Companion, Companions
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 
@@ -26,6 +27,8 @@ ATTACH_PROTOCOL = "v2.channels.neu.ro"
 STATUS_CHANNEL = b"\x03"
 RESIZE_CHANNEL = 4
 TELEMETRY_SECONDS = 1.0
+# How long a log that was sent whole waits for its reader, who may print slowly.
+READ_TO_THE_END_SECONDS = 60.0
 MAX_COMMAND = 64 * 1024
 _MIB = 1 << 20
 
@@ -102,36 +105,52 @@ async def log_chunks(jobs: JobService, record: JobRecord, query: LogQuery) -> As
 
 
 async def log_over_http(
-    call: Call, jobs: JobService, record: JobRecord, query: LogQuery
+    call: Call, jobs: JobService, record: JobRecord, query: LogQuery, companion: Companion | None
 ) -> web.StreamResponse:
     """The log as one chunked answer of raw bytes."""
     response = web.StreamResponse(headers={"Content-Type": BYTES})
+    if companion is not None:
+        response.force_close()
     await response.prepare(call.request)
     async with aclosing(log_chunks(jobs, record, query)) as chunks:
         async for chunk in chunks:
-            await response.write(chunk)
+            await _unless_muted(response.write(chunk), companion)
     await response.write_eof()
+    if companion is not None:
+        # The client closes the connection when it has read to the end, which cancels this.
+        await asyncio.sleep(READ_TO_THE_END_SECONDS)
     return response
 
 
 async def log_over_websocket(
-    call: Call, jobs: JobService, record: JobRecord, query: LogQuery
+    call: Call, jobs: JobService, record: JobRecord, query: LogQuery, companion: Companion | None
 ) -> web.WebSocketResponse:
     """The log as binary messages; the server closes at its end."""
-    socket = await websocket(call)
+    socket = await websocket(call, close_timeout=READ_TO_THE_END_SECONDS)
 
     async def send() -> None:
         async with aclosing(log_chunks(jobs, record, query)) as chunks:
             async for chunk in chunks:
-                await socket.send_bytes(chunk)
+                await _unless_muted(socket.send_bytes(chunk), companion)
 
     await _until_first(send(), _until_closed(socket))
+    # The client answers the closing when it has read all before it.
     await socket.close()
     return socket
 
 
+async def _unless_muted(sending: Coroutine[Any, Any, None], companion: Companion | None) -> None:
+    if companion is None:
+        await sending
+    elif companion.muted:
+        sending.close()
+    else:
+        await sending
+        companion.stir()
+
+
 async def attach(
-    call: Call, jobs: JobService, record: JobRecord, query: AttachQuery
+    call: Call, jobs: JobService, record: JobRecord, query: AttachQuery, companions: Companions
 ) -> web.WebSocketResponse:
     """Connect to the main process.
 
@@ -139,23 +158,38 @@ async def attach(
     jobs after their end, and would drop the log if they were refused (section 9.3, rules 3 and 4).
     """
     wants_output = query.stdout or query.stderr
-    if record.status.is_finished and not wants_output:
+    was_over = record.status.is_finished
+    if was_over and not wants_output:
         raise NotFound(f"Job {record.id} is not running.")
     socket = await websocket(call, protocols=(ATTACH_PROTOCOL,))
+    if was_over:
+        # The client asks for the job next, sees that it is over, and waits for its log alone.
+        await _until_closed(socket)
+        return socket
     record = await jobs.wait_until(record, lambda job: job.run_started)
+    companion = await companions.of(call, record.id) if wants_output else None
+    caught_up = False
+    if companion is not None and query.tty:
+        caught_up = await companion.caught_up()
+    elif companion is not None:
+        # The log says all, and across restarts: what could be attached to has no keyboard.
+        await _until_first(_wait_for(companion.over), _until_closed(socket))
+    if socket.closed:
+        return socket
     session = None
     if not record.status.is_finished:
         with suppress(RunNotFound):
             session = await jobs.engine_of(record).attach(
                 record.id, stdin=query.stdin, output=wants_output
             )
-    if session is None:
-        await _until_closed(socket)
-        return socket
-    try:
-        await _until_first(_pump_out(socket, session), _pump_in(socket, session, query.stdin))
-    finally:
-        await session.close()
+    if session is not None:
+        # From here on a terminal's output comes over this connection.
+        if companion is not None and caught_up:
+            companion.muted = True
+        try:
+            await _until_first(_pump_out(socket, session), _pump_in(socket, session, query.stdin))
+        finally:
+            await session.close()
     if not socket.closed:
         # Clients read the job's state when the stream ends, so the state comes first.
         record = await jobs.wait_until(record, lambda job: not job.run_started)
@@ -163,6 +197,10 @@ async def attach(
             await _send_exit_code(socket, record.exit_code)
     await socket.close()
     return socket
+
+
+async def _wait_for(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def execute(
