@@ -23,6 +23,7 @@ from neuro.domain.uris import parse_uri
 from neuro.server.http.errors import render_errors
 from neuro.server.http.identity import Identity
 from neuro.server.http.routes import AUTHENTICATOR, Call, Routes, install
+from neuro.server.storage.paths import MAX_LINE_BYTES
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import FEATURES, StorageService
 
@@ -126,7 +127,11 @@ class StorageServer:
         routes.add("GET", "/api/v1/config", public=True)(self._config)
         install(app, [*storage_routes(self.service).items, *routes.items])
         runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=0.5,
+            max_line_size=MAX_LINE_BYTES,
         )
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -61,6 +61,15 @@ def test_a_path_that_makes_no_sense_is_refused_with_the_reason(
     assert words in answer.json["error"]
 
 
+def test_a_long_path_in_another_script_is_as_good_as_any(server: StorageServer, raw: Raw) -> None:
+    folder = "/alice" + "/папка" * 270
+
+    assert raw("PUT", folder, "MKDIRS").status == 201
+    assert raw("POST", folder, "RENAME", destination=folder + "2").status == 204
+    assert raw("GET", folder + "2", "GETFILESTATUS").status == 200
+    assert "8007 bytes" in raw("GET", "/alice/" + "ж" * 4000, "GETFILESTATUS").json["error"]
+
+
 @pytest.mark.parametrize("destination", ["/alice/../bob/x", "/alice/" + "y" * 300, "/alice/a\0b"])
 def test_a_destination_is_checked_like_any_path(
     server: StorageServer, raw: Raw, destination: str

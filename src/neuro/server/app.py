@@ -49,6 +49,7 @@ from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.service import JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.settings import Settings, load_settings, parse_bytes, presets_for
+from neuro.server.storage.paths import MAX_LINE_BYTES
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService
 
@@ -119,6 +120,7 @@ async def _assemble(
     key = load_or_create_key(folder / "keys" / "tokens.key")
     access = AccessService(database, key, settings.cluster)
     storage = StorageService(folder / "storage", settings.cluster)
+    stack.push_async_callback(storage.close)
     capacities = {
         name: _capacity(settings, await engine.capacity()) for name, engine in engines.items()
     }
@@ -227,6 +229,7 @@ async def _listen(
     runner = web.AppRunner(
         app,
         access_log=None,
+        max_line_size=MAX_LINE_BYTES,
         # A client that leaves ends its stream at once; what must not be cut short is shielded.
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_SECONDS,

@@ -11,6 +11,8 @@ from neuro.domain.uris import check_path_segments
 # The kernel takes 4,095 bytes at once, and the same files have longer paths inside a job.
 MAX_PATH_BYTES = 3072
 MAX_NAME_BYTES = 255
+# For the HTTP server: a quoted byte is three, and RENAME has two paths in its line.
+MAX_LINE_BYTES = 32 << 10
 
 # Uploads on their way, one folder in each owner's tree, so that the last step is a rename.
 STAGING = ".neuro-uploads"
