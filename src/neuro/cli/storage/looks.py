@@ -37,7 +37,8 @@ def size_text(count: int, human: bool) -> str:
 
 def name_text(entry: FileStatus, out: Output) -> str:
     """A name that cannot play tricks with the terminal, in the colour of its kind."""
-    return out.style(printable(entry.path), fg=_COLORS.get(entry.type), bold=None)
+    name, color = printable(entry.path), _COLORS.get(entry.type)
+    return out.style(name, fg=color) if color else name
 
 
 def printable(text: str) -> str:
