@@ -23,8 +23,8 @@ def run() -> Iterator[Result]:
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
             site = next(Path(folder).glob("lib/python*/site-packages"))
             subprocess.run(
-                [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet",
-                 "--no-compile", "--prefix", folder, f"{ROOT}{extra}"],
+                [sys.executable, "-m", "pip", "--python", f"{folder}/bin/python", "install",
+                 "--disable-pip-version-check", "--quiet", "--no-compile", f"{ROOT}{extra}"],
                 check=True,
             )  # fmt: skip
             packages = len(list(site.glob("*.dist-info")))
