@@ -90,7 +90,9 @@ async def test_two_servers_on_one_folder_are_refused(sandbox: Runs, folder: Path
 
 
 async def test_no_command_line_and_no_environment_tells_a_secret(sandbox: Runs) -> None:
-    ref = await sandbox.start("sleep", "600", env={"PASSWORD": "hush-hush"})
+    script = "echo ready; exec sleep 600"
+    ref = await sandbox.start("sh", "-c", script, env={"PASSWORD": "hush-hush"})
+    await sandbox.says(ref.job_id, b"ready")
 
     telling = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -99,7 +101,9 @@ async def test_no_command_line_and_no_environment_tells_a_secret(sandbox: Runs) 
             inherited = process.joinpath("environ").read_bytes()
         except OSError:
             continue
-        if b"hush-hush" in line or (b"hush-hush" in inherited and name.strip() != "sleep"):
+        if b"hush-hush" in line or (
+            b"hush-hush" in inherited and name.strip() not in ("sh", "sleep")
+        ):
             telling.append(name)
     assert telling == []
     await sandbox.engine.stop(ref.job_id, 0)
@@ -222,6 +226,36 @@ def _rules() -> str:
     return subprocess.run(
         ["nft", "list", "tables"], capture_output=True, text=True, check=True
     ).stdout
+
+
+@pytest.mark.root
+async def test_a_disk_that_cannot_hold_layers_gives_a_read_only_userland(tmp_path: Path) -> None:
+    for name in ("lower", "upper", "work", "disk"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    _run("mount", "-t", "overlay", "-o", options, "none", str(tmp_path / "disk"))
+    try:
+        engine = SandboxEngine(tmp_path / "disk" / "engine")
+        await engine.open()
+        await engine.adopt([])
+        runs = Runs(engine)
+
+        done = await runs.shell("echo x > /tmp/x && cat /tmp/x /etc/hostname; echo x > /usr/x")
+        private = await runs.shell(
+            "cat /etc/shadow /etc/*/sudoers* 2>/dev/null; ls -A /etc/ssl/private"
+        )
+
+        assert any("cannot hold" in notice for notice in engine.notices)
+        assert done.lines[:2] == ["x", "job"]
+        assert "Read-only" in done.lines[2]
+        assert private.output == b""
+        await runs.close()
+    finally:
+        _run("umount", "-l", str(tmp_path / "disk"))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
 
 
 async def test_long_paths_are_no_problem(tmp_path: Path) -> None:

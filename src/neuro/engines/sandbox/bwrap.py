@@ -30,11 +30,25 @@ _COVERED_FOLDERS = ("/proc/scsi", "/proc/acpi", "/sys/firmware", "/sys/kernel/de
 
 
 @dataclass(frozen=True)
-class Layers:
-    """The run's private folders on disk."""
+class Layer:
+    """A private folder ``upper`` over ``sources`` (the lowest first), seen at ``path``."""
 
-    root: str
-    overlays: Sequence[tuple[str, str | None, str, str]]  # path, whiteouts, upper, work
+    path: str
+    sources: Sequence[str]
+    upper: str
+    work: str
+
+
+@dataclass(frozen=True)
+class Layers:
+    """All of a run's, the root first. ``writable`` is whether the file system can hold them."""
+
+    all: Sequence[Layer]
+    writable: bool
+
+    def upper(self, path: str) -> str:
+        """The private folder of the layer at ``path``."""
+        return next(layer.upper for layer in self.all if layer.path == path)
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,7 @@ class Inside:
     devices: Sequence[tuple[str, str]]
     read_only: Sequence[str]
     covered: Sequence[str]
+    shut: Sequence[str]
     shm: int
 
 
@@ -56,15 +71,22 @@ def arguments(
     inside: Inside,
     *,
     user_namespace: bool,
-    new_network: bool,
+    settled: int | None,
     privileged: bool,
-    writable: bool = True,
 ) -> list[str]:
-    """Everything but descriptors and the command. Raises ValueError for what cannot be mounted."""
+    """Everything but descriptors and the command. Raises ValueError for what cannot be mounted.
+
+    ``settled`` asks for a new network; it is a descriptor that is read to its end and closed when
+    loopback is up in it (nobody may configure the network at the same time).
+    """
+    root, *others = layers.all
     return [
-        *_namespaces(inside.hostname, user_namespace, new_network, privileged),
-        *("--bind", layers.root, "/"),
-        *_userland(layers, inside, writable=writable),
+        *_namespaces(inside.hostname, user_namespace, settled is not None, privileged),
+        *_layer(root, writable=layers.writable),
+        # A file of no bytes, which /run will hide.
+        *(("--file", str(settled), "/run/settled") if settled is not None else ()),
+        *(part for layer in others for part in _layer(layer, writable=layers.writable)),
+        *_read_only(inside),
         *("--proc", "/proc", "--dev", "/dev"),
         *("--perms", "1777", "--size", str(inside.shm), "--tmpfs", "/dev/shm"),  # noqa: S108
         *("--ro-bind", "/sys", "/sys", "--tmpfs", "/sys/fs/cgroup"),
@@ -92,20 +114,27 @@ def _namespaces(
     return given
 
 
-def _userland(layers: Layers, inside: Inside, *, writable: bool) -> list[str]:
+def _layer(layer: Layer, *, writable: bool) -> list[str]:
+    if layer.path == "/" and not writable:
+        return ["--bind", layer.upper, "/"]  # a copy of the template
+    given = [part for source in layer.sources for part in ("--overlay-src", source)]
+    if writable:
+        return [*given, "--overlay", layer.upper, layer.work, layer.path]
+    # ``upper`` still brings what is the run's own: its hosts
+    return [*given, "--overlay-src", layer.upper, "--ro-overlay", layer.path]
+
+
+def _read_only(inside: Inside) -> list[str]:
     given: list[str] = []
-    for path, hidden, upper, work in layers.overlays:
-        sources = [path, hidden] if hidden else [path]
-        for source in sources:  # the lowest first
-            given += ["--overlay-src", source]
-        if writable:
-            given += ["--overlay", upper, work, path]
-        else:  # ``upper`` still brings what is ours: resolv.conf and hosts
-            given += ["--overlay-src", upper, "--ro-overlay", path]
     for path in inside.read_only:
         given += ["--ro-bind", path, path]
     for path in inside.covered:
         given += ["--perms", "0700", "--tmpfs", path, "--remount-ro", path]
+    for path in inside.shut:
+        if os.path.isdir(path):
+            given += ["--perms", "0555", "--tmpfs", path, "--remount-ro", path]
+        else:
+            given += ["--ro-bind", "/dev/null", path]
     return given
 
 

@@ -158,3 +158,18 @@ def socket_inside(plan: Plan, init: int, client: socket.socket) -> None:
 def _hand_over(client: socket.socket) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inside:
         socket.send_fds(client, [b"s"], [inside.fileno()])
+
+
+def main_process(init: int) -> int | None:
+    """The process that is number 2 in the pid namespace of ``init``."""
+    try:
+        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
+            children = file.read().split()
+        for child in children:
+            with open(f"/proc/{child}/status", encoding="ascii", errors="replace") as file:
+                for line in file:
+                    if line.startswith("NSpid:") and line.split()[-1] == "2":
+                        return int(child)
+    except OSError:
+        pass
+    return None

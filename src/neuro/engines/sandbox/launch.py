@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+import shutil
 import signal
 import socket
 from collections.abc import Sequence
@@ -16,10 +17,6 @@ from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.userland import Userland
 
 SHARED, OWN, PASTA = "shared", "veth", "pasta"
-
-_FOLDERS = ("var/log", "var/lib", "var/cache", "var/spool", "run", "dev", "proc", "sys", "home")
-_OPEN_FOLDERS = ("tmp", "var/tmp")
-_LINKS = (("/run", "var/run"), ("/run/lock", "var/lock"))
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,9 @@ class Launched:
 def plan_from(value: dict[str, Any]) -> Plan:
     """The plan that the engine sent as JSON."""
     userland = dict(value["userland"])
-    for name in ("overlays", "read_only", "covered"):
+    userland["between"] = {path: tuple(layers) for path, layers in userland["between"].items()}
+    for name in ("overlays", "read_only", "covered", "shut"):
         userland[name] = tuple(userland[name])
-    userland["symlinks"] = tuple(tuple(pair) for pair in userland["symlinks"])
     return Plan(
         **{
             **value,
@@ -150,38 +147,32 @@ def gpu_devices(folder: str, gpus: Sequence[int]) -> list[tuple[str, str]]:
 
 
 def prepare_layers(plan: Plan, run_folder: str) -> bwrap.Layers:
-    """Make the run's private root and the upper layers over the machine's userland."""
-    root = f"{run_folder}/root"
-    for name in _FOLDERS:
-        os.makedirs(f"{root}/{name}", exist_ok=True)
-    for name in _OPEN_FOLDERS:
-        os.makedirs(f"{root}/{name}", exist_ok=True)
-        os.chmod(f"{root}/{name}", 0o1777)  # noqa: S103 - as /tmp is
-    os.makedirs(f"{root}/root", 0o700, exist_ok=True)
-    for target, name in _LINKS:
-        os.symlink(target, f"{root}/{name}")
-    for path, target in plan.userland.symlinks:
-        os.makedirs(os.path.dirname(root + path), exist_ok=True)
-        os.symlink(target, root + path)
-    overlays = []
-    for number, path in enumerate(plan.userland.overlays):
-        upper, work = f"{run_folder}/layers/{number}/upper", f"{run_folder}/layers/{number}/work"
-        os.makedirs(upper)
-        os.makedirs(work)
-        overlays.append((path, plan.userland.hidden.get(path), upper, work))
-    return bwrap.Layers(root=root, overlays=overlays)
+    """Make the run's private layers over the template of its root and the machine's userland."""
+    folder = f"{run_folder}/layers"
+    os.mkdir(folder)
+    layers = []
+    for number, path in enumerate(("/", *plan.userland.overlays)):
+        upper, work = f"{folder}/{number}", f"{folder}/{number}.work"
+        if path == "/" and not plan.userland.writable:
+            shutil.copytree(plan.userland.template, upper, symlinks=True)
+        else:
+            os.mkdir(upper)
+        os.mkdir(work)
+        sources = (plan.userland.template,) if path == "/" else (path,)
+        layers.append(
+            bwrap.Layer(path, (*sources, *plan.userland.between.get(path, ())), upper, work)
+        )
+    return bwrap.Layers(tuple(layers), writable=plan.userland.writable)
 
 
-def _write_own_files(plan: Plan, request: Request, layers: bwrap.Layers, address: str) -> None:
-    """The three files of /etc that are the job's own."""
-    upper = next(upper for path, _, upper, _ in layers.overlays if path == "/etc")
+def _write_own_files(request: Request, layers: bwrap.Layers, address: str) -> None:
+    """The two files of /etc that are the job's own."""
     hosts = (
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
         f"{address}\t{request.hostname}\n"
     )
-    contents = (("resolv.conf", plan.userland.resolvers), ("hosts", hosts))
-    for name, text in (*contents, ("hostname", request.hostname + "\n")):
-        with open(f"{upper}/{name}", "w", encoding="utf-8") as file:
+    for name, text in (("hosts", hosts), ("hostname", request.hostname + "\n")):
+        with open(f"{layers.upper('/etc')}/{name}", "w", encoding="utf-8") as file:
             file.write(text)
 
 
@@ -208,22 +199,17 @@ def launch(
         devices=gpu_devices(plan.device_folder, request.gpus),
         read_only=plan.userland.read_only,
         covered=plan.userland.covered,
+        shut=plan.userland.shut,
         shm=request.memory if request.shm else bwrap.SMALL_SHM,
     )
+    settled, settled_inside = _settling() if plan.network.kind == PASTA else (None, None)
     arguments = bwrap.arguments(
         layers,
         inside,
         user_namespace=plan.user_namespace,
-        new_network=plan.network.kind == PASTA,
+        settled=settled_inside,
         privileged=request.privileged,
-        writable=plan.userland.writable,
     )
-    settled, settled_inside = _settling() if plan.network.kind == PASTA else (None, None)
-    if settled_inside is not None:
-        # A file of no bytes, made below what hides it later: bubblewrap reads and closes it right
-        # after it has brought loopback up, which must not happen while pasta configures.
-        settling = ["--bind", layers.root, "/", "--file", str(settled_inside), "/run/settled"]
-        arguments = [*settling, *arguments]
     given = os.memfd_create("arguments", 0)
     with open(os.dup(given), "wb") as file:
         file.write(b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
@@ -295,7 +281,7 @@ def _become(
     address = "127.0.1.1"
     if plan.network.kind == OWN:
         address = network.enter_new(plan.network.subnet, plan.network.mtu)
-    _write_own_files(plan, request, layers, address)
+    _write_own_files(request, layers, address)
     limit_process(plan.groups.version, request.cpu)
     if os.geteuid() == 0:
         os.setgroups([])

@@ -4,7 +4,8 @@
 
     installation          this installation's id and its jobs' network
     zygote.lock           held by the one live zygote
-    hidden/               whiteouts over the machine's private files (see userland)
+    hidden/, given/       layers over the machine's userland: whiteouts, a few files of ours
+    template/             what lies below every run's root (see userland)
     trash/                what is being deleted
     jobs/<id>/output/     <start offset>.log, <start offset>.idx
     jobs/<id>/runs/<n>/   socket, state, exit, root/, layers/
@@ -54,6 +55,15 @@ def write_record(path: str, value: Any) -> None:
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(value, file)
     os.rename(temporary, path)
+
+
+def write_hint(path: str, value: Any) -> None:
+    """Write JSON in place, for readers that can do without it: it may be seen half written.
+
+    It spares an inode, and ext4 searches the longer the more inodes were freed lately.
+    """
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file)
 
 
 def read_record(path: str) -> dict[str, Any] | None:

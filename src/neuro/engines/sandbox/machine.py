@@ -96,13 +96,14 @@ def _probe(folder: str, tool: str, land: userland.Userland, notices: list[str]) 
     sandbox can be made."""
     place = f"{folder}/probe.{os.getpid()}"
     layout.remove_tree(place)
-    for name in ("root", "upper", "work"):
+    for name in ("upper", "work"):
         os.makedirs(f"{place}/{name}")
     base = [tool, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
     base += ["--unshare-user", "--uid", "0", "--gid", "0"] if os.geteuid() else []
-    base += ["--bind", f"{place}/root", "/"]
-    links = [part for path, target in land.symlinks for part in ("--symlink", target, path)]
-    true = [*links, "--proc", "/proc", "--dev", "/dev", "--", _tool("true")]
+    base += ["--ro-bind", land.template, "/"]
+    for path in land.overlays:
+        base += ["--ro-bind", path, path] if path != "/usr" else []
+    true = ["--proc", "/proc", "--dev", "/dev", "--", _tool("true")]
     layer = ["--overlay-src", "/usr", "--overlay", f"{place}/upper", f"{place}/work", "/usr"]
     try:
         with_layer = _try([*base, *layer, *true])

@@ -130,7 +130,7 @@ class Supervisor:
             else None,
             "groups": asdict(self._plan.groups),
         }
-        layout.write_record(f"{self._folder}/{layout.STATE}", record)
+        layout.write_hint(f"{self._folder}/{layout.STATE}", record)
 
     def _held_at_gate(self) -> bool:
         """Whether something is to be done to the sandbox's init before the command begins."""
@@ -352,7 +352,7 @@ class Supervisor:
 
     def _terminate(self) -> None:
         """SIGTERM to the job's main process, which bubblewrap's init forks first of all."""
-        main = _main_process(self._init) if self._init is not None else None
+        main = entering.main_process(self._init) if self._init is not None else None
         if main is None:
             if self._record is None and not self._init_gone:
                 self._loop.after(0.002, self._terminate)  # init is about to fork it
@@ -482,21 +482,6 @@ class Supervisor:
             except OSError:
                 pass
         client.finish()
-
-
-def _main_process(init: int) -> int | None:
-    """The process that is number 2 in the pid namespace of ``init``."""
-    try:
-        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
-            children = file.read().split()
-        for child in children:
-            with open(f"/proc/{child}/status", encoding="ascii", errors="replace") as file:
-                for line in file:
-                    if line.startswith("NSpid:") and line.split()[-1] == "2":
-                        return int(child)
-    except OSError:
-        pass
-    return None
 
 
 def _asked(question: Any) -> bool:
