@@ -16,7 +16,7 @@ from tests.storage.people import Raw
 from tests.storage.server import StorageServer
 
 ID = "an-identifier"
-CONTENT = os.urandom(3 * PIECE_BYTES + 17)
+CONTENT = os.urandom(9 * PIECE_BYTES + 17)
 PIECES = [CONTENT[start : start + PIECE_BYTES] for start in range(0, len(CONTENT), PIECE_BYTES)]
 
 
@@ -90,16 +90,16 @@ def test_it_goes_on_where_it_broke_off(server: StorageServer, raw: Raw) -> None:
     def arrived_bytes() -> int:
         return raw("GET", "/alice/file", "UPLOADSTATUS", id=ID).json["offset"]
 
-    some = frames(PIECES[:2]) + b"half a frame"
+    some = frames(PIECES[:7]) + b"half a frame"
     cut_off(server, path, some, 10 * len(CONTENT), lambda: arrived_bytes() >= PIECE_BYTES)
 
     arrived = arrived_bytes()
-    rest = frames([CONTENT[arrived:][:PIECE_BYTES], CONTENT[arrived:][PIECE_BYTES:]]) + END
+    rest = frames(PIECES[arrived // PIECE_BYTES :]) + END
     answer = raw(
         "PUT", "/alice/file", "UPLOAD", body=rest, id=ID, size=len(CONTENT), offset=arrived
     )
 
-    assert arrived in (PIECE_BYTES, 2 * PIECE_BYTES)
+    assert arrived in range(PIECE_BYTES, 8 * PIECE_BYTES, PIECE_BYTES)
     assert answer.status == 201
     assert (server.home("alice") / "file").read_bytes() == CONTENT
 
@@ -108,7 +108,11 @@ def test_another_users_and_another_files_upload_of_that_name_is_not_continued(
     server: StorageServer, raw: Raw
 ) -> None:
     path = f"PUT /api/v1/storage/alice/file?op=UPLOAD&id={ID}&size={len(CONTENT)}"
-    cut_off(server, path, frames(PIECES[:1]) + b"half", 10 * len(CONTENT))
+
+    def has_arrived() -> bool:
+        return raw("GET", "/alice/file", "UPLOADSTATUS", id=ID).json["offset"] > 0
+
+    cut_off(server, path, frames(PIECES[:7]), 10 * len(CONTENT), has_arrived)
 
     assert Raw(server, "admin")("GET", "/alice/file", "UPLOADSTATUS", id=ID).json["offset"] == 0
     assert raw("GET", "/alice/other", "UPLOADSTATUS", id=ID).json["offset"] == 0

@@ -54,6 +54,8 @@ class StorageService:
         self._tree = Tree(root, use_openat2=use_openat2)
         self._staging = Staging(self._tree)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="storage")
+        # How many bodies are coming in now; they share the memory for what is not written yet.
+        self.receiving = 0
 
     async def close(self) -> None:
         """Wait for work in the threads, and let go of the folder."""
