@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from threading import local
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 from neuro.client.transport import (
@@ -56,7 +56,7 @@ class BlockingTransport:
         done = False
         try:
             if response.status >= 400:
-                raise error_of(response.status, response.read(), response.headers)
+                raise error_of(response.status, response.read(), _headers(response))
             yield _BlockingResponse(response)
             done = response.isclosed()
         finally:
@@ -159,11 +159,16 @@ def _early_answer(connection: HTTPConnection) -> HTTPResponse | None:
         return None
 
 
+def _headers(response: HTTPResponse) -> Mapping[str, str]:
+    # Its class behaves as a mapping that ignores case, and does not say so.
+    return cast("Mapping[str, str]", response.headers)
+
+
 class _BlockingResponse:
     def __init__(self, response: HTTPResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.headers = _headers(response)
 
     async def read(self) -> bytes:
         return self._guard(self._response.read)
