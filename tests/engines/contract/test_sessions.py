@@ -111,6 +111,18 @@ async def test_exec_with_a_terminal(runs: Runs) -> None:
     await session.close()
 
 
+async def test_the_terminal_of_exec_has_a_name_inside(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    session = await runs.engine.exec(
+        ref.job_id, ["sh", "-c", 'test -e "$(tty)" && echo hello > "$(tty)"'], tty=True
+    )
+
+    assert await read_until(session, b"hello")
+    await drain(session)
+    assert await session.wait() == 0
+    await session.close()
+
+
 async def test_the_exit_code_is_known_without_reading(runs: Runs) -> None:
     ref = await runs.start("sleep", "600")
     session = await runs.engine.exec(ref.job_id, ["sh", "-c", "echo x; exit 8"], tty=False)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from neuro.engines.sandbox import cgroups, kernel
 from neuro.engines.sandbox.launch import Plan, Request, environment, reset_signals
 
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
 _NAMESPACES = (
     ("cgroup", kernel.CLONE_NEWCGROUP),
     ("ipc", kernel.CLONE_NEWIPC),
@@ -126,6 +127,28 @@ def _become(
         os.write(2, f"exec: {argv[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(code)
+
+
+def open_terminal(init: int) -> tuple[int, int]:
+    """A new terminal (master, slave) of the sandbox's own, so that it has a name in there.
+
+    One of the machine's where the sandbox cannot be looked into.
+    """
+    try:
+        root = os.open(f"/proc/{init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            master = kernel.open_without_links("dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, root)
+        finally:
+            os.close(root)
+    except OSError:
+        return os.openpty()
+    try:
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("=i", 0))
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        os.close(master)
+        return os.openpty()
+    return master, slave
 
 
 def socket_inside(plan: Plan, init: int, client: socket.socket) -> None:

@@ -38,8 +38,8 @@ def exit_code(status: int) -> int:
 class Execution:
     """Moves bytes between the process and the client until the process is over.
 
-    ``spawn`` starts the process on three descriptors (stdin, stdout, stderr); ``on_over`` is called
-    once at the end.
+    ``spawn`` starts the process on three descriptors (stdin, stdout, stderr); ``terminal`` makes a
+    terminal (master, slave) where one is wanted; ``on_over`` is called once at the end.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class Execution:
         client: Client,
         spawn: Callable[[tuple[int, int, int]], int],
         *,
-        tty: bool,
+        terminal: Callable[[], tuple[int, int]] | None,
         on_over: Callable[[Execution], None],
     ) -> None:
         self._loop = loop
         self._client = client
-        self._tty = tty
+        self._tty = terminal is not None
         self._on_over = on_over
         self._sources: dict[int, int] = {}  # descriptor -> kind of frame
         self._owned: set[int] = set()
         self._alive = True
-        inner = self._open_terminal() if tty else self._open_pipes()
+        inner = self._open_terminal(terminal) if terminal else self._open_pipes()
         try:
             self.pid = spawn(inner)
         except BaseException:
@@ -74,8 +74,8 @@ class Execution:
         self._watch_sources()
         self._exit_watch = loop.on_exit(self.pid, self._ended)
 
-    def _open_terminal(self) -> tuple[int, int, int]:
-        master, slave = os.openpty()
+    def _open_terminal(self, terminal: Callable[[], tuple[int, int]]) -> tuple[int, int, int]:
+        master, slave = terminal()
         os.set_blocking(master, False)
         self._owned.add(master)
         self._sources[master] = wire.OUTPUT

@@ -124,16 +124,18 @@ def process_start(pid: int) -> int | None:
         return None
 
 
-def open_without_links(path: str) -> int:
-    """An O_PATH descriptor of an absolute path none of whose parts is a symbolic link.
+def open_without_links(path: str, flags: int = os.O_PATH, folder: int = -100) -> int:
+    """A descriptor of a path none of whose parts is a symbolic link.
 
-    Raises OSError (ELOOP for a link). Kernels before 5.6 check the last part only.
+    The path is absolute, or below the open ``folder``. Raises OSError (ELOOP for a link). Kernels
+    before 5.6 check the last part only.
     """
-    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS)
-    found: int = _libc.syscall(_OPENAT2, -100, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+    flags |= os.O_CLOEXEC
+    how = struct.pack("=QQQ", flags, 0, _RESOLVE_NO_SYMLINKS)
+    found: int = _libc.syscall(_OPENAT2, folder, os.fsencode(path), how, ctypes.c_size_t(len(how)))
     if found >= 0:
         return found
     number = ctypes.get_errno()
     if number == errno.ENOSYS:
-        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(path, flags | os.O_NOFOLLOW, dir_fd=None if folder < 0 else folder)
     raise OSError(number, os.strerror(number), path)

@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from neuro.engines.sandbox import (
@@ -454,9 +455,10 @@ class Supervisor:
 
         client.send(wire.json_frame(wire.OPENED, {}))
         closing = client.on_close
+        terminal = partial(entering.open_terminal, init) if tty else None
         try:
             one = execution.Execution(
-                self._loop, client, spawn, tty=tty, on_over=self._executions.discard
+                self._loop, client, spawn, terminal=terminal, on_over=self._executions.discard
             )
         except OSError as error:
             text = f"the command cannot be started: {error.strerror}\n".encode()
