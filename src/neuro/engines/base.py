@@ -182,9 +182,19 @@ class EngineFault(RuntimeError):
 
 
 class Engine(Protocol):
-    """See the module's docstring. Every method may be called at any time after ``open``."""
+    """See the module's docstring. Every method may be called at any time after ``open``.
+
+    ``notices`` are sentences about what this machine lacks and what to install; ``gpu_model`` names
+    its GPUs; ``host_address`` is where a run reaches the platform's API on this machine. All three
+    are known after ``open``.
+    """
 
     name: str
+    notices: list[str]
+    gpu_model: str | None
+
+    @property
+    def host_address(self) -> str: ...
 
     async def open(self) -> None:
         """Make ready. Runs of an earlier life go on untouched until ``adopt``.

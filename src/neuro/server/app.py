@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import getpass
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-import msgspec
 import structlog
 from aiohttp import web
 from sqlalchemy import text
 
 from neuro import __version__
-from neuro.domain.errors import Conflict, NotAuthenticated, NotFound
-from neuro.domain.names import user_name_from
+from neuro.domain.errors import Conflict
 from neuro.domain.resources import Amount
 from neuro.engines.base import Engine, RunRef
 from neuro.engines.sandbox.engine import SandboxEngine
@@ -48,17 +44,15 @@ from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.service import JobService, Offer
 from neuro.server.jobs.writer import Writer
+from neuro.server.listening import address_of, bind, bind_for_jobs, listen
+from neuro.server.owner import announced, write_login
 from neuro.server.settings import Settings, load_settings, parse_bytes, presets_for
-from neuro.server.storage.paths import MAX_LINE_BYTES
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService
 
 log = structlog.get_logger("neuro.server")
 
 DEFAULT_ENGINE = "sandbox"
-EVERYWHERE = ("0.0.0.0", "::", "")
-# How long an ordinary request (an upload, say) may take to end; streams are ended at once.
-SHUTDOWN_SECONDS = 30.0
 JOB_TOKEN_LIFE = timedelta(days=30)
 
 
@@ -72,14 +66,6 @@ class Options:
     database: str | None = None
 
 
-class OwnerLogin(msgspec.Struct, frozen=True):
-    """``run/owner.json``: how the machine's user logs in without a browser."""
-
-    url: str
-    token: str
-    user: str
-
-
 @asynccontextmanager
 async def serving(options: Options) -> AsyncIterator[str]:
     """Run the whole server; yields the API's URL once every part is ready.
@@ -91,7 +77,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         folder = _prepare_folder(options.data_dir)
         stack.enter_context(_only_one(folder / "run" / "lock"))
         # The port is taken first: a conflict is known before anything else is touched.
-        listener = stack.enter_context(_bind(options.host, options.port))
+        listener = stack.enter_context(bind(options.host, options.port))
         settings = load_settings(folder / "server.toml")
         url = options.database or settings.database or sqlite_url(folder / "neuro.db")
         database = Database(url)
@@ -125,8 +111,7 @@ async def _assemble(
         name: _capacity(settings, await engine.capacity()) for name, engine in engines.items()
     }
     whole = capacities[DEFAULT_ENGINE]
-    sandbox = engines[DEFAULT_ENGINE]
-    presets = presets_for(settings, whole, getattr(sandbox, "gpu_model", None))
+    presets = presets_for(settings, whole, engines[DEFAULT_ENGINE].gpu_model)
     board = Board(capacities)
     writer = Writer(database)
     writer.start()
@@ -138,8 +123,7 @@ async def _assemble(
         return token.token or ""
 
     def api_url(engine: str) -> str:
-        address = getattr(engines[engine], "host_address", None) or "127.0.0.1"
-        return f"http://{address}:{port}/api/v1"
+        return address_of(engines[engine].host_address, port)
 
     launcher = Launcher(settings.cluster, storage, job_token, api_url)
     reconciler = Reconciler(
@@ -163,15 +147,17 @@ async def _assemble(
         presets=presets,
         capacity=whole,
         database="sqlite" if database.is_sqlite else "postgresql",
-        notices={name: list(getattr(e, "notices", [])) for name, e in engines.items()},
+        notices={name: engine.notices for name, engine in engines.items()},
     )
     app = _application(access, storage, jobs, installation, board, database)
-    await _listen(stack, app, [listener, *_job_side_listeners(host, port, engines)])
-    url = f"http://{_shown(host)}:{port}/api/v1"
+    addresses = [engine.host_address for engine in engines.values()]
+    await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)])
+    url = address_of(host, port)
     retention = Retention(database, engines, _keep(settings))
     sweeper = asyncio.create_task(retention.run(), name="retention")
     stack.callback(sweeper.cancel)
-    await _announce(stack, folder, access, url)
+    await write_login(folder, access, url)
+    stack.enter_context(announced(folder, url))
     return url
 
 
@@ -223,56 +209,6 @@ def _application(
     return app
 
 
-async def _listen(
-    stack: AsyncExitStack, app: web.Application, listeners: list[socket.socket]
-) -> None:
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        max_line_size=MAX_LINE_BYTES,
-        # A client that leaves ends its stream at once; what must not be cut short is shielded.
-        handler_cancellation=True,
-        shutdown_timeout=SHUTDOWN_SECONDS,
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    for listener in listeners:
-        await web.SockSite(runner, listener, backlog=1024).start()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise Conflict(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another port"
-            " with --port, or stop what uses this one."
-        ) from error
-    return listener
-
-
-def _shown(host: str) -> str:
-    if host in EVERYWHERE:
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
-def _job_side_listeners(host: str, port: int, engines: Mapping[str, Engine]) -> list[socket.socket]:
-    # Jobs with a network of their own reach the API (``--pass-config``) on the engine's address;
-    # a server that listens everywhere has it already.
-    if host in EVERYWHERE:
-        return []
-    addresses = {getattr(engine, "host_address", None) for engine in engines.values()}
-    return [
-        _bind(address, port)
-        for address in sorted(address for address in addresses if address)
-        if not address.startswith("127.")
-    ]
-
-
 async def _adopt(database: Database, reconciler: Reconciler, engines: Mapping[str, Engine]) -> None:
     active = await database.read(job_tables.active_jobs)
     known: dict[str, list[RunRef]] = {}
@@ -280,40 +216,6 @@ async def _adopt(database: Database, reconciler: Reconciler, engines: Mapping[st
         runs = await database.read(partial(job_tables.runs_with_logs, engine=name))
         known[name] = [RunRef(job_id, run) for job_id, run in runs]
     await reconciler.adopt(active, known)
-
-
-async def _announce(stack: AsyncExitStack, folder: Path, access: AccessService, url: str) -> None:
-    owner = user_name_from(getpass.getuser())
-    try:
-        await access.user(owner)
-    except NotFound:
-        await access.add_user(owner, is_admin=True)
-    login = folder / "run" / "owner.json"
-    token = await _owner_token(login, access, owner)
-    _write_private(login, msgspec.json.encode(OwnerLogin(url=url, token=token, user=owner)))
-    state = folder / "run" / "server.json"
-    started_at = datetime.now().astimezone().isoformat()
-    _write_private(
-        state, msgspec.json.encode({"pid": os.getpid(), "url": url, "started_at": started_at})
-    )
-    stack.callback(state.unlink, missing_ok=True)
-
-
-async def _owner_token(login: Path, access: AccessService, owner: str) -> str:
-    with contextlib.suppress(OSError, msgspec.MsgspecError, NotAuthenticated):
-        kept = msgspec.json.decode(login.read_bytes(), type=OwnerLogin)
-        identity = await access.authenticate(kept.token)
-        if identity.user == owner:
-            return kept.token
-    token = await access.make_token(owner, label="this machine's owner")
-    return token.token or ""
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    draft = path.with_name(path.name + ".new")
-    draft.touch(mode=0o600)
-    draft.write_bytes(content)
-    draft.rename(path)
 
 
 def _prepare_database(database: Database, folder: Path) -> None:

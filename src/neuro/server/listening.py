@@ -1,0 +1,66 @@
+"""The sockets that the server listens on, and the application behind them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from neuro.domain.errors import Conflict
+from neuro.server.storage.paths import MAX_LINE_BYTES
+
+EVERYWHERE = ("0.0.0.0", "::", "")
+# How long an ordinary request (an upload, say) may take to end; streams are ended at once.
+SHUTDOWN_SECONDS = 30.0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound TCP socket; port 0 means any free one. Raises Conflict, saying what to do."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise Conflict(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another port"
+            " with --port, or stop what uses this one."
+        ) from error
+    return listener
+
+
+def bind_for_jobs(host: str, port: int, addresses: Iterable[str]) -> list[socket.socket]:
+    """Sockets on the ``addresses`` at which jobs with networks of their own find this machine.
+
+    None where the server listens on loopback for them, or everywhere, already.
+    """
+    if host in EVERYWHERE:
+        return []
+    return [bind(each, port) for each in sorted(set(addresses)) if not each.startswith("127.")]
+
+
+def address_of(host: str, port: int) -> str:
+    """The API's URL for clients on this machine."""
+    if host in EVERYWHERE:
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/api/v1"
+
+
+async def listen(
+    stack: AsyncExitStack, app: web.Application, listeners: list[socket.socket]
+) -> None:
+    """Serve on bound sockets until the stack unwinds."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        max_line_size=MAX_LINE_BYTES,
+        # A client that leaves ends its stream at once; what must not be cut short is shielded.
+        handler_cancellation=True,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    for listener in listeners:
+        await web.SockSite(runner, listener, backlog=1024).start()
