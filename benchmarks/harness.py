@@ -90,12 +90,24 @@ def command_seconds(command: Sequence[str], env: dict[str, str], runs: int) -> l
 
 
 def paired_seconds(
-    ours: Callable[[], object], theirs: Callable[[], object], runs: int
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    runs: int,
+    *,
+    before: Callable[[], object] = lambda: None,
 ) -> tuple[float, float, float]:
-    """(our median, their median, median of the ratios pair by pair), run in turn."""
-    ours()
-    theirs()
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(runs)]
+    """(our median, their median, median of the ratios pair by pair), run in turn.
+
+    ``before`` comes before each, and is not counted.
+    """
+
+    def timed(action: Callable[[], object]) -> float:
+        before()
+        return seconds(action)
+
+    timed(ours)
+    timed(theirs)
+    pairs = [(timed(ours), timed(theirs)) for _ in range(runs)]
     return (
         statistics.median(pair[0] for pair in pairs),
         statistics.median(pair[1] for pair in pairs),
