@@ -188,8 +188,8 @@ async def test_only_admins_run_privileged_jobs(client: Client, alice: Client) ->
 
 async def test_a_link_in_place_of_a_volumes_folder_is_not_followed(client: Client) -> None:
     home = f"storage://default/{client.user}"
-    volume = {"src_storage_uri": f"{home}/trap", "dst_path": "/work", "read_only": False}
-    link = f"sh -c 'ln -s /etc /work/escape-{id(client)}'"
+    volume = {"src_storage_uri": f"{home}/trap", "dst_path": "/volume", "read_only": False}
+    link = f"sh -c 'ln -s /etc /volume/escape-{id(client)}'"
     await finished(client, await submit(client, link, volumes=[volume]))
 
     through = {"src_storage_uri": f"{home}/trap/escape-{id(client)}", "dst_path": "/stolen"}
