@@ -92,7 +92,6 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
     @api.add("GET", "/api/v1/server")
     async def get_server(call: Call) -> ServerMessage:
         """The version, and each engine with what is free."""
-        assert call.user
         return ServerMessage(
             version=__version__,
             cluster=installation.cluster,

@@ -104,7 +104,7 @@ class JobService:
         ):
             caller.require(uri, action)
         self._check_volumes(container)
-        record = self._new_record(caller.user, request)
+        record = self._new_record(caller.user, request, container)
         notice = await self._notice(record)
         # A caller who leaves now must not leave a record behind that nobody schedules.
         await asyncio.shield(self._insert(record))
@@ -121,9 +121,10 @@ class JobService:
             raise await self._name_is_taken(record) from None
         self._reconciler.submitted(record)
 
-    def _new_record(self, owner: str, request: JobRequest) -> JobRecord:
+    def _new_record(
+        self, owner: str, request: JobRequest, container: ContainerRequest
+    ) -> JobRecord:
         offer = self._offer
-        container = specification.container_of(request)
         preset = specification.choose_preset(request, container.resources, offer.presets)
         if preset is not None:
             amount, engine, what = preset.amount, preset.engine, f"Preset '{preset.name}'"
