@@ -1,0 +1,1 @@
+"""From the typed tree to jobs: contexts, mixins, actions, functions with effects."""

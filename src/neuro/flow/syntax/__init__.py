@@ -1,0 +1,1 @@
+"""How flow files are written: YAML with positions, value types, the typed tree."""
