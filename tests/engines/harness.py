@@ -207,12 +207,13 @@ class SandboxKind(EngineKind):
             found.add(f"group {group}")
         return found
 
-    def supervisor_of(self, folder: Path, ref: RunRef) -> int | None:
+    def supervisor_of(self, folder: Path, ref: RunRef) -> int:
         from neuro.engines.sandbox import layout
 
         place = layout.run_folder(str(folder), ref.job_id, ref.run)
-        state = layout.read_record(f"{place}/state")
-        return int(state["supervisor"][0]) if state else None
+        state = layout.read_state(f"{place}/{layout.STATE}")
+        assert state is not None, f"{ref} does not say who looks after it"
+        return int(state["supervisor"][0])
 
     def _supervisors(self, folder: Path) -> set[tuple[int, str]]:
         found = set()

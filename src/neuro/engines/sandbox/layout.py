@@ -57,21 +57,42 @@ def write_record(path: str, value: Any) -> None:
     os.rename(temporary, path)
 
 
-def write_hint(path: str, value: Any) -> None:
-    """Write JSON in place, for readers that can do without it: it may be seen half written.
+def add_state(path: str, value: Any) -> None:
+    """Make ``value`` the newest state at ``path``; a reader sees it whole or the one before it.
 
-    It spares an inode, and ext4 searches the longer the more inodes were freed lately.
+    States are lines of one file. A file renamed into place each time would cost an inode, and ext4
+    searches the longer the more inodes were freed lately.
     """
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, json.dumps(value).encode() + b"\n")
+    finally:
+        os.close(fd)
+
+
+def read_state(path: str) -> dict[str, Any] | None:
+    """The newest state at ``path``; None if there is none."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    return next((value for line in reversed(lines) if (value := _object(line)) is not None), None)
 
 
 def read_record(path: str) -> dict[str, Any] | None:
     """The JSON object at ``path``; None if it is absent or damaged."""
     try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
-    except (OSError, ValueError):
+        with open(path, "rb") as file:
+            return _object(file.read())
+    except OSError:
+        return None
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

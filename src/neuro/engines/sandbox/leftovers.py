@@ -37,7 +37,7 @@ def bury(folder: str, ref: RunRef, groups: cgroups.Groups) -> dict[str, Any]:
     bubblewrap dies with its parent, so normally only folders and groups are left.
     """
     place = layout.run_folder(folder, ref.job_id, ref.run)
-    state = layout.read_record(f"{place}/{layout.STATE}") or {}
+    state = layout.read_state(f"{place}/{layout.STATE}") or {}
     _kill_rest(state, ref, groups)
     record: dict[str, Any] = {
         "at": time.time_ns(),
@@ -62,7 +62,7 @@ def sweep_run(folder: str, ref: RunRef) -> None:
 def destroy_run(folder: str, ref: RunRef, groups: cgroups.Groups) -> None:
     """Kill everything that belongs to a run that nobody knows."""
     place = layout.run_folder(folder, ref.job_id, ref.run)
-    state = layout.read_record(f"{place}/{layout.STATE}") or {}
+    state = layout.read_state(f"{place}/{layout.STATE}") or {}
     supervisor = _same_process(state.get("supervisor"))
     if supervisor is not None:
         _kill_and_wait(supervisor)

@@ -131,7 +131,7 @@ class Supervisor:
             else None,
             "groups": asdict(self._plan.groups),
         }
-        layout.write_hint(f"{self._folder}/{layout.STATE}", record)
+        layout.add_state(f"{self._folder}/{layout.STATE}", record)
 
     def _held_at_gate(self) -> bool:
         """Whether something is to be done to the sandbox's init before the command begins."""
