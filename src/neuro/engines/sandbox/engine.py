@@ -133,6 +133,8 @@ class SandboxEngine:
                 leftovers.discard_job(self._folder, job_id)
         going = {f"{ref.job_id}.{ref.run}" for ref in self._links}
         leftovers.sweep_groups(plan.groups, going)
+        if plan.groups.version == 0:
+            leftovers.kill_strays(self._folder)
 
     async def _adopt_one(self, ref: RunRef) -> RunState:
         record = await asyncio.to_thread(self._record, ref)

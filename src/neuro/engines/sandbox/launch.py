@@ -17,6 +17,7 @@ from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.userland import Userland
 
 SHARED, OWN, PASTA = "shared", "veth", "pasta"
+MARK = "NEURO_RUN"  # in the environment of bubblewrap's own processes, not of the job's
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,13 @@ def _become(
     os.dup2(streams[1], 1)
     os.dup2(streams[1], 2)
     os.chdir("/")
-    os.execve(plan.bwrap, command, {})
+    os.execve(plan.bwrap, command, {MARK: mark(plan.folder, request.job_id, request.run)})
+
+
+def mark(folder: str, job_id: str, run: int) -> str:
+    """What tells a run's sandbox from that of any other engine, here or inside a job."""
+    place = os.stat(folder)
+    return f"{place.st_dev}:{place.st_ino}/{job_id}/{run}"
 
 
 def limit_process(version: int, cpu: float) -> None:
