@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VERSIONS = ("21.12.2", "22.7.1")
+# The flow client of each one's day.
+FLOW_VERSIONS = {"21.12.2": "21.11.2", "22.7.1": "22.8.1"}
 
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parent.parent
@@ -32,12 +34,16 @@ class NoSuchPython(Exception):
     """The clients need Python 3.11: some of what they pin does not run on later ones."""
 
 
-def install(version: str) -> Path:
+def install(version: str, *, with_flow: bool = False) -> Path:
     """The environment's folder with ``bin/neuro`` in it; made at the first call, which takes
-    about 20 seconds. Raises NoSuchPython, CalledProcessError with what pip said."""
-    recipe = _recipe(version)
+    about 20 seconds. ``with_flow`` is another environment, with ``bin/neuro-flow`` in it too.
+
+    Raises NoSuchPython, RuntimeError with what pip said.
+    """
+    recipe = _recipe(version, with_flow=with_flow)
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
-    folder = _cache() / f"neuro-cli-{version}-{digest}"
+    what = "neuro-flow" if with_flow else "neuro-cli"
+    folder = _cache() / f"{what}-{version}-{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_suffix(".lock")):
         if not _is_complete(folder):
@@ -48,10 +54,11 @@ def install(version: str) -> Path:
     return folder
 
 
-def _recipe(version: str) -> dict[str, str]:
+def _recipe(version: str, *, with_flow: bool) -> dict[str, str]:
+    flow = f" neuro-flow=={FLOW_VERSIONS[version]}" if with_flow else ""
     return {
         "constraints": (_HERE / "constraints" / f"{version}.txt").read_text(),
-        "requirements": f"neuro-cli=={version} neuro-sdk=={version} {_SETUPTOOLS}",
+        "requirements": f"neuro-cli=={version} neuro-sdk=={version} {_SETUPTOOLS}{flow}",
         "python": find_python(),
     }
 

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from neuro.domain.errors import Conflict
 from neuro.server.database.engine import Database
@@ -26,6 +26,7 @@ def _config() -> Config:
 
 def _differences(database: Database) -> list[Any]:
     import neuro.server.access.tables
+    import neuro.server.flows.tables
     import neuro.server.jobs.tables  # noqa: F401
 
     with database.engine.connect() as connection:
@@ -56,6 +57,26 @@ def test_a_new_database_has_what_the_code_declares(database_url: str) -> None:
     migrate(database)
 
     assert _differences(database) == []
+    database.close()
+
+
+def test_a_database_of_the_first_version_is_brought_to_this_one(database_url: str) -> None:
+    database = Database(database_url)
+    config = _config()
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text("INSERT INTO users (name, is_admin, created_at) VALUES ('alice', false, 0)")
+        )
+
+    migrate(database)
+
+    assert _differences(database) == []
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SELECT name FROM users")).scalars().all() == ["alice"]
+        constraints = inspect(connection).get_unique_constraints("flow_projects")
+    assert constraints[0]["column_names"] == ["cluster", "owner", "name"]
     database.close()
 
 

@@ -44,7 +44,15 @@ def _operations(description: Any) -> list[tuple[str, str]]:
 
 
 def _address(server: ServerProcess, path: str, user: str) -> str:
-    for name, value in {"job": A_JOB, "user": user, "token": "x", "port": "80"}.items():
+    values = {
+        "job": A_JOB,
+        "live_job": A_JOB.replace("job", "live-job"),
+        "project": A_JOB.replace("job", "projects"),
+        "user": user,
+        "token": "x",
+        "port": "80",
+    }
+    for name, value in values.items():
         path = path.replace("{" + name + "}", value)
     return server.url.removesuffix("/api/v1") + path.replace("{path}", f"/{user}/file")
 

@@ -10,6 +10,7 @@ import msgspec
 from neuro.client.transport import Request, Transport
 
 if TYPE_CHECKING:
+    from neuro.client.flows import Flows
     from neuro.client.jobs import Jobs
     from neuro.client.storage import Storage
     from neuro.client.users import Users
@@ -45,6 +46,12 @@ class Client:
 
         async with self.transport.send(Request(method="GET", path="/config")) as response:
             return msgspec.json.decode(await response.read(), type=ServerConfig)
+
+    @cached_property
+    def flows(self) -> Flows:
+        from neuro.client.flows import Flows
+
+        return Flows(self)
 
     @cached_property
     def jobs(self) -> Jobs:

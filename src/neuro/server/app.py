@@ -31,6 +31,8 @@ from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
+from neuro.server.flows.routes import flow_routes
+from neuro.server.flows.service import FlowService
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import Streams, backpressure
 from neuro.server.http.operations import Metrics, operation_routes
@@ -149,7 +151,8 @@ async def _assemble(
         database="sqlite" if database.is_sqlite else "postgresql",
         notices={name: engine.notices for name, engine in engines.items()},
     )
-    app = _application(access, storage, jobs, installation, board, database)
+    flows = FlowService(database, settings.cluster)
+    app = _application(access, storage, jobs, flows, installation, board, database)
     addresses = [engine.host_address for engine in engines.values()]
     await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)])
     url = address_of(host, port)
@@ -165,6 +168,7 @@ def _application(
     access: AccessService,
     storage: StorageService,
     jobs: JobService,
+    flows: FlowService,
     installation: Installation,
     board: Board,
     database: Database,
@@ -195,6 +199,7 @@ def _application(
         *monitoring_routes(jobs).items,
         *storage_routes(storage).items,
         *access_routes(access, installation.cluster).items,
+        *flow_routes(flows).items,
     ]
     operations = operation_routes(metrics, is_ready, routes, __version__)
     routes += operations.items

@@ -8,7 +8,7 @@ from neuro.domain.errors import Conflict
 from neuro.server.database.engine import Database
 
 # The newest revision below ``migrations/versions``; a test holds the two together.
-HEAD = "0001"
+HEAD = "0002"
 
 
 def migrate(database: Database) -> None:
@@ -40,6 +40,7 @@ def _create(database: Database) -> None:
     from neuro.server.access import tables as _access  # noqa: F401
     from neuro.server.database import identity as _identity  # noqa: F401
     from neuro.server.database.schema import metadata
+    from neuro.server.flows import tables as _flows  # noqa: F401
     from neuro.server.jobs import tables as _jobs  # noqa: F401
 
     with database.engine.begin() as connection:

@@ -7,6 +7,7 @@ from alembic import context
 from neuro.server.access import tables as _access  # noqa: F401
 from neuro.server.database import identity as _identity  # noqa: F401
 from neuro.server.database.schema import metadata
+from neuro.server.flows import tables as _flows  # noqa: F401
 from neuro.server.jobs import tables as _jobs  # noqa: F401
 
 context.configure(
