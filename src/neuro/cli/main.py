@@ -79,6 +79,7 @@ SERVER = {
     "run": Entry("neuro.cli.server.run:command", "Run the server in the foreground."),
     "status": Entry("neuro.cli.server.status:command", "Say whether the server runs, and where."),
 }
+PROJECT = {"init": Entry("neuro.cli.project.init:command", "Make a new project's folder.")}
 COMPLETION = {
     "generate": Entry("neuro.cli.completion:generate", "Print a shell's completion script."),
     "patch": Entry("neuro.cli.completion:patch", "Add completion to the shell's start-up file."),
@@ -126,6 +127,7 @@ def _groups() -> dict[str, click.Group]:
     listed = (
         _group("job", "Jobs: run, watch, stop.", JOB, "neuro job run ubuntu echo hello"),
         _group("storage", "Files on the platform.", STORAGE, "neuro storage ls -l storage:"),
+        _group("project", "New projects.", PROJECT, "neuro project init 'Neuro Tutorial'"),
         _group("config", "Who and where you are.", CONFIG, "neuro config show", token=token),
         _group("server", "The server on this machine.", SERVER, "neuro server status"),
         _group("admin", "Users, for administrators.", ADMIN, "neuro admin add-user anna"),

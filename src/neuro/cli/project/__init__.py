@@ -1,0 +1,1 @@
+"""``neuro project``: new projects from templates."""
