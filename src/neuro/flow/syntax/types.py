@@ -1,0 +1,346 @@
+"""The types of values in flow files: how constants and what expressions give become them."""
+
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from neuro.flow.syntax.source import Position
+
+if TYPE_CHECKING:
+    from neuro.flow.expressions.parser import Template
+
+
+class BadValue(ValueError):
+    """A value that its type does not take: a sentence, and a hint where one helps."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Always:
+    """The type of ALWAYS."""
+
+    def __repr__(self) -> str:
+        return "always()"
+
+    def __str__(self) -> str:
+        return "always()"
+
+
+# What `always()` gives, and an `enable: always()` without an expression is.
+ALWAYS: Final = Always()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValueType:
+    """A type of value.
+
+    ``convert`` takes what YAML or an expression gives, and raises ValueError with a sentence.
+    ``mixes`` tells whether text may stand around expressions, ``expressions`` whether there may
+    be any. ``from_yaml`` is stricter than ``convert`` where a constant can be told to be a mistake.
+    """
+
+    name: str
+    convert: Callable[[object], object]
+    mixes: bool
+    schema: Mapping[str, Any]
+    expressions: bool = True
+    from_yaml: Callable[[object], object] | None = None
+
+    def constant(self, value: object) -> object:
+        """Convert a constant of the file."""
+        return (self.from_yaml or self.convert)(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value of the file: converted already, or a template for later."""
+
+    type: ValueType
+    at: Position
+    constant: object = None
+    template: "Template | None" = None
+    # In a list or a map: one expression that gives the whole of it.
+    spread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListValue:
+    """A list: items, or one spread expression."""
+
+    type: ValueType
+    at: Position
+    parts: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MapValue:
+    """A mapping: keys with values, or one spread expression, whose key is None."""
+
+    type: ValueType
+    at: Position
+    parts: tuple[tuple[str | None, Value], ...]
+
+
+def _text(value: object) -> str:
+    return str(value)
+
+
+def _refuse_nothing(value: object) -> None:
+    if value is None:
+        raise BadValue("None is not allowed")
+
+
+def identifier(value: object) -> str:
+    """An id: a Python identifier that is not all upper-case."""
+    if not isinstance(value, str):
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        raise BadValue(
+            f"expected an identifier, got {describe(value)}",
+            f"YAML reads this word as {describe(value)} ({shown}). Quote it, or use another name.",
+        )
+    if not value.isidentifier():
+        hint = None
+        better = re.sub(r"\W", "_", value)
+        if better.isidentifier() and better != better.upper():
+            hint = f"'{better}' would be one: letters, digits and underscores."
+        raise BadValue(f"{value!r} is not an identifier", hint)
+    if value == value.upper():
+        raise BadValue(
+            f"{value!r} is an invalid identifier, uppercase names are reserved for internal usage",
+            f"Use '{value.lower()}'." if value.lower() != value.upper() else None,
+        )
+    return value
+
+
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "0", ""})
+
+
+def _bool(value: object) -> bool:
+    if isinstance(value, str):
+        # Parameters are text: their words are taken as what they say, and no other text is.
+        word = value.strip().lower()
+        if word in _TRUE:
+            return True
+        if word in _FALSE:
+            return False
+        raise BadValue(f"{value!r} is not a bool, allowed: true, false")
+    return bool(value)
+
+
+def _constant_bool(value: object) -> bool:
+    _refuse_nothing(value)
+    if isinstance(value, str):
+        word = value.strip().lower()
+        hint = f"Write {word} without quotes." if word in ("true", "false", "yes", "no") else None
+        raise BadValue(f"{value!r} is text, not a bool, allowed: true, false", hint)
+    return bool(value)
+
+
+def _enable(value: object) -> object:
+    return value if value is ALWAYS else _bool(value)
+
+
+def _constant_enable(value: object) -> object:
+    return ALWAYS if value == "always()" else _constant_bool(value)
+
+
+def _int(value: object) -> int:
+    _refuse_nothing(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            pass
+    raise BadValue(f"{_shown(value)} is not an integer")
+
+
+_DELTA: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+_DELTA_SECONDS: Final = (86400, 3600, 60, 1)
+
+
+def _time_delta(value: object) -> float:
+    _refuse_nothing(value)
+    hint = "Write seconds, or days, hours, minutes and seconds in this order: 1d2h3m4s."
+    seconds: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        text = value.strip()
+        match = _DELTA.fullmatch(text) if text else None
+        if match is not None:
+            seconds = float(
+                sum(
+                    int(number) * unit
+                    for number, unit in zip(match.groups(), _DELTA_SECONDS, strict=True)
+                    if number
+                )
+            )
+        else:
+            try:
+                seconds = float(text)
+            except ValueError:
+                seconds = None
+    if seconds is None or math.isnan(seconds):
+        raise BadValue(f"{_shown(value)} is not a time delta unit", hint)
+    if seconds < 0:
+        raise BadValue(f"{_shown(value)} is negative: a time delta is not", hint)
+    return seconds
+
+
+def _local_path(value: object) -> Path:
+    _refuse_nothing(value)
+    return Path(str(value))
+
+
+def _remote_path(value: object) -> PurePosixPath:
+    _refuse_nothing(value)
+    return PurePosixPath(str(value))
+
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+
+
+def _uri(value: object) -> str:
+    _refuse_nothing(value)
+    text = str(value)
+    if not _SCHEME.match(text):
+        raise BadValue(
+            f"URI Scheme not specified: {text!r}",
+            f"Write 'storage:{text}' for a folder of the platform's storage.",
+        )
+    return text
+
+
+def _image_ref(value: object) -> str:
+    _refuse_nothing(value)
+    return str(value)
+
+
+RESTART_POLICIES: Final = ("never", "on-failure", "always")
+
+
+def _restart(value: object) -> str:
+    if value not in RESTART_POLICIES:
+        raise BadValue(
+            f"{_shown(value)} is not a valid restart policy, allowed: {', '.join(RESTART_POLICIES)}"
+        )
+    return str(value)
+
+
+_PORTS: Final = re.compile(r"(\d+):(\d+)", re.ASCII)
+
+
+def _port_pair(value: object) -> str:
+    match = _PORTS.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        hint = 'Write local and remote port with a colon, in quotes: "2222:22".'
+        if isinstance(value, int) and not isinstance(value, bool) and value > 59:
+            # YAML 1.1 reads 22:22 as minutes and seconds.
+            hint += f" YAML reads {value // 60}:{value % 60:02} without quotes as a number."
+        raise BadValue(f"{_shown(value)} is not a LOCAL:REMOTE ports pair", hint)
+    for port in match.groups():
+        if not 0 < int(port) < 65536:
+            raise BadValue(f"{value!r} is not a LOCAL:REMOTE ports pair: ports are 1 to 65535")
+    return match.group()
+
+
+def _bash(value: object) -> str:
+    _refuse_nothing(value)
+    return f"bash -euo pipefail -c {shlex.quote(str(value))}"
+
+
+def _python(value: object) -> str:
+    _refuse_nothing(value)
+    return f"python3 -uc {shlex.quote(str(value))}"
+
+
+def _primitive(value: object) -> object:
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
+def _shown(value: object) -> str:
+    """A value as messages quote it: as text in quotes, whatever YAML made of it."""
+    if isinstance(value, bool):
+        return f"'{str(value).lower()}'"
+    return repr(value) if isinstance(value, str) else f"'{value}'"
+
+
+def describe(value: object) -> str:
+    """What a value is, in a message: "a list", "text"."""
+    match value:
+        case None:
+            return "nothing (null)"
+        case bool():
+            return "a bool"
+        case int():
+            return "a number"
+        case float():
+            return "a number"
+        case str():
+            return "text"
+        case list() | tuple():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+_SCALAR: Final = {"type": ["string", "number", "boolean"]}
+_TEXT: Final = {"type": "string"}
+
+STR: Final = ValueType("str", _text, True, _SCALAR)
+BOOL: Final = ValueType("bool", _bool, False, {"type": "boolean"}, from_yaml=_constant_bool)
+INT: Final = ValueType(
+    "int", _int, False, {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^-?\d+$"}]}
+)
+TIME_DELTA: Final = ValueType(
+    "time delta",
+    _time_delta,
+    False,
+    {
+        "anyOf": [
+            {"type": "number", "minimum": 0},
+            {
+                "type": "string",
+                "pattern": r"^(\d+(\.\d+)?|inf|(?=\d)(\d+d)?(\d+h)?(\d+m)?(\d+s)?)$",
+            },
+        ]
+    },
+)
+LOCAL_PATH: Final = ValueType("local path", _local_path, True, _SCALAR)
+REMOTE_PATH: Final = ValueType("remote path", _remote_path, True, _SCALAR)
+URI: Final = ValueType("URI", _uri, True, {"type": "string", "pattern": r"^[A-Za-z][\w+.\-]*:"})
+IMAGE_REF: Final = ValueType("image", _image_ref, True, _SCALAR)
+ENABLE: Final = ValueType(
+    "enable",
+    _enable,
+    False,
+    {"anyOf": [{"type": "boolean"}, {"const": "always()"}]},
+    from_yaml=_constant_enable,
+)
+RESTART: Final = ValueType("restart policy", _restart, True, {"enum": list(RESTART_POLICIES)})
+PORT_PAIR: Final = ValueType(
+    "ports pair", _port_pair, True, {"type": "string", "pattern": r"^\d+:\d+$"}
+)
+BASH: Final = ValueType("bash", _bash, True, _SCALAR)
+PYTHON: Final = ValueType("python", _python, True, _SCALAR)
+PRIMITIVE: Final = ValueType("primitive", _primitive, True, _SCALAR)
+ID: Final = ValueType("id", identifier, True, _TEXT)
+SIMPLE_ID: Final = ValueType("id", identifier, False, _TEXT, expressions=False)
+SIMPLE_STR: Final = ValueType("str", _text, False, _SCALAR, expressions=False)
+SIMPLE_BOOL: Final = ValueType(
+    "bool", _bool, False, {"type": "boolean"}, expressions=False, from_yaml=_constant_bool
+)
+SIMPLE_PRIMITIVE: Final = ValueType("primitive", _primitive, False, _SCALAR, expressions=False)
