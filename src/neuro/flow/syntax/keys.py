@@ -1,0 +1,100 @@
+"""What a key of a flow file takes, as metadata of the tree's fields.
+
+The reader and the JSON Schema walk the same specifications, so that they cannot disagree.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, Final
+
+from neuro.flow.syntax.types import ValueType
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scalar:
+    """One value."""
+
+    type: ValueType
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ListOf:
+    """A sequence of values, or one expression. ``optional``: null items are dropped."""
+
+    type: ValueType
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapOf:
+    """A mapping of values, or one expression. ``typed``: values keep their YAML types."""
+
+    type: ValueType
+    typed: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """One of a few words."""
+
+    what: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Section:
+    """A mapping with keys of its own: a class of the tree, by name."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """A mapping of ids to entries: a class of the tree, by name."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Special:
+    """A shape that the reader and the schema know by its name."""
+
+    shape: str
+
+
+Spec = Scalar | ListOf | MapOf | Choice | Section | Table | Special
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Key:
+    """A key: what it takes, whether it must be there, where its expressions are evaluated."""
+
+    spec: Spec
+    doc: str
+    required: bool = False
+    # Short names of the contexts in live and in batch files; empty: no expressions.
+    contexts: tuple[str, ...] = ()
+
+
+_METADATA: Final = "key"
+
+
+def key(spec: Spec, doc: str, *contexts: str, required: bool = False, default: Any = None) -> Any:
+    """A field of the tree that a key of the file fills."""
+    return field(default=default, metadata={_METADATA: Key(spec, doc, required, contexts)})
+
+
+def table_key(spec: Spec, doc: str, *contexts: str, required: bool = False) -> Any:
+    """A field that is an empty mapping where the key is absent or null."""
+    return field(default_factory=dict, metadata={_METADATA: Key(spec, doc, required, contexts)})
+
+
+@cache
+def keys_of(node: type) -> Mapping[str, Key]:
+    """The keys of a class of the tree, by name, in their order."""
+    return {
+        entry.name: entry.metadata[_METADATA]
+        for entry in fields(node)
+        if _METADATA in entry.metadata
+    }

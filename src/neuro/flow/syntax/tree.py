@@ -1,0 +1,449 @@
+"""The typed tree of every kind of flow file.
+
+Each class is a mapping of a file; each field with a key's metadata (``keys``) is one of its keys.
+Fields are None (or empty mappings) where the key is absent or null; ``specified`` tells which
+keys are present, null included: mixins need to know.
+"""
+
+# ruff: noqa: RUF009 - key() and table_key() are field() with a key's metadata
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from neuro.flow.syntax.keys import (
+    Choice,
+    ListOf,
+    MapOf,
+    Scalar,
+    Section,
+    Special,
+    Table,
+    key,
+    table_key,
+)
+from neuro.flow.syntax.source import Position
+from neuro.flow.syntax.types import (
+    BOOL,
+    ENABLE,
+    ID,
+    IMAGE_REF,
+    INT,
+    LOCAL_PATH,
+    PORT_PAIR,
+    PRIMITIVE,
+    REMOTE_PATH,
+    RESTART,
+    SIMPLE_BOOL,
+    SIMPLE_ID,
+    SIMPLE_STR,
+    STR,
+    TIME_DELTA,
+    URI,
+    ListValue,
+    MapValue,
+    Value,
+)
+
+CACHE_STRATEGIES: Final = ("default", "inherit", "none")
+NEED_LEVELS: Final = ("running", "completed")
+INPUT_TYPES: Final = ("str", "int", "float", "bool")
+ACTION_KINDS: Final = ("live", "batch", "stateful", "local")
+
+_L1: Final = ("L1", "B1")
+_B2: Final = ("", "B2")
+_UNIT: Final = ("L3", "B5")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Node:
+    """A mapping of a file."""
+
+    at: Position
+    # The keys that are present, null included.
+    specified: frozenset[str] = frozenset()
+    key_at: Mapping[str, Position] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cache(Node):
+    """``cache``: how long a task's outcome stands for running it again."""
+
+    strategy: str | None = key(
+        Choice("cache strategy", CACHE_STRATEGIES),
+        "Whether an earlier success of the same task is taken instead of running it.",
+    )
+    life_span: Value | None = key(Scalar(TIME_DELTA), "How long a success can be taken.", "", "B2")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveDefaults(Node):
+    """``defaults`` of a live file: what its jobs have unless they say otherwise."""
+
+    env: MapValue | None = key(MapOf(STR), "Environment variables of every job.", *_L1)
+    tags: ListValue | None = key(ListOf(STR), "Tags of every job.", *_L1)
+    volumes: ListValue | None = key(
+        ListOf(STR, optional=True), "Volumes of every job: references to volumes.", *_L1
+    )
+    workdir: Value | None = key(Scalar(REMOTE_PATH), "The jobs' current directory.", *_L1)
+    life_span: Value | None = key(
+        Scalar(TIME_DELTA), "After how long a job is ended: seconds, or 1d2h3m4s.", *_L1
+    )
+    preset: Value | None = key(Scalar(STR), "The resources preset of the jobs.", *_L1)
+    schedule_timeout: Value | None = key(
+        Scalar(TIME_DELTA), "How long a job may wait for resources.", *_L1
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Defaults(LiveDefaults):
+    """``defaults`` of a batch or of a project."""
+
+    fail_fast: Value | None = key(
+        Scalar(BOOL), "Whether the first failed task cancels the rest.", *_B2
+    )
+    max_parallel: Value | None = key(Scalar(INT), "How many tasks may run at once.", *_B2)
+    cache: Cache | None = key(Section("Cache"), "Cache settings of the tasks.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Image(Node):
+    """``images.<id>``: an image to run, and how to build it."""
+
+    ref: Value | None = key(
+        Scalar(IMAGE_REF),
+        "The image: 'image:name:tag' of the platform's registry, or any other reference.",
+        "L1",
+        "B1",
+        required=True,
+    )
+    context: Value | None = key(
+        Scalar(STR), "Build context: a folder of the workspace, or a storage: URI.", *_L1
+    )
+    dockerfile: Value | None = key(
+        Scalar(STR), "The Dockerfile: a file of the workspace, or a storage: URI.", *_L1
+    )
+    build_args: ListValue | None = key(ListOf(STR), "KEY=VALUE arguments of the build.", *_L1)
+    env: MapValue | None = key(MapOf(STR), "Environment variables of the build.", *_L1)
+    volumes: ListValue | None = key(
+        ListOf(STR, optional=True), "Volumes mounted while building.", *_L1
+    )
+    build_preset: Value | None = key(Scalar(STR), "The preset to build with.", *_L1)
+    force_rebuild: Value | None = key(
+        Scalar(BOOL), "Build even if the image is in the registry.", *_L1
+    )
+    extra_kaniko_args: Value | None = key(Scalar(STR), "More arguments for the builder.", *_L1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume(Node):
+    """``volumes.<id>``: a folder of the storage, and where it is mounted."""
+
+    remote: Value | None = key(
+        Scalar(URI), "The storage's folder: storage:path, or disk:name.", *_L1, required=True
+    )
+    mount: Value | None = key(Scalar(REMOTE_PATH), "Where jobs see it.", "L1", "B1", required=True)
+    local: Value | None = key(
+        Scalar(LOCAL_PATH), "The folder of the workspace to upload and download.", *_L1
+    )
+    read_only: Value | None = key(Scalar(BOOL), "Whether jobs can only read it.", *_L1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Param(Node):
+    """``params.<name>``: without a default it must be given."""
+
+    default: Value | None = key(Scalar(STR), "The value if none is given.", "L2", "B0")
+    descr: Value | None = key(Scalar(SIMPLE_STR), "What it is for.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Input(Node):
+    """``inputs.<name>`` of an action: without a default it must be given."""
+
+    descr: Value | None = key(Scalar(SIMPLE_STR), "What it is for.")
+    # The default keeps its YAML type, which ``type`` names.
+    default: Value | None = key(Special("input default"), "The value if none is given.")
+    type: str = key(Choice("input type", INPUT_TYPES), "The input's type.", default="str")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Output(Node):
+    """``outputs.<name>`` of an action."""
+
+    descr: Value | None = key(Scalar(SIMPLE_STR), "What it is.")
+    value: Value | None = key(Scalar(STR), "The value, of a batch action.", "", "AO")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExecUnit(Node):
+    """What a container is started with. ``bash`` and ``python`` are ``cmd`` with that type."""
+
+    title: Value | None = key(Scalar(STR), "The job's description.", *_UNIT)
+    name: Value | None = key(Scalar(STR), "The job's name.", *_UNIT)
+    image: Value | None = key(Scalar(IMAGE_REF), "The image to run.", *_UNIT)
+    preset: Value | None = key(Scalar(STR), "The resources preset to run with.", *_UNIT)
+    schedule_timeout: Value | None = key(
+        Scalar(TIME_DELTA), "How long to wait for resources.", *_UNIT
+    )
+    entrypoint: Value | None = key(Scalar(STR), "Replaces the image's entrypoint.", *_UNIT)
+    cmd: Value | None = key(
+        Special("command"), "The command, without a shell: $X and pipes are literal.", *_UNIT
+    )
+    workdir: Value | None = key(Scalar(REMOTE_PATH), "The current directory.", *_UNIT)
+    env: MapValue | None = key(MapOf(STR), "Environment variables.", *_UNIT)
+    volumes: ListValue | None = key(
+        ListOf(STR, optional=True), "References to volumes, such as volumes.code.ref.", *_UNIT
+    )
+    tags: ListValue | None = key(ListOf(STR), "Tags.", *_UNIT)
+    life_span: Value | None = key(
+        Scalar(TIME_DELTA), "After how long it is ended: seconds, or 1d2h3m4s.", *_UNIT
+    )
+    http_port: Value | None = key(
+        Scalar(INT), "The container's port that the platform serves over HTTP.", *_UNIT
+    )
+    http_auth: Value | None = key(Scalar(BOOL), "Whether that asks for a login.", *_UNIT)
+    pass_config: Value | None = key(
+        Scalar(BOOL), "Whether the job can use the platform as you.", *_UNIT
+    )
+    restart: Value | None = key(Scalar(RESTART), "When the job is started again.", *_UNIT)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mixin(ExecUnit):
+    """``mixins.<id>`` of a project: keys that others take in."""
+
+    mixins: ListValue | None = key(ListOf(STR), "Names of mixins to take keys from.", "L0", "B0")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveUnit(Mixin):
+    """A job of a live file, as far as a mixin can give it."""
+
+    detach: Value | None = key(Scalar(BOOL), "Whether not to follow the job.", "L3")
+    browse: Value | None = key(Scalar(BOOL), "Whether to open the job in the browser.", "L3")
+    port_forward: ListValue | None = key(
+        ListOf(PORT_PAIR), 'Ports to forward: "LOCAL:REMOTE".', "L3"
+    )
+    multi: Value | None = key(
+        Scalar(SIMPLE_BOOL), "Whether several of the job may run at once, by suffix."
+    )
+    params: Mapping[str, Param] = table_key(Special("params"), "Values given when running it.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveMixin(LiveUnit):
+    """``mixins.<id>`` of a live file."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveJob(LiveUnit):
+    """``jobs.<id>``: a job of a live file, and the job of a live action."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ActionJob(ExecUnit):
+    """``job`` of a live action: a live job without params."""
+
+    mixins: ListValue | None = key(ListOf(STR), "Names of mixins (in modules only).", "L0", "B0")
+    detach: Value | None = key(Scalar(BOOL), "Whether not to follow the job.", "LA")
+    browse: Value | None = key(Scalar(BOOL), "Whether to open the job in the browser.", "LA")
+    port_forward: ListValue | None = key(
+        ListOf(PORT_PAIR), 'Ports to forward: "LOCAL:REMOTE".', "LA"
+    )
+    multi: Value | None = key(
+        Scalar(SIMPLE_BOOL), "Whether several of the job may run at once, by suffix."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call(Node):
+    """A job of a live file that calls an action, or a module: one of the two is there."""
+
+    action: Value | None = key(
+        Scalar(SIMPLE_STR), "The action: ws:path, gh:owner/repo@version, or neuro:name@version."
+    )
+    module: Value | None = key(Scalar(SIMPLE_STR), "The module: ws:path.")
+    args: MapValue | None = key(MapOf(PRIMITIVE, typed=True), "Its inputs' values.", "L3", "B5")
+    params: Mapping[str, Param] = table_key(Special("params"), "Values given when running it.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MatrixRow(Node):
+    """An entry of ``include`` or ``exclude``."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Matrix(Node):
+    """``strategy.matrix``: products by key, with rows to leave out and rows to add."""
+
+    products: Mapping[str, ListValue] = field(default_factory=dict)
+    exclude: tuple[MatrixRow, ...] = ()
+    include: tuple[MatrixRow, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Strategy(Node):
+    """``strategy``: the task's rows, and how they run."""
+
+    matrix: Matrix | None = key(
+        Special("matrix"), "Lists of values: the task runs once for each combination."
+    )
+    fail_fast: Value | None = key(
+        Scalar(BOOL), "Whether the first failed task cancels the rest.", "", "B3"
+    )
+    max_parallel: Value | None = key(Scalar(INT), "How many may run at once.", "", "B3")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Needs(Node):
+    """``needs``: ids of tasks, each with the level to wait for."""
+
+    parts: tuple[tuple[Value, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchMixin(Mixin):
+    """``mixins.<id>`` of a batch."""
+
+    needs: Needs | None = key(Special("needs"), "The tasks to wait for.", "", "BM")
+    strategy: Strategy | None = key(Section("Strategy"), "The task's rows.")
+    enable: Value | None = key(
+        Scalar(ENABLE), "Whether the task runs; success() by default.", "", "B5"
+    )
+    cache: Cache | None = key(Section("Cache"), "Cache settings of the task.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task(BatchMixin):
+    """An element of ``tasks`` that runs a container."""
+
+    id: Value | None = key(Scalar(ID), "What other tasks name in needs.", "", "BM")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskCall(Node):
+    """An element of ``tasks`` that calls an action, or a module."""
+
+    id: Value | None = key(Scalar(ID), "What other tasks name in needs.", "", "BM")
+    action: Value | None = key(
+        Scalar(SIMPLE_STR), "The action: ws:path, gh:owner/repo@version, or neuro:name@version."
+    )
+    module: Value | None = key(Scalar(SIMPLE_STR), "The module: ws:path.")
+    args: MapValue | None = key(MapOf(PRIMITIVE, typed=True), "Its inputs' values.", "", "B5")
+    needs: Needs | None = key(Special("needs"), "The tasks to wait for.", "", "BM")
+    strategy: Strategy | None = key(Section("Strategy"), "The task's rows.")
+    enable: Value | None = key(
+        Scalar(ENABLE), "Whether the task runs; success() by default.", "", "B5"
+    )
+    cache: Cache | None = key(Section("Cache"), "Cache settings of the task.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProjectFile(Node):
+    """``project.yml``."""
+
+    id: Value | None = key(Scalar(SIMPLE_ID), "The project's id.", required=True)
+    project_name: Value | None = key(Scalar(SIMPLE_STR), "The platform's project to use.")
+    owner: Value | None = key(Scalar(SIMPLE_STR), "The user the project belongs to.")
+    role: Value | None = key(Scalar(SIMPLE_STR), "Deprecated, and ignored.")
+    defaults: Defaults | None = key(Section("Defaults"), "Defaults of every workflow.")
+    images: Mapping[str, Image] = table_key(Table("Image"), "Images of every workflow.")
+    volumes: Mapping[str, Volume] = table_key(Table("Volume"), "Volumes of every workflow.")
+    mixins: Mapping[str, Mixin] = table_key(Table("Mixin"), "Mixins of every workflow.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveFile(Node):
+    """``live.yml``."""
+
+    kind: str = key(Choice("kind", ("live",)), "What the file is.", required=True, default="live")
+    id: Value | None = key(Scalar(SIMPLE_ID), "The workflow's id.")
+    title: Value | None = key(Scalar(SIMPLE_STR), "The workflow's title.")
+    defaults: LiveDefaults | None = key(Section("LiveDefaults"), "Defaults of the jobs.")
+    images: Mapping[str, Image] = table_key(Table("Image"), "Images by id.")
+    volumes: Mapping[str, Volume] = table_key(Table("Volume"), "Volumes by id.")
+    mixins: Mapping[str, LiveMixin] = table_key(Table("LiveMixin"), "Keys that jobs take in.")
+    jobs: Mapping[str, LiveJob | Call] = table_key(
+        Special("jobs"), "The jobs, by id.", required=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchFile(Node):
+    """A batch: tasks that need each other."""
+
+    kind: str = key(Choice("kind", ("batch",)), "What the file is.", required=True, default="batch")
+    id: Value | None = key(Scalar(SIMPLE_ID), "The workflow's id.")
+    title: Value | None = key(Scalar(SIMPLE_STR), "The workflow's title.")
+    life_span: Value | None = key(Scalar(TIME_DELTA), "How long all of it may take.", "", "B0")
+    params: Mapping[str, Param] = table_key(Special("params"), "Values given when starting it.")
+    defaults: Defaults | None = key(Section("Defaults"), "Defaults of the tasks.")
+    images: Mapping[str, Image] = table_key(Table("Image"), "Images by id.")
+    volumes: Mapping[str, Volume] = table_key(Table("Volume"), "Volumes by id.")
+    mixins: Mapping[str, BatchMixin] = table_key(Table("BatchMixin"), "Keys that tasks take in.")
+    tasks: tuple[Task | TaskCall, ...] = key(
+        Special("tasks"), "The tasks.", required=True, default=()
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ActionFile(Node):
+    """An action of any kind, with what all kinds have; the kind decides which keys there are."""
+
+    kind: str = key(
+        Choice("action kind", ACTION_KINDS), "What the action is.", required=True, default=""
+    )
+    name: Value | None = key(Scalar(SIMPLE_STR), "The action's name.")
+    author: Value | None = key(Scalar(SIMPLE_STR), "Who wrote it.")
+    descr: Value | None = key(Scalar(SIMPLE_STR), "What it does.")
+    inputs: Mapping[str, Input] = table_key(Special("inputs"), "What the action is called with.")
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+    job: ActionJob | None = None
+    tasks: tuple[Task | TaskCall, ...] = ()
+    images: Mapping[str, Image] = field(default_factory=dict)
+    cache: Cache | None = None
+    main: ExecUnit | None = None
+    post: ExecUnit | None = None
+    post_if: Value | None = None
+    cmd: Value | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveAction(ActionFile):
+    """An action that is a job of live files."""
+
+    job: ActionJob | None = key(Section("ActionJob"), "The job.", required=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchAction(ActionFile):
+    """An action that is a graph of tasks."""
+
+    outputs: Mapping[str, Output] = table_key(Special("outputs"), "What the action gives.")
+    tasks: tuple[Task | TaskCall, ...] = key(
+        Special("tasks"), "The tasks.", required=True, default=()
+    )
+    images: Mapping[str, Image] = table_key(Table("Image"), "Images by id.")
+    cache: Cache | None = key(Section("Cache"), "Cache settings of the tasks.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StatefulAction(ActionFile):
+    """An action with a part that runs in place, and one that runs when all is over."""
+
+    outputs: Mapping[str, Output] = table_key(Special("outputs"), "What the action gives.")
+    cache: Cache | None = key(Section("Cache"), "Accepted, and without effect.")
+    main: ExecUnit | None = key(Section("ExecUnit"), "What runs in place.", required=True)
+    post: ExecUnit | None = key(Section("ExecUnit"), "What runs when all is over.")
+    post_if: Value | None = key(Scalar(ENABLE), "Whether post runs; always() by default.", "", "B5")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LocalAction(ActionFile):
+    """An action that runs a command on the machine of who starts the batch."""
+
+    outputs: Mapping[str, Output] = table_key(Special("outputs"), "What the action gives.")
+    cmd: Value | None = key(Special("command"), "The command.", "", "S", required=True)
