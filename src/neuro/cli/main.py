@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from neuro.cli.context import Context
+from neuro.cli.entry import leave, run_command_line
 from neuro.cli.lazy import Entry, LazyGroup, write_examples, write_section
 
 
@@ -241,21 +242,13 @@ def root() -> Root:
 
 def execute(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code (cli-surface, section 1.3)."""
-    command = root()
-    context: click.Context | None = None
-    try:
-        with command.make_context("neuro", list(arguments)) as context:
-            result = command.invoke(context)
-            sys.stdout.flush()
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(bool(end.code))
-    except BaseException as error:
+
+    def report(error: BaseException, context: Context | None) -> int:
         from neuro.cli.failures import report
 
-        return report(error, context.obj if context else None)
-    return result if isinstance(result, int) else 0
+        return report(error, context)
+
+    return run_command_line(root(), "neuro", arguments, report)
 
 
 def main() -> None:
@@ -264,11 +257,4 @@ def main() -> None:
         from neuro.cli.completion import answer
 
         sys.exit(answer(root()))
-    code = execute(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            code = code or 1
-    # The interpreter's own clean-up would take 10 ms, and wait for threads that read a log.
-    os._exit(code)
+    leave(execute(sys.argv[1:]))
