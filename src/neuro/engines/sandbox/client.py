@@ -38,8 +38,8 @@ class Client:
 
     @property
     def full(self) -> bool:
-        """Whether the reader is behind: send no more until ``on_room``."""
-        return len(self._waiting) >= _FULL
+        """Whether the reader is behind, or takes no more: send nothing until ``on_room``."""
+        return self._last or len(self._waiting) >= _FULL
 
     @property
     def idle(self) -> bool:
@@ -56,7 +56,7 @@ class Client:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self.close()
+                self._unheard()
                 return
             message = message[sent:]
         if message:
@@ -85,6 +85,15 @@ class Client:
         if self.on_close is not None:
             self.on_close()
 
+    def _unheard(self) -> None:
+        """The other end is gone. What it said before, perhaps to stop, still counts."""
+        self._last = True
+        self._waiting.clear()
+        if self._reading:
+            self._watch()  # the connection closes where it is read to its end
+        else:
+            self.close()
+
     def _watch(self) -> None:
         if self.open:
             events = (READ if self._reading else 0) | (WRITE if self._waiting else 0)
@@ -106,7 +115,7 @@ class Client:
         except BlockingIOError:
             return
         except OSError:
-            self.close()
+            self._unheard()
             return
         del self._waiting[:sent]
         if self._waiting:
