@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from tests.engines.harness import Runs, read_until
 
-# Says something for each thing that a terminal can do to a program.
+# Says something for each thing that a terminal can do to a program. A signal that comes just before
+# bash waits for a line is looked at after the wait: so no wait is long.
 ECHO = (
     "trap 'echo interrupted' INT; trap 'stty size' WINCH; echo ready\n"
-    'while read -r line; do echo "got $line"; done; echo over; exit 3'
+    "while read -r -t 0.2 line || [ $? -gt 128 ]; do\n"
+    '  [ -z "$line" ] || echo "got $line"\n'
+    "done; echo over; exit 3"
 )
 
 
