@@ -5,7 +5,6 @@ The reader and the JSON Schema walk the same specifications, so that they cannot
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any, Final
 
 from neuro.flow.syntax.types import ValueType
@@ -28,10 +27,9 @@ class ListOf:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapOf:
-    """A mapping of values, or one expression. ``typed``: values keep their YAML types."""
+    """A mapping of values, or one expression."""
 
     type: ValueType
-    typed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,9 +88,17 @@ def table_key(spec: Spec, doc: str, *contexts: str, required: bool = False) -> A
     return field(default_factory=dict, metadata={_METADATA: Key(spec, doc, required, contexts)})
 
 
-@cache
+_KEYS: Final[dict[type, Mapping[str, Key]]] = {}
+
+
 def keys_of(node: type) -> Mapping[str, Key]:
     """The keys of a class of the tree, by name, in their order."""
+    if node not in _KEYS:
+        _KEYS[node] = _collect(node)
+    return _KEYS[node]
+
+
+def _collect(node: type) -> Mapping[str, Key]:
     return {
         entry.name: entry.metadata[_METADATA]
         for entry in fields(node)

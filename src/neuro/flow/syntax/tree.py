@@ -264,7 +264,7 @@ class Call(Node):
         Scalar(SIMPLE_STR), "The action: ws:path, gh:owner/repo@version, or neuro:name@version."
     )
     module: Value | None = key(Scalar(SIMPLE_STR), "The module: ws:path.")
-    args: MapValue | None = key(MapOf(PRIMITIVE, typed=True), "Its inputs' values.", "L3", "B5")
+    args: MapValue | None = key(MapOf(PRIMITIVE), "Its inputs' values.", "L3", "B5")
     params: Mapping[str, Param] = table_key(Special("params"), "Values given when running it.")
 
 
@@ -332,7 +332,7 @@ class TaskCall(Node):
         Scalar(SIMPLE_STR), "The action: ws:path, gh:owner/repo@version, or neuro:name@version."
     )
     module: Value | None = key(Scalar(SIMPLE_STR), "The module: ws:path.")
-    args: MapValue | None = key(MapOf(PRIMITIVE, typed=True), "Its inputs' values.", "", "B5")
+    args: MapValue | None = key(MapOf(PRIMITIVE), "Its inputs' values.", "", "B5")
     needs: Needs | None = key(Special("needs"), "The tasks to wait for.", "", "BM")
     strategy: Strategy | None = key(Section("Strategy"), "The task's rows.")
     enable: Value | None = key(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from neuro.flow.syntax.source import Position
 
 if TYPE_CHECKING:
-    from neuro.flow.expressions.parser import Template
+    from neuro.flow.expressions.nodes import Template
 
 
 class BadValue(ValueError):

@@ -1,0 +1,194 @@
+"""YAML nodes as values of the tree: constants converted, expressions parsed."""
+
+from typing import TYPE_CHECKING
+
+from neuro.flow.syntax.keys import Choice
+from neuro.flow.syntax.problems import Report, nearest
+from neuro.flow.syntax.types import (
+    BadValue,
+    ListValue,
+    MapValue,
+    Value,
+    ValueType,
+    describe,
+    identifier,
+)
+from neuro.flow.syntax.yaml import Entries, Items, Scalar, YamlNode
+
+if TYPE_CHECKING:
+    from neuro.flow.expressions.nodes import Template
+
+
+def is_null(node: YamlNode) -> bool:
+    """Whether a node is null, or empty."""
+    return isinstance(node, Scalar) and node.data is None
+
+
+def kind_of(node: YamlNode) -> str:
+    """What a node is, in a message."""
+    if isinstance(node, Items):
+        return "a list"
+    if isinstance(node, Entries):
+        return "a mapping"
+    return describe(node.data)
+
+
+def has_expression(node: Scalar) -> bool:
+    """Whether the parser of expressions has anything to do: most scalars never reach it."""
+    return "$" in node.text and ("${{" in node.text or "$[[" in node.text)
+
+
+class Values:
+    """Reads values, and reports what is wrong with them."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def expected(self, what: str, node: YamlNode, hint: str | None = None) -> None:
+        self.report.add(f"expected {what}, got {kind_of(node)}", node.at, hint)
+
+    def scalar(self, of: ValueType, node: YamlNode, where: str) -> Value | None:
+        """One value; ``where`` names its key in messages."""
+        if not isinstance(node, Scalar):
+            self.expected(f"{where} to be one value", node)
+            return None
+        if has_expression(node):
+            return self._expression(of, node, where)
+        return self._constant(of, node, node.data)
+
+    def _constant(self, of: ValueType, node: Scalar, data: object) -> Value | None:
+        if data == "" and not of.mixes and of.expressions:
+            self.report.add(f"Empty value is not allowed for {of.name}", node.at)
+            return None
+        try:
+            return Value(of, node.at, of.constant(data))
+        except ValueError as error:
+            hint = error.hint if isinstance(error, BadValue) else None
+            self.report.add(str(error), node.at, hint)
+            return None
+
+    def _expression(self, of: ValueType, node: Scalar, where: str) -> Value | None:
+        if not of.expressions:
+            offset = min(o for o in (node.text.find("${{"), node.text.find("$[[")) if o >= 0)
+            self.report.add(f"Expressions are not allowed in {where}", node.locate(offset))
+            return None
+        template = self._template(node)
+        if template is None:
+            return None
+        if isinstance(template, str):
+            return self._constant(of, node, template)
+        if not of.mixes and template.single is None:
+            self.report.add(
+                f"Implicit concatenation is not allowed for {of.name}",
+                node.at,
+                "Write one expression without text around it.",
+            )
+            return None
+        return Value(of, node.at, template=template)
+
+    def _template(self, node: Scalar) -> "Template | str | None":
+        # Imported here: a file without expressions does without.
+        from neuro.flow.expressions.parser import parse_template
+
+        return parse_template(node.text, node.locate, self.report)
+
+    def _spread(self, of: ValueType, node: Scalar, what: str, where: str) -> Value | None:
+        """One expression that gives a whole list or mapping."""
+        if not has_expression(node):
+            hint = None
+            if what == "a list" and node.text:
+                hint = f"Write it as a list: [{node.text}]" if len(node.text) < 60 else None
+            self.expected(f"{where} to be {what}", node, hint)
+            return None
+        template = self._template(node)
+        if template is None:
+            return None
+        if isinstance(template, str) or template.single is None:
+            self.report.add(
+                f"expected {where} to be {what}, got text with expressions",
+                node.at,
+                f"Write {what}, or one expression that gives it.",
+            )
+            return None
+        return Value(of, node.at, template=template, spread=True)
+
+    def items(
+        self, of: ValueType, node: YamlNode, where: str, *, optional: bool = False
+    ) -> ListValue | None:
+        """A list of values, or one expression."""
+        if isinstance(node, Scalar):
+            spread = self._spread(of, node, "a list", where)
+            return ListValue(of, node.at, (spread,)) if spread else None
+        if isinstance(node, Entries):
+            self.expected(f"{where} to be a list", node, "Start each item with a dash.")
+            return None
+        parts = []
+        for item in node.items:
+            if is_null(item):
+                if not optional:
+                    self.report.add(f"An item of {where} has no value", item.at, _EMPTY)
+            elif (value := self.scalar(of, item, f"an item of {where}")) is not None:
+                parts.append(value)
+        return ListValue(of, node.at, tuple(parts))
+
+    def entries(self, of: ValueType, node: YamlNode, where: str) -> MapValue | None:
+        """A mapping of values, or one expression."""
+        if isinstance(node, Scalar):
+            spread = self._spread(of, node, "a mapping", where)
+            return MapValue(of, node.at, ((None, spread),)) if spread else None
+        if isinstance(node, Items):
+            self.expected(f"{where} to be a mapping", node, "Write KEY: value, without a dash.")
+            return None
+        parts: list[tuple[str | None, Value]] = []
+        for key, item in node.entries:
+            name = self.word(key)
+            if name is None:
+                continue
+            if is_null(item):
+                self.report.add(f"'{name}' has no value", key.at, _EMPTY)
+            elif (value := self.scalar(of, item, f"'{name}'")) is not None:
+                parts.append((name, value))
+        return MapValue(of, node.at, tuple(parts))
+
+    def word(self, key: Scalar) -> str | None:
+        """A key that is text, as YAML reads it."""
+        if isinstance(key.data, str):
+            return key.data
+        self.report.add(
+            f"expected text as a key, got {describe(key.data)}",
+            key.at,
+            f"YAML reads {key.text or 'nothing'} as {describe(key.data)}: put it in quotes.",
+        )
+        return None
+
+    def id(self, key: Scalar) -> str | None:
+        """A key that is an id."""
+        name = self.word(key)
+        if name is None:
+            return None
+        try:
+            return identifier(name)
+        except BadValue as error:
+            self.report.add(str(error), key.at, error.hint)
+            return None
+
+    def choice(self, spec: Choice, node: YamlNode) -> str | None:
+        """One of a few words."""
+        if not isinstance(node, Scalar):
+            self.expected(f"a {spec.what}", node)
+            return None
+        if has_expression(node):
+            self.report.add(f"Expressions are not allowed in a {spec.what}", node.locate(0))
+            return None
+        if node.data in spec.words:
+            return node.text
+        allowed = ", ".join(spec.words)
+        self.report.add(
+            f"'{node.text}' is not a valid {spec.what}, allowed: {allowed}",
+            node.at,
+            nearest(node.text, spec.words),
+        )
+        return None
+
+
+_EMPTY = 'Write "" for empty text, or take the line away.'
