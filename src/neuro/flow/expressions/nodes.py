@@ -1,6 +1,6 @@
 """What an expression is once it has been read: a tree of frozen nodes.
 
-Every node knows the offset, in the parsed text of its scalar, of the character to show when it fails.
+Every node knows an offset in the parsed text of its scalar: the character to show when it fails.
 """
 
 from __future__ import annotations
