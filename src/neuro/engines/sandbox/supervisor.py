@@ -59,6 +59,8 @@ class Supervisor:
         self._plan = plan
         self._request = request
         self._folder = folder
+        # Once the end is told, the job may be removed and another begin under its name.
+        self._place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._listener = listener
         self._loop = Loop()
         self._clients: set[Client] = set()
@@ -95,8 +97,8 @@ class Supervisor:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             self._conclude(Ending.cannot_start(str(reason)))
         self._loop.run()
-        layout.remove_tree(f"{self._folder}/root")
-        layout.remove_tree(f"{self._folder}/layers")
+        for name in ("root", "layers"):
+            layout.remove_tree(f"/proc/self/fd/{self._place}/{name}")
 
     # Launch.
 
