@@ -499,4 +499,7 @@ def _nearest(word: str, known: Any) -> str | None:
 
 def _sentence(error: Exception) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return text[:1].upper() + text[1:] if text else type(error).__name__
+    if not text:
+        return type(error).__name__
+    # A function's name stays as it is written.
+    return text if "(" in text.split(" ", 1)[0] else text[0].upper() + text[1:]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from neuro.flow.expressions.functions import SIGNATURES
-from neuro.flow.expressions.lexer import OPENER, Malformed, Token, tokenize
+from neuro.flow.expressions.lexer import CLOSERS, OPENER, Malformed, Token, tokenize
 from neuro.flow.expressions.nodes import (
     Attribute,
     Binary,
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 80
 _CONSTANTS = {"None": None, "True": True, "False": False}
+_WORDS = frozenset((*_CONSTANTS, "and", "or", "not"))
+# Most expressions are a dotted name and no more: they need neither tokens nor a parser.
+_DOTTED = re.compile(
+    r"[ \t\r\n]*([A-Za-z][A-Za-z0-9_]*)((?:\.[A-Za-z][A-Za-z0-9_]*)*)[ \t\r\n]*(\}\}|\]\])"
+)
 _COMPARISON = 4
 _LEVELS = {
     "or": 1,
@@ -62,6 +68,12 @@ def parse_template(text: str, locate: Locate, report: Report) -> Template | str 
     while opening is not None:
         if opening.start() > position:
             parts.append(text[position : opening.start()])
+        dotted = _DOTTED.match(text, opening.end())
+        if dotted is not None and dotted[3] == CLOSERS[opening.group()] and dotted[1] not in _WORDS:
+            parts.append(_dotted_name(dotted))
+            position = dotted.end()
+            opening = OPENER.search(text, position)
+            continue
         try:
             tokens, position = tokenize(text, opening.end(), opening.group())
         except Malformed as error:
@@ -80,6 +92,16 @@ def parse_template(text: str, locate: Locate, report: Report) -> Template | str 
     if position < len(text):
         parts.append(text[position:])
     return Template(tuple(parts), locate)
+
+
+def _dotted_name(match: re.Match[str]) -> Node:
+    node: Node = Name(match.start(1), match[1])
+    offset = match.end(1)
+    for name in match[2].split(".")[1:]:
+        offset += 1
+        node = Attribute(offset, node, name)
+        offset += len(name)
+    return node
 
 
 class _Parser:
