@@ -1,0 +1,6 @@
+"""A small file browser for the web, of the standard library alone.
+
+``python3 -m neuro.actions.filebrowser --root DIR`` shows one folder and nothing outside of it:
+lists, uploads, downloads, moves and deletes. It has no accounts: who reaches its port may do all
+of that.
+"""
