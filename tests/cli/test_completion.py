@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from neuro.cli.completion import BEGIN, END, patched
+from neuro.cli.completion import markers, patched
 from tests.cli.platform import NEURO, Home
+
+BEGIN, END = markers()
 
 
 def offered(person: Home, *words: str) -> list[str]:

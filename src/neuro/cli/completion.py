@@ -9,14 +9,14 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import Failure
 from neuro.cli.lazy import Command
+from neuro.cli.output import Output
 
-BEGIN = "# >>> neuro completion >>>"
-END = "# <<< neuro completion <<<"
+PROGRAM = "neuro"
 
 # bash cuts words at colons (COMP_WORDBREAKS): the line is cut at spaces here, and what bash has
 # already taken as a word of its own is taken off the answers.
 BASH = """\
-_neuro_completion() {
+@FUNCTION@() {
     local line="${COMP_LINE:0:COMP_POINT}" words current prefix kind value
     read -ra words <<< "$line"
     current=""
@@ -34,18 +34,18 @@ _neuro_completion() {
             [[ "$value" == */ || "$value" == *: ]] && compopt -o nospace
             COMPREPLY+=("${value#"$prefix"}")
         fi
-    done < <(COMP_WORDS="$line" COMP_CWORD="$number" _NEURO_COMPLETE=bash_complete "$1" 2>/dev/null)
+    done < <(COMP_WORDS="$line" COMP_CWORD="$number" @VARIABLE@=bash_complete "$1" 2>/dev/null)
     return 0
 }
-complete -o nosort -F _neuro_completion neuro
+complete -o nosort -F @FUNCTION@ @PROGRAM@
 """
 
 ZSH = """\
-#compdef neuro
-_neuro_completion() {
+#compdef @PROGRAM@
+@FUNCTION@() {
     local -a plain described unspaced
     local kind value text
-    (( ! $+commands[neuro] )) && return 1
+    (( ! $+commands[@PROGRAM@] )) && return 1
     while IFS= read -r kind && IFS= read -r value && IFS= read -r text; do
         if [[ "$kind" == dir ]]; then
             _path_files -/
@@ -59,15 +59,15 @@ _neuro_completion() {
             described+=("${value//:/\\\\:}:$text")
         fi
     done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \\
-        _NEURO_COMPLETE=zsh_complete neuro 2>/dev/null)
+        @VARIABLE@=zsh_complete @PROGRAM@ 2>/dev/null)
     [[ -n "$described" ]] && _describe -V unsorted described -U
     [[ -n "$plain" ]] && compadd -U -V unsorted -a plain
     [[ -n "$unspaced" ]] && compadd -U -S '' -V unsorted -a unspaced
 }
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-    _neuro_completion "$@"
+    @FUNCTION@ "$@"
 else
-    compdef _neuro_completion neuro
+    compdef @FUNCTION@ @PROGRAM@
 fi
 """
 
@@ -75,15 +75,44 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH}
 START_FILES = {"bash": ".bashrc", "zsh": ".zshrc"}
 
 
-def patched(content: str, script: str) -> str:
+def script(shell: str, program: str = PROGRAM) -> str:
+    """The completion script of a program for a shell."""
+    word = program.replace("-", "_")
+    return (
+        SCRIPTS[shell]
+        .replace("@FUNCTION@", f"_{word}_completion")
+        .replace("@VARIABLE@", f"_{word.upper()}_COMPLETE")
+        .replace("@PROGRAM@", program)
+    )
+
+
+def markers(program: str = PROGRAM) -> tuple[str, str]:
+    """The lines around what is put into a start-up file."""
+    return f"# >>> {program} completion >>>", f"# <<< {program} completion <<<"
+
+
+def patched(content: str, script: str, program: str = PROGRAM) -> str:
     """A start-up file with the script between its markers, in place of an older one."""
-    block = f"{BEGIN}\n{script}{END}\n"
-    before, found, rest = content.partition(BEGIN)
+    begin, end = markers(program)
+    block = f"{begin}\n{script}{end}\n"
+    before, found, rest = content.partition(begin)
     if not found:
         gap = "" if not content or content.endswith("\n") else "\n"
         return f"{content}{gap}{block}"
-    after = rest.partition(END)[2]
+    after = rest.partition(end)[2]
     return f"{before}{block.rstrip()}{after}"
+
+
+def patch_start_file(out: Output, shell: str, program: str = PROGRAM) -> None:
+    """Put completion into the start-up file of a shell. Raises Failure."""
+    path = Path.home() / START_FILES[shell]
+    line = f'eval "$({program} completion generate {shell})"\n'
+    try:
+        content = path.read_text("utf-8") if path.exists() else ""
+        path.write_text(patched(content, line, program), "utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path} cannot be changed: {error}", 74) from None
+    out.print(f"Added completion to {path}. Open a new shell, or: source {path}")
 
 
 def answer(root: click.Group) -> int:
@@ -109,7 +138,7 @@ _SHELL = click.Choice(sorted(SCRIPTS))
 @pass_context
 def generate(context: Context, shell: str) -> None:
     """Print the completion script of SHELL."""
-    context.out.print(SCRIPTS[shell], newline=False)
+    context.out.print(script(shell), newline=False)
 
 
 @click.command("patch", cls=Command, examples="neuro completion patch bash")
@@ -117,11 +146,4 @@ def generate(context: Context, shell: str) -> None:
 @pass_context
 def patch(context: Context, shell: str) -> None:
     """Put completion into the start-up file of SHELL; again is no harm."""
-    path = Path.home() / START_FILES[shell]
-    script = f'eval "$(neuro completion generate {shell})"\n'
-    try:
-        content = path.read_text("utf-8") if path.exists() else ""
-        path.write_text(patched(content, script), "utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path} cannot be changed: {error}", 74) from None
-    context.out.print(f"Added completion to {path}. Open a new shell, or: source {path}")
+    patch_start_file(context.out, shell)

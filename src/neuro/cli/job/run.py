@@ -224,7 +224,8 @@ def command(
     _check(http=given["http"], http_auth=given["http_auth"], browse=browse, wait_start=wait_start)
     detach = detach or not wait_start
     if forwards and detach:
-        raise click.UsageError("--port-forward needs an attached job: leave --detach out")
+        context.out.warning("--port-forward needs an attached job: with --detach it does nothing.")
+        forwards = ()
     tty = given.pop("tty")
     if tty and not detach:
         refuse_without_terminal(context)

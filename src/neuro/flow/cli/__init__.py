@@ -1,1 +1,1 @@
-"""The command line ``neuro-flow``."""
+"""The ``neuro-flow`` command line: a table of commands over ``neuro.flow`` and ``neuro.cli``."""

@@ -1,0 +1,87 @@
+"""What every command of ``neuro-flow`` is given: ``neuro``'s context, and the project."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from neuro.cli.context import Context
+from neuro.cli.output import Output
+
+if TYPE_CHECKING:
+    from neuro.flow.evaluate.environment import Environment
+    from neuro.flow.evaluate.jobs import LiveWorkflow
+    from neuro.flow.live import LiveJobs
+    from neuro.flow.project import Workspace
+
+
+class FlowContext(Context):
+    """The project is looked up and read when a command first asks for it."""
+
+    config: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        config: str | None,
+        verbose: int,
+        quiet: int,
+        color: str,
+        show_traceback: bool,
+    ) -> Self:
+        """The context of the global options."""
+        from neuro.cli.paths import config_dir
+
+        context = cls(
+            config_dir=config_dir(os.environ.get("NEUROMATION_CONFIG") or "~/.neuro"),
+            out=Output(
+                verbose=verbose, quiet=quiet > 0, color={"yes": True, "no": False}.get(color)
+            ),
+            show_traceback=show_traceback,
+        )
+        context.config = config
+        return context
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The project's folder. Raises ValueError where there is none."""
+        from pathlib import Path
+
+        from neuro.flow.project import find_workspace
+
+        return find_workspace(Path.cwd(), Path(self.config) if self.config else None)
+
+    @cached_property
+    def environment(self) -> Environment:
+        """Who asks and from where; nobody needs to be logged in for it."""
+        from pathlib import Path
+
+        from neuro.cli.failures import Failure
+        from neuro.flow.evaluate.environment import Environment
+
+        try:
+            user = self.account.user
+        except Failure:
+            user = ""
+        return Environment(user=user, cwd=Path.cwd(), cache_dir=self.config_dir / "flow")
+
+    @cached_property
+    def workflow(self) -> LiveWorkflow:
+        """The live workflow. Raises FlowError with every problem of its files."""
+        from neuro.flow.project import load
+
+        return load(self.workspace, environment=self.environment)
+
+    @cached_property
+    def live(self) -> LiveJobs:
+        """The platform's jobs of the live workflow."""
+        from neuro.flow.live import LiveJobs
+
+        return LiveJobs(self.client, self.workflow)
+
+
+pass_context = click.make_pass_decorator(FlowContext)

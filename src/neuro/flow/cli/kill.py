@@ -1,0 +1,82 @@
+"""``neuro-flow kill``: stop jobs, and wait until they have."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from neuro.cli.lazy import Command
+from neuro.domain.jobs import Job
+from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.names import ALL, check_job, offer
+from neuro.flow.live import label, suffixes
+
+if TYPE_CHECKING:
+    from neuro.flow.evaluate.jobs import LiveWorkflow
+
+# Between two questions for the end: soon first.
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.2
+
+
+@click.command(
+    "kill",
+    cls=Command,
+    examples="""
+        neuro-flow kill train
+        neuro-flow kill multitrain a
+        neuro-flow kill ALL
+    """,
+)
+@click.argument("job_id", metavar="JOB", shell_complete=offer("jobs_or_all"))
+@click.argument("suffix", required=False, shell_complete=offer("suffixes"))
+@pass_context
+def command(context: FlowContext, job_id: str, suffix: str | None) -> int:
+    """Stop JOB, and wait for its end; of a multi-job, the one with SUFFIX. ALL: every one."""
+    workflow, live = context.workflow, context.live
+    if job_id == ALL:
+        if suffix is not None:
+            raise click.UsageError("Suffix is not supported when killing ALL jobs")
+        active = context.run(live.active())
+        return _kill(context, [(_name(workflow, job), job) for job in reversed(active)])
+    check_job(workflow, job_id, suffix)
+    if suffix is None and workflow.is_multi(job_id):
+        raise click.UsageError(f"Please provide a suffix for multi-job {job_id}")
+    found = context.run(live.find(job_id, suffix))
+    name = label(job_id, suffix)
+    if found is None or found.status.is_finished:
+        context.out.print(f"Job {name} is not running")
+        return 0
+    return _kill(context, [(name, found)])
+
+
+def _name(workflow: LiveWorkflow, job: Job) -> str:
+    for job_id in workflow.job_ids:
+        if set(workflow.tags_of(job_id)) <= set(job.tags):
+            return label(job_id, next(iter(suffixes(job)), None))
+    return job.id  # The file does not have it any more.
+
+
+def _kill(context: FlowContext, jobs: list[tuple[str, Job]]) -> int:
+    from neuro.domain.errors import NotFound, NotPermitted
+
+    client, left, code = context.client, dict(jobs), 0
+    for name, job in jobs:
+        try:
+            context.run(client.jobs.kill(job.id))
+        except (NotFound, NotPermitted) as error:
+            code = 1
+            del left[name]
+            context.out.error(f"Cannot kill job {name}: {error}")
+    pause = FIRST_PAUSE
+    while left:
+        for name, job in [*left.items()]:
+            if context.run(client.jobs.get(job.id)).status.is_finished:
+                context.out.print(f"Killed job {name}")
+                context.out.flush()
+                del left[name]
+        if left:
+            time.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+    return code

@@ -1,0 +1,20 @@
+"""``neuro-flow logs``: a job's output, followed."""
+
+from __future__ import annotations
+
+import click
+
+from neuro.cli.lazy import Command
+from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.names import find_job, offer
+
+
+@click.command("logs", cls=Command, examples="neuro-flow logs train")
+@click.argument("job_id", metavar="JOB", shell_complete=offer("jobs"))
+@click.argument("suffix", required=False, shell_complete=offer("suffixes"))
+@pass_context
+def command(context: FlowContext, job_id: str, suffix: str | None) -> int:
+    """Print the output of JOB; of a multi-job, of the one with SUFFIX."""
+    from neuro.flow.cli.platform import LOGS, neuro
+
+    return neuro(context, LOGS, find_job(context, job_id, suffix).id, name="logs")

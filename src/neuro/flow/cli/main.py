@@ -1,0 +1,152 @@
+"""The entry point of ``neuro-flow``: global options, the table of commands, exit codes.
+
+Only click is imported here, and nothing looks for a project before a command needs one: help,
+``init`` and ``completion`` work anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from neuro.cli.context import Context
+from neuro.cli.entry import leave, run_command_line
+from neuro.cli.lazy import Entry, LazyGroup, write_section
+from neuro.flow.cli.context import FlowContext
+
+PROGRAM = "neuro-flow"
+COMPLETE_VARIABLE = "_NEURO_FLOW_COMPLETE"
+
+
+def _entry(module: str, text: str, attribute: str = "command") -> Entry:
+    return Entry(f"neuro.flow.cli.{module}:{attribute}", text)
+
+
+LIVE: Mapping[str, Entry] = {
+    "run": _entry("run", "Run a job of live.yml, or connect to it where it runs."),
+    "ps": _entry("ps", "List the jobs of live.yml, with what became of each."),
+    "status": _entry("status", "Show all about a job."),
+    "logs": _entry("logs", "Print the output of a job, and follow it."),
+    "kill": _entry("kill", "Stop a job, or ALL of them."),
+    "show": _entry("show", "Print a job as it would be run, as YAML."),
+}
+VOLUMES: Mapping[str, Entry] = {
+    "mkvolumes": _entry("volumes", "Make the folders of all volumes in the storage.", "mkvolumes"),
+    "upload": _entry("volumes", "Send a volume's local folder to the storage.", "upload"),
+    "download": _entry("volumes", "Get a volume's folder from the storage.", "download"),
+    "clean": _entry("volumes", "Remove a volume's folder from the storage.", "clean"),
+}
+IMAGES: Mapping[str, Entry] = {"build": _entry("build", "Build an image.")}
+PROJECT: Mapping[str, Entry] = {
+    "init": _entry("init", "Make the folder of a new project."),
+    "check": _entry("check", "Find every mistake in the flow files, running nothing."),
+    "delete-project": _entry("delete_project", "Forget projects on the server."),
+}
+COMPLETION: Mapping[str, Entry] = {
+    "generate": _entry("completion", "Print a shell's completion script.", "generate"),
+    "patch": _entry("completion", "Add completion to the shell's start-up file.", "patch"),
+}
+
+
+class Root(LazyGroup):
+    """``neuro-flow`` itself."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.obj = FlowContext.of(**ctx.params)
+        return super().invoke(ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = (
+            ("Live jobs", LIVE),
+            ("Volumes", VOLUMES),
+            ("Images", IMAGES),
+            ("The project", PROJECT),
+        )
+        for title, entries in sections:
+            write_section(formatter, title, [(name, it.help) for name, it in entries.items()])
+        groups = [(name, group.get_short_help_str(200)) for name, group in self.groups.items()]
+        write_section(formatter, "Shells", groups)
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from neuro import __version__
+
+        click.echo(f"neuro-flow package version: {__version__}")
+        ctx.exit()
+
+
+def _options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--config"],
+            metavar="PATH",
+            help="The project's folder, or one inside; default: where you are.",
+        ),
+        click.Option(["-v", "--verbose"], count=True, help="Say more; twice for even more."),
+        click.Option(["-q", "--quiet"], count=True, help="Say less; lists become bare ids."),
+        click.Option(
+            ["--color"],
+            type=click.Choice(["yes", "no", "auto"]),
+            default="auto",
+            help="When to use colours.",
+        ),
+        click.Option(["--show-traceback"], is_flag=True, help="Show where an error came from."),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Print the version.",
+        ),
+    ]
+
+
+def root() -> Root:
+    """The whole command tree, with nothing of it imported yet."""
+    completion = LazyGroup(
+        "completion",
+        help="Shell completion.",
+        entries=COMPLETION,
+        examples="neuro-flow completion patch bash",
+    )
+    return Root(
+        PROGRAM,
+        params=_options(),
+        help="A project's jobs, described in .neuro/live.yml: run them, watch them, stop them.",
+        entries={**LIVE, **VOLUMES, **IMAGES, **PROJECT},
+        groups={"completion": completion},
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["--help"], "max_content_width": 100},
+        examples="""
+            neuro-flow mkvolumes && neuro-flow upload ALL   # send code and data
+            neuro-flow run train                            # run a job and see its output
+            neuro-flow ps                                   # what became of each job
+        """,
+    )
+
+
+def _report(error: BaseException, context: Context | None) -> int:
+    from neuro.flow.cli.failures import report
+
+    return report(error, context)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    return run_command_line(root(), PROGRAM, arguments, _report)
+
+
+def main() -> None:
+    """The console script."""
+    if COMPLETE_VARIABLE in os.environ:
+        from click.shell_completion import shell_complete
+
+        instruction = os.environ[COMPLETE_VARIABLE]
+        sys.exit(shell_complete(root(), {}, PROGRAM, COMPLETE_VARIABLE, instruction))
+    leave(execute(sys.argv[1:]))

@@ -1,0 +1,60 @@
+"""The options that ``run`` and ``show`` share: a suffix and parameters."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from neuro.flow.cli.failures import Failed
+from neuro.flow.cli.names import offer
+from neuro.flow.evaluate.jobs import LiveWorkflow
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def job_options(command: F) -> F:
+    """Add ``--suffix`` and ``--param``."""
+    suffix = click.option(
+        "-s",
+        "--suffix",
+        metavar="SUFFIX",
+        help="Which one of a multi-job's; made up unless given.",
+        shell_complete=offer("suffixes"),
+    )
+    param = click.option(
+        "-p",
+        "--param",
+        "param",
+        nargs=2,
+        multiple=True,
+        metavar="NAME VALUE",
+        help="A parameter of the job (repeatable).",
+        shell_complete=offer("params"),
+    )
+    return suffix(param(command))
+
+
+def check_params(
+    workflow: LiveWorkflow, job_id: str, given: Sequence[tuple[str, str]]
+) -> Mapping[str, str]:
+    """The parameters by name. Raises Failed for one that the job does not have."""
+    declared = workflow.params_of(job_id)
+    for name, _ in given:
+        if name not in declared:
+            from neuro.flow.syntax.problems import nearest
+
+            known = ", ".join(sorted(declared))
+            has = f"its parameters are: {known}" if known else "it has none"
+            hint = nearest(name, declared)
+            raise Failed(
+                f"Job {job_id} has no parameter '{name}'; {has}" + (f"\n{hint}" if hint else "")
+            )
+    return dict(given)
+
+
+def made_up_suffix() -> str:
+    """A suffix for one of a multi-job's that was given none: ten hexadecimal digits."""
+    return secrets.token_hex(5)

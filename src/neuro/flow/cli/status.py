@@ -1,0 +1,20 @@
+"""``neuro-flow status``: all about a job."""
+
+from __future__ import annotations
+
+import click
+
+from neuro.cli.lazy import Command
+from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.names import find_job, offer
+
+
+@click.command("status", cls=Command, examples="neuro-flow status train")
+@click.argument("job_id", metavar="JOB", shell_complete=offer("jobs"))
+@click.argument("suffix", required=False, shell_complete=offer("suffixes"))
+@pass_context
+def command(context: FlowContext, job_id: str, suffix: str | None) -> int:
+    """Show all about JOB; of a multi-job, about the one with SUFFIX."""
+    from neuro.flow.cli.platform import STATUS, neuro
+
+    return neuro(context, STATUS, find_job(context, job_id, suffix).id, name="status")

@@ -1,0 +1,94 @@
+"""Volumes: folders here that have a counterpart in the storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+
+from neuro.cli.lazy import Command
+from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.failures import Failed
+from neuro.flow.cli.names import ALL, offer, one_or_all
+from neuro.flow.cli.platform import COPY, MAKE_FOLDER, REMOVE, neuro
+from neuro.flow.command_line import COPY_OPTIONS, parent_of
+from neuro.flow.evaluate.contexts import VolumeRecord
+
+# What a volume's URI says is meant as it is.
+_AS_IT_IS = "--no-glob"
+
+
+def _wanted(context: FlowContext, name: str) -> list[VolumeRecord]:
+    found = one_or_all("volume", name, context.workflow.volumes)
+    if name == ALL:
+        return [volume for volume in found if volume.local is not None]
+    if found[0].local is None:
+        raise Failed(f"Volume {name} has no local folder: give it `local:` in live.yml", 2)
+    return found
+
+
+def _each(volumes: Iterable[VolumeRecord], action: Callable[[VolumeRecord], int]) -> int:
+    codes = [action(volume) for volume in volumes]
+    return next((code for code in codes if code), 0)
+
+
+def send(context: FlowContext, volume: VolumeRecord) -> int:
+    """Copy what is newer here to the storage; the exit code."""
+    folder, local = parent_of(volume.remote), str(volume.full_local_path)
+    if code := neuro(context, MAKE_FOLDER, "--parents", "--", folder, name="mkdir"):
+        return code
+    words = (*COPY_OPTIONS, _AS_IT_IS, "--", local, volume.remote)
+    return neuro(context, COPY, *words, name="cp")
+
+
+@click.command("mkvolumes", cls=Command, examples="neuro-flow mkvolumes")
+@pass_context
+def mkvolumes(context: FlowContext) -> int:
+    """Make the folder in the storage of every volume that has a local one."""
+
+    def make(volume: VolumeRecord) -> int:
+        context.out.print(f"Create volume {volume.id}")
+        context.out.flush()
+        return neuro(context, MAKE_FOLDER, "--parents", "--", volume.remote, name="mkdir")
+
+    return _each(_wanted(context, ALL), make)
+
+
+@click.command(
+    "upload",
+    cls=Command,
+    examples="""
+        neuro-flow upload code
+        neuro-flow upload ALL
+    """,
+)
+@click.argument("volume", shell_complete=offer("volumes"))
+@pass_context
+def upload(context: FlowContext, volume: str) -> int:
+    """Send the local folder of VOLUME, or of ALL: what is newer here."""
+    return _each(_wanted(context, volume), lambda it: send(context, it))
+
+
+@click.command("download", cls=Command, examples="neuro-flow download results")
+@click.argument("volume", shell_complete=offer("volumes"))
+@pass_context
+def download(context: FlowContext, volume: str) -> int:
+    """Get the folder of VOLUME, or of ALL, from the storage: what is newer there."""
+
+    def get(it: VolumeRecord) -> int:
+        local = str(it.full_local_path)
+        return neuro(context, COPY, *COPY_OPTIONS, _AS_IT_IS, "--", it.remote, local, name="cp")
+
+    return _each(_wanted(context, volume), get)
+
+
+@click.command("clean", cls=Command, examples="neuro-flow clean results")
+@click.argument("volume", shell_complete=offer("volumes"))
+@pass_context
+def clean(context: FlowContext, volume: str) -> int:
+    """Remove the folder of VOLUME, or of ALL, from the storage. Nothing local is touched."""
+
+    def remove(it: VolumeRecord) -> int:
+        return neuro(context, REMOVE, "--recursive", _AS_IT_IS, "--", it.remote, name="rm")
+
+    return _each(_wanted(context, volume), remove)
