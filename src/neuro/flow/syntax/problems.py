@@ -12,6 +12,8 @@ _RESET = "\x1b[0m"
 # Longer lines are cut around the place: a terminal would wrap them and lose the caret.
 _LONGEST_LINE = 160
 
+MOST_PROBLEMS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -72,11 +74,19 @@ class Report:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self._known: set[tuple[str, str, int, int]] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more problems than anybody reads: the rest is not noted."""
+        return len(self.problems) >= MOST_PROBLEMS
 
     def add(self, message: str, at: Position | None, hint: str | None = None) -> None:
         """Note a problem. The same one at the same place counts once: aliases repeat text."""
         problem = Problem(message, at, hint)
-        if problem not in self.problems:
+        known = (message, *_place(problem))
+        if known not in self._known and not self.full:
+            self._known.add(known)
             self.problems.append(problem)
 
     def sorted(self) -> tuple[Problem, ...]:

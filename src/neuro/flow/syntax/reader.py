@@ -195,6 +195,8 @@ class _Reader(Values):
         return made
 
     def _unexpected(self, word: str, key: Scalar, cls: type[tree.Node]) -> None:
+        if self.report.full:
+            return
         message = f"unexpected key '{word}'"
         if issubclass(cls, tree.Call | tree.TaskCall):
             message += " in a call of an action or a module"

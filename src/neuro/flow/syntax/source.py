@@ -14,7 +14,7 @@ class Source:
     """One file: its name as shown to people, and its text."""
 
     name: str
-    text: str
+    text: str = field(repr=False)
     _starts: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def _line_starts(self) -> list[int]:

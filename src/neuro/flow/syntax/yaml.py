@@ -18,7 +18,9 @@ from neuro.flow.syntax.scalars import offsets
 from neuro.flow.syntax.source import Position, Source
 
 MAX_DEPTH: Final = 100
-# How many nodes all aliases of a file may stand for.
+# How many lists, mappings, keys and values a file may have, and how many all of its aliases may
+# stand for.
+MAX_NODES: Final = 300_000
 MAX_ALIASED: Final = 100_000
 
 # What YAML 1.1 lets a file contain.
@@ -150,11 +152,18 @@ class _Composer:
 
     def compose(self) -> YamlNode | None:
         loader = _Loader(self._source.text)
-        documents = 0
+        documents = count = 0
         try:
             while True:
                 event = loader.get_event()
                 kind = type(event)
+                count += 1
+                if count > MAX_NODES:
+                    self._report.add(
+                        f"The file has more than {MAX_NODES} values",
+                        self._at(event.start_mark.index),
+                    )
+                    return None
                 if kind is events.ScalarEvent:
                     start, end = self._start(event), event.end_mark.index
                     data = self._resolve(event)
