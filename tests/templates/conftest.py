@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.platform import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A person who has never used the platform."""
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A person whose platform runs, shared by the tests of a module."""
+    person = Home(tmp_path_factory.mktemp("platform") / "home")
+    person.ok("up", "--port", "0")
+    yield person
+    if jobs := person.ok("-q", "ps").split():
+        person.run("kill", *jobs)
+        for job in jobs:
+            person.run("logs", job)
+    person.ok("down")
