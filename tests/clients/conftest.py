@@ -39,8 +39,18 @@ def version(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def environment(version: str) -> Path:
     """The folder of the client's virtual environment."""
+    return _installed(version)
+
+
+@pytest.fixture(scope="session")
+def flow_environment(version: str) -> Path:
+    """The folder of a virtual environment with the flow client in it too."""
+    return _installed(version, with_flow=True)
+
+
+def _installed(version: str, *, with_flow: bool = False) -> Path:
     try:
-        return install(version)
+        return install(version, with_flow=with_flow)
     except NoSuchPython as error:
         if os.environ.get("CI"):
             raise

@@ -1,0 +1,265 @@
+"""``neuro-flow`` of its day on live workflows: it runs its ``neuro`` for most of the work."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from neuro.client import Client
+from neuro.client.blocking import run
+from neuro.domain.flows import LiveJob
+from tests.clients.reference_client import JOB_ID, PATIENCE, Outcome, ReferenceClient
+from tests.server_process import ServerProcess
+
+LIVE = """\
+kind: live
+title: A workflow
+images:
+  base:
+    ref: ubuntu:latest
+volumes:
+  data:
+    remote: storage:{project}/data
+    mount: /data
+    local: data
+  settings:
+    remote: storage:{project}/settings
+    mount: /settings
+    read_only: true
+    local: settings
+defaults:
+  tags: [common]
+  env:
+    GREETING: hello
+jobs:
+  greet:
+    image: ${{{{ images.base.ref }}}}
+    params:
+      who:
+        default: world
+        descr: Whom to greet
+    volumes:
+      - ${{{{ volumes.data.ref_rw }}}}
+      - ${{{{ volumes.settings.ref_ro }}}}
+    bash: |
+      echo "$GREETING ${{{{ params.who }}}}"
+      tr a-z A-Z < /data/input.txt > /data/output.txt
+      touch /settings/x || echo "settings stay"
+  sleeper:
+    image: ubuntu
+    detach: true
+    cmd: sleep 1000
+  worker:
+    image: ubuntu
+    multi: true
+    detach: true
+    bash: echo "working on ${{{{ multi.suffix }}}}"; sleep 1000
+"""
+
+
+class FlowClient:
+    """``neuro-flow`` in a workspace, beside a ``neuro`` that is logged in."""
+
+    def __init__(self, client: ReferenceClient) -> None:
+        self._client = client
+        self.version = client.version
+        self.user = client.user
+        self.project = f"flow_{client.version.replace('.', '_')}"
+        self.workspace = client.home / self.project
+        (self.workspace / ".neuro").mkdir(parents=True)
+        (self.workspace / ".neuro" / "live.yml").write_text(LIVE.format(project=self.project))
+        for folder in ("data", "settings"):
+            (self.workspace / folder).mkdir()
+        (self.workspace / "data" / "input.txt").write_text("from here\n")
+        # ``neuro-flow`` knows no options for its ``neuro`` to ask nothing of the outside world.
+        self._bin = client.home / "bin"
+        self._bin.mkdir()
+        neuro = self._bin / "neuro"
+        neuro.write_text(f'#!/bin/sh\nexec {" ".join(client.command())} "$@"\n')
+        neuro.chmod(0o755)
+
+    def run(self, *arguments: str, code: int = 0) -> Outcome:
+        """Run a command to its end, which must be ``code``."""
+        variables = self._client.variables()
+        done = subprocess.run(
+            [str(self._client.environment / "bin" / "neuro-flow"), *arguments],
+            env={**variables, "PATH": f"{self._bin}:{variables.get('PATH', '/usr/bin:/bin')}"},
+            cwd=self.workspace,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert outcome.code == code, outcome
+        return outcome
+
+    def stored(self) -> set[str]:
+        """The names of what the storage keeps of this workspace."""
+        return set(self._client.run("ls", f"storage:{self.project}").lines)
+
+    def jobs(self) -> dict[str, str]:
+        """The rows of ``neuro-flow ps``: job and suffix, then the id of its newest run."""
+        rows = re.findall(r"^\s*(\S[^│\n]*?)\s*│[^│\n]*│\s*(\S+)\s*│", self.run("ps").out, re.M)
+        return {job: raw_id for job, raw_id in rows if job != "JOB"}
+
+
+@pytest.fixture(scope="module")
+def make_flow(
+    version: str,
+    flow_environment: Path,
+    server: ServerProcess,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, str], FlowClient]:
+    """Makes a workspace of a user, from the name and a token."""
+
+    def make(user: str, token: str) -> FlowClient:
+        home = tmp_path_factory.mktemp(f"flow-{user}-{version}-")
+        client = ReferenceClient(version, flow_environment, home, server.url, user)
+        client.run("config", "login-with-token", token, server.url)
+        return FlowClient(client)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def flow(make_flow: Callable[[str, str], FlowClient], server: ServerProcess) -> FlowClient:
+    """A workspace of the machine's owner."""
+    return make_flow(server.user, server.token)
+
+
+@pytest.fixture(scope="module")
+def uploaded(flow: FlowClient) -> FlowClient:
+    """The workspace with its volumes in the storage."""
+    flow.run("mkvolumes")
+    flow.run("upload", "ALL")
+    return flow
+
+
+@pytest.fixture(scope="module")
+def known(server: ServerProcess) -> Callable[[FlowClient], dict[str, LiveJob] | None]:
+    """What the server keeps of a workspace's live jobs; None without a project."""
+
+    async def ask(name: str) -> dict[str, LiveJob] | None:
+        async with Client.blocking(server.url, server.token) as client:
+            project = await client.flows.project_by_name(name)
+            if project is None:
+                return None
+            return {job.yaml_id: job for job in await client.flows.live_jobs(project.id)}
+
+    return lambda flow: run(ask(flow.project))
+
+
+def test_jobs_that_never_ran_are_listed(flow: FlowClient) -> None:
+    jobs = flow.jobs()
+
+    assert jobs.keys() >= {"greet", "sleeper"}
+
+
+def test_volumes_go_up_and_down_and_away(uploaded: FlowClient) -> None:
+    local = uploaded.workspace / "data" / "input.txt"
+    assert uploaded.stored() == {"data", "settings"}
+    local.unlink()
+
+    uploaded.run("download", "data")
+
+    assert local.read_text() == "from here\n"
+    uploaded.run("clean", "settings")
+    assert uploaded.stored() == {"data"}
+    uploaded.run("mkvolumes")
+
+
+def test_a_job_runs_with_its_params_environment_and_volumes(uploaded: FlowClient) -> None:
+    outcome = uploaded.run("run", "greet", "-p", "who", "flow")
+
+    assert "hello flow" in outcome.lines
+    uploaded.run("download", "data")
+    assert (uploaded.workspace / "data" / "output.txt").read_text() == "FROM HERE\n"
+    log = uploaded.run("logs", "greet").lines
+    assert log[0] == "hello flow"
+    assert "settings stay" in log
+    assert JOB_ID.fullmatch(uploaded.jobs()["greet"])
+
+
+def test_the_server_knows_the_workflows_jobs(
+    uploaded: FlowClient, known: Callable[[FlowClient], dict[str, LiveJob]]
+) -> None:
+    uploaded.run("run", "greet")
+
+    jobs = known(uploaded)
+    assert {name: job.multi for name, job in jobs.items()} == {
+        "greet": False,
+        "sleeper": False,
+        "worker": True,
+    }
+    tag = uploaded.project.replace("_", "-")
+    tags = {f"project:{tag}", "flow:live", "job:greet", "common"}
+    assert set(jobs["greet"].tags) == tags
+
+
+def test_a_running_job_is_not_started_twice_and_is_killed_once(flow: FlowClient) -> None:
+    first = flow.run("run", "sleeper").job_id
+
+    assert "is running, connecting" in flow.run("run", "sleeper").out
+    assert flow.jobs()["sleeper"] == first
+    rows = flow.run("status", "sleeper").out
+    assert first in rows
+    assert "running" in rows
+    assert "Killed job sleeper" in flow.run("kill", "sleeper").out
+    assert "Job sleeper is not running" in flow.run("kill", "sleeper").out
+
+
+def test_a_multi_job_runs_side_by_side_and_all_end_together(flow: FlowClient) -> None:
+    ids = {name: flow.run("run", "worker", "-s", name).job_id for name in ("one", "two")}
+
+    jobs = flow.jobs()
+    assert {f"worker {name}": job for name, job in ids.items()}.items() <= jobs.items()
+    assert ids["two"] in flow.run("status", "worker", "two").out
+    assert "suffix" in flow.run("status", "worker", code=2).err
+    killed = flow.run("kill", "ALL").out
+    assert "worker one" in killed
+    assert "worker two" in killed
+    assert flow.run("logs", "worker", "one").lines == ["working on one"]
+
+
+def test_what_is_not_there_is_said(flow: FlowClient) -> None:
+    outcome = flow.run("run", "nope", code=1)
+    assert "Unknown job nope" in outcome.out + outcome.err
+    outcome = flow.run("upload", "nope", code=1)
+    assert "Unknown volume nope" in outcome.out + outcome.err
+
+
+def test_a_project_is_removed_with_what_the_server_knew_of_it(
+    flow: FlowClient, known: Callable[[FlowClient], dict[str, LiveJob] | None]
+) -> None:
+    flow.run("run", "sleeper")
+    flow.run("kill", "ALL")
+    assert known(flow)
+
+    assert "successfully removed" in flow.run("delete-project", flow.project).out
+
+    assert known(flow) is None
+    assert "not found" in flow.run("delete-project", flow.project, code=1).err
+    assert "sleeper" in flow.jobs()
+    assert known(flow) == {}
+
+
+def test_a_workspace_is_its_users(
+    flow: FlowClient, make_flow: Callable[[str, str], FlowClient], server: ServerProcess
+) -> None:
+    async def token_of(name: str) -> str:
+        async with Client.blocking(server.url, server.token) as client:
+            await client.users.add(name)
+            return (await client.users.create_token(name)).token or ""
+
+    name = f"anna-{flow.version.replace('.', '-')}"
+    flow.run("run", "sleeper")
+
+    hers = make_flow(name, run(token_of(name)))
+
+    assert hers.jobs()["sleeper"] == "N/A"
+    assert "is not running" in hers.run("kill", "sleeper").out
+    assert "Killed job sleeper" in flow.run("kill", "sleeper").out
