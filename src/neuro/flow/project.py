@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuro.flow.evaluate import names
+from neuro.flow.evaluate.jobs import LiveWorkflow, constant_text
+from neuro.flow.syntax.problems import Problem, Report
+from neuro.flow.syntax.reader import load_source, read_live, read_project
+
 if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.evaluate.jobs import LiveWorkflow
-    from neuro.flow.syntax.problems import Problem
+    from neuro.flow.syntax.tree import ProjectFile
 
 CONFIG_DIR = ".neuro"
+SUFFIXES = (".yml", ".yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +48,76 @@ def find_workspace(start: Path, config: Path | None = None) -> Workspace:
     )
 
 
+def flow_file(folder: Path, name: str) -> Path | None:
+    """Return `NAME.yml`, or else `NAME.yaml`, where there is one."""
+    for suffix in SUFFIXES:
+        path = folder / f"{name}{suffix}"
+        if path.exists():
+            return path
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What `project.yml` says, or what is taken where there is none."""
+
+    id: str
+    file: ProjectFile | None
+
+    @property
+    def owner(self) -> str | None:
+        return constant_text(self.file.owner) if self.file is not None else None
+
+
+def read_project_of(workspace: Workspace, report: Report) -> Project:
+    """Read the project file, if there is one."""
+    # A project file beside the flow files' folder is the older place of it.
+    path = flow_file(workspace.config_dir, "project") or flow_file(workspace.root, "project")
+    file: ProjectFile | None = None
+    if path is not None:
+        source = load_source(path, report)
+        file = read_project(source, report) if source is not None else None
+        project_id = constant_text(file.id) if file is not None else None
+        # Without an id the reader has told what is wrong with it.
+        return Project(project_id or "project", file)
+    try:
+        return Project(names.default_project_id(workspace.root), None)
+    except ValueError as error:
+        report.add(str(error), None)
+        return Project("project", None)
+
+
 def load(workspace: Workspace, *, environment: Environment) -> LiveWorkflow:
     """Read the live workflow. Raises FlowError with every problem of its files."""
-    raise NotImplementedError
+    report = Report()
+    project = read_project_of(workspace, report)
+    live = None
+    path = flow_file(workspace.config_dir, "live")
+    if path is None:
+        report.add(
+            f"Config file for flow 'live' not found in {workspace.config_dir} folder",
+            None,
+            "Jobs are described in live.yml; `neuro-flow init` makes a project that has one.",
+        )
+    else:
+        source = load_source(path, report)
+        live = read_live(source, report) if source is not None else None
+    report.raise_if_any()
+    assert live is not None  # no problem, so there is a file
+    workflow = LiveWorkflow(
+        root=workspace.root,
+        project_id=project.id,
+        live=live,
+        project=project.file,
+        environment=environment,
+        report=report,
+    )
+    report.raise_if_any()
+    return workflow
 
 
 def check(workspace: Workspace, *, environment: Environment) -> list[Problem]:
     """Find the problems of every flow file, without running anything they ask for."""
-    raise NotImplementedError
+    from neuro.flow.evaluate.check import check_workspace
+
+    return check_workspace(workspace, environment)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+from neuro.flow.expressions.evaluator import EvaluationError
+from neuro.flow.expressions.values import URI, Record
+
+if TYPE_CHECKING:
+    from neuro.domain.jobs import Job
 
 
 @dataclass(frozen=True, slots=True)
-class ProjectRecord:
+class ProjectRecord(Record):
+    """`project`: what the project file says."""
+
     FIELDS: ClassVar[frozenset[str]] = frozenset({"id", "owner", "role", "project_name"})
 
     id: str
@@ -19,7 +28,36 @@ class ProjectRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class VolumeRecord:
+class FlowRecord(Record):
+    """`flow`: the workflow."""
+
+    FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {"flow_id", "project_id", "workspace", "title", "username", "id"}
+    )
+
+    flow_id: str
+    project_id: str
+    workspace: Path
+    title: str
+    username: str
+
+    @property
+    def id(self) -> str:
+        """The older name of `flow_id`."""
+        return self.flow_id
+
+
+@dataclass(frozen=True, slots=True)
+class ActionFlowRecord(FlowRecord):
+    """`flow` in an action's file."""
+
+    FIELDS: ClassVar[frozenset[str]] = FlowRecord.FIELDS | {"action_path"}
+
+    action_path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRecord(Record):
     """A volume, ready to be mounted."""
 
     FIELDS: ClassVar[frozenset[str]] = frozenset(
@@ -28,7 +66,7 @@ class VolumeRecord:
     )
 
     id: str
-    remote: str
+    remote: URI
     mount: PurePosixPath
     read_only: bool = False
     local: Path | None = None
@@ -48,7 +86,7 @@ class VolumeRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRecord:
+class ImageRecord(Record):
     """An image, and how to build it where `context` says from what."""
 
     FIELDS: ClassVar[frozenset[str]] = frozenset(
@@ -58,8 +96,8 @@ class ImageRecord:
 
     id: str
     ref: str
-    context: Path | str | None
-    dockerfile: Path | str | None
+    context: Path | URI | None
+    dockerfile: Path | URI | None
     dockerfile_rel: PurePosixPath | None
     build_args: tuple[str, ...]
     env: Mapping[str, str]
@@ -67,3 +105,99 @@ class ImageRecord:
     build_preset: str | None
     force_rebuild: bool
     extra_kaniko_args: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MultiRecord(Record):
+    """`multi`: what a multi-job was called with; `args` is quoted for a shell."""
+
+    FIELDS: ClassVar[frozenset[str]] = frozenset({"args", "suffix"})
+
+    args: str
+    suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord(Record):
+    """What `inspect_job()` tells of a job on the platform."""
+
+    FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {"id", "name", "owner", "status", "description", "tags", "image", "uri"}
+        | {"http_url", "internal_hostname", "internal_hostname_named", "preset_name"}
+    )
+
+    id: str
+    name: str | None
+    owner: str
+    status: str
+    description: str | None
+    tags: tuple[str, ...]
+    image: str
+    uri: str
+    http_url: str | None
+    internal_hostname: str | None
+    internal_hostname_named: str | None
+    preset_name: str | None
+
+    @classmethod
+    def of(cls, job: Job) -> JobRecord:
+        return cls(
+            id=job.id,
+            name=job.name,
+            owner=job.owner,
+            status=job.status.value,
+            description=job.description,
+            tags=tuple(job.tags),
+            image=job.container.image,
+            uri=job.uri,
+            http_url=job.http_url_named or job.http_url,
+            internal_hostname=job.internal_hostname,
+            internal_hostname_named=job.internal_hostname_named,
+            preset_name=job.preset_name,
+        )
+
+
+class GitRecord(Record):
+    """`git`: the repository around the current directory, asked when an expression asks."""
+
+    FIELDS: ClassVar[frozenset[str]] = frozenset({"sha", "branch", "tags"})
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._answers: dict[tuple[str, ...], str] = {}
+
+    @property
+    def sha(self) -> str:
+        return self._ask("rev-parse", "HEAD")
+
+    @property
+    def branch(self) -> str:
+        return self._ask("rev-parse", "--abbrev-ref", "HEAD")
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags of the current commit; one empty text where there is none."""
+        return self._ask("tag", "--points-at", "HEAD").split("\n")
+
+    def _ask(self, *command: str) -> str:
+        if command not in self._answers:
+            try:
+                done = subprocess.run(
+                    ["git", *command],
+                    cwd=self._folder,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+            except FileNotFoundError:
+                raise EvaluationError(
+                    "Git info is not available: the program `git` is not installed"
+                ) from None
+            if done.returncode:
+                raise EvaluationError(
+                    "Git info is not available: is this project under git?",
+                    hint="`git init` and a first commit give `git` its values.",
+                )
+            self._answers[command] = done.stdout.strip()
+        return self._answers[command]

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import names
+from neuro.flow.evaluate.actions import Action, Actions, bind_inputs
+from neuro.flow.evaluate.contexts import (
+    ActionFlowRecord,
+    FlowRecord,
+    GitRecord,
+    ImageRecord,
+    MultiRecord,
+    ProjectRecord,
+    VolumeRecord,
+)
+from neuro.flow.evaluate.functions import live_functions
+from neuro.flow.evaluate.mixins import Mixins, overlay
+from neuro.flow.evaluate.values import Values
+from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.expressions.values import URI
+from neuro.flow.syntax.problems import FlowError, Problem, Report, nearest
+from neuro.flow.syntax.tree import ActionJob, Call, LiveDefaults, LiveJob
 
 if TYPE_CHECKING:
-    from neuro.flow.evaluate.contexts import ImageRecord, VolumeRecord
     from neuro.flow.evaluate.environment import Effects, Environment
+    from neuro.flow.expressions.functions import Function
+    from neuro.flow.syntax.source import Position
+    from neuro.flow.syntax.tree import Image, LiveFile, ProjectFile, Volume
+    from neuro.flow.syntax.types import Value
 
 _NOTHING: Mapping[str, str] = {}
 
@@ -43,23 +65,90 @@ class ResolvedJob:
     suffix: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Defaults:
+    """What jobs have unless they say otherwise, evaluated."""
+
+    env: Mapping[str, str]
+    tags: tuple[str, ...]
+    volumes: tuple[str, ...] = ()
+    workdir: str | None = None
+    preset: str | None = None
+    life_span: float | None = None
+    schedule_timeout: float | None = None
+
+
 class LiveWorkflow:
     """The live workflow of a project: its jobs, volumes and images."""
 
-    project_id: str
-    flow_id: str
-    title: str
-    job_ids: tuple[str, ...]
-    volumes: Mapping[str, VolumeRecord]
-    images: Mapping[str, ImageRecord]
-    environment: Environment
+    def __init__(
+        self,
+        *,
+        root: Path,
+        project_id: str,
+        live: LiveFile,
+        project: ProjectFile | None,
+        environment: Environment,
+        report: Report,
+        network: bool = True,
+    ) -> None:
+        self.project_id = project_id
+        self.flow_id = constant_text(live.id) or "live"
+        self.title = constant_text(live.title) or self.flow_id
+        self.environment = environment
+        self.actions = Actions(root, environment.cache_dir, network=network)
+        self._root = root
+        self._live = live
+        self._flow = FlowRecord(self.flow_id, project_id, root, self.title, environment.user)
+        first = {
+            "project": project_record(project_id, project),
+            "flow": self._flow,
+            "git": GitRecord(environment.cwd),
+        }
+        values = Values(Scope(first, live_functions(root, None, None)), report)
+        self._defaults = _evaluate_defaults(merged_defaults(live, project), values)
+        inherited = project.volumes if project is not None else {}
+        self.volumes: Mapping[str, VolumeRecord] = {
+            key: _volume(key, volume, values, root)
+            for key, volume in {**inherited, **live.volumes}.items()
+        }
+        images = project.images if project is not None else {}
+        self.images: Mapping[str, ImageRecord] = {
+            key: _image(key, image, values, root, report)
+            for key, image in {**images, **live.images}.items()
+        }
+        self._second: Mapping[str, object] = {
+            **first,
+            "env": self._defaults.env,
+            "tags": frozenset([*self.flow_tags(), *self._defaults.tags]),
+            "volumes": self.volumes,
+            "images": self.images,
+        }
+        mixins = {**(project.mixins if project is not None else {}), **live.mixins}
+        self.mixins = Mixins(mixins)
+        self._jobs: Mapping[str, LiveJob | Call] = {
+            key: job if isinstance(job, Call) else self.mixins.apply(job, job.mixins, report)
+            for key, job in live.jobs.items()
+        }
+        self.job_ids = tuple(sorted(self._jobs))
 
     def is_multi(self, job_id: str) -> bool:
-        raise NotImplementedError
+        """Tell whether a job may run several times at once. Reads the action of a call."""
+        report = Report()
+        multi = self._multi(self._job(job_id), report)
+        report.raise_if_any()
+        return multi
 
     def params_of(self, job_id: str) -> Mapping[str, str | None]:
         """Return a job's parameters: the default as text, None where one must be given."""
-        raise NotImplementedError
+        report = Report()
+        values = Values(Scope(self._second, live_functions(self._root, None, None)), report)
+        found = {
+            name: None if param.default is None else _text(values.one(param.default))
+            for name, param in self._job(job_id).params.items()
+        }
+        report.raise_if_any()
+        return found
 
     def flow_tags(self) -> tuple[str, ...]:
         """Return the tags that all jobs of this workflow have."""
@@ -79,4 +168,335 @@ class LiveWorkflow:
         effects: Effects,
     ) -> ResolvedJob:
         """Evaluate a job. Raises FlowError with every problem found."""
-        raise NotImplementedError
+        report = Report()
+        job = self._job(job_id)
+        self._check_multi(job_id, job, suffix, args, report)
+        report.raise_if_any()
+        functions = live_functions(self._root, effects, self.tags_of)
+        values = Values(Scope(self._second, functions), report)
+        bound = self._bind_params(job, params, values, report)
+        # A missing parameter would be told again by every expression that reads it.
+        report.raise_if_any()
+        resolved = self.evaluate(job_id, bound, suffix, args, effects, report)
+        report.raise_if_any()
+        assert resolved is not None  # no problem, so there is a job
+        return resolved
+
+    def evaluate(
+        self,
+        job_id: str,
+        params: Mapping[str, str],
+        suffix: str | None,
+        args: tuple[str, ...],
+        effects: Effects,
+        report: Report,
+    ) -> ResolvedJob | None:
+        """Evaluate a job whose parameters are known; None where it cannot be."""
+        job = self._job(job_id)
+        third: dict[str, object] = {**self._second, "params": params}
+        if suffix is not None:
+            third["multi"] = MultiRecord(_quote(args), suffix)
+        if isinstance(job, Call):
+            return self._call(job_id, job, third, suffix, effects, report)
+        functions = live_functions(self._root, effects, self.tags_of)
+        values = Values(Scope(third, functions), report)
+        return self._unit(job_id, job, job.at, values, self._defaults, suffix, report)
+
+    def _check_multi(
+        self,
+        job_id: str,
+        job: LiveJob | Call,
+        suffix: str | None,
+        args: tuple[str, ...],
+        report: Report,
+    ) -> None:
+        multi = self._multi(job, report)
+        if not multi and (suffix is not None or args):
+            what = "A suffix is" if suffix is not None else "Additional arguments are"
+            report.add(f"{what} for multi-jobs only, and '{job_id}' is none", job.at)
+        if multi and suffix is None:
+            report.add(f"Job '{job_id}' is a multi-job: it needs a suffix", job.at)
+
+    def _job(self, job_id: str) -> LiveJob | Call:
+        job = self._jobs.get(job_id)
+        if job is None:
+            known = ", ".join(self.job_ids)
+            hint = nearest(job_id, self.job_ids) or f"Existing jobs: {known or 'none'}"
+            raise FlowError([Problem(f"Unknown job {job_id}", None, hint)])
+        return job
+
+    def _multi(self, job: LiveJob | Call, report: Report) -> bool:
+        if not isinstance(job, Call):
+            return constant_flag(job.multi)
+        action = self.action_of(job, report)
+        return action is not None and constant_flag(live_job(action).multi)
+
+    def action_of(self, call: Call, report: Report) -> Action | None:
+        """Return the live action, or the module, that a call names."""
+        value = call.module if call.module is not None else call.action
+        assert value is not None  # the reader makes no other calls
+        reference = str(value.constant)
+        if call.module is not None and not reference.startswith(("ws:", "workspace:")):
+            report.add(
+                f"Module {reference} should be a file of the workspace: write ws:PATH", value.at
+            )
+            return None
+        action = self.actions.get(reference, value.at, report)
+        if action is not None and action.file.kind != "live":
+            report.add(
+                f"Action {reference} has kind {action.file.kind}, "
+                "that is not supported in live mode",
+                value.at,
+                "Jobs call actions of kind live; those of other kinds are called in a batch.",
+            )
+            return None
+        if action is not None and action.file.job is None:
+            return None
+        return action
+
+    def _bind_params(
+        self, job: LiveJob | Call, given: Mapping[str, str], values: Values, report: Report
+    ) -> dict[str, str]:
+        unknown = sorted(set(given) - set(job.params))
+        if unknown:
+            known = ", ".join(sorted(job.params))
+            hint = nearest(unknown[0], job.params)
+            if hint is None:
+                hint = f"The parameters are: {known}." if known else "The job has no parameters."
+            report.add(f"Unsupported arg(s): {','.join(unknown)}", job.at, hint)
+        bound: dict[str, str] = {}
+        for name, param in job.params.items():
+            if name in given:
+                bound[name] = given[name]
+            elif param.default is not None:
+                bound[name] = _text(values.one(param.default))
+            else:
+                report.add(
+                    f"Param {name} is not initialized and has no default value",
+                    param.at,
+                    f"Give it with `--param {name} VALUE`.",
+                )
+        return bound
+
+    def _call(
+        self,
+        job_id: str,
+        call: Call,
+        third: Mapping[str, object],
+        suffix: str | None,
+        effects: Effects,
+        report: Report,
+    ) -> ResolvedJob | None:
+        action = self.action_of(call, report)
+        if action is None:
+            return None
+        plain = live_functions(self._root, effects, self.tags_of)
+        argument_values = Values(Scope(third, plain), report)
+        arguments = argument_values.mapping(call.args)
+        if argument_values.unknown:
+            return None
+        where = {key: part.at for key, part in call.args.parts if key} if call.args else {}
+        problems = len(report.problems)
+        given = {name: (value, where.get(name, call.at)) for name, value in arguments.items()}
+        inputs = bind_inputs(given, action.file.inputs, call.at, report)
+        if len(report.problems) > problems:
+            return None
+        flow = ActionFlowRecord(
+            self.flow_id,
+            self.project_id,
+            self._root,
+            self.title,
+            self.environment.user,
+            action.path.parent,
+        )
+        own: Mapping[str, object] = {"inputs": inputs, "flow": flow}
+        functions: Mapping[str, Function] = live_functions(self._root, effects, None)
+        job = live_job(action)
+        if call.module is not None:
+            scope = Scope({**third, **own}, functions)
+            job = self.mixins.apply(job, job.mixins, report)
+            defaults = self._defaults
+        else:
+            scope = Scope(own, functions)
+            if job.mixins is not None:
+                report.add("Mixins are not available in an action", job.mixins.at)
+            defaults = _Defaults({}, self._defaults.tags)
+        values = Values(scope, report)
+        return self._unit(job_id, job, call.at, values, defaults, suffix, report)
+
+    def _unit(
+        self,
+        job_id: str,
+        unit: LiveJob | ActionJob,
+        at: Position,
+        values: Values,
+        defaults: _Defaults,
+        suffix: str | None,
+        report: Report,
+    ) -> ResolvedJob | None:
+        known = len(report.problems)
+        image = values.text(unit.image)
+        if image is None and not values.unknown and len(report.problems) == known:
+            report.add(
+                f"Image for job {job_id} is not specified",
+                unit.image.at if unit.image is not None else at,
+                "Write `image:` into the job or one of its mixins.",
+            )
+        port = values.number(unit.http_port)
+        return ResolvedJob(
+            id=job_id,
+            image=image or "",
+            description=values.text(unit.title) or f"{self.flow_id}.{job_id}",
+            name=values.text(unit.name) or names.default_job_name(self.project_id, job_id, suffix),
+            preset=values.text(unit.preset) or defaults.preset,
+            schedule_timeout=values.number(unit.schedule_timeout) or defaults.schedule_timeout,
+            life_span=values.number(unit.life_span) or defaults.life_span,
+            http_port=int(port) if port else None,
+            http_auth=values.flag(unit.http_auth),
+            entrypoint=values.text(unit.entrypoint),
+            cmd=values.text(unit.cmd),
+            workdir=values.text(unit.workdir) or defaults.workdir,
+            env={**defaults.env, **values.env(unit.env)},
+            volumes=(*defaults.volumes, *values.texts(unit.volumes, drop_empty=True)),
+            tags=_sorted_once(self.tags_of(job_id, suffix), defaults.tags, values.texts(unit.tags)),
+            detach=bool(values.flag(unit.detach)),
+            browse=bool(values.flag(unit.browse)),
+            port_forward=values.texts(unit.port_forward),
+            pass_config=bool(values.flag(unit.pass_config)),
+            restart=values.text(unit.restart),
+            multi=suffix is not None,
+            suffix=suffix,
+        )
+
+
+def live_job(action: Action) -> ActionJob:
+    """Return the job of a live action that was read without problems."""
+    assert action.file.job is not None
+    return action.file.job
+
+
+def project_record(project_id: str, project: ProjectFile | None) -> ProjectRecord:
+    """Make the `project` context; without a project file there is only the id."""
+    return ProjectRecord(
+        project_id,
+        constant_text(project.owner) if project is not None else None,
+        constant_text(project.role) if project is not None else None,
+        constant_text(project.project_name) if project is not None else None,
+    )
+
+
+def merged_defaults(live: LiveFile, project: ProjectFile | None) -> LiveDefaults:
+    """Lay the workflow's defaults over the project's."""
+    own = live.defaults if live.defaults is not None else LiveDefaults(at=live.at)
+    if project is None or project.defaults is None:
+        return own
+    return overlay(own, project.defaults)
+
+
+def constant_text(value: Value | None) -> str | None:
+    """Return a text that takes no expressions."""
+    return None if value is None or value.constant is None else str(value.constant)
+
+
+def constant_flag(value: Value | None) -> bool:
+    """Return a bool that takes no expressions."""
+    return value is not None and bool(value.constant)
+
+
+def _text(value: object) -> str:
+    return str(value)
+
+
+def _quote(args: tuple[str, ...]) -> str:
+    import shlex
+
+    return shlex.join(args)
+
+
+def _sorted_once(*groups: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({tag for group in groups for tag in group}))
+
+
+def _evaluate_defaults(defaults: LiveDefaults, values: Values) -> _Defaults:
+    return _Defaults(
+        env=values.env(defaults.env),
+        tags=values.texts(defaults.tags),
+        volumes=values.texts(defaults.volumes, drop_empty=True),
+        workdir=values.text(defaults.workdir),
+        preset=values.text(defaults.preset),
+        life_span=values.number(defaults.life_span) or None,
+        schedule_timeout=values.number(defaults.schedule_timeout) or None,
+    )
+
+
+def _volume(key: str, volume: Volume, values: Values, root: Path) -> VolumeRecord:
+    local = values.one(volume.local)
+    mount = values.one(volume.mount)
+    return VolumeRecord(
+        id=key,
+        remote=URI(values.text(volume.remote) or ""),
+        mount=mount if isinstance(mount, PurePosixPath) else PurePosixPath("/"),
+        read_only=bool(values.flag(volume.read_only)),
+        local=local if isinstance(local, Path) else None,
+        full_local_path=_below(root, local) if isinstance(local, Path) else None,
+    )
+
+
+def _image(key: str, image: Image, values: Values, root: Path, report: Report) -> ImageRecord:
+    context, dockerfile = values.text(image.context), values.text(image.dockerfile)
+    before = len(report.problems)
+    if (image.context is None) != (image.dockerfile is None):
+        report.add(
+            "Partially defined image: either both context and dockerfile should be set or not set",
+            image.at,
+        )
+    full_context, full_dockerfile, relative = None, None, None
+    if context is not None and dockerfile is not None and len(report.problems) == before:
+        if _is_storage(context) != _is_storage(dockerfile):
+            report.add(
+                "Mixed local/storage context is not supported: "
+                f"context is {context}, dockerfile is {dockerfile}",
+                image.at,
+            )
+        else:
+            full_context, full_dockerfile = _place(root, context), _place(root, dockerfile)
+            relative = _inside(str(full_context), str(full_dockerfile))
+            if relative is None:
+                report.add(
+                    f"The dockerfile should be inside the context: {dockerfile} is not "
+                    f"in {context}",
+                    image.dockerfile.at if image.dockerfile is not None else image.at,
+                )
+    return ImageRecord(
+        id=key,
+        ref=values.text(image.ref) or "",
+        context=full_context,
+        dockerfile=full_dockerfile,
+        dockerfile_rel=relative,
+        build_args=values.texts(image.build_args),
+        env=values.env(image.env),
+        volumes=values.texts(image.volumes, drop_empty=True),
+        build_preset=values.text(image.build_preset),
+        force_rebuild=bool(values.flag(image.force_rebuild)),
+        extra_kaniko_args=values.text(image.extra_kaniko_args),
+    )
+
+
+def _is_storage(place: str) -> bool:
+    return place.startswith("storage")
+
+
+def _place(root: Path, place: str) -> Path | URI:
+    return URI(place) if _is_storage(place) else _below(root, Path(place))
+
+
+def _below(root: Path, path: Path) -> Path:
+    """Join and tidy a path without following links."""
+    return Path(os.path.normpath(root / path))
+
+
+def _inside(folder: str, file: str) -> PurePosixPath | None:
+    try:
+        return PurePosixPath(file).relative_to(folder.rstrip("/") or "/")
+    except ValueError:
+        return None

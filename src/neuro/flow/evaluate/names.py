@@ -45,6 +45,7 @@ def tag_form(name: str) -> str:
 
 
 def flow_tags(project_id: str, flow_id: str) -> tuple[str, ...]:
+    """Return the tags that all jobs of a workflow have on the platform."""
     return (f"flow:{tag_form(flow_id)}", f"project:{tag_form(project_id)}")
 
 

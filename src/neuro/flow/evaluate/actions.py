@@ -1,0 +1,179 @@
+"""Action files: found by their reference, read once, called with inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuro.flow.evaluate import repositories
+from neuro.flow.syntax.problems import nearest
+from neuro.flow.syntax.reader import load_source, read_action
+
+if TYPE_CHECKING:
+    from neuro.flow.syntax.problems import Report
+    from neuro.flow.syntax.source import Position
+    from neuro.flow.syntax.tree import ActionFile, Input
+
+SUFFIXES = ("", ".yml", ".yaml")
+_BUNDLED_VERSION = "v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action's file, read."""
+
+    file: ActionFile
+    path: Path
+
+
+class Actions:
+    """The actions of one workspace."""
+
+    def __init__(self, root: Path, cache_dir: Path, *, network: bool = True) -> None:
+        self._root = root
+        self._cache_dir = cache_dir
+        self._network = network
+        self._read: dict[str, Action | None] = {}
+
+    def get(self, reference: str, at: Position, report: Report) -> Action | None:
+        """Return an action, None where it has problems, or where it would have to be fetched."""
+        if reference not in self._read:
+            try:
+                path = self._find(reference)
+            except ValueError as error:
+                report.add(str(error), at, getattr(error, "hint", None))
+                return None
+            self._read[reference] = None if path is None else _read(path, report)
+        return self._read[reference]
+
+    @property
+    def read(self) -> Mapping[str, Action]:
+        """Return those that were asked for, by reference."""
+        return {name: action for name, action in self._read.items() if action is not None}
+
+    def _find(self, reference: str) -> Path | None:
+        scheme, colon, rest = reference.partition(":")
+        if not colon:
+            raise ValueError(f"{reference} has no schema: write ws:{reference} for a local file")
+        match scheme:
+            case "ws" | "workspace":
+                return self._local(reference, rest)
+            case "gh" | "github":
+                return self._from_repository(rest)
+            case "neuro":
+                return _bundled(rest)
+        raise ValueError(f"Unsupported scheme '{scheme}': there are ws, gh and neuro")
+
+    def _local(self, reference: str, name: str) -> Path:
+        for suffix in SUFFIXES:
+            path = self._root / f"{name}{suffix}"
+            if path.is_file():
+                return path
+        raise ValueError(f"Action {reference} does not exist: no file {self._root / name}.yml")
+
+    def _from_repository(self, spec: str) -> Path | None:
+        if self._network:
+            folder = repositories.fetch(spec, self._cache_dir)
+        else:
+            folder = repositories.cached(spec, self._cache_dir)
+            if not folder.is_dir():
+                return None
+        for name in ("action.yml", "action.yaml"):
+            path = folder / name
+            # A link out of the repository would show what is not the repository's.
+            if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+                return path
+        raise ValueError(f"{spec} has no action.yml in its root")
+
+
+def _bundled(spec: str) -> Path:
+    name, _, version = spec.partition("@")
+    folder = Path(__file__).parents[2] / "actions"
+    known = sorted(path.stem for path in folder.glob("*.yml"))
+    if name not in known:
+        hint = nearest(name, known) or f"There are: {', '.join(known)}."
+        raise ValueError(f"There is no bundled action '{name}'. {hint}")
+    if version != _BUNDLED_VERSION:
+        raise ValueError(
+            f"The bundled action '{name}' has the version {_BUNDLED_VERSION}: "
+            f"write neuro:{name}@{_BUNDLED_VERSION}"
+        )
+    return folder / f"{name}.yml"
+
+
+def _read(path: Path, report: Report) -> Action | None:
+    source = load_source(path, report)
+    if source is None:
+        return None
+    file = read_action(source, report)
+    return None if file is None else Action(file, path)
+
+
+_MATCHES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+}
+
+
+def check_names(
+    given: Mapping[str, Position],
+    declared: Mapping[str, Input],
+    at: Position,
+    report: Report,
+    *,
+    complete: bool = True,
+) -> None:
+    """Report inputs that are missing and those that there are not.
+
+    Where an expression gives arguments too, the missing ones are known only when it is evaluated.
+    """
+    missing = [name for name, one in declared.items() if one.default is None and name not in given]
+    if missing and complete:
+        report.add(f"Required input(s): {', '.join(missing)}", at, "Give them in `args:`.")
+    for name, where in given.items():
+        if name not in declared:
+            hint = nearest(name, declared)
+            if hint is None:
+                known = ", ".join(sorted(declared))
+                hint = f"The inputs are: {known}." if known else "The action has no inputs."
+            report.add(f"Unsupported input(s): {name}", where, hint)
+
+
+def bind_inputs(
+    given: Mapping[str, tuple[object, Position]],
+    declared: Mapping[str, Input],
+    at: Position,
+    report: Report,
+) -> dict[str, object]:
+    """Return the inputs' values: the given ones by their types, the others' defaults."""
+    check_names({name: where for name, (_, where) in given.items()}, declared, at, report)
+    inputs: dict[str, object] = {}
+    for name, one in declared.items():
+        if name not in given:
+            inputs[name] = None if one.default is None else one.default.constant
+            continue
+        value, where = given[name]
+        expected = _MATCHES.get(one.type)
+        if value is not None and expected is not None and not isinstance(value, expected):
+            got = type(value).__name__
+            hint = None
+            if isinstance(value, str) and one.type == "int":
+                hint = "Convert text with int(): ${{ int(params.x) }}."
+            report.add(
+                f"Type of argument '{name}' does not match the input's declared type: "
+                f"the argument is '{got}', the input is '{one.type}'",
+                where,
+                hint,
+            )
+        else:
+            inputs[name] = _typed(value, one.type)
+    return inputs
+
+
+def _typed(value: object, type_: str) -> object:
+    if type_ == "float" and isinstance(value, int):
+        return float(value)
+    return str(value) if type_ == "str" else value

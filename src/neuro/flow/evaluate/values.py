@@ -1,0 +1,128 @@
+"""Values of the tree, evaluated in one scope. Problems are collected, and leave None behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from neuro.flow.expressions.evaluator import EvaluationError, evaluate
+from neuro.flow.syntax.source import Position, Source
+
+if TYPE_CHECKING:
+    from neuro.flow.expressions.evaluator import Scope
+    from neuro.flow.syntax.problems import Report
+    from neuro.flow.syntax.types import ListValue, MapValue, Value
+
+
+class Unknowable(EvaluationError):
+    """What a check cannot know, as it is known only when a job runs. It is no problem."""
+
+    def __init__(self) -> None:
+        # With a place, even an empty one, nobody on the way takes it for a problem of theirs.
+        super().__init__("Not known yet", Position(Source("", ""), 1, 1))
+
+
+class Values:
+    """Evaluates in a scope. What it returns counts only if the report stays empty.
+
+    `unknown` tells that something was not evaluated, as it cannot be known yet.
+    """
+
+    def __init__(self, scope: Scope, report: Report) -> None:
+        self._scope = scope
+        self._report = report
+        self.unknown = False
+
+    def one(self, value: Value | None) -> object:
+        """Return a value of its type, None for one that is absent or failed."""
+        if value is None:
+            return None
+        if value.template is None:
+            return value.constant
+        raw, ok = self._raw(value)
+        return self._convert(value, raw) if ok else None
+
+    def text(self, value: Value | None) -> str | None:
+        """Return a value as text; an empty one is as good as none."""
+        found = self.one(value)
+        return str(found) if found is not None and found != "" else None
+
+    def number(self, value: Value | None) -> float | None:
+        found = self.one(value)
+        return found if isinstance(found, int | float) else None
+
+    def flag(self, value: Value | None) -> bool | None:
+        found = self.one(value)
+        return None if found is None else bool(found)
+
+    def texts(self, values: ListValue | None, *, drop_empty: bool = False) -> tuple[str, ...]:
+        """Return a list's items; optional ones that are empty or None are dropped on request."""
+        found: list[str] = []
+        for part in values.parts if values is not None else ():
+            if part.spread:
+                raw, ok = self._raw(part)
+                if not ok:
+                    continue
+                if isinstance(raw, str) or not isinstance(raw, list | tuple | set | frozenset):
+                    self._report.add(f"The expression gives {_kind(raw)}, not a list", part.at)
+                    continue
+                items = sorted(raw, key=str) if isinstance(raw, set | frozenset) else raw
+            elif part.template is None:
+                items = (part.constant,)
+            else:
+                raw, ok = self._raw(part)
+                if not ok:
+                    continue
+                items = (raw,)
+            for item in items:
+                if drop_empty and not item:
+                    continue
+                converted = item if part.template is None else self._convert(part, item)
+                if converted is not None:
+                    found.append(str(converted))
+        return tuple(found)
+
+    def mapping(self, values: MapValue | None) -> dict[str, object]:
+        """Return a mapping's entries; of equal keys the last one counts."""
+        found: dict[str, object] = {}
+        for key, part in values.parts if values is not None else ():
+            if key is not None:
+                found[key] = self.one(part)
+                continue
+            raw, ok = self._raw(part)
+            if not ok:
+                continue
+            if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
+                self._report.add(
+                    f"The expression gives {_kind(raw)}, not a mapping with texts as keys", part.at
+                )
+                continue
+            found.update({name: self._convert(part, item) for name, item in raw.items()})
+        return found
+
+    def env(self, values: MapValue | None) -> dict[str, str]:
+        return {name: str(value) for name, value in self.mapping(values).items()}
+
+    def _raw(self, value: Value) -> tuple[object, bool]:
+        assert value.template is not None
+        try:
+            return evaluate(value.template, self._scope), True
+        except Unknowable:
+            self.unknown = True
+            return None, False
+        except EvaluationError as error:
+            self._report.add(error.message, error.at or value.at, error.hint)
+            return None, False
+
+    def _convert(self, value: Value, raw: object) -> object:
+        try:
+            return value.type.convert(raw)
+        except ValueError as error:
+            self._report.add(str(error), value.at, getattr(error, "hint", None))
+            return None
+
+
+def _kind(value: object) -> str:
+    from neuro.flow.expressions.values import kind_of
+
+    return kind_of(value)
