@@ -166,19 +166,22 @@ class _Reader(Values):
         keys = keys_of(cls)
         found: dict[str, Any] = {}
         key_at: dict[str, Position] = {}
+        commands: list[str] = []
         for key, item in node.entries:
             word = self.word(key)
             if word is None:
                 continue
-            attribute = "cmd" if word in places.COMMANDS else word
+            attribute = word
+            if word in places.COMMANDS:
+                attribute = "cmd"
+                commands.append(word)
             spec = keys.get(attribute)
             if spec is None:
                 self._unexpected(word, key, cls)
                 continue
             if attribute in found:
-                given = [name for name in places.COMMANDS if name in key_at]
                 self.report.add(
-                    f"{','.join([*given, word])} are mutually exclusive",
+                    f"{commands[0]},{word} are mutually exclusive",
                     key.at,
                     "Keep one of them.",
                 )

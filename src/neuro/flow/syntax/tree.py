@@ -289,7 +289,9 @@ class Strategy(Node):
     """``strategy``: the task's rows, and how they run."""
 
     matrix: Matrix | None = key(
-        Special("matrix"), "Lists of values: the task runs once for each combination."
+        Special("matrix"),
+        "Lists of values: the task runs once for each combination.",
+        required=True,
     )
     fail_fast: Value | None = key(
         Scalar(BOOL), "Whether the first failed task cancels the rest.", "", "B3"

@@ -310,7 +310,7 @@ class _Composer:
             return _CONSTRUCTOR.construct_object(PlainNode(tag, value))
         except (ValueError, KeyError, AttributeError, OverflowError, IndexError):
             self._report.add(
-                f"YAML cannot read '{_shortened(value)}' as a {tag.removeprefix(_CORE)}",
+                f"YAML cannot read '{_shortened(value)}' as {tag.removeprefix(_CORE)}",
                 self._at(self._start(event)),
                 "Text needs quotes here.",
             )
