@@ -12,7 +12,7 @@ import pytest
 from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.domain.errors import Conflict, InvalidInput, NotFound, NotPermitted
-from neuro.domain.flows import LiveJobRequest, Project, ProjectFilter, ProjectRequest
+from neuro.domain.flows import LiveJob, LiveJobRequest, Project, ProjectFilter, ProjectRequest
 from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import parse_uri
 from neuro.server.database.engine import Database
@@ -215,6 +215,11 @@ async def test_what_is_no_live_job_is_404(wire: Wire, project: Project) -> None:
     assert (await wire.call("PUT", "live_jobs/replace", body))[0] == 404
 
 
+async def test_a_question_without_its_keys_is_refused(wire: Wire) -> None:
+    for path in ("projects/by_name?cluster=default", "live_jobs", "live_jobs/by_yaml_id"):
+        assert (await wire.call("GET", path))[0] == 400, path
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -279,6 +284,24 @@ async def test_many_replace_a_live_job_at_once_and_there_is_one(
 
     assert len({answer.id for answer in answers}) == 1
     assert len(await client.flows.live_jobs(project.id)) == 1
+
+
+async def test_a_project_that_goes_meanwhile_leaves_no_live_job_behind(
+    client: Client, project: Project
+) -> None:
+    calls: list[Any] = [
+        client.flows.replace_live_job(project.id, f"job{number}", multi=False, tags=[])
+        for number in range(8)
+    ]
+    calls.insert(4, client.flows.delete_project(project.id))
+
+    results = await asyncio.gather(*calls, return_exceptions=True)
+
+    failures = [result for result in results if isinstance(result, Exception)]
+    assert all(isinstance(failure, NotFound) for failure in failures), failures
+    for job in results:
+        if isinstance(job, LiveJob):
+            assert await client.flows.live_job(project.id, job.yaml_id) is None
 
 
 def test_the_sdk_does_the_same_without_an_event_loop(server: ServerProcess) -> None:
@@ -371,8 +394,8 @@ async def test_one_project_is_shared_by_its_id_or_its_name(service: FlowService,
     writer = _caller("eve", (uri.format(id=project.id), Action.WRITE))
 
     assert [one async for one in service.projects(reader, ProjectFilter())] == [project]
-    by_name = ProjectFilter(name="shared", owner="anna")
-    assert await service.project_by_name(reader, by_name) == project
+    hers = ProjectFilter(owner="anna")
+    assert await service.project_by_name(reader, "shared", hers) == project
     assert [one async for one in service.live_jobs(reader, project.id)] == [job]
     assert await service.live_job(reader, job.id) == job
     for refused in (

@@ -21,6 +21,10 @@ PROJECTS = "/api/v1/flow/projects"
 LIVE_JOBS = "/api/v1/flow/live_jobs"
 
 
+class ByName(ProjectFilter, frozen=True, kw_only=True):
+    name: str
+
+
 class OfProject(msgspec.Struct, frozen=True):
     project_id: str
 
@@ -53,9 +57,9 @@ def _add_projects(api: Routes, flows: FlowService) -> None:
             return _not_unique(error)  # type: ignore[return-value]  # an answer as it is
 
     @api.add("GET", f"{PROJECTS}/by_name", section="17")
-    async def project_by_name(call: Call, query: ProjectFilter) -> Project:
+    async def project_by_name(call: Call, query: ByName) -> Project:
         """The project of a name: of project_name's, else of owner's, else the caller's own."""
-        return await flows.project_by_name(call.identity, query)
+        return await flows.project_by_name(call.identity, query.name, query)
 
     @api.add("GET", PROJECTS + "/{project}", section="17")
     async def get_project(call: Call) -> Project:

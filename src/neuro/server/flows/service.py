@@ -101,9 +101,8 @@ class FlowService:
         async for project in self._paged(page):
             yield project
 
-    async def project_by_name(self, caller: Identity, query: ProjectFilter) -> Project:
+    async def project_by_name(self, caller: Identity, name: str, query: ProjectFilter) -> Project:
         """The project of a name: ``project_name``'s, or else ``owner``'s, or the caller's own."""
-        name = query.name or ""
         missing = NotFound(f"Project '{name[:80]}' was not found.")
         owner = query.project_name or query.owner or caller.user
         if query.cluster not in (None, self._cluster) or query.org_name:
