@@ -290,6 +290,8 @@ def test_each_expression_of_a_text_is_checked() -> None:
         ("${{ int('a') }}", 4, "'a' is not an integer", None),
         ("${{ from_json('[') }}", 4, "not JSON", None),
         ("${{ upload(d) }}", 4, "upload() is not available here", None),
+        ("${{ p / ('a/' * 1000000) }}", 6, "path is too long", None),
+        ("${{ p / 1 }}", 6, "'/' does not work between a path and an integer", None),
         ("${{ 'a' * 1000000000 }}", 8, "too large", None),
         ("${{ range(1000000000000) }}", 4, "at most 500000 items", None),
         ("${{ str([[[0] * 1000] * 1000] * 1000) }}", 4, "too large", None),
@@ -323,6 +325,23 @@ def test_long_chains_need_no_stack() -> None:
     assert isinstance(template, Template)
     ((path, _),) = references(template)
     assert len(path) == 10_001
+
+
+class Failing(Record):
+    FIELDS = frozenset({"sha"})
+
+    @property
+    def sha(self) -> str:
+        raise EvaluationError("There is no repository")
+
+
+def test_a_lazy_value_fails_where_it_was_asked_for() -> None:
+    template, _ = read("at ${{ 'x' + git.sha }}")
+    assert isinstance(template, Template)
+    with pytest.raises(EvaluationError, match="no repository") as caught:
+        evaluate(template, Scope({"git": Failing()}))
+    assert caught.value.at is not None
+    assert caught.value.at.column - 1 == 17
 
 
 def test_references_and_calls() -> None:

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from neuro.flow.syntax.source import Position
 
-MAX_BITS = 16_384
+# So that every integer has a text: Python refuses to write more than 4300 digits.
+MAX_BITS = 14_000
 MAX_PATH = 65_536
 
 
@@ -148,7 +149,13 @@ class _Evaluation:
             self.budget.step()
         except TooMuch as error:
             raise _Failed(str(error), node.offset) from None
-        return _EVALUATE[type(node)](self, node)
+        try:
+            return _EVALUATE[type(node)](self, node)
+        except EvaluationError as error:
+            # What a scope computes when it is asked may fail without knowing who asked.
+            if error.at is not None:
+                raise
+            raise _Failed(error.message, node.offset, error.hint) from None
 
     def literal(self, node: Literal) -> object:
         return node.value
@@ -250,10 +257,6 @@ class _Evaluation:
         try:
             result = function.call(self.scope, arguments)
             self.budget.spend(_size(result))
-        except EvaluationError as error:
-            if error.at is None:
-                raise _Failed(error.message, node.offset, error.hint) from None
-            raise
         except (ValueError, TypeError, ArithmeticError, LookupError, OSError) as error:
             raise _Failed(_sentence(error), node.offset) from None
         return result
@@ -424,16 +427,14 @@ def _multiply(left: Any, right: Any, budget: Budget) -> object:
 def _divide(left: Any, right: Any, budget: Budget) -> object:
     if _numbers(left, right):
         return left / right
-    if isinstance(left, PurePath | URI) and isinstance(right, str | PurePath):
-        joined = left / str(right) if isinstance(left, URI) else left / right
-    elif isinstance(left, str) and isinstance(right, PurePath):
-        joined = left / right
-    else:
+    if not isinstance(left, str | PurePath) or not isinstance(right, str | PurePath):
         raise _Unsupported
-    length = len(str(joined))
-    budget.spend(length)
-    if length > MAX_PATH:
-        raise ValueError("The path is too long")
+    if len(str(left)) + len(str(right)) > MAX_PATH:
+        raise ValueError("the path is too long")
+    if not isinstance(left, PurePath | URI) and not isinstance(right, PurePath):
+        raise _Unsupported
+    joined: object = left / right
+    budget.spend(len(str(joined)))
     return joined
 
 
