@@ -45,9 +45,7 @@ MAKEFILE = {
 }
 
 
-def answering(
-    home: Home, lines: str, *words: str, input_closes: bool = True
-) -> subprocess.CompletedProcess[str]:
+def answering(home: Home, lines: str, *words: str) -> subprocess.CompletedProcess[str]:
     """``neuro project init`` with these lines typed."""
     return subprocess.run(
         [*NEURO, "project", "init", *words],
@@ -85,10 +83,11 @@ def test_a_terminal_shows_the_questions_and_takes_the_defaults(home: Home) -> No
 def test_the_folder_has_what_the_documentation_lists(home: Home) -> None:
     home.ok("project", "init", "Neuro Tutorial", "--no-input")
 
-    assert sorted(os.listdir(home.work_dir / "neuro-tutorial")) == sorted(
-        [".neuro", "config", "data", "notebooks", "modules", "results", ".gitignore", ".neuro.toml"]
-        + ["HELP.md", "README.md", "Dockerfile", "apt.txt", "requirements.txt", "setup.cfg"]
-    )
+    assert set(os.listdir(home.work_dir / "neuro-tutorial")) == {
+        *(".neuro", "config", "data", "notebooks", "modules", "results", ".gitignore"),
+        *(".neuro.toml", "HELP.md", "README.md", "Dockerfile", "apt.txt", "requirements.txt"),
+        "setup.cfg",
+    }
 
 
 def test_answers_come_from_standard_input(home: Home) -> None:
