@@ -20,7 +20,7 @@ from neuro.flow.syntax.keys import (
     Table,
     keys_of,
 )
-from neuro.flow.syntax.types import BASH, PRIMITIVE, PYTHON, STR, ValueType
+from neuro.flow.syntax.types import BASH, ID, ID_PATTERN, PRIMITIVE, PYTHON, STR, ValueType
 
 Schema = dict[str, Any]
 
@@ -38,13 +38,13 @@ _TITLES: Final = {
     "action": "Action",
 }
 
-# An identifier that is not all upper-case. Other letters than ASCII's are fine too.
-_ID: Final = r"^(?=.*[^A-Z0-9_])[^\W\d]\w*$"
 _EXPRESSION: Final[Schema] = {"$ref": "#/$defs/expression"}
+_TEMPLATE: Final[Schema] = {"$ref": "#/$defs/template"}
+_NO_EXPRESSIONS: Final[Schema] = {"not": {"type": "string", "pattern": r"\$\{\{|\$\[\["}}
 _NULL: Final[Schema] = {"type": "null"}
 _ROW: Final[Schema] = {
     "type": "object",
-    "propertyNames": {"pattern": _ID},
+    "propertyNames": {"pattern": ID_PATTERN},
     "additionalProperties": {"type": ["string", "number", "boolean"]},
 }
 
@@ -59,9 +59,14 @@ class _Builder:
         self._definitions: dict[str, Schema] = {
             "expression": {
                 "type": "string",
-                "pattern": r"\$\{\{.*\}\}|\$\[\[.*\]\]",
+                "pattern": r"^(\$\{\{[\s\S]*\}\}|\$\[\[[\s\S]*\]\])$",
                 "description": "An expression: ${{ ... }}",
-            }
+            },
+            "template": {
+                "type": "string",
+                "pattern": r"\$\{\{[\s\S]*\}\}|\$\[\[[\s\S]*\]\]",
+                "description": "Text with expressions: ${{ ... }}",
+            },
         }
 
     def build(self, kind: str) -> Schema:
@@ -118,7 +123,8 @@ class _Builder:
 
     def _property(self, node: type[tree.Node], name: str, key: Key) -> Schema:
         found = self._spec(node, name, key)
-        if not key.required:
+        calls = issubclass(node, tree.Call | tree.TaskCall) and name in ("action", "module")
+        if not key.required and not calls:
             found = _optional(found)
         return {**found, "description": key.doc}
 
@@ -161,7 +167,7 @@ class _Builder:
             case "needs":
                 return {
                     "anyOf": [
-                        {"type": "array", "items": {"type": "string"}},
+                        {"type": "array", "items": _value(ID)},
                         {
                             "type": "object",
                             "additionalProperties": {"enum": list(tree.NEED_LEVELS)},
@@ -172,7 +178,7 @@ class _Builder:
                 rows = _optional({"type": "array", "items": _ROW})
                 return {
                     "type": "object",
-                    "propertyNames": {"pattern": _ID},
+                    "propertyNames": {"pattern": ID_PATTERN},
                     "properties": {"include": rows, "exclude": rows},
                     "additionalProperties": {
                         "anyOf": [{"type": "array", "items": _value(PRIMITIVE)}, _EXPRESSION]
@@ -204,7 +210,11 @@ def _is_command(key: Key) -> bool:
 
 
 def _table(entry: Schema) -> Schema:
-    return {"type": "object", "propertyNames": {"pattern": _ID}, "additionalProperties": entry}
+    return {
+        "type": "object",
+        "propertyNames": {"pattern": ID_PATTERN},
+        "additionalProperties": entry,
+    }
 
 
 def _optional(found: Schema) -> Schema:
@@ -213,10 +223,11 @@ def _optional(found: Schema) -> Schema:
 
 def _value(of: ValueType) -> Schema:
     constant = dict(of.schema)
-    types = constant.get("type")
-    anything = set(constant) == {"type"} and ("string" in types if types else False)
-    if not of.expressions or anything:
-        return constant
+    any_text = set(constant) == {"type"} and "string" in constant["type"]
+    if not of.expressions:
+        return {**constant, **_NO_EXPRESSIONS} if any_text else constant
+    if of.mixes:
+        return constant if any_text else {"anyOf": [constant, _TEMPLATE]}
     return {"anyOf": [constant, _EXPRESSION]}
 
 

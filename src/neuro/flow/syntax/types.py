@@ -298,7 +298,9 @@ def describe(value: object) -> str:
 
 
 _SCALAR: Final = {"type": ["string", "number", "boolean"]}
-_TEXT: Final = {"type": "string"}
+# An identifier that is not all upper-case. Other letters than ASCII's are fine too.
+ID_PATTERN: Final = r"^(?=.*[^A-Z0-9_])[^\W\d]\w*$"
+_IDENTIFIER: Final = {"type": "string", "pattern": ID_PATTERN}
 
 STR: Final = ValueType("str", _text, True, _SCALAR)
 BOOL: Final = ValueType("bool", _bool, False, {"type": "boolean"}, from_yaml=_constant_bool)
@@ -337,8 +339,8 @@ PORT_PAIR: Final = ValueType(
 BASH: Final = ValueType("bash", _bash, True, _SCALAR)
 PYTHON: Final = ValueType("python", _python, True, _SCALAR)
 PRIMITIVE: Final = ValueType("primitive", _primitive, True, _SCALAR)
-ID: Final = ValueType("id", identifier, True, _TEXT)
-SIMPLE_ID: Final = ValueType("id", identifier, False, _TEXT, expressions=False)
+ID: Final = ValueType("id", identifier, True, _IDENTIFIER)
+SIMPLE_ID: Final = ValueType("id", identifier, False, _IDENTIFIER, expressions=False)
 SIMPLE_STR: Final = ValueType("str", _text, False, _SCALAR, expressions=False)
 SIMPLE_BOOL: Final = ValueType(
     "bool", _bool, False, {"type": "boolean"}, expressions=False, from_yaml=_constant_bool
