@@ -433,7 +433,7 @@ def _divide(left: Any, right: Any, budget: Budget) -> object:
         raise ValueError("the path is too long")
     if not isinstance(left, PurePath | URI) and not isinstance(right, PurePath):
         raise _Unsupported
-    joined: object = left / right
+    joined: object = operator.truediv(left, right)
     budget.spend(len(str(joined)))
     return joined
 
