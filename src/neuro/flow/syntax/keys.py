@@ -3,9 +3,9 @@
 The reader and the JSON Schema walk the same specifications, so that they cannot disagree.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Final, TypeVar, cast, dataclass_transform
 
 from neuro.flow.syntax.types import ValueType
 
@@ -86,6 +86,36 @@ def key(spec: Spec, doc: str, *contexts: str, required: bool = False, default: A
 def table_key(spec: Spec, doc: str, *contexts: str, required: bool = False) -> Any:
     """A field that is an empty mapping where the key is absent or null."""
     return field(default_factory=dict, metadata={_METADATA: Key(spec, doc, required, contexts)})
+
+
+C = TypeVar("C")
+
+
+@dataclass_transform(
+    frozen_default=True,
+    kw_only_default=True,
+    eq_default=False,
+    field_specifiers=(key, table_key, field),
+)
+def tree_node(*, init: bool) -> Callable[[type[C]], type[C]]:
+    """Decorate a frozen dataclass of the tree.
+
+    Its methods are inherited, and ``init=False`` says so: generating an own set for each of some
+    thirty classes would take longer than reading a file with them.
+    """
+    return dataclass(init=init, repr=False, eq=False, match_args=False)
+
+
+def fill(node: object, values: Mapping[str, object]) -> None:
+    """Set all fields of a new node: to the values, or else to their defaults."""
+    filled = dict(values)
+    for entry in fields(cast(Any, node)):
+        if entry.name not in filled:
+            if entry.default_factory is not MISSING:
+                filled[entry.name] = entry.default_factory()
+            elif entry.default is not MISSING:
+                filled[entry.name] = entry.default
+    node.__dict__.update(filled)
 
 
 _KEYS: Final[dict[type, Mapping[str, Key]]] = {}

@@ -5,11 +5,9 @@ Fields are None (or empty mappings) where the key is absent or null; ``specified
 keys are present, null included: mixins need to know.
 """
 
-# ruff: noqa: RUF009 - key() and table_key() are field() with a key's metadata
-
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import field
+from typing import Any, Final
 
 from neuro.flow.syntax.keys import (
     Choice,
@@ -19,8 +17,10 @@ from neuro.flow.syntax.keys import (
     Section,
     Special,
     Table,
+    fill,
     key,
     table_key,
+    tree_node,
 )
 from neuro.flow.syntax.source import Position
 from neuro.flow.syntax.types import (
@@ -55,17 +55,23 @@ _B2: Final = ("", "B2")
 _UNIT: Final = ("L3", "B5")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Node:
     """A mapping of a file."""
 
     at: Position
     # The keys that are present, null included.
     specified: frozenset[str] = frozenset()
-    key_at: Mapping[str, Position] = field(default_factory=dict, repr=False)
+    key_at: Mapping[str, Position] = field(default_factory=dict)
+
+    def __init__(self, *, at: Position, **values: Any) -> None:
+        fill(self, {"at": at, **values})
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Cache(Node):
     """``cache``: how long a task's outcome stands for running it again."""
 
@@ -76,7 +82,7 @@ class Cache(Node):
     life_span: Value | None = key(Scalar(TIME_DELTA), "How long a success can be taken.", "", "B2")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class LiveDefaults(Node):
     """``defaults`` of a live file: what its jobs have unless they say otherwise."""
 
@@ -95,7 +101,7 @@ class LiveDefaults(Node):
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Defaults(LiveDefaults):
     """``defaults`` of a batch or of a project."""
 
@@ -106,7 +112,7 @@ class Defaults(LiveDefaults):
     cache: Cache | None = key(Section("Cache"), "Cache settings of the tasks.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Image(Node):
     """``images.<id>``: an image to run, and how to build it."""
 
@@ -135,7 +141,7 @@ class Image(Node):
     extra_kaniko_args: Value | None = key(Scalar(STR), "More arguments for the builder.", *_L1)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Volume(Node):
     """``volumes.<id>``: a folder of the storage, and where it is mounted."""
 
@@ -149,7 +155,7 @@ class Volume(Node):
     read_only: Value | None = key(Scalar(BOOL), "Whether jobs can only read it.", *_L1)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Param(Node):
     """``params.<name>``: without a default it must be given."""
 
@@ -157,7 +163,7 @@ class Param(Node):
     descr: Value | None = key(Scalar(SIMPLE_STR), "What it is for.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Input(Node):
     """``inputs.<name>`` of an action: without a default it must be given."""
 
@@ -167,7 +173,7 @@ class Input(Node):
     type: str = key(Choice("input type", INPUT_TYPES), "The input's type.", default="str")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Output(Node):
     """``outputs.<name>`` of an action."""
 
@@ -175,7 +181,7 @@ class Output(Node):
     value: Value | None = key(Scalar(STR), "The value, of a batch action.", "", "AO")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class ExecUnit(Node):
     """What a container is started with. ``bash`` and ``python`` are ``cmd`` with that type."""
 
@@ -209,14 +215,14 @@ class ExecUnit(Node):
     restart: Value | None = key(Scalar(RESTART), "When the job is started again.", *_UNIT)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Mixin(ExecUnit):
     """``mixins.<id>`` of a project: keys that others take in."""
 
     mixins: ListValue | None = key(ListOf(STR), "Names of mixins to take keys from.", "L0", "B0")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class LiveUnit(Mixin):
     """A job of a live file, as far as a mixin can give it."""
 
@@ -231,17 +237,17 @@ class LiveUnit(Mixin):
     params: Mapping[str, Param] = table_key(Special("params"), "Values given when running it.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class LiveMixin(LiveUnit):
     """``mixins.<id>`` of a live file."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class LiveJob(LiveUnit):
     """``jobs.<id>``: a job of a live file, and the job of a live action."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class ActionJob(ExecUnit):
     """``job`` of a live action: a live job without params."""
 
@@ -256,7 +262,7 @@ class ActionJob(ExecUnit):
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Call(Node):
     """A job of a live file that calls an action, or a module: one of the two is there."""
 
@@ -268,14 +274,14 @@ class Call(Node):
     params: Mapping[str, Param] = table_key(Special("params"), "Values given when running it.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class MatrixRow(Node):
     """An entry of ``include`` or ``exclude``."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Matrix(Node):
     """``strategy.matrix``: products by key, with rows to leave out and rows to add."""
 
@@ -284,7 +290,7 @@ class Matrix(Node):
     include: tuple[MatrixRow, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Strategy(Node):
     """``strategy``: the task's rows, and how they run."""
 
@@ -299,14 +305,14 @@ class Strategy(Node):
     max_parallel: Value | None = key(Scalar(INT), "How many may run at once.", "", "B3")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Needs(Node):
     """``needs``: ids of tasks, each with the level to wait for."""
 
     parts: tuple[tuple[Value, str], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class BatchMixin(Mixin):
     """``mixins.<id>`` of a batch."""
 
@@ -318,14 +324,14 @@ class BatchMixin(Mixin):
     cache: Cache | None = key(Section("Cache"), "Cache settings of the task.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class Task(BatchMixin):
     """An element of ``tasks`` that runs a container."""
 
     id: Value | None = key(Scalar(ID), "What other tasks name in needs.", "", "BM")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class TaskCall(Node):
     """An element of ``tasks`` that calls an action, or a module."""
 
@@ -343,7 +349,7 @@ class TaskCall(Node):
     cache: Cache | None = key(Section("Cache"), "Cache settings of the task.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class ProjectFile(Node):
     """``project.yml``."""
 
@@ -357,7 +363,7 @@ class ProjectFile(Node):
     mixins: Mapping[str, Mixin] = table_key(Table("Mixin"), "Mixins of every workflow.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class LiveFile(Node):
     """``live.yml``."""
 
@@ -373,7 +379,7 @@ class LiveFile(Node):
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class BatchFile(Node):
     """A batch: tasks that need each other."""
 
@@ -391,7 +397,7 @@ class BatchFile(Node):
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class ActionFile(Node):
     """An action of any kind, with what all kinds have; the kind decides which keys there are."""
 
@@ -413,14 +419,14 @@ class ActionFile(Node):
     cmd: Value | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class LiveAction(ActionFile):
     """An action that is a job of live files."""
 
     job: ActionJob | None = key(Section("ActionJob"), "The job.", required=True)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class BatchAction(ActionFile):
     """An action that is a graph of tasks."""
 
@@ -432,7 +438,7 @@ class BatchAction(ActionFile):
     cache: Cache | None = key(Section("Cache"), "Cache settings of the tasks.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class StatefulAction(ActionFile):
     """An action with a part that runs in place, and one that runs when all is over."""
 
@@ -443,7 +449,7 @@ class StatefulAction(ActionFile):
     post_if: Value | None = key(Scalar(ENABLE), "Whether post runs; always() by default.", "", "B5")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@tree_node(init=False)
 class LocalAction(ActionFile):
     """An action that runs a command on the machine of who starts the batch."""
 
