@@ -35,23 +35,26 @@ class Actions:
         self._root = root
         self._cache_dir = cache_dir
         self._network = network
-        self._read: dict[str, Action | None] = {}
+        self._read: dict[str, Action] = {}
 
     def get(self, reference: str, at: Position, report: Report) -> Action | None:
         """Return an action, None where it has problems, or where it would have to be fetched."""
-        if reference not in self._read:
-            try:
-                path = self._find(reference)
-            except ValueError as error:
-                report.add(str(error), at, getattr(error, "hint", None))
-                return None
-            self._read[reference] = None if path is None else _read(path, report)
-        return self._read[reference]
-
-    @property
-    def read(self) -> Mapping[str, Action]:
-        """Return those that were asked for, by reference."""
-        return {name: action for name, action in self._read.items() if action is not None}
+        if reference in self._read:
+            return self._read[reference]
+        try:
+            path = self._find(reference)
+        except ValueError as error:
+            report.add(str(error), at)
+            return None
+        if path is None:
+            return None
+        problems = len(report.problems)
+        action = _read(path, report)
+        if action is None or len(report.problems) > problems:
+            # Read again by who asks next: its problems are the asker's too.
+            return None
+        self._read[reference] = action
+        return action
 
     def _find(self, reference: str) -> Path | None:
         scheme, colon, rest = reference.partition(":")

@@ -201,3 +201,10 @@ class GitRecord(Record):
                 )
             self._answers[command] = done.stdout.strip()
         return self._answers[command]
+
+
+class UnaskedGit(GitRecord):
+    """`git` while files are checked: every answer is a commit that is nowhere."""
+
+    def _ask(self, *command: str) -> str:
+        return "0" * 40

@@ -17,6 +17,7 @@ from neuro.flow.evaluate.contexts import (
     ImageRecord,
     MultiRecord,
     ProjectRecord,
+    UnaskedGit,
     VolumeRecord,
 )
 from neuro.flow.evaluate.functions import live_functions
@@ -90,22 +91,23 @@ class LiveWorkflow:
         project: ProjectFile | None,
         environment: Environment,
         report: Report,
-        network: bool = True,
+        checking: bool = False,
     ) -> None:
         self.project_id = project_id
         self.flow_id = constant_text(live.id) or "live"
         self.title = constant_text(live.title) or self.flow_id
         self.environment = environment
-        self.actions = Actions(root, environment.cache_dir, network=network)
+        self.actions = Actions(root, environment.cache_dir, network=not checking)
         self._root = root
+        self._checking = checking
         self._live = live
         self._flow = FlowRecord(self.flow_id, project_id, root, self.title, environment.user)
         first = {
             "project": project_record(project_id, project),
             "flow": self._flow,
-            "git": GitRecord(environment.cwd),
+            "git": (UnaskedGit if checking else GitRecord)(environment.cwd),
         }
-        values = Values(Scope(first, live_functions(root, None, None)), report)
+        values = Values(Scope(first, self._functions(None)), report)
         self._defaults = _evaluate_defaults(merged_defaults(live, project), values)
         inherited = project.volumes if project is not None else {}
         self.volumes: Mapping[str, VolumeRecord] = {
@@ -117,7 +119,7 @@ class LiveWorkflow:
             key: _image(key, image, values, root, report)
             for key, image in {**images, **live.images}.items()
         }
-        self._second: Mapping[str, object] = {
+        self.second: Mapping[str, object] = {
             **first,
             "env": self._defaults.env,
             "tags": frozenset([*self.flow_tags(), *self._defaults.tags]),
@@ -126,11 +128,11 @@ class LiveWorkflow:
         }
         mixins = {**(project.mixins if project is not None else {}), **live.mixins}
         self.mixins = Mixins(mixins)
-        self._jobs: Mapping[str, LiveJob | Call] = {
+        self.jobs: Mapping[str, LiveJob | Call] = {
             key: job if isinstance(job, Call) else self.mixins.apply(job, job.mixins, report)
             for key, job in live.jobs.items()
         }
-        self.job_ids = tuple(sorted(self._jobs))
+        self.job_ids = tuple(sorted(self.jobs))
 
     def is_multi(self, job_id: str) -> bool:
         """Tell whether a job may run several times at once. Reads the action of a call."""
@@ -142,7 +144,7 @@ class LiveWorkflow:
     def params_of(self, job_id: str) -> Mapping[str, str | None]:
         """Return a job's parameters: the default as text, None where one must be given."""
         report = Report()
-        values = Values(Scope(self._second, live_functions(self._root, None, None)), report)
+        values = Values(Scope(self.second, self._functions(None)), report)
         found = {
             name: None if param.default is None else _text(values.one(param.default))
             for name, param in self._job(job_id).params.items()
@@ -172,9 +174,9 @@ class LiveWorkflow:
         job = self._job(job_id)
         self._check_multi(job_id, job, suffix, args, report)
         report.raise_if_any()
-        functions = live_functions(self._root, effects, self.tags_of)
-        values = Values(Scope(self._second, functions), report)
-        bound = self._bind_params(job, params, values, report)
+        functions = self._functions(effects)
+        values = Values(Scope(self.second, functions), report)
+        bound = self.bind_params(job, params, values, report)
         # A missing parameter would be told again by every expression that reads it.
         report.raise_if_any()
         resolved = self.evaluate(job_id, bound, suffix, args, effects, report)
@@ -193,12 +195,12 @@ class LiveWorkflow:
     ) -> ResolvedJob | None:
         """Evaluate a job whose parameters are known; None where it cannot be."""
         job = self._job(job_id)
-        third: dict[str, object] = {**self._second, "params": params}
+        third: dict[str, object] = {**self.second, "params": params}
         if suffix is not None:
             third["multi"] = MultiRecord(_quote(args), suffix)
         if isinstance(job, Call):
             return self._call(job_id, job, third, suffix, effects, report)
-        functions = live_functions(self._root, effects, self.tags_of)
+        functions = self._functions(effects)
         values = Values(Scope(third, functions), report)
         return self._unit(job_id, job, job.at, values, self._defaults, suffix, report)
 
@@ -217,8 +219,18 @@ class LiveWorkflow:
         if multi and suffix is None:
             report.add(f"Job '{job_id}' is a multi-job: it needs a suffix", job.at)
 
+    def _functions(
+        self, effects: Effects | None, *, inspects: bool = True
+    ) -> Mapping[str, Function]:
+        return live_functions(
+            self._root,
+            effects,
+            self.tags_of if inspects else None,
+            read_files=not self._checking,
+        )
+
     def _job(self, job_id: str) -> LiveJob | Call:
-        job = self._jobs.get(job_id)
+        job = self.jobs.get(job_id)
         if job is None:
             known = ", ".join(self.job_ids)
             hint = nearest(job_id, self.job_ids) or f"Existing jobs: {known or 'none'}"
@@ -254,7 +266,7 @@ class LiveWorkflow:
             return None
         return action
 
-    def _bind_params(
+    def bind_params(
         self, job: LiveJob | Call, given: Mapping[str, str], values: Values, report: Report
     ) -> dict[str, str]:
         unknown = sorted(set(given) - set(job.params))
@@ -290,7 +302,7 @@ class LiveWorkflow:
         action = self.action_of(call, report)
         if action is None:
             return None
-        plain = live_functions(self._root, effects, self.tags_of)
+        plain = self._functions(effects)
         argument_values = Values(Scope(third, plain), report)
         arguments = argument_values.mapping(call.args)
         if argument_values.unknown:
@@ -310,7 +322,7 @@ class LiveWorkflow:
             action.path.parent,
         )
         own: Mapping[str, object] = {"inputs": inputs, "flow": flow}
-        functions: Mapping[str, Function] = live_functions(self._root, effects, None)
+        functions = self._functions(effects, inspects=False)
         job = live_job(action)
         if call.module is not None:
             scope = Scope({**third, **own}, functions)
