@@ -92,6 +92,10 @@ def test_every_job_can_be_run(project: Project) -> None:
         assert "storage:neuro_tutorial" in line
 
 
+def test_the_checker_finds_no_mistake(project: Project) -> None:
+    project.ok("check")
+
+
 def test_clean_all_leaves_nothing_of_it_on_the_platform(project: Project) -> None:
     project.ok("clean", "ALL")
 

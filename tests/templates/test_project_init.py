@@ -3,9 +3,11 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -13,6 +15,10 @@ from neuro.cli.project.answers import TEMPLATES, complaint, slug_of
 from neuro.cli.project.render import make_project, substitute
 from neuro.cli.user_config import load
 from tests.cli.platform import NEURO, Home
+from tests.test_documentation import resolve
+
+# HELP.md says so of it.
+NOT_EVERYWHERE = ("share",)
 
 FLOW = {
     ".neuro/live.yml",
@@ -289,3 +295,29 @@ def test_both_templates_have_the_same_example() -> None:
         ("setup.cfg", "setup.cfg"),
     ):
         assert (flow / ours).read_bytes() == (makefile / theirs).read_bytes()
+
+
+def test_the_wheel_has_every_file_of_the_templates(tmp_path: Path) -> None:
+    kept = subprocess.run(
+        ["git", "-C", str(TEMPLATES), "ls-files", "-z"], check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=TEMPLATES.parents[2],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+
+    assert {f"neuro/templates/{name}" for name in kept if name} <= set(ZipFile(wheel).namelist())
+
+
+@pytest.mark.parametrize("template", ["flow", "makefile"])
+def test_the_commands_that_a_project_tells_of_exist(home: Home, template: str) -> None:
+    home.ok("project", "init", "Digits", "--no-input", "--template", template)
+
+    for page in (home.work_dir / "digits").rglob("*.md"):
+        for line in re.findall(r"(?:^|`)(neuro [^`\n#]+)", page.read_text(), re.MULTILINE):
+            if line.split()[1] not in NOT_EVERYWHERE:
+                resolve(line.strip())
