@@ -11,6 +11,15 @@ TASK = "kind: batch\ntasks:\n- image: x\n"
 ACTION = "kind: local\ncmd: x\n"
 
 YAML = [
+    (
+        "live",
+        "kind: live\ntitle: |▶text\njobs: {}\n",
+        "The text of a block starts on the line below its | or >",
+    ),
+    ("live", "kind: live\ntitle: ▶* x\njobs: {}\n", "A name must follow the * at once"),
+    ("live", "kind: live\ntitle: ▶&& x\njobs: {}\n", "A name must follow the & at once"),
+    ("live", "kind: live\ntitle: ▶]\njobs: {}\n", "A value cannot start with this"),
+    ("live", "  kind: live\n▶jobs: {}\n", "This stands behind the end of the file's mapping"),
     ("live", "▶", "The file is empty"),
     ("live", "▶# only a comment\n", "The file is empty"),
     ("live", "▶~\n", "The file is empty"),

@@ -399,6 +399,27 @@ def _explain(error: Any, source: Source, report: Report) -> None:
             at,
             "Start each item with a dash, or align the line with the keys it belongs to.",
         )
+    elif "block scalar" in context:
+        report.add(
+            "The text of a block starts on the line below its | or >",
+            at,
+            "Text that starts with | or > needs quotes.",
+        )
+    elif "scanning an a" in context:
+        sign = source.text[opened : opened + 1]
+        report.add(
+            f"A name must follow the {sign} at once",
+            source.position(opened),
+            f"Text that starts with {sign} needs quotes.",
+        )
+    elif "node content" in problem:
+        report.add("A value cannot start with this", at, "Put text in quotes.")
+    elif "<document start>" in problem:
+        report.add(
+            "This stands behind the end of the file's mapping",
+            at,
+            "Check the indentation of this line and of the first line.",
+        )
     else:
         sentence = f"{context}: {problem}" if context else problem
         report.add(f"The file is not YAML: {sentence}", at)
