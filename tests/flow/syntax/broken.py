@@ -1,6 +1,6 @@
 """Flow files that are wrong: the kind, the text with ▶ where the problem is, and its message.
 
-A text of a job alone (``job``), of a task (``task``) or of an action is completed here, so that
+JOB, TASK and ACTION start the texts that are about one of these, so that
 each row shows what matters.
 """
 
