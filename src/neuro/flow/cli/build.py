@@ -28,9 +28,10 @@ def command(context: FlowContext, image: str, force_overwrite: bool) -> None:
         found = [it for it in found if it.context is not None]
     for it in found:
         if it.context is None:
-            raise Failed(f"Image {it.id} has nothing to be built from: give it `context:`", 2)
-        if it.dockerfile is None:
-            raise Failed(f"Image {it.id} has no `dockerfile:`", 3)
+            raise Failed(
+                f"Image {it.id} has nothing to be built from: give it `context:` and `dockerfile:`",
+                2,
+            )
     for it in found:
         context.out.print(shlex.join(build_words(it, force=force_overwrite)))
     context.out.flush()

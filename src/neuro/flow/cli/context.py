@@ -81,7 +81,8 @@ class FlowContext(Context):
         """The platform's jobs of the live workflow."""
         from neuro.flow.live import LiveJobs
 
-        return LiveJobs(self.client, self.workflow)
+        workflow = self.workflow  # What is wrong in the files is said first.
+        return LiveJobs(self.client, workflow)
 
 
 pass_context = click.make_pass_decorator(FlowContext)

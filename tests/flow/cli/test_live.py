@@ -1,0 +1,154 @@
+"""The whole way with a real platform: make, send, run, watch, stop."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.flow.cli.project import Person
+
+SEEN = """
+  JOB          │ STATUS  │ RAW ID │ WHEN
+╶──────────────┼─────────┼────────┼──────╴
+  filebrowser  │ unknown │ N/A    │ N/A
+  jupyter      │ unknown │ N/A    │ N/A
+  multitrain   │ unknown │ N/A    │ N/A
+  remote_debug │ unknown │ N/A    │ N/A
+  tensorboard  │ unknown │ N/A    │ N/A
+  train        │ unknown │ N/A    │ N/A
+               ╵         ╵        ╵
+"""
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    """The rows of ``ps`` by job."""
+    rows = [[cell.strip() for cell in line.split("│")] for line in text.splitlines()[3:-1]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_nothing_has_run_yet(person: Person) -> None:
+    names = ("train", "multitrain", "filebrowser", "jupyter", "tensorboard", "remote_debug")
+    person.write(
+        ".neuro/live.yml",
+        "kind: live\nid: fresh\njobs:\n"
+        + "".join(f"  {name}: {{image: ubuntu, cmd: 'true'}}\n" for name in names),
+    )
+
+    assert person.flow_ok("ps") == SEEN
+
+
+def test_the_way_of_the_first_hour(person: Person) -> None:
+    assert person.flow_ok("mkvolumes") == "Create volume code\nCreate volume results\n"
+    person.flow_ok("upload", "ALL")
+    assert "greeting.txt" in person.ok("ls", "storage:example/code")
+
+    ran = person.flow("run", "hello")
+    assert ran.returncode == 0, ran.stderr
+    assert "Job ID: job-" in ran.stdout
+    assert "Name: example-hello" in ran.stdout
+    assert ran.stdout.endswith("hello from the volume\n")
+
+    status, raw_id, when = cells(person.flow_ok("ps"))["hello"]
+    assert status == "succeeded"
+    assert when.endswith(("ago", "now"))
+    assert person.flow_ok("logs", "hello") == "hello from the volume\n"
+    shown = person.flow_ok("status", "hello")
+    assert f"Job: {raw_id}" in shown
+    assert "project:example" in shown
+
+    person.flow_ok("download", "results")
+    assert (person.project / "results" / "copy.txt").read_text() == "hello from the volume\n"
+
+    person.flow_ok("clean", "results")
+    assert "results" not in person.ok("ls", "storage:example")
+    assert person.flow_ok("kill", "hello") == "Job hello is not running\n"
+    assert person.flow_ok("kill", "ALL") == ""
+
+
+def test_a_job_that_fails_gives_its_exit_code(person: Person) -> None:
+    assert person.flow("run", "fails").returncode == 3
+
+
+def test_upload_in_an_expression_sends_before_the_job_runs(person: Person) -> None:
+    person.write("code/greeting.txt", "changed\n")
+    person.write("code/.neuroignore", "*.tmp\n")
+    person.write("code/left.tmp", "x")
+    try:
+        assert person.flow_ok("run", "sends").endswith("changed\n")
+        assert "left.tmp" not in person.ok("ls", "storage:example/code")
+    finally:
+        person.write("code/greeting.txt", "hello from the volume\n")
+
+
+def test_a_running_job_is_found_again(person: Person) -> None:
+    first = person.flow_ok("-q", "run", "serves").strip()
+    with person.start("logs", first):
+        pass
+
+    again = person.flow("run", "serves")
+
+    assert again.returncode in (0, 2)
+    assert "Job serves is " in again.stderr
+    assert person.ok("-q", "ps").split() == [first]
+    assert person.flow_ok("run", "asks").endswith(f"asked {first}\n")
+    assert person.flow_ok("kill", "serves") == "Killed job serves\n"
+    assert cells(person.flow_ok("ps"))["serves"][0] == "cancelled"
+    assert person.flow_ok("-q", "ps").split()[-1] == first
+
+
+def test_connecting_shows_the_output_and_detaches(person: Person) -> None:
+    with person.watch("run", "waits") as first:
+        first.until("begun")
+        with person.watch("run", "waits") as second:
+            second.until("Job waits is running, connecting...")
+            second.until("begun")
+            second.process.send_signal(signal.SIGINT)
+            assert second.end() == 0
+            assert "Detached: job example-waits goes on running" in second.shown
+        person.flow_ok("kill", "waits")
+        assert first.end() != 0
+
+
+def test_several_of_a_multi_job(person: Person) -> None:
+    person.flow_ok("run", "multitrain", "-s", "a", "-p", "lr", "0.1")
+    person.flow_ok("run", "multitrain", "--suffix", "b")
+    made_up = person.flow_ok("-q", "run", "multitrain").strip()
+
+    seen = cells(person.flow_ok("ps"))
+    assert {"multitrain a", "multitrain b"} < set(seen)
+    assert len([name for name in seen if name.startswith("multitrain ")]) == 3
+    assert made_up in [row[1] for row in seen.values()]
+    assert person.offered("status", "multitrain", "b") == ["b"]
+
+    again = person.flow("run", "multitrain", "-s", "a", "--", "more")
+    assert (again.returncode, "already running" in again.stderr) == (1, True)
+    assert person.flow_ok("kill", "multitrain", "a") == "Killed job multitrain a\n"
+    assert "lr=0.1 suffix=a" in person.flow_ok("logs", "multitrain", "a")
+    killed = person.flow_ok("kill", "ALL").splitlines()
+    assert "Killed job multitrain b" in killed
+    assert len(killed) == 2
+
+
+def test_a_project_is_known_to_the_server_after_a_run_and_can_be_forgotten(
+    person: Person,
+) -> None:
+    person.flow_ok("run", "multitrain", "-s", "c")
+
+    assert person.offered("delete-project", "exa") == ["example"]
+    assert (
+        person.flow_ok("delete-project", "example")
+        == "Project 'example' was successfully removed.\n"
+    )
+    done = person.flow("delete-project", "example")
+    assert (done.returncode, "Unknown project example" in done.stderr) == (1, True)
+
+
+def test_what_neuro_refuses_keeps_its_exit_code(person: Person) -> None:
+    person.write(
+        ".neuro/live.yml",
+        "kind: live\njobs: {a: {image: ubuntu, preset: nope, cmd: 'true'}}\n"
+        "volumes: {v: {remote: 'storage:none', mount: /v, local: none}}\n",
+    )
+
+    assert person.flow("run", "a").returncode == 65
+    assert person.flow("upload", "v").returncode == 72
+    assert person.flow("clean", "v").returncode == 72
