@@ -1,0 +1,221 @@
+"""Each bundled action as a person uses it: a project, `neuro-flow run`, the page of a real job."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from neuro.client import Client
+from neuro.domain.errors import PlatformError
+from neuro.domain.jobs import Job, JobFilter
+from tests.cli.platform import Home
+
+NEURO_FLOW = [sys.executable, "-m", "neuro.flow"]
+PATIENCE = 240.0
+
+PROJECT = """
+kind: live
+volumes:
+  project:
+    remote: storage:demo
+    mount: /project
+jobs:
+  jupyter:
+    action: neuro:jupyter@v1
+    args:
+      volumes_project: ${{ volumes.project.ref_rw }}
+  open_jupyter:
+    action: neuro:jupyter@v1
+    args:
+      http_auth: ${{ False }}
+      volumes_project: ${{ volumes.project.ref_rw }}
+  tensorboard:
+    action: neuro:tensorboard@v1
+    args:
+      volumes_results: ${{ volumes.project.ref_ro }}
+  filebrowser:
+    action: neuro:filebrowser@v1
+    args:
+      volumes_project: ${{ volumes.project.ref_rw }}
+      name: our-files
+  debug_shell:
+    action: neuro:remote_debug@v1
+    args:
+      volumes_project: ${{ volumes.project.ref_rw }}
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A person with a running platform and a project whose folder is on the storage."""
+    person = Home(tmp_path_factory.mktemp("actions") / "home")
+    project = person.work_dir / ".neuro"
+    project.mkdir()
+    (project / "live.yml").write_text(PROJECT)
+    person.ok("up", "--port", "0")
+    person.ok("mkdir", "-p", "storage:demo")
+    yield person
+    if jobs := person.ok("-q", "ps").split():
+        person.run("kill", *jobs)
+    person.ok("down")
+
+
+@pytest.fixture
+async def client(person: Home) -> AsyncIterator[Client]:
+    login = json.loads((person.data_dir / "run" / "owner.json").read_text())
+    async with Client.connect(login["url"], login["token"]) as client:
+        yield client
+
+
+async def started(person: Home, client: Client, job_id: str) -> Job:
+    """The job that `neuro-flow run` starts."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [*NEURO_FLOW, "run", job_id],
+        env=person.environment(BROWSER="true"),
+        cwd=person.work_dir,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    tag = f"job:{job_id.replace('_', '-')}"
+    (job,) = [job async for job in client.jobs.list(JobFilter(tag=[tag]))]
+    return job
+
+
+async def page(client: Client, job: Job, port: int, path: str = "/") -> str:
+    """What the job's server answers, once there is one."""
+    return (
+        await talk(client, job, port, f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+    ).decode()
+
+
+async def talk(client: Client, job: Job, port: int, request: bytes) -> bytes:
+    """All that is answered to a request. Nothing tells when a job's port opens, so this asks."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        answer = b""
+        try:
+            async with client.jobs.port_forward(job.id, port) as socket:
+                await socket.send(request)
+                while (data := await socket.receive()) is not None:
+                    answer += data
+        except PlatformError:
+            pass
+        if answer:
+            return answer
+        now = await client.jobs.get(job.id)
+        assert not now.status.is_finished, await output(client, job)
+        await asyncio.sleep(0.5)
+    raise AssertionError("the page never came")
+
+
+async def output(client: Client, job: Job) -> str:
+    return b"".join([chunk async for chunk in client.jobs.logs(job.id)]).decode()
+
+
+async def until_said(client: Client, job: Job, text: str) -> str:
+    """The job's output up to ``text``."""
+    shown = ""
+    async for chunk in client.jobs.logs(job.id):
+        shown += chunk.decode()
+        if text in shown:
+            return shown
+    raise AssertionError(f"{text!r} was never said; said: {shown}")
+
+
+async def ended(client: Client, job: Job) -> Job:
+    await client.jobs.kill(job.id)
+    await output(client, job)
+    return await client.jobs.get(job.id)
+
+
+async def test_jupyter(person: Home, client: Client) -> None:
+    job = await started(person, client, "jupyter")
+
+    lab = await page(client, job, 8888, "/lab")
+    saved = await page(client, job, 8888, "/api/contents")
+
+    assert lab.startswith("HTTP/1.1 200")
+    assert "JupyterLab" in lab
+    assert saved.startswith("HTTP/1.1 200")
+    assert job.container.http is not None
+    assert job.container.http.requires_auth
+    assert job.name == "work-jupyter"
+    assert "notebooks" in person.ok("ls", "storage:demo")
+    await ended(client, job)
+
+
+async def test_jupyter_that_nobody_guards_asks_for_its_token(person: Home, client: Client) -> None:
+    job = await started(person, client, "open_jupyter")
+
+    contents = await page(client, job, 8888, "/api/contents")
+
+    assert contents.startswith("HTTP/1.1 403")
+    assert "token=" in await until_said(client, job, "token=")
+    await ended(client, job)
+
+
+async def test_tensorboard(person: Home, client: Client) -> None:
+    job = await started(person, client, "tensorboard")
+
+    shown = await page(client, job, 6006)
+
+    assert " 200 " in shown.partition("\r\n")[0]
+    assert "<title>TensorBoard</title>" in shown
+    assert (await page(client, job, 6006, "/data/runs")).endswith("[]")
+    await ended(client, job)
+
+
+async def test_filebrowser(person: Home, client: Client) -> None:
+    (person.work_dir / "hello.txt").write_text("hello")
+    person.ok("cp", "hello.txt", "storage:demo/hello.txt")
+    job = await started(person, client, "filebrowser")
+
+    shown = await page(client, job, 8085)
+    upload = b"PUT /up.txt HTTP/1.0\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nup"
+    uploaded = await talk(client, job, 8085, upload)
+
+    assert "./hello.txt" in shown
+    assert b" 201 " in uploaded
+    assert "up.txt" in person.ok("ls", "storage:demo")
+    assert job.name == "our-files"
+    await ended(client, job)
+
+
+async def test_a_shell_in_a_job_for_debugging(person: Home, client: Client) -> None:
+    job = await started(person, client, "debug_shell")
+
+    said = await until_said(client, job, "--wait-for-client PROGRAM")
+    version = person.ok("exec", "--no-tty", job.id, "python3 -c 'import debugpy; print(1 + 1)'")
+
+    assert f"neuro exec {job.id} bash" in said
+    assert "2" in version.split()
+    began = time.monotonic()
+    await ended(client, job)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("path", sorted(Path("src/neuro/actions").glob("*.yml")), ids=str)
+def test_the_files_are_sound(path: Path) -> None:
+    from neuro.flow.syntax.problems import Report
+    from neuro.flow.syntax.reader import read_action
+    from neuro.flow.syntax.source import Source
+
+    report = Report()
+    action = read_action(Source(str(path), path.read_text()), report)
+
+    assert not report.problems
+    assert action is not None
+    assert all(one.default is not None and one.descr for one in action.inputs.values())
