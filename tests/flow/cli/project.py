@@ -84,6 +84,7 @@ class Person(Home):
         self.project = self.work_dir / "example"
         self.write(".neuro/live.yml", LIVE)
         self.write("code/greeting.txt", "hello from the volume\n")
+        (self.project / "results").mkdir()
 
     def write(self, name: str, text: str) -> Path:
         """Write a file of the project."""
