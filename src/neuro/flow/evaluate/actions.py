@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.source import Position
     from neuro.flow.syntax.tree import ActionFile, Input
+    from neuro.flow.syntax.types import Value
 
 SUFFIXES = ("", ".yml", ".yaml")
 _BUNDLED_VERSION = "v1"
@@ -159,21 +160,30 @@ def bind_inputs(
             inputs[name] = None if one.default is None else one.default.constant
             continue
         value, where = given[name]
-        expected = _MATCHES.get(one.type)
-        if value is not None and expected is not None and not isinstance(value, expected):
-            got = type(value).__name__
-            hint = None
-            if isinstance(value, str) and one.type == "int":
-                hint = "Convert text with int(): ${{ int(params.x) }}."
-            report.add(
-                f"Type of argument '{name}' does not match the input's declared type: "
-                f"the argument is '{got}', the input is '{one.type}'",
-                where,
-                hint,
-            )
-        else:
+        if value is None or _fits(name, value, where, one, report):
             inputs[name] = _typed(value, one.type)
     return inputs
+
+
+def literal_problem(name: str, given: Value, declared: Input, report: Report) -> None:
+    """Report an argument that is no expression and not of its input's type."""
+    _fits(name, given.constant, given.at, declared, report)
+
+
+def _fits(name: str, value: object, where: Position, declared: Input, report: Report) -> bool:
+    expected = _MATCHES.get(declared.type)
+    if expected is None or isinstance(value, expected):
+        return True
+    hint = None
+    if isinstance(value, str) and declared.type == "int":
+        hint = "Convert text with int(): ${{ int(params.x) }}."
+    report.add(
+        f"Type of argument '{name}' does not match the input's declared type: "
+        f"the argument is '{type(value).__name__}', the input is '{declared.type}'",
+        where,
+        hint,
+    )
+    return False
 
 
 def _typed(value: object, type_: str) -> object:

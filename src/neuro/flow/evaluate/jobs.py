@@ -137,7 +137,7 @@ class LiveWorkflow:
     def is_multi(self, job_id: str) -> bool:
         """Tell whether a job may run several times at once. Reads the action of a call."""
         report = Report()
-        multi = self._multi(self._job(job_id), report)
+        multi = self.is_multi_job(self._job(job_id), report)
         report.raise_if_any()
         return multi
 
@@ -212,7 +212,7 @@ class LiveWorkflow:
         args: tuple[str, ...],
         report: Report,
     ) -> None:
-        multi = self._multi(job, report)
+        multi = self.is_multi_job(job, report)
         if not multi and (suffix is not None or args):
             what = "A suffix is" if suffix is not None else "Additional arguments are"
             report.add(f"{what} for multi-jobs only, and '{job_id}' is none", job.at)
@@ -237,7 +237,8 @@ class LiveWorkflow:
             raise FlowError([Problem(f"Unknown job {job_id}", None, hint)])
         return job
 
-    def _multi(self, job: LiveJob | Call, report: Report) -> bool:
+    def is_multi_job(self, job: LiveJob | Call, report: Report) -> bool:
+        """Tell whether a job, or the job of the action it calls, is a multi-job."""
         if not isinstance(job, Call):
             return constant_flag(job.multi)
         action = self.action_of(job, report)
@@ -456,14 +457,8 @@ def _volume(key: str, volume: Volume, values: Values, root: Path) -> VolumeRecor
 
 def _image(key: str, image: Image, values: Values, root: Path, report: Report) -> ImageRecord:
     context, dockerfile = values.text(image.context), values.text(image.dockerfile)
-    before = len(report.problems)
-    if (image.context is None) != (image.dockerfile is None):
-        report.add(
-            "Partially defined image: either both context and dockerfile should be set or not set",
-            image.at,
-        )
     full_context, full_dockerfile, relative = None, None, None
-    if context is not None and dockerfile is not None and len(report.problems) == before:
+    if context is not None and dockerfile is not None:
         if _is_storage(context) != _is_storage(dockerfile):
             report.add(
                 "Mixed local/storage context is not supported: "

@@ -1,0 +1,149 @@
+"""What can be said of expressions without evaluating them: the names that they read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+from neuro.flow.evaluate.functions import OF_TASKS
+from neuro.flow.expressions.nodes import (
+    Attribute,
+    Comprehension,
+    Item,
+    Literal,
+    Name,
+    Node,
+    Template,
+    calls,
+    children,
+)
+from neuro.flow.syntax import tree
+from neuro.flow.syntax.keys import keys_of
+from neuro.flow.syntax.problems import nearest
+from neuro.flow.syntax.types import ListValue, MapValue, Value
+
+if TYPE_CHECKING:
+    from neuro.flow.syntax.problems import Report
+
+# What a name holds: its known members, or None where any may be there.
+Shape: TypeAlias = "Mapping[str, Shape] | None"
+Names: TypeAlias = "Mapping[str, Shape]"
+
+_LIVE, _BATCH = 0, 1
+
+
+def record(kind: type) -> Shape:
+    """Return the shape of a record: its fields, each holding anything."""
+    fields: frozenset[str] = kind.FIELDS  # type: ignore[attr-defined]
+    return dict.fromkeys(fields)
+
+
+def values_of(node: tree.Node, *, batch: bool) -> Iterator[tuple[str, Value]]:
+    """Every value below a node, with the short name of the contexts it is evaluated in."""
+    for name, key in keys_of(type(node)).items():
+        place = ""
+        if key.contexts:
+            index = _BATCH if batch else _LIVE
+            place = key.contexts[min(index, len(key.contexts) - 1)]
+        yield from _below(getattr(node, name), place, batch)
+
+
+def _below(found: object, place: str, batch: bool) -> Iterator[tuple[str, Value]]:
+    match found:
+        case Value():
+            yield place, found
+        case ListValue():
+            for part in found.parts:
+                yield place, part
+        case MapValue():
+            for _, part in found.parts:
+                yield place, part
+        case tree.Needs():
+            for part, _ in found.parts:
+                yield "BM", part
+        case tree.Matrix():
+            for products in found.products.values():
+                yield from _below(products, "B3", batch)
+            for row in (*found.exclude, *found.include):
+                for value in row.values.values():
+                    yield "B3", value
+        case tree.Node():
+            yield from values_of(found, batch=batch)
+        case Mapping():
+            for one in found.values():
+                yield from _below(one, place, batch)
+
+
+def check_template(
+    template: Template, names: Names, report: Report, *, tasks: bool = False
+) -> None:
+    """Report names and members that are not there, and functions out of their place."""
+    for part in template.parts:
+        if isinstance(part, Node):
+            for root, members in _lookups(part, frozenset()):
+                _check_lookup(template, root, members, names, report)
+    if tasks:
+        return
+    for call in calls(template):
+        if call.function in OF_TASKS:
+            report.add(
+                f"{call.function}() is only available inside a task definition",
+                template.locate(call.offset),
+            )
+
+
+def _lookups(node: Node, local: frozenset[str]) -> Iterator[tuple[Name, list[tuple[str, int]]]]:
+    """The names that an expression reads, each with its constant members."""
+    members: list[tuple[str, int]] = []
+    root = node
+    while isinstance(root, Attribute | Item):
+        if isinstance(root, Attribute):
+            members.append((root.name, root.offset))
+        elif isinstance(root.key, Literal) and isinstance(root.key.value, str):
+            members.append((root.key.value, root.offset))
+        else:
+            members.clear()
+            yield from _lookups(root.key, local)
+        root = root.target
+    if isinstance(root, Name):
+        if root.name not in local:
+            yield root, members[::-1]
+    elif isinstance(root, Comprehension):
+        inner = local | {root.variable}
+        yield from _lookups(root.source, local)
+        yield from _lookups(root.element, inner)
+        if root.condition is not None:
+            yield from _lookups(root.condition, inner)
+    else:
+        for child in children(root):
+            yield from _lookups(child, local)
+
+
+def _check_lookup(
+    template: Template,
+    root: Name,
+    members: list[tuple[str, int]],
+    names: Names,
+    report: Report,
+) -> None:
+    if root.name not in names:
+        known = ", ".join(sorted(names))
+        hint = nearest(root.name, names)
+        if hint is None:
+            hint = f"Available here: {known}." if known else "No context is available here."
+        report.add(
+            f"The '{root.name}' context is not available", template.locate(root.offset), hint
+        )
+        return
+    shape, path = names[root.name], root.name
+    for member, offset in members:
+        if shape is None:
+            return
+        if member not in shape:
+            known = ", ".join(sorted(shape))
+            hint = nearest(member, shape)
+            if hint is None:
+                hint = f"It has: {known}." if known else f"There is nothing in '{path}'."
+            report.add(f"No attribute '{member}' in '{path}'", template.locate(offset), hint)
+            return
+        shape, path = shape[member], f"{path}.{member}"
