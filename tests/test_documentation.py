@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from neuro.cli.main import root
+from neuro.cli.main import root as neuro_root
+from neuro.flow.cli.main import root as flow_root
 
 HOME = Path(__file__).parent.parent
 GUIDE = ("tutorial.md", *(f"guide/{page.name}" for page in sorted(HOME.glob("docs/guide/*.md"))))
@@ -21,30 +22,31 @@ PAGES = [
     *sorted(HOME.glob("docs/**/*.md")),
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`(neuro [^`\n]+)`")
+INLINE = re.compile(r"`(neuro(?:-flow)? [^`\n]+)`")
+PROGRAMS = {"neuro": neuro_root, "neuro-flow": flow_root}
 OPTION = re.compile(r"--?[a-z][\w-]*", re.IGNORECASE)
 
 
 def lines_of_blocks(page: Path) -> Iterator[str]:
-    """Every ``neuro …`` in the page's blocks of commands."""
+    """Every ``neuro …`` and ``neuro-flow …`` in the page's blocks of commands."""
     text = page.read_text()
     for language, block in FENCE.findall(text):
         if language in ("", "console"):
             for line in block.replace("\\\n", " ").splitlines():
                 line = line.removeprefix("$ ")
-                if line.startswith("neuro "):
+                if line.startswith(("neuro ", "neuro-flow ")):
                     yield line.partition(" #")[0].strip()
 
 
 def lines_of_sentences(page: Path) -> list[str]:
-    """Every ``neuro …`` in the page's text."""
+    """Every ``neuro …`` and ``neuro-flow …`` in the page's text."""
     return INLINE.findall(FENCE.sub("", page.read_text()))
 
 
 def resolve(line: str) -> tuple[list[str], list[str]]:
     """The words that name the command and the options that it is given; fails on unknown ones."""
-    words = re.sub(r"[][|,]", " ", line.partition(" -- ")[0]).split()[1:]
-    node: click.Command = root()
+    program, *words = re.sub(r"[][|,]", " ", line.partition(" -- ")[0]).split()
+    node: click.Command = PROGRAMS[program]()
     context = click.Context(node)
     known = _options(node)
     path: list[str] = []
