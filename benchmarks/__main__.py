@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.harness import Result, table
 
-PARTS = ("cli", "api", "jobs", "files", "install")
+PARTS = ("cli", "flow", "api", "jobs", "files", "install")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tests.clients.environments import install
 from tests.server_process import ServerProcess
@@ -26,4 +27,22 @@ def reference_client(running: ServerProcess) -> Iterator[Callable[..., None]]:
             subprocess.run([*command, *words], env=env, stdout=subprocess.DEVNULL, check=True)
 
         run("config", "login-with-token", running.token, running.url)
+        yield run
+
+
+@contextlib.contextmanager
+def reference_flow(running: ServerProcess) -> Iterator[Callable[..., None]]:
+    """A function that runs one ``neuro-flow`` command of the original in the folder ``cwd``."""
+    commands = install(VERSION, with_flow=True) / "bin"
+    with tempfile.TemporaryDirectory() as home:
+        # It calls `neuro`, which must be the one beside it.
+        env = {**os.environ, "HOME": home, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+        login = [str(commands / "neuro"), "--skip-stats", "--disable-pypi-version-check", "config",
+                 "login-with-token", running.token, running.url]  # fmt: skip
+        subprocess.run(login, env=env, stdout=subprocess.DEVNULL, check=True)
+
+        def run(*words: str, cwd: Path) -> None:
+            command = [str(commands / "neuro-flow"), *words]
+            subprocess.run(command, env=env, cwd=cwd, stdout=subprocess.DEVNULL, check=True)
+
         yield run
