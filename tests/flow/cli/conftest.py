@@ -20,6 +20,8 @@ def with_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
     (person.data_dir / "server.toml").write_text(
         'stop_grace_seconds = 0.1\n[capacity]\ncpu = 16\nmemory = "4G"\n'
         '[[presets]]\nname = "small"\ncpu = 0.5\nmemory = "128M"\n'
+        # Two of these do not fit: the second one waits.
+        '[[presets]]\nname = "large"\ncpu = 15.9\nmemory = "128M"\n'
     )
     person.ok("up", "--port", "0")
     yield person

@@ -81,13 +81,8 @@ def test_upload_in_an_expression_sends_before_the_job_runs(person: Person) -> No
 
 def test_a_running_job_is_found_again(person: Person) -> None:
     first = person.flow_ok("-q", "run", "serves").strip()
-    with person.start("logs", first):
-        pass
 
-    again = person.flow("run", "serves")
-
-    assert again.returncode in (0, 2)
-    assert "Job serves is " in again.stderr
+    assert person.flow_ok("run", "serves") == "Job serves is running, connecting...\n"
     assert person.ok("-q", "ps").split() == [first]
     assert person.flow_ok("run", "asks").endswith(f"asked {first}\n")
     assert person.flow_ok("kill", "serves") == "Killed job serves\n"
@@ -152,3 +147,28 @@ def test_what_neuro_refuses_keeps_its_exit_code(person: Person) -> None:
     assert person.flow("run", "a").returncode == 65
     assert person.flow("upload", "v").returncode == 72
     assert person.flow("clean", "v").returncode == 72
+
+
+def test_a_job_that_waits_for_its_start_is_left_alone(person: Person) -> None:
+    person.write(
+        ".neuro/live.yml",
+        "kind: live\njobs: {late: {image: ubuntu, preset: large, detach: true, cmd: sleep 1000}}\n",
+    )
+    person.ok("run", "--detach", "--preset", "large", "ubuntu", "sleep", "1000")
+    with person.watch("run", "late") as first:
+        first.until("pending")
+        again = person.flow("run", "late")
+        assert (again.returncode, "Job late is pending, try again later" in again.stderr) == (
+            2,
+            True,
+        )
+        assert cells(person.flow_ok("ps"))["late"][0] == "pending"
+        assert person.flow_ok("kill", "late") == "Killed job late\n"
+        first.end()
+
+
+def test_jobs_of_other_projects_and_people_are_not_its_own(person: Person) -> None:
+    job = person.ok("-q", "run", "--detach", "--tag", "project:example", "ubuntu", "sleep", "99")
+
+    assert person.flow_ok("kill", "ALL") == ""
+    assert person.ok("-q", "ps") == job

@@ -92,7 +92,9 @@ def _connect(
     name = label(job_id, suffix)
     if found.status is not JobStatus.RUNNING:
         raise Failed(f"Job {name} is {found.status.value}, try again later", 2)
-    context.out.note(f"Job {name} is running, connecting...")
+    if not context.out.quiet:
+        context.out.print(f"Job {name} is running, connecting...")
+        context.out.flush()
     job = context.workflow.resolve(job_id, params=params, suffix=suffix, effects=NoUpload(context))
     if job.browse:
         neuro(context, BROWSE, found.id, name="job browse")
