@@ -20,6 +20,9 @@ from benchmarks.harness import (
     server,
 )
 from benchmarks.peers import reference_flow
+from neuro.flow.evaluate.contexts import VolumeRecord
+from neuro.flow.evaluate.environment import Environment
+from neuro.flow.project import Workspace, check, find_workspace, load
 
 RUNS = 15
 TEMPLATE_JOBS = 6
@@ -47,7 +50,7 @@ def measure(folder: Path, runs: int) -> Iterator[Result]:
     with server() as running:
         env = logged_in(running, folder)
         with reference_flow(running) as theirs_run:
-            for words, budget in ((("--help",), "≤ 0.15"), (("ps",), "≤ 0.35")):
+            for words, budget in ((("--help",), "≤ 0.4"), (("ps",), "≤ 0.4")):
                 command = [*neuro_flow_command(), *words]
 
                 def ours(command: list[str] = command) -> None:
@@ -73,9 +76,6 @@ def measure(folder: Path, runs: int) -> Iterator[Result]:
 
 
 def _files(folder: Path, runs: int) -> Iterator[Result]:
-    from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.project import check, find_workspace, load
-
     environment = Environment(user="anna", cwd=folder, cache_dir=folder / "cache")
 
     def project(name: str, file: str, text: str) -> Path:
@@ -86,19 +86,41 @@ def _files(folder: Path, runs: int) -> Iterator[Result]:
 
     many = live_file(200)
     large = find_workspace(project("large", "live.yml", many))
-    median = _median(lambda: check(large, environment=environment), runs)
+    median = _median(lambda: _check_by_command(large.root), runs)
     lines = len(many.splitlines())
-    yield Result(f"check of a live file with 200 jobs, {lines} lines", ms(median), "≤ 500 ms")
+    what = f"`neuro-flow check` of 200 jobs on {lines:,} lines, whole process"
+    yield Result(what, ms(median), "≤ 500 ms")
 
     words = [*neuro_command(), "project", "init", "Bench", "--no-input", "--output-dir"]
     subprocess.run([*words, str(folder)], stdout=subprocess.DEVNULL, check=True)
     template = find_workspace(folder / "bench")
-    median = _median(lambda: load(template, environment=environment), runs)
-    yield Result("the template's live.yml, read and evaluated", ms(median), "≤ 20 ms")
+    median = _median(lambda: _resolve_all(template, environment), runs)
+    yield Result("the template's live.yml, read and all its jobs evaluated", ms(median), "≤ 15 ms")
 
     batch = find_workspace(project("batch", "many.yml", batch_file(200)))
     median = _median(lambda: check(batch, environment=environment), runs)
-    yield Result("a batch of 200 tasks, read and checked", ms(median), "≤ 300 ms")
+    yield Result("a batch of 200 tasks, read and checked", ms(median), "≤ 25 ms")
+
+
+def _check_by_command(project: Path) -> None:
+    subprocess.run(
+        [*neuro_flow_command(), "check"], cwd=project, stdout=subprocess.DEVNULL, check=True
+    )
+
+
+class _NoEffects:
+    """What functions of flow files would do, left undone."""
+
+    def upload(self, volume: VolumeRecord) -> None: ...
+
+    def inspect_job(self, tags: tuple[str, ...]) -> None: ...
+
+
+def _resolve_all(workspace: Workspace, environment: Environment) -> None:
+    live = load(workspace, environment=environment)
+    for job_id in live.job_ids:
+        suffix = "a" if live.is_multi(job_id) else None
+        live.resolve(job_id, suffix=suffix, effects=_NoEffects())
 
 
 def _median(action: Callable[[], object], runs: int) -> float:

@@ -1,1 +1,1 @@
-"""Flow files: a project's jobs and pipelines, described in ``.neuro/`` and run with ``neuro-flow``."""
+"""Flow files: a project's jobs, described in ``.neuro/`` and run with ``neuro-flow``."""
