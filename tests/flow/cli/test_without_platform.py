@@ -182,6 +182,23 @@ def test_check_says_that_all_is_well(alone: Person) -> None:
     assert json.loads(alone.flow_ok("check", "--json")) == []
 
 
+@pytest.mark.parametrize("page", ["docs/flow/files.md", "docs/ru/flow/files.md"])
+def test_the_documented_file_is_right(alone: Person, page: str) -> None:
+    text = (Path(__file__).parents[3] / page).read_text()
+    example = text.split("```yaml\n")[1].split("```")[0]
+    (alone.project / ".neuro" / "live.yml").write_text(example)
+
+    assert alone.flow_ok("check") == "1 file is fine.\n"
+    assert "train.py --epochs 10" in alone.flow_ok("show", "train")
+
+
+def test_schema_prints_what_editors_complete_from(alone: Person) -> None:
+    printed = json.loads(alone.flow_ok("schema", "live"))
+
+    assert printed["title"] == "Live workflow"
+    assert alone.flow("schema", "lively").returncode == 2
+
+
 def test_show_prints_the_job_as_it_would_be_run(alone: Person) -> None:
     shown = yaml.safe_load(alone.flow_ok("show", "multitrain", "-s", "a", "-p", "lr", "0.5"))
 

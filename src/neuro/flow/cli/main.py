@@ -44,6 +44,7 @@ IMAGES: Mapping[str, Entry] = {"build": _entry("build", "Build an image.")}
 PROJECT: Mapping[str, Entry] = {
     "init": _entry("init", "Make the folder of a new project."),
     "check": _entry("check", "Find every mistake in the flow files, running nothing."),
+    "schema": _entry("schema", "Print the JSON Schema of a kind of file, for editors."),
     "delete-project": _entry("delete_project", "Forget projects on the server."),
 }
 COMPLETION: Mapping[str, Entry] = {

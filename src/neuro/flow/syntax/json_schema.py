@@ -1,10 +1,9 @@
 """JSON Schema of every kind of flow file, from the same metadata that the reader walks.
 
-``python -m neuro.flow.syntax.json_schema live`` prints one; editors complete and check with it.
+``neuro-flow schema live`` prints one; editors complete and check with it.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -234,14 +233,3 @@ def _value(of: ValueType) -> Schema:
 def text(kind: str) -> str:
     """A schema as its published file has it."""
     return json.dumps(schema(kind), indent=2) + "\n"
-
-
-def main() -> None:
-    """Print the schema of a kind."""
-    if len(sys.argv) != 2 or sys.argv[1] not in KINDS:
-        sys.exit(f"Usage: python -m {__spec__.name} {'|'.join(KINDS)}")
-    sys.stdout.write(text(sys.argv[1]))
-
-
-if __name__ == "__main__":
-    main()
