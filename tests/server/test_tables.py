@@ -12,12 +12,12 @@ from sqlalchemy.exc import IntegrityError
 from neuro.domain.jobs import Container, JobFilter, JobStatus, Priority, Resources
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import GIB, Amount
+from neuro.server.access.visibility import Visibility
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.jobs import tables
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.retention import Keep, Retention
-from neuro.server.jobs.tables import Visibility
 
 EVERYBODYS = Visibility(everything=True)
 LONG = timedelta(days=1000)

@@ -26,6 +26,7 @@ from neuro.domain.flows import (
 )
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
+from neuro.server.access.visibility import Visibility
 from neuro.server.database.engine import Database
 from neuro.server.flows import tables
 from neuro.server.http.identity import Identity
@@ -85,7 +86,7 @@ class FlowService:
         elsewhere = query.cluster not in (None, self._cluster) or bool(query.org_name)
         if elsewhere or not all(is_word(word) for word in words):
             return
-        visible = _visibility(caller, self._cluster)
+        visible = Visibility.of(caller.permissions, "flow", self._cluster)
 
         def page(after: Project | None, connection: Connection) -> list[Project]:
             return tables.list_projects(
@@ -231,20 +232,3 @@ class FlowService:
             by_id = self._uri(project.owner, project.id)
             seen = caller.action_on(by_id) is not None
             caller.require(by_id if seen else by_name, action, hidden=missing)
-
-
-def _visibility(caller: Identity, cluster: str) -> tables.Visibility:
-    everything = False
-    owners: set[str] = set()
-    singles: set[tuple[str, str]] = set()
-    for permission in caller.permissions:
-        uri = permission.uri
-        if uri.scheme != "flow" or uri.host != cluster:
-            continue
-        if not uri.segments:
-            everything = True
-        elif len(uri.segments) == 1:
-            owners.add(uri.segments[0])
-        elif len(uri.segments) == 2:
-            singles.add((uri.segments[0], uri.segments[1]))
-    return tables.Visibility(everything, frozenset(owners), frozenset(singles))

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
     Boolean,
     Column,
-    ColumnElement,
     Connection,
     ForeignKey,
     String,
     Table,
     Text,
     UniqueConstraint,
-    and_,
     delete,
     insert,
-    or_,
     select,
     tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.flows import LiveJob, Project
+from neuro.server.access.visibility import Visibility
 from neuro.server.database.schema import metadata
 
 projects = Table(
@@ -50,28 +47,6 @@ live_jobs = Table(
     Column("raw_id", String(255), nullable=False),
     UniqueConstraint("project_id", "yaml_id"),
 )
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """Whose projects a caller may see: everybody's, or these owners' and these single ones.
-
-    A single one is (owner, id or name).
-    """
-
-    everything: bool = False
-    owners: frozenset[str] = frozenset()
-    singles: frozenset[tuple[str, str]] = frozenset()
-
-    def condition(self) -> ColumnElement[bool] | None:
-        """The SQL of it; None for no limit."""
-        if self.everything:
-            return None
-        parts: list[ColumnElement[bool]] = [projects.c.owner.in_(sorted(self.owners))]
-        for owner, one in sorted(self.singles):
-            is_it = or_(projects.c.id == one, projects.c.name == one)
-            parts.append(and_(projects.c.owner == owner, is_it))
-        return or_(*parts)
 
 
 def add_project(connection: Connection, project: Project) -> None:
@@ -110,7 +85,7 @@ def list_projects(
     """At most ``page`` projects by owner and name, behind ``after``; no owners mean anybody's."""
     statement = select(projects).where(projects.c.cluster == cluster).limit(page)
     statement = statement.order_by(projects.c.owner, projects.c.name)
-    limit_to = visible.condition()
+    limit_to = visible.condition(projects)
     if limit_to is not None:
         statement = statement.where(limit_to)
     if name is not None:

@@ -26,6 +26,7 @@ from neuro.domain.permissions import Action
 from neuro.domain.resources import Preset
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Engine
+from neuro.server.access.visibility import Visibility
 from neuro.server.database.engine import Database
 from neuro.server.http.identity import Identity
 from neuro.server.jobs import specification, tables
@@ -237,7 +238,7 @@ class JobService:
         if query.limit is not None and query.limit < 1:
             raise InvalidInput("limit must be 1 or more.")
         query = _with_times_in_utc(query)
-        visible = _visibility(caller, self._offer.cluster)
+        visible = Visibility.of(caller.permissions, "job", self._offer.cluster)
         after = await self._page_start(query.after)
         left = query.limit
         # What changed a moment ago must be seen by whoever lists now.
@@ -253,7 +254,7 @@ class JobService:
             left = None if left is None else left - len(records)
 
     async def _page(
-        self, visible: tables.Visibility, query: JobFilter, page: int, after: int | None
+        self, visible: Visibility, query: JobFilter, page: int, after: int | None
     ) -> tuple[list[JobRecord], int | None]:
         def read(connection: Connection) -> tuple[list[JobRecord], int | None]:
             return tables.list_jobs(connection, visible, query, page=page, after=after)
@@ -325,20 +326,3 @@ def _with_times_in_utc(query: JobFilter) -> JobFilter:
         return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
     return msgspec.structs.replace(query, since=aware(query.since), until=aware(query.until))
-
-
-def _visibility(caller: Identity, cluster: str) -> tables.Visibility:
-    everything = False
-    owners: set[str] = set()
-    singles: set[tuple[str, str]] = set()
-    for permission in caller.permissions:
-        uri = permission.uri
-        if uri.scheme != "job" or uri.host != cluster:
-            continue
-        if not uri.segments:
-            everything = True
-        elif len(uri.segments) == 1:
-            owners.add(uri.segments[0])
-        else:
-            singles.add((uri.segments[0], uri.segments[1]))
-    return tables.Visibility(everything, frozenset(owners), frozenset(singles))

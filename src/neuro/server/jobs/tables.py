@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,13 +24,13 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    or_,
     select,
     text,
     update,
 )
 
 from neuro.domain.jobs import ACTIVE, JobFilter, JobStatus, Priority, Transition
+from neuro.server.access.visibility import Visibility
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.jobs.record import JobRecord, Specification
@@ -94,24 +93,6 @@ _encode = msgspec.json.Encoder().encode
 _decode_specification = msgspec.json.Decoder(Specification).decode
 _decode_transitions = msgspec.json.Decoder(list[Transition]).decode
 _PRIORITIES = tuple(sorted(Priority, key=lambda priority: priority.rank))
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """Whose jobs a caller may see: everybody's, or these owners' and these single jobs."""
-
-    everything: bool = False
-    owners: frozenset[str] = frozenset()
-    singles: frozenset[tuple[str, str]] = frozenset()
-
-    def condition(self) -> ColumnElement[bool] | None:
-        """The SQL of it; None for no limit."""
-        if self.everything:
-            return None
-        parts: list[ColumnElement[bool]] = [jobs.c.owner.in_(sorted(self.owners))]
-        for owner, name in sorted(self.singles):
-            parts.append(and_(jobs.c.owner == owner, or_(jobs.c.id == name, jobs.c.name == name)))
-        return or_(*parts)
 
 
 def insert_job(connection: Connection, record: JobRecord) -> int:
@@ -187,7 +168,7 @@ def list_jobs(
     """
     statement = select(jobs).limit(page)
     conditions = _conditions(query)
-    limit_to = visible.condition()
+    limit_to = visible.condition(jobs)
     if limit_to is not None:
         conditions.append(limit_to)
     if query.reverse:
