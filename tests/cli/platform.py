@@ -12,7 +12,10 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 NEURO = [sys.executable, "-m", "neuro.cli"]
 PATIENCE = 30.0
@@ -54,6 +57,21 @@ class Home:
         done = self.run(*words, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    @contextmanager
+    def with_platform(self) -> Iterator[Self]:
+        """The platform runs; at the end its jobs are over, and it is stopped."""
+        self.ok("up", "--port", "0")
+        yield self
+        self.end_jobs()
+        self.ok("down")
+
+    def end_jobs(self) -> None:
+        """Stop what is active, and wait for its end: logs last as long as their job."""
+        if jobs := self.ok("-q", "ps").split():
+            self.run("kill", *jobs)
+            for job in jobs:
+                self.run("logs", job)
 
     def start(self, *words: str) -> Terminal:
         """Run ``neuro`` with pipes in place of a terminal, and watch it."""

@@ -17,11 +17,5 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A person whose platform runs, shared by the tests of a module."""
-    person = Home(tmp_path_factory.mktemp("platform") / "home")
-    person.ok("up", "--port", "0")
-    yield person
-    if jobs := person.ok("-q", "ps").split():
-        person.run("kill", *jobs)
-        for job in jobs:
-            person.run("logs", job)
-    person.ok("down")
+    with Home(tmp_path_factory.mktemp("platform") / "home").with_platform() as person:
+        yield person

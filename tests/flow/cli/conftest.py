@@ -23,11 +23,8 @@ def with_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
         # Two of these do not fit: the second one waits.
         '[[presets]]\nname = "large"\ncpu = 15.9\nmemory = "128M"\n'
     )
-    person.ok("up", "--port", "0")
-    yield person
-    if jobs := person.ok("-q", "ps").split():
-        person.run("kill", *jobs)
-    person.ok("down")
+    with person.with_platform():
+        yield person
 
 
 @pytest.fixture
@@ -35,7 +32,4 @@ def person(with_platform: Person) -> Iterator[Person]:
     """A person with a project and a platform; no job is active when the test is over."""
     with_platform.write(".neuro/live.yml", LIVE)
     yield with_platform
-    if jobs := with_platform.ok("-q", "ps").split():
-        with_platform.run("kill", *jobs)
-        for job in jobs:
-            with_platform.run("logs", job)
+    with_platform.end_jobs()
