@@ -1,0 +1,1 @@
+"""Batch workflows: planned, submitted as bakes, driven to their end."""

@@ -1,0 +1,199 @@
+"""The words that planning, driving and drawing a bake share. Plain values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from neuro.domain.bakes import TaskStatus
+
+if TYPE_CHECKING:
+    from neuro.flow.syntax.source import Position
+    from neuro.flow.syntax.types import Always
+
+# The ids on the way from the root graph to a node: ("call", "inner").
+FullId = tuple[str, ...]
+ROOT: FullId = ()
+
+
+def join_id(full_id: FullId) -> str:
+    """Write a full id the way the wire has it."""
+    return ".".join(full_id)
+
+
+def split_id(text: str) -> FullId:
+    """Read a full id; the empty text is the root."""
+    return tuple(text.split(".")) if text else ROOT
+
+
+class NodeKind(StrEnum):
+    """What becomes of a node when it is ready."""
+
+    TASK = "task"  # a job
+    CALL = "call"  # a batch action or module: a graph of its own opens
+    STATEFUL = "stateful"  # the main part of a stateful action: a job whose state is kept
+    POST = "post"  # the other part: a job that sees that state
+    LOCAL = "local"  # a command on the machine of who submits
+    GROUP = "group"  # a matrix that outputs decide: its rows appear beside it
+
+
+class Level(StrEnum):
+    """How far a need must have come."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``size`` nodes that name the same ``key`` may be unfinished jobs (or open calls)."""
+
+    key: FullId
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of a graph: what it waits for and how it runs; evaluated later, by its workflow.
+
+    ``needs`` are full ids of the same graph. ``main`` is, for a POST, its stateful main.
+    ``source`` is the workflow's own.
+    """
+
+    id: FullId
+    kind: NodeKind
+    needs: Mapping[FullId, Level]
+    fail_fast: bool
+    limit: Limit | None
+    at: Position
+    continue_on_error: bool = False
+    main: FullId | None = None
+    group: FullId | None = None
+    source: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The nodes below a prefix, in the order of their lines."""
+
+    prefix: FullId
+    nodes: Mapping[FullId, Node]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a node ended, as expressions of others see it. ``result`` is never CACHED.
+
+    ``tolerated`` tells that it failed, and may: ``continue_on_error``.
+    """
+
+    result: TaskStatus
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    state: Mapping[str, str] = field(default_factory=dict)
+    tolerated: bool = False
+
+
+Outcomes = Mapping[FullId, Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a task is tried in all, and the pause before the next try.
+
+    The pause before try n + 1 is ``delay * backoff ** (n - 1)`` seconds.
+    """
+
+    attempts: int = 1
+    delay: float = 0.0
+    backoff: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRule:
+    """Whether an earlier success is taken (``default`` or ``none``), for how many seconds, and the
+    user's own part of the key."""
+
+    strategy: str = "default"
+    life_span: float = 14 * 86400.0
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedTask:
+    """A task with every expression evaluated; times are seconds, tags are sorted."""
+
+    id: FullId
+    image: str
+    title: str | None
+    name: str | None
+    preset: str | None
+    schedule_timeout: float | None
+    life_span: float | None
+    http_port: int | None
+    http_auth: bool | None
+    entrypoint: str | None
+    cmd: str | None
+    workdir: str | None
+    env: Mapping[str, str]
+    volumes: tuple[str, ...]
+    tags: tuple[str, ...]
+    pass_config: bool
+    restart: str | None
+    enable: bool | Always
+    fail_fast: bool
+    max_parallel: int
+    cache: CacheRule
+    retry: Retry
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCommand:
+    """What a local action runs: words, without a shell."""
+
+    id: FullId
+    words: tuple[str, ...]
+
+
+class Workflow(Protocol):
+    """A batch workflow as its executor sees it. Every method is deterministic.
+
+    Methods raise FlowError where an expression fails: that fails the one node.
+    ``outcomes`` holds at least those of the node's needs (level completed) that have ended.
+    """
+
+    project_id: str
+    flow_id: str
+    batch: str
+
+    def root(self) -> Graph:
+        """The outermost graph."""
+        ...
+
+    def enable(self, node: Node, outcomes: Outcomes) -> bool | Always:
+        """Whether a node runs; ALWAYS means: also in a bake that is being cancelled."""
+        ...
+
+    def task(
+        self, node: Node, outcomes: Outcomes, state: Mapping[str, str] | None = None
+    ) -> ResolvedTask:
+        """Evaluate a TASK, STATEFUL or POST; ``state`` is what a POST's main has saved."""
+        ...
+
+    def open(self, node: Node, outcomes: Outcomes) -> Graph:
+        """Evaluate the inputs of a CALL, and return the graph below it."""
+        ...
+
+    def expand(self, node: Node, outcomes: Outcomes) -> tuple[Node, ...]:
+        """The rows of a GROUP: nodes beside it, with its needs, whose ``group`` is its id."""
+        ...
+
+    def outputs(self, node: Node, inner: Outcomes) -> dict[str, str]:
+        """The outputs of a CALL, of the outcomes of all nodes of its graph."""
+        ...
+
+    def local(self, node: Node, outcomes: Outcomes) -> LocalCommand:
+        """Evaluate a LOCAL."""
+        ...
