@@ -89,6 +89,18 @@ job_tags = Table(
     Index(None, "sequence"),
 )
 
+# What a client called its submissions, so that one that is repeated makes one job.
+job_keys = Table(
+    "job_keys",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    # Of the whole request: another one under the same key is a mistake.
+    Column("digest", String(64), nullable=False),
+    Column("sequence", Counter, ForeignKey("jobs.sequence", ondelete="CASCADE"), nullable=False),
+    Index(None, "sequence"),
+)
+
 _encode = msgspec.json.Encoder().encode
 _decode_specification = msgspec.json.Decoder(Specification).decode
 _decode_transitions = msgspec.json.Decoder(list[Transition]).decode
