@@ -20,6 +20,8 @@ BEYOND = (
     "The default is",
     "ports are 1 to",
     "as a key, got",
+    "no schedule: bad",
+    "is not a time zone",
 )
 
 

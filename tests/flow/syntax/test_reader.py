@@ -179,7 +179,7 @@ def test_parameters_have_short_and_long_forms() -> None:
 
 def test_batches_are_read() -> None:
     file = batch()
-    prepare, train, action, module = file.tasks
+    prepare, train, only_rows, action, module = file.tasks
     assert isinstance(prepare, tree.Task)
     assert isinstance(train, tree.Task)
     assert isinstance(action, tree.TaskCall)
@@ -197,6 +197,44 @@ def test_batches_are_read() -> None:
     assert file.defaults is not None
     assert file.defaults.cache is not None
     assert file.defaults.cache.strategy == "none"
+    assert file.schedule is not None
+    assert (file.schedule.catch_up, file.schedule.overlap) == ("all", "cancel")
+    assert file.schedule.timezone is not None
+    assert file.schedule.timezone.constant == "Europe/Berlin"
+    assert isinstance(only_rows, tree.Task)
+    assert only_rows.strategy is not None
+    assert only_rows.strategy.matrix is not None
+    assert [
+        {key: value.constant for key, value in row.values.items()}
+        for row in only_rows.strategy.matrix.include
+    ] == [{"lr": 0.1, "model": "svm"}, {"model": "tree", "lr": 1}]
+
+
+def test_a_number_of_tries_and_a_group_have_short_forms() -> None:
+    short = "kind: batch\nconcurrency: train\ntasks: [{image: x, retry: 3}]\n"
+    long = "kind: batch\nconcurrency: {group: train}\ntasks: [{image: x, retry: {attempts: 3}}]\n"
+    for text in (short, long):
+        file = batch(text)
+        (task,) = file.tasks
+        assert isinstance(task, tree.Task)
+        assert task.retry is not None
+        assert task.retry.attempts is not None
+        assert (task.retry.attempts.constant, task.retry.specified) == (3, {"attempts"})
+        assert file.concurrency is not None
+        assert file.concurrency.group is not None
+        assert file.concurrency.group.constant == "train"
+
+
+def test_literal_arguments_and_rows_keep_their_types() -> None:
+    file = batch(
+        "kind: batch\ntasks:\n- action: ws:x\n  args: {a: 5, b: 1.5, c: true, d: '5', e: text}\n"
+    )
+    (call,) = file.tasks
+    assert isinstance(call, tree.TaskCall)
+    assert call.args is not None
+    given = [part.constant for _, part in call.args.parts]
+    assert given == [5, 1.5, True, "5", "text"]
+    assert [type(value) for value in given] == [int, float, bool, str, str]
 
 
 def test_actions_are_read_by_their_kind() -> None:

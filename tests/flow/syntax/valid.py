@@ -76,15 +76,18 @@ BATCH = """\
 kind: batch
 life_span: 2d
 title: Pipeline
+schedule: {cron: "0 3 * * 1-5", timezone: Europe/Berlin, catch_up: all, overlap: cancel}
+concurrency: {group: "train-${{ params.a }}", cancel_running: true}
 params: {a: 1, b: {default: ~, descr: B}}
 defaults:
   fail_fast: false
   max_parallel: 5
-  cache: {strategy: none, life_span: 1h}
+  cache: {strategy: none, life_span: 1h, key: "${{ params.a }}"}
 images: ~
 volumes: ~
 mixins:
   common: {image: x, needs: [], enable: "${{ always() }}", cache: {strategy: inherit}}
+  flaky: {retry: 3, timeout: 1h, continue_on_error: true}
 tasks:
 - id: prepare
   image: x
@@ -103,10 +106,18 @@ tasks:
     fail_fast: ${{ strategy.fail_fast }}
     max_parallel: 2
   enable: always()
-  cache: {strategy: default, life_span: 3600}
+  cache: {strategy: default, life_span: 3600, key: v1}
+  retry: {attempts: "${{ matrix.ORDINAL + 1 }}", delay: 30s, backoff: 1.5}
+  timeout: ${{ 60 * 60 }}
+  continue_on_error: ${{ matrix.x == 1 }}
+- image: x
+  strategy: {matrix: {include: [{lr: 0.1, model: svm}, {model: tree, lr: 1}]}}
+  retry: "${{ 2 }}"
 - action: ws:action
   args: {n: 5}
   needs: {prepare: running, "train_${{ 1 }}": completed}
+  continue_on_error: no
+  cache: ~
   enable: false
 - module: ws:module
 """
@@ -176,6 +187,8 @@ FILES = [
     ("live", "kind: live\njobs: {}\n"),
     ("batch", BATCH),
     ("batch", "kind: batch\ntasks: []\n"),
+    ("batch", "kind: batch\nconcurrency: train\nschedule: {cron: '*/5 * * * *'}\ntasks: []\n"),
+    ("batch", "kind: batch\nconcurrency: ~\nschedule: ~\ntasks: [{image: x, retry: ~}]\n"),
     ("project", PROJECT),
     ("project", "id: a\n"),
     ("action", LIVE_ACTION),

@@ -19,7 +19,16 @@ from neuro.flow.syntax.keys import (
     Table,
     keys_of,
 )
-from neuro.flow.syntax.types import BASH, ID, ID_PATTERN, PRIMITIVE, PYTHON, STR, ValueType
+from neuro.flow.syntax.types import (
+    ATTEMPTS,
+    BASH,
+    ID,
+    ID_PATTERN,
+    PRIMITIVE,
+    PYTHON,
+    STR,
+    ValueType,
+)
 
 Schema = dict[str, Any]
 
@@ -173,6 +182,10 @@ class _Builder:
                         },
                     ]
                 }
+            case "retry":
+                return {"anyOf": [self._reference("Retry"), _value(ATTEMPTS)]}
+            case "concurrency":
+                return {"anyOf": [self._reference("Concurrency"), _value(STR)]}
             case _:
                 rows = _optional({"type": "array", "items": _ROW})
                 return {

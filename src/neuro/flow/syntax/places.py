@@ -66,6 +66,8 @@ def hint(word: str, node: type[Node]) -> str:
 
 
 def _elsewhere(word: str, node: type[Node]) -> str | None:
+    if issubclass(node, TaskCall) and word in ("retry", "timeout"):
+        return f"'{word}' is for tasks that run a container: write it into those of the action."
     if issubclass(node, Call | TaskCall) and word in words_of(LiveUnit):
         return "An action or a module brings this itself: pass it what it needs with args."
     if issubclass(node, ActionJob):

@@ -15,6 +15,7 @@ from neuro.flow.syntax.loading import MAX_BYTES, load_source
 from neuro.flow.syntax.problems import Report, nearest
 from neuro.flow.syntax.source import Position, Source
 from neuro.flow.syntax.types import (
+    ATTEMPTS,
     BASH,
     ID,
     PRIMITIVE,
@@ -24,6 +25,7 @@ from neuro.flow.syntax.types import (
     STR,
     ListValue,
     Value,
+    ValueType,
     describe,
 )
 from neuro.flow.syntax.values import Values, has_expression, is_null
@@ -258,6 +260,10 @@ class _Reader(Values):
                 return self._tasks(node)
             case "needs":
                 return self._needs(node)
+            case "retry":
+                return self._short(tree.Retry, "attempts", ATTEMPTS, node, where)
+            case "concurrency":
+                return self._short(tree.Concurrency, "group", STR, node, where)
             case _:
                 return self._matrix(node)
 
@@ -296,6 +302,17 @@ class _Reader(Values):
             )
 
     # Shapes of their own.
+
+    def _short(
+        self, cls: type[N], name: str, of: ValueType, node: YamlNode, where: str
+    ) -> N | None:
+        """A mapping, or the value of its main key alone."""
+        if not isinstance(node, Scalar):
+            return self.node(cls, node)
+        value = self.scalar(of, node, where)
+        if value is None:
+            return None
+        return cls(at=node.at, specified=frozenset({name}), **{name: value})
 
     def _param(self, node: YamlNode, key: Scalar) -> tree.Param | None:
         if isinstance(node, Entries):
@@ -483,16 +500,20 @@ class _Reader(Values):
         return tuple(found)
 
     def _check_rows(self, matrix: tree.Matrix) -> None:
-        # Empty products count as absent.
+        # Empty products count as absent. Without any, the first row says what the keys are.
         names = {name for name, product in matrix.products.items() if product.parts}
         for row in matrix.exclude:
             for name in row.values:
                 if name not in matrix.products:
+                    known = ", ".join(sorted(names))
                     self.report.add(
                         f"'{name}' is not a key of the matrix",
                         row.key_at[name],
-                        nearest(name, names) or f"Its keys are: {', '.join(sorted(names))}.",
+                        nearest(name, names)
+                        or (f"Its keys are: {known}." if known else "It has no lists of values."),
                     )
+        if not names and matrix.include:
+            names = set(matrix.include[0].values)
         for row in matrix.include:
             additional = sorted(set(row.values) - names)
             missing = sorted(names - set(row.values))

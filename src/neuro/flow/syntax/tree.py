@@ -24,7 +24,10 @@ from neuro.flow.syntax.keys import (
 )
 from neuro.flow.syntax.source import Position
 from neuro.flow.syntax.types import (
+    ATTEMPTS,
+    BACKOFF,
     BOOL,
+    CRON,
     ENABLE,
     ID,
     IMAGE_REF,
@@ -39,6 +42,7 @@ from neuro.flow.syntax.types import (
     SIMPLE_STR,
     STR,
     TIME_DELTA,
+    TIME_ZONE,
     URI,
     ListValue,
     MapValue,
@@ -48,6 +52,8 @@ from neuro.flow.syntax.types import (
 CACHE_STRATEGIES: Final = ("default", "inherit", "none")
 NEED_LEVELS: Final = ("running", "completed")
 INPUT_TYPES: Final = ("str", "int", "float", "bool")
+OVERLAPS: Final = ("skip", "allow", "cancel")
+CATCH_UPS: Final = ("none", "last", "all")
 ACTION_KINDS: Final = ("live", "batch", "stateful", "local")
 
 _L1: Final = ("L1", "B1")
@@ -80,6 +86,19 @@ class Cache(Node):
         "Whether an earlier success of the same task is taken instead of running it.",
     )
     life_span: Value | None = key(Scalar(TIME_DELTA), "How long a success can be taken.", "", "B2")
+    key: Value | None = key(
+        Scalar(STR), "A text of yours: where it changes, no earlier success is taken.", "", "B2"
+    )
+
+
+@tree_node(init=False)
+class TaskCache(Cache):
+    """``cache`` of a task or a call."""
+
+    life_span: Value | None = key(Scalar(TIME_DELTA), "How long a success can be taken.", "", "B4")
+    key: Value | None = key(
+        Scalar(STR), "A text of yours: where it changes, no earlier success is taken.", "", "B5"
+    )
 
 
 @tree_node(init=False)
@@ -313,6 +332,21 @@ class Needs(Node):
 
 
 @tree_node(init=False)
+class Retry(Node):
+    """``retry``: how often a task that fails is tried; a number alone is ``attempts``."""
+
+    attempts: Value | None = key(
+        Scalar(ATTEMPTS), "How often it is tried in all: 1 to 100.", "", "B5", required=True
+    )
+    delay: Value | None = key(
+        Scalar(TIME_DELTA), "The pause before the second try; none by default.", "", "B5"
+    )
+    backoff: Value | None = key(
+        Scalar(BACKOFF), "By what each pause is longer than the one before it.", "", "B5"
+    )
+
+
+@tree_node(init=False)
 class BatchMixin(Mixin):
     """``mixins.<id>`` of a batch."""
 
@@ -321,7 +355,16 @@ class BatchMixin(Mixin):
     enable: Value | None = key(
         Scalar(ENABLE), "Whether the task runs; success() by default.", "", "B5"
     )
-    cache: Cache | None = key(Section("Cache"), "Cache settings of the task.")
+    cache: TaskCache | None = key(Section("TaskCache"), "Cache settings of the task.")
+    continue_on_error: Value | None = key(
+        Scalar(BOOL), "Whether the others go on as if it had succeeded, when it fails.", "", "B4"
+    )
+    retry: Retry | None = key(
+        Special("retry"), "How often it is tried: a number, or attempts, delay and backoff."
+    )
+    timeout: Value | None = key(
+        Scalar(TIME_DELTA), "How long one try may run before it is ended, as failed.", "", "B5"
+    )
 
 
 @tree_node(init=False)
@@ -346,7 +389,10 @@ class TaskCall(Node):
     enable: Value | None = key(
         Scalar(ENABLE), "Whether the task runs; success() by default.", "", "B5"
     )
-    cache: Cache | None = key(Section("Cache"), "Cache settings of the task.")
+    cache: TaskCache | None = key(Section("TaskCache"), "Cache settings of the task.")
+    continue_on_error: Value | None = key(
+        Scalar(BOOL), "Whether the others go on as if it had succeeded, when it fails.", "", "B4"
+    )
 
 
 @tree_node(init=False)
@@ -380,6 +426,33 @@ class LiveFile(Node):
 
 
 @tree_node(init=False)
+class Schedule(Node):
+    """``schedule``: when the server starts the batch by itself."""
+
+    cron: Value | None = key(
+        Scalar(CRON), "Minute, hour, day, month and weekday: 0 3 * * 1-5.", required=True
+    )
+    timezone: Value | None = key(Scalar(TIME_ZONE), "The time zone; UTC by default.")
+    catch_up: str | None = key(
+        Choice("way to catch up", CATCH_UPS),
+        "Which of the times that passed while the server was down are made up for.",
+    )
+    overlap: str | None = key(
+        Choice("overlap", OVERLAPS), "What to do where the bake before still runs."
+    )
+
+
+@tree_node(init=False)
+class Concurrency(Node):
+    """``concurrency``: bakes of one group run one after the other; a text alone is the group."""
+
+    group: Value | None = key(Scalar(STR), "The group's name.", "", "B1", required=True)
+    cancel_running: Value | None = key(
+        Scalar(BOOL), "Whether a new bake cancels those before it.", "", "B1"
+    )
+
+
+@tree_node(init=False)
 class BatchFile(Node):
     """A batch: tasks that need each other."""
 
@@ -387,6 +460,12 @@ class BatchFile(Node):
     id: Value | None = key(Scalar(SIMPLE_ID), "The workflow's id.")
     title: Value | None = key(Scalar(SIMPLE_STR), "The workflow's title.")
     life_span: Value | None = key(Scalar(TIME_DELTA), "How long all of it may take.", "", "B0")
+    schedule: Schedule | None = key(
+        Section("Schedule"), "When the server starts the batch by itself."
+    )
+    concurrency: Concurrency | None = key(
+        Special("concurrency"), "Of which bakes one waits for the other: a group's name, or more."
+    )
     params: Mapping[str, Param] = table_key(Special("params"), "Values given when starting it.")
     defaults: Defaults | None = key(Section("Defaults"), "Defaults of the tasks.")
     images: Mapping[str, Image] = table_key(Table("Image"), "Images by id.")

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,9 @@ from neuro.flow.syntax.source import Position
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.nodes import Template
+
+
+MOST_ATTEMPTS: Final = 100
 
 
 class BadValue(ValueError):
@@ -163,6 +167,63 @@ def _int(value: object) -> int:
         except ValueError:
             pass
     raise BadValue(f"{_shown(value)} is not an integer")
+
+
+def _attempts(value: object) -> int:
+    number = _int(value)
+    if not 1 <= number <= MOST_ATTEMPTS:
+        raise BadValue(
+            f"'{number}' is not a number of attempts: 1 to {MOST_ATTEMPTS}",
+            "The first try counts: 3 means that a failed task is started again twice.",
+        )
+    return number
+
+
+def _backoff(value: object) -> float:
+    _refuse_nothing(value)
+    try:
+        factor = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not 1 <= factor < math.inf:
+        raise BadValue(
+            f"{_shown(value)} is not a factor of at least 1",
+            "With 2 each pause is twice as long as the one before it.",
+        )
+    return factor
+
+
+def _cron(value: object) -> str:
+    # Imported here and below: few files have a schedule, and every start would pay.
+    from cronsim import CronSim, CronSimError
+
+    text = str(value)
+    hint = 'Write minute, hour, day, month and weekday, such as "0 3 * * 1-5" or "*/15 * * * *".'
+    try:
+        fields = len(text.split())
+        if fields != 5:
+            raise BadValue(f"{_shown(value)} is no schedule: expected 5 fields, got {fields}", hint)
+        next(CronSim(text, datetime(2024, 1, 1)))
+    except CronSimError as error:
+        raise BadValue(f"{_shown(value)} is no schedule: {str(error).lower()}", hint) from None
+    except StopIteration:
+        raise BadValue(f"{_shown(value)} is a time that never comes") from None
+    return text
+
+
+def _time_zone(value: object) -> str:
+    from zoneinfo import ZoneInfo, available_timezones
+
+    name = str(value)
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, available_timezones(), n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else "Write it as Europe/Berlin, or UTC."
+        raise BadValue(f"{_shown(value)} is not a time zone", hint) from None
+    return name
 
 
 _DELTA: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
@@ -320,6 +381,33 @@ TIME_DELTA: Final = ValueType(
             },
         ]
     },
+)
+ATTEMPTS: Final = ValueType(
+    "number of attempts",
+    _attempts,
+    False,
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": MOST_ATTEMPTS},
+            {"type": "string", "pattern": r"^0*([1-9]\d?|100)$"},
+        ]
+    },
+)
+BACKOFF: Final = ValueType(
+    "factor",
+    _backoff,
+    False,
+    {"anyOf": [{"type": "number", "minimum": 1}, {"type": "string", "pattern": r"^[\d.]+$"}]},
+)
+CRON: Final = ValueType(
+    "schedule",
+    _cron,
+    False,
+    {"type": "string", "pattern": r"^\s*\S+(\s+\S+){4}\s*$"},
+    expressions=False,
+)
+TIME_ZONE: Final = ValueType(
+    "time zone", _time_zone, False, {"type": "string", "minLength": 1}, expressions=False
 )
 LOCAL_PATH: Final = ValueType("local path", _local_path, True, _SCALAR)
 REMOTE_PATH: Final = ValueType("remote path", _remote_path, True, _SCALAR)
