@@ -109,14 +109,22 @@ class Jobs:
         self._client = client
         self._transport = client.transport
 
-    async def submit(self, request: JobRequest) -> Submitted:
-        """Submit a job; it is pending when this returns. InvalidInput says what is wrong."""
+    async def submit(self, request: JobRequest, key: str | None = None) -> Submitted:
+        """Submit a job; it is pending when this returns. InvalidInput says what is wrong.
+
+        However often the same request is submitted with the same ``key`` (1 to 255 printable ASCII
+        characters), one job is made, and the answer is that job as it is now. Raises Conflict where
+        the key was used for another request.
+        """
+        headers = {"Content-Type": "application/json"}
+        if key is not None:
+            headers["Idempotency-Key"] = key
         from_preset: Params = () if request.container else (("from_preset", ""),)
         call = Request(
             method="POST",
             path="/jobs",
             params=from_preset,
-            headers={"Content-Type": "application/json"},
+            headers=headers,
             body=msgspec.json.encode(request),
         )
         async with self._transport.send(call) as response:

@@ -48,6 +48,7 @@ class Board:
         self._records: dict[str, JobRecord] = {}
         self._holding: set[str] = set()
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._listeners: list[Callable[[JobRecord], None]] = []
 
     def __len__(self) -> int:
         return len(self._records)
@@ -98,11 +99,17 @@ class Board:
         ahead = lane.queue.place(waiting(record))
         return explain(record.specification.amount, lane.free, ahead)
 
-    def changed(self, job_id: str) -> None:
-        """Wake everybody who waits for a change of this job."""
-        for future in self._watchers.pop(job_id, ()):
+    def listen(self, listener: Callable[[JobRecord], None]) -> None:
+        """Have ``listener`` called with every job that changes, at once."""
+        self._listeners.append(listener)
+
+    def changed(self, record: JobRecord) -> None:
+        """Wake everybody who waits for a change of this job, and tell the listeners."""
+        for future in self._watchers.pop(record.id, ()):
             if not future.done():
                 future.set_result(None)
+        for listener in self._listeners:
+            listener(record)
 
     async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> None:
         """Return once ``holds(record)`` is true, or the job is over."""

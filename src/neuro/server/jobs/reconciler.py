@@ -112,6 +112,7 @@ class Reconciler:
     def submitted(self, record: JobRecord) -> None:
         """A new job waits for its turn."""
         self._board.add(record)
+        self._board.changed(record)
         self._watch_schedule_timeout(record)
         self.schedule()
 
@@ -301,7 +302,7 @@ class Reconciler:
 
     def _changed(self, record: JobRecord) -> None:
         self._writer.save(record)
-        self._board.changed(record.id)
+        self._board.changed(record)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -22,6 +22,8 @@ from neuro.server.jobs.streams import AttachQuery, ExecQuery, LogQuery
 # The plain JSON form is held in memory whole; who wants more asks for NDJSON or for pages.
 MAX_JSON_LIST = 10_000
 NOTICE_HEADER = "X-Neuro-Notice"
+KEY_HEADER = "Idempotency-Key"
+REPLAYED_HEADER = "Idempotent-Replayed"
 MONITORING = "/api/v1/monitoring/jobs"
 
 
@@ -32,10 +34,13 @@ def job_routes(jobs: JobService) -> Routes:
     @api.add("POST", "/api/v1/jobs", status=202, section="8.1")
     async def submit(call: Call, body: JobRequest) -> Job:
         """Submit a job; its container's keys come flat (``?from_preset``) or nested."""
-        submitted = await jobs.submit(call.identity, body)
+        key = call.request.headers.get(KEY_HEADER)
+        submitted = await jobs.submit(call.identity, body, key)
         response = json_response(submitted.job, 202)
         if submitted.notice:
             response.headers[NOTICE_HEADER] = submitted.notice
+        if submitted.replayed:
+            response.headers[REPLAYED_HEADER] = "true"
         return response  # type: ignore[return-value]  # the same job, with a header
 
     @api.add("GET", "/api/v1/jobs", section="8.3", streams=NDJSON)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Self
 
 import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.errors import AlreadyExists, InvalidInput, NoSuchJob, TooManyRequests
+from neuro.domain.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidInput,
+    NoSuchJob,
+    PlatformError,
+    TooManyRequests,
+)
 from neuro.domain.jobs import (
     ContainerRequest,
     Job,
@@ -38,6 +48,7 @@ from neuro.server.jobs.writer import Writer
 PAGE = 500
 # A longer queue than this is answered with 429: it would only be held in memory.
 MAX_ACTIVE_JOBS = 20_000
+_KEY = re.compile(r"[ -~]{1,255}")
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,32 @@ class Offer:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A new job, and what its owner should know once."""
+    """A new job, and what its owner should know once.
+
+    ``replayed`` is a job of an earlier submission with the same key.
+    """
 
     job: Job
     notice: str | None = None
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a client calls a submission, and the digest of what it asks for."""
+
+    text: str
+    digest: str
+
+    @classmethod
+    def of(cls, text: str, request: JobRequest) -> Self:
+        """Raises InvalidInput for a text that cannot be a key."""
+        if not _KEY.fullmatch(text):
+            raise InvalidInput(
+                "An Idempotency-Key is 1 to 255 printable ASCII characters, for example a UUID."
+            )
+        canonical = msgspec.json.encode(request, order="deterministic")
+        return cls(text, hashlib.sha256(canonical).hexdigest())
 
 
 class JobService:
@@ -87,12 +120,44 @@ class JobService:
         self._image_notice = image_notice
         self._seen_images: set[tuple[str, str]] = set()
 
-    async def submit(self, caller: Identity, request: JobRequest) -> Submitted:
+    async def submit(
+        self, caller: Identity, request: JobRequest, key: str | None = None
+    ) -> Submitted:
         """Accept a job. It is in the database when this returns.
 
+        However often a caller submits the same ``request`` with the same ``key``, one job is made.
+
         Raises InvalidInput and its kin for a request that breaks a rule, NotPermitted or NotFound
-        for what the caller may not use, TooManyRequests where the queue is full.
+        for what the caller may not use, TooManyRequests where the queue is full, Conflict for a key
+        that stands for another request.
         """
+        if key is None:
+            return await self._submit(caller, request, None)
+        named = Key.of(key, request)
+        try:
+            return await self._submit(caller, request, named)
+        except PlatformError:
+            # The database refuses a known key. Whatever else stands in the way by now (a full
+            # queue, the job's own name), a repeated submission is answered as the first was.
+            earlier = await self._earlier(caller.user, named)
+            if earlier is None:
+                raise
+            return earlier
+
+    async def _earlier(self, owner: str, key: Key) -> Submitted | None:
+        await self._writer.flush()
+        found = await self._database.read(lambda c: tables.job_of_key(c, owner, key.text))
+        if found is None:
+            return None
+        digest, record = found
+        if digest != key.digest:
+            raise Conflict(
+                f"The Idempotency-Key '{key.text}' was used for another request, which made"
+                f" {record.id}: choose a new key for a new job."
+            )
+        return Submitted(self.show(self._board.get(record.id) or record), replayed=True)
+
+    async def _submit(self, caller: Identity, request: JobRequest, key: Key | None) -> Submitted:
         offer = self._offer
         if len(self._board) >= MAX_ACTIVE_JOBS:
             raise TooManyRequests(
@@ -108,16 +173,20 @@ class JobService:
         record = self._new_record(caller.user, request, container)
         notice = await self._notice(record)
         # A caller who leaves now must not leave a record behind that nobody schedules.
-        await asyncio.shield(self._insert(record))
+        await asyncio.shield(self._insert(record, key))
         return Submitted(self.show(record), notice)
 
-    async def _insert(self, record: JobRecord) -> None:
+    async def _insert(self, record: JobRecord, key: Key | None) -> None:
+        def insert(connection: Connection) -> int:
+            sequence = tables.insert_job(connection, record)
+            if key is not None:
+                tables.insert_key(connection, record.owner, key.text, key.digest, sequence)
+            return sequence
+
         if record.name is not None:
             await self._writer.flush()  # The name may have become free a moment ago.
         try:
-            record.sequence = await self._database.write(
-                lambda connection: tables.insert_job(connection, record)
-            )
+            record.sequence = await self._database.write(insert)
         except IntegrityError:
             raise await self._name_is_taken(record) from None
         self._reconciler.submitted(record)

@@ -121,6 +121,23 @@ def insert_job(connection: Connection, record: JobRecord) -> int:
     return sequence
 
 
+def insert_key(connection: Connection, owner: str, key: str, digest: str, sequence: int) -> None:
+    """Keep what a submission was called. Raises IntegrityError for a key that is taken."""
+    connection.execute(
+        insert(job_keys).values(owner=owner, key=key, digest=digest, sequence=sequence)
+    )
+
+
+def job_of_key(connection: Connection, owner: str, key: str) -> tuple[str, JobRecord] | None:
+    """What a key stands for: the digest of the request, and the job."""
+    row = connection.execute(
+        select(job_keys.c.digest, jobs)
+        .join(jobs, jobs.c.sequence == job_keys.c.sequence)
+        .where(job_keys.c.owner == owner, job_keys.c.key == key)
+    ).one_or_none()
+    return None if row is None else (row.digest, _record(row))
+
+
 def update_jobs(connection: Connection, records: Sequence[JobRecord]) -> None:
     """Write what can change of these jobs."""
     connection.execute(_UPDATE, [{"b_id": record.id, **_changing(record)} for record in records])
