@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.harness import Result, table
 
-PARTS = ("cli", "flow", "api", "jobs", "files", "install")
+PARTS = ("cli", "flow", "api", "jobs", "bakes", "files", "install")
 RESULTS = Path(__file__).parent / "results"
 
 
