@@ -10,6 +10,7 @@ import msgspec
 from neuro.client.transport import Request, Transport
 
 if TYPE_CHECKING:
+    from neuro.client.bakes import Bakes
     from neuro.client.flows import Flows
     from neuro.client.jobs import Jobs
     from neuro.client.storage import Storage
@@ -46,6 +47,12 @@ class Client:
 
         async with self.transport.send(Request(method="GET", path="/config")) as response:
             return msgspec.json.decode(await response.read(), type=ServerConfig)
+
+    @cached_property
+    def bakes(self) -> Bakes:
+        from neuro.client.bakes import Bakes
+
+        return Bakes(self)
 
     @cached_property
     def flows(self) -> Flows:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from neuro.client.transport import Params, Request, raise_error_line
-from neuro.domain.errors import Conflict, NotFound
+from neuro.client.messages import below, find, listed, query_of, send, tell
+from neuro.domain.errors import Conflict
 from neuro.domain.flows import LiveJob, LiveJobRequest, Project, ProjectFilter, ProjectRequest
 
 if TYPE_CHECKING:
     from neuro.client.client import Client
-
-T = TypeVar("T")
 
 _PROJECTS = "/flow/projects"
 _LIVE_JOBS = "/flow/live_jobs"
@@ -28,7 +23,7 @@ class Flows:
 
     async def projects(self, query: ProjectFilter | None = None) -> list[Project]:
         """The projects that the caller may see and that match, by owner and name."""
-        return await self._list(_PROJECTS, _params(query or ProjectFilter()), Project)
+        return await listed(self._transport, _PROJECTS, query_of(query or ProjectFilter()), Project)
 
     async def create_project(self, name: str, *, project_name: str | None = None) -> Project:
         """Make a project, the caller's own unless ``project_name`` says whose.
@@ -36,14 +31,14 @@ class Flows:
         Raises Conflict for a name that is taken.
         """
         request = ProjectRequest(name=name, project_name=project_name)
-        return await self._send("POST", _PROJECTS, request, Project)
+        return await send(self._transport, "POST", _PROJECTS, request, Project)
 
     async def project_by_name(
         self, name: str, *, cluster: str | None = None, owner: str | None = None
     ) -> Project | None:
         """The caller's project of that name, or ``owner``'s; None where there is none."""
         query = ProjectFilter(name=name, cluster=cluster, owner=owner)
-        return await self._find(f"{_PROJECTS}/by_name", _params(query), Project)
+        return await find(self._transport, f"{_PROJECTS}/by_name", query_of(query), Project)
 
     async def get_or_create_project(self, name: str) -> Project:
         """The caller's project of that name, which is made if need be."""
@@ -61,57 +56,20 @@ class Flows:
 
     async def delete_project(self, project_id: str) -> None:
         """Remove a project with all that is in it. Raises NotFound."""
-        call = Request(method="DELETE", path=f"{_PROJECTS}/{quote(project_id, safe='')}")
-        async with self._transport.send(call) as response:
-            await response.read()
+        await tell(self._transport, "DELETE", below(_PROJECTS, project_id))
 
     async def live_jobs(self, project_id: str) -> list[LiveJob]:
         """A project's live jobs by ``yaml_id``; none for an unknown project."""
-        return await self._list(_LIVE_JOBS, [("project_id", project_id)], LiveJob)
+        return await listed(self._transport, _LIVE_JOBS, [("project_id", project_id)], LiveJob)
 
     async def live_job(self, project_id: str, yaml_id: str) -> LiveJob | None:
         """What is kept of one live job, or None."""
         params = [("project_id", project_id), ("yaml_id", yaml_id)]
-        return await self._find(f"{_LIVE_JOBS}/by_yaml_id", params, LiveJob)
+        return await find(self._transport, f"{_LIVE_JOBS}/by_yaml_id", params, LiveJob)
 
     async def replace_live_job(
         self, project_id: str, yaml_id: str, *, multi: bool, tags: list[str]
     ) -> LiveJob:
         """Keep a live job, whether it is new or known. Raises NotFound for an unknown project."""
         request = LiveJobRequest(yaml_id=yaml_id, project_id=project_id, multi=multi, tags=tags)
-        return await self._send("PUT", f"{_LIVE_JOBS}/replace", request, LiveJob)
-
-    async def _send(self, method: str, path: str, content: msgspec.Struct, kind: type[T]) -> T:
-        call = Request(
-            method=method,
-            path=path,
-            headers={"Content-Type": "application/json"},
-            body=msgspec.json.encode(content),
-        )
-        async with self._transport.send(call) as response:
-            return msgspec.json.decode(await response.read(), type=kind)
-
-    async def _find(self, path: str, params: Params, kind: type[T]) -> T | None:
-        call = Request(method="GET", path=path, params=params)
-        try:
-            async with self._transport.send(call) as response:
-                return msgspec.json.decode(await response.read(), type=kind)
-        except NotFound:
-            return None
-
-    async def _list(self, path: str, params: Params, kind: type[T]) -> list[T]:
-        decoder = msgspec.json.Decoder(kind)
-        headers = {"Accept": "application/x-ndjson"}
-        found: list[T] = []
-        call = Request(method="GET", path=path, params=params, headers=headers)
-        async with self._transport.send(call) as response:
-            async for row in response.lines():
-                if row.startswith(b'{"error"'):
-                    raise_error_line(row)
-                if row:
-                    found.append(decoder.decode(row))
-        return found
-
-
-def _params(query: ProjectFilter) -> Params:
-    return [(name, str(value)) for name, value in msgspec.to_builtins(query).items()]
+        return await send(self._transport, "PUT", f"{_LIVE_JOBS}/replace", request, LiveJob)

@@ -1,0 +1,203 @@
+"""What happens to bakes, told to those who follow it: streams of clients, and the supervision.
+
+Two ways to listen, both on the event loop's thread:
+
+* ``hub.observe(observer)``: an ``Observer`` is called, synchronously and in order of commits as
+  far as one process sees them, right after a change is in the database. Its methods must be quick
+  and never raise; work is started as a task.
+* ``hub.subscribe(bake, attempt, ...)``: a ``Subscription`` gathers *which* things have changed and
+  wakes its one reader, who reads their newest state from the database. So a slow reader costs one
+  small key for each thing that changed, however often it did, and never goes back in time.
+
+``hub.set_ahead`` tells a bake's streams whom it waits for (``BakeEvent.ahead``); what was last set
+is also told to those who come later, until ``hub.forget_ahead``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from neuro.domain.bakes import Attempt, Bake
+
+
+class Observer:
+    """Hears of every bake; a base whose methods do nothing."""
+
+    def attempt_created(self, bake: Bake, attempt: Attempt) -> None:
+        """An attempt is there. ``bake`` comes without its graphs."""
+
+    def attempt_changed(self, before: Attempt, after: Attempt) -> None:
+        """Its result, executor or message is another."""
+
+    def executor_attached(self, attempt: Attempt) -> None:
+        """Who drives it has opened a stream (``executor=1``); it may have several."""
+
+    def executor_detached(self, attempt: Attempt) -> None:
+        """The last of these streams has ended, however that came about."""
+
+    def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
+        """Somebody read the attempt by its id or wrote tasks of it: a sign of life."""
+
+    def bake_read(self, bake_id: str) -> None:
+        """Somebody read the bake by its id."""
+
+    def project_removed(self, project_id: str, unfinished: Sequence[Attempt]) -> None:
+        """A project is gone with all its bakes; these attempts were not finished."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a reader has to read anew: the attempt, tasks by ``yaml_id``, whom the bake awaits."""
+
+    attempt: bool = False
+    tasks: tuple[str, ...] = ()
+    ahead: tuple[str, ...] | None = None
+
+
+class Subscription:
+    """Gathers what has changed of one attempt for one reader."""
+
+    def __init__(self, bake_id: str, attempt_id: str, *, tasks: bool) -> None:
+        self.bake_id = bake_id
+        self.attempt_id = attempt_id
+        self.wants_tasks = tasks
+        self.is_removed = False
+        self._attempt = False
+        # A dict keeps the order of first changes.
+        self._tasks: dict[str, None] = {}
+        self._ahead: tuple[str, ...] | None = None
+        self._news = asyncio.Event()
+
+    def attempt_changed(self) -> None:
+        self._attempt = True
+        self._news.set()
+
+    def tasks_changed(self, yaml_ids: Iterable[str]) -> None:
+        if self.wants_tasks:
+            self._tasks.update(dict.fromkeys(yaml_ids))
+            self._news.set()
+
+    def ahead_changed(self, ahead: tuple[str, ...]) -> None:
+        self._ahead = ahead
+        self._news.set()
+
+    def removed(self) -> None:
+        self.is_removed = True
+        self._news.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for a change; False where none came in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def take(self, tasks: int) -> Changes:
+        """What has changed since the last call, at most so many tasks of it."""
+        ids = tuple(self._tasks)[:tasks] if len(self._tasks) > tasks else tuple(self._tasks)
+        for yaml_id in ids:
+            del self._tasks[yaml_id]
+        changes = Changes(self._attempt, ids, self._ahead)
+        self._attempt = False
+        self._ahead = None
+        if not self._tasks and not self.is_removed:
+            self._news.clear()
+        return changes
+
+
+class Hub:
+    """Where services tell of changes, and where those who follow them are known."""
+
+    def __init__(self) -> None:
+        self._observers: list[Observer] = []
+        self._of_bake: dict[str, set[Subscription]] = {}
+        self._drivers: dict[str, int] = {}
+        self._ahead: dict[str, tuple[str, ...]] = {}
+
+    def observe(self, observer: Observer) -> None:
+        """Call this observer from now on."""
+        self._observers.append(observer)
+
+    @contextmanager
+    def subscribe(self, bake_id: str, attempt_id: str, *, tasks: bool) -> Iterator[Subscription]:
+        """Follow an attempt from this moment; read its state only inside."""
+        subscription = Subscription(bake_id, attempt_id, tasks=tasks)
+        if bake_id in self._ahead:
+            subscription.ahead_changed(self._ahead[bake_id])
+        self._of_bake.setdefault(bake_id, set()).add(subscription)
+        try:
+            yield subscription
+        finally:
+            others = self._of_bake[bake_id]
+            others.discard(subscription)
+            if not others:
+                del self._of_bake[bake_id]
+
+    @contextmanager
+    def driving(self, attempt: Attempt) -> Iterator[None]:
+        """Around the stream of who drives an attempt."""
+        self._drivers[attempt.id] = self._drivers.get(attempt.id, 0) + 1
+        for observer in self._observers:
+            observer.executor_attached(attempt)
+        try:
+            yield
+        finally:
+            self._drivers[attempt.id] -= 1
+            if not self._drivers[attempt.id]:
+                del self._drivers[attempt.id]
+                for observer in self._observers:
+                    observer.executor_detached(attempt)
+
+    def is_driven(self, attempt_id: str) -> bool:
+        """Whether a stream of the attempt's driver is open now."""
+        return attempt_id in self._drivers
+
+    def set_ahead(self, bake_id: str, ahead: Sequence[str]) -> None:
+        """Tell whom a bake waits for; nobody means that it is its turn."""
+        self._ahead[bake_id] = tuple(ahead)
+        for subscription in self._of_bake.get(bake_id, ()):
+            subscription.ahead_changed(tuple(ahead))
+
+    def forget_ahead(self, bake_id: str) -> None:
+        """The bake has ended: who comes later need not know."""
+        self._ahead.pop(bake_id, None)
+
+    def attempt_created(self, bake: Bake, attempt: Attempt) -> None:
+        for observer in self._observers:
+            observer.attempt_created(bake, attempt)
+
+    def attempt_changed(self, before: Attempt, after: Attempt) -> None:
+        for subscription in self._of_bake.get(after.bake_id, ()):
+            if subscription.attempt_id == after.id:
+                subscription.attempt_changed()
+        for observer in self._observers:
+            observer.attempt_changed(before, after)
+
+    def tasks_changed(self, bake_id: str, attempt_id: str, yaml_ids: Sequence[str]) -> None:
+        for subscription in self._of_bake.get(bake_id, ()):
+            if subscription.attempt_id == attempt_id:
+                subscription.tasks_changed(yaml_ids)
+        self.attempt_touched(bake_id, attempt_id)
+
+    def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
+        for observer in self._observers:
+            observer.attempt_touched(bake_id, attempt_id)
+
+    def bake_read(self, bake_id: str) -> None:
+        for observer in self._observers:
+            observer.bake_read(bake_id)
+
+    def project_removed(
+        self, project_id: str, bake_ids: Sequence[str], unfinished: Sequence[Attempt]
+    ) -> None:
+        for bake_id in bake_ids:
+            self._ahead.pop(bake_id, None)
+            for subscription in self._of_bake.get(bake_id, ()):
+                subscription.removed()
+        for observer in self._observers:
+            observer.project_removed(project_id, unfinished)
