@@ -106,34 +106,29 @@ _LOOP = textwrap.dedent(
     """
 )
 
-_PREFECT = textwrap.dedent(
+_SNAKEMAKE = textwrap.dedent(
     """
-    import subprocess, sys
-    from prefect import flow, task
+    import subprocess, sys, uuid
+    from pathlib import Path
 
     shape, count = sys.argv[1], int(sys.argv[2])
-
-    @task
-    def true(before=None):
-        subprocess.run(["true"], check=True)
-        return 1
-
-    @flow
-    def pipeline():
-        if shape == "chain":
-            done = None
-            for _ in range(count):
-                done = true(done)
-        else:
-            for future in [true.submit() for _ in range(count)]:
-                future.result()
-
-    pipeline()
+    folder = Path(uuid.uuid4().hex)
+    folder.mkdir()
+    before = "" if shape == "flat" else (
+        "    input: lambda w: [str(int(w.n) - 1) + '.done'] if int(w.n) else []\\n"
+    )
+    (folder / "Snakefile").write_text(
+        f"rule all:\\n    input: expand('{{n}}.done', n=range({count}))\\n"
+        "rule one:\\n"
+        "    output: touch('{n}.done')\\n" + before + "    shell: 'true'\\n"
+    )
+    command = [str(Path(sys.executable).with_name("snakemake")), "--quiet", "all"]
+    subprocess.run([*command, "--cores", "2"], cwd=folder, check=True)
     """
 )
 
 PEERS = (
     Peer("asyncio and SQLite", None, _LOOP),
     Peer("luigi", "luigi==3.8.1", _LUIGI),
-    Peer("Prefect", "prefect==3.6.4", _PREFECT),
+    Peer("Snakemake", "snakemake==9.13.7", _SNAKEMAKE),
 )
