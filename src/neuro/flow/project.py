@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import names
-from neuro.flow.evaluate.jobs import LiveWorkflow, constant_text
+from neuro.flow.evaluate.jobs import LiveWorkflow
+from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.syntax.problems import Problem, Report
 from neuro.flow.syntax.reader import load_source, read_live, read_project
 

@@ -17,8 +17,9 @@ from neuro.flow.evaluate.contexts import (
     ProjectRecord,
     VolumeRecord,
 )
-from neuro.flow.evaluate.jobs import LiveWorkflow, constant_flag
+from neuro.flow.evaluate.jobs import LiveWorkflow
 from neuro.flow.evaluate.mixins import Mixins, overlay
+from neuro.flow.evaluate.sections import constant_flag
 from neuro.flow.evaluate.static import Names, Shape, check_template, record, values_of
 from neuro.flow.evaluate.values import Unknowable, Values
 from neuro.flow.expressions.evaluator import Scope

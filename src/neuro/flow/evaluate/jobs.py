@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import names
@@ -16,15 +15,23 @@ from neuro.flow.evaluate.contexts import (
     GitRecord,
     ImageRecord,
     MultiRecord,
-    ProjectRecord,
     UnaskedGit,
     VolumeRecord,
 )
 from neuro.flow.evaluate.functions import live_functions
-from neuro.flow.evaluate.mixins import Mixins, overlay
+from neuro.flow.evaluate.mixins import Mixins
+from neuro.flow.evaluate.sections import (
+    Defaults,
+    constant_flag,
+    constant_text,
+    evaluate_defaults,
+    evaluate_image,
+    evaluate_volume,
+    merged_defaults,
+    project_record,
+)
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
-from neuro.flow.expressions.values import URI
 from neuro.flow.syntax.problems import FlowError, Problem, Report, nearest
 from neuro.flow.syntax.tree import ActionJob, Call, LiveDefaults, LiveJob
 
@@ -32,8 +39,7 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Effects, Environment
     from neuro.flow.expressions.functions import Function
     from neuro.flow.syntax.source import Position
-    from neuro.flow.syntax.tree import Image, LiveFile, ProjectFile, Volume
-    from neuro.flow.syntax.types import Value
+    from neuro.flow.syntax.tree import LiveFile, ProjectFile
 
 _NOTHING: Mapping[str, str] = {}
 
@@ -66,19 +72,6 @@ class ResolvedJob:
     suffix: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Defaults:
-    """What jobs have unless they say otherwise, evaluated."""
-
-    env: Mapping[str, str]
-    tags: tuple[str, ...]
-    volumes: tuple[str, ...] = ()
-    workdir: str | None = None
-    preset: str | None = None
-    life_span: float | None = None
-    schedule_timeout: float | None = None
-
-
 class LiveWorkflow:
     """The live workflow of a project: its jobs, volumes and images."""
 
@@ -108,15 +101,16 @@ class LiveWorkflow:
             "git": (UnaskedGit if checking else GitRecord)(environment.cwd),
         }
         values = Values(Scope(first, self._functions(None)), report)
-        self._defaults = _evaluate_defaults(merged_defaults(live, project), values)
+        own = live.defaults if live.defaults is not None else LiveDefaults(at=live.at)
+        self._defaults = evaluate_defaults(merged_defaults(own, project), values)
         inherited = project.volumes if project is not None else {}
         self.volumes: Mapping[str, VolumeRecord] = {
-            key: _volume(key, volume, values, root)
+            key: evaluate_volume(key, volume, values, root)
             for key, volume in {**inherited, **live.volumes}.items()
         }
         images = project.images if project is not None else {}
         self.images: Mapping[str, ImageRecord] = {
-            key: _image(key, image, values, root, report)
+            key: evaluate_image(key, image, values, root, report)
             for key, image in {**images, **live.images}.items()
         }
         self.second: Mapping[str, object] = {
@@ -333,7 +327,7 @@ class LiveWorkflow:
             scope = Scope(own, functions)
             if job.mixins is not None:
                 report.add("Mixins are not available in an action", job.mixins.at)
-            defaults = _Defaults({}, self._defaults.tags)
+            defaults = Defaults({}, self._defaults.tags)
         values = Values(scope, report)
         return self._unit(job_id, job, call.at, values, defaults, suffix, report)
 
@@ -343,7 +337,7 @@ class LiveWorkflow:
         unit: LiveJob | ActionJob,
         at: Position,
         values: Values,
-        defaults: _Defaults,
+        defaults: Defaults,
         suffix: str | None,
         report: Report,
     ) -> ResolvedJob | None:
@@ -388,34 +382,6 @@ def live_job(action: Action) -> ActionJob:
     return action.file.job
 
 
-def project_record(project_id: str, project: ProjectFile | None) -> ProjectRecord:
-    """Make the `project` context; without a project file there is only the id."""
-    return ProjectRecord(
-        project_id,
-        constant_text(project.owner) if project is not None else None,
-        constant_text(project.role) if project is not None else None,
-        constant_text(project.project_name) if project is not None else None,
-    )
-
-
-def merged_defaults(live: LiveFile, project: ProjectFile | None) -> LiveDefaults:
-    """Lay the workflow's defaults over the project's."""
-    own = live.defaults if live.defaults is not None else LiveDefaults(at=live.at)
-    if project is None or project.defaults is None:
-        return own
-    return overlay(own, project.defaults)
-
-
-def constant_text(value: Value | None) -> str | None:
-    """Return a text that takes no expressions."""
-    return None if value is None or value.constant is None else str(value.constant)
-
-
-def constant_flag(value: Value | None) -> bool:
-    """Return a bool that takes no expressions."""
-    return value is not None and bool(value.constant)
-
-
 def _text(value: object) -> str:
     return str(value)
 
@@ -428,82 +394,3 @@ def _quote(args: tuple[str, ...]) -> str:
 
 def _sorted_once(*groups: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({tag for group in groups for tag in group}))
-
-
-def _evaluate_defaults(defaults: LiveDefaults, values: Values) -> _Defaults:
-    return _Defaults(
-        env=values.env(defaults.env),
-        tags=values.texts(defaults.tags),
-        volumes=values.texts(defaults.volumes, drop_empty=True),
-        workdir=values.text(defaults.workdir),
-        preset=values.text(defaults.preset),
-        life_span=values.number(defaults.life_span) or None,
-        schedule_timeout=values.number(defaults.schedule_timeout) or None,
-    )
-
-
-def _volume(key: str, volume: Volume, values: Values, root: Path) -> VolumeRecord:
-    local = values.one(volume.local)
-    mount = values.one(volume.mount)
-    return VolumeRecord(
-        id=key,
-        remote=URI(values.text(volume.remote) or ""),
-        mount=mount if isinstance(mount, PurePosixPath) else PurePosixPath("/"),
-        read_only=bool(values.flag(volume.read_only)),
-        local=local if isinstance(local, Path) else None,
-        full_local_path=_below(root, local) if isinstance(local, Path) else None,
-    )
-
-
-def _image(key: str, image: Image, values: Values, root: Path, report: Report) -> ImageRecord:
-    context, dockerfile = values.text(image.context), values.text(image.dockerfile)
-    full_context, full_dockerfile, relative = None, None, None
-    if context is not None and dockerfile is not None:
-        if _is_storage(context) != _is_storage(dockerfile):
-            report.add(
-                "Mixed local/storage context is not supported: "
-                f"context is {context}, dockerfile is {dockerfile}",
-                image.at,
-            )
-        else:
-            full_context, full_dockerfile = _place(root, context), _place(root, dockerfile)
-            relative = _inside(str(full_context), str(full_dockerfile))
-            if relative is None:
-                report.add(
-                    f"The dockerfile should be inside the context: {dockerfile} is not "
-                    f"in {context}",
-                    image.dockerfile.at if image.dockerfile is not None else image.at,
-                )
-    return ImageRecord(
-        id=key,
-        ref=values.text(image.ref) or "",
-        context=full_context,
-        dockerfile=full_dockerfile,
-        dockerfile_rel=relative,
-        build_args=values.texts(image.build_args),
-        env=values.env(image.env),
-        volumes=values.texts(image.volumes, drop_empty=True),
-        build_preset=values.text(image.build_preset),
-        force_rebuild=bool(values.flag(image.force_rebuild)),
-        extra_kaniko_args=values.text(image.extra_kaniko_args),
-    )
-
-
-def _is_storage(place: str) -> bool:
-    return place.startswith("storage")
-
-
-def _place(root: Path, place: str) -> Path | URI:
-    return URI(place) if _is_storage(place) else _below(root, Path(place))
-
-
-def _below(root: Path, path: Path) -> Path:
-    """Join and tidy a path without following links."""
-    return Path(os.path.normpath(root / path))
-
-
-def _inside(folder: str, file: str) -> PurePosixPath | None:
-    try:
-        return PurePosixPath(file).relative_to(folder.rstrip("/") or "/")
-    except ValueError:
-        return None
