@@ -1,0 +1,1 @@
+"""What the server does for bakes by itself: executors restarted, turns, schedules."""
