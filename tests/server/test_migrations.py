@@ -25,9 +25,7 @@ def _config() -> Config:
 
 
 def _differences(database: Database) -> list[Any]:
-    import neuro.server.access.tables
-    import neuro.server.flows.tables
-    import neuro.server.jobs.tables  # noqa: F401
+    import neuro.server.database.all_tables  # noqa: F401
 
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})

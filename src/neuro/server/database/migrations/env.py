@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from neuro.server.access import tables as _access  # noqa: F401
-from neuro.server.database import identity as _identity  # noqa: F401
+from neuro.server.database import all_tables as _all_tables  # noqa: F401
 from neuro.server.database.schema import metadata
-from neuro.server.flows import tables as _flows  # noqa: F401
-from neuro.server.jobs import tables as _jobs  # noqa: F401
 
 context.configure(
     connection=context.config.attributes["connection"],

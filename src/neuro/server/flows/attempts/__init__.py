@@ -1,0 +1,1 @@
+"""Attempts: the tries of a bake, and following one as it goes."""

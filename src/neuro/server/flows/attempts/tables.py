@@ -1,0 +1,147 @@
+"""The table of attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from neuro.domain.bakes import Attempt, ConfigsMeta, TaskStatus
+from neuro.server.database.schema import Moment, metadata
+from neuro.server.flows.bakes.tables import bakes
+from neuro.server.flows.blobs import pack, unpack
+
+_OPEN = [status.value for status in TaskStatus if not status.is_finished]
+
+attempts = Table(
+    "flow_attempts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("bake_id", ForeignKey("flow_bakes.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("result", String(16), nullable=False),
+    Column("executor_id", String(255), nullable=True),
+    Column("message", Text, nullable=True),
+    Column("configs", LargeBinary, nullable=False),
+    UniqueConstraint("bake_id", "number"),
+    Index(None, "result"),
+)
+
+
+def add_attempt(connection: Connection, attempt: Attempt) -> None:
+    """Add an attempt. Raises IntegrityError for a number that is taken, or without its bake."""
+    connection.execute(
+        insert(attempts),
+        {
+            "id": attempt.id,
+            "bake_id": attempt.bake_id,
+            "number": attempt.number,
+            "created_at": attempt.created_at,
+            "result": attempt.result.value,
+            "executor_id": attempt.executor_id,
+            "message": attempt.message,
+            "configs": pack(attempt.configs_meta),
+        },
+    )
+
+
+def change_attempt(connection: Connection, attempt: Attempt) -> None:
+    """Write what can change of an attempt."""
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.id == attempt.id)
+        .values(
+            result=attempt.result.value, executor_id=attempt.executor_id, message=attempt.message
+        )
+    )
+
+
+def get_attempt(connection: Connection, attempt_id: str, *, locked: bool = False) -> Attempt | None:
+    """An attempt; ``locked`` holds it until the transaction ends."""
+    statement = select(attempts).where(attempts.c.id == attempt_id)
+    if locked:
+        statement = statement.with_for_update()
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _attempt(row)
+
+
+def by_number(connection: Connection, bake_id: str, number: int) -> Attempt | None:
+    """The attempt of a number; -1 is the last one."""
+    statement = select(attempts).where(attempts.c.bake_id == bake_id)
+    if number == -1:
+        statement = statement.order_by(attempts.c.number.desc()).limit(1)
+    else:
+        statement = statement.where(attempts.c.number == number)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _attempt(row)
+
+
+def list_attempts(
+    connection: Connection, bake_id: str, *, page: int, after: Attempt | None
+) -> list[Attempt]:
+    """At most ``page`` attempts of a bake by number, behind ``after``."""
+    statement = select(attempts).where(attempts.c.bake_id == bake_id)
+    statement = statement.order_by(attempts.c.number).limit(page)
+    if after is not None:
+        statement = statement.where(attempts.c.number > after.number)
+    return [_attempt(row) for row in connection.execute(statement)]
+
+
+def last_of(connection: Connection, bake_ids: Sequence[str]) -> dict[str, Attempt]:
+    """The last attempts of bakes, by bake."""
+    newest = (
+        select(attempts.c.bake_id, func.max(attempts.c.number).label("number"))
+        .where(attempts.c.bake_id.in_(bake_ids))
+        .group_by(attempts.c.bake_id)
+        .subquery()
+    )
+    same = (attempts.c.bake_id == newest.c.bake_id) & (attempts.c.number == newest.c.number)
+    rows = connection.execute(select(attempts).join(newest, same))
+    return {row.bake_id: _attempt(row) for row in rows}
+
+
+def unfinished(connection: Connection) -> list[Attempt]:
+    """Every attempt that has no final result, oldest first."""
+    rows = connection.execute(
+        select(attempts).where(attempts.c.result.in_(_OPEN)).order_by(attempts.c.created_at)
+    )
+    return [_attempt(row) for row in rows]
+
+
+def unfinished_of_project(connection: Connection, project_id: str) -> list[Attempt]:
+    rows = connection.execute(
+        select(attempts)
+        .join(bakes, bakes.c.id == attempts.c.bake_id)
+        .where(bakes.c.project_id == project_id, attempts.c.result.in_(_OPEN))
+    )
+    return [_attempt(row) for row in rows]
+
+
+def _attempt(row: Any) -> Attempt:
+    return Attempt(
+        id=row.id,
+        bake_id=row.bake_id,
+        number=row.number,
+        created_at=row.created_at,
+        result=TaskStatus(row.result),
+        configs_meta=unpack(row.configs, ConfigsMeta),
+        executor_id=row.executor_id,
+        message=row.message,
+    )

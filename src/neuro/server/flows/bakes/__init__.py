@@ -1,0 +1,1 @@
+"""Bakes: runs of batch workflows."""

@@ -1,0 +1,211 @@
+"""The tables of bakes and of their tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Table,
+    insert,
+    select,
+    text,
+    tuple_,
+    update,
+)
+
+from neuro.domain.bakes import Bake, BakeFilter, BakeMeta, Graphs, TaskStatus
+from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.schema import Sequence as Counter
+from neuro.server.flows.blobs import pack, unpack
+
+_IS_OPEN = text("status IN ('unknown', 'pending', 'running')")
+
+bakes = Table(
+    "flow_bakes",
+    metadata,
+    # The order of submission, for those of the same moment.
+    Column("sequence", Counter, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project_id", ForeignKey("flow_projects.id", ondelete="CASCADE"), nullable=False),
+    Column("batch", String(255), nullable=False),
+    Column("name", String(255), nullable=True),
+    # The newest attempt's result; a bake without an attempt is pending.
+    Column("status", String(16), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("graphs", LargeBinary, nullable=False),
+    Column("details", LargeBinary, nullable=False),
+    Index(None, "project_id", "created_at", "sequence"),
+    Index(None, "project_id", "name"),
+    Index(
+        "uq_flow_bakes_open_name",
+        "project_id",
+        "name",
+        unique=True,
+        sqlite_where=_IS_OPEN,
+        postgresql_where=_IS_OPEN,
+    ),
+)
+
+bake_tags = Table(
+    "flow_bake_tags",
+    metadata,
+    Column("tag", String(255), primary_key=True),
+    Column(
+        "sequence", Counter, ForeignKey("flow_bakes.sequence", ondelete="CASCADE"), primary_key=True
+    ),
+    Index(None, "sequence"),
+)
+
+
+class Details(msgspec.Struct, frozen=True):
+    """What is kept of a bake and never searched."""
+
+    params: dict[str, str]
+    tags: list[str]
+    meta: BakeMeta
+
+
+# All but the graphs, which can be a hundred times the rest.
+BRIEF = (
+    bakes.c.sequence,
+    bakes.c.id,
+    bakes.c.project_id,
+    bakes.c.batch,
+    bakes.c.name,
+    bakes.c.created_at,
+    bakes.c.details,
+)
+
+
+def add_bake(connection: Connection, bake: Bake) -> None:
+    """Add a bake. Raises IntegrityError where one of that name is open, or without its project."""
+    details = Details(bake.params, bake.tags, bake.meta)
+    result = connection.execute(
+        insert(bakes),
+        {
+            "id": bake.id,
+            "project_id": bake.project_id,
+            "batch": bake.batch,
+            "name": bake.name,
+            "status": TaskStatus.PENDING.value,
+            "created_at": bake.created_at,
+            "graphs": pack(bake.graphs),
+            "details": pack(details),
+        },
+    )
+    key = result.inserted_primary_key
+    assert key is not None
+    if bake.tags:
+        tags = [{"tag": tag, "sequence": int(key[0])} for tag in sorted(set(bake.tags))]
+        connection.execute(insert(bake_tags), tags)
+
+
+def get_bake(connection: Connection, bake_id: str) -> Bake | None:
+    row = connection.execute(select(bakes).where(bakes.c.id == bake_id)).one_or_none()
+    return None if row is None else _bake(row)
+
+
+def brief_bake(connection: Connection, bake_id: str) -> Bake | None:
+    """A bake without its graphs."""
+    row = connection.execute(select(*BRIEF).where(bakes.c.id == bake_id)).one_or_none()
+    return None if row is None else brief(row)
+
+
+def newest_by_name(connection: Connection, project_id: str, name: str) -> Bake | None:
+    row = connection.execute(
+        select(bakes)
+        .where(bakes.c.project_id == project_id, bakes.c.name == name)
+        .order_by(bakes.c.created_at.desc(), bakes.c.sequence.desc())
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else _bake(row)
+
+
+def open_by_name(connection: Connection, project_id: str, name: str) -> str | None:
+    """The id of the bake of that name that has not ended."""
+    return connection.execute(
+        select(bakes.c.id).where(bakes.c.project_id == project_id, bakes.c.name == name, _IS_OPEN)
+    ).scalar_one_or_none()
+
+
+def list_bakes(
+    connection: Connection, query: BakeFilter, *, page: int, after: tuple[datetime, int] | None
+) -> list[tuple[tuple[datetime, int], Bake]]:
+    """At most ``page`` bakes behind the place ``after``, each with its place."""
+    place = tuple_(bakes.c.created_at, bakes.c.sequence)
+    conditions: list[ColumnElement[bool]] = [bakes.c.project_id == query.project_id]
+    if query.name is not None:
+        conditions.append(bakes.c.name == query.name)
+    if query.since is not None:
+        conditions.append(bakes.c.created_at >= query.since)
+    if query.until is not None:
+        conditions.append(bakes.c.created_at <= query.until)
+    for tag in query.tags:
+        tagged = select(bake_tags.c.sequence).where(bake_tags.c.tag == tag)
+        conditions.append(bakes.c.sequence.in_(tagged))
+    statement = select(bakes).limit(page)
+    if query.reverse:
+        statement = statement.order_by(bakes.c.created_at.desc(), bakes.c.sequence.desc())
+    else:
+        statement = statement.order_by(bakes.c.created_at, bakes.c.sequence)
+    if after is not None:
+        # Typed by the columns, as a bare tuple of values would not be.
+        behind = tuple_(*after, types=[Moment(), Counter])
+        conditions.append(place < behind if query.reverse else place > behind)
+    rows = connection.execute(statement.where(*conditions))
+    return [((row.created_at, row.sequence), _bake(row)) for row in rows]
+
+
+def change_graphs(connection: Connection, bake_id: str, graphs: Graphs) -> None:
+    connection.execute(update(bakes).where(bakes.c.id == bake_id).values(graphs=pack(graphs)))
+
+
+def set_status(connection: Connection, bake_id: str, status: TaskStatus) -> None:
+    """Mirror the newest attempt's result. Raises IntegrityError where its name is in use."""
+    connection.execute(update(bakes).where(bakes.c.id == bake_id).values(status=status.value))
+
+
+def lock(connection: Connection, bake_ids: Iterable[str]) -> None:
+    """Hold these bakes until the transaction ends; SQLite has one writer anyway."""
+    ids: Sequence[str] = sorted(set(bake_ids))
+    statement = select(bakes.c.id).where(bakes.c.id.in_(ids)).order_by(bakes.c.id)
+    connection.execute(statement.with_for_update()).all()
+
+
+def ids_of_project(connection: Connection, project_id: str) -> list[str]:
+    rows = connection.execute(select(bakes.c.id).where(bakes.c.project_id == project_id))
+    return list(rows.scalars())
+
+
+def brief(row: Any) -> Bake:
+    """The bake of a row of ``BRIEF``'s columns."""
+    return _make(row, {})
+
+
+def _bake(row: Any) -> Bake:
+    return _make(row, unpack(row.graphs, Graphs))
+
+
+def _make(row: Any, graphs: Graphs) -> Bake:
+    details = unpack(row.details, Details)
+    return Bake(
+        id=row.id,
+        project_id=row.project_id,
+        batch=row.batch,
+        created_at=row.created_at,
+        graphs=graphs,
+        params=details.params,
+        name=row.name,
+        tags=details.tags,
+        meta=details.meta,
+    )

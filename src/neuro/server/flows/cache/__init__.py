@@ -1,0 +1,1 @@
+"""Cache entries: outcomes of tasks that later ones may take."""

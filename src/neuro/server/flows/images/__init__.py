@@ -1,0 +1,1 @@
+"""Bake images: what tasks of a bake run, and how it is built."""

@@ -1,0 +1,1 @@
+"""Schedules: bakes that the clock starts."""
