@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pytest
 from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.domain.flows import LiveJob
-from tests.clients.reference_client import JOB_ID, PATIENCE, Outcome, ReferenceClient
+from tests.clients.flow_client import FlowClient
+from tests.clients.reference_client import JOB_ID, ReferenceClient
 from tests.server_process import ServerProcess
 
 LIVE = """\
@@ -61,52 +60,6 @@ jobs:
 """
 
 
-class FlowClient:
-    """``neuro-flow`` in a workspace, beside a ``neuro`` that is logged in."""
-
-    def __init__(self, client: ReferenceClient) -> None:
-        self._client = client
-        self.version = client.version
-        self.user = client.user
-        self.project = f"flow_{client.version.replace('.', '_')}"
-        self.workspace = client.home / self.project
-        (self.workspace / ".neuro").mkdir(parents=True)
-        (self.workspace / ".neuro" / "live.yml").write_text(LIVE.format(project=self.project))
-        for folder in ("data", "settings"):
-            (self.workspace / folder).mkdir()
-        (self.workspace / "data" / "input.txt").write_text("from here\n")
-        # ``neuro-flow`` knows no options for its ``neuro`` to ask nothing of the outside world.
-        self._bin = client.home / "bin"
-        self._bin.mkdir()
-        neuro = self._bin / "neuro"
-        neuro.write_text(f'#!/bin/sh\nexec {" ".join(client.command())} "$@"\n')
-        neuro.chmod(0o755)
-
-    def run(self, *arguments: str, code: int = 0) -> Outcome:
-        """Run a command to its end, which must be ``code``."""
-        variables = self._client.variables()
-        done = subprocess.run(
-            [str(self._client.environment / "bin" / "neuro-flow"), *arguments],
-            env={**variables, "PATH": f"{self._bin}:{variables.get('PATH', '/usr/bin:/bin')}"},
-            cwd=self.workspace,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PATIENCE,
-        )
-        outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
-        assert outcome.code == code, outcome
-        return outcome
-
-    def stored(self) -> set[str]:
-        """The names of what the storage keeps of this workspace."""
-        return set(self._client.run("ls", f"storage:{self.project}").lines)
-
-    def jobs(self) -> dict[str, str]:
-        """The rows of ``neuro-flow ps``: job and suffix, then the id of its newest run."""
-        rows = re.findall(r"^\s*(\S[^│\n]*?)\s*│[^│\n]*│\s*(\S+)\s*│", self.run("ps").out, re.M)
-        return {job: raw_id for job, raw_id in rows if job != "JOB"}
-
-
 @pytest.fixture(scope="module")
 def make_flow(
     version: str,
@@ -120,7 +73,12 @@ def make_flow(
         home = tmp_path_factory.mktemp(f"flow-{user}-{version}-")
         client = ReferenceClient(version, flow_environment, home, server.url, user)
         client.run("config", "login-with-token", token, server.url)
-        return FlowClient(client)
+        flow = FlowClient(client, f"flow_{version.replace('.', '_')}")
+        flow.write("live", LIVE.format(project=flow.project))
+        for folder in ("data", "settings"):
+            (flow.workspace / folder).mkdir()
+        (flow.workspace / "data" / "input.txt").write_text("from here\n")
+        return flow
 
     return make
 
