@@ -33,12 +33,13 @@ class AioTransport:
     def __init__(self, url: str, token: str | None, *, timeout: float = 60.0) -> None:
         """``timeout`` is seconds for connecting and for each read."""
         self.url = url.rstrip("/")
+        self._timeout = _silent(timeout)
         headers = {"User-Agent": USER_AGENT}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         self._session = aiohttp.ClientSession(
             headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
+            timeout=self._timeout,
             connector=aiohttp.TCPConnector(limit=64),
             read_bufsize=1 << 20,
         )
@@ -58,6 +59,7 @@ class AioTransport:
                 params=list(request.params),
                 headers=CIMultiDict(request.headers),
                 data=body,
+                timeout=self._timeout if request.timeout is None else _silent(request.timeout),
             ) as response:
                 if response.status >= 400:
                     raise error_of(response.status, await response.read(), response.headers)
@@ -118,6 +120,10 @@ class AioTransport:
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def _silent(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
 
 
 async def _pieces(body: Iterable[bytes]) -> AsyncIterator[bytes]:

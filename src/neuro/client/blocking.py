@@ -74,6 +74,9 @@ class BlockingTransport:
             headers["Authorization"] = f"Bearer {self._token}"
         replayable = request.body is None or isinstance(request.body, bytes)
         connection, fresh = self._connection(parts.scheme, parts.netloc)
+        connection.timeout = self._timeout if request.timeout is None else request.timeout
+        if connection.sock is not None:
+            connection.sock.settimeout(connection.timeout)
         try:
             connection.request(request.method, target, body=request.body, headers=headers)
             return connection.getresponse()

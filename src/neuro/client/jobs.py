@@ -12,7 +12,7 @@ import msgspec
 
 from neuro.client.transport import Params, Request, WebSocket, raise_error_line
 from neuro.domain.errors import InvalidInput, NoSuchJob
-from neuro.domain.jobs import Job, JobFilter, JobRequest, LifeSpanChange, UsageSample
+from neuro.domain.jobs import Job, JobEvent, JobFilter, JobRequest, LifeSpanChange, UsageSample
 from neuro.domain.names import check_job_name, is_job_id
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 ATTACH_PROTOCOL = "v2.channels.neu.ro"
+# The server gives a sign of life every 15 seconds: after three of them the connection is dead.
+SILENCE_SECONDS = 45.0
 _MONITORING = "/monitoring/jobs"
 
 
@@ -180,6 +182,35 @@ class Jobs:
                 return
             query = msgspec.structs.replace(query, after=last)
             left = None if left is None else left - count
+
+    async def events(
+        self, *, tags: Sequence[str] = (), owner: Sequence[str] = (), after: str | None = None
+    ) -> AsyncGenerator[JobEvent, None]:
+        """What becomes of the jobs with all these tags, as it happens, over one connection.
+
+        First comes the state of every job, finished ones too, or only of those that changed since
+        ``after``, the newest cursor that the caller knows; then an event that is ``synced``; then
+        every change, and now and then a sign of life.
+
+        Ends where the server ends it (a reader that is far too slow), raises ServerUnreachable
+        where it is stopped or silent for too long: come back with the newest cursor.
+        """
+        params = [("tag", tag) for tag in tags] + [("owner", name) for name in owner]
+        if after:
+            params.append(("after", after))
+        call = Request(
+            method="GET",
+            path="/jobs/events",
+            params=params,
+            headers={"Accept": "application/x-ndjson", "Accept-Encoding": "identity"},
+            timeout=SILENCE_SECONDS,
+        )
+        decoder = msgspec.json.Decoder(JobEvent)
+        async with self._transport.send(call) as response:
+            async for line in response.lines():
+                if line.startswith(b'{"error"'):
+                    raise_error_line(line)
+                yield decoder.decode(line)
 
     async def _page(self, query: JobFilter) -> AsyncGenerator[Job, None]:
         decoder = msgspec.json.Decoder(Job)

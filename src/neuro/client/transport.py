@@ -26,7 +26,8 @@ USER_AGENT = "neuro"
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request. ``path`` is below the API's address, or a full URL.
 
-    ``body``: bytes, or an iterable of bytes that is sent in chunks.
+    ``body``: bytes, or an iterable of bytes that is sent in chunks. ``timeout``: how many seconds a
+    read may wait, where that is not what the transport was made with.
     """
 
     method: str
@@ -34,6 +35,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     params: Params = ()
     headers: Mapping[str, str] = {}
     body: Any = None
+    timeout: float | None = None
 
 
 class Response(Protocol):

@@ -266,6 +266,46 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     logs_removed: bool | None = None
 
 
+class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What changes of a job, as streams of events tell it.
+
+    ``log_bytes`` is how much output is kept: 0 where nothing was printed, None where that is not
+    known (a job that is going on, a log that was removed).
+    """
+
+    id: str
+    status: JobStatus
+    created_at: datetime
+    reason: str | None = None
+    description: str | None = None
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    run_time_seconds: float = 0.0
+    log_bytes: int | None = None
+    tags: list[str] = []
+
+
+class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line of GET /jobs/events: a job's state, ``synced``, or (with neither) a sign of life.
+
+    Whoever comes back with the newest ``cursor`` is told only what changed since. It is empty as
+    long as the beginning was not told whole, up to the line that is ``synced``.
+    """
+
+    cursor: str = ""
+    job: JobState | None = None
+    synced: bool = False
+
+
+class JobEventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """The query of GET /jobs/events: jobs with all of these tags, of any of these owners."""
+
+    tag: list[str] = []
+    owner: list[str] = []
+    after: str | None = None
+
+
 class UsageSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One second of telemetry (wire protocol, section 9.2): ``memory`` in MB, ``cpu`` in cores."""
 

@@ -40,6 +40,7 @@ from neuro.server.http.routes import AUTHENTICATOR, MAX_JSON_BODY, install
 from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs import tables as job_tables
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.launch import Launcher
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.retention import Keep, Retention
@@ -143,6 +144,7 @@ async def _assemble(
         Offer(settings.cluster, presets, DEFAULT_ENGINE, domain),
         check_volumes=launcher.check_volumes,
         image_notice=_image_notice,
+        feed=Feed(board),
     )
     installation = Installation(
         cluster=settings.cluster,

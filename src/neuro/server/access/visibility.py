@@ -37,6 +37,15 @@ class Visibility:
                 singles.add((uri.segments[0], uri.segments[1]))
         return cls(everything, frozenset(owners), frozenset(singles))
 
+    def shows(self, owner: str, one: str, name: str | None) -> bool:
+        """Whether it covers the thing with the id ``one`` and this name."""
+        return (
+            self.everything
+            or owner in self.owners
+            or (owner, one) in self.singles
+            or (name is not None and (owner, name) in self.singles)
+        )
+
     def condition(self, table: Table) -> ColumnElement[bool] | None:
         """The SQL of it for a table with ``owner``, ``id`` and ``name``; None for no limit."""
         if self.everything:

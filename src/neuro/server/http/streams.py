@@ -49,6 +49,22 @@ async def ndjson(call: Call, lines: AsyncIterator[bytes]) -> web.StreamResponse:
     return response
 
 
+async def ndjson_blocks(call: Call, blocks: AsyncIterator[bytes]) -> web.StreamResponse:
+    """Stream lines of JSON that must not wait for others: each block is sent at once.
+
+    Blocks are whole lines. An error after the beginning becomes a last line with "error".
+    """
+    response = web.StreamResponse(headers={"Content-Type": NDJSON})
+    await response.prepare(call.request)
+    try:
+        async for block in blocks:
+            await response.write(block)
+    except PlatformError as error:
+        await response.write(msgspec.json.encode({"error": error.message, "code": error.code}))
+    await response.write_eof()
+    return response
+
+
 async def websocket(
     call: Call, *, protocols: tuple[str, ...] = (), close_timeout: float = CLOSE_SECONDS
 ) -> web.WebSocketResponse:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -25,6 +26,7 @@ from neuro.domain.errors import (
 from neuro.domain.jobs import (
     ContainerRequest,
     Job,
+    JobEventFilter,
     JobFilter,
     JobRequest,
     JobStatus,
@@ -41,6 +43,7 @@ from neuro.server.database.engine import Database
 from neuro.server.http.identity import Identity
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.feed import Feed, Wanted
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, Specification, to_wire
 from neuro.server.jobs.writer import Writer
@@ -105,6 +108,7 @@ class JobService:
         *,
         check_volumes: Callable[[ContainerRequest], None],
         image_notice: Callable[[str, str], str | None],
+        feed: Feed,
     ) -> None:
         """``image_notice(engine, image)`` says what a first-time user of an image should know.
 
@@ -118,6 +122,7 @@ class JobService:
         self._offer = offer
         self._check_volumes = check_volumes
         self._image_notice = image_notice
+        self._feed = feed
         self._seen_images: set[tuple[str, str]] = set()
 
     async def submit(
@@ -307,7 +312,21 @@ class JobService:
         if query.limit is not None and query.limit < 1:
             raise InvalidInput("limit must be 1 or more.")
         query = _with_times_in_utc(query)
-        visible = Visibility.of(caller.permissions, "job", self._offer.cluster)
+        async with aclosing(self._records(self._visible_to(caller), query)) as records:
+            async for record in records:
+                yield self.show(record)
+
+    def events(self, caller: Identity, query: JobEventFilter) -> AsyncGenerator[bytes]:
+        """Blocks of NDJSON: the state of the caller's jobs that match, then every change of it."""
+        visible = self._visible_to(caller)
+        jobs = JobFilter(tag=query.tag, owner=query.owner)
+        wanted = Wanted.of(visible, query)
+        return self._feed.watch(wanted, query.after, lambda: self._records(visible, jobs))
+
+    def _visible_to(self, caller: Identity) -> Visibility:
+        return Visibility.of(caller.permissions, "job", self._offer.cluster)
+
+    async def _records(self, visible: Visibility, query: JobFilter) -> AsyncGenerator[JobRecord]:
         after = await self._page_start(query.after)
         left = query.limit
         # What changed a moment ago must be seen by whoever lists now.
@@ -316,7 +335,7 @@ class JobService:
             page = PAGE if left is None else min(PAGE, left)
             records, last = await self._page(visible, query, page, after)
             for record in records:
-                yield self.show(self._board.get(record.id) or record)
+                yield self._board.get(record.id) or record
             if last is None:
                 return
             after = last
