@@ -20,7 +20,7 @@ from neuro.server.flows.supervision.decisions import (
     Wait,
     decide,
 )
-from neuro.server.flows.supervision.times import (
+from neuro.server.flows.schedules.times import (
     check_timing,
     due_between,
     next_after,
