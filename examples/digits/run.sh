@@ -51,12 +51,42 @@ print(f"Accuracy  {metrics['accuracy']:.2%} ({metrics['mistakes']} mistakes in {
 print(f"Picture   {(folder / 'confusion_matrix.png').resolve()}")
 print(f"Model     {(folder / 'model.joblib').resolve()}")
 END
+
+step "A pipeline: six models, the best of them, a picture"
+config=--config=$here
+# One bake of a name may run at a time; an earlier demo that was interrupted may have left one.
+neuro-flow "$config" cancel demo >/dev/null 2>&1 || true
+# What an earlier demo has trained already is answered by the cache.
+show neuro-flow "$config" bake sweep -n demo
+show neuro-flow "$config" inspect demo
+if command -v dot >/dev/null; then
+    show neuro-flow "$config" inspect demo --output-graph $out/sweep.svg
+else
+    show neuro-flow "$config" inspect demo --output-graph $out/sweep.dot
+fi
+rm -rf $out/sweep
+show neuro cp -r -T storage:digits/sweep $out/sweep
+python - $out/sweep <<'END'
+import json
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+summary = json.loads((folder / "summary.json").read_text())
+print()
+print(f"Best      {summary['best']}: {summary['accuracy']:.2%} of unseen digits right")
+print(f"Picture   {(folder / 'learning.png').resolve()}")
+graph = next(path for path in (folder.with_suffix(".svg"), folder.with_suffix(".dot")) if path.exists())
+print(f"Graph     {graph.resolve()}")
+END
 cat <<'END'
 
 The platform goes on running. Next:
   . .venv/bin/activate        # puts `neuro` on your PATH
   neuro ps --all              # the job you have just run
   neuro logs digits           # its output, again
+  cd examples/digits          # where the pipeline is described, in .neuro/sweep.yml
+  neuro-flow bake sweep -p epochs 20
   neuro run ubuntu echo 'Hello, World!'
   neuro down                  # stop the platform; its data stays
 END
