@@ -7,6 +7,8 @@ import re
 from neuro.domain.errors import InvalidInput
 
 MAX_REFERENCE = 512
+# The platform itself, as the image of jobs that drive bakes.
+EXECUTOR_IMAGE = "neuro/executor"
 
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _HOST = (
