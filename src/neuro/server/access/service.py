@@ -85,6 +85,13 @@ class AccessService:
                 "This token is not one of this server's: log in with `neuro login`."
             ) from None
 
+    async def identity_of(self, user: str) -> Identity:
+        """A user with all that they may do now: for what the server does in their name.
+
+        Raises NotFound for one who is gone.
+        """
+        return Identity(user=user, permissions=tuple(await self.permissions(user)), token_id="")
+
     async def add_user(self, name: str, *, is_admin: bool = False) -> User:
         """Make a user who owns what is theirs; an admin also manages everybody's.
 

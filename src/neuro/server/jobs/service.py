@@ -23,6 +23,7 @@ from neuro.domain.errors import (
     PlatformError,
     TooManyRequests,
 )
+from neuro.domain.images import is_executor_image
 from neuro.domain.jobs import (
     ContainerRequest,
     Job,
@@ -51,6 +52,8 @@ from neuro.server.jobs.writer import Writer
 PAGE = 500
 # A longer queue than this is answered with 429: it would only be held in memory.
 MAX_ACTIVE_JOBS = 20_000
+# They take nothing from the capacity, so nothing else bounds them.
+MAX_CONTROL_JOBS = 500
 _KEY = re.compile(r"[ -~]{1,255}")
 
 
@@ -174,6 +177,10 @@ class JobService:
             request, container, offer.cluster, caller.user
         ):
             caller.require(uri, action)
+        if specification.is_control(container) and self._board.control_jobs >= MAX_CONTROL_JOBS:
+            raise TooManyRequests(
+                f"{MAX_CONTROL_JOBS} bakes are driven already; try again later.", retry_after=10
+            )
         self._check_volumes(container)
         record = self._new_record(caller.user, request, container)
         notice = await self._notice(record)
@@ -207,7 +214,13 @@ class JobService:
             assert container.resources is not None
             amount = specification.explicit_amount(container.resources)
             engine, what = offer.default_engine, "This job"
-        specification.check_fits(amount, self._board.lanes[engine].capacity, what)
+        control = specification.is_control(container)
+        if is_executor_image(container.image):
+            engine = offer.default_engine  # the one on whose machine the platform's commands are
+        if control:
+            amount = specification.CONTROL_AMOUNT
+        else:
+            specification.check_fits(amount, self._board.lanes[engine].capacity, what)
         now = datetime.now(UTC)
         job_id = new_job_id()
         record = JobRecord(
@@ -221,7 +234,7 @@ class JobService:
             max_run_time_minutes=request.max_run_time_minutes,
             specification=Specification(
                 container=specification.wire_container(
-                    container, amount, preset.gpu_model if preset else None
+                    container, amount, preset.gpu_model if preset and amount.gpu else None
                 ),
                 amount=amount,
                 preset_name=preset.name if preset else None,
@@ -240,6 +253,7 @@ class JobService:
                     if container.http and request.name
                     else None
                 ),
+                control=control,
             ),
         )
         record.step(JobStatus.PENDING, Reason.CREATING, now)
@@ -256,6 +270,8 @@ class JobService:
         self._seen_images.add(key)
         if len(self._seen_images) > 10_000:
             self._seen_images.clear()
+        if is_executor_image(image):
+            return None
         notice = self._image_notice(record.engine, image)
         if notice is None or await self._database.read(
             lambda connection: tables.image_was_used(connection, record.owner, image)
@@ -296,6 +312,14 @@ class JobService:
         if caller.action_on(uri) is None and record.name:
             uri = ResourceURI("job", record.cluster, (record.owner, record.name))
         caller.require(uri, action, hidden=missing)
+        return record
+
+    async def record(self, job_id: str) -> JobRecord | None:
+        """The job of an id, whoever's it is: for what the server does by itself."""
+        record = self._board.get(job_id)
+        if record is None:
+            await self._writer.flush()  # It may have ended a moment ago.
+            record = await self._database.read(lambda c: tables.get_job(c, job_id))
         return record
 
     async def _find_by_name(self, owner: str, name: str) -> JobRecord | None:
