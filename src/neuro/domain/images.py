@@ -7,6 +7,9 @@ import re
 from neuro.domain.errors import InvalidInput
 
 MAX_REFERENCE = 512
+# The image whose programs are the platform's own: jobs in it run the commands of this very version.
+EXECUTOR_IMAGE = "neuro/executor"
+_FLOW_NAME = "neuro-flow"  # as the original publishes it, whatever the registry and the tag
 # The platform itself, as the image of jobs that drive bakes.
 EXECUTOR_IMAGE = "neuro/executor"
 
@@ -39,3 +42,15 @@ def with_tag(reference: str) -> str:
     """
     name = reference.rpartition("/")[2]
     return reference if ":" in name or "@" in name else f"{reference}:latest"
+
+
+def is_executor_image(reference: str) -> bool:
+    """Whether jobs in this image run the platform's own commands.
+
+    >>> is_executor_image("ghcr.io/neuro-inc/neuro-flow:22.8.1")
+    True
+    """
+    path = reference.partition("@")[0]
+    folder, slash, name = path.rpartition("/")
+    name = name.partition(":")[0]
+    return name == _FLOW_NAME or f"{folder}{slash}{name}" == EXECUTOR_IMAGE

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -128,7 +129,8 @@ async def _assemble(
     def api_url(engine: str) -> str:
         return address_of(engines[engine].host_address, port)
 
-    launcher = Launcher(settings.cluster, storage, job_token, api_url)
+    commands = str(Path(sys.prefix) / "bin")
+    launcher = Launcher(settings.cluster, storage, job_token, api_url, commands)
     reconciler = Reconciler(
         board, writer, engines, launcher.make_spec, stop_grace=settings.stop_grace_seconds
     )

@@ -21,6 +21,8 @@ class Lane:
         self.capacity = capacity
         self.taken = NOTHING
         self.queue = Queue()
+        # Control jobs wait only for the next look at the queues.
+        self.control: dict[str, JobRecord] = {}
         self._free_gpus = set(range(capacity.gpu))
 
     @property
@@ -29,6 +31,8 @@ class Lane:
 
     def take(self, record: JobRecord) -> None:
         """Give a job what it asked for; an adopted one keeps the GPUs that it has."""
+        if record.specification.control:
+            return
         amount = record.specification.amount
         self.taken += amount
         if amount.gpu and not record.gpus:
@@ -36,6 +40,9 @@ class Lane:
         self._free_gpus -= set(record.gpus)
 
     def give_back(self, record: JobRecord) -> None:
+        """The reverse of ``take``."""
+        if record.specification.control:
+            return
         self.taken -= record.specification.amount
         self._free_gpus |= set(record.gpus) & set(range(self.capacity.gpu))
 
@@ -47,6 +54,7 @@ class Board:
         self.lanes = {name: Lane(capacity) for name, capacity in capacities.items()}
         self._records: dict[str, JobRecord] = {}
         self._holding: set[str] = set()
+        self.control_jobs = 0
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
         self._listeners: list[Callable[[JobRecord], None]] = []
 
@@ -62,20 +70,26 @@ class Board:
     def add(self, record: JobRecord) -> None:
         """Put an active job on the board: waiting, or holding its resources if it is placed."""
         self._records[record.id] = record
+        self.control_jobs += record.specification.control
         lane = self.lanes[record.engine]
         if record.placed:
             lane.take(record)
             self._holding.add(record.id)
+        elif record.specification.control:
+            lane.control[record.id] = record
         else:
             lane.queue.add(waiting(record))
 
     def choose(self, engine: str) -> list[JobRecord]:
         """Take from a queue the jobs that start now, and give them their resources."""
         lane = self.lanes[engine]
-        chosen = [self._records[job.id] for job in choose(lane.queue, lane.free)]
-        for record in chosen:
+        queued = [self._records[job.id] for job in choose(lane.queue, lane.free)]
+        for record in queued:
             lane.queue.remove(waiting(record))
             lane.take(record)
+        chosen = [*lane.control.values(), *queued]
+        lane.control.clear()
+        for record in chosen:
             self._holding.add(record.id)
             record.placed = True
         return chosen
@@ -84,16 +98,19 @@ class Board:
         """Take a finished job off the board and free what it held."""
         if self._records.pop(record.id, None) is None:
             return
+        self.control_jobs -= record.specification.control
         lane = self.lanes[record.engine]
         if record.id in self._holding:
             self._holding.discard(record.id)
             lane.give_back(record)
-        else:
+        elif lane.control.pop(record.id, None) is None:
             lane.queue.remove(waiting(record))
 
     def waits_for(self, record: JobRecord) -> str | None:
         """What a pending job waits for; None once it has its resources."""
         if record.status is not JobStatus.PENDING or record.id in self._holding:
+            return None
+        if record.specification.control:
             return None
         lane = self.lanes[record.engine]
         ahead = lane.queue.place(waiting(record))

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from neuro.domain.errors import InvalidInput, NotFound
+from neuro.domain.images import is_executor_image
 from neuro.domain.jobs import ContainerRequest
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Mount, RunSpec
@@ -36,12 +37,18 @@ class Launcher:
         files: Files,
         make_token: Callable[[str, str], Awaitable[str]],
         api_url: Callable[[str], str],
+        commands: str,
     ) -> None:
-        """``make_token(user, label)`` issues a token; ``api_url(engine)`` is what jobs call."""
+        """``make_token(user, label)`` issues a token; ``api_url(engine)`` is what jobs call.
+
+        ``commands`` is the folder of the platform's own commands. Jobs of the embedded engine see
+        it, with all that belongs to it, so that the executor's image needs nothing but the name.
+        """
         self._cluster = cluster
         self._files = files
         self._make_token = make_token
         self._api_url = api_url
+        self._commands = commands
 
     def check_volumes(self, container: ContainerRequest) -> None:
         """Raise InvalidInput for a volume that is not there. Read-write ones are made."""
@@ -113,4 +120,7 @@ class Launcher:
                 "project_name": record.owner,
             }
             given[PASSED_CONFIG] = base64.b64encode(msgspec.json.encode(login)).decode()
+        path = spec.container.env.get("PATH")
+        if path is not None and is_executor_image(spec.container.image):
+            given["PATH"] = f"{self._commands}:{path}"
         return {**spec.container.env, **given}

@@ -24,7 +24,10 @@ MAX_TRANSITIONS = 100
 
 
 class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What never changes after submission. ``gpu`` counts are in ``amount``."""
+    """What never changes after submission. ``gpu`` counts are in ``amount``.
+
+    A ``control`` job only directs others: it starts at once and takes nothing from the capacity.
+    """
 
     container: Container
     amount: Amount
@@ -40,6 +43,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     credits_per_hour: str = "0"
     http_url: str | None = None
     http_url_named: str | None = None
+    control: bool = False
 
 
 @dataclass(slots=True)

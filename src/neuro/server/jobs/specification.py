@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from neuro.domain.errors import InvalidInput, NeverFits, NotSupported
-from neuro.domain.images import check_image, with_tag
+from neuro.domain.images import check_image, is_executor_image, with_tag
 from neuro.domain.jobs import (
     Container,
     ContainerRequest,
@@ -23,6 +23,10 @@ MAX_TEXT = 128 * 1024  # of a command, and of the environment as a whole: well b
 MAX_DESCRIPTION = 4096
 MAX_VOLUMES = 64
 MAX_RUN_TIME_MINUTES = 10 * 366 * 24 * 60
+
+# A control job takes nothing from the capacity, so what it may use is small, and the same for all.
+CONTROL_AMOUNT = Amount(cpu=1.0, memory=512 * MIB)
+_OPTIONS_WITH_VALUE = ("--config", "--color")  # of neuro-flow itself
 
 _FLAT = tuple(
     name for name in ContainerRequest.__struct_fields__ if name in JobRequest.__struct_fields__
@@ -137,6 +141,20 @@ def argv_of(container: ContainerRequest | Container) -> tuple[str, ...]:
         )
     except ValueError as error:
         raise InvalidInput(f"invalid command format: {error} (check the quotes)") from None
+
+
+def is_control(container: ContainerRequest) -> bool:
+    """Whether this runs ``neuro-flow [OPTION]... execute``, which drives the jobs of a bake."""
+    program, *words = argv_of(container) or ("",)
+    if program != "neuro-flow" or not is_executor_image(container.image):
+        return False
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            return word == "execute"
+        if word in _OPTIONS_WITH_VALUE:
+            next(rest, None)
+    return False
 
 
 def choose_preset(
