@@ -1,0 +1,1086 @@
+"""The state of a bake's attempt as a machine without I/O and without a clock.
+
+What happens goes in (a job's change, an answer, a timer, a cancellation, each with the time), and
+what is to be done comes out of ``take``: see ``actions``. Given the records that an earlier
+executor left, it continues where that one was: every decision follows from the workflow, the
+records and the states of jobs, so what was not recorded is decided again in the same way, and a
+job that was submitted is found again by its key (see ``requests.submission_key``).
+
+Nothing here is looked for among all nodes: each node counts the needs that are still open, and
+nodes that share their needs share the count.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from enum import IntEnum
+from heapq import heappop, heappush
+from typing import TypeVar
+
+from neuro.domain.bakes import CacheEntry, Task, TaskRequest, TaskStatus, TaskTransition
+from neuro.domain.durations import format_duration
+from neuro.domain.jobs import JobState, JobStatus, Reason
+from neuro.flow.batch.actions import (
+    Action,
+    Finish,
+    Kill,
+    LookUp,
+    ReadLog,
+    Record,
+    Redraw,
+    Remember,
+    RunLocal,
+    Submit,
+)
+from neuro.flow.batch.cache import is_fresh, key_of
+from neuro.flow.batch.model import (
+    FullId,
+    Graph,
+    Level,
+    Node,
+    NodeKind,
+    Outcome,
+    ResolvedTask,
+    Workflow,
+    join_id,
+)
+from neuro.flow.syntax.problems import FlowError
+from neuro.flow.syntax.types import ALWAYS
+
+T = TypeVar("T")
+
+_BAD = (TaskStatus.FAILED, TaskStatus.CANCELLED)
+_NOTHING: Mapping[str, str] = {}
+# More than this is not worth a wait: timedelta itself ends there.
+_LONGEST_PAUSE = 366 * 86400.0
+
+
+class _Phase(IntEnum):
+    WAITING = 0  # for its needs
+    READY = 1  # to be looked at
+    QUEUED = 2  # for a place within its limit
+    LOOKING = 3  # for an earlier outcome
+    SUBMITTING = 4
+    ACTIVE = 5  # its job is known and not over
+    READING = 6  # its job's output
+    PAUSING = 7  # before its next try
+    OPEN = 8  # a call, a group or a local command that is under way
+    DONE = 9
+
+
+_JOB_KINDS = (NodeKind.TASK, NodeKind.STATEFUL, NodeKind.POST)
+
+
+class _Scope:
+    """An open graph: the root's, or that of a call."""
+
+    __slots__ = (
+        "call",
+        "cancelled",
+        "cancelling",
+        "failed",
+        "items",
+        "joins",
+        "prefix",
+        "skipped",
+        "unfinished",
+        "unstarted",
+    )
+
+    def __init__(self, prefix: FullId, call: _Item | None) -> None:
+        self.prefix = prefix
+        self.call = call
+        self.items: dict[FullId, _Item] = {}
+        self.joins: dict[int, _Join] = {}
+        self.unstarted = 0
+        self.unfinished = 0
+        self.failed = self.cancelled = self.skipped = False
+        self.cancelling = False
+
+
+class _Join:
+    """The needs that some nodes have in common, and how many of them are open."""
+
+    __slots__ = ("items", "needs", "open", "outcomes")
+
+    def __init__(self, needs: Mapping[FullId, Level]) -> None:
+        self.needs = needs  # kept, so that its id stays its own
+        self.open = 0
+        self.items: list[_Item] = []
+        self.outcomes: dict[FullId, Outcome] | None = None
+
+
+class _Item:
+    """A node, and what has become of it."""
+
+    __slots__ = (
+        "after_end",
+        "after_start",
+        "always",
+        "group",
+        "holds",
+        "inner",
+        "job",
+        "job_id",
+        "join",
+        "killed",
+        "message",
+        "node",
+        "number",
+        "outcome",
+        "outputs",
+        "phase",
+        "raw_id",
+        "rows",
+        "rows_unfinished",
+        "rows_unstarted",
+        "scope",
+        "started",
+        "state",
+        "statuses",
+        "task",
+        "timed_out",
+    )
+
+    def __init__(self, node: Node, scope: _Scope, join: _Join) -> None:
+        self.node = node
+        self.scope = scope
+        self.join = join
+        self.phase = _Phase.WAITING
+        self.after_start: list[_Join] = []
+        self.after_end: list[_Join] = []
+        self.always: bool | None = None
+        self.started = False
+        self.holds = False
+        self.killed = False
+        self.task: ResolvedTask | None = None
+        self.number = 0
+        self.job_id: str | None = None
+        self.job: JobState | None = None
+        self.inner: _Scope | None = None
+        self.group: _Item | None = None
+        self.rows: list[_Item] = []
+        self.rows_unfinished = 0
+        self.rows_unstarted = 0
+        self.outcome: Outcome | None = None
+        # The record.
+        self.statuses: list[TaskTransition] = []
+        self.raw_id: str | None = None
+        self.outputs: Mapping[str, str] | None = None
+        self.state: Mapping[str, str] | None = None
+        self.message: str | None = None
+        self.timed_out = False
+
+
+class BakeState:
+    """See the module's docstring.
+
+    With ``local_phase`` only local commands run, and the calls around them open; the rest waits.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        attempt_id: str,
+        records: Iterable[Task] = (),
+        *,
+        local_phase: bool = False,
+        life_span: timedelta | None = None,
+    ) -> None:
+        self._workflow = workflow
+        self._attempt_id = attempt_id
+        self._stored = {record.yaml_id: record for record in records}
+        self._local_phase = local_phase
+        self._life_span = life_span
+        self._actions: list[Action] = []
+        self._ready: deque[_Item] = deque()
+        self._busy: dict[FullId, _Item] = {}
+        self._of_job: dict[str, _Item] = {}
+        # States of jobs whose submission is not answered yet, or was not by this executor.
+        self._unclaimed: dict[str, JobState] = {}
+        self._places: dict[FullId, int] = {}
+        self._queues: dict[FullId, deque[_Item]] = {}
+        self._freed: set[FullId] = set()
+        self._timers: list[tuple[datetime, int, FullId | None, int]] = []
+        self._serial = 0
+        self._submitting = 0
+        self._root: _Scope | None = None
+        self._cancelled = False
+        self._over = False
+        self._first_bad: str | None = None
+        self.message: str | None = None
+
+    # What is known.
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to do than to say so."""
+        return self._over
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether nothing but ALWAYS starts any more."""
+        return self._root is not None and self._root.cancelling
+
+    @property
+    def next_wake(self) -> datetime | None:
+        """When ``wake`` is to be called."""
+        return self._timers[0][0] if self._timers else None
+
+    def take(self) -> list[Action]:
+        """What is to be done since the last call, in order."""
+        taken, self._actions = self._actions, []
+        return taken
+
+    def wants(self, action: Submit) -> bool:
+        """Whether a submission that was not sent yet is still wanted."""
+        item = self._busy.get(action.id)
+        return (
+            item is not None
+            and item.phase is _Phase.SUBMITTING
+            and item.number == action.number
+            and not (self._in_cancelling(item) and not self._is_always(item))
+        )
+
+    def active_jobs(self) -> list[str]:
+        """The jobs that this attempt waits for."""
+        return [id for id, item in self._of_job.items() if item.phase is _Phase.ACTIVE]
+
+    def stray_jobs(self) -> list[str]:
+        """Jobs of the attempt that belong to no record: what a lost executor left behind."""
+        return [job.id for job in self._unclaimed.values() if not job.status.is_finished]
+
+    # What happens.
+
+    def start(self, now: datetime, began: datetime | None = None) -> None:
+        """Open the root, and continue from the records.
+
+        ``began`` is when an earlier executor did so first: from then the life span counts.
+        """
+        if self._life_span is not None:
+            self._at((began or now) + self._life_span, None, 0)
+        self._root = self._open(self._workflow.root(), None)
+        self._root.cancelling = self._cancelled
+        self.wake(now)
+
+    def cancel(self, now: datetime, message: str | None = None) -> None:
+        """End what runs; from now on nothing but ALWAYS starts."""
+        if self._over or self._cancelled:
+            return
+        self._cancelled = True
+        self.message = message
+        if self._root is not None:
+            self._stop_scope(self._root, now)
+            self._run(now)
+
+    def job_changed(self, job: JobState, now: datetime) -> None:
+        """A job is in another state, or in the one that was known."""
+        item = self._of_job.get(job.id)
+        if item is None:
+            # One that is over may still be the answer to a submission under way.
+            if self._submitting or not job.status.is_finished:
+                self._unclaimed[job.id] = job
+            else:
+                self._unclaimed.pop(job.id, None)
+            return
+        if item.phase is _Phase.ACTIVE and item.job_id == job.id:
+            self._job_at(item, job, now)
+            self._run(now)
+
+    def job_gone(self, job_id: str, now: datetime) -> None:
+        """The platform knows a job no more."""
+        item = self._of_job.get(job_id)
+        if item is not None and item.phase is _Phase.ACTIVE:
+            self._fail(item, f"Its job {job_id} is gone.", now)
+            self._run(now)
+
+    def submitted(self, id: FullId, number: int, job: JobState, now: datetime) -> None:
+        """A try of a task is a job now."""
+        item = self._busy.get(id)
+        if item is None or item.phase is not _Phase.SUBMITTING or item.number != number:
+            return
+        self._answered()
+        item.job_id = item.raw_id = job.id
+        item.message = None
+        item.phase = _Phase.ACTIVE
+        self._of_job[job.id] = item
+        self._step(item, TaskStatus.PENDING, job.created_at)
+        self._write(item)
+        newer = self._unclaimed.pop(job.id, None)
+        self._job_at(item, job, now)
+        if newer is not None and item.phase is _Phase.ACTIVE:
+            self._job_at(item, newer, now)
+        if item.phase is _Phase.ACTIVE and self._in_cancelling(item):
+            self._kill(item)
+        self._run(now)
+
+    def refused(self, id: FullId, number: int, message: str, now: datetime) -> None:
+        """The platform does not take a task, and would not another time."""
+        item = self._busy.get(id)
+        if item is not None and item.phase is _Phase.SUBMITTING and item.number == number:
+            self._answered()
+            self._fail(item, message, now)
+            self._run(now)
+
+    def unsent(self, id: FullId, number: int, now: datetime) -> None:
+        """A submission was not sent: see ``wants``."""
+        item = self._busy.get(id)
+        if item is None or item.phase is not _Phase.SUBMITTING or item.number != number:
+            return
+        self._answered()
+        if number > 1:
+            self._give_up(item, now)
+        else:
+            self._skip(item, now)
+        self._run(now)
+
+    def cached(self, id: FullId, entry: CacheEntry, now: datetime) -> TaskRequest | None:
+        """The record of a task that takes an earlier outcome; None where it is too old.
+
+        It is to be kept before ``looked_up`` tells of it: a later look might find nothing, and what
+        was made of the outcome by then could not be made again.
+        """
+        item = self._busy.get(id)
+        if item is None or item.task is None or not is_fresh(entry, item.task.cache, now):
+            return None
+        return TaskRequest(
+            attempt_id=self._attempt_id,
+            yaml_id=join_id(id),
+            raw_id=entry.raw_id or None,
+            outputs=dict(entry.outputs),
+            state=dict(entry.state),
+            statuses=[TaskTransition(created_at=now, status=TaskStatus.CACHED)],
+        )
+
+    def looked_up(self, id: FullId, found: TaskRequest | None, now: datetime) -> None:
+        """The answer to LookUp: the record that ``cached`` has made and that is kept, or None."""
+        item = self._busy.get(id)
+        if item is None or item.phase is not _Phase.LOOKING:
+            return
+        if found is None:
+            if self._in_cancelling(item) and not self._is_always(item):
+                self._skip(item, now)
+            else:
+                self._submit(item)
+        else:
+            item.raw_id = found.raw_id
+            item.statuses = list(found.statuses)
+            item.outputs, item.state = found.outputs or {}, found.state or {}
+            self._end(item, TaskStatus.CACHED, now)
+        self._run(now)
+
+    def log_read(
+        self,
+        id: FullId,
+        number: int,
+        outputs: Mapping[str, str],
+        state: Mapping[str, str],
+        problem: str | None,
+        now: datetime,
+    ) -> None:
+        """The answer to ReadLog: what the output's commands have set."""
+        item = self._busy.get(id)
+        if item is None or item.phase is not _Phase.READING or item.number != number:
+            return
+        assert item.job is not None
+        self._conclude(item, outputs, state, problem, now)
+        self._run(now)
+
+    def local_done(
+        self,
+        id: FullId,
+        succeeded: bool,
+        outputs: Mapping[str, str],
+        message: str | None,
+        now: datetime,
+    ) -> None:
+        """The answer to RunLocal."""
+        item = self._busy.get(id)
+        if item is None or item.node.kind is not NodeKind.LOCAL:
+            return
+        item.outputs, item.state, item.message = dict(outputs), {}, message
+        status = TaskStatus.SUCCEEDED if succeeded else TaskStatus.FAILED
+        self._step(item, status, now)
+        self._write(item)
+        self._end(item, status, now)
+        self._run(now)
+
+    def wake(self, now: datetime) -> None:
+        """Do what is due."""
+        while self._timers and self._timers[0][0] <= now:
+            _, _, id, number = heappop(self._timers)
+            if id is None:
+                assert self._life_span is not None
+                span = format_duration(self._life_span)
+                self.cancel(now, f"The bake's life span of {span} has ended.")
+                continue
+            item = self._busy.get(id)
+            if item is None or item.number != number:
+                continue
+            if item.phase is _Phase.ACTIVE:
+                item.timed_out = True
+                self._kill(item, anyhow=True)
+            elif item.phase is _Phase.PAUSING:
+                self._begin(item, now)
+        self._run(now)
+
+    def _answered(self) -> None:
+        self._submitting -= 1
+        if not self._submitting:
+            for job in [job for job in self._unclaimed.values() if job.status.is_finished]:
+                del self._unclaimed[job.id]
+
+    # Graphs.
+
+    def _open(self, graph: Graph, call: _Item | None) -> _Scope:
+        scope = _Scope(graph.prefix, call)
+        if call is not None:
+            call.inner = scope
+        self._add(scope, graph.nodes.values())
+        return scope
+
+    def _add(self, scope: _Scope, nodes: Iterable[Node]) -> list[_Item]:
+        added: list[_Item] = []
+        for node in nodes:
+            join = scope.joins.get(id(node.needs))
+            if join is None:
+                join = scope.joins[id(node.needs)] = _Join(node.needs)
+            item = _Item(node, scope, join)
+            scope.items[node.id] = item
+            added.append(item)
+        scope.unstarted += len(added)
+        scope.unfinished += len(added)
+        fresh: dict[int, _Join] = {}
+        for item in added:
+            if not item.join.items:
+                fresh[id(item.join)] = item.join
+            item.join.items.append(item)
+        for join in fresh.values():
+            for need, level in join.needs.items():
+                other = scope.items[need]
+                if level is Level.RUNNING and not other.started:
+                    other.after_start.append(join)
+                    join.open += 1
+                elif level is Level.COMPLETED and other.outcome is None:
+                    other.after_end.append(join)
+                    join.open += 1
+        for item in added:
+            if item.join.open == 0:
+                self._ready_now(item)
+        return added
+
+    def _ready_now(self, item: _Item) -> None:
+        if item.phase is _Phase.WAITING:
+            item.phase = _Phase.READY
+            self._ready.append(item)
+
+    def _closed(self, joins: list[_Join]) -> None:
+        for join in joins:
+            join.open -= 1
+            if join.open == 0:
+                for item in join.items:
+                    self._ready_now(item)
+        joins.clear()
+
+    def _needs(self, item: _Item) -> dict[FullId, Outcome]:
+        """The outcomes that a node's expressions may see; never changed once it is ready."""
+        join = item.join
+        if join.outcomes is None:
+            join.outcomes = {}
+            for need, level in join.needs.items():
+                other = item.scope.items[need]
+                if level is Level.COMPLETED and other.outcome is not None:
+                    join.outcomes[need] = other.outcome
+                    for row in other.rows:
+                        if row.outcome is not None:
+                            join.outcomes[row.node.id] = row.outcome
+        return join.outcomes
+
+    # The way of a node.
+
+    def _run(self, now: datetime) -> None:
+        """Work until nothing more follows from what has happened."""
+        while True:
+            while self._ready:
+                item = self._ready.popleft()
+                if item.phase is _Phase.READY:
+                    self._visit(item, now)
+            if not self._freed:
+                break
+            key = self._freed.pop()
+            queue = self._queues.get(key)
+            while queue:
+                item = queue[0]
+                if item.phase is _Phase.QUEUED:
+                    assert item.node.limit is not None
+                    if self._places.get(key, 0) >= item.node.limit.size:
+                        break
+                    queue.popleft()
+                    self._begin(item, now)
+                else:
+                    queue.popleft()
+        root = self._root
+        if root is not None and root.unfinished == 0 and not self._over:
+            self._over = True
+            self._actions.append(Finish(self._result(), self._why()))
+
+    def _visit(self, item: _Item, now: datetime) -> None:
+        record = self._stored.pop(join_id(item.node.id), None)
+        if record is not None and record.statuses:
+            self._resume(item, record, now)
+            return
+        node = item.node
+        if self._local_phase and node.kind not in (NodeKind.LOCAL, NodeKind.CALL):
+            item.phase = _Phase.WAITING
+            return
+        if self._is_post_of_skipped(item):
+            self._skip(item, now)
+            return
+        enable = self._evaluate(item, lambda: self._workflow.enable(node, self._needs(item)), now)
+        if enable is None:
+            return
+        item.always = enable is ALWAYS
+        if enable is False or (not item.always and self._in_cancelling(item)):
+            self._skip(item, now)
+        else:
+            self._busy[node.id] = item
+            self._begin(item, now)
+
+    def _is_post_of_skipped(self, item: _Item) -> bool:
+        main = self._main(item)
+        return main is not None and main.result is TaskStatus.SKIPPED
+
+    def _main(self, item: _Item) -> Outcome | None:
+        if item.node.main is None:
+            return None
+        main = item.scope.items.get(item.node.main)
+        return main.outcome if main is not None else None
+
+    def _evaluate(self, item: _Item, evaluate: Callable[[], T], now: datetime) -> T | None:
+        """What the workflow says; where it raises, the node has failed, and this is None."""
+        try:
+            return evaluate()
+        except FlowError as error:
+            self._fail(item, str(error), now)
+        except Exception as error:  # One task's trouble is never the whole bake's.
+            self._fail(item, f"{type(error).__name__}: {error}", now)
+        return None
+
+    def _begin(self, item: _Item, now: datetime) -> None:
+        node = item.node
+        if node.kind is NodeKind.GROUP:
+            self._expand(item, now)
+        elif node.kind is NodeKind.LOCAL:
+            self._begin_local(item, now)
+        elif self._place(item):
+            if node.kind is NodeKind.CALL:
+                self._call(item, now)
+            else:
+                self._prepare(item, now)
+
+    def _place(self, item: _Item) -> bool:
+        """Take a place within the node's limit, or queue for one."""
+        limit = item.node.limit
+        if limit is None or item.holds:
+            return True
+        taken = self._places.get(limit.key, 0)
+        if taken >= limit.size:
+            item.phase = _Phase.QUEUED
+            self._queues.setdefault(limit.key, deque()).append(item)
+            return False
+        self._places[limit.key] = taken + 1
+        item.holds = True
+        return True
+
+    def _leave(self, item: _Item) -> None:
+        if item.holds:
+            assert item.node.limit is not None
+            item.holds = False
+            self._places[item.node.limit.key] -= 1
+            self._freed.add(item.node.limit.key)
+
+    def _prepare(self, item: _Item, now: datetime) -> None:
+        if item.task is None:
+            item.task = self._evaluate(item, lambda: self._resolve(item), now)
+        if item.task is None:
+            return
+        item.number += 1
+        if item.number == 1 and self._is_cached_kind(item):
+            item.phase = _Phase.LOOKING
+            key = key_of(item.task, self._needs(item), {})
+            self._actions.append(LookUp(item.node.id, item.task, key))
+        else:
+            self._submit(item)
+
+    def _resolve(self, item: _Item) -> ResolvedTask:
+        main = self._main(item)
+        state = main.state if main is not None else None
+        return self._workflow.task(item.node, self._needs(item), state)
+
+    def _is_cached_kind(self, item: _Item) -> bool:
+        return (
+            item.node.kind is NodeKind.TASK
+            and item.task is not None
+            and item.task.cache.strategy == "default"
+        )
+
+    def _submit(self, item: _Item) -> None:
+        assert item.task is not None
+        item.phase = _Phase.SUBMITTING
+        item.killed = item.timed_out = False
+        self._submitting += 1
+        self._actions.append(Submit(item.node.id, item.number, item.task))
+
+    def _begin_local(self, item: _Item, now: datetime) -> None:
+        if not self._local_phase:
+            self._fail(
+                item,
+                "A local action runs on the machine that submits the bake: start the bake there.",
+                now,
+            )
+            return
+        node = item.node
+        command = self._evaluate(item, lambda: self._workflow.local(node, self._needs(item)), now)
+        if command is None:
+            return
+        item.phase = _Phase.OPEN
+        if not item.statuses:
+            self._step(item, TaskStatus.PENDING, now)
+            self._write(item)
+        self._actions.append(RunLocal(command))
+
+    def _call(self, item: _Item, now: datetime) -> None:
+        node = item.node
+        graph = self._evaluate(item, lambda: self._workflow.open(node, self._needs(item)), now)
+        if graph is None:
+            return
+        item.phase = _Phase.OPEN
+        if not item.statuses:
+            self._step(item, TaskStatus.PENDING, now)
+            self._write(item)
+        scope = self._open(graph, item)
+        self._redraw(scope)
+        if scope.unfinished == 0:
+            self._finish_call(scope, now)
+
+    def _expand(self, item: _Item, now: datetime) -> None:
+        node = item.node
+        rows = self._evaluate(item, lambda: self._workflow.expand(node, self._needs(item)), now)
+        if rows is None:
+            return
+        item.phase = _Phase.OPEN
+        added = self._add(item.scope, rows)
+        item.rows = [row for row in added if row.node.group == node.id]
+        item.rows_unstarted = item.rows_unfinished = len(item.rows)
+        for row in item.rows:
+            row.group = item
+        self._redraw(item.scope)
+        if not item.rows:
+            self._end(item, TaskStatus.SUCCEEDED, now)
+
+    def _redraw(self, scope: _Scope) -> None:
+        graph: dict[FullId, tuple[FullId, ...]] = {}
+        for id, item in scope.items.items():
+            if item.node.kind is NodeKind.GROUP and item.rows:
+                continue
+            needs: list[FullId] = []
+            for need in item.join.needs:
+                other = scope.items[need]
+                needs += [row.node.id for row in other.rows] or [need]
+            graph[id] = tuple(needs)
+        self._actions.append(Redraw(scope.prefix, graph))
+
+    # The way of a job.
+
+    def _job_at(self, item: _Item, job: JobState, now: datetime) -> None:
+        ended = job.status.is_finished
+        if (job.status is JobStatus.RUNNING or (ended and job.started_at is not None)) and (
+            not item.statuses or item.statuses[-1].status is not TaskStatus.RUNNING
+        ):
+            self._step(item, TaskStatus.RUNNING, job.started_at or now)
+            if not ended:
+                self._write(item)
+        if job.status is JobStatus.RUNNING or ended:
+            self._reach_start(item)
+        if not ended:
+            task = item.task
+            if (
+                job.status is JobStatus.RUNNING
+                and task is not None
+                and task.timeout is not None
+                and (item.job is None or item.job.started_at != job.started_at)
+            ):
+                since = job.started_at or now
+                self._at(since + _pause(task.timeout), item.node.id, item.number)
+            item.job = job
+            return
+        item.job = job
+        self._job_over(item, job, now)
+
+    def _job_over(self, item: _Item, job: JobState, now: datetime) -> None:
+        self._leave(item)
+        self._of_job.pop(job.id, None)
+        status, message = _ended(item, job)
+        if status is TaskStatus.FAILED and self._has_another_try(item):
+            task = item.task
+            assert task is not None
+            retry = task.retry
+            item.phase = _Phase.PAUSING
+            item.message = f"Try {item.number} of {retry.attempts}: {message}"
+            self._write(item)
+            try:
+                delay = retry.delay * retry.backoff ** (item.number - 1)
+            except OverflowError:
+                delay = _LONGEST_PAUSE
+            self._at((job.finished_at or now) + _pause(delay), item.node.id, item.number)
+            return
+        self._read(item, job, now)
+
+    def _has_another_try(self, item: _Item) -> bool:
+        task = item.task
+        if task is None or item.number >= task.retry.attempts:
+            return False
+        return not self._in_cancelling(item) or self._is_always(item)
+
+    def _conclude(
+        self,
+        item: _Item,
+        outputs: Mapping[str, str],
+        state: Mapping[str, str],
+        problem: str | None,
+        now: datetime,
+    ) -> None:
+        job = item.job
+        assert job is not None
+        status, message = _ended(item, job)
+        if problem is not None and status is TaskStatus.SUCCEEDED:
+            status, message = TaskStatus.FAILED, problem
+        item.outputs, item.state, item.message = dict(outputs), dict(state), message
+        self._step(item, status, job.finished_at or now)
+        self._write(item)
+        if status is TaskStatus.SUCCEEDED and self._is_cached_kind(item):
+            assert item.task is not None
+            key = key_of(item.task, self._needs(item), {})
+            self._actions.append(
+                Remember(item.node.id, key, job.id, item.outputs or {}, item.state or {})
+            )
+        self._end(item, status, now)
+
+    def _give_up(self, item: _Item, now: datetime) -> None:
+        """Take the failure of the last try as the task's own."""
+        assert item.job is not None
+        self._read(item, item.job, now)
+
+    def _read(self, item: _Item, job: JobState, now: datetime) -> None:
+        item.phase = _Phase.READING
+        if job.log_bytes == 0:
+            self._conclude(item, _NOTHING, _NOTHING, None, now)
+        else:
+            self._actions.append(ReadLog(item.node.id, item.number, job.id))
+
+    def _kill(self, item: _Item, *, anyhow: bool = False) -> None:
+        if item.job_id is None or item.killed:
+            return
+        if anyhow or not self._is_always(item):
+            item.killed = True
+            self._actions.append(Kill(item.job_id))
+
+    # Ends.
+
+    def _skip(self, item: _Item, now: datetime) -> None:
+        item.outputs, item.state = {}, {}
+        self._step(item, TaskStatus.SKIPPED, now)
+        self._write(item)
+        self._end(item, TaskStatus.SKIPPED, now)
+
+    def _fail(self, item: _Item, message: str, now: datetime) -> None:
+        item.message = message
+        self._step(item, TaskStatus.FAILED, now)
+        self._write(item)
+        self._end(item, TaskStatus.FAILED, now)
+
+    def _end(self, item: _Item, status: TaskStatus, now: datetime) -> None:
+        """All that follows from a node's end, its record being written."""
+        node, scope = item.node, item.scope
+        self._leave(item)
+        item.phase = _Phase.DONE
+        self._busy.pop(node.id, None)
+        if item.job_id is not None:
+            self._of_job.pop(item.job_id, None)
+        result = TaskStatus.SUCCEEDED if status is TaskStatus.CACHED else status
+        tolerated = result is TaskStatus.FAILED and (
+            node.continue_on_error if not item.rows else all(_tolerable(row) for row in item.rows)
+        )
+        item.outcome = Outcome(
+            result,
+            dict(item.outputs) if item.outputs else _NOTHING,
+            dict(item.state) if item.state else _NOTHING,
+            tolerated,
+        )
+        # What is not needed any more, of thousands.
+        item.task = None
+        item.job = None
+        item.statuses = item.statuses[-1:]
+        if not item.rows:
+            self._mark(item, result, tolerated)
+        self._reach_start(item)
+        self._closed(item.after_end)
+        scope.unfinished -= 1
+        if not item.rows and result in _BAD and not tolerated and node.fail_fast:
+            self._fail_fast(scope, now)
+        group = item.group
+        if group is not None:
+            group.rows_unfinished -= 1
+            if group.rows_unfinished == 0:
+                self._end(group, _result_of(group.rows), now)
+        if scope.unfinished == 0 and scope.call is not None:
+            self._finish_call(scope, now)
+
+    def _mark(self, item: _Item, result: TaskStatus, tolerated: bool) -> None:
+        scope = item.scope
+        if result is TaskStatus.SKIPPED:
+            scope.skipped = True
+        elif result is TaskStatus.CANCELLED:
+            scope.cancelled = True
+        elif result is TaskStatus.FAILED and not tolerated:
+            scope.failed = True
+        else:
+            return
+        if result is TaskStatus.FAILED and self._first_bad is None and not _is_forgiven(scope):
+            why = f": {item.message.splitlines()[0]}" if item.message else "."
+            self._first_bad = f"Task {join_id(item.node.id)} failed{why}"
+
+    def _reach_start(self, item: _Item) -> None:
+        if item.started:
+            return
+        item.started = True
+        self._closed(item.after_start)
+        group = item.group
+        if group is not None:
+            group.rows_unstarted -= 1
+            if group.rows_unstarted == 0:
+                self._reach_start(group)
+        scope = item.scope
+        scope.unstarted -= 1
+        call = scope.call
+        if scope.unstarted == 0 and call is not None and call.phase is _Phase.OPEN:
+            self._call_runs(call, item)
+            self._reach_start(call)
+
+    def _call_runs(self, call: _Item, inner: _Item) -> None:
+        if call.statuses and call.statuses[-1].status is TaskStatus.RUNNING:
+            return
+        last = inner.statuses[-1].created_at if inner.statuses else call.statuses[-1].created_at
+        self._step(call, TaskStatus.RUNNING, last)
+        self._write(call)
+
+    def _finish_call(self, scope: _Scope, now: datetime) -> None:
+        call = scope.call
+        if call is None or call.phase is not _Phase.OPEN:
+            return
+        stopped = scope.skipped and self._in_cancelling(call, scope)
+        outputs: dict[str, str] | None = {}
+        if scope.failed:
+            status = TaskStatus.FAILED
+            call.message = self._first_bad_in(scope)
+        elif scope.cancelled or stopped:
+            status = TaskStatus.CANCELLED
+        else:
+            inner = {
+                id: item.outcome for id, item in scope.items.items() if item.outcome is not None
+            }
+            node = call.node
+            outputs = self._evaluate(call, lambda: self._workflow.outputs(node, inner), now)
+            if outputs is None:
+                return
+            status = TaskStatus.SUCCEEDED
+        call.outputs, call.state = outputs, {}
+        call.inner = None
+        self._step(call, status, now)
+        self._write(call)
+        self._end(call, status, now)
+
+    def _first_bad_in(self, scope: _Scope) -> str | None:
+        for item in scope.items.values():
+            outcome = item.outcome
+            if outcome is not None and outcome.result is TaskStatus.FAILED:
+                return f"Task {join_id(item.node.id)} failed."
+        return None
+
+    # Cancelling.
+
+    def _fail_fast(self, scope: _Scope, now: datetime) -> None:
+        """Stop the bake; within a call whose failure is tolerated, that call alone."""
+        while (call := scope.call) is not None and not call.node.continue_on_error:
+            scope = call.scope
+        self._stop_scope(scope, now)
+
+    def _stop_scope(self, scope: _Scope, now: datetime) -> None:
+        if scope.cancelling:
+            return
+        scope.cancelling = True
+        for item in list(self._busy.values()):
+            if item.phase is _Phase.DONE or not self._in_cancelling(item):
+                continue
+            if item.phase is _Phase.ACTIVE:
+                self._kill(item)
+            elif item.phase is _Phase.QUEUED and not self._is_always(item):
+                if item.number > 0:
+                    self._give_up(item, now)
+                else:
+                    self._skip(item, now)
+            elif item.phase is _Phase.PAUSING and not self._is_always(item):
+                self._give_up(item, now)
+
+    def _in_cancelling(self, item: _Item, inner: _Scope | None = None) -> bool:
+        scope: _Scope | None = inner or item.scope
+        while scope is not None:
+            if scope.cancelling:
+                return True
+            scope = scope.call.scope if scope.call is not None else None
+        return False
+
+    def _is_always(self, item: _Item) -> bool:
+        if item.always is None:
+            try:
+                enable = self._workflow.enable(item.node, self._needs(item))
+            except Exception:  # It could be evaluated when it was started.
+                enable = True
+            item.always = enable is ALWAYS
+        return item.always
+
+    # Records.
+
+    def _resume(self, item: _Item, record: Task, now: datetime) -> None:
+        node = item.node
+        item.statuses = list(record.statuses)
+        item.raw_id = record.raw_id
+        item.outputs, item.state = record.outputs, record.state
+        item.message = record.message
+        status = record.status
+        if status.is_finished:
+            self._end(item, status, now)
+            return
+        self._busy[node.id] = item
+        if node.kind not in _JOB_KINDS:
+            if node.kind is NodeKind.CALL:
+                self._take_place(item)
+            self._begin(item, now)
+            return
+        tries = sum(step.status is TaskStatus.PENDING for step in record.statuses)
+        if record.raw_id is None or tries == 0:
+            item.statuses = []
+            self._begin(item, now)
+            return
+        try:
+            item.task = self._resolve(item)
+        except Exception:  # It was evaluated once: what is left is to see its job's end.
+            item.task = None
+        self._take_place(item)
+        item.number = tries
+        item.job_id = record.raw_id
+        item.phase = _Phase.ACTIVE
+        self._of_job[record.raw_id] = item
+        if any(step.status is TaskStatus.RUNNING for step in record.statuses):
+            self._reach_start(item)
+        known = self._unclaimed.pop(record.raw_id, None)
+        if known is not None:
+            self._job_at(item, known, now)
+        if item.phase is _Phase.ACTIVE and self._in_cancelling(item):
+            self._kill(item)
+
+    def _take_place(self, item: _Item) -> None:
+        limit = item.node.limit
+        if limit is not None:
+            self._places[limit.key] = self._places.get(limit.key, 0) + 1
+            item.holds = True
+
+    def _step(self, item: _Item, status: TaskStatus, at: datetime) -> None:
+        if item.statuses and item.statuses[-1].created_at > at:
+            at = item.statuses[-1].created_at
+        item.statuses.append(TaskTransition(created_at=at, status=status))
+
+    def _write(self, item: _Item) -> None:
+        self._actions.append(
+            Record(
+                TaskRequest(
+                    attempt_id=self._attempt_id,
+                    yaml_id=join_id(item.node.id),
+                    raw_id=item.raw_id,
+                    outputs=None if item.outputs is None else dict(item.outputs),
+                    state=None if item.state is None else dict(item.state),
+                    statuses=list(item.statuses),
+                    message=item.message,
+                )
+            )
+        )
+
+    def _at(self, moment: datetime, id: FullId | None, number: int) -> None:
+        self._serial += 1
+        heappush(self._timers, (moment, self._serial, id, number))
+
+    def _result(self) -> TaskStatus:
+        root = self._root
+        assert root is not None
+        if self._cancelled:
+            return TaskStatus.CANCELLED
+        if root.failed:
+            return TaskStatus.FAILED
+        return TaskStatus.CANCELLED if root.cancelled else TaskStatus.SUCCEEDED
+
+    def _why(self) -> str | None:
+        if self.message is not None or self._result() is not TaskStatus.FAILED:
+            return self.message
+        return self._first_bad
+
+
+def _ended(item: _Item, job: JobState) -> tuple[TaskStatus, str | None]:
+    """How a job ended, in the words of records, and why."""
+    if job.status is JobStatus.SUCCEEDED:
+        return TaskStatus.SUCCEEDED, None
+    timeout = item.task.timeout if item.task is not None else None
+    if job.status is JobStatus.CANCELLED:
+        # The times tell it as well, also to an executor that did not end it itself.
+        took = job.finished_at - job.started_at if job.finished_at and job.started_at else None
+        late = timeout is not None and took is not None and took >= _pause(timeout)
+        if timeout is not None and (late or item.timed_out):
+            return TaskStatus.FAILED, f"timed out after {_words(timeout)}"
+        ended = job.reason == Reason.LIFE_SPAN_ENDED
+        return TaskStatus.CANCELLED, "The life span of its job has ended." if ended else None
+    if job.reason in (None, Reason.ERROR) and job.exit_code is not None:
+        return TaskStatus.FAILED, f"exit code {job.exit_code}"
+    words = [word for word in (job.reason, job.description) if word]
+    return TaskStatus.FAILED, ": ".join(words) or None
+
+
+def _words(seconds: float) -> str:
+    return format_duration(_pause(seconds)) if seconds >= 1 else f"{seconds:g}s"
+
+
+def _pause(seconds: float) -> timedelta:
+    return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_PAUSE))
+
+
+def _tolerable(item: _Item) -> bool:
+    outcome = item.outcome
+    return outcome is None or outcome.tolerated or outcome.result is not TaskStatus.FAILED
+
+
+def _result_of(rows: Iterable[_Item]) -> TaskStatus:
+    """The result of a group: the worst of its rows'."""
+    found = {row.outcome.result for row in rows if row.outcome is not None}
+    for result in _BAD:
+        if result in found:
+            return result
+    return TaskStatus.SKIPPED if found == {TaskStatus.SKIPPED} else TaskStatus.SUCCEEDED
+
+
+def _is_forgiven(scope: _Scope) -> bool:
+    """Whether a call around a graph may fail."""
+    while (call := scope.call) is not None:
+        if call.node.continue_on_error:
+            return True
+        scope = call.scope
+    return False
