@@ -10,8 +10,6 @@ MAX_REFERENCE = 512
 # The image whose programs are the platform's own: jobs in it run the commands of this very version.
 EXECUTOR_IMAGE = "neuro/executor"
 _FLOW_NAME = "neuro-flow"  # as the original publishes it, whatever the registry and the tag
-# The platform itself, as the image of jobs that drive bakes.
-EXECUTOR_IMAGE = "neuro/executor"
 
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _HOST = (
