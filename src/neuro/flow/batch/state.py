@@ -248,9 +248,13 @@ class BakeState:
         """The jobs that this attempt waits for."""
         return [id for id, item in self._of_job.items() if item.phase is _Phase.ACTIVE]
 
-    def stray_jobs(self) -> list[str]:
-        """Jobs of the attempt that belong to no record: what a lost executor left behind."""
-        return [job.id for job in self._unclaimed.values() if not job.status.is_finished]
+    def stray_jobs(self, tag: str) -> list[str]:
+        """Active jobs with this tag that belong to no record: what a lost executor left behind."""
+        return [
+            job.id
+            for job in self._unclaimed.values()
+            if not job.status.is_finished and tag in job.tags
+        ]
 
     # What happens.
 

@@ -1,0 +1,71 @@
+"""From a task whose expressions are evaluated to the job that the platform is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+from neuro.cli.job.request import Where, environment, parse_volumes
+from neuro.domain.jobs import HttpPort, JobRequest, RequestedResources, RestartPolicy
+from neuro.domain.names import check_tags
+from neuro.flow.batch.model import FullId, ResolvedTask, join_id
+
+_LONGEST_KEY = 255
+
+
+def job_request(task: ResolvedTask, where: Where, *, tags: tuple[str, ...] = ()) -> JobRequest:
+    """The request for a task's job, with ``tags`` besides its own.
+
+    The same task gives the same request, always: it is what makes a repeated submission find the
+    job that there is. Raises InvalidInput.
+    """
+    plain, secret = environment([f"{k}={v}" for k, v in task.env.items()], {}, where)
+    volumes = parse_volumes(task.volumes, where)
+    port = task.http_port
+    return JobRequest(
+        cluster_name=where.cluster,
+        preset_name=task.preset,
+        name=task.name,
+        description=task.title,
+        tags=check_tags(sorted({*task.tags, *tags})),
+        max_run_time_minutes=_minutes(task.life_span),
+        schedule_timeout=task.schedule_timeout,
+        restart_policy=RestartPolicy(task.restart) if task.restart else RestartPolicy.NEVER,
+        pass_config=task.pass_config,
+        image=task.image,
+        command=task.cmd,
+        entrypoint=task.entrypoint,
+        working_dir=task.workdir,
+        env=plain,
+        secret_env=secret,
+        volumes=volumes.storage,
+        secret_volumes=volumes.secrets,
+        disk_volumes=volumes.disks,
+        http=HttpPort(port=port, requires_auth=task.http_auth is not False) if port else None,
+        tty=False,
+        resources=RequestedResources(shm=True),
+    )
+
+
+def submission_key(attempt_id: str, id: FullId, number: int) -> str:
+    """The key that makes try ``number`` of a task one job, however often it is submitted.
+
+    Keys are short and ASCII; where a full id is not, its digest stands for it.
+    """
+    key = f"{attempt_id}/{join_id(id)}/{number}"
+    if len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable():
+        return key
+    digest = hashlib.sha256(join_id(id).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{attempt_id}/sha256:{digest}/{number}"
+
+
+def attempt_tag(number: int) -> str:
+    """The tag that the jobs of one attempt have besides the bake's.
+
+    With it, what belongs to no record can be told from what still runs of an earlier attempt.
+    """
+    return f"attempt:{number}"
+
+
+def _minutes(seconds: float | None) -> int | None:
+    return math.ceil(seconds / 60) if seconds else None
