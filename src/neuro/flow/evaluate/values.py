@@ -82,6 +82,22 @@ class Values:
                     found.append(str(converted))
         return tuple(found)
 
+    def items(self, values: ListValue) -> list[object]:
+        """Return a list's items as they are; what one expression gives is not converted."""
+        found: list[object] = []
+        for part in values.parts:
+            if not part.spread:
+                found.append(self.one(part))
+                continue
+            raw, ok = self._raw(part)
+            if not ok:
+                continue
+            if isinstance(raw, str) or not isinstance(raw, list | tuple | set | frozenset):
+                self._report.add(f"The expression gives {_kind(raw)}, not a list", part.at)
+                continue
+            found += sorted(raw, key=str) if isinstance(raw, set | frozenset) else raw
+        return found
+
     def mapping(self, values: MapValue | None) -> dict[str, object]:
         """Return a mapping's entries; of equal keys the last one counts."""
         found: dict[str, object] = {}
@@ -108,11 +124,15 @@ class Values:
         try:
             return evaluate(value.template, self._scope), True
         except Unknowable:
-            self.unknown = True
+            self.not_known(value)
             return None, False
         except EvaluationError as error:
             self._report.add(error.message, error.at or value.at, error.hint)
             return None, False
+
+    def not_known(self, value: Value) -> None:
+        """Note that a value cannot be known yet."""
+        self.unknown = True
 
     def _convert(self, value: Value, raw: object) -> object:
         try:

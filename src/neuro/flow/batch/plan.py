@@ -1,0 +1,373 @@
+"""The plan of a bake: all that is known of it before it starts, with every problem of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from neuro.domain.bakes import CatchUp, Concurrency, GitInfo, Graphs, Overlap
+from neuro.flow.batch.model import FullId, Graph, Node, NodeKind, join_id
+from neuro.flow.evaluate.batch.contexts import UNKNOWN
+from neuro.flow.evaluate.batch.facts import Facts, collect_git
+from neuro.flow.evaluate.batch.ground import Ground, Place
+from neuro.flow.evaluate.batch.sources import FLOW, PROJECT, DiskFiles
+from neuro.flow.evaluate.batch.workflow import BatchWorkflow, load_batch
+from neuro.flow.evaluate.sections import constant_text
+from neuro.flow.expressions.values import URI
+from neuro.flow.syntax import tree
+from neuro.flow.syntax.problems import FlowError, Problem, Report
+
+if TYPE_CHECKING:
+    from neuro.flow.evaluate.environment import Environment
+    from neuro.flow.project import Workspace
+
+# The bake's id where there is none yet.
+NO_BAKE = "bake-00000000-0000-0000-0000-000000000000"
+MOST_NODES = 100_000
+
+_NO_PARAMS: Mapping[str, str] = {}
+
+
+class PlannedFile(NamedTuple):
+    """A flow file of the bake. `role` is `flow`, `project` or an action's reference."""
+
+    role: str
+    filename: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedImage:
+    """An image with a context to build it from; `yaml_defs` are the ids of its definitions."""
+
+    ref: str
+    context: Path | URI
+    dockerfile_rel: str
+    yaml_defs: tuple[str, ...]
+    force_rebuild: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSchedule:
+    """When the server starts the batch by itself."""
+
+    cron: str
+    timezone: str
+    catch_up: CatchUp
+    overlap: Overlap
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is known of a bake before it starts.
+
+    `nodes` are those of every graph that is known, by their joined ids. `graphs` has them as the
+    wire does: a GROUP is a placeholder for rows that outputs decide.
+    """
+
+    workflow: BatchWorkflow
+    graphs: Graphs
+    nodes: Mapping[str, Node]
+    images: tuple[PlannedImage, ...]
+    hashes: Mapping[str, str]
+    files: tuple[PlannedFile, ...]
+    params: Mapping[str, str]
+    git: GitInfo | None
+    life_span: float | None
+    concurrency: Concurrency | None
+    schedule: PlannedSchedule | None
+
+
+def make_plan(
+    workspace: Workspace,
+    batch_name: str,
+    params: Mapping[str, str] = _NO_PARAMS,
+    *,
+    environment: Environment,
+) -> Plan:
+    """Read a batch from the disk and plan it. Raises FlowError with every problem, sorted."""
+    report = Report()
+    files = DiskFiles(workspace, batch_name, environment.cache_dir)
+    git = collect_git(environment.cwd)
+    facts = Facts(
+        bake_id=NO_BAKE,
+        batch=batch_name,
+        workspace=workspace.root,
+        user=environment.user,
+        git=git,
+        collecting=True,
+    )
+    workflow = load_batch(files, facts, params, report=report)
+    if workflow is None:
+        raise FlowError(report.sorted())
+    survey = _Survey(workflow, report)
+    survey.all()
+    concurrency = _concurrency(workflow, report)
+    images = _images(workflow.ground, report)
+    _check_volumes(workflow, report)
+    problems = _first_of_each_place(report)
+    if problems:
+        raise FlowError(problems)
+    return Plan(
+        workflow=workflow,
+        graphs=survey.graphs,
+        nodes=survey.nodes,
+        images=images,
+        hashes=facts.hashes,
+        files=_files(files),
+        params=workflow.params,
+        git=git,
+        life_span=workflow.life_span,
+        concurrency=concurrency,
+        schedule=_schedule(workflow.file.schedule),
+    )
+
+
+def keys_known(plan: Plan) -> dict[str, str]:
+    """The cache keys of the tasks that wait for nothing, by their joined ids."""
+    from neuro.flow.batch.cache import key_of
+
+    found: dict[str, str] = {}
+    for full_id, node in plan.nodes.items():
+        if node.kind is NodeKind.TASK and not node.needs:
+            try:
+                task = plan.workflow.task(node, {})
+            except FlowError:
+                # What it reads of its caller's needs is not known yet.
+                continue
+            found[full_id] = key_of(task, {}, {})
+    return found
+
+
+class _Survey:
+    """Looks at every graph of a bake, and evaluates what can be evaluated."""
+
+    def __init__(self, workflow: BatchWorkflow, report: Report) -> None:
+        self.workflow = workflow
+        self.report = report
+        self.nodes: dict[str, Node] = {}
+        self.graphs: Graphs = {}
+        # What lies below a group of calls is looked at for its problems, and not shown.
+        self.hidden = 0
+        self.count = 0
+
+    def all(self) -> None:
+        """Start at the outermost graph."""
+        self._graph(self.workflow.build_root(self.report), None)
+
+    def _graph(self, graph: Graph, remote: FullId | None) -> FullId | None:
+        """Look at a graph below a node that waits for a remote task; return its first own one."""
+        self.count += len(graph.nodes)
+        if self.count > MOST_NODES:
+            self.report.add(f"The bake has more than {MOST_NODES} tasks", None)
+            return None
+        if not self.hidden:
+            self.graphs[join_id(graph.prefix)] = _wire(graph)
+            self.nodes.update((join_id(one), node) for one, node in graph.nodes.items())
+        behind = _Behind(graph, remote)
+        own: FullId | None = None
+        for node in _in_order(graph):
+            found = self._node(node, behind.of(node))
+            if found is not None:
+                behind.remote[node.id] = found
+                own = own or found
+        return own
+
+    def _node(self, node: Node, remote: FullId | None) -> FullId | None:
+        """Look at a node; return the first remote task that it is, or that is below it."""
+        evaluation = self.workflow.examine(node, self.report)
+        assert isinstance(node.source, Place)
+        kind = node.source.element.kind if node.kind is NodeKind.GROUP else node.kind
+        match kind:
+            case NodeKind.TASK | NodeKind.STATEFUL:
+                evaluation.task(None)
+                return node.id
+            case NodeKind.POST:
+                evaluation.task(UNKNOWN)
+                return node.id
+            case NodeKind.LOCAL:
+                evaluation.enable()
+                evaluation.local()
+                if remote is not None:
+                    self.report.add(
+                        f"Local action '{join_id(node.id)}' depends on remote task "
+                        f"'{join_id(remote)}'. This is not supported because all local actions "
+                        "should succeed before the remote executor starts.",
+                        node.at,
+                    )
+            case NodeKind.CALL:
+                evaluation.enable()
+                before = len(self.report.problems)
+                frame = evaluation.opened()
+                if len(self.report.problems) > before:
+                    return None
+                hides = node.kind is NodeKind.GROUP
+                self.hidden += hides
+                graph = self.workflow.build(frame, self.report)
+                found = self._graph(graph, remote)
+                self.workflow.examine_outputs(node, {}, self.report)
+                self.hidden -= hides
+                return found
+        return None
+
+
+class _Behind:
+    """Which remote tasks come before the nodes of a graph."""
+
+    def __init__(self, graph: Graph, around: FullId | None) -> None:
+        self.remote: dict[FullId, FullId] = {}
+        self._around = around
+        self._known: dict[int, FullId | None] = {}
+        self._graph = graph
+        self._behind: dict[FullId, FullId | None] = {}
+
+    def of(self, node: Node) -> FullId | None:
+        """The first remote task that a node waits for, itself or by others."""
+        mark = id(node.needs)
+        if mark not in self._known:
+            found = self._around
+            for need in node.needs:
+                found = found or self.remote.get(need) or self._behind.get(need)
+            self._known[mark] = found
+        self._behind[node.id] = self._known[mark]
+        return self._known[mark]
+
+
+def _in_order(graph: Graph) -> Iterable[Node]:
+    """Nodes after those that they wait for; those in a circle come last."""
+    waiting: dict[int, int] = {}
+    shared: dict[int, list[Node]] = {}
+    awaited: dict[FullId, list[int]] = {}
+    for node in graph.nodes.values():
+        mark = id(node.needs)
+        if mark not in shared:
+            shared[mark] = []
+            waiting[mark] = len(node.needs)
+            for need in node.needs:
+                awaited.setdefault(need, []).append(mark)
+        shared[mark].append(node)
+    ready = [node for mark, nodes in shared.items() if not waiting[mark] for node in nodes]
+    seen = 0
+    while seen < len(ready):
+        node = ready[seen]
+        seen += 1
+        for mark in awaited.get(node.id, ()):
+            waiting[mark] -= 1
+            if not waiting[mark]:
+                ready += shared[mark]
+    if len(ready) < len(graph.nodes):
+        known = {node.id for node in ready}
+        ready += [node for node in graph.nodes.values() if node.id not in known]
+    return ready
+
+
+def _wire(graph: Graph) -> dict[str, list[str]]:
+    lists: dict[int, list[str]] = {}
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes.values():
+        mark = id(node.needs)
+        if mark not in lists:
+            lists[mark] = [join_id(need) for need in node.needs]
+        found[join_id(node.id)] = lists[mark]
+    return found
+
+
+def _files(files: DiskFiles) -> tuple[PlannedFile, ...]:
+    first = [role for role in (FLOW, PROJECT) if role in files.texts]
+    rest = sorted(role for role in files.texts if role not in first)
+    return tuple(
+        PlannedFile(role, str(files.texts[role][0]), files.texts[role][1].text)
+        for role in (*first, *rest)
+    )
+
+
+def _images(ground: Ground, report: Report) -> tuple[PlannedImage, ...]:
+    """The images with contexts. One reference has one way to be built."""
+    found: dict[str, PlannedImage] = {}
+    where: dict[str, tree.Image] = {}
+    for built in ground.images:
+        record = built.record
+        if record.context is None or record.dockerfile_rel is None:
+            continue
+        yaml_id = join_id(built.yaml_id)
+        planned = PlannedImage(
+            record.ref,
+            record.context,
+            str(record.dockerfile_rel),
+            (yaml_id,),
+            record.force_rebuild,
+        )
+        first = found.get(record.ref)
+        if first is None:
+            found[record.ref], where[record.ref] = planned, built.definition
+            continue
+        if (first.context, first.dockerfile_rel) != (planned.context, planned.dockerfile_rel):
+            at = where[record.ref].at
+            report.add(
+                f"The image {record.ref} is defined with different contexts or dockerfiles",
+                built.definition.at,
+                f'The other definition is in "{at.source.name}", line {at.line}.',
+            )
+            continue
+        found[record.ref] = PlannedImage(
+            first.ref,
+            first.context,
+            first.dockerfile_rel,
+            tuple(dict.fromkeys((*first.yaml_defs, yaml_id))),
+            first.force_rebuild or planned.force_rebuild,
+        )
+    return tuple(found.values())
+
+
+def _check_volumes(workflow: BatchWorkflow, report: Report) -> None:
+    """A local folder is uploaded before, by hand: a bake does not need this machine."""
+    for key, record in workflow.volumes.items():
+        own = workflow.file.volumes.get(key)
+        if record.local is None or (own is None and key not in workflow.volumes.read):
+            continue
+        volume = own
+        if volume is None and workflow.project is not None:
+            volume = workflow.project.volumes[key]
+        assert volume is not None  # it is of one of the two files
+        report.add(
+            f"Volumes sync is not supported in a batch: volume '{key}' has a local folder",
+            volume.key_at.get("local", volume.at),
+            "Keep the volume in live.yml, upload it with `neuro-flow upload`, and leave `local:` "
+            "out here.",
+        )
+
+
+def _concurrency(workflow: BatchWorkflow, report: Report) -> Concurrency | None:
+    concurrency = workflow.file.concurrency
+    if concurrency is None:
+        return None
+    values = workflow.early_values(report)
+    group = values.text(concurrency.group)
+    cancel = bool(values.flag(concurrency.cancel_running))
+    return Concurrency(group=group, cancel_running=cancel) if group else None
+
+
+def _schedule(schedule: tree.Schedule | None) -> PlannedSchedule | None:
+    if schedule is None:
+        return None
+    return PlannedSchedule(
+        cron=constant_text(schedule.cron) or "",
+        timezone=constant_text(schedule.timezone) or "UTC",
+        catch_up=CatchUp(schedule.catch_up or CatchUp.LAST),
+        overlap=Overlap(schedule.overlap or Overlap.SKIP),
+    )
+
+
+def _first_of_each_place(report: Report) -> list[Problem]:
+    """One problem a place: what is found there next is mostly the same in other words."""
+    seen: set[object] = set()
+    found: list[Problem] = []
+    for problem in report.sorted():
+        if problem.at is not None:
+            if problem.at in seen:
+                continue
+            seen.add(problem.at)
+        found.append(problem)
+    return found

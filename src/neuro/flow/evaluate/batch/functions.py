@@ -1,0 +1,103 @@
+"""The functions of batches: those that ask how dependencies ended, and hashes of files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from neuro.flow.evaluate.batch.contexts import Ended, Needs
+from neuro.flow.evaluate.functions import live_functions
+from neuro.flow.expressions.evaluator import EvaluationError
+from neuro.flow.expressions.functions import function
+from neuro.flow.syntax.problems import nearest
+from neuro.flow.syntax.types import ALWAYS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neuro.flow.evaluate.batch.facts import Facts
+    from neuro.flow.expressions.evaluator import Scope
+    from neuro.flow.expressions.functions import Function
+
+    Call = Callable[[Scope, Sequence[object]], object]
+
+HASHES = ("hash_files", "hash_files_relative")
+LATE_HASH = (
+    "{}() is evaluated when the bake is submitted: its patterns may not depend on outputs of tasks"
+)
+
+
+def batch_functions(facts: Facts) -> Mapping[str, Function]:
+    """Return what may be called in a batch."""
+    live = live_functions(facts.workspace, None, None)
+    own = [
+        function("success", _success, "Whether the dependencies have succeeded."),
+        function("failure", _failure, "Whether a dependency has failed."),
+        function("always", _always, "Runs also in a bake that is being cancelled."),
+        function("upload", _upload, "Live workflows only."),
+        *(function(name, _hashed(live[name], facts), live[name].doc) for name in HASHES),
+    ]
+    return {**live, **{made.name: made for made in own}}
+
+
+def digest_of(name: str, arguments: Sequence[object]) -> str:
+    """Name a hash of files by what it was asked for."""
+    return sha256(json.dumps([name, *map(str, arguments)]).encode()).hexdigest()
+
+
+def _hashed(compute: Function, facts: Facts) -> Call:
+    def call(scope: Scope, arguments: Sequence[object]) -> object:
+        digest = digest_of(compute.name, arguments)
+        found = facts.hashes.get(digest)
+        if found is not None:
+            return found
+        if not facts.collecting:
+            raise EvaluationError(LATE_HASH.format(compute.name))
+        value = facts.hashes[digest] = str(compute.call(scope, arguments))
+        return value
+
+    return call
+
+
+def _needs(scope: Scope, name: str) -> Needs:
+    try:
+        needs = scope.names["needs"]
+    except KeyError:
+        needs = None
+    if not isinstance(needs, Needs):
+        raise EvaluationError(f"{name}() is only available inside a task definition")
+    return needs
+
+
+def _asked(scope: Scope, name: str, arguments: Sequence[object]) -> Iterator[Ended]:
+    needs = _needs(scope, name)
+    for one in arguments or needs:
+        if not isinstance(one, str) or one not in needs:
+            raise EvaluationError(
+                f"{name}() got an argument that is not a dependency: {one!r}",
+                hint=nearest(str(one), needs) or "Write it into `needs:`, without a level.",
+            )
+        yield needs[one]
+
+
+def _success(scope: Scope, arguments: Sequence[object]) -> bool:
+    if not arguments:
+        return _needs(scope, "success").all_fine()
+    return all(one.fine for one in _asked(scope, "success", arguments))
+
+
+def _failure(scope: Scope, arguments: Sequence[object]) -> bool:
+    return any(one.failed for one in _asked(scope, "failure", arguments))
+
+
+def _always(_: Scope, __: Sequence[object]) -> object:
+    return ALWAYS
+
+
+def _upload(_: Scope, __: Sequence[object]) -> object:
+    raise EvaluationError(
+        "upload() is only available in a live workflow",
+        hint="Upload before baking, with `neuro-flow upload`.",
+    )

@@ -1,0 +1,458 @@
+"""Graphs: from a list of tasks to nodes that know what they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from neuro.flow.batch.model import ROOT, FullId, Graph, Level, Limit, Node, NodeKind
+from neuro.flow.evaluate.batch import matrix
+from neuro.flow.evaluate.batch.contexts import (
+    UNKNOWN,
+    GroupTarget,
+    Member,
+    StrategyRecord,
+    Target,
+)
+from neuro.flow.evaluate.batch.ground import Element, Frame, Ground, Place
+from neuro.flow.evaluate.sections import constant_text
+from neuro.flow.syntax import tree
+from neuro.flow.syntax.problems import nearest
+
+if TYPE_CHECKING:
+    from neuro.flow.evaluate.actions import Action
+    from neuro.flow.syntax.problems import Report
+    from neuro.flow.syntax.source import Position
+
+_KINDS = {
+    "batch": NodeKind.CALL,
+    "stateful": NodeKind.STATEFUL,
+    "local": NodeKind.LOCAL,
+}
+# Kinds of nodes that are jobs, and count as such where there is no limit of their own.
+_JOBS = frozenset({NodeKind.TASK, NodeKind.STATEFUL, NodeKind.POST})
+_NO_ROW: matrix.Row = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Waits:
+    """What nodes wait for, and how expressions name it. Nodes that need the same share it."""
+
+    needs: Mapping[FullId, Level] = field(default_factory=dict)
+    targets: Mapping[str, Target] = field(default_factory=dict)
+
+
+_NOTHING = _Waits()
+
+
+def build(frame: Frame, ground: Ground, report: Report) -> Graph:
+    """Build the graph of a frame's tasks."""
+    return _Builder(frame, ground, report).build()
+
+
+class _Builder:
+    def __init__(self, frame: Frame, ground: Ground, report: Report) -> None:
+        self.frame = frame
+        self.ground = ground
+        self.report = report
+        self.known: dict[str, tuple[Target, Position]] = {}
+        self.nodes: dict[FullId, Node] = {}
+        self.waits: dict[tuple[tuple[str, str], ...], _Waits] = {}
+
+    def build(self) -> Graph:
+        elements: list[tuple[Element, list[Member]]] = []
+        for number, task in enumerate(self.frame.tasks, start=1):
+            element = self._element(number, task)
+            if element is not None:
+                elements.append((element, self._members(element)))
+        before = _NOTHING
+        for element, members in elements:
+            self._nodes(element, members, before)
+            before = self._default_waits(element, members)
+        self._posts(elements)
+        _report_circles(self.nodes.values(), self.report)
+        return Graph(self.frame.prefix, self.nodes)
+
+    # Elements
+
+    def _element(self, number: int, task: tree.Task | tree.TaskCall) -> Element | None:
+        kind, action = NodeKind.TASK, None
+        if isinstance(task, tree.TaskCall):
+            action = called(task, self.frame, self.ground, self.report)
+            if action is None:
+                return None
+            kind = _KINDS[action.file.kind]
+            if task.cache is not None and kind is not NodeKind.CALL:
+                self.report.add(
+                    f"Specifying cache in action call to the action {reference_of(task)} of kind "
+                    f"{action.file.kind} is not supported.",
+                    task.cache.at,
+                )
+        elif task.mixins is not None:
+            if self.frame.mixins is None:
+                self.report.add("Mixins are not available in an action", task.mixins.at)
+            else:
+                task = self.frame.mixins.apply(task, task.mixins, self.report)
+        return Element(self.frame, number, task, kind, action, self.frame.strategy)
+
+    def _members(self, element: Element) -> list[Member]:
+        """Decide the rows of an element, and make their ids known."""
+        task, prefix = element.task, self.frame.prefix
+        before = len(self.report.problems)
+        rows = element_rows(element, self.ground, UNKNOWN, self.report)
+        if rows is None:
+            element.decided = False
+            element.group = _constant_id(task)
+            if element.kind is NodeKind.STATEFUL and len(self.report.problems) == before:
+                self.report.add(
+                    "The matrix of a stateful action cannot be decided by outputs", task.at
+                )
+            member = Member((*prefix, element.group or f"task-{element.number}"), _NO_ROW)
+            self._add(member.id[-1], GroupTarget(member.id, None), task)
+            return [member]
+        names, element.group = row_names(element, rows, self.ground, self.report)
+        members = [
+            Member((*prefix, name), row) for name, row in zip(names, rows, strict=True) if name
+        ]
+        found = [member for member in members if self._add(member.id[-1], member.id, task)]
+        if element.group is not None:
+            group = GroupTarget((*prefix, element.group), tuple(found))
+            self._add(element.group, group, task)
+        return found
+
+    def _add(self, name: str, target: Target, task: tree.Task | tree.TaskCall) -> bool:
+        at = task.id.at if task.id is not None else task.at
+        if name not in self.known:
+            self.known[name] = target, at
+            return True
+        first = self.known[name][1]
+        self.report.add(
+            f"The id '{name}' is there twice",
+            at,
+            f"The first one is the task at line {first.line}.",
+        )
+        return False
+
+    # Nodes
+
+    def _nodes(self, element: Element, members: list[Member], before: _Waits) -> None:
+        task = element.task
+        shared = before
+        own: tree.Needs | None = task.needs
+        if own is not None and not any(part.template is not None for part, _ in own.parts):
+            shared = self._waits_for(element, own, _NO_ROW)
+            own = None
+        group = (*self.frame.prefix, element.group) if element.group is not None else None
+        for member in members:
+            row = member.matrix if element.decided else UNKNOWN
+            waits = shared if own is None else self._waits_for(element, own, row)
+            if not element.decided:
+                node = self._group(member.id, element, waits)
+            else:
+                node = row_node(
+                    element, member, waits.needs, waits.targets, group, self.ground, self.report
+                )
+            self.nodes[member.id] = node
+
+    def _group(self, full_id: FullId, element: Element, waits: _Waits) -> Node:
+        return Node(
+            id=full_id,
+            kind=NodeKind.GROUP,
+            needs=waits.needs,
+            fail_fast=element.strategy.fail_fast,
+            limit=None,
+            at=element.task.at,
+            source=Place(element, UNKNOWN, waits.targets),
+        )
+
+    def _default_waits(self, element: Element, members: list[Member]) -> _Waits:
+        needs = dict.fromkeys((member.id for member in members), Level.COMPLETED)
+        targets: dict[str, Target]
+        if element.group is not None or not element.decided:
+            name = element.group or members[0].id[-1]
+            targets = {name: self.known[name][0]} if name in self.known else {}
+        else:
+            targets = {member.id[-1]: member.id for member in members}
+        return _Waits(needs, targets)
+
+    def _waits_for(self, element: Element, needs: tree.Needs, row: Mapping[str, object]) -> _Waits:
+        found: list[tuple[str, str]] = []
+        values = self.ground.values({"matrix": row}, self.report)
+        for part, level in needs.parts:
+            name = values.one(part)
+            if name is None:
+                if values.unknown:
+                    self.report.add(
+                        "What a task needs cannot depend on a matrix that outputs decide", part.at
+                    )
+                continue
+            if str(name) not in self.known:
+                self._unknown_need(element, str(name), part.at)
+                continue
+            found.append((str(name), level))
+        key = tuple(found)
+        if key not in self.waits:
+            self.waits[key] = self._resolved(found)
+        return self.waits[key]
+
+    def _unknown_need(self, element: Element, name: str, at: Position) -> None:
+        own = _constant_id(element.task)
+        subject = f"Task {own}" if own is not None else "The task"
+        hint = nearest(name, self.known)
+        if hint is None and self.known:
+            hint = f"There are: {', '.join(sorted(self.known))}."
+        self.report.add(f"{subject} needs unknown task {name}", at, hint)
+
+    def _resolved(self, found: Iterable[tuple[str, str]]) -> _Waits:
+        needs: dict[FullId, Level] = {}
+        targets: dict[str, Target] = {}
+        for name, text in found:
+            level = Level(text)
+            target = self.known[name][0]
+            if level is Level.COMPLETED:
+                targets[name] = target
+            for one in _ids_of(target):
+                # Who needs a task both ways waits for its end.
+                if needs.get(one) is not Level.COMPLETED:
+                    needs[one] = level
+        return _Waits(needs, targets)
+
+    # Posts
+
+    def _posts(self, elements: list[tuple[Element, list[Member]]]) -> None:
+        """Add what runs in the end: for the last stateful call first, each after the one before."""
+        stateful = [
+            (element, members)
+            for element, members in elements
+            if element.action is not None
+            and element.kind is NodeKind.STATEFUL
+            and element.decided
+            and element.action.file.post is not None
+        ]
+        if not stateful:
+            return
+        later = list(_sinks(self.nodes))
+        for element, members in reversed(stateful):
+            posts: list[FullId] = []
+            for member in members:
+                post_id = (*member.id[:-1], f"post-{member.id[-1]}")
+                waits = dict.fromkeys((member.id, *later), Level.COMPLETED)
+                targets: dict[str, Target] = {one[-1]: one for one in waits}
+                main = self.nodes[member.id]
+                self.nodes[post_id] = Node(
+                    id=post_id,
+                    kind=NodeKind.POST,
+                    needs=waits,
+                    fail_fast=main.fail_fast,
+                    limit=Limit(ROOT, self.ground.max_parallel),
+                    at=main.at,
+                    main=member.id,
+                    source=Place(element, member.matrix, targets, is_post=True),
+                )
+                posts.append(post_id)
+            later = posts or later
+
+
+def called(task: tree.TaskCall, frame: Frame, ground: Ground, report: Report) -> Action | None:
+    """Return the action, or the module, that a task calls."""
+    value = task.module if task.module is not None else task.action
+    assert value is not None  # the reader makes no other calls
+    reference = reference_of(task)
+    if task.module is not None and not reference.startswith(("ws:", "workspace:")):
+        report.add(f"Module {reference} should be a file of the workspace: write ws:PATH", value.at)
+        return None
+    action = ground.files.action(reference, value.at, report)
+    if action is None:
+        return None
+    if action.file.kind not in _KINDS:
+        report.add(
+            f"Action {reference} has kind {action.file.kind}, that is not supported in batch mode.",
+            value.at,
+            f"Here are called actions of kind {', '.join(_KINDS)}.",
+        )
+        return None
+    if reference in frame.calls:
+        circle = " -> ".join([*frame.calls[frame.calls.index(reference) :], reference])
+        report.add(f"Actions call each other in a circle: {circle}", value.at)
+        return None
+    return action
+
+
+def reference_of(task: tree.TaskCall) -> str:
+    """The reference of the action that a task calls."""
+    value = task.module if task.module is not None else task.action
+    return str(value.constant) if value is not None else ""
+
+
+def element_rows(
+    element: Element, ground: Ground, needs: Mapping[str, object], report: Report
+) -> tuple[matrix.Row, ...] | None:
+    """Evaluate a task's strategy; None where outputs decide it, or it is wrong."""
+    strategy = element.task.strategy
+    if strategy is None:
+        return (_NO_ROW,)
+    frame = element.frame
+    names = {**frame.names, "strategy": frame.strategy, "needs": needs}
+    values = ground.values(names, report)
+    fail_fast = values.flag(strategy.fail_fast)
+    parallel = values.number(strategy.max_parallel)
+    if parallel is not None and parallel < 1 and strategy.max_parallel is not None:
+        report.add("max_parallel should be at least 1", strategy.max_parallel.at)
+    if parallel is not None:
+        element.own_limit = max(1, int(parallel))
+    element.strategy = StrategyRecord(
+        frame.strategy.fail_fast if fail_fast is None else fail_fast,
+        element.own_limit or frame.strategy.max_parallel,
+    )
+    if strategy.matrix is None:
+        return None if values.unknown else (_NO_ROW,)
+    return matrix.rows_of(strategy.matrix, element.number, values, report)
+
+
+def row_names(
+    element: Element, rows: Iterable[matrix.Row], ground: Ground, report: Report
+) -> tuple[list[str | None], str | None]:
+    """Name the rows of a task; with an id that is the same for all of them, it is their group's."""
+    value, has_matrix = element.task.id, element.task.strategy is not None
+    rows = list(rows)
+    if value is None:
+        return [matrix.auto_id(element.number, row) for row in rows], None
+    if matrix.reads(value, "matrix"):
+        names = []
+        for row in rows:
+            name = ground.values({"matrix": row}, report).one(value)
+            names.append(None if name is None else str(name))
+        if len(names) < 2 or len(set(names)) > 1 or names[0] is None:
+            return names, None
+        base = names[0]
+    else:
+        found = ground.values({"matrix": _NO_ROW}, report).one(value)
+        if found is None:
+            return [None for _ in rows], None
+        base = str(found)
+        if not has_matrix:
+            return [base for _ in rows], None
+    return [matrix.row_id(base, row) for row in rows], base
+
+
+def row_node(
+    element: Element,
+    member: Member,
+    needs: Mapping[FullId, Level],
+    targets: Mapping[str, Target],
+    group: FullId | None,
+    ground: Ground,
+    report: Report,
+) -> Node:
+    """Make the node of one row."""
+    place = Place(element, member.matrix, targets)
+    tolerated = False
+    if element.task.continue_on_error is not None:
+        values = ground.values(place.early_names(), report)
+        tolerated = bool(values.flag(element.task.continue_on_error))
+        if values.unknown:
+            report.add(
+                "continue_on_error cannot depend on outputs", element.task.continue_on_error.at
+            )
+    return Node(
+        id=member.id,
+        kind=element.kind,
+        needs=needs,
+        fail_fast=element.strategy.fail_fast,
+        limit=_limit(element, ground),
+        at=element.task.at,
+        continue_on_error=tolerated,
+        group=group,
+        source=place,
+    )
+
+
+def _limit(element: Element, ground: Ground) -> Limit | None:
+    if element.kind is NodeKind.LOCAL:
+        return None
+    if element.own_limit is not None:
+        key = (*element.frame.prefix, element.group or f"#{element.number}")
+        return Limit(key, element.own_limit)
+    return Limit(ROOT, ground.max_parallel) if element.kind in _JOBS else None
+
+
+def _constant_id(task: tree.Task | tree.TaskCall) -> str | None:
+    return constant_text(task.id)
+
+
+def _ids_of(target: Target) -> Iterator[FullId]:
+    if not isinstance(target, GroupTarget):
+        yield target
+    elif target.members is None:
+        yield target.id
+    else:
+        for member in target.members:
+            yield member.id
+
+
+def _shared(nodes: Iterable[Node]) -> Iterator[Mapping[FullId, Level]]:
+    """The needs of nodes, those that many share once."""
+    seen: set[int] = set()
+    for node in nodes:
+        if id(node.needs) not in seen:
+            seen.add(id(node.needs))
+            yield node.needs
+
+
+def _sinks(nodes: Mapping[FullId, Node]) -> Iterator[FullId]:
+    """The nodes whose end nobody waits for."""
+    awaited: set[FullId] = set()
+    for needs in _shared(nodes.values()):
+        awaited.update(one for one, level in needs.items() if level is Level.COMPLETED)
+    return (one for one in nodes if one not in awaited)
+
+
+def _report_circles(nodes: Iterable[Node], report: Report) -> None:
+    """Find tasks that wait for each other: depth first, with the way here kept.
+
+    Needs that many nodes share are a stop of their own on the way, so that rows that all need all
+    rows before them are not looked at for each pair.
+    """
+    by_id = {node.id: node for node in nodes}
+    done: set[FullId | int] = set()
+    for start in by_id:
+        if start in done:
+            continue
+        way: dict[FullId | int, None] = {start: None}
+        stack: list[tuple[FullId | int, Iterator[FullId | int]]] = [
+            (start, iter((id(by_id[start].needs),)))
+        ]
+        held = {id(by_id[start].needs): by_id[start].needs}
+        while stack:
+            here, rest = stack[-1]
+            following = next(rest, None)
+            if following is None:
+                stack.pop()
+                del way[here]
+                done.add(here)
+                continue
+            if following in way:
+                stops = [*way][[*way].index(following) :]
+                circle = [stop[-1] for stop in stops if isinstance(stop, tuple)]
+                first = next(stop for stop in stops if isinstance(stop, tuple))
+                report.add(
+                    f"Tasks need each other in a circle: {' -> '.join([*circle, circle[0]])}",
+                    _needs_at(by_id[first]),
+                )
+                continue
+            if following in done:
+                continue
+            way[following] = None
+            if isinstance(following, tuple):
+                needs = by_id[following].needs
+                held[id(needs)] = needs
+                stack.append((following, iter((id(needs),))))
+            else:
+                stack.append((following, iter(held[following])))
+
+
+def _needs_at(node: Node) -> Position:
+    assert isinstance(node.source, Place)
+    needs = node.source.element.task.needs
+    return needs.at if needs is not None else node.at

@@ -1,0 +1,131 @@
+"""What all evaluation of one bake stands on, and the frames that graphs are built in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from neuro.flow.evaluate.batch.contexts import Needs
+from neuro.flow.evaluate.batch.values import BatchValues
+from neuro.flow.expressions.evaluator import Scope
+
+if TYPE_CHECKING:
+    from neuro.flow.batch.model import CacheRule, FullId, NodeKind, Outcomes
+    from neuro.flow.evaluate.actions import Action
+    from neuro.flow.evaluate.batch.contexts import (
+        BatchFlowRecord,
+        CommitRecord,
+        Member,
+        StrategyRecord,
+        Target,
+    )
+    from neuro.flow.evaluate.batch.facts import Facts
+    from neuro.flow.evaluate.batch.sources import Files
+    from neuro.flow.evaluate.batch.values import HashCalls
+    from neuro.flow.evaluate.contexts import ImageRecord
+    from neuro.flow.evaluate.mixins import Mixins
+    from neuro.flow.evaluate.sections import Defaults
+    from neuro.flow.expressions.functions import Function
+    from neuro.flow.syntax import tree
+    from neuro.flow.syntax.problems import Report
+
+DEFAULT_MAX_PARALLEL = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltImage:
+    """A definition of an image: where it stands, and what came of it."""
+
+    yaml_id: FullId
+    definition: tree.Image
+    record: ImageRecord
+
+
+@dataclass(slots=True)
+class Ground:
+    """Shared by every graph of a bake."""
+
+    facts: Facts
+    files: Files
+    functions: Mapping[str, Function]
+    flow: BatchFlowRecord
+    git: CommitRecord
+    flow_tags: tuple[str, ...]
+    max_parallel: int
+    # The rows that outputs have decided, by the id of their group.
+    expanded: dict[FullId, tuple[Member, ...]] = field(default_factory=dict)
+    images: list[BuiltImage] = field(default_factory=list)
+    hashes: HashCalls | None = None
+
+    def values(self, names: Mapping[str, object], report: Report) -> BatchValues:
+        """Make what evaluates with some names."""
+        return BatchValues(Scope(names, self.functions), report, self.hashes)
+
+    def needs(self, targets: Mapping[str, Target], outcomes: Outcomes) -> Needs:
+        """Make the `needs` of a task."""
+        return Needs(targets, outcomes, self.expanded.get)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a list of tasks stands: the batch itself, or an opened call of an action."""
+
+    prefix: FullId
+    names: Mapping[str, object]
+    """Those of place B2, and of the caller for a module."""
+    strategy: StrategyRecord
+    defaults: Defaults
+    cache: CacheRule
+    mixins: Mixins | None
+    tasks: tuple[tree.Task | tree.TaskCall, ...]
+    outputs: Mapping[str, tree.Output] = field(default_factory=dict)
+    calls: tuple[str, ...] = ()
+    """The references of the actions on the way here."""
+
+
+@dataclass(slots=True)
+class Element:
+    """An element of a list of tasks: all that its rows share."""
+
+    frame: Frame
+    number: int
+    task: tree.Task | tree.TaskCall
+    kind: NodeKind
+    action: Action | None
+    strategy: StrategyRecord
+    own_limit: int | None = None
+    group: str | None = None
+    decided: bool = True
+    """Whether the rows are known; a GROUP stands for those that are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node's `source`: what it is evaluated with."""
+
+    element: Element
+    matrix: Mapping[str, object]
+    targets: Mapping[str, Target]
+    is_post: bool = False
+
+    def names(
+        self,
+        ground: Ground,
+        outcomes: Outcomes,
+        state: Mapping[str, object] | None = None,
+    ) -> dict[str, object]:
+        """The names of place B5."""
+        names = self.early_names()
+        names["needs"] = ground.needs(self.targets, outcomes)
+        names["state"] = state if state is not None else {}
+        return names
+
+    def early_names(self) -> dict[str, object]:
+        """The names of place B4: without outcomes."""
+        element = self.element
+        return {
+            **element.frame.names,
+            "strategy": element.strategy,
+            "matrix": self.matrix,
+        }

@@ -1,0 +1,329 @@
+"""Resolved tasks: a node's values, evaluated with the outcomes of those that it needs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from neuro.flow.batch.model import (
+    CacheRule,
+    LocalCommand,
+    Node,
+    NodeKind,
+    ResolvedTask,
+    Retry,
+    join_id,
+)
+from neuro.flow.evaluate import names as naming
+from neuro.flow.evaluate.actions import bind_inputs, check_names
+from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, Images, Inputs
+from neuro.flow.evaluate.batch.graph import reference_of
+from neuro.flow.evaluate.batch.ground import BuiltImage, Element, Frame, Ground, Place
+from neuro.flow.evaluate.sections import Defaults, evaluate_image
+from neuro.flow.evaluate.values import Unknowable
+from neuro.flow.syntax import tree
+from neuro.flow.syntax.types import ALWAYS, MapValue
+
+if TYPE_CHECKING:
+    from neuro.domain.bakes import TaskStatus
+    from neuro.flow.batch.model import FullId, Outcomes
+    from neuro.flow.evaluate.actions import Action
+    from neuro.flow.evaluate.contexts import ImageRecord
+    from neuro.flow.evaluate.values import Values
+    from neuro.flow.syntax.problems import Report
+    from neuro.flow.syntax.source import Position
+    from neuro.flow.syntax.types import Always, Value
+
+# What a main has saved; not known before it has.
+State = Mapping[str, object]
+
+_NOT_CACHED = CacheRule(strategy="none")
+
+
+class Evaluation:
+    """Evaluates one node. `unknown` tells that something of it is not known yet."""
+
+    def __init__(self, node: Node, outcomes: Outcomes, ground: Ground, report: Report) -> None:
+        assert isinstance(node.source, Place)
+        self.node = node
+        self.place = node.source
+        self.element: Element = node.source.element
+        self.frame: Frame = node.source.element.frame
+        self.outcomes = outcomes
+        self.ground = ground
+        self.report = report
+        self.unknown = False
+
+    # Whether it runs
+
+    def enable(self) -> bool | Always:
+        """Whether the node runs; True where that is not known yet."""
+        if self.node.kind is NodeKind.POST:
+            return self._enable_post()
+        return self._enabled(self.element.task.enable, None)
+
+    def _enable_post(self) -> bool | Always:
+        main = self.outcomes.get(self.node.main) if self.node.main is not None else None
+        action = _action(self.element)
+        if action.file.post_if is not None:
+            return self._enabled(action.file.post_if, main.state if main is not None else UNKNOWN)
+        # What was skipped has nothing to clean up.
+        return False if main is not None and _is_skipped(main.result) else ALWAYS
+
+    def _enabled(self, value: Value | None, state: State | None) -> bool | Always:
+        if value is None:
+            try:
+                return self.ground.needs(self.place.targets, self.outcomes).all_fine()
+            except Unknowable:
+                self.unknown = True
+                return True
+        if value.template is None:
+            return ALWAYS if value.constant is ALWAYS else bool(value.constant)
+        values = self._values(self._names(state))
+        found = values.one(value)
+        self.unknown |= values.unknown
+        if found is ALWAYS:
+            return ALWAYS
+        return True if values.unknown else bool(found)
+
+    # Tasks
+
+    def task(self, state: State | None) -> ResolvedTask:
+        """Evaluate a job's values."""
+        task, frame = self.element.task, self.frame
+        match self.node.kind:
+            case NodeKind.STATEFUL:
+                action = _action(self.element)
+                assert action.file.main is not None  # the reader insists on it
+                names = self._only_inputs(task, action)
+                return self._unit(action.file.main, names, self._foreign(task), None)
+            case NodeKind.POST:
+                action = _action(self.element)
+                assert action.file.post is not None  # there is no such node without
+                names = self._names(state)
+                return self._unit(action.file.post, names, self._foreign(task), None)
+        assert isinstance(task, tree.Task)
+        return self._unit(task, self._names(state), frame.defaults, task)
+
+    def _foreign(self, task: tree.Task | tree.TaskCall) -> Defaults:
+        """The defaults that reach an action's file."""
+        defaults = self.frame.defaults
+        if isinstance(task, tree.TaskCall) and task.module is not None:
+            return defaults
+        return Defaults({}, defaults.tags)
+
+    def _unit(
+        self,
+        unit: tree.ExecUnit,
+        names: Mapping[str, object],
+        defaults: Defaults,
+        task: tree.Task | None,
+    ) -> ResolvedTask:
+        report, full_id = self.report, self.node.id
+        values = self._values(names)
+        before = len(report.problems)
+        image = values.text(unit.image)
+        if image is None and not values.unknown and len(report.problems) == before:
+            report.add(
+                f"Image for task {full_id[-1]} is not specified",
+                unit.image.at if unit.image is not None else unit.at,
+                "Write `image:` into the task or one of its mixins.",
+            )
+        port = values.number(unit.http_port)
+        tags = {
+            *self.ground.flow_tags,
+            f"task:{naming.tag_form(join_id(full_id))}",
+            f"bake_id:{self.ground.facts.bake_id}",
+            *defaults.tags,
+            *values.texts(unit.tags),
+        }
+        resolved = ResolvedTask(
+            id=full_id,
+            image=image or "",
+            title=values.text(unit.title),
+            name=values.text(unit.name),
+            preset=values.text(unit.preset) or defaults.preset,
+            schedule_timeout=values.number(unit.schedule_timeout) or defaults.schedule_timeout,
+            life_span=values.number(unit.life_span) or defaults.life_span,
+            http_port=int(port) if port else None,
+            http_auth=values.flag(unit.http_auth),
+            entrypoint=values.text(unit.entrypoint),
+            cmd=values.text(unit.cmd),
+            workdir=values.text(unit.workdir) or defaults.workdir,
+            env={**defaults.env, **values.env(unit.env)} if unit.env else defaults.env,
+            volumes=(*defaults.volumes, *values.texts(unit.volumes, drop_empty=True)),
+            tags=tuple(sorted(tags)),
+            pass_config=bool(values.flag(unit.pass_config)),
+            restart=values.text(unit.restart),
+            enable=self.enable(),
+            fail_fast=self.element.strategy.fail_fast,
+            max_parallel=self.element.strategy.max_parallel,
+            cache=_NOT_CACHED if task is None else cache_rule(self.frame.cache, task.cache, values),
+            retry=_retry(task, values),
+            timeout=values.number(task.timeout) or None if task is not None else None,
+        )
+        self.unknown |= values.unknown
+        return resolved
+
+    # Calls
+
+    def local(self) -> LocalCommand:
+        """Evaluate the command of a local action."""
+        action = _action(self.element)
+        assert action.file.cmd is not None  # the reader insists on it
+        values = self._values(self._only_inputs(self.element.task, action))
+        text = values.text(action.file.cmd) or ""
+        self.unknown |= values.unknown
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            sentence = str(error)[0].lower() + str(error)[1:]
+            self.report.add(
+                f"The command cannot be split into words: {sentence}", action.file.cmd.at
+            )
+            words = []
+        return LocalCommand(self.node.id, tuple(words))
+
+    def opened(self) -> Frame:
+        """Evaluate the inputs of a call: what is known of them is known inside."""
+        ground, report = self.ground, self.report
+        task, action = self.element.task, _action(self.element)
+        assert isinstance(task, tree.TaskCall)
+        names = self._names(None)
+        flow = BatchActionFlowRecord(
+            ground.flow.flow_id,
+            ground.flow.project_id,
+            ground.flow.workspace,
+            ground.flow.title,
+            ground.flow.username,
+            ground.flow.life_span,
+            action.path.parent,
+        )
+        is_module = task.module is not None
+        strategy = self.element.strategy
+        own: dict[str, object] = {
+            **(names if is_module else {}),
+            "inputs": self._inputs(task, action, names),
+            "flow": flow,
+            "git": ground.git,
+        }
+        images = evaluate_images(
+            action.file.images, {**own, "strategy": strategy}, self.node.id, ground, report
+        )
+        outer = names.get("images") if is_module else None
+        if isinstance(outer, Images):
+            images = Images({**outer, **images}, outer.unknown | images.unknown)
+        own["images"] = images
+        values = self._values(names)
+        cache = cache_rule(self.frame.cache, task.cache, values)
+        self.unknown |= values.unknown
+        cache = cache_rule(cache, action.file.cache, self._values({**own, "strategy": strategy}))
+        return Frame(
+            prefix=self.node.id,
+            names=own,
+            strategy=strategy,
+            defaults=self._foreign(task),
+            cache=cache,
+            mixins=self.frame.mixins if is_module else None,
+            tasks=action.file.tasks,
+            outputs=action.file.outputs,
+            calls=(*self.frame.calls, reference_of(task)),
+        )
+
+    def _only_inputs(self, task: tree.Task | tree.TaskCall, action: Action) -> Mapping[str, object]:
+        assert isinstance(task, tree.TaskCall)
+        names = self._names(None)
+        inputs = self._inputs(task, action, names)
+        return {**(names if task.module is not None else {}), "inputs": inputs}
+
+    def _inputs(self, task: tree.TaskCall, action: Action, names: Mapping[str, object]) -> Inputs:
+        declared, report = action.file.inputs, self.report
+        given: dict[str, tuple[object, Position]] = {}
+        unknown: set[str] = set()
+        complete = True
+        for key, part in task.args.parts if task.args is not None else ():
+            values = self._values(names)
+            if key is not None:
+                given[key] = values.one(part), part.at
+                if values.unknown:
+                    unknown.add(key)
+                continue
+            found = values.mapping(MapValue(part.type, part.at, ((None, part),)))
+            complete &= not values.unknown
+            given.update({name: (value, part.at) for name, value in found.items()})
+        if not complete:
+            unknown.update(name for name in declared if name not in given)
+        self.unknown |= bool(unknown)
+        where = {name: at for name, (_, at) in given.items()}
+        check_names(where, declared, task.at, report, complete=complete)
+        known = {name: one for name, one in declared.items() if name not in unknown}
+        mine = {name: one for name, one in given.items() if name in known}
+        if any(one.default is None and name not in mine for name, one in known.items()):
+            # What is missing has been told, and is not known inside.
+            return Inputs({}, frozenset(declared))
+        return Inputs(bind_inputs(mine, known, task.at, report), frozenset(unknown))
+
+    # Scopes
+
+    def _names(self, state: State | None) -> dict[str, object]:
+        return self.place.names(self.ground, self.outcomes, state)
+
+    def _values(self, names: Mapping[str, object]) -> Values:
+        return self.ground.values(names, self.report)
+
+
+def cache_rule(before: CacheRule, cache: tree.Cache | None, values: Values) -> CacheRule:
+    """Take what a `cache:` says over the rule of what is around it."""
+    if cache is None:
+        return before
+    strategy = cache.strategy
+    life_span = values.number(cache.life_span)
+    key = values.text(cache.key)
+    return CacheRule(
+        before.strategy if strategy in (None, "inherit") else str(strategy),
+        before.life_span if life_span is None else life_span,
+        before.key if key is None else key,
+    )
+
+
+def evaluate_images(
+    images: Mapping[str, tree.Image],
+    names: Mapping[str, object],
+    prefix: FullId,
+    ground: Ground,
+    report: Report,
+) -> Images:
+    """Evaluate a file's images; those that are known are noted with the id of their definition."""
+    known: dict[str, ImageRecord] = {}
+    unknown: set[str] = set()
+    for key, image in images.items():
+        values = ground.values(names, report)
+        record = evaluate_image(key, image, values, ground.facts.workspace, report)
+        if values.unknown:
+            unknown.add(key)
+            continue
+        known[key] = record
+        ground.images.append(BuiltImage((*prefix, key), image, record))
+    return Images(known, frozenset(unknown))
+
+
+def _retry(task: tree.Task | None, values: Values) -> Retry:
+    if task is None or task.retry is None:
+        return Retry()
+    attempts = values.number(task.retry.attempts)
+    backoff = values.number(task.retry.backoff)
+    return Retry(
+        1 if attempts is None else int(attempts),
+        values.number(task.retry.delay) or 0.0,
+        1.0 if backoff is None else float(backoff),
+    )
+
+
+def _action(element: Element) -> Action:
+    assert element.action is not None  # only calls are evaluated so
+    return element.action
+
+
+def _is_skipped(result: TaskStatus) -> bool:
+    return result.value == "skipped"

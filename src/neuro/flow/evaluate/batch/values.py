@@ -1,0 +1,58 @@
+"""Values of a batch: those that are not known yet are left out, their hashes are not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neuro.flow.evaluate.batch.functions import HASHES, LATE_HASH
+from neuro.flow.evaluate.values import Unknowable, Values
+from neuro.flow.expressions.evaluator import EvaluationError, evaluate
+from neuro.flow.expressions.nodes import Call, Template, calls
+
+if TYPE_CHECKING:
+    from neuro.flow.expressions.evaluator import Scope
+    from neuro.flow.syntax.problems import Report
+    from neuro.flow.syntax.types import Value
+
+
+class BatchValues(Values):
+    """Evaluates in a scope of a batch.
+
+    At submission, what reads the outcomes of tasks is not known; the files that it asks to be
+    hashed are hashed nevertheless, as later there are no files.
+    """
+
+    def __init__(self, scope: Scope, report: Report, hashes: HashCalls | None) -> None:
+        super().__init__(scope, report)
+        self._hashes = hashes
+
+    def not_known(self, value: Value) -> None:
+        """Note it, and hash the files that the rest of the expression asks for."""
+        super().not_known(value)
+        if self._hashes is None or value.template is None:
+            return
+        for call in self._hashes.of(value.template):
+            alone = Template((call,), value.template.locate)
+            try:
+                evaluate(alone, self._scope)
+            except Unknowable:
+                at = value.template.locate(call.offset)
+                self._report.add(LATE_HASH.format(call.function), at)
+            except EvaluationError as error:
+                self._report.add(error.message, error.at or value.at, error.hint)
+
+
+class HashCalls:
+    """The calls of hash functions in templates, looked for once in each."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[Template, tuple[Call, ...]]] = {}
+
+    def of(self, template: Template) -> tuple[Call, ...]:
+        """Return a template's calls of hash_files and its like."""
+        # The template is kept with what was found, so that its identity stays its own.
+        found = self._found.get(id(template))
+        if found is None:
+            wanted = tuple(call for call in calls(template) if call.function in HASHES)
+            found = self._found[id(template)] = (template, wanted)
+        return found[1]

@@ -1,0 +1,367 @@
+"""A batch workflow: its graphs and its tasks, as far as outcomes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from neuro.flow.batch.model import ROOT, CacheRule, FullId, Graph, LocalCommand, Node, ResolvedTask
+from neuro.flow.evaluate import names as naming
+from neuro.flow.evaluate.batch import graph as graphs
+from neuro.flow.evaluate.batch.contexts import (
+    BatchFlowRecord,
+    CommitRecord,
+    GroupTarget,
+    Member,
+    StrategyRecord,
+    Target,
+    Volumes,
+)
+from neuro.flow.evaluate.batch.functions import batch_functions
+from neuro.flow.evaluate.batch.ground import DEFAULT_MAX_PARALLEL, Frame, Ground, Place
+from neuro.flow.evaluate.batch.tasks import Evaluation, cache_rule, evaluate_images
+from neuro.flow.evaluate.batch.values import HashCalls
+from neuro.flow.evaluate.mixins import Mixins
+from neuro.flow.evaluate.sections import (
+    constant_text,
+    evaluate_defaults,
+    evaluate_volume,
+    merged_defaults,
+    project_record,
+)
+from neuro.flow.evaluate.values import Values
+from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.syntax import tree
+from neuro.flow.syntax.problems import FlowError, Report, nearest
+from neuro.flow.syntax.reader import read_batch, read_project
+
+if TYPE_CHECKING:
+    from neuro.flow.batch.model import Outcomes
+    from neuro.flow.evaluate.batch.facts import Facts
+    from neuro.flow.evaluate.batch.sources import Files
+    from neuro.flow.evaluate.contexts import ImageRecord
+    from neuro.flow.syntax.types import Always
+
+R = TypeVar("R")
+
+_NO_OUTCOMES: Outcomes = {}
+
+
+class BatchWorkflow:
+    """A batch, evaluated once as far as all its tasks share it.
+
+    What a method needs of outcomes is in the mapping it is given; missing ones are not known yet,
+    and a value that reads one is an error. Calls that were opened and groups that were expanded
+    are remembered, so that `outputs` and those who need a group can be evaluated later.
+    """
+
+    def __init__(
+        self,
+        file: tree.BatchFile,
+        project: tree.ProjectFile | None,
+        project_id: str,
+        files: Files,
+        facts: Facts,
+        params: Mapping[str, str],
+        report: Report,
+    ) -> None:
+        self.project_id = project_id
+        self.batch = facts.batch
+        self.flow_id = constant_text(file.id) or facts.batch.replace("-", "_")
+        self.title = constant_text(file.title) or self.flow_id
+        self.file = file
+        self.project = project
+        functions = batch_functions(facts)
+        alone = Values(Scope({}, functions), report)
+        self.life_span = alone.number(file.life_span)
+        self.params = _bind_params(file, params, alone, report)
+        self.ground = Ground(
+            facts=facts,
+            files=files,
+            functions=functions,
+            flow=BatchFlowRecord(
+                self.flow_id,
+                project_id,
+                facts.workspace,
+                self.title,
+                facts.user,
+                self.life_span,
+            ),
+            git=CommitRecord(facts.git),
+            flow_tags=naming.flow_tags(project_id, self.flow_id),
+            max_parallel=DEFAULT_MAX_PARALLEL,
+            hashes=HashCalls() if facts.collecting else None,
+        )
+        self._frames: dict[FullId, Frame] = {ROOT: self._root_frame(report)}
+        self._graphs: dict[FullId, Graph] = {}
+
+    def _root_frame(self, report: Report) -> Frame:
+        ground, file, project = self.ground, self.file, self.project
+        first: dict[str, object] = {
+            "project": project_record(self.project_id, project),
+            "flow": ground.flow,
+            "git": ground.git,
+            "params": self.params,
+        }
+        self._first = first
+        values = ground.values(first, report)
+        own = file.defaults if file.defaults is not None else tree.Defaults(at=file.at)
+        merged = merged_defaults(own, project)
+        defaults = evaluate_defaults(merged, values)
+        inherited = project.volumes if project is not None else {}
+        self.volumes = Volumes(
+            {
+                key: evaluate_volume(key, volume, values, ground.facts.workspace)
+                for key, volume in {**inherited, **file.volumes}.items()
+            }
+        )
+        images = project.images if project is not None else {}
+        names: dict[str, object] = {
+            **first,
+            "env": defaults.env,
+            "tags": frozenset([*ground.flow_tags, *defaults.tags]),
+            "volumes": self.volumes,
+            "images": evaluate_images({**images, **file.images}, first, ROOT, ground, report),
+        }
+        second = ground.values(names, report)
+        parallel = second.number(merged.max_parallel)
+        if parallel is not None and parallel < 1 and merged.max_parallel is not None:
+            report.add("max_parallel should be at least 1", merged.max_parallel.at)
+        ground.max_parallel = DEFAULT_MAX_PARALLEL if parallel is None else max(1, int(parallel))
+        fail_fast = second.flag(merged.fail_fast)
+        cache = CacheRule()
+        if project is not None and project.defaults is not None:
+            cache = cache_rule(cache, project.defaults.cache, second)
+        if file.defaults is not None:
+            cache = cache_rule(cache, file.defaults.cache, second)
+        mixins = {**(project.mixins if project is not None else {}), **file.mixins}
+        return Frame(
+            prefix=ROOT,
+            names=names,
+            strategy=StrategyRecord(True if fail_fast is None else fail_fast, ground.max_parallel),
+            defaults=defaults,
+            cache=cache,
+            mixins=Mixins(mixins),
+            tasks=file.tasks,
+        )
+
+    # What an executor asks
+
+    def root(self) -> Graph:
+        """The outermost graph."""
+        return self._strict(self.build_root)
+
+    def enable(self, node: Node, outcomes: Outcomes) -> bool | Always:
+        """Whether a node runs. Of a GROUP it is asked first: what is not, need not expand."""
+        report = Report()
+        evaluation = self._evaluation(node, outcomes, report)
+        found = evaluation.enable()
+        # The rows of a group are asked one by one for what reads their matrix.
+        return self._known(found, evaluation, report, may_wait=not _decided(node))
+
+    def task(
+        self, node: Node, outcomes: Outcomes, state: Mapping[str, str] | None = None
+    ) -> ResolvedTask:
+        """Evaluate a TASK, STATEFUL or POST; `state` is what a POST's main has saved."""
+        report = Report()
+        evaluation = self._evaluation(node, outcomes, report)
+        return self._known(evaluation.task(state), evaluation, report)
+
+    def open(self, node: Node, outcomes: Outcomes) -> Graph:
+        """Evaluate the inputs of a CALL, and return the graph below it."""
+        report = Report()
+        evaluation = self._evaluation(node, outcomes, report)
+        frame = self._known(evaluation.opened(), evaluation, report)
+        return self._strict(lambda report: self.build(frame, report))
+
+    def expand(self, node: Node, outcomes: Outcomes) -> tuple[Node, ...]:
+        """The rows of a GROUP: nodes beside it, with its needs, whose `group` is its id."""
+        assert isinstance(node.source, Place)
+        report, place = Report(), node.source
+        element = place.element
+        needs = self.ground.needs(place.targets, outcomes)
+        rows = graphs.element_rows(element, self.ground, needs, report)
+        report.raise_if_any()
+        if rows is None:
+            report.add("The matrix reads what is not known yet", node.at)
+            report.raise_if_any()
+            rows = ()
+        names, _ = graphs.row_names(element, rows, self.ground, report)
+        members = tuple(
+            Member((*node.id[:-1], name), row)
+            for name, row in zip(names, rows, strict=True)
+            if name is not None
+        )
+        self._check_unique(node, members, report)
+        found = tuple(
+            graphs.row_node(
+                element, member, node.needs, place.targets, node.id, self.ground, report
+            )
+            for member in members
+        )
+        report.raise_if_any()
+        self.ground.expanded[node.id] = members
+        return found
+
+    def outputs(self, node: Node, inner: Outcomes) -> dict[str, str]:
+        """The outputs of a CALL that was opened, of the outcomes of all nodes of its graph."""
+        report = Report()
+        found, unknown = self.examine_outputs(node, inner, report)
+        report.raise_if_any()
+        if unknown:
+            report.add("The outputs read what is not known yet", node.at)
+            report.raise_if_any()
+        return found
+
+    def local(self, node: Node, outcomes: Outcomes) -> LocalCommand:
+        """Evaluate a LOCAL."""
+        report = Report()
+        evaluation = self._evaluation(node, outcomes, report)
+        return self._known(evaluation.local(), evaluation, report)
+
+    def image(self, ref: str) -> ImageRecord | None:
+        """The definition of an image by its reference, of the batch or of a call opened so far."""
+        for built in self.ground.images:
+            if built.record.ref == ref:
+                return built.record
+        return None
+
+    # What planning asks: problems are collected, what is not known is left out
+
+    def early_values(self, report: Report) -> Values:
+        """Make what evaluates the keys of the file itself: place B1."""
+        return self.ground.values(self._first, report)
+
+    def build_root(self, report: Report) -> Graph:
+        """Build the outermost graph, once."""
+        if ROOT not in self._graphs:
+            return self.build(self._frames[ROOT], report)
+        return self._graphs[ROOT]
+
+    def build(self, frame: Frame, report: Report) -> Graph:
+        """Build the graph of a frame."""
+        self._frames[frame.prefix] = frame
+        found = self._graphs[frame.prefix] = graphs.build(frame, self.ground, report)
+        return found
+
+    def examine(self, node: Node, report: Report) -> Evaluation:
+        """Make what evaluates a node before anything has run."""
+        return self._evaluation(node, _NO_OUTCOMES, report)
+
+    def examine_outputs(
+        self, node: Node, inner: Outcomes, report: Report
+    ) -> tuple[dict[str, str], bool]:
+        """Evaluate the outputs of an opened call, and tell whether some are not known."""
+        frame, inside = self._frames[node.id], self._graphs[node.id]
+        targets: dict[str, Target] = {one[-1]: one for one in inside.nodes}
+        groups: dict[FullId, list[Member]] = {}
+        for one in inside.nodes.values():
+            if one.group is not None and isinstance(one.source, Place):
+                groups.setdefault(one.group, []).append(Member(one.id, one.source.matrix))
+            elif not _decided(one):
+                targets[one.id[-1]] = GroupTarget(one.id, None)
+        for group, members in groups.items():
+            targets[group[-1]] = GroupTarget(group, tuple(members))
+        for group in self.ground.expanded:
+            if group[:-1] == node.id:
+                rows = self.ground.expanded[group]
+                targets.update({row.id[-1]: row.id for row in rows})
+        names = {
+            **frame.names,
+            "strategy": frame.strategy,
+            "needs": self.ground.needs(targets, inner),
+        }
+        values = self.ground.values(names, report)
+        found = {
+            name: str(values.one(output.value))
+            for name, output in frame.outputs.items()
+            if output.value is not None
+        }
+        return found, values.unknown
+
+    def _evaluation(self, node: Node, outcomes: Outcomes, report: Report) -> Evaluation:
+        return Evaluation(node, outcomes, self.ground, report)
+
+    def _strict(self, build: Callable[[Report], Graph]) -> Graph:
+        report = Report()
+        graph = build(report)
+        report.raise_if_any()
+        return graph
+
+    def _known(
+        self, found: R, evaluation: Evaluation, report: Report, *, may_wait: bool = False
+    ) -> R:
+        report.raise_if_any()
+        if evaluation.unknown and not may_wait:
+            report.add(
+                f"Task {evaluation.node.id[-1]} reads what is not known yet", evaluation.node.at
+            )
+            report.raise_if_any()
+        return found
+
+    def _check_unique(self, node: Node, members: tuple[Member, ...], report: Report) -> None:
+        beside = self._graphs.get(node.id[:-1])
+        known = set(beside.nodes) if beside is not None else set()
+        for member in members:
+            if member.id in known:
+                report.add(f"The id '{member.id[-1]}' is there twice", node.at)
+            known.add(member.id)
+
+
+def load_batch(
+    files: Files, facts: Facts, params: Mapping[str, str], *, report: Report
+) -> BatchWorkflow | None:
+    """Read a batch, and evaluate what all its tasks share. None where it cannot be read."""
+    project_source = files.project(report)
+    project = read_project(project_source, report) if project_source is not None else None
+    source = files.flow(report)
+    file = read_batch(source, report) if source is not None else None
+    project_id = constant_text(project.id) if project is not None else None
+    if project_id is None and project_source is None:
+        try:
+            project_id = naming.default_project_id(files.workspace)
+        except ValueError as error:
+            report.add(str(error), None)
+    if file is None:
+        return None
+    return BatchWorkflow(file, project, project_id or "project", files, facts, params, report)
+
+
+def stored_batch(files: Files, facts: Facts, params: Mapping[str, str]) -> BatchWorkflow:
+    """Make a bake's workflow of what was stored with it. Raises FlowError where that is broken."""
+    report = Report()
+    workflow = load_batch(files, facts, params, report=report)
+    report.raise_if_any()
+    if workflow is None:
+        raise FlowError([])
+    return workflow
+
+
+def _decided(node: Node) -> bool:
+    return not isinstance(node.source, Place) or node.source.element.decided
+
+
+def _bind_params(
+    file: tree.BatchFile, given: Mapping[str, str], values: Values, report: Report
+) -> dict[str, str]:
+    unknown = sorted(set(given) - set(file.params))
+    if unknown:
+        known = ", ".join(sorted(file.params))
+        hint = nearest(unknown[0], file.params)
+        if hint is None:
+            hint = f"The parameters are: {known}." if known else "The batch has no parameters."
+        report.add(f"Unsupported arg(s): {','.join(unknown)}", None, hint)
+    bound: dict[str, str] = {}
+    for name, param in file.params.items():
+        if name in given:
+            bound[name] = given[name]
+        elif param.default is not None:
+            bound[name] = str(values.one(param.default))
+        else:
+            report.add(
+                f"Param {name} is not initialized and has no default value",
+                param.at,
+                f"Give it with `--param {name} VALUE`.",
+            )
+            bound[name] = ""
+    return bound
