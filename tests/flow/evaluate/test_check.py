@@ -289,9 +289,9 @@ BATCH_CASES = {
         "defaults:\n  preset: ${{ success() }}\ntasks: []",
         "success() is only available inside a task definition", (3, 15),
     ),
-    "needs in a matrix": (
+    "needs in the first matrix": (
         "tasks:\n  - image: x\n    strategy: {matrix: {k: '${{ needs.x }}'}}",
-        "The 'needs' context is not available", (4, 33),
+        "No attribute 'x' in 'needs'", (4, 39),
     ),
     "a live action": (
         "tasks: [{action: 'ws:act', args: {size: 1}}]",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from neuro.flow.evaluate.functions import OF_TASKS
 from neuro.flow.expressions.nodes import (
     Attribute,
+    Call,
     Comprehension,
     Item,
     Literal,
@@ -30,6 +31,29 @@ Shape: TypeAlias = "Mapping[str, Shape] | None"
 Names: TypeAlias = "Mapping[str, Shape]"
 
 _LIVE, _BATCH = 0, 1
+# What is known only once tasks have ended.
+_LATE = ("needs", "state")
+_LIVE_ONLY: Mapping[str, str] = {
+    "upload": "Upload before the bake, with `neuro-flow upload`.",
+    "inspect_job": "Tasks read how others ended in `needs`.",
+}
+
+
+class Members(dict[str, "Shape"]):
+    """Members, and what to do about names that are not among them though one may think so."""
+
+    def __init__(self, known: Mapping[str, Shape], hints: Mapping[str, str]) -> None:
+        super().__init__(known)
+        self.hints = hints
+
+
+class Refused(dict[str, "Shape"]):
+    """A member that is there and may not be read."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__()
+        self.message = message
+        self.hint = hint
 
 
 def record(kind: type) -> Shape:
@@ -75,21 +99,59 @@ def _below(found: object, place: str, batch: bool) -> Iterator[tuple[str, Value]
 
 
 def check_template(
-    template: Template, names: Names, report: Report, *, tasks: bool = False
+    template: Template, names: Names, report: Report, *, batch: bool = False
 ) -> None:
     """Report names and members that are not there, and functions out of their place."""
     for part in template.parts:
         if isinstance(part, Node):
             for root, members in _lookups(part, frozenset()):
                 _check_lookup(template, root, members, names, report)
-    if tasks:
-        return
     for call in calls(template):
-        if call.function in OF_TASKS:
+        _check_call(template, call, names, report, batch=batch)
+
+
+def _check_call(
+    template: Template, call: Call, names: Names, report: Report, *, batch: bool
+) -> None:
+    name = call.function
+    if name in OF_TASKS:
+        if "needs" not in names:
             report.add(
-                f"{call.function}() is only available inside a task definition",
+                f"{name}() is only available inside a task definition",
                 template.locate(call.offset),
             )
+            return
+        needs = names["needs"]
+        for argument in call.arguments:
+            if isinstance(argument, Literal) and needs is not None and argument.value not in needs:
+                _report_no_need(template, name, argument, needs, report)
+    elif batch and name in _LIVE_ONLY:
+        report.add(
+            f"{name}() is only available in a live workflow",
+            template.locate(call.offset),
+            _LIVE_ONLY[name],
+        )
+    elif batch and name.startswith("hash_files"):
+        # Imported here: with what evaluates batches, for the few that hash files.
+        from neuro.flow.evaluate.batch.functions import LATE_HASH
+
+        for argument in call.arguments:
+            for root, _ in _lookups(argument, frozenset()):
+                if root.name in _LATE:
+                    report.add(LATE_HASH.format(name), template.locate(root.offset))
+
+
+def _report_no_need(
+    template: Template, function: str, argument: Literal, needs: Mapping[str, Shape], report: Report
+) -> None:
+    word = str(argument.value)
+    report.add(
+        f"{function}() got an argument that is not a dependency: {argument.value!r}",
+        template.locate(argument.offset),
+        (needs.hints.get(word) if isinstance(needs, Members) else None)
+        or nearest(word, needs)
+        or "Write it into `needs:`, without a level.",
+    )
 
 
 def _lookups(node: Node, local: frozenset[str]) -> Iterator[tuple[Name, list[tuple[str, int]]]]:
@@ -141,9 +203,14 @@ def _check_lookup(
             return
         if member not in shape:
             known = ", ".join(sorted(shape))
-            hint = nearest(member, shape)
+            hint = shape.hints.get(member) if isinstance(shape, Members) else None
+            if hint is None:
+                hint = nearest(member, shape)
             if hint is None:
                 hint = f"It has: {known}." if known else f"There is nothing in '{path}'."
             report.add(f"No attribute '{member}' in '{path}'", template.locate(offset), hint)
             return
         shape, path = shape[member], f"{path}.{member}"
+        if isinstance(shape, Refused):
+            report.add(shape.message, template.locate(offset), shape.hint)
+            return

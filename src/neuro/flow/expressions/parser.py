@@ -57,7 +57,8 @@ _NOT = 3
 def parse_template(text: str, locate: Locate, report: Report) -> Template | str | None:
     """A text's expressions. A text without any is itself; None is one with problems reported.
 
-    `locate` turns an offset in the text into a position in the file.
+    Of a text with problems, the expressions that could be read are returned if there are any:
+    their names can be checked. `locate` turns an offset in the text into a position in the file.
     """
     opening = OPENER.search(text)
     if opening is None:
@@ -87,7 +88,7 @@ def parse_template(text: str, locate: Locate, report: Report) -> Template | str 
                 failed = True
                 report.add(error.message, locate(error.offset), error.hint)
         opening = OPENER.search(text, position)
-    if failed:
+    if failed and not any(isinstance(part, Node) for part in parts):
         return None
     if position < len(text):
         parts.append(text[position:])
