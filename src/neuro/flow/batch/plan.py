@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from neuro.domain.bakes import CatchUp, Concurrency, GitInfo, Graphs, Overlap
-from neuro.flow.batch.model import FullId, Graph, Node, NodeKind, join_id
+from neuro.flow.batch.model import FullId, Graph, Level, Node, NodeKind, join_id
 from neuro.flow.evaluate.batch.contexts import UNKNOWN
 from neuro.flow.evaluate.batch.facts import Facts, collect_git
 from neuro.flow.evaluate.batch.ground import Ground, Place
 from neuro.flow.evaluate.batch.sources import FLOW, PROJECT, DiskFiles
-from neuro.flow.evaluate.batch.workflow import BatchWorkflow, load_batch
+from neuro.flow.evaluate.batch.workflow import BatchWorkflow, read_files
 from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.expressions.values import URI
+from neuro.flow.project import SUFFIXES
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import FlowError, Problem, Report
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 # The bake's id where there is none yet.
 NO_BAKE = "bake-00000000-0000-0000-0000-000000000000"
 MOST_NODES = 100_000
-
-_NO_PARAMS: Mapping[str, str] = {}
 
 
 class PlannedFile(NamedTuple):
@@ -83,12 +82,12 @@ class Plan:
 def make_plan(
     workspace: Workspace,
     batch_name: str,
-    params: Mapping[str, str] = _NO_PARAMS,
-    *,
+    params: Mapping[str, str],
     environment: Environment,
 ) -> Plan:
     """Read a batch from the disk and plan it. Raises FlowError with every problem, sorted."""
     report = Report()
+    batch_name = _without_suffix(batch_name)
     files = DiskFiles(workspace, batch_name, environment.cache_dir)
     git = collect_git(environment.cwd)
     facts = Facts(
@@ -99,9 +98,14 @@ def make_plan(
         git=git,
         collecting=True,
     )
-    workflow = load_batch(files, facts, params, report=report)
-    if workflow is None:
+    read = read_files(files, report)
+    readable = not report.problems
+    if read is None:
         raise FlowError(report.sorted())
+    workflow = BatchWorkflow(read, files, facts, params, report)
+    if not readable:
+        # What is missing from the tree would be told again by all that is made of it.
+        raise FlowError(_first_of_each_place(report))
     survey = _Survey(workflow, report)
     survey.all()
     concurrency = _concurrency(workflow, report)
@@ -117,7 +121,7 @@ def make_plan(
         images=images,
         hashes=facts.hashes,
         files=_files(files),
-        params=workflow.params,
+        params={name: str(value) for name, value in workflow.params.items()},
         git=git,
         life_span=workflow.life_span,
         concurrency=concurrency,
@@ -131,7 +135,7 @@ def keys_known(plan: Plan) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for full_id, node in plan.nodes.items():
-        if node.kind is NodeKind.TASK and not node.needs:
+        if node.kind is NodeKind.TASK and not _waits(node):
             try:
                 task = plan.workflow.task(node, {})
             except FlowError:
@@ -139,6 +143,10 @@ def keys_known(plan: Plan) -> dict[str, str]:
                 continue
             found[full_id] = key_of(task, {}, {})
     return found
+
+
+def _waits(node: Node) -> bool:
+    return any(level is Level.COMPLETED for level in node.needs.values())
 
 
 class _Survey:
@@ -263,6 +271,12 @@ def _in_order(graph: Graph) -> Iterable[Node]:
     return ready
 
 
+def _without_suffix(name: str) -> str:
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
 def _wire(graph: Graph) -> dict[str, list[str]]:
     lists: dict[int, list[str]] = {}
     found: dict[str, list[str]] = {}
@@ -287,7 +301,7 @@ def _images(ground: Ground, report: Report) -> tuple[PlannedImage, ...]:
     """The images with contexts. One reference has one way to be built."""
     found: dict[str, PlannedImage] = {}
     where: dict[str, tree.Image] = {}
-    for built in ground.images:
+    for built in ground.images.values():
         record = built.record
         if record.context is None or record.dockerfile_rel is None:
             continue

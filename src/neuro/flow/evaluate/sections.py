@@ -69,7 +69,7 @@ def evaluate_image(
     context, dockerfile = values.text(image.context), values.text(image.dockerfile)
     full_context, full_dockerfile, relative = None, None, None
     if context is not None and dockerfile is not None:
-        if _is_storage(context) != _is_storage(dockerfile):
+        if is_storage(context) != is_storage(dockerfile):
             report.add(
                 "Mixed local/storage context is not supported: "
                 f"context is {context}, dockerfile is {dockerfile}",
@@ -99,12 +99,13 @@ def evaluate_image(
     )
 
 
-def _is_storage(place: str) -> bool:
+def is_storage(place: str) -> bool:
+    """Whether a build context, or a dockerfile, is on the platform's storage."""
     return place.startswith("storage")
 
 
 def _place(root: Path, place: str) -> Path | URI:
-    return URI(place) if _is_storage(place) else _below(root, Path(place))
+    return URI(place) if is_storage(place) else _below(root, Path(place))
 
 
 def _below(root: Path, path: Path) -> Path:

@@ -300,21 +300,27 @@ class Needs(Mapping[str, Ended]):
 
     def all_fine(self) -> bool:
         """Whether every one of them is as success() wants it."""
-        outcomes = self._outcomes
-        for target in self._targets.values():
-            if isinstance(target, GroupTarget):
-                if not self._group(target).fine:
-                    return False
-                continue
-            outcome = outcomes.get(target)
-            if outcome is None:
-                raise Unknowable
-            if not is_fine(outcome):
-                return False
-        return True
+        return all(self._all_fine(target) for target in self._targets.values())
+
+    def _all_fine(self, target: Target) -> bool:
+        if not isinstance(target, GroupTarget):
+            return self._is_fine(target)
+        members = self._members(target)
+        if members is None:
+            return self._is_fine(target.id)
+        return all(self._is_fine(member.id) for member in members)
+
+    def _is_fine(self, one: FullId) -> bool:
+        outcome = self._outcomes.get(one)
+        if outcome is None:
+            raise Unknowable
+        return is_fine(outcome)
+
+    def _members(self, target: GroupTarget) -> tuple[Member, ...] | None:
+        return target.members if target.members is not None else self._rows_of(target.id)
 
     def _group(self, target: GroupTarget) -> GroupRecord:
-        members = target.members if target.members is not None else self._rows_of(target.id)
+        members = self._members(target)
         if members is None:
             whole = self._outcomes.get(target.id)
             if whole is None:

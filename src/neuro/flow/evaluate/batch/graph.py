@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -293,6 +294,10 @@ def element_rows(
     if strategy is None:
         return (_NO_ROW,)
     frame = element.frame
+    outer = frame.names.get("needs")
+    if isinstance(outer, Mapping):
+        # A module's matrix sees what its caller has waited for as well.
+        needs = ChainMap(outer, needs)  # type: ignore[arg-type]
     names = {**frame.names, "strategy": frame.strategy, "needs": needs}
     values = ground.values(names, report)
     fail_fast = values.flag(strategy.fail_fast)

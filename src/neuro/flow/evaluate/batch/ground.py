@@ -55,7 +55,8 @@ class Ground:
     max_parallel: int
     # The rows that outputs have decided, by the id of their group.
     expanded: dict[FullId, tuple[Member, ...]] = field(default_factory=dict)
-    images: list[BuiltImage] = field(default_factory=list)
+    # By the full ids of their definitions.
+    images: dict[FullId, BuiltImage] = field(default_factory=dict)
     hashes: HashCalls | None = None
 
     def values(self, names: Mapping[str, object], report: Report) -> BatchValues:

@@ -110,9 +110,10 @@ class StoredFiles:
         if stored is None:
             report.add(f"The bake has no file of the action {reference}", at)
             return None
+        before = len(report.problems)
         source = self._source(stored, report)
         file = read_action(source, report) if source is not None else None
-        if source is None or file is None or report.problems:
+        if source is None or file is None or len(report.problems) > before:
             return None
         action = self._actions[reference] = Action(file, Path(source.name))
         return action

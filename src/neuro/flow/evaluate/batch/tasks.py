@@ -20,7 +20,7 @@ from neuro.flow.evaluate.actions import bind_inputs, check_names
 from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, Images, Inputs
 from neuro.flow.evaluate.batch.graph import reference_of
 from neuro.flow.evaluate.batch.ground import BuiltImage, Element, Frame, Ground, Place
-from neuro.flow.evaluate.sections import Defaults, evaluate_image
+from neuro.flow.evaluate.sections import Defaults, evaluate_image, is_storage
 from neuro.flow.evaluate.values import Unknowable
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.types import ALWAYS, MapValue
@@ -302,10 +302,33 @@ def evaluate_images(
         record = evaluate_image(key, image, values, ground.facts.workspace, report)
         if values.unknown:
             unknown.add(key)
-            continue
-        known[key] = record
-        ground.images.append(BuiltImage((*prefix, key), image, record))
+        else:
+            known[key] = record
+        if _is_buildable(image, names, ground, report):
+            full_id = (*prefix, key)
+            ground.images[full_id] = BuiltImage(full_id, image, record)
     return Images(known, frozenset(unknown))
+
+
+def _is_buildable(
+    image: tree.Image, names: Mapping[str, object], ground: Ground, report: Report
+) -> bool:
+    """Whether it is known where an image is built from; a local folder's must be, at submission."""
+    if image.context is None:
+        return False
+    where, rest = ground.values(names, report), ground.values(names, report)
+    context = where.text(image.context)
+    rest.text(image.ref)
+    rest.text(image.dockerfile)
+    if where.unknown or not rest.unknown:
+        return not where.unknown
+    if context is not None and not is_storage(context) and ground.facts.collecting:
+        report.add(
+            "An image that is built of a local folder must be known when the bake is submitted: "
+            "it may not depend on outputs of tasks",
+            image.at,
+        )
+    return False
 
 
 def _retry(task: tree.Task | None, values: Values) -> Retry:

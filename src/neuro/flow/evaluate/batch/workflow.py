@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from neuro.flow.batch.model import ROOT, CacheRule, FullId, Graph, LocalCommand, Node, ResolvedTask
@@ -12,6 +13,7 @@ from neuro.flow.evaluate.batch.contexts import (
     BatchFlowRecord,
     CommitRecord,
     GroupTarget,
+    Inputs,
     Member,
     StrategyRecord,
     Target,
@@ -32,7 +34,7 @@ from neuro.flow.evaluate.sections import (
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import FlowError, Report, nearest
+from neuro.flow.syntax.problems import Report, nearest
 from neuro.flow.syntax.reader import read_batch, read_project
 
 if TYPE_CHECKING:
@@ -57,15 +59,14 @@ class BatchWorkflow:
 
     def __init__(
         self,
-        file: tree.BatchFile,
-        project: tree.ProjectFile | None,
-        project_id: str,
+        read: BatchFiles,
         files: Files,
         facts: Facts,
         params: Mapping[str, str],
         report: Report,
     ) -> None:
-        self.project_id = project_id
+        file, project = read.file, read.project
+        self.project_id = project_id = read.project_id
         self.batch = facts.batch
         self.flow_id = constant_text(file.id) or facts.batch.replace("-", "_")
         self.title = constant_text(file.title) or self.flow_id
@@ -221,7 +222,7 @@ class BatchWorkflow:
 
     def image(self, ref: str) -> ImageRecord | None:
         """The definition of an image by its reference, of the batch or of a call opened so far."""
-        for built in self.ground.images:
+        for built in self.ground.images.values():
             if built.record.ref == ref:
                 return built.record
         return None
@@ -308,10 +309,17 @@ class BatchWorkflow:
             known.add(member.id)
 
 
-def load_batch(
-    files: Files, facts: Facts, params: Mapping[str, str], *, report: Report
-) -> BatchWorkflow | None:
-    """Read a batch, and evaluate what all its tasks share. None where it cannot be read."""
+@dataclass(frozen=True, slots=True)
+class BatchFiles:
+    """The files of a batch, read."""
+
+    file: tree.BatchFile
+    project: tree.ProjectFile | None
+    project_id: str
+
+
+def read_files(files: Files, report: Report) -> BatchFiles | None:
+    """Read a batch's file and its project's. None where there is no batch to speak of."""
     project_source = files.project(report)
     project = read_project(project_source, report) if project_source is not None else None
     source = files.flow(report)
@@ -322,18 +330,18 @@ def load_batch(
             project_id = naming.default_project_id(files.workspace)
         except ValueError as error:
             report.add(str(error), None)
-    if file is None:
-        return None
-    return BatchWorkflow(file, project, project_id or "project", files, facts, params, report)
+    # Without an id the reader has told what is wrong with it.
+    return BatchFiles(file, project, project_id or "project") if file is not None else None
 
 
 def stored_batch(files: Files, facts: Facts, params: Mapping[str, str]) -> BatchWorkflow:
     """Make a bake's workflow of what was stored with it. Raises FlowError where that is broken."""
     report = Report()
-    workflow = load_batch(files, facts, params, report=report)
+    read = read_files(files, report)
     report.raise_if_any()
-    if workflow is None:
-        raise FlowError([])
+    assert read is not None  # no problem, so there is a file
+    workflow = BatchWorkflow(read, files, facts, params, report)
+    report.raise_if_any()
     return workflow
 
 
@@ -343,7 +351,7 @@ def _decided(node: Node) -> bool:
 
 def _bind_params(
     file: tree.BatchFile, given: Mapping[str, str], values: Values, report: Report
-) -> dict[str, str]:
+) -> Inputs:
     unknown = sorted(set(given) - set(file.params))
     if unknown:
         known = ", ".join(sorted(file.params))
@@ -352,6 +360,7 @@ def _bind_params(
             hint = f"The parameters are: {known}." if known else "The batch has no parameters."
         report.add(f"Unsupported arg(s): {','.join(unknown)}", None, hint)
     bound: dict[str, str] = {}
+    missing: set[str] = set()
     for name, param in file.params.items():
         if name in given:
             bound[name] = given[name]
@@ -363,5 +372,5 @@ def _bind_params(
                 param.at,
                 f"Give it with `--param {name} VALUE`.",
             )
-            bound[name] = ""
-    return bound
+            missing.add(name)
+    return Inputs(bound, frozenset(missing))
