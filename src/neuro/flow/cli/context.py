@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.live import LiveJobs
-    from neuro.flow.project import Workspace
+    from neuro.flow.project import Project, Workspace
 
 
 class FlowContext(Context):
@@ -75,6 +75,21 @@ class FlowContext(Context):
         from neuro.flow.project import load
 
         return load(self.workspace, environment=self.environment)
+
+    @cached_property
+    def project(self) -> Project:
+        """What the project is called. Raises FlowError where its file is wrong."""
+        from neuro.flow.project import read_project_of
+        from neuro.flow.syntax.problems import Report
+
+        report = Report()
+        project = read_project_of(self.workspace, report)
+        report.raise_if_any()
+        return project
+
+    def paint(self, text: str, fg: str | None) -> str:
+        """A text in a colour, where colours are on."""
+        return self.out.style(text, fg=fg) if fg else text
 
     @cached_property
     def live(self) -> LiveJobs:

@@ -32,7 +32,20 @@ LIVE: Mapping[str, Entry] = {
     "status": _entry("status", "Show all about a job."),
     "logs": _entry("logs", "Print the output of a job, and follow it."),
     "kill": _entry("kill", "Stop a job, or ALL of them."),
-    "show": _entry("show", "Print a job as it would be run, as YAML."),
+    "show": _entry("show", "Print a job as it would be run, or the output of a bake's task."),
+}
+BATCH: Mapping[str, Entry] = {
+    "plan": _entry("plan", "Show what a batch would run, running nothing."),
+    "bake": _entry("bake", "Run a batch, and watch its tasks."),
+    "bakes": _entry("bakes", "List the runs of batches, with what became of each."),
+    "inspect": _entry("inspect", "Show a bake and its tasks, also as a graph."),
+    "cancel": _entry("cancel", "Stop a bake."),
+    "restart": _entry("restart", "Run again what did not succeed in a bake."),
+    "clear-cache": _entry("clear_cache", "Forget outcomes of tasks, so that they run again."),
+    "schedule": _entry("schedule", "Have the server start a batch by the clock."),
+    "schedules": _entry("schedules", "List the batches that the clock starts.", "schedules"),
+    "unschedule": _entry("schedules", "Take a batch off the clock.", "unschedule"),
+    "execute": _entry("execute", "Drive a bake, in its main job.")._replace(hidden=True),
 }
 VOLUMES: Mapping[str, Entry] = {
     "mkvolumes": _entry("volumes", "Make the folders of all volumes in the storage.", "mkvolumes"),
@@ -63,12 +76,14 @@ class Root(LazyGroup):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections = (
             ("Live jobs", LIVE),
+            ("Batches", BATCH),
             ("Volumes", VOLUMES),
             ("Images", IMAGES),
             ("The project", PROJECT),
         )
         for title, entries in sections:
-            write_section(formatter, title, [(name, it.help) for name, it in entries.items()])
+            shown = [(name, it.help) for name, it in entries.items() if not it.hidden]
+            write_section(formatter, title, shown)
         groups = [(name, group.get_short_help_str(200)) for name, group in self.groups.items()]
         write_section(formatter, "Shells", groups)
 
@@ -97,6 +112,8 @@ def _options() -> list[click.Parameter]:
             help="When to use colours.",
         ),
         click.Option(["--show-traceback"], is_flag=True, help="Show where an error came from."),
+        # What a main job is called with elsewhere: it has no project's folder, and needs none.
+        click.Option(["--fake-workspace"], is_flag=True, hidden=True, expose_value=False),
         click.Option(
             ["--version"],
             is_flag=True,
@@ -119,8 +136,9 @@ def root() -> Root:
     return Root(
         PROGRAM,
         params=_options(),
-        help="A project's jobs, described in .neuro/live.yml: run them, watch them, stop them.",
-        entries={**LIVE, **VOLUMES, **IMAGES, **PROJECT},
+        help="A project's work, described in .neuro: single jobs in live.yml, and batches of tasks"
+        " that need each other in a file of their own. Run it, watch it, stop it.",
+        entries={**LIVE, **BATCH, **VOLUMES, **IMAGES, **PROJECT},
         groups={"completion": completion},
         no_args_is_help=True,
         context_settings={"help_option_names": ["--help"], "max_content_width": 100},
@@ -128,6 +146,8 @@ def root() -> Root:
             neuro-flow mkvolumes && neuro-flow upload ALL   # send code and data
             neuro-flow run train                            # run a job and see its output
             neuro-flow ps                                   # what became of each job
+            neuro-flow bake sweep                           # run .neuro/sweep.yml, a batch
+            neuro-flow inspect sweep --graph                # see how far it is
         """,
     )
 

@@ -1,4 +1,4 @@
-"""``neuro-flow show``: a job with every expression evaluated."""
+"""``neuro-flow show``: a job with every expression evaluated, or the output of a bake's task."""
 
 from __future__ import annotations
 
@@ -59,15 +59,53 @@ def _plain(key: str, value: Any) -> Any:
     examples="""
         neuro-flow show train
         neuro-flow show multitrain --suffix a -p lr 0.1
+        neuro-flow show nightly evaluate          # what a task of a bake printed
+        neuro-flow show nightly evaluate --raw | tail
     """,
 )
-@click.argument("job_id", metavar="JOB", shell_complete=offer("jobs"))
+@click.argument("job_id", metavar="JOB|BAKE", shell_complete=offer("jobs_and_bakes"))
+@click.argument("task_id", metavar="[TASK]", required=False, shell_complete=offer("tasks"))
 @job_options
+@click.option(
+    "-a",
+    "--attempt",
+    type=int,
+    metavar="N",
+    help="Which attempt of the bake; by default, the last.",
+    shell_complete=offer("attempts"),
+)
+@click.option(
+    "-r/-R",
+    "--raw/--no-raw",
+    default=None,
+    help="Whether to print the task's lines that are commands (`::set-output …`) too.",
+)
 @pass_context
 def command(
-    context: FlowContext, job_id: str, suffix: str | None, param: tuple[tuple[str, str], ...]
+    context: FlowContext,
+    job_id: str,
+    task_id: str | None,
+    suffix: str | None,
+    param: tuple[tuple[str, str], ...],
+    attempt: int | None,
+    raw: bool | None,
 ) -> None:
-    """Print JOB as it would be run: every expression evaluated. Nothing is sent or run."""
+    """Print what is behind a name.
+
+    With one name: JOB of live.yml as it would be run, every expression evaluated; nothing is sent
+    or run. With two: the output of TASK in BAKE, followed while the task runs.
+    """
+    if task_id is not None:
+        if suffix is not None or param:
+            raise click.UsageError("--suffix and --param are for jobs of live.yml, not for tasks")
+        from neuro.flow.cli.show_task import show_task
+
+        show_task(context, job_id, task_id, attempt=attempt, raw=bool(raw))
+        return
+    if attempt is not None or raw is not None:
+        raise click.UsageError(
+            f"--attempt and --raw are for tasks of bakes: neuro-flow show {job_id} TASK"
+        )
     from neuro.flow.cli.effects import NoUpload
 
     workflow = context.workflow

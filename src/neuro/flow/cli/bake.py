@@ -1,0 +1,105 @@
+"""``neuro-flow bake``: run a batch, and watch its tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from neuro.cli.lazy import Command
+from neuro.flow.cli.bake_names import is_bake_id
+from neuro.flow.cli.batch_params import batch_argument, param_options, plan_of
+from neuro.flow.cli.context import FlowContext, pass_context
+
+if TYPE_CHECKING:
+    from neuro.domain.bakes import Attempt, Bake
+    from neuro.flow.batch.model import Workflow
+
+
+@click.command(
+    "bake",
+    cls=Command,
+    examples="""
+        neuro-flow bake train
+        neuro-flow bake train -p lr 0.1 -p epochs 20 --name wide
+        neuro-flow bake train --meta-from-file params.yml -t nightly
+        neuro-flow -q bake train --detach          # prints the bake's id
+    """,
+)
+@batch_argument
+@param_options
+@click.option(
+    "-n", "--name", metavar="NAME", help="What to call the bake; free again when it is over."
+)
+@click.option("-t", "--tag", "tags", multiple=True, help="A tag of the bake (repeatable).")
+@click.option("--detach", is_flag=True, help="Do not watch: end when the bake is started.")
+@click.option(
+    "--local-executor",
+    is_flag=True,
+    help="Drive the bake from this terminal instead of a job of its own.",
+)
+@pass_context
+def command(
+    context: FlowContext,
+    batch: str,
+    param: tuple[tuple[str, str], ...],
+    file: Path | None,
+    name: str | None,
+    tags: tuple[str, ...],
+    detach: bool,
+    local_executor: bool,
+) -> int:
+    """Run BATCH, which is the file .neuro/BATCH.yml, and watch its tasks.
+
+    Every mistake in its files is told before anything is started. Ctrl-C leaves the bake to itself
+    (exit code 0); with --local-executor it cancels it (130).
+
+    The exit code is 0 where the bake succeeded, 1 where it failed or was cancelled.
+    """
+    if detach and local_executor:
+        raise click.UsageError("--local-executor needs this terminal: it cannot be detached")
+    if name is not None and is_bake_id(name):
+        raise click.UsageError(f"{name} has the shape of a bake's id: choose another name")
+    plan = plan_of(context, batch, param, file)
+    from neuro.flow.batch.submit import submit
+
+    bake, attempt = context.run(submit(context.client, plan, name=name, tags=[*tags]))
+    out = context.out
+    if out.quiet:
+        out.print(bake.id)
+    else:
+        called = f" ({name})" if name else ""
+        out.print(f"Bake {bake.id}{called} of batch {bake.batch} is created.")
+    out.flush()
+    return go_on(
+        context, bake, attempt, plan.workflow, detach=detach, local_executor=local_executor
+    )
+
+
+def go_on(
+    context: FlowContext,
+    bake: Bake,
+    attempt: Attempt,
+    workflow: Workflow | None,
+    *,
+    detach: bool = False,
+    local_executor: bool = False,
+) -> int:
+    """Run what runs on this machine, have the rest driven, and watch; the exit code."""
+    from neuro.flow.cli.local import LocalDriver, run_local_phase
+    from neuro.flow.cli.watch import watch_to_end
+
+    if workflow is not None and run_local_phase(context, workflow, bake, attempt) is not None:
+        return watch_to_end(context, bake, attempt)
+    if local_executor:
+        driver = LocalDriver(context, bake, attempt)
+        driver.start()
+        return driver.exit_code(watch_to_end(context, bake, attempt, driver))
+    context.run(context.client.bakes.start_executor(attempt.id))
+    if detach:
+        if not context.out.quiet:
+            called = bake.name or bake.id
+            context.out.print(f"See how it goes on: neuro-flow inspect --watch {called}")
+        return 0
+    return watch_to_end(context, bake, attempt)

@@ -1,0 +1,94 @@
+"""How bakes, their tasks and their times look: signs, colours, words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from neuro.domain.bakes import Bake, ImageStatus, Task, TaskStatus
+from neuro.flow.batch.sketch import Mark
+
+COLORS: Mapping[TaskStatus, str] = {
+    TaskStatus.UNKNOWN: "bright_black",
+    TaskStatus.PENDING: "cyan",
+    TaskStatus.RUNNING: "blue",
+    TaskStatus.SUCCEEDED: "green",
+    TaskStatus.FAILED: "red",
+    TaskStatus.CANCELLED: "yellow",
+    TaskStatus.SKIPPED: "bright_black",
+    TaskStatus.CACHED: "magenta",
+}
+SIGNS: Mapping[TaskStatus, str] = {
+    TaskStatus.UNKNOWN: "?",
+    TaskStatus.PENDING: "◌",
+    TaskStatus.RUNNING: "●",
+    TaskStatus.SUCCEEDED: "✓",
+    TaskStatus.FAILED: "✗",
+    TaskStatus.CANCELLED: "⊘",
+    TaskStatus.SKIPPED: "–",
+    TaskStatus.CACHED: "◆",
+}
+# What stands for a task that has not begun.
+WAITING_SIGN, WAITING = "○", "waiting"
+IMAGE_COLORS: Mapping[ImageStatus, str] = {
+    ImageStatus.PENDING: "cyan",
+    ImageStatus.BUILDING: "blue",
+    ImageStatus.BUILT: "green",
+    ImageStatus.BUILD_FAILED: "red",
+    ImageStatus.CACHED: "magenta",
+}
+
+
+def mark(status: TaskStatus | None) -> Mark:
+    """A task in a drawing of its bake."""
+    if status is None:
+        return Mark(WAITING_SIGN, "bright_black", kind=WAITING)
+    loud = status in (TaskStatus.FAILED, TaskStatus.RUNNING)
+    return Mark(SIGNS[status], COLORS[status], kind=status.value, loud=loud)
+
+
+def called(bake: Bake) -> str:
+    """What people say of a bake: its name, or its id where it has none."""
+    return bake.name or bake.id
+
+
+def started_at(task: Task) -> datetime | None:
+    """When a task began to run; None for one that never did."""
+    return next(
+        (step.created_at for step in task.statuses if step.status is TaskStatus.RUNNING), None
+    )
+
+
+def finished_at(task: Task) -> datetime | None:
+    """When a task ended."""
+    return task.statuses[-1].created_at if task.status.is_finished else None
+
+
+def clock(moment: datetime, now: datetime) -> str:
+    """A time of today, or a time with its date.
+
+    >>> from datetime import UTC
+    >>> clock(datetime(2026, 11, 2, 7, 5, 9, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC))
+    '07:05:09'
+    """
+    there = moment.astimezone(now.tzinfo)
+    if there.date() == now.date():
+        return there.strftime("%H:%M:%S")
+    return there.strftime("%b %d %H:%M" if there.year == now.year else "%b %d %Y")
+
+
+def how_long(duration: timedelta) -> str:
+    """A duration in the two units that matter.
+
+    >>> how_long(timedelta(seconds=0.25)), how_long(timedelta(hours=2, minutes=5, seconds=7))
+    ('0.2s', '2h 5m')
+    """
+    seconds = max(duration.total_seconds(), 0.0)
+    if seconds < 10:
+        return f"{int(seconds * 10) / 10:.1f}s"
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    units = ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"))
+    first = next(number for number, (value, _) in enumerate(units) if value)
+    return " ".join(f"{value}{name}" for value, name in units[first : first + 2] if value)

@@ -1,0 +1,107 @@
+"""What people name on a command line: bakes, attempts, tasks, batches. Looked up, or explained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuro.flow.cli.context import FlowContext
+from neuro.flow.cli.failures import Failed
+
+if TYPE_CHECKING:
+    from neuro.domain.bakes import Attempt, Bake, Task
+    from neuro.flow.project import Workspace
+
+LAST = -1
+_BAKE_ID = re.compile(r"bake-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_BATCH = re.compile(r"^[\"']?kind[\"']?\s*:\s*[\"']?batch\b", re.MULTILINE)
+
+
+def is_bake_id(text: str) -> bool:
+    """Whether a text has the shape of a bake's id."""
+    return _BAKE_ID.fullmatch(text) is not None
+
+
+def batch_names(workspace: Workspace) -> list[str]:
+    """The batches of a project, as ``bake`` takes them."""
+    found = set()
+    for suffix in ("*.yml", "*.yaml"):
+        for path in workspace.config_dir.rglob(suffix):
+            if path.is_file() and _BATCH.search(path.read_text("utf-8", errors="replace")):
+                found.add(path.relative_to(workspace.config_dir).with_suffix("").as_posix())
+    return sorted(found)
+
+
+def check_batch(context: FlowContext, name: str) -> str:
+    """The batch as the server knows it. Raises Failed where the project does not have it."""
+    batch = name.removesuffix(".yml").removesuffix(".yaml")
+    folder: Path = context.workspace.config_dir
+    if any((folder / f"{batch}{suffix}").exists() for suffix in (".yml", ".yaml")):
+        return batch
+    raise no_such(
+        "batch", name, batch_names(context.workspace), f"It would be {folder}/{batch}.yml"
+    )
+
+
+def no_such(what: str, name: str, known: Iterable[str], otherwise: str) -> Failed:
+    """The sentence for a name that is not there, with the nearest one, or else with advice."""
+    from neuro.flow.syntax.problems import nearest
+
+    hint = nearest(name, known) or f"{otherwise}."
+    return Failed(f"There is no {what} {name}. {hint}")
+
+
+def server_project(context: FlowContext) -> str | None:
+    """The id that the server has for the project; None before its first bake or run."""
+    project = context.project
+    found = context.run(context.client.flows.project_by_name(project.id, owner=project.owner))
+    return found.id if found is not None else None
+
+
+def find_bake(context: FlowContext, text: str) -> Bake:
+    """The bake with this id, or the newest of this name. Raises Failed."""
+    from neuro.domain.errors import NotFound
+
+    bakes = context.client.bakes
+    project_id = None
+    if not is_bake_id(text):
+        project_id = server_project(context)
+        found = context.run(bakes.by_name(project_id, text)) if project_id else None
+        if found is not None:
+            return found
+    try:
+        return context.run(bakes.get(text))
+    except NotFound:
+        names = {bake.name for bake in _all(context, project_id) if bake.name}
+        raise no_such("bake", text, names, "`neuro-flow bakes` lists those there are") from None
+
+
+def _all(context: FlowContext, project_id: str | None) -> list[Bake]:
+    from neuro.domain.bakes import BakeFilter
+
+    if project_id is None:
+        return []
+    return context.run(context.client.bakes.list(BakeFilter(project_id=project_id)))
+
+
+def find_attempt(context: FlowContext, bake: Bake, number: int) -> Attempt:
+    """The attempt of a bake with this number; LAST for its last one. Raises Failed."""
+    if number == LAST and bake.last_attempt is not None:
+        return bake.last_attempt
+    found = context.run(context.client.bakes.attempt(bake.id, number))
+    if found is not None:
+        return found
+    from neuro.flow.cli.bake_looks import called
+
+    last = bake.last_attempt
+    if last is None:
+        raise Failed(f"Bake {called(bake)} has no attempt: its submission was interrupted.")
+    said = "#1" if last.number == 1 else f"#1 to #{last.number}"
+    raise Failed(f"Bake {called(bake)} has no attempt #{number}; it has {said}.")
+
+
+def find_task(tasks: Iterable[Task], task_id: str) -> Task | None:
+    """The task with this id."""
+    return next((task for task in tasks if task.yaml_id == task_id), None)

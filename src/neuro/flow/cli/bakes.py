@@ -1,0 +1,121 @@
+"""``neuro-flow bakes``: the project's bakes, with what became of each."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from neuro.cli.lazy import Command
+from neuro.cli.output import terminal_width
+from neuro.cli.render.times import ago, local_now, parse_moment
+from neuro.flow.cli.bake_names import server_project
+from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.thin_table import Row, ThinTable
+
+if TYPE_CHECKING:
+    from neuro.domain.bakes import Bake
+
+TITLES = ("ID", "NAME", "BATCH", "EXECUTOR", "STATUS", "WHEN")
+# Wide enough for `bake-<uuid>`, and for the executor's `job-<uuid>`.
+WIDTHS = (41, 12, 20, 40, 9, 10)
+_EXECUTOR = TITLES.index("EXECUTOR")
+
+
+def row(bake: Bake, now: datetime) -> Row | None:
+    """What is said of a bake; None for one whose submission was interrupted."""
+    from neuro.flow.cli.bake_looks import COLORS
+
+    attempt = bake.last_attempt
+    if attempt is None:
+        return None
+    return Row(
+        (
+            bake.id,
+            bake.name or "",
+            bake.batch,
+            attempt.executor_id or "",
+            attempt.result.value,
+            ago(bake.created_at, now),
+        ),
+        COLORS[attempt.result],
+    )
+
+
+def without_executor(row: Row) -> Row:
+    """A row for a narrow terminal."""
+    return row._replace(cells=row.cells[:_EXECUTOR] + row.cells[_EXECUTOR + 1 :])
+
+
+@click.command(
+    "bakes",
+    cls=Command,
+    examples="""
+        neuro-flow bakes
+        neuro-flow bakes --recent-first -t nightly
+        neuro-flow bakes --since 1d              # or a date: 2026-11-21
+        neuro-flow -q bakes --recent-first | head -n 1
+    """,
+)
+@click.option("-t", "--tag", "tags", multiple=True, help="Only bakes with this tag (repeatable).")
+@click.option("--since", metavar="DATE_OR_TIMEDELTA", help="Only bakes created after this.")
+@click.option("--until", metavar="DATE_OR_TIMEDELTA", help="Only bakes created before this.")
+@click.option("--recent-first/--recent-last", help="Which come first; by default, the oldest.")
+@pass_context
+def command(
+    context: FlowContext,
+    tags: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    recent_first: bool,
+) -> None:
+    """List the project's bakes: runs of its batches.
+
+    A terminal too narrow for it does without the column EXECUTOR; `inspect` has it too.
+    """
+    from neuro.domain.bakes import BakeFilter
+
+    out, now = context.out, local_now()
+    first = parse_moment(since, now) if since else None
+    last = parse_moment(until, now) if until else None
+    project_id = server_project(context)
+    found: list[Bake] = []
+    if project_id is not None:
+        query = BakeFilter(
+            project_id=project_id,
+            tags=[*tags],
+            since=first,
+            until=last,
+            reverse=recent_first,
+            fetch_last_attempt=True,
+        )
+        found = context.run(context.client.bakes.list(query))
+    if out.quiet:
+        for bake in found:
+            out.print(bake.id)
+        return
+    for line in _table(context, found, now):
+        out.print(line)
+    if not found and not (tags or since or until):
+        out.note("There are no bakes yet: `neuro-flow bake BATCH` runs a batch.")
+
+
+def _table(context: FlowContext, bakes: list[Bake], now: datetime) -> list[str]:
+    rows = []
+    for bake in bakes:
+        shown = row(bake, now)
+        if shown is None:
+            text = f"Bake {bake.id} is malformed, skipping"
+            context.out.note(context.out.style(text, fg="yellow"))
+        else:
+            rows.append(shown)
+    table = ThinTable(TITLES, context.paint, widths=WIDTHS)
+    table.measure(rows)
+    available = terminal_width()
+    if available is None or table.width <= available:
+        return table.whole(rows)
+    without = without_executor(Row(TITLES)).cells
+    # Nor is there room for columns wider than they need be.
+    table = ThinTable(without, context.paint)
+    return table.whole([without_executor(row) for row in rows])

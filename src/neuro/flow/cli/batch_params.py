@@ -1,0 +1,84 @@
+"""What ``bake``, ``plan`` and ``schedule`` share: a batch's parameters, of options and a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from neuro.flow.cli.bake_names import check_batch
+from neuro.flow.cli.context import FlowContext
+from neuro.flow.cli.failures import Failed
+from neuro.flow.cli.names import offer
+
+if TYPE_CHECKING:
+    from neuro.flow.batch.plan import Plan
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def batch_argument(command: F) -> F:
+    """Add ``BATCH``."""
+    return click.argument("batch", metavar="BATCH", shell_complete=offer("batches"))(command)
+
+
+def param_options(command: F) -> F:
+    """Add ``--param`` and ``--meta-from-file``."""
+    file = click.option(
+        "--meta-from-file",
+        "file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Parameters from a YAML file of NAME: VALUE lines; --param goes before it.",
+    )
+    param = click.option(
+        "-p",
+        "--param",
+        "param",
+        nargs=2,
+        multiple=True,
+        metavar="NAME VALUE",
+        help="A parameter of the batch (repeatable).",
+        shell_complete=offer("batch_params"),
+    )
+    return param(file(command))
+
+
+def plan_of(
+    context: FlowContext, batch: str, param: Sequence[tuple[str, str]], file: Path | None
+) -> Plan:
+    """Read and evaluate a batch. Raises FlowError with every problem, or Failed."""
+    from neuro.flow.batch.plan import make_plan
+
+    name = check_batch(context, batch)
+    params = {**(read_params(file) if file else {}), **dict(param)}
+    return make_plan(context.workspace, name, params, environment=context.environment)
+
+
+def read_params(path: Path) -> dict[str, str]:
+    """A flat mapping; each value is the text that is written there. Raises Failed."""
+    import yaml
+
+    try:
+        root = yaml.compose(path.read_text("utf-8"), Loader=yaml.CSafeLoader)
+    except FileNotFoundError:
+        raise Failed(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Failed(f"{path} cannot be read: {error}") from None
+    if root is None:
+        return {}
+    found: dict[str, str] = {}
+    if isinstance(root, yaml.MappingNode):
+        for key, value in root.value:
+            if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode):
+                if key.value in found:
+                    line = key.start_mark.line + 1
+                    raise Failed(f"{path}, line {line}: parameter {key.value} is there twice.")
+                found[key.value] = value.value
+                continue
+            line = key.start_mark.line + 1
+            raise Failed(f"{path}, line {line}: write NAME: VALUE, where VALUE is one text.")
+        return found
+    raise Failed(f"{path} holds no parameters: write lines of NAME: VALUE.")

@@ -1,0 +1,64 @@
+"""``neuro-flow cancel``: stop a bake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from neuro.cli.lazy import Command
+from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake
+from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.names import offer
+
+if TYPE_CHECKING:
+    from neuro.domain.bakes import Attempt
+
+
+@click.command(
+    "cancel",
+    cls=Command,
+    examples="neuro-flow cancel nightly",
+)
+@click.argument("bake", metavar="BAKE", shell_complete=offer("open_bakes"))
+@click.option(
+    "-a",
+    "--attempt",
+    type=int,
+    default=LAST,
+    metavar="N",
+    help="Which attempt; by default, the last.",
+    shell_complete=offer("attempts"),
+)
+@pass_context
+def command(context: FlowContext, bake: str, attempt: int) -> None:
+    """Cancel BAKE, which is an id or a name: its tasks are stopped, and no others begin.
+
+    Tasks with `enable: ${{ always() }}` run all the same: they clean up.
+    """
+    from neuro.domain.bakes import TaskStatus
+    from neuro.flow.cli.bake_looks import called
+
+    found = find_bake(context, bake)
+    chosen = find_attempt(context, found, attempt)
+    kept = cancel(context, chosen) if not chosen.result.is_finished else None
+    if kept is None or kept.result is not TaskStatus.CANCELLED:
+        # It may have ended in the meantime.
+        raise click.UsageError(f"Attempt #{chosen.number} of {bake} is already stopped.")
+    said = f"Attempt #{chosen.number} of bake {called(found)} is cancelled."
+    context.out.print(found.id if context.out.quiet else said)
+
+
+def cancel(context: FlowContext, attempt: Attempt) -> Attempt:
+    """Tell the server that an attempt is cancelled; its executor hears of it. What is kept."""
+    from neuro.domain.bakes import AttemptRequest, TaskStatus
+
+    request = AttemptRequest(
+        bake_id=attempt.bake_id,
+        number=attempt.number,
+        result=TaskStatus.CANCELLED,
+        configs_meta=attempt.configs_meta,
+        executor_id=attempt.executor_id,
+        message=attempt.message,
+    )
+    return context.run(context.client.bakes.replace_attempt(request))

@@ -1,0 +1,199 @@
+"""``neuro-flow inspect``: an attempt of a bake and its tasks; as a graph too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from neuro.cli.lazy import Command
+from neuro.cli.render.times import local_now
+from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake
+from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.names import offer
+from neuro.flow.cli.thin_table import NEVER, Row, ThinTable
+
+if TYPE_CHECKING:
+    from neuro.domain.bakes import Attempt, Bake, BakeImage, Task
+
+TASK_TITLES = ("ID", "STATUS", "RAW ID", "STARTED", "FINISHED")
+IMAGE_TITLES = ("REF", "STATUS", "BUILDER ID")
+
+
+def task_row(task: Task, now: datetime) -> Row:
+    """What is said of a task."""
+    from neuro.flow.cli.bake_looks import COLORS, clock, finished_at, started_at
+
+    begun, ended = started_at(task), finished_at(task)
+    if begun is None and task.statuses:
+        begun = task.statuses[0].created_at
+    return Row(
+        (
+            task.yaml_id,
+            task.status.value,
+            task.raw_id or NEVER,
+            clock(begun, now) if begun else NEVER,
+            clock(ended, now) if ended else NEVER,
+        ),
+        COLORS[task.status],
+    )
+
+
+def image_row(image: BakeImage) -> Row:
+    """What is said of an image."""
+    from neuro.flow.cli.bake_looks import IMAGE_COLORS
+
+    cells = (image.ref, image.status.value, image.builder_job_id or NEVER)
+    return Row(cells, IMAGE_COLORS[image.status])
+
+
+def by_creation(tasks: Sequence[Task]) -> list[Task]:
+    """Tasks in the order in which they came up."""
+    return sorted(
+        tasks,
+        key=lambda it: (it.statuses[0].created_at.timestamp() if it.statuses else 0.0, it.yaml_id),
+    )
+
+
+class Seen(NamedTuple):
+    """All that is told of an attempt."""
+
+    bake: Bake
+    attempt: Attempt
+    tasks: Sequence[Task]
+    images: Sequence[BakeImage]
+    executor: str | None
+
+
+def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
+    """The lines about an attempt."""
+    from neuro.flow.cli.bake_looks import COLORS
+
+    attempt, paint = seen.attempt, context.paint
+    result = paint(attempt.result.value, COLORS[attempt.result])
+    yield f"Bake id: {seen.bake.id}"
+    if seen.bake.name:
+        yield f"Name: {seen.bake.name}"
+    yield f"Attempt #{attempt.number} {result}"
+    if attempt.message:
+        yield f"  {attempt.message}"
+    if attempt.executor_id:
+        yield f"Executor {attempt.executor_id} {seen.executor}"
+    yield "Tasks:"
+    rows = [task_row(task, now) for task in seen.tasks]
+    yield from ThinTable(TASK_TITLES, paint).whole(rows)
+    messages = [(task.yaml_id, task.message) for task in seen.tasks if task.message]
+    if messages:
+        yield "Messages:"
+        yield from (f"  {task_id}: {text}" for task_id, text in messages)
+    if seen.images:
+        yield "Images:"
+        yield from ThinTable(IMAGE_TITLES, paint).whole([image_row(it) for it in seen.images])
+
+
+@click.command(
+    "inspect",
+    cls=Command,
+    examples="""
+        neuro-flow inspect nightly
+        neuro-flow inspect nightly --watch            # see it go on, until it is over
+        neuro-flow inspect nightly --graph
+        neuro-flow inspect nightly --output-graph graph.pdf
+        neuro-flow inspect --attempt 1 bake-2c9d8e1f-5b1c-4a7e-9f60-3d2b1a0c9e8f
+    """,
+)
+@click.argument("bake", metavar="BAKE", shell_complete=offer("bakes"))
+@click.option(
+    "-a",
+    "--attempt",
+    type=int,
+    default=LAST,
+    metavar="N",
+    help="Which attempt; by default, the last.",
+    shell_complete=offer("attempts"),
+)
+@click.option("-w", "--watch", is_flag=True, help="Show what changes, until the bake is over.")
+@click.option("--graph", is_flag=True, help="Draw the graph in the terminal.")
+@click.option(
+    "-o",
+    "--output-graph",
+    "--output",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write the graph to FILE.dot, .gv, .pdf, .svg or .png.",
+)
+@click.option("--dot", "kind", flag_value="dot", help="Write it for Graphviz, as BAKE_N.gv.")
+@click.option("--pdf", "kind", flag_value="pdf", help="Write it as a PDF, BAKE_N.gv.pdf.")
+@click.option("--view", is_flag=True, help="Open what was written.")
+@pass_context
+def command(
+    context: FlowContext,
+    bake: str,
+    attempt: int,
+    watch: bool,
+    graph: bool,
+    output_graph: str | None,
+    kind: str | None,
+    view: bool,
+) -> int:
+    """Show an attempt of BAKE, which is an id or a name, and its tasks.
+
+    Files other than .dot and .gv are laid out by Graphviz's `dot`, which must be installed.
+    """
+    found = find_bake(context, bake)
+    chosen = find_attempt(context, found, attempt)
+    if watch:
+        from neuro.flow.cli.watch import watch_to_end
+
+        return watch_to_end(context, found, chosen)
+    bakes = context.client.bakes
+    tasks = by_creation(context.run(bakes.tasks(chosen.id)))
+    if output_graph or kind or view:
+        from neuro.flow.cli.graph_file import GraphFile, write_graph
+
+        file = GraphFile.of(output_graph, kind, f"{found.id}_{chosen.number}")
+        statuses = {task.yaml_id: task.status for task in tasks}
+        write_graph(context, file, found.batch, found.graphs, statuses, view=view)
+        return 0
+    if context.out.quiet:
+        for task in tasks:
+            context.out.print(task.yaml_id)
+        return 0
+    images = context.run(bakes.images(found.id))
+    seen = Seen(found, chosen, tasks, images, _executor(context, chosen))
+    if not graph:
+        for line in told(context, seen, local_now()):
+            context.out.print(line)
+        return 0
+    for line in drawn(context, seen):
+        context.out.print(line)
+    return 0
+
+
+def drawn(context: FlowContext, seen: Seen) -> list[str]:
+    """The graph in lines."""
+    from neuro.cli.output import terminal_width
+    from neuro.flow.batch.sketch import sketch
+    from neuro.flow.cli.bake_looks import mark
+
+    statuses = {task.yaml_id: task.status for task in seen.tasks}
+    return sketch(
+        seen.bake.graphs,
+        lambda node: mark(statuses.get(node)),
+        context.paint,
+        width=terminal_width() or 100,
+        shorten=False,
+    )
+
+
+def _executor(context: FlowContext, attempt: Attempt) -> str | None:
+    from neuro.domain.errors import PlatformError
+
+    if attempt.executor_id is None:
+        return None
+    try:
+        return context.run(context.client.jobs.get(attempt.executor_id)).status.value
+    except PlatformError:
+        return "unknown"  # Its job may be somebody else's.

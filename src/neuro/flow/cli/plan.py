@@ -1,0 +1,197 @@
+"""``neuro-flow plan``: what a batch would run, and what it would not; nothing is started."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from neuro.cli.failures import Failure
+from neuro.cli.lazy import Command
+from neuro.cli.render.times import ago, local_now
+from neuro.flow.cli.bake_names import server_project
+from neuro.flow.cli.batch_params import batch_argument, param_options, plan_of
+from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.thin_table import Row, ThinTable
+
+if TYPE_CHECKING:
+    from neuro.flow.batch.forecast import Forecast
+    from neuro.flow.batch.model import Node
+    from neuro.flow.batch.plan import Plan
+    from neuro.flow.batch.sketch import Mark
+
+TITLES = ("TASK", "KIND", "IMAGE", "PRESET", "THEN")
+# What is known only when it comes to it.
+_LATER = "?"
+
+
+@click.command(
+    "plan",
+    cls=Command,
+    examples="""
+        neuro-flow plan train
+        neuro-flow plan train -p lr 0.1
+        neuro-flow plan train --output-graph plan.svg
+        neuro-flow -q plan train | wc -l
+    """,
+)
+@batch_argument
+@param_options
+@click.option(
+    "-o",
+    "--output-graph",
+    "--output",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write the graph to FILE.dot, .gv, .pdf, .svg or .png.",
+)
+@pass_context
+def command(
+    context: FlowContext,
+    batch: str,
+    param: tuple[tuple[str, str], ...],
+    file: Path | None,
+    output_graph: str | None,
+) -> None:
+    """Show what `bake` would run, in order: nothing is started, and nothing is kept.
+
+    The column THEN tells what runs, what is skipped, and what an earlier bake's outcome answers.
+    What outcomes of other tasks decide is told as `depends`, or as `?`.
+
+    Every mistake in the files is told, with exit code 1.
+    """
+    from neuro.flow.batch.layers import in_order
+
+    plan = plan_of(context, batch, param, file)
+    out = context.out
+    if output_graph is not None:
+        from neuro.flow.cli.graph_file import GraphFile, write_graph
+
+        graph_file = GraphFile.of(output_graph, None, plan.workflow.batch)
+        write_graph(context, graph_file, plan.workflow.batch, plan.graphs, {})
+        return
+    if out.quiet:
+        for full_id in in_order(plan.graphs):
+            out.print(full_id)
+        return
+    now = local_now()
+    known = _forecast(context, plan, now)
+    for line in [*_head(plan), *_table(context, plan, known, now), *_picture(context, plan, known)]:
+        out.print(line)
+    out.print(_summary(plan, known))
+
+
+def _forecast(context: FlowContext, plan: Plan, now: datetime) -> dict[str, Forecast]:
+    from neuro.domain.errors import PlatformError
+    from neuro.flow.batch.forecast import forecast
+
+    try:
+        project_id = server_project(context)
+        return context.run(forecast(context.client, plan, project_id, now))
+    except (Failure, PlatformError) as error:
+        context.out.note(f"What is kept of earlier bakes is not known: {error}")
+        return context.run(forecast(None, plan, None, now))
+
+
+def _head(plan: Plan) -> Iterator[str]:
+    from neuro.flow.cli.bake_looks import how_long
+
+    workflow = plan.workflow
+    yield f"Batch {workflow.batch} of project {workflow.project_id}"
+    if plan.params:
+        yield "Parameters: " + ", ".join(f"{name}={value}" for name, value in plan.params.items())
+    if plan.life_span is not None:
+        yield f"Life span: {how_long(timedelta(seconds=plan.life_span))}"
+    if plan.concurrency is not None:
+        what = "ends those before it" if plan.concurrency.cancel_running else "waits for its turn"
+        yield f"Concurrency group: {plan.concurrency.group}; {what}"
+    if plan.schedule is not None:
+        schedule = plan.schedule
+        yield (
+            f"Schedule: {schedule.cron} ({schedule.timezone}), overlap: {schedule.overlap.value},"
+            f" catch up: {schedule.catch_up.value}"
+        )
+
+
+def _table(
+    context: FlowContext, plan: Plan, known: Mapping[str, Forecast], now: datetime
+) -> list[str]:
+    rows = [_row(full_id, plan.nodes[full_id], known[full_id], now) for full_id in known]
+    return ThinTable(TITLES, context.paint, colored="THEN").whole(rows)
+
+
+def _row(full_id: str, node: Node, one: Forecast, now: datetime) -> Row:
+    from neuro.flow.batch.forecast import Future
+    from neuro.flow.batch.model import NodeKind
+
+    task = one.task
+    image = preset = then = ""
+    fg = None
+    if task is not None:
+        image, preset = task.image or _LATER, task.preset or "default"
+    if one.entry is not None:
+        then, fg = f"cached {ago(one.entry.created_at, now)}", "magenta"
+    elif one.future is Future.SKIPPED:
+        then, fg = "skipped", "bright_black"
+    elif one.future is Future.OPEN and node.kind is not NodeKind.CALL:
+        then, fg = "depends", "bright_black"
+    elif one.future is Future.RUNS:
+        then = "runs"
+    return Row((full_id, _KINDS[node.kind.value], image, preset, then), fg)
+
+
+_KINDS: Mapping[str, str] = {
+    "task": "task",
+    "call": "action",
+    "stateful": "stateful",
+    "post": "post",
+    "local": "local",
+    "group": "matrix of outputs",
+}
+
+
+def _picture(context: FlowContext, plan: Plan, known: Mapping[str, Forecast]) -> list[str]:
+    from neuro.cli.output import terminal_width
+    from neuro.flow.batch.sketch import sketch
+
+    def mark(node: str) -> Mark:
+        return _mark(plan.nodes[node], known[node])
+
+    drawn = sketch(plan.graphs, mark, context.paint, width=terminal_width() or 100)
+    return [*drawn, ""]
+
+
+def _mark(node: Node, one: Forecast) -> Mark:
+    from neuro.domain.bakes import TaskStatus
+    from neuro.flow.batch.forecast import Future
+    from neuro.flow.batch.model import NodeKind
+    from neuro.flow.batch.sketch import Mark
+    from neuro.flow.cli import bake_looks
+
+    if one.future is Future.CACHED:
+        return bake_looks.mark(TaskStatus.CACHED)
+    if one.future is Future.SKIPPED:
+        return bake_looks.mark(TaskStatus.SKIPPED)
+    note = "× as outputs say" if node.kind is NodeKind.GROUP else ""
+    return Mark(bake_looks.WAITING_SIGN, note=note)
+
+
+def _summary(plan: Plan, known: Mapping[str, Forecast]) -> str:
+    from neuro.flow.batch.forecast import Future
+    from neuro.flow.batch.model import NodeKind
+
+    counts = Counter(
+        one.future
+        for full_id, one in known.items()
+        if plan.nodes[full_id].kind is not NodeKind.CALL
+    )
+    words = [f"{len(tasks)} {'task' if len(tasks) == 1 else 'tasks'}"]
+    if counts[Future.CACHED]:
+        words.append(f"{counts[Future.CACHED]} answered by earlier bakes")
+    if counts[Future.SKIPPED]:
+        words.append(f"{counts[Future.SKIPPED]} skipped")
+    return ", ".join(words) + "."

@@ -1,0 +1,82 @@
+"""``neuro-flow restart``: another attempt of a bake."""
+
+from __future__ import annotations
+
+import click
+
+from neuro.cli.lazy import Command
+from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake
+from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.names import offer
+
+
+@click.command(
+    "restart",
+    cls=Command,
+    examples="""
+        neuro-flow restart nightly
+        neuro-flow restart nightly --no-from-failed   # everything again
+    """,
+)
+@click.argument("bake", metavar="BAKE", shell_complete=offer("ended_bakes"))
+@click.option(
+    "-a",
+    "--attempt",
+    type=int,
+    default=LAST,
+    metavar="N",
+    help="Which attempt to begin from; by default, the last.",
+    shell_complete=offer("attempts"),
+)
+@click.option(
+    "--from-failed/--no-from-failed",
+    default=True,
+    show_default=True,
+    help="Whether what succeeded is kept.",
+)
+@click.option("--detach", is_flag=True, help="Do not watch: end when the attempt is started.")
+@click.option(
+    "--local-executor",
+    is_flag=True,
+    help="Drive the bake from this terminal instead of a job of its own.",
+)
+@pass_context
+def command(
+    context: FlowContext,
+    bake: str,
+    attempt: int,
+    from_failed: bool,
+    detach: bool,
+    local_executor: bool,
+) -> int:
+    """Make another attempt of BAKE, which is an id or a name, and watch it as `bake` does.
+
+    It has the files and parameters that the bake was submitted with: what was changed in the
+    project since then needs a new bake.
+    """
+    if detach and local_executor:
+        raise click.UsageError("--local-executor needs this terminal: it cannot be detached")
+    from neuro.domain.bakes import TaskStatus
+    from neuro.flow.batch.submit import restart
+    from neuro.flow.cli.bake import go_on
+    from neuro.flow.cli.bake_looks import called
+
+    found = find_bake(context, bake)
+    chosen = find_attempt(context, found, attempt)
+    last = find_attempt(context, found, LAST)
+    name = called(found)
+    if not last.result.is_finished:
+        raise click.UsageError(
+            f"Attempt #{last.number} of {name} is {last.result.value}: wait for its end, or stop it"
+            f" with `neuro-flow cancel {name}`"
+        )
+    if from_failed and chosen.result is TaskStatus.SUCCEEDED:
+        raise click.UsageError(
+            f"Attempt #{chosen.number} of {name} succeeded: nothing is left to be run. To run all"
+            f" of it again: neuro-flow restart --no-from-failed {name}"
+        )
+    made = context.run(restart(context.client, found, chosen.number, from_failed))
+    out = context.out
+    out.print(found.id if out.quiet else f"Attempt #{made.number} of bake {name} is created.")
+    out.flush()
+    return go_on(context, found, made, None, detach=detach, local_executor=local_executor)

@@ -1,0 +1,248 @@
+"""Watching a bake: its tasks as they change, redrawn in a terminal, or a line for each change.
+
+A thread reads the server's stream of events; the main one waits for them, draws, and hears Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import aclosing
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Protocol
+
+from neuro.cli.output import Output
+from neuro.cli.render.times import local_now
+from neuro.client.blocking import run
+from neuro.client.transport import ServerUnreachable
+from neuro.domain.bakes import BakeEvent, Task, TaskStatus
+from neuro.domain.errors import Unavailable
+from neuro.flow.cli.bake_looks import called
+from neuro.flow.cli.board import Board, change_line
+from neuro.flow.cli.context import FlowContext
+
+if TYPE_CHECKING:
+    from neuro.domain.bakes import Attempt, Bake
+
+# Clocks on the screen move; and changes that come together are drawn together.
+_TICK, _TOGETHER = 1.0, 0.05
+_PAUSE = 1.0
+# How long a lost server is waited for.
+PATIENCE = 15 * 60.0
+
+
+class Left(Exception):
+    """The person pressed Ctrl-C: the bake goes on without being watched."""
+
+
+class Screen(Protocol):
+    """Shows a board."""
+
+    def changed(self, board: Board, tasks: list[Task]) -> None:
+        """These tasks have a new status, or none has and time has passed."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Something besides."""
+        ...
+
+
+class Lines:
+    """A line for each change: for logs and pipes."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._ahead: tuple[str, ...] = ()
+
+    def changed(self, board: Board, tasks: list[Task]) -> None:
+        now = local_now()
+        if self._ahead != (ahead := tuple(board.ahead)) and not board.attempt.result.is_finished:
+            self._ahead = ahead
+            if ahead:
+                self._out.print(f"{now:%H:%M:%S} waits for bakes {', '.join(ahead)}")
+        for task in tasks:
+            self._out.print(change_line(task, now))
+        if tasks or ahead:
+            self._out.flush()
+
+    def say(self, text: str) -> None:
+        self._out.note(text)
+
+
+class Silence:
+    """Nothing at all: ``--quiet``."""
+
+    def changed(self, board: Board, tasks: list[Task]) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+class Redrawn:
+    """A table that is drawn over the one before."""
+
+    def __init__(self, context: FlowContext) -> None:
+        self._paint = context.paint
+        self._drawn: list[int] = []  # how wide each line is
+
+    def changed(self, board: Board, tasks: list[Task]) -> None:
+        import shutil
+
+        width, height = shutil.get_terminal_size()
+        plain = board.lines(now := local_now(), lambda text, _: text, width=width, height=height)
+        lines = board.lines(now, self._paint, width=width, height=height)
+        sys.stdout.write(
+            self._back(width) + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
+        )
+        sys.stdout.flush()
+        self._drawn = [len(line) for line in plain]
+
+    def say(self, text: str) -> None:
+        """The table moves down: what was said stays above it."""
+        import shutil
+
+        sys.stdout.write(f"{self._back(shutil.get_terminal_size().columns)}\x1b[J{text}\n")
+        sys.stdout.flush()
+        self._drawn = []
+
+    def _back(self, width: int) -> str:
+        # A terminal that became narrower has broken the lines.
+        rows = sum(max(-(-drawn // width), 1) for drawn in self._drawn)
+        return f"\r\x1b[{rows}A" if rows else ""
+
+
+def screen_of(context: FlowContext) -> Screen:
+    """The one that fits where the output goes."""
+    if context.out.quiet:
+        return Silence()
+    return Redrawn(context) if context.out.is_terminal else Lines(context.out)
+
+
+class Events:
+    """The events of an attempt, read in a thread; what was told before a lost connection, again."""
+
+    def __init__(self, context: FlowContext, bake_id: str, number: int) -> None:
+        self._context = context
+        self._bake_id = bake_id
+        self._number = number
+        self._queue: SimpleQueue[BakeEvent | BaseException | str] = SimpleQueue()
+
+    def start(self) -> None:
+        Thread(target=self._read, name="events", daemon=True).start()
+
+    def next(self, timeout: float) -> BakeEvent | str | None:
+        """What comes next: an event or a remark; None where nothing does in time.
+
+        Raises what ended the reading.
+        """
+        try:
+            found = self._queue.get(timeout=max(timeout, 0.001))
+        except Empty:
+            return None
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def _read(self) -> None:
+        lost_at: float | None = None
+        while True:
+            try:
+                run(self._read_once())
+                lost_at = None
+            except (ServerUnreachable, Unavailable) as error:
+                if lost_at is None:
+                    lost_at = time.monotonic()
+                    self._queue.put("The server is away; waiting for it…")
+                if time.monotonic() - lost_at > PATIENCE:
+                    self._queue.put(error)
+                    return
+            except BaseException as error:
+                self._queue.put(error)
+                return
+            time.sleep(_PAUSE)
+
+    async def _read_once(self) -> None:
+        bakes = self._context.client.bakes
+        async with aclosing(bakes.events(self._bake_id, self._number)) as events:
+            async for event in events:
+                self._queue.put(event)
+
+
+class Driver(Protocol):
+    """Who drives the bake from this process, if anybody does."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to come. Raises what it failed of."""
+        ...
+
+    def interrupt(self) -> str:
+        """Ctrl-C: cancel the bake; what to say of it. Raises Left the second time."""
+        ...
+
+
+def watch(
+    context: FlowContext, bake: Bake, attempt: Attempt, driver: Driver | None = None
+) -> Board:
+    """Show the attempt until it is over. Raises Left after Ctrl-C, unless a driver takes it."""
+    board, screen = Board(bake, attempt), screen_of(context)
+    events = Events(context, bake.id, attempt.number)
+    events.start()
+    while True:
+        try:
+            _step(context, board, screen, events)
+            if driver is None and board.attempt.result.is_finished:
+                return board
+            if driver is not None and driver.ended:
+                # What it told last may still be on its way.
+                board.attempt = context.run(context.client.bakes.get_attempt(attempt.id))
+                screen.changed(board, [])
+                return board
+        except KeyboardInterrupt:
+            if driver is None:
+                raise Left from None
+            screen.say(driver.interrupt())
+
+
+def _step(context: FlowContext, board: Board, screen: Screen, events: Events) -> None:
+    """Wait for something to happen, take what comes with it, and show it."""
+    changed: list[Task] = []
+    wait, until = _TICK, time.monotonic() + _TICK
+    while wait > 0:
+        found = events.next(wait)
+        if found is None:
+            break
+        if isinstance(found, str):
+            screen.say(found)
+            continue
+        task = board.take(found)
+        if task is not None:
+            if not board.knows(task.yaml_id):
+                board.see(context.run(context.client.bakes.get(board.bake.id)))
+            if task.status is not TaskStatus.PENDING or context.out.verbose:
+                changed.append(task)
+        until = min(until, time.monotonic() + _TOGETHER)
+        wait = until - time.monotonic()
+        if board.attempt.result.is_finished and found.attempt is not None:
+            break  # Nothing is waited for after the end.
+    screen.changed(board, changed)
+
+
+def watch_to_end(
+    context: FlowContext, bake: Bake, attempt: Attempt, driver: Driver | None = None
+) -> int:
+    """Watch, tell how it ended, and return the exit code; Ctrl-C leaves the bake alone."""
+    from neuro.flow.cli.ending import tell_end
+
+    try:
+        board = watch(context, bake, attempt, driver)
+    except Left:
+        name = called(bake)
+        context.out.note(
+            f"\nBake {name} goes on. `neuro-flow inspect --watch {name}` comes back to it;"
+            f" `neuro-flow cancel {name}` stops it."
+        )
+        return 0
+    return tell_end(context, board)
