@@ -73,6 +73,12 @@ class Conflict(PlatformError):
     status = 409
 
 
+class NotUnique(Conflict):
+    """A name, number or key that is taken, where the flow clients know that by this very code."""
+
+    code = "unique"
+
+
 class TooLarge(PlatformError):
     """A body, a path or a list beyond its documented limit."""
 

@@ -32,6 +32,8 @@ from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
+from neuro.server.flows.bake_routes import BakeServices, bake_routes
+from neuro.server.flows.events import Hub
 from neuro.server.flows.routes import flow_routes
 from neuro.server.flows.service import FlowService
 from neuro.server.http.errors import render_errors
@@ -155,8 +157,10 @@ async def _assemble(
         database="sqlite" if database.is_sqlite else "postgresql",
         notices={name: engine.notices for name, engine in engines.items()},
     )
-    flows = FlowService(database, settings.cluster)
-    app = _application(access, storage, jobs, flows, installation, board, database)
+    hub = Hub()
+    flows = FlowService(database, settings.cluster, hub)
+    bakes = BakeServices.of(database, settings.cluster, hub)
+    app = _application(access, storage, jobs, flows, bakes, installation, board, database)
     addresses = [engine.host_address for engine in engines.values()]
     await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)])
     url = address_of(host, port)
@@ -173,6 +177,7 @@ def _application(
     storage: StorageService,
     jobs: JobService,
     flows: FlowService,
+    bakes: BakeServices,
     installation: Installation,
     board: Board,
     database: Database,
@@ -204,6 +209,7 @@ def _application(
         *storage_routes(storage).items,
         *access_routes(access, installation.cluster).items,
         *flow_routes(flows).items,
+        *bake_routes(bakes).items,
     ]
     operations = operation_routes(metrics, is_ready, routes, __version__)
     routes += operations.items

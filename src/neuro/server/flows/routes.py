@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-
 import msgspec
 from aiohttp import web
 
-from neuro.domain.errors import Conflict
 from neuro.domain.flows import LiveJob, LiveJobRequest, Project, ProjectFilter, ProjectRequest
 from neuro.domain.permissions import Action
+from neuro.server.flows.answers import list_answer
 from neuro.server.flows.service import FlowService
-from neuro.server.http.routes import Call, Routes, json_response
-from neuro.server.http.streams import NDJSON, ndjson
+from neuro.server.http.routes import Call, Routes
+from neuro.server.http.streams import NDJSON
 
-# The plain JSON form is held in memory whole; who wants more asks for NDJSON.
-MAX_JSON_LIST = 10_000
 PROJECTS = "/api/v1/flow/projects"
 LIVE_JOBS = "/api/v1/flow/live_jobs"
 
@@ -46,15 +41,12 @@ def _add_projects(api: Routes, flows: FlowService) -> None:
     @api.add("GET", PROJECTS, section="17", streams=NDJSON)
     async def list_projects(call: Call, query: ProjectFilter) -> web.StreamResponse:
         """List projects by owner and name; NDJSON where the client accepts it."""
-        return await _list(call, flows.projects(call.identity, query))
+        return await list_answer(call, flows.projects(call.identity, query))
 
     @api.add("POST", PROJECTS, status=201, section="17")
     async def create_project(call: Call, body: ProjectRequest) -> Project:
         """Make a project; 409 where its owner has one of that name."""
-        try:
-            return await flows.create_project(call.identity, body)
-        except Conflict as error:
-            return _not_unique(error)  # type: ignore[return-value]  # an answer as it is
+        return await flows.create_project(call.identity, body)
 
     @api.add("GET", f"{PROJECTS}/by_name", section="17")
     async def project_by_name(call: Call, query: ByName) -> Project:
@@ -76,15 +68,12 @@ def _add_live_jobs(api: Routes, flows: FlowService) -> None:
     @api.add("GET", LIVE_JOBS, section="17", streams=NDJSON)
     async def list_live_jobs(call: Call, query: OfProject) -> web.StreamResponse:
         """List a project's live jobs; NDJSON where the client accepts it."""
-        return await _list(call, flows.live_jobs(call.identity, query.project_id))
+        return await list_answer(call, flows.live_jobs(call.identity, query.project_id))
 
     @api.add("POST", LIVE_JOBS, status=201, section="17")
     async def create_live_job(call: Call, body: LiveJobRequest) -> LiveJob:
         """Add a live job; 409 where its project has one of that yaml_id."""
-        try:
-            return await flows.create_live_job(call.identity, body)
-        except Conflict as error:
-            return _not_unique(error)  # type: ignore[return-value]  # an answer as it is
+        return await flows.create_live_job(call.identity, body)
 
     @api.add("PUT", f"{LIVE_JOBS}/replace", status=201, section="17")
     async def replace_live_job(call: Call, body: LiveJobRequest) -> LiveJob:
@@ -100,30 +89,3 @@ def _add_live_jobs(api: Routes, flows: FlowService) -> None:
     async def get_live_job(call: Call) -> LiveJob:
         """A live job by its id."""
         return await flows.live_job(call.identity, call.segment("live_job"))
-
-
-async def _list(
-    call: Call, found: AsyncGenerator[Project] | AsyncGenerator[LiveJob]
-) -> web.StreamResponse:
-    if call.wants_ndjson:
-        return await ndjson(call, _encoded(found))
-    shown: list[Project | LiveJob] = []
-    async with aclosing(found):
-        async for item in found:
-            shown.append(item)
-            if len(shown) == MAX_JSON_LIST:
-                break
-    return json_response(shown)
-
-
-async def _encoded(found: AsyncIterator[msgspec.Struct]) -> AsyncIterator[bytes]:
-    encode = msgspec.json.Encoder().encode
-    async for item in found:
-        yield encode(item)
-
-
-def _not_unique(error: Conflict) -> web.Response:
-    # The flow clients know a taken name by this very code.
-    return json_response(
-        {"code": "unique", "description": error.message, "error": error.message}, error.status
-    )

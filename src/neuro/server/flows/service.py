@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from functools import partial
-from typing import TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.errors import Conflict, InvalidInput, NotFound
+from neuro.domain.bakes import Attempt
+from neuro.domain.errors import InvalidInput, NotFound, NotUnique
 from neuro.domain.flows import (
     LiveJob,
     LiveJobRequest,
@@ -25,13 +25,15 @@ from neuro.domain.flows import (
     new_project_id,
 )
 from neuro.domain.permissions import Action
-from neuro.domain.uris import ResourceURI
 from neuro.server.access.visibility import Visibility
 from neuro.server.database.engine import Database
 from neuro.server.flows import tables
+from neuro.server.flows.attempts.tables import unfinished_of_project
+from neuro.server.flows.bakes.tables import ids_of_project
+from neuro.server.flows.events import Hub
+from neuro.server.flows.guard import Guard
+from neuro.server.flows.transactions import commit, paged
 from neuro.server.http.identity import Identity
-
-T = TypeVar("T")
 
 PAGE = 500
 
@@ -42,15 +44,18 @@ class FlowService:
     What a caller may not see does not exist for them: NotFound, and left out of lists.
     """
 
-    def __init__(self, database: Database, cluster: str) -> None:
+    def __init__(self, database: Database, cluster: str, hub: Hub | None = None) -> None:
+        """``hub`` is told of projects that are removed."""
         self._database = database
         self._cluster = cluster
+        self._guard = Guard(cluster)
+        self._hub = hub or Hub()
 
     async def create_project(self, caller: Identity, request: ProjectRequest) -> Project:
         """Make a project, the caller's own unless ``project_name`` says whose.
 
         Raises InvalidInput for a bad name, cluster or org, NotFound and NotPermitted where the
-        caller may not, Conflict for a name that is taken.
+        caller may not, NotUnique for a name that is taken.
         """
         if request.cluster not in (None, self._cluster):
             raise InvalidInput(
@@ -62,7 +67,7 @@ class FlowService:
         owner = request.project_name or caller.user
         if not is_word(owner):
             raise InvalidInput(f"'{owner[:80]}' cannot be the name of anybody's project.")
-        caller.require(self._uri(owner), Action.WRITE)
+        caller.require(self._guard.uri(owner), Action.WRITE)
         project = Project(
             id=new_project_id(),
             name=check_project_name(request.name),
@@ -73,7 +78,7 @@ class FlowService:
         try:
             await self._database.write(partial(tables.add_project, project=project))
         except IntegrityError:
-            raise Conflict(
+            raise NotUnique(
                 f"Project '{project.name}' of '{owner}' exists already in cluster"
                 f" '{self._cluster}'."
             ) from None
@@ -99,7 +104,7 @@ class FlowService:
                 after=after,
             )
 
-        async for project in self._paged(page):
+        async for project in paged(self._database, PAGE, page):
             yield project
 
     async def project_by_name(self, caller: Identity, name: str, query: ProjectFilter) -> Project:
@@ -115,36 +120,41 @@ class FlowService:
         )
         if project is None or query.owner not in (None, project.owner):
             raise missing
-        self._require(caller, project, Action.READ, missing)
+        self._guard.require(caller, project, Action.READ, missing)
         return project
 
     async def project(self, caller: Identity, project_id: str, action: Action) -> Project:
         """The project of an id, on which the caller may do ``action``."""
-        missing = NotFound(f"Project '{project_id[:80]}' was not found.")
-        if not is_project_id(project_id):
-            raise missing
-        project = await self._database.read(
-            lambda connection: tables.get_project(connection, project_id)
-        )
-        if project is None:
-            raise missing
-        self._require(caller, project, action, missing)
-        return project
+
+        def find(connection: Connection) -> Project:
+            return self._guard.project(connection, caller, project_id, action)
+
+        return await self._database.read(find)
 
     async def remove_project(self, caller: Identity, project_id: str) -> None:
         """Remove a project with all that is in it."""
-        project = await self.project(caller, project_id, Action.WRITE)
-        await self._database.write(partial(tables.remove_project, project_id=project.id))
+
+        def remove(connection: Connection) -> tuple[list[str], list[Attempt]]:
+            project = self._guard.project(connection, caller, project_id, Action.WRITE)
+            left = ids_of_project(connection, project.id)
+            unfinished = unfinished_of_project(connection, project.id)
+            tables.remove_project(connection, project.id)
+            return left, unfinished
+
+        def tell(gone: tuple[list[str], list[Attempt]]) -> None:
+            self._hub.project_removed(project_id, *gone)
+
+        await commit(self._database, remove, tell)
 
     async def create_live_job(self, caller: Identity, request: LiveJobRequest) -> LiveJob:
-        """Add a live job. Raises Conflict where its project has one of that ``yaml_id``."""
+        """Add a live job. Raises NotUnique where its project has one of that ``yaml_id``."""
         job = await self._new_live_job(caller, request)
         try:
             await self._database.write(partial(tables.add_live_job, job=job))
         except IntegrityError:
             # Taken, unless its project has just been removed, which this look-up says.
             await self.project(caller, job.project_id, Action.READ)
-            raise Conflict(
+            raise NotUnique(
                 f"Live job '{job.yaml_id}' exists already in project '{job.project_id}'."
             ) from None
         return job
@@ -179,7 +189,7 @@ class FlowService:
         def page(after: LiveJob | None, connection: Connection) -> list[LiveJob]:
             return tables.list_live_jobs(connection, project.id, page=PAGE, after=after)
 
-        async for job in self._paged(page):
+        async for job in paged(self._database, PAGE, page):
             yield job
 
     async def live_job(self, caller: Identity, live_job_id: str) -> LiveJob:
@@ -209,26 +219,3 @@ class FlowService:
         except NotFound:
             raise missing from None
         return job
-
-    async def _paged(self, read: Callable[[T | None, Connection], list[T]]) -> AsyncGenerator[T]:
-        after: T | None = None
-        while True:
-            page = await self._database.read(partial(read, after))
-            for item in page:
-                yield item
-            if len(page) < PAGE:
-                return
-            after = page[-1]
-
-    def _uri(self, *segments: str) -> ResourceURI:
-        return ResourceURI("flow", self._cluster, segments)
-
-    def _require(
-        self, caller: Identity, project: Project, action: Action, missing: NotFound
-    ) -> None:
-        """Raise unless the caller may do ``action`` on the project, by its id or its name."""
-        by_name = self._uri(project.owner, project.name)
-        if not caller.allows(by_name, action):
-            by_id = self._uri(project.owner, project.id)
-            seen = caller.action_on(by_id) is not None
-            caller.require(by_id if seen else by_name, action, hidden=missing)

@@ -10,13 +10,14 @@ from aiohttp import web
 
 from neuro.domain.errors import (
     NotFound,
+    NotUnique,
     PlatformError,
     StorageFault,
     TooLarge,
     TooManyRequests,
     Unavailable,
 )
-from neuro.server.http.routes import MAX_JSON_BODY, json_response
+from neuro.server.http.routes import json_response
 
 log = structlog.get_logger("neuro.http")
 
@@ -31,7 +32,7 @@ async def render_errors(request: web.Request, handler: Endpoint) -> web.StreamRe
     except PlatformError as error:
         return _answer(request, error)
     except web.HTTPRequestEntityTooLarge:
-        return _answer(request, TooLarge(f"The body is over {MAX_JSON_BODY} bytes."))
+        return _answer(request, TooLarge("The body is too large."))
     except web.HTTPNotFound:
         return _answer(request, NotFound(f"There is nothing at {request.method} {request.path}."))
     except web.HTTPException as error:
@@ -53,6 +54,8 @@ def _answer(request: web.Request, error: PlatformError) -> web.Response:
     body: dict[str, object] = {"error": error.message, "code": error.code}
     if isinstance(error, StorageFault):
         body["errno"] = error.errno
+    if isinstance(error, NotUnique):
+        body["description"] = error.message
     response = json_response(body, error.status)
     if isinstance(error, TooManyRequests | Unavailable):
         seconds = error.retry_after if isinstance(error, TooManyRequests) else 1.0

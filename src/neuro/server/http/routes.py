@@ -21,6 +21,7 @@ from neuro.domain.errors import InvalidInput, NotAuthenticated, TooLarge
 from neuro.server.http.identity import Authenticator, Identity
 
 Handler = Callable[..., Awaitable[Any]]
+Encode = Callable[[Any], bytes]
 
 MAX_JSON_BODY = 1 << 20
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
@@ -29,7 +30,10 @@ ROUTE_KEY = "neuro.route"
 
 @dataclass(frozen=True)
 class Route:
-    """One line of the HTTP API. ``section`` is where the wire protocol describes it, if it does."""
+    """One line of the HTTP API. ``section`` is where the wire protocol describes it, if it does.
+
+    ``max_body`` is how many bytes its body may have; ``encode`` makes JSON of what it returns.
+    """
 
     method: str
     path: str
@@ -42,6 +46,8 @@ class Route:
     body: Any = None
     query: Any = None
     returns: Any = None
+    max_body: int = MAX_JSON_BODY
+    encode: Encode = msgspec.json.encode
 
     @property
     def summary(self) -> str:
@@ -81,6 +87,7 @@ class Routes:
 
     tag: str
     items: list[Route] = field(default_factory=list)
+    encode: Encode = msgspec.json.encode
 
     def add(
         self,
@@ -91,6 +98,7 @@ class Routes:
         public: bool = False,
         section: str | None = None,
         streams: str | None = None,
+        max_body: int = MAX_JSON_BODY,
     ) -> Callable[[Handler], Handler]:
         """Declare a route. ``streams`` is the media type of an answer written piece by piece."""
 
@@ -112,6 +120,8 @@ class Routes:
                     body=hints.get("body"),
                     query=hints.get("query"),
                     returns=returns,
+                    max_body=max_body,
+                    encode=self.encode,
                 )
             )
             return handler
@@ -146,20 +156,22 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
         if route.query is not None:
             arguments["query"] = _decode_query(request, route.query, fields)
         if decode_body is not None:
-            arguments["body"] = await _decode_body(request, decode_body)
+            arguments["body"] = await _decode_body(request, decode_body, route.max_body)
         answer = await route.handler(call, **arguments)
         if isinstance(answer, web.StreamResponse):
             return answer
         if answer is None:
             return web.Response(status=204 if route.status == 200 else route.status)
-        return json_response(answer, route.status)
+        return json_response(answer, route.status, route.encode)
 
     return endpoint
 
 
-def json_response(answer: Any, status: int = 200) -> web.Response:
+def json_response(
+    answer: Any, status: int = 200, encode: Encode = msgspec.json.encode
+) -> web.Response:
     """Encode a value as a JSON answer."""
-    body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+    body = answer if isinstance(answer, bytes) else encode(answer)
     return web.Response(body=body, status=status, content_type="application/json")
 
 
@@ -185,12 +197,18 @@ def _token_of(header: str) -> str:
     raise NotAuthenticated("The Authorization header must be 'Bearer <token>'.")
 
 
-async def _decode_body(request: web.Request, decode: Callable[[bytes], Any]) -> Any:
-    if (request.content_length or 0) > MAX_JSON_BODY:
-        raise TooLarge(f"The body is over {MAX_JSON_BODY} bytes.")
-    raw = await request.read()
+async def _decode_body(request: web.Request, decode: Callable[[bytes], Any], max_bytes: int) -> Any:
+    too_large = TooLarge(f"The body is over {max_bytes} bytes.")
+    if (request.content_length or 0) > max_bytes:
+        raise too_large
+    # Read here and not by the framework, which has one limit for all routes.
+    raw = bytearray()
+    async for chunk in request.content.iter_any():
+        raw += chunk
+        if len(raw) > max_bytes:
+            raise too_large
     try:
-        return decode(raw)
+        return decode(bytes(raw))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"The body is not what this call takes: {error}") from None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -61,6 +62,19 @@ async def ndjson_blocks(call: Call, blocks: AsyncIterator[bytes]) -> web.StreamR
             await response.write(block)
     except PlatformError as error:
         await response.write(msgspec.json.encode({"error": error.message, "code": error.code}))
+    await response.write_eof()
+    return response
+
+
+async def live_ndjson(call: Call, blocks: AsyncGenerator[bytes]) -> web.StreamResponse:
+    """Stream blocks of whole lines, each as soon as it is there."""
+    response = web.StreamResponse(headers={"Content-Type": NDJSON})
+    async with aclosing(blocks):
+        first = await anext(blocks, b"")
+        await response.prepare(call.request)
+        await response.write(first)
+        async for block in blocks:
+            await response.write(block)
     await response.write_eof()
     return response
 

@@ -70,8 +70,8 @@ def tasks_by_yaml_id(
     return {row.yaml_id: _task(row) for row in rows}
 
 
-def list_tasks(
-    connection: Connection, attempt_id: str, *, page: int, after: Task | None
+def page_of_tasks(
+    attempt_id: str, page: int, after: Task | None, connection: Connection
 ) -> list[Task]:
     """At most ``page`` tasks of an attempt by ``yaml_id``, behind ``after``."""
     statement = select(tasks).where(tasks.c.attempt_id == attempt_id)

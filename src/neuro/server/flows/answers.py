@@ -1,0 +1,54 @@
+"""How flows are written on the wire: times with an offset, lists as lines or as an array."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from neuro.server.http.routes import Call, json_response
+from neuro.server.http.streams import ndjson
+
+# The plain JSON form is held in memory whole; who wants more asks for NDJSON.
+MAX_JSON_LIST = 10_000
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(value: Any) -> bytes:
+    """JSON whose times end in ``+00:00``: the flow clients of old Pythons cannot read ``Z``."""
+    return _encode(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    # Only what this platform's own messages are made of: what users keep (outputs, graphs) is
+    # text in dictionaries, and is passed on as it is.
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+async def list_answer(call: Call, found: AsyncGenerator[Any]) -> web.StreamResponse:
+    """A list: NDJSON where the client accepts it, or else an array."""
+    if call.wants_ndjson:
+        return await ndjson(call, _lines(found))
+    shown: list[Any] = []
+    async with aclosing(found):
+        async for item in found:
+            shown.append(item)
+            if len(shown) == MAX_JSON_LIST:
+                break
+    return json_response(shown, encode=encode)
+
+
+async def _lines(found: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    async for item in found:
+        yield encode(item)

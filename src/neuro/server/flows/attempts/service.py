@@ -1,0 +1,227 @@
+"""The rules of attempts: their numbers, and results that stay once they are final."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from neuro.domain.bakes import Attempt, AttemptRequest, Bake, TaskStatus, new_id
+from neuro.domain.errors import NotFound, NotUnique
+from neuro.domain.permissions import Action
+from neuro.server.database.engine import Database
+from neuro.server.flows.attempts import tables
+from neuro.server.flows.bakes import tables as bakes
+from neuro.server.flows.bakes.service import name_in_use
+from neuro.server.flows.checks import check_attempt, check_message, moment_or_now
+from neuro.server.flows.events import Hub
+from neuro.server.flows.guard import Guard, missing
+from neuro.server.flows.transactions import commit, paged
+from neuro.server.http.identity import Identity
+
+PAGE = 100
+
+
+@dataclass(frozen=True)
+class Change:
+    """An attempt before and after."""
+
+    before: Attempt
+    after: Attempt
+
+
+def _check_follows(attempt: Attempt, last: Attempt) -> None:
+    if attempt.number <= last.number:
+        raise NotUnique(
+            f"Attempt #{attempt.number} of this bake exists already; its last one is"
+            f" #{last.number}."
+        )
+    if not last.result.is_finished:
+        raise NotUnique(
+            f"Attempt #{last.number} of this bake has not ended: wait for its end, or cancel it."
+        )
+
+
+class AttemptService:
+    """The attempts of one installation's bakes."""
+
+    def __init__(self, database: Database, guard: Guard, hub: Hub) -> None:
+        self._database = database
+        self._guard = guard
+        self._hub = hub
+
+    async def create(self, caller: Identity, request: AttemptRequest) -> Attempt:
+        """Add an attempt to a bake.
+
+        Raises NotUnique for a number that is taken, while another attempt is not finished, and
+        where another bake of the same name is not.
+        """
+        check_attempt(request)
+        attempt = Attempt(
+            id=new_id("attempt"),
+            bake_id=request.bake_id,
+            number=request.number,
+            created_at=moment_or_now(request.created_at),
+            result=request.result,
+            configs_meta=request.configs_meta,
+            executor_id=request.executor_id,
+            message=check_message(request.message),
+        )
+
+        def add(connection: Connection) -> Bake:
+            bake = self._guard.bake(connection, caller, request.bake_id, Action.WRITE)
+            bakes.lock(connection, [bake.id])
+            last = tables.by_number(connection, bake.id, -1)
+            if last is not None:
+                _check_follows(attempt, last)
+            self._mirror(connection, bake, attempt.result)
+            tables.add_attempt(connection, attempt)
+            return bake
+
+        def tell(bake: Bake) -> None:
+            self._hub.attempt_created(bake, attempt)
+
+        try:
+            await commit(self._database, add, tell)
+        except IntegrityError:
+            raise await self._why_not(caller, attempt) from None
+        return attempt
+
+    async def replace(self, caller: Identity, request: AttemptRequest) -> Attempt:
+        """Change the result, executor and message of a bake's attempt of that number.
+
+        A final result stays, and with it the rest: a cancel is never undone by an executor that
+        did not know of it. What is returned is what is kept.
+        """
+        check_attempt(request)
+        message = check_message(request.message)
+
+        def write(connection: Connection) -> Change:
+            hidden = missing("Attempt", f"{request.bake_id}#{request.number}")
+            bake = self._guard.bake(connection, caller, request.bake_id, Action.WRITE, hidden)
+            bakes.lock(connection, [bake.id])
+            before = tables.by_number(connection, bake.id, request.number)
+            if before is None:
+                raise hidden
+            after = msgspec.structs.replace(
+                before,
+                result=request.result,
+                executor_id=request.executor_id,
+                message=before.message if message is None else message,
+            )
+            return self._write(connection, bake, before, after)
+
+        return (await commit(self._database, write, self._tell)).after
+
+    async def change(
+        self,
+        attempt_id: str,
+        *,
+        result: TaskStatus | None = None,
+        executor_id: str | None = None,
+        message: str | None = None,
+    ) -> Attempt | None:
+        """Change what is given, as the server itself; None for an attempt that has gone.
+
+        A final result stays, as in ``replace``.
+        """
+
+        def write(connection: Connection) -> Change | None:
+            known = tables.get_attempt(connection, attempt_id)
+            bake = None if known is None else bakes.brief_bake(connection, known.bake_id)
+            if bake is None:
+                return None
+            bakes.lock(connection, [bake.id])
+            before = tables.get_attempt(connection, attempt_id, locked=True)
+            if before is None:
+                return None
+            after = msgspec.structs.replace(
+                before,
+                result=before.result if result is None else result,
+                executor_id=before.executor_id if executor_id is None else executor_id,
+                message=before.message if message is None else check_message(message),
+            )
+            return self._write(connection, bake, before, after)
+
+        change = await commit(self._database, write, self._tell)
+        return None if change is None else change.after
+
+    def _write(self, connection: Connection, bake: Bake, before: Attempt, after: Attempt) -> Change:
+        if before.result.is_finished or after == before:
+            return Change(before, before)
+        last = tables.by_number(connection, bake.id, -1)
+        if last is not None and last.number == before.number:
+            self._mirror(connection, bake, after.result)
+        tables.change_attempt(connection, after)
+        return Change(before, after)
+
+    def _mirror(self, connection: Connection, bake: Bake, result: TaskStatus) -> None:
+        """Let the bake have its newest attempt's result, by which its name is in use or free."""
+        if bake.name is not None and not result.is_finished:
+            running = bakes.open_by_name(connection, bake.project_id, bake.name)
+            if running not in (None, bake.id):
+                raise name_in_use(bake.name, running)
+        bakes.set_status(connection, bake.id, result)
+
+    def _tell(self, change: Change | None) -> None:
+        if change is not None and change.before != change.after:
+            self._hub.attempt_changed(change.before, change.after)
+
+    async def _why_not(self, caller: Identity, attempt: Attempt) -> NotUnique:
+        """Of two at once the other won, unless the bake has gone: raises NotFound then."""
+
+        def look(connection: Connection) -> Bake:
+            return self._guard.bake(connection, caller, attempt.bake_id, Action.READ)
+
+        bake = await self._database.read(look)
+        return name_in_use(bake.name or bake.id, None)
+
+    async def attempts(self, caller: Identity, bake_id: str) -> AsyncGenerator[Attempt]:
+        """A bake's attempts by number; none where the caller can see no such bake."""
+
+        def page(after: Attempt | None, connection: Connection) -> list[Attempt]:
+            if after is None:
+                self._guard.bake(connection, caller, bake_id, Action.READ)
+            return tables.list_attempts(connection, bake_id, page=PAGE, after=after)
+
+        try:
+            async for attempt in paged(self._database, PAGE, page):
+                yield attempt
+        except NotFound:
+            return
+
+    async def by_number(
+        self, caller: Identity, bake_id: str, number: int, action: Action = Action.READ
+    ) -> Attempt:
+        """A bake's attempt of a number; -1 is its last one."""
+
+        def find(connection: Connection) -> Attempt:
+            hidden = missing("Attempt", f"{bake_id[:60]}#{number}")
+            bake = self._guard.bake(connection, caller, bake_id, action, hidden)
+            attempt = None
+            if abs(number) < 1 << 31:
+                attempt = tables.by_number(connection, bake.id, number)
+            if attempt is None:
+                raise hidden
+            return attempt
+
+        return await self._database.read(find)
+
+    async def attempt(
+        self, caller: Identity, attempt_id: str, action: Action = Action.READ
+    ) -> Attempt:
+        """The attempt of an id."""
+
+        def find(connection: Connection) -> Attempt:
+            return self._guard.attempt(connection, caller, attempt_id, action)
+
+        attempt = await self._database.read(find)
+        self._hub.attempt_touched(attempt.bake_id, attempt.id)
+        return attempt
+
+    async def unfinished(self) -> list[Attempt]:
+        """Every attempt without a final result, oldest first, for the server itself."""
+        return await self._database.read(tables.unfinished)

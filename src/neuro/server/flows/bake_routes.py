@@ -1,0 +1,68 @@
+"""All that is kept of bakes: its services, put together, and their routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from neuro.server.database.engine import Database
+from neuro.server.flows.answers import encode
+from neuro.server.flows.attempts.follow import Follower
+from neuro.server.flows.attempts.routes import add_attempts
+from neuro.server.flows.attempts.service import AttemptService
+from neuro.server.flows.bakes.routes import add_bakes
+from neuro.server.flows.bakes.service import BakeService
+from neuro.server.flows.cache.routes import add_cache_entries
+from neuro.server.flows.cache.service import CacheService
+from neuro.server.flows.events import Hub
+from neuro.server.flows.files.routes import add_files
+from neuro.server.flows.files.service import FileService
+from neuro.server.flows.guard import Guard
+from neuro.server.flows.images.routes import add_images
+from neuro.server.flows.images.service import ImageService
+from neuro.server.flows.tasks.routes import add_tasks
+from neuro.server.flows.tasks.service import TaskService
+from neuro.server.http.routes import Routes
+
+
+@dataclass(frozen=True)
+class BakeServices:
+    """The services of everything that hangs at a bake."""
+
+    hub: Hub
+    guard: Guard
+    bakes: BakeService
+    attempts: AttemptService
+    follower: Follower
+    tasks: TaskService
+    files: FileService
+    images: ImageService
+    cache: CacheService
+
+    @classmethod
+    def of(cls, database: Database, cluster: str, hub: Hub) -> Self:
+        """All of them on one database, telling one hub."""
+        guard = Guard(cluster)
+        return cls(
+            hub=hub,
+            guard=guard,
+            bakes=BakeService(database, guard, hub),
+            attempts=AttemptService(database, guard, hub),
+            follower=Follower(database, hub),
+            tasks=TaskService(database, guard, hub),
+            files=FileService(database, guard),
+            images=ImageService(database, guard),
+            cache=CacheService(database, guard),
+        )
+
+
+def bake_routes(services: BakeServices) -> Routes:
+    """The routes of bakes."""
+    api = Routes("bakes", encode=encode)
+    add_bakes(api, services.bakes)
+    add_attempts(api, services.attempts, services.follower)
+    add_tasks(api, services.tasks)
+    add_files(api, services.files)
+    add_images(api, services.images)
+    add_cache_entries(api, services.cache)
+    return api

@@ -1,0 +1,178 @@
+"""The rules of bakes. Knows no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from functools import partial
+
+import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from neuro.domain.bakes import Bake, BakeChange, BakeFilter, BakeRequest, new_id
+from neuro.domain.errors import NotFound, NotUnique
+from neuro.domain.permissions import Action
+from neuro.server.database.engine import Database
+from neuro.server.flows.attempts import tables as attempts
+from neuro.server.flows.bakes import tables
+from neuro.server.flows.checks import (
+    MAX_WORD,
+    aware,
+    check_bake,
+    check_graphs,
+    fits,
+    moment_or_now,
+)
+from neuro.server.flows.events import Hub
+from neuro.server.flows.guard import Guard, is_id, missing
+from neuro.server.http.identity import Identity
+
+# Graphs can be large: few of them are held at once.
+PAGE = 20
+
+Place = tuple[datetime, int]
+
+
+def name_in_use(name: str, running: str | None) -> NotUnique:
+    """What to raise where a bake of that name has not ended."""
+    which = f" ({running})" if running else ""
+    return NotUnique(
+        f"Bake '{name}' of this project has not ended{which}: wait for its end, cancel it, or"
+        " choose another name."
+    )
+
+
+class BakeService:
+    """The bakes of one installation, which hang at their projects."""
+
+    def __init__(self, database: Database, guard: Guard, hub: Hub) -> None:
+        self._database = database
+        self._guard = guard
+        self._hub = hub
+
+    async def create(self, caller: Identity, request: BakeRequest) -> Bake:
+        """Make a bake. Raises NotUnique where one of that name has not ended."""
+        check_bake(request)
+        bake = Bake(
+            id=new_id("bake"),
+            project_id=request.project_id,
+            batch=request.batch,
+            created_at=moment_or_now(request.created_at),
+            graphs=request.graphs,
+            params=request.params,
+            name=request.name,
+            tags=request.tags,
+            meta=request.meta,
+        )
+
+        def add(connection: Connection) -> None:
+            self._guard.project(connection, caller, request.project_id, Action.WRITE)
+            if bake.name is not None:
+                running = tables.open_by_name(connection, bake.project_id, bake.name)
+                if running is not None:
+                    raise name_in_use(bake.name, running)
+            tables.add_bake(connection, bake)
+
+        try:
+            await self._database.write(add)
+        except IntegrityError:
+            # Of two at once the other won, unless the project has gone, which this look-up says.
+            await self._check_project(caller, bake.project_id)
+            raise name_in_use(bake.name or "", None) from None
+        return bake
+
+    async def _check_project(self, caller: Identity, project_id: str) -> None:
+        def look(connection: Connection) -> None:
+            self._guard.project(connection, caller, project_id, Action.READ)
+
+        await self._database.read(look)
+
+    async def bakes(self, caller: Identity, query: BakeFilter) -> AsyncGenerator[Bake]:
+        """A project's bakes by time; none where the caller can see no such project."""
+        texts = [*query.tags, *([] if query.name is None else [query.name])]
+        if not all(fits(text, MAX_WORD) for text in texts):
+            return
+        query = msgspec.structs.replace(query, since=aware(query.since), until=aware(query.until))
+
+        def page(after: Place | None, connection: Connection) -> list[tuple[Place, Bake]]:
+            if after is None:
+                self._guard.project(connection, caller, query.project_id, Action.READ)
+            found = tables.list_bakes(connection, query, page=PAGE, after=after)
+            if not query.fetch_last_attempt:
+                return found
+            last = attempts.last_of(connection, [bake.id for _, bake in found])
+            return [
+                (place, msgspec.structs.replace(bake, last_attempt=last.get(bake.id)))
+                for place, bake in found
+            ]
+
+        after: Place | None = None
+        while True:
+            try:
+                found = await self._database.read(partial(page, after))
+            except NotFound:
+                return
+            for _, bake in found:
+                yield bake
+            if len(found) < PAGE:
+                return
+            after = found[-1][0]
+
+    async def bake(self, caller: Identity, bake_id: str, *, last_attempt: bool = False) -> Bake:
+        """The bake of an id."""
+
+        def find(connection: Connection) -> Bake:
+            hidden = missing("Bake", bake_id)
+            bake = tables.get_bake(connection, bake_id) if is_id("bake", bake_id) else None
+            return self._seen(connection, caller, bake, hidden, last_attempt)
+
+        bake = await self._database.read(find)
+        self._hub.bake_read(bake.id)
+        return bake
+
+    async def by_name(
+        self, caller: Identity, project_id: str, name: str, *, last_attempt: bool = False
+    ) -> Bake:
+        """The newest bake of a name."""
+
+        def find(connection: Connection) -> Bake:
+            hidden = missing("Bake", name)
+            bake = None
+            if is_id("projects", project_id) and fits(name, MAX_WORD):
+                bake = tables.newest_by_name(connection, project_id, name)
+            return self._seen(connection, caller, bake, hidden, last_attempt)
+
+        return await self._database.read(find)
+
+    def _seen(
+        self,
+        connection: Connection,
+        caller: Identity,
+        bake: Bake | None,
+        hidden: NotFound,
+        last_attempt: bool,
+    ) -> Bake:
+        if bake is None:
+            raise hidden
+        self._guard.project(connection, caller, bake.project_id, Action.READ, hidden)
+        if not last_attempt:
+            return bake
+        return msgspec.structs.replace(
+            bake, last_attempt=attempts.by_number(connection, bake.id, -1)
+        )
+
+    async def change(self, caller: Identity, bake_id: str, change: BakeChange) -> Bake:
+        """Write a bake's graphs anew."""
+        check_graphs(change.graphs)
+
+        def write(connection: Connection) -> Bake:
+            bake = self._guard.bake(connection, caller, bake_id, Action.WRITE)
+            tables.change_graphs(connection, bake.id, change.graphs)
+            return msgspec.structs.replace(bake, graphs=change.graphs)
+
+        return await self._database.write(write)
+
+    async def brief(self, bake_id: str) -> Bake | None:
+        """A bake without its graphs, for the server itself."""
+        return await self._database.read(partial(tables.brief_bake, bake_id=bake_id))

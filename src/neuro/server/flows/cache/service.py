@@ -1,0 +1,97 @@
+"""The rules of cache entries. Knows no HTTP."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from neuro.domain.bakes import CacheEntry, CacheEntryRequest, new_id
+from neuro.domain.permissions import Action
+from neuro.server.database.engine import Database
+from neuro.server.flows.cache import tables
+from neuro.server.flows.checks import (
+    MAX_FULL_ID,
+    MAX_WORD,
+    check_entry,
+    fits,
+    moment_or_now,
+)
+from neuro.server.flows.guard import Guard, is_id, missing
+from neuro.server.http.identity import Identity
+
+
+class CacheService:
+    """The cache entries of one installation's projects."""
+
+    def __init__(self, database: Database, guard: Guard) -> None:
+        self._database = database
+        self._guard = guard
+
+    async def put(self, caller: Identity, request: CacheEntryRequest) -> CacheEntry:
+        """Keep an outcome, over the one of the same key if there is one."""
+        check_entry(request)
+        entry = CacheEntry(
+            id=new_id("cache-entry"),
+            project_id=request.project_id,
+            batch=request.batch,
+            task_id=request.task_id,
+            key=request.key,
+            created_at=moment_or_now(request.created_at),
+            raw_id=request.raw_id,
+            outputs=request.outputs,
+            state=request.state,
+        )
+
+        def put(connection: Connection) -> CacheEntry:
+            self._guard.project(connection, caller, request.project_id, Action.WRITE)
+            return tables.put_entry(connection, entry)
+
+        try:
+            return await self._database.write(put)
+        except IntegrityError:
+            raise missing("Project", request.project_id) from None
+
+    async def entry(self, caller: Identity, entry_id: str) -> CacheEntry:
+        """The entry of an id."""
+
+        def find(connection: Connection) -> CacheEntry:
+            hidden = missing("Cache entry", entry_id)
+            known = is_id("cache-entry", entry_id)
+            entry = tables.get_entry(connection, entry_id) if known else None
+            if entry is None:
+                raise hidden
+            self._guard.project(connection, caller, entry.project_id, Action.READ, hidden)
+            return entry
+
+        return await self._database.read(find)
+
+    async def by_key(
+        self, caller: Identity, project_id: str, batch: str, task_id: str, key: str
+    ) -> CacheEntry:
+        """The entry of a project's batch and task under a key."""
+
+        def find(connection: Connection) -> CacheEntry:
+            hidden = missing("Cache entry", key)
+            self._guard.project(connection, caller, project_id, Action.READ, hidden)
+            entry = None
+            if fits(batch, MAX_WORD) and fits(task_id, MAX_FULL_ID) and fits(key, MAX_WORD):
+                entry = tables.by_key(connection, project_id, batch, task_id, key)
+            if entry is None:
+                raise hidden
+            return entry
+
+        return await self._database.read(find)
+
+    async def clear(
+        self, caller: Identity, project_id: str, batch: str | None, task_id: str | None
+    ) -> None:
+        """Forget a project's entries that meet every condition."""
+
+        def remove(connection: Connection) -> None:
+            self._guard.project(connection, caller, project_id, Action.WRITE)
+            if (batch is None or fits(batch, MAX_WORD)) and (
+                task_id is None or fits(task_id, MAX_FULL_ID)
+            ):
+                tables.remove_entries(connection, project_id, batch, task_id)
+
+        await self._database.write(remove)

@@ -1,0 +1,175 @@
+"""The rules of tasks: records of one attempt, which stay as they are once they are final."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from neuro.domain.bakes import Task, TaskRequest, new_id
+from neuro.domain.errors import Conflict, NotFound, NotUnique
+from neuro.domain.permissions import Action
+from neuro.server.database.engine import Database
+from neuro.server.flows.checks import (
+    MAX_FULL_ID,
+    check_batch,
+    check_message,
+    check_task,
+    fits,
+    in_utc,
+)
+from neuro.server.flows.events import Hub
+from neuro.server.flows.guard import Guard, is_id, missing
+from neuro.server.flows.tasks import tables
+from neuro.server.flows.transactions import commit, paged
+from neuro.server.http.identity import Identity
+
+PAGE = 200
+
+
+class TaskService:
+    """The tasks of one installation's attempts."""
+
+    def __init__(self, database: Database, guard: Guard, hub: Hub) -> None:
+        self._database = database
+        self._guard = guard
+        self._hub = hub
+
+    async def create(self, caller: Identity, request: TaskRequest) -> Task:
+        """Add a task. Raises NotUnique where its attempt has one of that ``yaml_id``."""
+        check_task(request)
+        task = _task(request)
+        taken = NotUnique(
+            f"Task '{task.yaml_id[:80]}' exists already in attempt '{task.attempt_id}'."
+        )
+
+        def add(connection: Connection) -> str:
+            attempt = self._guard.attempt(
+                connection, caller, request.attempt_id, Action.WRITE, locked=True
+            )
+            if tables.tasks_by_yaml_id(connection, attempt.id, [task.yaml_id]):
+                raise taken
+            tables.add_task(connection, task)
+            return attempt.bake_id
+
+        await self._commit(add, request.attempt_id, [task])
+        return task
+
+    async def replace(self, caller: Identity, request: TaskRequest) -> Task:
+        """Write a task anew, or add it.
+
+        Raises Conflict for one that is final and would not stay as it is.
+        """
+        (task,) = await self._put(caller, [request])
+        return task
+
+    async def put(self, caller: Identity, requests: Sequence[TaskRequest]) -> None:
+        """Write tasks of one attempt, all or, where one cannot be written, none of them."""
+        if requests:
+            await self._put(caller, requests)
+
+    async def _put(self, caller: Identity, requests: Sequence[TaskRequest]) -> list[Task]:
+        check_batch(requests)
+        attempt_id = requests[0].attempt_id
+        kept: list[Task] = []
+
+        def put(connection: Connection) -> str:
+            attempt = self._guard.attempt(connection, caller, attempt_id, Action.WRITE, locked=True)
+            ids = [request.yaml_id for request in requests]
+            known = tables.tasks_by_yaml_id(connection, attempt.id, ids)
+            changed: list[Task] = []
+            for request in requests:
+                new, old = _task(request), known.get(request.yaml_id)
+                if old is not None and old.status.is_finished:
+                    _check_same(old, new)
+                    kept.append(old)
+                else:
+                    changed.append(new)
+                    kept.append(new if old is None else msgspec.structs.replace(new, id=old.id))
+            if changed:
+                tables.put_tasks(connection, changed)
+            return attempt.bake_id
+
+        await self._commit(put, attempt_id, kept)
+        return kept
+
+    async def _commit(
+        self, change: Callable[[Connection], str], attempt_id: str, tasks: Sequence[Task]
+    ) -> None:
+        def tell(bake_id: str) -> None:
+            self._hub.tasks_changed(bake_id, attempt_id, [task.yaml_id for task in tasks])
+
+        try:
+            await commit(self._database, change, tell)
+        except IntegrityError:
+            # The attempt was held: only with all that it hangs at could it go.
+            raise missing("Attempt", attempt_id) from None
+
+    async def tasks(self, caller: Identity, attempt_id: str) -> AsyncGenerator[Task]:
+        """An attempt's tasks by ``yaml_id``; none where the caller can see no such attempt."""
+
+        def page(after: Task | None, connection: Connection) -> list[Task]:
+            if after is None:
+                self._guard.attempt(connection, caller, attempt_id, Action.READ)
+            return tables.page_of_tasks(attempt_id, PAGE, after, connection)
+
+        try:
+            async for task in paged(self._database, PAGE, page):
+                yield task
+        except NotFound:
+            return
+
+    async def task(self, caller: Identity, task_id: str) -> Task:
+        """The task of an id."""
+
+        def find(connection: Connection) -> Task:
+            hidden = missing("Task", task_id)
+            task = tables.get_task(connection, task_id) if is_id("task", task_id) else None
+            if task is None:
+                raise hidden
+            self._guard.attempt(connection, caller, task.attempt_id, Action.READ, hidden)
+            return task
+
+        return await self._database.read(find)
+
+    async def by_yaml_id(self, caller: Identity, attempt_id: str, yaml_id: str) -> Task:
+        """The task of an attempt that its graph calls ``yaml_id``."""
+
+        def find(connection: Connection) -> Task:
+            hidden = missing("Task", yaml_id)
+            attempt = self._guard.attempt(connection, caller, attempt_id, Action.READ, hidden)
+            found = None
+            if fits(yaml_id, MAX_FULL_ID):
+                found = tables.tasks_by_yaml_id(connection, attempt.id, [yaml_id]).get(yaml_id)
+            if found is None:
+                raise hidden
+            return found
+
+        return await self._database.read(find)
+
+
+def _task(request: TaskRequest) -> Task:
+    return Task(
+        id=new_id("task"),
+        attempt_id=request.attempt_id,
+        yaml_id=request.yaml_id,
+        raw_id=request.raw_id,
+        outputs=request.outputs,
+        state=request.state,
+        statuses=in_utc(request.statuses),
+        message=check_message(request.message),
+    )
+
+
+def _check_same(old: Task, new: Task) -> None:
+    """Raise Conflict where what has ended would not stay as it is."""
+    if _outcome(old) != _outcome(new):
+        raise Conflict(
+            f"Task '{old.yaml_id}' is {old.status} already: what has ended stays as it is."
+        )
+
+
+def _outcome(task: Task) -> tuple[object, ...]:
+    return task.status, task.raw_id, task.outputs, task.state
