@@ -184,11 +184,8 @@ def _summary(plan: Plan, known: Mapping[str, Forecast]) -> str:
     from neuro.flow.batch.forecast import Future
     from neuro.flow.batch.model import NodeKind
 
-    counts = Counter(
-        one.future
-        for full_id, one in known.items()
-        if plan.nodes[full_id].kind is not NodeKind.CALL
-    )
+    tasks = [it for it in known if plan.nodes[it].kind is not NodeKind.CALL]
+    counts = Counter(known[it].future for it in tasks)
     words = [f"{len(tasks)} {'task' if len(tasks) == 1 else 'tasks'}"]
     if counts[Future.CACHED]:
         words.append(f"{counts[Future.CACHED]} answered by earlier bakes")
