@@ -1,9 +1,14 @@
-"""The table of schedules."""
+"""The table of schedules, and what finds those that are due."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
 from sqlalchemy import (
     Column,
+    Connection,
     ForeignKey,
     Index,
     LargeBinary,
@@ -11,9 +16,18 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    delete,
+    func,
+    insert,
+    select,
+    update,
 )
 
+from neuro.domain.bakes import Attempt, CatchUp, Overlap, Schedule, ScheduleRequest
 from neuro.server.database.schema import Moment, metadata
+from neuro.server.flows.attempts.tables import by_number
+from neuro.server.flows.blobs import pack, unpack
+from neuro.server.flows.tables import projects
 
 schedules = Table(
     "flow_schedules",
@@ -37,3 +51,176 @@ schedules = Table(
     UniqueConstraint("project_id", "batch"),
     Index(None, "next_at"),
 )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A schedule with what its bakes are made of."""
+
+    schedule: Schedule
+    request: ScheduleRequest
+
+
+def add(connection: Connection, new: Stored) -> None:
+    """Add a schedule. Raises IntegrityError where its project has one of its batch."""
+    schedule = new.schedule
+    connection.execute(
+        insert(schedules),
+        {
+            "id": schedule.id,
+            "project_id": schedule.project_id,
+            "batch": schedule.batch,
+            "created_at": schedule.created_at,
+            **_settings(new),
+        },
+    )
+
+
+def replace(connection: Connection, schedule_id: str, new: Stored) -> None:
+    """Give a schedule other settings; what it did before is kept."""
+    connection.execute(
+        update(schedules).where(schedules.c.id == schedule_id).values(_settings(new))
+    )
+
+
+def get(connection: Connection, schedule_id: str) -> Stored | None:
+    row = connection.execute(select(schedules).where(schedules.c.id == schedule_id)).one_or_none()
+    return None if row is None else _stored(row)
+
+
+def of_batch(connection: Connection, project_id: str, batch: str) -> Stored | None:
+    row = connection.execute(
+        select(schedules).where(schedules.c.project_id == project_id, schedules.c.batch == batch)
+    ).one_or_none()
+    return None if row is None else _stored(row)
+
+
+def lock_project(connection: Connection, project_id: str) -> None:
+    """Hold a project until the transaction ends, so that two at once make one schedule."""
+    statement = select(projects.c.id).where(projects.c.id == project_id)
+    connection.execute(statement.with_for_update()).all()
+
+
+def list_schedules(
+    connection: Connection, project_id: str, *, page: int, after: Schedule | None
+) -> list[Schedule]:
+    """At most ``page`` schedules of a project by batch, behind ``after``."""
+    statement = select(schedules).where(schedules.c.project_id == project_id)
+    statement = statement.order_by(schedules.c.batch).limit(page)
+    if after is not None:
+        statement = statement.where(schedules.c.batch > after.batch)
+    return [_stored(row).schedule for row in connection.execute(statement)]
+
+
+def remove(connection: Connection, schedule_id: str) -> None:
+    connection.execute(delete(schedules).where(schedules.c.id == schedule_id))
+
+
+def count(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(schedules)).scalar_one()
+
+
+def owner_of(connection: Connection, schedule_id: str, project_id: str) -> str | None:
+    """Whose rights the bakes of a project's schedule have."""
+    owner: str | None = connection.execute(
+        select(schedules.c.owner).where(
+            schedules.c.id == schedule_id, schedules.c.project_id == project_id
+        )
+    ).scalar_one_or_none()
+    return owner
+
+
+def due(connection: Connection, now: datetime) -> list[str]:
+    """The ids of those whose time has come, those that wait longest first."""
+    rows = connection.execute(
+        select(schedules.c.id).where(schedules.c.next_at <= now).order_by(schedules.c.next_at)
+    )
+    return list(rows.scalars())
+
+
+def next_due(connection: Connection) -> datetime | None:
+    """When the first of all is due."""
+    moment: datetime | None = connection.execute(
+        select(schedules.c.next_at)
+        .where(schedules.c.next_at.is_not(None))
+        .order_by(schedules.c.next_at)
+        .limit(1)
+    ).scalar_one_or_none()
+    return moment
+
+
+def claim(
+    connection: Connection,
+    schedule_id: str,
+    expected: datetime,
+    following: datetime | None,
+    message: str | None,
+) -> bool:
+    """Deal with the times before ``following``; False where somebody else has done so."""
+    result = connection.execute(
+        update(schedules)
+        .where(schedules.c.id == schedule_id, schedules.c.next_at == expected)
+        .values(next_at=following, message=message)
+    )
+    return result.rowcount == 1
+
+
+def started(connection: Connection, schedule_id: str, at: datetime, bake_id: str) -> None:
+    """Keep which bake was started last, and for which time."""
+    connection.execute(
+        update(schedules)
+        .where(schedules.c.id == schedule_id)
+        .values(last_at=at, last_bake_id=bake_id)
+    )
+
+
+def running(connection: Connection, schedule_id: str) -> Attempt | None:
+    """The unfinished attempt of the bake that a schedule started last, if it has one."""
+    bake_id = connection.execute(
+        select(schedules.c.last_bake_id).where(schedules.c.id == schedule_id)
+    ).scalar_one_or_none()
+    last = None if bake_id is None else by_number(connection, bake_id, -1)
+    return None if last is None or last.result.is_finished else last
+
+
+def tell(connection: Connection, schedule_id: str, message: str) -> None:
+    """Keep a message for whoever looks at the schedule."""
+    connection.execute(
+        update(schedules).where(schedules.c.id == schedule_id).values(message=message)
+    )
+
+
+def _settings(new: Stored) -> dict[str, Any]:
+    schedule = new.schedule
+    return {
+        "owner": schedule.owner,
+        "cron": schedule.cron,
+        "timezone": schedule.timezone,
+        "overlap": schedule.overlap.value,
+        "catch_up": schedule.catch_up.value,
+        "next_at": schedule.next_at,
+        "message": None,
+        "request": pack(new.request),
+    }
+
+
+def _stored(row: Any) -> Stored:
+    request = unpack(row.request, ScheduleRequest)
+    schedule = Schedule(
+        id=row.id,
+        project_id=row.project_id,
+        batch=row.batch,
+        cron=row.cron,
+        timezone=row.timezone,
+        overlap=Overlap(row.overlap),
+        catch_up=CatchUp(row.catch_up),
+        owner=row.owner,
+        created_at=row.created_at,
+        next_at=row.next_at,
+        last_at=row.last_at,
+        last_bake_id=row.last_bake_id,
+        message=row.message,
+        params=request.params,
+        tags=request.tags,
+    )
+    return Stored(schedule, request)

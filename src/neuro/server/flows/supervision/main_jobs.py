@@ -1,0 +1,71 @@
+"""The job that drives an attempt: what it runs, and how what became of it is read. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from neuro.domain.bakes import Attempt, Bake
+from neuro.domain.flows import Project
+from neuro.domain.images import EXECUTOR_IMAGE
+from neuro.domain.jobs import JobRequest, JobStatus, Reason
+from neuro.server.flows.supervision.decisions import Executor
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.specification import MAX_RUN_TIME_MINUTES
+
+TAG = "remote_executor"
+# The executor itself ends an attempt whose life span is over; its job's ends later, in case.
+MARGIN_MINUTES = 60
+DEFAULT_MINUTES = 10 * 24 * 60
+
+
+def request(project: Project, bake: Bake) -> JobRequest:
+    """What is submitted; always the same for a bake, as the key of a submission demands."""
+    life_span = bake.meta.life_span
+    minutes = DEFAULT_MINUTES if life_span is None else math.ceil(life_span / 60) + MARGIN_MINUTES
+    return JobRequest(
+        image=EXECUTOR_IMAGE,
+        command=f"neuro-flow execute {bake.id}",
+        description=f"Bake {bake.name or bake.id} of {bake.batch}",
+        tags=[
+            f"project:{_tag_form(project.name)}",
+            f"flow:{_tag_form(bake.batch)}",
+            tag_of(bake.id),
+            TAG,
+        ],
+        max_run_time_minutes=min(minutes, MAX_RUN_TIME_MINUTES),
+        pass_config=True,
+    )
+
+
+def key_of(attempt: Attempt) -> str:
+    """What the submission of an attempt's next main job is called.
+
+    It names the one that went before, so that each has one successor, whatever fails meanwhile.
+    """
+    first = f"{attempt.id}/executor"
+    return first if attempt.executor_id is None else f"{first}/{attempt.executor_id}"
+
+
+def tag_of(bake_id: str) -> str:
+    """What tags all jobs of a bake."""
+    return f"bake_id:{bake_id}"
+
+
+def state_of(executor_id: str | None, record: JobRecord | None) -> Executor:
+    """What is known of who drives an attempt; ``record`` is the job that it names, if any."""
+    if executor_id is None:
+        return Executor.TERMINAL
+    if record is None:
+        return Executor.DEAD
+    if record.is_active:
+        return Executor.ALIVE
+    if record.status is JobStatus.CANCELLED and record.stop_reason == Reason.USER_REQUESTED:
+        return Executor.KILLED_BY_USER
+    if record.stop_reason == Reason.LIFE_SPAN_ENDED:
+        return Executor.OUT_OF_TIME
+    return Executor.DEAD
+
+
+def _tag_form(text: str) -> str:
+    # Of names that are longer than a tag, the beginning finds them still.
+    return text.replace("_", "-").lower()[:240]

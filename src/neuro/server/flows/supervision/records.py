@@ -1,0 +1,62 @@
+"""What the supervision reads of attempts; functions of a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from neuro.domain.bakes import Attempt, Bake
+from neuro.domain.flows import Project
+from neuro.server.flows import tables as flows
+from neuro.server.flows.attempts import tables as attempts
+from neuro.server.flows.bakes import tables as bakes
+from neuro.server.flows.tasks.tables import tasks
+
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Known:
+    """An attempt with what it belongs to. The bake comes without its graphs."""
+
+    attempt: Attempt
+    bake: Bake
+    project: Project
+    is_last: bool
+
+
+def known(connection: Connection, attempt_id: str) -> Known | None:
+    """An attempt and what it belongs to; None for one that is gone."""
+    attempt = attempts.get_attempt(connection, attempt_id)
+    bake = None if attempt is None else bakes.brief_bake(connection, attempt.bake_id)
+    if attempt is None or bake is None:
+        return None
+    project = flows.get_project(connection, bake.project_id)
+    last = attempts.by_number(connection, bake.id, -1)
+    if project is None or last is None:
+        return None
+    return Known(attempt, bake, project, is_last=last.id == attempt.id)
+
+
+def to_watch(connection: Connection, bake_ids: set[str]) -> list[tuple[Attempt, Bake]]:
+    """What a server that starts has to look after, oldest first.
+
+    Every attempt that is not over, and the last ones of these bakes, which have jobs.
+    """
+    found = {attempt.id: attempt for attempt in attempts.unfinished(connection)}
+    ids = sorted(bake_ids)
+    for start in range(0, len(ids), _PAGE):
+        for attempt in attempts.last_of(connection, ids[start : start + _PAGE]).values():
+            found.setdefault(attempt.id, attempt)
+    pairs = ((attempt, bakes.brief_bake(connection, attempt.bake_id)) for attempt in found.values())
+    known = [(attempt, bake) for attempt, bake in pairs if bake is not None]
+    return sorted(known, key=lambda pair: (pair[0].created_at, pair[0].id))
+
+
+def jobs_of_tasks(connection: Connection, attempt_id: str) -> set[str]:
+    """The ids of the jobs that the tasks of an attempt name."""
+    rows = connection.execute(
+        select(tasks.c.raw_id).where(tasks.c.attempt_id == attempt_id, tasks.c.raw_id.is_not(None))
+    )
+    return set(rows.scalars())

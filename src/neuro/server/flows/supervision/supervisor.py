@@ -1,0 +1,406 @@
+"""Looks after every attempt that is not over: takes decisions, and does what they say.
+
+Whatever happens (an attempt changes, a job ends, a time comes) only says *which* attempt to look
+at. A look reads the database, so it may come late, twice or after a restart of the server, and
+what was to be done is done. Signs of life and deaths alone are in memory: they are counted from
+the start of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+import structlog
+
+from neuro.domain.bakes import Attempt, Bake, TaskStatus
+from neuro.domain.errors import Conflict, NotFound, PlatformError, TooManyRequests, Unavailable
+from neuro.domain.jobs import Job
+from neuro.domain.permissions import Action
+from neuro.server.access.service import AccessService
+from neuro.server.database.engine import Database
+from neuro.server.flows.attempts.service import AttemptService
+from neuro.server.flows.events import Hub, Observer
+from neuro.server.flows.schedules import tables as schedules
+from neuro.server.flows.supervision import main_jobs, records
+from neuro.server.flows.supervision.decisions import (
+    EndJobs,
+    Executor,
+    Facts,
+    Finish,
+    Forget,
+    Limits,
+    StartMainJob,
+    Wait,
+    decide,
+)
+from neuro.server.flows.supervision.records import Known
+from neuro.server.flows.supervision.turns import Turn, Turns
+from neuro.server.http.identity import Identity
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.service import JobService
+
+log = structlog.get_logger("neuro.bakes")
+
+# After a look that failed: the database was away, or the queue of jobs is full.
+RETRY_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Watch:
+    """What is remembered of an attempt between two looks; times are the event loop's."""
+
+    bake_id: str
+    heard_at: float
+    executor_id: str | None = None
+    dead_job: str | None = None
+    died_at: float = 0.0
+    deaths: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class Supervisor(Observer):
+    """One for all bakes; everything happens on the event loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        hub: Hub,
+        board: Board,
+        jobs: JobService,
+        attempts: AttemptService,
+        access: AccessService,
+        limits: Limits,
+    ) -> None:
+        self._database = database
+        self._hub = hub
+        self._board = board
+        self._jobs = jobs
+        self._attempts = attempts
+        self._access = access
+        self._limits = limits
+        self._turns = Turns()
+        self._watches: dict[str, Watch] = {}
+        self._attempt_of_job: dict[str, str] = {}
+        # In the order in which they are to be looked at; a dict, so that each is there once.
+        self._due: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Take over what there is, and begin."""
+        self._hub.observe(self)
+        self._board.listen(self._job_changed)
+        bakes_at_work = {
+            tag.partition(":")[2]
+            for record in self._board
+            for tag in record.specification.tags
+            if tag.startswith(main_jobs.tag_of(""))
+        }
+        found = await self._database.read(partial(records.to_watch, bake_ids=bakes_at_work))
+        for attempt, bake in found:
+            self.attempt_created(bake, attempt)
+        self._spawn(self._run())
+
+    async def close(self) -> None:
+        """Stop; bakes go on."""
+        for watch in self._watches.values():
+            if watch.timer is not None:
+                watch.timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # What is heard.
+
+    def attempt_created(self, bake: Bake, attempt: Attempt) -> None:
+        """Watch it, and find out whose turn it is."""
+        self._watch(attempt)
+        self._look_soon(attempt.id)
+        concurrency = bake.meta.concurrency
+        if concurrency is not None and not attempt.result.is_finished:
+            turn = Turn(
+                attempt_id=attempt.id,
+                bake_id=bake.id,
+                project_id=bake.project_id,
+                group=concurrency.group,
+                cancels=concurrency.cancel_running,
+            )
+            self._turns.enter(turn)
+            self._tell_ahead(turn)
+
+    def attempt_changed(self, before: Attempt, after: Attempt) -> None:
+        """Look at it, and let the next of its group have their turn once it is over."""
+        watch = self._watch(after)
+        if after.result is TaskStatus.RUNNING and before.result is not TaskStatus.RUNNING:
+            watch.heard_at = _now()
+        if after.result.is_finished:
+            self._leave(after.id)
+        self._look_soon(after.id)
+
+    def executor_attached(self, attempt: Attempt) -> None:
+        """Its terminal's executor is there, for as long as the stream is open."""
+        self.attempt_touched(attempt.bake_id, attempt.id)
+
+    def executor_detached(self, attempt: Attempt) -> None:
+        """From now on its silence counts."""
+        self.attempt_touched(attempt.bake_id, attempt.id)
+        self._look_soon(attempt.id)
+
+    def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
+        """A sign of life."""
+        watch = self._watches.get(attempt_id)
+        if watch is not None:
+            watch.heard_at = _now()
+
+    def tasks_changed(self, attempt_id: str) -> None:
+        """It gets on, whatever its main jobs died of before."""
+        watch = self._watches.get(attempt_id)
+        if watch is not None:
+            watch.deaths = 0
+
+    def project_removed(self, project_id: str, unfinished: Sequence[Attempt]) -> None:
+        """End all jobs of its bakes, those that drive them first of all."""
+        for attempt in unfinished:
+            self._drop(attempt.id)
+            self._leave(attempt.id)
+        self._spawn(self._end_bakes({attempt.bake_id for attempt in unfinished}))
+
+    def _job_changed(self, record: JobRecord) -> None:
+        if not record.is_active and record.id in self._attempt_of_job:
+            self._look_soon(self._attempt_of_job[record.id])
+
+    # What is remembered.
+
+    def _watch(self, attempt: Attempt) -> Watch:
+        watch = self._watches.get(attempt.id)
+        if watch is None:
+            watch = self._watches[attempt.id] = Watch(attempt.bake_id, _now())
+        if watch.executor_id != attempt.executor_id:
+            if watch.executor_id is not None:
+                self._attempt_of_job.pop(watch.executor_id, None)
+            if attempt.executor_id is not None:
+                self._attempt_of_job[attempt.executor_id] = attempt.id
+            watch.executor_id = attempt.executor_id
+        return watch
+
+    def _drop(self, attempt_id: str) -> None:
+        watch = self._watches.pop(attempt_id, None)
+        if watch is None:
+            return
+        if watch.timer is not None:
+            watch.timer.cancel()
+        if watch.executor_id is not None:
+            self._attempt_of_job.pop(watch.executor_id, None)
+
+    def _leave(self, attempt_id: str) -> None:
+        turn = self._turns.of(attempt_id)
+        if turn is not None:
+            behind = self._turns.leave(attempt_id)
+            self._hub.forget_ahead(turn.bake_id)
+            for other in behind:
+                self._tell_ahead(other)
+
+    def _tell_ahead(self, turn: Turn) -> None:
+        self._hub.set_ahead(turn.bake_id, [ahead.bake_id for ahead in self._turns.ahead(turn)])
+
+    # Looking.
+
+    def _look_soon(self, attempt_id: str) -> None:
+        self._due[attempt_id] = None
+        self._wake.set()
+
+    def _look_in(self, attempt_id: str, seconds: float) -> None:
+        watch = self._watches.get(attempt_id)
+        if watch is not None:
+            loop = asyncio.get_running_loop()
+            # A moment more, so that the time has come for certain.
+            watch.timer = loop.call_later(seconds + 0.01, self._look_soon, attempt_id)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._due:
+                attempt_id = next(iter(self._due))
+                del self._due[attempt_id]
+                try:
+                    await self._look(attempt_id)
+                except (Unavailable, TooManyRequests) as error:
+                    log.warning("a bake has to wait", attempt=attempt_id, error=error.message)
+                    self._look_in(attempt_id, RETRY_SECONDS)
+                except Exception:
+                    log.exception("cannot look after a bake", attempt=attempt_id)
+                    self._look_in(attempt_id, RETRY_SECONDS)
+
+    async def _look(self, attempt_id: str) -> None:
+        watch = self._watches.get(attempt_id)
+        if watch is None:
+            return
+        if watch.timer is not None:
+            watch.timer.cancel()
+            watch.timer = None
+        known = await self._database.read(partial(records.known, attempt_id=attempt_id))
+        if known is None:
+            self._drop(attempt_id)
+            self._leave(attempt_id)
+            return
+        self._watch(known.attempt)
+        if not known.attempt.result.is_finished:
+            await self._cancel_those_ahead(known)
+        executor_id = known.attempt.executor_id
+        record = None if executor_id is None else await self._jobs.record(executor_id)
+        facts = await self._facts(watch, known, record)
+        decision = decide(facts, self._limits)
+        match decision:
+            case Wait(seconds):
+                if seconds is not None:
+                    self._look_in(attempt_id, seconds)
+            case Forget():
+                self._drop(attempt_id)
+            case StartMainJob():
+                await self._start_next(known, record)
+            case Finish(result, message):
+                log.info("a bake is given up", attempt=attempt_id, message=message)
+                await self._finish(attempt_id, result, message)
+            case EndJobs():
+                await self._end(await self._jobs_of(known))
+                self._drop(attempt_id)
+
+    async def _facts(self, watch: Watch, known: Known, record: JobRecord | None) -> Facts:
+        attempt = known.attempt
+        executor = main_jobs.state_of(attempt.executor_id, record)
+        now = _now()
+        if executor is Executor.DEAD and watch.dead_job != attempt.executor_id:
+            watch.dead_job = attempt.executor_id
+            watch.died_at = now
+            watch.deaths += 1
+        has_jobs = attempt.result.is_finished and bool(await self._jobs_of(known))
+        return Facts(
+            result=attempt.result,
+            executor=executor,
+            silent=0.0 if self._hub.is_driven(attempt.id) else now - watch.heard_at,
+            dead_for=now - watch.died_at,
+            deaths=watch.deaths,
+            is_scheduled=_is_scheduled(known),
+            has_jobs=has_jobs,
+        )
+
+    # Doing.
+
+    async def start_main_job(self, caller: Identity, attempt_id: str) -> Job:
+        """Submit the job that drives an attempt, in the caller's name; the same one every time.
+
+        Raises Conflict for an attempt that is over, NotFound for none, and whatever the submission
+        of a job raises.
+        """
+        async with self._lock(attempt_id):
+            known = await self._database.read(partial(records.known, attempt_id=attempt_id))
+            if known is None:
+                raise NotFound(f"Attempt '{attempt_id[:80]}' was not found.")
+            attempt = known.attempt
+            if attempt.executor_id is not None:
+                record = await self._jobs.find(caller, attempt.executor_id, Action.READ)
+                return self._jobs.show(record)
+            if attempt.result.is_finished:
+                raise Conflict(
+                    f"Attempt {attempt.number} of {attempt.bake_id} is {attempt.result}:"
+                    " `neuro-flow restart` makes a new one."
+                )
+            return await self._submit(caller, known)
+
+    async def _start_next(self, known: Known, dead: JobRecord | None) -> None:
+        async with self._lock(known.attempt.id):
+            again = await self._database.read(partial(records.known, attempt_id=known.attempt.id))
+            if again is None or again.attempt != known.attempt:
+                self._look_soon(known.attempt.id)
+                return
+            try:
+                owner = dead.owner if dead is not None else await self._owner(known)
+                await self._submit(await self._access.identity_of(owner), known)
+            except (Unavailable, TooManyRequests):
+                raise
+            except PlatformError as error:
+                message = f"Its main job cannot be started: {error.message}"
+                await self._finish(known.attempt.id, TaskStatus.FAILED, message)
+
+    async def _owner(self, known: Known) -> str:
+        schedule = known.bake.meta.schedule
+        if schedule is not None and known.attempt.executor_id is None:
+            owner = await self._database.read(
+                partial(schedules.owner_of, schedule_id=schedule, project_id=known.project.id)
+            )
+            if owner is not None:
+                return owner
+        return known.project.owner
+
+    async def _submit(self, caller: Identity, known: Known) -> Job:
+        attempt = known.attempt
+        request = main_jobs.request(known.project, known.bake)
+        submitted = await self._jobs.submit(caller, request, main_jobs.key_of(attempt))
+        await self._attempts.change(attempt.id, executor_id=submitted.job.id)
+        return submitted.job
+
+    async def _cancel_those_ahead(self, known: Known) -> None:
+        turn = self._turns.of(known.attempt.id)
+        if turn is None or not turn.cancels:
+            return
+        name = known.bake.name or known.bake.id
+        for ahead in self._turns.ahead(turn):
+            message = f"Cancelled by {name}, which came after it in the group '{turn.group}'."
+            await self._finish(ahead.attempt_id, TaskStatus.CANCELLED, message)
+
+    async def _finish(self, attempt_id: str, result: TaskStatus, message: str) -> None:
+        await self._attempts.change(attempt_id, result=result, message=message)
+
+    async def _jobs_of(self, known: Known) -> list[JobRecord]:
+        """The active jobs of an attempt's tasks."""
+        tag = main_jobs.tag_of(known.bake.id)
+        found = [
+            record
+            for record in self._board
+            if tag in record.specification.tags and main_jobs.TAG not in record.specification.tags
+        ]
+        if found and not known.is_last:
+            # The others are those of a later attempt, which goes on.
+            own = await self._database.read(
+                partial(records.jobs_of_tasks, attempt_id=known.attempt.id)
+            )
+            found = [record for record in found if record.id in own]
+        return found
+
+    async def _end_bakes(self, bake_ids: set[str]) -> None:
+        tags = {main_jobs.tag_of(bake_id) for bake_id in bake_ids}
+        await self._end(
+            [record for record in self._board if not tags.isdisjoint(record.specification.tags)]
+        )
+
+    async def _end(self, found: Iterable[JobRecord]) -> None:
+        await asyncio.gather(*(self._jobs.kill(record) for record in found))
+
+    def _lock(self, attempt_id: str) -> asyncio.Lock:
+        return self._starting.setdefault(attempt_id, asyncio.Lock())
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _is_scheduled(known: Known) -> bool:
+    # Later attempts are begun by whoever asked for them.
+    return (
+        known.bake.meta.schedule is not None
+        and known.attempt.number == 1
+        and known.attempt.result is not TaskStatus.RUNNING
+    )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
