@@ -40,6 +40,20 @@ class RetentionSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     log_bytes: int | str = "20G"
 
 
+class BakeSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[bakes]``: how patient the server is with those who drive them, in seconds.
+
+    ``executor_silence`` of a terminal that drives a running bake, ``start`` of one that was
+    submitted and never begun, ``grace`` for a terminal to end the jobs of a cancelled bake itself;
+    ``restart_pause`` before a main job that died has a successor, longer each time.
+    """
+
+    executor_silence: float = 120.0
+    start: float = 600.0
+    grace: float = 60.0
+    restart_pause: float = 1.0
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``server.toml``."""
 
@@ -51,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     presets: list[PresetSetting] = []
     capacity: CapacitySetting = CapacitySetting()
     retention: RetentionSetting = RetentionSetting()
+    bakes: BakeSetting = BakeSetting()
 
 
 def load_settings(path: Path) -> Settings:
