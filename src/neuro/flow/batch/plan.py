@@ -14,6 +14,7 @@ from neuro.flow.evaluate.batch.facts import Facts, collect_git
 from neuro.flow.evaluate.batch.ground import Ground, Place
 from neuro.flow.evaluate.batch.sources import FLOW, PROJECT, DiskFiles
 from neuro.flow.evaluate.batch.workflow import BatchWorkflow, read_files
+from neuro.flow.evaluate.check_tasks import TaskCheck
 from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.expressions.values import URI
 from neuro.flow.project import SUFFIXES
@@ -102,6 +103,7 @@ def make_plan(
     readable = not report.problems
     if read is None:
         raise FlowError(report.sorted())
+    TaskCheck(files.actions, report).batch(read.file, read.project)
     workflow = BatchWorkflow(read, files, facts, params, report)
     if not readable:
         # What is missing from the tree would be told again by all that is made of it.
@@ -110,7 +112,10 @@ def make_plan(
     survey.all()
     concurrency = _concurrency(workflow, report)
     images = _images(workflow.ground, report)
-    _check_volumes(workflow, report)
+    if not report.problems:
+        # As far as that can be seen without evaluating anything, it has been told.
+        survey.check_locals()
+        _check_volumes(workflow, report)
     problems = _first_of_each_place(report)
     if problems:
         raise FlowError(problems)
@@ -160,10 +165,22 @@ class _Survey:
         # What lies below a group of calls is looked at for its problems, and not shown.
         self.hidden = 0
         self.count = 0
+        # Local actions, and the remote tasks that they wait for.
+        self.late: list[tuple[Node, FullId]] = []
 
     def all(self) -> None:
         """Start at the outermost graph."""
         self._graph(self.workflow.build_root(self.report), None)
+
+    def check_locals(self) -> None:
+        """Local actions run before all else: they cannot wait for a task on the platform."""
+        for node, remote in self.late:
+            self.report.add(
+                f"Local action '{join_id(node.id)}' depends on remote task '{join_id(remote)}'",
+                node.at,
+                "Local actions all run before the tasks on the platform: let it need none of "
+                "those, `needs: []` for example.",
+            )
 
     def _graph(self, graph: Graph, remote: FullId | None) -> FullId | None:
         """Look at a graph below a node that waits for a remote task; return its first own one."""
@@ -199,12 +216,7 @@ class _Survey:
                 evaluation.enable()
                 evaluation.local()
                 if remote is not None:
-                    self.report.add(
-                        f"Local action '{join_id(node.id)}' depends on remote task "
-                        f"'{join_id(remote)}'. This is not supported because all local actions "
-                        "should succeed before the remote executor starts.",
-                        node.at,
-                    )
+                    self.late.append((node, remote))
             case NodeKind.CALL:
                 evaluation.enable()
                 before = len(self.report.problems)

@@ -72,7 +72,8 @@ class _Builder:
             self._nodes(element, members, before)
             before = self._default_waits(element, members)
         self._posts(elements)
-        _report_circles(self.nodes.values(), self.report)
+        if not self.report.problems:
+            _report_circles(self.nodes.values(), self.report)
         return Graph(self.frame.prefix, self.nodes)
 
     # Elements

@@ -50,7 +50,7 @@ class DiskFiles:
         self.texts: dict[str, tuple[Path, Source]] = {}
         self._config_dir = workspace.config_dir
         self._batch_name = batch_name
-        self._actions = Actions(workspace.root, cache_dir)
+        self.actions = Actions(workspace.root, cache_dir)
 
     def flow(self, report: Report) -> Source | None:
         """Load the batch's file."""
@@ -72,7 +72,7 @@ class DiskFiles:
 
     def action(self, reference: str, at: Position, report: Report) -> Action | None:
         """Find and read an action; one of a repository is fetched."""
-        action = self._actions.get(reference, at, report)
+        action = self.actions.get(reference, at, report)
         if action is not None:
             self.texts[reference] = action.path.absolute(), action.file.at.source
         return action
