@@ -48,6 +48,13 @@ def _address(server: ServerProcess, path: str, user: str) -> str:
         "job": A_JOB,
         "live_job": A_JOB.replace("job", "live-job"),
         "project": A_JOB.replace("job", "projects"),
+        "bake": A_JOB.replace("job", "bake"),
+        "attempt": A_JOB.replace("job", "attempt"),
+        "task": A_JOB.replace("job", "task"),
+        "file": A_JOB.replace("job", "config-file"),
+        "image": A_JOB.replace("job", "bake-image"),
+        "entry": A_JOB.replace("job", "cache-entry"),
+        "schedule": A_JOB.replace("job", "schedule"),
         "user": user,
         "token": "x",
         "port": "80",
@@ -104,7 +111,7 @@ async def test_a_stranger_finds_nothing_of_the_owners(
     ]
 
     for method, path in owners:
-        body = {"json": {}} if method in ("POST", "PUT") and "{path}" not in path else {}
+        body = {"json": {}} if method in ("POST", "PUT", "PATCH") and "{path}" not in path else {}
         query = "?op=LISTSTATUS&cmd=true" if "{path}" in path or "exec" in path else ""
         address = _address(server, path, server.user) + query
         async with http.request(
