@@ -165,3 +165,22 @@ def test_the_workspace_is_found_above(place, tmp_path) -> None:
         find_workspace(below, below / "none")
     with pytest.raises(ValueError, match=r"No \.neuro folder"):
         find_workspace(tmp_path)
+
+
+def test_a_projects_mixin_takes_in_all_keys_of_a_workflows(place) -> None:
+    place.write(
+        ".neuro/project.yml",
+        """\
+        id: shared
+        mixins:
+          debug: {mixins: [own], preset: small}
+          batches: {mixins: [only_in_a_batch]}
+        """,
+    )
+    job = place.resolve("""\
+        mixins: {own: {image: x, detach: true, port_forward: ["80:80"]}}
+        jobs:
+          a: {mixins: [debug]}
+        """)
+    assert (job.image, job.preset, job.detach, job.port_forward) == ("x", "small", True, ("80:80",))
+    assert place.check() == []

@@ -117,9 +117,8 @@ class _Check:
         if isinstance(file, tree.BatchFile):
             self._tasks.batch(file, self._project.file)
         elif isinstance(file, tree.ActionFile):
-            # Nobody says how it is called: as a module it sees the most.
             name = path.relative_to(self._workspace.root).with_suffix("")
-            self._tasks.action(Action(file, path), ANYBODY, reference=f"ws:{name.as_posix()}")
+            self._tasks.file(Action(file, path), name.as_posix())
 
     # Live
 
@@ -130,7 +129,7 @@ class _Check:
         for place, value in _file_values(file):
             self._value(value, _live_place(names, place))
         mixins = Mixins({**(project.mixins if project else {}), **file.mixins})
-        mixins.check(self._report)
+        mixins.check(file.mixins, self._report)
         for mixin in file.mixins.values():
             self._unit_values(mixin, names, None)
         for job_id, job in file.jobs.items():

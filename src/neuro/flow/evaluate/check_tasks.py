@@ -118,6 +118,7 @@ class TaskCheck:
     def __init__(self, actions: Actions, report: Report) -> None:
         self._actions = actions
         self._report = report
+        self._readable = True
         self._checked: set[tuple[Path, str, Around | None]] = set()
         self._contents: dict[Path, Content] = {}
         # The actions that are being checked, each in the one before it, with their references.
@@ -127,6 +128,7 @@ class TaskCheck:
 
     def batch(self, file: tree.BatchFile, project: tree.ProjectFile | None) -> None:
         """Check a batch and all that can be reached from it."""
+        self._readable = not self._report.problems
         names = common_names(file, project, FlowRecord)
         names["flow"] = {**(names["flow"] or {}), "life_span": None}
         names["params"] = dict.fromkeys(file.params)
@@ -135,7 +137,7 @@ class TaskCheck:
         around = Around(names, _BATCH_PLACES, mixins)
         for place, value in _file_values(file, project):
             self._value(value, around.at(place, names))
-        mixins.check(self._report)
+        mixins.check(file.mixins, self._report)
         every: Names = {**names, **_every()}
         for mixin in file.mixins.values():
             for place, value in values_of(mixin, batch=True):
@@ -162,7 +164,12 @@ class TaskCheck:
             found[name] = Refused(message, hint)
         return found
 
-    def action(self, action: Action, caller: Around | None, *, reference: str) -> Content:
+    def file(self, action: Action, name: str) -> None:
+        """Check the file of an action that perhaps nobody calls: as a module it sees the most."""
+        self._readable = not self._report.problems
+        self._file(action, ANYBODY, f"ws:{name}")
+
+    def _file(self, action: Action, caller: Around | None, reference: str) -> Content:
         """Check an action's file. A caller is given for a module, which sees its names."""
         path = action.path.resolve()
         mark = (path, "", caller)
@@ -294,7 +301,11 @@ class TaskCheck:
                 check_template(value.template, selected[place], self._report, batch=True)
         if not isinstance(unit, tree.Task) or unit.image is not None:
             return
-        if "image" not in unit.specified and (unit.mixins is None or around.mixins is not None):
+        if "image" in unit.specified and not self._readable:
+            # It may be one that could not be read: that is told already.
+            return
+        # Mixins that are not known here may bring it.
+        if unit.mixins is None or (around.mixins is not None and around.has_mixins):
             self._report.add(
                 f"Image for task {element.name} is not specified",
                 task.at,
@@ -407,7 +418,7 @@ class TaskCheck:
             )
             return _Called(action, Content())
         module = caller if call.module is not None else None
-        return _Called(action, self.action(action, module, reference=reference))
+        return _Called(action, self._file(action, module, reference))
 
     # Images
 

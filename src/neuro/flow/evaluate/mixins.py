@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.syntax.keys import keys_of
 from neuro.flow.syntax.problems import Report, nearest
 from neuro.flow.syntax.types import ListValue, MapValue
 
@@ -72,11 +73,23 @@ def _join(mine: object, theirs: object) -> object | None:
     return None
 
 
+def _widened(mixin: Mixin, kind: type[Mixin]) -> Mixin:
+    if isinstance(mixin, kind):
+        return mixin
+    return kind(**{entry.name: getattr(mixin, entry.name) for entry in fields(mixin)})
+
+
 class Mixins:
     """The mixins of a workflow, each resolved once."""
 
     def __init__(self, known: Mapping[str, Mixin]) -> None:
-        self._known = known
+        # The project's are told no keys of live files or batches, but may take in mixins that
+        # have them: so all are of the class that has the most.
+        widest = max(map(type, known.values()), key=lambda one: len(keys_of(one)), default=None)
+        self._known = {
+            name: mixin if widest is None else _widened(mixin, widest)
+            for name, mixin in known.items()
+        }
         self._resolved: dict[str, Mixin | None] = {}
         self._open: list[str] = []
 
@@ -90,10 +103,13 @@ class Mixins:
                 unit = overlay(unit, mixin)
         return unit
 
-    def check(self, report: Report) -> None:
-        """Resolve every mixin, used or not, for its problems."""
-        for name, mixin in self._known.items():
-            self._resolve(name, mixin.at, report)
+    def check(self, names: Iterable[str], report: Report) -> None:
+        """Resolve mixins, used or not, for their problems.
+
+        Those are a workflow's own: the project's may take in what only other workflows have.
+        """
+        for name in names:
+            self._resolve(name, self._known[name].at, report)
 
     def _names(self, names: ListValue, report: Report) -> Iterator[tuple[str, Position]]:
         # Functions may make names, but there are no contexts yet.
