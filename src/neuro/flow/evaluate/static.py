@@ -62,14 +62,29 @@ def record(kind: type) -> Shape:
     return dict.fromkeys(fields)
 
 
+_PLACES: dict[tuple[type[tree.Node], bool], tuple[tuple[str, str], ...]] = {}
+
+
+def _places(kind: type[tree.Node], batch: bool) -> tuple[tuple[str, str], ...]:
+    """The keys of a class, each with the short name of its contexts."""
+    found = _PLACES.get((kind, batch))
+    if found is None:
+        index = _BATCH if batch else _LIVE
+        found = _PLACES[kind, batch] = tuple(
+            (name, key.contexts[min(index, len(key.contexts) - 1)] if key.contexts else "")
+            for name, key in keys_of(kind).items()
+        )
+    return found
+
+
 def values_of(node: tree.Node, *, batch: bool) -> Iterator[tuple[str, Value]]:
     """Every value below a node, with the short name of the contexts it is evaluated in."""
-    for name, key in keys_of(type(node)).items():
-        place = ""
-        if key.contexts:
-            index = _BATCH if batch else _LIVE
-            place = key.contexts[min(index, len(key.contexts) - 1)]
-        yield from _below(getattr(node, name), place, batch)
+    for name, place in _places(type(node), batch):
+        found = getattr(node, name)
+        if isinstance(found, Value):
+            yield place, found
+        elif found:
+            yield from _below(found, place, batch)
 
 
 def _below(found: object, place: str, batch: bool) -> Iterator[tuple[str, Value]]:

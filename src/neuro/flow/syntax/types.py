@@ -5,7 +5,6 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -195,6 +194,8 @@ def _backoff(value: object) -> float:
 
 def _cron(value: object) -> str:
     # Imported here and below: few files have a schedule, and every start would pay.
+    from datetime import datetime
+
     from cronsim import CronSim, CronSimError
 
     text = str(value)
