@@ -36,6 +36,7 @@ from neuro.server.flows.bake_routes import BakeServices, bake_routes
 from neuro.server.flows.events import Hub
 from neuro.server.flows.routes import flow_routes
 from neuro.server.flows.service import FlowService
+from neuro.server.flows.supervision.assembly import Supervision, limits_of
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import Streams, backpressure
 from neuro.server.http.operations import Metrics, operation_routes
@@ -160,13 +161,18 @@ async def _assemble(
     hub = Hub()
     flows = FlowService(database, settings.cluster, hub)
     bakes = BakeServices.of(database, settings.cluster, hub)
-    app = _application(access, storage, jobs, flows, bakes, installation, board, database)
+    supervision = Supervision(database, bakes, board, jobs, access, limits_of(settings.bakes))
+    stack.push_async_callback(supervision.close)
+    app = _application(
+        access, storage, jobs, flows, bakes, supervision, installation, board, database
+    )
     addresses = [engine.host_address for engine in engines.values()]
     await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)])
     url = address_of(host, port)
     retention = Retention(database, engines, _keep(settings))
     sweeper = asyncio.create_task(retention.run(), name="retention")
     stack.callback(sweeper.cancel)
+    await supervision.start()
     await write_login(folder, access, url)
     stack.enter_context(announced(folder, url))
     return url
@@ -178,6 +184,7 @@ def _application(
     jobs: JobService,
     flows: FlowService,
     bakes: BakeServices,
+    supervision: Supervision,
     installation: Installation,
     board: Board,
     database: Database,
@@ -210,6 +217,7 @@ def _application(
         *access_routes(access, installation.cluster).items,
         *flow_routes(flows).items,
         *bake_routes(bakes).items,
+        *supervision.routes,
     ]
     operations = operation_routes(metrics, is_ready, routes, __version__)
     routes += operations.items

@@ -45,13 +45,15 @@ class BakeSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ``executor_silence`` of a terminal that drives a running bake, ``start`` of one that was
     submitted and never begun, ``grace`` for a terminal to end the jobs of a cancelled bake itself;
-    ``restart_pause`` before a main job that died has a successor, longer each time.
+    ``restart_pause`` before a main job that died has a successor, up to sixty times longer each
+    time; after ``restarts`` (a count) in which no task got on, the bake is given up.
     """
 
     executor_silence: float = 120.0
     start: float = 600.0
     grace: float = 60.0
     restart_pause: float = 1.0
+    restarts: int = 20
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from neuro.domain.jobs import Job
 from neuro.domain.permissions import Action
-from neuro.server.database.engine import Database
-from neuro.server.flows.guard import Guard
+from neuro.server.flows.attempts.service import AttemptService
 from neuro.server.flows.supervision.supervisor import Supervisor
 from neuro.server.http.routes import Call, Routes
 
 
-def supervision_routes(database: Database, guard: Guard, supervisor: Supervisor) -> Routes:
+def supervision_routes(attempts: AttemptService, supervisor: Supervisor) -> Routes:
     """The routes of main jobs."""
-    api = Routes("flows")
+    api = Routes("bakes")
 
     @api.add("POST", "/api/v1/flow/attempts/{attempt}/executor", status=201)
     async def start_main_job(call: Call) -> Job:
         """Submit the job that drives an attempt; the same one every time."""
-        attempt_id = call.segment("attempt")
-        await database.read(
-            lambda connection: guard.attempt(connection, call.identity, attempt_id, Action.WRITE)
-        )
-        return await supervisor.start_main_job(call.identity, attempt_id)
+        attempt = await attempts.attempt(call.identity, call.segment("attempt"), Action.WRITE)
+        return await supervisor.start_main_job(call.identity, attempt.id)
 
     return api

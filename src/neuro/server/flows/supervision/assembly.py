@@ -1,0 +1,66 @@
+"""The parts that act by themselves, put together: who looks after bakes, and who starts them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from neuro.server.access.service import AccessService
+from neuro.server.database.engine import Database
+from neuro.server.flows.bake_routes import BakeServices
+from neuro.server.flows.schedules.routes import schedule_routes
+from neuro.server.flows.schedules.runner import Runner
+from neuro.server.flows.schedules.service import ScheduleService
+from neuro.server.flows.supervision.decisions import Limits
+from neuro.server.flows.supervision.routes import supervision_routes
+from neuro.server.flows.supervision.supervisor import Supervisor
+from neuro.server.http.routes import Route
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.service import JobService
+from neuro.server.settings import BakeSetting
+
+
+class Supervision:
+    """Everything that the server does for bakes unasked."""
+
+    def __init__(
+        self,
+        database: Database,
+        services: BakeServices,
+        board: Board,
+        jobs: JobService,
+        access: AccessService,
+        limits: Limits,
+    ) -> None:
+        guard, hub, attempts = services.guard, services.hub, services.attempts
+        self._supervisor = Supervisor(database, hub, board, jobs, attempts, access, limits)
+        self._runner = Runner(database, guard, hub, attempts, access)
+        schedules = ScheduleService(database, guard, changed=self._runner.changed)
+        self.routes: list[Route] = [
+            *supervision_routes(attempts, self._supervisor).items,
+            *schedule_routes(schedules).items,
+        ]
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take over what there is; the server must be ready for the jobs that this starts."""
+        await self._supervisor.start()
+        self._running = asyncio.create_task(self._runner.run(), name="schedules")
+
+    async def close(self) -> None:
+        """Stop; bakes go on."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        await self._supervisor.close()
+
+
+def limits_of(setting: BakeSetting) -> Limits:
+    """The limits that an installation's settings give."""
+    return Limits(
+        silence=setting.executor_silence,
+        abandoned=setting.start,
+        grace=setting.grace,
+        pause=setting.restart_pause,
+        longest_pause=60 * setting.restart_pause,
+        deaths=setting.restarts,
+    )
