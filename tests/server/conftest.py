@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
+import aiohttp
 import pytest
 
 from neuro.client import Client
+from tests.server.wire import Wire
 from tests.server_process import ServerProcess, running_server
 
 
@@ -46,3 +48,20 @@ async def alice(server: ServerProcess, client: Client) -> AsyncIterator[Client]:
     async with Client.connect(server.url, token.token) as alice:
         alice.user = "alice"
         yield alice
+
+
+@pytest.fixture
+async def wire(server: ServerProcess) -> AsyncIterator[Wire]:
+    """The owner of the machine, as a reference client calls."""
+    headers = {"Authorization": f"Bearer {server.token}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        yield Wire(session, server.url)
+
+
+@pytest.fixture
+async def alices_wire(server: ServerProcess, client: Client, alice: Client) -> AsyncIterator[Wire]:
+    """Alice, as a reference client calls."""
+    token = await client.users.create_token(alice.user)
+    headers = {"Authorization": f"Bearer {token.token}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        yield Wire(session, server.url)

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 
 from neuro.client import Client
@@ -19,44 +18,11 @@ from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.flows.service import FlowService
 from neuro.server.http.identity import Identity
+from tests.server.wire import NDJSON, Wire
 from tests.server_process import ServerProcess
 
-NDJSON = "application/x-ndjson"
 NO_PROJECT = "projects-00000000-0000-4000-8000-000000000000"
 NO_LIVE_JOB = "live-job-00000000-0000-4000-8000-000000000000"
-
-
-class Wire:
-    """Calls of one caller as a reference client makes them: (status, content)."""
-
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session = session
-        self._url = url
-
-    async def call(
-        self, method: str, path: str, body: Any = None, *, accept: str = "*/*"
-    ) -> tuple[int, Any]:
-        url = f"{self._url}/flow/{path}"
-        headers = {"Accept": accept}
-        async with self._session.request(method, url, json=body, headers=headers) as response:
-            if response.content_type == NDJSON:
-                return response.status, await response.text()
-            return response.status, await response.json() if await response.read() else None
-
-
-@pytest.fixture
-async def wire(server: ServerProcess) -> AsyncIterator[Wire]:
-    headers = {"Authorization": f"Bearer {server.token}"}
-    async with aiohttp.ClientSession(headers=headers) as session:
-        yield Wire(session, server.url)
-
-
-@pytest.fixture
-async def alices_wire(server: ServerProcess, client: Client, alice: Client) -> AsyncIterator[Wire]:
-    token = await client.users.create_token(alice.user)
-    headers = {"Authorization": f"Bearer {token.token}"}
-    async with aiohttp.ClientSession(headers=headers) as session:
-        yield Wire(session, server.url)
 
 
 @pytest.fixture
