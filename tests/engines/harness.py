@@ -198,13 +198,16 @@ class SandboxKind(EngineKind):
         from neuro.engines.sandbox import layout
 
         found = {f"process {pid} {name}" for pid, name in self._supervisors(folder)}
-        for kind in ("jobs/*/runs/*/root", "jobs/*/runs/*/layers", "jobs/*"):
-            found |= {f"folder {path.relative_to(folder)}" for path in folder.glob(kind)}
+        waiting = self._waiting_berths(folder)
+        for kind in ("jobs/*/runs/*/root", "jobs/*/runs/*/layers", "jobs/*", "berths/*"):
+            places = [path for path in folder.glob(kind) if path.name not in waiting]
+            found |= {f"folder {path.relative_to(folder)}" for path in places}
         mounts = Path("/proc/self/mountinfo").read_text()
         found |= {f"mount {line}" for line in mounts.splitlines() if str(folder) in line}
         identity = (layout.read_record(f"{folder}/installation") or {}).get("id")
         for group in Path("/sys/fs/cgroup").glob(f"**/neuro-{identity}/*/"):
-            found.add(f"group {group}")
+            if group.name not in waiting:
+                found.add(f"group {group}")
         return found
 
     def supervisor_of(self, folder: Path, ref: RunRef) -> int:
@@ -215,13 +218,22 @@ class SandboxKind(EngineKind):
         assert state is not None, f"{ref} does not say who looks after it"
         return int(state["supervisor"][0])
 
+    def _waiting_berths(self, folder: Path) -> set[str]:
+        """Those that a living zygote keeps for runs to come."""
+        zygotes = {str(pid) for pid, _ in self._processes(folder, "neuro-zygote")}
+        names = {path.name for path in folder.glob("berths/*")}
+        return {name for name in names if name.partition("-")[0] in zygotes}
+
     def _supervisors(self, folder: Path) -> set[tuple[int, str]]:
+        return self._processes(folder, "neuro-job")
+
+    def _processes(self, folder: Path, wanted: str) -> set[tuple[int, str]]:
         found = set()
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = process.joinpath("cmdline").read_bytes().split(b"\0")
                 name = process.joinpath("comm").read_text().strip()
-                if str(folder).encode() in words and name == "neuro-job":
+                if str(folder).encode() in words and name == wanted:
                     found.add((int(process.name), name))
         return found
 

@@ -60,7 +60,8 @@ def test_neither_is_said_plainly(tmp_path: Path) -> None:
 def test_limits_of_version_2(version_2: Path) -> None:
     group = cgroups.Group(cgroups.find("abc", str(version_2)), "job-1.0")
 
-    group.create(LIMITS)
+    group.create()
+    group.limit(LIMITS)
 
     written = {path.name: path.read_text() for path in (version_2 / "neuro-abc/job-1.0").iterdir()}
     assert written == {
@@ -75,7 +76,8 @@ def test_limits_of_version_2(version_2: Path) -> None:
 def test_limits_of_version_1(version_1: Path) -> None:
     group = cgroups.Group(cgroups.find("abc", str(version_1)), "job-1.0")
 
-    group.create(LIMITS)
+    group.create()
+    group.limit(LIMITS)
 
     def written(path: str) -> str:
         return (version_1 / path).read_text()
@@ -87,7 +89,8 @@ def test_limits_of_version_1(version_1: Path) -> None:
 
 def test_joining_writes_to_every_hierarchy(version_1: Path) -> None:
     group = cgroups.Group(cgroups.find("abc", str(version_1)), "job-1.0")
-    group.create(LIMITS)
+    group.create()
+    group.limit(LIMITS)
 
     group.join()
 
@@ -97,7 +100,8 @@ def test_joining_writes_to_every_hierarchy(version_1: Path) -> None:
 
 def test_use_and_the_memory_limit_are_read_in_version_2(version_2: Path) -> None:
     group = cgroups.Group(cgroups.find("abc", str(version_2)), "job-1.0")
-    group.create(LIMITS)
+    group.create()
+    group.limit(LIMITS)
     folder = version_2 / "neuro-abc/job-1.0"
     (folder / "memory.current").write_text("5000\n")
     (folder / "memory.stat").write_text("anon 4000\ninactive_file 1000\n")

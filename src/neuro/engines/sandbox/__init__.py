@@ -4,6 +4,7 @@ Who does what, from the outside in:
 
 - ``engine`` implements the Engine protocol inside the server and holds one ``link`` to each run;
 - ``zygote`` is a small process that forks one ``supervisor`` per run and dies with the server;
+- a supervisor waits for its run in a ``berth``: all that runs need whichever they are, made ahead;
 - a supervisor launches bubblewrap, keeps the output, enforces limits and grace, and writes the exit
   record. It depends on nobody: the server may be killed and come back as often as it likes.
 

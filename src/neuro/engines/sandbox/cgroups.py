@@ -115,10 +115,13 @@ class Group:
         self.version = groups.version
         self.folders = {key: f"{base}/{name}" for key, base in groups.bases.items()}
 
-    def create(self, limits: Limits) -> None:
-        """Make the group with its limits. Raises OSError."""
+    def create(self) -> None:
+        """Make the group. Raises OSError."""
         for folder in self.folders.values():
             os.makedirs(folder, exist_ok=True)
+
+    def limit(self, limits: Limits) -> None:
+        """Set what its processes may use together. Raises OSError."""
         quota = max(1000, int(limits.cpu * CPU_PERIOD))
         if self.version == 2:
             base = self.folders[""]

@@ -131,8 +131,11 @@ class SandboxEngine:
         for job_id in leftovers.jobs(self._folder):
             if job_id not in jobs:
                 leftovers.discard_job(self._folder, job_id)
-        going = {f"{ref.job_id}.{ref.run}" for ref in self._links}
-        leftovers.sweep_groups(plan.groups, going)
+        going = {
+            layout.berth_of(link.state, ref.job_id, ref.run) for ref, link in self._links.items()
+        }
+        zygote = self._nursery.pid if self._nursery is not None else None
+        leftovers.sweep_berths(self._folder, plan.groups, going, zygote)
         if plan.groups.version == 0:
             leftovers.kill_strays(self._folder)
 

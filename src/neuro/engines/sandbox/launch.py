@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import bwrap, cgroups, kernel, network
+from neuro.engines.sandbox import bwrap, cgroups, kernel
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.userland import Userland
 
 SHARED, OWN, PASTA = "shared", "veth", "pasta"
+_FREE = 32  # a berth's process has fewer descriptors open than this
 MARK = "NEURO_RUN"  # in the environment of bubblewrap's own processes, not of the job's
 
 
@@ -73,15 +74,28 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Launched:
-    """The sandbox's outer process, and what it tells of its progress.
+class Order:
+    """What the process of a berth needs to know to become a run's sandbox; travels as JSON."""
 
-    ``info`` will carry the pid of its init. ``settled`` hangs up when its network namespace is
-    ready for pasta (None where pasta is not used). ``gate`` is the writing end of a pipe that the
-    sandbox reads one byte from when all is set up, just before it becomes the job's command.
+    command: list[str]
+    mark: str
+    etc: str
+    hostname: str
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sandbox that only has to be started, and what it will tell of its progress.
+
+    ``passed`` are descriptors for it. ``info`` will carry the pid of its init. ``settled`` hangs up
+    when its network namespace is ready for pasta (None where pasta is not used). ``gate`` is the
+    writing end of a pipe that the sandbox reads one byte from when all is set up, just before it
+    becomes the job's command.
     """
 
-    pid: int
+    order: Order
+    passed: list[int]
     info: int
     settled: int | None
     gate: int
@@ -147,96 +161,100 @@ def gpu_devices(folder: str, gpus: Sequence[int]) -> list[tuple[str, str]]:
     return found
 
 
-def prepare_layers(plan: Plan, run_folder: str) -> bwrap.Layers:
-    """Make the run's private layers over the template of its root and the machine's userland."""
-    folder = f"{run_folder}/layers"
-    os.mkdir(folder)
-    layers = []
-    for number, path in enumerate(("/", *plan.userland.overlays)):
-        upper, work = f"{folder}/{number}", f"{folder}/{number}.work"
-        if path == "/" and not plan.userland.writable:
-            shutil.copytree(plan.userland.template, upper, symlinks=True)
+def make_layers(plan: Plan, folder: str) -> None:
+    """Make a run's private layers in ``folder``."""
+    os.makedirs(folder)
+    for layer in layers_in(plan, folder).all:
+        if layer.path == "/" and not plan.userland.writable:
+            shutil.copytree(plan.userland.template, layer.upper, symlinks=True)
         else:
-            os.mkdir(upper)
-        os.mkdir(work)
-        sources = (plan.userland.template,) if path == "/" else (path,)
-        layers.append(
-            bwrap.Layer(path, (*sources, *plan.userland.between.get(path, ())), upper, work)
+            os.mkdir(layer.upper)
+        os.mkdir(layer.work)
+
+
+def layers_in(plan: Plan, folder: str) -> bwrap.Layers:
+    """The layers in ``folder``, over the template of the root and the machine's userland."""
+    land = plan.userland
+    layers = tuple(
+        bwrap.Layer(
+            path,
+            (land.template if path == "/" else path, *land.between.get(path, ())),
+            upper=f"{folder}/{number}",
+            work=f"{folder}/{number}.work",
         )
-    return bwrap.Layers(tuple(layers), writable=plan.userland.writable)
+        for number, path in enumerate(("/", *land.overlays))
+    )
+    return bwrap.Layers(layers, writable=land.writable)
 
 
-def _write_own_files(request: Request, layers: bwrap.Layers, address: str) -> None:
+def write_own_files(etc: str, hostname: str, address: str) -> None:
     """The two files of /etc that are the job's own."""
     hosts = (
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-        f"{address}\t{request.hostname}\n"
+        f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n"
     )
-    for name, text in (("hosts", hosts), ("hostname", request.hostname + "\n")):
-        with open(f"{layers.upper('/etc')}/{name}", "w", encoding="utf-8") as file:
+    for name, text in (("hosts", hosts), ("hostname", hostname + "\n")):
+        with open(f"{etc}/{name}", "w", encoding="utf-8") as file:
             file.write(text)
 
 
-def launch(
-    plan: Plan,
-    request: Request,
-    layers: bwrap.Layers,
-    group: cgroups.Group,
-    streams: tuple[int, int],
-) -> Launched:
-    """Start the sandbox with ``streams`` as its stdin and output (both errors and results).
+def prepare(plan: Plan, request: Request, layers: bwrap.Layers) -> Prepared:
+    """Work out how to start the sandbox.
 
     Raises ValueError and OSError for what is known to be impossible before.
     """
-    mounts = [
-        (_open_source(source, target), target, read_only)
-        for source, target, read_only in request.mounts
-    ]
+    given = os.memfd_create("arguments")
+    info, info_inside = os.pipe()
+    gate_inside, gate = os.pipe()
+    passed = [given, info_inside, gate_inside]
+    settled = None
+    if plan.network.kind == PASTA:
+        settled, settled_inside = _settling()
+        passed.append(settled_inside)
+    passed += [_open_source(source, target) for source, target, _ in request.mounts]
+    numbers = passed_numbers(len(passed))
+    sources = numbers[len(numbers) - len(request.mounts) :]
     inside = bwrap.Inside(
         hostname=request.hostname,
         working_dir=request.working_dir,
         env=environment(plan, request),
-        mounts=mounts,
+        mounts=[
+            (number, target, read_only)
+            for number, (_, target, read_only) in zip(sources, request.mounts, strict=True)
+        ],
         devices=gpu_devices(plan.device_folder, request.gpus),
         read_only=plan.userland.read_only,
         covered=plan.userland.covered,
         shut=plan.userland.shut,
         shm=request.memory if request.shm else bwrap.SMALL_SHM,
     )
-    settled, settled_inside = _settling() if plan.network.kind == PASTA else (None, None)
     arguments = bwrap.arguments(
         layers,
         inside,
         user_namespace=plan.user_namespace,
-        settled=settled_inside,
+        settled=None if settled is None else numbers[3],
         privileged=request.privileged,
     )
-    given = os.memfd_create("arguments", 0)
-    with open(os.dup(given), "wb") as file:
-        file.write(b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
+    os.write(given, b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
     os.lseek(given, 0, os.SEEK_SET)
-    info, info_inside = os.pipe()
-    gate_inside, gate = os.pipe()
-    command = [
-        *("bwrap", "--args", str(given), "--info-fd", str(info_inside)),
-        *("--block-fd", str(gate_inside), *_command(plan, request)),
-    ]
-    passed = [given, info_inside, gate_inside, *(source for source, _, _ in mounts)]
-    if settled_inside is not None:
-        passed.append(settled_inside)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            for fd in passed:
-                os.set_inheritable(fd, True)
-            _become(plan, request, layers, group, streams, command)
-        except BaseException as error:  # nothing may return from here: this is a copy
-            os.write(streams[1], f"the sandbox cannot start: {error}\n".encode())
-        finally:
-            os._exit(1)
-    for fd in passed:
-        os.close(fd)
-    return Launched(pid=pid, info=info, settled=settled, gate=gate)
+    order = Order(
+        command=[
+            *("bwrap", "--args", str(numbers[0]), "--info-fd", str(numbers[1])),
+            *("--block-fd", str(numbers[2]), *_command(plan, request)),
+        ],
+        mark=mark(plan.folder, request.job_id, request.run),
+        etc=layers.upper("/etc"),
+        hostname=request.hostname,
+        cpu=request.cpu,
+    )
+    return Prepared(order, passed, info=info, settled=settled, gate=gate)
+
+
+def passed_numbers(count: int) -> range:
+    """The numbers that ``count`` descriptors passed to a sandbox's process have in it.
+
+    They are above those of all that it has open when it receives them.
+    """
+    return range(_FREE + count, _FREE + 2 * count)
 
 
 def _open_source(source: str, target: str) -> int:
@@ -267,31 +285,6 @@ def _command(plan: Plan, request: Request) -> list[str]:
         return ["/bin/sh", "-c", 'exec "$@"', "sh", *argv]
     # env makes exit codes 127 and 126 with a sentence of what is not found or not executable.
     return ["--argv0", "env", plan.env_tool, "--", *argv]
-
-
-def _become(
-    plan: Plan,
-    request: Request,
-    layers: bwrap.Layers,
-    group: cgroups.Group,
-    streams: tuple[int, int],
-    command: list[str],
-) -> None:
-    os.setsid()
-    group.join()
-    address = "127.0.1.1"
-    if plan.network.kind == OWN:
-        address = network.enter_new(plan.network.subnet, plan.network.mtu)
-    _write_own_files(request, layers, address)
-    limit_process(plan.groups.version, request.cpu)
-    if os.geteuid() == 0:
-        os.setgroups([])
-    reset_signals()
-    os.dup2(streams[0], 0)
-    os.dup2(streams[1], 1)
-    os.dup2(streams[1], 2)
-    os.chdir("/")
-    os.execve(plan.bwrap, command, {MARK: mark(plan.folder, request.job_id, request.run)})
 
 
 def mark(folder: str, job_id: str, run: int) -> str:

@@ -7,6 +7,7 @@
     hidden/, given/       layers over the machine's userland: whiteouts, a few files of ours
     template/             what lies below every run's root (see userland)
     trash/                what is being deleted
+    berths/<name>/        private layers of runs that are not asked for yet
     jobs/<id>/output/     <start offset>.log, <start offset>.idx
     jobs/<id>/runs/<n>/   socket, state, exit, root/, layers/
 """
@@ -18,6 +19,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Mapping
 from typing import Any
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -47,6 +49,16 @@ def output_folder(folder: str, job_id: str) -> str:
 def run_folder(folder: str, job_id: str, run: int) -> str:
     """The folder of one run."""
     return f"{job_folder(folder, job_id)}/runs/{run:d}"
+
+
+def berth_folder(folder: str, name: str) -> str:
+    """Where the private layers of the next run wait for it."""
+    return f"{folder}/berths/{name}"
+
+
+def berth_of(state: Mapping[str, Any], job_id: str, run: int) -> str:
+    """The name of the berth, and of the control group, of a run that told ``state``."""
+    return str(state.get("berth") or f"{job_id}.{run}")  # what versions without berths called it
 
 
 def write_record(path: str, value: Any) -> None:

@@ -38,7 +38,7 @@ def bury(folder: str, ref: RunRef, groups: cgroups.Groups) -> dict[str, Any]:
     """
     place = layout.run_folder(folder, ref.job_id, ref.run)
     state = layout.read_state(f"{place}/{layout.STATE}") or {}
-    _kill_rest(state, ref, groups)
+    _kill_rest(folder, ref, state, groups)
     record: dict[str, Any] = {
         "at": time.time_ns(),
         "started": None,
@@ -68,7 +68,7 @@ def destroy_run(folder: str, ref: RunRef, groups: cgroups.Groups) -> None:
     supervisor = _same_process(state.get("supervisor"))
     if supervisor is not None:
         _kill_and_wait(supervisor)
-    _kill_rest(state, ref, groups)
+    _kill_rest(folder, ref, state, groups)
 
 
 def discard_job(folder: str, job_id: str) -> None:
@@ -123,28 +123,32 @@ def _is_stray(folder: str, pid: int) -> bool:
     return not os.path.exists(place) or os.path.exists(f"{place}/{layout.EXIT}")
 
 
-def sweep_groups(groups: cgroups.Groups, going: set[str]) -> None:
-    """Kill and delete the control groups of no run in ``going`` (their names)."""
-    for name in cgroups.names(groups) - going - {"neuro-server"}:
-        group = cgroups.Group(groups, name)
-        group.kill()
-        group.remove(_PATIENCE)
+def sweep_berths(folder: str, groups: cgroups.Groups, going: set[str], zygote: int | None) -> None:
+    """Take away berths and control groups but those in ``going`` and those of ``zygote``."""
+    for name in {*cgroups.names(groups), *_names(f"{folder}/berths")} - going - {"neuro-server"}:
+        if not name.startswith(f"{zygote}-"):
+            group = cgroups.Group(groups, name)
+            group.kill()
+            group.remove(_PATIENCE)
+            layout.remove_tree(layout.berth_folder(folder, name))
 
 
-def _kill_rest(state: dict[str, object], ref: RunRef, groups: cgroups.Groups) -> None:
+def _kill_rest(folder: str, ref: RunRef, state: dict[str, object], groups: cgroups.Groups) -> None:
     """Kill the sandbox by its init, then by its control group, and delete the group."""
     for name in ("init", "pasta"):
         process = _same_process(state.get(name))
         if process is not None:
             _kill_and_wait(process)
     recorded = state.get("groups")
+    berth = layout.berth_of(state, ref.job_id, ref.run)
     places = [groups]
     if isinstance(recorded, dict):
         places.append(cgroups.Groups(**recorded))  # the server was in another group then
     for place in places:
-        group = cgroups.Group(place, f"{ref.job_id}.{ref.run}")
+        group = cgroups.Group(place, berth)
         group.kill()
         group.remove(_PATIENCE)
+    layout.remove_tree(layout.berth_folder(folder, berth))
 
 
 def _same_process(identity: object) -> int | None:

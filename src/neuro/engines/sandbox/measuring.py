@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuro.engines.base import RunRef
-from neuro.engines.sandbox import cgroups, watching
+from neuro.engines.sandbox import cgroups, layout, watching
 
 _LISTEN = "0A"
 
@@ -33,7 +33,7 @@ def sample(ref: RunRef, state: dict[str, Any]) -> Sample | None:
         if init is None or not os.path.exists(f"/proc/{init}"):
             return None
         return Sample(watching.cpu_seconds(init), watching.proportional(init), utilization, memory)
-    group = cgroups.Group(groups, f"{ref.job_id}.{ref.run}")
+    group = cgroups.Group(groups, layout.berth_of(state, ref.job_id, ref.run))
     try:
         return Sample(group.cpu_seconds(), group.memory(), utilization, memory)
     except OSError:

@@ -13,6 +13,7 @@ import re
 import signal
 import socket
 import time
+import traceback
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from neuro.engines.sandbox import (
     layout,
     wire,
 )
+from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.client import Client
 from neuro.engines.sandbox.ending import Ending, conclude
 from neuro.engines.sandbox.loop import READ, Loop
@@ -39,24 +41,59 @@ _FAREWELL = 10.0  # seconds that a slow client of a finished run is given
 _FIONREAD = 0x541B
 
 
-def supervise(
-    plan: launch.Plan, request: launch.Request, folder: str, listener: socket.socket
-) -> None:
-    """Run one job to its end; ``folder`` is the run's. Returns when all is cleaned up."""
+def supervise(plan: launch.Plan, name: str, zygote: socket.socket) -> None:
+    """Make the berth ``name``, wait for a run, look after it. Returns when all is cleaned up."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     kernel.become_subreaper()
-    Supervisor(plan, request, folder, listener).run()
+    berth = Berth(plan, name)
+    berth.make()
+    given = receive_run(zygote)
+    if given is None:
+        berth.discard()
+        return
+    request, listener = given
+    kernel.set_name("neuro-job")
+    folder = layout.run_folder(plan.folder, request.job_id, request.run)
+    try:
+        Supervisor(plan, request, folder, listener, berth).run()
+    except BaseException:
+        with open(f"{folder}/fault", "w", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+
+
+def hand_over(supervisor: socket.socket, request: bytes, listener: socket.socket) -> None:
+    """Give a run to a supervisor that waits for one. Raises OSError where it is gone."""
+    with open(os.memfd_create("request"), "r+b", buffering=0) as file:
+        file.write(request)
+        socket.send_fds(supervisor, [b"r"], [file.fileno(), listener.fileno()])
+
+
+def receive_run(zygote: socket.socket) -> tuple[launch.Request, socket.socket] | None:
+    """What ``hand_over`` gave; None where the zygote is gone."""
+    _, given = wire.receive_descriptors(zygote, 1, 2)
+    zygote.close()
+    if len(given) != 2:
+        return None
+    with open(given[0], "rb") as file:
+        file.seek(0)
+        return launch.request_from(json.load(file)), socket.socket(fileno=given[1])
 
 
 class Supervisor:
     """The state of one run and what may happen to it."""
 
     def __init__(
-        self, plan: launch.Plan, request: launch.Request, folder: str, listener: socket.socket
+        self,
+        plan: launch.Plan,
+        request: launch.Request,
+        folder: str,
+        listener: socket.socket,
+        berth: Berth,
     ) -> None:
         self._plan = plan
+        self._berth = berth
         self._request = request
         self._folder = folder
         # Once the end is told, the job may be removed and another begin under its name.
@@ -68,7 +105,7 @@ class Supervisor:
         self._executions: set[execution.Execution] = set()
         self._log = OutputLog(layout.output_folder(plan.folder, request.job_id), plan.retention)
         self._began_at = self._log.end
-        self._group = cgroups.Group(plan.groups, f"{request.job_id}.{request.run}")
+        self._group = berth.group
         self._sandbox = 0
         self._info: int | None = None
         self._told = b""
@@ -94,29 +131,30 @@ class Supervisor:
         try:
             self._launch()
         except (OSError, ValueError) as error:
+            self._berth.discard()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             self._conclude(Ending.cannot_start(str(reason)))
         self._loop.run()
-        for name in ("root", "layers"):
-            layout.remove_tree(f"/proc/self/fd/{self._place}/{name}")
+        layout.remove_tree(f"/proc/self/fd/{self._place}/layers")
 
     # Launch.
 
     def _launch(self) -> None:
         self._write_state()
-        self._group.create(
+        layers = self._berth.occupy(self._folder)
+        self._group.limit(
             cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
         )
-        layers = launch.prepare_layers(self._plan, self._folder)
         outlet_type = TerminalOutlet if self._request.tty else PipeOutlet
         self._outlet = outlet_type(self._loop, self._log, self._written, self._output_over)
-        launched = launch.launch(self._plan, self._request, layers, self._group, self._outlet.inner)
+        prepared = launch.prepare(self._plan, self._request, layers)
+        self._berth.begin(prepared, self._outlet.inner)
         self._outlet.begin()
-        self._sandbox = launched.pid
-        self._loop.on_exit(launched.pid, self._sandbox_ended)
-        self._loop.watch(launched.info, READ, lambda _: self._read_info())
-        self._info, self._gate = launched.info, launched.gate
-        self._settled = launched.settled
+        self._sandbox = self._berth.pid
+        self._loop.on_exit(self._sandbox, self._sandbox_ended)
+        self._loop.watch(prepared.info, READ, lambda _: self._read_info())
+        self._info, self._gate = prepared.info, prepared.gate
+        self._settled = prepared.settled
         os.set_blocking(self._info, False)
         self._loop.watch(self._gate, 0, lambda _: self._gate_passed())
         if not self._held_at_gate():
@@ -132,6 +170,7 @@ class Supervisor:
             if self._pasta
             else None,
             "groups": asdict(self._plan.groups),
+            "berth": self._berth.name,
         }
         layout.add_state(f"{self._folder}/{layout.STATE}", record)
 
@@ -400,6 +439,7 @@ class Supervisor:
             "init": self._init,
             "memory": self._request.memory,
             "groups": asdict(self._plan.groups),
+            "berth": self._berth.name,
             "network": self._plan.network.kind,
             "gpus": list(self._request.gpus),
         }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import struct
 from typing import Any
 
@@ -49,6 +51,14 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
 def json_frame(kind: int, value: Any) -> bytes:
     """One message whose payload is JSON."""
     return frame(kind, json.dumps(value, separators=(",", ":")).encode())
+
+
+def receive_descriptors(channel: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it, which our children will not have."""
+    data, descriptors, _, _ = socket.recv_fds(channel, size, most)
+    for fd in descriptors:  # the flag that would do it is not passed on by some Pythons
+        os.set_inheritable(fd, False)
+    return data, descriptors
 
 
 class Frames:

@@ -15,13 +15,16 @@ import os
 import signal
 import socket
 import sys
-import traceback
+import time
+from dataclasses import dataclass
+from typing import Any
 
 from neuro.engines.sandbox import kernel, layout, wire
-from neuro.engines.sandbox.launch import Plan, Request, plan_from, request_from
-from neuro.engines.sandbox.supervisor import supervise
+from neuro.engines.sandbox.launch import Plan, plan_from
+from neuro.engines.sandbox.supervisor import hand_over, supervise
 
 _GUARDED = "--guarded"
+_SPARE = 2  # supervisors that wait for a run
 
 
 def main() -> None:
@@ -63,61 +66,134 @@ def _guard(bwrap: str) -> None:
 
 def _serve(engine: socket.socket, lock: int) -> None:
     frames = wire.Frames()
-    plan: Plan | None = None
+    waiting: Waiting | None = None
     while data := engine.recv(1 << 16):
         for kind, payload in frames.feed(data):
             message = json.loads(payload)
             if kind == wire.CONFIGURE:
-                plan = plan_from(message)
-            elif kind == wire.START and plan is not None:
-                answer = _start(plan, request_from(message["request"]), (engine, lock))
+                if waiting is not None:
+                    waiting.dismiss()
+                waiting = Waiting(plan_from(message), (engine.fileno(), lock))
+            elif kind == wire.START and waiting is not None:
+                answer = waiting.start(message["request"])
                 try:
                     engine.sendall(
                         wire.json_frame(wire.ANSWER, {"id": message["id"], "answer": answer})
                     )
                 except OSError:
+                    waiting.dismiss()
                     return
+                waiting.fill()
+    if waiting is not None:
+        waiting.dismiss()
 
 
-def _start(plan: Plan, request: Request, mine: tuple[socket.socket, int]) -> str:
-    try:
-        listener = _claim(plan.folder, request)
-    except OSError as error:
-        return f"the run's folder cannot be made: {error}"
-    if listener is None:
-        return "exists"
-    try:
-        pid = os.fork()
-    except OSError as error:
-        listener.close()
-        layout.remove_tree(layout.run_folder(plan.folder, request.job_id, request.run))
-        return f"no process can be started: {error}"
-    if pid == 0:
-        folder = layout.run_folder(plan.folder, request.job_id, request.run)
+@dataclass(frozen=True)
+class _One:
+    """A supervisor that waits for a run: its pid, the name of its berth, the way to it."""
+
+    pid: int
+    berth: str
+    channel: socket.socket
+
+
+class Waiting:
+    """Supervisors that wait in their berths, once a first run was asked for."""
+
+    def __init__(self, plan: Plan, mine: tuple[int, int]) -> None:
+        """``mine`` are descriptors that supervisors must not have."""
+        self._plan = plan
+        self._mine = mine
+        self._ones: list[_One] = []
+
+    def start(self, request: dict[str, Any]) -> str:
+        """Begin a run: "started", "exists", or why not."""
+        job_id, run = str(request["job_id"]), int(request["run"])
         try:
-            mine[0].close()
-            os.close(mine[1])
-            os.setsid()
-            kernel.set_name("neuro-job")
-            supervise(plan, request, folder, listener)
-        except BaseException:  # whatever it is, it must not return into the zygote's loop
-            with open(f"{folder}/fault", "w", encoding="utf-8") as file:
-                traceback.print_exc(file=file)
-        finally:
-            os._exit(0)
-    listener.close()
-    return "started"
+            one = self._take()
+        except OSError as error:
+            return f"no process can be started: {error}"
+        try:
+            listener = _claim(self._plan.folder, job_id, run, one.berth)
+        except (OSError, ValueError) as error:
+            self._ones.append(one)
+            return f"the run's folder cannot be made: {error}"
+        if listener is None:
+            self._ones.append(one)
+            return "exists"
+        with one.channel, listener:
+            try:
+                hand_over(one.channel, json.dumps(request).encode(), listener)
+            except OSError:
+                pass  # whoever connects finds that nobody listens, and buries the run
+        return "started"
+
+    def _take(self) -> _One:
+        while self._ones:
+            one = self._ones.pop(0)
+            try:
+                one.channel.recv(1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return one
+            one.channel.close()  # somebody killed it
+        return self._fork()
+
+    def fill(self) -> None:
+        """Let supervisors wait for the next runs."""
+        try:
+            while len(self._ones) < _SPARE:
+                self._ones.append(self._fork())
+        except OSError:
+            pass  # the next start tries again, and says so
+
+    def dismiss(self) -> None:
+        """End those that wait, and return when they have tidied up."""
+        for one in self._ones:
+            one.channel.close()
+        for one in self._ones:
+            try:
+                os.waitpid(one.pid, 0)
+            except ChildProcessError:
+                pass  # where SIGCHLD is ignored, this is how waiting ends
+        self._ones.clear()
+
+    def _fork(self) -> _One:
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        berth = f"{os.getpid()}-{time.monotonic_ns():x}"
+        try:
+            pid = os.fork()
+        except OSError:
+            channel.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            try:
+                for fd in (
+                    *self._mine,
+                    channel.fileno(),
+                    *(o.channel.fileno() for o in self._ones),
+                ):
+                    os.close(fd)
+                os.setsid()
+                kernel.set_name("neuro-berth")
+                supervise(self._plan, berth, theirs)
+            finally:  # whatever it is, it must not return into the zygote's loop
+                os._exit(0)
+        theirs.close()
+        return _One(pid, berth, channel)
 
 
-def _claim(folder: str, request: Request) -> socket.socket | None:
+def _claim(folder: str, job_id: str, run: int, berth: str) -> socket.socket | None:
     """A listening socket in the run's folder, or None where the run was claimed before."""
-    final = layout.run_folder(folder, request.job_id, request.run)
+    final = layout.run_folder(folder, job_id, run)
     if os.path.exists(final):
         return None
-    claim = f"{os.path.dirname(final)}/.{request.run}.{os.getpid()}"
+    claim = f"{os.path.dirname(final)}/.{run}.{os.getpid()}"
     os.makedirs(claim, exist_ok=True)
     listener = layout.listen(claim)
     try:
+        # From here on whoever cleans up after the run must know what it would lie in.
+        layout.add_state(f"{claim}/{layout.STATE}", {"berth": berth})
         os.rename(claim, final)
     except OSError as error:
         listener.close()
