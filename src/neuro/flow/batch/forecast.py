@@ -52,10 +52,7 @@ async def forecast(
         node = plan.nodes[full_id]
         needs = _completed(node)
         known = {need: outcomes[need] for need in needs if need in outcomes}
-        if node.kind not in _JOBS or len(known) < len(needs):
-            found[full_id] = Forecast(Future.OPEN, _early(plan, node))
-            continue
-        one = _alone(plan, node, known)
+        one = _alone(plan, node, known, complete=len(known) == len(needs))
         if one.future is Future.RUNS and client is not None and project_id is not None:
             entry = await _earlier(client, plan, project_id, full_id, node, one, known, now)
             if entry is not None:
@@ -72,15 +69,18 @@ def _completed(node: Node) -> list[FullId]:
     return [need for need, level in node.needs.items() if level is Level.COMPLETED]
 
 
-def _alone(plan: Plan, node: Node, known: Mapping[FullId, Outcome]) -> Forecast:
-    """A node whose needs are known."""
+def _alone(
+    plan: Plan, node: Node, known: Mapping[FullId, Outcome], *, complete: bool
+) -> Forecast:
+    """A node by itself. Some are skipped whatever becomes of their needs."""
     try:
         if plan.workflow.enable(node, known) is False:
             return Forecast(Future.SKIPPED, _early(plan, node))
-        return Forecast(Future.RUNS, plan.workflow.task(node, known))
+        if complete and node.kind in _JOBS:
+            return Forecast(Future.RUNS, plan.workflow.task(node, known))
     except FlowError:
-        # It reads what its call is given of tasks that have not run.
-        return Forecast(Future.OPEN, _early(plan, node))
+        pass  # It reads what is not known yet.
+    return Forecast(Future.OPEN, _early(plan, node))
 
 
 async def _earlier(

@@ -32,7 +32,9 @@ _WEIGHT = {
     TaskStatus.CANCELLED: 3,
 }
 _LONGEST_BAR, _SHORTEST_BAR = 30, 8
-_SHORTEST_MESSAGE = 8
+# The widths of columns, with the two spaces before each.
+_STATUS, _TIME, _SHORTEST_MESSAGE = 11, 9, 10
+_SHORTEST_NAME, _BESIDE_NAME = 8, 4 + _STATUS + _TIME
 _DIM = "bright_black"
 
 
@@ -145,17 +147,21 @@ class Board:
         self, shown: Sequence[tuple[str, Task | None]], now: datetime, paint: Paint, width: int
     ) -> Iterator[str]:
         name_width = max((display_width(task_id) for task_id, _ in shown), default=0)
-        name_width = min(name_width, max(width - 26, 8))
+        name_width = min(name_width, max(width - _BESIDE_NAME, _SHORTEST_NAME))
         for task_id, task in shown:
             status, fg = (task.status, COLORS[task.status]) if task else (None, _DIM)
-            sign = SIGNS[status] if status else WAITING_SIGN
-            word = status.value if status else WAITING
             name = _cut(task_id, name_width)
-            name += " " * (name_width - display_width(name))
-            line = f"  {paint(sign, fg)} {name}  {paint(f'{word:<9}', fg)}  {_time(task, now):<7}"
-            rest = width - name_width - 25
-            if task and task.message and rest >= _SHORTEST_MESSAGE:
-                line += f"  {_cut(_one_line(task.message), rest)}"
+            line = f"  {paint(SIGNS[status] if status else WAITING_SIGN, fg)} {name}"
+            left = width - 4 - name_width
+            if left >= _STATUS:
+                word = paint(f"{status.value if status else WAITING:<9}", fg)
+                line += f"{' ' * (name_width - display_width(name))}  {word}"
+                left -= _STATUS
+            if left >= _TIME:
+                line += f"  {_time(task, now):<7}"
+                left -= _TIME
+            if task and task.message and left >= _SHORTEST_MESSAGE:
+                line += f"  {_cut(_one_line(task.message), left - 2)}"
             yield line.rstrip()
 
     def _bar(self, now: datetime, paint: Paint, width: int) -> str:

@@ -9,6 +9,7 @@ import click
 from neuro.cli.lazy import Command
 from neuro.flow.cli.batch_params import batch_argument, param_options, plan_of
 from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.failures import Failed
 
 
 @click.command(
@@ -35,4 +36,43 @@ def command(
     The files are sent as they are now: after a change, schedule it again.
     """
     plan = plan_of(context, batch, param, file)
-    assert plan.schedule is not None
+    if plan.schedule is None:
+        raise Failed(
+            f"Batch {plan.workflow.batch} says nothing of when: write `schedule:` with `cron:` into"
+            " its file, such as `cron: 0 3 * * *` for three o'clock at night."
+        )
+    from neuro.domain.bakes import ScheduledFile, ScheduleRequest
+    from neuro.flow.batch.submit import meta_of
+
+    when, workflow = plan.schedule, plan.workflow
+    flows, owner = context.client.flows, context.project.owner
+    found = context.run(flows.project_by_name(workflow.project_id, owner=owner))
+    if found is None:
+        found = context.run(flows.get_or_create_project(workflow.project_id))
+    request = ScheduleRequest(
+        project_id=found.id,
+        batch=workflow.batch,
+        cron=when.cron,
+        timezone=when.timezone,
+        overlap=when.overlap,
+        catch_up=when.catch_up,
+        workspace=str(context.workspace.root),
+        files=[
+            ScheduledFile(role=it.role, filename=it.filename, content=it.text) for it in plan.files
+        ],
+        graphs=plan.graphs,
+        params=dict(plan.params),
+        tags=[*tags],
+        meta=meta_of(plan),
+    )
+    schedule = context.run(context.client.bakes.put_schedule(request))
+    if context.out.quiet:
+        context.out.print(workflow.batch)
+        return
+    from neuro.cli.render.times import local_now
+    from neuro.flow.cli.bake_looks import clock
+
+    first = f"; next {clock(schedule.next_at, local_now())}" if schedule.next_at else ""
+    context.out.print(
+        f"Batch {workflow.batch} is started by the clock: {when.cron} ({when.timezone}){first}."
+    )

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import subprocess
+
+from neuro.domain.bakes import TaskStatus
+from neuro.flow.batch.draw import dot
+
+GRAPHS = {
+    "": {"a": [], "fit": ["a"], "b": ["fit"]},
+    "fit": {"fit.in": [], "fit.sub": ["fit.in"]},
+    "fit.sub": {"fit.sub.x": [], 'fit.sub.lr-0.1"\\': []},
+}
+STATUSES = {
+    "a": TaskStatus.SUCCEEDED,
+    "fit": TaskStatus.RUNNING,
+    "fit.in": TaskStatus.CACHED,
+    "fit.sub": TaskStatus.PENDING,
+    "fit.sub.x": TaskStatus.FAILED,
+}
+DRAWN = r"""strict digraph "my batch" {
+  compound=true
+  fontname="Helvetica"
+  node [style=filled fillcolor=white shape=box fontname="Helvetica"]
+  "a" [label="a" fillcolor=limegreen]
+  subgraph "cluster_fit" {
+    label="fit"
+    style=rounded
+    color=steelblue penwidth=2
+    "fit.in" [label="in" fillcolor=yellowgreen]
+    subgraph "cluster_fit.sub" {
+      label="sub"
+      style=rounded
+      color=skyblue penwidth=2
+      "fit.sub.x" [label="x" fillcolor=orangered]
+      "fit.sub.lr-0.1\"\\" [label="lr-0.1\"\\"]
+    }
+  }
+  "b" [label="b"]
+  "a" -> "fit.in" [lhead="cluster_fit"]
+  "fit.in" -> "b" [ltail="cluster_fit" minlen=2]
+  "fit.in" -> "fit.sub.x" [lhead="cluster_fit.sub"]
+}
+"""
+
+
+def test_the_text_for_graphviz() -> None:
+    assert dot("my batch", GRAPHS, STATUSES) == DRAWN
+
+
+def test_graphviz_reads_it_as_it_is_meant() -> None:
+    done = subprocess.run(
+        ["dot", "-Tplain"], input=DRAWN, capture_output=True, text=True, check=True
+    )
+
+    assert done.stderr == ""
+    nodes = [line.split() for line in done.stdout.splitlines() if line.startswith("node ")]
+    high = {node[1]: float(node[3]) for node in nodes}
+    # Calls stand between what comes before and what comes after them.
+    assert high["a"] > high['"fit.in"'] > high['"fit.sub.x"'] > high["b"]
+    assert len(nodes) == 5
+
+
+def test_a_call_of_nothing_is_a_node() -> None:
+    text = dot("b", {"": {"call": [], "next": ["call"]}, "call": {}}, {})
+
+    assert '"call" [label="call"]' in text
+    assert '"call" -> "next"\n' in text

@@ -1,0 +1,404 @@
+"""What the commands around bakes show, without a platform."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from neuro.cli.render.table import display_width
+from neuro.domain.bakes import (
+    Attempt,
+    Bake,
+    BakeEvent,
+    ConfigsMeta,
+    Task,
+    TaskStatus,
+    TaskTransition,
+)
+from neuro.flow.cli.bake_looks import clock, how_long
+from neuro.flow.cli.bake_names import is_bake_id
+from neuro.flow.cli.batch_params import read_params
+from neuro.flow.cli.board import Board, change_line
+from neuro.flow.cli.failures import Failed
+from neuro.flow.cli.thin_table import Row, ThinTable
+from tests.flow.cli.project import Person
+
+START = datetime(2026, 11, 21, 16, 0, 0, tzinfo=UTC)
+P, R, S, F, K = (
+    TaskStatus.PENDING,
+    TaskStatus.RUNNING,
+    TaskStatus.SUCCEEDED,
+    TaskStatus.FAILED,
+    TaskStatus.SKIPPED,
+)
+ROWS = {f"train-{n}": ["fetch"] for n in range(8)}
+GRAPHS = {"": {"fetch": [], **ROWS, "report": [*ROWS]}}
+
+
+def attempt(result: TaskStatus = R, number: int = 1) -> Attempt:
+    return Attempt(
+        id="attempt-1",
+        bake_id="bake-1",
+        number=number,
+        created_at=START,
+        result=result,
+        configs_meta=ConfigsMeta(workspace="/w", flow_config_id="f"),
+    )
+
+
+def bake(graphs: dict[str, dict[str, list[str]]] = GRAPHS) -> Bake:
+    return Bake(
+        id="bake-1",
+        project_id="p",
+        batch="sweep",
+        created_at=START,
+        graphs=graphs,
+        name="nightly",
+    )
+
+
+def task(yaml_id: str, *steps: tuple[TaskStatus, float], message: str | None = None) -> Task:
+    return Task(
+        id=f"task-{yaml_id}",
+        attempt_id="attempt-1",
+        yaml_id=yaml_id,
+        statuses=[
+            TaskTransition(created_at=START + timedelta(seconds=at), status=status)
+            for status, at in steps
+        ],
+        message=message,
+    )
+
+
+def board(*tasks: Task, result: TaskStatus = R) -> Board:
+    made = Board(bake(), attempt(result))
+    for one in tasks:
+        made.take(BakeEvent(task=one))
+    return made
+
+
+DONE = task("fetch", (P, 0), (R, 1), (S, 3.4))
+RUNNING = [task(f"train-{n}", (P, 4), (R, 5)) for n in range(2)]
+WRONG = task("train-5", (P, 4), (R, 4.5), (F, 12), message="exit code 3:\nloss is nan")
+
+
+def shown(it: Board, seconds: float = 20, width: int = 80, height: int = 24) -> str:
+    now = START + timedelta(seconds=seconds)
+    lines = it.lines(now, lambda text, _: text, width=width, height=height)
+    assert all(display_width(line) <= width for line in lines)
+    assert len(lines) < height
+    return "\n".join(["", *lines, ""])
+
+
+def test_the_board_of_a_bake_that_runs() -> None:
+    assert (
+        shown(board(DONE, *RUNNING, WRONG))
+        == """
+Bake nightly · running
+  ✓ fetch    succeeded  2.4s
+  ● train-0  running    15s
+  ● train-1  running    15s
+  ○ train-2  waiting
+  ○ train-3  waiting
+  ○ train-4  waiting
+  ✗ train-5  failed     7.5s     exit code 3: loss is nan
+  ○ train-6  waiting
+  ○ train-7  waiting
+  ○ report   waiting
+  ━━━━━━──────────────────────── 2/10 done · 2 running · 1 failed · 20s
+"""
+    )
+
+
+def test_what_matters_stays_where_not_all_fits() -> None:
+    assert (
+        shown(board(DONE, *RUNNING, WRONG), height=8, width=60)
+        == """
+Bake nightly · running
+  ✓ fetch    succeeded  2.4s
+  ● train-0  running    15s
+  ● train-1  running    15s
+  ✗ train-5  failed     7.5s     exit code 3: loss is nan
+  … 6 more: 6 waiting
+  ━━━━━────────────────── 2/10 done · 2 running · 1 failed · 20s
+"""
+    )
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 200])
+@pytest.mark.parametrize("height", [6, 8, 12, 50])
+def test_nothing_is_wider_or_higher_than_the_terminal(width: int, height: int) -> None:
+    shown(board(DONE, *RUNNING, WRONG), width=width, height=height)
+
+
+def test_a_bake_that_waits_says_for_whom() -> None:
+    it = Board(bake(), attempt(P, number=2))
+    it.take(BakeEvent(ahead=["bake-0", "bake-00"]))
+
+    assert shown(it).splitlines()[1:3] == [
+        "Bake nightly · attempt #2 · pending",
+        "  waits for bake bake-0 and 1 more of the same concurrency group",
+    ]
+
+
+def test_rows_that_outputs_decide_come_up_with_their_graph() -> None:
+    it = Board(bake({"": {"a": [], "rows": ["a"]}}), attempt())
+
+    assert it.take(BakeEvent(task=task("rows-1", (P, 1)))) is not None
+    assert not it.knows("rows-1")
+    it.see(bake({"": {"a": [], "rows-1": ["a"], "rows-2": ["a"]}}))
+    assert it.knows("rows-1")
+    assert it.summary() == "0/3 done"
+
+
+def test_a_call_counts_by_what_is_in_it() -> None:
+    it = Board(bake({"": {"call": []}, "call": {"call.a": [], "call.b": []}}), attempt())
+    it.take(BakeEvent(task=task("call", (P, 0), (R, 1), (F, 9))))
+    it.take(BakeEvent(task=task("call.a", (P, 0), (R, 1), (F, 9))))
+
+    assert it.summary() == "1/2 done · 1 failed"
+    assert [one.yaml_id for one in it.failed] == ["call.a"]
+
+
+def test_a_change_is_told_once() -> None:
+    it = board(DONE)
+
+    assert it.take(BakeEvent(task=DONE)) is None
+    assert it.take(BakeEvent(task=WRONG)) is WRONG
+    assert it.take(BakeEvent(attempt=attempt(F, number=7))) is None
+    assert it.attempt.result is R
+
+
+def test_lines_of_changes() -> None:
+    assert change_line(RUNNING[0], START) == "16:00:05 train-0: running"
+    assert change_line(DONE, START) == "16:00:03 fetch: succeeded in 2.4s"
+    assert change_line(WRONG, START) == (
+        "16:00:12 train-5: failed in 7.5s: exit code 3: loss is nan"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0.0s"),
+        (0, "0.0s"),
+        (9.99, "9.9s"),
+        (10, "10s"),
+        (60, "1m"),
+        (61.5, "1m 1s"),
+        (3600, "1h"),
+        (3601, "1h"),
+        (90061, "1d 1h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert how_long(timedelta(seconds=seconds)) == text
+
+
+def test_times_have_their_date_where_it_is_another() -> None:
+    assert clock(START, START) == "16:00:00"
+    assert clock(START - timedelta(days=1), START) == "Nov 20 16:00"
+    assert clock(START - timedelta(days=400), START) == "Oct 17 2025"
+
+
+def test_a_thin_table_has_its_least_widths() -> None:
+    table = ThinTable(("A", "STATUS"), lambda text, fg: f"<{text}>" if fg else text, widths=(6, 0))
+
+    assert table.whole([Row(("名", "ok"), "green")]) == [
+        "",
+        "  A      │ STATUS",
+        "╶────────┼────────╴",
+        "  名     │ <ok>",
+        "         ╵",
+    ]
+
+
+def test_parameters_of_a_file_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "params.yml"
+    path.write_text("a: true\nb: ~\nc: 010\nd: 'x y'\ne:\n")
+
+    assert read_params(path) == {"a": "true", "b": "~", "c": "010", "d": "x y", "e": ""}
+    path.write_text("")
+    assert read_params(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a\n", "holds no parameters"),
+        ("a: 1\nb: [1]\n", "line 2"),
+        ("a: 1\na: 2\n", "line 2: parameter a is there twice"),
+        ("a: 'x\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_holds_no_parameters_is_explained(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "params.yml"
+    path.write_text(text)
+
+    with pytest.raises(Failed, match=says):
+        read_params(path)
+
+
+def test_ids_of_bakes_have_a_shape() -> None:
+    assert is_bake_id("bake-12345678-1234-1234-1234-123456789abc")
+    assert not is_bake_id("bake-12345678")
+    assert not is_bake_id("my-bake-12345678-1234-1234-1234-123456789abc")
+
+
+BATCH = """
+kind: batch
+life_span: 1d
+concurrency: gpu
+schedule: {cron: 0 3 * * *, timezone: Europe/Berlin}
+params:
+  lr: "0.1"
+tasks:
+  - id: fetch
+    image: ubuntu
+    bash: echo "::set-output name=rows::[1, 2]"
+  - id: never
+    enable: false
+    image: ubuntu
+    cmd: "true"
+  - id: train
+    needs: [fetch]
+    strategy: {matrix: {seed: [1, 2]}}
+    image: ubuntu
+    preset: cpu-small
+    bash: echo ${{ params.lr }}
+  - id: test
+    strategy: {matrix: {row: "${{ from_json(needs.fetch.outputs.rows) }}"}}
+    needs: [fetch]
+    image: ubuntu
+    cmd: echo ${{ matrix.row }}
+  - id: report
+    needs: [train, test]
+    image: ubuntu
+    cmd: "true"
+"""
+
+
+@pytest.fixture
+def planner(alone: Person) -> Person:
+    alone.write(".neuro/sweep.yaml", BATCH)
+    alone.write(".neuro/deep/er.yml", "kind: 'batch'\ntasks: [{image: ubuntu, cmd: 'true'}]\n")
+    return alone
+
+
+PLANNED = """
+Batch sweep of project example
+Parameters: lr=7
+Life span: 1d
+Concurrency group: gpu; waits for its turn
+Schedule: 0 3 * * * (Europe/Berlin), overlap: skip, catch up: last
+
+  TASK         │ KIND              │ IMAGE  │ PRESET    │ THEN
+╶──────────────┼───────────────────┼────────┼───────────┼─────────╴
+  fetch        │ task              │ ubuntu │ default   │ runs
+  never        │ task              │ ubuntu │ default   │ skipped
+  train-seed-1 │ task              │ ubuntu │ cpu-small │ depends
+  train-seed-2 │ task              │ ubuntu │ cpu-small │ depends
+  test         │ matrix of outputs │        │           │ depends
+  report       │ task              │ ubuntu │ default   │ depends
+               ╵                   ╵        ╵           ╵
+"""
+
+
+def test_a_plan_shows_what_would_run(planner: Person) -> None:
+    done = planner.flow("plan", "sweep", "-p", "lr", "7")
+
+    assert done.returncode == 0
+    assert "What is kept of earlier bakes is not known: You are not logged in." in done.stderr
+    head, _, picture = ("\n" + done.stdout).partition("╵           ╵\n")
+    assert head + "╵           ╵\n" == PLANNED
+    assert "– never" in picture
+    assert "○ test × as outputs say" in picture
+    assert done.stdout.endswith("\n6 tasks, 1 skipped.\n")
+    assert planner.flow_ok("-q", "plan", "deep/er").split() == ["task-1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["plan", "swep"], 1, "There is no batch swep. Did you mean 'sweep'?"),
+        (["plan", "other"], 1, "It would be /"),
+        (["plan", "sweep", "-p", "lrr", "1"], 1, "Did you mean 'lr'?"),
+        (["plan", "sweep", "--meta-from-file", "none.yml"], 1, "none.yml does not exist"),
+        (["plan", "sweep", "-o", "graph.gif"], 2, ".dot, .gv, .pdf, .svg, .png"),
+        (["plan", "sweep", "-o", "nowhere/graph.dot"], 1, "nowhere/graph.dot"),
+        (["plan", "sweep", "-o", "nowhere/graph.pdf"], 1, "nowhere/graph.pdf"),
+        (["bake", "swep"], 1, "Did you mean 'sweep'?"),
+        (["bake", "sweep", "--detach", "--local-executor"], 2, "--local-executor"),
+        (["bake", "sweep", "-n", "bake-12345678-1234-1234-1234-123456789abc"], 2, "another name"),
+        (["schedule", "deep/er"], 1, "schedule:"),
+        (["clear-cache", "swep"], 1, "Did you mean 'sweep'?"),
+        (["clear-cache", "ALL", "task"], 2, "ALL is every task"),
+        (["show", "sweep", "task", "-s", "x"], 2, "--suffix"),
+        (["show", "hello", "--raw"], 2, "--raw"),
+        (["bakes", "--since", "long ago"], 1, "'long ago' is no date"),
+        (["bakes"], 1, "You are not logged in"),
+        (["inspect", "nightly"], 1, "You are not logged in"),
+        (["executes"], 2, "execute"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_exit_code(
+    planner: Person, words: list[str], code: int, says: str
+) -> None:
+    done = planner.flow(*words)
+
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_tells_every_mistake(planner: Person) -> None:
+    planner.write(
+        ".neuro/bad.yml",
+        "kind: batch\ntasks:\n- {id: a, image: u, cmd: '${{ params.x }}', needs: [zz]}\n"
+        "- {id: a, image: u}\n",
+    )
+
+    done = planner.flow("plan", "bad")
+
+    assert done.returncode == 1
+    for line in ("line 3", "line 4"):
+        assert line in done.stderr
+
+
+def test_a_graph_without_graphviz(planner: Person, tmp_path: Path) -> None:
+    done = planner.flow("plan", "sweep", "-o", "graph.svg", PATH=str(tmp_path))
+
+    assert done.returncode == 1
+    for words in ("apt install graphviz", "brew install graphviz", "graph.dot"):
+        assert words in done.stderr
+    assert planner.flow_ok("plan", "sweep", "-o", "graph.dot") == "Saved the graph as graph.dot\n"
+    assert (planner.project / "graph.dot").read_text().startswith('strict digraph "sweep" {')
+
+
+@pytest.mark.parametrize(
+    ("ending", "begin"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")]
+)
+def test_a_graph_as_a_picture(planner: Person, ending: str, begin: bytes) -> None:
+    planner.flow_ok("plan", "sweep", "--output-graph", f"graph.{ending}")
+
+    assert (planner.project / f"graph.{ending}").read_bytes().startswith(begin)
+
+
+def test_batches_and_their_parameters_are_offered(planner: Person) -> None:
+    assert planner.offered("bake", "") == ["deep/er", "sweep"]
+    assert planner.offered("plan", "s") == ["sweep"]
+    assert planner.offered("clear-cache", "A") == ["ALL"]
+    assert planner.offered("bake", "sweep", "-p", "") == ["lr"]
+    assert planner.offered("bake", "-p", "l") == ["lr"]
+    assert planner.offered("exec") == []
+    # Nobody is logged in, so that nothing is known of bakes.
+    assert planner.offered("show", "hel") == ["hello"]
+    assert planner.offered("inspect", "") == []
+
+
+def test_help_leads_on(alone: Person) -> None:
+    text = alone.flow_ok("--help")
+    assert "Batches:\n  plan" in text
+    assert "execute" not in text
+    assert "exit code" in " ".join(alone.flow_ok("bake", "--help").split())
