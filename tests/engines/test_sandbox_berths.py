@@ -45,6 +45,7 @@ async def test_a_run_begins_where_what_waited_was_killed(runs: Runs, folder: Pat
 
     for pid in waiting(folder):
         os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: not waiting(folder), "they are not gone")
     done = await runs.run("echo", "hello")
 
     assert (done.code, done.output) == (0, b"hello\n")
