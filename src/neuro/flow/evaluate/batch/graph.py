@@ -170,12 +170,13 @@ class _Builder:
 
     def _default_waits(self, element: Element, members: list[Member]) -> _Waits:
         needs = dict.fromkeys((member.id for member in members), Level.COMPLETED)
-        targets: dict[str, Target]
-        if element.group is not None or not element.decided:
-            name = element.group or members[0].id[-1]
-            targets = {name: self.known[name][0]} if name in self.known else {}
-        else:
-            targets = {member.id[-1]: member.id for member in members}
+        targets: dict[str, Target] = {}
+        if element.group is not None and element.group in self.known:
+            targets[element.group] = self.known[element.group][0]
+        elif not element.decided:
+            targets[members[0].id[-1]] = self.known[members[0].id[-1]][0]
+        if element.decided:
+            targets.update((member.id[-1], member.id) for member in members)
         return _Waits(needs, targets)
 
     def _waits_for(self, element: Element, needs: tree.Needs, row: Mapping[str, object]) -> _Waits:

@@ -92,7 +92,7 @@ class Evaluation:
     def task(self, state: State | None) -> ResolvedTask:
         """Evaluate a job's values."""
         task, frame = self.element.task, self.frame
-        match self.node.kind:
+        match self.element.kind if self.node.kind is NodeKind.GROUP else self.node.kind:
             case NodeKind.STATEFUL:
                 action = _action(self.element)
                 assert action.file.main is not None  # the reader insists on it
