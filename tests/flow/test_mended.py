@@ -13,13 +13,13 @@ import pytest
 
 from neuro.flow.cli.bake_names import batch_names
 from neuro.flow.evaluate.actions import bind_inputs
-from neuro.flow.evaluate.check import check_batch
 from neuro.flow.evaluate.environment import Environment
 from neuro.flow.evaluate.graph import outline
 from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.expressions.evaluator import EvaluationError, Scope, evaluate
 from neuro.flow.expressions.nodes import Template
 from neuro.flow.expressions.parser import parse_template
+from neuro.flow.project import check as check_workspace
 from neuro.flow.project import find_workspace
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Problem, Report
@@ -41,10 +41,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def check(root: Path, text: str) -> list[Problem]:
     path = root / ".neuro" / "train.yml"
     path.write_text(BATCH + text)
-    report = Report()
     environment = Environment(user="user", cwd=root, cache_dir=root / "cache")
-    check_batch(find_workspace(root), path, environment, report, network=False)
-    return report.problems
+    return check_workspace(find_workspace(root), environment=environment)
 
 
 def messages(root: Path, text: str) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neuro.flow.evaluate.check import check_batch
-from neuro.flow.syntax.problems import Report
+from neuro.flow.batch.plan import make_plan
 
 BATCH = "kind: batch\n"
 
@@ -126,6 +125,13 @@ CASES = {
         "   needs: [▶\"${{ 'a_x' if matrix.k == 'x' else 'c' }}\"]}\n"
         "- {id: c, image: x, needs: []}",
         "Tasks need each other in a circle: a_x -> b_x -> a_x", None,
+    ),
+    "the id of a row that outputs decide": (
+        "tasks:\n- {id: plan, image: x}\n"
+        "- id: part_${{ matrix.n }}\n  image: x\n"
+        "  strategy: {matrix: {n: '${{ from_json(needs.plan.outputs.list) }}'}}\n"
+        "- {image: x, needs: [▶part_5]}",
+        "The task needs unknown task part_5", "plan",
     ),
     # What is read of needs
     "a task that is not needed": (
@@ -291,20 +297,12 @@ def files(place):
     return place
 
 
-def problems_of(place, name: str = "train"):
-    report = Report()
-    check_batch(
-        place.workspace, place.root / f".neuro/{name}.yml", place.environment, report, network=False
-    )
-    return report.sorted()
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_of_a_batch(files, case: str) -> None:
     text, message, hint = CASES[case]
     text, line, column = marked(text)
     files.write(".neuro/train.yml", BATCH + text)
-    found = problems_of(files)
+    found = files.check()
     told = [(p.message, p.at.line, p.at.column) for p in found if p.at is not None]
     if case == "a name beside an expression that is broken":
         # The broken one is told first.
@@ -313,7 +311,6 @@ def test_a_mistake_of_a_batch(files, case: str) -> None:
         found = found[1:]
     assert told == [(message, line, column)]
     assert hint is None or hint in (found[0].hint or "")
-    assert list(found) == [problem for problem in files.check() if problem in found]
 
 
 # The batch's tasks; the file with the problem, its message, line and column.
@@ -353,7 +350,7 @@ REACHED = {
 def test_a_mistake_in_what_a_batch_reaches(files, case: str) -> None:
     tasks, name, message, place = REACHED[case]
     files.write(".neuro/train.yml", f"{BATCH}tasks:\n{tasks}\n")
-    first = problems_of(files)[0]
+    first = files.check()[0]
     assert first.at is not None
     assert (first.at.source.name, first.message, first.at[1:]) == (name, message, place)
 
@@ -379,11 +376,11 @@ RIGHT = {
         "    max_parallel: ${{ len(needs.plan.outputs.list) }}\n"
         "- {image: x, needs: [part], cmd: '${{ needs.part.rows }}'}"
     ),
-    "ids that outputs decide": (
-        "- {id: plan, image: x}\n"
+    "ids that parameters decide": (
         "- id: part_${{ matrix.n }}\n  image: x\n"
-        "  strategy: {matrix: {n: '${{ from_json(needs.plan.outputs.list) }}'}}\n"
-        "- {image: x, needs: [part_5], cmd: '${{ needs.part_5.result }}'}"
+        "  strategy: {matrix: {n: '${{ from_json(params.list) }}'}}\n"
+        "- {image: x, needs: [part_5], cmd: '${{ needs.part_5.result }}'}\n"
+        "params: {list: '[5]'}"
     ),
     "rows to include only": (
         "- image: x\n  strategy: {matrix: {include: [{a: 1, b: x}, {b: y, a: 2}]}}\n"
@@ -461,7 +458,10 @@ def test_what_is_right(files, case: str) -> None:
         "- {image: x, strategy: {matrix: {k: ['${{ inputs.names }}']}}, cmd: '${{ matrix.k }}'}\n",
     )
     files.write(".neuro/train.yml", f"{BATCH}tasks:\n{RIGHT[case]}\n")
-    assert [problem.render() for problem in problems_of(files)] == []
+    assert [problem.render() for problem in files.check()] == []
+    if "git" not in case:
+        params = {"p": "1"} if "params: {p: ~}" in RIGHT[case] else {}
+        make_plan(files.workspace, "train", params, files.environment)
 
 
 def test_five_thousand_tasks_are_checked_at_once(place) -> None:
@@ -472,6 +472,6 @@ def test_five_thousand_tasks_are_checked_at_once(place) -> None:
     tasks = [task.format(n, f"t{n - 1}" if n else "") for n in range(100)]
     place.write(".neuro/train.yml", f"{BATCH}tasks:\n{''.join(tasks)}")
     start = process_time()
-    assert problems_of(place) == ()
+    assert place.check() == []
     # A tenth of this is usual; the bound only catches what grows with the square.
     assert process_time() - start < 1

@@ -17,7 +17,7 @@ from neuro.flow.evaluate.values import Unknowable, Values
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Report
-from neuro.flow.syntax.reader import load_source, read_any, read_batch, read_live
+from neuro.flow.syntax.reader import load_source, read_any, read_live
 
 if TYPE_CHECKING:
     from neuro.domain.jobs import Job
@@ -31,33 +31,6 @@ if TYPE_CHECKING:
 def check_workspace(workspace: Workspace, environment: Environment) -> list[Problem]:
     """Find every problem, in the order of files and places."""
     return _Check(workspace, environment).run()
-
-
-def check_batch(
-    workspace: Workspace,
-    path: Path,
-    environment: Environment,
-    report: Report,
-    *,
-    network: bool = True,
-) -> tree.BatchFile | None:
-    """Read and check one batch, with the project's file and the actions that it reaches.
-
-    Actions of repositories are fetched where the network may be used, and are left out otherwise.
-    Returns the file as far as it could be read.
-    """
-    from neuro.flow.project import read_project_of
-
-    found = Report()
-    project = read_project_of(workspace, found)
-    source = load_source(path, found)
-    file = read_batch(source, found) if source is not None else None
-    if file is not None:
-        actions = Actions(workspace.root, environment.cache_dir, network=network)
-        TaskCheck(actions, found).batch(file, project.file)
-    for problem in _first_of_each_place(found):
-        report.add(problem.message, problem.at, problem.hint)
-    return file
 
 
 class _Nothing:

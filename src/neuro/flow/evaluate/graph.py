@@ -237,12 +237,23 @@ def _number(found: Outline, report: Report) -> None:
         element.node = node = len(found.owners)
         inner = len(element.rows) if element.has_row_nodes and element.rows is not None else 0
         found.owners.extend([index] * (1 + inner))
-        found.open |= element.ids is None and element.group is None
+        if element.ids is None and element.group is None and not _is_late(element.task):
+            found.open = True
         if element.group is not None:
             _claim(found, lines, element.group, node, element, report)
         for row, name in enumerate(element.ids or ()):
             _claim(found, lines, name, node + (1 + row if inner else 0), element, report)
     found.edges = [[] for _ in found.owners]
+
+
+def _is_late(task: Task | TaskCall) -> bool:
+    """Whether outputs decide on the rows: then nobody can need one of them by its id."""
+    matrix = task.strategy.matrix if task.strategy is not None else None
+    if matrix is None:
+        return False
+    lists = (part for values in matrix.products.values() for part in values.parts)
+    rows = (value for row in (*matrix.include, *matrix.exclude) for value in row.values.values())
+    return any(reads(value, "needs") for value in (*lists, *rows))
 
 
 def _claim(
