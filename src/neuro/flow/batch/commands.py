@@ -186,16 +186,18 @@ class CommandReader:
             self._too_large(name)
             return
         values = self.outputs if command == "set-output" else self.state
-        self._total += len(name) + len(value) - self._sizes.get((command, name), 0)
-        self._sizes[command, name] = len(name) + len(value)
-        if self._total > MAX_VALUES_BYTES:
+        # A database's texts have no zero characters.
+        text = value.decode("utf-8", "replace").replace("\0", "\ufffd")
+        size = len(name) + (len(value) if text.isascii() else len(text.encode()))
+        total = self._total + size - self._sizes.get((command, name), 0)
+        if total > MAX_VALUES_BYTES:
             self._fail(
                 f"The outputs and the state of a task are {MAX_VALUES_BYTES >> 20} MiB at most"
                 " together: write what is larger to the storage, and give its path."
             )
             return
-        # A database's texts have no zero characters.
-        values[name] = value.decode("utf-8", "replace").replace("\0", "\ufffd")
+        self._total, self._sizes[command, name] = total, size
+        values[name] = text
 
     def _too_large(self, name: str) -> None:
         self._fail(

@@ -7,14 +7,14 @@ import math
 
 from neuro.cli.job.request import Where, environment, parse_volumes
 from neuro.domain.jobs import HttpPort, JobRequest, RequestedResources, RestartPolicy
-from neuro.domain.names import check_tags
+from neuro.domain.names import MAX_TAGS, check_tags
 from neuro.flow.batch.model import FullId, ResolvedTask, join_id
 
 _LONGEST_KEY = 255
 
 
-def job_request(task: ResolvedTask, where: Where, *, tags: tuple[str, ...] = ()) -> JobRequest:
-    """The request for a task's job, with ``tags`` besides its own.
+def job_request(task: ResolvedTask, where: Where, tag: str | None = None) -> JobRequest:
+    """The request for a task's job, with ``tag`` besides its own where there is room for it.
 
     The same task gives the same request, always: it is what makes a repeated submission find the
     job that there is. Raises InvalidInput.
@@ -22,12 +22,15 @@ def job_request(task: ResolvedTask, where: Where, *, tags: tuple[str, ...] = ())
     plain, secret = environment([f"{k}={v}" for k, v in task.env.items()], {}, where)
     volumes = parse_volumes(task.volumes, where)
     port = task.http_port
+    tags = [*task.tags]
+    if tag is not None and len(tags) < MAX_TAGS:
+        tags.append(tag)
     return JobRequest(
         cluster_name=where.cluster,
         preset_name=task.preset,
         name=task.name,
         description=task.title,
-        tags=check_tags(sorted({*task.tags, *tags})),
+        tags=check_tags(tags),
         max_run_time_minutes=_minutes(task.life_span),
         schedule_timeout=task.schedule_timeout,
         restart_policy=RestartPolicy(task.restart) if task.restart else RestartPolicy.NEVER,

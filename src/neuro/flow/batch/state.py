@@ -55,6 +55,7 @@ _BAD = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 _NOTHING: Mapping[str, str] = {}
 # More than this is not worth a wait: timedelta itself ends there.
 _LONGEST_PAUSE = 366 * 86400.0
+_LONGEST_MESSAGE = 16 << 10
 
 
 class _Phase(IntEnum):
@@ -1016,7 +1017,7 @@ class BakeState:
                     outputs=None if item.outputs is None else dict(item.outputs),
                     state=None if item.state is None else dict(item.state),
                     statuses=list(item.statuses),
-                    message=item.message,
+                    message=None if item.message is None else item.message[:_LONGEST_MESSAGE],
                 )
             )
         )

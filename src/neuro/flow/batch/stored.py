@@ -1,0 +1,42 @@
+"""The workflow of a bake as it was when it was submitted: from the files that are kept with it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuro.flow.batch.patience import Patience
+
+if TYPE_CHECKING:
+    from neuro.client import Client
+    from neuro.domain.bakes import Attempt, Bake, ConfigFile
+    from neuro.flow.batch.model import Workflow
+
+
+async def stored_workflow(
+    client: Client, bake: Bake, attempt: Attempt, patience: Patience
+) -> Workflow:
+    """Read an attempt's files, and evaluate what its tasks share. Raises FlowError."""
+    from neuro.flow.evaluate.batch.facts import Facts
+    from neuro.flow.evaluate.batch.sources import StoredFiles
+    from neuro.flow.evaluate.batch.workflow import stored_batch
+
+    configs = attempt.configs_meta
+    ids = [configs.flow_config_id, *configs.action_config_ids.values()]
+    if configs.project_config_id is not None:
+        ids.append(configs.project_config_id)
+
+    def read(file_id: str) -> asyncio.Future[ConfigFile]:
+        return asyncio.ensure_future(patience(lambda: client.bakes.file(file_id)))
+
+    texts = {file.id: file for file in await asyncio.gather(*map(read, dict.fromkeys(ids)))}
+    facts = Facts(
+        bake_id=bake.id,
+        batch=bake.batch,
+        workspace=Path(configs.workspace),
+        user=client.user,
+        git=bake.meta.git_info,
+        hashes=dict(bake.meta.hashes),
+    )
+    return stored_batch(StoredFiles(configs, texts), facts, bake.params)

@@ -1,0 +1,248 @@
+"""Making a bake, and another attempt of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from neuro.domain.bakes import (
+    Attempt,
+    AttemptRequest,
+    Bake,
+    BakeImageRequest,
+    BakeMeta,
+    BakeRequest,
+    ConfigFileRequest,
+    ConfigsMeta,
+    Graphs,
+    Task,
+    TaskRequest,
+    TaskStatus,
+    TaskTransition,
+)
+from neuro.domain.errors import Conflict, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from neuro.client import Client
+    from neuro.flow.batch.plan import Plan
+
+MAX_ATTEMPTS = 99
+FILES_AT_ONCE = 4
+_DONE = (TaskStatus.SUCCEEDED, TaskStatus.CACHED)
+_FLOW, _PROJECT = "flow", "project"
+
+
+async def submit(
+    client: Client, plan: Plan, *, name: str | None, tags: Sequence[str]
+) -> tuple[Bake, Attempt]:
+    """Keep a planned bake on the server, with its files; nothing runs yet.
+
+    Raises Conflict where a bake of that name has not ended.
+    """
+    workflow = plan.workflow
+    project = await client.flows.get_or_create_project(workflow.project_id)
+    bake = await client.bakes.create(
+        BakeRequest(
+            project_id=project.id,
+            batch=workflow.batch,
+            graphs=plan.graphs,
+            params=dict(plan.params),
+            name=name,
+            tags=[*tags],
+            meta=BakeMeta(
+                git_info=plan.git,
+                hashes=dict(plan.hashes),
+                life_span=plan.life_span,
+                concurrency=plan.concurrency,
+                flow_id=workflow.flow_id if workflow.flow_id != workflow.batch else None,
+            ),
+        )
+    )
+
+    async def keep(role: str, filename: str, text: str) -> tuple[str, str]:
+        request = ConfigFileRequest(bake_id=bake.id, filename=filename, content=text)
+        return role, (await client.bakes.add_file(request)).id
+
+    kept = await client.transport.gather(
+        [keep(file.role, file.filename, file.text) for file in plan.files], limit=FILES_AT_ONCE
+    )
+    ids = dict(kept)
+    configs = ConfigsMeta(
+        workspace=str(workflow.ground.facts.workspace),
+        flow_config_id=ids[_FLOW],
+        project_config_id=ids.get(_PROJECT),
+        action_config_ids={
+            role: file_id for role, file_id in kept if role not in (_FLOW, _PROJECT)
+        },
+    )
+    attempt = await client.bakes.create_attempt(
+        AttemptRequest(bake_id=bake.id, number=1, result=TaskStatus.PENDING, configs_meta=configs)
+    )
+    for image in plan.images:
+        await client.bakes.add_image(
+            BakeImageRequest(
+                bake_id=bake.id,
+                ref=image.ref,
+                yaml_defs=[*image.yaml_defs],
+                context_on_storage=str(image.context),
+                dockerfile_rel=image.dockerfile_rel,
+            )
+        )
+    return bake, attempt
+
+
+async def restart(client: Client, bake: Bake, attempt_number: int, from_failed: bool) -> Attempt:
+    """Add an attempt of the same files and parameters; nothing runs yet.
+
+    With ``from_failed`` it keeps what succeeded in the attempt of that number (-1: the last), as
+    far as all that it needs was kept. Raises Conflict where the bake goes on, or somebody else was
+    quicker.
+    """
+    chosen = await client.bakes.attempt(bake.id, attempt_number)
+    last = await client.bakes.attempt(bake.id)
+    name = bake.name or bake.id
+    if chosen is None or last is None:
+        raise NotFound(f"Bake {name} has no attempt #{attempt_number}.")
+    for attempt in (chosen, last):
+        if not attempt.result.is_finished:
+            raise Conflict(
+                f"Attempt #{attempt.number} of {name} is {attempt.result.value}: wait for its end,"
+                f" or stop it with `neuro-flow cancel {name}`."
+            )
+    if from_failed and chosen.result is TaskStatus.SUCCEEDED:
+        raise InvalidInput(
+            f"Attempt #{chosen.number} of {name} succeeded: nothing is left to be run. To run all"
+            f" of it again: `neuro-flow restart --no-from-failed {name}`."
+        )
+    if last.number >= MAX_ATTEMPTS:
+        raise InvalidInput(
+            f"{name} has {last.number} attempts, which is the most: start a new bake."
+        )
+    kept: list[TaskRequest] = []
+    if from_failed:
+        graphs = (await client.bakes.get(bake.id)).graphs
+        tasks = await client.bakes.tasks(chosen.id)
+        kept = kept_records(graphs, tasks)
+    number = last.number + 1
+    try:
+        made = await client.bakes.create_attempt(
+            AttemptRequest(
+                bake_id=bake.id,
+                number=number,
+                result=TaskStatus.PENDING,
+                configs_meta=chosen.configs_meta,
+            )
+        )
+    except Conflict:
+        if await client.bakes.attempt(bake.id, number) is None:
+            raise
+        raise Conflict(
+            f"Attempt #{number} of {name} was started by somebody else a moment ago."
+        ) from None
+    if kept:
+        await client.bakes.put_tasks([_of_attempt(request, made.id) for request in kept])
+    return made
+
+
+def kept_records(graphs: Graphs, tasks: Iterable[Task]) -> list[TaskRequest]:
+    """The records that a restart copies.
+
+    A task is kept if it succeeded (or was cached) and so is all that it needs, and all that the
+    calls around it need. A call that is not kept itself goes on with what is kept in it. The main
+    part of a stateful action is not kept where its other part has run: what it set up is gone.
+    """
+    return _Keeper(graphs, {task.yaml_id: task for task in tasks}).records()
+
+
+class _Keeper:
+    def __init__(self, graphs: Graphs, tasks: Mapping[str, Task]) -> None:
+        self._graphs = graphs
+        self._tasks = tasks
+        self._found: list[TaskRequest] = []
+
+    def records(self) -> list[TaskRequest]:
+        waiting = [""]
+        while waiting:
+            waiting += self._graph(waiting.pop())
+        return self._found
+
+    def _graph(self, prefix: str) -> list[str]:
+        """Keep what can be kept of one graph; return the calls of it that go on."""
+        graph = self._graphs.get(prefix, {})
+        kept: set[str] = set()
+        calls: list[str] = []
+        for node in _in_order(graph):
+            if not all(need in kept for need in graph[node]):
+                continue
+            task = self._tasks.get(node)
+            if task is None:
+                continue
+            if task.status in _DONE and not self._is_gone(graph, node):
+                kept.add(node)
+                self._found.append(_copy(task))
+                self._all_below(node)
+            elif node in self._graphs and task.statuses and task.status is not TaskStatus.SKIPPED:
+                first = task.statuses[0]
+                self._found.append(
+                    TaskRequest(
+                        attempt_id=task.attempt_id,
+                        yaml_id=node,
+                        statuses=[
+                            TaskTransition(created_at=first.created_at, status=TaskStatus.PENDING)
+                        ],
+                    )
+                )
+                calls.append(node)
+        return calls
+
+    def _is_gone(self, graph: Mapping[str, list[str]], node: str) -> bool:
+        before, dot, own = node.rpartition(".")
+        post = self._tasks.get(f"{before}{dot}post-{own}")
+        is_main = f"{before}{dot}post-{own}" in graph
+        is_post = own.startswith("post-") and f"{before}{dot}{own.removeprefix('post-')}" in graph
+        return is_post or (is_main and post is not None and post.raw_id is not None)
+
+    def _all_below(self, call: str) -> None:
+        """What a call that is kept has run, for those who look at it."""
+        waiting = [call]
+        while waiting:
+            for node in self._graphs.get(waiting.pop(), {}):
+                task = self._tasks.get(node)
+                if task is not None and task.status.is_finished:
+                    self._found.append(_copy(task))
+                    waiting.append(node)
+
+
+def _in_order(graph: Mapping[str, list[str]]) -> list[str]:
+    """The nodes of a graph, each after all that it needs."""
+    needed_by: dict[str, list[str]] = {}
+    open_needs: dict[str, int] = {}
+    for node, needs in graph.items():
+        open_needs[node] = len(needs)
+        for need in needs:
+            needed_by.setdefault(need, []).append(node)
+    ordered = [node for node, count in open_needs.items() if not count]
+    for node in ordered:
+        for other in needed_by.get(node, ()):
+            open_needs[other] -= 1
+            if not open_needs[other]:
+                ordered.append(other)
+    return ordered
+
+
+def _copy(task: Task) -> TaskRequest:
+    return TaskRequest(
+        attempt_id=task.attempt_id,
+        yaml_id=task.yaml_id,
+        raw_id=task.raw_id,
+        outputs=task.outputs,
+        state=task.state,
+        statuses=task.statuses,
+        message=task.message,
+    )
+
+
+def _of_attempt(request: TaskRequest, attempt_id: str) -> TaskRequest:
+    import msgspec
+
+    return msgspec.structs.replace(request, attempt_id=attempt_id)
