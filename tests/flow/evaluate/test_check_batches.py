@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neuro.flow.batch.plan import make_plan
+from neuro.flow.syntax.problems import FlowError
 
 BATCH = "kind: batch\n"
 
@@ -311,6 +312,11 @@ def test_a_mistake_of_a_batch(files, case: str) -> None:
         found = found[1:]
     assert told == [(message, line, column)]
     assert hint is None or hint in (found[0].hint or "")
+    with pytest.raises(FlowError) as planned:
+        make_plan(files.workspace, "train", {}, files.environment)
+    assert found[0] in planned.value.problems
+    places = [problem.at for problem in planned.value.problems]
+    assert len(set(places)) == len(places)
 
 
 # The batch's tasks; the file with the problem, its message, line and column.
