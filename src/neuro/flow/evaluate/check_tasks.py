@@ -225,7 +225,12 @@ class TaskCheck:
             for place, some in _ACTION_PLACES.items()
         }
         mixins = caller.mixins if caller is not None else Mixins({})
-        around = Around({**outer, **names}, places, mixins, has_mixins=caller is not None)
+        # A module's own images are beside its caller's.
+        images = outer.get("images", {})
+        merged = None if images is None else {**images, **(names["images"] or {})}
+        around = Around(
+            {**outer, **names, "images": merged}, places, mixins, has_mixins=caller is not None
+        )
         content.images.extend(file.images.values())
         every: Names = {**around.names, **_every()}
         for image in file.images.values():
@@ -294,6 +299,9 @@ class TaskCheck:
             "state": {},
         }
         selected: dict[str, Names] = {}
+        if "needs" in around.names:
+            # The rows of a module's task may depend on what its caller has waited for.
+            selected["B3"] = {**around.at("B3", own), "needs": None}
         for place, value in values_of(unit, batch=True):
             if value.template is not None:
                 if place not in selected:

@@ -502,8 +502,8 @@ BROKEN = [
         ["Local action 'c.w' depends on remote task 'task-1'"],
     ),
     (
-        "tasks: [{image: a}, {id: s, action: ws:act, "
-        "strategy: {matrix: {k: '${{ needs }}', l: '${{ from_json(needs.a.outputs.b) }}'}}}]",
+        "tasks: [{id: a, image: a}, {id: s, action: ws:act, "
+        "strategy: {matrix: {k: '${{ from_json(needs.a.outputs.b) }}'}}}]",
         ["The matrix of a stateful action cannot be decided by outputs"],
     ),
     (

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from neuro.flow.evaluate.batch.functions import HASHES, LATE_HASH
 from neuro.flow.evaluate.values import Unknowable, Values
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
-from neuro.flow.expressions.nodes import Call, Template, calls
+from neuro.flow.expressions.nodes import Call, Template, calls, references
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.evaluator import Scope
     from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.types import Value
+
+# Contexts that hold what tasks have left.
+OF_OUTCOMES = ("needs", "state")
 
 
 class BatchValues(Values):
@@ -36,7 +39,8 @@ class BatchValues(Values):
             try:
                 evaluate(alone, self._scope)
             except Unknowable:
-                at = value.template.locate(call.offset)
+                late = [at for path, at in references(alone) if path[0] in OF_OUTCOMES]
+                at = late[0] if late else alone.locate(call.offset)
                 self._report.add(LATE_HASH.format(call.function), at)
             except EvaluationError as error:
                 self._report.add(error.message, error.at or value.at, error.hint)
