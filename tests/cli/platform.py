@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -88,14 +88,21 @@ class Home:
         os.close(writer)
         return Terminal(process, reader)
 
-    def terminal(self, *words: str, rows: int = 24, columns: int = 100) -> Terminal:
-        """Run ``neuro`` in a terminal of its own."""
+    def terminal(
+        self,
+        *words: str,
+        rows: int = 24,
+        columns: int = 100,
+        program: Sequence[str] = NEURO,
+        cwd: Path | None = None,
+    ) -> Terminal:
+        """Run ``neuro``, or another program, in a terminal of its own."""
         ours, theirs = pty.openpty()
         _set_size(ours, rows, columns)
         process = subprocess.Popen(
-            [*NEURO, *words],
+            [*program, *words],
             env=self.environment(),
-            cwd=self.work_dir,
+            cwd=cwd or self.work_dir,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

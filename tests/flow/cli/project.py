@@ -130,6 +130,12 @@ class Person(Home):
         with Terminal(process, reader) as shown:
             yield shown
 
+    def flow_terminal(self, *words: str, rows: int = 24, columns: int = 100) -> Terminal:
+        """Run ``neuro-flow`` in a terminal of its own."""
+        return self.terminal(
+            *words, rows=rows, columns=columns, program=NEURO_FLOW, cwd=self.project
+        )
+
     def offered(self, *words: str) -> list[str]:
         """What a shell is offered for the last word."""
         done = self.flow(

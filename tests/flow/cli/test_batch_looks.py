@@ -122,7 +122,7 @@ Bake nightly · running
   ● train-1  running    15s
   ✗ train-5  failed     7.5s     exit code 3: loss is nan
   … 6 more: 6 waiting
-  ━━━━━────────────────── 2/10 done · 2 running · 1 failed · 20s
+  ━━━─────────────── 2/10 done · 2 running · 1 failed · 20s
 """
     )
 

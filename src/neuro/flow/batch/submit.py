@@ -32,6 +32,18 @@ _DONE = (TaskStatus.SUCCEEDED, TaskStatus.CACHED)
 _FLOW, _PROJECT = "flow", "project"
 
 
+def meta_of(plan: Plan) -> BakeMeta:
+    """The circumstances of a bake, as far as its plan knows them."""
+    workflow = plan.workflow
+    return BakeMeta(
+        git_info=plan.git,
+        hashes=dict(plan.hashes),
+        life_span=plan.life_span,
+        concurrency=plan.concurrency,
+        flow_id=workflow.flow_id if workflow.flow_id != workflow.batch else None,
+    )
+
+
 async def submit(
     client: Client, plan: Plan, *, name: str | None, tags: Sequence[str]
 ) -> tuple[Bake, Attempt]:
@@ -49,13 +61,7 @@ async def submit(
             params=dict(plan.params),
             name=name,
             tags=[*tags],
-            meta=BakeMeta(
-                git_info=plan.git,
-                hashes=dict(plan.hashes),
-                life_span=plan.life_span,
-                concurrency=plan.concurrency,
-                flow_id=workflow.flow_id if workflow.flow_id != workflow.batch else None,
-            ),
+            meta=meta_of(plan),
         )
     )
 

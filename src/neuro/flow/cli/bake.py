@@ -13,8 +13,7 @@ from neuro.flow.cli.batch_params import batch_argument, param_options, plan_of
 from neuro.flow.cli.context import FlowContext, pass_context
 
 if TYPE_CHECKING:
-    from neuro.domain.bakes import Attempt, Bake
-    from neuro.flow.batch.model import Workflow
+    from neuro.domain.bakes import Attempt, Bake, TaskStatus
 
 
 @click.command(
@@ -72,27 +71,33 @@ def command(
         called = f" ({name})" if name else ""
         out.print(f"Bake {bake.id}{called} of batch {bake.batch} is created.")
     out.flush()
-    return go_on(
-        context, bake, attempt, plan.workflow, detach=detach, local_executor=local_executor
-    )
+    from neuro.flow.batch.model import NodeKind
+    from neuro.flow.cli.local import run_local_phase
+
+    if any(node.kind is NodeKind.LOCAL for node in plan.nodes.values()):
+        ended = run_local_phase(context, plan.workflow, bake, attempt)
+    else:
+        ended = None
+    return go_on(context, bake, attempt, ended, detach=detach, local_executor=local_executor)
 
 
 def go_on(
     context: FlowContext,
     bake: Bake,
     attempt: Attempt,
-    workflow: Workflow | None,
+    ended: TaskStatus | None,
     *,
-    detach: bool = False,
-    local_executor: bool = False,
+    detach: bool,
+    local_executor: bool,
 ) -> int:
-    """Run what runs on this machine, have the rest driven, and watch; the exit code."""
-    from neuro.flow.cli.local import LocalDriver, run_local_phase
+    """Have an attempt driven, unless its local actions ended it, and watch; the exit code."""
     from neuro.flow.cli.watch import watch_to_end
 
-    if workflow is not None and run_local_phase(context, workflow, bake, attempt) is not None:
+    if ended is not None:
         return watch_to_end(context, bake, attempt)
     if local_executor:
+        from neuro.flow.cli.local import LocalDriver
+
         driver = LocalDriver(context, bake, attempt)
         driver.start()
         return driver.exit_code(watch_to_end(context, bake, attempt, driver))

@@ -45,6 +45,7 @@ class Board:
         self.bake = bake
         self.attempt = attempt
         self.ahead: Sequence[str] = ()
+        self._synced = False
         self._tasks: dict[str, Task] = {}
         self._order: dict[str, int] = {}
         self._calls: set[str] = set()
@@ -62,6 +63,7 @@ class Board:
             self.attempt = event.attempt
         if event.ahead is not None:
             self.ahead = event.ahead
+        self._synced |= event.synced
         if event.task is None:
             return None
         before = self._tasks.get(event.task.yaml_id)
@@ -71,6 +73,11 @@ class Board:
     def knows(self, task_id: str) -> bool:
         """Whether the graphs have this task."""
         return task_id in self._order
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the attempt has ended, and all that was before it is known."""
+        return self._synced and self.attempt.result.is_finished
 
     @property
     def tasks(self) -> Sequence[Task]:

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 
 def run_local_phase(
-    context: FlowContext, workflow: Workflow, bake: Bake, attempt: Attempt
+    context: FlowContext, workflow: Workflow | None, bake: Bake, attempt: Attempt
 ) -> TaskStatus | None:
-    """Run the local actions. What the attempt ended as, or None where it goes on."""
+    """Run the local actions. What the attempt ended as, or None where it goes on.
+
+    Without a workflow it is read from the files that are kept with the bake.
+    """
     from neuro.flow.batch.local import local_phase
 
     async def phase() -> TaskStatus | None:

@@ -56,27 +56,21 @@ def command(
     """
     if detach and local_executor:
         raise click.UsageError("--local-executor needs this terminal: it cannot be detached")
-    from neuro.domain.bakes import TaskStatus
+    from neuro.domain.errors import Conflict, InvalidInput
     from neuro.flow.batch.submit import restart
     from neuro.flow.cli.bake import go_on
     from neuro.flow.cli.bake_looks import called
+    from neuro.flow.cli.local import run_local_phase
 
     found = find_bake(context, bake)
     chosen = find_attempt(context, found, attempt)
-    last = find_attempt(context, found, LAST)
-    name = called(found)
-    if not last.result.is_finished:
-        raise click.UsageError(
-            f"Attempt #{last.number} of {name} is {last.result.value}: wait for its end, or stop it"
-            f" with `neuro-flow cancel {name}`"
-        )
-    if from_failed and chosen.result is TaskStatus.SUCCEEDED:
-        raise click.UsageError(
-            f"Attempt #{chosen.number} of {name} succeeded: nothing is left to be run. To run all"
-            f" of it again: neuro-flow restart --no-from-failed {name}"
-        )
-    made = context.run(restart(context.client, found, chosen.number, from_failed))
+    try:
+        made = context.run(restart(context.client, found, chosen.number, from_failed))
+    except (Conflict, InvalidInput) as error:
+        raise click.UsageError(str(error)) from None
     out = context.out
-    out.print(found.id if out.quiet else f"Attempt #{made.number} of bake {name} is created.")
+    said = f"Attempt #{made.number} of bake {called(found)} is created."
+    out.print(found.id if out.quiet else said)
     out.flush()
-    return go_on(context, found, made, None, detach=detach, local_executor=local_executor)
+    ended = run_local_phase(context, None, found, made)
+    return go_on(context, found, made, ended, detach=detach, local_executor=local_executor)

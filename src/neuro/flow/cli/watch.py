@@ -193,7 +193,7 @@ def watch(
     while True:
         try:
             _step(context, board, screen, events)
-            if driver is None and board.attempt.result.is_finished:
+            if driver is None and board.is_over:
                 return board
             if driver is not None and driver.ended:
                 # What it told last may still be on its way.
@@ -225,7 +225,7 @@ def _step(context: FlowContext, board: Board, screen: Screen, events: Events) ->
                 changed.append(task)
         until = min(until, time.monotonic() + _TOGETHER)
         wait = until - time.monotonic()
-        if board.attempt.result.is_finished and found.attempt is not None:
+        if board.is_over:
             break  # Nothing is waited for after the end.
     screen.changed(board, changed)
 

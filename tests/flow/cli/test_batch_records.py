@@ -1,0 +1,360 @@
+"""Bakes as the server keeps them: listed, inspected, shown, cancelled; nobody drives them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import pytest
+
+from neuro.cli.accounts import load
+from neuro.client import Client
+from neuro.client.blocking import run
+from neuro.domain.bakes import (
+    Attempt,
+    AttemptRequest,
+    Bake,
+    BakeImageRequest,
+    BakeRequest,
+    CacheEntryRequest,
+    ConfigFileRequest,
+    ConfigsMeta,
+    Graphs,
+    TaskRequest,
+    TaskStatus,
+    TaskTransition,
+)
+from tests.flow.cli.project import Person
+
+GRAPHS: Graphs = {
+    "": {"fetch": [], "fit": ["fetch"], "report": ["fit"]},
+    "fit": {"fit.lr-0.1": [], "fit.lr-0.2": []},
+}
+BATCH = "kind: batch\ntasks: [{id: fetch, image: ubuntu, cmd: 'true'}]\n"
+_numbers = count(1)
+
+
+class Keeper:
+    """Writes bakes as an executor would."""
+
+    def __init__(self, person: Person) -> None:
+        accounts = load(person.config_dir)
+        account = accounts.find(accounts.current or "")
+        assert account is not None
+        self.client = Client.blocking(account.url, account.token)
+        self.client.user, self.client.cluster = account.user, account.cluster
+        self.bakes = self.client.bakes
+
+    @property
+    def project_id(self) -> str:
+        return run(self.client.flows.get_or_create_project("example")).id
+
+    def bake(self, name: str | None = None, tags: tuple[str, ...] = ()) -> Bake:
+        request = BakeRequest(
+            project_id=self.project_id, batch="sweep", graphs=GRAPHS, name=name, tags=[*tags]
+        )
+        return run(self.bakes.create(request))
+
+    def attempt(
+        self, bake: Bake, result: TaskStatus = TaskStatus.RUNNING, number: int = 1
+    ) -> Attempt:
+        file = ConfigFileRequest(bake_id=bake.id, filename="sweep.yml", content=BATCH)
+        configs = ConfigsMeta(workspace="/w", flow_config_id=run(self.bakes.add_file(file)).id)
+        request = AttemptRequest(
+            bake_id=bake.id, number=number, result=TaskStatus.PENDING, configs_meta=configs
+        )
+        made = run(self.bakes.create_attempt(request))
+        if result is TaskStatus.PENDING:
+            return made
+        return self.end(made, result)
+
+    def end(self, attempt: Attempt, result: TaskStatus, message: str | None = None) -> Attempt:
+        request = AttemptRequest(
+            bake_id=attempt.bake_id,
+            number=attempt.number,
+            result=result,
+            configs_meta=attempt.configs_meta,
+            message=message,
+        )
+        return run(self.bakes.replace_attempt(request))
+
+    def task(
+        self,
+        attempt: Attempt,
+        yaml_id: str,
+        *statuses: TaskStatus,
+        raw_id: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        now = datetime.now(UTC)
+        number = next(_numbers)
+        steps = [
+            TaskTransition(created_at=now + timedelta(milliseconds=number), status=status)
+            for status in statuses
+        ]
+        over = statuses[-1] in (TaskStatus.SUCCEEDED, TaskStatus.CACHED)
+        request = TaskRequest(
+            attempt_id=attempt.id,
+            yaml_id=yaml_id,
+            raw_id=raw_id,
+            statuses=steps,
+            outputs={} if over else None,
+            state={} if over else None,
+            message=message,
+        )
+        run(self.bakes.put_tasks([request]))
+
+
+P, R, S, F, C = (
+    TaskStatus.PENDING,
+    TaskStatus.RUNNING,
+    TaskStatus.SUCCEEDED,
+    TaskStatus.FAILED,
+    TaskStatus.CANCELLED,
+)
+
+
+@pytest.fixture
+def keeper(person: Person) -> Keeper:
+    person.write(".neuro/sweep.yml", BATCH)
+    made = Keeper(person)
+    project = run(made.client.flows.project_by_name("example"))
+    if project is not None:
+        run(made.client.flows.delete_project(project.id))
+    return made
+
+
+def failed_bake(person: Person, keeper: Keeper, name: str = "nightly") -> Bake:
+    """A bake with a job that printed something."""
+    script = "for n in {1..20}; do echo line $n; done; echo ::set-output name=a::b"
+    job = person.ok("-q", "run", "--detach", "ubuntu", "--", "bash", "-c", script).strip()
+    person.run("logs", job)
+    bake = keeper.bake(name, tags=("t1",))
+    attempt = keeper.attempt(bake)
+    keeper.task(attempt, "fetch", P, R, S, raw_id="job-1")
+    keeper.task(attempt, "fit", P, R)
+    keeper.task(attempt, "fit.lr-0.1", P, R, F, raw_id=job, message="its exit code is 3")
+    keeper.task(attempt, "fit.lr-0.2", P, R, C)
+    keeper.end(attempt, F)
+    return bake
+
+
+def test_no_bakes_yet(person: Person, keeper: Keeper) -> None:
+    done = person.flow("bakes")
+
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].split() == [
+        "ID", "│", "NAME", "│", "BATCH", "│", "EXECUTOR", "│", "STATUS", "│", "WHEN",
+    ]  # fmt: skip
+    assert "`neuro-flow bake BATCH`" in done.stderr
+    assert person.flow_ok("-q", "bakes") == ""
+
+
+def test_bakes_are_listed_oldest_first(person: Person, keeper: Keeper) -> None:
+    first = keeper.bake("nightly", tags=("a", "b"))
+    keeper.attempt(first, S)
+    second = keeper.bake(tags=("b",))
+    keeper.attempt(second, R)
+    broken = keeper.bake()
+
+    done = person.flow("bakes")
+    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()[3:-1]]
+
+    assert [row[:3] + row[4:5] for row in rows] == [
+        [first.id, "nightly", "sweep", "succeeded"],
+        [second.id, "", "sweep", "running"],
+    ]
+    assert f"Bake {broken.id} is malformed, skipping" in done.stderr
+    assert person.flow_ok("-q", "bakes", "--recent-first").split()[-1] == first.id
+    assert person.flow_ok("-q", "bakes", "-t", "a").split() == [first.id]
+    assert person.flow_ok("-q", "bakes", "-t", "b", "-t", "a").split() == [first.id]
+    assert person.flow_ok("-q", "bakes", "--until", "1h") == ""
+    assert len(person.flow_ok("-q", "bakes", "--since", "1h").split()) == 3
+
+
+def test_a_bake_is_found_by_name_and_id(person: Person, keeper: Keeper) -> None:
+    bake = failed_bake(person, keeper)
+
+    shown = person.flow_ok("inspect", "nightly")
+    assert shown == person.flow_ok("inspect", bake.id)
+    # An id needs no project.
+    assert shown == person.flow_ok("inspect", bake.id, cwd=person.folder)
+    assert shown.startswith(f"Bake id: {bake.id}\nName: nightly\nAttempt #1 failed\nTasks:\n")
+    rows = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines()[7:11]]
+    assert [row[:2] for row in rows] == [
+        ["fetch", "succeeded"],
+        ["fit", "running"],
+        ["fit.lr-0.1", "failed"],
+        ["fit.lr-0.2", "cancelled"],
+    ]
+    assert rows[1][4] == "N/A"
+    assert "Messages:\n  fit.lr-0.1: its exit code is 3\n" in shown
+    assert "Images:" not in shown
+
+    image = BakeImageRequest(bake_id=bake.id, ref="image:own:v1", yaml_defs=["own"])
+    run(keeper.bakes.add_image(image))
+    assert "Images:\n\n  REF " in person.flow_ok("inspect", "nightly")
+    assert person.flow_ok("-q", "inspect", "nightly").split()[0] == "fetch"
+
+
+def test_the_graph_of_a_bake(person: Person, keeper: Keeper) -> None:
+    bake = failed_bake(person, keeper)
+
+    assert person.flow_ok("inspect", "nightly", "--graph") == (
+        "✓ fetch → ● fit\n┊ ┌─ ✗ lr-0.1\n┊ └─ ⊘ lr-0.2\n○ report\n"
+    )
+    assert person.flow_ok("inspect", "nightly", "--dot") == f"Saved the graph as {bake.id}_1.gv\n"
+    text = (person.project / f"{bake.id}_1.gv").read_text()
+    assert '"fit.lr-0.1" [label="lr-0.1" fillcolor=orangered]' in text
+    person.flow_ok("inspect", "nightly", "--pdf", "-o", "graph")
+    assert (person.project / "graph").read_bytes().startswith(b"%PDF")
+
+
+def test_the_output_of_a_task(person: Person, keeper: Keeper) -> None:
+    failed_bake(person, keeper)
+
+    shown = person.flow_ok("show", "nightly", "fit.lr-0.1").splitlines()
+    assert shown[:3] == [
+        "Attempt #1 failed",
+        "Task fit.lr-0.1 failed: its exit code is 3",
+        "line 1",
+    ]
+    assert shown[-1] == "line 20"
+    raw = person.flow_ok("-q", "show", "nightly", "fit.lr-0.1", "--raw").splitlines()
+    assert (raw[0], raw[-1]) == ("line 1", "::set-output name=a::b")
+    assert "has no job of its own" in person.flow("show", "nightly", "fit").stderr
+    assert person.offered("show", "nightly", "fi") == ["fit.lr-0.1"]
+
+
+def test_a_bake_that_is_over_is_watched_no_longer(person: Person, keeper: Keeper) -> None:
+    failed_bake(person, keeper)
+
+    done = person.flow("inspect", "nightly", "--watch")
+
+    assert done.returncode == 1
+    assert "Bake nightly: attempt #1 failed in " in done.stdout
+    assert "✗ fit.lr-0.1: its exit code is 3\n    line 11\n" in done.stdout
+    assert "    line 20\n  all of its output: neuro-flow show nightly fit.lr-0.1\n" in done.stdout
+    assert "::set-output" not in done.stdout
+    assert "neuro-flow restart nightly" in done.stderr
+    assert person.flow("-q", "inspect", "nightly", "--watch").stdout == ""
+
+
+def test_changes_are_told_as_they_come(person: Person, keeper: Keeper) -> None:
+    attempt = keeper.attempt(keeper.bake("live"))
+    keeper.task(attempt, "fetch", P, R)
+
+    with person.watch("inspect", "live", "--watch") as watching:
+        watching.until("fetch: running\n")
+        keeper.task(attempt, "fetch", P, R, S)
+        watching.until("fetch: succeeded in 0.0s\n")
+        keeper.end(attempt, S)
+        assert watching.end() == 0
+        assert "Bake live: attempt #1 succeeded in " in watching.shown
+
+
+def test_control_c_leaves_the_bake_alone(person: Person, keeper: Keeper) -> None:
+    attempt = keeper.attempt(keeper.bake("live"))
+    keeper.task(attempt, "fetch", P, R)
+
+    with person.watch("inspect", "live", "--watch") as watching:
+        watching.until("fetch: running\n")
+        watching.interrupt()
+        assert watching.end() == 0
+        assert "Bake live goes on. `neuro-flow inspect --watch live` comes back" in watching.shown
+    assert run(keeper.bakes.get_attempt(attempt.id)).result is R
+
+
+def test_a_bake_is_cancelled_once(person: Person, keeper: Keeper) -> None:
+    bake = keeper.bake("live")
+    attempt = keeper.attempt(bake)
+
+    assert person.offered("cancel", "") == ["live", bake.id]
+    assert person.flow_ok("cancel", "live") == "Attempt #1 of bake live is cancelled.\n"
+    assert run(keeper.bakes.get_attempt(attempt.id)).result is C
+    again = person.flow("cancel", "live")
+    assert again.returncode == 2
+    assert "Attempt #1 of live is already stopped." in again.stderr
+    assert person.offered("cancel", "l") == []
+    assert person.offered("restart", "l") == ["live"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["inspect", "nigthly"], 1, "There is no bake nigthly. Did you mean 'nightly'?"),
+        (["inspect", "other"], 1, "`neuro-flow bakes` lists those there are"),
+        (["cancel", "bake-12345678-1234-1234-1234-123456789abc"], 1, "There is no bake bake-"),
+        (["inspect", "nightly", "-a", "3"], 1, "Bake nightly has no attempt #3; it has #1."),
+        (["show", "nightly", "report"], 2, "Task report has not begun"),
+        (["show", "nightly", "fit.lr-0.3"], 1, "Did you mean 'fit.lr-0.2'?"),
+        (["cancel", "nightly"], 2, "Attempt #1 of nightly is already stopped."),
+        (["unschedule", "sweep"], 1, "`neuro-flow schedules`"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    person: Person, keeper: Keeper, words: list[str], code: int, says: str
+) -> None:
+    failed_bake(person, keeper)
+
+    done = person.flow(*words)
+
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("result", "words", "says"),
+    [
+        (R, ["restart", "again"], "is running: wait for its end, or stop it"),
+        (S, ["restart", "again"], "neuro-flow restart --no-from-failed again"),
+    ],
+)
+def test_what_cannot_be_restarted(
+    person: Person, keeper: Keeper, result: TaskStatus, words: list[str], says: str
+) -> None:
+    keeper.attempt(keeper.bake("again"), result)
+
+    done = person.flow(*words)
+
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+def test_what_is_kept_can_be_forgotten(person: Person, keeper: Keeper) -> None:
+    def keep(task: str) -> None:
+        request = CacheEntryRequest(
+            project_id=keeper.project_id, batch="sweep", task_id=task, key="k"
+        )
+        run(keeper.bakes.add_cache_entry(request))
+
+    def kept() -> list[str]:
+        project_id = keeper.project_id
+        tasks = ("a", "b")
+        found = [run(keeper.bakes.cache_entry(project_id, "sweep", it, "k")) for it in tasks]
+        return [it.task_id for it in found if it is not None]
+
+    keep("a")
+    keep("b")
+    said = person.flow_ok("clear-cache", "sweep", "a")
+    assert said == "Forgot what was kept for task a of batch sweep.\n"
+    assert kept() == ["b"]
+    keep("a")
+    person.flow_ok("clear-cache", "sweep.yml")
+    assert kept() == []
+    keep("a")
+    person.flow_ok("clear-cache", "ALL")
+    assert kept() == []
+
+
+def test_the_table_is_redrawn_in_a_terminal(person: Person, keeper: Keeper) -> None:
+    attempt = keeper.attempt(keeper.bake("live"))
+    keeper.task(attempt, "fetch", P, R)
+
+    with person.flow_terminal("inspect", "live", "--watch", rows=10, columns=60) as shown:
+        shown.until("running")
+        shown.until("0/4 done · 1 running")
+        keeper.task(attempt, "fetch", P, R, S)
+        drawn = shown.until("1/4 done")
+        assert "\x1b[" in drawn
+        keeper.end(attempt, F)
+        assert shown.end() == 1
+        assert "attempt #1" in shown.shown
