@@ -69,6 +69,11 @@ class ServerProcess:
         self.port = int(self.url.split(":")[2].split("/")[0])
 
     @property
+    def database_url(self) -> str:
+        """Where the server keeps its records."""
+        return self._database or f"sqlite:///{self.data_dir / 'neuro.db'}"
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
