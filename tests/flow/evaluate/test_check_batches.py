@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from neuro.flow.batch.plan import make_plan
@@ -481,3 +483,17 @@ def test_five_thousand_tasks_are_checked_at_once(place) -> None:
     assert place.check() == []
     # A tenth of this is usual; the bound only catches what grows with the square.
     assert process_time() - start < 1
+
+
+@pytest.mark.parametrize("page", ["docs/flow/files.md", "docs/ru/flow/files.md"])
+def test_the_documented_batch_is_right(place, page: str) -> None:
+    text = (Path(__file__).parents[3] / page).read_text()
+    (batch,) = [
+        block.split("```")[0]
+        for block in text.split("```yaml\n")[1:]
+        if block.startswith("kind: batch")
+    ]
+    place.write(".neuro/train.yml", batch)
+    assert place.check() == []
+    plan = make_plan(place.workspace, "train", {}, place.environment)
+    assert list(plan.nodes) == ["train-model-svm-rate-0.1", "train-model-tree-rate-1", "tell"]
