@@ -119,8 +119,10 @@ def rebuilt(plan: Plan) -> BatchWorkflow:
     return stored_batch(StoredFiles(configs, texts), facts, plan.params)
 
 
-def every_graph(workflow: BatchWorkflow) -> dict[str, dict[str, list[str]]]:
-    """All graphs of a workflow whose calls wait for nothing that is not known."""
+def every_graph(
+    workflow: BatchWorkflow, outcomes: Mapping[tuple[str, ...], Outcome] | None = None
+) -> dict[str, dict[str, list[str]]]:
+    """All graphs of a workflow; what calls wait for has succeeded, unless something else is told."""
     found: dict[str, dict[str, list[str]]] = {}
     graphs = [workflow.root()]
     while graphs:
@@ -130,7 +132,7 @@ def every_graph(workflow: BatchWorkflow) -> dict[str, dict[str, list[str]]]:
             for node in graph.nodes.values()
         }
         graphs += [
-            workflow.open(node, dict.fromkeys(node.needs, DONE))
+            workflow.open(node, {**dict.fromkeys(node.needs, DONE), **(outcomes or {})})
             for node in graph.nodes.values()
             if node.kind is NodeKind.CALL
         ]
