@@ -202,6 +202,8 @@ class _Survey:
 
     def _node(self, node: Node, remote: FullId | None) -> FullId | None:
         """Look at a node; return the first remote task that it is, or that is below it."""
+        if self.count > MOST_NODES:
+            return None
         evaluation = self.workflow.examine(node, self.report)
         assert isinstance(node.source, Place)
         kind = node.source.element.kind if node.kind is NodeKind.GROUP else node.kind

@@ -122,7 +122,7 @@ def rebuilt(plan: Plan) -> BatchWorkflow:
 def every_graph(
     workflow: BatchWorkflow, outcomes: Mapping[tuple[str, ...], Outcome] | None = None
 ) -> dict[str, dict[str, list[str]]]:
-    """All graphs of a workflow; what calls wait for has succeeded, unless something else is told."""
+    """All graphs of a workflow. What calls wait for has succeeded, unless outcomes are given."""
     found: dict[str, dict[str, list[str]]] = {}
     graphs = [workflow.root()]
     while graphs:

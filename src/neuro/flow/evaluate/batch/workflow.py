@@ -240,9 +240,11 @@ class BatchWorkflow:
         return self._graphs[ROOT]
 
     def build(self, frame: Frame, report: Report) -> Graph:
-        """Build the graph of a frame."""
-        self._frames[frame.prefix] = frame
-        found = self._graphs[frame.prefix] = graphs.build(frame, self.ground, report)
+        """Build the graph of a frame, and remember it if there is nothing wrong with it."""
+        before = len(report.problems)
+        found = graphs.build(frame, self.ground, report)
+        if len(report.problems) == before:
+            self._frames[frame.prefix], self._graphs[frame.prefix] = frame, found
         return found
 
     def examine(self, node: Node, report: Report) -> Evaluation:
@@ -253,7 +255,9 @@ class BatchWorkflow:
         self, node: Node, inner: Outcomes, report: Report
     ) -> tuple[dict[str, str], bool]:
         """Evaluate the outputs of an opened call, and tell whether some are not known."""
-        frame, inside = self._frames[node.id], self._graphs[node.id]
+        frame, inside = self._frames.get(node.id), self._graphs.get(node.id)
+        if frame is None or inside is None:
+            return {}, True
         targets: dict[str, Target] = {one[-1]: one for one in inside.nodes}
         groups: dict[FullId, list[Member]] = {}
         for one in inside.nodes.values():
