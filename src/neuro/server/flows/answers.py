@@ -10,11 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from neuro.server.http.routes import Call, json_response
-from neuro.server.http.streams import ndjson
-
-# The plain JSON form is held in memory whole; who wants more asks for NDJSON.
-MAX_JSON_LIST = 10_000
+from neuro.server.http.routes import Call
+from neuro.server.http.streams import NDJSON_BLOCK, ndjson
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,15 +37,23 @@ async def list_answer(call: Call, found: AsyncGenerator[Any]) -> web.StreamRespo
     """A list: NDJSON where the client accepts it, or else an array."""
     if call.wants_ndjson:
         return await ndjson(call, _lines(found))
-    shown: list[Any] = []
+    async with aclosing(found):
+        # What can be refused is refused before the answer begins.
+        first = await anext(found, None)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(call.request)
+        block = bytearray(b"[" if first is None else b"[" + encode(first))
+        async for item in found:
+            block += b"," + encode(item)
+            if len(block) >= NDJSON_BLOCK:
+                await response.write(bytes(block))
+                block.clear()
+        await response.write(bytes(block + b"]"))
+    await response.write_eof()
+    return response
+
+
+async def _lines(found: AsyncGenerator[Any]) -> AsyncIterator[bytes]:
     async with aclosing(found):
         async for item in found:
-            shown.append(item)
-            if len(shown) == MAX_JSON_LIST:
-                break
-    return json_response(shown, encode=encode)
-
-
-async def _lines(found: AsyncIterator[Any]) -> AsyncIterator[bytes]:
-    async for item in found:
-        yield encode(item)
+            yield encode(item)

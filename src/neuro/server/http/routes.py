@@ -17,13 +17,14 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 from aiohttp import hdrs, web
 
-from neuro.domain.errors import InvalidInput, NotAuthenticated, TooLarge
+from neuro.domain.errors import InvalidInput, NotAuthenticated, TooLarge, TooManyRequests
 from neuro.server.http.identity import Authenticator, Identity
 
 Handler = Callable[..., Awaitable[Any]]
 Encode = Callable[[Any], bytes]
 
 MAX_JSON_BODY = 1 << 20
+MAX_LARGE_BODIES = 256 << 20
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTE_KEY = "neuro.route"
 
@@ -133,8 +134,19 @@ def _is_raw(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, web.StreamResponse)
 
 
+class LargeBodies:
+    """The memory that bodies over ``MAX_JSON_BODY`` may take, all those at once together."""
+
+    def __init__(self, limit: int = MAX_LARGE_BODIES) -> None:
+        self.free = limit
+
+
+LARGE_BODIES = web.AppKey("large_bodies", LargeBodies)
+
+
 def install(app: web.Application, routes: list[Route]) -> None:
     """Put declared routes into an aiohttp application, fixed paths before variable ones."""
+    app[LARGE_BODIES] = LargeBodies()
     for route in routes:
         endpoint = _endpoint(route)
         resource = app.router.add_route(route.method, route.path, endpoint)
@@ -201,16 +213,25 @@ async def _decode_body(request: web.Request, decode: Callable[[bytes], Any], max
     too_large = TooLarge(f"The body is over {max_bytes} bytes.")
     if (request.content_length or 0) > max_bytes:
         raise too_large
-    # Read here and not by the framework, which has one limit for all routes.
+    bodies = request.app[LARGE_BODIES]
     raw = bytearray()
-    async for chunk in request.content.iter_any():
-        raw += chunk
-        if len(raw) > max_bytes:
-            raise too_large
+    taken = 0
     try:
+        # Read here and not by the framework, which has one limit for all routes.
+        async for chunk in request.content.iter_any():
+            raw += chunk
+            if len(raw) > max_bytes:
+                raise too_large
+            more = max(0, len(raw) - MAX_JSON_BODY) - taken
+            if more > bodies.free:
+                raise TooManyRequests("The server reads too many large bodies; try again later.")
+            bodies.free -= more
+            taken += more
         return decode(bytes(raw))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"The body is not what this call takes: {error}") from None
+    finally:
+        bodies.free += taken
 
 
 def _list_fields(query: Any) -> frozenset[str]:

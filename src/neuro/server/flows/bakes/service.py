@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
-from datetime import datetime
+from dataclasses import replace
 from functools import partial
 
 import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.bakes import Bake, BakeChange, BakeFilter, BakeRequest, new_id
+from neuro.domain.bakes import Attempt, Bake, BakeChange, BakeFilter, BakeRequest, new_id
 from neuro.domain.errors import NotFound, NotUnique
 from neuro.domain.permissions import Action
 from neuro.server.database.engine import Database
@@ -26,12 +27,12 @@ from neuro.server.flows.checks import (
 )
 from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard, is_id, missing
+from neuro.server.flows.transactions import paged
 from neuro.server.http.identity import Identity
 
-# Graphs can be large: few of them are held at once.
-PAGE = 20
-
-Place = tuple[datetime, int]
+PAGE = 50
+# Packed graphs over this are unpacked off the event loop: a few milliseconds and more.
+LARGE_GRAPHS = 16 << 10
 
 
 def name_in_use(name: str, running: str | None) -> NotUnique:
@@ -95,29 +96,24 @@ class BakeService:
             return
         query = msgspec.structs.replace(query, since=aware(query.since), until=aware(query.until))
 
-        def page(after: Place | None, connection: Connection) -> list[tuple[Place, Bake]]:
+        def page(after: tables.Listed | None, connection: Connection) -> list[tables.Listed]:
             if after is None:
                 self._guard.project(connection, caller, query.project_id, Action.READ)
             found = tables.list_bakes(connection, query, page=PAGE, after=after)
             if not query.fetch_last_attempt:
                 return found
-            last = attempts.last_of(connection, [bake.id for _, bake in found])
+            last = attempts.last_of(connection, [each.bake.id for each in found])
             return [
-                (place, msgspec.structs.replace(bake, last_attempt=last.get(bake.id)))
-                for place, bake in found
+                replace(each, bake=_with_attempt(each.bake, last.get(each.bake.id)))
+                for each in found
             ]
 
-        after: Place | None = None
-        while True:
-            try:
-                found = await self._database.read(partial(page, after))
-            except NotFound:
-                return
-            for _, bake in found:
-                yield bake
-            if len(found) < PAGE:
-                return
-            after = found[-1][0]
+        try:
+            async for each in paged(self._database, PAGE, page):
+                large = len(each.graphs) > LARGE_GRAPHS
+                yield await asyncio.to_thread(each.whole) if large else each.whole()
+        except NotFound:
+            return
 
     async def bake(self, caller: Identity, bake_id: str, *, last_attempt: bool = False) -> Bake:
         """The bake of an id."""
@@ -158,9 +154,7 @@ class BakeService:
         self._guard.project(connection, caller, bake.project_id, Action.READ, hidden)
         if not last_attempt:
             return bake
-        return msgspec.structs.replace(
-            bake, last_attempt=attempts.by_number(connection, bake.id, -1)
-        )
+        return _with_attempt(bake, attempts.by_number(connection, bake.id, -1))
 
     async def change(self, caller: Identity, bake_id: str, change: BakeChange) -> Bake:
         """Write a bake's graphs anew."""
@@ -176,3 +170,7 @@ class BakeService:
     async def brief(self, bake_id: str) -> Bake | None:
         """A bake without its graphs, for the server itself."""
         return await self._database.read(partial(tables.brief_bake, bake_id=bake_id))
+
+
+def _with_attempt(bake: Bake, attempt: Attempt | None) -> Bake:
+    return msgspec.structs.replace(bake, last_attempt=attempt)

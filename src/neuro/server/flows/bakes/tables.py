@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -138,10 +139,22 @@ def open_by_name(connection: Connection, project_id: str, name: str) -> str | No
     ).scalar_one_or_none()
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A bake of a list: its graphs stay packed until its turn comes."""
+
+    place: tuple[datetime, int]
+    bake: Bake
+    graphs: bytes
+
+    def whole(self) -> Bake:
+        return msgspec.structs.replace(self.bake, graphs=unpack(self.graphs, Graphs))
+
+
 def list_bakes(
-    connection: Connection, query: BakeFilter, *, page: int, after: tuple[datetime, int] | None
-) -> list[tuple[tuple[datetime, int], Bake]]:
-    """At most ``page`` bakes behind the place ``after``, each with its place."""
+    connection: Connection, query: BakeFilter, *, page: int, after: Listed | None
+) -> list[Listed]:
+    """At most ``page`` bakes behind ``after``."""
     place = tuple_(bakes.c.created_at, bakes.c.sequence)
     conditions: list[ColumnElement[bool]] = [bakes.c.project_id == query.project_id]
     if query.name is not None:
@@ -160,10 +173,10 @@ def list_bakes(
         statement = statement.order_by(bakes.c.created_at, bakes.c.sequence)
     if after is not None:
         # Typed by the columns, as a bare tuple of values would not be.
-        behind = tuple_(*after, types=[Moment(), Counter])
+        behind = tuple_(*after.place, types=[Moment(), Counter])
         conditions.append(place < behind if query.reverse else place > behind)
     rows = connection.execute(statement.where(*conditions))
-    return [((row.created_at, row.sequence), _bake(row)) for row in rows]
+    return [Listed((row.created_at, row.sequence), brief(row), row.graphs) for row in rows]
 
 
 def change_graphs(connection: Connection, bake_id: str, graphs: Graphs) -> None:
