@@ -161,6 +161,7 @@ class CommandReader:
             else:
                 self._too_large(self._target[1])
                 self._in_dropped = True
+                self._size += len(rest)
             return len(data)
         self._collect_line(data[start : end - 1])
         return end

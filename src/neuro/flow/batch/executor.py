@@ -520,6 +520,7 @@ class _Driver:
             outputs=dict(action.outputs),
             state=dict(action.state),
         )
+        await self._records.flush(hurry=False)
         async with self._calls:
             try:
                 await self._patience(lambda: self._client.bakes.add_cache_entry(request))
