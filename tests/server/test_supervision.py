@@ -6,7 +6,9 @@ import asyncio
 import shlex
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from neuro.client import Client
@@ -17,6 +19,7 @@ from neuro.domain.bakes import (
     Concurrency,
     TaskRequest,
     TaskStatus,
+    TaskTransition,
 )
 from neuro.domain.errors import Conflict, NotFound
 from neuro.domain.flows import Project
@@ -179,6 +182,31 @@ async def test_a_terminal_that_falls_silent_loses_the_bake(
     assert last.message.startswith("Its executor, in a terminal, has not been heard of for ")
     assert "`neuro-flow restart`" in last.message
     assert (await finished(client, task)).status is JobStatus.CANCELLED
+
+
+async def test_a_terminal_may_be_silent_while_it_runs_a_command_of_its_own(
+    client: Client, project: Project
+) -> None:
+    bake, attempt = await make_bake(client, project.id)
+    await write(client, attempt, RUNNING)
+    task = TaskRequest(
+        attempt_id=attempt.id,
+        yaml_id="only",
+        statuses=[TaskTransition(created_at=datetime.now(UTC), status=PENDING)],
+    )
+    await client.bakes.create_task(task)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2 * SILENCE):
+            await ended(client, bake.id)
+    ending = TaskTransition(created_at=datetime.now(UTC), status=TaskStatus.FAILED)
+    await client.bakes.replace_task(
+        msgspec.structs.replace(task, statuses=[*task.statuses, ending])
+    )
+
+    last = await ended(client, bake.id)
+    assert last.message is not None
+    assert "has not been heard of" in last.message
 
 
 async def test_a_bake_that_nobody_begins_is_given_up(client: Client, project: Project) -> None:

@@ -8,6 +8,12 @@ import pytest
 
 from neuro.domain.bakes import CatchUp, TaskStatus
 from neuro.domain.errors import InvalidInput
+from neuro.server.flows.schedules.times import (
+    check_timing,
+    due_between,
+    next_after,
+    to_start,
+)
 from neuro.server.flows.supervision.decisions import (
     Decision,
     EndJobs,
@@ -19,12 +25,6 @@ from neuro.server.flows.supervision.decisions import (
     StartMainJob,
     Wait,
     decide,
-)
-from neuro.server.flows.schedules.times import (
-    check_timing,
-    due_between,
-    next_after,
-    to_start,
 )
 from neuro.server.flows.supervision.turns import Turn, Turns
 
@@ -49,6 +49,8 @@ TERMINAL, ALIVE, DEAD = Executor.TERMINAL, Executor.ALIVE, Executor.DEAD
         # A terminal's executor is believed in for a while.
         (Facts(RUNNING, TERMINAL, silent=119.0), Wait(1.0)),
         (Facts(PENDING, TERMINAL, silent=120.0), Wait(480.0)),
+        # Longer while it waits for a command of its own machine.
+        (Facts(RUNNING, TERMINAL, silent=120.0, is_busy_locally=True), Wait(120.0)),
         # What a schedule made has its main job from the server.
         (Facts(PENDING, TERMINAL, is_scheduled=True), StartMainJob()),
         # After the end: what is left over is ended unless somebody may still do it.

@@ -41,9 +41,6 @@ class Observer:
     def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
         """Somebody read the attempt by its id or wrote tasks of it: a sign of life."""
 
-    def tasks_changed(self, attempt_id: str) -> None:
-        """Tasks of the attempt were written: it gets on."""
-
     def bake_read(self, bake_id: str) -> None:
         """Somebody read the bake by its id."""
 
@@ -185,8 +182,6 @@ class Hub:
         for subscription in self._of_bake.get(bake_id, ()):
             if subscription.attempt_id == attempt_id:
                 subscription.tasks_changed(yaml_ids)
-        for observer in self._observers:
-            observer.tasks_changed(attempt_id)
         self.attempt_touched(bake_id, attempt_id)
 
     def attempt_touched(self, bake_id: str, attempt_id: str) -> None:

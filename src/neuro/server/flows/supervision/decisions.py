@@ -30,6 +30,8 @@ class Limits:
     """How patient the supervision is; seconds, all of them.
 
     ``silence``: how long a terminal's executor of a running attempt may give no sign of life;
+    ``local_action``: the same of one that waits for a command on its own machine, as other clients
+    do without a sign;
     ``abandoned``: the same of an attempt that was made and never begun; ``grace``: how long one
     that is silent may still end the jobs of a finished attempt by itself. ``pause``: how long a
     main job that died is waited for at first, twice as long each time up to ``longest_pause``;
@@ -37,6 +39,7 @@ class Limits:
     """
 
     silence: float = 120.0
+    local_action: float = 3600.0
     abandoned: float = 600.0
     grace: float = 60.0
     pause: float = 1.0
@@ -54,8 +57,9 @@ class Facts:
 
     ``silent`` is seconds since a sign of life, 0 while one is there all the time; ``dead_for``
     seconds since the main job's end was noticed, ``deaths`` how many ended since a task changed.
-    ``is_scheduled``: a schedule made it, so the server itself starts its executor. ``has_jobs``:
-    jobs of its tasks are active.
+    ``is_scheduled``: a schedule made it, so the server itself starts its executor.
+    ``is_busy_locally``: a task runs on the terminal's machine. ``has_jobs``: jobs of its tasks are
+    active.
     """
 
     result: TaskStatus
@@ -64,6 +68,7 @@ class Facts:
     dead_for: float = 0.0
     deaths: int = 0
     is_scheduled: bool = False
+    is_busy_locally: bool = False
     has_jobs: bool = False
 
 
@@ -123,6 +128,8 @@ def _driven_from_a_terminal(facts: Facts, limits: Limits) -> Decision:
         return StartMainJob()
     is_running = facts.result is TaskStatus.RUNNING
     limit = limits.silence if is_running else limits.abandoned
+    if facts.is_busy_locally and facts.silent < limits.local_action:
+        return Wait(limits.silence)  # That command may end at any time.
     if facts.silent < limit:
         return Wait(limit - facts.silent)
     silence = format_duration(timedelta(seconds=round(facts.silent)))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from neuro.domain.bakes import Attempt, Bake
 from neuro.domain.flows import Project
 from neuro.server.flows import tables as flows
 from neuro.server.flows.attempts import tables as attempts
 from neuro.server.flows.bakes import tables as bakes
-from neuro.server.flows.tasks.tables import tasks
+from neuro.server.flows.tasks.tables import open_without_job, tasks
 
 _PAGE = 500
 
@@ -24,6 +25,14 @@ class Known:
     bake: Bake
     project: Project
     is_last: bool
+
+
+class Progress(NamedTuple):
+    """How far an attempt has come: its tasks, those with a job, the length of all their steps."""
+
+    tasks: int
+    jobs: int
+    steps: int
 
 
 def known(connection: Connection, attempt_id: str) -> Known | None:
@@ -52,6 +61,27 @@ def to_watch(connection: Connection, bake_ids: set[str]) -> list[tuple[Attempt, 
     pairs = ((attempt, bakes.brief_bake(connection, attempt.bake_id)) for attempt in found.values())
     known = [(attempt, bake) for attempt, bake in pairs if bake is not None]
     return sorted(known, key=lambda pair: (pair[0].created_at, pair[0].id))
+
+
+def progress(connection: Connection, attempt_id: str) -> Progress:
+    """How far an attempt has come."""
+    row = connection.execute(
+        select(
+            func.count(),
+            func.count(tasks.c.raw_id),
+            func.coalesce(func.sum(func.length(tasks.c.statuses)), 0),
+        ).where(tasks.c.attempt_id == attempt_id)
+    ).one()
+    return Progress(int(row[0]), int(row[1]), int(row[2]))
+
+
+def is_busy_locally(connection: Connection, attempt: Attempt) -> bool:
+    """Whether a task of an attempt is open that is neither a job nor a call of other tasks."""
+    open_tasks = open_without_job(connection, attempt.id)
+    if not open_tasks:
+        return False
+    bake = bakes.get_bake(connection, attempt.bake_id)
+    return bake is not None and not open_tasks <= bake.graphs.keys()
 
 
 def jobs_of_tasks(connection: Connection, attempt_id: str) -> set[str]:

@@ -38,7 +38,7 @@ from neuro.server.flows.supervision.decisions import (
     Wait,
     decide,
 )
-from neuro.server.flows.supervision.records import Known
+from neuro.server.flows.supervision.records import Known, Progress
 from neuro.server.flows.supervision.turns import Turn, Turns
 from neuro.server.http.identity import Identity
 from neuro.server.jobs.board import Board
@@ -58,7 +58,9 @@ class Watch:
     bake_id: str
     heard_at: float
     executor_id: str | None = None
+    had_stream: bool = False
     dead_job: str | None = None
+    progress: Progress | None = None
     died_at: float = 0.0
     deaths: int = 0
     timer: asyncio.TimerHandle | None = None
@@ -146,7 +148,10 @@ class Supervisor(Observer):
 
     def executor_attached(self, attempt: Attempt) -> None:
         """Its terminal's executor is there, for as long as the stream is open."""
-        self.attempt_touched(attempt.bake_id, attempt.id)
+        watch = self._watches.get(attempt.id)
+        if watch is not None:
+            watch.heard_at = _now()
+            watch.had_stream = True
 
     def executor_detached(self, attempt: Attempt) -> None:
         """From now on its silence counts."""
@@ -158,12 +163,6 @@ class Supervisor(Observer):
         watch = self._watches.get(attempt_id)
         if watch is not None:
             watch.heard_at = _now()
-
-    def tasks_changed(self, attempt_id: str) -> None:
-        """It gets on, whatever its main jobs died of before."""
-        watch = self._watches.get(attempt_id)
-        if watch is not None:
-            watch.deaths = 0
 
     def project_removed(self, project_id: str, unfinished: Sequence[Attempt]) -> None:
         """End all jobs of its bakes, those that drive them first of all."""
@@ -276,21 +275,33 @@ class Supervisor(Observer):
     async def _facts(self, watch: Watch, known: Known, record: JobRecord | None) -> Facts:
         attempt = known.attempt
         executor = main_jobs.state_of(attempt.executor_id, record)
-        now = _now()
         if executor is Executor.DEAD and watch.dead_job != attempt.executor_id:
-            watch.dead_job = attempt.executor_id
-            watch.died_at = now
-            watch.deaths += 1
-        has_jobs = attempt.result.is_finished and bool(await self._jobs_of(known))
+            await self._note_death(watch, attempt)
+        silent = 0.0 if self._hub.is_driven(attempt.id) else _now() - watch.heard_at
         return Facts(
             result=attempt.result,
             executor=executor,
-            silent=0.0 if self._hub.is_driven(attempt.id) else now - watch.heard_at,
-            dead_for=now - watch.died_at,
+            silent=silent,
+            dead_for=_now() - watch.died_at,
             deaths=watch.deaths,
             is_scheduled=_is_scheduled(known),
-            has_jobs=has_jobs,
+            is_busy_locally=await self._is_busy_locally(watch, attempt, silent),
+            has_jobs=attempt.result.is_finished and bool(await self._jobs_of(known)),
         )
+
+    async def _is_busy_locally(self, watch: Watch, attempt: Attempt, silent: float) -> bool:
+        # A client that has streams shows its life by them, whatever it does meanwhile.
+        if attempt.executor_id is not None or watch.had_stream or silent < self._limits.silence:
+            return False
+        return await self._database.read(partial(records.is_busy_locally, attempt=attempt))
+
+    async def _note_death(self, watch: Watch, attempt: Attempt) -> None:
+        progress = await self._database.read(partial(records.progress, attempt_id=attempt.id))
+        # What was written anew as it was is no progress, or it would die and be restarted for ever.
+        watch.deaths = watch.deaths + 1 if progress == watch.progress else 1
+        watch.progress = progress
+        watch.dead_job = attempt.executor_id
+        watch.died_at = _now()
 
     # Doing.
 

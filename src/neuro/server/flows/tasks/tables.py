@@ -81,6 +81,14 @@ def page_of_tasks(
     return [_task(row) for row in connection.execute(statement)]
 
 
+def open_without_job(connection: Connection, attempt_id: str) -> set[str]:
+    """The ``yaml_id`` of every task that has begun, has not ended, and is no job."""
+    rows = connection.execute(
+        select(tasks).where(tasks.c.attempt_id == attempt_id, tasks.c.raw_id.is_(None))
+    )
+    return {task.yaml_id for task in map(_task, rows) if not task.status.is_finished}
+
+
 def _columns(task: Task) -> dict[str, Any]:
     return {
         "id": task.id,
