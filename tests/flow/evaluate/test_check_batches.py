@@ -42,6 +42,12 @@ images: {i: {ref: "image:i", context: other, dockerfile: other/Dockerfile}}
 tasks:
 - {image: "${{ images.i.ref }}"}
 """,
+    "sees_matrix.yml": """\
+kind: stateful
+main: {image: x}
+post: {image: x}
+post_if: ${{ matrix.k == 1 }}
+""",
     "sees_inputs.yml": """\
 kind: stateful
 main: {image: x}
@@ -213,6 +219,23 @@ CASES = {
         "tasks:\n- {image: x, strategy: {matrix: {include: [{a: 1}]}}, cmd: '${{ matrix.▶b }}'}",
         "No attribute 'b' in 'matrix'", "ORDINAL, a",
     ),
+    "no task at once": (
+        "tasks:\n- {image: x, strategy: {matrix: {k: [1]}, max_parallel: ▶0}}",
+        "max_parallel should be at least 1", None,
+    ),
+    "no task at once in defaults": (
+        "defaults: {max_parallel: ▶0}\ntasks: []", "max_parallel should be at least 1", None,
+    ),
+    "needs of rows that outputs decide": (
+        "tasks:\n- {id: a, image: x}\n- image: x\n  needs: [a, ▶'${{ matrix.k }}']\n"
+        "  strategy: {matrix: {k: '${{ from_json(needs.a.outputs.l) }}'}}",
+        "What a task needs cannot depend on a matrix that outputs decide", None,
+    ),
+    "a stateful action whose rows outputs decide": (
+        "tasks:\n- {id: a, image: x}\n- ▶action: ws:stateful\n"
+        "  strategy: {matrix: {k: '${{ from_json(needs.a.outputs.l) }}'}}",
+        "The matrix of a stateful action cannot be decided by outputs", None,
+    ),
     # Calls
     "an input of another type": (
         "tasks:\n- {action: 'ws:inner', args: {n: ▶many}}",
@@ -347,6 +370,10 @@ REACHED = {
         "- {action: 'ws:mixed'}\nmixins: {m: {image: x}}", "mixed.yml",
         "Mixins are not available in an action", (3, 19),
     ),
+    "a matrix in post that the call does not have": (
+        "- {action: 'ws:sees_matrix', strategy: {matrix: {k: [1]}}}\n- {action: 'ws:sees_matrix'}",
+        "sees_matrix.yml", "No attribute 'k' in 'matrix'", (4, 21),
+    ),
     "inputs in post": (
         "- {action: 'ws:sees_inputs'}", "sees_inputs.yml",
         "The 'inputs' context is not available", (3, 28),
@@ -413,6 +440,7 @@ RIGHT = {
         "- {id: c, action: 'ws:stateful'}\n- {id: d, action: 'ws:local', needs: [a]}"
     ),
     "the state of a stateful action": "- {action: 'ws:stateful'}",
+    "the row of a stateful action": ("- {action: 'ws:sees_matrix', strategy: {matrix: {k: [1]}}}"),
     "a module that reads its caller's names": (
         "- {module: 'ws:module'}\ndefaults: {env: {A: x}}\nparams: {p: ~}"
     ),

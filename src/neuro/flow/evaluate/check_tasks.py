@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from neuro.flow.evaluate.actions import Action, Actions, check_names, literal_problem
 from neuro.flow.evaluate.contexts import (
@@ -16,7 +16,7 @@ from neuro.flow.evaluate.contexts import (
     ProjectRecord,
     VolumeRecord,
 )
-from neuro.flow.evaluate.graph import Element, Outline, matrix_keys, outline
+from neuro.flow.evaluate.graph import Element, Outline, is_late, matrix_keys, outline
 from neuro.flow.evaluate.mixins import Mixins, overlay
 from neuro.flow.evaluate.static import (
     Members,
@@ -119,7 +119,7 @@ class TaskCheck:
         self._actions = actions
         self._report = report
         self._readable = True
-        self._checked: set[tuple[Path, str, Around | None]] = set()
+        self._checked: set[tuple[Path, Around | None]] = set()
         self._contents: dict[Path, Content] = {}
         # The actions that are being checked, each in the one before it, with their references.
         self._way: list[tuple[Path, str]] = []
@@ -137,6 +137,9 @@ class TaskCheck:
         around = Around(names, _BATCH_PLACES, mixins)
         for place, value in _file_values(file, project):
             self._value(value, around.at(place, names))
+        for part in (file, project):
+            if part is not None and part.defaults is not None:
+                self._parallel(part.defaults.max_parallel)
         mixins.check(file.mixins, self._report)
         every: Names = {**names, **_every()}
         for mixin in file.mixins.values():
@@ -172,7 +175,7 @@ class TaskCheck:
     def _file(self, action: Action, caller: Around | None, reference: str) -> Content:
         """Check an action's file. A caller is given for a module, which sees its names."""
         path = action.path.resolve()
-        mark = (path, "", caller)
+        mark = (path, caller)
         if mark in self._checked:
             return self._contents[path]
         self._checked.add(mark)
@@ -298,6 +301,8 @@ class TaskCheck:
             "needs": _needs_of(graph, element),
             "state": {},
         }
+        if unit.strategy is not None:
+            self._parallel(unit.strategy.max_parallel)
         selected: dict[str, Names] = {}
         if "needs" in around.names:
             # The rows of a module's task may depend on what its caller has waited for.
@@ -373,11 +378,13 @@ class TaskCheck:
                 call.key_at["cache"],
                 "Only tasks and the tasks of batch actions are cached: leave it out.",
             )
-        mark = (found.action.path.resolve(), "post", around)
-        if kind == "stateful" and mark not in self._checked:
-            self._checked.add(mark)
-            every: Names = {**around.names, **_every()}
-            self._post(found.action.file, around.at("B5", every))
+        if kind == "stateful":
+            if is_late(call):
+                self._report.add(
+                    "The matrix of a stateful action cannot be decided by outputs", call.at
+                )
+            own: Names = {**around.names, **_every(), "matrix": _matrix(call.strategy)}
+            self._post(found.action.file, around.at("B5", own))
         return found
 
     def called(
@@ -446,6 +453,10 @@ class TaskCheck:
                     image.ref.at,
                     f"The other definition is at line {at.line} of {at.source.name}.",
                 )
+
+    def _parallel(self, value: Value | None) -> None:
+        if value is not None and value.template is None and cast(int, value.constant) < 1:
+            self._report.add("max_parallel should be at least 1", value.at)
 
     def _value(self, value: Value, names: Names, *, batch: bool = True) -> None:
         if value.template is not None:

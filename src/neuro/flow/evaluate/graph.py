@@ -136,6 +136,11 @@ def _element(number: int, task: Task | TaskCall, report: Report) -> Element:
             element.needs = [needs] * (len(rows) if rows is not None else 1)
         elif rows is None:
             element.needs = [None]
+            for part, _ in task.needs.parts:
+                if reads(part, "matrix") and is_late(task):
+                    report.add(
+                        "What a task needs cannot depend on a matrix that outputs decide", part.at
+                    )
         else:
             element.needs = [_needs_of(task, row, report) for row in rows]
     return element
@@ -237,7 +242,7 @@ def _number(found: Outline, report: Report) -> None:
         element.node = node = len(found.owners)
         inner = len(element.rows) if element.has_row_nodes and element.rows is not None else 0
         found.owners.extend([index] * (1 + inner))
-        if element.ids is None and element.group is None and not _is_late(element.task):
+        if element.ids is None and element.group is None and not is_late(element.task):
             found.open = True
         if element.group is not None:
             _claim(found, lines, element.group, node, element, report)
@@ -246,7 +251,7 @@ def _number(found: Outline, report: Report) -> None:
     found.edges = [[] for _ in found.owners]
 
 
-def _is_late(task: Task | TaskCall) -> bool:
+def is_late(task: Task | TaskCall) -> bool:
     """Whether outputs decide on the rows: then nobody can need one of them by its id."""
     matrix = task.strategy.matrix if task.strategy is not None else None
     if matrix is None:
