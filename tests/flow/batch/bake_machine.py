@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from neuro.domain.bakes import (
@@ -117,6 +118,7 @@ class Machine:
         self.unwritten: list[TaskRequest] = []
         self.jobs: dict[str, Job] = {}
         self.by_key: dict[str, Job] = {}
+        self.active: dict[str, Job] = {}
         self.cache: dict[tuple[str, str], CacheEntry] = {}
         self.kills: list[str] = []
         self.order: list[str] = []
@@ -228,8 +230,8 @@ class Machine:
             job = Job(f"job-{len(self.jobs)}", join_id(action.id), action.number, key, self.now)
             self.jobs[job.id] = self.by_key[key] = job
             self.order.append(job.task)
-            active = sum(not job.status.is_finished for job in self.jobs.values())
-            self.most_at_once = max(self.most_at_once, active)
+            self.active[job.id] = job
+            self.most_at_once = max(self.most_at_once, len(self.active))
         return self.by_key[key]
 
     def way(self, task: str) -> Behaviour:
@@ -237,16 +239,17 @@ class Machine:
 
     def end(self, job: Job, status: JobStatus, reason: str | None = None, code: int = 0) -> None:
         job.status, job.reason, job.finished_at = status, reason, self.now
+        del self.active[job.id]
         job.exit_code = code if status is not JobStatus.CANCELLED else None
 
     def moves(self) -> list[Job]:
-        """The jobs that can get on by themselves."""
-        return [
+        """Some of the jobs that can get on by themselves."""
+        found = (
             job
-            for job in self.jobs.values()
-            if not job.status.is_finished
-            and not (job.status is JobStatus.RUNNING and self.way(job.task).hangs)
-        ]
+            for job in self.active.values()
+            if job.status is JobStatus.PENDING or not self.way(job.task).hangs
+        )
+        return [*islice(found, 5)]
 
     def move(self, job: Job) -> None:
         """Start a job that is pending, end one that runs."""
@@ -271,7 +274,7 @@ class Machine:
         if self.todo:
             index = self.random.randrange(len(self.todo))
             choices.append(lambda: self.act(self.todo.pop(index)))
-        for job in [] if self.eager and self.todo else self.moves()[:5]:
+        for job in [] if self.eager and self.todo else self.moves():
             choices.append(lambda job=job: self.move(job))  # type: ignore[misc]
         if choices:
             self.random.choice(choices)()

@@ -19,8 +19,23 @@ def key_of(task: ResolvedTask, needs: Outcomes, state: Mapping[str, str]) -> str
     What only says how patiently the work is done is no part of it: retries, time limits, how long
     an outcome is kept, and the tag of the bake.
     """
-    content = {
-        "task": {
+    return key_with(task, text_of(needs), state)
+
+
+def text_of(needs: Outcomes) -> str:
+    """What of its needs is part of a task's key; tasks that need the same share it."""
+    return _canonical(
+        {
+            join_id(id): {"result": outcome.result.value, "outputs": dict(outcome.outputs)}
+            for id, outcome in needs.items()
+        }
+    )
+
+
+def key_with(task: ResolvedTask, needs: str, state: Mapping[str, str]) -> str:
+    """``key_of``, with the text of the needs made before."""
+    own = _canonical(
+        {
             "id": join_id(task.id),
             "title": task.title,
             "name": task.name,
@@ -40,15 +55,14 @@ def key_of(task: ResolvedTask, needs: Outcomes, state: Mapping[str, str]) -> str
             "enable": task.enable if isinstance(task.enable, bool) else str(task.enable),
             "strategy": {"fail_fast": task.fail_fast, "max_parallel": task.max_parallel},
             "caching_key": task.cache.key,
-        },
-        "needs": {
-            join_id(id): {"result": outcome.result.value, "outputs": dict(outcome.outputs)}
-            for id, outcome in needs.items()
-        },
-        "state": dict(state),
-    }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        }
+    )
+    text = f'{{"needs":{needs},"state":{_canonical(dict(state))},"task":{own}}}'
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(content: object) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def is_fresh(entry: CacheEntry, rule: CacheRule, now: datetime) -> bool:

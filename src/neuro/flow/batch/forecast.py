@@ -69,9 +69,7 @@ def _completed(node: Node) -> list[FullId]:
     return [need for need, level in node.needs.items() if level is Level.COMPLETED]
 
 
-def _alone(
-    plan: Plan, node: Node, known: Mapping[FullId, Outcome], *, complete: bool
-) -> Forecast:
+def _alone(plan: Plan, node: Node, known: Mapping[FullId, Outcome], *, complete: bool) -> Forecast:
     """A node by itself. Some are skipped whatever becomes of their needs."""
     try:
         if plan.workflow.enable(node, known) is False:

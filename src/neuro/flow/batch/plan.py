@@ -206,8 +206,7 @@ class _Survey:
             return None
         evaluation = self.workflow.examine(node, self.report)
         assert isinstance(node.source, Place)
-        kind = node.source.element.kind if node.kind is NodeKind.GROUP else node.kind
-        match kind:
+        match node.source.kind:
             case NodeKind.TASK | NodeKind.STATEFUL:
                 evaluation.task(None)
                 return node.id
@@ -217,6 +216,10 @@ class _Survey:
             case NodeKind.LOCAL:
                 evaluation.enable()
                 evaluation.local()
+                if self.hidden or node.kind is NodeKind.GROUP:
+                    self.report.add(
+                        "The matrix of a local action cannot be decided by outputs", node.at
+                    )
                 if remote is not None:
                     self.late.append((node, remote))
             case NodeKind.CALL:

@@ -34,7 +34,7 @@ from neuro.flow.batch.actions import (
     RunLocal,
     Submit,
 )
-from neuro.flow.batch.cache import is_fresh, key_of
+from neuro.flow.batch.cache import is_fresh, key_with, text_of
 from neuro.flow.batch.model import (
     FullId,
     Graph,
@@ -104,13 +104,14 @@ class _Scope:
 class _Join:
     """The needs that some nodes have in common, and how many of them are open."""
 
-    __slots__ = ("items", "needs", "open", "outcomes")
+    __slots__ = ("items", "needs", "open", "outcomes", "text")
 
     def __init__(self, needs: Mapping[FullId, Level]) -> None:
         self.needs = needs  # kept, so that its id stays its own
         self.open = 0
         self.items: list[_Item] = []
         self.outcomes: dict[FullId, Outcome] | None = None
+        self.text: str | None = None
 
 
 class _Item:
@@ -614,10 +615,16 @@ class BakeState:
         item.number += 1
         if item.number == 1 and self._is_cached_kind(item):
             item.phase = _Phase.LOOKING
-            key = key_of(item.task, self._needs(item), {})
+            key = self._key(item, item.task)
             self._actions.append(LookUp(item.node.id, item.task, key))
         else:
             self._submit(item)
+
+    def _key(self, item: _Item, task: ResolvedTask) -> str:
+        join = item.join
+        if join.text is None:
+            join.text = text_of(self._needs(item))
+        return key_with(task, join.text, _NOTHING)
 
     def _resolve(self, item: _Item) -> ResolvedTask:
         main = self._main(item)
@@ -767,7 +774,7 @@ class BakeState:
         self._write(item)
         if status is TaskStatus.SUCCEEDED and self._is_cached_kind(item):
             assert item.task is not None
-            key = key_of(item.task, self._needs(item), {})
+            key = self._key(item, item.task)
             self._actions.append(
                 Remember(item.node.id, key, job.id, item.outputs or {}, item.state or {})
             )
