@@ -261,7 +261,7 @@ def test_control_c_leaves_the_bake_alone(person: Person, keeper: Keeper) -> None
         watching.until("fetch: running\n")
         watching.interrupt()
         assert watching.end() == 0
-        assert "Bake live goes on. `neuro-flow inspect --watch live` comes back" in watching.shown
+        assert "Bake live goes on.\n  neuro-flow inspect --watch live " in watching.shown
     assert run(keeper.bakes.get_attempt(attempt.id)).result is R
 
 

@@ -72,12 +72,12 @@ def command(
         out.print(f"Bake {bake.id}{called} of batch {bake.batch} is created.")
     out.flush()
     from neuro.flow.batch.model import NodeKind
-    from neuro.flow.cli.local import run_local_phase
 
+    ended = None
     if any(node.kind is NodeKind.LOCAL for node in plan.nodes.values()):
+        from neuro.flow.cli.local import run_local_phase
+
         ended = run_local_phase(context, plan.workflow, bake, attempt)
-    else:
-        ended = None
     return go_on(context, bake, attempt, ended, detach=detach, local_executor=local_executor)
 
 

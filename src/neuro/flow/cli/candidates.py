@@ -78,7 +78,7 @@ def _batch_params(context: FlowContext, ctx: click.Context) -> Iterable[tuple[st
     from neuro.flow.syntax.reader import load_source, read_batch
 
     # Options stand before the batch: then any one's may be meant.
-    given = ctx.params.get("batch")
+    given = _given(ctx, "batch")
     found: dict[str, str | None] = {}
     for name in [given] if given else batch_names(context.workspace):
         report = Report()
@@ -153,7 +153,13 @@ def _tasks(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, str 
 
 
 def _bake_of(context: FlowContext, ctx: click.Context) -> Bake:
-    return find_bake(context, ctx.params.get("bake") or ctx.params["job_id"])
+    return find_bake(context, _given(ctx, "bake") or _given(ctx, "job_id") or "")
+
+
+def _given(ctx: click.Context, name: str) -> str | None:
+    """An argument; behind an option whose value is being typed it is left where it stood."""
+    found: str | None = ctx.params.get(name)
+    return found or next((word for word in ctx.args if not word.startswith("-")), None)
 
 
 def _batch_tasks(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, str | None]]:

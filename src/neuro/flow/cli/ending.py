@@ -32,11 +32,11 @@ def tell_end(context: FlowContext, board: Board) -> int:
     result = context.paint(attempt.result.value, COLORS[attempt.result])
     out.print(f"Bake {name}: attempt #{attempt.number} {result} in"
               f" {how_long(ended - attempt.created_at)} ({board.summary()})")  # fmt: skip
-    if attempt.message:
+    failed = board.failed
+    if attempt.message and not failed:  # Or it says what is told of the task.
         out.print(f"  {attempt.message}")
     if succeeded:
         return 0
-    failed = board.failed
     for task in failed[:_TASKS]:
         _tell_task(context, task, name)
     if len(failed) > _TASKS:

@@ -15,7 +15,8 @@ from neuro.flow.cli.names import offer
     cls=Command,
     examples="""
         neuro-flow restart nightly
-        neuro-flow restart nightly --no-from-failed   # everything again
+        neuro-flow restart nightly --no-from-failed
+        neuro-flow clear-cache sweep && neuro-flow restart nightly --no-from-failed   # all anew
     """,
 )
 @click.argument("bake", metavar="BAKE", shell_complete=offer("ended_bakes"))
@@ -52,7 +53,8 @@ def command(
     """Make another attempt of BAKE, which is an id or a name, and watch it as `bake` does.
 
     It has the files and parameters that the bake was submitted with: what was changed in the
-    project since then needs a new bake.
+    project since then needs a new bake. Where --no-from-failed runs everything again, outcomes that
+    the cache keeps are taken all the same.
     """
     if detach and local_executor:
         raise click.UsageError("--local-executor needs this terminal: it cannot be detached")

@@ -241,8 +241,9 @@ def watch_to_end(
     except Left:
         name = called(bake)
         context.out.note(
-            f"\nBake {name} goes on. `neuro-flow inspect --watch {name}` comes back to it;"
-            f" `neuro-flow cancel {name}` stops it."
+            f"\nBake {name} goes on.\n"
+            f"  neuro-flow inspect --watch {name}   # come back to it\n"
+            f"  neuro-flow cancel {name}            # stop it"
         )
         return 0
     return tell_end(context, board)

@@ -1,0 +1,292 @@
+"""Bakes from the command line to their end: planned, driven, watched, restarted, cancelled."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from neuro.client.blocking import run
+from neuro.domain.bakes import TaskStatus
+from tests.flow.cli.project import NEURO_FLOW, Person
+from tests.flow.cli.test_batch_records import Keeper
+
+SWEEP = """
+kind: batch
+params:
+  lr: "0.1"
+  marker: ""
+defaults: {preset: small}
+tasks:
+  - id: fetch
+    image: ubuntu
+    bash: echo fetched ${{ params.marker }}; echo "::set-output name=size::7"
+  - id: train
+    needs: [fetch]
+    strategy: {matrix: {seed: [1, 2]}}
+    image: ubuntu
+    bash: echo size ${{ needs.fetch.outputs.size }} lr ${{ params.lr }} seed ${{ matrix.seed }}
+  - id: report
+    needs: [train]
+    image: ubuntu
+    bash: echo reported
+"""
+FAILS = """
+kind: batch
+tasks:
+  - id: good
+    image: ubuntu
+    bash: echo fine; sleep 0.1
+  - id: bad
+    needs: []
+    image: ubuntu
+    bash: for n in {1..30}; do echo step $n; done; exit 3
+  - id: never
+    needs: [good, bad]
+    image: ubuntu
+    cmd: "true"
+"""
+WAITS = """
+kind: batch
+tasks:
+  - id: waits
+    image: ubuntu
+    preset: small
+    bash: sleep 1000
+  - {id: then, image: ubuntu, preset: small, cmd: "true"}
+"""
+LOCAL = """
+kind: batch
+tasks:
+  - {id: prepare, action: "ws:prepare"}
+  - {id: use, image: ubuntu, needs: [prepare], cmd: "echo ${{ needs.prepare.outputs.word }}"}
+"""
+
+
+@pytest.fixture
+def baker(person: Person) -> Iterator[Person]:
+    keeper = Keeper(person)
+    project = run(keeper.client.flows.project_by_name("example"))
+    if project is not None:
+        run(keeper.client.flows.delete_project(project.id))
+    for name, text in (("sweep", SWEEP), ("fails", FAILS), ("waits", WAITS), ("local", LOCAL)):
+        person.write(f".neuro/{name}.yml", text)
+    yield person
+    for bake in person.flow_ok("-q", "bakes").split():
+        person.flow("cancel", bake)
+
+
+def test_a_bake_is_watched_to_its_end(baker: Person) -> None:
+    done = baker.flow("bake", "sweep", "-n", "first", "-t", "a")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"Bake bake-[0-9a-f-]{36} \(first\) of batch sweep is created\.", lines[0])
+    said = [line.partition(" ")[2] for line in lines[1:-1]]
+    assert sorted(line.partition(" in ")[0] for line in said if "succeeded" in line) == [
+        "fetch: succeeded",
+        "report: succeeded",
+        "train-seed-1: succeeded",
+        "train-seed-2: succeeded",
+    ]
+    assert said[-1].startswith("report: succeeded in ")
+    assert re.fullmatch(r"Bake first: attempt #1 succeeded in \S+ \(4/4 done\)", lines[-1])
+    shown = baker.flow_ok("-q", "show", "first", "train-seed-2")
+    assert shown == "size 7 lr 0.1 seed 2\n"
+    assert baker.flow_ok("-q", "bakes", "-t", "a").strip() in lines[0]
+    assert re.search(r"Executor job-\S+ succeeded\n", baker.flow_ok("inspect", "first"))
+
+
+def test_what_was_done_before_is_foretold_and_taken(baker: Person) -> None:
+    mark = ("-p", "marker", "foretold")
+    assert "runs" in baker.flow_ok("plan", "sweep", *mark)
+    baker.flow_ok("bake", "sweep", *mark)
+
+    planned = baker.flow_ok("plan", "sweep", *mark)
+    assert planned.endswith("4 tasks, 4 answered by earlier bakes.\n")
+    assert "◆ fetch\n├─ ◆ train-seed-1\n├─ ◆ train-seed-2\n◆ report\n" in planned
+    # Of what another parameter changes, what comes after depends on outcomes.
+    changed = baker.flow_ok("plan", "sweep", *mark, "-p", "lr", "0.5")
+    assert "4 tasks, 1 answered by earlier bakes." in changed
+
+    again = baker.flow_ok("bake", "sweep", *mark)
+    assert again.count(": cached\n") == 4
+    baker.flow_ok("clear-cache", "sweep", "report")
+    assert "4 tasks, 3 answered" in baker.flow_ok("plan", "sweep", *mark)
+
+
+def test_parameters_of_options_go_before_those_of_a_file(baker: Person) -> None:
+    baker.write("params.yml", "lr: 010\nmarker: file\n")
+
+    baker.flow_ok(
+        "-q", "bake", "sweep", "-n", "p", "--meta-from-file", "params.yml", "-p", "marker", "own"
+    )
+
+    assert baker.flow_ok("-q", "show", "p", "fetch") == "fetched own\n"
+    assert "lr 010 " in baker.flow_ok("-q", "show", "p", "train-seed-1")
+
+
+def test_a_bake_that_fails_shows_why(baker: Person) -> None:
+    done = baker.flow("bake", "fails", "-n", "bad")
+
+    assert done.returncode == 1
+    end = done.stdout[done.stdout.index("Bake bad: ") :].splitlines()
+    assert end[0].startswith("Bake bad: attempt #1 failed in ")
+    assert end[2].startswith("✗ bad: ")
+    assert end[3:14] == [
+        *(f"    step {n}" for n in range(21, 31)),
+        "  all of its output: neuro-flow show bad bad",
+    ]
+    assert "neuro-flow restart bad" in done.stderr
+
+    again = baker.flow("-q", "restart", "bad")
+    assert (again.returncode, again.stderr) == (1, "")
+    assert again.stdout.startswith("bake-")
+    assert baker.flow_ok("inspect", "bad").splitlines()[2] == "Attempt #2 failed"
+    assert baker.offered("inspect", "bad", "-a", "") == ["1", "2"]
+
+
+def test_a_bake_goes_on_without_being_watched(baker: Person) -> None:
+    bake = baker.flow_ok("-q", "bake", "waits", "--detach", "-n", "alone").strip()
+
+    assert bake.startswith("bake-")
+    twice = baker.flow("bake", "waits", "--detach", "-n", "alone")
+    assert (twice.returncode, "alone" in twice.stderr) == (1, True)
+    with baker.watch("inspect", "alone", "--watch") as watching:
+        watching.until("waits: running\n")
+        assert baker.flow_ok("-q", "cancel", "alone").strip() == bake
+        assert watching.end() == 1
+        assert "Bake alone: attempt #1 cancelled in " in watching.shown
+
+
+def test_control_c_in_a_terminal_leaves_the_bake(baker: Person) -> None:
+    with baker.flow_terminal("bake", "waits", "-n", "seen", rows=12, columns=70) as shown:
+        shown.until("●")
+        shown.until("waits")
+        shown.until("0/2 done · 1 running")
+        shown.press("\x03")
+        assert shown.end() == 0
+        assert "Bake seen goes on." in shown.shown
+    keeper = Keeper(baker)
+    bake = run(keeper.bakes.by_name(keeper.project_id, "seen"))
+    assert bake is not None
+    assert bake.last_attempt is not None
+    assert not bake.last_attempt.result.is_finished
+
+
+def test_a_bake_driven_from_the_terminal(baker: Person) -> None:
+    done = baker.flow("bake", "sweep", "--local-executor", "-n", "here")
+
+    assert done.returncode == 0, done.stderr
+    assert "(4/4 done)" in done.stdout
+    assert "Executor" not in baker.flow_ok("inspect", "here")
+    assert baker.flow("bake", "fails", "--local-executor").returncode == 1
+
+
+def test_control_c_cancels_a_bake_that_is_driven_here(baker: Person) -> None:
+    with baker.watch("bake", "waits", "--local-executor", "-n", "mine") as watching:
+        watching.until("waits: running\n")
+        watching.interrupt()
+        watching.until("Cancelling: what runs is being stopped.")
+        assert watching.end() == 130
+        assert "waits: cancelled" in watching.shown
+        assert "Bake mine: attempt #1 cancelled in " in watching.shown
+    assert baker.ok("-q", "ps") == ""
+
+
+def test_local_actions_run_first_and_their_failure_is_the_bakes(baker: Person) -> None:
+    action = "kind: local\noutputs: {word: {descr: w}}\n"
+    baker.write("prepare.yml", action + "bash: echo working; echo '::set-output name=word::made'\n")
+
+    done = baker.flow("bake", "local", "-n", "whole")
+    assert done.returncode == 0, done.stderr
+    assert "working\n" in done.stderr
+    assert baker.flow_ok("-q", "show", "whole", "use") == "made\n"
+
+    baker.write("prepare.yml", action + "bash: echo trouble; exit 7\n")
+    failed = baker.flow("bake", "local", "-n", "broken")
+    assert failed.returncode == 1
+    assert "trouble\n" in failed.stderr
+    assert "✗ prepare: exit code 7" in failed.stdout
+    # The files are those that were sent.
+    baker.write("prepare.yml", action + "bash: 'true'\n")
+    assert baker.flow("restart", "broken").returncode == 1
+
+
+def test_the_main_job_takes_no_notice_of_a_terminal(baker: Person) -> None:
+    keeper = Keeper(baker)
+    with baker.watch("bake", "waits", "--local-executor", "-n", "lost") as first:
+        first.until("waits: running\n")
+        first.process.kill()
+        first.process.wait()
+    bake = run(keeper.bakes.by_name(keeper.project_id, "lost"))
+    assert bake is not None
+    with subprocess.Popen(
+        [*NEURO_FLOW, "--fake-workspace", "execute", bake.id],
+        cwd="/",
+        env=baker.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as executor:
+        assert executor.stdout is not None
+        line = executor.stdout.readline()
+        assert re.match(r"\[\d\d:\d\d:\d\d [+-]\d{4}\] ", line)
+        for name in ("HUP", "INT", "QUIT", "TSTP"):
+            executor.send_signal(getattr(signal, f"SIG{name}"))
+        assert executor.poll() is None
+        baker.flow_ok("cancel", "lost")
+        assert executor.wait(30) == 1
+    tasks = run(keeper.bakes.tasks(run(keeper.bakes.attempts(bake.id))[0].id))
+    assert {it.yaml_id: it.status for it in tasks} == {
+        "waits": TaskStatus.CANCELLED,
+        "then": TaskStatus.SKIPPED,
+    }
+
+
+def test_a_batch_is_put_on_the_clock_and_taken_off(baker: Person) -> None:
+    baker.write(
+        ".neuro/nightly.yml",
+        SWEEP.replace("kind: batch", "kind: batch\nschedule: {cron: 0 3 * * *}"),
+    )
+    none = baker.flow("schedules")
+    assert (none.returncode, "neuro-flow schedule BATCH" in none.stderr) == (0, True)
+
+    said = baker.flow_ok("schedule", "nightly", "-p", "lr", "0.7", "-t", "night")
+    assert said.startswith("Batch nightly is started by the clock: 0 3 * * * (UTC); next ")
+    row = [cell.strip() for cell in baker.flow_ok("schedules").splitlines()[3].split("│")]
+    assert row[:3] == ["nightly", "0 3 * * *", "UTC"]
+    assert row[4:] == ["N/A", "N/A"]
+    assert baker.offered("unschedule", "") == ["nightly"]
+    wrong = baker.flow("unschedule", "nigthly")
+    assert (wrong.returncode, "Did you mean 'nightly'?" in wrong.stderr) == (1, True)
+    assert baker.flow_ok("-q", "unschedule", "nightly") == "nightly\n"
+    assert baker.flow_ok("-q", "schedules") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy"),
+    [
+        (["bake", "waits", "--detach"], ("asyncio", "aiohttp", "rich")),
+        (["bakes"], ("asyncio", "aiohttp", "rich")),
+    ],
+)
+def test_the_fast_path_imports_little(
+    baker: Person, words: list[str], heavy: tuple[str, ...]
+) -> None:
+    script = (
+        "import sys\nfrom neuro.flow.cli.main import execute\n"
+        f"code = execute({words!r})\nprint(*sys.modules, file=sys.stderr)\nsys.exit(code)"
+    )
+    done = subprocess.run(
+        [*NEURO_FLOW[:1], "-c", script],
+        cwd=baker.project,
+        env=baker.environment(),
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert not set(heavy) & set(done.stderr.splitlines()[-1].split())
