@@ -231,10 +231,10 @@ CASES = {
         "  strategy: {matrix: {k: '${{ from_json(needs.a.outputs.l) }}'}}",
         "What a task needs cannot depend on a matrix that outputs decide", None,
     ),
-    "a stateful action whose rows outputs decide": (
-        "tasks:\n- {id: a, image: x}\n- ▶action: ws:stateful\n"
+    "a local action whose rows outputs decide": (
+        "tasks:\n- {id: a, action: ws:local}\n- ▶action: ws:local\n"
         "  strategy: {matrix: {k: '${{ from_json(needs.a.outputs.l) }}'}}",
-        "The matrix of a stateful action cannot be decided by outputs", None,
+        "The matrix of a local action cannot be decided by outputs", None,
     ),
     # Calls
     "an input of another type": (

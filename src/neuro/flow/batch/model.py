@@ -58,7 +58,8 @@ class Limit:
 class Node:
     """A node of a graph: what it waits for and how it runs; evaluated later, by its workflow.
 
-    ``needs`` are full ids of the same graph. ``main`` is, for a POST, its stateful main.
+    ``needs`` are full ids of the same graph. ``main`` is, for a POST, its stateful main,
+    and for a GROUP of them the group of their mains.
     ``source`` is the workflow's own.
     """
 

@@ -217,9 +217,8 @@ class _Survey:
                 evaluation.enable()
                 evaluation.local()
                 if self.hidden or node.kind is NodeKind.GROUP:
-                    self.report.add(
-                        "The matrix of a local action cannot be decided by outputs", node.at
-                    )
+                    whose = "that calls a local action" if self.hidden else "of a local action"
+                    self.report.add(f"The matrix {whose} cannot be decided by outputs", node.at)
                 if remote is not None:
                     self.late.append((node, remote))
             case NodeKind.CALL:

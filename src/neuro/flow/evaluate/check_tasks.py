@@ -378,11 +378,9 @@ class TaskCheck:
                 call.key_at["cache"],
                 "Only tasks and the tasks of batch actions are cached: leave it out.",
             )
+        if kind == "local" and is_late(call):
+            self._report.add("The matrix of a local action cannot be decided by outputs", call.at)
         if kind == "stateful":
-            if is_late(call):
-                self._report.add(
-                    "The matrix of a stateful action cannot be decided by outputs", call.at
-                )
             own: Names = {**around.names, **_every(), "matrix": _matrix(call.strategy)}
             self._post(found.action.file, around.at("B5", own))
         return found

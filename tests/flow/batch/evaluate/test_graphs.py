@@ -6,7 +6,8 @@ import pytest
 
 from neuro.flow.batch.model import ROOT, Level, Limit, NodeKind
 from neuro.flow.syntax.problems import FlowError
-from tests.flow.batch.evaluate.batches import DONE, every_graph, gave
+from neuro.flow.syntax.types import ALWAYS
+from tests.flow.batch.evaluate.batches import DONE, FAILED, SKIPPED, every_graph, gave
 
 STATEFUL = "kind: stateful\nmain: {image: m}\npost: {image: p}\n"
 CALL = "kind: batch\ntasks: [{id: i1, image: a}, {id: i2, image: a}]\n"
@@ -466,6 +467,59 @@ def test_a_group_of_calls_in_an_action(place):
     assert workflow.outputs(outer, everything) == {"all": '["4", "6"]'}
 
 
+def test_a_group_of_stateful_actions(place):
+    batch = place.batch(
+        """
+        tasks:
+        - {id: first, action: ws:act, needs: []}
+        - {id: list, image: a, needs: []}
+        - id: s
+          action: ws:act
+          strategy: {matrix: {k: "${{ from_json(needs.list.outputs.ks) }}"}}
+        - {id: l, image: a}
+        """,
+        act="kind: stateful\nmain: {image: m}\n"
+        "post: {image: p, cmd: '${{ state.x }} ${{ matrix }}'}\n",
+    )
+    assert batch.plan.graphs[""] == {
+        "first": [],
+        "list": [],
+        "s": ["list"],
+        "l": ["s"],
+        "post-s": ["s", "first", "l"],
+        "post-first": ["first", "post-s"],
+    }
+    workflow, posts = batch.workflow, batch.stored("post-s")
+    outcomes = {("list",): gave(ks="[1, 2]"), ("first",): DONE, ("l",): DONE}
+    mains = workflow.expand(batch.stored("s"), outcomes)
+    assert [main.kind for main in mains] == [NodeKind.STATEFUL] * 2
+    outcomes |= {main.id: DONE for main in mains}
+    assert workflow.enable(posts, outcomes) is ALWAYS
+    rows = workflow.expand(posts, outcomes)
+    assert [(row.id, row.kind, row.main, row.group) for row in rows] == [
+        (("post-s-k-1",), NodeKind.POST, ("s-k-1",), ("post-s",)),
+        (("post-s-k-2",), NodeKind.POST, ("s-k-2",), ("post-s",)),
+    ]
+    task = workflow.task(rows[1], outcomes, {"x": "saved"})
+    assert task.cmd == "saved {'k': 2, 'ORDINAL': 1}"
+    assert workflow.enable(rows[0], {**outcomes, ("s-k-1",): SKIPPED}) is False
+
+
+def test_a_skipped_group_of_stateful_actions_leaves_nothing_to_do(place):
+    batch = place.batch(
+        """
+        tasks:
+        - {id: list, image: a, needs: []}
+        - id: s
+          action: ws:act
+          strategy: {matrix: {k: "${{ from_json(needs.list.outputs.ks) }}"}}
+        """,
+        act=STATEFUL,
+    )
+    assert batch.enable("post-s", s=SKIPPED) is False
+    assert batch.workflow.expand(batch.stored("post-s"), {("s",): FAILED}) == ()
+
+
 # What is wrong
 
 BROKEN = [
@@ -502,9 +556,9 @@ BROKEN = [
         ["Local action 'c.w' depends on remote task 'task-1'"],
     ),
     (
-        "tasks: [{id: a, image: a}, {id: s, action: ws:act, "
-        "strategy: {matrix: {k: '${{ from_json(needs.a.outputs.b) }}'}}}]",
-        ["The matrix of a stateful action cannot be decided by outputs"],
+        "tasks: [{id: w, action: ws:local}, {id: c, action: ws:inner, "
+        "strategy: {matrix: {k: '${{ from_json(needs.w.outputs.b) }}'}}}]",
+        ["The matrix that calls a local action cannot be decided by outputs"],
     ),
     (
         "tasks: [{id: c, action: ws:local, cache: {strategy: none}}]",

@@ -101,15 +101,10 @@ class _Builder:
     def _members(self, element: Element) -> list[Member]:
         """Decide the rows of an element, and make their ids known."""
         task, prefix = element.task, self.frame.prefix
-        before = len(self.report.problems)
         rows = element_rows(element, self.ground, UNKNOWN, self.report)
         if rows is None:
             element.decided = False
             element.group = _constant_id(task)
-            if element.kind is NodeKind.STATEFUL and len(self.report.problems) == before:
-                self.report.add(
-                    "The matrix of a stateful action cannot be decided by outputs", task.at
-                )
             member = Member((*prefix, element.group or f"task-{element.number}"), _NO_ROW)
             self._add(member.id[-1], GroupTarget(member.id, None), task)
             return [member]
@@ -230,31 +225,49 @@ class _Builder:
             for element, members in elements
             if element.action is not None
             and element.kind is NodeKind.STATEFUL
-            and element.decided
             and element.action.file.post is not None
         ]
         if not stateful:
             return
         later = list(_sinks(self.nodes))
-        for element, members in reversed(stateful):
+        for _, members in reversed(stateful):
             posts: list[FullId] = []
             for member in members:
-                post_id = (*member.id[:-1], f"post-{member.id[-1]}")
-                waits = dict.fromkeys((member.id, *later), Level.COMPLETED)
-                targets: dict[str, Target] = {one[-1]: one for one in waits}
+                needs = dict.fromkeys((member.id, *later), Level.COMPLETED)
+                targets = {one[-1]: self._target(one) for one in needs}
                 main = self.nodes[member.id]
-                self.nodes[post_id] = Node(
-                    id=post_id,
-                    kind=NodeKind.POST,
-                    needs=waits,
-                    fail_fast=main.fail_fast,
-                    limit=Limit(ROOT, self.ground.max_parallel),
-                    at=main.at,
-                    main=member.id,
-                    source=Place(element, member.matrix, targets, is_post=True),
-                )
-                posts.append(post_id)
+                post = post_node(main, member, needs, targets, self.ground)
+                self.nodes[post.id] = post
+                posts.append(post.id)
             later = posts or later
+
+    def _target(self, full_id: FullId) -> Target:
+        is_group = full_id in self.nodes and self.nodes[full_id].kind is NodeKind.GROUP
+        return GroupTarget(full_id, None) if is_group else full_id
+
+
+def post_node(
+    main: Node,
+    member: Member,
+    needs: Mapping[FullId, Level],
+    targets: Mapping[str, Target],
+    ground: Ground,
+    group: FullId | None = None,
+) -> Node:
+    """Make what runs in the end for a stateful main; for a group of them, a group."""
+    assert isinstance(main.source, Place)
+    is_group = main.kind is NodeKind.GROUP
+    return Node(
+        id=(*member.id[:-1], f"post-{member.id[-1]}"),
+        kind=NodeKind.GROUP if is_group else NodeKind.POST,
+        needs=needs,
+        fail_fast=main.fail_fast,
+        limit=None if is_group else Limit(ROOT, ground.max_parallel),
+        at=main.at,
+        main=member.id,
+        group=group,
+        source=Place(main.source.element, member.matrix, targets, is_post=True),
+    )
 
 
 def called(task: tree.TaskCall, frame: Frame, ground: Ground, report: Report) -> Action | None:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from neuro.flow.batch.model import NodeKind
 from neuro.flow.evaluate.batch.contexts import Needs
 from neuro.flow.evaluate.batch.values import BatchValues
 from neuro.flow.expressions.evaluator import Scope
 
 if TYPE_CHECKING:
-    from neuro.flow.batch.model import CacheRule, FullId, NodeKind, Outcomes
+    from neuro.flow.batch.model import CacheRule, FullId, Outcomes
     from neuro.flow.evaluate.actions import Action
     from neuro.flow.evaluate.batch.contexts import (
         BatchFlowRecord,
@@ -109,6 +110,11 @@ class Place:
     matrix: Mapping[str, object]
     targets: Mapping[str, Target]
     is_post: bool = False
+
+    @property
+    def kind(self) -> NodeKind:
+        """What the node is, or the rows of its group are."""
+        return NodeKind.POST if self.is_post else self.element.kind
 
     def names(
         self,

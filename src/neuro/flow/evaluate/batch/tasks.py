@@ -59,14 +59,14 @@ class Evaluation:
 
     def enable(self) -> bool | Always:
         """Whether the node runs; True where that is not known yet."""
-        if self.node.kind is NodeKind.POST:
+        if self.place.is_post:
             return self._enable_post()
         return self._enabled(self.element.task.enable, None)
 
     def _enable_post(self) -> bool | Always:
         main = self.outcomes.get(self.node.main) if self.node.main is not None else None
         action = _action(self.element)
-        if action.file.post_if is not None:
+        if action.file.post_if is not None and self.node.kind is NodeKind.POST:
             return self._enabled(action.file.post_if, main.state if main is not None else UNKNOWN)
         # What was skipped has nothing to clean up.
         return False if main is not None and _is_skipped(main.result) else ALWAYS
@@ -92,7 +92,7 @@ class Evaluation:
     def task(self, state: State | None) -> ResolvedTask:
         """Evaluate a job's values."""
         task, frame = self.element.task, self.frame
-        match self.element.kind if self.node.kind is NodeKind.GROUP else self.node.kind:
+        match self.place.kind:
             case NodeKind.STATEFUL:
                 action = _action(self.element)
                 assert action.file.main is not None  # the reader insists on it

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from neuro.flow.batch.model import ROOT, CacheRule, FullId, Graph, LocalCommand, Node, ResolvedTask
+from neuro.flow.batch.model import (
+    ROOT,
+    CacheRule,
+    FullId,
+    Graph,
+    LocalCommand,
+    Node,
+    NodeKind,
+    ResolvedTask,
+)
 from neuro.flow.evaluate import names as naming
 from neuro.flow.evaluate.batch import graph as graphs
 from neuro.flow.evaluate.batch.contexts import (
@@ -47,6 +56,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _NO_OUTCOMES: Outcomes = {}
+_NO_ROW: Mapping[str, object] = {}
 
 
 class BatchWorkflow:
@@ -158,7 +168,7 @@ class BatchWorkflow:
         evaluation = self._evaluation(node, outcomes, report)
         found = evaluation.enable()
         # The rows of a group are asked one by one for what reads their matrix.
-        return self._known(found, evaluation, report, may_wait=not _decided(node))
+        return self._known(found, evaluation, report, may_wait=node.kind is NodeKind.GROUP)
 
     def task(
         self, node: Node, outcomes: Outcomes, state: Mapping[str, str] | None = None
@@ -179,6 +189,8 @@ class BatchWorkflow:
         """The rows of a GROUP: nodes beside it, with its needs, whose `group` is its id."""
         assert isinstance(node.source, Place)
         report, place = Report(), node.source
+        if place.is_post:
+            return self._expand_posts(node, place)
         element = place.element
         needs = self.ground.needs(place.targets, outcomes)
         rows = graphs.element_rows(element, self.ground, needs, report)
@@ -203,6 +215,18 @@ class BatchWorkflow:
         report.raise_if_any()
         self.ground.expanded[node.id] = members
         return found
+
+    def _expand_posts(self, node: Node, place: Place) -> tuple[Node, ...]:
+        """What runs in the end for the rows that its mains had."""
+        assert node.main is not None  # it was made of them
+        mains = self.ground.expanded.get(node.main, ())
+        found = []
+        for member in mains:
+            main = replace(node, id=member.id, kind=place.element.kind)
+            targets = {**place.targets, member.id[-1]: member.id}
+            found.append(graphs.post_node(main, member, node.needs, targets, self.ground, node.id))
+        self.ground.expanded[node.id] = tuple(Member(post.id, _NO_ROW) for post in found)
+        return tuple(found)
 
     def outputs(self, node: Node, inner: Outcomes) -> dict[str, str]:
         """The outputs of a CALL that was opened, of the outcomes of all nodes of its graph."""
@@ -263,7 +287,7 @@ class BatchWorkflow:
         for one in inside.nodes.values():
             if one.group is not None and isinstance(one.source, Place):
                 groups.setdefault(one.group, []).append(Member(one.id, one.source.matrix))
-            elif not _decided(one):
+            elif one.kind is NodeKind.GROUP:
                 targets[one.id[-1]] = GroupTarget(one.id, None)
         for group, members in groups.items():
             targets[group[-1]] = GroupTarget(group, tuple(members))
@@ -347,10 +371,6 @@ def stored_batch(files: Files, facts: Facts, params: Mapping[str, str]) -> Batch
     workflow = BatchWorkflow(read, files, facts, params, report)
     report.raise_if_any()
     return workflow
-
-
-def _decided(node: Node) -> bool:
-    return not isinstance(node.source, Place) or node.source.element.decided
 
 
 def _bind_params(
