@@ -6,10 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from openapi_spec_validator import validate
 
 from neuro.client import Client
+from neuro.server.http.errors import render_errors
+from neuro.server.http.routes import LARGE_BODIES, Call, Routes, install
 from tests.server_process import ServerProcess
 
 PUBLIC = {
@@ -203,3 +208,31 @@ async def test_garbage_on_a_websocket_ends_it_and_nothing_else(
 
     await client.jobs.kill(job.id)
     await finished(client, job)
+
+
+class Texts(msgspec.Struct, frozen=True):
+    texts: list[str]
+
+
+async def test_large_bodies_share_what_memory_there_is_for_them() -> None:
+    api = Routes("tests")
+
+    @api.add("POST", "/large", public=True, max_body=8 << 20)
+    async def count(call: Call, body: Texts) -> int:
+        """How long the texts are."""
+        return sum(map(len, body.texts))
+
+    app = web.Application(middlewares=[render_errors])
+    install(app, api.items)
+    app[LARGE_BODIES].free = 2 << 20
+    async with TestServer(app) as server, TestClient(server) as caller:
+
+        async def answer(size: int) -> int:
+            async with caller.post("/large", json={"texts": ["x" * size]}) as response:
+                return response.status
+
+        small, fitting, large, too_large = 1 << 19, 5 << 19, 4 << 20, 9 << 20
+        assert [await answer(size) for size in (small, fitting, large)] == [200, 200, 429]
+        # What is over gives back what it had taken, whether it was counted or refused.
+        assert [await answer(size) for size in (too_large, fitting)] == [413, 200]
+        assert app[LARGE_BODIES].free == 2 << 20

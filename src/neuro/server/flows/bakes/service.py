@@ -17,6 +17,7 @@ from neuro.domain.permissions import Action
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts import tables as attempts
 from neuro.server.flows.bakes import tables
+from neuro.server.flows.blobs import pack
 from neuro.server.flows.checks import (
     MAX_WORD,
     aware,
@@ -67,13 +68,16 @@ class BakeService:
             meta=request.meta,
         )
 
+        # Before the transaction: large graphs take longer than others should wait for theirs.
+        graphs = await asyncio.to_thread(pack, bake.graphs)
+
         def add(connection: Connection) -> None:
             self._guard.project(connection, caller, request.project_id, Action.WRITE)
             if bake.name is not None:
                 running = tables.open_by_name(connection, bake.project_id, bake.name)
                 if running is not None:
                     raise name_in_use(bake.name, running)
-            tables.add_bake(connection, bake)
+            tables.add_bake(connection, bake, graphs)
 
         try:
             await self._database.write(add)
@@ -159,10 +163,11 @@ class BakeService:
     async def change(self, caller: Identity, bake_id: str, change: BakeChange) -> Bake:
         """Write a bake's graphs anew."""
         check_graphs(change.graphs)
+        graphs = await asyncio.to_thread(pack, change.graphs)
 
         def write(connection: Connection) -> Bake:
             bake = self._guard.bake(connection, caller, bake_id, Action.WRITE)
-            tables.change_graphs(connection, bake.id, change.graphs)
+            tables.change_graphs(connection, bake.id, graphs)
             return msgspec.structs.replace(bake, graphs=change.graphs)
 
         return await self._database.write(write)

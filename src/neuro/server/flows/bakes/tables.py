@@ -88,8 +88,11 @@ BRIEF = (
 )
 
 
-def add_bake(connection: Connection, bake: Bake) -> None:
-    """Add a bake. Raises IntegrityError where one of that name is open, or without its project."""
+def add_bake(connection: Connection, bake: Bake, graphs: bytes | None = None) -> None:
+    """Add a bake; ``graphs`` are its own where they are packed already.
+
+    Raises IntegrityError where one of that name is open, or without its project.
+    """
     details = Details(bake.params, bake.tags, bake.meta)
     result = connection.execute(
         insert(bakes),
@@ -100,7 +103,7 @@ def add_bake(connection: Connection, bake: Bake) -> None:
             "name": bake.name,
             "status": TaskStatus.PENDING.value,
             "created_at": bake.created_at,
-            "graphs": pack(bake.graphs),
+            "graphs": pack(bake.graphs) if graphs is None else graphs,
             "details": pack(details),
         },
     )
@@ -179,8 +182,9 @@ def list_bakes(
     return [Listed((row.created_at, row.sequence), brief(row), row.graphs) for row in rows]
 
 
-def change_graphs(connection: Connection, bake_id: str, graphs: Graphs) -> None:
-    connection.execute(update(bakes).where(bakes.c.id == bake_id).values(graphs=pack(graphs)))
+def change_graphs(connection: Connection, bake_id: str, graphs: bytes) -> None:
+    """Write a bake's packed graphs anew."""
+    connection.execute(update(bakes).where(bakes.c.id == bake_id).values(graphs=graphs))
 
 
 def set_status(connection: Connection, bake_id: str, status: TaskStatus) -> None:
