@@ -15,6 +15,7 @@ from neuro.client import Client
 from neuro.domain.bakes import (
     Attempt,
     AttemptRequest,
+    BakeEvent,
     BakeMeta,
     Concurrency,
     TaskRequest,
@@ -141,6 +142,9 @@ async def test_a_main_job_that_its_user_kills_ends_the_bake(
     bake, attempt = await make_bake(client, project.id)
     main = await running(client, "sleep 1000")
     task = await task_job(client, bake)
+    step = TaskTransition(created_at=datetime.now(UTC), status=PENDING)
+    record = TaskRequest(attempt_id=attempt.id, yaml_id="only", raw_id=task.id, statuses=[step])
+    await client.bakes.create_task(record)
     other = await submit(client, "sleep 1000")
     await write(client, attempt, RUNNING, executor_id=main.id)
 
@@ -151,6 +155,11 @@ async def test_a_main_job_that_its_user_kills_ends_the_bake(
     assert last.message is not None
     assert "killed by its user" in last.message
     assert (await finished(client, task)).history.reason == Reason.USER_REQUESTED
+    closed = await event_of(
+        client, bake.id, lambda it: it.task is not None and it.task.status is CANCELLED
+    )
+    assert closed.task is not None
+    assert closed.task.message == "It was ended with its bake, whose executor was gone."
     assert not (await client.jobs.get(other.id)).status.is_finished
     await client.jobs.kill(other.id)
 
@@ -334,6 +343,10 @@ async def test_what_happened_while_the_server_was_down_is_seen_to(
         assert (last.result, last.executor_id) == (FAILED, None)
         assert (await finished(client, left)).status is JobStatus.CANCELLED
         assert (await ended(client, driven.id)).result is FAILED
+
+
+def _is_cancelled(event: BakeEvent) -> bool:
+    return event.task is not None and event.task.status is CANCELLED
 
 
 async def _next_attempt(client: Client, attempt: Attempt) -> Attempt:

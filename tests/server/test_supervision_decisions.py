@@ -15,12 +15,11 @@ from neuro.server.flows.schedules.times import (
     to_start,
 )
 from neuro.server.flows.supervision.decisions import (
+    CleanUp,
     Decision,
-    EndJobs,
     Executor,
     Facts,
     Finish,
-    Forget,
     Limits,
     StartMainJob,
     Wait,
@@ -39,7 +38,7 @@ TERMINAL, ALIVE, DEAD = Executor.TERMINAL, Executor.ALIVE, Executor.DEAD
         # A main job that is alive is left alone, whatever the attempt's result.
         (Facts(RUNNING, ALIVE), Wait()),
         (Facts(PENDING, ALIVE, silent=1e9), Wait()),
-        (Facts(CANCELLED, ALIVE, has_jobs=True), Wait()),
+        (Facts(CANCELLED, ALIVE), Wait()),
         # One that died has a successor after a pause that grows.
         (Facts(RUNNING, DEAD, deaths=1), Wait(1.0)),
         (Facts(RUNNING, DEAD, deaths=1, dead_for=1.0), StartMainJob()),
@@ -54,12 +53,11 @@ TERMINAL, ALIVE, DEAD = Executor.TERMINAL, Executor.ALIVE, Executor.DEAD
         # What a schedule made has its main job from the server.
         (Facts(PENDING, TERMINAL, is_scheduled=True), StartMainJob()),
         # After the end: what is left over is ended unless somebody may still do it.
-        (Facts(CANCELLED, TERMINAL, silent=20.0, has_jobs=True), Wait(40.0)),
-        (Facts(CANCELLED, TERMINAL, silent=60.0, has_jobs=True), EndJobs()),
-        (Facts(CANCELLED, DEAD, has_jobs=True), EndJobs()),
-        (Facts(CANCELLED, DEAD), Forget()),
-        (Facts(TaskStatus.SUCCEEDED, TERMINAL, silent=60.0), Forget()),
-        (Facts(FAILED, TERMINAL, silent=60.0, is_scheduled=True), Forget()),
+        (Facts(CANCELLED, TERMINAL, silent=20.0), Wait(40.0)),
+        (Facts(CANCELLED, TERMINAL, silent=60.0), CleanUp()),
+        (Facts(CANCELLED, DEAD), CleanUp()),
+        (Facts(TaskStatus.SUCCEEDED, TERMINAL, silent=60.0), CleanUp()),
+        (Facts(FAILED, TERMINAL, silent=60.0, is_scheduled=True), CleanUp()),
     ],
 )
 def test_what_is_done_for_an_attempt(facts: Facts, decision: Decision) -> None:

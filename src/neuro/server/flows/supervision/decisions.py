@@ -58,8 +58,7 @@ class Facts:
     ``silent`` is seconds since a sign of life, 0 while one is there all the time; ``dead_for``
     seconds since the main job's end was noticed, ``deaths`` how many ended since a task changed.
     ``is_scheduled``: a schedule made it, so the server itself starts its executor.
-    ``is_busy_locally``: a task runs on the terminal's machine. ``has_jobs``: jobs of its tasks are
-    active.
+    ``is_busy_locally``: a task runs on the terminal's machine.
     """
 
     result: TaskStatus
@@ -69,7 +68,6 @@ class Facts:
     deaths: int = 0
     is_scheduled: bool = False
     is_busy_locally: bool = False
-    has_jobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,29 +78,24 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Forget:
-    """It is over, and so is all that belongs to it."""
-
-
-@dataclass(frozen=True)
 class StartMainJob:
     """Submit the job that drives it, the first or the next."""
 
 
 @dataclass(frozen=True)
 class Finish:
-    """End the attempt with this result; its jobs are ended after that."""
+    """End the attempt with this result; what is left of it is cleaned up after that."""
 
     result: TaskStatus
     message: str
 
 
 @dataclass(frozen=True)
-class EndJobs:
-    """End the jobs of its tasks: nobody else will."""
+class CleanUp:
+    """It is over, and nobody is left who would do it: end its jobs, close its tasks, forget it."""
 
 
-Decision = Wait | Forget | StartMainJob | Finish | EndJobs
+Decision = Wait | StartMainJob | Finish | CleanUp
 
 
 def decide(facts: Facts, limits: Limits) -> Decision:
@@ -120,7 +113,7 @@ def _after_the_end(facts: Facts, limits: Limits) -> Decision:
         return Wait()
     if facts.executor is Executor.TERMINAL and facts.silent < limits.grace:
         return Wait(limits.grace - facts.silent)
-    return EndJobs() if facts.has_jobs else Forget()
+    return CleanUp()
 
 
 def _driven_from_a_terminal(facts: Facts, limits: Limits) -> Decision:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, func, select
 
-from neuro.domain.bakes import Attempt, Bake
+from neuro.domain.bakes import Attempt, Bake, TaskStatus, TaskTransition
 from neuro.domain.flows import Project
 from neuro.server.flows import tables as flows
 from neuro.server.flows.attempts import tables as attempts
 from neuro.server.flows.bakes import tables as bakes
-from neuro.server.flows.tasks.tables import open_without_job, tasks
+from neuro.server.flows.tasks.tables import open_tasks_of, put_tasks, tasks
 
 _PAGE = 500
+_WITH_THE_BAKE = "It was ended with its bake, whose executor was gone."
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,26 @@ def progress(connection: Connection, attempt_id: str) -> Progress:
 
 def is_busy_locally(connection: Connection, attempt: Attempt) -> bool:
     """Whether a task of an attempt is open that is neither a job nor a call of other tasks."""
-    open_tasks = open_without_job(connection, attempt.id)
+    open_tasks = {task.yaml_id for task in open_tasks_of(connection, attempt.id) if not task.raw_id}
     if not open_tasks:
         return False
     bake = bakes.get_bake(connection, attempt.bake_id)
     return bake is not None and not open_tasks <= bake.graphs.keys()
+
+
+def close_tasks(connection: Connection, attempt_id: str, now: datetime) -> list[str]:
+    """Cancel all tasks of an attempt that have begun and not ended; returns their ids."""
+    attempts.get_attempt(connection, attempt_id, locked=True)
+    step = TaskTransition(created_at=now, status=TaskStatus.CANCELLED)
+    closed = [
+        msgspec.structs.replace(
+            task, statuses=[*task.statuses, step], message=task.message or _WITH_THE_BAKE
+        )
+        for task in open_tasks_of(connection, attempt_id)
+    ]
+    if closed:
+        put_tasks(connection, closed)
+    return [task.yaml_id for task in closed]
 
 
 def jobs_of_tasks(connection: Connection, attempt_id: str) -> set[str]:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
+from sqlalchemy import Connection
 
 from neuro.domain.bakes import Attempt, Bake, TaskStatus
 from neuro.domain.errors import Conflict, NotFound, PlatformError, TooManyRequests, Unavailable
@@ -28,11 +30,10 @@ from neuro.server.flows.events import Hub, Observer
 from neuro.server.flows.schedules import tables as schedules
 from neuro.server.flows.supervision import main_jobs, records
 from neuro.server.flows.supervision.decisions import (
-    EndJobs,
+    CleanUp,
     Executor,
     Facts,
     Finish,
-    Forget,
     Limits,
     StartMainJob,
     Wait,
@@ -40,6 +41,7 @@ from neuro.server.flows.supervision.decisions import (
 )
 from neuro.server.flows.supervision.records import Known, Progress
 from neuro.server.flows.supervision.turns import Turn, Turns
+from neuro.server.flows.transactions import commit
 from neuro.server.http.identity import Identity
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.record import JobRecord
@@ -261,15 +263,14 @@ class Supervisor(Observer):
             case Wait(seconds):
                 if seconds is not None:
                     self._look_in(attempt_id, seconds)
-            case Forget():
-                self._drop(attempt_id)
             case StartMainJob():
                 await self._start_next(known, record)
             case Finish(result, message):
                 log.info("a bake is given up", attempt=attempt_id, message=message)
                 await self._finish(attempt_id, result, message)
-            case EndJobs():
+            case CleanUp():
                 await self._end(await self._jobs_of(known))
+                await self._close_tasks(known.attempt)
                 self._drop(attempt_id)
 
     async def _facts(self, watch: Watch, known: Known, record: JobRecord | None) -> Facts:
@@ -286,7 +287,6 @@ class Supervisor(Observer):
             deaths=watch.deaths,
             is_scheduled=_is_scheduled(known),
             is_busy_locally=await self._is_busy_locally(watch, attempt, silent),
-            has_jobs=attempt.result.is_finished and bool(await self._jobs_of(known)),
         )
 
     async def _is_busy_locally(self, watch: Watch, attempt: Attempt, silent: float) -> bool:
@@ -369,6 +369,16 @@ class Supervisor(Observer):
 
     async def _finish(self, attempt_id: str, result: TaskStatus, message: str) -> None:
         await self._attempts.change(attempt_id, result=result, message=message)
+
+    async def _close_tasks(self, attempt: Attempt) -> None:
+        def close(connection: Connection) -> list[str]:
+            return records.close_tasks(connection, attempt.id, datetime.now(UTC))
+
+        def tell(closed: list[str]) -> None:
+            if closed:
+                self._hub.tasks_changed(attempt.bake_id, attempt.id, closed)
+
+        await commit(self._database, close, tell)
 
     async def _jobs_of(self, known: Known) -> list[JobRecord]:
         """The active jobs of an attempt's tasks."""

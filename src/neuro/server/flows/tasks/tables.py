@@ -81,12 +81,10 @@ def page_of_tasks(
     return [_task(row) for row in connection.execute(statement)]
 
 
-def open_without_job(connection: Connection, attempt_id: str) -> set[str]:
-    """The ``yaml_id`` of every task that has begun, has not ended, and is no job."""
-    rows = connection.execute(
-        select(tasks).where(tasks.c.attempt_id == attempt_id, tasks.c.raw_id.is_(None))
-    )
-    return {task.yaml_id for task in map(_task, rows) if not task.status.is_finished}
+def open_tasks_of(connection: Connection, attempt_id: str) -> list[Task]:
+    """The tasks of an attempt that have begun and not ended."""
+    rows = connection.execute(select(tasks).where(tasks.c.attempt_id == attempt_id))
+    return [task for task in map(_task, rows) if not task.status.is_finished]
 
 
 def _columns(task: Task) -> dict[str, Any]:
