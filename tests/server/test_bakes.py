@@ -233,6 +233,25 @@ async def test_a_name_is_in_use_until_its_bake_has_ended(client: Client, project
     assert (await client.bakes.create_attempt(attempt_of(first, 2))).number == 2
 
 
+async def test_a_bake_that_was_given_up_before_it_began_frees_its_name(
+    client: Client, project: Project
+) -> None:
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    given_up = await baked(client, project, "halfway", created_at=hour_ago)
+
+    second = await baked(client, project, "halfway")
+
+    newest = await client.bakes.by_name(project.id, "halfway")
+    assert newest is not None
+    assert newest.id == second.id
+    with pytest.raises(Conflict, match=second.id):
+        await client.bakes.create_attempt(attempt_of(given_up))
+    begun = await baked(client, project, "begun", created_at=hour_ago)
+    await client.bakes.create_attempt(attempt_of(begun))
+    with pytest.raises(Conflict, match=begun.id):
+        await baked(client, project, "begun")
+
+
 async def test_of_many_bakes_of_one_name_at_once_one_is_made(
     client: Client, wire: Wire, project: Project
 ) -> None:

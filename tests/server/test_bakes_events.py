@@ -29,7 +29,7 @@ from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import parse_uri
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
-from neuro.server.flows.attempts.follow import Events, Follower
+from neuro.server.flows.attempts.follow import PAGE, Events, Follower
 from neuro.server.flows.bake_routes import BakeServices
 from neuro.server.flows.events import Hub, Observer
 from neuro.server.flows.service import FlowService
@@ -291,7 +291,7 @@ async def test_a_late_reader_of_many_tasks_gets_them_in_parts(place: Place) -> N
         found: list[str] = []
         while len(found) < len(ids):
             page = await anext(events)
-            assert 0 < len(page) <= 200
+            assert 0 < len(page) <= PAGE
             found += [event.task.yaml_id for event in page if event.task]
 
     assert found == ids

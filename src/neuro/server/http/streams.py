@@ -41,10 +41,7 @@ async def ndjson(call: Call, lines: AsyncIterator[bytes]) -> web.StreamResponse:
                 await response.write(bytes(block))
                 block.clear()
     except PlatformError as error:
-        body: dict[str, object] = {"error": error.message, "code": error.code}
-        if isinstance(error, StorageFault):
-            body["errno"] = error.errno
-        block += msgspec.json.encode(body) + b"\n"
+        block += _error_line(error)
     await response.write(bytes(block))
     await response.write_eof()
     return response
@@ -67,16 +64,26 @@ async def ndjson_blocks(call: Call, blocks: AsyncIterator[bytes]) -> web.StreamR
 
 
 async def live_ndjson(call: Call, blocks: AsyncGenerator[bytes]) -> web.StreamResponse:
-    """Stream blocks of whole lines, each as soon as it is there."""
+    """Stream blocks of whole lines, each as soon as it is there; errors as ``ndjson`` does."""
     response = web.StreamResponse(headers={"Content-Type": NDJSON})
     async with aclosing(blocks):
         first = await anext(blocks, b"")
         await response.prepare(call.request)
         await response.write(first)
-        async for block in blocks:
-            await response.write(block)
+        try:
+            async for block in blocks:
+                await response.write(block)
+        except PlatformError as error:
+            await response.write(_error_line(error))
     await response.write_eof()
     return response
+
+
+def _error_line(error: PlatformError) -> bytes:
+    body: dict[str, object] = {"error": error.message, "code": error.code}
+    if isinstance(error, StorageFault):
+        body["errno"] = error.errno
+    return msgspec.json.encode(body) + b"\n"
 
 
 async def websocket(

@@ -13,8 +13,8 @@ from neuro.server.flows.events import Changes, Hub, Subscription
 from neuro.server.flows.tasks import tables as task_tables
 from neuro.server.flows.transactions import paged
 
-# How many tasks are read, and held, at once.
-PAGE = 200
+# How many tasks are read, and held, at once: each may have outputs of megabytes.
+PAGE = 50
 HEARTBEAT_SECONDS = 15.0
 
 Events = list[BakeEvent]

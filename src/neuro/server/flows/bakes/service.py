@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.bakes import Attempt, Bake, BakeChange, BakeFilter, BakeRequest, new_id
+from neuro.domain.bakes import (
+    Attempt,
+    Bake,
+    BakeChange,
+    BakeFilter,
+    BakeRequest,
+    TaskStatus,
+    new_id,
+)
 from neuro.domain.errors import NotFound, NotUnique
 from neuro.domain.permissions import Action
 from neuro.server.database.engine import Database
@@ -32,6 +41,8 @@ from neuro.server.flows.transactions import paged
 from neuro.server.http.identity import Identity
 
 PAGE = 50
+# Who makes a bake makes its first attempt in seconds, or was ended in between.
+BEGINS_WITHIN = timedelta(minutes=2)
 # Packed graphs over this are unpacked off the event loop: a few milliseconds and more.
 LARGE_GRAPHS = 16 << 10
 
@@ -74,9 +85,7 @@ class BakeService:
         def add(connection: Connection) -> None:
             self._guard.project(connection, caller, request.project_id, Action.WRITE)
             if bake.name is not None:
-                running = tables.open_by_name(connection, bake.project_id, bake.name)
-                if running is not None:
-                    raise name_in_use(bake.name, running)
+                self._free_name(connection, bake.project_id, bake.name)
             tables.add_bake(connection, bake, graphs)
 
         try:
@@ -86,6 +95,17 @@ class BakeService:
             await self._check_project(caller, bake.project_id)
             raise name_in_use(bake.name or "", None) from None
         return bake
+
+    def _free_name(self, connection: Connection, project_id: str, name: str) -> None:
+        """Raise unless the name is free, or its bake was given up before its first attempt."""
+        running = tables.open_by_name(connection, project_id, name)
+        if running is None:
+            return
+        bake = tables.brief_bake(connection, running)
+        begun = attempts.by_number(connection, running, -1) is not None
+        if begun or bake is None or bake.created_at > datetime.now(UTC) - BEGINS_WITHIN:
+            raise name_in_use(name, running)
+        tables.set_status(connection, running, TaskStatus.CANCELLED)
 
     async def _check_project(self, caller: Identity, project_id: str) -> None:
         def look(connection: Connection) -> None:

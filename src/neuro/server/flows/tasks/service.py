@@ -26,7 +26,8 @@ from neuro.server.flows.tasks import tables
 from neuro.server.flows.transactions import commit, paged
 from neuro.server.http.identity import Identity
 
-PAGE = 200
+# Few of them are held at once: each may have outputs of megabytes.
+PAGE = 50
 
 
 class TaskService:
