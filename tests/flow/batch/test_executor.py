@@ -1,0 +1,435 @@
+"""Bakes on a real platform."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from neuro.domain.bakes import AttemptRequest, TaskStatus
+from neuro.domain.errors import Conflict, InvalidInput
+from neuro.flow.batch.local import local_phase
+from neuro.flow.batch.submit import restart, submit
+from tests.flow.batch.bakery import Bakery
+from tests.server_process import ServerProcess, running_server
+
+_numbers = count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with running_server(tmp_path_factory.mktemp("bakes") / "data") as running:
+        yield running
+
+
+@pytest.fixture
+async def bakery(server: ServerProcess, tmp_path: Path) -> AsyncIterator[Bakery]:
+    # Names of their own: the projects of all tests are on one server.
+    async with Bakery.at(server, tmp_path / f"ws{next(_numbers)}") as made:
+        yield made
+
+
+def task(id: str, *lines: str) -> str:
+    return "\n".join([f"- id: {id}", "  image: ubuntu", *(f"  {line}" for line in lines), ""])
+
+
+def batch(*tasks: str, head: str = "") -> str:
+    return f"kind: batch\n{head}tasks:\n{''.join(tasks)}"
+
+
+NOT_CACHED = "defaults:\n  cache:\n    strategy: none\n"
+HANGS = "cmd: sleep 1000"
+
+
+async def cancel(bakery: Bakery, attempt_id: str) -> None:
+    attempt = await bakery.client.bakes.get_attempt(attempt_id)
+    await bakery.client.bakes.replace_attempt(
+        AttemptRequest(
+            bake_id=attempt.bake_id,
+            number=attempt.number,
+            result=TaskStatus.CANCELLED,
+            configs_meta=attempt.configs_meta,
+            executor_id=attempt.executor_id,
+        )
+    )
+
+
+async def test_chain_with_outputs(bakery: Bakery) -> None:
+    text = batch(
+        task("a", 'bash: echo hello; echo "::set-output name=x::17"'),
+        task(
+            "b",
+            "env:",
+            "  GOT: ${{ needs.a.outputs.x }}",
+            'bash: echo "::set-output name=y::$GOT$GOT"',
+        ),
+        task("c", 'bash: test "${{ needs.b.outputs.y }}" = 1717'),
+    )
+    tasks = await bakery.bake(text)
+    assert {id: task.status.value for id, task in tasks.items()} == dict.fromkeys(
+        "abc", "succeeded"
+    )
+    assert tasks["b"].outputs == {"y": "1717"}
+    job = await bakery.client.jobs.get(tasks["a"].raw_id or "")
+    assert (
+        f"bake_id:{(await bakery.client.bakes.get_attempt(tasks['a'].attempt_id)).bake_id}"
+        in job.tags
+    )
+    pending, running, succeeded = tasks["a"].statuses
+    assert pending.created_at == job.history.created_at
+    assert running.created_at == job.history.started_at
+    assert succeeded.created_at == job.history.finished_at
+
+
+async def test_matrix_and_json_outputs(bakery: Bakery) -> None:
+    text = batch(
+        task("list", """bash: echo '::set-output name=names::["x", "y"]'"""),
+        task(
+            "train",
+            "strategy:",
+            "  matrix:",
+            "    k: ${{ from_json(needs.list.outputs.names) }}",
+            'bash: echo "::set-output name=k::${{ matrix.k }}!"',
+        ),
+        task("end", "needs: [train]", "env:", "  ALL: ${{ to_json(needs.train.outputs) }}",
+             'bash: echo "::set-output name=all::$ALL"'),
+    )  # fmt: skip
+    bake, attempt = await bakery.submit(text)
+    assert await bakery.drive(bake) is TaskStatus.SUCCEEDED
+    tasks = await bakery.tasks(attempt)
+    assert sorted(tasks) == ["end", "list", "train-k-x", "train-k-y"]
+    assert tasks["end"].outputs == {"all": '{"k": ["x!", "y!"]}'}
+    graph = (await bakery.client.bakes.get(bake.id)).graphs[""]
+    assert sorted(graph["end"]) == ["train-k-x", "train-k-y"]
+
+
+async def test_cache(bakery: Bakery) -> None:
+    text = batch(
+        task("a", 'bash: echo "::set-output name=x::1"'),
+        task("b", "cmd: echo ${{ needs.a.outputs.x }}"),
+    )
+    first = await bakery.bake(text)
+    again = await bakery.bake(text)
+    assert {id: task.status.value for id, task in again.items()} == {"a": "cached", "b": "cached"}
+    assert again["a"].outputs == {"x": "1"}
+    assert again["a"].raw_id == first["a"].raw_id
+    other = await bakery.bake(text.replace("x::1", "x::2"))
+    assert {task.status.value for task in other.values()} == {"succeeded"}
+
+
+async def test_retry_and_its_number(bakery: Bakery) -> None:
+    text = batch(
+        task("a", "retry:", "  attempts: 3", "  delay: 0.05", *bakery_flag(bakery)),
+        head=NOT_CACHED,
+    )
+    bake, attempt = await bakery.submit(text)
+    assert await bakery.drive(bake) is TaskStatus.SUCCEEDED
+    record = (await bakery.tasks(attempt))["a"]
+    assert [step.status.value for step in record.statuses] == ["pending", "running"] * 3 + [
+        "succeeded"
+    ]
+    assert len(await bakery.jobs(bake)) == 3
+
+
+def bakery_flag(bakery: Bakery) -> list[str]:
+    """A command that succeeds the third time."""
+    return [
+        f"volumes: [storage:{bakery.folder.name}:/gate:rw]",
+        "bash: echo >> /gate/tries; test $(wc -l < /gate/tries) -ge 3",
+    ]
+
+
+async def test_timeout(bakery: Bakery) -> None:
+    text = batch(task("a", HANGS, "timeout: 0.2"), task("b"))
+    bake, attempt = await bakery.submit(text)
+    assert await bakery.drive(bake) is TaskStatus.FAILED
+    tasks = await bakery.tasks(attempt)
+    assert tasks["a"].message == "timed out after 0.2s"
+    assert tasks["b"].status is TaskStatus.SKIPPED
+    made = await bakery.client.bakes.get_attempt(attempt.id)
+    assert made.message == "Task a failed: timed out after 0.2s"
+
+
+async def test_cancel(bakery: Bakery) -> None:
+    text = batch(
+        task("a", HANGS),
+        task("b"),
+        task("clean", "needs: [a]", "enable: ${{ always() }}", "cmd: echo clean"),
+    )
+    bake, attempt = await bakery.submit(text)
+    driven = asyncio.create_task(bakery.drive(bake))
+    await bakery.until(bake, lambda statuses: statuses.get("a") == "running")
+    await cancel(bakery, attempt.id)
+    assert await driven is TaskStatus.CANCELLED
+    tasks = await bakery.tasks(attempt)
+    assert {id: task.status.value for id, task in tasks.items()} == {
+        "a": "cancelled",
+        "b": "skipped",
+        "clean": "succeeded",
+    }
+
+
+async def test_cancel_before_it_begins(bakery: Bakery) -> None:
+    bake, attempt = await bakery.submit(batch(task("a")))
+    await cancel(bakery, attempt.id)
+    assert await bakery.drive(bake) is TaskStatus.CANCELLED
+    assert await bakery.tasks(attempt) == {}
+
+
+async def test_a_failure_ends_the_others(bakery: Bakery) -> None:
+    text = batch(
+        task("bad", "needs: []", "bash: exit 3"),
+        task("long", "needs: []", HANGS),
+        task("end", "needs: [bad, long]"),
+        task("clean", "needs: [long]", "enable: ${{ always() }}", "cmd: echo clean"),
+        head=NOT_CACHED,
+    )
+    bake, attempt = await bakery.submit(text)
+    assert await bakery.drive(bake) is TaskStatus.FAILED
+    tasks = await bakery.tasks(attempt)
+    assert tasks["bad"].message == "exit code 3"
+    assert tasks["long"].status in (TaskStatus.CANCELLED, TaskStatus.SKIPPED)
+    assert tasks["end"].status is TaskStatus.SKIPPED
+    assert tasks["clean"].status is TaskStatus.SUCCEEDED
+
+
+async def test_state_of_a_stateful_action(bakery: Bakery) -> None:
+    action = """
+kind: stateful
+main:
+  image: ubuntu
+  bash: echo "::save-state name=path::/tmp/it"
+post:
+  image: ubuntu
+  bash: echo "::set-output name=removed::${{ state.path }}"
+"""
+    text = batch("- id: it\n  action: ws:it.yml\n", task("bad", "bash: exit 1"))
+    bake, attempt = await bakery.submit(text, files={"it.yml": action})
+    assert await bakery.drive(bake) is TaskStatus.FAILED
+    tasks = await bakery.tasks(attempt)
+    assert tasks["post-it"].outputs == {"removed": "/tmp/it"}
+
+
+async def test_too_large_an_output_fails_its_task(bakery: Bakery) -> None:
+    head = "head -c 1100000 /dev/zero | tr '\\\\0' x"
+    text = batch(task("a", f"bash: printf '::set-output name=big::'; {head}; echo"), task("b"))
+    bake, attempt = await bakery.submit(text)
+    assert await bakery.drive(bake) is TaskStatus.FAILED
+    assert "larger than 1 MiB" in ((await bakery.tasks(attempt))["a"].message or "")
+
+
+async def test_refused_task(bakery: Bakery) -> None:
+    text = batch(task("a", "preset: none-such"), task("b", "enable: ${{ always() }}", "cmd: echo"))
+    bake, attempt = await bakery.submit(text)
+    assert await bakery.drive(bake) is TaskStatus.FAILED
+    tasks = await bakery.tasks(attempt)
+    assert "none-such" in (tasks["a"].message or "")
+    assert tasks["b"].status is TaskStatus.SUCCEEDED
+
+
+async def test_killed_from_outside(bakery: Bakery) -> None:
+    bake, attempt = await bakery.submit(batch(task("a", HANGS), task("b")))
+    driven = asyncio.create_task(bakery.drive(bake))
+    await bakery.until(bake, lambda statuses: statuses.get("a") == "running")
+    (job,) = await bakery.jobs(bake)
+    await bakery.client.jobs.kill(job)
+    assert await driven is TaskStatus.CANCELLED
+    assert (await bakery.tasks(attempt))["b"].status is TaskStatus.SKIPPED
+
+
+async def test_executor_that_is_killed(bakery: Bakery) -> None:
+    text = batch(
+        task("a", 'bash: echo "::set-output name=x::1"'),
+        f"- id: b\n  image: ubuntu\n{bakery.waits('b')}\n",
+        task("c", 'bash: test "${{ needs.b.result }}" = succeeded'),
+        head=NOT_CACHED,
+    )
+    bake, attempt = await bakery.submit(text)
+    for _ in range(2):
+        process = bakery.in_process(bake)
+        await bakery.until(bake, lambda statuses: statuses.get("b") == "running")
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    bakery.open_gate("b")
+    assert await bakery.drive(bake) is TaskStatus.SUCCEEDED
+    tasks = await bakery.tasks(attempt)
+    assert {task.status.value for task in tasks.values()} == {"succeeded"}
+    assert tasks["a"].outputs == {"x": "1"}
+    assert len(await bakery.jobs(bake)) == 3
+
+
+async def test_executor_that_is_killed_at_any_moment(bakery: Bakery) -> None:
+    """Every try is one job, wherever the executors die."""
+    text = batch(
+        *[task(f"t{number}", "cmd: echo ::set-output name=n::1") for number in range(6)],
+        head=NOT_CACHED,
+    )
+    bake, attempt = await bakery.submit(text)
+    for seen in range(1, 6):
+        process = bakery.in_process(bake)
+        await bakery.until(bake, lambda statuses, seen=seen: len(statuses) >= seen)  # type: ignore[misc]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert await bakery.drive(bake) is TaskStatus.SUCCEEDED
+    tasks = await bakery.tasks(attempt)
+    assert {task.status.value for task in tasks.values()} == {"succeeded"}
+    assert len(await bakery.jobs(bake)) == 6
+
+
+async def test_two_executors_at_once(bakery: Bakery) -> None:
+    text = batch(*[task(f"t{number}", "needs: []", "cmd: echo") for number in range(5)])
+    bake, attempt = await bakery.submit(text)
+    results = await asyncio.gather(*[bakery.drive(bake) for _ in range(3)])
+    assert set(results) == {TaskStatus.SUCCEEDED}
+    assert len(await bakery.jobs(bake)) == 5
+    assert len(await bakery.tasks(attempt)) == 5
+
+
+async def test_taken_over_by_a_main_job(bakery: Bakery) -> None:
+    bake, attempt = await bakery.submit(batch(task("a", HANGS)))
+    driven = asyncio.create_task(bakery.drive(bake, "job-old"))
+    await bakery.until(bake, lambda statuses: statuses.get("a") == "running")
+    known = await bakery.client.bakes.get_attempt(attempt.id)
+    assert known.executor_id == "job-old"
+    await bakery.client.bakes.replace_attempt(
+        AttemptRequest(
+            bake_id=bake.id,
+            number=1,
+            result=TaskStatus.RUNNING,
+            configs_meta=attempt.configs_meta,
+            executor_id="job-new",
+        )
+    )
+    assert await driven is TaskStatus.RUNNING
+    (job,) = await bakery.jobs(bake)
+    assert (await bakery.client.jobs.get(job)).status.value == "running"
+    await cancel(bakery, attempt.id)
+    assert await bakery.drive(bake, "job-new") is TaskStatus.CANCELLED
+    assert (await bakery.tasks(attempt))["a"].status is TaskStatus.CANCELLED
+
+
+async def test_restart_keeps_what_succeeded(bakery: Bakery) -> None:
+    action = (
+        "kind: batch\ntasks:\n"
+        + task("i", "cmd: echo")
+        + (
+            f"- id: j\n  image: ubuntu\n  volumes: [storage:{bakery.folder.name}:/gate:ro]\n"
+            "  bash: test -e /gate/fixed\n"
+        )
+    )
+    text = batch(
+        task("a", 'bash: echo "::set-output name=x::1"'),
+        task("b", "cmd: echo"),
+        "- id: call\n  action: ws:call.yml\n",
+        task("c", "cmd: echo"),
+        head=NOT_CACHED,
+    )
+    bake, first = await bakery.submit(text, files={"call.yml": action}, name="again")
+    assert await bakery.drive(bake) is TaskStatus.FAILED
+    with pytest.raises(Conflict):
+        await asyncio.gather(*[restart(bakery.client, bake, -1, True) for _ in range(3)])
+    second = await bakery.client.bakes.attempt(bake.id)
+    assert second is not None
+    assert second.number == 2
+    bakery.open_gate("fixed")
+    assert await bakery.drive(bake) is TaskStatus.SUCCEEDED
+    before, after = await bakery.tasks(first), await bakery.tasks(second)
+    for id in ("a", "b", "call.i"):
+        assert after[id].raw_id == before[id].raw_id
+    assert after["call.j"].raw_id != before["call.j"].raw_id
+    assert after["call"].status is TaskStatus.SUCCEEDED
+    with pytest.raises(InvalidInput, match="nothing is left"):
+        await restart(bakery.client, bake, -1, True)
+    third = await restart(bakery.client, bake, -1, False)
+    assert await bakery.tasks(third) == {}
+    assert await bakery.drive(bake) is TaskStatus.SUCCEEDED
+
+
+async def test_restarts_at_once(bakery: Bakery) -> None:
+    bake, _ = await bakery.submit(batch(task("a", "bash: exit 1")))
+    await bakery.drive(bake)
+    results = await asyncio.gather(
+        *[restart(bakery.client, bake, -1, True) for _ in range(4)], return_exceptions=True
+    )
+    lost = [str(result) for result in results if isinstance(result, Conflict)]
+    assert len(lost) == 3
+    assert all("Attempt #2" in message for message in lost)
+
+
+async def test_name_of_a_running_bake(bakery: Bakery) -> None:
+    plan = bakery.plan(batch(task("a")))
+    await submit(bakery.client, plan, name="one", tags=[])
+    with pytest.raises(Conflict, match="one"):
+        await submit(bakery.client, plan, name="one", tags=[])
+
+
+LOCAL = """
+kind: local
+inputs:
+  code: {type: int, default: 0}
+bash: |
+  pwd >&2
+  echo "::set-output name=where::$(basename $(pwd))"
+  exit ${{ inputs.code }}
+"""
+
+
+async def test_local_actions(bakery: Bakery) -> None:
+    text = batch(
+        "- id: here\n  action: ws:local.yml\n",
+        task("there", 'bash: test "${{ needs.here.outputs.where }}" = ' + bakery.folder.name),
+    )
+    plan = bakery.plan(text, {"local.yml": LOCAL})
+    bake, attempt = await submit(bakery.client, plan, name=None, tags=[])
+    lines: list[str] = []
+    assert await local_phase(bakery.client, plan.workflow, bake, attempt, lines.append) is None
+    assert str(bakery.folder) in lines
+    assert await bakery.drive(bake) is TaskStatus.SUCCEEDED
+    tasks = await bakery.tasks(attempt)
+    assert [step.status.value for step in tasks["here"].statuses] == ["pending", "succeeded"]
+    assert tasks["there"].status is TaskStatus.SUCCEEDED
+
+
+async def test_failing_local_action(bakery: Bakery) -> None:
+    text = batch("- id: here\n  action: ws:local.yml\n  args:\n    code: 3\n", task("there"))
+    plan = bakery.plan(text, {"local.yml": LOCAL})
+    bake, attempt = await submit(bakery.client, plan, name=None, tags=[])
+    result = await local_phase(bakery.client, None, bake, attempt, bakery.lines.append)
+    assert result is TaskStatus.FAILED
+    assert await bakery.result(attempt) is TaskStatus.FAILED
+    assert (await bakery.tasks(attempt))["here"].message == "exit code 3"
+
+
+async def test_local_action_is_not_run_by_an_executor(bakery: Bakery) -> None:
+    bake, attempt = await bakery.submit(
+        batch("- id: here\n  action: ws:local.yml\n"), files={"local.yml": LOCAL}
+    )
+    assert await bakery.drive(bake) is TaskStatus.FAILED
+    assert "machine that submits" in ((await bakery.tasks(attempt))["here"].message or "")
+
+
+async def test_server_that_is_killed(tmp_path: Path) -> None:
+    """The executor waits for the server, and loses nothing; the jobs that ran go on or again."""
+    with running_server(tmp_path / "data") as server:
+        async with Bakery.at(server, tmp_path / "ws") as bakery:
+            text = batch(
+                task("a", 'bash: echo "::set-output name=x::1"'),
+                f"- id: b\n  image: ubuntu\n{bakery.waits('b')}\n",
+                task("c", "cmd: echo ${{ needs.a.outputs }}", "needs: [a, b]"),
+                head=NOT_CACHED,
+            )
+            bake, attempt = await bakery.submit(text)
+            driven = asyncio.create_task(bakery.drive(bake))
+            await bakery.until(bake, lambda statuses: statuses.get("b") == "running")
+            server.kill()
+            await asyncio.to_thread(server.start)
+            bakery.open_gate("b")
+            assert await driven is TaskStatus.SUCCEEDED
+            tasks = await bakery.tasks(attempt)
+            assert {task.status.value for task in tasks.values()} == {"succeeded"}
+            assert len(await bakery.jobs(bake)) == 3
+            assert "The server answers again." in bakery.lines
