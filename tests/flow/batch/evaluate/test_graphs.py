@@ -594,3 +594,115 @@ def test_local_actions_may_wait_for_each_other(place):
         inner="kind: batch\ntasks: [{id: w, action: ws:local}]\n",
     )
     assert plan.graphs["b"] == {"b.w": []}
+
+
+LATE = [
+    # What needs values of parameters to be seen.
+    (
+        """
+        params: {ks: '[1, 2]'}
+        tasks:
+        - id: c_${{ matrix.k }}
+          image: a
+          needs: ["c_${{ 3 - matrix.k }}"]
+          strategy: {matrix: {k: "${{ from_json(params.ks) }}"}}
+        """,
+        "Tasks need each other in a circle: c_1 -> c_2 -> c_1",
+    ),
+    (
+        """
+        params: {ks: '[1, 1]'}
+        tasks:
+        - {id: c, image: a, strategy: {matrix: {k: "${{ from_json(params.ks) }}"}}}
+        """,
+        "The id 'c-k-1' is there twice",
+    ),
+    (
+        """
+        params: {ks: '[0, 0]'}
+        tasks:
+        - {id: c, image: a}
+        - id: c_${{ matrix.k }}
+          image: a
+          strategy: {matrix: {k: "${{ from_json(params.ks) }}", l: [1]}}
+        - {id: c_0, image: a}
+        """,
+        "The id 'c_0' is there twice",
+    ),
+    (
+        """
+        params: {n: '0'}
+        defaults: {max_parallel: "${{ int(params.n) }}"}
+        tasks: []
+        """,
+        "max_parallel should be at least 1",
+    ),
+    (
+        """
+        params: {n: '400'}
+        tasks: [{image: a, strategy: {matrix: {
+          k: "${{ range(int(params.n)) }}", l: "${{ range(int(params.n)) }}"}}}]
+        """,
+        "The matrix size for task #1 exceeds the limit of 256",
+    ),
+    (
+        """
+        tasks:
+        - {id: a, image: a}
+        - {id: b, image: a, continue_on_error: "${{ needs.a.outputs.x }}"}
+        """,
+        "The 'needs' context is not available",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), LATE)
+def test_problems_that_show_when_values_are_there(place, text, message):
+    found = place.problems(text)
+    assert message in found
+
+
+def test_a_long_value_is_cut_in_an_id(place):
+    plan = place.plan(f"tasks: [{{image: a, strategy: {{matrix: {{k: [{'v' * 90}]}}}}}}]")
+    (name,) = plan.nodes
+    assert len(name) == len("task-1-") + 60
+
+
+def test_a_need_of_a_group_that_runs(place):
+    plan = place.plan("""
+        tasks:
+        - {id: a, image: a}
+        - {id: g, image: a, strategy: {matrix: {k: "${{ from_json(needs.a.outputs.x) }}"}}}
+        - {id: b, image: a, needs: {g: running}}
+        """)
+    assert plan.nodes["b"].needs == {("g",): Level.RUNNING}
+
+
+def test_a_matrix_that_waits_for_more_is_not_expanded(place):
+    batch = place.batch(DYNAMIC)
+    with pytest.raises(FlowError, match="The matrix reads what is not known yet"):
+        batch.workflow.expand(batch.stored("each"), {})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cmd"), [(FAILED, "failed False True"), (SKIPPED, "skipped False False")]
+)
+def test_a_group_without_rows_has_an_outcome_of_its_own(place, outcome, cmd):
+    batch = place.batch("""
+        tasks:
+        - {id: a, image: a}
+        - {id: g, image: a, strategy: {matrix: {k: "${{ from_json(needs.a.outputs.x) }}"}}}
+        - {id: b, image: a, cmd: "${{ needs.g.result }} ${{ success('g') }} ${{ failure() }}"}
+        """)
+    assert batch.task("b", g=outcome).cmd == cmd
+    assert batch.task("b", g=outcome).enable is False
+
+
+def test_a_bake_has_a_largest_size(place):
+    row = "strategy: {matrix: {k: '${{ range(256) }}'}}"
+    found = place.problems(
+        f"tasks: [{{id: m, action: ws:one, {row}}}]",
+        one=f"kind: batch\ntasks: [{{id: m, action: ws:two, {row}}}]\n",
+        two=f"kind: batch\ntasks: [{{id: m, image: a, {row}}}]\n",
+    )
+    assert found == ["The bake has more than 100000 tasks"]

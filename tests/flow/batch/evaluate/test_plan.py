@@ -28,7 +28,7 @@ mixins: {m: {preset: cpu}}
 tasks:
 - id: prepare
   image: ${{ images.im.ref }}
-  cmd: ${{ hash_files('ctx/*') }} ${{ git.branch }} ${{ flow.workspace }}
+  cmd: ${{ hash_files('ctx/*') }} ${{ git.branch }}${{ git.tags[0] }} ${{ flow.workspace }}
 - id: train
   mixins: [m]
   image: a
@@ -89,7 +89,7 @@ def test_a_plan_can_be_rebuilt_anywhere(repository, monkeypatch):
         assert len(again.tags) == len(task.tags)
     inner = workflow.task(nodes["call", "i"], outcomes)
     assert inner.cmd == "1 out"
-    assert workflow.task(nodes["prepare",], outcomes).cmd.split()[1:] == ["main", str(place.root)]
+    assert workflow.task(nodes["prepare",], outcomes).cmd.split()[1:] == ["mainv1", str(place.root)]
 
 
 def test_what_a_plan_tells(repository):
@@ -327,13 +327,15 @@ def test_a_large_plan_takes_little(place):
     )
     place.write(".neuro/b.yml", f"kind: batch\ntasks:\n{layers}")
     script = (
-        "import resource, sys, pathlib\n"
+        "import sys, pathlib\n"
         "from neuro.flow.batch.plan import make_plan\n"
         "from neuro.flow.evaluate.environment import Environment\n"
         "from neuro.flow.project import find_workspace\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "plan = make_plan(find_workspace(root), 'b', {}, Environment('', root, root))\n"
-        "print(len(plan.nodes), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        "status = pathlib.Path('/proc/self/status').read_text()\n"
+        "most = status.partition('VmHWM:')[2].split()[0]\n"
+        "print(len(plan.nodes), int(most) // 1024)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(place.root)], capture_output=True, text=True, check=True
@@ -341,3 +343,22 @@ def test_a_large_plan_takes_little(place):
     nodes, mebibytes = map(int, done.stdout.split())
     assert nodes == 5000
     assert mebibytes < 100
+
+
+def test_files_that_were_not_stored(place):
+    plan = place.plan("tasks: [{action: ws:act}]", act="kind: batch\ntasks: []\n")
+    with pytest.raises(FlowError, match="The bake has no file of the action ws:act"):
+        rebuilt(replace(plan, files=plan.files[:1])).root()
+    with pytest.raises(FlowError, match="The bake has no config file config-file-flow"):
+        rebuilt(replace(plan, files=plan.files[1:]))
+
+
+def test_a_folder_whose_name_is_no_id(place):
+    folder = place.root.rename(place.root.parent / "1x")
+    place.root = folder
+    found = place.problems("tasks: [{image: a}]")
+    assert found == [
+        "The folder's name '1x' cannot be the project's id "
+        "('1x' is not an identifier: use letters, digits and underscores). "
+        "Write `id: NAME` into project.yml."
+    ]

@@ -8,7 +8,7 @@ from neuro.domain.bakes import TaskStatus
 from neuro.flow.batch.model import CacheRule, Outcome, Retry
 from neuro.flow.syntax.problems import FlowError
 from neuro.flow.syntax.types import ALWAYS
-from tests.flow.batch.evaluate.batches import CANCELLED, DONE, FAILED, SKIPPED, gave
+from tests.flow.batch.evaluate.batches import CANCELLED, DONE, FAILED, SKIPPED, gave, rebuilt
 
 TOLERATED = Outcome(TaskStatus.FAILED, tolerated=True)
 
@@ -545,3 +545,39 @@ def test_the_matrix_of_an_action_sees_its_inputs(place):
         "  strategy: {matrix: {k: '${{ from_json(inputs.names) }}'}}\n",
     )
     assert batch.plan.graphs["c"] == {"c.t-k-1": [], "c.t-k-2": []}
+
+
+WRONG = [
+    ("upload(volumes.v)", "upload() is only available in a live workflow"),
+    ("success(params.p)", "success() got an argument that is not a dependency: 'zz'"),
+    ("inspect_job('x')", "inspect_job() is only available"),
+    ("fmt('{0.__class__}', 1)", "fmt"),
+]
+
+
+@pytest.mark.parametrize(("expression", "message"), WRONG)
+def test_functions_out_of_place(place, expression, message):
+    found = place.problems(f"""
+        params: {{p: zz}}
+        volumes: {{v: {{remote: "storage:v", mount: /v}}}}
+        tasks: [{{image: a, cmd: "${{{{ {expression} }}}}"}}]
+        """)
+    assert any(problem.startswith(message) or message in problem for problem in found), found
+
+
+def test_a_hash_that_nobody_has_collected(place):
+    plan = place.plan("tasks: [{image: a, cmd: \"${{ hash_files('*') }}\"}]")
+    plan.hashes.clear()
+    workflow = rebuilt(plan)
+    with pytest.raises(FlowError, match="is evaluated when the bake is submitted"):
+        workflow.task(workflow.root().nodes["task-1",], {})
+
+
+def test_a_hash_beside_outputs_may_fail(place):
+    found = place.problems("""
+        tasks:
+        - {id: a, image: a}
+        - {id: b, image: a, cmd: "${{ needs.a.outputs.x + hash_files('/etc/*') }}"}
+        """)
+    assert len(found) == 1
+    assert "is no pattern of files" in found[0]
