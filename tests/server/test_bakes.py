@@ -556,6 +556,35 @@ async def test_a_removed_project_takes_everything_along(client: Client, wire: Wi
             await write
 
 
+async def test_a_project_that_goes_while_it_is_worked_in_leaves_nothing_behind(
+    client: Client,
+) -> None:
+    bakes = client.bakes
+    for _ in range(5):
+        project = await client.flows.create_project("busy")
+        bake = await baked(client, project, "n")
+        attempt = await bakes.create_attempt(attempt_of(bake))
+        ids = [f"t{number}" for number in range(20)]
+        calls: list[Any] = []
+        for number in range(8):
+            calls += [
+                bakes.put_tasks([task_of(attempt, one, TaskStatus.PENDING) for one in ids]),
+                bakes.put_tasks([task_of(attempt, one) for one in reversed(ids)]),
+                bakes.create_task(task_of(attempt, f"other{number}")),
+                bakes.replace_attempt(attempt_of(bake, executor_id=f"job-{number}")),
+                bakes.change(bake.id, BakeChange(graphs={"": {}})),
+                baked(client, project),
+            ]
+        calls.insert(24, client.flows.delete_project(project.id))
+
+        results = await asyncio.gather(*calls, return_exceptions=True)
+
+        failures = [result for result in results if isinstance(result, Exception)]
+        assert all(isinstance(failure, NotFound) for failure in failures), failures
+        assert await bakes.tasks(attempt.id) == []
+        assert await bakes.list(BakeFilter(project_id=project.id)) == []
+
+
 async def test_lists_below_what_is_unknown_are_empty(wire: Wire) -> None:
     for unknown in (UUID, "a%00b", "x" * 300):
         for path in (
