@@ -118,6 +118,53 @@ def test_what_was_done_before_is_foretold_and_taken(baker: Person) -> None:
     assert "4 tasks, 3 answered" in baker.flow_ok("plan", "sweep", *mark)
 
 
+CALLS = """
+kind: batch
+tasks:
+  - {id: list, image: ubuntu, bash: "echo '::set-output name=word::made'"}
+  - {id: call, action: "ws:inner", args: {word: "${{ needs.list.outputs.word }}"}}
+  - {id: unused, action: "ws:inner", args: {word: x}, needs: [], enable: false}
+  - {id: end, image: ubuntu, needs: [call], cmd: "echo ${{ needs.call.outputs.word }}"}
+"""
+INNER = """
+kind: batch
+inputs: {word: {}}
+outputs: {word: {value: "${{ needs.inside.outputs.word }}"}}
+tasks:
+  - {id: inside, image: ubuntu, bash: "echo '::set-output name=word::${{ inputs.word }}'"}
+"""
+
+
+def test_what_calls_give_is_foretold_from_what_is_in_them(baker: Person) -> None:
+    baker.write(".neuro/calls.yml", CALLS)
+    baker.write("inner.yml", INNER)
+
+    def foretold() -> dict[str, str]:
+        rows = [line.split("│") for line in baker.flow_ok("plan", "calls").splitlines()[4:10]]
+        return {row[0].strip(): row[4].split()[0] for row in rows}
+
+    skipped = {"unused": "skipped", "unused.inside": "skipped"}
+    assert foretold() == {
+        "list": "runs", "call": "depends", "call.inside": "depends", "end": "depends", **skipped,
+    }  # fmt: skip
+    baker.flow_ok("-q", "bake", "calls")
+    assert foretold() == {
+        "list": "cached", "call": "runs", "call.inside": "cached", "end": "cached", **skipped,
+    }  # fmt: skip
+
+
+def test_bakes_of_one_group_wait_for_each_other(baker: Person) -> None:
+    baker.write(".neuro/turns.yml", WAITS.replace("kind: batch", "kind: batch\nconcurrency: one"))
+    first = baker.flow_ok("-q", "bake", "turns", "--detach").strip()
+
+    with baker.watch("bake", "turns", "-n", "second") as watching:
+        watching.until(f"waits for bakes {first}\n")
+        baker.flow_ok("cancel", first)
+        watching.until("waits: running\n")
+        baker.flow_ok("cancel", "second")
+        assert watching.end() == 1
+
+
 def test_parameters_of_options_go_before_those_of_a_file(baker: Person) -> None:
     baker.write("params.yml", "lr: 010\nmarker: file\n")
 

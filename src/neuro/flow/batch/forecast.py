@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 from neuro.domain.bakes import CacheEntry, TaskStatus
 from neuro.flow.batch.cache import is_fresh, key_of
 from neuro.flow.batch.layers import in_order
-from neuro.flow.batch.model import FullId, Level, Node, NodeKind, Outcome, ResolvedTask
+from neuro.flow.batch.model import (
+    FullId,
+    Level,
+    Node,
+    NodeKind,
+    Outcome,
+    ResolvedTask,
+    join_id,
+)
 from neuro.flow.syntax.problems import FlowError, Report
 
 if TYPE_CHECKING:
@@ -46,63 +54,91 @@ async def forecast(
     client: Client | None, plan: Plan, project_id: str | None, now: datetime
 ) -> dict[str, Forecast]:
     """Look at every node in order. Without a client or project nothing is taken from before."""
-    outcomes: dict[FullId, Outcome] = {}
-    found: dict[str, Forecast] = {}
+    oracle = _Oracle(plan, client if project_id is not None else None, project_id or "", now)
     for full_id in in_order(plan.graphs):
-        node = plan.nodes[full_id]
-        needs = _completed(node)
-        known = {need: outcomes[need] for need in needs if need in outcomes}
-        one = _alone(plan, node, known, complete=len(known) == len(needs))
-        if one.future is Future.RUNS and client is not None and project_id is not None:
-            entry = await _earlier(client, plan, project_id, full_id, node, one, known, now)
-            if entry is not None:
-                one = Forecast(Future.CACHED, one.task, entry)
-                outcomes[node.id] = Outcome(TaskStatus.SUCCEEDED, entry.outputs, entry.state)
-        if one.future is Future.SKIPPED:
-            outcomes[node.id] = Outcome(TaskStatus.SKIPPED)
-        found[full_id] = one
-    return found
+        await oracle.look(full_id)
+    return oracle.found
 
 
-def _completed(node: Node) -> list[FullId]:
-    """What an expression of a node may read."""
-    return [need for need, level in node.needs.items() if level is Level.COMPLETED]
+class _Oracle:
+    def __init__(self, plan: Plan, client: Client | None, project_id: str, now: datetime) -> None:
+        self.found: dict[str, Forecast] = {}
+        self._plan = plan
+        self._workflow = plan.workflow
+        self._client = client
+        self._project_id = project_id
+        self._now = now
+        self._nodes: dict[str, Node] = dict(plan.nodes)
+        self._outcomes: dict[FullId, Outcome] = {}
 
+    async def look(self, full_id: str) -> None:
+        """Foretell a node, after all that it needs and the call that it is in."""
+        node = self._nodes[full_id]
+        around = self.found.get(join_id(node.id[:-1]))
+        self.found[full_id] = await self._look(full_id, node, around)
+        if self.found[full_id].future is Future.SKIPPED:
+            self._outcomes[node.id] = Outcome(TaskStatus.SKIPPED)
 
-def _alone(plan: Plan, node: Node, known: Mapping[FullId, Outcome], *, complete: bool) -> Forecast:
-    """A node by itself. Some are skipped whatever becomes of their needs."""
-    try:
-        if plan.workflow.enable(node, known) is False:
-            return Forecast(Future.SKIPPED, _early(plan, node))
-        if complete and node.kind in _JOBS:
-            return Forecast(Future.RUNS, plan.workflow.task(node, known))
-    except FlowError:
-        pass  # It reads what is not known yet.
-    return Forecast(Future.OPEN, _early(plan, node))
+    async def _look(self, full_id: str, node: Node, around: Forecast | None) -> Forecast:
+        if around is not None and around.future is Future.SKIPPED:
+            return Forecast(Future.SKIPPED, self._early(node))
+        needs = [need for need, level in node.needs.items() if level is Level.COMPLETED]
+        known = {need: outcome for need in needs if (outcome := self._outcome(need)) is not None}
+        try:
+            if self._workflow.enable(node, known) is False:
+                return Forecast(Future.SKIPPED, self._early(node))
+            if len(known) < len(needs):
+                return Forecast(Future.OPEN, self._early(node))
+            if node.kind is NodeKind.CALL:
+                # What it is given is known now, and so may be what is in it.
+                opened = self._workflow.open(node, known)
+                self._nodes.update((join_id(it), inner) for it, inner in opened.nodes.items())
+            if node.kind not in _JOBS:
+                is_call = node.kind is NodeKind.CALL
+                return Forecast(Future.RUNS if is_call else Future.OPEN)
+            task = self._workflow.task(node, known)
+        except FlowError:
+            return Forecast(Future.OPEN, self._early(node))  # It reads what is not known yet.
+        entry = await self._earlier(full_id, node, task, known)
+        if entry is not None:
+            self._outcomes[node.id] = Outcome(TaskStatus.SUCCEEDED, entry.outputs, entry.state)
+            return Forecast(Future.CACHED, task, entry)
+        is_reached = around is None or around.future is Future.RUNS
+        return Forecast(Future.RUNS if is_reached else Future.OPEN, task)
 
+    def _outcome(self, full_id: FullId) -> Outcome | None:
+        """How a node ends, where that is known; a call by what is in it."""
+        node = self._nodes[join_id(full_id)]
+        if full_id in self._outcomes or node.kind is not NodeKind.CALL:
+            return self._outcomes.get(full_id)
+        inner: dict[FullId, Outcome] = {}
+        for name in self._plan.graphs.get(join_id(full_id), {}):
+            outcome = self._outcome(self._nodes[name].id)
+            if outcome is None:
+                return None
+            inner[self._nodes[name].id] = outcome
+        try:
+            outputs = self._workflow.outputs(node, inner)
+        except FlowError:
+            return None
+        found = self._outcomes[full_id] = Outcome(TaskStatus.SUCCEEDED, outputs)
+        return found
 
-async def _earlier(
-    client: Client,
-    plan: Plan,
-    project_id: str,
-    full_id: str,
-    node: Node,
-    one: Forecast,
-    known: Mapping[FullId, Outcome],
-    now: datetime,
-) -> CacheEntry | None:
-    task = one.task
-    if task is None or node.kind is not NodeKind.TASK or task.cache.strategy != "default":
-        return None
-    key = key_of(task, known, {})
-    entry = await client.bakes.cache_entry(project_id, plan.workflow.batch, full_id, key)
-    return entry if entry is not None and is_fresh(entry, task.cache, now) else None
+    async def _earlier(
+        self, full_id: str, node: Node, task: ResolvedTask, known: Mapping[FullId, Outcome]
+    ) -> CacheEntry | None:
+        if self._client is None or node.kind is not NodeKind.TASK:
+            return None
+        if task.cache.strategy != "default":
+            return None
+        key, batch = key_of(task, known, {}), self._workflow.batch
+        entry = await self._client.bakes.cache_entry(self._project_id, batch, full_id, key)
+        return entry if entry is not None and is_fresh(entry, task.cache, self._now) else None
 
-
-def _early(plan: Plan, node: Node) -> ResolvedTask | None:
-    """A job as far as it is known before anything runs."""
-    if node.kind not in _JOBS:
-        return None
-    report = Report()
-    task = plan.workflow.examine(node, report).task(None)
-    return None if report.problems else task
+    def _early(self, node: Node) -> ResolvedTask | None:
+        """A job as far as it is known before anything runs."""
+        if node.kind not in _JOBS:
+            return None
+        report = Report()
+        task = self._workflow.examine(node, report).task(None)
+        return None if report.problems else task

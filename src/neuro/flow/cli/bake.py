@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,8 @@ def go_on(
     local_executor: bool,
 ) -> int:
     """Have an attempt driven, unless its local actions ended it, and watch; the exit code."""
+    from neuro.domain.errors import PlatformError
+    from neuro.flow.cli.cancel import cancel
     from neuro.flow.cli.watch import watch_to_end
 
     if ended is not None:
@@ -101,7 +104,13 @@ def go_on(
         driver = LocalDriver(context, bake, attempt)
         driver.start()
         return driver.exit_code(watch_to_end(context, bake, attempt, driver))
-    context.run(context.client.bakes.start_executor(attempt.id))
+    try:
+        context.run(context.client.bakes.start_executor(attempt.id))
+    except BaseException:
+        # Nobody would drive it, and its name would be taken.
+        with suppress(PlatformError):
+            cancel(context, attempt)
+        raise
     if detach:
         if not context.out.quiet:
             called = bake.name or bake.id

@@ -126,7 +126,6 @@ def _table(
 
 def _row(full_id: str, node: Node, one: Forecast, now: datetime) -> Row:
     from neuro.flow.batch.forecast import Future
-    from neuro.flow.batch.model import NodeKind
 
     task = one.task
     image = preset = then = ""
@@ -137,7 +136,7 @@ def _row(full_id: str, node: Node, one: Forecast, now: datetime) -> Row:
         then, fg = f"cached {ago(one.entry.created_at, now)}", "magenta"
     elif one.future is Future.SKIPPED:
         then, fg = "skipped", "bright_black"
-    elif one.future is Future.OPEN and node.kind is not NodeKind.CALL:
+    elif one.future is Future.OPEN:
         then, fg = "depends", "bright_black"
     elif one.future is Future.RUNS:
         then = "runs"

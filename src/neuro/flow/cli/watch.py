@@ -117,7 +117,9 @@ def screen_of(context: FlowContext) -> Screen:
     """The one that fits where the output goes."""
     if context.out.quiet:
         return Silence()
-    return Redrawn(context) if context.out.is_terminal else Lines(context.out)
+    # What else is told with -v would stand in the table.
+    is_drawn = context.out.is_terminal and not context.out.verbose
+    return Redrawn(context) if is_drawn else Lines(context.out)
 
 
 class Events:
@@ -193,12 +195,9 @@ def watch(
     while True:
         try:
             _step(context, board, screen, events)
-            if driver is None and board.is_over:
-                return board
             if driver is not None and driver.ended:
-                # What it told last may still be on its way.
-                board.attempt = context.run(context.client.bakes.get_attempt(attempt.id))
-                screen.changed(board, [])
+                driver = None  # What it told last may still be on its way.
+            if driver is None and board.is_over:
                 return board
         except KeyboardInterrupt:
             if driver is None:
