@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from neuro.client import Client
@@ -302,6 +303,7 @@ async def test_a_silent_attempt_gives_signs_of_life(place: Place) -> None:
         await synced(events)
 
         assert [await anext(events) for _ in range(3)] == [[BakeEvent()]] * 3
+    assert msgspec.json.encode(BakeEvent()) == b"{}"
 
 
 async def test_whom_a_bake_waits_for_is_told_to_those_there_and_those_who_come(
