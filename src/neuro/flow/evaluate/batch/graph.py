@@ -88,8 +88,8 @@ class _Builder:
             if task.cache is not None and kind is not NodeKind.CALL:
                 self.report.add(
                     f"Specifying cache in action call to the action {reference_of(task)} of kind "
-                    f"{action.file.kind} is not supported.",
-                    task.cache.at,
+                    f"{action.file.kind} is not supported",
+                    task.key_at["cache"],
                 )
         elif task.mixins is not None:
             if self.frame.mixins is None:
