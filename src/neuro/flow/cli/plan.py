@@ -155,16 +155,20 @@ _KINDS: Mapping[str, str] = {
 
 def _picture(context: FlowContext, plan: Plan, known: Mapping[str, Forecast]) -> list[str]:
     from neuro.cli.output import terminal_width
+    from neuro.flow.batch.forecast import Future
     from neuro.flow.batch.sketch import sketch
 
+    # Among tasks that are answered, those that run are what is looked for.
+    loud = any(one.future is Future.CACHED for one in known.values())
+
     def mark(node: str) -> Mark:
-        return _mark(plan.nodes[node], known[node])
+        return _mark(plan.nodes[node], known[node], loud=loud)
 
     drawn = sketch(plan.graphs, mark, context.paint, width=terminal_width() or 100)
     return [*drawn, ""]
 
 
-def _mark(node: Node, one: Forecast) -> Mark:
+def _mark(node: Node, one: Forecast, *, loud: bool) -> Mark:
     from neuro.domain.bakes import TaskStatus
     from neuro.flow.batch.forecast import Future
     from neuro.flow.batch.model import NodeKind
@@ -176,7 +180,8 @@ def _mark(node: Node, one: Forecast) -> Mark:
     if one.future is Future.SKIPPED:
         return bake_looks.mark(TaskStatus.SKIPPED)
     note = "× as outputs say" if node.kind is NodeKind.GROUP else ""
-    return Mark(bake_looks.WAITING_SIGN, note=note)
+    kind = "to run" if one.future is Future.RUNS else ""
+    return Mark(bake_looks.WAITING_SIGN, note=note, kind=kind, loud=loud and bool(kind))
 
 
 def _summary(plan: Plan, known: Mapping[str, Forecast]) -> str:
