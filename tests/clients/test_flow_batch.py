@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 
 import pytest
@@ -175,7 +174,7 @@ def test_a_bake_passes_outputs_on(flow: FlowClient, seen: Seen, executor: tuple[
     assert f"{name} a, {name} b" in flow.run("show", name, "last").out
     assert name in flow.run("bakes").out
     inspected = flow.run("inspect", name).out
-    assert "succeeded" in inspected
+    assert "SUCCEEDED" in inspected.upper()
     mains = [job for job in seen.jobs(bake) if "remote_executor" in job.tags]
     assert len(mains) == (0 if executor else 1)
     if mains:
@@ -225,5 +224,6 @@ def test_a_bake_is_cancelled_from_another_terminal(flow: FlowClient, seen: Seen)
     bake = seen.bake("endless")
     assert bake.last_attempt is not None
     assert bake.last_attempt.result == "cancelled"
+    assert bake.last_attempt.executor_id is not None
     assert {job.status.is_finished for job in seen.jobs(bake)} == {True}
-    assert re.search(r"endless.*cancelled", flow.run("bakes").out)
+    assert bake.last_attempt.executor_id in flow.run("bakes").out

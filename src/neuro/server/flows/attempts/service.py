@@ -109,7 +109,8 @@ class AttemptService:
             after = msgspec.structs.replace(
                 before,
                 result=request.result,
-                executor_id=request.executor_id,
+                # Who cancels need not know who drives.
+                executor_id=request.executor_id or before.executor_id,
                 message=before.message if message is None else message,
             )
             return self._write(connection, bake, before, after)
