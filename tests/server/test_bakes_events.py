@@ -298,6 +298,24 @@ async def test_a_late_reader_of_many_tasks_gets_them_in_parts(place: Place) -> N
     assert found == ids
 
 
+async def test_what_changes_while_the_state_is_told_is_told_again(place: Place) -> None:
+    ids = [f"t{number:02}" for number in range(PAGE + 10)]
+    await place.put(ids, PENDING)
+    async with aclosing(place.follow()) as events:
+        (first,) = await anext(events)
+        assert first.attempt == place.attempt
+        await place.services.attempts.change(place.attempt.id, result=RUNNING)
+        page = await anext(events)
+        assert [event.task.yaml_id for event in page if event.task] == ids[:PAGE]
+        await place.put(ids[:1], SUCCEEDED)
+        await synced(events)
+
+        changes = await anext(events)
+
+    assert [event.attempt.result for event in changes if event.attempt] == [RUNNING]
+    assert [event.task.status for event in changes if event.task] == [SUCCEEDED]
+
+
 async def test_a_silent_attempt_gives_signs_of_life(place: Place) -> None:
     async with aclosing(place.follow(heartbeat=0.01)) as events:
         await synced(events)
