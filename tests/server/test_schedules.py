@@ -298,6 +298,20 @@ async def test_a_schedule_has_the_rights_that_its_owner_has_now(house: House) ->
     assert (await house.schedule()).message is None
 
 
+async def test_a_damaged_schedule_does_not_hold_up_the_others(house: House) -> None:
+    damaged = await house.put(batch="damaged", cron="30 5 * * *")
+    await house.put(batch="sound")
+
+    def damage(connection: Any) -> None:
+        row = schedule_table.c.id == damaged.id
+        connection.execute(update(schedule_table).where(row).values(request=b"?"))
+
+    house.database.write_now(damage)
+
+    assert [bake.batch for bake in await house.at(day(2))] == ["sound"]
+    assert await house.at(day(2, 6, 1)) == []
+
+
 async def test_a_schedule_is_changed_by_putting_it_again(house: House) -> None:
     first = await house.put()
     (bake,) = await house.at(day(1))

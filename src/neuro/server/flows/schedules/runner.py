@@ -40,6 +40,7 @@ log = structlog.get_logger("neuro.schedules")
 # The clock may be set meanwhile: it is looked at this often.
 LONGEST_SLEEP = 60.0
 RETRY_SECONDS = 5.0
+DAMAGED_PAUSE = timedelta(hours=1)
 
 
 def _now() -> datetime:
@@ -96,10 +97,24 @@ class Runner:
         """Deal with every time that has come; returns the bakes that were started."""
         started: list[Bake] = []
         for schedule_id in await self._database.read(partial(tables.due, now=self._now())):
-            stored = await self._database.read(partial(tables.get, schedule_id=schedule_id))
-            if stored is not None:
-                started += await self._start_times(stored)
+            try:
+                stored = await self._database.read(partial(tables.get, schedule_id=schedule_id))
+                if stored is not None:
+                    started += await self._start_times(stored)
+            except Unavailable:
+                raise
+            except Exception:
+                # One that is damaged must not hold up the others.
+                log.exception("cannot start what is due", schedule=schedule_id)
+                await self._postpone(schedule_id)
         return started
+
+    async def _postpone(self, schedule_id: str) -> None:
+        until = self._now() + DAMAGED_PAUSE
+        message = "The server could not start it, see the server's log: schedule it again."
+        await self._database.write(
+            lambda connection: tables.postpone(connection, schedule_id, until, message)
+        )
 
     async def _start_times(self, stored: Stored) -> list[Bake]:
         schedule, now = stored.schedule, self._now()

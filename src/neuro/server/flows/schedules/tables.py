@@ -165,6 +165,15 @@ def claim(
     return result.rowcount == 1
 
 
+def postpone(connection: Connection, schedule_id: str, until: datetime, message: str) -> None:
+    """Look at a schedule again at another time."""
+    connection.execute(
+        update(schedules)
+        .where(schedules.c.id == schedule_id)
+        .values(next_at=until, message=message)
+    )
+
+
 def started(connection: Connection, schedule_id: str, at: datetime, bake_id: str) -> None:
     """Keep which bake was started last, and for which time."""
     connection.execute(
