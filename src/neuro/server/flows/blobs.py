@@ -24,5 +24,13 @@ def pack(value: Any) -> bytes:
 
 def unpack(blob: bytes, kind: type[T]) -> T:
     """The value of packed bytes."""
-    raw = zlib.decompress(blob) if blob[0] == _ZLIB else blob
-    return msgspec.json.decode(raw, type=kind)
+    return msgspec.json.decode(_raw(blob), type=kind)
+
+
+def unread(blob: bytes) -> msgspec.Raw:
+    """The JSON of packed bytes, to be passed on as it is."""
+    return msgspec.Raw(_raw(blob))
+
+
+def _raw(blob: bytes) -> bytes:
+    return zlib.decompress(blob) if blob[0] == _ZLIB else blob

@@ -27,6 +27,8 @@ from neuro.domain.errors import InvalidInput, TooLarge
 from neuro.domain.flows import is_word
 
 MAX_BODY = 32 << 20
+# Five thousand tasks of which each needs all of the layer before have a million edges.
+MAX_GRAPHS_BODY = 64 << 20
 MAX_FILE = 4 << 20
 MAX_OUTCOME = 4 << 20
 MAX_DETAILS = 1 << 20

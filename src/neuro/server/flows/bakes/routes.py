@@ -8,7 +8,7 @@ from aiohttp import web
 from neuro.domain.bakes import Bake, BakeChange, BakeFilter, BakeRequest
 from neuro.server.flows.answers import list_answer
 from neuro.server.flows.bakes.service import BakeService
-from neuro.server.flows.checks import MAX_BODY
+from neuro.server.flows.checks import MAX_GRAPHS_BODY
 from neuro.server.http.routes import Call, Routes
 from neuro.server.http.streams import NDJSON
 
@@ -33,7 +33,7 @@ def add_bakes(api: Routes, bakes: BakeService) -> None:
         """List a project's bakes by time; NDJSON where the client accepts it."""
         return await list_answer(call, bakes.bakes(call.identity, query))
 
-    @api.add("POST", BAKES, status=201, section="17", max_body=MAX_BODY)
+    @api.add("POST", BAKES, status=201, section="17", max_body=MAX_GRAPHS_BODY)
     async def create_bake(call: Call, body: BakeRequest) -> Bake:
         """Make a bake; 409 where its project has one of that name that has not ended."""
         return await bakes.create(call.identity, body)
@@ -52,7 +52,7 @@ def add_bakes(api: Routes, bakes: BakeService) -> None:
             call.identity, call.segment("bake"), last_attempt=query.fetch_last_attempt
         )
 
-    @api.add("PATCH", BAKES + "/{bake}", max_body=MAX_BODY)
+    @api.add("PATCH", BAKES + "/{bake}", max_body=MAX_GRAPHS_BODY)
     async def change_bake(call: Call, body: BakeChange) -> Bake:
         """Write a bake's graphs anew."""
         return await bakes.change(call.identity, call.segment("bake"), body)

@@ -1,11 +1,15 @@
-"""The tables of bakes and of their tags."""
+"""The tables of bakes and of their tags.
+
+Graphs can be a thousand times the rest of a bake. The server never looks into those that it keeps:
+in bakes that are read they are JSON (``msgspec.Raw``), which only encoding understands.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from sqlalchemy import (
@@ -27,7 +31,7 @@ from sqlalchemy import (
 from neuro.domain.bakes import Bake, BakeFilter, BakeMeta, Graphs, TaskStatus
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
-from neuro.server.flows.blobs import pack, unpack
+from neuro.server.flows.blobs import pack, unpack, unread
 
 _IS_OPEN = text("status IN ('unknown', 'pending', 'running')")
 
@@ -76,7 +80,7 @@ class Details(msgspec.Struct, frozen=True):
     meta: BakeMeta
 
 
-# All but the graphs, which can be a hundred times the rest.
+# All but the graphs.
 BRIEF = (
     bakes.c.sequence,
     bakes.c.id,
@@ -125,6 +129,14 @@ def brief_bake(connection: Connection, bake_id: str) -> Bake | None:
     return None if row is None else brief(row)
 
 
+def prefixes_of(connection: Connection, bake_id: str) -> set[str]:
+    """The full ids of a bake's calls: what its graphs are below; none for an unknown bake."""
+    graphs = connection.execute(
+        select(bakes.c.graphs).where(bakes.c.id == bake_id)
+    ).scalar_one_or_none()
+    return set() if graphs is None else set(unpack(graphs, dict[str, msgspec.Raw]))
+
+
 def newest_by_name(connection: Connection, project_id: str, name: str) -> Bake | None:
     row = connection.execute(
         select(bakes)
@@ -151,7 +163,7 @@ class Listed:
     graphs: bytes
 
     def whole(self) -> Bake:
-        return msgspec.structs.replace(self.bake, graphs=unpack(self.graphs, Graphs))
+        return msgspec.structs.replace(self.bake, graphs=unread(self.graphs))
 
 
 def list_bakes(
@@ -210,7 +222,7 @@ def brief(row: Any) -> Bake:
 
 
 def _bake(row: Any) -> Bake:
-    return _make(row, unpack(row.graphs, Graphs))
+    return _make(row, cast(Graphs, unread(row.graphs)))
 
 
 def _make(row: Any, graphs: Graphs) -> Bake:

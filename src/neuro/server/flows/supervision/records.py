@@ -83,8 +83,7 @@ def is_busy_locally(connection: Connection, attempt: Attempt) -> bool:
     open_tasks = {task.yaml_id for task in open_tasks_of(connection, attempt.id) if not task.raw_id}
     if not open_tasks:
         return False
-    bake = bakes.get_bake(connection, attempt.bake_id)
-    return bake is not None and not open_tasks <= bake.graphs.keys()
+    return not open_tasks <= bakes.prefixes_of(connection, attempt.bake_id)
 
 
 def close_tasks(connection: Connection, attempt_id: str, now: datetime) -> list[str]:
