@@ -18,14 +18,13 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from neuro.cli.job.request import Where
 from neuro.domain.bakes import (
     Attempt,
     AttemptRequest,
     BakeChange,
     CacheEntryRequest,
+    Graphs,
     Task,
     TaskRequest,
     TaskStatus,
@@ -36,6 +35,7 @@ from neuro.domain.errors import (
     NotAuthenticated,
     NotFound,
     PlatformError,
+    TooLarge,
     TooManyRequests,
 )
 from neuro.domain.jobs import Job, JobState
@@ -56,12 +56,11 @@ from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.records import Records
 from neuro.flow.batch.requests import attempt_tag, job_request, submission_key
 from neuro.flow.batch.state import BakeState
-from neuro.flow.batch.stored import stored_workflow
+from neuro.flow.batch.stored import BriefBake, brief_bake, stored_workflow
 from neuro.flow.syntax.problems import FlowError
 
 if TYPE_CHECKING:
     from neuro.client import Client
-    from neuro.domain.bakes import Bake
 
 Log = Callable[[str], None]
 
@@ -109,12 +108,14 @@ class _Driver:
         self._news = asyncio.Event()
         self._warned_images: set[str] = set()
         self._images: set[str] = set()
+        # Graphs that were not known at the submission, and are still to be told.
+        self._drawn: Graphs = {}
         self._redrawing: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
         # Until the state has begun, what is told of jobs waits here.
         self._early: dict[str, JobState] | None = {}
         self._jobs_synced = asyncio.Event()
-        self._bake: Bake
+        self._bake: BriefBake
         self._attempt: Attempt
         self._workflow: Workflow
         self._state: BakeState
@@ -122,8 +123,8 @@ class _Driver:
     # From the beginning to the end.
 
     async def run(self, bake_id: str) -> TaskStatus:
-        self._bake = await self._patience(lambda: self._client.bakes.get(bake_id))
-        last = await self._patience(lambda: self._client.bakes.attempt(bake_id))
+        self._bake = await self._patience(lambda: brief_bake(self._client, bake_id))
+        last = self._bake.last_attempt
         if last is None:
             raise NotFound(f"Bake {bake_id} has no attempt: it was not submitted to the end.")
         self._attempt = last
@@ -137,22 +138,25 @@ class _Driver:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self) -> TaskStatus:
-        tasks = await self._patience(lambda: self._client.bakes.tasks(self._attempt.id))
         result = self._attempt.result
-        self._is_resuming = any(not task.status.is_finished for task in tasks)
+        if result is not TaskStatus.PENDING:
+            self._is_resuming = any(not task.status.is_finished for task in await self._stored())
         if result.is_finished and not (result is TaskStatus.CANCELLED and self._is_resuming):
             self._log(f"Attempt #{self._attempt.number} is {result.value} already.")
             return result
         self._spawn(self._follow_bake())
         self._writing = self._spawn(self._records.run())
-        begun = self._spawn(self._begin(tasks))
+        begun = self._spawn(self._begin())
         ended = await self._ended
         begun.cancel()
         if isinstance(ended, Finish):
             return await self._finish(ended)
         return ended
 
-    async def _begin(self, tasks: list[Task]) -> None:
+    async def _stored(self) -> list[Task]:
+        return await self._patience(lambda: self._client.bakes.tasks(self._attempt.id))
+
+    async def _begin(self) -> None:
         if not await self._is_the_one():
             return
         if self._attempt.result is TaskStatus.PENDING:
@@ -172,6 +176,7 @@ class _Driver:
             return
         images = await self._patience(lambda: self._client.bakes.images(self._bake.id))
         self._images = {image.ref for image in images if image.context_on_storage}
+        tasks = await self._stored()
         life_span = self._bake.meta.life_span
         self._state = BakeState(
             self._workflow,
@@ -275,9 +280,8 @@ class _Driver:
             executor_id=self._executor_id,
             message=message,
         )
-        self._attempt = await self._patience(lambda: self._client.bakes.replace_attempt(request))
-        if not result.is_finished:
-            self._attempt_changed(self._attempt)
+        kept = await self._patience(lambda: self._client.bakes.replace_attempt(request))
+        self._attempt_changed(kept)
 
     def _leave(self, reason: str) -> None:
         self._log(reason)
@@ -530,24 +534,23 @@ class _Driver:
     def _redraw(self, prefix: FullId, graph: Any) -> None:
         """Let others see a graph that was not known when the bake was submitted."""
         wire = {join_id(id): [join_id(need) for need in needs] for id, needs in graph.items()}
-        known = self._bake.graphs.get(join_id(prefix))
-        if known is not None and _as_sets(known) == _as_sets(wire):
-            return
-        graphs = {**self._bake.graphs, join_id(prefix): wire}
-        self._bake = msgspec.structs.replace(self._bake, graphs=graphs)
+        self._drawn[join_id(prefix)] = wire
         if self._redrawing is None or self._redrawing.done():
             self._redrawing = self._owe(self._send_graphs())
 
     async def _send_graphs(self) -> None:
-        sent = None
-        while sent is not self._bake.graphs:
-            sent = self._bake.graphs
-            await self._send_graph(BakeChange(graphs=sent))
+        bakes, bake_id = self._client.bakes, self._bake.id
+        while self._drawn:
+            drawn, self._drawn = self._drawn, {}
+            known = (await self._patience(lambda: bakes.get(bake_id))).graphs
+            if all(known.get(prefix) == graph for prefix, graph in drawn.items()):
+                continue
+            await self._send_graph(BakeChange(graphs={**known, **drawn}))
 
     async def _send_graph(self, change: BakeChange) -> None:
         try:
             await self._patience(lambda: self._client.bakes.change(self._bake.id, change))
-        except InvalidInput as error:
+        except (InvalidInput, TooLarge) as error:
             self._log(f"The bake's graph cannot be shown: {error}")
 
     async def _find_lost(self, job_id: str) -> None:
@@ -613,7 +616,3 @@ def _state_of(job: Job) -> JobState:
         finished_at=history.finished_at,
         tags=job.tags,
     )
-
-
-def _as_sets(graph: dict[str, list[str]]) -> dict[str, set[str]]:
-    return {id: set(needs) for id, needs in graph.items()}

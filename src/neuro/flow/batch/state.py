@@ -673,7 +673,8 @@ class BakeState:
             self._step(item, TaskStatus.PENDING, now)
             self._write(item)
         scope = self._open(graph, item)
-        self._redraw(scope)
+        if _was_unknown(item):
+            self._redraw(scope)
         if scope.unfinished == 0:
             self._finish_call(scope, now)
 
@@ -917,7 +918,8 @@ class BakeState:
     def _first_bad_in(self, scope: _Scope) -> str | None:
         for item in scope.items.values():
             outcome = item.outcome
-            if outcome is not None and outcome.result is TaskStatus.FAILED:
+            failed = outcome is not None and outcome.result is TaskStatus.FAILED
+            if failed and not _tolerable(item):
                 return f"Task {join_id(item.node.id)} failed."
         return None
 
@@ -1087,6 +1089,16 @@ def _result_of(rows: Iterable[_Item]) -> TaskStatus:
         if result in found:
             return result
     return TaskStatus.SKIPPED if found == {TaskStatus.SKIPPED} else TaskStatus.SUCCEEDED
+
+
+def _was_unknown(item: _Item) -> bool:
+    """Whether a call, or one around it, was not known when the bake was submitted."""
+    found: _Item | None = item
+    while found is not None:
+        if found.group is not None:
+            return True
+        found = found.scope.call
+    return False
 
 
 def _is_forgiven(scope: _Scope) -> bool:

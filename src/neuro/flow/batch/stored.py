@@ -6,16 +6,38 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from neuro.client.messages import below, get
+from neuro.domain.bakes import Attempt, BakeMeta
 from neuro.flow.batch.patience import Patience
 
 if TYPE_CHECKING:
     from neuro.client import Client
-    from neuro.domain.bakes import Attempt, Bake, ConfigFile
+    from neuro.domain.bakes import Bake, ConfigFile
     from neuro.flow.batch.model import Workflow
 
 
+class BriefBake(msgspec.Struct, frozen=True, kw_only=True):
+    """A bake without its graphs, which can be a hundred times larger than all the rest."""
+
+    id: str
+    project_id: str
+    batch: str
+    params: dict[str, str] = {}
+    name: str | None = None
+    meta: BakeMeta = BakeMeta()
+    last_attempt: Attempt | None = None
+
+
+async def brief_bake(client: Client, bake_id: str) -> BriefBake:
+    """A bake with its last attempt. Raises NotFound."""
+    params = [("fetch_last_attempt", "1")]
+    return await get(client.transport, below("/flow/bakes", bake_id), BriefBake, params=params)
+
+
 async def stored_workflow(
-    client: Client, bake: Bake, attempt: Attempt, patience: Patience
+    client: Client, bake: Bake | BriefBake, attempt: Attempt, patience: Patience
 ) -> Workflow:
     """Read an attempt's files, and evaluate what its tasks share. Raises FlowError."""
     from neuro.flow.evaluate.batch.facts import Facts
