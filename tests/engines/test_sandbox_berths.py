@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import stat
 from pathlib import Path
 
 from neuro.engines.base import Mount
@@ -43,9 +45,12 @@ async def test_a_run_begins_where_what_waited_was_killed(runs: Runs, folder: Pat
     await runs.run("true")
     await eventually(lambda: len(waiting(folder)) == 4, "berths are not made")
 
-    for pid in waiting(folder):
-        os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: not waiting(folder), "they are not gone")
+    killed = [os.pidfd_open(pid) for pid in waiting(folder)]
+    for fd in killed:
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+    for fd in killed:
+        await eventually(lambda fd=fd: select.select([fd], [], [], 0)[0], "they are not gone")
+        os.close(fd)
     done = await runs.run("echo", "hello")
 
     assert (done.code, done.output) == (0, b"hello\n")
@@ -63,3 +68,14 @@ async def test_many_volumes_are_more_than_one_message(runs: Runs, tmp_path: Path
     done = await runs.shell("cat /volume/*/file", mounts=tuple(mounts))
 
     assert done.output == b"here" * 230
+
+
+async def test_what_a_run_does_to_its_devices_is_not_done_to_the_machines(runs: Runs) -> None:
+    done = await runs.shell("chmod 600 /dev/null && echo mine > /dev/mine && stat -c %a /dev/null")
+    after = await runs.shell("stat -c %a /dev/null; cat /dev/mine")
+
+    if os.geteuid() == 0:
+        assert done.lines == ["600"]
+    assert after.lines[0] == "666"
+    assert "No such file" in after.lines[1]
+    assert stat.S_IMODE(os.stat("/dev/null").st_mode) == 0o666

@@ -12,11 +12,12 @@ import os
 import signal
 import socket
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from neuro.engines.sandbox import bwrap, cgroups, launch, layout, network, wire
+from neuro.engines.sandbox import bwrap, cgroups, launch, layout, network, tree, wire
 
 _COUNT = struct.Struct("<I")
+_ROOT = "root"
 _BATCH = 200  # descriptors in one message; the kernel takes 253
 
 
@@ -30,6 +31,7 @@ class Berth:
         self._plan = plan
         self._folder = layout.berth_folder(plan.folder, name)
         self._channel: socket.socket | None = None
+        self._has_tree = False
         self._refusal: OSError | None = None
 
     def make(self) -> None:
@@ -37,6 +39,9 @@ class Berth:
         try:
             self.group.create()
             launch.make_layers(self._plan, self._folder)
+            if self._plan.userland.writable and not self._plan.user_namespace:
+                layers = launch.layers_in(self._plan, self._folder)
+                self._has_tree = tree.build(layers, f"{self._folder}/{_ROOT}")
             outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.pid = os.fork()
         except OSError as error:
@@ -54,7 +59,13 @@ class Berth:
             raise self._refusal
         place = f"{run_folder}/layers"
         os.rename(self._folder, place)
-        return launch.layers_in(self._plan, place)
+        layers = launch.layers_in(self._plan, place)
+        return replace(layers, mounted=f"{place}/{_ROOT}") if self._has_tree else layers
+
+    def clear(self, place: str) -> None:
+        """Delete the private folders, which are at ``place`` now. Raises OSError."""
+        tree.clear(f"{place}/{_ROOT}")  # or all that it shows would be deleted
+        layout.remove_tree(place)
 
     def begin(self, prepared: launch.Prepared, streams: tuple[int, int]) -> None:
         """Let the process become the sandbox with ``streams`` as its stdin and output."""
@@ -82,7 +93,7 @@ class Berth:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         self.group.remove()
-        layout.remove_tree(self._folder)
+        self.clear(self._folder)
 
 
 def _wait_and_become(plan: launch.Plan, group: cgroups.Group, channel: socket.socket) -> None:

@@ -26,7 +26,8 @@ _COVERED_FILES = (
     "/proc/timer_list",
     "/proc/sched_debug",
 )
-_COVERED_FOLDERS = ("/proc/scsi", "/proc/acpi", "/sys/firmware", "/sys/kernel/debug")
+_COVERED_FOLDERS = ("/proc/scsi", "/proc/acpi")
+COVERED_IN_SYS = ("/sys/firmware", "/sys/kernel/debug")
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Layers:
-    """All of a run's, the root first. ``writable`` is whether the file system can hold them."""
+    """All of a run's, the root first. ``writable`` is whether the file system can hold them.
+
+    ``mounted`` is where all of them, /dev and /sys are mounted already ("" if nowhere).
+    """
 
     all: Sequence[Layer]
     writable: bool
+    mounted: str = ""
 
     def upper(self, path: str) -> str:
         """The private folder of the layer at ``path``."""
@@ -73,23 +78,26 @@ def arguments(
     user_namespace: bool,
     settled: int | None,
     privileged: bool,
+    tty: bool,
 ) -> list[str]:
     """Everything but descriptors and the command. Raises ValueError for what cannot be mounted.
 
     ``settled`` asks for a new network; it is a descriptor that is read to its end and closed when
     loopback is up in it (nobody may configure the network at the same time).
     """
-    root, *others = layers.all
+    root, *others = layers.all if not layers.mounted else (None,)
     return [
         *_namespaces(inside.hostname, user_namespace, settled is not None, privileged),
-        *_layer(root, writable=layers.writable),
+        *(_layer(root, layers) if root else ("--dev-bind", layers.mounted, "/")),
         # A file of no bytes, which /run will hide.
         *(("--file", str(settled), "/run/settled") if settled is not None else ()),
-        *(part for layer in others for part in _layer(layer, writable=layers.writable)),
+        *(part for layer in others for part in _layer(layer, layers)),
         *_read_only(inside),
-        *("--proc", "/proc", "--dev", "/dev"),
+        *("--proc", "/proc"),
+        # A terminal also needs a console, which is a name of the terminal itself.
+        *(("--dev", "/dev") if tty or not layers.mounted else ()),
         *("--perms", "1777", "--size", str(inside.shm), "--tmpfs", "/dev/shm"),  # noqa: S108
-        *("--ro-bind", "/sys", "/sys", "--tmpfs", "/sys/fs/cgroup"),
+        *(() if layers.mounted else _system()),
         *("--perms", "0755", "--size", str(_RUN_SIZE), "--tmpfs", "/run"),
         *("--perms", "1777", "--dir", "/run/lock"),
         *_covers(),
@@ -114,11 +122,11 @@ def _namespaces(
     return given
 
 
-def _layer(layer: Layer, *, writable: bool) -> list[str]:
-    if layer.path == "/" and not writable:
+def _layer(layer: Layer, layers: Layers) -> list[str]:
+    if layer.path == "/" and not layers.writable:
         return ["--bind", layer.upper, "/"]  # a copy of the template
     given = [part for source in layer.sources for part in ("--overlay-src", source)]
-    if writable:
+    if layers.writable:
         return [*given, "--overlay", layer.upper, layer.work, layer.path]
     # ``upper`` still brings what is the run's own: its hosts
     return [*given, "--overlay-src", layer.upper, "--ro-overlay", layer.path]
@@ -138,6 +146,11 @@ def _read_only(inside: Inside) -> list[str]:
     return given
 
 
+def _system() -> list[str]:
+    given = ["--ro-bind", "/sys", "/sys", "--tmpfs", "/sys/fs/cgroup"]
+    return [*given, *_cover(COVERED_IN_SYS)]
+
+
 def _covers() -> list[str]:
     given: list[str] = []
     for path in _FROZEN:
@@ -146,7 +159,12 @@ def _covers() -> list[str]:
     for path in _COVERED_FILES:
         if os.path.exists(path):
             given += ["--ro-bind", "/dev/null", path]
-    for path in _COVERED_FOLDERS:
+    return [*given, *_cover(_COVERED_FOLDERS)]
+
+
+def _cover(folders: Sequence[str]) -> list[str]:
+    given: list[str] = []
+    for path in folders:
         if os.path.isdir(path):
             given += ["--perms", "0555", "--tmpfs", path, "--remount-ro", path]
     return given

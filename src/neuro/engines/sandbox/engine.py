@@ -73,7 +73,9 @@ class SandboxEngine:
         self._folder = str(self._path.resolve())
         self._path.mkdir(parents=True, exist_ok=True)
         self._path.chmod(0o700)
-        (self._path / "jobs").mkdir(exist_ok=True)
+        for name in ("jobs", "berths"):
+            (self._path / name).mkdir(exist_ok=True)
+            layout.spread(f"{self._folder}/{name}")
         self._nursery = Nursery(self._folder)
         bwrap = await asyncio.to_thread(machine.find_bwrap)
         opening = asyncio.create_task(self._nursery.open(bwrap))

@@ -26,7 +26,9 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _OPENAT2 = 437  # the same number on every architecture
 _RESOLVE_NO_SYMLINKS = 0x04
-_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 1, 32, 4096, 16384, 1 << 19
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
+_MS_REC, _MS_SLAVE = 16384, 1 << 19
+_MNT_DETACH = 2
 
 # Docker's default set less CAP_MKNOD: without a device cgroup a made node would be the host's disk.
 PRIVILEGED = {
@@ -90,15 +92,22 @@ def protect_files(paths: list[str]) -> None:
     Mounts that the host makes later still arrive here. Raises OSError.
     """
     unshare(CLONE_NEWNS)
-    _mount(b"none", b"/", _MS_REC | _MS_SLAVE)
+    mount("none", "/", flags=_MS_REC | _MS_SLAVE)
     for path in paths:
-        name = os.fsencode(path)
-        _mount(name, name, _MS_BIND)
-        _mount(b"none", name, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
+        mount(path, path, flags=MS_BIND)
+        mount("none", path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
-def _mount(source: bytes, target: bytes, flags: int) -> None:
-    _check(_libc.mount(source, target, None, ctypes.c_ulong(flags), None), "mount")
+def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    """Mount a file system, or change a mount. Raises OSError."""
+    arguments = [os.fsencode(text) if text else None for text in (source, target, kind, options)]
+    flag_word = ctypes.c_ulong(flags)
+    _check(_libc.mount(*arguments[:3], flag_word, arguments[3]), "mount")
+
+
+def unmount(target: str) -> None:
+    """Take a mount, and all mounts below it, out of our sight. Raises OSError."""
+    _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), "umount")
 
 
 def drop_capabilities(keep: tuple[int, ...]) -> None:

@@ -233,6 +233,7 @@ def prepare(plan: Plan, request: Request, layers: bwrap.Layers) -> Prepared:
         user_namespace=plan.user_namespace,
         settled=None if settled is None else numbers[3],
         privileged=request.privileged,
+        tty=request.tty,
     )
     os.write(given, b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
     os.lseek(given, 0, os.SEEK_SET)
@@ -242,7 +243,7 @@ def prepare(plan: Plan, request: Request, layers: bwrap.Layers) -> Prepared:
             *("--block-fd", str(numbers[2]), *_command(plan, request)),
         ],
         mark=mark(plan.folder, request.job_id, request.run),
-        etc=layers.upper("/etc"),
+        etc=f"{layers.mounted}/etc" if layers.mounted else layers.upper("/etc"),
         hostname=request.hostname,
         cpu=request.cpu,
     )

@@ -14,11 +14,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import socket
 import stat
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +28,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 SOCKET = "socket"
 STATE = "state"
+_GET_FLAGS, _SET_FLAGS, _TOP_FOLDER = 0x80086601, 0x40086602, 0x00020000
 EXIT = "exit"
 
 
@@ -54,6 +57,22 @@ def run_folder(folder: str, job_id: str, run: int) -> str:
 def berth_folder(folder: str, name: str) -> str:
     """Where the private layers of the next run wait for it."""
     return f"{folder}/berths/{name}"
+
+
+def spread(folder: str) -> None:
+    """Ask ext4 to put each folder made in ``folder`` far from the others (``chattr +T``).
+
+    It looks for an inode that was not freed in the last minutes, near the parent's: where hundreds
+    of runs made and deleted theirs side by side, that was a third of all the work of a short run.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8)), sys.byteorder)
+        fcntl.ioctl(fd, _SET_FLAGS, (flags | _TOP_FOLDER).to_bytes(8, sys.byteorder))
+    except OSError:
+        pass  # another file system, which has no such flag
+    finally:
+        os.close(fd)
 
 
 def berth_of(state: Mapping[str, Any], job_id: str, run: int) -> str:

@@ -135,7 +135,7 @@ class Supervisor:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             self._conclude(Ending.cannot_start(str(reason)))
         self._loop.run()
-        layout.remove_tree(f"/proc/self/fd/{self._place}/layers")
+        self._berth.clear(f"/proc/self/fd/{self._place}/layers")
 
     # Launch.
 
