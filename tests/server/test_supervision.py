@@ -164,6 +164,40 @@ async def test_a_main_job_that_its_user_kills_ends_the_bake(
     await client.jobs.kill(other.id)
 
 
+async def test_nobodys_job_is_started_again_because_somebody_else_says_so(
+    client: Client, alice: Client, project: Project
+) -> None:
+    bake, attempt = await make_bake(client, project.id)
+    hers = await running(alice, "sleep 1000")
+
+    kept = await write(client, attempt, RUNNING, executor_id=hers.id)
+
+    assert kept.executor_id is None
+    await alice.jobs.kill(hers.id)
+    assert (await ended(client, bake.id)).executor_id is None
+
+
+async def test_an_executor_that_is_no_job_of_this_server_has_no_successor(
+    client: Client, project: Project
+) -> None:
+    bake, attempt = await make_bake(client, project.id)
+
+    await write(client, attempt, RUNNING, executor_id="job-elsewhere")
+
+    last = await ended(client, bake.id)
+    assert (last.result, last.executor_id) == (FAILED, "job-elsewhere")
+    assert last.message is not None
+    assert "not known to the server" in last.message
+
+
+async def test_only_the_server_says_that_a_schedule_made_a_bake(
+    client: Client, project: Project
+) -> None:
+    bake, _ = await make_bake(client, project.id, meta=BakeMeta(schedule="schedule-of-others"))
+
+    assert bake.meta.schedule is None
+
+
 async def test_a_terminal_that_falls_silent_loses_the_bake(
     client: Client, project: Project
 ) -> None:

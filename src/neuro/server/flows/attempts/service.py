@@ -21,6 +21,7 @@ from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard, missing
 from neuro.server.flows.transactions import commit, paged
 from neuro.server.http.identity import Identity
+from neuro.server.jobs import tables as job_tables
 
 PAGE = 100
 
@@ -45,6 +46,20 @@ def _check_follows(attempt: Attempt, last: Attempt) -> None:
         )
 
 
+def _executor(
+    connection: Connection, caller: Identity, wanted: str | None, known: str | None
+) -> str | None:
+    """The executor that an attempt has from now on: the known one, or another that a caller names.
+
+    Somebody else's job is not taken. A main job that dies is started again in its owner's name, so
+    nobody but its owner may say that it drives an attempt.
+    """
+    if not wanted or wanted == known:
+        return known
+    job = job_tables.get_job(connection, wanted)
+    return wanted if job is None or job.owner == caller.user else known
+
+
 class AttemptService:
     """The attempts of one installation's bakes."""
 
@@ -67,28 +82,29 @@ class AttemptService:
             created_at=moment_or_now(request.created_at),
             result=request.result,
             configs_meta=request.configs_meta,
-            executor_id=request.executor_id,
             message=check_message(request.message),
         )
 
-        def add(connection: Connection) -> Bake:
+        def add(connection: Connection) -> tuple[Bake, Attempt]:
             bake = self._guard.bake(connection, caller, request.bake_id, Action.WRITE)
             bakes.lock(connection, [bake.id])
             last = tables.by_number(connection, bake.id, -1)
             if last is not None:
                 _check_follows(attempt, last)
             self._mirror(connection, bake, attempt.result)
-            tables.add_attempt(connection, attempt)
-            return bake
+            executor_id = _executor(connection, caller, request.executor_id, None)
+            made = msgspec.structs.replace(attempt, executor_id=executor_id)
+            tables.add_attempt(connection, made)
+            return bake, made
 
-        def tell(bake: Bake) -> None:
-            self._hub.attempt_created(bake, attempt)
+        def tell(added: tuple[Bake, Attempt]) -> None:
+            self._hub.attempt_created(*added)
 
         try:
-            await commit(self._database, add, tell)
+            _, made = await commit(self._database, add, tell)
         except IntegrityError:
             raise await self._why_not(caller, attempt) from None
-        return attempt
+        return made
 
     async def replace(self, caller: Identity, request: AttemptRequest) -> Attempt:
         """Change the result, executor and message of a bake's attempt of that number.
@@ -110,7 +126,7 @@ class AttemptService:
                 before,
                 result=request.result,
                 # Who cancels need not know who drives.
-                executor_id=request.executor_id or before.executor_id,
+                executor_id=_executor(connection, caller, request.executor_id, before.executor_id),
                 message=before.message if message is None else message,
             )
             return self._write(connection, bake, before, after)

@@ -56,7 +56,7 @@ def state_of(executor_id: str | None, record: JobRecord | None) -> Executor:
     if executor_id is None:
         return Executor.TERMINAL
     if record is None:
-        return Executor.DEAD
+        return Executor.UNKNOWN
     if record.is_active:
         return Executor.ALIVE
     if record.status is JobStatus.CANCELLED and record.stop_reason == Reason.USER_REQUESTED:

@@ -342,14 +342,17 @@ class Supervisor(Observer):
                 await self._finish(known.attempt.id, TaskStatus.FAILED, message)
 
     async def _owner(self, known: Known) -> str:
-        schedule = known.bake.meta.schedule
-        if schedule is not None and known.attempt.executor_id is None:
-            owner = await self._database.read(
-                partial(schedules.owner_of, schedule_id=schedule, project_id=known.project.id)
+        """In whose name the first main job of a schedule's bake is started."""
+        owner = await self._database.read(
+            partial(
+                schedules.owner_of,
+                schedule_id=known.bake.meta.schedule or "",
+                project_id=known.project.id,
             )
-            if owner is not None:
-                return owner
-        return known.project.owner
+        )
+        if owner is None:
+            raise NotFound("its schedule was removed.")
+        return owner
 
     async def _submit(self, caller: Identity, known: Known) -> Job:
         attempt = known.attempt
