@@ -291,25 +291,32 @@ async def test_two_executors_at_once(bakery: Bakery) -> None:
 
 async def test_taken_over_by_a_main_job(bakery: Bakery) -> None:
     bake, attempt = await bakery.submit(batch(task("a", HANGS)))
-    driven = asyncio.create_task(bakery.drive(bake, "job-old"))
+    driven = asyncio.create_task(bakery.drive(bake))
     await bakery.until(bake, lambda statuses: statuses.get("a") == "running")
-    known = await bakery.client.bakes.get_attempt(attempt.id)
-    assert known.executor_id == "job-old"
-    await bakery.client.bakes.replace_attempt(
-        AttemptRequest(
-            bake_id=bake.id,
-            number=1,
-            result=TaskStatus.RUNNING,
-            configs_meta=attempt.configs_meta,
-            executor_id="job-new",
-        )
-    )
+    main = await bakery.client.bakes.start_executor(attempt.id)
     assert await driven is TaskStatus.RUNNING
     (job,) = await bakery.jobs(bake)
     assert (await bakery.client.jobs.get(job)).status.value == "running"
+    # From then on it is the main job that hears of a cancellation.
     await cancel(bakery, attempt.id)
-    assert await bakery.drive(bake, "job-new") is TaskStatus.CANCELLED
+    async for _ in bakery.client.jobs.logs(main.id):
+        pass
     assert (await bakery.tasks(attempt))["a"].status is TaskStatus.CANCELLED
+    assert await bakery.jobs(bake) == [job]
+
+
+async def test_left_to_the_main_job(bakery: Bakery) -> None:
+    bake, attempt = await bakery.submit(batch(task("a")))
+    job = await bakery.client.bakes.start_executor(attempt.id)
+    await bakery.drive(bake)
+    assert bakery.lines[-1] in (
+        f"Job {job.id} drives the bake: it is left to that.",
+        "Attempt #1 is succeeded already.",
+    )
+    async for _ in bakery.client.jobs.logs(job.id):
+        pass
+    assert await bakery.result(attempt) is TaskStatus.SUCCEEDED
+    assert len(await bakery.jobs(bake)) == 1
 
 
 async def test_restart_keeps_what_succeeded(bakery: Bakery) -> None:
@@ -433,3 +440,37 @@ async def test_server_that_is_killed(tmp_path: Path) -> None:
             assert {task.status.value for task in tasks.values()} == {"succeeded"}
             assert len(await bakery.jobs(bake)) == 3
             assert "The server answers again." in bakery.lines
+
+
+async def test_bakes_of_a_group_run_one_after_the_other(bakery: Bakery) -> None:
+    text = batch(f"- id: a\n  image: ubuntu\n{bakery.waits('a')}\n", head="concurrency: gpu\n")
+    plan = bakery.plan(text)
+    bakes = [await submit(bakery.client, plan, name=None, tags=[]) for _ in range(2)]
+    (first, _), (second, waits) = bakes
+    runs = [asyncio.create_task(bakery.drive(bake)) for bake in (first, second)]
+    await bakery.until(first, lambda statuses: statuses.get("a") == "running")
+    assert await bakery.result(waits) is TaskStatus.PENDING
+    assert await bakery.tasks(waits) == {}
+    bakery.open_gate("a")
+    assert await runs[0] is TaskStatus.SUCCEEDED
+    assert await runs[1] is TaskStatus.SUCCEEDED
+    assert f"Waiting for {first.id} to end." in bakery.lines
+
+
+async def test_main_job(bakery: Bakery) -> None:
+    """The server starts the executor as a job of its own."""
+    text = batch(
+        task("a", 'bash: echo "::set-output name=x::1"'),
+        f"- id: b\n  image: ubuntu\n{bakery.waits('b')}\n",
+        head=NOT_CACHED,
+    )
+    bake, attempt = await bakery.submit(text)
+    job = await bakery.client.bakes.start_executor(attempt.id)
+    await bakery.until(bake, lambda statuses: statuses.get("b") == "running")
+    assert (await bakery.client.bakes.get_attempt(attempt.id)).executor_id == job.id
+    bakery.open_gate("b")
+    while not (await bakery.result(attempt)).is_finished:
+        async for _ in bakery.client.jobs.logs(job.id):
+            pass
+    assert await bakery.result(attempt) is TaskStatus.SUCCEEDED
+    assert (await bakery.tasks(attempt))["a"].outputs == {"x": "1"}
