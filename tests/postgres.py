@@ -54,7 +54,8 @@ class PostgresServer:
     is open to everybody, because the tests' servers may run as yet another user.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        self._settings = SETTINGS | settings
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -64,7 +65,8 @@ class PostgresServer:
         # Directly under /tmp: a socket's path may have 107 characters at most.
         self._folder = Path(tempfile.mkdtemp(prefix="neuro-postgres-", dir="/tmp"))
         try:
-            self._start(binaries)
+            self._make(binaries)
+            self.start()
         except BaseException:
             self._stop()
             raise
@@ -92,44 +94,58 @@ class PostgresServer:
         finally:
             self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
-    def _start(self, binaries: Path) -> None:
+    def _make(self, binaries: Path) -> None:
         self._folder.chmod(0o755)
-        data, log = self._folder / "data", self._folder / "log"
-        data.mkdir(mode=0o700)
-        prefix: list[str] = []
+        self._binaries = binaries
+        self._data, self._log = self._folder / "data", self._folder / "log"
+        self._data.mkdir(mode=0o700)
+        self._prefix: list[str] = []
         if os.geteuid() == 0:
             user = _unprivileged_user()
             os.chown(self._folder, user.pw_uid, user.pw_gid)
-            os.chown(data, user.pw_uid, user.pw_gid)
-            prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"]
-            prefix += ["--clear-groups"]
+            os.chown(self._data, user.pw_uid, user.pw_gid)
+            self._prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"]
+            self._prefix += ["--clear-groups"]
         # LC_ALL=C is on every machine, and sorts the way SQLite does.
-        environ = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(self._folder)}
-        with log.open("wb") as output:
-            options = ["--username=neuro", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+        self._environ = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(self._folder)}
+        options = ["--username=neuro", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+        with self._log.open("ab") as output:
             subprocess.run(
-                [*prefix, binaries / "initdb", "--pgdata", data, "--no-sync", *options],
+                [*self._prefix, binaries / "initdb", "-D", self._data, "--no-sync", *options],
                 check=True,
                 cwd=self._folder,
-                env=environ,
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
-            settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
-            command = [binaries / "postgres", "-D", data, "-k", self._folder, *settings]
-            if shutil.which("setpriv"):
-                # The server goes down with pytest, also when pytest is killed.
-                prefix = [*(prefix or ["setpriv"]), "--pdeathsig=QUIT"]
+
+    def start(self) -> None:
+        """Return once it answers; after a crash, with what was committed before."""
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
+        command = [self._binaries / "postgres", "-D", self._data, "-k", self._folder, *settings]
+        prefix = self._prefix
+        if shutil.which("setpriv"):
+            # The server goes down with pytest, also when pytest is killed.
+            prefix = [*(prefix or ["setpriv"]), "--pdeathsig=QUIT"]
+        with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*prefix, *command],
                 cwd=self._folder,
-                env=environ,
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
-        self._wait_until_ready(log)
+        self._wait_until_ready(self._log)
+
+    def crash(self) -> None:
+        """End it at once, in the middle of whatever it does."""
+        if self._process is not None:
+            # SIGQUIT: without a checkpoint; those who are connected are thrown out.
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+            self._process = None
 
     def _wait_until_ready(self, log: Path) -> None:
         import psycopg
@@ -153,11 +169,7 @@ class PostgresServer:
             connection.execute(statement)  # type: ignore[call-overload]
 
     def _stop(self) -> None:
-        if self._process is not None:
-            # SIGQUIT: at once, without writing a checkpoint that nobody will read.
-            self._process.send_signal(signal.SIGQUIT)
-            self._process.wait()
-            self._process = None
+        self.crash()  # Nobody will read what it would still write.
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -204,13 +204,10 @@ def left_by(task: str) -> str:
     return {"post-guard": "post"}.get(task, task.replace("-x-", "-").replace("-n-", "-"))
 
 
-def write(folder: Path) -> Path:
-    """Make the workspace; returns its folder."""
-    config = folder / "many" / ".neuro"
-    config.mkdir(parents=True)
+def write(workspace: Path) -> None:
+    """Write the flow files of a workspace."""
     links = "".join(
         LINK.replace("@N@", str(n)).replace("@BEFORE@", str(n - 1)) for n in range(1, 10)
     )
-    (config / "many.yml").write_text(BATCH.replace("@LINKS@\n", links))
-    (config.parent / "guard.yml").write_text(GUARD)
-    return config.parent
+    (workspace / ".neuro" / "many.yml").write_text(BATCH.replace("@LINKS@\n", links))
+    (workspace / "guard.yml").write_text(GUARD)

@@ -7,102 +7,43 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from neuro.flow.batch.plan import make_plan
-from neuro.flow.batch.submit import submit
 
-from neuro.client import Client
 from neuro.domain.bakes import Attempt, Bake, Task
-from neuro.domain.jobs import JobFilter
-from neuro.flow.evaluate.environment import Environment
-from neuro.flow.project import find_workspace
 from tests.faults import many
-from tests.server_process import SETTINGS, ServerProcess, running_server
+from tests.faults.project import Project, check_history
+from tests.server_process import SETTINGS, running_server
 
 KILLS = 100
 VICTIMS = ("executor", "server", "both")
 
 
-class Bakes:
-    """Starts bakes of the workspace on a server that may be away."""
-
-    def __init__(self, server: ServerProcess, workspace: Path) -> None:
-        self.server = server
-        self.workspace = workspace
-
-    def connect(self) -> Client:
-        return Client.connect(self.server.url, self.server.token)
-
-    async def start(self, name: str) -> tuple[Bake, Attempt]:
-        """A bake whose main job has been asked for."""
-        environment = Environment(
-            user=self.server.user, cwd=self.workspace, cache_dir=self.workspace / "cache"
-        )
-        plan = make_plan(find_workspace(self.workspace), "many", {"run": name}, environment)
-        async with self.connect() as client:
-            bake, attempt = await submit(client, plan, name=name, tags=())
-            await client.bakes.start_executor(attempt.id)
-        return bake, attempt
-
-    async def tasks(self, attempt: Attempt) -> dict[str, Task]:
-        async with self.connect() as client:
-            return {task.yaml_id: task for task in await client.bakes.tasks(attempt.id)}
-
-    async def jobs(self, bake: Bake) -> int:
-        """How many jobs its tasks have had."""
-        query = JobFilter(tag=[f"bake_id:{bake.id}"])
-        async with self.connect() as client:
-            return len(
-                [job async for job in client.jobs.list(query) if "remote_executor" not in job.tags]
-            )
-
-    async def changes(self, bake: Bake) -> AsyncIterator[Attempt | None]:
-        """The attempt where it has changed; None for a change of a task."""
-        async with self.connect() as client:
-            is_new = False
-            async for event in client.bakes.events(bake.id):
-                if event.attempt is not None:
-                    yield event.attempt
-                elif is_new and event.task is not None:
-                    yield None
-                is_new = is_new or event.synced
-
-
-async def disturb(bakes: Bakes, bake: Bake, chance: random.Random) -> int:
+async def disturb(project: Project, bake: Bake, chance: random.Random) -> int:
     """Kill things until the bake is over; returns how often."""
     kills = 0
     while True:
         changes_left = chance.randint(1, 8)
-        async with contextlib.aclosing(bakes.changes(bake)) as changes:
-            async for attempt in changes:
-                if attempt is not None and attempt.result.is_finished:
+        async with contextlib.aclosing(project.changes(bake)) as changes:
+            async for is_new, change in changes:
+                if isinstance(change, Attempt) and change.result.is_finished:
                     return kills
-                changes_left -= attempt is None
+                changes_left -= is_new and isinstance(change, Task)
                 if changes_left <= 0:
                     break
         # Anywhere within what follows a change, not only right behind it.
         await asyncio.sleep(chance.random() * 0.05)
         victim = chance.choice(VICTIMS)
         if victim != "server":
-            kill_executor(bake)
+            executor = project.executor_of(bake)
+            with contextlib.suppress(ProcessLookupError):
+                if executor:
+                    os.kill(executor, signal.SIGKILL)
         if victim != "executor":
-            bakes.server.kill()
-            bakes.server.start()
+            project.server.kill()
+            project.server.start()
         kills += 1
-
-
-def kill_executor(bake: Bake) -> None:
-    """End the process inside the main job, if it is there at the moment."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if bake.id.encode() in words and b"python" in words[0]:
-                os.kill(int(entry.name), signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -113,27 +54,25 @@ async def test_every_task_ends_as_it_should_and_runs_as_often_as_it_should(
     seed = int(os.environ.get("NEURO_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"NEURO_TEST_SEED={seed}")
     chance = random.Random(seed)
-    workspace = many.write(tmp_path)
     with running_server(tmp_path / "data", settings=SETTINGS) as server:
-        bakes = Bakes(server, workspace)
+        project = Project(server, tmp_path)
+        many.write(project.workspace)
         kills, rounds = 0, 0
         while kills < KILLS:
             rounds += 1
             name = f"round_{rounds}"
-            bake, attempt = await bakes.start(name)
-            kills += await disturb(bakes, bake, chance)
-            await check(bakes, bake, attempt, tmp_path / "data" / "storage", rounds)
+            bake, attempt = await project.bake("many", name, run=name)
+            kills += await disturb(project, bake, chance)
+            await check(project, bake, attempt, rounds)
     print(f"{kills} kills in {rounds} bakes")
 
 
-async def check(
-    bakes: Bakes, bake: Bake, attempt: Attempt, storage: Path, round_number: int
-) -> None:
+async def check(project: Project, bake: Bake, attempt: Attempt, round_number: int) -> None:
     """Hold a bake that is over to what it should have done."""
-    tasks = await bakes.tasks(attempt)
-    async with bakes.connect() as client:
-        ended = await client.bakes.get_attempt(attempt.id)
+    ended = await project.ended(bake)
     assert ended.result == "failed", ended.message  # rows that may fail the bake have failed
+    tasks = await project.tasks(attempt)
+    check_history(tasks)
     wanted = many.expected()
     assert {name: task.status.value for name, task in tasks.items()} == {
         **{name: one.status for name, one in wanted.items()},
@@ -144,7 +83,7 @@ async def check(
             assert tasks[name].outputs == one.outputs, name
     for name, outputs in many.CACHED.items():
         assert tasks[name].outputs == outputs
-    left = next(storage.rglob(f"many/{bake.name}"))
+    left = next((project.server.data_dir / "storage").rglob(f"many/{bake.name}"))
     ran = {
         name: len(path.read_text().splitlines())
         for name in wanted
@@ -156,5 +95,6 @@ async def check(
         str(x): "x\n" for x in range(len(many.CACHED))
     }
     runs = sum(one.runs for one in wanted.values())
-    assert await bakes.jobs(bake) == runs + (len(many.CACHED) if round_number == 1 else 0)
+    runs += len(many.CACHED) if round_number == 1 else 0
+    assert len(await project.jobs(bake)) == runs
     assert (left / "post").read_text() == "secret\n"
