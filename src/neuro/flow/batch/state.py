@@ -15,13 +15,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from enum import IntEnum
 from heapq import heappop, heappush
 from typing import TypeVar
 
 from neuro.domain.bakes import CacheEntry, Task, TaskRequest, TaskStatus, TaskTransition
 from neuro.domain.durations import format_duration
-from neuro.domain.jobs import JobState, JobStatus, Reason
+from neuro.domain.jobs import JobState, JobStatus
 from neuro.flow.batch.actions import (
     Action,
     Finish,
@@ -34,7 +33,18 @@ from neuro.flow.batch.actions import (
     RunLocal,
     Submit,
 )
-from neuro.flow.batch.cache import is_fresh, key_with, text_of
+from neuro.flow.batch.cache import is_fresh, key_with
+from neuro.flow.batch.ends import ended, pause, pause_before_next
+from neuro.flow.batch.items import (
+    BAD,
+    JOB_KINDS,
+    Item,
+    Join,
+    Phase,
+    Places,
+    Scope,
+    result_of,
+)
 from neuro.flow.batch.model import (
     FullId,
     Graph,
@@ -51,129 +61,7 @@ from neuro.flow.syntax.types import ALWAYS
 
 T = TypeVar("T")
 
-_BAD = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 _NOTHING: Mapping[str, str] = {}
-# More than this is not worth a wait: timedelta itself ends there.
-_LONGEST_PAUSE = 366 * 86400.0
-_LONGEST_MESSAGE = 16 << 10
-
-
-class _Phase(IntEnum):
-    WAITING = 0  # for its needs
-    READY = 1  # to be looked at
-    QUEUED = 2  # for a place within its limit
-    LOOKING = 3  # for an earlier outcome
-    SUBMITTING = 4
-    ACTIVE = 5  # its job is known and not over
-    READING = 6  # its job's output
-    PAUSING = 7  # before its next try
-    OPEN = 8  # a call, a group or a local command that is under way
-    DONE = 9
-
-
-_JOB_KINDS = (NodeKind.TASK, NodeKind.STATEFUL, NodeKind.POST)
-
-
-class _Scope:
-    """An open graph: the root's, or that of a call."""
-
-    __slots__ = (
-        "call",
-        "cancelled",
-        "cancelling",
-        "failed",
-        "items",
-        "joins",
-        "prefix",
-        "skipped",
-        "unfinished",
-        "unstarted",
-    )
-
-    def __init__(self, prefix: FullId, call: _Item | None) -> None:
-        self.prefix = prefix
-        self.call = call
-        self.items: dict[FullId, _Item] = {}
-        self.joins: dict[int, _Join] = {}
-        self.unstarted = 0
-        self.unfinished = 0
-        self.failed = self.cancelled = self.skipped = False
-        self.cancelling = False
-
-
-class _Join:
-    """The needs that some nodes have in common, and how many of them are open."""
-
-    __slots__ = ("items", "needs", "open", "outcomes", "text")
-
-    def __init__(self, needs: Mapping[FullId, Level]) -> None:
-        self.needs = needs  # kept, so that its id stays its own
-        self.open = 0
-        self.items: list[_Item] = []
-        self.outcomes: dict[FullId, Outcome] | None = None
-        self.text: str | None = None
-
-
-class _Item:
-    """A node, and what has become of it."""
-
-    __slots__ = (
-        "after_end",
-        "after_start",
-        "always",
-        "group",
-        "holds",
-        "inner",
-        "job",
-        "job_id",
-        "join",
-        "killed",
-        "message",
-        "node",
-        "number",
-        "outcome",
-        "outputs",
-        "phase",
-        "raw_id",
-        "rows",
-        "rows_unfinished",
-        "rows_unstarted",
-        "scope",
-        "started",
-        "state",
-        "statuses",
-        "task",
-        "timed_out",
-    )
-
-    def __init__(self, node: Node, scope: _Scope, join: _Join) -> None:
-        self.node = node
-        self.scope = scope
-        self.join = join
-        self.phase = _Phase.WAITING
-        self.after_start: list[_Join] = []
-        self.after_end: list[_Join] = []
-        self.always: bool | None = None
-        self.started = False
-        self.holds = False
-        self.killed = False
-        self.task: ResolvedTask | None = None
-        self.number = 0
-        self.job_id: str | None = None
-        self.job: JobState | None = None
-        self.inner: _Scope | None = None
-        self.group: _Item | None = None
-        self.rows: list[_Item] = []
-        self.rows_unfinished = 0
-        self.rows_unstarted = 0
-        self.outcome: Outcome | None = None
-        # The record.
-        self.statuses: list[TaskTransition] = []
-        self.raw_id: str | None = None
-        self.outputs: Mapping[str, str] | None = None
-        self.state: Mapping[str, str] | None = None
-        self.message: str | None = None
-        self.timed_out = False
 
 
 class BakeState:
@@ -197,18 +85,16 @@ class BakeState:
         self._local_phase = local_phase
         self._life_span = life_span
         self._actions: list[Action] = []
-        self._ready: deque[_Item] = deque()
-        self._busy: dict[FullId, _Item] = {}
-        self._of_job: dict[str, _Item] = {}
+        self._ready: deque[Item] = deque()
+        self._busy: dict[FullId, Item] = {}
+        self._of_job: dict[str, Item] = {}
         # States of jobs whose submission is not answered yet, or was not by this executor.
         self._unclaimed: dict[str, JobState] = {}
-        self._places: dict[FullId, int] = {}
-        self._queues: dict[FullId, deque[_Item]] = {}
-        self._freed: set[FullId] = set()
+        self._places = Places()
         self._timers: list[tuple[datetime, int, FullId | None, int]] = []
         self._serial = 0
         self._submitting = 0
-        self._root: _Scope | None = None
+        self._root: Scope | None = None
         self._cancelled = False
         self._over = False
         self._first_bad: str | None = None
@@ -241,14 +127,14 @@ class BakeState:
         item = self._busy.get(action.id)
         return (
             item is not None
-            and item.phase is _Phase.SUBMITTING
+            and item.phase is Phase.SUBMITTING
             and item.number == action.number
-            and not (self._in_cancelling(item) and not self._is_always(item))
+            and not (item.is_cancelling and not self._is_always(item))
         )
 
     def active_jobs(self) -> list[str]:
         """The jobs that this attempt waits for."""
-        return [id for id, item in self._of_job.items() if item.phase is _Phase.ACTIVE]
+        return [id for id, item in self._of_job.items() if item.phase is Phase.ACTIVE]
 
     def stray_jobs(self, tag: str) -> list[str]:
         """Active jobs with this tag that belong to no record: what a lost executor left behind."""
@@ -291,41 +177,41 @@ class BakeState:
             else:
                 self._unclaimed.pop(job.id, None)
             return
-        if item.phase is _Phase.ACTIVE and item.job_id == job.id:
+        if item.phase is Phase.ACTIVE and item.job_id == job.id:
             self._job_at(item, job, now)
             self._run(now)
 
     def job_gone(self, job_id: str, now: datetime) -> None:
         """The platform knows a job no more."""
         item = self._of_job.get(job_id)
-        if item is not None and item.phase is _Phase.ACTIVE:
+        if item is not None and item.phase is Phase.ACTIVE:
             self._fail(item, f"Its job {job_id} is gone.", now)
             self._run(now)
 
     def submitted(self, id: FullId, number: int, job: JobState, now: datetime) -> None:
         """A try of a task is a job now."""
         item = self._busy.get(id)
-        if item is None or item.phase is not _Phase.SUBMITTING or item.number != number:
+        if item is None or item.phase is not Phase.SUBMITTING or item.number != number:
             return
         self._answered()
         item.job_id = item.raw_id = job.id
         item.message = None
-        item.phase = _Phase.ACTIVE
+        item.phase = Phase.ACTIVE
         self._of_job[job.id] = item
-        self._step(item, TaskStatus.PENDING, job.created_at)
+        item.step(TaskStatus.PENDING, job.created_at)
         self._write(item)
         newer = self._unclaimed.pop(job.id, None)
         self._job_at(item, job, now)
-        if newer is not None and item.phase is _Phase.ACTIVE:
+        if newer is not None and item.phase is Phase.ACTIVE:
             self._job_at(item, newer, now)
-        if item.phase is _Phase.ACTIVE and self._in_cancelling(item):
+        if item.phase is Phase.ACTIVE and item.is_cancelling:
             self._kill(item)
         self._run(now)
 
     def refused(self, id: FullId, number: int, message: str, now: datetime) -> None:
         """The platform does not take a task, and would not another time."""
         item = self._busy.get(id)
-        if item is not None and item.phase is _Phase.SUBMITTING and item.number == number:
+        if item is not None and item.phase is Phase.SUBMITTING and item.number == number:
             self._answered()
             self._fail(item, message, now)
             self._run(now)
@@ -333,7 +219,7 @@ class BakeState:
     def unsent(self, id: FullId, number: int, now: datetime) -> None:
         """A submission was not sent: see ``wants``."""
         item = self._busy.get(id)
-        if item is None or item.phase is not _Phase.SUBMITTING or item.number != number:
+        if item is None or item.phase is not Phase.SUBMITTING or item.number != number:
             return
         self._answered()
         if number > 1:
@@ -363,10 +249,10 @@ class BakeState:
     def looked_up(self, id: FullId, found: TaskRequest | None, now: datetime) -> None:
         """The answer to LookUp: the record that ``cached`` has made and that is kept, or None."""
         item = self._busy.get(id)
-        if item is None or item.phase is not _Phase.LOOKING:
+        if item is None or item.phase is not Phase.LOOKING:
             return
         if found is None:
-            if self._in_cancelling(item) and not self._is_always(item):
+            if item.is_cancelling and not self._is_always(item):
                 self._skip(item, now)
             else:
                 self._submit(item)
@@ -388,7 +274,7 @@ class BakeState:
     ) -> None:
         """The answer to ReadLog: what the output's commands have set."""
         item = self._busy.get(id)
-        if item is None or item.phase is not _Phase.READING or item.number != number:
+        if item is None or item.phase is not Phase.READING or item.number != number:
             return
         assert item.job is not None
         self._conclude(item, outputs, state, problem, now)
@@ -408,7 +294,7 @@ class BakeState:
             return
         item.outputs, item.state, item.message = dict(outputs), {}, message
         status = TaskStatus.SUCCEEDED if succeeded else TaskStatus.FAILED
-        self._step(item, status, now)
+        item.step(status, now)
         self._write(item)
         self._end(item, status, now)
         self._run(now)
@@ -425,10 +311,10 @@ class BakeState:
             item = self._busy.get(id)
             if item is None or item.number != number:
                 continue
-            if item.phase is _Phase.ACTIVE:
+            if item.phase is Phase.ACTIVE:
                 item.timed_out = True
                 self._kill(item, anyhow=True)
-            elif item.phase is _Phase.PAUSING:
+            elif item.phase is Phase.PAUSING:
                 self._begin(item, now)
         self._run(now)
 
@@ -440,25 +326,23 @@ class BakeState:
 
     # Graphs.
 
-    def _open(self, graph: Graph, call: _Item | None) -> _Scope:
-        scope = _Scope(graph.prefix, call)
-        if call is not None:
-            call.inner = scope
+    def _open(self, graph: Graph, call: Item | None) -> Scope:
+        scope = Scope(graph.prefix, call)
         self._add(scope, graph.nodes.values())
         return scope
 
-    def _add(self, scope: _Scope, nodes: Iterable[Node]) -> list[_Item]:
-        added: list[_Item] = []
+    def _add(self, scope: Scope, nodes: Iterable[Node]) -> list[Item]:
+        added: list[Item] = []
         for node in nodes:
             join = scope.joins.get(id(node.needs))
             if join is None:
-                join = scope.joins[id(node.needs)] = _Join(node.needs)
-            item = _Item(node, scope, join)
+                join = scope.joins[id(node.needs)] = Join(node.needs)
+            item = Item(node, scope, join)
             scope.items[node.id] = item
             added.append(item)
         scope.unstarted += len(added)
         scope.unfinished += len(added)
-        fresh: dict[int, _Join] = {}
+        fresh: dict[int, Join] = {}
         for item in added:
             if not item.join.items:
                 fresh[id(item.join)] = item.join
@@ -477,32 +361,18 @@ class BakeState:
                 self._ready_now(item)
         return added
 
-    def _ready_now(self, item: _Item) -> None:
-        if item.phase is _Phase.WAITING:
-            item.phase = _Phase.READY
+    def _ready_now(self, item: Item) -> None:
+        if item.phase is Phase.WAITING:
+            item.phase = Phase.READY
             self._ready.append(item)
 
-    def _closed(self, joins: list[_Join]) -> None:
+    def _closed(self, joins: list[Join]) -> None:
         for join in joins:
             join.open -= 1
             if join.open == 0:
                 for item in join.items:
                     self._ready_now(item)
         joins.clear()
-
-    def _needs(self, item: _Item) -> dict[FullId, Outcome]:
-        """The outcomes that a node's expressions may see; never changed once it is ready."""
-        join = item.join
-        if join.outcomes is None:
-            join.outcomes = {}
-            for need, level in join.needs.items():
-                other = item.scope.items[need]
-                if level is Level.COMPLETED and other.outcome is not None:
-                    join.outcomes[need] = other.outcome
-                    for row in other.rows:
-                        if row.outcome is not None:
-                            join.outcomes[row.node.id] = row.outcome
-        return join.outcomes
 
     # The way of a node.
 
@@ -511,60 +381,44 @@ class BakeState:
         while True:
             while self._ready:
                 item = self._ready.popleft()
-                if item.phase is _Phase.READY:
+                if item.phase is Phase.READY:
                     self._visit(item, now)
-            if not self._freed:
+            queued = self._places.next()
+            if queued is None:
                 break
-            key = self._freed.pop()
-            queue = self._queues.get(key)
-            while queue:
-                item = queue[0]
-                if item.phase is _Phase.QUEUED:
-                    assert item.node.limit is not None
-                    if self._places.get(key, 0) >= item.node.limit.size:
-                        break
-                    queue.popleft()
-                    self._begin(item, now)
-                else:
-                    queue.popleft()
+            self._begin(queued, now)
         root = self._root
         if root is not None and root.unfinished == 0 and not self._over:
             self._over = True
             self._actions.append(Finish(self._result(), self._why()))
 
-    def _visit(self, item: _Item, now: datetime) -> None:
-        record = self._stored.pop(join_id(item.node.id), None)
+    def _visit(self, item: Item, now: datetime) -> None:
+        record = self._stored.pop(item.text, None)
         if record is not None and record.statuses:
             self._resume(item, record, now)
             return
         node = item.node
         if self._local_phase and node.kind not in (NodeKind.LOCAL, NodeKind.CALL):
-            item.phase = _Phase.WAITING
+            item.phase = Phase.WAITING
             return
         if self._is_post_of_skipped(item):
             self._skip(item, now)
             return
-        enable = self._evaluate(item, lambda: self._workflow.enable(node, self._needs(item)), now)
+        enable = self._evaluate(item, lambda: self._workflow.enable(node, item.needs), now)
         if enable is None:
             return
         item.always = enable is ALWAYS
-        if enable is False or (not item.always and self._in_cancelling(item)):
+        if enable is False or (not item.always and item.is_cancelling):
             self._skip(item, now)
         else:
             self._busy[node.id] = item
             self._begin(item, now)
 
-    def _is_post_of_skipped(self, item: _Item) -> bool:
-        main = self._main(item)
+    def _is_post_of_skipped(self, item: Item) -> bool:
+        main = item.main
         return main is not None and main.result is TaskStatus.SKIPPED
 
-    def _main(self, item: _Item) -> Outcome | None:
-        if item.node.main is None:
-            return None
-        main = item.scope.items.get(item.node.main)
-        return main.outcome if main is not None else None
-
-    def _evaluate(self, item: _Item, evaluate: Callable[[], T], now: datetime) -> T | None:
+    def _evaluate(self, item: Item, evaluate: Callable[[], T], now: datetime) -> T | None:
         """What the workflow says; where it raises, the node has failed, and this is None."""
         try:
             return evaluate()
@@ -574,78 +428,44 @@ class BakeState:
             self._fail(item, f"{type(error).__name__}: {error}", now)
         return None
 
-    def _begin(self, item: _Item, now: datetime) -> None:
+    def _begin(self, item: Item, now: datetime) -> None:
         node = item.node
         if node.kind is NodeKind.GROUP:
             self._expand(item, now)
         elif node.kind is NodeKind.LOCAL:
             self._begin_local(item, now)
-        elif self._place(item):
+        elif self._places.take(item):
             if node.kind is NodeKind.CALL:
                 self._call(item, now)
             else:
                 self._prepare(item, now)
 
-    def _place(self, item: _Item) -> bool:
-        """Take a place within the node's limit, or queue for one."""
-        limit = item.node.limit
-        if limit is None or item.holds:
-            return True
-        taken = self._places.get(limit.key, 0)
-        if taken >= limit.size:
-            item.phase = _Phase.QUEUED
-            self._queues.setdefault(limit.key, deque()).append(item)
-            return False
-        self._places[limit.key] = taken + 1
-        item.holds = True
-        return True
-
-    def _leave(self, item: _Item) -> None:
-        if item.holds:
-            assert item.node.limit is not None
-            item.holds = False
-            self._places[item.node.limit.key] -= 1
-            self._freed.add(item.node.limit.key)
-
-    def _prepare(self, item: _Item, now: datetime) -> None:
+    def _prepare(self, item: Item, now: datetime) -> None:
         if item.task is None:
             item.task = self._evaluate(item, lambda: self._resolve(item), now)
         if item.task is None:
             return
         item.number += 1
-        if item.number == 1 and self._is_cached_kind(item):
-            item.phase = _Phase.LOOKING
-            key = self._key(item, item.task)
+        if item.number == 1 and item.is_kept:
+            item.phase = Phase.LOOKING
+            key = key_with(item.task, item.join.text(item.scope), _NOTHING)
             self._actions.append(LookUp(item.node.id, item.task, key))
         else:
             self._submit(item)
 
-    def _key(self, item: _Item, task: ResolvedTask) -> str:
-        join = item.join
-        if join.text is None:
-            join.text = text_of(self._needs(item))
-        return key_with(task, join.text, _NOTHING)
-
-    def _resolve(self, item: _Item) -> ResolvedTask:
-        main = self._main(item)
+    def _resolve(self, item: Item) -> ResolvedTask:
+        main = item.main
         state = main.state if main is not None else None
-        return self._workflow.task(item.node, self._needs(item), state)
+        return self._workflow.task(item.node, item.needs, state)
 
-    def _is_cached_kind(self, item: _Item) -> bool:
-        return (
-            item.node.kind is NodeKind.TASK
-            and item.task is not None
-            and item.task.cache.strategy == "default"
-        )
-
-    def _submit(self, item: _Item) -> None:
+    def _submit(self, item: Item) -> None:
         assert item.task is not None
-        item.phase = _Phase.SUBMITTING
+        item.phase = Phase.SUBMITTING
         item.killed = item.timed_out = False
         self._submitting += 1
         self._actions.append(Submit(item.node.id, item.number, item.task))
 
-    def _begin_local(self, item: _Item, now: datetime) -> None:
+    def _begin_local(self, item: Item, now: datetime) -> None:
         if not self._local_phase:
             self._fail(
                 item,
@@ -654,36 +474,36 @@ class BakeState:
             )
             return
         node = item.node
-        command = self._evaluate(item, lambda: self._workflow.local(node, self._needs(item)), now)
+        command = self._evaluate(item, lambda: self._workflow.local(node, item.needs), now)
         if command is None:
             return
-        item.phase = _Phase.OPEN
+        item.phase = Phase.OPEN
         if not item.statuses:
-            self._step(item, TaskStatus.PENDING, now)
+            item.step(TaskStatus.PENDING, now)
             self._write(item)
         self._actions.append(RunLocal(command))
 
-    def _call(self, item: _Item, now: datetime) -> None:
+    def _call(self, item: Item, now: datetime) -> None:
         node = item.node
-        graph = self._evaluate(item, lambda: self._workflow.open(node, self._needs(item)), now)
+        graph = self._evaluate(item, lambda: self._workflow.open(node, item.needs), now)
         if graph is None:
             return
-        item.phase = _Phase.OPEN
+        item.phase = Phase.OPEN
         if not item.statuses:
-            self._step(item, TaskStatus.PENDING, now)
+            item.step(TaskStatus.PENDING, now)
             self._write(item)
         scope = self._open(graph, item)
-        if _was_unknown(item):
+        if item.was_unknown:
             self._redraw(scope)
         if scope.unfinished == 0:
             self._finish_call(scope, now)
 
-    def _expand(self, item: _Item, now: datetime) -> None:
+    def _expand(self, item: Item, now: datetime) -> None:
         node = item.node
-        rows = self._evaluate(item, lambda: self._workflow.expand(node, self._needs(item)), now)
+        rows = self._evaluate(item, lambda: self._workflow.expand(node, item.needs), now)
         if rows is None:
             return
-        item.phase = _Phase.OPEN
+        item.phase = Phase.OPEN
         added = self._add(item.scope, rows)
         item.rows = [row for row in added if row.node.group == node.id]
         item.rows_unstarted = item.rows_unfinished = len(item.rows)
@@ -693,7 +513,7 @@ class BakeState:
         if not item.rows:
             self._end(item, TaskStatus.SUCCEEDED, now)
 
-    def _redraw(self, scope: _Scope) -> None:
+    def _redraw(self, scope: Scope) -> None:
         graph: dict[FullId, tuple[FullId, ...]] = {}
         for id, item in scope.items.items():
             if item.node.kind is NodeKind.GROUP and item.rows:
@@ -707,12 +527,12 @@ class BakeState:
 
     # The way of a job.
 
-    def _job_at(self, item: _Item, job: JobState, now: datetime) -> None:
+    def _job_at(self, item: Item, job: JobState, now: datetime) -> None:
         ended = job.status.is_finished
         if (job.status is JobStatus.RUNNING or (ended and job.started_at is not None)) and (
             not item.statuses or item.statuses[-1].status is not TaskStatus.RUNNING
         ):
-            self._step(item, TaskStatus.RUNNING, job.started_at or now)
+            item.step(TaskStatus.RUNNING, job.started_at or now)
             if not ended:
                 self._write(item)
         if job.status is JobStatus.RUNNING or ended:
@@ -726,40 +546,37 @@ class BakeState:
                 and (item.job is None or item.job.started_at != job.started_at)
             ):
                 since = job.started_at or now
-                self._at(since + _pause(task.timeout), item.node.id, item.number)
+                self._at(since + pause(task.timeout), item.node.id, item.number)
             item.job = job
             return
         item.job = job
         self._job_over(item, job, now)
 
-    def _job_over(self, item: _Item, job: JobState, now: datetime) -> None:
-        self._leave(item)
+    def _job_over(self, item: Item, job: JobState, now: datetime) -> None:
+        self._places.leave(item)
         self._of_job.pop(job.id, None)
         status, message = _ended(item, job)
         if status is TaskStatus.FAILED and self._has_another_try(item):
             task = item.task
             assert task is not None
             retry = task.retry
-            item.phase = _Phase.PAUSING
+            item.phase = Phase.PAUSING
             item.message = f"Try {item.number} of {retry.attempts}: {message}"
             self._write(item)
-            try:
-                delay = retry.delay * retry.backoff ** (item.number - 1)
-            except OverflowError:
-                delay = _LONGEST_PAUSE
-            self._at((job.finished_at or now) + _pause(delay), item.node.id, item.number)
+            moment = (job.finished_at or now) + pause_before_next(retry, item.number)
+            self._at(moment, item.node.id, item.number)
             return
         self._read(item, job, now)
 
-    def _has_another_try(self, item: _Item) -> bool:
+    def _has_another_try(self, item: Item) -> bool:
         task = item.task
         if task is None or item.number >= task.retry.attempts:
             return False
-        return not self._in_cancelling(item) or self._is_always(item)
+        return not item.is_cancelling or self._is_always(item)
 
     def _conclude(
         self,
-        item: _Item,
+        item: Item,
         outputs: Mapping[str, str],
         state: Mapping[str, str],
         problem: str | None,
@@ -771,29 +588,29 @@ class BakeState:
         if problem is not None and status is TaskStatus.SUCCEEDED:
             status, message = TaskStatus.FAILED, problem
         item.outputs, item.state, item.message = dict(outputs), dict(state), message
-        self._step(item, status, job.finished_at or now)
+        item.step(status, job.finished_at or now)
         self._write(item)
-        if status is TaskStatus.SUCCEEDED and self._is_cached_kind(item):
+        if status is TaskStatus.SUCCEEDED and item.is_kept:
             assert item.task is not None
-            key = self._key(item, item.task)
+            key = key_with(item.task, item.join.text(item.scope), _NOTHING)
             self._actions.append(
                 Remember(item.node.id, key, job.id, item.outputs or {}, item.state or {})
             )
         self._end(item, status, now)
 
-    def _give_up(self, item: _Item, now: datetime) -> None:
+    def _give_up(self, item: Item, now: datetime) -> None:
         """Take the failure of the last try as the task's own."""
         assert item.job is not None
         self._read(item, item.job, now)
 
-    def _read(self, item: _Item, job: JobState, now: datetime) -> None:
-        item.phase = _Phase.READING
+    def _read(self, item: Item, job: JobState, now: datetime) -> None:
+        item.phase = Phase.READING
         if job.log_bytes == 0:
             self._conclude(item, _NOTHING, _NOTHING, None, now)
         else:
             self._actions.append(ReadLog(item.node.id, item.number, job.id))
 
-    def _kill(self, item: _Item, *, anyhow: bool = False) -> None:
+    def _kill(self, item: Item, *, anyhow: bool = False) -> None:
         if item.job_id is None or item.killed:
             return
         if anyhow or not self._is_always(item):
@@ -802,29 +619,29 @@ class BakeState:
 
     # Ends.
 
-    def _skip(self, item: _Item, now: datetime) -> None:
+    def _skip(self, item: Item, now: datetime) -> None:
         item.outputs, item.state = {}, {}
-        self._step(item, TaskStatus.SKIPPED, now)
+        item.step(TaskStatus.SKIPPED, now)
         self._write(item)
         self._end(item, TaskStatus.SKIPPED, now)
 
-    def _fail(self, item: _Item, message: str, now: datetime) -> None:
+    def _fail(self, item: Item, message: str, now: datetime) -> None:
         item.message = message
-        self._step(item, TaskStatus.FAILED, now)
+        item.step(TaskStatus.FAILED, now)
         self._write(item)
         self._end(item, TaskStatus.FAILED, now)
 
-    def _end(self, item: _Item, status: TaskStatus, now: datetime) -> None:
+    def _end(self, item: Item, status: TaskStatus, now: datetime) -> None:
         """All that follows from a node's end, its record being written."""
         node, scope = item.node, item.scope
-        self._leave(item)
-        item.phase = _Phase.DONE
+        self._places.leave(item)
+        item.phase = Phase.DONE
         self._busy.pop(node.id, None)
         if item.job_id is not None:
             self._of_job.pop(item.job_id, None)
         result = TaskStatus.SUCCEEDED if status is TaskStatus.CACHED else status
         tolerated = result is TaskStatus.FAILED and (
-            node.continue_on_error if not item.rows else all(_tolerable(row) for row in item.rows)
+            node.continue_on_error if not item.rows else all(row.is_tolerable for row in item.rows)
         )
         item.outcome = Outcome(
             result,
@@ -841,17 +658,17 @@ class BakeState:
         self._reach_start(item)
         self._closed(item.after_end)
         scope.unfinished -= 1
-        if not item.rows and result in _BAD and not tolerated and node.fail_fast:
+        if not item.rows and result in BAD and not tolerated and node.fail_fast:
             self._fail_fast(scope, now)
         group = item.group
         if group is not None:
             group.rows_unfinished -= 1
             if group.rows_unfinished == 0:
-                self._end(group, _result_of(group.rows), now)
+                self._end(group, result_of(group.rows), now)
         if scope.unfinished == 0 and scope.call is not None:
             self._finish_call(scope, now)
 
-    def _mark(self, item: _Item, result: TaskStatus, tolerated: bool) -> None:
+    def _mark(self, item: Item, result: TaskStatus, tolerated: bool) -> None:
         scope = item.scope
         if result is TaskStatus.SKIPPED:
             scope.skipped = True
@@ -861,11 +678,11 @@ class BakeState:
             scope.failed = True
         else:
             return
-        if result is TaskStatus.FAILED and self._first_bad is None and not _is_forgiven(scope):
+        if result is TaskStatus.FAILED and self._first_bad is None and not scope.is_forgiven:
             why = f": {item.message.splitlines()[0]}" if item.message else "."
-            self._first_bad = f"Task {join_id(item.node.id)} failed{why}"
+            self._first_bad = f"Task {item.text} failed{why}"
 
-    def _reach_start(self, item: _Item) -> None:
+    def _reach_start(self, item: Item) -> None:
         if item.started:
             return
         item.started = True
@@ -878,26 +695,26 @@ class BakeState:
         scope = item.scope
         scope.unstarted -= 1
         call = scope.call
-        if scope.unstarted == 0 and call is not None and call.phase is _Phase.OPEN:
+        if scope.unstarted == 0 and call is not None and call.phase is Phase.OPEN:
             self._call_runs(call, item)
             self._reach_start(call)
 
-    def _call_runs(self, call: _Item, inner: _Item) -> None:
+    def _call_runs(self, call: Item, inner: Item) -> None:
         if call.statuses and call.statuses[-1].status is TaskStatus.RUNNING:
             return
         last = inner.statuses[-1].created_at if inner.statuses else call.statuses[-1].created_at
-        self._step(call, TaskStatus.RUNNING, last)
+        call.step(TaskStatus.RUNNING, last)
         self._write(call)
 
-    def _finish_call(self, scope: _Scope, now: datetime) -> None:
+    def _finish_call(self, scope: Scope, now: datetime) -> None:
         call = scope.call
-        if call is None or call.phase is not _Phase.OPEN:
+        if call is None or call.phase is not Phase.OPEN:
             return
-        stopped = scope.skipped and self._in_cancelling(call, scope)
+        stopped = scope.skipped and scope.is_cancelling
         outputs: dict[str, str] | None = {}
         if scope.failed:
             status = TaskStatus.FAILED
-            call.message = self._first_bad_in(scope)
+            call.message = scope.first_failed
         elif scope.cancelled or stopped:
             status = TaskStatus.CANCELLED
         else:
@@ -910,56 +727,39 @@ class BakeState:
                 return
             status = TaskStatus.SUCCEEDED
         call.outputs, call.state = outputs, {}
-        call.inner = None
-        self._step(call, status, now)
+        call.step(status, now)
         self._write(call)
         self._end(call, status, now)
 
-    def _first_bad_in(self, scope: _Scope) -> str | None:
-        for item in scope.items.values():
-            outcome = item.outcome
-            failed = outcome is not None and outcome.result is TaskStatus.FAILED
-            if failed and not _tolerable(item):
-                return f"Task {join_id(item.node.id)} failed."
-        return None
-
     # Cancelling.
 
-    def _fail_fast(self, scope: _Scope, now: datetime) -> None:
+    def _fail_fast(self, scope: Scope, now: datetime) -> None:
         """Stop the bake; within a call whose failure is tolerated, that call alone."""
         while (call := scope.call) is not None and not call.node.continue_on_error:
             scope = call.scope
         self._stop_scope(scope, now)
 
-    def _stop_scope(self, scope: _Scope, now: datetime) -> None:
+    def _stop_scope(self, scope: Scope, now: datetime) -> None:
         if scope.cancelling:
             return
         scope.cancelling = True
         for item in list(self._busy.values()):
-            if item.phase is _Phase.DONE or not self._in_cancelling(item):
+            if item.phase is Phase.DONE or not item.is_cancelling:
                 continue
-            if item.phase is _Phase.ACTIVE:
+            if item.phase is Phase.ACTIVE:
                 self._kill(item)
-            elif item.phase is _Phase.QUEUED and not self._is_always(item):
+            elif item.phase is Phase.QUEUED and not self._is_always(item):
                 if item.number > 0:
                     self._give_up(item, now)
                 else:
                     self._skip(item, now)
-            elif item.phase is _Phase.PAUSING and not self._is_always(item):
+            elif item.phase is Phase.PAUSING and not self._is_always(item):
                 self._give_up(item, now)
 
-    def _in_cancelling(self, item: _Item, inner: _Scope | None = None) -> bool:
-        scope: _Scope | None = inner or item.scope
-        while scope is not None:
-            if scope.cancelling:
-                return True
-            scope = scope.call.scope if scope.call is not None else None
-        return False
-
-    def _is_always(self, item: _Item) -> bool:
+    def _is_always(self, item: Item) -> bool:
         if item.always is None:
             try:
-                enable = self._workflow.enable(item.node, self._needs(item))
+                enable = self._workflow.enable(item.node, item.needs)
             except Exception:  # It could be evaluated when it was started.
                 enable = True
             item.always = enable is ALWAYS
@@ -967,7 +767,7 @@ class BakeState:
 
     # Records.
 
-    def _resume(self, item: _Item, record: Task, now: datetime) -> None:
+    def _resume(self, item: Item, record: Task, now: datetime) -> None:
         node = item.node
         item.statuses = list(record.statuses)
         item.raw_id = record.raw_id
@@ -978,9 +778,9 @@ class BakeState:
             self._end(item, status, now)
             return
         self._busy[node.id] = item
-        if node.kind not in _JOB_KINDS:
+        if node.kind not in JOB_KINDS:
             if node.kind is NodeKind.CALL:
-                self._take_place(item)
+                self._places.take(item, anyhow=True)
             self._begin(item, now)
             return
         tries = sum(step.status is TaskStatus.PENDING for step in record.statuses)
@@ -992,44 +792,21 @@ class BakeState:
             item.task = self._resolve(item)
         except Exception:  # It was evaluated once: what is left is to see its job's end.
             item.task = None
-        self._take_place(item)
+        self._places.take(item, anyhow=True)
         item.number = tries
         item.job_id = record.raw_id
-        item.phase = _Phase.ACTIVE
+        item.phase = Phase.ACTIVE
         self._of_job[record.raw_id] = item
         if any(step.status is TaskStatus.RUNNING for step in record.statuses):
             self._reach_start(item)
         known = self._unclaimed.pop(record.raw_id, None)
         if known is not None:
             self._job_at(item, known, now)
-        if item.phase is _Phase.ACTIVE and self._in_cancelling(item):
+        if item.phase is Phase.ACTIVE and item.is_cancelling:
             self._kill(item)
 
-    def _take_place(self, item: _Item) -> None:
-        limit = item.node.limit
-        if limit is not None:
-            self._places[limit.key] = self._places.get(limit.key, 0) + 1
-            item.holds = True
-
-    def _step(self, item: _Item, status: TaskStatus, at: datetime) -> None:
-        if item.statuses and item.statuses[-1].created_at > at:
-            at = item.statuses[-1].created_at
-        item.statuses.append(TaskTransition(created_at=at, status=status))
-
-    def _write(self, item: _Item) -> None:
-        self._actions.append(
-            Record(
-                TaskRequest(
-                    attempt_id=self._attempt_id,
-                    yaml_id=join_id(item.node.id),
-                    raw_id=item.raw_id,
-                    outputs=None if item.outputs is None else dict(item.outputs),
-                    state=None if item.state is None else dict(item.state),
-                    statuses=list(item.statuses),
-                    message=None if item.message is None else item.message[:_LONGEST_MESSAGE],
-                )
-            )
-        )
+    def _write(self, item: Item) -> None:
+        self._actions.append(Record(item.record(self._attempt_id)))
 
     def _at(self, moment: datetime, id: FullId | None, number: int) -> None:
         self._serial += 1
@@ -1050,61 +827,6 @@ class BakeState:
         return self._first_bad
 
 
-def _ended(item: _Item, job: JobState) -> tuple[TaskStatus, str | None]:
-    """How a job ended, in the words of records, and why."""
-    if job.status is JobStatus.SUCCEEDED:
-        return TaskStatus.SUCCEEDED, None
+def _ended(item: Item, job: JobState) -> tuple[TaskStatus, str | None]:
     timeout = item.task.timeout if item.task is not None else None
-    if job.status is JobStatus.CANCELLED:
-        # The times tell it as well, also to an executor that did not end it itself.
-        took = job.finished_at - job.started_at if job.finished_at and job.started_at else None
-        late = timeout is not None and took is not None and took >= _pause(timeout)
-        if timeout is not None and (late or item.timed_out):
-            return TaskStatus.FAILED, f"timed out after {_words(timeout)}"
-        ended = job.reason == Reason.LIFE_SPAN_ENDED
-        return TaskStatus.CANCELLED, "The life span of its job has ended." if ended else None
-    if job.reason in (None, Reason.ERROR) and job.exit_code is not None:
-        return TaskStatus.FAILED, f"exit code {job.exit_code}"
-    words = [word for word in (job.reason, job.description) if word]
-    return TaskStatus.FAILED, ": ".join(words) or None
-
-
-def _words(seconds: float) -> str:
-    return format_duration(_pause(seconds)) if seconds >= 1 else f"{seconds:g}s"
-
-
-def _pause(seconds: float) -> timedelta:
-    return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_PAUSE))
-
-
-def _tolerable(item: _Item) -> bool:
-    outcome = item.outcome
-    return outcome is None or outcome.tolerated or outcome.result is not TaskStatus.FAILED
-
-
-def _result_of(rows: Iterable[_Item]) -> TaskStatus:
-    """The result of a group: the worst of its rows'."""
-    found = {row.outcome.result for row in rows if row.outcome is not None}
-    for result in _BAD:
-        if result in found:
-            return result
-    return TaskStatus.SKIPPED if found == {TaskStatus.SKIPPED} else TaskStatus.SUCCEEDED
-
-
-def _was_unknown(item: _Item) -> bool:
-    """Whether a call, or one around it, was not known when the bake was submitted."""
-    found: _Item | None = item
-    while found is not None:
-        if found.group is not None:
-            return True
-        found = found.scope.call
-    return False
-
-
-def _is_forgiven(scope: _Scope) -> bool:
-    """Whether a call around a graph may fail."""
-    while (call := scope.call) is not None:
-        if call.node.continue_on_error:
-            return True
-        scope = call.scope
-    return False
+    return ended(job, timeout, timed_out=item.timed_out)
