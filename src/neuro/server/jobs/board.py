@@ -73,12 +73,30 @@ class Board:
         self.control_jobs += record.specification.control
         lane = self.lanes[record.engine]
         if record.placed:
-            lane.take(record)
-            self._holding.add(record.id)
+            self._hold(record)
         elif record.specification.control:
             lane.control[record.id] = record
         else:
             lane.queue.add(waiting(record))
+
+    def _hold(self, record: JobRecord) -> None:
+        if record.id not in self._holding:
+            self.lanes[record.engine].take(record)
+            self._holding.add(record.id)
+
+    def reserve(self, record: JobRecord) -> None:
+        """Give a job that is not on the board yet its resources, if nobody is ahead of it."""
+        lane = self.lanes[record.engine]
+        amount = record.specification.amount
+        if not record.specification.control and not lane.queue and amount.fits(lane.free):
+            self._hold(record)
+            record.placed = True
+
+    def release(self, record: JobRecord) -> None:
+        """Take back what ``reserve`` gave: the job will not be on the board."""
+        if record.id in self._holding:
+            self._holding.discard(record.id)
+            self.lanes[record.engine].give_back(record)
 
     def choose(self, engine: str) -> list[JobRecord]:
         """Take from a queue the jobs that start now, and give them their resources."""

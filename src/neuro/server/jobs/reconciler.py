@@ -110,11 +110,20 @@ class Reconciler:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def submitted(self, record: JobRecord) -> None:
-        """A new job waits for its turn."""
+        """A new job starts, if the board has its resources reserved, or waits for its turn."""
         self._board.add(record)
         self._board.changed(record)
-        self._watch_schedule_timeout(record)
-        self.schedule()
+        if record.placed:
+            asyncio.get_running_loop().call_soon(self._start_reserved, record)
+        else:
+            self._watch_schedule_timeout(record)
+            self.schedule()
+
+    def _start_reserved(self, record: JobRecord) -> None:
+        # The database knows already that it is placed: nothing has to be written before.
+        if record.is_active:
+            self._scheduled(record)
+            self._spawn(self._start(record))
 
     def schedule(self) -> None:
         """Look at the queues soon; many calls in a row make one look."""
@@ -127,10 +136,13 @@ class Reconciler:
         for name in self._engines:
             chosen = self._board.choose(name)
             for record in chosen:
-                record.step(JobStatus.PENDING, Reason.SCHEDULING, _now())
-                self._changed(record)
+                self._scheduled(record)
             if chosen:
                 self._spawn(self._start_all(chosen))
+
+    def _scheduled(self, record: JobRecord) -> None:
+        record.step(JobStatus.PENDING, Reason.SCHEDULING, _now())
+        self._changed(record)
 
     async def _start_all(self, records: list[JobRecord]) -> None:
         # The database knows that a run was asked for before the engine does: after a crash in

@@ -197,10 +197,15 @@ class JobService:
 
         if record.name is not None:
             await self._writer.flush()  # The name may have become free a moment ago.
+        self._board.reserve(record)
         try:
             record.sequence = await self._database.write(insert)
-        except IntegrityError:
-            raise await self._name_is_taken(record) from None
+        except BaseException as error:
+            self._board.release(record)
+            self._reconciler.schedule()
+            if isinstance(error, IntegrityError):
+                raise await self._name_is_taken(record) from None
+            raise
         self._reconciler.submitted(record)
 
     def _new_record(

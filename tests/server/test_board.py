@@ -1,0 +1,72 @@
+"""A job's resources before it is on the board."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from neuro.domain.jobs import Container, Priority, Resources
+from neuro.domain.resources import GIB, NOTHING, Amount
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.record import JobRecord, Specification
+
+
+def board() -> Board:
+    return Board({"sandbox": Amount(cpu=2, memory=2 * GIB)})
+
+
+def record(cpu: float, number: int = 1) -> JobRecord:
+    amount = Amount(cpu=cpu, memory=GIB // 4)
+    resources = Resources(cpu=cpu, memory=GIB // 4, memory_mb=256, shm=False)
+    return JobRecord(
+        id=f"job-{number}",
+        owner="alice",
+        name=None,
+        cluster="default",
+        engine="sandbox",
+        priority=Priority.NORMAL,
+        created_at=datetime.now(UTC),
+        sequence=number,
+        specification=Specification(
+            container=Container(image="ubuntu", resources=resources), amount=amount
+        ),
+    )
+
+
+def test_what_is_reserved_is_taken_once() -> None:
+    on, job = board(), record(cpu=1)
+
+    on.reserve(job)
+    on.add(job)
+
+    assert job.placed
+    assert on.lanes["sandbox"].taken == job.specification.amount
+    on.remove(job)
+    assert on.lanes["sandbox"].taken == NOTHING
+
+
+def test_nothing_is_reserved_past_a_job_that_waits() -> None:
+    on, small = board(), record(cpu=1, number=2)
+    on.add(record(cpu=4))
+
+    on.reserve(small)
+
+    assert not small.placed
+
+
+def test_nothing_is_reserved_that_is_not_free() -> None:
+    on, first, second = board(), record(cpu=2), record(cpu=1, number=2)
+
+    on.reserve(first)
+    on.reserve(second)
+
+    assert (first.placed, second.placed) == (True, False)
+
+
+def test_a_job_that_is_not_written_gives_back_what_was_reserved() -> None:
+    on, job = board(), record(cpu=2)
+    on.reserve(job)
+
+    on.release(job)
+    on.release(job)
+
+    assert on.lanes["sandbox"].taken == NOTHING
