@@ -136,6 +136,22 @@ async def test_a_main_job_that_dies_has_a_successor_until_it_is_given_up(
     assert (await finished(client, task)).status is JobStatus.CANCELLED
 
 
+async def test_a_main_job_that_dies_before_it_says_that_it_is_one_has_a_successor(
+    client: Client, project: Project
+) -> None:
+    bake, attempt = await make_bake(client, project.id)
+
+    dead = await submit(
+        client,
+        f"neuro-flow --no-such-option execute {bake.id}",
+        image="ghcr.io/neuro-inc/neuro-flow:22.8.1",
+        tags=[f"bake_id:{bake.id}", "remote_executor"],
+    )
+
+    later = await until(client, bake.id, lambda it: it.executor_id not in (None, dead.id))
+    assert later.id == attempt.id
+
+
 async def test_a_main_job_that_its_user_kills_ends_the_bake(
     client: Client, project: Project
 ) -> None:
@@ -177,7 +193,7 @@ async def test_nobodys_job_is_started_again_because_somebody_else_says_so(
     assert (await ended(client, bake.id)).executor_id is None
 
 
-async def test_an_executor_that_is_no_job_of_this_server_has_no_successor(
+async def test_an_executor_that_is_no_job_of_this_server_has_to_be_heard_of(
     client: Client, project: Project
 ) -> None:
     bake, attempt = await make_bake(client, project.id)
@@ -187,7 +203,7 @@ async def test_an_executor_that_is_no_job_of_this_server_has_no_successor(
     last = await ended(client, bake.id)
     assert (last.result, last.executor_id) == (FAILED, "job-elsewhere")
     assert last.message is not None
-    assert "not known to the server" in last.message
+    assert "has not been heard of" in last.message
 
 
 async def test_only_the_server_says_that_a_schedule_made_a_bake(

@@ -21,7 +21,6 @@ class Executor(Enum):
     TERMINAL = auto()
     ALIVE = auto()
     DEAD = auto()
-    UNKNOWN = auto()
     KILLED_BY_USER = auto()
     OUT_OF_TIME = auto()
 
@@ -153,12 +152,6 @@ def _driven_by_a_job(facts: Facts, limits: Limits) -> Decision:
             TaskStatus.FAILED,
             "Its life span ended: `neuro-flow restart` goes on from there; give the batch a longer"
             " life_span.",
-        )
-    if facts.executor is Executor.UNKNOWN:
-        # Nobody knows in whose name another one could be started.
-        return Finish(
-            TaskStatus.FAILED,
-            "Its main job is not known to the server: `neuro-flow restart` goes on from there.",
         )
     if facts.deaths >= limits.deaths:
         return Finish(

@@ -51,12 +51,19 @@ def tag_of(bake_id: str) -> str:
     return f"bake_id:{bake_id}"
 
 
-def state_of(executor_id: str | None, record: JobRecord | None) -> Executor:
+def bake_of(record: JobRecord) -> str | None:
+    """The bake that a main job drives, whoever submitted it; None for other jobs."""
+    if not record.specification.control:
+        return None
+    tags = (tag for tag in record.specification.tags if tag.startswith(tag_of("")))
+    return next((tag.partition(":")[2] for tag in tags), None)
+
+
+def state_of(record: JobRecord | None) -> Executor:
     """What is known of who drives an attempt; ``record`` is the job that it names, if any."""
-    if executor_id is None:
-        return Executor.TERMINAL
     if record is None:
-        return Executor.UNKNOWN
+        # Nor does anybody know in whose name another one could be started.
+        return Executor.TERMINAL
     if record.is_active:
         return Executor.ALIVE
     if record.status is JobStatus.CANCELLED and record.stop_reason == Reason.USER_REQUESTED:

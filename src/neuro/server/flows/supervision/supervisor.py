@@ -9,6 +9,7 @@ the start of the server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ from neuro.server.flows.supervision.decisions import (
 )
 from neuro.server.flows.supervision.records import Known, Progress
 from neuro.server.flows.supervision.turns import Turn, Turns
+from neuro.server.flows.tasks.tables import open_tasks_of
 from neuro.server.flows.transactions import commit
 from neuro.server.http.identity import Identity
 from neuro.server.jobs.board import Board
@@ -91,6 +93,8 @@ class Supervisor(Observer):
         self._turns = Turns()
         self._watches: dict[str, Watch] = {}
         self._attempt_of_job: dict[str, str] = {}
+        # Unfinished attempts that name no executor, by their bakes.
+        self._undriven: dict[str, str] = {}
         # In the order in which they are to be looked at; a dict, so that each is there once.
         self._due: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -176,6 +180,11 @@ class Supervisor(Observer):
     def _job_changed(self, record: JobRecord) -> None:
         if not record.is_active and record.id in self._attempt_of_job:
             self._look_soon(self._attempt_of_job[record.id])
+        bake_id = main_jobs.bake_of(record)
+        attempt_id = None if bake_id is None else self._undriven.get(bake_id)
+        # Those of the server itself are handed over by whoever starts them.
+        if attempt_id is not None and attempt_id not in self._starting:
+            self._spawn(self._adopt(attempt_id, record))
 
     # What is remembered.
 
@@ -189,6 +198,10 @@ class Supervisor(Observer):
             if attempt.executor_id is not None:
                 self._attempt_of_job[attempt.executor_id] = attempt.id
             watch.executor_id = attempt.executor_id
+        if attempt.executor_id is None and not attempt.result.is_finished:
+            self._undriven[attempt.bake_id] = attempt.id
+        elif self._undriven.get(attempt.bake_id) == attempt.id:
+            del self._undriven[attempt.bake_id]
         return watch
 
     def _drop(self, attempt_id: str) -> None:
@@ -199,6 +212,8 @@ class Supervisor(Observer):
             watch.timer.cancel()
         if watch.executor_id is not None:
             self._attempt_of_job.pop(watch.executor_id, None)
+        if self._undriven.get(watch.bake_id) == attempt_id:
+            del self._undriven[watch.bake_id]
 
     def _leave(self, attempt_id: str) -> None:
         turn = self._turns.of(attempt_id)
@@ -275,7 +290,7 @@ class Supervisor(Observer):
 
     async def _facts(self, watch: Watch, known: Known, record: JobRecord | None) -> Facts:
         attempt = known.attempt
-        executor = main_jobs.state_of(attempt.executor_id, record)
+        executor = main_jobs.state_of(record)
         if executor is Executor.DEAD and watch.dead_job != attempt.executor_id:
             await self._note_death(watch, attempt)
         silent = 0.0 if self._hub.is_driven(attempt.id) else _now() - watch.heard_at
@@ -286,12 +301,13 @@ class Supervisor(Observer):
             dead_for=_now() - watch.died_at,
             deaths=watch.deaths,
             is_scheduled=_is_scheduled(known),
-            is_busy_locally=await self._is_busy_locally(watch, attempt, silent),
+            is_busy_locally=executor is Executor.TERMINAL
+            and await self._is_busy_locally(watch, attempt, silent),
         )
 
     async def _is_busy_locally(self, watch: Watch, attempt: Attempt, silent: float) -> bool:
         # A client that has streams shows its life by them, whatever it does meanwhile.
-        if attempt.executor_id is not None or watch.had_stream or silent < self._limits.silence:
+        if watch.had_stream or silent < self._limits.silence:
             return False
         return await self._database.read(partial(records.is_busy_locally, attempt=attempt))
 
@@ -341,6 +357,18 @@ class Supervisor(Observer):
                 message = f"Its main job cannot be started: {error.message}"
                 await self._finish(known.attempt.id, TaskStatus.FAILED, message)
 
+    async def _adopt(self, attempt_id: str, record: JobRecord) -> None:
+        """Let an attempt have the main job that its submitter started without the server's help.
+
+        It would say so itself, and may die before it has.
+        """
+        with contextlib.suppress(PlatformError):
+            owner = await self._access.identity_of(record.owner)
+            async with self._lock(attempt_id):
+                attempt = await self._attempts.attempt(owner, attempt_id, Action.WRITE)
+                if attempt.executor_id is None:
+                    await self._attempts.change(attempt_id, executor_id=record.id)
+
     async def _owner(self, known: Known) -> str:
         """In whose name the first main job of a schedule's bake is started."""
         owner = await self._database.read(
@@ -381,7 +409,9 @@ class Supervisor(Observer):
             if closed:
                 self._hub.tasks_changed(attempt.bake_id, attempt.id, closed)
 
-        await commit(self._database, close, tell)
+        # Mostly there are none, and reading thousands of tasks must not keep others from writing.
+        if await self._database.read(partial(open_tasks_of, attempt_id=attempt.id)):
+            await commit(self._database, close, tell)
 
     async def _jobs_of(self, known: Known) -> list[JobRecord]:
         """The active jobs of an attempt's tasks."""
@@ -422,6 +452,7 @@ def _is_scheduled(known: Known) -> bool:
     return (
         known.bake.meta.schedule is not None
         and known.attempt.number == 1
+        and known.attempt.executor_id is None
         and known.attempt.result is not TaskStatus.RUNNING
     )
 
