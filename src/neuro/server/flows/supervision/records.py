@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-import msgspec
 from sqlalchemy import Connection, func, select
 
 from neuro.domain.bakes import Attempt, Bake, TaskStatus, TaskTransition
@@ -14,7 +13,8 @@ from neuro.domain.flows import Project
 from neuro.server.flows import tables as flows
 from neuro.server.flows.attempts import tables as attempts
 from neuro.server.flows.bakes import tables as bakes
-from neuro.server.flows.tasks.tables import open_tasks_of, put_tasks, tasks
+from neuro.server.flows.tasks import tables as task_tables
+from neuro.server.flows.tasks.tables import open_tasks_of, tasks
 
 _PAGE = 500
 _WITH_THE_BAKE = "It was ended with its bake, whose executor was gone."
@@ -89,16 +89,10 @@ def is_busy_locally(connection: Connection, attempt: Attempt) -> bool:
 def close_tasks(connection: Connection, attempt_id: str, now: datetime) -> list[str]:
     """Cancel all tasks of an attempt that have begun and not ended; returns their ids."""
     attempts.get_attempt(connection, attempt_id, locked=True)
+    found = open_tasks_of(connection, attempt_id)
     step = TaskTransition(created_at=now, status=TaskStatus.CANCELLED)
-    closed = [
-        msgspec.structs.replace(
-            task, statuses=[*task.statuses, step], message=task.message or _WITH_THE_BAKE
-        )
-        for task in open_tasks_of(connection, attempt_id)
-    ]
-    if closed:
-        put_tasks(connection, closed)
-    return [task.yaml_id for task in closed]
+    task_tables.close_tasks(connection, attempt_id, found, step, _WITH_THE_BAKE)
+    return [task.yaml_id for task in found]
 
 
 def jobs_of_tasks(connection: Connection, attempt_id: str) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
@@ -14,8 +14,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
+    func,
     insert,
     select,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -38,6 +41,14 @@ tasks = Table(
 )
 
 _CHANGING = ("raw_id", "statuses", "outputs", "state", "message")
+
+
+class OpenTask(NamedTuple):
+    """What is known of a task that goes on."""
+
+    yaml_id: str
+    raw_id: str | None
+    statuses: list[TaskTransition]
 
 
 def add_task(connection: Connection, task: Task) -> None:
@@ -81,10 +92,35 @@ def page_of_tasks(
     return [_task(row) for row in connection.execute(statement)]
 
 
-def open_tasks_of(connection: Connection, attempt_id: str) -> list[Task]:
-    """The tasks of an attempt that have begun and not ended."""
-    rows = connection.execute(select(tasks).where(tasks.c.attempt_id == attempt_id))
-    return [task for task in map(_task, rows) if not task.status.is_finished]
+def open_tasks_of(connection: Connection, attempt_id: str) -> list[OpenTask]:
+    """The tasks of an attempt that have begun and not ended, without what they put out."""
+    rows = connection.execute(
+        select(tasks.c.yaml_id, tasks.c.raw_id, tasks.c.statuses).where(
+            tasks.c.attempt_id == attempt_id
+        )
+    )
+    found = (OpenTask(row[0], row[1], unpack(row[2], list[TaskTransition])) for row in rows)
+    return [task for task in found if not task.statuses or not task.statuses[-1].status.is_finished]
+
+
+def close_tasks(
+    connection: Connection,
+    attempt_id: str,
+    found: Sequence[OpenTask],
+    step: TaskTransition,
+    message: str,
+) -> None:
+    """Let these tasks of an attempt end with a last step; a message that they have stays."""
+    statement = (
+        update(tasks)
+        .where(tasks.c.attempt_id == attempt_id, tasks.c.yaml_id == bindparam("b_yaml_id"))
+        .values(statuses=bindparam("b_statuses"), message=func.coalesce(tasks.c.message, message))
+    )
+    values = [
+        {"b_yaml_id": task.yaml_id, "b_statuses": pack([*task.statuses, step])} for task in found
+    ]
+    if values:
+        connection.execute(statement, values)
 
 
 def _columns(task: Task) -> dict[str, Any]:
