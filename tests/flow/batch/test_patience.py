@@ -67,6 +67,14 @@ def test_a_task_that_timed_out_is_tried_again() -> None:
     assert machine.records["a"].message == "timed out after 5s"
 
 
+def test_a_pause_longer_than_the_timeout() -> None:
+    text = batch(task("a", "timeout: 30s", "retry:", "  attempts: 2", "  delay: 1h"))
+    machine = run_batch(text, {"a": Behaviour((1, 0))})
+    one, two = machine.jobs.values()
+    assert one.finished_at is not None
+    assert two.created_at - one.finished_at == timedelta(hours=1)
+
+
 def test_life_span_of_the_bake() -> None:
     text = batch(task("a"), task("b", "enable: ${{ always() }}"))
     machine = Machine(lambda: workflow_of(text), {"a": HANGS}, life_span=timedelta(hours=1))

@@ -511,6 +511,9 @@ class _Driver:
         async with self._calls:
             try:
                 await self._patience(lambda: self._client.jobs.kill(job_id))
+            except NoSuchJob:
+                self._state.job_gone(job_id, _now())
+                self._act()
             except (InvalidInput, NotFound) as error:
                 self._log(f"Job {job_id} could not be ended: {error}")
 

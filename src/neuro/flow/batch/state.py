@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from neuro.domain.bakes import CacheEntry, Task, TaskRequest, TaskStatus, TaskTransition
 from neuro.domain.durations import format_duration
@@ -64,6 +64,15 @@ T = TypeVar("T")
 _NOTHING: Mapping[str, str] = {}
 
 
+class _Timer(NamedTuple):
+    """What is due at some time: the end of a try's time or of a pause after it, or (None) of the
+    bake's life span. Nothing where the try, or what it was at, is another by then."""
+
+    id: FullId | None
+    number: int = 0
+    phase: Phase = Phase.ACTIVE
+
+
 class BakeState:
     """See the module's docstring.
 
@@ -91,7 +100,7 @@ class BakeState:
         # States of jobs whose submission is not answered yet, or was not by this executor.
         self._unclaimed: dict[str, JobState] = {}
         self._places = Places()
-        self._timers: list[tuple[datetime, int, FullId | None, int]] = []
+        self._timers: list[tuple[datetime, int, _Timer]] = []
         self._serial = 0
         self._submitting = 0
         self._root: Scope | None = None
@@ -152,7 +161,7 @@ class BakeState:
         ``began`` is when an earlier executor did so first: from then the life span counts.
         """
         if self._life_span is not None:
-            self._at((began or now) + self._life_span, None, 0)
+            self._at((began or now) + self._life_span, _Timer(None))
         self._root = self._open(self._workflow.root(), None)
         self._root.cancelling = self._cancelled
         self.wake(now)
@@ -302,21 +311,23 @@ class BakeState:
     def wake(self, now: datetime) -> None:
         """Do what is due."""
         while self._timers and self._timers[0][0] <= now:
-            _, _, id, number = heappop(self._timers)
-            if id is None:
-                assert self._life_span is not None
-                span = format_duration(self._life_span)
-                self.cancel(now, f"The bake's life span of {span} has ended.")
-                continue
-            item = self._busy.get(id)
-            if item is None or item.number != number:
-                continue
-            if item.phase is Phase.ACTIVE:
-                item.timed_out = True
-                self._kill(item, anyhow=True)
-            elif item.phase is Phase.PAUSING:
-                self._begin(item, now)
+            self._due(heappop(self._timers)[2], now)
         self._run(now)
+
+    def _due(self, timer: _Timer, now: datetime) -> None:
+        if timer.id is None:
+            assert self._life_span is not None
+            span = format_duration(self._life_span)
+            self.cancel(now, f"The bake's life span of {span} has ended.")
+            return
+        item = self._busy.get(timer.id)
+        if item is None or item.number != timer.number or item.phase is not timer.phase:
+            return
+        if timer.phase is Phase.PAUSING:
+            self._begin(item, now)
+        else:
+            item.timed_out = True
+            self._kill(item, anyhow=True)
 
     def _answered(self) -> None:
         self._submitting -= 1
@@ -401,9 +412,6 @@ class BakeState:
         if self._local_phase and node.kind not in (NodeKind.LOCAL, NodeKind.CALL):
             item.phase = Phase.WAITING
             return
-        if self._is_post_of_skipped(item):
-            self._skip(item, now)
-            return
         enable = self._evaluate(item, lambda: self._workflow.enable(node, item.needs), now)
         if enable is None:
             return
@@ -413,10 +421,6 @@ class BakeState:
         else:
             self._busy[node.id] = item
             self._begin(item, now)
-
-    def _is_post_of_skipped(self, item: Item) -> bool:
-        main = item.main
-        return main is not None and main.result is TaskStatus.SKIPPED
 
     def _evaluate(self, item: Item, evaluate: Callable[[], T], now: datetime) -> T | None:
         """What the workflow says; where it raises, the node has failed, and this is None."""
@@ -528,25 +532,25 @@ class BakeState:
     # The way of a job.
 
     def _job_at(self, item: Item, job: JobState, now: datetime) -> None:
-        ended = job.status.is_finished
-        if (job.status is JobStatus.RUNNING or (ended and job.started_at is not None)) and (
-            not item.statuses or item.statuses[-1].status is not TaskStatus.RUNNING
-        ):
+        is_over, is_running = job.status.is_finished, job.status is JobStatus.RUNNING
+        has_run = is_running or (is_over and job.started_at is not None)
+        if has_run and item.statuses[-1].status is not TaskStatus.RUNNING:
             item.step(TaskStatus.RUNNING, job.started_at or now)
-            if not ended:
+            if not is_over:
                 self._write(item)
-        if job.status is JobStatus.RUNNING or ended:
+        if is_running or is_over:
             self._reach_start(item)
-        if not ended:
-            task = item.task
+        if not is_over:
+            task, known = item.task, item.job
             if (
-                job.status is JobStatus.RUNNING
+                is_running
                 and task is not None
                 and task.timeout is not None
-                and (item.job is None or item.job.started_at != job.started_at)
+                and (known is None or known.id != job.id or known.started_at != job.started_at)
             ):
                 since = job.started_at or now
-                self._at(since + pause(task.timeout), item.node.id, item.number)
+                timer = _Timer(item.node.id, item.number, Phase.ACTIVE)
+                self._at(since + pause(task.timeout), timer)
             item.job = job
             return
         item.job = job
@@ -564,7 +568,7 @@ class BakeState:
             item.message = f"Try {item.number} of {retry.attempts}: {message}"
             self._write(item)
             moment = (job.finished_at or now) + pause_before_next(retry, item.number)
-            self._at(moment, item.node.id, item.number)
+            self._at(moment, _Timer(item.node.id, item.number, Phase.PAUSING))
             return
         self._read(item, job, now)
 
@@ -808,9 +812,9 @@ class BakeState:
     def _write(self, item: Item) -> None:
         self._actions.append(Record(item.record(self._attempt_id)))
 
-    def _at(self, moment: datetime, id: FullId | None, number: int) -> None:
+    def _at(self, moment: datetime, timer: _Timer) -> None:
         self._serial += 1
-        heappush(self._timers, (moment, self._serial, id, number))
+        heappush(self._timers, (moment, self._serial, timer))
 
     def _result(self) -> TaskStatus:
         root = self._root
