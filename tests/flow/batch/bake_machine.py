@@ -133,11 +133,11 @@ class Machine:
 
     def fresh_state(self) -> BakeState:
         return BakeState(
-            self.make(), ATTEMPT, list(self.records.values()), life_span=self.life_span
+            self.make(), ATTEMPT, list(self.records.values()), life_span=self.life_span, began=BEGIN
         )
 
     def start(self) -> None:
-        self.state.start(self.now, BEGIN)
+        self.state.start(self.now)
         for job in self.jobs.values():
             self.state.job_changed(job.state(), self.now)
         self.gather()

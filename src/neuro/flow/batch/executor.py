@@ -13,48 +13,19 @@ the attempt was ended by somebody else than its user, stops and leaves everythin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from neuro.cli.job.request import Where
-from neuro.domain.bakes import (
-    Attempt,
-    AttemptRequest,
-    BakeChange,
-    CacheEntryRequest,
-    Graphs,
-    Task,
-    TaskRequest,
-    TaskStatus,
-)
-from neuro.domain.errors import (
-    InvalidInput,
-    NoSuchJob,
-    NotAuthenticated,
-    NotFound,
-    PlatformError,
-    TooLarge,
-    TooManyRequests,
-)
-from neuro.domain.jobs import Job, JobState
-from neuro.flow.batch.actions import (
-    Action,
-    Finish,
-    Kill,
-    LookUp,
-    ReadLog,
-    Record,
-    Redraw,
-    Remember,
-    Submit,
-)
-from neuro.flow.batch.commands import CommandReader
-from neuro.flow.batch.model import FullId, Workflow, join_id
+from neuro.domain.bakes import Attempt, AttemptRequest, Task, TaskStatus
+from neuro.domain.errors import NotFound, PlatformError
+from neuro.domain.jobs import JobState
+from neuro.flow.batch.actions import Finish
+from neuro.flow.batch.effects import Effects, Log, time_now
+from neuro.flow.batch.errands import Errands
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.records import Records
-from neuro.flow.batch.requests import attempt_tag, job_request, submission_key
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import BriefBake, brief_bake, stored_workflow
 from neuro.flow.syntax.problems import FlowError
@@ -62,15 +33,8 @@ from neuro.flow.syntax.problems import FlowError
 if TYPE_CHECKING:
     from neuro.client import Client
 
-Log = Callable[[str], None]
-
-SUBMISSIONS_AT_ONCE = 8
-CALLS_AT_ONCE = 8
-LOGS_AT_ONCE = 4
 # How long a new main job waits to be told that it is the one, where another is named.
 HANDOVER_SECONDS = 60.0
-# Timers far away are looked at again: the loop's clock and the time of day drift apart.
-LONGEST_SLEEP = 3600.0
 
 
 async def drive(client: Client, bake_id: str, *, executor_id: str | None, log: Log) -> TaskStatus:
@@ -90,35 +54,21 @@ class _Driver:
         self._log = log
         self._patience = Patience(log)
         self._records = Records(client.bakes.put_tasks, self._patience, log)
-        # Of their own: one that waits for room among the jobs must not hold up the end of others.
-        self._submissions = asyncio.Semaphore(SUBMISSIONS_AT_ONCE)
-        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
-        self._logs = asyncio.Semaphore(LOGS_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
-        # Calls that must have been answered before the attempt can end.
-        self._owed: set[asyncio.Task[None]] = set()
+        self._errands = Errands(self._failed)
         self._ended: asyncio.Future[TaskStatus | Finish] = (
             asyncio.get_running_loop().create_future()
         )
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_driving = False
         self._is_resuming = False
         self._ahead: list[str] = []
         self._is_synced = asyncio.Event()
         self._news = asyncio.Event()
-        self._warned_images: set[str] = set()
-        self._images: set[str] = set()
-        # Graphs that were not known at the submission, and are still to be told.
-        self._drawn: Graphs = {}
-        self._redrawing: asyncio.Task[None] | None = None
-        self._writing: asyncio.Task[None] | None = None
-        # Until the state has begun, what is told of jobs waits here.
-        self._early: dict[str, JobState] | None = {}
         self._jobs_synced = asyncio.Event()
+        # What is told of jobs until the state has begun.
+        self._early: dict[str, JobState] = {}
+        self._driving: tuple[BakeState, Effects] | None = None
         self._bake: BriefBake
         self._attempt: Attempt
-        self._workflow: Workflow
-        self._state: BakeState
+        self._writing: asyncio.Task[None]
 
     # From the beginning to the end.
 
@@ -131,11 +81,9 @@ class _Driver:
         try:
             return await self._run()
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            for task in [*self._tasks]:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._driving is not None:
+                self._driving[1].sleep()
+            await self._errands.close()
 
     async def _run(self) -> TaskStatus:
         result = self._attempt.result
@@ -144,9 +92,9 @@ class _Driver:
         if result.is_finished and not (result is TaskStatus.CANCELLED and self._is_resuming):
             self._log(f"Attempt #{self._attempt.number} is {result.value} already.")
             return result
-        self._spawn(self._follow_bake())
-        self._writing = self._spawn(self._records.run())
-        begun = self._spawn(self._begin())
+        self._errands.start(self._follow_bake())
+        self._writing = self._errands.start(self._records.run())
+        begun = self._errands.start(self._begin())
         ended = await self._ended
         begun.cancel()
         if isinstance(ended, Finish):
@@ -168,50 +116,63 @@ class _Driver:
         if self._ended.done():
             return
         try:
-            self._workflow = await stored_workflow(
-                self._client, self._bake, self._attempt, self._patience
-            )
+            state = await self._load()
         except FlowError as error:
             self._end(Finish(TaskStatus.FAILED, f"Its files cannot be read: {error}"))
             return
         images = await self._patience(lambda: self._client.bakes.images(self._bake.id))
-        self._images = {image.ref for image in images if image.context_on_storage}
+        effects = Effects(
+            self._client,
+            self._bake,
+            self._attempt,
+            state,
+            records=self._records,
+            patience=self._patience,
+            errands=self._errands,
+            images={image.ref for image in images if image.context_on_storage},
+            finished=self._end,
+            log=self._log,
+        )
+        self._errands.start(self._follow_jobs())
+        # What ended meanwhile may change what is to be started.
+        await self._jobs_synced.wait()
+        self._start(state, effects)
+
+    async def _load(self) -> BakeState:
+        """The state as the records have it, not started yet. Raises FlowError."""
+        workflow = await stored_workflow(self._client, self._bake, self._attempt, self._patience)
         tasks = await self._stored()
         life_span = self._bake.meta.life_span
-        self._state = BakeState(
-            self._workflow,
+        return BakeState(
+            workflow,
             self._attempt.id,
             tasks,
             life_span=timedelta(seconds=life_span) if life_span else None,
+            began=_begin_of(self._attempt, tasks),
         )
-        self._spawn(self._follow_jobs())
-        await self._jobs_synced.wait()
-        self._start(_begin_of(self._attempt, tasks))
 
-    def _start(self, began: datetime | None) -> None:
-        known, self._early = self._early or {}, None
-        self._is_driving = True
+    def _start(self, state: BakeState, effects: Effects) -> None:
         if self._attempt.result is TaskStatus.CANCELLED:
-            self._state.cancel(_now(), self._attempt.message)
+            state.cancel(time_now(), self._attempt.message)
         try:
-            self._state.start(_now(), began)
+            state.start(time_now())
         except FlowError as error:
             self._end(Finish(TaskStatus.FAILED, f"Its graph cannot be made: {error}"))
             return
+        known, self._early = self._early, {}
         for job in known.values():
-            self._state.job_changed(job, _now())
-        lost = [job_id for job_id in self._state.active_jobs() if job_id not in known]
-        for job_id in lost:
-            self._spawn(self._find_lost(job_id))
-        self._act()
+            state.job_changed(job, time_now())
+        for job_id in state.active_jobs():
+            if job_id not in known:
+                effects.find(job_id)
+        self._driving = state, effects
+        effects.act()
 
     async def _finish(self, finish: Finish) -> TaskStatus:
         """Write how the attempt ended, once all of it is kept."""
-        if self._is_driving:
-            for job_id in self._state.stray_jobs(attempt_tag(self._attempt.number)):
-                self._owe(self._kill(job_id))
-        while self._owed:
-            await asyncio.gather(*self._owed)
+        if self._driving is not None:
+            self._driving[1].end_strays()
+        await self._errands.settle()
         await self._flush()
         if self._is_foreign(self._attempt):
             return self._attempt.result
@@ -224,7 +185,6 @@ class _Driver:
 
     async def _flush(self) -> None:
         """Wait for the records; raise what keeps them from being written."""
-        assert self._writing is not None
         flush = asyncio.ensure_future(self._records.flush())
         done, _ = await asyncio.wait({flush, self._writing}, return_when=asyncio.FIRST_COMPLETED)
         if flush not in done:
@@ -287,6 +247,10 @@ class _Driver:
         self._log(reason)
         self._end(self._attempt.result)
 
+    def _failed(self, error: BaseException) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
     def _end(self, how: TaskStatus | Finish) -> None:
         if not self._ended.done():
             self._ended.set_result(how)
@@ -328,11 +292,12 @@ class _Driver:
             self._leave(f"Attempt #{attempt.number} was ended: {attempt.result.value}.")
 
     def _cancelled(self, attempt: Attempt) -> None:
-        if self._is_driving:
-            if not self._state.is_cancelling:
+        if self._driving is not None:
+            state, effects = self._driving
+            if not state.is_cancelling:
                 self._log("The bake is being cancelled.")
-            self._state.cancel(_now(), attempt.message)
-            self._act()
+            state.cancel(time_now(), attempt.message)
+            effects.act()
         elif not self._is_resuming:
             self._leave(f"Attempt #{attempt.number} was cancelled before it began.")
 
@@ -355,11 +320,12 @@ class _Driver:
         await self._listen(listen)
 
     def _job_changed(self, job: JobState) -> None:
-        if self._early is not None:
+        if self._driving is None:
             self._early[job.id] = job
         elif not self._ended.done():
-            self._state.job_changed(job, _now())
-            self._act()
+            state, effects = self._driving
+            state.job_changed(job, time_now())
+            effects.act()
 
     async def _listen(self, listen: Callable[[], AsyncGenerator[None]]) -> None:
         """Listen for ever; come back when the connection is lost."""
@@ -376,218 +342,6 @@ class _Driver:
                 self._patience.failed(error)
             await pauses.wait()
 
-    def _woken(self) -> None:
-        self._timer = None
-        if self._is_driving and not self._ended.done():
-            self._state.wake(_now())
-            self._act()
-
-    # What is done.
-
-    def _act(self) -> None:
-        for action in self._state.take():
-            self._do(action)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        moment = self._state.next_wake
-        if moment is not None and not self._ended.done():
-            delay = max(0.0, (moment - _now()).total_seconds())
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(min(delay, LONGEST_SLEEP), self._woken)
-
-    def _do(self, action: Action) -> None:
-        match action:
-            case Record(request):
-                self._records.add(request)
-                self._tell(request)
-            case Submit():
-                self._spawn(self._submit(action))
-            case LookUp():
-                self._spawn(self._look_up(action))
-            case ReadLog():
-                self._spawn(self._read(action))
-            case Kill(job_id):
-                self._owe(self._kill(job_id))
-            case Remember():
-                self._owe(self._remember(action))
-            case Redraw(prefix, graph):
-                self._redraw(prefix, graph)
-            case Finish():
-                self._end(action)
-
-    def _tell(self, request: TaskRequest) -> None:
-        status = request.statuses[-1].status.value
-        job = f" ({request.raw_id})" if request.raw_id and status == "pending" else ""
-        why = f": {request.message}" if request.message else ""
-        self._log(f"Task {request.yaml_id} is {status}{job}{why}")
-
-    async def _submit(self, action: Submit) -> None:
-        async with self._submissions:
-            try:
-                made = await self._make_job(action)
-            except NotAuthenticated:
-                raise
-            except (PlatformError, ValueError) as error:
-                self._state.refused(action.id, action.number, str(error), _now())
-            else:
-                if made is None:
-                    self._state.unsent(action.id, action.number, _now())
-                else:
-                    self._state.submitted(action.id, action.number, _state_of(made), _now())
-        self._act()
-
-    async def _make_job(self, action: Submit) -> Job | None:
-        """Submit a try; None where it is not wanted any more and certainly no job."""
-        client, task = self._client, action.task
-        key = submission_key(self._attempt.id, action.id, action.number)
-        tag = attempt_tag(self._attempt.number)
-        request = job_request(task, Where(client.cluster, client.user), tag)
-        may_be_there = False
-
-        async def submit() -> Job | None:
-            nonlocal may_be_there
-            if not may_be_there and not self._state.wants(action):
-                return None
-            try:
-                return (await client.jobs.submit(request, key)).job
-            except TooManyRequests:
-                raise
-            except PlatformError:
-                may_be_there = True
-                raise
-
-        self._warn_of_image(task.image)
-        return await self._patience(submit)
-
-    def _warn_of_image(self, image: str) -> None:
-        ref = image.removeprefix("image:")
-        for known in (image, ref, f"image:{ref}"):
-            if known in self._images and known not in self._warned_images:
-                self._warned_images.add(known)
-                self._log(
-                    f"Image {known} has a context, and this platform builds no images yet: its"
-                    " tasks are started all the same."
-                )
-
-    async def _look_up(self, action: LookUp) -> None:
-        bakes, bake, id = self._client.bakes, self._bake, join_id(action.id)
-        async with self._calls:
-            entry = await self._patience(
-                lambda: bakes.cache_entry(bake.project_id, bake.batch, id, action.key)
-            )
-        found = self._state.cached(action.id, entry, _now()) if entry is not None else None
-        if found is not None:
-            await self._records.write(found)
-            self._tell(found)
-        self._state.looked_up(action.id, found, _now())
-        self._act()
-
-    async def _read(self, action: ReadLog) -> None:
-        """Read a job's output; from its beginning again where the connection is lost."""
-
-        async def whole() -> CommandReader:
-            reader = CommandReader()
-            async with aclosing(self._client.jobs.logs(action.job_id)) as chunks:
-                async for chunk in chunks:
-                    reader.feed(chunk)
-            reader.close()
-            return reader
-
-        async with self._logs:
-            try:
-                reader = await self._patience(whole)
-            except (InvalidInput, NotFound) as error:
-                reader = CommandReader()
-                reader.problem = f"Its output cannot be read: {error}"
-        for warning in reader.warnings:
-            self._log(f"Task {join_id(action.id)}: {warning}")
-        self._state.log_read(
-            action.id, action.number, reader.outputs, reader.state, reader.problem, _now()
-        )
-        self._act()
-
-    async def _kill(self, job_id: str) -> None:
-        async with self._calls:
-            try:
-                await self._patience(lambda: self._client.jobs.kill(job_id))
-            except NoSuchJob:
-                self._state.job_gone(job_id, _now())
-                self._act()
-            except (InvalidInput, NotFound) as error:
-                self._log(f"Job {job_id} could not be ended: {error}")
-
-    async def _remember(self, action: Remember) -> None:
-        request = CacheEntryRequest(
-            project_id=self._bake.project_id,
-            batch=self._bake.batch,
-            task_id=join_id(action.id),
-            key=action.key,
-            raw_id=action.job_id,
-            outputs=dict(action.outputs),
-            state=dict(action.state),
-        )
-        await self._records.flush(hurry=False)
-        async with self._calls:
-            try:
-                await self._patience(lambda: self._client.bakes.add_cache_entry(request))
-            except InvalidInput as error:
-                self._log(f"The outcome of {request.task_id} cannot be kept: {error}")
-
-    def _redraw(self, prefix: FullId, graph: Any) -> None:
-        """Let others see a graph that was not known when the bake was submitted."""
-        wire = {join_id(id): [join_id(need) for need in needs] for id, needs in graph.items()}
-        self._drawn[join_id(prefix)] = wire
-        if self._redrawing is None or self._redrawing.done():
-            self._redrawing = self._owe(self._send_graphs())
-
-    async def _send_graphs(self) -> None:
-        bakes, bake_id = self._client.bakes, self._bake.id
-        while self._drawn:
-            drawn, self._drawn = self._drawn, {}
-            known = (await self._patience(lambda: bakes.get(bake_id))).graphs
-            if all(known.get(prefix) == graph for prefix, graph in drawn.items()):
-                continue
-            await self._send_graph(BakeChange(graphs={**known, **drawn}))
-
-    async def _send_graph(self, change: BakeChange) -> None:
-        try:
-            await self._patience(lambda: self._client.bakes.change(self._bake.id, change))
-        except (InvalidInput, TooLarge) as error:
-            self._log(f"The bake's graph cannot be shown: {error}")
-
-    async def _find_lost(self, job_id: str) -> None:
-        """A job of a record that no stream tells of."""
-        try:
-            job = await self._patience(lambda: self._client.jobs.get(job_id))
-        except (NoSuchJob, NotFound):
-            self._state.job_gone(job_id, _now())
-        else:
-            self._state.job_changed(_state_of(job), _now())
-        self._act()
-
-    # Tasks of the event loop.
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _owe(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._spawn(work)
-        self._owed.add(task)
-        task.add_done_callback(self._owed.discard)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or self._ended.done():
-            return
-        error = task.exception()
-        if error is not None:
-            self._ended.set_exception(error)
-
 
 _PAST = {
     TaskStatus.SUCCEEDED: "has succeeded",
@@ -596,26 +350,7 @@ _PAST = {
 }
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _begin_of(attempt: Attempt, tasks: list[Task]) -> datetime | None:
     """When the first task of an attempt began; records that were copied are older."""
     times = (task.statuses[0].created_at for task in tasks if task.statuses)
     return min((time for time in times if time >= attempt.created_at), default=None)
-
-
-def _state_of(job: Job) -> JobState:
-    history = job.history
-    return JobState(
-        id=job.id,
-        status=job.status,
-        created_at=history.created_at,
-        reason=history.reason,
-        description=history.description,
-        exit_code=history.exit_code,
-        started_at=history.started_at,
-        finished_at=history.finished_at,
-        tags=job.tags,
-    )

@@ -77,6 +77,7 @@ class BakeState:
     """See the module's docstring.
 
     With ``local_phase`` only local commands run, and the calls around them open; the rest waits.
+    ``life_span`` counts from when the first executor ``began``.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class BakeState:
         *,
         local_phase: bool = False,
         life_span: timedelta | None = None,
+        began: datetime | None = None,
     ) -> None:
         self._workflow = workflow
         self._attempt_id = attempt_id
         self._stored = {record.yaml_id: record for record in records}
         self._local_phase = local_phase
         self._life_span = life_span
+        self._began = began
         self._actions: list[Action] = []
         self._ready: deque[Item] = deque()
         self._busy: dict[FullId, Item] = {}
@@ -155,13 +158,10 @@ class BakeState:
 
     # What happens.
 
-    def start(self, now: datetime, began: datetime | None = None) -> None:
-        """Open the root, and continue from the records.
-
-        ``began`` is when an earlier executor did so first: from then the life span counts.
-        """
+    def start(self, now: datetime) -> None:
+        """Open the root, and continue from the records."""
         if self._life_span is not None:
-            self._at((began or now) + self._life_span, _Timer(None))
+            self._at((self._began or now) + self._life_span, _Timer(None))
         self._root = self._open(self._workflow.root(), None)
         self._root.cancelling = self._cancelled
         self.wake(now)
