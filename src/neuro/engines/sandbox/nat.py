@@ -71,8 +71,11 @@ def set_up(installation: str, subnet: str) -> None:
 def tear_down(installation: str, subnet: str) -> None:
     """Take the translation rules away again, as far as they are there."""
     nft, iptables = shutil.which("nft"), shutil.which("iptables")
+    address = network.host_address(installation, subnet)
+    # There are few such addresses: another installation may have the same, and be at work.
     with suppress(OSError):
-        network.remove_host_address(network.host_address(installation, subnet))
+        if not network.is_listened_on(address):
+            network.remove_host_address(address)
     try:
         if nft is not None:
             _run([nft, "delete", "table", "ip", _table(installation)])
