@@ -71,7 +71,6 @@ def test_what_is_done_for_an_attempt(facts: Facts, decision: Decision) -> None:
         (Facts(PENDING, TERMINAL, silent=600.0), FAILED, "Nobody has begun it for 10m"),
         (Facts(RUNNING, DEAD, deaths=20), FAILED, "died 20 times without getting on"),
         (Facts(RUNNING, Executor.KILLED_BY_USER), CANCELLED, "killed by its user"),
-        (Facts(RUNNING, Executor.UNKNOWN), FAILED, "not known to the server"),
         (Facts(RUNNING, Executor.OUT_OF_TIME), FAILED, "life span ended"),
     ],
 )
