@@ -112,6 +112,9 @@ class _Driver:
             await self._write_attempt(TaskStatus.RUNNING)
             self._log(f"Attempt #{self._attempt.number} of {self._name} has begun.")
         elif not self._attempt.result.is_finished:
+            if self._attempt.executor_id != self._executor_id:
+                # Begun by somebody's local part, in another client.
+                await self._write_attempt(TaskStatus.RUNNING)
             self._log(f"Attempt #{self._attempt.number} of {self._name} goes on.")
         if self._ended.done():
             return
