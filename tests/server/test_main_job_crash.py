@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -17,25 +18,31 @@ from neuro.domain.bakes import (
     ConfigsMeta,
     TaskStatus,
 )
-from neuro.domain.jobs import JobFilter
-from tests.server.bakes import ended, event_of
+from neuro.domain.jobs import JobFilter, JobStatus
+from tests.server.bakes import ended, event_of, until
+from tests.server.jobs import finished
 from tests.server_process import SETTINGS, ServerProcess, running_server
 
 TASKS = ("first", "second", "third")
-FLOW = "kind: batch\ntasks:\n" + "".join(
-    f"  - id: {name}\n    image: ubuntu\n    bash: sleep 1; echo {name}\n" for name in TASKS
-)
+
+
+def _flow(seconds: float) -> str:
+    tasks = (
+        f"  - id: {name}\n    image: ubuntu\n    bash: sleep {seconds}; echo {name}\n"
+        for name in TASKS
+    )
+    return "kind: batch\ntasks:\n" + "".join(tasks)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    settings = SETTINGS + "\n[bakes]\nrestart_pause = 0.05\n"
+    settings = SETTINGS + "\n[bakes]\nrestart_pause = 0.05\nrestarts = 3\n"
     with running_server(tmp_path / "data", settings=settings) as server:
         yield server
 
 
-async def _bake(client: Client) -> str:
-    """Three tasks, one after the other, of which the main job is started."""
+async def _bake(client: Client, seconds: float) -> str:
+    """Three tasks of so many seconds, one after the other, of which the main job is started."""
     project = await client.flows.create_project("chain")
     bake = await client.bakes.create(
         BakeRequest(
@@ -45,7 +52,7 @@ async def _bake(client: Client) -> str:
         )
     )
     file = await client.bakes.add_file(
-        ConfigFileRequest(bake_id=bake.id, filename="/w/.neuro/train.yml", content=FLOW)
+        ConfigFileRequest(bake_id=bake.id, filename="/w/.neuro/train.yml", content=_flow(seconds))
     )
     attempt = await client.bakes.create_attempt(
         AttemptRequest(
@@ -69,15 +76,10 @@ def _kill_executor(bake_id: str) -> None:
 
 async def test_the_next_main_job_goes_on(server: ServerProcess) -> None:
     async with Client.connect(server.url, server.token) as client:
-        bake_id = await _bake(client)
+        bake_id = await _bake(client, 1)
 
         for name in TASKS[:2]:
-
-            def runs(event: BakeEvent, name: str = name) -> bool:
-                task = event.task
-                return bool(task and task.yaml_id == name and task.status is TaskStatus.RUNNING)
-
-            await event_of(client, bake_id, runs)
+            await event_of(client, bake_id, partial(_is_running, name=name))
             _kill_executor(bake_id)
 
         last = await ended(client, bake_id)
@@ -89,3 +91,34 @@ async def test_the_next_main_job_goes_on(server: ServerProcess) -> None:
     assert mains[-1].id == last.executor_id
     tasks = [tag for job in jobs if job not in mains for tag in job.tags if tag[:5] == "task:"]
     assert tasks == [f"task:{name}" for name in TASKS]
+
+
+async def test_main_jobs_that_die_without_getting_on_are_given_up(server: ServerProcess) -> None:
+    async with Client.connect(server.url, server.token) as client:
+        bake_id = await _bake(client, 1000)
+        await event_of(client, bake_id, lambda event: _is_running(event, "first"))
+        mains: list[str] = []
+
+        for _ in range(3):
+            attempt = await until(client, bake_id, lambda it: it.executor_id not in mains)
+            assert attempt.executor_id is not None
+            mains.append(attempt.executor_id)
+            async for _ in client.jobs.logs(attempt.executor_id):
+                break  # It is at work: it has said something.
+            _kill_executor(bake_id)
+
+        last = await ended(client, bake_id)
+        jobs = [job async for job in client.jobs.list(JobFilter(tag=[f"bake_id:{bake_id}"]))]
+        task = next(job for job in jobs if job.id not in mains)
+        task = await finished(client, task)
+
+    assert last.result is TaskStatus.FAILED
+    assert last.message is not None
+    assert last.message.startswith("Its main job died 3 times without getting on")
+    assert sorted(job.id for job in jobs) == sorted([*mains, task.id])
+    assert task.status is JobStatus.CANCELLED
+
+
+def _is_running(event: BakeEvent, name: str) -> bool:
+    task = event.task
+    return bool(task and task.yaml_id == name and task.status is TaskStatus.RUNNING)
