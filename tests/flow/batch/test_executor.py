@@ -411,6 +411,23 @@ async def test_failing_local_action(bakery: Bakery) -> None:
     assert (await bakery.tasks(attempt))["here"].message == "exit code 3"
 
 
+async def test_local_action_that_is_cancelled(bakery: Bakery) -> None:
+    action = "kind: local\nbash: |\n  sleep 1000 &\n  echo $! > started\n  wait\n"
+    plan = bakery.plan(batch("- id: here\n  action: ws:l.yml\n"), {"l.yml": action})
+    bake, attempt = await submit(bakery.client, plan, name=None, tags=[])
+    phase = local_phase(bakery.client, plan.workflow, bake, attempt, bakery.lines.append)
+    runs = asyncio.create_task(phase)
+    started = bakery.folder / "started"
+    while not (started.exists() and started.read_text().endswith("\n")):
+        await asyncio.sleep(0.02)
+    await cancel(bakery, attempt.id)
+    assert await runs is TaskStatus.CANCELLED
+    assert (await bakery.tasks(attempt))["here"].status is TaskStatus.CANCELLED
+    stat = Path(f"/proc/{started.read_text().strip()}/stat")
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        await asyncio.sleep(0.02)
+
+
 async def test_local_action_is_not_run_by_an_executor(bakery: Bakery) -> None:
     bake, attempt = await bakery.submit(
         batch("- id: here\n  action: ws:local.yml\n"), files={"local.yml": LOCAL}

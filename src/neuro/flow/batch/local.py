@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from neuro.domain.bakes import AttemptRequest, TaskRequest, TaskStatus
+from neuro.domain.bakes import AttemptRequest, TaskStatus
 from neuro.domain.errors import PlatformError
-from neuro.flow.batch.actions import Record, RunLocal
+from neuro.flow.batch.actions import Action, Record, RunLocal
 from neuro.flow.batch.commands import CommandReader
 from neuro.flow.batch.model import join_id
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
@@ -69,36 +70,39 @@ class _LocalPhase:
         if not any(isinstance(action, RunLocal) for action in actions):
             # What follows without running anything, the executor finds out as well.
             return None
-        ended = asyncio.create_task(self._watch())
+        watch = asyncio.create_task(self._watch())
         try:
-            while True:
-                await self._write([act.request for act in actions if isinstance(act, Record)])
-                commands = [act.command for act in actions if isinstance(act, RunLocal)]
-                if not commands:
-                    return None
-                for command in commands:
-                    work = asyncio.create_task(self._run(command, state))
-                    await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
-                    if not work.done():
-                        work.cancel()
-                        with suppress(asyncio.CancelledError):
-                            await work
-                        return await ended
-                    if not await work:
-                        await self._write(
-                            [a.request for a in state.take() if isinstance(a, Record)]
-                        )
-                        message = f"Local action {join_id(command.id)} failed."
-                        return await self._finish(TaskStatus.FAILED, message)
-                actions = state.take()
+            return await self._all(state, actions, watch)
         except asyncio.CancelledError:
             # An interrupt at the terminal: whoever waits for the bake should know.
-            await asyncio.shield(self._finish(TaskStatus.CANCELLED, "Interrupted."))
+            await asyncio.shield(self._interrupted(state))
             raise
         finally:
-            ended.cancel()
+            watch.cancel()
             with suppress(asyncio.CancelledError):
-                await ended
+                await watch
+
+    async def _all(
+        self, state: BakeState, actions: list[Action], watch: asyncio.Task[TaskStatus]
+    ) -> TaskStatus | None:
+        while True:
+            await self._write(actions)
+            commands = [action.command for action in actions if isinstance(action, RunLocal)]
+            if not commands:
+                return None
+            for command in commands:
+                status = await self._run(command, state, watch)
+                if status is not TaskStatus.SUCCEEDED:
+                    await self._write(state.take())
+                    if status is TaskStatus.CANCELLED:
+                        return await watch
+                    message = f"Local action {join_id(command.id)} failed."
+                    return await self._finish(TaskStatus.FAILED, message)
+            actions = state.take()
+
+    async def _interrupted(self, state: BakeState) -> None:
+        await self._write(state.take())
+        await self._finish(TaskStatus.CANCELLED, "It was interrupted.")
 
     async def _watch(self) -> TaskStatus:
         """Give signs of life; return how the attempt was ended by somebody else."""
@@ -117,26 +121,28 @@ class _LocalPhase:
                     raise
             await pauses.wait()
 
-    async def _run(self, command: LocalCommand, state: BakeState) -> bool:
+    async def _run(
+        self, command: LocalCommand, state: BakeState, watch: asyncio.Task[TaskStatus]
+    ) -> TaskStatus:
+        """Run a command to its end, or until the attempt was ended."""
         name = join_id(command.id)
         self._log(f"Local action {name} runs.")
         reader = CommandReader()
-        message: str | None = None
+        work = asyncio.create_task(self._execute(command, reader))
         try:
-            code = await self._execute(command, reader)
-        except OSError as error:
-            code, message = 127, f"It could not be started: {error}"
-        for warning in reader.warnings:
-            self._log(warning)
-        if code != 0 and message is None:
-            message = f"exit code {code}"
-        if code == 0 and reader.problem is not None:
-            message = reader.problem
-        succeeded = message is None
-        outcome = "has succeeded" if succeeded else f"has failed: {message}"
-        self._log(f"Local action {name} {outcome}.")
-        state.local_done(command.id, succeeded, reader.outputs, message, _now())
-        return succeeded
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work})
+            for warning in reader.warnings:
+                self._log(warning)
+            status, message = _outcome(work, reader)
+            self._log(
+                f"Local action {name} is {status.value}" + (f": {message}" if message else "")
+            )
+            state.local_done(command.id, status, reader.outputs, message, _now())
+        return status
 
     async def _execute(self, command: LocalCommand, reader: CommandReader) -> int:
         if not command.words:
@@ -147,7 +153,8 @@ class _LocalPhase:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ},
+            # What it starts itself can be ended with it.
+            start_new_session=True,
         )
         assert process.stdout is not None
         assert process.stderr is not None
@@ -172,7 +179,8 @@ class _LocalPhase:
         if rest.strip():
             self._log(rest.decode("utf-8", "replace").rstrip("\n"))
 
-    async def _write(self, requests: list[TaskRequest]) -> None:
+    async def _write(self, actions: list[Action]) -> None:
+        requests = [action.request for action in actions if isinstance(action, Record)]
         newest = {request.yaml_id: request for request in requests}
         if newest:
             await self._patience(lambda: self._client.bakes.put_tasks([*newest.values()]))
@@ -190,15 +198,25 @@ class _LocalPhase:
         return kept.result
 
 
+def _outcome(work: asyncio.Task[int], reader: CommandReader) -> tuple[TaskStatus, str | None]:
+    """How a command ended, and why."""
+    if work.cancelled():
+        return TaskStatus.CANCELLED, None
+    error = work.exception()
+    if error is not None:
+        return TaskStatus.FAILED, f"It could not be started: {error}"
+    code = work.result()
+    problem = f"exit code {code}" if code else reader.problem
+    return (TaskStatus.FAILED if problem else TaskStatus.SUCCEEDED), problem
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
-        process.terminate()
-        try:
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):
                 await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _now() -> datetime:

@@ -292,7 +292,7 @@ class BakeState:
     def local_done(
         self,
         id: FullId,
-        succeeded: bool,
+        status: TaskStatus,
         outputs: Mapping[str, str],
         message: str | None,
         now: datetime,
@@ -302,7 +302,6 @@ class BakeState:
         if item is None or item.node.kind is not NodeKind.LOCAL:
             return
         item.outputs, item.state, item.message = dict(outputs), {}, message
-        status = TaskStatus.SUCCEEDED if succeeded else TaskStatus.FAILED
         item.step(status, now)
         self._write(item)
         self._end(item, status, now)
