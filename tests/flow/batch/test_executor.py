@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from neuro.domain.bakes import AttemptRequest, TaskStatus
 from neuro.domain.errors import Conflict, InvalidInput
 from neuro.flow.batch.local import local_phase
+from neuro.flow.batch.plan import PlannedImage
 from neuro.flow.batch.submit import restart, submit
 from tests.flow.batch.bakery import Bakery
 from tests.server_process import ServerProcess, running_server
@@ -372,6 +374,16 @@ async def test_name_of_a_running_bake(bakery: Bakery) -> None:
     await submit(bakery.client, plan, name="one", tags=[])
     with pytest.raises(Conflict, match="one"):
         await submit(bakery.client, plan, name="one", tags=[])
+
+
+async def test_submission_that_fails_frees_its_name(bakery: Bakery) -> None:
+    plan = bakery.plan(batch(task("a")))
+    image = PlannedImage("image:x", Path("/nowhere"), "Dockerfile", (), False)
+    broken = replace(plan, images=(image,))
+    with pytest.raises(InvalidInput):
+        await submit(bakery.client, broken, name="mine", tags=[])
+    bake, attempt = await submit(bakery.client, plan, name="mine", tags=[])
+    assert (bake.name, attempt.result) == ("mine", TaskStatus.PENDING)
 
 
 LOCAL = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from neuro.domain.bakes import (
@@ -65,24 +66,24 @@ async def submit(
         )
     )
 
+    try:
+        return bake, await _first_attempt(client, plan, bake)
+    except BaseException:
+        # Without an attempt nobody could end it, and its name would be taken for ever.
+        with suppress(Exception):
+            await _close(client, bake)
+        raise
+
+
+async def _first_attempt(client: Client, plan: Plan, bake: Bake) -> Attempt:
+    """Keep the files and the images of a bake, and add its first attempt."""
+
     async def keep(role: str, filename: str, text: str) -> tuple[str, str]:
         request = ConfigFileRequest(bake_id=bake.id, filename=filename, content=text)
         return role, (await client.bakes.add_file(request)).id
 
     kept = await client.transport.gather(
         [keep(file.role, file.filename, file.text) for file in plan.files], limit=FILES_AT_ONCE
-    )
-    ids = dict(kept)
-    configs = ConfigsMeta(
-        workspace=str(workflow.ground.facts.workspace),
-        flow_config_id=ids[_FLOW],
-        project_config_id=ids.get(_PROJECT),
-        action_config_ids={
-            role: file_id for role, file_id in kept if role not in (_FLOW, _PROJECT)
-        },
-    )
-    attempt = await client.bakes.create_attempt(
-        AttemptRequest(bake_id=bake.id, number=1, result=TaskStatus.PENDING, configs_meta=configs)
     )
     for image in plan.images:
         await client.bakes.add_image(
@@ -94,7 +95,33 @@ async def submit(
                 dockerfile_rel=image.dockerfile_rel,
             )
         )
-    return bake, attempt
+    ids = dict(kept)
+    actions = {role: file_id for role, file_id in kept if role not in (_FLOW, _PROJECT)}
+    configs = ConfigsMeta(
+        workspace=str(plan.workflow.ground.facts.workspace),
+        flow_config_id=ids[_FLOW],
+        project_config_id=ids.get(_PROJECT),
+        action_config_ids=actions,
+    )
+    return await client.bakes.create_attempt(
+        AttemptRequest(bake_id=bake.id, number=1, result=TaskStatus.PENDING, configs_meta=configs)
+    )
+
+
+async def _close(client: Client, bake: Bake) -> None:
+    """Give a bake whose submission failed an attempt that is over."""
+    attempt = await client.bakes.attempt(bake.id)
+    request = AttemptRequest(
+        bake_id=bake.id,
+        number=1,
+        result=TaskStatus.CANCELLED,
+        configs_meta=ConfigsMeta(workspace="", flow_config_id=""),
+        message="It was not submitted to the end.",
+    )
+    if attempt is None:
+        await client.bakes.create_attempt(request)
+    else:
+        await client.bakes.replace_attempt(request)
 
 
 async def restart(client: Client, bake: Bake, attempt_number: int, from_failed: bool) -> Attempt:
