@@ -48,7 +48,7 @@ Log = Callable[[str], None]
 
 SUBMISSIONS_AT_ONCE = 8
 CALLS_AT_ONCE = 8
-LOGS_AT_ONCE = 4
+LOGS_AT_ONCE = 8
 # Timers far away are looked at again: the loop's clock and the time of day drift apart.
 LONGEST_SLEEP = 3600.0
 

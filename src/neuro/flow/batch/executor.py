@@ -118,6 +118,7 @@ class _Driver:
             self._log(f"Attempt #{self._attempt.number} of {self._name} goes on.")
         if self._ended.done():
             return
+        self._errands.start(self._follow_jobs())
         try:
             state = await self._load()
         except FlowError as error:
@@ -136,7 +137,6 @@ class _Driver:
             finished=self._end,
             log=self._log,
         )
-        self._errands.start(self._follow_jobs())
         # What ended meanwhile may change what is to be started.
         await self._jobs_synced.wait()
         self._start(state, effects)
@@ -175,8 +175,7 @@ class _Driver:
         """Write how the attempt ended, once all of it is kept."""
         if self._driving is not None:
             self._driving[1].end_strays()
-        await self._errands.settle()
-        await self._flush()
+        await self._settle()
         if self._is_foreign(self._attempt):
             return self._attempt.result
         await self._write_attempt(finish.result, finish.message)
@@ -186,14 +185,19 @@ class _Driver:
         )
         return self._attempt.result
 
-    async def _flush(self) -> None:
-        """Wait for the records; raise what keeps them from being written."""
-        flush = asyncio.ensure_future(self._records.flush())
-        done, _ = await asyncio.wait({flush, self._writing}, return_when=asyncio.FIRST_COMPLETED)
-        if flush not in done:
-            flush.cancel()
+    async def _settle(self) -> None:
+        """Wait until all is kept; raise what keeps the records from being written."""
+
+        async def settle() -> None:
+            await self._errands.settle()
+            await self._records.flush()
+
+        work = asyncio.ensure_future(settle())
+        done, _ = await asyncio.wait({work, self._writing}, return_when=asyncio.FIRST_COMPLETED)
+        if work not in done:
+            work.cancel()
             await self._writing
-        await flush
+        await work
 
     @property
     def _name(self) -> str:

@@ -29,7 +29,8 @@ def job_request(task: ResolvedTask, where: Where, tag: str | None = None) -> Job
         cluster_name=where.cluster,
         preset_name=task.preset,
         name=task.name,
-        description=task.title,
+        # By which `neuro ps` tells the jobs of a bake apart.
+        description=task.title or join_id(task.id),
         tags=check_tags(tags),
         max_run_time_minutes=_minutes(task.life_span),
         schedule_timeout=task.schedule_timeout,
