@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import names
-from neuro.flow.evaluate.jobs import LiveWorkflow
-from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.syntax.problems import Problem, Report
-from neuro.flow.syntax.reader import load_source, read_live, read_project
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
+    from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.syntax.tree import ProjectFile
 
 CONFIG_DIR = ".neuro"
@@ -67,7 +65,11 @@ class Project:
 
     @property
     def owner(self) -> str | None:
-        return constant_text(self.file.owner) if self.file is not None else None
+        if self.file is None:
+            return None
+        from neuro.flow.evaluate.sections import constant_text
+
+        return constant_text(self.file.owner)
 
 
 def read_project_of(workspace: Workspace, report: Report) -> Project:
@@ -76,6 +78,10 @@ def read_project_of(workspace: Workspace, report: Report) -> Project:
     path = flow_file(workspace.config_dir, "project") or flow_file(workspace.root, "project")
     file: ProjectFile | None = None
     if path is not None:
+        # Most projects have none: their commands need not read YAML to know how they are called.
+        from neuro.flow.evaluate.sections import constant_text
+        from neuro.flow.syntax.reader import load_source, read_project
+
         source = load_source(path, report)
         file = read_project(source, report) if source is not None else None
         project_id = constant_text(file.id) if file is not None else None
@@ -90,6 +96,9 @@ def read_project_of(workspace: Workspace, report: Report) -> Project:
 
 def load(workspace: Workspace, *, environment: Environment) -> LiveWorkflow:
     """Read the live workflow. Raises FlowError with every problem of its files."""
+    from neuro.flow.evaluate.jobs import LiveWorkflow
+    from neuro.flow.syntax.reader import load_source, read_live
+
     report = Report()
     project = read_project_of(workspace, report)
     live = None

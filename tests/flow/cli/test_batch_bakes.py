@@ -317,7 +317,7 @@ def test_a_batch_is_put_on_the_clock_and_taken_off(baker: Person) -> None:
     ("words", "heavy"),
     [
         (["bake", "waits", "--detach"], ("asyncio", "aiohttp", "rich")),
-        (["bakes"], ("asyncio", "aiohttp", "rich")),
+        (["bakes"], ("asyncio", "aiohttp", "rich", "yaml", "neuro.flow.evaluate.jobs")),
     ],
 )
 def test_the_fast_path_imports_little(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -42,6 +43,7 @@ class Keeper:
         account = accounts.find(accounts.current or "")
         assert account is not None
         self.client = Client.blocking(account.url, account.token)
+        self.port = urlsplit(account.url).port
         self.client.user, self.client.cluster = account.user, account.cluster
         self.bakes = self.client.bakes
 
@@ -253,6 +255,23 @@ def test_changes_are_told_as_they_come(person: Person, keeper: Keeper) -> None:
         assert "Bake live: attempt #1 succeeded in " in watching.shown
 
 
+def test_a_server_that_is_away_is_waited_for(person: Person, keeper: Keeper) -> None:
+    attempt = keeper.attempt(keeper.bake("live"))
+    keeper.task(attempt, "fetch", P, R)
+
+    with person.watch("inspect", "live", "--watch") as watching:
+        watching.until("fetch: running\n")
+        person.ok("down")
+        watching.until("The server is away")
+        person.ok("up", "--port", str(keeper.port))
+        keeper.task(attempt, "fetch", P, R, S)
+        keeper.end(attempt, S)
+        assert watching.end() == 0
+        # What was told before is not told again.
+        assert watching.shown.count("fetch: ") == 1
+        assert "(1/4 done)" in watching.shown
+
+
 def test_control_c_leaves_the_bake_alone(person: Person, keeper: Keeper) -> None:
     attempt = keeper.attempt(keeper.bake("live"))
     keeper.task(attempt, "fetch", P, R)
@@ -290,6 +309,7 @@ def test_a_bake_is_cancelled_once(person: Person, keeper: Keeper) -> None:
         (["show", "nightly", "fit.lr-0.3"], 1, "Did you mean 'fit.lr-0.2'?"),
         (["cancel", "nightly"], 2, "Attempt #1 of nightly is already stopped."),
         (["unschedule", "sweep"], 1, "`neuro-flow schedules`"),
+        (["show", "nightly"], 1, "neuro-flow show nightly TASK"),
     ],
 )
 def test_what_is_wrong_is_said(

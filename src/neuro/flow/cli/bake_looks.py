@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from neuro.domain.bakes import Bake, ImageStatus, Task, TaskStatus
-from neuro.flow.batch.sketch import Mark
+
+if TYPE_CHECKING:
+    from neuro.flow.batch.sketch import Mark
 
 COLORS: Mapping[TaskStatus, str] = {
     TaskStatus.UNKNOWN: "bright_black",
@@ -41,6 +44,8 @@ IMAGE_COLORS: Mapping[ImageStatus, str] = {
 
 def mark(status: TaskStatus | None) -> Mark:
     """A task in a drawing of its bake."""
+    from neuro.flow.batch.sketch import Mark
+
     if status is None:
         return Mark(WAITING_SIGN, "bright_black", kind=WAITING)
     loud = status in (TaskStatus.FAILED, TaskStatus.RUNNING)

@@ -57,6 +57,10 @@ class Board:
         self._order = {node: number for number, node in enumerate(in_order(bake.graphs))}
         self._calls = {node for node in self._order if is_call(bake.graphs, node)}
 
+    def begin(self) -> None:
+        """All is told once more, the attempt first."""
+        self._synced = False
+
     def take(self, event: BakeEvent) -> Task | None:
         """Note what an event tells; the task, where its status is new."""
         if event.attempt is not None and event.attempt.number == self.attempt.number:

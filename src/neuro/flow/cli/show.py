@@ -10,6 +10,7 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import check_job, offer
 from neuro.flow.cli.params import check_params, job_options, made_up_suffix
 
@@ -109,7 +110,12 @@ def command(
     from neuro.flow.cli.effects import NoUpload
 
     workflow = context.workflow
-    check_job(workflow, job_id, suffix)
+    try:
+        check_job(workflow, job_id, suffix)
+    except Failed as error:
+        raise Failed(
+            f"{error}\nOf a bake, name a task too: neuro-flow show {job_id} TASK"
+        ) from None
     params = check_params(workflow, job_id, param)
     if suffix is None and workflow.is_multi(job_id):
         suffix = made_up_suffix()

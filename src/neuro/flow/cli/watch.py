@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import aclosing
+from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Protocol
@@ -30,6 +31,12 @@ _TICK, _TOGETHER = 1.0, 0.05
 _PAUSE = 1.0
 # How long a lost server is waited for.
 PATIENCE = 15 * 60.0
+
+
+class Begin(Enum):
+    """What is told before the events of a connection, as there may be several."""
+
+    BEGIN = auto()
 
 
 class Left(Exception):
@@ -129,13 +136,13 @@ class Events:
         self._context = context
         self._bake_id = bake_id
         self._number = number
-        self._queue: SimpleQueue[BakeEvent | BaseException | str] = SimpleQueue()
+        self._queue: SimpleQueue[BakeEvent | BaseException | Begin | str] = SimpleQueue()
 
     def start(self) -> None:
         Thread(target=self._read, name="events", daemon=True).start()
 
-    def next(self, timeout: float) -> BakeEvent | str | None:
-        """What comes next: an event or a remark; None where nothing does in time.
+    def next(self, timeout: float) -> BakeEvent | Begin | str | None:
+        """What comes next: an event, a new connection or a remark; None for nothing in time.
 
         Raises what ended the reading.
         """
@@ -167,6 +174,7 @@ class Events:
 
     async def _read_once(self) -> None:
         bakes = self._context.client.bakes
+        self._queue.put(Begin.BEGIN)
         async with aclosing(bakes.events(self._bake_id, self._number)) as events:
             async for event in events:
                 self._queue.put(event)
@@ -215,6 +223,9 @@ def _step(context: FlowContext, board: Board, screen: Screen, events: Events) ->
             break
         if isinstance(found, str):
             screen.say(found)
+            continue
+        if isinstance(found, Begin):
+            board.begin()
             continue
         task = board.take(found)
         if task is not None:
