@@ -11,6 +11,7 @@ from pathlib import Path
 
 from neuro.client import Client
 from neuro.domain.bakes import Attempt, Bake, Task, TaskStatus
+from neuro.domain.errors import PlatformError
 from neuro.flow.batch.executor import drive
 from neuro.flow.batch.plan import Plan, make_plan
 from neuro.flow.batch.submit import submit
@@ -91,13 +92,14 @@ class Bakery:
         statuses: dict[str, str] = {}
         while True:
             stream = self.client.bakes.events(bake.id)
-            with suppress(Exception):
+            with suppress(PlatformError):
                 async with aclosing(stream) as events:
                     async for event in events:
                         if event.task is not None:
                             statuses[event.task.yaml_id] = event.task.status.value
                         if seen(statuses):
                             return statuses
+            # The server is away, and comes back.
             await asyncio.sleep(0.05)
 
     def in_process(self, bake: Bake) -> subprocess.Popen[bytes]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import select
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -424,20 +427,23 @@ async def test_failing_local_action(bakery: Bakery) -> None:
 
 
 async def test_local_action_that_is_cancelled(bakery: Bakery) -> None:
-    action = "kind: local\nbash: |\n  sleep 1000 &\n  echo $! > started\n  wait\n"
+    action = "kind: local\nbash: |\n  sleep 1000 &\n  echo it is $!\n  wait\n"
     plan = bakery.plan(batch("- id: here\n  action: ws:l.yml\n"), {"l.yml": action})
     bake, attempt = await submit(bakery.client, plan, name=None, tags=[])
-    phase = local_phase(bakery.client, plan.workflow, bake, attempt, bakery.lines.append)
-    runs = asyncio.create_task(phase)
-    started = bakery.folder / "started"
-    while not (started.exists() and started.read_text().endswith("\n")):
-        await asyncio.sleep(0.02)
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def log(text: str) -> None:
+        if found := re.search(r"^it is (\d+)$", text, re.MULTILINE):
+            started.set_result(os.pidfd_open(int(found[1])))
+
+    runs = asyncio.create_task(local_phase(bakery.client, plan.workflow, bake, attempt, log))
+    process = await started
     await cancel(bakery, attempt.id)
     assert await runs is TaskStatus.CANCELLED
     assert (await bakery.tasks(attempt))["here"].status is TaskStatus.CANCELLED
-    stat = Path(f"/proc/{started.read_text().strip()}/stat")
-    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        await asyncio.sleep(0.02)
+    # What the command had started ends as well.
+    assert await asyncio.to_thread(select.select, [process], [], [], 30) == ([process], [], [])
+    os.close(process)
 
 
 async def test_local_action_is_not_run_by_an_executor(bakery: Bakery) -> None:
@@ -503,3 +509,27 @@ async def test_main_job(bakery: Bakery) -> None:
             pass
     assert await bakery.result(attempt) is TaskStatus.SUCCEEDED
     assert (await bakery.tasks(attempt))["a"].outputs == {"x": "1"}
+
+
+async def test_cancel_while_others_are_ahead(bakery: Bakery) -> None:
+    text = batch(task("a", HANGS), head="concurrency: gpu\n")
+    (first, one), (second, two) = [await bakery.submit(text) for _ in range(2)]
+    runs = [asyncio.create_task(bakery.drive(bake)) for bake in (first, second)]
+    await bakery.until(first, lambda statuses: statuses.get("a") == "running")
+    await cancel(bakery, two.id)
+    assert await runs[1] is TaskStatus.CANCELLED
+    assert await bakery.tasks(two) == {}
+    await cancel(bakery, one.id)
+    assert await runs[0] is TaskStatus.CANCELLED
+
+
+async def test_image_that_is_not_built(bakery: Bakery) -> None:
+    images = (
+        "images:\n  own:\n    ref: image:mine\n    context: ctx\n    dockerfile: ctx/Dockerfile\n"
+    )
+    (bakery.folder / "ctx").mkdir()
+    (bakery.folder / "ctx" / "Dockerfile").write_text("FROM ubuntu\n")
+    tasks = task("a", "cmd: echo", "needs: []") + task("b", "cmd: echo", "needs: []")
+    text = batch(tasks.replace("image: ubuntu", "image: ${{ images.own.ref }}"), head=images)
+    await bakery.bake(text)
+    assert len([line for line in bakery.lines if "builds no images yet" in line]) == 1

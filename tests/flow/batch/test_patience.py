@@ -212,3 +212,17 @@ def test_five_thousand_tasks() -> None:
     assert len(machine.jobs) == 5000
     assert machine.finish is not None
     assert machine.finish.result.value == "succeeded"
+
+
+def test_a_job_that_the_platform_has_forgotten() -> None:
+    machine = Machine(lambda: workflow_of(batch(task("a"))), {"a": HANGS})
+    machine.start()
+    while machine.statuses().get("a") != "running":
+        machine.step()
+    (job,) = machine.state.active_jobs()
+    machine.active.clear()
+    machine.state.job_gone(job, machine.now)
+    machine.gather()
+    machine.run()
+    assert machine.statuses() == {"a": "failed"}
+    assert machine.records["a"].message == f"Its job {job} is gone."
