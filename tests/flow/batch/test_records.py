@@ -185,8 +185,18 @@ def test_calls_that_are_kept_and_calls_that_go_on() -> None:
 
 
 def test_what_was_cleaned_up_is_set_up_again() -> None:
-    graph = {"it": [], "use": ["it"], "beside": [], "post-it": ["it", "use", "beside"]}
-    tasks = [stored("it", "succeeded"), stored("use", "failed"), stored("beside", "succeeded")]
-    ran = stored("post-it", "pending", "succeeded", raw_id="job-1")
+    it, post = "it-k-0.1", "post-it-k-0.1"
+    graph = {it: [], "use": [it], "beside": [], post: [it, "use", "beside"]}
+    tasks = [stored(it, "succeeded"), stored("use", "failed"), stored("beside", "succeeded")]
+    ran = stored(post, "pending", "succeeded", raw_id="job-1")
     assert kept({"": graph}, *tasks, ran) == {"beside": "succeeded"}
-    assert kept({"": graph}, *tasks) == {"beside": "succeeded", "it": "succeeded"}
+    assert kept({"": graph}, *tasks) == {"beside": "succeeded", it: "succeeded"}
+    # In a call, the same.
+    inside = {f"c.{id}": [f"c.{need}" for need in needs] for id, needs in graph.items()}
+    tasks = [stored(f"c.{task.yaml_id}", task.status) for task in tasks]
+    ran = stored(f"c.{post}", "pending", "succeeded", raw_id="job-1")
+    call = stored("c", "pending", "failed")
+    assert kept({"": {"c": []}, "c": inside}, call, *tasks, ran) == {
+        "c": "pending",
+        "c.beside": "succeeded",
+    }

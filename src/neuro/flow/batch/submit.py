@@ -210,7 +210,7 @@ class _Keeper:
             task = self._tasks.get(node)
             if task is None:
                 continue
-            if task.status in _DONE and not self._is_gone(graph, node):
+            if task.status in _DONE and not self._is_gone(prefix, node):
                 kept.add(node)
                 self._found.append(_copy(task))
                 self._all_below(node)
@@ -228,12 +228,15 @@ class _Keeper:
                 calls.append(node)
         return calls
 
-    def _is_gone(self, graph: Mapping[str, list[str]], node: str) -> bool:
-        before, dot, own = node.rpartition(".")
-        post = self._tasks.get(f"{before}{dot}post-{own}")
-        is_main = f"{before}{dot}post-{own}" in graph
-        is_post = own.startswith("post-") and f"{before}{dot}{own.removeprefix('post-')}" in graph
-        return is_post or (is_main and post is not None and post.raw_id is not None)
+    def _is_gone(self, prefix: str, node: str) -> bool:
+        """Whether a node is part of a stateful action whose other part has run."""
+        # Ids of rows may have dots of their own: what is in front is known from the graph.
+        before = f"{prefix}." if prefix else ""
+        own, graph = node.removeprefix(before), self._graphs[prefix]
+        if own.startswith("post-") and before + own.removeprefix("post-") in graph:
+            return True
+        post = self._tasks.get(f"{before}post-{own}")
+        return f"{before}post-{own}" in graph and post is not None and post.raw_id is not None
 
     def _all_below(self, call: str) -> None:
         """What a call that is kept has run, for those who look at it."""
