@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from neuro.cli.render.table import display_width
@@ -24,13 +24,8 @@ from neuro.flow.cli.bake_looks import (
 if TYPE_CHECKING:
     from neuro.flow.cli.thin_table import Paint
 
-# Which lines stay where not all fit.
-_WEIGHT = {
-    TaskStatus.FAILED: 0,
-    TaskStatus.RUNNING: 1,
-    TaskStatus.PENDING: 2,
-    TaskStatus.CANCELLED: 3,
-}
+# Which lines stay where not all fit; then come those that ended last, then those that are next.
+_WANTED = (TaskStatus.FAILED, TaskStatus.RUNNING, TaskStatus.PENDING)
 _LONGEST_BAR, _SHORTEST_BAR = 30, 8
 # The widths of columns, with the two spaces before each.
 _STATUS, _TIME, _SHORTEST_MESSAGE = 11, 9, 10
@@ -49,6 +44,9 @@ class Board:
         self._tasks: dict[str, Task] = {}
         self._order: dict[str, int] = {}
         self._calls: set[str] = set()
+        # What is counted and shown: tasks, no calls; in order, and by status as they came to it.
+        self._leaves: dict[str, Task | None] = {}
+        self._groups: dict[TaskStatus | None, dict[str, None]] = {}
         self.see(bake)
 
     def see(self, bake: Bake) -> None:
@@ -56,6 +54,11 @@ class Board:
         self.bake = bake
         self._order = {node: number for number, node in enumerate(in_order(bake.graphs))}
         self._calls = {node for node in self._order if is_call(bake.graphs, node)}
+        known = dict.fromkeys((*self._order, *self._tasks))
+        self._leaves = {it: self._tasks.get(it) for it in known if it not in self._calls}
+        self._groups = {status: {} for status in (None, *TaskStatus)}
+        for task_id, task in self._leaves.items():
+            self._groups[task.status if task else None][task_id] = None
 
     def begin(self) -> None:
         """All is told once more, the attempt first."""
@@ -70,9 +73,17 @@ class Board:
         self._synced |= event.synced
         if event.task is None:
             return None
-        before = self._tasks.get(event.task.yaml_id)
-        self._tasks[event.task.yaml_id] = event.task
-        return event.task if before is None or before.status is not event.task.status else None
+        task, task_id = event.task, event.task.yaml_id
+        before = self._tasks.get(task_id)
+        self._tasks[task_id] = task
+        if task_id not in self._calls:
+            self._leaves[task_id] = task
+        if before is not None and before.status is task.status:
+            return None
+        if task_id not in self._calls:
+            self._groups[before.status if before else None].pop(task_id, None)
+            self._groups[task.status][task_id] = None
+        return task
 
     def knows(self, task_id: str) -> bool:
         """Whether the graphs have this task."""
@@ -96,27 +107,15 @@ class Board:
         return sorted(alone, key=lambda it: self._order.get(it.yaml_id, len(self._order)))
 
     @property
-    def counts(self) -> Counter[TaskStatus | None]:
-        """How many tasks there are in each status; None for those that have not begun."""
-        return Counter(task.status if task else None for task in self._leaves().values())
-
-    def _leaves(self) -> dict[str, Task | None]:
-        found: dict[str, Task | None] = {
-            node: self._tasks.get(node) for node in self._order if node not in self._calls
-        }
-        for task_id, task in self._tasks.items():
-            if task_id not in self._calls:
-                found[task_id] = task
-        return found
+    def _done(self) -> int:
+        return sum(len(self._groups[status]) for status in TaskStatus if status.is_finished)
 
     def summary(self) -> str:
         """``12/60 done · 3 running · 1 failed``."""
-        counts = self.counts
-        done = sum(count for status, count in counts.items() if status and status.is_finished)
-        words = [f"{done}/{counts.total()} done"]
+        words = [f"{self._done}/{len(self._leaves)} done"]
         for status in (TaskStatus.RUNNING, TaskStatus.FAILED):
-            if counts[status]:
-                words.append(f"{counts[status]} {status.value}")
+            if self._groups[status]:
+                words.append(f"{len(self._groups[status])} {status.value}")
         return " · ".join(words)
 
     def lines(self, now: datetime, paint: Paint, *, width: int, height: int) -> list[str]:
@@ -130,36 +129,50 @@ class Board:
             lines.append(_cut(_waits_for(self.ahead), width))
         # One line is left for the cursor, and one for what is not shown.
         room = max(height - len(lines) - 3, 1)
-        leaves = self._leaves()
-        shown = [*leaves.items()]
-        if len(shown) > room:
-            shown = self._most_wanted(leaves, room)
+        shown = self._most_wanted(room)
         lines += self._table(shown, now, paint, width)
-        if len(shown) < len(leaves):
-            lines.append(_cut(_left_out(leaves, {task_id for task_id, _ in shown}), width))
+        if len(shown) < len(self._leaves):
+            lines.append(_cut(self._left_out(shown), width))
         lines.append(self._bar(now, paint, width))
         return lines
 
-    def _most_wanted(
-        self, leaves: dict[str, Task | None], room: int
-    ) -> list[tuple[str, Task | None]]:
-        def weight(item: tuple[str, Task | None]) -> tuple[float, ...]:
-            task_id, task = item
-            if task is None:
-                return (4, self._order[task_id])
-            ended = finished_at(task)
-            age = -ended.timestamp() if ended else 0.0
-            return (_WEIGHT.get(task.status, 3), age)
+    def _most_wanted(self, room: int) -> list[str]:
+        """As many tasks as there is room for, in their order."""
+        if len(self._leaves) <= room:
+            return [*self._leaves]
+        found: list[str] = []
+        for status in _WANTED:
+            found += islice(self._groups[status], room - len(found))
+        ended = [status for status in TaskStatus if status.is_finished and status not in _WANTED]
+        last = [it for status in ended for it in islice(reversed(self._groups[status]), room)]
+        last.sort(key=self._ended_at, reverse=True)
+        found += last[: room - len(found)]
+        found += islice(self._groups[None], room - len(found))
+        return sorted(found, key=lambda it: self._order.get(it, len(self._order)))
 
-        chosen = {task_id for task_id, _ in sorted(leaves.items(), key=weight)[:room]}
-        return [item for item in leaves.items() if item[0] in chosen]
+    def _ended_at(self, task_id: str) -> float:
+        ended = finished_at(self._tasks[task_id])
+        return ended.timestamp() if ended else 0.0
+
+    def _left_out(self, shown: Sequence[str]) -> str:
+        counts = {status: len(group) for status, group in self._groups.items()}
+        for task_id in shown:
+            task = self._leaves[task_id]
+            counts[task.status if task else None] -= 1
+        words = ", ".join(
+            f"{count} {status.value if status else WAITING}"
+            for status, count in sorted(counts.items(), key=lambda it: -it[1])
+            if count
+        )
+        return f"  … {len(self._leaves) - len(shown)} more: {words}"
 
     def _table(
-        self, shown: Sequence[tuple[str, Task | None]], now: datetime, paint: Paint, width: int
+        self, shown: Sequence[str], now: datetime, paint: Paint, width: int
     ) -> Iterator[str]:
-        name_width = max((display_width(task_id) for task_id, _ in shown), default=0)
+        name_width = max((display_width(task_id) for task_id in shown), default=0)
         name_width = min(name_width, max(width - _BESIDE_NAME, _SHORTEST_NAME))
-        for task_id, task in shown:
+        for task_id in shown:
+            task = self._leaves[task_id]
             status, fg = (task.status, COLORS[task.status]) if task else (None, _DIM)
             name = _cut(task_id, name_width)
             line = f"  {paint(SIGNS[status] if status else WAITING_SIGN, fg)} {name}"
@@ -176,16 +189,14 @@ class Board:
             yield line.rstrip()
 
     def _bar(self, now: datetime, paint: Paint, width: int) -> str:
-        counts = self.counts
-        total = max(counts.total(), 1)
+        done, total = self._done, max(len(self._leaves), 1)
         ended = finished_time(self.attempt, self._tasks.values()) or now
         text = f"{self.summary()} · {how_long(ended - self.attempt.created_at)}"
         size = min(_LONGEST_BAR, width - display_width(text) - 4)
         if size < _SHORTEST_BAR:
             return _cut(f"  {text}", width)
-        done = sum(count for status, count in counts.items() if status and status.is_finished)
         filled = size * done // total
-        fg = "red" if counts[TaskStatus.FAILED] else "green" if done == total else "blue"
+        fg = "red" if self._groups[TaskStatus.FAILED] else "green" if done == total else "blue"
         return f"  {paint('━' * filled, fg)}{paint('─' * (size - filled), _DIM)} {text}"
 
 
@@ -214,16 +225,6 @@ def _time(task: Task | None, now: datetime) -> str:
     if task is None or begun is None:
         return ""
     return how_long(max((finished_at(task) or now) - begun, timedelta()))
-
-
-def _left_out(leaves: dict[str, Task | None], shown: set[str]) -> str:
-    counts = Counter(
-        task.status.value if task else WAITING
-        for task_id, task in leaves.items()
-        if task_id not in shown
-    )
-    words = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    return f"  … {counts.total()} more: {words}"
 
 
 def _waits_for(ahead: Sequence[str]) -> str:

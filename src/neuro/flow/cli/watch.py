@@ -5,6 +5,7 @@ A thread reads the server's stream of events; the main one waits for them, draws
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from contextlib import aclosing
@@ -14,6 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
 from neuro.cli.output import Output
+from neuro.cli.render.table import display_width
 from neuro.cli.render.times import local_now
 from neuro.client.blocking import run
 from neuro.client.transport import ServerUnreachable
@@ -26,6 +28,7 @@ from neuro.flow.cli.context import FlowContext
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake
 
+_COLOR = re.compile(r"\x1b\[[\d;]*m")
 # Clocks on the screen move; and changes that come together are drawn together.
 _TICK, _TOGETHER = 1.0, 0.05
 _PAUSE = 1.0
@@ -98,13 +101,12 @@ class Redrawn:
         import shutil
 
         width, height = shutil.get_terminal_size()
-        plain = board.lines(now := local_now(), lambda text, _: text, width=width, height=height)
-        lines = board.lines(now, self._paint, width=width, height=height)
+        lines = board.lines(local_now(), self._paint, width=width, height=height)
         sys.stdout.write(
             self._back(width) + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
         )
         sys.stdout.flush()
-        self._drawn = [len(line) for line in plain]
+        self._drawn = [display_width(_COLOR.sub("", line)) for line in lines]
 
     def say(self, text: str) -> None:
         """The table moves down: what was said stays above it."""
