@@ -11,8 +11,8 @@ import pytest
 
 from neuro.client.blocking import run
 from neuro.domain.bakes import TaskStatus
+from tests.flow.cli.keeper import Keeper
 from tests.flow.cli.project import NEURO_FLOW, Person
-from tests.flow.cli.test_batch_records import Keeper
 
 SWEEP = """
 kind: batch
@@ -206,6 +206,7 @@ def test_a_bake_goes_on_without_being_watched(baker: Person) -> None:
         watching.until("waits: running\n")
         assert baker.flow_ok("-q", "cancel", "alone").strip() == bake
         assert watching.end() == 1
+        assert "waits: cancelled" in watching.shown
         assert "Bake alone: attempt #1 cancelled in " in watching.shown
 
 

@@ -95,6 +95,11 @@ class Board:
         return self._synced and self.attempt.result.is_finished
 
     @property
+    def is_settled(self) -> bool:
+        """Whether no task is under way."""
+        return not (self._groups[TaskStatus.RUNNING] or self._groups[TaskStatus.PENDING])
+
+    @property
     def tasks(self) -> Sequence[Task]:
         """All that were told of."""
         return [*self._tasks.values()]

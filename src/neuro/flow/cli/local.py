@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ class LocalDriver:
         self._attempt = attempt
         self._error: BaseException | None = None
         self._interrupted = False
+        self._ended = False
+        self._wake: Callable[[], None] | None = None
         self._thread = Thread(target=self._run, name="executor", daemon=True)
 
     def start(self) -> None:
@@ -48,11 +51,15 @@ class LocalDriver:
     @property
     def ended(self) -> bool:
         """Whether the bake is driven no longer. Raises what the executor failed of."""
-        if self._thread.is_alive():
-            return False
-        if self._error is not None:
+        if self._ended and self._error is not None:
             raise self._error
-        return True
+        return self._ended
+
+    def call_at_end(self, wake: Callable[[], None]) -> None:
+        """Have something called, in the thread of the driver or at once, when it has ended."""
+        self._wake = wake
+        if self._ended:
+            wake()
 
     def interrupt(self) -> str:
         """Cancel the bake; the second time, leave it as it is. Raises KeyboardInterrupt."""
@@ -63,14 +70,17 @@ class LocalDriver:
         return "Cancelling: what runs is being stopped. Ctrl-C again leaves at once."
 
     def exit_code(self, code: int) -> int:
-        """The command's exit code: that of an interrupt, where there was one."""
-        return INTERRUPTED if self._interrupted else code
+        """The command's exit code: that of an interrupt, where that ended the bake."""
+        return INTERRUPTED if self._interrupted and code else code
 
     def _run(self) -> None:
         try:
             asyncio.run(self._drive())
         except BaseException as error:
             self._error = error
+        self._ended = True
+        if self._wake is not None:
+            self._wake()
 
     async def _drive(self) -> None:
         from neuro.flow.batch.executor import drive

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from enum import Enum, auto
 from queue import Empty, SimpleQueue
@@ -31,15 +32,16 @@ if TYPE_CHECKING:
 _COLOR = re.compile(r"\x1b\[[\d;]*m")
 # Clocks on the screen move; and changes that come together are drawn together.
 _TICK, _TOGETHER = 1.0, 0.05
-_PAUSE = 1.0
+_PAUSE, _GRACE = 1.0, 5.0
 # How long a lost server is waited for.
 PATIENCE = 15 * 60.0
 
 
-class Begin(Enum):
-    """What is told before the events of a connection, as there may be several."""
+class Sign(Enum):
+    """What is told between events."""
 
-    BEGIN = auto()
+    BEGIN = auto()  # a connection, which tells all once more
+    WAKE = auto()  # the driver has ended
 
 
 class Left(Exception):
@@ -138,13 +140,17 @@ class Events:
         self._context = context
         self._bake_id = bake_id
         self._number = number
-        self._queue: SimpleQueue[BakeEvent | BaseException | Begin | str] = SimpleQueue()
+        self._queue: SimpleQueue[BakeEvent | BaseException | Sign | str] = SimpleQueue()
 
     def start(self) -> None:
         Thread(target=self._read, name="events", daemon=True).start()
 
-    def next(self, timeout: float) -> BakeEvent | Begin | str | None:
-        """What comes next: an event, a new connection or a remark; None for nothing in time.
+    def wake(self) -> None:
+        """End a wait for what comes next, from another thread."""
+        self._queue.put(Sign.WAKE)
+
+    def next(self, timeout: float) -> BakeEvent | Sign | str | None:
+        """What comes next: an event, a sign or a remark; None for nothing in time.
 
         Raises what ended the reading.
         """
@@ -176,7 +182,7 @@ class Events:
 
     async def _read_once(self) -> None:
         bakes = self._context.client.bakes
-        self._queue.put(Begin.BEGIN)
+        self._queue.put(Sign.BEGIN)
         async with aclosing(bakes.events(self._bake_id, self._number)) as events:
             async for event in events:
                 self._queue.put(event)
@@ -190,8 +196,12 @@ class Driver(Protocol):
         """Whether there is nothing to come. Raises what it failed of."""
         ...
 
+    def call_at_end(self, wake: Callable[[], None]) -> None:
+        """Have something called when ``ended`` has changed, from any thread."""
+        ...
+
     def interrupt(self) -> str:
-        """Ctrl-C: cancel the bake; what to say of it. Raises Left the second time."""
+        """Ctrl-C: cancel the bake; what to say of it. Raises KeyboardInterrupt the second time."""
         ...
 
 
@@ -202,12 +212,19 @@ def watch(
     board, screen = Board(bake, attempt), screen_of(context)
     events = Events(context, bake.id, attempt.number)
     events.start()
+    if driver is not None:
+        driver.call_at_end(events.wake)
+    settled_by = 0.0 if attempt.result.is_finished else None
     while True:
         try:
             _step(context, board, screen, events)
             if driver is not None and driver.ended:
                 driver = None  # What it told last may still be on its way.
-            if driver is None and board.is_over:
+            if driver is not None or not board.is_over:
+                continue
+            # Of a bake that was cancelled, the ends of its tasks are still to come.
+            settled_by = time.monotonic() + _GRACE if settled_by is None else settled_by
+            if board.is_settled or time.monotonic() > settled_by:
                 return board
         except KeyboardInterrupt:
             if driver is None:
@@ -226,9 +243,11 @@ def _step(context: FlowContext, board: Board, screen: Screen, events: Events) ->
         if isinstance(found, str):
             screen.say(found)
             continue
-        if isinstance(found, Begin):
+        if found is Sign.BEGIN:
             board.begin()
             continue
+        if found is Sign.WAKE:
+            break
         task = board.take(found)
         if task is not None:
             if not board.knows(task.yaml_id):
