@@ -140,6 +140,23 @@ class Project:
         async with self.connect() as client:
             return {task.yaml_id: task for task in await client.bakes.tasks(attempt.id)}
 
+    async def known(self, name: str) -> Bake:
+        """The bake of this name, once somebody has submitted it."""
+        async with self.connect() as client:
+            while True:
+                for found in await client.flows.projects():
+                    bake = await client.bakes.by_name(found.id, name)
+                    if bake is not None and bake.last_attempt is not None:
+                        return bake
+                await asyncio.sleep(0.05)
+
+    async def over(self, job: Job) -> None:
+        """Wait for the end of a job."""
+        async with self.connect() as client:
+            async for _ in client.jobs.logs(job.id):
+                pass
+            assert (await client.jobs.get(job.id)).status.is_finished
+
     async def jobs(self, bake: Bake) -> list[Job]:
         """The jobs that its tasks have had."""
         query = JobFilter(tag=[f"bake_id:{bake.id}"])

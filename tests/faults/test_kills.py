@@ -47,7 +47,7 @@ async def disturb(project: Project, bake: Bake, chance: random.Random) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 async def test_every_task_ends_as_it_should_and_runs_as_often_as_it_should(
     tmp_path: Path,
 ) -> None:

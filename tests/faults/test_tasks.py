@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.faults.project import (
     HEAD,
     Project,
@@ -10,6 +12,7 @@ from tests.faults.project import (
     statuses,
     until_open,
 )
+from tests.server_process import SETTINGS, running_server
 
 MOST_MEMORY = 100 << 20
 
@@ -113,3 +116,26 @@ async def test_tasks_without_an_end_are_ended_and_tried_again(project: Project) 
     assert "failed: timed out after 1s" in ended.message
     for job in await project.jobs(bake):
         assert job.status.is_finished
+
+
+FORGETFUL = f"""\
+{HEAD}
+- id: loud
+  image: ubuntu
+  bash: |
+    echo '::set-output name=first::at the beginning'
+    {{ yes 'a line like any other, of which there are many' || true; }} | head -c 200M
+    echo
+    echo '::set-output name=last::at the end'
+"""
+
+
+async def test_of_output_that_is_not_kept_nothing_is_set(tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", settings=f'log_limit = "1M"\n{SETTINGS}') as server:
+        project = Project(server, tmp_path)
+        project.write("loud", FORGETFUL)
+        bake, attempt = await project.bake("loud")
+
+        assert (await project.ended(bake)).result == "succeeded"
+        tasks = await project.tasks(attempt)
+        assert tasks["loud"].outputs == {"last": "at the end"}
