@@ -43,6 +43,8 @@ async def render_errors(request: web.Request, handler: Endpoint) -> web.StreamRe
             answer.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         return answer
     except OSError as error:
+        if isinstance(error, ConnectionResetError) and _has_left(request):
+            return web.Response()  # Nobody reads it.
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _answer(request, StorageFault("ENOSPC", "The server's disk is full."))
         return _unexpected(request, error)
@@ -68,6 +70,10 @@ def _answer(request: web.Request, error: PlatformError) -> web.Response:
             " ".join(error.message.split()).encode("ascii", "backslashreplace").decode()
         )
     return response
+
+
+def _has_left(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def _unexpected(request: web.Request, error: Exception) -> web.Response:
