@@ -78,6 +78,38 @@ def test_a_database_of_the_first_version_is_brought_to_this_one(database_url: st
     database.close()
 
 
+def test_bakes_that_have_ended_count_as_ended_when_they_were_last_begun(database_url: str) -> None:
+    database = Database(database_url)
+    config = _config()
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        blob = "CAST('x' AS BYTEA)" if connection.dialect.name == "postgresql" else "x'78'"
+        for statement in (
+            "INSERT INTO flow_projects (id, cluster, owner, name) VALUES ('p', 'c', 'o', 'n')",
+            *(
+                "INSERT INTO flow_bakes"
+                " (id, project_id, batch, status, created_at, graphs, details)"
+                f" VALUES ('{status}', 'p', 'b', '{status}', 5, {blob}, {blob})"
+                for status in ("succeeded", "cancelled", "running")
+            ),
+            *(
+                "INSERT INTO flow_attempts (id, bake_id, number, created_at, result, configs)"
+                f" VALUES ('{bake}{number}', '{bake}', {number}, {10 * number}, 'failed', {blob})"
+                for bake in ("succeeded", "running")
+                for number in (1, 2)
+            ),
+        ):
+            connection.execute(text(statement))
+
+    migrate(database)
+
+    with database.engine.connect() as connection:
+        ends = connection.execute(text("SELECT id, finished_at FROM flow_bakes")).all()
+    assert dict(map(tuple, ends)) == {"succeeded": 20, "cancelled": 5, "running": None}
+    database.close()
+
+
 def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
     database = Database(database_url)
     migrate(database)

@@ -34,6 +34,7 @@ from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.flows.bake_routes import BakeServices, bake_routes
 from neuro.server.flows.events import Hub
+from neuro.server.flows.retention import FlowRetention, KeepFlows
 from neuro.server.flows.routes import flow_routes
 from neuro.server.flows.service import FlowService
 from neuro.server.flows.supervision.assembly import Supervision, limits_of
@@ -53,9 +54,16 @@ from neuro.server.jobs.service import JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.owner import announced, write_login
-from neuro.server.settings import Settings, load_settings, parse_bytes, presets_for
+from neuro.server.settings import (
+    RetentionSetting,
+    Settings,
+    load_settings,
+    parse_bytes,
+    presets_for,
+)
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService
+from neuro.server.sweeping import sweep_regularly
 
 log = structlog.get_logger("neuro.server")
 
@@ -169,9 +177,11 @@ async def _assemble(
     addresses = [engine.host_address for engine in engines.values()]
     await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)])
     url = address_of(host, port)
-    retention = Retention(database, engines, _keep(settings))
-    sweeper = asyncio.create_task(retention.run(), name="retention")
-    stack.callback(sweeper.cancel)
+    of_jobs = Retention(database, engines, _keep_jobs(settings.retention))
+    of_flows = FlowRetention(database, hub, _keep_flows(settings.retention))
+    for what, sweep in (("jobs", of_jobs.sweep), ("bakes", of_flows.sweep)):
+        sweeper = asyncio.create_task(sweep_regularly(sweep, what), name=f"retention of {what}")
+        stack.callback(sweeper.cancel)
     await supervision.start()
     await write_login(folder, access, url)
     stack.enter_context(announced(folder, url))
@@ -285,12 +295,19 @@ def _capacity(settings: Settings, machine: Amount) -> Amount:
     )
 
 
-def _keep(settings: Settings) -> Keep:
-    retention = settings.retention
+def _keep_jobs(retention: RetentionSetting) -> Keep:
     return Keep(
         age=timedelta(days=retention.days),
         jobs=retention.jobs,
         log_bytes=parse_bytes(retention.log_bytes),
+    )
+
+
+def _keep_flows(retention: RetentionSetting) -> KeepFlows:
+    return KeepFlows(
+        age=timedelta(days=retention.days),
+        bakes=retention.bakes,
+        cache_age=timedelta(days=retention.cache_days),
     )
 
 

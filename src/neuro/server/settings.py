@@ -33,11 +33,17 @@ class CapacitySetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class RetentionSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[retention]`` of finished jobs: their records by age and count, their logs by bytes too."""
+    """``[retention]`` of what is over.
+
+    Records of jobs and of bakes by age (``days``) and by count (``jobs``, ``bakes``), logs of jobs
+    by bytes too, and kept outcomes of tasks by age (``cache_days``).
+    """
 
     days: float = 180.0
     jobs: int = 200_000
     log_bytes: int | str = "20G"
+    bakes: int = 10_000
+    cache_days: float = 365.0
 
 
 class BakeSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -192,12 +192,16 @@ class Hub:
         for observer in self._observers:
             observer.bake_read(bake_id)
 
+    def bake_removed(self, bake_id: str) -> None:
+        """End the streams of a bake that is gone."""
+        self._ahead.pop(bake_id, None)
+        for subscription in self._of_bake.get(bake_id, ()):
+            subscription.removed()
+
     def project_removed(
         self, project_id: str, bake_ids: Sequence[str], unfinished: Sequence[Attempt]
     ) -> None:
         for bake_id in bake_ids:
-            self._ahead.pop(bake_id, None)
-            for subscription in self._of_bake.get(bake_id, ()):
-                subscription.removed()
+            self.bake_removed(bake_id)
         for observer in self._observers:
             observer.project_removed(project_id, unfinished)

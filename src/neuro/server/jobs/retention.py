@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from neuro.server.jobs import tables
 
 log = structlog.get_logger("neuro.jobs")
 
-SWEEP_SECONDS = 600.0
 BATCH = 1000
 
 
@@ -30,21 +28,12 @@ class Keep:
 
 
 class Retention:
-    """Sweeps now and then; a sweep is also a method, for whoever cannot wait."""
+    """Its sweep removes what is beyond the settings."""
 
     def __init__(self, database: Database, engines: Mapping[str, Engine], keep: Keep) -> None:
         self._database = database
         self._engines = engines
         self._keep = keep
-
-    async def run(self) -> None:
-        """Sweep for ever."""
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            try:
-                await self.sweep()
-            except Exception:
-                log.exception("the sweep of old jobs failed")
 
     async def sweep(self) -> int:
         """Remove what is beyond the settings; returns how many records went."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -123,6 +124,16 @@ def unfinished(connection: Connection) -> list[Attempt]:
         select(attempts).where(attempts.c.result.in_(_OPEN)).order_by(attempts.c.created_at)
     )
     return [_attempt(row) for row in rows]
+
+
+def end_unbegun(connection: Connection, before: datetime, now: datetime) -> None:
+    """Let bakes end that were made before a moment, and never had an attempt."""
+    begun = select(attempts.c.id).where(attempts.c.bake_id == bakes.c.id).exists()
+    connection.execute(
+        update(bakes)
+        .where(bakes.c.finished_at.is_(None), bakes.c.created_at < before, ~begun)
+        .values(status=TaskStatus.CANCELLED.value, finished_at=now)
+    )
 
 
 def unfinished_of_project(connection: Connection, project_id: str) -> list[Attempt]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
@@ -21,6 +21,8 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Table,
+    delete,
+    func,
     insert,
     select,
     text,
@@ -49,8 +51,11 @@ bakes = Table(
     Column("created_at", Moment, nullable=False),
     Column("graphs", LargeBinary, nullable=False),
     Column("details", LargeBinary, nullable=False),
+    # When it last came to its end; none while it has not.
+    Column("finished_at", Moment, nullable=True),
     Index(None, "project_id", "created_at", "sequence"),
     Index(None, "project_id", "name"),
+    Index(None, "finished_at"),
     Index(
         "uq_flow_bakes_open_name",
         "project_id",
@@ -201,7 +206,42 @@ def change_graphs(connection: Connection, bake_id: str, graphs: bytes) -> None:
 
 def set_status(connection: Connection, bake_id: str, status: TaskStatus) -> None:
     """Mirror the newest attempt's result. Raises IntegrityError where its name is in use."""
-    connection.execute(update(bakes).where(bakes.c.id == bake_id).values(status=status.value))
+    finished_at = datetime.now(UTC) if status.is_finished else None
+    connection.execute(
+        update(bakes)
+        .where(bakes.c.id == bake_id)
+        .values(status=status.value, finished_at=finished_at)
+    )
+
+
+def finished_before(connection: Connection, moment: datetime, limit: int) -> list[str]:
+    """Ids of bakes that ended before a moment, those that ended first first."""
+    rows = connection.execute(
+        select(bakes.c.id)
+        .where(bakes.c.finished_at < moment)
+        .order_by(bakes.c.finished_at, bakes.c.sequence)
+        .limit(limit)
+    )
+    return list(rows.scalars())
+
+
+def finished_beyond(connection: Connection, keep: int, moment: datetime, limit: int) -> list[str]:
+    """Ids of finished bakes that are not among the ``keep`` newest, those that ended first first.
+
+    Those that ended only after ``moment`` are left alone.
+    """
+    total = connection.execute(
+        select(func.count()).select_from(bakes).where(bakes.c.finished_at.is_not(None))
+    ).scalar_one()
+    return finished_before(connection, moment, max(0, min(total - keep, limit)))
+
+
+def remove_finished(connection: Connection, bake_id: str) -> bool:
+    """Remove a bake with all that hangs on it; False where it goes on again, or is gone."""
+    result = connection.execute(
+        delete(bakes).where(bakes.c.id == bake_id, bakes.c.finished_at.is_not(None))
+    )
+    return result.rowcount == 1
 
 
 def lock(connection: Connection, bake_ids: Iterable[str]) -> None:

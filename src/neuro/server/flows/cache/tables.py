@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     Column,
     Connection,
     ForeignKey,
+    Index,
     LargeBinary,
     String,
     Table,
@@ -34,6 +36,7 @@ entries = Table(
     Column("outputs", LargeBinary, nullable=False),
     Column("state", LargeBinary, nullable=False),
     UniqueConstraint("project_id", "batch", "task_id", "key"),
+    Index(None, "created_at"),
 )
 
 
@@ -95,6 +98,21 @@ def remove_entries(
     if task_id is not None:
         statement = statement.where(entries.c.task_id == task_id)
     connection.execute(statement)
+
+
+def remove_older(connection: Connection, moment: datetime, limit: int) -> int:
+    """Remove at most so many entries made before a moment, oldest first; returns how many went."""
+    oldest = (
+        select(entries.c.id)
+        .where(entries.c.created_at < moment)
+        .order_by(entries.c.created_at)
+        .limit(limit)
+    )
+    # Asked again of each: it may have been written anew meanwhile.
+    result = connection.execute(
+        delete(entries).where(entries.c.id.in_(oldest), entries.c.created_at < moment)
+    )
+    return result.rowcount
 
 
 def _entry(row: Any) -> CacheEntry:
