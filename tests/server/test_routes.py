@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from openapi_spec_validator import validate
 
+import neuro
 from neuro.client import Client
 from neuro.server.http.errors import render_errors
 from neuro.server.http.routes import LARGE_BODIES, Call, Routes, install
@@ -26,6 +27,7 @@ PUBLIC = {
     ("GET", "/ready"),
     ("GET", "/metrics"),
 }
+VERSION = f"neuro/{neuro.__version__}"
 A_JOB = "job-00000000-0000-4000-8000-000000000000"
 
 
@@ -134,6 +136,54 @@ async def test_health_and_readiness_answer(
 ) -> None:
     async with http.get(server.url.removesuffix("/api/v1") + path) as response:
         assert response.status == status
+
+
+async def test_who_has_a_token_can_ask_whether_it_is_known(
+    http: aiohttp.ClientSession, server: ServerProcess
+) -> None:
+    answers = []
+    for token in (server.token, "not.a.token"):
+        headers = {"Authorization": f"Bearer {token}"}
+        async with http.get(server.url + "/secured-ping", headers=headers) as response:
+            answers.append((response.status, response.headers["X-Service-Version"]))
+
+    assert answers == [(200, VERSION), (401, VERSION)]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/flow/projects", 200),  # A stream.
+        (f"/flow/bakes/{A_JOB.replace('job', 'bake')}", 404),
+        ("/flow/nothing", 404),
+        ("/ping", 200),
+    ],
+)
+async def test_whatever_flows_answer_says_the_servers_version(
+    http: aiohttp.ClientSession, server: ServerProcess, path: str, status: int
+) -> None:
+    headers = {"Authorization": f"Bearer {server.token}", "Accept": "application/x-ndjson"}
+
+    async with http.get(server.url + path, headers=headers) as response:
+        assert (response.status, response.headers["X-Service-Version"]) == (status, VERSION)
+
+
+async def test_the_description_says_where_the_version_is(
+    http: aiohttp.ClientSession, server: ServerProcess
+) -> None:
+    description = await _description(http, server)
+
+    with_version = {
+        path
+        for path, operations in description["paths"].items()
+        if any(
+            "X-Service-Version" in answer.get("headers", {})
+            for operation in operations.values()
+            for answer in operation["responses"].values()
+        )
+    }
+    flows = {path for path in description["paths"] if path.startswith("/api/v1/flow/")}
+    assert with_version == {*flows, "/api/v1/ping", "/api/v1/secured-ping"}
 
 
 async def test_metrics_are_prometheus_text(

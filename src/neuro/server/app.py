@@ -42,6 +42,7 @@ from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import Streams, backpressure
 from neuro.server.http.operations import Metrics, operation_routes
 from neuro.server.http.routes import AUTHENTICATOR, MAX_JSON_BODY, install
+from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs import tables as job_tables
 from neuro.server.jobs.board import Board
@@ -237,6 +238,7 @@ def _application(
         client_max_size=MAX_JSON_BODY,
     )
     app.on_shutdown.append(streams.end_all)
+    app.on_response_prepare.append(version_signal(__version__))
     app[AUTHENTICATOR] = access
     install(app, routes)
     return app

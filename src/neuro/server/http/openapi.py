@@ -8,9 +8,13 @@ from typing import Any, get_type_hints
 import msgspec
 
 from neuro.server.http.routes import Route
+from neuro.server.http.version import HEADER, says_version
 
 _VARIABLE = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 _REFERENCE = "#/components/schemas/{name}"
+_VERSION = {
+    HEADER: {"description": "The server's name and version", "schema": {"type": "string"}},
+}
 
 
 def describe(routes: list[Route], version: str) -> dict[str, Any]:
@@ -53,6 +57,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
+    headers = {"headers": _VERSION} if says_version(route.path) else {}
     operation: dict[str, Any] = {
         "operationId": f"{route.tag}_{route.handler.__name__}",
         "tags": [route.tag],
@@ -60,10 +65,11 @@ def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
         "security": [] if route.public else [{"token": []}],
         "parameters": _path_parameters(route) + _query_parameters(route),
         "responses": {
-            str(_status(route)): _answer(route, answer),
+            str(_status(route)): _answer(route, answer) | headers,
             "default": {
                 "description": "What went wrong, and what to do",
                 "content": _json({"$ref": _REFERENCE.format(name="Failure")}),
+                **headers,
             },
         },
     }

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from neuro.domain.errors import Unavailable
 from neuro.server.http.openapi import describe
 from neuro.server.http.routes import Call, Route, Routes, json_response, route_of
+from neuro.server.http.version import PING, SECURED_PING
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -84,12 +85,17 @@ class _Gauges(Collector):
 def operation_routes(
     metrics: Metrics, is_ready: Callable[[], Awaitable[bool]], all_routes: list[Route], version: str
 ) -> Routes:
-    """Routes that need no token: they tell of the server, and of nobody's work."""
+    """Routes that tell of the server, and of nobody's work: all but one need no token."""
     api = Routes("operations")
 
-    @api.add("GET", "/api/v1/ping", public=True)
+    @api.add("GET", PING, public=True)
     async def ping(call: Call) -> Health:
         """Whether the server answers."""
+        return Health("ok")
+
+    @api.add("GET", SECURED_PING)
+    async def secured_ping(call: Call) -> Health:
+        """Whether the server answers, and knows the caller's token."""
         return Health("ok")
 
     @api.add("GET", "/health", public=True)
