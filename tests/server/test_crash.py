@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,7 +42,6 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 @pytest.mark.timeout(300)
 async def test_no_kill_loses_a_job_a_line_or_an_exit_code(server: ServerProcess) -> None:
     chance = random.Random(20260101)
-    networks_before = _networks()
     accepted: dict[str, int] = {}
     numbers = iter(range(JOBS))
 
@@ -69,7 +71,7 @@ async def test_no_kill_loses_a_job_a_line_or_an_exit_code(server: ServerProcess)
     server.stop()
     assert _left_behind(server.data_dir, [job.id for job in jobs]) == []
     async with asyncio.timeout(30):
-        while _networks() - networks_before:
+        while _networks_of_nobody():
             await asyncio.sleep(0.05)  # The kernel takes networks down in its own time.
 
 
@@ -91,17 +93,29 @@ def _left_behind(data_dir: Path, job_ids: list[str]) -> list[str]:
             continue
         if any(job_id.encode() in text for job_id in job_ids) or str(data_dir).encode() in text:
             found.append(f"process {process.name}")
-    groups = Path("/sys/fs/cgroup")
-    found += [str(path) for job_id in job_ids for path in groups.glob(f"**/*{job_id}*")]
+    base = f"neuro-{_installation(data_dir)['id']}"
+    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{base}/*/")]
+    found += [str(path) for path in (data_dir / "engines" / "sandbox" / "berths").glob("*")]
     for job_id in job_ids:
         job = data_dir / "engines" / "sandbox" / "jobs" / job_id
         found += [str(path) for path in job.glob("runs/*/*") if path.name in ("root", "layers")]
     return found
 
 
-def _networks() -> set[str]:
+def _networks_of_nobody() -> bool:
+    """Whether there are more networks of jobs, of any server here, than processes live in."""
     names = (line.split(":")[0].strip() for line in _lines("/proc/net/dev"))
-    return {name for name in names if name.startswith("nj-")}
+    networks = [name for name in names if name.startswith("nj-")]
+    inhabited = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            inhabited.add(os.readlink(process / "ns" / "net"))
+    return len(networks) > len(inhabited - {os.readlink("/proc/self/ns/net")})
+
+
+def _installation(data_dir: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads((data_dir / "engines/sandbox/installation").read_text())
+    return found
 
 
 def _lines(path: str) -> list[str]:
