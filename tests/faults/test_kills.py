@@ -17,6 +17,11 @@ from tests.faults.project import Project, check_history
 from tests.server_process import SETTINGS, running_server
 
 KILLS = 100
+# What was killed on purpose need not be waited for.
+HASTY = f"""{SETTINGS}
+[bakes]
+restart_pause = 0.02
+"""
 VICTIMS = ("executor", "server", "both")
 
 
@@ -54,7 +59,7 @@ async def test_every_task_ends_as_it_should_and_runs_as_often_as_it_should(
     seed = int(os.environ.get("NEURO_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"NEURO_TEST_SEED={seed}")
     chance = random.Random(seed)
-    with running_server(tmp_path / "data", settings=SETTINGS) as server:
+    with running_server(tmp_path / "data", settings=HASTY) as server:
         project = Project(server, tmp_path)
         many.write(project.workspace)
         kills, rounds = 0, 0
