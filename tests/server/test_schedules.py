@@ -30,6 +30,9 @@ from neuro.domain.bakes import (
 )
 from neuro.domain.errors import Conflict, InvalidInput, NotFound
 from neuro.domain.flows import Project, ProjectRequest
+from neuro.domain.permissions import Action, Permission
+from neuro.domain.uris import parse_uri
+from neuro.domain.users import User
 from neuro.server.access import tables as access_tables
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
@@ -261,6 +264,19 @@ async def test_a_bake_that_still_runs_may_be_cancelled(house: House) -> None:
     assert await house.result_of(first) == (TaskStatus.CANCELLED, message)
 
 
+async def test_who_may_start_no_bake_any_more_cancels_none(house: House) -> None:
+    await house.put(overlap=Overlap.CANCEL)
+    (running,) = await house.at(day(1))
+    await house.access.remove_user("anna")
+    user = User(name="anna", is_admin=False, created_at=day(1))
+    of_jobs = Permission(parse_uri("job://default/anna"), Action.MANAGE)
+    house.database.write_now(lambda it: access_tables.add_user(it, user, [of_jobs]))
+
+    assert await house.at(day(2)) == []
+
+    assert await house.result_of(running) == (TaskStatus.PENDING, None)
+
+
 async def test_of_many_that_are_caught_up_on_each_sees_the_one_before(house: House) -> None:
     await house.put(overlap=Overlap.SKIP, catch_up=CatchUp.ALL)
 
@@ -310,6 +326,9 @@ async def test_a_damaged_schedule_does_not_hold_up_the_others(house: House) -> N
 
     assert [bake.batch for bake in await house.at(day(2))] == ["sound"]
     assert await house.at(day(2, 6, 1)) == []
+
+    await house.schedules.remove(house.anna, damaged.id)
+    assert (await house.schedule()).batch == "sound"
 
 
 async def test_a_schedule_is_changed_by_putting_it_again(house: House) -> None:
@@ -393,7 +412,7 @@ async def test_schedules_over_the_wire(
     await client.bakes.delete_schedule(made.id)
 
     assert await client.bakes.schedules(project.id) == []
-    for schedule_id in (made.id, NO_SCHEDULE, "x"):
+    for schedule_id in (made.id, NO_SCHEDULE, "x", "\0"):
         with pytest.raises(NotFound):
             await client.bakes.delete_schedule(schedule_id)
 

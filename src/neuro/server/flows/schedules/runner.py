@@ -17,8 +17,8 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
-from neuro.domain.bakes import Bake, CatchUp, Overlap, Schedule, TaskStatus
-from neuro.domain.errors import PlatformError, Unavailable
+from neuro.domain.bakes import Attempt, Bake, CatchUp, Overlap, Schedule, TaskStatus
+from neuro.domain.errors import NotFound, NotPermitted, PlatformError, Unavailable
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts import tables as attempts
@@ -158,7 +158,7 @@ class Runner:
             return None
 
         if schedule.overlap is Overlap.CANCEL:
-            await self._cancel_running(schedule, time)
+            await self._cancel_running(schedule, owner, time)
 
         def begin(connection: Connection) -> Made | None:
             if not tables.claim(connection, schedule.id, expected, following, None):
@@ -168,8 +168,15 @@ class Runner:
         started = await commit(self._database, begin, self._tell)
         return None if started is None else started.bake
 
-    async def _cancel_running(self, schedule: Schedule, time: datetime) -> None:
-        running = await self._database.read(partial(tables.running, schedule_id=schedule.id))
+    async def _cancel_running(self, schedule: Schedule, owner: Identity, time: datetime) -> None:
+        def find(connection: Connection) -> Attempt | None:
+            check_may_start(self._guard, connection, owner, schedule.project_id)
+            return tables.running(connection, schedule.id)
+
+        try:
+            running = await self._database.read(find)
+        except (NotFound, NotPermitted):
+            return  # Nothing comes in its place, as ``_begin`` will tell.
         if running is not None:
             message = f"Cancelled by its schedule, which was due again at {_text(time)}."
             await self._attempts.change(running.id, result=TaskStatus.CANCELLED, message=message)

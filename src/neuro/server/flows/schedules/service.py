@@ -13,7 +13,7 @@ from neuro.domain.errors import Conflict, NotFound
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.server.database.engine import Database
-from neuro.server.flows.guard import Guard, missing
+from neuro.server.flows.guard import Guard, is_id, missing
 from neuro.server.flows.schedules import tables
 from neuro.server.flows.schedules.making import check
 from neuro.server.flows.schedules.tables import Stored
@@ -114,10 +114,11 @@ class ScheduleService:
 
         def change(connection: Connection) -> None:
             hidden = missing("Schedule", schedule_id)
-            known = tables.get(connection, schedule_id)
-            if known is None:
+            project_id = None
+            if is_id("schedule", schedule_id):
+                project_id = tables.project_of(connection, schedule_id)
+            if project_id is None:
                 raise hidden
-            project_id = known.schedule.project_id
             self._guard.project(connection, caller, project_id, Action.WRITE, hidden)
             tables.remove(connection, schedule_id)
 

@@ -120,6 +120,14 @@ def count(connection: Connection) -> int:
     return connection.execute(select(func.count()).select_from(schedules)).scalar_one()
 
 
+def project_of(connection: Connection, schedule_id: str) -> str | None:
+    """The project of a schedule, which may be damaged otherwise."""
+    project_id: str | None = connection.execute(
+        select(schedules.c.project_id).where(schedules.c.id == schedule_id)
+    ).scalar_one_or_none()
+    return project_id
+
+
 def owner_of(connection: Connection, schedule_id: str, project_id: str) -> str | None:
     """Whose rights the bakes of a project's schedule have."""
     owner: str | None = connection.execute(
