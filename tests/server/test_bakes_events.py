@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import Connection, update
 
 from neuro.client import Client
 from neuro.client.transport import ServerUnreachable
@@ -31,6 +32,7 @@ from neuro.domain.uris import parse_uri
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.flows.attempts.follow import PAGE, Events, Follower
+from neuro.server.flows.attempts.tables import attempts as attempt_table
 from neuro.server.flows.bake_routes import BakeServices
 from neuro.server.flows.events import Hub, Observer
 from neuro.server.flows.service import FlowService
@@ -209,9 +211,6 @@ class Heard(Observer):
     def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
         self.calls.append(("touched", bake_id, attempt_id))
 
-    def bake_read(self, bake_id: str) -> None:
-        self.calls.append(("read", bake_id))
-
     def project_removed(self, project_id: str, unfinished: Sequence[Attempt]) -> None:
         self.calls.append(("removed", project_id, [attempt.id for attempt in unfinished]))
 
@@ -262,6 +261,27 @@ async def synced(events: AsyncGenerator[Events]) -> list[BakeEvent]:
         if page and page[-1].synced:
             return found
     raise AssertionError("the stream has ended")
+
+
+async def test_a_bake_that_has_just_gone_is_not_followed(place: Place) -> None:
+    events = place.follow()
+    await place.flows.remove_project(OWNER, place.bake.project_id)
+
+    assert [page async for page in events] == []
+
+
+async def test_a_damaged_attempt_does_not_keep_a_server_from_the_others(place: Place) -> None:
+    request = BakeRequest(project_id=place.bake.project_id, batch="b", graphs={})
+    other = await place.services.bakes.create(OWNER, request)
+    sound = await place.services.attempts.create(OWNER, attempt_of(other, 1, PENDING))
+
+    def damage(connection: Connection) -> None:
+        of_first = attempt_table.c.id == place.attempt.id
+        connection.execute(update(attempt_table).where(of_first).values(configs=b"x"))
+
+    place.database.write_now(damage)
+
+    assert [each.id for each in await place.services.attempts.unfinished()] == [sound.id]
 
 
 async def test_a_slow_reader_gets_the_newest_state_of_each_thing_once(place: Place) -> None:
@@ -345,10 +365,8 @@ async def test_observers_hear_of_all_that_matters(place: Place) -> None:
     heard.calls.clear()
 
     await place.services.attempts.attempt(OWNER, attempt.id)
-    await place.services.bakes.bake(OWNER, bake.id)
     await place.put(["a"], PENDING)
-    touched = ("touched", bake.id, attempt.id)
-    assert heard.calls == [touched, ("read", bake.id), touched]
+    assert heard.calls == [("touched", bake.id, attempt.id)] * 2
     heard.calls.clear()
 
     await place.services.attempts.replace(OWNER, attempt_of(bake, 1, RUNNING))

@@ -41,9 +41,6 @@ class Observer:
     def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
         """Somebody read the attempt by its id or wrote tasks of it: a sign of life."""
 
-    def bake_read(self, bake_id: str) -> None:
-        """Somebody read the bake by its id."""
-
     def project_removed(self, project_id: str, unfinished: Sequence[Attempt]) -> None:
         """A project is gone with all its bakes; these attempts were not finished."""
 
@@ -187,10 +184,6 @@ class Hub:
     def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
         for observer in self._observers:
             observer.attempt_touched(bake_id, attempt_id)
-
-    def bake_read(self, bake_id: str) -> None:
-        for observer in self._observers:
-            observer.bake_read(bake_id)
 
     def bake_removed(self, bake_id: str) -> None:
         """End the streams of a bake that is gone."""

@@ -40,7 +40,10 @@ class Follower:
             if executor:
                 stack.enter_context(self._hub.driving(attempt))
             news.attempt_changed()
-            yield await self._read(news, news.take(0))
+            state = await self._read(news, news.take(0))
+            if not any(event.attempt is not None for event in state):
+                return  # Removed before the subscription, which will never be told so.
+            yield state
             if tasks:
                 async for page in self._tasks(attempt.id):
                     yield page

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+import structlog
 from sqlalchemy import (
     Column,
     Connection,
@@ -27,6 +30,8 @@ from neuro.domain.bakes import Attempt, ConfigsMeta, TaskStatus
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.flows.bakes.tables import bakes
 from neuro.server.flows.blobs import pack, unpack
+
+log = structlog.get_logger("neuro.bakes")
 
 _OPEN = [status.value for status in TaskStatus if not status.is_finished]
 
@@ -119,11 +124,18 @@ def last_of(connection: Connection, bake_ids: Sequence[str]) -> dict[str, Attemp
 
 
 def unfinished(connection: Connection) -> list[Attempt]:
-    """Every attempt that has no final result, oldest first."""
+    """Every attempt that has no final result, oldest first; damaged ones are left out."""
     rows = connection.execute(
         select(attempts).where(attempts.c.result.in_(_OPEN)).order_by(attempts.c.created_at)
     )
-    return [_attempt(row) for row in rows]
+    found: list[Attempt] = []
+    for row in rows:
+        try:
+            found.append(_attempt(row))
+        except (msgspec.MsgspecError, zlib.error) as error:
+            # The server looks after all of them from its start: one must not keep it from that.
+            log.error("damaged attempt left out", attempt=row.id, error=str(error))
+    return found
 
 
 def end_unbegun(connection: Connection, before: datetime, now: datetime) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import msgspec
 from sqlalchemy import Connection
@@ -148,9 +147,7 @@ class BakeService:
             bake = tables.get_bake(connection, bake_id) if is_id("bake", bake_id) else None
             return self._seen(connection, caller, bake, hidden, last_attempt)
 
-        bake = await self._database.read(find)
-        self._hub.bake_read(bake.id)
-        return bake
+        return await self._database.read(find)
 
     async def by_name(
         self, caller: Identity, project_id: str, name: str, *, last_attempt: bool = False
@@ -192,10 +189,6 @@ class BakeService:
             return msgspec.structs.replace(bake, graphs=change.graphs)
 
         return await self._database.write(write)
-
-    async def brief(self, bake_id: str) -> Bake | None:
-        """A bake without its graphs, for the server itself."""
-        return await self._database.read(partial(tables.brief_bake, bake_id=bake_id))
 
 
 def _with_attempt(bake: Bake, attempt: Attempt | None) -> Bake:

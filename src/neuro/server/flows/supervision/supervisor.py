@@ -268,7 +268,10 @@ class Supervisor(Observer):
             self._leave(attempt_id)
             return
         self._watch(known.attempt)
-        if not known.attempt.result.is_finished:
+        if known.attempt.result.is_finished:
+            # Again, in case that its end was told before its beginning: others would wait for ever.
+            self._leave(attempt_id)
+        else:
             await self._cancel_those_ahead(known)
         executor_id = known.attempt.executor_id
         record = None if executor_id is None else await self._jobs.record(executor_id)
