@@ -47,24 +47,11 @@ async def ndjson(call: Call, lines: AsyncIterator[bytes]) -> web.StreamResponse:
     return response
 
 
-async def ndjson_blocks(call: Call, blocks: AsyncIterator[bytes]) -> web.StreamResponse:
-    """Stream lines of JSON that must not wait for others: each block is sent at once.
-
-    Blocks are whole lines. An error after the beginning becomes a last line with "error".
-    """
-    response = web.StreamResponse(headers={"Content-Type": NDJSON})
-    await response.prepare(call.request)
-    try:
-        async for block in blocks:
-            await response.write(block)
-    except PlatformError as error:
-        await response.write(msgspec.json.encode({"error": error.message, "code": error.code}))
-    await response.write_eof()
-    return response
-
-
 async def live_ndjson(call: Call, blocks: AsyncGenerator[bytes]) -> web.StreamResponse:
-    """Stream blocks of whole lines, each as soon as it is there; errors as ``ndjson`` does."""
+    """Stream blocks of whole lines of JSON, each as soon as it is there.
+
+    Errors as in ``ndjson``.
+    """
     response = web.StreamResponse(headers={"Content-Type": NDJSON})
     async with aclosing(blocks):
         first = await anext(blocks, b"")

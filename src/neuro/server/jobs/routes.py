@@ -12,7 +12,7 @@ from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, NotSupported
 from neuro.domain.jobs import Job, JobEventFilter, JobFilter, JobRequest, LifeSpanChange
 from neuro.domain.permissions import Action
 from neuro.server.http.routes import Call, Routes, json_response
-from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, ndjson, ndjson_blocks
+from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, live_ndjson, ndjson
 from neuro.server.jobs import streams
 from neuro.server.jobs.companions import Companions
 from neuro.server.jobs.record import JobRecord
@@ -60,8 +60,7 @@ def job_routes(jobs: JobService) -> Routes:
     @api.add("GET", "/api/v1/jobs/events", streams=NDJSON)
     async def events(call: Call, query: JobEventFilter) -> web.StreamResponse:
         """What becomes of jobs: the state of those that match, then every change at once."""
-        async with aclosing(jobs.events(call.identity, query)) as blocks:
-            return await ndjson_blocks(call, blocks)
+        return await live_ndjson(call, jobs.events(call.identity, query))
 
     @api.add("GET", "/api/v1/jobs/{job}", section="8")
     async def get_job(call: Call) -> Job:
