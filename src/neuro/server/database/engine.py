@@ -98,6 +98,8 @@ def _engine(url: str, connections: int) -> Engine:
     # A queue pool also for SQLite: its default would open a connection for every transaction.
     # ``check_same_thread`` off, because the pool hands a connection to one thread at a time.
     options: dict[str, Any] = {"poolclass": QueuePool, "pool_size": connections, "max_overflow": 2}
+    # Values of a statement that failed would be logged: among them are the environments of jobs.
+    options["hide_parameters"] = True
     if url.startswith("sqlite"):
         options["connect_args"] = {"check_same_thread": False, "timeout": 30}
     else:
