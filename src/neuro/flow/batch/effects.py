@@ -15,6 +15,7 @@ from neuro.domain.errors import (
     NoSuchJob,
     NotAuthenticated,
     NotFound,
+    NotPermitted,
     PlatformError,
     TooLarge,
     TooManyRequests,
@@ -242,7 +243,8 @@ class Effects:
             except NoSuchJob:
                 self._state.job_gone(job_id, time_now())
                 self.act()
-            except (InvalidInput, NotFound) as error:
+            except (InvalidInput, NotFound, NotPermitted) as error:
+                # Whoever may show us a job may have given it our tags.
                 self._log(f"Job {job_id} could not be ended: {error}")
 
     async def _remember(self, action: Remember) -> None:

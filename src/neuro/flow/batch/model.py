@@ -23,11 +23,6 @@ def join_id(full_id: FullId) -> str:
     return ".".join(full_id)
 
 
-def split_id(text: str) -> FullId:
-    """Read a full id; the empty text is the root."""
-    return tuple(text.split(".")) if text else ROOT
-
-
 class NodeKind(StrEnum):
     """What becomes of a node when it is ready."""
 

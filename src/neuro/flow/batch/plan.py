@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from neuro.domain.bakes import CatchUp, Concurrency, GitInfo, Graphs, Overlap
-from neuro.flow.batch.model import FullId, Graph, Level, Node, NodeKind, join_id
+from neuro.flow.batch.model import FullId, Graph, Node, NodeKind, join_id
 from neuro.flow.evaluate.batch.contexts import UNKNOWN
 from neuro.flow.evaluate.batch.facts import Facts, collect_git
 from neuro.flow.evaluate.batch.ground import Ground, Place
@@ -132,26 +132,6 @@ def make_plan(
         concurrency=concurrency,
         schedule=_schedule(workflow.file.schedule),
     )
-
-
-def keys_known(plan: Plan) -> dict[str, str]:
-    """The cache keys of the tasks that wait for nothing, by their joined ids."""
-    from neuro.flow.batch.cache import key_of
-
-    found: dict[str, str] = {}
-    for full_id, node in plan.nodes.items():
-        if node.kind is NodeKind.TASK and not _waits(node):
-            try:
-                task = plan.workflow.task(node, {})
-            except FlowError:
-                # What it reads of its caller's needs is not known yet.
-                continue
-            found[full_id] = key_of(task, {}, {})
-    return found
-
-
-def _waits(node: Node) -> bool:
-    return any(level is Level.COMPLETED for level in node.needs.values())
 
 
 class _Survey:

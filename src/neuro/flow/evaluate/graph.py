@@ -80,11 +80,6 @@ class Outline:
     # Every node after those that it waits for, as far as there are no circles.
     order: list[int] = field(default_factory=list)
 
-    def element_of(self, name: str) -> Element | None:
-        """The element whose row or whose group has an id."""
-        node = self.nodes.get(name)
-        return None if node is None else self.owner(node)
-
     def owner(self, node: int) -> Element:
         """The element that a node is of."""
         return self.elements[self.owners[node]]

@@ -10,9 +10,8 @@ from dataclasses import fields, replace
 import pytest
 
 from neuro.domain.bakes import CatchUp, Concurrency, Overlap
-from neuro.flow.batch.cache import key_of
 from neuro.flow.batch.model import NodeKind
-from neuro.flow.batch.plan import PlannedImage, PlannedSchedule, keys_known, make_plan
+from neuro.flow.batch.plan import PlannedImage, PlannedSchedule, make_plan
 from neuro.flow.evaluate.environment import Environment
 from neuro.flow.project import find_workspace
 from neuro.flow.syntax.problems import FlowError
@@ -131,24 +130,6 @@ def test_schedules_and_turns(place):
     plan = place.plan("schedule: {cron: '0 3 * * *'}\nconcurrency: all\ntasks: []\n")
     assert plan.schedule == PlannedSchedule("0 3 * * *", "UTC", CatchUp.LAST, Overlap.SKIP)
     assert plan.concurrency == Concurrency(group="all")
-
-
-def test_keys_that_are_known_before_anything_ran(place):
-    batch = place.batch(
-        """
-        tasks:
-        - {id: a, image: a, cmd: "${{ hash_files('*.txt') }}"}
-        - {id: b, image: a}
-        - {id: c, image: a, needs: {a: running}}
-        - {id: d, action: ws:act, needs: []}
-        - {id: e, action: ws:act, args: {x: "${{ needs.b.outputs.o }}"}, needs: [b]}
-        """,
-        act="kind: batch\ninputs: {x: {default: d}}\n"
-        "tasks: [{id: i, image: a, cmd: '${{ inputs.x }}'}]\n",
-    )
-    known = keys_known(batch.plan)
-    assert set(known) == {"a", "c", "d.i"}
-    assert known["a"] == key_of(batch.task("a"), {}, {})
 
 
 def test_every_problem_is_told_in_order(place):
