@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +20,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no_postgres = pytest.mark.skip(
         reason="needs PostgreSQL's initdb and postgres (apt: postgresql)"
     )
+    no_compiler = pytest.mark.skip(reason="needs a C compiler (apt: gcc libc6-dev)")
     for item in items:
         if os.geteuid() != 0 and item.get_closest_marker("root"):
             item.add_marker(not_root)
         if item.get_closest_marker("postgres") and find_binaries() is None:
             item.add_marker(no_postgres)
+        if item.get_closest_marker("compiler") and shutil.which("cc") is None:
+            item.add_marker(no_compiler)
 
 
 @pytest.fixture(scope="session")

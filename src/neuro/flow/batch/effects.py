@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from neuro.cli.job.request import Where
@@ -296,9 +297,16 @@ class Effects:
         self.act()
 
 
+_BEGAN = datetime.now(UTC), time.monotonic()
+
+
 def time_now() -> datetime:
-    """The time that the state is told."""
-    return datetime.now(UTC)
+    """The time that the state is told: that of the beginning, and what has passed since.
+
+    Whoever sets the clock of the machine moves no timer by that.
+    """
+    began, ticks = _BEGAN
+    return began + timedelta(seconds=time.monotonic() - ticks)
 
 
 def _state_of(job: Job) -> JobState:

@@ -127,6 +127,7 @@ class Item:
     number: int = 0
     job_id: str | None = None
     job: JobState | None = None
+    told_at: datetime | None = None  # when that was heard of
     killed: bool = False
     timed_out: bool = False
     # Of a row and of a group.

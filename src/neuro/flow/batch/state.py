@@ -547,10 +547,13 @@ class BakeState:
                 and task.timeout is not None
                 and (known is None or known.id != job.id or known.started_at != job.started_at)
             ):
-                since = job.started_at or now
+                # Not before it was last seen waiting: the server's clock may be another than ours.
+                was_waiting = known is not None and known.status is JobStatus.PENDING
+                earliest = item.told_at if was_waiting else job.started_at
+                since = min(max(job.started_at or now, earliest or now), now)
                 timer = _Timer(item.node.id, item.number, Phase.ACTIVE)
                 self._at(since + pause(task.timeout), timer)
-            item.job = job
+            item.job, item.told_at = job, now
             return
         item.job = job
         self._job_over(item, job, now)
@@ -566,7 +569,7 @@ class BakeState:
             item.phase = Phase.PAUSING
             item.message = f"Try {item.number} of {retry.attempts}: {message}"
             self._write(item)
-            moment = (job.finished_at or now) + pause_before_next(retry, item.number)
+            moment = min(job.finished_at or now, now) + pause_before_next(retry, item.number)
             self._at(moment, _Timer(item.node.id, item.number, Phase.PAUSING))
             return
         self._read(item, job, now)
