@@ -20,6 +20,7 @@ from neuro.domain.bakes import (
     BakeImageChange,
     BakeImageRequest,
     BakeRequest,
+    CacheEntry,
     CacheEntryRequest,
     ConfigFileRequest,
     ConfigsMeta,
@@ -445,6 +446,38 @@ async def test_graphs_can_be_written_anew(client: Client, project: Project) -> N
 
     assert changed.graphs == graphs
     assert await client.bakes.get(bake.id) == changed
+
+
+async def test_a_success_is_kept_for_later_with_its_record(
+    client: Client, project: Project
+) -> None:
+    bakes = client.bakes
+    attempt = await bakes.create_attempt(attempt_of(await baked(client, project)))
+    done, failed = TaskStatus.SUCCEEDED, TaskStatus.FAILED
+    batch = (await bakes.get(attempt.bake_id)).batch
+
+    async def kept(task: str, key: str) -> CacheEntry | None:
+        return await bakes.cache_entry(project.id, batch, task, key)
+
+    one = task_of(attempt, "one", done, raw_id="job-1", outputs={"a": "b"}, cache_key="k")
+    await bakes.put_tasks([one, task_of(attempt, "two", failed, cache_key="k")])
+    found = await kept("one", "k")
+    assert found is not None
+    assert (found.raw_id, found.outputs, found.state) == ("job-1", {"a": "b"}, {})
+    assert await kept("two", "k") is None
+
+    # What is not written is not kept either.
+    refused = task_of(attempt, "two", done, cache_key="k")
+    with pytest.raises(Conflict):
+        await bakes.put_tasks([task_of(attempt, "three", done, cache_key="k"), refused])
+    assert await kept("three", "k") is None
+    assert await kept("two", "k") is None
+    await bakes.clear_cache(project.id)
+    await bakes.replace_task(one)
+    assert await kept("one", "k") is None
+
+    await bakes.create_task(task_of(attempt, "four", done, cache_key="k"))
+    assert await kept("four", "k") is not None
 
 
 async def test_an_outcome_is_kept_under_its_key(client: Client, project: Project) -> None:

@@ -190,7 +190,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /flow/tasks, PUT /flow/tasks/replace (by ``attempt_id`` and ``yaml_id``)."""
+    """POST /flow/tasks, PUT /flow/tasks/replace (by ``attempt_id`` and ``yaml_id``).
+
+    ``cache_key`` is what the outcome of a task that has succeeded is kept under for later bakes.
+    """
 
     attempt_id: str
     yaml_id: str
@@ -199,6 +202,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     state: dict[str, str] | None = None
     statuses: list[TaskTransition] = []
     message: str | None = None
+    cache_key: str | None = None
 
 
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,6 @@ from neuro.flow.batch.actions import (
     ReadLog,
     Record,
     Redraw,
-    Remember,
     RunLocal,
     Submit,
 )
@@ -166,6 +165,18 @@ class Machine:
                 statuses=request.statuses,
                 message=request.message,
             )
+            if request.cache_key is not None:
+                self.cache[request.yaml_id, request.cache_key] = CacheEntry(
+                    id="cache-entry-1",
+                    project_id="p",
+                    batch="b",
+                    task_id=request.yaml_id,
+                    key=request.cache_key,
+                    created_at=self.now,
+                    raw_id=request.raw_id or "",
+                    outputs=request.outputs or {},
+                    state=request.state or {},
+                )
         del self.unwritten[:count]
 
     def gather(self) -> None:
@@ -207,19 +218,6 @@ class Machine:
                 if not job.status.is_finished:
                     self.end(job, JobStatus.CANCELLED, Reason.USER_REQUESTED)
                     self.state.job_changed(job.state(), self.now)
-            case Remember():
-                self.write(len(self.unwritten))
-                self.cache[join_id(action.id), action.key] = CacheEntry(
-                    id="cache-entry-1",
-                    project_id="p",
-                    batch="b",
-                    task_id=join_id(action.id),
-                    key=action.key,
-                    created_at=self.now,
-                    raw_id=action.job_id,
-                    outputs=dict(action.outputs),
-                    state=dict(action.state),
-                )
             case RunLocal():
                 raise AssertionError("a local action in the main phase")
         self.gather()

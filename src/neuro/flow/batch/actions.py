@@ -58,17 +58,6 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Remember:
-    """Keep a success for later bakes."""
-
-    id: FullId
-    key: str
-    job_id: str
-    outputs: Mapping[str, str]
-    state: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class Redraw:
     """The graph below a prefix is known now: what each node needs."""
 
@@ -84,4 +73,4 @@ class Finish:
     message: str | None
 
 
-Action = LookUp | Submit | Kill | ReadLog | RunLocal | Record | Remember | Redraw | Finish
+Action = LookUp | Submit | Kill | ReadLog | RunLocal | Record | Redraw | Finish

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from neuro.cli.job.request import Where
-from neuro.domain.bakes import BakeChange, CacheEntryRequest, Graphs, TaskRequest
+from neuro.domain.bakes import BakeChange, Graphs, TaskRequest
 from neuro.domain.errors import (
     InvalidInput,
     NoSuchJob,
@@ -30,7 +30,6 @@ from neuro.flow.batch.actions import (
     ReadLog,
     Record,
     Redraw,
-    Remember,
     Submit,
 )
 from neuro.flow.batch.commands import CommandReader
@@ -139,8 +138,6 @@ class Effects:
                 self._errands.start(self._read(action))
             case Kill(job_id):
                 self._errands.owe(self._kill(job_id))
-            case Remember():
-                self._errands.owe(self._remember(action))
             case Redraw(prefix, graph):
                 self._redraw(prefix, graph)
             case Finish():
@@ -247,23 +244,6 @@ class Effects:
             except (InvalidInput, NotFound, NotPermitted) as error:
                 # Whoever may show us a job may have given it our tags.
                 self._log(f"Job {job_id} could not be ended: {error}")
-
-    async def _remember(self, action: Remember) -> None:
-        request = CacheEntryRequest(
-            project_id=self._bake.project_id,
-            batch=self._bake.batch,
-            task_id=join_id(action.id),
-            key=action.key,
-            raw_id=action.job_id,
-            outputs=dict(action.outputs),
-            state=dict(action.state),
-        )
-        await self._records.flush(hurry=False)
-        async with self._calls:
-            try:
-                await self._patience(lambda: self._client.bakes.add_cache_entry(request))
-            except InvalidInput as error:
-                self._log(f"The outcome of {request.task_id} cannot be kept: {error}")
 
     def _redraw(self, prefix: FullId, graph: Mapping[FullId, tuple[FullId, ...]]) -> None:
         """Let others see a graph that was not known when the bake was submitted."""

@@ -194,8 +194,8 @@ class Item:
             at = self.statuses[-1].created_at
         self.statuses.append(TaskTransition(created_at=at, status=status))
 
-    def record(self, attempt_id: str) -> TaskRequest:
-        """The record as it is now."""
+    def record(self, attempt_id: str, cache_key: str | None = None) -> TaskRequest:
+        """The record as it is now; with ``cache_key`` its outcome is kept for later bakes."""
         return TaskRequest(
             attempt_id=attempt_id,
             yaml_id=self.text,
@@ -204,6 +204,7 @@ class Item:
             state=None if self.state is None else dict(self.state),
             statuses=list(self.statuses),
             message=None if self.message is None else self.message[:_LONGEST_MESSAGE],
+            cache_key=cache_key,
         )
 
 

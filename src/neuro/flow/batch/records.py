@@ -18,9 +18,10 @@ What does not follow again is written before anything is built upon it (``write`
 * that an earlier outcome was taken from the cache: it may be gone a moment later, and a dependent
   that was submitted with its outputs could not be submitted again with others;
 * how a local command ended: it is not run twice;
-* how a task ended, before its outcome is kept in the cache for others: or else the next executor
-  would take it from there for the task itself;
 * all records, before the attempt gets its result: a restart copies from them.
+
+The outcome of a task is kept for later bakes by the record that tells of its end: there is never
+one without the other, which the next executor would take for another's.
 
 A newer record of a task replaces the older one that still waits, so at most one record of each
 task waits, however long the server is away. Records go out in the order in which their tasks were
@@ -68,9 +69,9 @@ class Records:
         self.add(request)
         await self.flush()
 
-    async def flush(self, *, hurry: bool = True) -> None:
+    async def flush(self) -> None:
         """Wait until all records so far are written."""
-        if self._waiting and hurry:
+        if self._waiting:
             self._hurry.set()
         async with self._written:
             await self._written.wait_for(lambda: not self._waiting and not self._sending)

@@ -29,7 +29,6 @@ from neuro.flow.batch.actions import (
     ReadLog,
     Record,
     Redraw,
-    Remember,
     RunLocal,
     Submit,
 )
@@ -595,13 +594,11 @@ class BakeState:
             status, message = TaskStatus.FAILED, problem
         item.outputs, item.state, item.message = dict(outputs), dict(state), message
         item.step(status, job.finished_at or now)
-        self._write(item)
+        key = None
         if status is TaskStatus.SUCCEEDED and item.is_kept:
             assert item.task is not None
             key = key_with(item.task, item.join.text(item.scope), _NOTHING)
-            self._actions.append(
-                Remember(item.node.id, key, job.id, item.outputs or {}, item.state or {})
-            )
+        self._write(item, key)
         self._end(item, status, now)
 
     def _give_up(self, item: Item, now: datetime) -> None:
@@ -811,8 +808,8 @@ class BakeState:
         if item.phase is Phase.ACTIVE and item.is_cancelling:
             self._kill(item)
 
-    def _write(self, item: Item) -> None:
-        self._actions.append(Record(item.record(self._attempt_id)))
+    def _write(self, item: Item, cache_key: str | None = None) -> None:
+        self._actions.append(Record(item.record(self._attempt_id, cache_key)))
 
     def _at(self, moment: datetime, timer: _Timer) -> None:
         self._serial += 1

@@ -126,6 +126,8 @@ def check_task(request: TaskRequest) -> None:
     _full_id(request.yaml_id)
     if request.raw_id:
         _text("raw_id", request.raw_id, MAX_WORD)
+    if request.cache_key is not None:
+        _text("cache_key", request.cache_key, MAX_WORD)
     if len(request.statuses) > MAX_STATUSES:
         raise InvalidInput(f"A task can have {MAX_STATUSES} statuses at most.")
     _outcome(request.yaml_id, request.outputs, request.state)

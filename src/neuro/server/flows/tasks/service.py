@@ -8,10 +8,12 @@ import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.bakes import Task, TaskRequest, new_id
+from neuro.domain.bakes import CacheEntry, Task, TaskRequest, TaskStatus, new_id
 from neuro.domain.errors import Conflict, NotFound, NotUnique
 from neuro.domain.permissions import Action
 from neuro.server.database.engine import Database
+from neuro.server.flows.bakes.tables import brief_bake
+from neuro.server.flows.cache.tables import put_entry
 from neuro.server.flows.checks import (
     MAX_FULL_ID,
     check_batch,
@@ -19,6 +21,7 @@ from neuro.server.flows.checks import (
     check_task,
     fits,
     in_utc,
+    moment_or_now,
 )
 from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard, is_id, missing
@@ -53,6 +56,7 @@ class TaskService:
             if tables.tasks_by_yaml_id(connection, attempt.id, [task.yaml_id]):
                 raise taken
             tables.add_task(connection, task)
+            _keep(connection, attempt.bake_id, [request])
             return attempt.bake_id
 
         await self._commit(add, request.attempt_id, [task])
@@ -81,6 +85,7 @@ class TaskService:
             ids = [request.yaml_id for request in requests]
             known = tables.tasks_by_yaml_id(connection, attempt.id, ids)
             changed: list[Task] = []
+            written: list[TaskRequest] = []
             for request in requests:
                 new, old = _task(request), known.get(request.yaml_id)
                 if old is not None and old.status.is_finished:
@@ -88,9 +93,11 @@ class TaskService:
                     kept.append(old)
                 else:
                     changed.append(new)
+                    written.append(request)
                     kept.append(new if old is None else msgspec.structs.replace(new, id=old.id))
             if changed:
                 tables.put_tasks(connection, changed)
+                _keep(connection, attempt.bake_id, written)
             return attempt.bake_id
 
         await self._commit(put, attempt_id, kept)
@@ -162,6 +169,33 @@ def _task(request: TaskRequest) -> Task:
         statuses=in_utc(request.statuses),
         message=check_message(request.message),
     )
+
+
+def _keep(connection: Connection, bake_id: str, requests: Sequence[TaskRequest]) -> None:
+    """Keep the outcomes of tasks for later bakes: with the records of their ends, or not at all."""
+    kept = [
+        (request, request.cache_key)
+        for request in requests
+        if request.cache_key is not None
+        and request.statuses
+        and request.statuses[-1].status is TaskStatus.SUCCEEDED
+    ]
+    bake = brief_bake(connection, bake_id) if kept else None
+    if bake is None:
+        return
+    for request, key in kept:
+        entry = CacheEntry(
+            id=new_id("cache-entry"),
+            project_id=bake.project_id,
+            batch=bake.batch,
+            task_id=request.yaml_id,
+            key=key,
+            created_at=moment_or_now(None),
+            raw_id=request.raw_id or "",
+            outputs=request.outputs or {},
+            state=request.state or {},
+        )
+        put_entry(connection, entry)
 
 
 def _check_same(old: Task, new: Task) -> None:
