@@ -105,6 +105,33 @@ async def test_a_silent_job_is_known_to_have_printed_nothing(client: Client, tag
     assert (state.status, state.log_bytes, state.exit_code) == (JobStatus.SUCCEEDED, 0, 0)
 
 
+async def test_of_jobs_by_their_ids_only_these_are_told(
+    client: Client, alice: Client, tag: str
+) -> None:
+    over = await finished(client, await submit(client, "true", tags=[tag]))
+    await finished(client, await submit(client, "true", tags=[tag]))
+    job = await running(client, "sleep 1000")
+    ids = [job.id, over.id, new_job_id(), "no id", job.id]
+
+    async with aclosing(client.jobs.events(ids=ids)) as events:
+        before, cursor = await until_synced(events)
+        await client.jobs.kill((await running(client, "sleep 1000", tags=[tag])).id)
+        await client.jobs.kill(job.id)
+        seen = await until_over(events)
+    async with aclosing(client.jobs.events(ids=ids, tags=[tag])) as events:
+        tagged, _ = await until_synced(events)
+    async with aclosing(client.jobs.events(ids=ids, after=cursor)) as events:
+        missed, _ = await until_synced(events)
+    async with aclosing(alice.jobs.events(ids=ids)) as events:
+        alices, _ = await until_synced(events)
+
+    assert {state.id for state in before} == {job.id, over.id}
+    assert {event.job.id for event in seen if event.job} == {job.id}
+    assert [state.id for state in tagged] == [over.id]
+    assert {state.id for state in missed} == {job.id}
+    assert alices == []
+
+
 async def test_only_jobs_with_all_tags_are_told(client: Client, tag: str) -> None:
     both = await finished(client, await submit(client, "true", tags=[tag, f"{tag}-task"]))
     await finished(client, await submit(client, "true", tags=[tag]))

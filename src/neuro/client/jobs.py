@@ -184,9 +184,16 @@ class Jobs:
             left = None if left is None else left - count
 
     async def events(
-        self, *, tags: Sequence[str] = (), owner: Sequence[str] = (), after: str | None = None
+        self,
+        *,
+        tags: Sequence[str] = (),
+        owner: Sequence[str] = (),
+        ids: Sequence[str] = (),
+        after: str | None = None,
     ) -> AsyncGenerator[JobEvent, None]:
         """What becomes of the jobs with all these tags, as it happens, over one connection.
+
+        ``ids`` asks for these jobs alone: a hundred at most, as they are part of the address.
 
         First comes the state of every job, finished ones too, or only of those that changed since
         ``after``, the newest cursor that the caller knows; then an event that is ``synced``; then
@@ -196,6 +203,7 @@ class Jobs:
         where it is stopped or silent for too long: come back with the newest cursor.
         """
         params = [("tag", tag) for tag in tags] + [("owner", name) for name in owner]
+        params += [("id", job_id) for job_id in ids]
         if after:
             params.append(("after", after))
         call = Request(

@@ -299,10 +299,14 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobEventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """The query of GET /jobs/events: jobs with all of these tags, of any of these owners."""
+    """The query of GET /jobs/events: jobs with all of these tags, of any of these owners.
+
+    With ids, only of these jobs: so whoever waits for a few is not told of all that ended before.
+    """
 
     tag: list[str] = []
     owner: list[str] = []
+    id: list[str] = []
     after: str | None = None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -16,8 +15,8 @@ from neuro.flow.live import label, suffixes
 if TYPE_CHECKING:
     from neuro.flow.evaluate.jobs import LiveWorkflow
 
-# Between two questions for the end: soon first.
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.2
+# So many jobs are waited for at once: their ids are part of an address.
+TOGETHER = 100
 
 
 @click.command(
@@ -61,22 +60,30 @@ def _name(workflow: LiveWorkflow, job: Job) -> str:
 def _kill(context: FlowContext, jobs: list[tuple[str, Job]]) -> int:
     from neuro.domain.errors import NotFound, NotPermitted
 
-    client, left, code = context.client, dict(jobs), 0
+    client, code = context.client, 0
+    left: list[tuple[str, str]] = []
     for name, job in jobs:
         try:
             context.run(client.jobs.kill(job.id))
+            left.append((job.id, name))
         except (NotFound, NotPermitted) as error:
             code = 1
-            del left[name]
             context.out.error(f"Cannot kill job {name}: {error}")
-    pause = FIRST_PAUSE
-    while left:
-        for name, job in [*left.items()]:
-            if context.run(client.jobs.get(job.id)).status.is_finished:
-                context.out.print(f"Killed job {name}")
-                context.out.flush()
-                del left[name]
-        if left:
-            time.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+    for start in range(0, len(left), TOGETHER):
+        context.run(_wait(context, dict(left[start : start + TOGETHER])))
     return code
+
+
+async def _wait(context: FlowContext, left: dict[str, str]) -> None:
+    """Say of each of these jobs (names by ids) that it is over, as soon as it is."""
+    from contextlib import aclosing
+
+    while left:
+        async with aclosing(context.client.jobs.events(ids=[*left])) as events:
+            async for event in events:
+                job = event.job
+                if job is not None and job.status.is_finished and job.id in left:
+                    context.out.print(f"Killed job {left.pop(job.id)}")
+                    context.out.flush()
+                if not left:
+                    return

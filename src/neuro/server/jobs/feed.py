@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,17 +38,26 @@ class Wanted:
     visible: Visibility
     tags: tuple[str, ...] = ()
     owners: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, visible: Visibility, query: JobEventFilter) -> Wanted:
-        return cls(visible, tuple(query.tag), frozenset(query.owner))
+        return cls(visible, tuple(query.tag), frozenset(query.owner), frozenset(query.id))
 
     def holds(self, change: Change) -> bool:
         """Whether a reader wants, and may see, this."""
+        return self._shows(change.owner, change.state.id, change.name, change.state.tags)
+
+    def holds_record(self, record: JobRecord) -> bool:
+        """The same of a record."""
+        return self._shows(record.owner, record.id, record.name, record.specification.tags)
+
+    def _shows(self, owner: str, job_id: str, name: str | None, tags: Sequence[str]) -> bool:
         return (
-            (not self.owners or change.owner in self.owners)
-            and all(tag in change.state.tags for tag in self.tags)
-            and self.visible.shows(change.owner, change.state.id, change.name)
+            (not self.ids or job_id in self.ids)
+            and (not self.owners or owner in self.owners)
+            and all(tag in tags for tag in self.tags)
+            and self.visible.shows(owner, job_id, name)
         )
 
 

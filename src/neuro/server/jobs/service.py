@@ -350,7 +350,11 @@ class JobService:
         visible = self._visible_to(caller)
         jobs = JobFilter(tag=query.tag, owner=query.owner)
         wanted = Wanted.of(visible, query)
-        return self._feed.watch(wanted, query.after, lambda: self._records(visible, jobs))
+
+        def records() -> AsyncGenerator[JobRecord]:
+            return self._records_of(wanted) if wanted.ids else self._records(visible, jobs)
+
+        return self._feed.watch(wanted, query.after, records)
 
     def _visible_to(self, caller: Identity) -> Visibility:
         return Visibility.of(caller.permissions, "job", self._offer.cluster)
@@ -369,6 +373,12 @@ class JobService:
                 return
             after = last
             left = None if left is None else left - len(records)
+
+    async def _records_of(self, wanted: Wanted) -> AsyncGenerator[JobRecord]:
+        for job_id in sorted(wanted.ids):
+            record = await self.record(job_id) if is_job_id(job_id) else None
+            if record is not None and wanted.holds_record(record):
+                yield record
 
     async def _page(
         self, visible: Visibility, query: JobFilter, page: int, after: int | None
