@@ -5,18 +5,13 @@ what is to be done comes out of ``take``: see ``actions``. Given the records tha
 executor left, it continues where that one was: every decision follows from the workflow, the
 records and the states of jobs, so what was not recorded is decided again in the same way, and a
 job that was submitted is found again by its key (see ``requests.submission_key``).
-
-Nothing here is looked for among all nodes: each node counts the needs that are still open, and
-nodes that share their needs share the count.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from heapq import heappop, heappush
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from neuro.domain.bakes import CacheEntry, Task, TaskRequest, TaskStatus, TaskTransition
 from neuro.domain.durations import format_duration
@@ -38,7 +33,6 @@ from neuro.flow.batch.items import (
     BAD,
     JOB_KINDS,
     Item,
-    Join,
     Phase,
     Places,
     Scope,
@@ -47,29 +41,21 @@ from neuro.flow.batch.items import (
 from neuro.flow.batch.model import (
     FullId,
     Graph,
-    Level,
-    Node,
     NodeKind,
     Outcome,
     ResolvedTask,
     Workflow,
     join_id,
 )
+from neuro.flow.batch.readiness import Readiness
+from neuro.flow.batch.timers import Timer, Timers
+from neuro.flow.batch.unclaimed import Unclaimed
 from neuro.flow.syntax.problems import FlowError
 from neuro.flow.syntax.types import ALWAYS
 
 T = TypeVar("T")
 
 _NOTHING: Mapping[str, str] = {}
-
-
-class _Timer(NamedTuple):
-    """What is due at some time: the end of a try's time or of a pause after it, or (None) of the
-    bake's life span. Nothing where the try, or what it was at, is another by then."""
-
-    id: FullId | None
-    number: int = 0
-    phase: Phase = Phase.ACTIVE
 
 
 class BakeState:
@@ -96,15 +82,12 @@ class BakeState:
         self._life_span = life_span
         self._began = began
         self._actions: list[Action] = []
-        self._ready: deque[Item] = deque()
+        self._readiness = Readiness()
         self._busy: dict[FullId, Item] = {}
         self._of_job: dict[str, Item] = {}
-        # States of jobs whose submission is not answered yet, or was not by this executor.
-        self._unclaimed: dict[str, JobState] = {}
+        self._unclaimed = Unclaimed()
         self._places = Places()
-        self._timers: list[tuple[datetime, int, _Timer]] = []
-        self._serial = 0
-        self._submitting = 0
+        self._timers = Timers()
         self._root: Scope | None = None
         self._cancelled = False
         self._over = False
@@ -126,7 +109,7 @@ class BakeState:
     @property
     def next_wake(self) -> datetime | None:
         """When ``wake`` is to be called."""
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next
 
     def take(self) -> list[Action]:
         """What is to be done since the last call, in order."""
@@ -149,18 +132,14 @@ class BakeState:
 
     def stray_jobs(self, tag: str) -> list[str]:
         """Active jobs with this tag that belong to no record: what a lost executor left behind."""
-        return [
-            job.id
-            for job in self._unclaimed.values()
-            if not job.status.is_finished and tag in job.tags
-        ]
+        return self._unclaimed.strays(tag)
 
     # What happens.
 
     def start(self, now: datetime) -> None:
         """Open the root, and continue from the records."""
         if self._life_span is not None:
-            self._at((self._began or now) + self._life_span, _Timer(None))
+            self._timers.set((self._began or now) + self._life_span, Timer(None))
         self._root = self._open(self._workflow.root(), None)
         self._root.cancelling = self._cancelled
         self.wake(now)
@@ -179,13 +158,8 @@ class BakeState:
         """A job is in another state, or in the one that was known."""
         item = self._of_job.get(job.id)
         if item is None:
-            # One that is over may still be the answer to a submission under way.
-            if self._submitting or not job.status.is_finished:
-                self._unclaimed[job.id] = job
-            else:
-                self._unclaimed.pop(job.id, None)
-            return
-        if item.phase is Phase.ACTIVE and item.job_id == job.id:
+            self._unclaimed.see(job)
+        elif item.phase is Phase.ACTIVE and item.job_id == job.id:
             self._job_at(item, job, now)
             self._run(now)
 
@@ -201,14 +175,14 @@ class BakeState:
         item = self._busy.get(id)
         if item is None or item.phase is not Phase.SUBMITTING or item.number != number:
             return
-        self._answered()
+        self._unclaimed.answered()
         item.job_id = item.raw_id = job.id
         item.message = None
         item.phase = Phase.ACTIVE
         self._of_job[job.id] = item
         item.step(TaskStatus.PENDING, job.created_at)
         self._write(item)
-        newer = self._unclaimed.pop(job.id, None)
+        newer = self._unclaimed.claim(job.id)
         self._job_at(item, job, now)
         if newer is not None and item.phase is Phase.ACTIVE:
             self._job_at(item, newer, now)
@@ -220,7 +194,7 @@ class BakeState:
         """The platform does not take a task, and would not another time."""
         item = self._busy.get(id)
         if item is not None and item.phase is Phase.SUBMITTING and item.number == number:
-            self._answered()
+            self._unclaimed.answered()
             self._fail(item, message, now)
             self._run(now)
 
@@ -229,7 +203,7 @@ class BakeState:
         item = self._busy.get(id)
         if item is None or item.phase is not Phase.SUBMITTING or item.number != number:
             return
-        self._answered()
+        self._unclaimed.answered()
         if number > 1:
             self._give_up(item, now)
         else:
@@ -308,11 +282,11 @@ class BakeState:
 
     def wake(self, now: datetime) -> None:
         """Do what is due."""
-        while self._timers and self._timers[0][0] <= now:
-            self._due(heappop(self._timers)[2], now)
+        for timer in self._timers.due(now):
+            self._due(timer, now)
         self._run(now)
 
-    def _due(self, timer: _Timer, now: datetime) -> None:
+    def _due(self, timer: Timer, now: datetime) -> None:
         if timer.id is None:
             assert self._life_span is not None
             span = format_duration(self._life_span)
@@ -327,71 +301,20 @@ class BakeState:
             item.timed_out = True
             self._kill(item, anyhow=True)
 
-    def _answered(self) -> None:
-        self._submitting -= 1
-        if not self._submitting:
-            for job in [job for job in self._unclaimed.values() if job.status.is_finished]:
-                del self._unclaimed[job.id]
-
     # Graphs.
 
     def _open(self, graph: Graph, call: Item | None) -> Scope:
         scope = Scope(graph.prefix, call)
-        self._add(scope, graph.nodes.values())
+        self._readiness.add(scope, graph.nodes.values())
         return scope
-
-    def _add(self, scope: Scope, nodes: Iterable[Node]) -> list[Item]:
-        added: list[Item] = []
-        for node in nodes:
-            join = scope.joins.get(id(node.needs))
-            if join is None:
-                join = scope.joins[id(node.needs)] = Join(node.needs)
-            item = Item(node, scope, join)
-            scope.items[node.id] = item
-            added.append(item)
-        scope.unstarted += len(added)
-        scope.unfinished += len(added)
-        fresh: dict[int, Join] = {}
-        for item in added:
-            if not item.join.items:
-                fresh[id(item.join)] = item.join
-            item.join.items.append(item)
-        for join in fresh.values():
-            for need, level in join.needs.items():
-                other = scope.items[need]
-                if level is Level.RUNNING and not other.started:
-                    other.after_start.append(join)
-                    join.open += 1
-                elif level is Level.COMPLETED and other.outcome is None:
-                    other.after_end.append(join)
-                    join.open += 1
-        for item in added:
-            if item.join.open == 0:
-                self._ready_now(item)
-        return added
-
-    def _ready_now(self, item: Item) -> None:
-        if item.phase is Phase.WAITING:
-            item.phase = Phase.READY
-            self._ready.append(item)
-
-    def _closed(self, joins: list[Join]) -> None:
-        for join in joins:
-            join.open -= 1
-            if join.open == 0:
-                for item in join.items:
-                    self._ready_now(item)
-        joins.clear()
 
     # The way of a node.
 
     def _run(self, now: datetime) -> None:
         """Work until nothing more follows from what has happened."""
         while True:
-            while self._ready:
-                item = self._ready.popleft()
-                if item.phase is Phase.READY:
-                    self._visit(item, now)
+            while (item := self._readiness.next()) is not None:
+                self._visit(item, now)
             queued = self._places.next()
             if queued is None:
                 break
@@ -464,7 +387,7 @@ class BakeState:
         assert item.task is not None
         item.phase = Phase.SUBMITTING
         item.killed = item.timed_out = False
-        self._submitting += 1
+        self._unclaimed.asked()
         self._actions.append(Submit(item.node.id, item.number, item.task))
 
     def _begin_local(self, item: Item, now: datetime) -> None:
@@ -506,7 +429,7 @@ class BakeState:
         if rows is None:
             return
         item.phase = Phase.OPEN
-        added = self._add(item.scope, rows)
+        added = self._readiness.add(item.scope, rows)
         item.rows = [row for row in added if row.node.group == node.id]
         item.rows_unstarted = item.rows_unfinished = len(item.rows)
         for row in item.rows:
@@ -550,8 +473,8 @@ class BakeState:
                 was_waiting = known is not None and known.status is JobStatus.PENDING
                 earliest = item.told_at if was_waiting else job.started_at
                 since = min(max(job.started_at or now, earliest or now), now)
-                timer = _Timer(item.node.id, item.number, Phase.ACTIVE)
-                self._at(since + pause(task.timeout), timer)
+                timer = Timer(item.node.id, item.number, Phase.ACTIVE)
+                self._timers.set(since + pause(task.timeout), timer)
             item.job, item.told_at = job, now
             return
         item.job = job
@@ -569,7 +492,7 @@ class BakeState:
             item.message = f"Try {item.number} of {retry.attempts}: {message}"
             self._write(item)
             moment = min(job.finished_at or now, now) + pause_before_next(retry, item.number)
-            self._at(moment, _Timer(item.node.id, item.number, Phase.PAUSING))
+            self._timers.set(moment, Timer(item.node.id, item.number, Phase.PAUSING))
             return
         self._read(item, job, now)
 
@@ -659,7 +582,7 @@ class BakeState:
         if not item.rows:
             self._mark(item, result, tolerated)
         self._reach_start(item)
-        self._closed(item.after_end)
+        self._readiness.close(item.after_end)
         scope.unfinished -= 1
         if not item.rows and result in BAD and not tolerated and node.fail_fast:
             self._fail_fast(scope, now)
@@ -689,7 +612,7 @@ class BakeState:
         if item.started:
             return
         item.started = True
-        self._closed(item.after_start)
+        self._readiness.close(item.after_start)
         group = item.group
         if group is not None:
             group.rows_unstarted -= 1
@@ -802,7 +725,7 @@ class BakeState:
         self._of_job[record.raw_id] = item
         if any(step.status is TaskStatus.RUNNING for step in record.statuses):
             self._reach_start(item)
-        known = self._unclaimed.pop(record.raw_id, None)
+        known = self._unclaimed.claim(record.raw_id)
         if known is not None:
             self._job_at(item, known, now)
         if item.phase is Phase.ACTIVE and item.is_cancelling:
@@ -810,10 +733,6 @@ class BakeState:
 
     def _write(self, item: Item, cache_key: str | None = None) -> None:
         self._actions.append(Record(item.record(self._attempt_id, cache_key)))
-
-    def _at(self, moment: datetime, timer: _Timer) -> None:
-        self._serial += 1
-        heappush(self._timers, (moment, self._serial, timer))
 
     def _result(self) -> TaskStatus:
         root = self._root
