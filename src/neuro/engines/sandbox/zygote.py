@@ -67,7 +67,7 @@ def _guard(bwrap: str) -> None:
 def _serve(engine: socket.socket, lock: int) -> None:
     frames = wire.Frames()
     waiting: Waiting | None = None
-    while data := engine.recv(1 << 16):
+    while data := _receive(engine):
         for kind, payload in frames.feed(data):
             message = json.loads(payload)
             if kind == wire.CONFIGURE:
@@ -86,6 +86,14 @@ def _serve(engine: socket.socket, lock: int) -> None:
                 waiting.fill()
     if waiting is not None:
         waiting.dismiss()
+
+
+def _receive(engine: socket.socket) -> bytes:
+    """What the server says next; nothing once it has gone."""
+    try:
+        return engine.recv(1 << 16)
+    except ConnectionResetError:  # It was killed before it had read all answers.
+        return b""
 
 
 @dataclass(frozen=True)

@@ -184,8 +184,11 @@ class JobService:
         self._check_volumes(container)
         record = self._new_record(caller.user, request, container)
         notice = await self._notice(record)
-        # A caller who leaves now must not leave a record behind that nobody schedules.
-        await asyncio.shield(self._insert(record, key))
+        # A caller who leaves now must not leave a record behind that nobody schedules. What became
+        # of it, nobody asks then.
+        inserted = asyncio.create_task(self._insert(record, key))
+        inserted.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(inserted)
         return Submitted(self.show(record), notice)
 
     async def _insert(self, record: JobRecord, key: Key | None) -> None:
