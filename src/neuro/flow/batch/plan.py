@@ -19,7 +19,7 @@ from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.expressions.values import URI
 from neuro.flow.project import SUFFIXES
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import FlowError, Problem, Report
+from neuro.flow.syntax.problems import FlowError, Report
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
@@ -107,7 +107,7 @@ def make_plan(
     workflow = BatchWorkflow(read, files, facts, params, report)
     if not readable:
         # What is missing from the tree would be told again by all that is made of it.
-        raise FlowError(_first_of_each_place(report))
+        raise FlowError(report.first_of_each_place())
     survey = _Survey(workflow, report)
     survey.all()
     concurrency = _concurrency(workflow, report)
@@ -116,7 +116,7 @@ def make_plan(
         # As far as that can be seen without evaluating anything, it has been told.
         survey.check_locals()
         _check_volumes(workflow, report)
-    problems = _first_of_each_place(report)
+    problems = report.first_of_each_place()
     if problems:
         raise FlowError(problems)
     return Plan(
@@ -368,16 +368,3 @@ def _schedule(schedule: tree.Schedule | None) -> PlannedSchedule | None:
         catch_up=CatchUp(schedule.catch_up or CatchUp.LAST),
         overlap=Overlap(schedule.overlap or Overlap.SKIP),
     )
-
-
-def _first_of_each_place(report: Report) -> list[Problem]:
-    """One problem a place: what is found there next is mostly the same in other words."""
-    seen: set[object] = set()
-    found: list[Problem] = []
-    for problem in report.sorted():
-        if problem.at is not None:
-            if problem.at in seen:
-                continue
-            seen.add(problem.at)
-        found.append(problem)
-    return found

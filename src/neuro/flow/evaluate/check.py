@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.project import Project, Workspace
     from neuro.flow.syntax.problems import Problem
-    from neuro.flow.syntax.source import Position
     from neuro.flow.syntax.types import Value
 
 
@@ -76,7 +75,7 @@ class _Check:
         for path in sorted(_flow_files(config_dir)):
             if path not in (live, project):
                 self._any_path(path)
-        return _first_of_each_place(self._report)
+        return self._report.first_of_each_place()
 
     def _live_path(self, path: Path) -> None:
         source = load_source(path, self._report)
@@ -204,16 +203,3 @@ def _live_place(names: Names, place: str) -> Names:
         case _:
             visible = ()
     return {name: names[name] for name in visible}
-
-
-def _first_of_each_place(report: Report) -> list[Problem]:
-    """One problem a place: what is found there next is mostly the same in other words."""
-    seen: set[Position] = set()
-    found: list[Problem] = []
-    for problem in report.sorted():
-        if problem.at is not None:
-            if problem.at in seen:
-                continue
-            seen.add(problem.at)
-        found.append(problem)
-    return found

@@ -93,6 +93,18 @@ class Report:
         """The problems by file, then by place. Those without a place come first."""
         return tuple(sorted(self.problems, key=_place))
 
+    def first_of_each_place(self) -> list[Problem]:
+        """One problem a place: what is found there next is mostly the same in other words."""
+        seen: set[Position] = set()
+        found: list[Problem] = []
+        for problem in self.sorted():
+            if problem.at is not None:
+                if problem.at in seen:
+                    continue
+                seen.add(problem.at)
+            found.append(problem)
+        return found
+
     def raise_if_any(self) -> None:
         """Raise a FlowError with all that was noted, if anything was."""
         if self.problems:
