@@ -10,6 +10,7 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.flow.cli.bake_names import is_bake_id
+from neuro.flow.cli.bake_options import check_driver, driver_options
 from neuro.flow.cli.batch_params import batch_argument, param_options, plan_of
 from neuro.flow.cli.context import FlowContext, pass_context
 
@@ -33,12 +34,7 @@ if TYPE_CHECKING:
     "-n", "--name", metavar="NAME", help="What to call the bake; free again when it is over."
 )
 @click.option("-t", "--tag", "tags", multiple=True, help="A tag of the bake (repeatable).")
-@click.option("--detach", is_flag=True, help="Do not watch: end when the bake is started.")
-@click.option(
-    "--local-executor",
-    is_flag=True,
-    help="Drive the bake from this terminal instead of a job of its own.",
-)
+@driver_options("bake")
 @pass_context
 def command(
     context: FlowContext,
@@ -57,8 +53,7 @@ def command(
 
     The exit code is 0 where the bake succeeded, 1 where it failed or was cancelled.
     """
-    if detach and local_executor:
-        raise click.UsageError("--local-executor needs this terminal: it cannot be detached")
+    check_driver(detach=detach, local_executor=local_executor)
     if name is not None and is_bake_id(name):
         raise click.UsageError(f"{name} has the shape of a bake's id: choose another name")
     plan = plan_of(context, batch, param, file)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from neuro.cli.lazy import Command
-from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake
+from neuro.flow.cli.bake_names import find_attempt, find_bake
+from neuro.flow.cli.bake_options import attempt_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.names import offer
 
@@ -21,15 +22,7 @@ if TYPE_CHECKING:
     examples="neuro-flow cancel nightly",
 )
 @click.argument("bake", metavar="BAKE", shell_complete=offer("open_bakes"))
-@click.option(
-    "-a",
-    "--attempt",
-    type=int,
-    default=LAST,
-    metavar="N",
-    help="Which attempt; by default, the last.",
-    shell_complete=offer("attempts"),
-)
+@attempt_option()
 @pass_context
 def command(context: FlowContext, bake: str, attempt: int) -> None:
     """Cancel BAKE, which is an id or a name: its tasks are stopped, and no others begin.

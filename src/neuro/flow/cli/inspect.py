@@ -10,7 +10,8 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import local_now
-from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake
+from neuro.flow.cli.bake_names import find_attempt, find_bake
+from neuro.flow.cli.bake_options import attempt_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.names import offer
 from neuro.flow.cli.thin_table import NEVER, Row, ThinTable
@@ -105,15 +106,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     """,
 )
 @click.argument("bake", metavar="BAKE", shell_complete=offer("bakes"))
-@click.option(
-    "-a",
-    "--attempt",
-    type=int,
-    default=LAST,
-    metavar="N",
-    help="Which attempt; by default, the last.",
-    shell_complete=offer("attempts"),
-)
+@attempt_option()
 @click.option("-w", "--watch", is_flag=True, help="Show what changes, until the bake is over.")
 @click.option("--graph", is_flag=True, help="Draw the graph in the terminal.")
 @click.option(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from neuro.cli.lazy import Command
-from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake
+from neuro.flow.cli.bake_names import find_attempt, find_bake
+from neuro.flow.cli.bake_options import attempt_option, check_driver, driver_options
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.names import offer
 
@@ -20,27 +21,14 @@ from neuro.flow.cli.names import offer
     """,
 )
 @click.argument("bake", metavar="BAKE", shell_complete=offer("ended_bakes"))
-@click.option(
-    "-a",
-    "--attempt",
-    type=int,
-    default=LAST,
-    metavar="N",
-    help="Which attempt to begin from; by default, the last.",
-    shell_complete=offer("attempts"),
-)
+@attempt_option("Which attempt to begin from")
 @click.option(
     "--from-failed/--no-from-failed",
     default=True,
     show_default=True,
     help="Whether what succeeded is kept.",
 )
-@click.option("--detach", is_flag=True, help="Do not watch: end when the attempt is started.")
-@click.option(
-    "--local-executor",
-    is_flag=True,
-    help="Drive the bake from this terminal instead of a job of its own.",
-)
+@driver_options("attempt")
 @pass_context
 def command(
     context: FlowContext,
@@ -56,8 +44,7 @@ def command(
     project since then needs a new bake. Where --no-from-failed runs everything again, outcomes that
     the cache keeps are taken all the same.
     """
-    if detach and local_executor:
-        raise click.UsageError("--local-executor needs this terminal: it cannot be detached")
+    check_driver(detach=detach, local_executor=local_executor)
     from neuro.domain.errors import Conflict, InvalidInput
     from neuro.flow.batch.submit import restart
     from neuro.flow.cli.bake import go_on

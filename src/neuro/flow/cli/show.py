@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neuro.cli.lazy import Command
+from neuro.flow.cli.bake_options import attempt_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import check_job, offer
@@ -67,14 +68,7 @@ def _plain(key: str, value: Any) -> Any:
 @click.argument("job_id", metavar="JOB|BAKE", shell_complete=offer("jobs_and_bakes"))
 @click.argument("task_id", metavar="[TASK]", required=False, shell_complete=offer("tasks"))
 @job_options
-@click.option(
-    "-a",
-    "--attempt",
-    type=int,
-    metavar="N",
-    help="Which attempt of the bake; by default, the last.",
-    shell_complete=offer("attempts"),
-)
+@attempt_option("Which attempt of the bake", default=None)
 @click.option(
     "-r/-R",
     "--raw/--no-raw",
