@@ -116,6 +116,13 @@ def test_what_was_done_before_is_foretold_and_taken(baker: Person) -> None:
     assert again.count(": cached\n") == 4
     baker.flow_ok("clear-cache", "sweep", "report")
     assert "4 tasks, 3 answered" in baker.flow_ok("plan", "sweep", *mark)
+    # A matrix is all of its rows.
+    said = baker.flow_ok("clear-cache", "sweep", "train")
+    assert said == (
+        "Forgot what was kept for task train and the 2 that it stands for of batch sweep.\n"
+    )
+    assert "4 tasks, 1 answered" in baker.flow_ok("plan", "sweep", *mark)
+    assert "Did you mean 'report'?" in baker.flow("clear-cache", "sweep", "raport").stderr
 
 
 CALLS = """
@@ -158,7 +165,7 @@ def test_bakes_of_one_group_wait_for_each_other(baker: Person) -> None:
     first = baker.flow_ok("-q", "bake", "turns", "--detach").strip()
 
     with baker.watch("bake", "turns", "-n", "second") as watching:
-        watching.until(f"waits for bakes {first}\n")
+        watching.until(f"waits for bake {first} of the same concurrency group\n")
         baker.flow_ok("cancel", first)
         watching.until("waits: running\n")
         baker.flow_ok("cancel", "second")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from neuro.cli.render.table import display_width
@@ -176,6 +177,11 @@ def test_lines_of_changes() -> None:
     assert change_line(DONE, START) == "16:00:03 fetch: succeeded in 2.4s"
     assert change_line(WRONG, START) == (
         "16:00:12 train-5: failed in 7.5s: exit code 3: loss is nan"
+    )
+    # Of a place in a file, what stands there needs lines of its own.
+    message = "No item 'x'\n  in \".neuro/b.yml\", line 3, column 9\n    cmd: ${{ x }}\n        ^"
+    assert change_line(msgspec.structs.replace(WRONG, message=message), START).endswith(
+        ": No item 'x' in \".neuro/b.yml\", line 3, column 9"
     )
 
 

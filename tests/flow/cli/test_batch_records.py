@@ -127,6 +127,8 @@ def test_the_output_of_a_task(person: Person, keeper: Keeper) -> None:
     raw = person.flow_ok("-q", "show", "nightly", "fit.lr-0.1", "--raw").splitlines()
     assert (raw[0], raw[-1]) == ("line 1", "::set-output name=a::b")
     assert "has no job of its own" in person.flow("show", "nightly", "fit").stderr
+    rows = person.flow("show", "nightly", "fit.lr")
+    assert "Did you mean one of fit.lr-0.1, fit.lr-0.2?" in rows.stderr
     assert person.offered("show", "nightly", "fi") == ["fit.lr-0.1"]
 
 

@@ -94,8 +94,9 @@ class _Oracle:
                 opened = self._workflow.open(node, known)
                 self._nodes.update((join_id(it), inner) for it, inner in opened.nodes.items())
             if node.kind not in _JOBS:
-                is_call = node.kind is NodeKind.CALL
-                return Forecast(Future.RUNS if is_call else Future.OPEN)
+                is_known = node.kind in (NodeKind.CALL, NodeKind.LOCAL)
+                is_reached = around is None or around.future is Future.RUNS
+                return Forecast(Future.RUNS if is_known and is_reached else Future.OPEN)
             task = self._workflow.task(node, known)
         except FlowError:
             return Forecast(Future.OPEN, self._early(node))  # It reads what is not known yet.

@@ -131,7 +131,7 @@ class Board:
         head = _cut(title, width - 9) + paint(attempt.result.value, COLORS[attempt.result])
         lines = [head]
         if self.ahead and not attempt.result.is_finished:
-            lines.append(_cut(_waits_for(self.ahead), width))
+            lines.append(_cut(f"  {waits_for(self.ahead)}", width))
         # One line is left for the cursor, and one for what is not shown.
         room = max(height - len(lines) - 3, 1)
         shown = self._most_wanted(room)
@@ -232,14 +232,18 @@ def _time(task: Task | None, now: datetime) -> str:
     return how_long(max((finished_at(task) or now) - begun, timedelta()))
 
 
-def _waits_for(ahead: Sequence[str]) -> str:
+def waits_for(ahead: Sequence[str]) -> str:
+    """What is said of a bake whose concurrency group has others before it."""
     first, more = ahead[0], len(ahead) - 1
     others = f" and {more} more" if more else ""
-    return f"  waits for bake {first}{others} of the same concurrency group"
+    return f"waits for bake {first}{others} of the same concurrency group"
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """A message in one line; of a problem in a file its place, not what stands there."""
+    message, mark, excerpt = text.partition('\n  in "')
+    place = excerpt.partition("\n")[0]
+    return " ".join(f"{message}{mark}{place}".split())
 
 
 def _cut(text: str, width: int) -> str:

@@ -70,6 +70,7 @@ class Seen(NamedTuple):
 
 def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     """The lines about an attempt."""
+    from neuro.domain.bakes import TaskStatus
     from neuro.flow.cli.bake_looks import COLORS
 
     attempt, paint = seen.attempt, context.paint
@@ -80,6 +81,9 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     yield f"Attempt #{attempt.number} {result}"
     if attempt.message:
         yield f"  {attempt.message}"
+    concurrency = seen.bake.meta.concurrency
+    if concurrency is not None and attempt.result is TaskStatus.PENDING:
+        yield f"  Bakes of its concurrency group '{concurrency.group}' run one after the other."
     if attempt.executor_id:
         yield f"Executor {attempt.executor_id} {seen.executor}"
     yield "Tasks:"
@@ -88,7 +92,10 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     messages = [(task.yaml_id, task.message) for task in seen.tasks if task.message]
     if messages:
         yield "Messages:"
-        yield from (f"  {task_id}: {text}" for task_id, text in messages)
+        for task_id, text in messages:
+            first, *rest = text.splitlines()
+            yield f"  {task_id}: {first}"
+            yield from (f"  {line}" for line in rest)
     if seen.images:
         yield "Images:"
         yield from ThinTable(IMAGE_TITLES, paint).whole([image_row(it) for it in seen.images])

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from neuro.cli.job.follow import write_all
+from neuro.domain.bakes import TaskStatus
 from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake, find_task, no_such
 from neuro.flow.cli.context import FlowContext
+from neuro.flow.cli.failures import Failed
 
 if TYPE_CHECKING:
     from neuro.client import Client
+    from neuro.domain.bakes import Graphs, Task
+
+# How many other tasks are named in a message.
+_NAMED = 3
 
 
 def show_task(
@@ -29,6 +35,7 @@ def show_task(
     if task is None and any(task_id in nodes for nodes in found.graphs.values()):
         raise click.UsageError(f"Task {task_id} has not begun")
     if task is None:
+        _refuse_whole(found.graphs, task_id)
         known = {node for nodes in found.graphs.values() for node in nodes}
         known |= {it.yaml_id for it in tasks}
         raise no_such("task", task_id, known, f"`neuro-flow inspect {bake}` lists those there are")
@@ -40,18 +47,47 @@ def show_task(
             f"Task {task_id} {status}" + (f": {task.message}" if task.message else "")
         )
     if task.raw_id is None:
-        context.out.note(f"Task {task_id} has no job of its own, and so no output.")
+        context.out.note(_why_silent(task, found.graphs))
         return
     sys.stdout.flush()
-    context.run(_copy(context.streaming_client(), task.raw_id, raw=raw))
+    for warning in context.run(_copy(context.streaming_client(), task.raw_id, raw=raw)):
+        context.out.note(warning)
 
 
-async def _copy(client: Client, job_id: str, *, raw: bool) -> None:
+def _refuse_whole(graphs: Graphs, task_id: str) -> None:
+    """Raise Failed where a matrix was named, whose rows are the tasks."""
+    nodes = graphs.get(task_id.rpartition(".")[0], {})
+    rows = [node for node in nodes if node.startswith(f"{task_id}-")]
+    if rows:
+        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        raise Failed(
+            f"There is no task {task_id}. Did you mean one of {', '.join(rows[:_NAMED])}{more}?"
+        )
+
+
+def _why_silent(task: Task, graphs: Graphs) -> str:
+    name = task.yaml_id
+    if name in graphs:
+        inner = ", ".join([*graphs[name]][:_NAMED])
+        more = "…" if len(graphs[name]) > _NAMED else ""
+        return f"Task {name} has no job of its own, it calls others: {inner}{more}."
+    if task.status is TaskStatus.SKIPPED:
+        return (
+            f"Task {name} did not run: what it needs did not end as its `enable` wants, or the "
+            "bake was cancelled."
+        )
+    return f"Task {name} has no job of its own, and so no output."
+
+
+async def _copy(client: Client, job_id: str, *, raw: bool) -> list[str]:
+    """Write a job's output; return what is said of its lines that are no commands after all."""
     from neuro.flow.batch.commands import CommandReader
 
     reader = CommandReader()
     async with aclosing(client.jobs.logs(job_id)) as chunks:
         async for chunk in chunks:
             write_all(1, chunk if raw else reader.feed(chunk))
-    if not raw:
-        write_all(1, reader.close())
+    if raw:
+        return []
+    write_all(1, reader.close())
+    return reader.warnings

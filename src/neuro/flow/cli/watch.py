@@ -23,7 +23,7 @@ from neuro.client.transport import ServerUnreachable
 from neuro.domain.bakes import BakeEvent, Task, TaskStatus
 from neuro.domain.errors import Unavailable
 from neuro.flow.cli.bake_looks import called
-from neuro.flow.cli.board import Board, change_line
+from neuro.flow.cli.board import Board, change_line, waits_for
 from neuro.flow.cli.context import FlowContext
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Lines:
         if self._ahead != (ahead := tuple(board.ahead)) and not board.attempt.result.is_finished:
             self._ahead = ahead
             if ahead:
-                self._out.print(f"{now:%H:%M:%S} waits for bakes {', '.join(ahead)}")
+                self._out.print(f"{now:%H:%M:%S} {waits_for(ahead)}")
         for task in tasks:
             self._out.print(change_line(task, now))
         if tasks or ahead:

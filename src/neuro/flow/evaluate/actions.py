@@ -38,8 +38,13 @@ class Actions:
         self._network = network
         self._read: dict[str, Action] = {}
 
-    def get(self, reference: str, at: Position, report: Report) -> Action | None:
-        """Return an action, None where it has problems, or where it would have to be fetched."""
+    def get(
+        self, reference: str, at: Position, report: Report, *, broken: bool = False
+    ) -> Action | None:
+        """Return an action, None where it has problems, or where it would have to be fetched.
+
+        Who only looks for problems takes a ``broken`` one too: what could be read of it.
+        """
         if reference in self._read:
             return self._read[reference]
         try:
@@ -53,7 +58,7 @@ class Actions:
         action = _read(path, report)
         if action is None or len(report.problems) > problems:
             # Read again by who asks next: its problems are the asker's too.
-            return None
+            return action if broken else None
         self._read[reference] = action
         return action
 
@@ -75,7 +80,12 @@ class Actions:
             path = self._root / f"{name}{suffix}"
             if path.is_file():
                 return path
-        raise ValueError(f"Action {reference} does not exist: no file {self._root / name}.yml")
+        wanted = name if name.endswith(SUFFIXES[1:]) else f"{name}.yml"
+        message = f"Action {reference} does not exist: no file {self._root / wanted}"
+        folder = (self._root / name).parent
+        beside = [path.stem for end in SUFFIXES[1:] for path in folder.glob(f"*{end}")]
+        hint = nearest(Path(wanted).stem, beside)
+        raise ValueError(f"{message}. {hint}" if hint else message)
 
     def _from_repository(self, spec: str) -> Path | None:
         if self._network:

@@ -398,7 +398,7 @@ class TaskCheck:
                 f"Module {reference} should be a file of the workspace: write ws:PATH", value.at
             )
             return None
-        action = self._actions.get(reference, value.at, self._report)
+        action = self._actions.get(reference, value.at, self._report, broken=True)
         if action is None:
             return None
         kind = action.file.kind

@@ -29,7 +29,7 @@ from neuro.flow.syntax.types import (
     describe,
 )
 from neuro.flow.syntax.values import Values, has_expression, is_null
-from neuro.flow.syntax.yaml import Entries, Items, Scalar, YamlNode, parse
+from neuro.flow.syntax.yaml import EMPTY_HINT, Entries, Items, Scalar, YamlNode, parse
 
 __all__ = [
     "MAX_BYTES",
@@ -91,10 +91,10 @@ def _read(source: Source, report: Report, reading: "Callable[[_Reader, Entries],
     if root is None:
         return None
     if is_null(root):
-        report.add("The file is empty", source.position(0), "Write what it is: kind: live")
+        report.add("The file is empty", source.position(0), EMPTY_HINT)
         return None
     if not isinstance(root, Entries):
-        Values(report).expected("the file to be a mapping", root, "Start with kind: live")
+        Values(report).expected("the file to be a mapping", root, EMPTY_HINT)
         return None
     return reading(_Reader(report), root)
 
@@ -211,6 +211,11 @@ class _Reader(Values):
         hint = None
         if cls is tree.LocalAction and name == "cmd":
             hint = "One of cmd, bash, python must be there."
+        elif cls is tree.Strategy:
+            hint = (
+                "Without a matrix, `fail_fast` and `max_parallel` are for all tasks: write them "
+                "into `defaults:` of the file."
+            )
         elif name == "kind":
             hint = f"Write kind: {'live' if cls is tree.LiveFile else 'batch'}"
         self.report.add(f"missing mandatory key '{name}'", node.at, hint)
@@ -368,6 +373,10 @@ class _Reader(Values):
             node = kept
 
         def read(item: YamlNode, key: Scalar) -> tree.Output | None:
+            if batch and isinstance(item, Scalar):
+                hint = f"Write the value below it: {key.text}: {{value: {item.text}}}"
+                self.expected(f"'{key.text}' to be a mapping", item, hint)
+                return None
             output = self.node(tree.Output, item)
             if output is not None and isinstance(item, Entries):
                 if batch and _entry(item, "value") is None:

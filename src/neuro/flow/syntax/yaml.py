@@ -17,6 +17,7 @@ from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.scalars import offsets
 from neuro.flow.syntax.source import Position, Source
 
+EMPTY_HINT: Final = "Begin with what it is: kind: batch, or kind: live in live.yml."
 MAX_DEPTH: Final = 100
 # How many lists, mappings, keys and values a file may have, and how many all of its aliases may
 # stand for.
@@ -122,7 +123,7 @@ def parse(source: Source, report: Report) -> YamlNode | None:
         report.add(f"The file is not YAML: {error}", source.position(0))
         return None
     if root is None and len(report.problems) == known:
-        report.add("The file is empty", source.position(0), "Write what it is: kind: live")
+        report.add("The file is empty", source.position(0), EMPTY_HINT)
     return root
 
 

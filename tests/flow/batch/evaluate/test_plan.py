@@ -343,3 +343,27 @@ def test_a_folder_whose_name_is_no_id(place):
         "('1x' is not an identifier: use letters, digits and underscores). "
         "Write `id: NAME` into project.yml."
     ]
+
+
+def test_what_an_action_is_told_to_be_is_told_together_with_its_own_problems(place):
+    told = place.problems(
+        """
+        tasks:
+        - {id: a, action: 'ws:act', args: {nn: 1, k: x}}
+        - {id: b, action: 'ws:atc.yml'}
+        """,
+        act="kind: batch\ninputs: {n: {type: int}}\noutputs: {o: '${{ 1 }}'}\ntasks: []\n",
+    )
+    assert told == [
+        "Required input(s): n",
+        "Unsupported input(s): nn",
+        "Unsupported input(s): k",
+        f"Action ws:atc.yml does not exist: no file {place.root}/atc.yml. Did you mean 'act'?",
+        "expected 'o' to be a mapping, got text",
+    ]
+
+
+def test_a_strategy_without_a_matrix_is_led_to_the_defaults(place):
+    place.write(".neuro/b.yml", "kind: batch\ntasks: [{image: a, strategy: {fail_fast: no}}]\n")
+    with pytest.raises(FlowError, match="write them into `defaults:` of the file"):
+        place.plan()

@@ -291,6 +291,27 @@ def test_rows_of_a_group_as_a_need(place):
     )
 
 
+def test_outputs_of_rows_that_did_not_succeed(place):
+    text = """
+        tasks:
+        - {id: list, image: a}
+        - id: each
+          image: a
+          strategy: {matrix: {k: "${{ from_json(needs.list.outputs.names) }}"}}
+        - {id: b, needs: [each], image: a, cmd: "${{ to_json(needs.each.outputs.o) }}"}
+        """
+    workflow = place.batch(text).workflow
+    root = workflow.root()
+    assert workflow.expand(root.nodes["each",], {("list",): gave(names="[]")}) == ()
+    # There is nothing, whatever it is called.
+    assert workflow.task(root.nodes["b",], {}).cmd == "[]"
+
+    batch = place.batch(text.replace("from_json(needs.list.outputs.names)", "[1, 2]"))
+    assert batch.task("b", **{"each-k-1": FAILED, "each-k-2": SKIPPED}).cmd == "[null, null]"
+    with pytest.raises(FlowError, match="No attribute 'o'"):
+        batch.task("b", **{"each-k-1": gave(p="1"), "each-k-2": SKIPPED})
+
+
 def test_a_skipped_group_as_a_need(place):
     batch = place.batch("""
         tasks:

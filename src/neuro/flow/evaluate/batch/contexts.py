@@ -195,6 +195,17 @@ class RowRecord(NeedRecord):
         self.matrix = matrix
 
 
+class _AnyOutput(dict[str, "list[str | None]"]):
+    """Outputs of a matrix of which no row has succeeded: which names there are, nobody knows."""
+
+    def __init__(self, known: Mapping[str, list[str | None]], rows: int) -> None:
+        super().__init__(known)
+        self._rows = rows
+
+    def __missing__(self, name: str) -> list[str | None]:
+        return [None] * self._rows
+
+
 class GroupRecord(Ended):
     """`needs.<id>` of a matrix: how all its rows ended."""
 
@@ -223,7 +234,9 @@ class GroupRecord(Ended):
         """Each output's values in the order of the rows; None for a row without it."""
         every = [row.outputs for row in self.rows]
         keys = dict.fromkeys(key for outputs in every for key in outputs)
-        return {key: [outputs.get(key) for outputs in every] for key in keys}
+        lists = {key: [outputs.get(key) for outputs in every] for key in keys}
+        is_told = any(row.result == TaskStatus.SUCCEEDED.value for row in self.rows)
+        return lists if is_told else _AnyOutput(lists, len(self.rows))
 
     @property
     def fine(self) -> bool:

@@ -43,8 +43,9 @@ def rows_of(
         return None
     found: list[Row] = []
     if products or not include:
-        if prod(map(len, products.values())) > _MOST_COMBINATIONS:
-            _too_many(number, matrix, report)
+        combinations = prod(map(len, products.values()))
+        if combinations > _MOST_COMBINATIONS:
+            _too_many(combinations, number, matrix, report)
             return None
         for combination in product(*products.values()):
             row = dict(zip(products, combination, strict=True))
@@ -52,7 +53,7 @@ def rows_of(
                 found.append(row)
     found += include
     if len(found) > MAX_ROWS:
-        _too_many(number, matrix, report)
+        _too_many(len(found), number, matrix, report)
         return None
     return tuple({**row, "ORDINAL": ordinal} for ordinal, row in enumerate(found))
 
@@ -61,8 +62,12 @@ def _row(row: Mapping[str, Value], values: Values) -> dict[str, object]:
     return {key: values.one(value) for key, value in row.items()}
 
 
-def _too_many(number: int, matrix: tree.Matrix, report: Report) -> None:
-    report.add(f"The matrix size for task #{number} exceeds the limit of {MAX_ROWS}", matrix.at)
+def _too_many(size: int, number: int, matrix: tree.Matrix, report: Report) -> None:
+    report.add(
+        f"The matrix size for task #{number} exceeds the limit of {MAX_ROWS}",
+        matrix.at,
+        f"It has {size} rows: let one row do more, or divide them among several tasks.",
+    )
 
 
 def _matches(row: Row, partial: Row) -> bool:

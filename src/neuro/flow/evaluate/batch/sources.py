@@ -115,7 +115,8 @@ class StoredFiles:
         file = read_action(source, report) if source is not None else None
         if source is None or file is None or len(report.problems) > before:
             return None
-        action = self._actions[reference] = Action(file, Path(source.name))
+        path = Path(self._texts[stored].filename)
+        action = self._actions[reference] = Action(file, path)
         return action
 
     def _source(self, stored: str, report: Report) -> Source | None:
@@ -123,4 +124,8 @@ class StoredFiles:
         if file is None:
             report.add(f"The bake has no config file {stored}", None)
             return None
-        return Source(file.filename, file.content)
+        # Shown as where it was submitted from.
+        path = Path(file.filename)
+        is_own = path.is_relative_to(self.workspace)
+        name = path.relative_to(self.workspace) if is_own else path
+        return Source(name.as_posix(), file.content)
