@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 
 from neuro.client import Client
@@ -30,10 +29,9 @@ from tests.server.bakes import ended, event_of, make_bake, task_job, until, writ
 from tests.server.jobs import finished, running, submit
 from tests.server_process import SETTINGS, ServerProcess, running_server
 
-SILENCE = 1.5
-PATIENCE = f"""
+PATIENCE = """
 [bakes]
-executor_silence = {SILENCE}
+executor_silence = 1.5
 start = 3
 grace = 1
 restart_pause = 0.01
@@ -212,89 +210,6 @@ async def test_only_the_server_says_that_a_schedule_made_a_bake(
     bake, _ = await make_bake(client, project.id, meta=BakeMeta(schedule="schedule-of-others"))
 
     assert bake.meta.schedule is None
-
-
-async def test_a_terminal_that_falls_silent_loses_the_bake(
-    client: Client, project: Project
-) -> None:
-    bake, attempt = await make_bake(client, project.id)
-    task = await task_job(client, bake)
-    await write(client, attempt, RUNNING)
-    loop = asyncio.get_running_loop()
-
-    # An open stream is a sign of life for as long as it is open.
-    async with aclosing(client.bakes.events(bake.id, executor=True)) as stream:
-        await anext(stream)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(2 * SILENCE):
-                await ended(client, bake.id)
-    # So is asking for the attempt now and then, as clients that know no streams do.
-    until_then = loop.time() + 2 * SILENCE
-    while loop.time() < until_then:
-        assert (await client.bakes.get_attempt(attempt.id)).result is RUNNING
-        await asyncio.sleep(SILENCE / 10)
-
-    last = await ended(client, bake.id)
-
-    assert last.result is FAILED
-    assert last.message is not None
-    assert last.message.startswith("Its executor, in a terminal, has not been heard of for ")
-    assert "`neuro-flow restart`" in last.message
-    assert (await finished(client, task)).status is JobStatus.CANCELLED
-
-
-async def test_a_terminal_may_be_silent_while_it_runs_a_command_of_its_own(
-    client: Client, project: Project
-) -> None:
-    bake, attempt = await make_bake(client, project.id)
-    await write(client, attempt, RUNNING)
-    task = TaskRequest(
-        attempt_id=attempt.id,
-        yaml_id="only",
-        statuses=[TaskTransition(created_at=datetime.now(UTC), status=PENDING)],
-    )
-    await client.bakes.create_task(task)
-
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(2 * SILENCE):
-            await ended(client, bake.id)
-    ending = TaskTransition(created_at=datetime.now(UTC), status=TaskStatus.FAILED)
-    await client.bakes.replace_task(
-        msgspec.structs.replace(task, statuses=[*task.statuses, ending])
-    )
-
-    last = await ended(client, bake.id)
-    assert last.message is not None
-    assert "has not been heard of" in last.message
-
-
-async def test_a_bake_that_nobody_begins_is_given_up(client: Client, project: Project) -> None:
-    bake, _ = await make_bake(client, project.id)
-
-    last = await ended(client, bake.id)
-
-    assert last.result is FAILED
-    assert last.message is not None
-    assert last.message.startswith("Nobody has begun it for 3s")
-
-
-async def test_whoever_drives_a_cancelled_bake_ends_its_jobs(
-    client: Client, project: Project
-) -> None:
-    bake, attempt = await make_bake(client, project.id)
-    task = await task_job(client, bake)
-    await write(client, attempt, RUNNING)
-
-    async with aclosing(client.bakes.events(bake.id, executor=True)) as stream:
-        await anext(stream)
-        await write(client, attempt, CANCELLED)
-        # Longer than the grace for those who are silent: this one is not.
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(SILENCE):
-                await finished(client, task)
-
-    # Gone without having done so: the server does it.
-    assert (await finished(client, task)).status is JobStatus.CANCELLED
 
 
 async def test_jobs_of_a_later_attempt_are_not_those_of_the_one_that_ended(
