@@ -515,6 +515,8 @@ class BakeState:
         status, message = _ended(item, job)
         if problem is not None and status is TaskStatus.SUCCEEDED:
             status, message = TaskStatus.FAILED, problem
+        if status is TaskStatus.FAILED and item.number > 1:
+            message = f"{message} (try {item.number})"
         item.outputs, item.state, item.message = dict(outputs), dict(state), message
         item.step(status, job.finished_at or now)
         key = None
