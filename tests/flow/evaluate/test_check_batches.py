@@ -516,12 +516,16 @@ def test_five_thousand_tasks_are_checked_at_once(place) -> None:
 @pytest.mark.parametrize("page", ["docs/flow/files.md", "docs/ru/flow/files.md"])
 def test_the_documented_batch_is_right(place, page: str) -> None:
     text = (Path(__file__).parents[3] / page).read_text()
-    (batch,) = [
-        block.split("```")[0]
-        for block in text.split("```yaml\n")[1:]
-        if block.startswith("kind: batch")
-    ]
+    blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    first = next(number for number, block in enumerate(blocks) if "concurrency:" in block)
+    batch, *actions = blocks[first:]
     place.write(".neuro/train.yml", batch)
+    calls = ""
+    for number, action in enumerate(actions):
+        place.write(f"a{number}.yml", action)
+        calls += f"- {{action: 'ws:a{number}', needs: []}}\n"
+    place.write(".neuro/calls.yml", f"kind: batch\ntasks:\n{calls}")
+    assert len(actions) == 3
     assert place.check() == []
     plan = make_plan(place.workspace, "train", {}, place.environment)
     assert list(plan.nodes) == ["train-model-svm-rate-0.1", "train-model-tree-rate-1", "tell"]
