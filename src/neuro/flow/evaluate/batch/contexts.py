@@ -284,7 +284,7 @@ Target: TypeAlias = "FullId | GroupTarget"
 class Needs(Mapping[str, Ended]):
     """`needs`: the dependencies of level completed."""
 
-    __slots__ = ("_outcomes", "_rows_of", "_targets")
+    __slots__ = ("_fine", "_outcomes", "_rows_of", "_targets")
 
     def __init__(
         self,
@@ -295,6 +295,11 @@ class Needs(Mapping[str, Ended]):
         self._targets = targets
         self._outcomes = outcomes
         self._rows_of = rows_of
+        self._fine: bool | None = None
+
+    def are_of(self, targets: Mapping[str, Target], outcomes: Outcomes) -> bool:
+        """Whether they were made of these very things."""
+        return self._targets is targets and self._outcomes is outcomes
 
     def __getitem__(self, name: str) -> Ended:
         target = self._targets[name]
@@ -312,8 +317,10 @@ class Needs(Mapping[str, Ended]):
         return len(self._targets)
 
     def all_fine(self) -> bool:
-        """Whether every one of them is as success() wants it."""
-        return all(self._all_fine(target) for target in self._targets.values())
+        """Whether every one of them is as success() wants it: asked once, as outcomes stay."""
+        if self._fine is None:
+            self._fine = all(self._all_fine(target) for target in self._targets.values())
+        return self._fine
 
     def _all_fine(self, target: Target) -> bool:
         if not isinstance(target, GroupTarget):
