@@ -13,13 +13,18 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
+from neuro.client import Client
 from neuro.domain.bakes import AttemptRequest, TaskStatus
 from neuro.domain.errors import Conflict, InvalidInput
 from neuro.flow.batch.local import local_phase
 from neuro.flow.batch.plan import PlannedImage
 from neuro.flow.batch.submit import restart, submit
+from neuro.server.access.tables import permissions
+from neuro.server.database.engine import Database
 from tests.flow.batch.bakery import Bakery
+from tests.server import jobs
 from tests.server_process import ServerProcess, running_server
 
 _numbers = count()
@@ -475,6 +480,38 @@ async def test_server_that_is_killed(tmp_path: Path) -> None:
             assert {task.status.value for task in tasks.values()} == {"succeeded"}
             assert len(await bakery.jobs(bake)) == 3
             assert "The server answers again." in bakery.lines
+
+
+async def test_a_job_of_somebody_else_with_the_tags_of_a_bake(
+    server: ServerProcess, bakery: Bakery, tmp_path: Path
+) -> None:
+    """Whoever shows us a job cannot end our bake with it."""
+    await bakery.client.users.add("alice")
+    (tmp_path / "hers" / ".neuro").mkdir(parents=True)
+
+    async def as_alice() -> Client:
+        token = await bakery.client.users.create_token("alice")
+        client = Client.connect(server.url, token.token)
+        client.user = "alice"
+        return client
+
+    async with await as_alice() as client:
+        text = batch(task("a", "cmd: 'true'"), head=NOT_CACHED)
+        bake, _ = await Bakery(client, server, tmp_path / "hers").submit(text)
+    tags = [f"bake_id:{bake.id}", "attempt:1"]
+    other = await jobs.submit(bakery.client, "sleep 1000", tags=tags)
+    shown = {"user": "alice", "uri": f"job://default/{server.user}/{other.id}", "action": "read"}
+    database = Database(server.database_url)
+    database.write_now(lambda connection: connection.execute(insert(permissions), shown))
+    database.close()
+
+    async with await as_alice() as client:  # Whose rights are looked up anew.
+        hers = Bakery(client, server, tmp_path / "hers")
+        assert await hers.drive(bake) is TaskStatus.SUCCEEDED
+
+    assert [line for line in hers.lines if "could not be ended" in line]
+    assert not (await bakery.client.jobs.get(other.id)).status.is_finished
+    await bakery.client.jobs.kill(other.id)
 
 
 async def test_bakes_of_a_group_run_one_after_the_other(bakery: Bakery) -> None:
