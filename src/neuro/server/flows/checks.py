@@ -15,6 +15,7 @@ import msgspec
 from neuro.domain.bakes import (
     AttemptRequest,
     BakeImageRequest,
+    BakeMeta,
     BakeRequest,
     CacheEntryRequest,
     ConfigFileRequest,
@@ -42,6 +43,8 @@ MAX_STATUSES = 1000
 MAX_TASKS_A_CALL = 1000
 MAX_FILES_OF_A_BAKE = 1000
 MAX_ATTEMPTS = 1000
+# Times that are further away cannot be reckoned with.
+MAX_LIFE_SPAN = 100 * 366 * 86400.0
 
 _FINAL_WITH_OUTCOME = (TaskStatus.SUCCEEDED, TaskStatus.CACHED)
 # No name can hold these: they end lines, and PostgreSQL keeps no NUL.
@@ -89,6 +92,15 @@ def check_bake(request: BakeRequest) -> None:
     check_tags(request.tags)
     check_graphs(request.graphs)
     _size("params and meta of a bake", [request.params, request.meta], MAX_DETAILS)
+    _check_meta(request.meta)
+
+
+def _check_meta(meta: BakeMeta) -> None:
+    if meta.concurrency is not None:
+        # It is told in messages, and held in memory while the bake waits or runs.
+        _text("concurrency group", meta.concurrency.group, MAX_FULL_ID)
+    if meta.life_span is not None and not 0 <= meta.life_span <= MAX_LIFE_SPAN:
+        raise InvalidInput("The life span of a bake is 0 to 3,162,240,000 seconds: 100 years.")
 
 
 def check_tags(tags: Sequence[str]) -> None:
