@@ -125,6 +125,21 @@ def test_what_was_done_before_is_foretold_and_taken(baker: Person) -> None:
     assert "Did you mean 'report'?" in baker.flow("clear-cache", "sweep", "raport").stderr
 
 
+def test_presets_are_known_before_anything_starts(baker: Person) -> None:
+    before = baker.flow_ok("-q", "bakes")
+    baker.write(".neuro/late.yml", SWEEP.replace("defaults: {preset: small}", "defaults: {}"))
+    text = (baker.project / ".neuro/late.yml").read_text()
+    baker.write(".neuro/late.yml", text.replace("    needs: [train]\n", "    preset: smal\n"))
+
+    for words in (["plan", "late"], ["bake", "late"]):
+        done = baker.flow(*words)
+        assert done.returncode == 1
+        assert "has no preset 'smal'" in done.stderr
+        assert 'in ".neuro/late.yml", line 17, column 13' in done.stderr
+        assert "Did you mean 'small'?" in done.stderr
+    assert baker.flow_ok("-q", "bakes") == before
+
+
 CALLS = """
 kind: batch
 tasks:

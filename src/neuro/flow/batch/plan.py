@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from neuro.domain.bakes import CatchUp, Concurrency, GitInfo, Graphs, Overlap
-from neuro.flow.batch.model import FullId, Graph, Node, NodeKind, join_id
+from neuro.flow.batch.model import FullId, Graph, Node, NodeKind, ResolvedTask, join_id
 from neuro.flow.evaluate.batch.contexts import UNKNOWN
 from neuro.flow.evaluate.batch.facts import Facts, collect_git
 from neuro.flow.evaluate.batch.ground import Ground, Place
@@ -24,6 +24,7 @@ from neuro.flow.syntax.problems import FlowError, Report
 if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.project import Workspace
+    from neuro.flow.syntax.source import Position
 
 # The bake's id where there is none yet.
 NO_BAKE = "bake-00000000-0000-0000-0000-000000000000"
@@ -78,6 +79,8 @@ class Plan:
     life_span: float | None
     concurrency: Concurrency | None
     schedule: PlannedSchedule | None
+    # Where each preset is asked for first.
+    presets: Mapping[str, Position]
 
 
 def make_plan(
@@ -131,6 +134,7 @@ def make_plan(
         life_span=workflow.life_span,
         concurrency=concurrency,
         schedule=_schedule(workflow.file.schedule),
+        presets=survey.presets,
     )
 
 
@@ -142,6 +146,7 @@ class _Survey:
         self.report = report
         self.nodes: dict[str, Node] = {}
         self.graphs: Graphs = {}
+        self.presets: dict[str, Position] = {}
         # What lies below a group of calls is looked at for its problems, and not shown.
         self.hidden = 0
         self.count = 0
@@ -188,10 +193,10 @@ class _Survey:
         assert isinstance(node.source, Place)
         match node.source.kind:
             case NodeKind.TASK | NodeKind.STATEFUL:
-                evaluation.task(None)
+                self._job(evaluation.task(None), node)
                 return node.id
             case NodeKind.POST:
-                evaluation.task(UNKNOWN)
+                self._job(evaluation.task(UNKNOWN), node)
                 return node.id
             case NodeKind.LOCAL:
                 evaluation.enable()
@@ -215,6 +220,14 @@ class _Survey:
                 self.hidden -= hides
                 return found
         return None
+
+    def _job(self, job: ResolvedTask, node: Node) -> None:
+        if job.preset is None or job.preset in self.presets:
+            return
+        assert isinstance(node.source, Place)
+        task = node.source.element.task
+        given = task.preset if isinstance(task, tree.Task) else None
+        self.presets[job.preset] = given.at if given is not None else task.at
 
 
 class _Behind:

@@ -11,7 +11,7 @@ import click
 from neuro.cli.lazy import Command
 from neuro.flow.cli.bake_names import is_bake_id
 from neuro.flow.cli.bake_options import check_driver, driver_options
-from neuro.flow.cli.batch_params import batch_argument, param_options, plan_of
+from neuro.flow.cli.batch_params import batch_argument, check_presets, param_options, plan_of
 from neuro.flow.cli.context import FlowContext, pass_context
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def command(
     if name is not None and is_bake_id(name):
         raise click.UsageError(f"{name} has the shape of a bake's id: choose another name")
     plan = plan_of(context, batch, param, file)
+    check_presets(context, plan)
     from neuro.flow.batch.submit import submit
 
     bake, attempt = context.run(submit(context.client, plan, name=name, tags=[*tags]))

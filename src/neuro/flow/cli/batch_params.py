@@ -57,6 +57,28 @@ def plan_of(
     return make_plan(context.workspace, name, params, environment=context.environment)
 
 
+def check_presets(context: FlowContext, plan: Plan) -> None:
+    """Ask the cluster whether it has what tasks want. Raises FlowError with those it has not."""
+    if not plan.presets:
+        return
+    from neuro.flow.syntax.problems import FlowError, Problem, nearest
+
+    cluster = context.account.cluster
+    clusters = context.run(context.client.config()).clusters
+    found = next((it for it in clusters if it.name == cluster), None)
+    if found is None:
+        return
+    known = [preset.name for preset in found.resource_presets]
+    has = f"There are: {', '.join(known)}."
+    missing = [
+        Problem(f"Cluster {cluster} has no preset '{name}'", at, nearest(name, known) or has)
+        for name, at in plan.presets.items()
+        if name not in known
+    ]
+    if missing:
+        raise FlowError(missing)
+
+
 def read_params(path: Path) -> dict[str, str]:
     """A flat mapping; each value is the text that is written there. Raises Failed."""
     import yaml

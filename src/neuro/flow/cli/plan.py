@@ -14,7 +14,7 @@ from neuro.cli.failures import Failure
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import ago, local_now
 from neuro.flow.cli.bake_names import server_project
-from neuro.flow.cli.batch_params import batch_argument, param_options, plan_of
+from neuro.flow.cli.batch_params import batch_argument, check_presets, param_options, plan_of
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.thin_table import Row, ThinTable
 
@@ -90,6 +90,7 @@ def _forecast(context: FlowContext, plan: Plan, now: datetime) -> dict[str, Fore
     from neuro.flow.batch.forecast import forecast
 
     try:
+        check_presets(context, plan)
         project_id = server_project(context)
         return context.run(forecast(context.client, plan, project_id, now))
     except (Failure, PlatformError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from neuro.cli.lazy import Command
-from neuro.flow.cli.batch_params import batch_argument, param_options, plan_of
+from neuro.flow.cli.batch_params import batch_argument, check_presets, param_options, plan_of
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.failures import Failed
 
@@ -36,6 +36,7 @@ def command(
     The files are sent as they are now: after a change, schedule it again.
     """
     plan = plan_of(context, batch, param, file)
+    check_presets(context, plan)
     if plan.schedule is None:
         raise Failed(
             f"Batch {plan.workflow.batch} says nothing of when: write `schedule:` with `cron:` into"

@@ -73,8 +73,8 @@ def _why_silent(task: Task, graphs: Graphs) -> str:
         return f"Task {name} has no job of its own, it calls others: {inner}{more}."
     if task.status is TaskStatus.SKIPPED:
         return (
-            f"Task {name} did not run: what it needs did not end as its `enable` wants, or the "
-            "bake was cancelled."
+            f"Task {name} was skipped: its `enable` was false, which it is by itself where what it "
+            "needs has not succeeded; or the bake was being cancelled."
         )
     return f"Task {name} has no job of its own, and so no output."
 
