@@ -356,12 +356,13 @@ async def test_what_has_ended_stays_as_it_is(client: Client, project: Project) -
     # A try that failed and is made again: its record goes on, as it is not final yet.
     again = task_of(attempt, "t", pending, running, pending, raw_id="job-2")
     assert (await bakes.replace_task(again)).id == made.id
-    failed = task_of(attempt, "t", pending, running, TaskStatus.FAILED, message="no\0pe")
+    unshown = "no\0pe\x1b[2J\n\x9bx"
+    failed = task_of(attempt, "t", pending, running, TaskStatus.FAILED, message=unshown)
     final = await bakes.replace_task(failed)
     assert (final.id, final.status, final.message) == (
         made.id,
         "failed",
-        "no\N{REPLACEMENT CHARACTER}pe",
+        "no?pe?[2J\n?x".replace("?", "\N{REPLACEMENT CHARACTER}"),
     )
 
     assert await bakes.replace_task(failed) == final

@@ -49,6 +49,12 @@ MAX_LIFE_SPAN = 100 * 366 * 86400.0
 _FINAL_WITH_OUTCOME = (TaskStatus.SUCCEEDED, TaskStatus.CACHED)
 # No name can hold these: they end lines, and PostgreSQL keeps no NUL.
 _CONTROL = frozenset(map(chr, [*range(32), 127]))
+# Messages are shown in terminals, also to others than who wrote them.
+_UNSHOWN = {
+    code: "\N{REPLACEMENT CHARACTER}"
+    for code in (*range(32), *range(127, 160))
+    if chr(code) not in "\n\t"
+}
 
 
 def fits(text: str, limit: int) -> bool:
@@ -81,7 +87,7 @@ def check_message(message: str | None) -> str | None:
         return None
     if len(message) > MAX_MESSAGE:
         raise TooLarge(f"A message can have {MAX_MESSAGE} characters at most.")
-    return message.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return message.translate(_UNSHOWN)
 
 
 def check_bake(request: BakeRequest) -> None:
