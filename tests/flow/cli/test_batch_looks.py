@@ -18,7 +18,7 @@ from neuro.domain.bakes import (
     TaskStatus,
     TaskTransition,
 )
-from neuro.flow.cli.bake_looks import clock, how_long
+from neuro.flow.cli.bake_looks import clock, how_long, word_of
 from neuro.flow.cli.bake_names import is_bake_id
 from neuro.flow.cli.batch_params import read_params
 from neuro.flow.cli.board import Board, change_line
@@ -201,6 +201,13 @@ def test_lines_of_changes() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert how_long(timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("ночь-2", "ночь-2"), ("two words", "'two words'"), (None, "bake-1")]
+)
+def test_names_of_bakes_are_words_of_commands(name: str | None, word: str) -> None:
+    assert word_of(msgspec.structs.replace(bake(), name=name)) == word
 
 
 def test_times_have_their_date_where_it_is_another() -> None:
@@ -392,6 +399,8 @@ def test_a_graph_as_a_picture(planner: Person, ending: str, begin: bytes) -> Non
 
 
 def test_batches_and_their_parameters_are_offered(planner: Person) -> None:
+    # An action of kind batch cannot be baked.
+    planner.write(".neuro/actions/act.yml", "kind: batch\ninputs: {n: {}}\ntasks: []\n")
     assert planner.offered("bake", "") == ["deep/er", "sweep"]
     assert planner.offered("plan", "s") == ["sweep"]
     assert planner.offered("clear-cache", "A") == ["ALL"]

@@ -109,7 +109,8 @@ def go_on(
         raise
     if detach:
         if not context.out.quiet:
-            called = bake.name or bake.id
-            context.out.print(f"See how it goes on: neuro-flow inspect --watch {called}")
+            from neuro.flow.cli.bake_looks import word_of
+
+            context.out.print(f"See how it goes on: neuro-flow inspect --watch {word_of(bake)}")
         return 0
     return watch_to_end(context, bake, attempt)

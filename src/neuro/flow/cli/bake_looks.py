@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -31,6 +33,8 @@ SIGNS: Mapping[TaskStatus, str] = {
     TaskStatus.SKIPPED: "–",
     TaskStatus.CACHED: "◆",
 }
+# What no shell reads anything into: letters of any language too.
+_PLAIN = re.compile(r"[\w.:@%+=/-]+")
 # What stands for a task that has not begun.
 WAITING_SIGN, WAITING = "○", "waiting"
 IMAGE_COLORS: Mapping[ImageStatus, str] = {
@@ -55,6 +59,12 @@ def mark(status: TaskStatus | None) -> Mark:
 def called(bake: Bake) -> str:
     """What people say of a bake: its name, or its id where it has none."""
     return bake.name or bake.id
+
+
+def word_of(bake: Bake) -> str:
+    """A bake as a word of a command line: names may have blanks."""
+    name = called(bake)
+    return name if _PLAIN.fullmatch(name) else shlex.quote(name)
 
 
 def started_at(task: Task) -> datetime | None:

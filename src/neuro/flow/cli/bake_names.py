@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 LAST = -1
 _BAKE_ID = re.compile(r"bake-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BATCH = re.compile(r"^[\"']?kind[\"']?\s*:\s*[\"']?batch\b", re.MULTILINE)
+# What only actions have: they are called by batches, and cannot be baked.
+_ACTION = re.compile(r"^[\"']?(?:inputs|outputs)[\"']?\s*:", re.MULTILINE)
 
 
 def is_bake_id(text: str) -> bool:
@@ -29,7 +31,8 @@ def batch_names(workspace: Workspace) -> list[str]:
     found = set()
     for suffix in ("*.yml", "*.yaml"):
         for path in workspace.config_dir.rglob(suffix):
-            if path.is_file() and _BATCH.search(path.read_text("utf-8", errors="replace")):
+            text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+            if _BATCH.search(text) and not _ACTION.search(text):
                 found.add(path.relative_to(workspace.config_dir).with_suffix("").as_posix())
     return sorted(found)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from neuro.cli.render.times import local_now
 from neuro.domain.bakes import Task, TaskStatus
 from neuro.domain.errors import PlatformError
-from neuro.flow.cli.bake_looks import COLORS, SIGNS, called, how_long
+from neuro.flow.cli.bake_looks import COLORS, SIGNS, called, how_long, word_of
 from neuro.flow.cli.board import Board, finished_time
 from neuro.flow.cli.context import FlowContext
 
@@ -38,12 +38,12 @@ def tell_end(context: FlowContext, board: Board) -> int:
     if succeeded:
         return 0
     for task in failed[:_TASKS]:
-        _tell_task(context, task, name)
+        _tell_task(context, task, word_of(board.bake))
     if len(failed) > _TASKS:
         rest = ", ".join(task.yaml_id for task in failed[_TASKS:])
         out.print(f"\nFailed as well: {rest}")
     out.flush()
-    out.note(f"\nTo run again what did not succeed: neuro-flow restart {name}")
+    out.note(f"\nTo run again what did not succeed: neuro-flow restart {word_of(board.bake)}")
     return 1
 
 

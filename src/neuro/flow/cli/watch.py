@@ -22,7 +22,7 @@ from neuro.client.blocking import run
 from neuro.client.transport import ServerUnreachable
 from neuro.domain.bakes import BakeEvent, Task, TaskStatus
 from neuro.domain.errors import Unavailable
-from neuro.flow.cli.bake_looks import called
+from neuro.flow.cli.bake_looks import called, word_of
 from neuro.flow.cli.board import Board, change_line, waits_for
 from neuro.flow.cli.context import FlowContext
 
@@ -270,9 +270,9 @@ def watch_to_end(
     try:
         board = watch(context, bake, attempt, driver)
     except Left:
-        name = called(bake)
+        name = word_of(bake)
         context.out.note(
-            f"\nBake {name} goes on.\n"
+            f"\nBake {called(bake)} goes on.\n"
             f"  neuro-flow inspect --watch {name}   # come back to it\n"
             f"  neuro-flow cancel {name}            # stop it"
         )
