@@ -12,6 +12,7 @@ from neuro.server.flows.schedules.runner import Runner
 from neuro.server.flows.schedules.service import ScheduleService
 from neuro.server.flows.supervision.decisions import Limits
 from neuro.server.flows.supervision.routes import supervision_routes
+from neuro.server.flows.supervision.starter import Starter
 from neuro.server.flows.supervision.supervisor import Supervisor
 from neuro.server.http.routes import Route
 from neuro.server.jobs.board import Board
@@ -32,11 +33,12 @@ class Supervision:
         limits: Limits,
     ) -> None:
         guard, hub, attempts = services.guard, services.hub, services.attempts
-        self._supervisor = Supervisor(database, hub, board, jobs, attempts, access, limits)
+        starter = Starter(database, jobs, attempts, access)
+        self._supervisor = Supervisor(database, hub, board, jobs, attempts, starter, limits)
         self._runner = Runner(database, guard, hub, attempts, access)
         schedules = ScheduleService(database, guard, changed=self._runner.changed)
         self.routes: list[Route] = [
-            *supervision_routes(attempts, self._supervisor).items,
+            *supervision_routes(attempts, starter).items,
             *schedule_routes(schedules).items,
         ]
         self._running: asyncio.Task[None] | None = None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from neuro.domain.jobs import Job
 from neuro.domain.permissions import Action
 from neuro.server.flows.attempts.service import AttemptService
-from neuro.server.flows.supervision.supervisor import Supervisor
+from neuro.server.flows.supervision.starter import Starter
 from neuro.server.http.routes import Call, Routes
 
 
-def supervision_routes(attempts: AttemptService, supervisor: Supervisor) -> Routes:
+def supervision_routes(attempts: AttemptService, starter: Starter) -> Routes:
     """The routes of main jobs."""
     api = Routes("bakes")
 
@@ -17,6 +17,6 @@ def supervision_routes(attempts: AttemptService, supervisor: Supervisor) -> Rout
     async def start_main_job(call: Call) -> Job:
         """Submit the job that drives an attempt; the same one every time."""
         attempt = await attempts.attempt(call.identity, call.segment("attempt"), Action.WRITE)
-        return await supervisor.start_main_job(call.identity, attempt.id)
+        return await starter.start(call.identity, attempt.id)
 
     return api

@@ -9,26 +9,20 @@ the start of the server.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
 
 import structlog
 from sqlalchemy import Connection
 
 from neuro.domain.bakes import Attempt, Bake, TaskStatus
-from neuro.domain.errors import Conflict, NotFound, PlatformError, TooManyRequests, Unavailable
-from neuro.domain.jobs import Job
-from neuro.domain.permissions import Action
-from neuro.server.access.service import AccessService
+from neuro.domain.errors import TooManyRequests, Unavailable
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts.service import AttemptService
 from neuro.server.flows.events import Hub, Observer
-from neuro.server.flows.schedules import tables as schedules
 from neuro.server.flows.supervision import main_jobs, records
 from neuro.server.flows.supervision.decisions import (
     CleanUp,
@@ -41,10 +35,10 @@ from neuro.server.flows.supervision.decisions import (
     decide,
 )
 from neuro.server.flows.supervision.records import Known, Progress
+from neuro.server.flows.supervision.starter import Starter
 from neuro.server.flows.supervision.turns import Turn, Turns
 from neuro.server.flows.tasks.tables import open_tasks_of
 from neuro.server.flows.transactions import commit
-from neuro.server.http.identity import Identity
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
@@ -80,7 +74,7 @@ class Supervisor(Observer):
         board: Board,
         jobs: JobService,
         attempts: AttemptService,
-        access: AccessService,
+        starter: Starter,
         limits: Limits,
     ) -> None:
         self._database = database
@@ -88,7 +82,7 @@ class Supervisor(Observer):
         self._board = board
         self._jobs = jobs
         self._attempts = attempts
-        self._access = access
+        self._starter = starter
         self._limits = limits
         self._turns = Turns()
         self._watches: dict[str, Watch] = {}
@@ -98,7 +92,6 @@ class Supervisor(Observer):
         # In the order in which they are to be looked at; a dict, so that each is there once.
         self._due: dict[str, None] = {}
         self._wake = asyncio.Event()
-        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -183,8 +176,8 @@ class Supervisor(Observer):
         bake_id = main_jobs.bake_of(record)
         attempt_id = None if bake_id is None else self._undriven.get(bake_id)
         # Those of the server itself are handed over by whoever starts them.
-        if attempt_id is not None and attempt_id not in self._starting:
-            self._spawn(self._adopt(attempt_id, record))
+        if attempt_id is not None and not self._starter.is_at(attempt_id):
+            self._spawn(self._starter.adopt(attempt_id, record))
 
     # What is remembered.
 
@@ -282,7 +275,8 @@ class Supervisor(Observer):
                 if seconds is not None:
                     self._look_in(attempt_id, seconds)
             case StartMainJob():
-                await self._start_next(known, record)
+                if not await self._starter.start_next(known, record):
+                    self._look_soon(attempt_id)
             case Finish(result, message):
                 log.info("a bake is given up", attempt=attempt_id, message=message)
                 await self._finish(attempt_id, result, message)
@@ -323,74 +317,6 @@ class Supervisor(Observer):
         watch.died_at = _now()
 
     # Doing.
-
-    async def start_main_job(self, caller: Identity, attempt_id: str) -> Job:
-        """Submit the job that drives an attempt, in the caller's name; the same one every time.
-
-        Raises Conflict for an attempt that is over, NotFound for none, and whatever the submission
-        of a job raises.
-        """
-        async with self._lock(attempt_id):
-            known = await self._database.read(partial(records.known, attempt_id=attempt_id))
-            if known is None:
-                raise NotFound(f"Attempt '{attempt_id[:80]}' was not found.")
-            attempt = known.attempt
-            if attempt.executor_id is not None:
-                record = await self._jobs.find(caller, attempt.executor_id, Action.READ)
-                return self._jobs.show(record)
-            if attempt.result.is_finished:
-                raise Conflict(
-                    f"Attempt {attempt.number} of {attempt.bake_id} is {attempt.result}:"
-                    " `neuro-flow restart` makes a new one."
-                )
-            return await self._submit(caller, known)
-
-    async def _start_next(self, known: Known, dead: JobRecord | None) -> None:
-        async with self._lock(known.attempt.id):
-            again = await self._database.read(partial(records.known, attempt_id=known.attempt.id))
-            if again is None or again.attempt != known.attempt:
-                self._look_soon(known.attempt.id)
-                return
-            try:
-                owner = dead.owner if dead is not None else await self._owner(known)
-                await self._submit(await self._access.identity_of(owner), known)
-            except (Unavailable, TooManyRequests):
-                raise
-            except PlatformError as error:
-                message = f"Its main job cannot be started: {error.message}"
-                await self._finish(known.attempt.id, TaskStatus.FAILED, message)
-
-    async def _adopt(self, attempt_id: str, record: JobRecord) -> None:
-        """Let an attempt have the main job that its submitter started without the server's help.
-
-        It would say so itself, and may die before it has.
-        """
-        with contextlib.suppress(PlatformError):
-            owner = await self._access.identity_of(record.owner)
-            async with self._lock(attempt_id):
-                attempt = await self._attempts.attempt(owner, attempt_id, Action.WRITE)
-                if attempt.executor_id is None:
-                    await self._attempts.change(attempt_id, executor_id=record.id)
-
-    async def _owner(self, known: Known) -> str:
-        """In whose name the first main job of a schedule's bake is started."""
-        owner = await self._database.read(
-            partial(
-                schedules.owner_of,
-                schedule_id=known.bake.meta.schedule or "",
-                project_id=known.project.id,
-            )
-        )
-        if owner is None:
-            raise NotFound("its schedule was removed.")
-        return owner
-
-    async def _submit(self, caller: Identity, known: Known) -> Job:
-        attempt = known.attempt
-        request = main_jobs.request(known.project, known.bake)
-        submitted = await self._jobs.submit(caller, request, main_jobs.key_of(attempt))
-        await self._attempts.change(attempt.id, executor_id=submitted.job.id)
-        return submitted.job
 
     async def _cancel_those_ahead(self, known: Known) -> None:
         turn = self._turns.of(known.attempt.id)
@@ -440,9 +366,6 @@ class Supervisor(Observer):
 
     async def _end(self, found: Iterable[JobRecord]) -> None:
         await asyncio.gather(*(self._jobs.kill(record) for record in found))
-
-    def _lock(self, attempt_id: str) -> asyncio.Lock:
-        return self._starting.setdefault(attempt_id, asyncio.Lock())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
