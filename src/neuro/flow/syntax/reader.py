@@ -430,12 +430,12 @@ class _Reader(Values):
             for item in node.items:
                 if is_null(item):
                     self.report.add("An item of 'needs' has no value", item.at)
-                elif (need := self.scalar(ID, item, "an item of 'needs'")) is not None:
+                elif (need := self._need(item, "an item of 'needs'")) is not None:
                     parts.append((need, "completed"))
         elif isinstance(node, Entries):
             levels = Choice("level of needs", tree.NEED_LEVELS)
             for key, item in node.entries:
-                need = self.scalar(ID, key, "a key of 'needs'")
+                need = self._need(key, "a key of 'needs'")
                 level = self.choice(levels, item)
                 if need is not None and level is not None:
                     parts.append((need, level))
@@ -444,6 +444,17 @@ class _Reader(Values):
             self.expected("'needs' to be a list or a mapping", node, hint)
             return None
         return tree.Needs(at=node.at, parts=tuple(parts))
+
+    def _need(self, node: YamlNode, where: str) -> Value | None:
+        if isinstance(node, Scalar) and "-" in node.text and not has_expression(node):
+            self.report.add(
+                f"{node.text!r} is not an identifier",
+                node.at,
+                "All rows of a matrix are needed by its plain id. One row can be needed where the "
+                "id has expressions, such as train_${{ matrix.model }}.",
+            )
+            return None
+        return self.scalar(ID, node, where)
 
     def _matrix(self, node: YamlNode) -> tree.Matrix | None:
         if not isinstance(node, Entries):

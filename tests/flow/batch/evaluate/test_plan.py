@@ -363,7 +363,14 @@ def test_what_an_action_is_told_to_be_is_told_together_with_its_own_problems(pla
     ]
 
 
-def test_a_strategy_without_a_matrix_is_led_to_the_defaults(place):
-    place.write(".neuro/b.yml", "kind: batch\ntasks: [{image: a, strategy: {fail_fast: no}}]\n")
-    with pytest.raises(FlowError, match="write them into `defaults:` of the file"):
+@pytest.mark.parametrize(
+    ("task", "hint"),
+    [
+        ("strategy: {fail_fast: no}", "write them into `defaults:` of the file"),
+        ("needs: [b-k-1]", "All rows of a matrix are needed by its plain id"),
+    ],
+)
+def test_hints_lead_to_what_was_meant(place, task, hint):
+    place.write(".neuro/b.yml", f"kind: batch\ntasks: [{{image: a, {task}}}]\n")
+    with pytest.raises(FlowError, match=hint):
         place.plan()
