@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from neuro.domain.bakes import CacheEntry
@@ -13,13 +12,13 @@ from neuro.flow.batch.model import CacheRule, Outcomes, ResolvedTask, join_id
 _BAKE_TAG = "bake_id:"
 
 
-def key_of(task: ResolvedTask, needs: Outcomes, state: Mapping[str, str]) -> str:
+def key_of(task: ResolvedTask, needs: Outcomes) -> str:
     """The key of a task: the same for the same work on the same results of the tasks it needs.
 
     What only says how patiently the work is done is no part of it: retries, time limits, how long
     an outcome is kept, and the tag of the bake.
     """
-    return key_with(task, text_of(needs), state)
+    return key_with(task, text_of(needs))
 
 
 def text_of(needs: Outcomes) -> str:
@@ -32,7 +31,7 @@ def text_of(needs: Outcomes) -> str:
     )
 
 
-def key_with(task: ResolvedTask, needs: str, state: Mapping[str, str]) -> str:
+def key_with(task: ResolvedTask, needs: str) -> str:
     """``key_of``, with the text of the needs made before."""
     own = _canonical(
         {
@@ -57,7 +56,7 @@ def key_with(task: ResolvedTask, needs: str, state: Mapping[str, str]) -> str:
             "caching_key": task.cache.key,
         }
     )
-    text = f'{{"needs":{needs},"state":{_canonical(dict(state))},"task":{own}}}'
+    text = f'{{"needs":{needs},"task":{own}}}'
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -132,7 +132,7 @@ class _Oracle:
             return None
         if task.cache.strategy != "default":
             return None
-        key, batch = key_of(task, known, {}), self._workflow.batch
+        key, batch = key_of(task, known), self._workflow.batch
         entry = await self._client.bakes.cache_entry(self._project_id, batch, full_id, key)
         return entry if entry is not None and is_fresh(entry, task.cache, self._now) else None
 

@@ -373,7 +373,7 @@ class BakeState:
         item.number += 1
         if item.number == 1 and item.is_kept:
             item.phase = Phase.LOOKING
-            key = key_with(item.task, item.join.text(item.scope), _NOTHING)
+            key = key_with(item.task, item.join.text(item.scope))
             self._actions.append(LookUp(item.node.id, item.task, key))
         else:
             self._submit(item)
@@ -522,7 +522,7 @@ class BakeState:
         key = None
         if status is TaskStatus.SUCCEEDED and item.is_kept:
             assert item.task is not None
-            key = key_with(item.task, item.join.text(item.scope), _NOTHING)
+            key = key_with(item.task, item.join.text(item.scope))
         self._write(item, key)
         self._end(item, status, now)
 
