@@ -186,7 +186,6 @@ VALUES = [
     ("batch", TASK + "  enable: ▶'true'\n", "'true' is text, not a bool, allowed: true, false"),
     ("batch", TASK + "  id: ▶a b\n", "'a b' is not an identifier"),
     ("batch", TASK + "  needs: [▶a-k-1]\n", "'a-k-1' is not an identifier"),
-    ("batch", TASK + "  needs: {▶a-k-1: running}\n", "'a-k-1' is not an identifier"),
     ("batch", TASK + "  retry: ▶0\n", "'0' is not a number of attempts: 1 to 100"),
     ("batch", TASK + "  retry: ▶[3]\n", "expected a mapping, got a list"),
     ("batch", TASK + "  retry: {attempts: ▶many}\n", "'many' is not an integer"),
