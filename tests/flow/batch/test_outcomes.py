@@ -143,6 +143,9 @@ def test_a_job_killed_from_outside() -> None:
     assert machine.statuses() == {"a": "cancelled", "b": "skipped"}
     assert machine.finish is not None
     assert machine.finish.result.value == "cancelled"
+    # Nobody has cancelled the bake: who comes back to it wants to know why.
+    assert machine.records["a"].message == "Its job was killed."
+    assert machine.finish.message == "Task a was cancelled: Its job was killed."
 
 
 def test_cancel_kills_what_runs_but_always() -> None:

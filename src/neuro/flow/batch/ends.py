@@ -14,12 +14,12 @@ _LONGEST_PAUSE = 366 * 86400.0
 
 
 def ended(
-    job: JobState, timeout: float | None, *, timed_out: bool
+    job: JobState, timeout: float | None, *, timed_out: bool, is_ours: bool
 ) -> tuple[TaskStatus, str | None]:
     """What a task is whose job is over, and why.
 
     ``timed_out`` tells that the job was ended for its time; the times of the job tell it as well,
-    also to an executor that did not end it itself.
+    also to an executor that did not end it itself. ``is_ours`` tells that no person did.
     """
     if job.status is JobStatus.SUCCEEDED:
         return TaskStatus.SUCCEEDED, None
@@ -29,8 +29,10 @@ def ended(
             late = took is not None and took >= pause(timeout)
             if late or timed_out:
                 return TaskStatus.FAILED, f"timed out after {_words(timeout)}"
-        is_over = job.reason == Reason.LIFE_SPAN_ENDED
-        return TaskStatus.CANCELLED, "The life span of its job has ended." if is_over else None
+        if job.reason == Reason.LIFE_SPAN_ENDED:
+            return TaskStatus.CANCELLED, "The life span of its job has ended."
+        is_told = job.reason == Reason.USER_REQUESTED and not is_ours
+        return TaskStatus.CANCELLED, "Its job was killed." if is_told else None
     if job.reason in (None, Reason.ERROR) and job.exit_code is not None:
         return TaskStatus.FAILED, f"exit code {job.exit_code}"
     words = [word for word in (job.reason, job.description) if word]

@@ -92,6 +92,7 @@ class BakeState:
         self._cancelled = False
         self._over = False
         self._first_bad: str | None = None
+        self._first_cancelled: str | None = None
         self.message: str | None = None
 
     # What is known.
@@ -606,9 +607,11 @@ class BakeState:
             scope.failed = True
         else:
             return
+        why = f": {item.message.splitlines()[0]}" if item.message else "."
         if result is TaskStatus.FAILED and self._first_bad is None and not scope.is_forgiven:
-            why = f": {item.message.splitlines()[0]}" if item.message else "."
             self._first_bad = f"Task {item.text} failed{why}"
+        elif result is TaskStatus.CANCELLED and self._first_cancelled is None and item.message:
+            self._first_cancelled = f"Task {item.text} was cancelled{why}"
 
     def _reach_start(self, item: Item) -> None:
         if item.started:
@@ -746,11 +749,13 @@ class BakeState:
         return TaskStatus.CANCELLED if root.cancelled else TaskStatus.SUCCEEDED
 
     def _why(self) -> str | None:
-        if self.message is not None or self._result() is not TaskStatus.FAILED:
+        if self.message is not None or self._cancelled:
             return self.message
-        return self._first_bad
+        is_bad = self._result() is TaskStatus.FAILED
+        return self._first_bad if is_bad else self._first_cancelled
 
 
 def _ended(item: Item, job: JobState) -> tuple[TaskStatus, str | None]:
     timeout = item.task.timeout if item.task is not None else None
-    return ended(job, timeout, timed_out=item.timed_out)
+    is_ours = item.killed or item.is_cancelling
+    return ended(job, timeout, timed_out=item.timed_out, is_ours=is_ours)
