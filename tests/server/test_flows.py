@@ -16,6 +16,7 @@ from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import parse_uri
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
+from neuro.server.flows.events import Hub
 from neuro.server.flows.service import FlowService
 from neuro.server.http.identity import Identity
 from tests.server.wire import NDJSON, Wire
@@ -339,7 +340,7 @@ async def test_everybodys_projects_are_their_own_and_an_admin_sees_all(
 def service(database_url: str) -> Any:
     database = Database(database_url)
     migrate(database)
-    yield FlowService(database, "default")
+    yield FlowService(database, "default", Hub())
     database.close()
 
 

@@ -26,8 +26,8 @@ log = structlog.get_logger("neuro.bakes")
 BATCH = 200
 # What has just ended stays in any case: it is being looked at, and its last jobs are being ended.
 SETTLED = timedelta(minutes=10)
-# Who makes a bake makes its first attempt in seconds.
-BEGINS_WITHIN = timedelta(days=1)
+# Who makes a bake makes its first attempt in seconds: after so long it is not being made any more.
+UNBEGUN_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FlowRetention:
         now = datetime.now(UTC)
         settled = now - SETTLED
         old = min(now - self._keep.age, settled)
-        await self._database.write(partial(end_unbegun, before=now - BEGINS_WITHIN, now=now))
+        await self._database.write(partial(end_unbegun, before=now - UNBEGUN_FOR, now=now))
 
         def beyond_age(connection: Connection) -> list[str]:
             return bakes.finished_before(connection, old, BATCH)

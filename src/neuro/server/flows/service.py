@@ -44,12 +44,12 @@ class FlowService:
     What a caller may not see does not exist for them: NotFound, and left out of lists.
     """
 
-    def __init__(self, database: Database, cluster: str, hub: Hub | None = None) -> None:
+    def __init__(self, database: Database, cluster: str, hub: Hub) -> None:
         """``hub`` is told of projects that are removed."""
         self._database = database
         self._cluster = cluster
         self._guard = Guard(cluster)
-        self._hub = hub or Hub()
+        self._hub = hub
 
     async def create_project(self, caller: Identity, request: ProjectRequest) -> Project:
         """Make a project, the caller's own unless ``project_name`` says whose.
