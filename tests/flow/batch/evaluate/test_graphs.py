@@ -668,6 +668,16 @@ def test_a_long_value_is_cut_in_an_id(place):
     assert len(name) == len("task-1-") + 60
 
 
+def test_letters_of_any_language_stay_in_an_id(place):
+    long = "ж" * 40
+    plan = place.plan(
+        f"tasks: [{{id: a, image: a, strategy: {{matrix: {{k: [да, я и ты, {long}]}}}}}}]"
+    )
+    assert [*plan.nodes][:2] == ["a-k-да", "a-k-я_и_ты"]
+    # Ids are counted in bytes.
+    assert len([*plan.nodes][2].encode()) <= len("a-k-") + 60
+
+
 def test_a_need_of_a_group_that_runs(place):
     plan = place.plan("""
         tasks:

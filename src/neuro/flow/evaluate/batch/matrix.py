@@ -23,7 +23,8 @@ _LONGEST_VALUE = 60
 
 Row = Mapping[str, object]
 
-_UNUSUAL = re.compile(r"[^A-Za-z0-9._+-]")
+# Letters of any language are fine, as they are in ids that people write.
+_UNUSUAL = re.compile(r"[^\w.+-]")
 
 
 def rows_of(
@@ -106,8 +107,10 @@ def _shown(row: Row) -> list[tuple[str, str]]:
 
 def _word(value: object) -> str:
     text = _UNUSUAL.sub("_", str(value))
-    if len(text) <= _LONGEST_VALUE:
+    data = text.encode()
+    if len(data) <= _LONGEST_VALUE:
         return text
     from hashlib import sha256
 
-    return f"{text[: _LONGEST_VALUE - 9]}_{sha256(str(value).encode()).hexdigest()[:8]}"
+    text = data[: _LONGEST_VALUE - 9].decode(errors="ignore")
+    return f"{text}_{sha256(str(value).encode(errors='replace')).hexdigest()[:8]}"
