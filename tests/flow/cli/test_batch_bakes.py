@@ -281,6 +281,9 @@ def test_local_actions_run_first_and_their_failure_is_the_bakes(baker: Person) -
     assert failed.returncode == 1
     assert "trouble\n" in failed.stderr
     assert "✗ prepare: exit code 7" in failed.stdout
+    baker.write("prepare.yml", action + "cmd: no-such-program x\n")
+    missing = baker.flow("bake", "local")
+    assert "could not be started: no-such-program: No such file or directory\n" in missing.stdout
     # The files are those that were sent.
     baker.write("prepare.yml", action + "bash: 'true'\n")
     assert baker.flow("restart", "broken").returncode == 1

@@ -203,6 +203,8 @@ def _outcome(work: asyncio.Task[int], reader: CommandReader) -> tuple[TaskStatus
     if work.cancelled():
         return TaskStatus.CANCELLED, None
     error = work.exception()
+    if isinstance(error, OSError) and error.filename is not None:
+        return TaskStatus.FAILED, f"It could not be started: {error.filename}: {error.strerror}"
     if error is not None:
         return TaskStatus.FAILED, f"It could not be started: {error}"
     code = work.result()
