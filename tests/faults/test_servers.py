@@ -13,6 +13,7 @@ import pytest
 from neuro.domain.bakes import Attempt, Bake
 from neuro.domain.errors import PlatformError
 from neuro.domain.jobs import JobRequest
+from tests.disks import fill
 from tests.faults.project import (
     HEAD,
     Project,
@@ -200,19 +201,6 @@ async def test_the_disk_is_full_for_a_while(small_disk: ServerProcess, tmp_path:
     assert tasks["after"].outputs == {"all": '["1", "2", "3", "4"] ["1", "2", "3", "4"]'}
     runs = {f"speaks-{x}": 1 for x in range(1, 5)} | {"late": 1, "after": 1}
     assert project.runs() == runs
-
-
-def fill(folder: Path) -> Path:
-    """Leave no space on a disk."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as stream:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while True:
-                    stream.write(b"x" * size)
-            except OSError:
-                continue
-    return filler
 
 
 AWAY_SECONDS = 4.0

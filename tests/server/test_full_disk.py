@@ -10,6 +10,7 @@ import pytest
 
 from neuro.client import Client
 from neuro.domain.errors import PlatformError
+from tests.disks import fill
 from tests.server.jobs import finished, output_of, running, submit
 from tests.server_process import ServerProcess, running_server
 
@@ -29,18 +30,6 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def _fill(folder: Path) -> Path:
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as stream:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while True:
-                    stream.write(b"x" * size)
-            except OSError:
-                continue
-    return filler
-
-
 async def _submit_many(client: Client) -> None:
     for _ in range(50):
         await submit(client, "true", description="x" * 4000)
@@ -53,7 +42,7 @@ async def test_a_full_disk_is_said_and_nothing_is_lost(server: ServerProcess) ->
             client, "while ! test -e /tmp/stop; do sleep 0.05; done; echo all of it"
         )
 
-        filler = _fill(server.data_dir)
+        filler = fill(server.data_dir)
         with pytest.raises(PlatformError, match="disk is full"):
             await _submit_many(client)
         async with client.jobs.exec(talker.id, "touch /tmp/stop") as session:
