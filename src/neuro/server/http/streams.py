@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -19,6 +20,8 @@ NDJSON_BLOCK = 64 << 10
 
 HEARTBEAT_SECONDS = 30.0
 CLOSE_SECONDS = 10.0
+# A reader whose machine is gone says nothing: the system would wait a quarter of an hour for it.
+LOST_MILLISECONDS = 60_000
 # Clients refuse messages over 4 MiB; they send small ones (keystrokes, chunks of a copy).
 MAX_MESSAGE_BYTES = 4 << 20
 
@@ -53,6 +56,7 @@ async def live_ndjson(call: Call, blocks: AsyncGenerator[bytes]) -> web.StreamRe
     Errors as in ``ndjson``.
     """
     response = web.StreamResponse(headers={"Content-Type": NDJSON})
+    _notice_loss(call.request)
     async with aclosing(blocks):
         first = await anext(blocks, b"")
         await response.prepare(call.request)
@@ -64,6 +68,14 @@ async def live_ndjson(call: Call, blocks: AsyncGenerator[bytes]) -> web.StreamRe
             await response.write(_error_line(error))
     await response.write_eof()
     return response
+
+
+def _notice_loss(request: web.Request) -> None:
+    """Have the connection end where what is sent is not acknowledged for a minute."""
+    connection = request.get_extra_info("socket")
+    if connection is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_MILLISECONDS)
 
 
 def _error_line(error: PlatformError) -> bytes:
