@@ -38,6 +38,16 @@ def has_expression(node: Scalar) -> bool:
     return "$" in node.text and ("${{" in node.text or "$[[" in node.text)
 
 
+def _as_words(node: YamlNode, where: str) -> str | None:
+    """A hint for a command that is written as other tools have it."""
+    if where not in ("'cmd'", "'entrypoint'") or not isinstance(node, Items):
+        return None
+    import shlex
+
+    words = [item.text for item in node.items if isinstance(item, Scalar)]
+    return f"Write it as a shell would read it: {shlex.join(words)}"
+
+
 class Values:
     """Reads values, and reports what is wrong with them."""
 
@@ -50,7 +60,7 @@ class Values:
     def scalar(self, of: ValueType, node: YamlNode, where: str) -> Value | None:
         """One value; ``where`` names its key in messages."""
         if not isinstance(node, Scalar):
-            self.expected(f"{where} to be one value", node)
+            self.expected(f"{where} to be one value", node, _as_words(node, where))
             return None
         if has_expression(node):
             return self._expression(of, node, where)

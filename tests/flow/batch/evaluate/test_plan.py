@@ -367,6 +367,7 @@ def test_what_an_action_is_told_to_be_is_told_together_with_its_own_problems(pla
     ("task", "hint"),
     [
         ("strategy: {fail_fast: no}", "write them into `defaults:` of the file"),
+        ("cmd: [python, -c, 'f(1)']", r"as a shell would read it: python -c 'f\(1\)'"),
         ("needs: [b-k-1]", "All rows of a matrix are needed by its plain id"),
     ],
 )
