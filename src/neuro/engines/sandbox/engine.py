@@ -34,6 +34,7 @@ from neuro.engines.sandbox.logs import LogReader, Stamper
 from neuro.engines.sandbox.nursery import Nursery
 from neuro.engines.sandbox.session import AttachSession, ExecSession, TcpConnection, Wire
 from neuro.engines.sandbox.settings import SandboxSettings
+from neuro.engines.sandbox.taking import take_streams
 
 _CONNECT_PATIENCE = 10.0  # seconds for a TCP connection inside a run
 _STOP_PATIENCE = 5.0  # seconds for a run that nobody knows to go
@@ -349,7 +350,7 @@ class SandboxEngine:
         try:
             async with asyncio.timeout(_CONNECT_PATIENCE):
                 await asyncio.get_running_loop().sock_connect(inside, ("127.0.0.1", port))
-                reader, writer = await asyncio.open_connection(sock=inside)
+                reader, writer = await take_streams(inside)
         except (OSError, TimeoutError):
             inside.close()
             raise NotListening(f"nothing in {job_id} listens on port {port}") from None

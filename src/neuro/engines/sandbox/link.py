@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from neuro.engines.base import RunRef
 from neuro.engines.sandbox import layout, wire
+from neuro.engines.sandbox.taking import take
 
 
 class Link(asyncio.Protocol):
@@ -45,11 +46,8 @@ class Link(asyncio.Protocol):
         on_over: Callable[[Link], None],
     ) -> Link:
         """Connect to the run in ``folder``. Raises OSError where no supervisor listens."""
-        connection = layout.connect(folder)
-        connection.setblocking(False)
         link = cls(ref, on_started, on_over)
-        loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: link, sock=connection)
+        await take(layout.connect(folder), lambda: link)
         await link._known
         return link
 

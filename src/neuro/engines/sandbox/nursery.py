@@ -12,6 +12,7 @@ from typing import Any
 from neuro.engines.base import EngineFault
 from neuro.engines.sandbox import machine, wire
 from neuro.engines.sandbox.launch import Plan, Request
+from neuro.engines.sandbox.taking import take_streams
 
 _PATIENCE = 5.0  # seconds until a zygote must be ready
 _START = (
@@ -101,8 +102,7 @@ class Nursery:
 
         self._process = await asyncio.to_thread(launch)
         theirs.close()
-        ours.setblocking(False)
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        reader, self._writer = await take_streams(ours)
         try:
             async with asyncio.timeout(_PATIENCE):
                 ready = await reader.readexactly(len(wire.frame(wire.READY)))

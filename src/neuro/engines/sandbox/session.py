@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from neuro.engines.base import Channel
 from neuro.engines.sandbox import wire
 from neuro.engines.sandbox.link import Link
+from neuro.engines.sandbox.taking import take_streams
 
 _PORTION = 1 << 16
 _BUFFER = 1 << 20
@@ -29,8 +30,7 @@ class Wire:
     @classmethod
     async def open(cls, connection: socket.socket, first: bytes) -> Wire:
         """Take over ``connection`` and say what it is for."""
-        connection.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_BUFFER)
+        reader, writer = await take_streams(connection, _BUFFER)
         opened = cls(reader, writer)
         await opened.send(first)
         return opened
