@@ -525,7 +525,8 @@ def _keys(values: MapValue | None) -> Shape:
 
 def _matrix(strategy: tree.Strategy | None) -> Shape:
     if strategy is None or strategy.matrix is None:
-        return {}
+        # One that could not be read has keys that nobody knows.
+        return None if strategy is not None and "matrix" in strategy.specified else {}
     empty = {name for name, values in strategy.matrix.products.items() if not values.parts}
     known = {**dict.fromkeys(matrix_keys(strategy.matrix)), "ORDINAL": None}
     return Members(known, dict.fromkeys(empty, "Its list is empty: that is as good as no key."))

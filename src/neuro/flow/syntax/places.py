@@ -3,7 +3,7 @@
 from typing import Final
 
 from neuro.flow.syntax.keys import keys_of
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.syntax.problems import closest
 from neuro.flow.syntax.tree import (
     ActionFile,
     ActionJob,
@@ -53,16 +53,26 @@ def words_of(node: type[Node]) -> tuple[str, ...]:
 
 def hint(word: str, node: type[Node]) -> str:
     """What to do about a key that does not belong into a mapping."""
-    known = words_of(node)
-    plain = word.strip().replace("-", "_").lower()
+    key = meant(word, node)
+    if key is not None:
+        return f"Did you mean '{key}'?"
+    elsewhere = _elsewhere(_plain(word), node)
+    return elsewhere or f"Allowed here: {', '.join(sorted(words_of(node)))}."
+
+
+def meant(word: str, node: type[Node]) -> str | None:
+    """The key of a mapping that somebody has written otherwise, as far as one can guess."""
+    known, plain = words_of(node), _plain(word)
     if plain in known:
-        return f"Did you mean '{plain}'?"
-    elsewhere = _elsewhere(plain, node)
-    if elsewhere is not None:
-        return elsewhere
-    if _OTHERS.get(plain) in known:
-        return f"Did you mean '{_OTHERS[plain]}'?"
-    return nearest(plain, known) or f"Allowed here: {', '.join(sorted(known))}."
+        return plain
+    if _elsewhere(plain, node) is not None:
+        return None
+    other = _OTHERS.get(plain)
+    return other if other in known else closest(plain, known)
+
+
+def _plain(word: str) -> str:
+    return word.strip().replace("-", "_").lower()
 
 
 def _elsewhere(word: str, node: type[Node]) -> str | None:

@@ -119,8 +119,14 @@ def _place(problem: Problem) -> tuple[str, int, int]:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """A hint such as "Did you mean 'image'?", when a known word is close to this one."""
+    found = closest(word, known)
+    return f"Did you mean '{found}'?" if found is not None else None
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is close to this one, if any is."""
     # Imported here: only a mistake needs it, and every start would pay.
     from difflib import get_close_matches
 
     found = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"Did you mean '{found[0]}'?" if found else None
+    return found[0] if found else None

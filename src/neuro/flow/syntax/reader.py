@@ -169,6 +169,8 @@ class _Reader(Values):
         found: dict[str, Any] = {}
         key_at: dict[str, Position] = {}
         commands: list[str] = []
+        # That these are missing would be the same mistake, told twice.
+        misspelt: set[str | None] = set()
         for key, item in node.entries:
             word = self.word(key)
             if word is None:
@@ -180,6 +182,8 @@ class _Reader(Values):
             spec = keys.get(attribute)
             if spec is None:
                 self._unexpected(word, key, cls)
+                wanted = places.meant(word, cls)
+                misspelt.add("cmd" if wanted in places.COMMANDS else wanted)
                 continue
             if attribute in found:
                 self.report.add(
@@ -191,10 +195,11 @@ class _Reader(Values):
             key_at[word] = key_at[attribute] = key.at
             found[attribute] = self._value(cls, spec, word, key, item)
         for name, spec in keys.items():
-            if spec.required and name not in found:
+            if spec.required and name not in found and name not in misspelt:
                 self._missing(name, cls, node)
         given_values = {name: value for name, value in found.items() if value is not None}
-        made = cls(at=node.at, specified=frozenset(found), key_at=key_at, **given_values)
+        specified = frozenset(found).union(key for key in misspelt if key is not None)
+        made = cls(at=node.at, specified=specified, key_at=key_at, **given_values)
         if isinstance(made, tree.Image):
             self._check_image(made, node)
         return made

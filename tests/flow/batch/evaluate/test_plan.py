@@ -363,6 +363,20 @@ def test_what_an_action_is_told_to_be_is_told_together_with_its_own_problems(pla
     ]
 
 
+def test_a_key_that_is_misspelt_is_told_once(place):
+    told = place.problems("""
+        params: {p: {defualt: 1}, q: ~}
+        tasks:
+        - {id: a, imge: a, strategy: {matrx: {k: [1]}}, cmd: "${{ matrix.k }} ${{ params.p }}"}
+        """)
+    assert told == [
+        "unexpected key 'defualt'",
+        "Param q is not initialized and has no default value",
+        "unexpected key 'imge'",
+        "unexpected key 'matrx'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("task", "hint"),
     [

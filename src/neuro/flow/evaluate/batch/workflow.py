@@ -391,10 +391,12 @@ def _bind_params(
         elif param.default is not None:
             bound[name] = str(values.one(param.default))
         else:
+            missing.add(name)
+            if "default" in param.specified and report.problems:
+                continue  # That it could not be read is told already.
             report.add(
                 f"Param {name} is not initialized and has no default value",
                 param.at,
                 f"Give it with `--param {name} VALUE`.",
             )
-            missing.add(name)
     return Inputs(bound, frozenset(missing))
