@@ -105,21 +105,21 @@ def test_connecting_shows_the_output_and_detaches(person: Person) -> None:
 
 def test_several_of_a_multi_job(person: Person) -> None:
     person.flow_ok("run", "multitrain", "-s", "a", "-p", "lr", "0.1")
-    person.flow_ok("run", "multitrain", "--suffix", "b")
+    person.flow_ok("run", "multitrain", "--suffix", "wide")
     made_up = person.flow_ok("-q", "run", "multitrain").strip()
 
     seen = cells(person.flow_ok("ps"))
-    assert {"multitrain a", "multitrain b"} < set(seen)
+    assert {"multitrain a", "multitrain wide"} < set(seen)
     assert len([name for name in seen if name.startswith("multitrain ")]) == 3
     assert made_up in [row[1] for row in seen.values()]
-    assert person.offered("status", "multitrain", "b") == ["b"]
+    assert person.offered("status", "multitrain", "w") == ["wide"]
 
     again = person.flow("run", "multitrain", "-s", "a", "--", "more")
     assert (again.returncode, "already running" in again.stderr) == (1, True)
     assert person.flow_ok("kill", "multitrain", "a") == "Killed job multitrain a\n"
     assert "lr=0.1 suffix=a" in person.flow_ok("logs", "multitrain", "a")
     killed = person.flow_ok("kill", "ALL").splitlines()
-    assert "Killed job multitrain b" in killed
+    assert "Killed job multitrain wide" in killed
     assert len(killed) == 2
 
 
