@@ -109,7 +109,7 @@ async def test_tasks_without_an_end_are_ended_and_tried_again(project: Project) 
         "never": "skipped",
     }
     check_history(tasks)
-    assert tasks["endless"].message == tasks["deaf"].message == "timed out after 1s"
+    assert tasks["endless"].message == tasks["deaf"].message == "timed out after 1s (try 2)"
     assert project.runs() == {"endless": 2, "deaf": 2, "recovers": 2, "fine": 1, "after": 1}
     assert ended.result == "failed"
     assert ended.message is not None
