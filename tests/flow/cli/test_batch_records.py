@@ -132,6 +132,17 @@ def test_the_output_of_a_task(person: Person, keeper: Keeper) -> None:
     assert person.offered("show", "nightly", "fi") == ["fit.lr-0.1"]
 
 
+def test_why_a_bake_was_cancelled_is_told_beside_what_failed(
+    person: Person, keeper: Keeper
+) -> None:
+    attempt = keeper.attempt(keeper.bake("late"))
+    keeper.task(attempt, "fetch", P, R, F, message="exit code 1")
+    keeper.end(attempt, C, "The bake's life span of 3s has ended.")
+
+    shown = person.flow("inspect", "late", "--watch").stdout
+    assert "  The bake's life span of 3s has ended.\n\n✗ fetch: exit code 1\n" in shown
+
+
 def test_a_bake_that_is_over_is_watched_no_longer(person: Person, keeper: Keeper) -> None:
     failed_bake(person, keeper)
 

@@ -33,7 +33,8 @@ def tell_end(context: FlowContext, board: Board) -> int:
     out.print(f"Bake {name}: attempt #{attempt.number} {result} in"
               f" {how_long(ended - attempt.created_at)} ({board.summary()})")  # fmt: skip
     failed = board.failed
-    if attempt.message and not failed:  # Or it says what is told of the task.
+    if attempt.message and (not failed or attempt.result is TaskStatus.CANCELLED):
+        # Of a bake that failed it says what is told of the task.
         out.print(f"  {attempt.message}")
     if succeeded:
         return 0

@@ -486,7 +486,7 @@ def _operator_hint(symbol: str, left: object, right: object) -> str | None:
 
 def _choices(name: str, known: Mapping[Any, object]) -> str | None:
     names = [key for key in known if isinstance(key, str)]
-    hint = _nearest(name, names)
+    hint = _nearest(name, names) if known else "There is nothing in it."
     if hint is None and 0 < len(names) <= 10:
         hint = f"It has: {', '.join(names)}."
     return hint

@@ -340,6 +340,16 @@ def test_an_expression_that_fails_says_where(place):
     assert (problem.at.line, problem.at.column) == (7, 28)
 
 
+def test_outputs_of_what_failed_are_known_to_be_none(place):
+    batch = place.batch("""
+        tasks:
+        - {id: a, image: a}
+        - {id: b, image: a, enable: "${{ needs.a.outputs.x == '1' }}"}
+        """)
+    with pytest.raises(FlowError, match="There is nothing in it"):
+        batch.enable("b", a=FAILED)
+
+
 def test_what_is_not_known_yet_is_no_value(place):
     batch = place.batch("""
         tasks:
