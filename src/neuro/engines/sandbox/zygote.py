@@ -12,6 +12,7 @@ import fcntl
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from neuro.engines.sandbox.supervisor import hand_over, supervise
 
 _GUARDED = "--guarded"
 _SPARE = 2  # supervisors that wait for a run
+_LULL = 0.008  # seconds after a start until the next is made ready
 
 
 def main() -> None:
@@ -83,9 +85,20 @@ def _serve(engine: socket.socket, lock: int) -> None:
                 except OSError:
                     waiting.dismiss()
                     return
-                waiting.fill()
+        if waiting is not None and waiting.lacks:
+            _make_ready(waiting, engine)
     if waiting is not None:
         waiting.dismiss()
+
+
+def _make_ready(waiting: Waiting, engine: socket.socket) -> None:
+    """Let the next supervisors wait, but where one does, not beside a run that has just begun.
+
+    It needs the same locks of the kernel, and is what somebody waits for.
+    """
+    lull = 0 if waiting.is_empty else _LULL
+    if not select.select([engine], [], [], lull)[0]:
+        waiting.fill()
 
 
 def _receive(engine: socket.socket) -> bytes:
@@ -113,9 +126,11 @@ class Waiting:
         self._plan = plan
         self._mine = mine
         self._ones: list[_One] = []
+        self._is_used = False
 
     def start(self, request: dict[str, Any]) -> str:
         """Begin a run: "started", "exists", or why not."""
+        self._is_used = True
         job_id, run = str(request["job_id"]), int(request["run"])
         try:
             one = self._take()
@@ -145,6 +160,15 @@ class Waiting:
                 return one
             one.channel.close()  # somebody killed it
         return self._fork()
+
+    @property
+    def lacks(self) -> bool:
+        """Whether there are fewer than should be, since a first run was asked for."""
+        return self._is_used and len(self._ones) < _SPARE
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._ones
 
     def fill(self) -> None:
         """Let supervisors wait for the next runs."""
