@@ -23,6 +23,7 @@ from neuro.domain.jobs import (
     Priority,
     Reason,
     Resources,
+    Volume,
 )
 from neuro.domain.names import new_job_id
 from neuro.domain.permissions import Action, Permission
@@ -174,6 +175,18 @@ def test_the_same_command_in_any_other_image_is_a_job_like_all() -> None:
     container = ContainerRequest(image="ubuntu", command="neuro-flow execute bake-1")
 
     assert not is_control(container)
+
+
+def test_with_files_or_an_environment_of_its_own_it_is_a_job_like_all() -> None:
+    def given(path: str, **env: str) -> ContainerRequest:
+        volume = Volume(src_storage_uri="storage:x", dst_path=path)
+        command = "neuro-flow execute 1"
+        return ContainerRequest(image=THEIRS, command=command, volumes=[volume], env=env)
+
+    assert is_control(given("/root/.neuro/logs--life-span=7d"))
+    assert not is_control(given("/root/.neuro"))
+    assert not is_control(given("/code"))
+    assert not is_control(given("/root/.neuro/logs", PYTHONPATH="/root/.neuro/logs"))
 
 
 def test_an_entrypoint_counts_as_the_beginning_of_the_command() -> None:

@@ -27,6 +27,8 @@ MAX_RUN_TIME_MINUTES = 10 * 366 * 24 * 60
 # A control job takes nothing from the capacity, so what it may use is small, and the same for all.
 CONTROL_AMOUNT = Amount(cpu=1.0, memory=512 * MIB)
 _OPTIONS_WITH_VALUE = ("--config", "--color")  # of neuro-flow itself
+# Where the flow clients mount what their executors log.
+_EXECUTOR_LOGS = ("/root/.neuro/logs", "/root/.apolo/logs")
 
 _FLAT = tuple(
     name for name in ContainerRequest.__struct_fields__ if name in JobRequest.__struct_fields__
@@ -144,9 +146,16 @@ def argv_of(container: ContainerRequest | Container) -> tuple[str, ...]:
 
 
 def is_control(container: ContainerRequest) -> bool:
-    """Whether this runs ``neuro-flow [OPTION]... execute``, which drives the jobs of a bake."""
+    """Whether this runs ``neuro-flow [OPTION]... execute``, which drives the jobs of a bake.
+
+    With an environment or files of its own it might run anything else, and is a job like all.
+    """
     program, *words = argv_of(container) or ("",)
     if program != "neuro-flow" or not is_executor_image(container.image):
+        return False
+    if container.env or not all(
+        volume.dst_path.startswith(_EXECUTOR_LOGS) for volume in container.volumes
+    ):
         return False
     rest = iter(words)
     for word in rest:
