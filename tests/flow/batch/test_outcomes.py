@@ -180,6 +180,7 @@ def test_tolerated_failure() -> None:
     )
     machine = run_batch(text, {"a": FAILS})
     assert machine.statuses() == {"a": "failed", "b": "succeeded", "c": "skipped"}
+    assert machine.records["a"].message == "exit code 1; it may fail"
     assert machine.finish is not None
     assert machine.finish.result.value == "succeeded"
 

@@ -518,6 +518,8 @@ class BakeState:
             status, message = TaskStatus.FAILED, problem
         if status is TaskStatus.FAILED and item.number > 1:
             message = f"{message} (try {item.number})"
+        if status is TaskStatus.FAILED and message is not None:
+            message = _forgiven(item, message)
         item.outputs, item.state, item.message = dict(outputs), dict(state), message
         item.step(status, job.finished_at or now)
         key = None
@@ -555,7 +557,7 @@ class BakeState:
         self._end(item, TaskStatus.SKIPPED, now)
 
     def _fail(self, item: Item, message: str, now: datetime) -> None:
-        item.message = message
+        item.message = _forgiven(item, message)
         item.step(TaskStatus.FAILED, now)
         self._write(item)
         self._end(item, TaskStatus.FAILED, now)
@@ -753,6 +755,14 @@ class BakeState:
             return self.message
         is_bad = self._result() is TaskStatus.FAILED
         return self._first_bad if is_bad else self._first_cancelled
+
+
+def _forgiven(item: Item, message: str) -> str:
+    """Why a task failed, and that nothing else minds where that is so."""
+    if not item.node.continue_on_error:
+        return message
+    what, newline, where = message.partition("\n")
+    return f"{what}; it may fail{newline}{where}"
 
 
 def _ended(item: Item, job: JobState) -> tuple[TaskStatus, str | None]:
