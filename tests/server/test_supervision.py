@@ -297,7 +297,10 @@ async def test_what_happened_while_the_server_was_down_is_seen_to(
         await anext(stream)
         await write(client, over_attempt, CANCELLED)
         server.kill()
-    await asyncio.sleep(0.5)  # The main job ends meanwhile.
+    # The main job ends meanwhile.
+    record = server.data_dir / f"engines/sandbox/jobs/{main.id}/runs/0/exit"
+    while not record.exists():
+        await asyncio.sleep(0.02)
     server.start()
 
     async with Client.connect(server.url, server.token) as client:

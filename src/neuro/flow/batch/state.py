@@ -403,21 +403,22 @@ class BakeState:
         command = self._evaluate(item, lambda: self._workflow.local(node, item.needs), now)
         if command is None:
             return
+        self._mark_open(item, now)
+        self._actions.append(RunLocal(command))
+
+    def _mark_open(self, item: Item, now: datetime) -> None:
+        """Something goes on that is no job; its record may tell so already."""
         item.phase = Phase.OPEN
         if not item.statuses:
             item.step(TaskStatus.PENDING, now)
             self._write(item)
-        self._actions.append(RunLocal(command))
 
     def _call(self, item: Item, now: datetime) -> None:
         node = item.node
         graph = self._evaluate(item, lambda: self._workflow.open(node, item.needs), now)
         if graph is None:
             return
-        item.phase = Phase.OPEN
-        if not item.statuses:
-            item.step(TaskStatus.PENDING, now)
-            self._write(item)
+        self._mark_open(item, now)
         scope = self._open(graph, item)
         if item.was_unknown:
             self._redraw(scope)

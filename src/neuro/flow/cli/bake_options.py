@@ -1,4 +1,4 @@
-"""The options that commands about bakes share: which attempt, and who drives it."""
+"""The options that commands about bakes share: which attempt, who drives it, where it is drawn."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ def attempt_option(which: str = "Which attempt", *, default: int | None = LAST) 
         help=f"{which}; by default, the last.",
         shell_complete=offer("attempts"),
     )
+
+
+def graph_option(command: F) -> F:
+    """Add ``--output-graph``."""
+    return click.option(
+        "-o",
+        "--output-graph",
+        "--output",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Write the graph to FILE.dot, .gv, .pdf, .svg or .png.",
+    )(command)
 
 
 def driver_options(what: str) -> Callable[[F], F]:

@@ -12,6 +12,7 @@ from neuro.flow.cli.bake_names import check_batch
 from neuro.flow.cli.context import FlowContext
 from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import offer
+from neuro.flow.cli.params import param_option
 
 if TYPE_CHECKING:
     from neuro.flow.batch.plan import Plan
@@ -33,17 +34,7 @@ def param_options(command: F) -> F:
         metavar="FILE",
         help="Parameters from a YAML file of NAME: VALUE lines; --param goes before it.",
     )
-    param = click.option(
-        "-p",
-        "--param",
-        "param",
-        nargs=2,
-        multiple=True,
-        metavar="NAME VALUE",
-        help="A parameter of the batch (repeatable).",
-        shell_complete=offer("batch_params"),
-    )
-    return param(file(command))
+    return param_option("batch", "batch_params")(file(command))
 
 
 def plan_of(

@@ -11,7 +11,7 @@ import click
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import local_now
 from neuro.flow.cli.bake_names import find_attempt, find_bake
-from neuro.flow.cli.bake_options import attempt_option
+from neuro.flow.cli.bake_options import attempt_option, graph_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.names import offer
 from neuro.flow.cli.thin_table import NEVER, Row, ThinTable
@@ -116,14 +116,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
 @attempt_option()
 @click.option("-w", "--watch", is_flag=True, help="Show what changes, until the bake is over.")
 @click.option("--graph", is_flag=True, help="Draw the graph in the terminal.")
-@click.option(
-    "-o",
-    "--output-graph",
-    "--output",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help="Write the graph to FILE.dot, .gv, .pdf, .svg or .png.",
-)
+@graph_option
 @click.option("--dot", "kind", flag_value="dot", help="Write it for Graphviz, as BAKE_N.gv.")
 @click.option("--pdf", "kind", flag_value="pdf", help="Write it as a PDF, BAKE_N.gv.pdf.")
 @click.option("--view", is_flag=True, help="Open what was written.")

@@ -1,16 +1,18 @@
-"""The options that ``run`` and ``show`` share: a suffix and parameters."""
+"""The options that ``run`` and ``show`` share: a suffix and parameters, which batches have too."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import offer
-from neuro.flow.evaluate.jobs import LiveWorkflow
+
+if TYPE_CHECKING:
+    from neuro.flow.evaluate.jobs import LiveWorkflow
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,17 +26,21 @@ def job_options(command: F) -> F:
         help="Which one of a multi-job's; made up unless given.",
         shell_complete=offer("suffixes"),
     )
-    param = click.option(
+    return suffix(param_option("job", "params")(command))
+
+
+def param_option(what: str, names: str) -> Callable[[F], F]:
+    """Add ``--param`` of ``what``; ``names`` are the candidates of completion."""
+    return click.option(
         "-p",
         "--param",
         "param",
         nargs=2,
         multiple=True,
         metavar="NAME VALUE",
-        help="A parameter of the job (repeatable).",
-        shell_complete=offer("params"),
+        help=f"A parameter of the {what} (repeatable).",
+        shell_complete=offer(names),
     )
-    return suffix(param(command))
 
 
 def check_params(

@@ -14,6 +14,7 @@ from neuro.cli.failures import Failure
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import ago, local_now
 from neuro.flow.cli.bake_names import server_project
+from neuro.flow.cli.bake_options import graph_option
 from neuro.flow.cli.batch_params import batch_argument, check_presets, param_options, plan_of
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.thin_table import Row, ThinTable
@@ -41,14 +42,7 @@ _LATER = "?"
 )
 @batch_argument
 @param_options
-@click.option(
-    "-o",
-    "--output-graph",
-    "--output",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help="Write the graph to FILE.dot, .gv, .pdf, .svg or .png.",
-)
+@graph_option
 @pass_context
 def command(
     context: FlowContext,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
@@ -59,14 +59,9 @@ class Values:
         """Return a list's items; optional ones that are empty or None are dropped on request."""
         found: list[str] = []
         for part in values.parts if values is not None else ():
+            items: Sequence[object]
             if part.spread:
-                raw, ok = self._raw(part)
-                if not ok:
-                    continue
-                if isinstance(raw, str) or not isinstance(raw, list | tuple | set | frozenset):
-                    self._report.add(f"The expression gives {_kind(raw)}, not a list", part.at)
-                    continue
-                items = sorted(raw, key=str) if isinstance(raw, set | frozenset) else raw
+                items = self._spread(part)
             elif part.template is None:
                 items = (part.constant,)
             else:
@@ -86,17 +81,23 @@ class Values:
         """Return a list's items as they are; what one expression gives is not converted."""
         found: list[object] = []
         for part in values.parts:
-            if not part.spread:
+            if part.spread:
+                found += self._spread(part)
+            else:
                 found.append(self.one(part))
-                continue
-            raw, ok = self._raw(part)
-            if not ok:
-                continue
-            if isinstance(raw, str) or not isinstance(raw, list | tuple | set | frozenset):
-                self._report.add(f"The expression gives {_kind(raw)}, not a list", part.at)
-                continue
-            found += sorted(raw, key=str) if isinstance(raw, set | frozenset) else raw
         return found
+
+    def _spread(self, part: Value) -> Sequence[object]:
+        """The items of a list that one expression gives; sets are sorted."""
+        raw, ok = self._raw(part)
+        if not ok:
+            return ()
+        if isinstance(raw, set | frozenset):
+            return sorted(raw, key=str)
+        if isinstance(raw, list | tuple):
+            return raw
+        self._report.add(f"The expression gives {_kind(raw)}, not a list", part.at)
+        return ()
 
     def mapping(self, values: MapValue | None) -> dict[str, object]:
         """Return a mapping's entries; of equal keys the last one counts."""
