@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import pty
@@ -162,6 +163,13 @@ class Terminal:
 
     def interrupt(self) -> None:
         os.killpg(self.process.pid, signal.SIGINT)
+
+    def interrupt_other_thread(self) -> None:
+        """Have the kernel give SIGINT to a thread that is not the main one."""
+        process = self.process.pid
+        threads = [int(thread) for thread in os.listdir(f"/proc/{process}/task")]
+        other = next(thread for thread in threads if thread != process)
+        assert ctypes.CDLL(None).tgkill(process, other, signal.SIGINT) == 0
 
     def end(self) -> int:
         """Wait for the command's end; its exit code."""

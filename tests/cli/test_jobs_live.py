@@ -114,6 +114,15 @@ def test_an_interrupted_run_leaves_the_job_alone(person: Home) -> None:
     assert "Status: running" in person.ok("status", "stays")
 
 
+def test_an_interrupt_that_finds_the_main_thread_elsewhere_is_heard(person: Home) -> None:
+    """As one does that comes just before the main thread begins to wait: nothing wakes it."""
+    with person.start("run", "ubuntu", "--", "sh", "-c", "echo on; sleep 100") as it:
+        it.until("on\n")
+        it.interrupt_other_thread()
+        it.until("Detached")
+        assert it.end() == 0
+
+
 def test_an_attached_job_is_seen_from_its_start_and_its_end_is_the_end(person: Home) -> None:
     script = "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo over; exit 4"
     detach(person, "--name", "attached", "ubuntu", "--", "sh", "-c", script)

@@ -26,6 +26,9 @@ from neuro.domain.jobs import Job, JobStatus
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
 # How long a lost server is waited for (cli-surface, section 1.3: attach stop timeout).
 PATIENCE = 15 * 60.0
+# How long the main thread waits at a time. A signal that arrives just before a wait begins, or in
+# another thread, does not end it: Python runs its handler only when the wait is over.
+_HEARING = 0.25
 
 
 def write_all(number: int, data: bytes) -> None:
@@ -156,7 +159,7 @@ def follow(context: Context, job: Job) -> int:
             context.out.print(ATTACHED.format(keys="Ctrl-C"))
             context.out.flush()
         reader.open()
-        while not reader.ended.wait(3600):
+        while not reader.ended.wait(_HEARING):
             pass
         return _end(context, job.id, reader, progress)
     except KeyboardInterrupt:
