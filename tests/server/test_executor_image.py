@@ -36,7 +36,7 @@ from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, Specification
-from neuro.server.jobs.service import MAX_CONTROL_JOBS, JobService, Offer
+from neuro.server.jobs.service import ControlLimits, JobService, Offer
 from neuro.server.jobs.specification import CONTROL_AMOUNT, is_control
 from neuro.server.jobs.writer import Writer
 from tests.server.jobs import finished, output_of, running, submit
@@ -193,12 +193,14 @@ def test_an_entrypoint_counts_as_the_beginning_of_the_command() -> None:
     assert is_control(ContainerRequest(image=THEIRS, entrypoint="neuro-flow", command="execute 1"))
 
 
-def record(*, control: bool, placed: bool = False, number: int = 0) -> JobRecord:
+def record(
+    *, control: bool, placed: bool = False, number: int = 0, owner: str = "alice"
+) -> JobRecord:
     resources = Resources(cpu=1, memory=GIB, memory_mb=1024, shm=False)
     now = datetime.now(UTC)
     made = JobRecord(
         id=new_job_id(),
-        owner="alice",
+        owner=owner,
         name=None,
         cluster="default",
         engine="sandbox",
@@ -246,13 +248,36 @@ def test_a_control_job_gives_back_nothing() -> None:
     assert (board.control_jobs, board.choose("sandbox")) == (0, [])
 
 
-async def test_control_jobs_are_bounded_in_number(tmp_path: Path) -> None:
+def test_a_control_job_counts_from_when_its_place_is_reserved() -> None:
+    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    kept, refused = record(control=True), record(control=True)
+
+    for job in (kept, refused):
+        board.reserve(job)
+    assert (board.control_jobs, board.control_jobs_of("alice")) == (2, 2)
+    board.release(refused)
+    board.add(kept)
+    board.add(record(control=True, owner="bob"))
+
+    assert (board.control_jobs, board.control_jobs_of("alice")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (ControlLimits(total=3), "^3 bakes are driven already"),
+        (ControlLimits(per_owner=2), "^2 bakes of 'alice' are driven already"),
+    ],
+)
+async def test_control_jobs_are_bounded_in_number(
+    tmp_path: Path, limits: ControlLimits, words: str
+) -> None:
     async def make_spec(record: JobRecord) -> RunSpec:
         raise AssertionError("nothing may start here")
 
     board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
-    for _ in range(MAX_CONTROL_JOBS):
-        board.add(record(control=True, placed=True))
+    for owner in ("alice", "alice", "bob"):
+        board.add(record(control=True, placed=True, owner=owner))
     database = Database(f"sqlite:///{tmp_path / 'unused'}")
     writer = Writer(database)
     preset = Preset(name="cpu-small", cpu=1, memory=GIB)
@@ -266,11 +291,12 @@ async def test_control_jobs_are_bounded_in_number(tmp_path: Path) -> None:
         check_volumes=lambda container: None,
         image_notice=lambda engine, image: None,
         feed=Feed(board),
+        control=limits,
     )
     own = Permission(uri=ResourceURI("job", "default", ("alice",)), action=Action.MANAGE)
     caller = Identity("alice", (own,), "token")
     request = JobRequest(image=EXECUTOR_IMAGE, command="neuro-flow execute bake-1")
 
-    with pytest.raises(TooManyRequests, match="500"):
+    with pytest.raises(TooManyRequests, match=words):
         await service.submit(caller, request)
     database.close()

@@ -51,7 +51,7 @@ from neuro.server.jobs.launch import Launcher
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
-from neuro.server.jobs.service import JobService, Offer
+from neuro.server.jobs.service import ControlLimits, JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.owner import announced, write_login
@@ -159,6 +159,7 @@ async def _assemble(
         check_volumes=launcher.check_volumes,
         image_notice=_image_notice,
         feed=Feed(board),
+        control=ControlLimits(settings.bakes.main_jobs, settings.bakes.main_jobs_per_owner),
     )
     installation = Installation(
         cluster=settings.cluster,

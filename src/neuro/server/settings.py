@@ -47,12 +47,14 @@ class RetentionSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class BakeSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[bakes]``: how patient the server is with those who drive them, in seconds.
+    """``[bakes]``: how patient the server is with those who drive them, in seconds; how many.
 
     ``executor_silence`` of a terminal that drives a running bake, ``start`` of one that was
     submitted and never begun, ``grace`` for a terminal to end the jobs of a cancelled bake itself;
     ``restart_pause`` before a main job that died has a successor, up to sixty times longer each
     time; after ``restarts`` (a count) in which no task got on, the bake is given up.
+    ``main_jobs`` is how many of these there may be at once, ``main_jobs_per_owner`` how many of one
+    person: they take nothing of what presets share out.
     """
 
     executor_silence: float = 120.0
@@ -60,6 +62,8 @@ class BakeSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     grace: float = 60.0
     restart_pause: float = 1.0
     restarts: int = 20
+    main_jobs: int = 500
+    main_jobs_per_owner: int = 100
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -54,7 +54,8 @@ class Board:
         self.lanes = {name: Lane(capacity) for name, capacity in capacities.items()}
         self._records: dict[str, JobRecord] = {}
         self._holding: set[str] = set()
-        self.control_jobs = 0
+        # Owners of control jobs, from when their place is taken.
+        self._controls: dict[str, str] = {}
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
         self._listeners: list[Callable[[JobRecord], None]] = []
 
@@ -67,10 +68,19 @@ class Board:
     def get(self, job_id: str) -> JobRecord | None:
         return self._records.get(job_id)
 
+    @property
+    def control_jobs(self) -> int:
+        """How many control jobs there are, those on their way to the database included."""
+        return len(self._controls)
+
+    def control_jobs_of(self, owner: str) -> int:
+        """How many of them are one person's."""
+        return sum(each == owner for each in self._controls.values())
+
     def add(self, record: JobRecord) -> None:
         """Put an active job on the board: waiting, or holding its resources if it is placed."""
         self._records[record.id] = record
-        self.control_jobs += record.specification.control
+        self._count(record)
         lane = self.lanes[record.engine]
         if record.placed:
             self._hold(record)
@@ -79,13 +89,21 @@ class Board:
         else:
             lane.queue.add(waiting(record))
 
+    def _count(self, record: JobRecord) -> None:
+        if record.specification.control:
+            self._controls[record.id] = record.owner
+
     def _hold(self, record: JobRecord) -> None:
         if record.id not in self._holding:
             self.lanes[record.engine].take(record)
             self._holding.add(record.id)
 
     def reserve(self, record: JobRecord) -> None:
-        """Give a job that is not on the board yet its resources, if nobody is ahead of it."""
+        """Give a job that is not on the board yet its resources, if nobody is ahead of it.
+
+        A control job gets its place among those that are counted.
+        """
+        self._count(record)
         lane = self.lanes[record.engine]
         amount = record.specification.amount
         if not record.specification.control and not lane.queue and amount.fits(lane.free):
@@ -94,6 +112,7 @@ class Board:
 
     def release(self, record: JobRecord) -> None:
         """Take back what ``reserve`` gave: the job will not be on the board."""
+        self._controls.pop(record.id, None)
         if record.id in self._holding:
             self._holding.discard(record.id)
             self.lanes[record.engine].give_back(record)
@@ -116,7 +135,7 @@ class Board:
         """Take a finished job off the board and free what it held."""
         if self._records.pop(record.id, None) is None:
             return
-        self.control_jobs -= record.specification.control
+        self._controls.pop(record.id, None)
         lane = self.lanes[record.engine]
         if record.id in self._holding:
             self._holding.discard(record.id)

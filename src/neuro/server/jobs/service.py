@@ -52,8 +52,6 @@ from neuro.server.jobs.writer import Writer
 PAGE = 500
 # A longer queue than this is answered with 429: it would only be held in memory.
 MAX_ACTIVE_JOBS = 20_000
-# They take nothing from the capacity, so nothing else bounds them.
-MAX_CONTROL_JOBS = 500
 _KEY = re.compile(r"[ -~]{1,255}")
 
 
@@ -65,6 +63,17 @@ class Offer:
     presets: list[Preset]
     default_engine: str
     jobs_domain: str
+
+
+@dataclass(frozen=True)
+class ControlLimits:
+    """How many control jobs there may be: of all together, and of each owner.
+
+    They take nothing from the capacity, so nothing else bounds them.
+    """
+
+    total: int = 500
+    per_owner: int = 100
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,7 @@ class JobService:
         check_volumes: Callable[[ContainerRequest], None],
         image_notice: Callable[[str, str], str | None],
         feed: Feed,
+        control: ControlLimits = ControlLimits(),
     ) -> None:
         """``image_notice(engine, image)`` says what a first-time user of an image should know.
 
@@ -126,6 +136,7 @@ class JobService:
         self._check_volumes = check_volumes
         self._image_notice = image_notice
         self._feed = feed
+        self._control = control
         self._seen_images: set[tuple[str, str]] = set()
 
     async def submit(
@@ -177,10 +188,6 @@ class JobService:
             request, container, offer.cluster, caller.user
         ):
             caller.require(uri, action)
-        if specification.is_control(container) and self._board.control_jobs >= MAX_CONTROL_JOBS:
-            raise TooManyRequests(
-                f"{MAX_CONTROL_JOBS} bakes are driven already; try again later.", retry_after=10
-            )
         self._check_volumes(container)
         record = self._new_record(caller.user, request, container)
         notice = await self._notice(record)
@@ -200,6 +207,8 @@ class JobService:
 
         if record.name is not None:
             await self._writer.flush()  # The name may have become free a moment ago.
+        if record.specification.control:
+            self._check_control(record.owner)
         self._board.reserve(record)
         try:
             record.sequence = await self._database.write(insert)
@@ -210,6 +219,19 @@ class JobService:
                 raise await self._name_is_taken(record) from None
             raise
         self._reconciler.submitted(record)
+
+    def _check_control(self, owner: str) -> None:
+        limits = self._control
+        if self._board.control_jobs >= limits.total:
+            raise TooManyRequests(
+                f"{limits.total} bakes are driven already; try again later.", retry_after=10
+            )
+        if self._board.control_jobs_of(owner) >= limits.per_owner:
+            raise TooManyRequests(
+                f"{limits.per_owner} bakes of '{owner}' are driven already, which is the most for"
+                " one person; try again when one has ended.",
+                retry_after=10,
+            )
 
     def _new_record(
         self, owner: str, request: JobRequest, container: ContainerRequest

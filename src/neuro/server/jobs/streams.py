@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from neuro.domain.errors import InvalidInput, NotFound, Unavailable
+from neuro.domain.errors import InvalidInput, NotFound, NotPermitted, Unavailable
 from neuro.domain.jobs import JobStatus, UsageSample
 from neuro.engines.base import Channel, Connection, Engine, NotListening, RunNotFound, Session
 from neuro.server.http.routes import Call
@@ -206,7 +206,15 @@ async def _wait_for(event: asyncio.Event) -> None:
 async def execute(
     call: Call, jobs: JobService, record: JobRecord, query: ExecQuery
 ) -> web.WebSocketResponse:
-    """Run another process inside a running job."""
+    """Run another process inside a running job.
+
+    Raises NotPermitted for a control job: what runs there runs beside the capacity.
+    """
+    if record.specification.control:
+        raise NotPermitted(
+            f"Job {record.id} drives a bake, and runs nothing else: `neuro logs {record.id}` shows"
+            " what it does, and `neuro run` starts a job for commands of your own."
+        )
     argv = _split(query.cmd)
     session = await _in_running(record, jobs.engine_of(record).exec(record.id, argv, tty=query.tty))
     try:
