@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from neuro.client import Client
 from neuro.client.blocking import run
@@ -25,6 +26,8 @@ from neuro.domain.bakes import (
     ConfigFileRequest,
     ConfigsMeta,
     ImageStatus,
+    Kept,
+    Task,
     TaskRequest,
     TaskStatus,
     TaskTransition,
@@ -333,6 +336,89 @@ async def test_attempts_follow_each_other(client: Client, wire: Wire, project: P
             },
         )
     )[0] == 404
+
+
+async def test_an_attempt_keeps_what_an_earlier_one_has_left(
+    client: Client, project: Project
+) -> None:
+    bakes = client.bakes
+    bake = await baked(client, project)
+    first = await bakes.create_attempt(attempt_of(bake))
+    running, succeeded = TaskStatus.RUNNING, TaskStatus.SUCCEEDED
+    outcome: dict[str, Any] = {"outputs": {"x": "1" * 5000}, "state": {"y": "2"}}
+    await bakes.put_tasks(
+        [
+            task_of(first, "done", running, succeeded, raw_id="job-1", message="so", **outcome),
+            task_of(first, "left out", succeeded),
+            task_of(first, "call", running, TaskStatus.FAILED, message="below it"),
+            task_of(first, "call.skipped", TaskStatus.SKIPPED),
+        ]
+    )
+    await bakes.replace_attempt(attempt_of(bake, result=TaskStatus.FAILED))
+    before = {task.yaml_id: task for task in await bakes.tasks(first.id)}
+
+    kept = Kept(attempt=1, tasks=["call.skipped", "done"], calls=["call"])
+    second = await bakes.create_attempt(attempt_of(bake, 2, kept=kept))
+
+    after = {task.yaml_id: task for task in await bakes.tasks(second.id)}
+    assert sorted(after) == ["call", "call.skipped", "done"]
+    assert {task.id for task in after.values()}.isdisjoint(task.id for task in before.values())
+    for name in kept.tasks:
+        old = before[name]
+        assert after[name] == structs.replace(old, id=after[name].id, attempt_id=second.id)
+    begun = TaskTransition(created_at=NOON, status=TaskStatus.PENDING)
+    call = after["call"]
+    assert call == Task(id=call.id, attempt_id=second.id, yaml_id="call", statuses=[begun])
+    assert {task.yaml_id: task for task in await bakes.tasks(first.id)} == before
+    # What goes on can be written, what has ended cannot.
+    await bakes.replace_task(task_of(second, "call", running, succeeded))
+    with pytest.raises(Conflict, match="'done' is succeeded already"):
+        await bakes.replace_task(task_of(second, "done", running))
+
+
+@pytest.mark.parametrize(
+    ("kept", "status", "says"),
+    [
+        ({"attempt": 1, "tasks": ["done", "unknown"]}, 400, "'unknown' has not ended in attempt"),
+        ({"attempt": 1, "tasks": ["done", "open"]}, 400, "'open' has not ended in attempt #1"),
+        ({"attempt": 1, "tasks": ["done"], "calls": ["new"]}, 400, "'new' has not begun in"),
+        ({"attempt": 1, "tasks": ["done"], "calls": ["done"]}, 400, "each task once only"),
+        ({"attempt": 1, "tasks": ["done", ""]}, 400, "id of a task"),
+        ({"attempt": 2, "tasks": ["done"]}, 400, "has no attempt #2 of which"),
+        ({"attempt": 3, "tasks": ["done"]}, 400, "Attempt #3 can keep what an earlier one"),
+        ({"attempt": -1, "tasks": ["done"]}, 400, "Attempt #3 can keep what an earlier one"),
+        ({"attempt": 1, "tasks": [f"t{number}" for number in range(20_001)]}, 413, "at most"),
+    ],
+)
+async def test_an_attempt_is_made_with_all_that_it_keeps_or_not_at_all(
+    client: Client, wire: Wire, project: Project, kept: Any, status: int, says: str
+) -> None:
+    bake = await baked(client, project, "nightly")
+    first = await client.bakes.create_attempt(attempt_of(bake))
+    await client.bakes.put_tasks(
+        [
+            task_of(first, "done", TaskStatus.SUCCEEDED),
+            task_of(first, "open", TaskStatus.RUNNING),
+            task_of(first, "new"),
+        ]
+    )
+    ended = await client.bakes.replace_attempt(attempt_of(bake, result=TaskStatus.FAILED))
+    body = {
+        "bake_id": bake.id,
+        "number": 3,
+        "result": "pending",
+        "configs_meta": {"workspace": "/ws", "flow_config_id": "f"},
+        "kept": kept,
+    }
+
+    answer, told = await wire.call("POST", "attempts", body)
+
+    assert (answer, says in told["error"]) == (status, True), told
+    assert await client.bakes.attempts(bake.id) == [ended]
+    assert len(await client.bakes.tasks(first.id)) == 3
+    # Its name is free as before, so nothing of the attempt was written.
+    await baked(client, project, "nightly")
+    assert (await wire.call("PUT", "attempts/replace", {**body, "number": 1}))[0] == 400
 
 
 async def test_an_older_attempt_says_nothing_of_its_bake(client: Client, project: Project) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from neuro.domain.bakes import (
     BakeEvent,
     BakeRequest,
     ConfigsMeta,
+    Kept,
     TaskRequest,
     TaskStatus,
     TaskTransition,
@@ -36,6 +38,7 @@ from neuro.server.flows.attempts.tables import attempts as attempt_table
 from neuro.server.flows.bake_routes import BakeServices
 from neuro.server.flows.events import Hub, Observer
 from neuro.server.flows.service import FlowService
+from neuro.server.flows.tasks.tables import page_of_tasks
 from neuro.server.http.identity import Identity
 from tests.server_process import running_server
 
@@ -376,6 +379,38 @@ async def test_observers_hear_of_all_that_matters(place: Place) -> None:
 
     await place.flows.remove_project(OWNER, bake.project_id)
     assert heard.calls == [("removed", bake.project_id, [attempt.id])]
+
+
+class Reader(Observer):
+    """Reads the tasks of an attempt at the moment when it hears of it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.tasks: list[str] = []
+
+    def attempt_created(self, bake: Bake, attempt: Attempt) -> None:
+        found = self._database.write_now(partial(page_of_tasks, attempt.id, PAGE, None))
+        self.tasks = [task.yaml_id for task in found]
+
+
+async def test_who_hears_of_an_attempt_finds_what_it_keeps(place: Place) -> None:
+    await place.put(["a", "b"], SUCCEEDED)
+    await place.services.attempts.replace(OWNER, attempt_of(place.bake, 1, TaskStatus.FAILED))
+    reader = Reader(place.database)
+    place.hub.observe(reader)
+    place.heard.calls.clear()
+
+    request = attempt_of(place.bake, 2, PENDING)
+    kept = Kept(attempt=1, tasks=["a", "b"])
+    place.attempt = await place.services.attempts.create(
+        OWNER, msgspec.structs.replace(request, kept=kept)
+    )
+
+    assert reader.tasks == ["a", "b"]
+    assert place.heard.calls == [("created", place.bake.id, place.attempt.id)]
+    async with aclosing(place.follow()) as events:
+        found = [event.task for event in await synced(events) if event.task]
+    assert [(task.yaml_id, task.status) for task in found] == [("a", SUCCEEDED), ("b", SUCCEEDED)]
 
 
 async def test_a_driver_is_attached_as_long_as_one_of_its_streams_is_open(place: Place) -> None:

@@ -95,7 +95,10 @@ class Bakes:
                     yield decoder.decode(line)
 
     async def create_attempt(self, request: AttemptRequest) -> Attempt:
-        """Add an attempt. Raises Conflict for a number that is taken, or while one is open."""
+        """Add an attempt, with all that it keeps of an earlier one.
+
+        Raises Conflict for a number that is taken, or while one is open; nothing is there then.
+        """
         return await send(self._transport, "POST", _ATTEMPTS, request, Attempt)
 
     async def attempts(self, bake_id: str) -> builtins.list[Attempt]:

@@ -99,8 +99,23 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt takes over from an earlier one of its bake, by the full ids of tasks.
+
+    ``attempt`` is the number of that one. The records of ``tasks``, which have ended, are copied as
+    they are. ``calls`` go on with what is kept below them: of those the beginning is kept alone.
+    """
+
+    attempt: int
+    tasks: list[str] = []
+    calls: list[str] = []
+
+
 class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /flow/attempts, and PUT /flow/attempts/replace (by ``bake_id`` and ``number``)."""
+    """POST /flow/attempts, and PUT /flow/attempts/replace (by ``bake_id`` and ``number``).
+
+    ``kept`` is for POST: the attempt is there with all of it, or not at all.
+    """
 
     bake_id: str
     number: int
@@ -109,6 +124,7 @@ class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
     executor_id: str | None = None
     message: str | None = None
+    kept: Kept | None = None
 
 
 # Full ids joined with dots, by the prefix that they are below; the root's prefix is empty.

@@ -15,7 +15,7 @@ from neuro.domain.errors import Conflict, NotFound, PlatformError, StorageFault
 from neuro.flow.batch import records as module
 from neuro.flow.batch.patience import Patience
 from neuro.flow.batch.records import Records
-from neuro.flow.batch.submit import kept_records
+from neuro.flow.batch.submit import kept_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -131,9 +131,11 @@ def stored(id: str, *statuses: str, raw_id: str | None = None) -> Task:
 
 
 def kept(graphs: Graphs, *tasks: Task) -> dict[str, str]:
-    found = kept_records(graphs, tasks)
-    assert len({request.yaml_id for request in found}) == len(found)
-    return {request.yaml_id: request.statuses[-1].status.value for request in found}
+    found = kept_of(3, graphs, tasks)
+    assert found.attempt == 3
+    assert len({*found.tasks, *found.calls}) == len(found.tasks) + len(found.calls)
+    statuses = {task.yaml_id: task.status.value for task in tasks}
+    return {id: statuses[id] for id in found.tasks} | dict.fromkeys(found.calls, "goes on")
 
 
 def test_what_succeeded_is_kept_where_its_needs_are() -> None:
@@ -177,9 +179,9 @@ def test_calls_that_are_kept_and_calls_that_go_on() -> None:
         "done": "succeeded",
         "done.i": "succeeded",
         "done.j": "skipped",
-        "half": "pending",
+        "half": "goes on",
         "half.i": "succeeded",
-        "half.in": "pending",
+        "half.in": "goes on",
         "half.in.k": "succeeded",
     }
 
@@ -197,6 +199,6 @@ def test_what_was_cleaned_up_is_set_up_again() -> None:
     ran = stored(f"c.{post}", "pending", "succeeded", raw_id="job-1")
     call = stored("c", "pending", "failed")
     assert kept({"": {"c": []}, "c": inside}, call, *tasks, ran) == {
-        "c": "pending",
+        "c": "goes on",
         "c.beside": "succeeded",
     }

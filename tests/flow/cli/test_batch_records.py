@@ -238,20 +238,23 @@ def test_what_is_wrong_is_said(
 
 
 @pytest.mark.parametrize(
-    ("result", "words", "says"),
+    ("result", "number", "code", "says"),
     [
-        (R, ["restart", "again"], "is running: wait for its end, or stop it"),
-        (S, ["restart", "again"], "neuro-flow restart --no-from-failed again"),
+        (R, 1, 1, "ERROR: Attempt #1 of again is running: wait for its end, or stop it"),
+        (F, 99, 1, "ERROR: again has 99 attempts, which is the most: start a new bake."),
+        # Another option does it.
+        (S, 1, 2, "neuro-flow restart --no-from-failed again"),
     ],
 )
 def test_what_cannot_be_restarted(
-    person: Person, keeper: Keeper, result: TaskStatus, words: list[str], says: str
+    person: Person, keeper: Keeper, result: TaskStatus, number: int, code: int, says: str
 ) -> None:
-    keeper.attempt(keeper.bake("again"), result)
+    keeper.attempt(keeper.bake("again"), result, number)
 
-    done = person.flow(*words)
+    done = person.flow("restart", "again")
 
-    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert ("Usage:" in done.stderr) == (code == 2)
 
 
 def test_what_is_kept_can_be_forgotten(person: Person, keeper: Keeper) -> None:

@@ -16,10 +16,9 @@ from neuro.domain.bakes import (
     ConfigFileRequest,
     ConfigsMeta,
     Graphs,
+    Kept,
     Task,
-    TaskRequest,
     TaskStatus,
-    TaskTransition,
 )
 from neuro.domain.errors import Conflict, InvalidInput, NotFound
 
@@ -31,6 +30,10 @@ MAX_ATTEMPTS = 99
 FILES_AT_ONCE = 4
 _DONE = (TaskStatus.SUCCEEDED, TaskStatus.CACHED)
 _FLOW, _PROJECT = "flow", "project"
+
+
+class NothingLeft(InvalidInput):
+    """A restart that keeps what succeeded, where all of it has."""
 
 
 def meta_of(plan: Plan) -> BakeMeta:
@@ -128,8 +131,8 @@ async def restart(client: Client, bake: Bake, attempt_number: int, from_failed: 
     """Add an attempt of the same files and parameters; nothing runs yet.
 
     With ``from_failed`` it keeps what succeeded in the attempt of that number (-1: the last), as
-    far as all that it needs was kept. Raises Conflict where the bake goes on, or somebody else was
-    quicker.
+    far as all that it needs was kept: it is there with all of that, or not at all. Raises Conflict
+    where the bake goes on, has been begun too often, or somebody else was quicker; NothingLeft.
     """
     chosen = await client.bakes.attempt(bake.id, attempt_number)
     last = await client.bakes.attempt(bake.id)
@@ -143,27 +146,26 @@ async def restart(client: Client, bake: Bake, attempt_number: int, from_failed: 
                 f" or stop it with `neuro-flow cancel {name}`."
             )
     if from_failed and chosen.result is TaskStatus.SUCCEEDED:
-        raise InvalidInput(
+        raise NothingLeft(
             f"Attempt #{chosen.number} of {name} succeeded: nothing is left to be run. To run all"
             f" of it again: `neuro-flow restart --no-from-failed {name}`."
         )
     if last.number >= MAX_ATTEMPTS:
-        raise InvalidInput(
-            f"{name} has {last.number} attempts, which is the most: start a new bake."
-        )
-    kept: list[TaskRequest] = []
+        raise Conflict(f"{name} has {last.number} attempts, which is the most: start a new bake.")
+    kept = None
     if from_failed:
         graphs = (await client.bakes.get(bake.id)).graphs
         tasks = await client.bakes.tasks(chosen.id)
-        kept = kept_records(graphs, tasks)
+        kept = kept_of(chosen.number, graphs, tasks)
     number = last.number + 1
     try:
-        made = await client.bakes.create_attempt(
+        return await client.bakes.create_attempt(
             AttemptRequest(
                 bake_id=bake.id,
                 number=number,
                 result=TaskStatus.PENDING,
                 configs_meta=chosen.configs_meta,
+                kept=kept,
             )
         )
     except Conflict:
@@ -172,32 +174,33 @@ async def restart(client: Client, bake: Bake, attempt_number: int, from_failed: 
         raise Conflict(
             f"Attempt #{number} of {name} was started by somebody else a moment ago."
         ) from None
-    if kept:
-        await client.bakes.put_tasks([_of_attempt(request, made.id) for request in kept])
-    return made
 
 
-def kept_records(graphs: Graphs, tasks: Iterable[Task]) -> list[TaskRequest]:
-    """The records that a restart copies.
+def kept_of(attempt: int, graphs: Graphs, tasks: Iterable[Task]) -> Kept:
+    """What a restart keeps of the attempt of a number, whose graphs and tasks these are.
 
     A task is kept if it succeeded (or was cached) and so is all that it needs, and all that the
     calls around it need. A call that is not kept itself goes on with what is kept in it. The main
     part of a stateful action is not kept where its other part has run: what it set up is gone.
     """
-    return _Keeper(graphs, {task.yaml_id: task for task in tasks}).records()
+    keeper = _Keeper(graphs, {task.yaml_id: task for task in tasks})
+    keeper.keep()
+    return Kept(attempt=attempt, tasks=keeper.kept, calls=keeper.calls)
 
 
 class _Keeper:
     def __init__(self, graphs: Graphs, tasks: Mapping[str, Task]) -> None:
         self._graphs = graphs
         self._tasks = tasks
-        self._found: list[TaskRequest] = []
+        self.kept: list[str] = []
+        self.calls: list[str] = []
 
-    def records(self) -> list[TaskRequest]:
+    def keep(self) -> None:
         waiting = [""]
         while waiting:
-            waiting += self._graph(waiting.pop())
-        return self._found
+            calls = self._graph(waiting.pop())
+            self.calls += calls
+            waiting += calls
 
     def _graph(self, prefix: str) -> list[str]:
         """Keep what can be kept of one graph; return the calls of it that go on."""
@@ -212,19 +215,9 @@ class _Keeper:
                 continue
             if task.status in _DONE and not self._is_gone(prefix, node):
                 kept.add(node)
-                self._found.append(_copy(task))
+                self.kept.append(node)
                 self._all_below(node)
             elif node in self._graphs and task.statuses and task.status is not TaskStatus.SKIPPED:
-                first = task.statuses[0]
-                self._found.append(
-                    TaskRequest(
-                        attempt_id=task.attempt_id,
-                        yaml_id=node,
-                        statuses=[
-                            TaskTransition(created_at=first.created_at, status=TaskStatus.PENDING)
-                        ],
-                    )
-                )
                 calls.append(node)
         return calls
 
@@ -245,7 +238,7 @@ class _Keeper:
             for node in self._graphs.get(waiting.pop(), {}):
                 task = self._tasks.get(node)
                 if task is not None and task.status.is_finished:
-                    self._found.append(_copy(task))
+                    self.kept.append(node)
                     waiting.append(node)
 
 
@@ -264,21 +257,3 @@ def _in_order(graph: Mapping[str, list[str]]) -> list[str]:
             if not open_needs[other]:
                 ordered.append(other)
     return ordered
-
-
-def _copy(task: Task) -> TaskRequest:
-    return TaskRequest(
-        attempt_id=task.attempt_id,
-        yaml_id=task.yaml_id,
-        raw_id=task.raw_id,
-        outputs=task.outputs,
-        state=task.state,
-        statuses=task.statuses,
-        message=task.message,
-    )
-
-
-def _of_attempt(request: TaskRequest, attempt_id: str) -> TaskRequest:
-    import msgspec
-
-    return msgspec.structs.replace(request, attempt_id=attempt_id)

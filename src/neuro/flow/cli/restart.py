@@ -8,6 +8,7 @@ from neuro.cli.lazy import Command
 from neuro.flow.cli.bake_names import find_attempt, find_bake
 from neuro.flow.cli.bake_options import attempt_option, check_driver, driver_options
 from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import offer
 
 
@@ -43,10 +44,12 @@ def command(
     It has the files and parameters that the bake was submitted with: what was changed in the
     project since then needs a new bake. Where --no-from-failed runs everything again, outcomes that
     the cache keeps are taken all the same.
+
+    The exit code is 1 also where BAKE has not ended, or somebody else restarts it at this moment.
     """
     check_driver(detach=detach, local_executor=local_executor)
-    from neuro.domain.errors import Conflict, InvalidInput
-    from neuro.flow.batch.submit import restart
+    from neuro.domain.errors import Conflict
+    from neuro.flow.batch.submit import NothingLeft, restart
     from neuro.flow.cli.bake import go_on
     from neuro.flow.cli.bake_looks import called
     from neuro.flow.cli.local import run_local_phase
@@ -55,8 +58,10 @@ def command(
     chosen = find_attempt(context, found, attempt)
     try:
         made = context.run(restart(context.client, found, chosen.number, from_failed))
-    except (Conflict, InvalidInput) as error:
+    except NothingLeft as error:
         raise click.UsageError(str(error)) from None
+    except Conflict as error:
+        raise Failed(str(error)) from None
     out = context.out
     said = f"Attempt #{made.number} of bake {called(found)} is created."
     out.print(found.id if out.quiet else said)

@@ -20,6 +20,7 @@ from neuro.domain.bakes import (
     CacheEntryRequest,
     ConfigFileRequest,
     Graphs,
+    Kept,
     TaskRequest,
     TaskStatus,
     TaskTransition,
@@ -137,6 +138,19 @@ def check_attempt(request: AttemptRequest) -> None:
     if request.executor_id is not None:
         _text("executor's id", request.executor_id, MAX_WORD)
     _size("configs of an attempt", request.configs_meta, MAX_DETAILS)
+
+
+def check_kept(kept: Kept, number: int) -> None:
+    """Raise InvalidInput or TooLarge for what the attempt of a number cannot keep."""
+    if not 1 <= kept.attempt < number:
+        raise InvalidInput(f"Attempt #{number} can keep what an earlier one has left only.")
+    ids = [*kept.tasks, *kept.calls]
+    if len(ids) > MAX_NODES:
+        raise TooLarge(f"An attempt can keep {MAX_NODES} tasks at most.")
+    if len(set(ids)) < len(ids):
+        raise InvalidInput("An attempt can keep each task once only.")
+    for each in ids:
+        _full_id(each)
 
 
 def check_task(request: TaskRequest) -> None:

@@ -14,6 +14,7 @@ from neuro.server.flows.answers import list_answer
 from neuro.server.flows.attempts.follow import Events, Follower
 from neuro.server.flows.attempts.service import AttemptService
 from neuro.server.flows.bakes.routes import BAKES
+from neuro.server.flows.checks import MAX_BODY
 from neuro.server.http.routes import Call, Routes
 from neuro.server.http.streams import NDJSON, live_ndjson
 
@@ -47,7 +48,7 @@ def add_attempts(api: Routes, attempts: AttemptService, follower: Follower) -> N
         """List a bake's attempts by number; NDJSON where the client accepts it."""
         return await list_answer(call, attempts.attempts(call.identity, query.bake_id))
 
-    @api.add("POST", ATTEMPTS, status=201, section="17")
+    @api.add("POST", ATTEMPTS, status=201, section="17", max_body=MAX_BODY)
     async def create_attempt(call: Call, body: AttemptRequest) -> Attempt:
         """Add an attempt to a bake; 409 for a number that is taken, or while one is not over."""
         return await attempts.create(call.identity, body)

@@ -10,13 +10,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from neuro.domain.bakes import Attempt, AttemptRequest, Bake, TaskStatus, new_id
-from neuro.domain.errors import NotFound, NotUnique
+from neuro.domain.errors import InvalidInput, NotFound, NotUnique
 from neuro.domain.permissions import Action
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts import tables
+from neuro.server.flows.attempts.keeping import take_over
 from neuro.server.flows.bakes import tables as bakes
 from neuro.server.flows.bakes.service import name_in_use
-from neuro.server.flows.checks import check_attempt, check_message, moment_or_now
+from neuro.server.flows.checks import check_attempt, check_kept, check_message, moment_or_now
 from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard, missing
 from neuro.server.flows.transactions import commit, paged
@@ -69,12 +70,15 @@ class AttemptService:
         self._hub = hub
 
     async def create(self, caller: Identity, request: AttemptRequest) -> Attempt:
-        """Add an attempt to a bake.
+        """Add an attempt to a bake, with all that it keeps of an earlier one.
 
         Raises NotUnique for a number that is taken, while another attempt is not finished, and
-        where another bake of the same name is not.
+        where another bake of the same name is not; InvalidInput for what cannot be kept.
         """
         check_attempt(request)
+        kept = request.kept
+        if kept is not None:
+            check_kept(kept, request.number)
         attempt = Attempt(
             id=new_id("attempt"),
             bake_id=request.bake_id,
@@ -95,9 +99,13 @@ class AttemptService:
             executor_id = _executor(connection, caller, request.executor_id, None)
             made = msgspec.structs.replace(attempt, executor_id=executor_id)
             tables.add_attempt(connection, made)
+            if kept is not None:
+                take_over(connection, made, kept)
             return bake, made
 
         def tell(added: tuple[Bake, Attempt]) -> None:
+            # This says all: nobody could follow an attempt before, so the tasks that it keeps are
+            # news to no subscription, and those who hear of it now find them there.
             self._hub.attempt_created(*added)
 
         try:
@@ -113,6 +121,8 @@ class AttemptService:
         did not know of it. What is returned is what is kept.
         """
         check_attempt(request)
+        if request.kept is not None:
+            raise InvalidInput("An attempt keeps tasks from its making on: say so in the POST.")
         message = check_message(request.message)
 
         def write(connection: Connection) -> Change:

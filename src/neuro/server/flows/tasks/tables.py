@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from neuro.domain.bakes import Task, TaskTransition
+from neuro.domain.bakes import Task, TaskTransition, new_id
 from neuro.server.database.schema import metadata
 from neuro.server.flows.blobs import pack, unpack
 
@@ -64,6 +64,40 @@ def put_tasks(connection: Connection, new: Sequence[Task]) -> None:
         set_={name: upsert.excluded[name] for name in _CHANGING},
     )
     connection.execute(statement, [_columns(task) for task in new])
+
+
+def copy_tasks(
+    connection: Connection, attempt_id: str, target_id: str, yaml_ids: Sequence[str]
+) -> None:
+    """Give an attempt the records of another's tasks as they are, under ids of their own."""
+    copied = select(
+        bindparam("b_id", type_=String),
+        bindparam("b_target", type_=String),
+        tasks.c.yaml_id,
+        *(tasks.c[name] for name in _CHANGING),
+    ).where(tasks.c.attempt_id == bindparam("b_source"), tasks.c.yaml_id == bindparam("b_yaml_id"))
+    statement = insert(tasks).from_select(["id", "attempt_id", "yaml_id", *_CHANGING], copied)
+    values = [
+        {
+            "b_id": new_id("task"),
+            "b_target": target_id,
+            "b_source": attempt_id,
+            "b_yaml_id": yaml_id,
+        }
+        for yaml_id in yaml_ids
+    ]
+    if values:
+        connection.execute(statement, values)
+
+
+def steps_of(
+    connection: Connection, attempt_id: str, yaml_ids: Collection[str]
+) -> dict[str, list[TaskTransition]]:
+    """The steps of an attempt's tasks, of those of these ids that are there."""
+    rows = connection.execute(
+        select(tasks.c.yaml_id, tasks.c.statuses).where(tasks.c.attempt_id == attempt_id)
+    )
+    return {row[0]: unpack(row[1], list[TaskTransition]) for row in rows if row[0] in yaml_ids}
 
 
 def get_task(connection: Connection, task_id: str) -> Task | None:

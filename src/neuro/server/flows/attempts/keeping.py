@@ -1,0 +1,46 @@
+"""What a new attempt takes over from an earlier one of its bake: in the transaction of its making.
+
+Whoever sees the attempt sees what it keeps: an executor that began without would run it again.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from neuro.domain.bakes import Attempt, Kept, Task, TaskStatus, TaskTransition, new_id
+from neuro.domain.errors import InvalidInput
+from neuro.server.flows.attempts import tables
+from neuro.server.flows.tasks import tables as tasks
+
+
+def take_over(connection: Connection, attempt: Attempt, kept: Kept) -> None:
+    """Give an attempt that was just added what it keeps.
+
+    Raises InvalidInput for what is not there to be kept.
+    """
+    source = tables.by_number(connection, attempt.bake_id, kept.attempt)
+    if source is None:
+        raise InvalidInput(f"This bake has no attempt #{kept.attempt} of which tasks can be kept.")
+    known = tasks.steps_of(connection, source.id, {*kept.tasks, *kept.calls})
+    for yaml_id in kept.tasks:
+        steps = known.get(yaml_id)
+        if not steps or not steps[-1].status.is_finished:
+            raise _cannot_be_kept(yaml_id, "ended", source)
+    begun: list[Task] = []
+    for yaml_id in kept.calls:
+        steps = known.get(yaml_id)
+        if not steps:
+            raise _cannot_be_kept(yaml_id, "begun", source)
+        first = TaskTransition(created_at=steps[0].created_at, status=TaskStatus.PENDING)
+        begun.append(
+            Task(id=new_id("task"), attempt_id=attempt.id, yaml_id=yaml_id, statuses=[first])
+        )
+    tasks.copy_tasks(connection, source.id, attempt.id, kept.tasks)
+    if begun:
+        tasks.put_tasks(connection, begun)
+
+
+def _cannot_be_kept(yaml_id: str, what: str, source: Attempt) -> InvalidInput:
+    return InvalidInput(
+        f"Task '{yaml_id[:80]}' has not {what} in attempt #{source.number}: it cannot be kept."
+    )
