@@ -8,7 +8,7 @@ import os
 import pytest
 
 from neuro.engines.base import ExitCause, RunNotFound
-from tests.engines.harness import MIB, EngineKind, Runs
+from tests.engines.harness import MIB, PATIENCE, EngineKind, Runs
 
 BUSY = "import time\nend = time.time() + 600\nprint('ready', flush=True)\nwhile True: pass"
 
@@ -78,11 +78,16 @@ async def test_usage_tells_memory_and_cpu(runs: Runs) -> None:
     await runs.says(ref.job_id, b"ready")
 
     await runs.engine.usage(ref.job_id)
-    await asyncio.sleep(0.5)
-    usage = await runs.engine.usage(ref.job_id)
+    async with asyncio.timeout(PATIENCE):
+        # A busy machine gives it its share later.
+        while True:
+            await asyncio.sleep(0.5)
+            usage = await runs.engine.usage(ref.job_id)
+            assert usage.cpu < 1.5
+            if usage.cpu > 0.2:
+                break
 
     assert usage.memory > 60 * MIB
-    assert 0.2 < usage.cpu < 1.5
 
 
 async def test_the_usage_of_what_does_not_run_is_not_found(runs: Runs) -> None:
