@@ -218,6 +218,25 @@ def test_a_bake_that_fails_shows_why(baker: Person) -> None:
     assert baker.offered("inspect", "bad", "-a", "") == ["1", "2"]
 
 
+def test_of_a_failure_deep_in_calls_the_task_is_shown(baker: Person) -> None:
+    call = "tasks: [{id: %s, action: 'ws:.neuro/%s'}]\n"
+    baker.write(".neuro/calls.yml", "kind: batch\n" + call % ("a", "a"))
+    baker.write(".neuro/a.yml", "kind: batch\n" + call % ("b", "b"))
+    leaf = r"{id: c, image: ubuntu, bash: printf '1%%\r2%%\n\e[31mloss\e[0m\n' && exit 3}"
+    baker.write(".neuro/b.yml", f"kind: batch\ntasks: [{leaf}]\n")
+
+    done = baker.flow("bake", "calls", "-n", "deep")
+
+    end = done.stdout[done.stdout.index("Bake deep: ") :].splitlines()
+    assert end[1:] == [
+        "",
+        "✗ a.b.c: exit code 3",
+        "    2%",
+        "    loss",
+        "  all of its output: neuro-flow show deep a.b.c",
+    ]
+
+
 def test_a_bake_goes_on_without_being_watched(baker: Person) -> None:
     bake = baker.flow_ok("-q", "bake", "waits", "--detach", "-n", "alone").strip()
 

@@ -163,6 +163,23 @@ def test_a_call_counts_by_what_is_in_it() -> None:
     assert [one.yaml_id for one in it.failed] == ["call.a"]
 
 
+def test_a_call_that_only_repeats_what_failed_in_it_is_no_failure_of_its_own() -> None:
+    graphs = {"": {"a": []}, "a": {"a.b": []}, "a.b": {"a.b.c": []}}
+    said = {
+        "a": "Task a.b failed.",
+        "a.b": "Task a.b.c failed.; it may fail",
+        "a.b.c": "exit code 3",
+    }
+    it = Board(bake(graphs), attempt())
+    for task_id, message in said.items():
+        it.take(BakeEvent(task=task(task_id, (P, 0), (R, 1), (F, 9), message=message)))
+    assert [one.yaml_id for one in it.failed] == ["a.b.c"]
+
+    # One that failed by itself is.
+    it.take(BakeEvent(task=task("a", (P, 0), (R, 1), (F, 9), message="No item 'x'")))
+    assert [one.yaml_id for one in it.failed] == ["a", "a.b.c"]
+
+
 def test_a_change_is_told_once() -> None:
     it = board(DONE)
 

@@ -108,8 +108,16 @@ class Board:
     def failed(self) -> list[Task]:
         """The tasks that failed by themselves: a call fails because of one in it."""
         failed = [it for it in self._tasks.values() if it.status is TaskStatus.FAILED]
-        alone = [it for it in failed if it.yaml_id not in self._calls or it.message]
+        alone = [it for it in failed if not self._only_repeats(it)]
         return sorted(alone, key=lambda it: self._order.get(it.yaml_id, len(self._order)))
+
+    def _only_repeats(self, call: Task) -> bool:
+        """Whether all that is said of a call is which task in it failed, if anything is said."""
+        inner = self.bake.graphs.get(call.yaml_id)
+        if not inner:
+            return False
+        said = call.message
+        return not said or any(said.startswith(f"Task {task_id} failed") for task_id in inner)
 
     @property
     def _done(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import re
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _TASKS, _LINES, _LINE = 3, 10, 200
 # Longer outputs are not read to their end for ten lines.
 _READ = 64 << 20
+# What a terminal takes for colours, titles and moves of the cursor.
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
 def tell_end(context: FlowContext, board: Board) -> int:
@@ -74,9 +76,18 @@ async def _last_lines(client: Client, job_id: str) -> list[str]:
             if kept > _READ:
                 return ["(its output is long)"]
     tail += reader.close()
-    lines = deque(tail.decode(errors="replace").splitlines(), maxlen=_LINES)
-    return [_printable(line)[:_LINE] for line in lines]
+    text = tail.decode(errors="replace").rstrip("\r\n")
+    lines = text.split("\n") if text else []
+    return [printable(line)[:_LINE] for line in lines[-_LINES:]]
 
 
-def _printable(line: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in line)
+def printable(line: str) -> str:
+    """What stands in a terminal's line in the end: without colours, and with progress at its last.
+
+    >>> printable("\\x1b[31mloss\\x1b[0m 0.5")
+    'loss 0.5'
+    >>> printable("10%\\r20%\\r")
+    '20%'
+    """
+    last = _ESCAPE.sub("", line).rstrip("\r").rpartition("\r")[2]
+    return "".join(letter if letter.isprintable() else " " for letter in last)
