@@ -58,6 +58,13 @@ tasks:
     bash: sleep 1000
   - {id: then, image: ubuntu, preset: small, cmd: "true"}
 """
+DEEP = r"""
+kind: batch
+tasks:
+  - id: c
+    image: ubuntu
+    bash: printf '1%%\r2%%\n\e[31mloss\e[0m\n'; exit 3
+"""
 LOCAL = """
 kind: batch
 tasks:
@@ -222,8 +229,7 @@ def test_of_a_failure_deep_in_calls_the_task_is_shown(baker: Person) -> None:
     call = "tasks: [{id: %s, action: 'ws:.neuro/%s'}]\n"
     baker.write(".neuro/calls.yml", "kind: batch\n" + call % ("a", "a"))
     baker.write(".neuro/a.yml", "kind: batch\n" + call % ("b", "b"))
-    leaf = r"{id: c, image: ubuntu, bash: printf '1%%\r2%%\n\e[31mloss\e[0m\n' && exit 3}"
-    baker.write(".neuro/b.yml", f"kind: batch\ntasks: [{leaf}]\n")
+    baker.write(".neuro/b.yml", DEEP)
 
     done = baker.flow("bake", "calls", "-n", "deep")
 
