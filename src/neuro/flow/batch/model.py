@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from neuro.domain.bakes import TaskStatus
+from neuro.flow.evaluate.units import Unit
 
 if TYPE_CHECKING:
     from neuro.flow.syntax.source import Position
@@ -116,27 +117,12 @@ class CacheRule:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedTask:
-    """A task with every expression evaluated; times are seconds, tags are sorted."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedTask(Unit):
+    """A task with every expression evaluated."""
 
     id: FullId
-    image: str
     title: str | None
-    name: str | None
-    preset: str | None
-    schedule_timeout: float | None
-    life_span: float | None
-    http_port: int | None
-    http_auth: bool | None
-    entrypoint: str | None
-    cmd: str | None
-    workdir: str | None
-    env: Mapping[str, str]
-    volumes: tuple[str, ...]
-    tags: tuple[str, ...]
-    pass_config: bool
-    restart: str | None
     enable: bool | Always
     fail_fast: bool
     max_parallel: int

@@ -13,6 +13,7 @@ from neuro.flow.evaluate.jobs import LiveWorkflow
 from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.evaluate.sections import constant_flag
 from neuro.flow.evaluate.static import Names, check_template, record, values_of
+from neuro.flow.evaluate.units import Owner, report_no_image
 from neuro.flow.evaluate.values import Unknowable, Values
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.syntax import tree
@@ -114,11 +115,7 @@ class _Check:
             complete = len(self._report.problems) == before
             self._unit_values(job, names, unit)
             if complete and unit.image is None and ("image" not in unit.specified or readable):
-                self._report.add(
-                    f"Image for job {job_id} is not specified",
-                    job.at,
-                    "Write `image:` into the job or one of its mixins.",
-                )
+                report_no_image(Owner("job", job_id, job.at), self._report)
         if not self._report.problems:
             self._evaluate(file)
 

@@ -27,6 +27,7 @@ from neuro.flow.evaluate.static import (
     record,
     values_of,
 )
+from neuro.flow.evaluate.units import Owner, report_no_image
 from neuro.flow.syntax import tree
 
 if TYPE_CHECKING:
@@ -319,11 +320,7 @@ class TaskCheck:
             return
         # Mixins that are not known here may bring it.
         if unit.mixins is None or (around.mixins is not None and around.has_mixins):
-            self._report.add(
-                f"Image for task {element.name} is not specified",
-                task.at,
-                "Write `image:` into the task or one of its mixins.",
-            )
+            report_no_image(Owner("task", element.name, task.at), self._report)
 
     def _order(self, graph: _Graph, content: Content) -> None:
         """Local actions run before all else: they cannot wait for a task on the platform."""

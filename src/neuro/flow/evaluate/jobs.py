@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from neuro.flow.evaluate.contexts import (
 )
 from neuro.flow.evaluate.functions import live_functions
 from neuro.flow.evaluate.mixins import Mixins
+from neuro.flow.evaluate.params import bind_params
 from neuro.flow.evaluate.sections import (
     Defaults,
     constant_flag,
@@ -30,6 +31,7 @@ from neuro.flow.evaluate.sections import (
     merged_defaults,
     project_record,
 )
+from neuro.flow.evaluate.units import Owner, Unit, evaluate_unit
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.syntax.problems import FlowError, Problem, Report, nearest
@@ -44,30 +46,15 @@ if TYPE_CHECKING:
 _NOTHING: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedJob:
-    """A live job with every expression evaluated; times are seconds, tags are sorted."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedJob(Unit):
+    """A live job with every expression evaluated."""
 
     id: str
-    image: str
     description: str | None
-    name: str | None
-    preset: str | None
-    schedule_timeout: float | None
-    life_span: float | None
-    http_port: int | None
-    http_auth: bool | None
-    entrypoint: str | None
-    cmd: str | None
-    workdir: str | None
-    env: Mapping[str, str]
-    volumes: tuple[str, ...]
-    tags: tuple[str, ...]
     detach: bool
     browse: bool
     port_forward: tuple[str, ...]
-    pass_config: bool
-    restart: str | None
     multi: bool
     suffix: str | None
 
@@ -170,7 +157,7 @@ class LiveWorkflow:
         report.raise_if_any()
         functions = self._functions(effects)
         values = Values(Scope(self.second, functions), report)
-        bound = self.bind_params(job, params, values, report)
+        bound = bind_params(job.params, params, values, report, whose="job", at=job.at)
         # A missing parameter would be told again by every expression that reads it.
         report.raise_if_any()
         resolved = self.evaluate(job_id, bound, suffix, args, effects, report)
@@ -261,30 +248,6 @@ class LiveWorkflow:
             return None
         return action
 
-    def bind_params(
-        self, job: LiveJob | Call, given: Mapping[str, str], values: Values, report: Report
-    ) -> dict[str, str]:
-        unknown = sorted(set(given) - set(job.params))
-        if unknown:
-            known = ", ".join(sorted(job.params))
-            hint = nearest(unknown[0], job.params)
-            if hint is None:
-                hint = f"The parameters are: {known}." if known else "The job has no parameters."
-            report.add(f"Unsupported arg(s): {','.join(unknown)}", job.at, hint)
-        bound: dict[str, str] = {}
-        for name, param in job.params.items():
-            if name in given:
-                bound[name] = given[name]
-            elif param.default is not None:
-                bound[name] = _text(values.one(param.default))
-            else:
-                report.add(
-                    f"Param {name} is not initialized and has no default value",
-                    param.at,
-                    f"Give it with `--param {name} VALUE`.",
-                )
-        return bound
-
     def _call(
         self,
         job_id: str,
@@ -341,36 +304,21 @@ class LiveWorkflow:
         suffix: str | None,
         report: Report,
     ) -> ResolvedJob | None:
-        known = len(report.problems)
-        image = values.text(unit.image)
-        if image is None and not values.unknown and len(report.problems) == known:
-            report.add(
-                f"Image for job {job_id} is not specified",
-                unit.image.at if unit.image is not None else at,
-                "Write `image:` into the job or one of its mixins.",
-            )
-        port = values.number(unit.http_port)
         return ResolvedJob(
+            **evaluate_unit(
+                unit,
+                values,
+                defaults,
+                self.tags_of(job_id, suffix),
+                Owner("job", job_id, at),
+                report,
+                default_name=names.default_job_name(self.project_id, job_id, suffix),
+            ),
             id=job_id,
-            image=image or "",
             description=values.text(unit.title) or f"{self.flow_id}.{job_id}",
-            name=values.text(unit.name) or names.default_job_name(self.project_id, job_id, suffix),
-            preset=values.text(unit.preset) or defaults.preset,
-            schedule_timeout=values.number(unit.schedule_timeout) or defaults.schedule_timeout,
-            life_span=values.number(unit.life_span) or defaults.life_span,
-            http_port=int(port) if port else None,
-            http_auth=values.flag(unit.http_auth),
-            entrypoint=values.text(unit.entrypoint),
-            cmd=values.text(unit.cmd),
-            workdir=values.text(unit.workdir) or defaults.workdir,
-            env={**defaults.env, **values.env(unit.env)},
-            volumes=(*defaults.volumes, *values.texts(unit.volumes, drop_empty=True)),
-            tags=_sorted_once(self.tags_of(job_id, suffix), defaults.tags, values.texts(unit.tags)),
             detach=bool(values.flag(unit.detach)),
             browse=bool(values.flag(unit.browse)),
             port_forward=values.texts(unit.port_forward),
-            pass_config=bool(values.flag(unit.pass_config)),
-            restart=values.text(unit.restart),
             multi=suffix is not None,
             suffix=suffix,
         )
@@ -390,7 +338,3 @@ def _quote(args: tuple[str, ...]) -> str:
     import shlex
 
     return shlex.join(args)
-
-
-def _sorted_once(*groups: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({tag for group in groups for tag in group}))

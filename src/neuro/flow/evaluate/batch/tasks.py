@@ -21,6 +21,7 @@ from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, I
 from neuro.flow.evaluate.batch.graph import reference_of
 from neuro.flow.evaluate.batch.ground import BuiltImage, Element, Frame, Ground, Place
 from neuro.flow.evaluate.sections import Defaults, evaluate_image, is_storage
+from neuro.flow.evaluate.units import Owner, evaluate_unit
 from neuro.flow.evaluate.values import Unknowable
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.types import ALWAYS, MapValue
@@ -120,42 +121,19 @@ class Evaluation:
         defaults: Defaults,
         task: tree.Task | None,
     ) -> ResolvedTask:
-        report, full_id = self.report, self.node.id
+        full_id = self.node.id
         values = self._values(names)
-        before = len(report.problems)
-        image = values.text(unit.image)
-        if image is None and not values.unknown and len(report.problems) == before:
-            report.add(
-                f"Image for task {full_id[-1]} is not specified",
-                unit.image.at if unit.image is not None else unit.at,
-                "Write `image:` into the task or one of its mixins.",
-            )
-        port = values.number(unit.http_port)
-        tags = {
+        tags = (
             *self.ground.flow_tags,
             f"task:{naming.tag_form(join_id(full_id))}",
             f"bake_id:{self.ground.facts.bake_id}",
-            *defaults.tags,
-            *values.texts(unit.tags),
-        }
+        )
+        whose = Owner("task", full_id[-1], unit.at)
         resolved = ResolvedTask(
+            # First: only of what the image reads does it matter there whether it is known.
+            **evaluate_unit(unit, values, defaults, tags, whose, self.report),
             id=full_id,
-            image=image or "",
             title=values.text(unit.title),
-            name=values.text(unit.name),
-            preset=values.text(unit.preset) or defaults.preset,
-            schedule_timeout=values.number(unit.schedule_timeout) or defaults.schedule_timeout,
-            life_span=values.number(unit.life_span) or defaults.life_span,
-            http_port=int(port) if port else None,
-            http_auth=values.flag(unit.http_auth),
-            entrypoint=values.text(unit.entrypoint),
-            cmd=values.text(unit.cmd),
-            workdir=values.text(unit.workdir) or defaults.workdir,
-            env={**defaults.env, **values.env(unit.env)} if unit.env else defaults.env,
-            volumes=(*defaults.volumes, *values.texts(unit.volumes, drop_empty=True)),
-            tags=tuple(sorted(tags)),
-            pass_config=bool(values.flag(unit.pass_config)),
-            restart=values.text(unit.restart),
             enable=self.enable(),
             fail_fast=self.element.strategy.fail_fast,
             max_parallel=self.element.strategy.max_parallel,

@@ -33,6 +33,7 @@ from neuro.flow.evaluate.batch.ground import DEFAULT_MAX_PARALLEL, Frame, Ground
 from neuro.flow.evaluate.batch.tasks import Evaluation, cache_rule, evaluate_images
 from neuro.flow.evaluate.batch.values import HashCalls
 from neuro.flow.evaluate.mixins import Mixins
+from neuro.flow.evaluate.params import bind_params
 from neuro.flow.evaluate.sections import (
     constant_text,
     evaluate_defaults,
@@ -43,7 +44,7 @@ from neuro.flow.evaluate.sections import (
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report, nearest
+from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.reader import read_batch, read_project
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class BatchWorkflow:
         functions = batch_functions(facts)
         alone = Values(Scope({}, functions), report)
         self.life_span = alone.number(file.life_span)
-        self.params = _bind_params(file, params, alone, report)
+        bound = bind_params(file.params, params, alone, report, whose="batch", at=None)
+        self.params = Inputs(bound, frozenset(file.params) - bound.keys())
         self.ground = Ground(
             facts=facts,
             files=files,
@@ -371,32 +373,3 @@ def stored_batch(files: Files, facts: Facts, params: Mapping[str, str]) -> Batch
     workflow = BatchWorkflow(read, files, facts, params, report)
     report.raise_if_any()
     return workflow
-
-
-def _bind_params(
-    file: tree.BatchFile, given: Mapping[str, str], values: Values, report: Report
-) -> Inputs:
-    unknown = sorted(set(given) - set(file.params))
-    if unknown:
-        known = ", ".join(sorted(file.params))
-        hint = nearest(unknown[0], file.params)
-        if hint is None:
-            hint = f"The parameters are: {known}." if known else "The batch has no parameters."
-        report.add(f"Unsupported arg(s): {','.join(unknown)}", None, hint)
-    bound: dict[str, str] = {}
-    missing: set[str] = set()
-    for name, param in file.params.items():
-        if name in given:
-            bound[name] = given[name]
-        elif param.default is not None:
-            bound[name] = str(values.one(param.default))
-        else:
-            missing.add(name)
-            if "default" in param.specified and report.problems:
-                continue  # That it could not be read is told already.
-            report.add(
-                f"Param {name} is not initialized and has no default value",
-                param.at,
-                f"Give it with `--param {name} VALUE`.",
-            )
-    return Inputs(bound, frozenset(missing))

@@ -1,0 +1,90 @@
+"""What live jobs and tasks of batches are alike in: the container that they are started with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from neuro.flow.evaluate.sections import Defaults
+    from neuro.flow.evaluate.values import Values
+    from neuro.flow.syntax.problems import Report
+    from neuro.flow.syntax.source import Position
+    from neuro.flow.syntax.tree import ExecUnit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """What a container is started with, evaluated; times are seconds, tags are sorted."""
+
+    image: str
+    name: str | None
+    preset: str | None
+    schedule_timeout: float | None
+    life_span: float | None
+    http_port: int | None
+    http_auth: bool | None
+    entrypoint: str | None
+    cmd: str | None
+    workdir: str | None
+    env: Mapping[str, str]
+    volumes: tuple[str, ...]
+    tags: tuple[str, ...]
+    pass_config: bool
+    restart: str | None
+
+
+class Owner(NamedTuple):
+    """Whose unit it is, in messages, and where that stands."""
+
+    kind: Literal["job", "task"]
+    name: str
+    at: Position
+
+
+def evaluate_unit(
+    unit: ExecUnit,
+    values: Values,
+    defaults: Defaults,
+    tags: Iterable[str],
+    whose: Owner,
+    report: Report,
+    *,
+    default_name: str | None = None,
+) -> dict[str, Any]:
+    """Evaluate the fields of a Unit, by their names, for the classes that are made of it.
+
+    ``tags`` are those that it has besides its own and the defaults'.
+    """
+    known = len(report.problems)
+    image = values.text(unit.image)
+    if image is None and not values.unknown and len(report.problems) == known:
+        report_no_image(whose if unit.image is None else whose._replace(at=unit.image.at), report)
+    port = values.number(unit.http_port)
+    return {
+        "image": image or "",
+        "name": values.text(unit.name) or default_name,
+        "preset": values.text(unit.preset) or defaults.preset,
+        "schedule_timeout": values.number(unit.schedule_timeout) or defaults.schedule_timeout,
+        "life_span": values.number(unit.life_span) or defaults.life_span,
+        "http_port": int(port) if port else None,
+        "http_auth": values.flag(unit.http_auth),
+        "entrypoint": values.text(unit.entrypoint),
+        "cmd": values.text(unit.cmd),
+        "workdir": values.text(unit.workdir) or defaults.workdir,
+        "env": {**defaults.env, **values.env(unit.env)} if unit.env else defaults.env,
+        "volumes": (*defaults.volumes, *values.texts(unit.volumes, drop_empty=True)),
+        "tags": tuple(sorted({*tags, *defaults.tags, *values.texts(unit.tags)})),
+        "pass_config": bool(values.flag(unit.pass_config)),
+        "restart": values.text(unit.restart),
+    }
+
+
+def report_no_image(whose: Owner, report: Report) -> None:
+    """Say that there is no image to run."""
+    report.add(
+        f"Image for {whose.kind} {whose.name} is not specified",
+        whose.at,
+        f"Write `image:` into the {whose.kind} or one of its mixins.",
+    )
