@@ -159,10 +159,19 @@ class Project:
 
     async def jobs(self, bake: Bake) -> list[Job]:
         """The jobs that its tasks have had."""
+        return [job for job in await self._all_jobs(bake) if "remote_executor" not in job.tags]
+
+    async def executors(self, bake: Bake) -> list[Job]:
+        """Its main jobs once they are over, the first one first."""
+        found = [job for job in await self._all_jobs(bake) if "remote_executor" in job.tags]
+        for job in found:
+            await self.over(job)
+        return [job for job in await self._all_jobs(bake) if "remote_executor" in job.tags]
+
+    async def _all_jobs(self, bake: Bake) -> list[Job]:
         query = JobFilter(tag=[f"bake_id:{bake.id}"])
         async with self.connect() as client:
-            found = [job async for job in client.jobs.list(query)]
-        return [job for job in found if "remote_executor" not in job.tags]
+            return [job async for job in client.jobs.list(query)]
 
     # Processes that drive bakes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.faults.project import (
     until_open,
 )
 from tests.postgres import PostgresServer
-from tests.server_process import ServerProcess, running_server
+from tests.server_process import SETTINGS, ServerProcess, running_server
 
 # Rows that wait for a gate, rows that wait for another after them, and a chain behind those.
 BATCH = f"""\
@@ -227,3 +228,42 @@ async def test_the_server_is_away_for_a_while(project: Project) -> None:
     assert (await project.ended(bake)).result == "succeeded"
     await check(project, bake, attempt)
     assert used < MOST_CPU_SECONDS
+
+
+# Any main job that counts as dead ends its bake.
+ONE_LIFE = f"""{SETTINGS.replace("stop_grace_seconds = 2", "stop_grace_seconds = 0.2")}
+[bakes]
+restarts = 1
+"""
+
+
+async def test_the_server_comes_back_at_another_port(tmp_path: Path) -> None:
+    with (
+        running_server(tmp_path / "data", settings=ONE_LIFE) as server,
+        socket.socket() as taken,
+    ):
+        project = Project(server, tmp_path)
+        project.write("batch", BATCH)
+        bake, attempt = await project.bake("batch")
+        await project.reached(bake, *FIRST)
+        port, executor = server.port, project.executor_of(bake)
+
+        assert server.stop() == 0
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))  # so that it is not chosen again
+        project.open("one")
+        server.port = 0
+        server.start()
+        assert server.port != port
+        await project.reached(bake, *SECOND)
+        assert project.executor_of(bake) not in (0, executor)
+
+        # Where it was before, it is found.
+        server.kill()
+        server.start()
+        project.open("two")
+
+        assert (await project.ended(bake)).result == "succeeded"
+        await check(project, bake, attempt)
+        ends = [(job.status, job.history.reason) for job in await project.executors(bake)]
+        assert ends == [("cancelled", "AddressChanged"), ("succeeded", "Completed")]

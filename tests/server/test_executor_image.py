@@ -287,7 +287,7 @@ async def test_control_jobs_are_bounded_in_number(
         writer,
         Reconciler(board, writer, {}, make_spec, stop_grace=1),
         {},
-        Offer("default", [preset], "sandbox", "localhost"),
+        Offer("default", [preset], "sandbox", "localhost", str),
         check_volumes=lambda container: None,
         image_notice=lambda engine, image: None,
         feed=Feed(board),

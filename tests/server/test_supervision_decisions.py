@@ -45,6 +45,10 @@ TERMINAL, ALIVE, DEAD = Executor.TERMINAL, Executor.ALIVE, Executor.DEAD
         (Facts(RUNNING, DEAD, deaths=4, dead_for=1.0), Wait(7.0)),
         (Facts(RUNNING, DEAD, deaths=19, dead_for=59.0), Wait(1.0)),
         (Facts(RUNNING, DEAD, deaths=19, dead_for=60.0), StartMainJob()),
+        # One that the server had to end has it at once, however many died before.
+        (Facts(RUNNING, Executor.STRANDED), StartMainJob()),
+        (Facts(PENDING, Executor.STRANDED, deaths=20), StartMainJob()),
+        (Facts(CANCELLED, Executor.STRANDED), CleanUp()),
         # A terminal's executor is believed in for a while.
         (Facts(RUNNING, TERMINAL, silent=119.0), Wait(1.0)),
         (Facts(PENDING, TERMINAL, silent=120.0), Wait(480.0)),

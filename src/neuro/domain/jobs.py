@@ -28,7 +28,7 @@ ACTIVE = frozenset({JobStatus.PENDING, JobStatus.SUSPENDED, JobStatus.RUNNING})
 
 
 class Reason(StrEnum):
-    """Why a job is in its status; the words are the original platform's."""
+    """Why a job is in its status; the words are the original platform's, but for the last."""
 
     CREATING = "Creating"
     SCHEDULING = "Scheduling"
@@ -41,6 +41,7 @@ class Reason(StrEnum):
     LIFE_SPAN_ENDED = "LifeSpanEnded"
     SCALE_UP_FAILED = "ClusterScaleUpFailed"  # not scheduled within its schedule timeout
     USER_REQUESTED = "UserRequested"
+    ADDRESS_CHANGED = "AddressChanged"  # a main job that the server came back out of reach for
 
 
 class RestartPolicy(StrEnum):

@@ -155,7 +155,7 @@ async def _assemble(
         writer,
         reconciler,
         engines,
-        Offer(settings.cluster, presets, DEFAULT_ENGINE, domain),
+        Offer(settings.cluster, presets, DEFAULT_ENGINE, domain, api_url),
         check_volumes=launcher.check_volumes,
         image_notice=_image_notice,
         feed=Feed(board),

@@ -115,7 +115,8 @@ class Launcher:
             login = {
                 "token": token,
                 "cluster": record.cluster,
-                "url": self._api_url(record.engine),
+                # What is kept of a control job is what it was told: see ``JobService.is_stranded``.
+                "url": spec.api_url or self._api_url(record.engine),
                 "org_name": None,
                 "project_name": record.owner,
             }

@@ -27,6 +27,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """What never changes after submission. ``gpu`` counts are in ``amount``.
 
     A ``control`` job only directs others: it starts at once and takes nothing from the capacity.
+    ``api_url`` is where such a one looks for the platform for as long as it lives.
     """
 
     container: Container
@@ -44,6 +45,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     http_url: str | None = None
     http_url_named: str | None = None
     control: bool = False
+    api_url: str | None = None
 
 
 @dataclass(slots=True)

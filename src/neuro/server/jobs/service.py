@@ -57,12 +57,16 @@ _KEY = re.compile(r"[ -~]{1,255}")
 
 @dataclass(frozen=True)
 class Offer:
-    """What this installation offers to jobs. ``jobs_domain`` is the host of their web pages."""
+    """What this installation offers to jobs. ``jobs_domain`` is the host of their web pages.
+
+    ``api_url(engine)`` is where they find the platform.
+    """
 
     cluster: str
     presets: list[Preset]
     default_engine: str
     jobs_domain: str
+    api_url: Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -284,6 +288,7 @@ class JobService:
                     else None
                 ),
                 control=control,
+                api_url=offer.api_url(engine) if control and request.pass_config else None,
             ),
         )
         record.step(JobStatus.PENDING, Reason.CREATING, now)
@@ -421,11 +426,19 @@ class JobService:
             raise InvalidInput(f"There is no job '{after}' to go on after.")
         return sequence
 
-    async def kill(self, record: JobRecord) -> None:
-        """End a job for its user. Nothing if it is over; returns when the wish is kept."""
+    def is_stranded(self, record: JobRecord) -> bool:
+        """Whether a control job looks for the platform where it was, and is not any more."""
+        known = record.specification.api_url
+        return known is not None and known != self._offer.api_url(record.engine)
+
+    async def kill(self, record: JobRecord, reason: Reason = Reason.USER_REQUESTED) -> None:
+        """End a job, for its user if nothing else is said.
+
+        Nothing if it is over; returns when the wish is kept.
+        """
         live = self._board.get(record.id)
         if live is not None:
-            self._reconciler.stop(live, Reason.USER_REQUESTED)
+            self._reconciler.stop(live, reason)
             await self._writer.flush()
 
     async def change_life_span(self, record: JobRecord, change: LifeSpanChange) -> None:

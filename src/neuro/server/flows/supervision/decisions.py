@@ -16,11 +16,15 @@ from neuro.domain.durations import format_duration
 
 
 class Executor(Enum):
-    """What is known of who drives an attempt. All but the first two speak of a main job."""
+    """What is known of who drives an attempt. All but the first two speak of a main job.
+
+    ``STRANDED``: the server itself ended it, since it could not find the server any more.
+    """
 
     TERMINAL = auto()
     ALIVE = auto()
     DEAD = auto()
+    STRANDED = auto()
     KILLED_BY_USER = auto()
     OUT_OF_TIME = auto()
 
@@ -153,6 +157,8 @@ def _driven_by_a_job(facts: Facts, limits: Limits) -> Decision:
             "Its life span ended: `neuro-flow restart` goes on from there; give the batch a longer"
             " life_span.",
         )
+    if facts.executor is Executor.STRANDED:
+        return StartMainJob()
     if facts.deaths >= limits.deaths:
         return Finish(
             TaskStatus.FAILED,

@@ -70,6 +70,8 @@ def state_of(record: JobRecord | None) -> Executor:
         return Executor.KILLED_BY_USER
     if record.stop_reason == Reason.LIFE_SPAN_ENDED:
         return Executor.OUT_OF_TIME
+    if record.stop_reason == Reason.ADDRESS_CHANGED:
+        return Executor.STRANDED
     return Executor.DEAD
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from neuro.domain.bakes import Attempt, Bake, TaskStatus
 from neuro.domain.errors import TooManyRequests, Unavailable
+from neuro.domain.jobs import Reason
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts.service import AttemptService
 from neuro.server.flows.events import Hub, Observer
@@ -107,6 +108,7 @@ class Supervisor(Observer):
         found = await self._database.read(partial(records.to_watch, bake_ids=bakes_at_work))
         for attempt, bake in found:
             self.attempt_created(bake, attempt)
+        self._spawn(self._end_stranded())
         self._spawn(self._run())
 
     async def close(self) -> None:
@@ -364,8 +366,21 @@ class Supervisor(Observer):
             [record for record in self._board if not tags.isdisjoint(record.specification.tags)]
         )
 
-    async def _end(self, found: Iterable[JobRecord]) -> None:
-        await asyncio.gather(*(self._jobs.kill(record) for record in found))
+    async def _end_stranded(self) -> None:
+        """End the main jobs that would wait for ever for a server at its address of before.
+
+        Each has a successor, as if it had died. One whose attempt does not name it yet is adopted
+        like all that change.
+        """
+        found = [record for record in self._board if self._jobs.is_stranded(record)]
+        for record in found:
+            log.info("a main job cannot find this server any more", job=record.id)
+        await self._end(found, Reason.ADDRESS_CHANGED)
+
+    async def _end(
+        self, found: Iterable[JobRecord], reason: Reason = Reason.USER_REQUESTED
+    ) -> None:
+        await asyncio.gather(*(self._jobs.kill(record, reason) for record in found))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
