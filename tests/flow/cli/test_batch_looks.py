@@ -245,6 +245,40 @@ def test_a_thin_table_has_its_least_widths() -> None:
     ]
 
 
+NARROW = """
+  ID        │ STATUS │ WHEN
+╶───────────┼────────┼───────────╴
+  train-    │ <ok>     │ 1 minute
+  lr-0.1    │        │ ago
+    sweep   │        │
+            ╵        ╵
+"""
+
+
+@pytest.mark.parametrize(
+    ("available", "titles"),
+    [(None, "ID RAW STATUS WHEN"), (56, "ID RAW STATUS WHEN"), (52, "ID STATUS WHEN")],
+)
+def test_a_thin_table_does_without_a_column_where_there_is_no_room(
+    available: int | None, titles: str
+) -> None:
+    lines = thin(available)
+
+    assert lines[1].replace(" │", "").split() == titles.split()
+    assert len(lines) == 6  # The name is in a line of its own.
+    assert all(display_width(line) <= (available or 99) for line in lines)
+
+
+def test_a_thin_table_breaks_cells_where_there_is_no_room_at_all() -> None:
+    assert "\n".join(thin(34)) + "\n" == NARROW
+
+
+def thin(available: int | None) -> list[str]:
+    table = ThinTable(("ID", "RAW", "STATUS", "WHEN"), lambda text, fg: f"<{text}>" if fg else text)
+    row = Row(("train-lr-0.1\n  sweep", "job-12345678", "ok", "1 minute ago"), "green")
+    return table.fitting([row], available, spare="RAW", firm=("STATUS",))
+
+
 def test_parameters_of_a_file_are_texts(tmp_path: Path) -> None:
     path = tmp_path / "params.yml"
     path.write_text("a: true\nb: ~\nc: 010\nd: 'x y'\ne:\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from neuro.client.blocking import run
@@ -74,6 +76,21 @@ def test_bakes_are_listed_oldest_first(person: Person, keeper: Keeper) -> None:
     assert person.flow_ok("-q", "bakes", "-t", "b", "-t", "a").split() == [first.id]
     assert person.flow_ok("-q", "bakes", "--until", "1h") == ""
     assert len(person.flow_ok("-q", "bakes", "--since", "1h").split()) == 3
+
+
+def test_a_narrow_terminal_shows_bakes_and_tasks_in_its_lines(
+    person: Person, keeper: Keeper
+) -> None:
+    bake = failed_bake(person, keeper)
+
+    for words in (["bakes"], ["inspect", bake.id]):
+        with person.flow_terminal(*words, columns=80) as shown:
+            assert shown.end() == 0
+            lines = re.sub(r"\x1b\[[\d;]*m", "", shown.shown).split("\r\n")
+        assert max(map(len, lines)) <= 80
+        titles = next(line.replace(" │", "").split() for line in lines if "STATUS" in line)
+        assert titles in (["ID/NAME", "BATCH", "STATUS", "WHEN"],
+                          ["ID", "STATUS", "STARTED", "FINISHED"])  # fmt: skip
 
 
 def test_a_bake_is_found_by_name_and_id(person: Person, keeper: Keeper) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TITLES = ("ID", "NAME", "BATCH", "EXECUTOR", "STATUS", "WHEN")
 # Wide enough for `bake-<uuid>`, and for the executor's `job-<uuid>`.
 WIDTHS = (41, 12, 20, 40, 9, 10)
-_EXECUTOR = TITLES.index("EXECUTOR")
+NARROW_TITLES = ("ID/NAME", "BATCH", "STATUS", "WHEN")
 
 
 def row(bake: Bake, now: datetime) -> Row | None:
@@ -43,9 +43,10 @@ def row(bake: Bake, now: datetime) -> Row | None:
     )
 
 
-def without_executor(row: Row) -> Row:
-    """A row for a narrow terminal."""
-    return row._replace(cells=row.cells[:_EXECUTOR] + row.cells[_EXECUTOR + 1 :])
+def narrow(row: Row) -> Row:
+    """A row for a narrow terminal: the name stands below the id."""
+    bake_id, name, batch, _, *others = row.cells
+    return row._replace(cells=(f"{bake_id}\n  {name}" if name else bake_id, batch, *others))
 
 
 @click.command(
@@ -72,7 +73,7 @@ def command(
 ) -> None:
     """List the project's bakes: runs of its batches.
 
-    A terminal too narrow for it does without the column EXECUTOR; `inspect` has it too.
+    In a narrow terminal names stand below ids, and there is no column EXECUTOR; `inspect` tells it.
     """
     from neuro.domain.bakes import BakeFilter
 
@@ -111,11 +112,8 @@ def _table(context: FlowContext, bakes: list[Bake], now: datetime) -> list[str]:
         else:
             rows.append(shown)
     table = ThinTable(TITLES, context.paint, widths=WIDTHS)
-    table.measure(rows)
-    available = terminal_width()
+    lines, available = table.whole(rows), terminal_width()
     if available is None or table.width <= available:
-        return table.whole(rows)
-    without = without_executor(Row(TITLES)).cells
-    # Nor is there room for columns wider than they need be.
-    table = ThinTable(without, context.paint)
-    return table.whole([without_executor(row) for row in rows])
+        return lines
+    table = ThinTable(NARROW_TITLES, context.paint)
+    return table.fitting([*map(narrow, rows)], available, firm=("ID/NAME", "STATUS"))

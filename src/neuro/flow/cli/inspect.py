@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from neuro.cli.lazy import Command
+from neuro.cli.output import terminal_width
 from neuro.cli.render.times import local_now
 from neuro.flow.cli.bake_names import find_attempt, find_bake
 from neuro.flow.cli.bake_options import attempt_option, graph_option
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, BakeImage, Task
 
 TASK_TITLES = ("ID", "STATUS", "RAW ID", "STARTED", "FINISHED")
+_FIRM = ("STATUS", "STARTED", "FINISHED")
 IMAGE_TITLES = ("REF", "STATUS", "BUILDER ID")
 
 
@@ -88,7 +90,8 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
         yield f"Executor {attempt.executor_id} {seen.executor}"
     yield "Tasks:"
     rows = [task_row(task, now) for task in seen.tasks]
-    yield from ThinTable(TASK_TITLES, paint).whole(rows)
+    table = ThinTable(TASK_TITLES, paint)
+    yield from table.fitting(rows, terminal_width(), spare="RAW ID", firm=_FIRM)
     messages = [(task.yaml_id, task.message) for task in seen.tasks if task.message]
     if messages:
         yield "Messages:"
@@ -98,7 +101,9 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
             yield from (f"  {line}" for line in rest)
     if seen.images:
         yield "Images:"
-        yield from ThinTable(IMAGE_TITLES, paint).whole([image_row(it) for it in seen.images])
+        images = ThinTable(IMAGE_TITLES, paint)
+        rows = [image_row(it) for it in seen.images]
+        yield from images.fitting(rows, terminal_width(), spare="BUILDER ID", firm=_FIRM)
 
 
 @click.command(
@@ -132,6 +137,8 @@ def command(
     view: bool,
 ) -> int:
     """Show an attempt of BAKE, which is an id or a name, and its tasks.
+
+    A terminal too narrow for it does without the column RAW ID.
 
     Files other than .dot and .gv are laid out by Graphviz's `dot`, which must be installed.
     """
@@ -167,7 +174,6 @@ def command(
 
 def drawn(context: FlowContext, seen: Seen) -> list[str]:
     """The graph in lines."""
-    from neuro.cli.output import terminal_width
     from neuro.flow.batch.sketch import sketch
     from neuro.flow.cli.bake_looks import mark
 

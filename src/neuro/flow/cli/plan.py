@@ -12,6 +12,7 @@ import click
 
 from neuro.cli.failures import Failure
 from neuro.cli.lazy import Command
+from neuro.cli.output import terminal_width
 from neuro.cli.render.times import ago, local_now
 from neuro.flow.cli.bake_names import server_project
 from neuro.flow.cli.bake_options import graph_option
@@ -116,7 +117,8 @@ def _table(
     context: FlowContext, plan: Plan, known: Mapping[str, Forecast], now: datetime
 ) -> list[str]:
     rows = [_row(full_id, plan.nodes[full_id], known[full_id], now) for full_id in known]
-    return ThinTable(TITLES, context.paint, colored="THEN").whole(rows)
+    table = ThinTable(TITLES, context.paint, colored="THEN")
+    return table.fitting(rows, terminal_width())
 
 
 def _row(full_id: str, node: Node, one: Forecast, now: datetime) -> Row:
@@ -149,7 +151,6 @@ _KINDS: Mapping[str, str] = {
 
 
 def _picture(context: FlowContext, plan: Plan, known: Mapping[str, Forecast]) -> list[str]:
-    from neuro.cli.output import terminal_width
     from neuro.flow.batch.forecast import Future
     from neuro.flow.batch.sketch import sketch
 

@@ -7,6 +7,7 @@ from datetime import datetime
 import click
 
 from neuro.cli.lazy import Command
+from neuro.cli.output import terminal_width
 from neuro.cli.render.job_row import STATUS_COLORS, when
 from neuro.cli.render.times import ago, local_now
 from neuro.flow.cli import thin_table
@@ -43,5 +44,6 @@ def command(context: FlowContext) -> None:
         return
     now = local_now()
     table = ThinTable(TITLES, context.paint)
-    for line in table.whole([shown(row, now) for row in rows]):
+    lines = table.fitting([shown(row, now) for row in rows], terminal_width(), firm=("RAW ID",))
+    for line in lines:
         out.print(line)

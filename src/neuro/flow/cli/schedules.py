@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from neuro.cli.lazy import Command
+from neuro.cli.output import terminal_width
 from neuro.cli.render.times import local_now
 from neuro.flow.cli.bake_names import no_such, server_project
 from neuro.flow.cli.context import FlowContext, pass_context
@@ -58,7 +59,8 @@ def schedules(context: FlowContext) -> None:
         for it in found:
             out.print(it.batch)
         return
-    for line in ThinTable(TITLES, context.paint).whole([row(it, now) for it in found]):
+    table = ThinTable(TITLES, context.paint)
+    for line in table.fitting([row(it, now) for it in found], terminal_width(), spare="LAST BAKE"):
         out.print(line)
     for it in found:
         if it.message:

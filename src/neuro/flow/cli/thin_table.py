@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from neuro.cli.render.table import display_width
+from neuro.cli.render.table import display_width, wrap
 
 NEVER = "N/A"
 Paint = Callable[[str, str | None], str]
+# Narrower than this, cells would be broken too often to be read.
+_NARROWEST = 9
 
 
 class Row(NamedTuple):
-    """The cells of a row, and the colour of the one that has one."""
+    """The cells of a row, which may have several lines, and the colour of the one that has one."""
 
     cells: tuple[str, ...]
     fg: str | None = None
 
 
 class ThinTable:
-    """Lays rows out; ``colored`` is the column that has their colour.
-
-    The first rows that it is given decide the widths: those who list much need not wait.
-    """
+    """Lays rows out; ``colored`` is the column that has their colour."""
 
     def __init__(
         self,
@@ -32,46 +31,87 @@ class ThinTable:
         colored: str = "STATUS",
         widths: Sequence[int] | None = None,
     ) -> None:
-        """``widths`` are the least that columns have; 0 for as wide as needed."""
+        """``widths`` are the least that columns have where there is room; 0: as wide as needed."""
         self._titles = titles
         self._paint = paint
-        self._colored = titles.index(colored) if colored in titles else -1
+        self._colored = colored
         least = widths or [0] * len(titles)
         self._widths = [max(len(title), width) for title, width in zip(titles, least, strict=True)]
 
-    def measure(self, rows: Iterable[Row]) -> None:
-        """Make the columns as wide as these rows."""
-        for row in rows:
-            for number, cell in enumerate(row.cells):
-                self._widths[number] = max(self._widths[number], display_width(cell))
+    def whole(self, rows: Sequence[Row]) -> list[str]:
+        """All lines of a table that has these rows."""
+        self._measure(rows)
+        return self._all(rows)
+
+    def fitting(
+        self,
+        rows: Sequence[Row],
+        available: int | None,
+        *,
+        spare: str | None = None,
+        firm: Sequence[str] = (),
+    ) -> list[str]:
+        """All lines of a table that is ``available`` columns wide, if it can be; None: any width.
+
+        Where there is too little room, it has no column ``spare``; where that is not enough, cells
+        are broken into several lines, except those of the ``firm`` columns.
+        """
+        self._measure(rows)
+        if available is None or self.width <= available:
+            return self._all(rows)
+        table, rows = self._without(spare, rows)
+        table._measure(rows)
+        table._shrink(available, firm)
+        return table._all(rows)
 
     @property
     def width(self) -> int:
-        """How many columns of a terminal it takes."""
+        """How many columns of a terminal the rows that it was given take."""
         return sum(width + 3 for width in self._widths) + 1
 
-    def whole(self, rows: Sequence[Row]) -> list[str]:
-        """All lines of a table that has these rows."""
-        self.measure(rows)
-        return [*self.head(), *self.lines(rows), self.foot()]
+    def _measure(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            for number, cell in enumerate(row.cells):
+                widest = max(map(display_width, cell.split("\n")))
+                self._widths[number] = max(self._widths[number], widest)
 
-    def head(self) -> list[str]:
-        """The lines above the rows."""
+    def _without(self, spare: str | None, rows: Sequence[Row]) -> tuple[Self, Sequence[Row]]:
+        kept = [number for number, title in enumerate(self._titles) if title != spare]
+        titles = [self._titles[number] for number in kept]
+        fewer = [Row(tuple(row.cells[number] for number in kept), row.fg) for row in rows]
+        return type(self)(titles, self._paint, colored=self._colored), fewer
+
+    def _shrink(self, available: int, firm: Sequence[str]) -> None:
+        while self.width > available:
+            candidates = [
+                (self._widths[number], -number)
+                for number, title in enumerate(self._titles)
+                if title not in firm and self._widths[number] > max(len(title), _NARROWEST)
+            ]
+            if not candidates:
+                return
+            self._widths[-max(candidates)[1]] -= 1
+
+    def _all(self, rows: Iterable[Row]) -> list[str]:
         rule = "┼".join("─" * (width + 2) for width in self._widths)
-        return ["", self._line(Row(tuple(self._titles))), f"╶{rule}╴"]
+        lines = ["", *self._lines(Row(tuple(self._titles))), f"╶{rule}╴"]
+        for row in rows:
+            lines += self._lines(row)
+        return [*lines, f" {'╵'.join(' ' * (width + 2) for width in self._widths)}".rstrip()]
 
-    def lines(self, rows: Iterable[Row]) -> Iterator[str]:
-        """The lines of rows."""
-        return map(self._line, rows)
+    def _lines(self, row: Row) -> Iterator[str]:
+        cells = [
+            [piece for line in cell.split("\n") for piece in wrap(line, width)]
+            for cell, width in zip(row.cells, self._widths, strict=True)
+        ]
+        for number in range(max(map(len, cells))):
+            pieces = (cell[number] if number < len(cell) else "" for cell in cells)
+            yield self._line(pieces, row.fg)
 
-    def foot(self) -> str:
-        """The line below the rows."""
-        return f" {'╵'.join(' ' * (width + 2) for width in self._widths)}".rstrip()
-
-    def _line(self, row: Row) -> str:
+    def _line(self, pieces: Iterable[str], fg: str | None) -> str:
         padded = [
-            self._paint(cell, row.fg if number == self._colored else None)
-            + " " * (width - display_width(cell))
-            for number, (cell, width) in enumerate(zip(row.cells, self._widths, strict=True))
+            self._paint(piece, fg if piece and title == self._colored else None)
+            + " " * (width - display_width(piece))
+            for piece, width, title in zip(pieces, self._widths, self._titles, strict=True)
         ]
         return f"  {' │ '.join(padded)}".rstrip()
