@@ -104,7 +104,9 @@ def test_a_bake_is_watched_to_its_end(baker: Person) -> None:
     shown = baker.flow_ok("-q", "show", "first", "train-seed-2")
     assert shown == "size 7 lr 0.1 seed 2\n"
     assert baker.flow_ok("-q", "bakes", "-t", "a").strip() in lines[0]
-    assert re.search(r"Executor job-\S+ succeeded\n", baker.flow_ok("inspect", "first"))
+    told = baker.flow_ok("inspect", "first")
+    assert told.splitlines()[2:5] == ["Batch: sweep", "Tags: a", "Parameters: lr=0.1, marker=''"]
+    assert re.search(r"Executor job-\S+ succeeded\n", told)
 
 
 def test_what_was_done_before_is_foretold_and_taken(baker: Person) -> None:
@@ -221,7 +223,7 @@ def test_a_bake_that_fails_shows_why(baker: Person) -> None:
     again = baker.flow("-q", "restart", "bad")
     assert (again.returncode, again.stderr) == (1, "")
     assert again.stdout.startswith("bake-")
-    assert baker.flow_ok("inspect", "bad").splitlines()[2] == "Attempt #2 failed"
+    assert baker.flow_ok("inspect", "bad").splitlines()[3] == "Attempt #2 failed"
     assert baker.offered("inspect", "bad", "-a", "") == ["1", "2"]
 
 

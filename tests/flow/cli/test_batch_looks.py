@@ -23,6 +23,7 @@ from neuro.flow.cli.bake_names import is_bake_id
 from neuro.flow.cli.batch_params import read_params
 from neuro.flow.cli.board import Board, change_line
 from neuro.flow.cli.failures import Failed
+from neuro.flow.cli.inspect import by_creation
 from neuro.flow.cli.thin_table import Row, ThinTable
 from tests.flow.cli.project import Person
 
@@ -178,6 +179,17 @@ def test_a_call_that_only_repeats_what_failed_in_it_is_no_failure_of_its_own() -
     # One that failed by itself is.
     it.take(BakeEvent(task=task("a", (P, 0), (R, 1), (F, 9), message="No item 'x'")))
     assert [one.yaml_id for one in it.failed] == ["a", "a.b.c"]
+
+
+def test_tasks_of_one_moment_stand_as_the_graphs_have_them() -> None:
+    rows = {f"row-{n}": ["first"] for n in (2, 10, 1)}
+    came = [task(task_id, (K, 5)) for task_id in ("row-1", "row-10", "row-2", "last")]
+
+    found = by_creation(
+        [*came, task("first", (P, 0))], {"": {"first": [], **rows, "last": [*rows]}}
+    )
+
+    assert [it.yaml_id for it in found] == ["first", "row-2", "row-10", "row-1", "last"]
 
 
 def test_a_change_is_told_once() -> None:

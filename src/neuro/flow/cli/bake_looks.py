@@ -63,8 +63,23 @@ def called(bake: Bake) -> str:
 
 def word_of(bake: Bake) -> str:
     """A bake as a word of a command line: names may have blanks."""
-    name = called(bake)
-    return name if _PLAIN.fullmatch(name) else shlex.quote(name)
+    return _word(called(bake))
+
+
+def assignments(params: Mapping[str, str]) -> str:
+    """Parameters in one line; values that a shell would not take as they are stand in quotes.
+
+    >>> assignments({"lr": "0.1", "words": "a, b", "none": "", "lines": "1\\n2"})
+    "lr=0.1, words='a, b', none='', lines='1\\\\n2'"
+    """
+    return ", ".join(
+        f"{name}={_word(value) if value.isprintable() else repr(value)}"
+        for name, value in params.items()
+    )
+
+
+def _word(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else shlex.quote(text)
 
 
 def started_at(task: Task) -> datetime | None:

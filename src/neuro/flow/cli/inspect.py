@@ -18,7 +18,7 @@ from neuro.flow.cli.names import offer
 from neuro.flow.cli.thin_table import NEVER, Row, ThinTable
 
 if TYPE_CHECKING:
-    from neuro.domain.bakes import Attempt, Bake, BakeImage, Task
+    from neuro.domain.bakes import Attempt, Bake, BakeImage, Graphs, Task
 
 TASK_TITLES = ("ID", "STATUS", "RAW ID", "STARTED", "FINISHED")
 _FIRM = ("STATUS", "STARTED", "FINISHED")
@@ -52,12 +52,17 @@ def image_row(image: BakeImage) -> Row:
     return Row(cells, IMAGE_COLORS[image.status])
 
 
-def by_creation(tasks: Sequence[Task]) -> list[Task]:
-    """Tasks in the order in which they came up."""
-    return sorted(
-        tasks,
-        key=lambda it: (it.statuses[0].created_at.timestamp() if it.statuses else 0.0, it.yaml_id),
-    )
+def by_creation(tasks: Sequence[Task], graphs: Graphs) -> list[Task]:
+    """Tasks in the order in which they came up; those of one moment as the graphs have them."""
+    from neuro.flow.batch.layers import in_order
+
+    order = {node: number for number, node in enumerate(in_order(graphs))}
+
+    def key(task: Task) -> tuple[float, int]:
+        first = task.statuses[0].created_at.timestamp() if task.statuses else 0.0
+        return first, order.get(task.yaml_id, len(order))
+
+    return sorted(tasks, key=key)
 
 
 class Seen(NamedTuple):
@@ -73,17 +78,22 @@ class Seen(NamedTuple):
 def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     """The lines about an attempt."""
     from neuro.domain.bakes import TaskStatus
-    from neuro.flow.cli.bake_looks import COLORS
+    from neuro.flow.cli.bake_looks import COLORS, assignments
 
-    attempt, paint = seen.attempt, context.paint
+    bake, attempt, paint = seen.bake, seen.attempt, context.paint
     result = paint(attempt.result.value, COLORS[attempt.result])
-    yield f"Bake id: {seen.bake.id}"
-    if seen.bake.name:
-        yield f"Name: {seen.bake.name}"
+    yield f"Bake id: {bake.id}"
+    if bake.name:
+        yield f"Name: {bake.name}"
+    yield f"Batch: {bake.batch}"
+    if bake.tags:
+        yield f"Tags: {', '.join(bake.tags)}"
+    if bake.params:
+        yield f"Parameters: {assignments(bake.params)}"
     yield f"Attempt #{attempt.number} {result}"
     if attempt.message:
         yield f"  {attempt.message}"
-    concurrency = seen.bake.meta.concurrency
+    concurrency = bake.meta.concurrency
     if concurrency is not None and attempt.result is TaskStatus.PENDING:
         yield f"  Bakes of its concurrency group '{concurrency.group}' run one after the other."
     if attempt.executor_id:
@@ -149,7 +159,7 @@ def command(
 
         return watch_to_end(context, found, chosen)
     bakes = context.client.bakes
-    tasks = by_creation(context.run(bakes.tasks(chosen.id)))
+    tasks = by_creation(context.run(bakes.tasks(chosen.id)), found.graphs)
     if output_graph or kind or view:
         from neuro.flow.cli.graph_file import GraphFile, write_graph
 

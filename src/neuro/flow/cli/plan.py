@@ -94,12 +94,12 @@ def _forecast(context: FlowContext, plan: Plan, now: datetime) -> dict[str, Fore
 
 
 def _head(plan: Plan) -> Iterator[str]:
-    from neuro.flow.cli.bake_looks import how_long
+    from neuro.flow.cli.bake_looks import assignments, how_long
 
     workflow = plan.workflow
     yield f"Batch {workflow.batch} of project {workflow.project_id}"
     if plan.params:
-        yield "Parameters: " + ", ".join(f"{name}={value}" for name, value in plan.params.items())
+        yield f"Parameters: {assignments(plan.params)}"
     if plan.life_span is not None:
         yield f"Life span: {how_long(timedelta(seconds=plan.life_span))}"
     if plan.concurrency is not None:
