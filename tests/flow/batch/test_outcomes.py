@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from neuro.flow.batch.actions import Submit
 from tests.flow.batch.bake_machine import Behaviour, Machine, run_batch, workflow_of
 
 FAILS = Behaviour((1,))
@@ -364,3 +365,19 @@ def test_rows_that_outputs_decide() -> None:
     assert nothing.statuses() == {"end": "succeeded", "list": "succeeded"}
     skipped = run_batch(text, {"list": FAILS})
     assert skipped.statuses() == {"end": "skipped", "list": "failed", "train": "skipped"}
+
+
+def test_a_job_whose_end_is_told_before_its_submission_is_answered() -> None:
+    machine = Machine(lambda: workflow_of(batch(task("a"), task("b"))))
+    machine.start()
+    machine.act(machine.todo.pop())  # LookUp
+    submit = machine.todo.pop()
+    assert isinstance(submit, Submit)
+    job = machine.submit(submit)
+    made = job.state()
+    machine.move(job)
+    machine.move(job)
+    machine.state.submitted(submit.id, submit.number, made, machine.now)
+    machine.gather()
+    assert machine.run() == "succeeded"
+    assert machine.history("a") == ["pending", "running", "succeeded"]
