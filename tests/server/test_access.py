@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from neuro.domain.errors import (
     AlreadyExists,
@@ -16,6 +18,7 @@ from neuro.domain.errors import (
     NotAuthenticated,
     NotFound,
     NotPermitted,
+    Unavailable,
 )
 from neuro.domain.permissions import Action
 from neuro.domain.uris import parse_uri
@@ -24,6 +27,7 @@ from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 
 KEY = b"k" * 32
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -68,6 +72,108 @@ async def test_a_revoked_token_ends_at_once(access: AccessService) -> None:
     await access.authenticate(token.token or "")
 
     await access.revoke_token("alice", token.id)
+
+    with pytest.raises(NotAuthenticated, match="revoked"):
+        await access.authenticate(token.token or "")
+
+
+class Held(Database):
+    """A database that keeps what it has read to itself for a while, or waits before it writes."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.holds = ""
+        self.loses_answers = False
+        self.was_asked = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        answer = await super().read(query)
+        await self._wait("reads")
+        return answer
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        await self._wait("writes")
+        answer = await super().write(change)
+        if self.loses_answers:
+            raise Unavailable("The connection was lost.")
+        return answer
+
+    async def _wait(self, what: str) -> None:
+        if self.holds == what:
+            self.was_asked.set()
+            await self.may_go_on.wait()
+
+
+@pytest.fixture
+def held(database_url: str) -> Iterator[Held]:
+    database = Held(database_url)
+    migrate(database)
+    yield database
+    database.close()
+
+
+async def test_a_token_that_ends_while_it_is_looked_up_is_not_good(held: Held) -> None:
+    access = AccessService(held, KEY, "default")
+    await access.add_user("alice")
+    token = await access.make_token("alice")
+    held.holds = "reads"
+
+    checking = asyncio.create_task(access.authenticate(token.token or ""))
+    await held.was_asked.wait()
+    await access.remove_user("alice")
+    held.may_go_on.set()
+
+    with pytest.raises(NotAuthenticated, match="revoked"):
+        await checking
+    with pytest.raises(NotAuthenticated, match="revoked"):
+        await access.authenticate(token.token or "")
+
+
+async def test_a_token_ends_even_if_who_revokes_it_leaves(held: Held) -> None:
+    access = AccessService(held, KEY, "default")
+    await access.add_user("alice")
+    token = await access.make_token("alice")
+    await access.authenticate(token.token or "")
+    ended: asyncio.Future[tuple[str, str | None]] = asyncio.get_running_loop().create_future()
+    access.listen(lambda user, token_id: ended.set_result((user, token_id)))
+    held.holds = "writes"
+
+    revoking = asyncio.create_task(access.remove_user("alice"))
+    await held.was_asked.wait()
+    revoking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await revoking
+    held.may_go_on.set()
+
+    assert await ended == ("alice", None)
+    with pytest.raises(NotAuthenticated, match="revoked"):
+        await access.authenticate(token.token or "")
+
+
+async def test_whoever_listens_is_told_which_tokens_have_ended(access: AccessService) -> None:
+    heard: list[tuple[str, str | None]] = []
+    access.listen(lambda user, token_id: heard.append((user, token_id)))
+    await access.add_user("alice")
+    token = await access.make_token("alice")
+
+    await access.revoke_token("alice", token.id)
+    await access.remove_user("alice")
+
+    assert heard == [("alice", token.id), ("alice", None)]
+
+
+async def test_a_token_is_not_good_after_a_database_failed_to_say_that_it_has_ended(
+    held: Held,
+) -> None:
+    access = AccessService(held, KEY, "default")
+    await access.add_user("alice")
+    token = await access.make_token("alice")
+    await access.authenticate(token.token or "")
+    held.loses_answers = True
+
+    with pytest.raises(Unavailable):
+        await access.revoke_token("alice", token.id)
 
     with pytest.raises(NotAuthenticated, match="revoked"):
         await access.authenticate(token.token or "")

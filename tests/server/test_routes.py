@@ -16,6 +16,7 @@ import neuro
 from neuro.client import Client
 from neuro.server.http.errors import render_errors
 from neuro.server.http.routes import LARGE_BODIES, Call, Routes, install
+from neuro.server.http.streams import BYTES
 from tests.server_process import ServerProcess
 
 PUBLIC = {
@@ -258,6 +259,22 @@ async def test_garbage_on_a_websocket_ends_it_and_nothing_else(
 
     await client.jobs.kill(job.id)
     await finished(client, job)
+
+
+@pytest.mark.parametrize("kind", [web.StreamResponse, web.WebSocketResponse, web.FileResponse])
+def test_a_route_that_streams_says_so(kind: type[web.StreamResponse]) -> None:
+    api = Routes("tests")
+
+    async def stream(call: Call) -> web.StreamResponse:
+        """Write piece by piece."""
+        raise AssertionError("nobody calls")
+
+    stream.__annotations__["return"] = kind
+
+    with pytest.raises(TypeError, match="GET /forgotten may stream"):
+        api.add("GET", "/forgotten")(stream)
+    api.add("GET", "/declared", streams=BYTES)(stream)
+    assert [route.path for route in api.items] == ["/declared"]
 
 
 class Texts(msgspec.Struct, frozen=True):

@@ -39,9 +39,9 @@ from neuro.server.flows.routes import flow_routes
 from neuro.server.flows.service import FlowService
 from neuro.server.flows.supervision.assembly import Supervision, limits_of
 from neuro.server.http.errors import render_errors
-from neuro.server.http.limits import Streams, backpressure
+from neuro.server.http.limits import backpressure
 from neuro.server.http.operations import Metrics, operation_routes
-from neuro.server.http.routes import AUTHENTICATOR, MAX_JSON_BODY, install
+from neuro.server.http.routes import AUTHENTICATOR, MAX_JSON_BODY, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs import tables as job_tables
@@ -233,15 +233,14 @@ def _application(
     ]
     operations = operation_routes(metrics, is_ready, routes, __version__)
     routes += operations.items
-    streams = Streams()
     app = web.Application(
-        middlewares=[metrics.middleware(), render_errors, backpressure(streams)],
+        middlewares=[metrics.middleware(), render_errors, backpressure()],
         client_max_size=MAX_JSON_BODY,
     )
-    app.on_shutdown.append(streams.end_all)
     app.on_response_prepare.append(version_signal(__version__))
     app[AUTHENTICATOR] = access
     install(app, routes)
+    access.listen(app[STREAMS].end_those_of)
     return app
 
 

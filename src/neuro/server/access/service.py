@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -49,6 +50,15 @@ class AccessService:
         self._cluster = cluster
         self._now = now
         self._identities: dict[str, tuple[Identity, datetime]] = {}
+        self._endings = 0
+        self._listeners: list[Callable[[str, str | None], None]] = []
+
+    def listen(self, listener: Callable[[str, str | None], None]) -> None:
+        """Have ``listener(user, token_id)`` called when a token has ended before its time.
+
+        With None for the token, all of the user's have ended.
+        """
+        self._listeners.append(listener)
 
     async def authenticate(self, token: str) -> Identity:
         """The identity behind a token. Raises NotAuthenticated, saying which it is."""
@@ -66,9 +76,13 @@ class AccessService:
             if tables.token_digest(connection, token_id) != digest:
                 return None
             grants = tuple(tables.permissions_of(connection, user))
-            return Identity(user=user, permissions=grants, token_id=token_id)
+            return Identity(user=user, permissions=grants, token_id=token_id, expires_at=expires_at)
 
-        identity = await self._database.read(look_up)
+        while True:
+            endings = self._endings
+            identity = await self._database.read(look_up)
+            if self._endings == endings:
+                break  # Else it may be this very token that ended since it was read.
         if identity is None:
             raise NotAuthenticated("This token was revoked: log in again with `neuro login`.")
         if len(self._identities) >= MAX_CACHED_IDENTITIES:
@@ -126,9 +140,8 @@ class AccessService:
 
     async def remove_user(self, name: str) -> None:
         """Remove a user with all their tokens and permissions. Raises NotFound."""
-        if not await self._database.write(lambda c: tables.remove_user(c, name)):
+        if not await self._end(name, None, lambda c: tables.remove_user(c, name)):
             raise NotFound(f'user "{name}" was not found')
-        self._identities.clear()
 
     async def make_token(
         self, user: str, *, label: str = "", life: timedelta = DEFAULT_TOKEN_LIFE
@@ -175,11 +188,30 @@ class AccessService:
         if token_id not in known:
             raise NotFound(f"Token '{token_id}' was not found.")
         now = self._now()
-        if not await self._database.write(
-            lambda connection: tables.revoke_token(connection, user, token_id, now)
+        if not await self._end(
+            user,
+            token_id,
+            lambda connection: tables.revoke_token(connection, user, token_id, now),
         ):
             raise Conflict(f"Token '{token_id}' is revoked already.")
-        self._identities.clear()
+
+    async def _end(
+        self, user: str, token_id: str | None, change: Callable[[Connection], bool]
+    ) -> bool:
+        """Make a change that ends tokens, and tell of it; False where nothing changed."""
+
+        async def both() -> bool:
+            try:
+                return await self._database.write(change)
+            finally:
+                # After an error as well: a database may fail just after it has made the change.
+                self._endings += 1
+                self._identities.clear()
+                for listener in self._listeners:
+                    listener(user, token_id)
+
+        # Whoever asked may leave before it is written: the token must end for all that.
+        return await asyncio.shield(both())
 
     async def drop_old_tokens(self) -> int:
         """Forget tokens that expired over a day ago; returns how many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from neuro.domain.errors import NotFound, NotPermitted, PlatformError
@@ -12,11 +13,12 @@ from neuro.domain.uris import ResourceURI
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller whose token was checked, with all that they may do."""
+    """A caller whose token was checked, with all that they may do, until it expires."""
 
     user: str
     permissions: tuple[Permission, ...]
     token_id: str
+    expires_at: datetime | None = None
 
     def action_on(self, uri: ResourceURI) -> Action | None:
         """The widest action that the caller may do on ``uri``."""

@@ -12,19 +12,21 @@ import binascii
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, get_origin, get_type_hints
+from typing import Any, TypeGuard, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import hdrs, web
 
 from neuro.domain.errors import InvalidInput, NotAuthenticated, TooLarge, TooManyRequests
 from neuro.server.http.identity import Authenticator, Identity
+from neuro.server.http.open_streams import OpenStream, Streams
 
 Handler = Callable[..., Awaitable[Any]]
 Encode = Callable[[Any], bytes]
 
 MAX_JSON_BODY = 1 << 20
 MAX_LARGE_BODIES = 256 << 20
+STREAMS = web.AppKey("streams", Streams)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTE_KEY = "neuro.route"
 
@@ -101,11 +103,17 @@ class Routes:
         streams: str | None = None,
         max_body: int = MAX_JSON_BODY,
     ) -> Callable[[Handler], Handler]:
-        """Declare a route. ``streams`` is the media type of an answer written piece by piece."""
+        """Declare a route. ``streams`` is the media type of an answer written piece by piece.
+
+        Raises TypeError for a handler that may give such an answer without it: that stream would
+        outlive its token, and hold up the server's end.
+        """
 
         def declare(handler: Handler) -> Handler:
             hints = get_type_hints(handler)
             returns = hints.get("return")
+            if streams is None and _is_raw(returns) and not issubclass(returns, web.Response):
+                raise TypeError(f"{method} {path} may stream: say what with streams=.")
             if returns is None or returns is type(None) or _is_raw(returns):
                 returns = None
             self.items.append(
@@ -130,7 +138,7 @@ class Routes:
         return declare
 
 
-def _is_raw(annotation: Any) -> bool:
+def _is_raw(annotation: Any) -> TypeGuard[type[web.StreamResponse]]:
     return isinstance(annotation, type) and issubclass(annotation, web.StreamResponse)
 
 
@@ -147,6 +155,8 @@ LARGE_BODIES = web.AppKey("large_bodies", LargeBodies)
 def install(app: web.Application, routes: list[Route]) -> None:
     """Put declared routes into an aiohttp application, fixed paths before variable ones."""
     app[LARGE_BODIES] = LargeBodies()
+    app[STREAMS] = Streams()
+    app.on_shutdown.append(app[STREAMS].end_all)
     for route in routes:
         endpoint = _endpoint(route)
         resource = app.router.add_route(route.method, route.path, endpoint)
@@ -162,19 +172,27 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
     decode_body = msgspec.json.Decoder(route.body).decode if route.body is not None else None
     fields = _list_fields(route.query) if route.query is not None else frozenset()
 
-    async def endpoint(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.Request, stream: OpenStream | None) -> web.StreamResponse:
         call = Call(request, await _identify(request, route.public))
+        if stream is not None:
+            stream.belongs_to(call.identity_or_none)
         arguments: dict[str, Any] = {}
         if route.query is not None:
             arguments["query"] = _decode_query(request, route.query, fields)
         if decode_body is not None:
             arguments["body"] = await _decode_body(request, decode_body, route.max_body)
-        answer = await route.handler(call, **arguments)
-        if isinstance(answer, web.StreamResponse):
-            return answer
-        if answer is None:
+        content = await route.handler(call, **arguments)
+        if isinstance(content, web.StreamResponse):
+            return content
+        if content is None:
             return web.Response(status=204 if route.status == 200 else route.status)
-        return json_response(answer, route.status, route.encode)
+        return json_response(content, route.status, route.encode)
+
+    async def endpoint(request: web.Request) -> web.StreamResponse:
+        if route.streams is None:
+            return await answer(request, None)
+        with request.app[STREAMS].running() as stream:
+            return await answer(request, stream)
 
     return endpoint
 
