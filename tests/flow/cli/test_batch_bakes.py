@@ -132,6 +132,7 @@ def test_what_was_done_before_is_foretold_and_taken(baker: Person) -> None:
     )
     assert "4 tasks, 1 answered" in baker.flow_ok("plan", "sweep", *mark)
     assert "Did you mean 'report'?" in baker.flow("clear-cache", "sweep", "raport").stderr
+    assert "Did you mean 'train'?" in baker.flow("clear-cache", "sweep", "trian").stderr
 
 
 def test_presets_are_known_before_anything_starts(baker: Person) -> None:

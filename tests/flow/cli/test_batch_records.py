@@ -241,6 +241,7 @@ def test_a_bake_is_cancelled_once(person: Person, keeper: Keeper) -> None:
         (["inspect", "nightly", "-a", "3"], 1, "Bake nightly has no attempt #3; it has #1."),
         (["show", "nightly", "report"], 2, "Task report has not begun"),
         (["show", "nightly", "fit.lr-0.3"], 1, "Did you mean 'fit.lr-0.2'?"),
+        (["show", "nightly", "fit.rl"], 1, "Did you mean 'fit.lr'?"),
         (["cancel", "nightly"], 2, "Attempt #1 of nightly is already stopped."),
         (["unschedule", "sweep"], 1, "`neuro-flow schedules`"),
         (["show", "nightly"], 1, "neuro-flow show nightly TASK"),

@@ -11,7 +11,7 @@ from neuro.flow.cli.context import FlowContext
 from neuro.flow.cli.failures import Failed
 
 if TYPE_CHECKING:
-    from neuro.domain.bakes import Attempt, Bake, Task
+    from neuro.domain.bakes import Attempt, Bake, Graphs, Task
     from neuro.flow.project import Workspace
 
 LAST = -1
@@ -19,6 +19,9 @@ _BAKE_ID = re.compile(r"bake-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BATCH = re.compile(r"^[\"']?kind[\"']?\s*:\s*[\"']?batch\b", re.MULTILINE)
 # What only actions have: they are called by batches, and cannot be baked.
 _ACTION = re.compile(r"^[\"']?(?:inputs|outputs)[\"']?\s*:", re.MULTILINE)
+
+# How ids begin that nobody wrote: of tasks without one, and of what ends stateful actions.
+_MADE_UP = ("task", "post")
 
 
 def is_bake_id(text: str) -> bool:
@@ -54,6 +57,25 @@ def no_such(what: str, name: str, known: Iterable[str], otherwise: str) -> Faile
 
     hint = nearest(name, known) or f"{otherwise}."
     return Failed(f"There is no {what} {name}. {hint}")
+
+
+def task_names(graphs: Graphs) -> set[str]:
+    """What people may mean: every task, and what stands for the rows of a matrix.
+
+    >>> sorted(task_names({"": {"fit": []}, "fit": {"fit.row-1": [], "fit.row-2": []}}))
+    ['fit', 'fit.row', 'fit.row-1', 'fit.row-2']
+    """
+    from neuro.flow.batch.layers import label
+
+    found = set[str]()
+    for prefix, nodes in graphs.items():
+        found.update(nodes)
+        for node in nodes:
+            # An id that people write has no dash: what follows one tells rows apart.
+            written, dash, row = label(prefix, node).partition("-")
+            if dash and written not in _MADE_UP:
+                found.add(node.removesuffix(f"-{row}"))
+    return found
 
 
 def server_project(context: FlowContext) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from neuro.cli.lazy import Command
-from neuro.flow.cli.bake_names import check_batch, no_such, server_project
+from neuro.flow.cli.bake_names import check_batch, no_such, server_project, task_names
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.names import ALL, offer
 
@@ -61,7 +61,7 @@ def _meant(context: FlowContext, project_id: str, batch: str, task_id: str) -> l
     found, known = {task_id: None}, set[str]()
     for bake in bakes:
         if bake.batch == batch:
-            known.update(node for nodes in bake.graphs.values() for node in nodes)
+            known.update(task_names(bake.graphs))
             found.update(dict.fromkeys(_below(bake.graphs, task_id)))
     if known and task_id not in known and len(found) == 1:
         advice = f"`neuro-flow plan {batch}` shows those there are"

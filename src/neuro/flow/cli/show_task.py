@@ -10,7 +10,7 @@ import click
 
 from neuro.cli.job.follow import write_all
 from neuro.domain.bakes import TaskStatus
-from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake, find_task, no_such
+from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake, find_task, no_such, task_names
 from neuro.flow.cli.context import FlowContext
 from neuro.flow.cli.failures import Failed
 
@@ -36,8 +36,7 @@ def show_task(
         raise click.UsageError(f"Task {task_id} has not begun")
     if task is None:
         _refuse_whole(found.graphs, task_id)
-        known = {node for nodes in found.graphs.values() for node in nodes}
-        known |= {it.yaml_id for it in tasks}
+        known = task_names(found.graphs) | {it.yaml_id for it in tasks}
         raise no_such("task", task_id, known, f"`neuro-flow inspect {bake}` lists those there are")
     if not context.out.quiet:
         result = context.paint(chosen.result.value, COLORS[chosen.result])
