@@ -97,6 +97,13 @@ class TooManyRequests(PlatformError):
         self.retry_after = retry_after
 
 
+class Damaged(PlatformError):
+    """A record that the server has and cannot read any more: that does not pass by itself."""
+
+    code = "damaged"
+    status = 500
+
+
 class NotSupported(PlatformError):
     """Something that this engine or installation cannot do, said plainly."""
 

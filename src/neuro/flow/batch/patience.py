@@ -7,7 +7,13 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from neuro.domain.errors import NotSupported, PlatformError, StorageFault, TooManyRequests
+from neuro.domain.errors import (
+    Damaged,
+    NotSupported,
+    PlatformError,
+    StorageFault,
+    TooManyRequests,
+)
 
 T = TypeVar("T")
 
@@ -26,7 +32,7 @@ def is_passing(error: PlatformError) -> bool:
         return error.errno in _FULL
     if isinstance(error, TooManyRequests):
         return True
-    return error.status >= 500 and not isinstance(error, NotSupported)
+    return error.status >= 500 and not isinstance(error, NotSupported | Damaged)
 
 
 class Pauses:

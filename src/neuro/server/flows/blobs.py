@@ -28,8 +28,12 @@ def unpack(blob: bytes, kind: type[T]) -> T:
 
 
 def unread(blob: bytes) -> msgspec.Raw:
-    """The JSON of packed bytes, to be passed on as it is."""
-    return msgspec.Raw(_raw(blob))
+    """The JSON of packed bytes, to be passed on as it is. Raises as ``unpack`` for what is none."""
+    raw = _raw(blob)
+    if raw is blob:
+        # What was compressed has a sum that was checked just now; this is short.
+        msgspec.json.decode(raw)
+    return msgspec.Raw(raw)
 
 
 def _raw(blob: bytes) -> bytes:

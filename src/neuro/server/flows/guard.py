@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from neuro.domain.bakes import Attempt, Bake
-from neuro.domain.errors import NotFound
+from neuro.domain.errors import Damaged, NotFound
 from neuro.domain.flows import Project, is_project_id
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
@@ -81,7 +81,13 @@ class Guard:
     ) -> Bake:
         """The bake of an id, without its graphs."""
         hidden = hidden or missing("Bake", bake_id)
-        bake = bakes.brief_bake(connection, bake_id) if is_id("bake", bake_id) else None
+        try:
+            bake = bakes.brief_bake(connection, bake_id) if is_id("bake", bake_id) else None
+        except Damaged:
+            # That it is there is for those only who may see it.
+            project_id = bakes.project_of(connection, bake_id)
+            self.project(connection, caller, project_id, action, hidden)
+            raise
         if bake is None:
             raise hidden
         self.project(connection, caller, bake.project_id, action, hidden)
@@ -101,7 +107,12 @@ class Guard:
         hidden = hidden or missing("Attempt", attempt_id)
         attempt = None
         if is_id("attempt", attempt_id):
-            attempt = attempts.get_attempt(connection, attempt_id, locked=locked)
+            try:
+                attempt = attempts.get_attempt(connection, attempt_id, locked=locked)
+            except Damaged:
+                bake_id = attempts.bake_of(connection, attempt_id)
+                self.bake(connection, caller, bake_id, action, hidden)
+                raise
         if attempt is None:
             raise hidden
         self.bake(connection, caller, attempt.bake_id, action, hidden)

@@ -209,14 +209,15 @@ class AttemptService:
     async def attempts(self, caller: Identity, bake_id: str) -> AsyncGenerator[Attempt]:
         """A bake's attempts by number; none where the caller can see no such bake."""
 
-        def page(after: Attempt | None, connection: Connection) -> list[Attempt]:
+        def page(after: tables.Listed | None, connection: Connection) -> list[tables.Listed]:
             if after is None:
                 self._guard.bake(connection, caller, bake_id, Action.READ)
             return tables.list_attempts(connection, bake_id, page=PAGE, after=after)
 
         try:
-            async for attempt in paged(self._database, PAGE, page):
-                yield attempt
+            async for _, attempt in paged(self._database, PAGE, page):
+                if attempt is not None:
+                    yield attempt
         except NotFound:
             return
 

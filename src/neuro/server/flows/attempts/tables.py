@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
-import structlog
 from sqlalchemy import (
     Column,
     Connection,
@@ -30,8 +27,7 @@ from neuro.domain.bakes import Attempt, ConfigsMeta, TaskStatus
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.flows.bakes.tables import bakes
 from neuro.server.flows.blobs import pack, unpack
-
-log = structlog.get_logger("neuro.bakes")
+from neuro.server.flows.damage import reads, sound, sound_or_none
 
 _OPEN = [status.value for status in TaskStatus if not status.is_finished]
 
@@ -88,6 +84,12 @@ def get_attempt(connection: Connection, attempt_id: str, *, locked: bool = False
     return None if row is None else _attempt(row)
 
 
+def bake_of(connection: Connection, attempt_id: str) -> str:
+    """The id of an attempt's bake, also where the attempt itself cannot be read."""
+    statement = select(attempts.c.bake_id).where(attempts.c.id == attempt_id)
+    return connection.execute(statement).scalar_one_or_none() or ""
+
+
 def by_number(connection: Connection, bake_id: str, number: int) -> Attempt | None:
     """The attempt of a number; -1 is the last one."""
     statement = select(attempts).where(attempts.c.bake_id == bake_id)
@@ -99,19 +101,27 @@ def by_number(connection: Connection, bake_id: str, number: int) -> Attempt | No
     return None if row is None else _attempt(row)
 
 
+class Listed(NamedTuple):
+    """An attempt of a list; None for a damaged one."""
+
+    number: int
+    attempt: Attempt | None
+
+
 def list_attempts(
-    connection: Connection, bake_id: str, *, page: int, after: Attempt | None
-) -> list[Attempt]:
+    connection: Connection, bake_id: str, *, page: int, after: Listed | None
+) -> list[Listed]:
     """At most ``page`` attempts of a bake by number, behind ``after``."""
     statement = select(attempts).where(attempts.c.bake_id == bake_id)
     statement = statement.order_by(attempts.c.number).limit(page)
     if after is not None:
         statement = statement.where(attempts.c.number > after.number)
-    return [_attempt(row) for row in connection.execute(statement)]
+    rows = connection.execute(statement)
+    return [Listed(row.number, sound_or_none(row, _attempt)) for row in rows]
 
 
 def last_of(connection: Connection, bake_ids: Sequence[str]) -> dict[str, Attempt]:
-    """The last attempts of bakes, by bake."""
+    """The last attempts of bakes, by bake; damaged ones are left out."""
     newest = (
         select(attempts.c.bake_id, func.max(attempts.c.number).label("number"))
         .where(attempts.c.bake_id.in_(bake_ids))
@@ -120,7 +130,7 @@ def last_of(connection: Connection, bake_ids: Sequence[str]) -> dict[str, Attemp
     )
     same = (attempts.c.bake_id == newest.c.bake_id) & (attempts.c.number == newest.c.number)
     rows = connection.execute(select(attempts).join(newest, same))
-    return {row.bake_id: _attempt(row) for row in rows}
+    return {attempt.bake_id: attempt for attempt in sound(rows, _attempt)}
 
 
 def unfinished(connection: Connection) -> list[Attempt]:
@@ -128,14 +138,8 @@ def unfinished(connection: Connection) -> list[Attempt]:
     rows = connection.execute(
         select(attempts).where(attempts.c.result.in_(_OPEN)).order_by(attempts.c.created_at)
     )
-    found: list[Attempt] = []
-    for row in rows:
-        try:
-            found.append(_attempt(row))
-        except (msgspec.MsgspecError, zlib.error) as error:
-            # The server looks after all of them from its start: one must not keep it from that.
-            log.error("damaged attempt left out", attempt=row.id, error=str(error))
-    return found
+    # The server looks after all of them from its start: one must not keep it from that.
+    return list(sound(rows, _attempt))
 
 
 def end_unbegun(connection: Connection, before: datetime, now: datetime) -> None:
@@ -149,14 +153,16 @@ def end_unbegun(connection: Connection, before: datetime, now: datetime) -> None
 
 
 def unfinished_of_project(connection: Connection, project_id: str) -> list[Attempt]:
+    """A project's attempts that have no final result; damaged ones are left out."""
     rows = connection.execute(
         select(attempts)
         .join(bakes, bakes.c.id == attempts.c.bake_id)
         .where(bakes.c.project_id == project_id, attempts.c.result.in_(_OPEN))
     )
-    return [_attempt(row) for row in rows]
+    return list(sound(rows, _attempt))
 
 
+@reads("attempt")
 def _attempt(row: Any) -> Attempt:
     return Attempt(
         id=row.id,

@@ -35,7 +35,7 @@ from neuro.server.flows.checks import (
     moment_or_now,
 )
 from neuro.server.flows.events import Hub
-from neuro.server.flows.guard import Guard, is_id, missing
+from neuro.server.flows.guard import Guard, missing
 from neuro.server.flows.transactions import paged
 from neuro.server.http.identity import Identity
 
@@ -126,26 +126,28 @@ class BakeService:
             found = tables.list_bakes(connection, query, page=PAGE, after=after)
             if not query.fetch_last_attempt:
                 return found
-            last = attempts.last_of(connection, [each.bake.id for each in found])
+            last = attempts.last_of(connection, [each.id for each in found])
             return [
-                replace(each, bake=_with_attempt(each.bake, last.get(each.bake.id)))
+                replace(each, bake=each.bake and _with_attempt(each.bake, last.get(each.id)))
                 for each in found
             ]
 
         try:
             async for each in paged(self._database, PAGE, page):
                 large = len(each.graphs) > LARGE_GRAPHS
-                yield await asyncio.to_thread(each.whole) if large else each.whole()
+                bake = await asyncio.to_thread(each.whole) if large else each.whole()
+                if bake is not None:
+                    yield bake
         except NotFound:
             return
 
     async def bake(self, caller: Identity, bake_id: str, *, last_attempt: bool = False) -> Bake:
-        """The bake of an id."""
+        """The bake of an id. Raises Damaged, as ``by_name`` does, where it cannot be read."""
 
         def find(connection: Connection) -> Bake:
-            hidden = missing("Bake", bake_id)
-            bake = tables.get_bake(connection, bake_id) if is_id("bake", bake_id) else None
-            return self._seen(connection, caller, bake, hidden, last_attempt)
+            self._guard.bake(connection, caller, bake_id, Action.READ)
+            bake = tables.get_bake(connection, bake_id)
+            return _found(connection, bake, missing("Bake", bake_id), last_attempt)
 
         return await self._database.read(find)
 
@@ -156,27 +158,13 @@ class BakeService:
 
         def find(connection: Connection) -> Bake:
             hidden = missing("Bake", name)
+            self._guard.project(connection, caller, project_id, Action.READ, hidden)
             bake = None
-            if is_id("projects", project_id) and fits(name, MAX_WORD):
+            if fits(name, MAX_WORD):
                 bake = tables.newest_by_name(connection, project_id, name)
-            return self._seen(connection, caller, bake, hidden, last_attempt)
+            return _found(connection, bake, hidden, last_attempt)
 
         return await self._database.read(find)
-
-    def _seen(
-        self,
-        connection: Connection,
-        caller: Identity,
-        bake: Bake | None,
-        hidden: NotFound,
-        last_attempt: bool,
-    ) -> Bake:
-        if bake is None:
-            raise hidden
-        self._guard.project(connection, caller, bake.project_id, Action.READ, hidden)
-        if not last_attempt:
-            return bake
-        return _with_attempt(bake, attempts.by_number(connection, bake.id, -1))
 
     async def change(self, caller: Identity, bake_id: str, change: BakeChange) -> Bake:
         """Write a bake's graphs anew."""
@@ -189,6 +177,14 @@ class BakeService:
             return msgspec.structs.replace(bake, graphs=change.graphs)
 
         return await self._database.write(write)
+
+
+def _found(connection: Connection, bake: Bake | None, hidden: NotFound, last_attempt: bool) -> Bake:
+    if bake is None:
+        raise hidden
+    if not last_attempt:
+        return bake
+    return _with_attempt(bake, attempts.by_number(connection, bake.id, -1))
 
 
 def _with_attempt(bake: Bake, attempt: Attempt | None) -> Bake:

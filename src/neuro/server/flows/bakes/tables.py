@@ -34,6 +34,7 @@ from neuro.domain.bakes import Bake, BakeFilter, BakeMeta, Graphs, TaskStatus
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.flows.blobs import pack, unpack, unread
+from neuro.server.flows.damage import reads, sound_or_none
 
 _IS_OPEN = text("status IN ('unknown', 'pending', 'running')")
 
@@ -134,6 +135,12 @@ def brief_bake(connection: Connection, bake_id: str) -> Bake | None:
     return None if row is None else brief(row)
 
 
+def project_of(connection: Connection, bake_id: str) -> str:
+    """The id of a bake's project, also where the bake itself cannot be read."""
+    statement = select(bakes.c.project_id).where(bakes.c.id == bake_id)
+    return connection.execute(statement).scalar_one_or_none() or ""
+
+
 def prefixes_of(connection: Connection, bake_id: str) -> set[str]:
     """The full ids of a bake's calls: what its graphs are below; none for an unknown bake."""
     graphs = connection.execute(
@@ -161,14 +168,15 @@ def open_by_name(connection: Connection, project_id: str, name: str) -> str | No
 
 @dataclass(frozen=True)
 class Listed:
-    """A bake of a list: its graphs stay packed until its turn comes."""
+    """A bake of a list: its graphs stay packed until its turn comes; None for a damaged one."""
 
     place: tuple[datetime, int]
-    bake: Bake
+    id: str
+    bake: Bake | None
     graphs: bytes
 
-    def whole(self) -> Bake:
-        return msgspec.structs.replace(self.bake, graphs=unread(self.graphs))
+    def whole(self) -> Bake | None:
+        return sound_or_none(self, _whole)
 
 
 def list_bakes(
@@ -196,7 +204,10 @@ def list_bakes(
         behind = tuple_(*after.place, types=[Moment(), Counter])
         conditions.append(place < behind if query.reverse else place > behind)
     rows = connection.execute(statement.where(*conditions))
-    return [Listed((row.created_at, row.sequence), brief(row), row.graphs) for row in rows]
+    return [
+        Listed((row.created_at, row.sequence), row.id, sound_or_none(row, brief), row.graphs)
+        for row in rows
+    ]
 
 
 def change_graphs(connection: Connection, bake_id: str, graphs: bytes) -> None:
@@ -256,13 +267,22 @@ def ids_of_project(connection: Connection, project_id: str) -> list[str]:
     return list(rows.scalars())
 
 
+@reads("bake")
 def brief(row: Any) -> Bake:
     """The bake of a row of ``BRIEF``'s columns."""
     return _make(row, {})
 
 
+@reads("bake")
 def _bake(row: Any) -> Bake:
     return _make(row, cast(Graphs, unread(row.graphs)))
+
+
+@reads("bake")
+def _whole(listed: Listed) -> Bake | None:
+    if listed.bake is None:
+        return None
+    return msgspec.structs.replace(listed.bake, graphs=cast(Graphs, unread(listed.graphs)))
 
 
 def _make(row: Any, graphs: Graphs) -> Bake:

@@ -9,10 +9,12 @@ from typing import NamedTuple
 from sqlalchemy import Connection, func, select
 
 from neuro.domain.bakes import Attempt, Bake, TaskStatus, TaskTransition
+from neuro.domain.errors import Damaged
 from neuro.domain.flows import Project
 from neuro.server.flows import tables as flows
 from neuro.server.flows.attempts import tables as attempts
 from neuro.server.flows.bakes import tables as bakes
+from neuro.server.flows.damage import left_out
 from neuro.server.flows.tasks import tables as task_tables
 from neuro.server.flows.tasks.tables import open_tasks_of, tasks
 
@@ -54,16 +56,25 @@ def known(connection: Connection, attempt_id: str) -> Known | None:
 def to_watch(connection: Connection, bake_ids: set[str]) -> list[tuple[Attempt, Bake]]:
     """What a server that starts has to look after, oldest first.
 
-    Every attempt that is not over, and the last ones of these bakes, which have jobs.
+    Every attempt that is not over, and the last ones of these bakes, which have jobs. What is
+    damaged is left out.
     """
     found = {attempt.id: attempt for attempt in attempts.unfinished(connection)}
     ids = sorted(bake_ids)
     for start in range(0, len(ids), _PAGE):
         for attempt in attempts.last_of(connection, ids[start : start + _PAGE]).values():
             found.setdefault(attempt.id, attempt)
-    pairs = ((attempt, bakes.brief_bake(connection, attempt.bake_id)) for attempt in found.values())
+    pairs = ((attempt, _bake_of(connection, attempt)) for attempt in found.values())
     known = [(attempt, bake) for attempt, bake in pairs if bake is not None]
     return sorted(known, key=lambda pair: (pair[0].created_at, pair[0].id))
+
+
+def _bake_of(connection: Connection, attempt: Attempt) -> Bake | None:
+    try:
+        return bakes.brief_bake(connection, attempt.bake_id)
+    except Damaged as error:
+        left_out(attempt.bake_id, error)
+        return None
 
 
 def progress(connection: Connection, attempt_id: str) -> Progress:

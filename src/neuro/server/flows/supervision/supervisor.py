@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import Connection
 
 from neuro.domain.bakes import Attempt, Bake, TaskStatus
-from neuro.domain.errors import TooManyRequests, Unavailable
+from neuro.domain.errors import Damaged, TooManyRequests, Unavailable
 from neuro.domain.jobs import Reason
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts.service import AttemptService
@@ -257,7 +257,7 @@ class Supervisor(Observer):
         if watch.timer is not None:
             watch.timer.cancel()
             watch.timer = None
-        known = await self._database.read(partial(records.known, attempt_id=attempt_id))
+        known = await self._known(attempt_id)
         if known is None:
             self._drop(attempt_id)
             self._leave(attempt_id)
@@ -286,6 +286,14 @@ class Supervisor(Observer):
                 await self._end(await self._jobs_of(known))
                 await self._close_tasks(known.attempt)
                 self._drop(attempt_id)
+
+    async def _known(self, attempt_id: str) -> Known | None:
+        try:
+            return await self._database.read(partial(records.known, attempt_id=attempt_id))
+        except Damaged as error:
+            # Nothing can be done for it, and those of its group must not wait for it.
+            log.error("a damaged bake is not looked after", attempt=attempt_id, error=error.message)
+            return None
 
     async def _facts(self, watch: Watch, known: Known, record: JobRecord | None) -> Facts:
         attempt = known.attempt

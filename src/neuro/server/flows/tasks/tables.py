@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from neuro.domain.bakes import Task, TaskTransition, new_id
 from neuro.server.database.schema import metadata
 from neuro.server.flows.blobs import pack, unpack
+from neuro.server.flows.damage import reads
 
 tasks = Table(
     "flow_tasks",
@@ -170,6 +171,7 @@ def _columns(task: Task) -> dict[str, Any]:
     }
 
 
+@reads("task")
 def _task(row: Any) -> Task:
     return Task(
         id=row.id,
