@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from neuro.domain.bakes import TaskStatus
 from tests.flow.cli.keeper import Keeper
 from tests.flow.cli.project import NEURO_FLOW, Person
 
+DOCS = Path(__file__).parents[3] / "docs"
 SWEEP = """
 kind: batch
 params:
@@ -107,6 +109,24 @@ def test_a_bake_is_watched_to_its_end(baker: Person) -> None:
     told = baker.flow_ok("inspect", "first")
     assert told.splitlines()[2:5] == ["Batch: sweep", "Tags: a", "Parameters: lr=0.1, marker=''"]
     assert re.search(r"Executor job-\S+ succeeded\n", told)
+
+
+def test_the_guide_begins_with_a_batch_that_can_be_baked(baker: Person) -> None:
+    examples = [
+        (DOCS / name).read_text().partition("```yaml\n")[2].partition("```")[0]
+        for name in ("guide/batch.md", "ru/guide/batch.md")
+    ]
+    assert examples[0] == examples[1]
+    baker.write(".neuro/guide.yml", examples[0])
+
+    baker.flow_ok("bake", "guide", "-n", "guide", "-p", "epochs", "3")
+
+    said = "linear learns from pictures.npz, 3 epochs\n"
+    assert baker.flow_ok("-q", "show", "guide", "train-lr-0.1-model-linear") == said
+    losses = [
+        line.split()[0] for line in baker.flow_ok("-q", "show", "guide", "report").split("\n")[:-1]
+    ]
+    assert losses == ["0.5", "0.05", "0.5", "0.05"]
 
 
 def test_what_was_done_before_is_foretold_and_taken(baker: Person) -> None:
