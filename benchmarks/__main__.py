@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.harness import Result, table
+from benchmarks.pipelines import UnknownPeer
 
 PARTS = ("cli", "flow", "api", "jobs", "bakes", "files", "install")
 RESULTS = Path(__file__).parent / "results"
@@ -24,9 +25,14 @@ def main() -> int:
         return 2
     results: list[Result] = []
     for part in wanted:
-        for result in importlib.import_module(f"benchmarks.{part}").run():
-            results.append(result)
-            print(f"{result.what}: {result.figure}  ({result.budget}) {result.note}", flush=True)
+        try:
+            for result in importlib.import_module(f"benchmarks.{part}").run():
+                results.append(result)
+                words = f"{result.what}: {result.figure}  ({result.budget}) {result.note}"
+                print(words, flush=True)
+        except UnknownPeer as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
     now = datetime.now(UTC)
     machine = (
         f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"

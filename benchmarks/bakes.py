@@ -6,36 +6,36 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.flow import neuro_flow_command
 from benchmarks.harness import Result, cpu_seconds, logged_in, mb, ms, resident, seconds, server
-from benchmarks.pipelines import PEERS
+from benchmarks.pipelines import Peer, PeerFailed, chosen
 from neuro.client import Client
 from neuro.domain.bakes import Bake, BakeFilter
 from neuro.domain.jobs import JobFilter
 from tests.server_process import ServerProcess
 
 TASKS = 200
-PAIRS = 3
 WATCHED_SECONDS = 20.0
 
 
 def run() -> Iterator[Result]:
-    """All of it."""
+    """All of it; ``BENCH_PEERS`` names the peers to run, all of them if it names none."""
+    peers = chosen(os.environ.get("BENCH_PEERS", ""))
     with tempfile.TemporaryDirectory() as folder:
         yield from _plan(Path(folder) / "layers")
         with server() as running:
             project = _project(Path(folder) / "bench")
             env = logged_in(running, Path(folder))
-            yield from _tasks(project, env, Path(folder))
+            yield from _tasks(peers, project, env, Path(folder))
             yield from _hand_over(running)
             yield from _waiting(running, project, env)
 
@@ -67,33 +67,64 @@ def chain(tasks: int) -> str:
     )
 
 
-def _tasks(project: Path, env: dict[str, str], folder: Path) -> Iterator[Result]:
+def _tasks(
+    peers: Sequence[Peer], project: Path, env: dict[str, str], folder: Path
+) -> Iterator[Result]:
     """Whole runs, in turn with each peer's: from the command to the last task's end."""
+    ready: list[Peer] = []
+    for peer in peers:
+        try:
+            peer.prepare(folder)
+        except PeerFailed as error:
+            yield Result(f"tasks of `true` in {peer}", "failed", note=str(error))
+        else:
+            ready.append(peer)
     for shape in ("flat", "chain"):
+        yield from _shape(shape, ready, project, env, folder)
 
-        def ours(shape: str = shape) -> None:
-            command = [*neuro_flow_command(), "bake", shape]
-            subprocess.run(command, cwd=project, env=env, stdout=subprocess.DEVNULL, check=True)
 
-        ours()
-        times: list[float] = []
-        peers: dict[str, list[tuple[float, float]]] = {}
-        for _ in range(PAIRS):
-            for peer in PEERS:
+def _shape(
+    shape: str, peers: Sequence[Peer], project: Path, env: dict[str, str], folder: Path
+) -> Iterator[Result]:
+    def ours() -> None:
+        command = [*neuro_flow_command(), "bake", shape]
+        subprocess.run(command, cwd=project, env=env, stdout=subprocess.DEVNULL, check=True)
+
+    ours()
+    # The chain's last bake is looked at below, so there is one even without peers.
+    times = [seconds(ours)]
+    pairs: dict[Peer, list[tuple[float, float]]] = {peer: [] for peer in peers}
+    failed: dict[Peer, PeerFailed] = {}
+    for number in range(max((peer.rounds for peer in peers), default=0)):
+        for peer in peers:
+            if number < peer.rounds and peer not in failed:
                 mine = seconds(ours)
                 times.append(mine)
-                theirs = seconds(partial(peer.run, shape, TASKS, folder))
-                peers.setdefault(peer.name, []).append((mine, theirs))
+                try:
+                    pairs[peer].append((mine, peer.seconds(shape, TASKS, folder)))
+                except PeerFailed as error:
+                    failed[peer] = error
+    what = f"{TASKS} tasks of `true`, {shape}, whole"
+    yield Result(
+        f"{what} bake, a task",
+        ms(statistics.median(times) / TASKS),
+        "≤ 20 ms",
+        _runs(len(times)),
+    )
+    for peer in peers:
+        if peer in failed:
+            yield Result(f"{what} run of {peer}", "failed", note=str(failed[peer]))
+            continue
+        ratio = statistics.median(mine / theirs for mine, theirs in pairs[peer])
         yield Result(
-            f"{TASKS} tasks of `true`, {shape}, whole bake, a task",
-            ms(statistics.median(times) / TASKS),
-            "≤ 20 ms",
-            "; ".join(
-                f"{name}: {ms(statistics.median(their for _, their in pairs) / TASKS)}, ratio"
-                f" {statistics.median(mine / their for mine, their in pairs):.2f}"
-                for name, pairs in peers.items()
-            ),
+            f"{what} run of {peer}, a task",
+            ms(statistics.median(theirs for _, theirs in pairs[peer]) / TASKS),
+            note=f"{_runs(len(pairs[peer]))}; a bake takes {ratio:.2f} of it",
         )
+
+
+def _runs(count: int) -> str:
+    return f"median of {count} runs" if count > 1 else "one run"
 
 
 def _hand_over(running: ServerProcess) -> Iterator[Result]:
