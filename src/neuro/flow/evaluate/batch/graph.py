@@ -230,13 +230,15 @@ class _Builder:
         if not stateful:
             return
         later = list(_sinks(self.nodes))
-        for _, members in reversed(stateful):
+        for element, members in reversed(stateful):
             posts: list[FullId] = []
             for member in members:
                 needs = dict.fromkeys((member.id, *later), Level.COMPLETED)
                 targets = {one[-1]: self._target(one) for one in needs}
                 main = self.nodes[member.id]
                 post = post_node(main, member, needs, targets, self.ground)
+                if not self._add(post.id[-1], post.id, element.task):
+                    continue
                 self.nodes[post.id] = post
                 posts.append(post.id)
             later = posts or later

@@ -30,6 +30,7 @@ from neuro.flow.evaluate.batch.contexts import (
 )
 from neuro.flow.evaluate.batch.functions import batch_functions
 from neuro.flow.evaluate.batch.ground import DEFAULT_MAX_PARALLEL, Frame, Ground, Place
+from neuro.flow.evaluate.batch.ids import FullIds
 from neuro.flow.evaluate.batch.tasks import Evaluation, cache_rule, evaluate_images
 from neuro.flow.evaluate.batch.values import HashCalls
 from neuro.flow.evaluate.mixins import Mixins
@@ -107,6 +108,7 @@ class BatchWorkflow:
         )
         self._frames: dict[FullId, Frame] = {ROOT: self._root_frame(report)}
         self._graphs: dict[FullId, Graph] = {}
+        self._ids = FullIds(self._contents)
 
     def _root_frame(self, report: Report) -> Frame:
         ground, file, project = self.ground, self.file, self.project
@@ -207,13 +209,13 @@ class BatchWorkflow:
             for name, row in zip(names, rows, strict=True)
             if name is not None
         )
-        self._check_unique(node, members, report)
         found = tuple(
             graphs.row_node(
                 element, member, node.needs, place.targets, node.id, self.ground, report
             )
             for member in members
         )
+        self._ids.expand(node, found, report)
         report.raise_if_any()
         self.ground.expanded[node.id] = members
         return found
@@ -227,6 +229,9 @@ class BatchWorkflow:
             main = replace(node, id=member.id, kind=place.element.kind)
             targets = {**place.targets, member.id[-1]: member.id}
             found.append(graphs.post_node(main, member, node.needs, targets, self.ground, node.id))
+        report = Report()
+        self._ids.expand(node, found, report)
+        report.raise_if_any()
         self.ground.expanded[node.id] = tuple(Member(post.id, _NO_ROW) for post in found)
         return tuple(found)
 
@@ -269,6 +274,8 @@ class BatchWorkflow:
         """Build the graph of a frame, and remember it if there is nothing wrong with it."""
         before = len(report.problems)
         found = graphs.build(frame, self.ground, report)
+        if len(report.problems) == before:
+            self._ids.open(found, report)
         if len(report.problems) == before:
             self._frames[frame.prefix], self._graphs[frame.prefix] = frame, found
         return found
@@ -330,13 +337,11 @@ class BatchWorkflow:
             report.raise_if_any()
         return found
 
-    def _check_unique(self, node: Node, members: tuple[Member, ...], report: Report) -> None:
-        beside = self._graphs.get(node.id[:-1])
-        known = set(beside.nodes) if beside is not None else set()
-        for member in members:
-            if member.id in known:
-                report.add(f"The id '{member.id[-1]}' is there twice", node.at)
-            known.add(member.id)
+    def _contents(self, call: Node) -> Mapping[FullId, Node]:
+        """The nodes in a call that is not open, as far as they are known without outcomes."""
+        ground, scratch = replace(self.ground, images={}), Report()
+        frame = Evaluation(call, _NO_OUTCOMES, ground, scratch).opened()
+        return graphs.build(frame, ground, scratch).nodes
 
 
 @dataclass(frozen=True, slots=True)
