@@ -197,6 +197,11 @@ def test_a_change_is_told_once() -> None:
 
     assert it.take(BakeEvent(task=DONE)) is None
     assert it.take(BakeEvent(task=WRONG)) is WRONG
+    again = task("train-1", (P, 4), (R, 5), message="Try 1 of 3: exit code 1")
+    assert it.take(BakeEvent(task=RUNNING[1])) is RUNNING[1]
+    assert it.take(BakeEvent(task=again)) is again
+    assert it.take(BakeEvent(task=again)) is None
+    assert it.take(BakeEvent(task=RUNNING[1])) is None
     assert it.take(BakeEvent(attempt=attempt(F, number=7))) is None
     assert it.attempt.result is R
 

@@ -9,7 +9,7 @@ import pytest
 from neuro.client.blocking import run
 from neuro.domain.bakes import Bake, BakeImageRequest, CacheEntryRequest, TaskStatus
 from tests.flow.cli.keeper import BATCH, Keeper
-from tests.flow.cli.project import Person
+from tests.flow.cli.project import NEURO_FLOW, Person
 
 P, R, S, F, C = (
     TaskStatus.PENDING,
@@ -301,6 +301,19 @@ def test_what_is_kept_can_be_forgotten(person: Person, keeper: Keeper) -> None:
     keep("a")
     person.flow_ok("clear-cache", "ALL")
     assert kept() == []
+
+
+def test_a_terminal_that_cannot_redraw_is_given_lines(person: Person, keeper: Keeper) -> None:
+    attempt = keeper.attempt(keeper.bake("plain"))
+    keeper.task(attempt, "fetch", P, R)
+
+    dumb = ("env", "TERM=dumb", *NEURO_FLOW)
+    words = ("inspect", "plain", "--watch")
+    with person.terminal(*words, program=dumb, cwd=person.project) as shown:
+        shown.until("fetch: running")
+        keeper.end(attempt, F)
+        assert shown.end() == 1
+    assert "\x1b" not in shown.shown
 
 
 def test_the_table_is_redrawn_in_a_terminal(person: Person, keeper: Keeper) -> None:

@@ -65,7 +65,7 @@ class Board:
         self._synced = False
 
     def take(self, event: BakeEvent) -> Task | None:
-        """Note what an event tells; the task, where its status is new."""
+        """Note what an event tells; the task, where its status or what is said of it is new."""
         if event.attempt is not None and event.attempt.number == self.attempt.number:
             self.attempt = event.attempt
         if event.ahead is not None:
@@ -79,7 +79,8 @@ class Board:
         if task_id not in self._calls:
             self._leaves[task_id] = task
         if before is not None and before.status is task.status:
-            return None
+            # Such as why another try follows.
+            return task if task.message and task.message != before.message else None
         if task_id not in self._calls:
             self._groups[before.status if before else None].pop(task_id, None)
             self._groups[task.status][task_id] = None

@@ -5,6 +5,7 @@ A thread reads the server's stream of events; the main one waits for them, draws
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -52,7 +53,7 @@ class Screen(Protocol):
     """Shows a board."""
 
     def changed(self, board: Board, tasks: list[Task]) -> None:
-        """These tasks have a new status, or none has and time has passed."""
+        """Of these tasks something new is known, or of none, and time has passed."""
         ...
 
     def say(self, text: str) -> None:
@@ -129,7 +130,8 @@ def screen_of(context: FlowContext) -> Screen:
     if context.out.quiet:
         return Silence()
     # What else is told with -v would stand in the table.
-    is_drawn = context.out.is_terminal and not context.out.verbose
+    can_move = os.environ.get("TERM") != "dumb"
+    is_drawn = context.out.is_terminal and can_move and not context.out.verbose
     return Redrawn(context) if is_drawn else Lines(context.out)
 
 
