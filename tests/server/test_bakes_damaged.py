@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,15 @@ from neuro.domain.bakes import (
     AttemptRequest,
     Bake,
     BakeFilter,
+    BakeMeta,
     BakeRequest,
+    Concurrency,
     ConfigsMeta,
     TaskStatus,
 )
 from neuro.domain.errors import Damaged, NotFound
 from neuro.domain.flows import Project
-from tests.server.bakes import ended
+from tests.server.bakes import ended, event_of
 from tests.server.wire import Wire
 from tests.server_process import SETTINGS, ServerProcess, running_server
 
@@ -31,6 +33,8 @@ LARGE = {"": {f"task-{number}": [f"task-{number - 1}"] for number in range(1, 10
 HALF_JSON = b'{"params":{"password":"se'
 # More than are read from the database at once; the last one of those is damaged too.
 COUNT, PAGE = 60, 50
+# What nobody has begun is ended soon.
+IMPATIENT = f"{SETTINGS}[bakes]\nstart = 0.5\n"
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +59,16 @@ def half(server: ServerProcess, table: str, column: str, id: str) -> None:
 
 
 async def make(
-    client: Client, project: Project, name: str | None = None, *, large: bool = False
+    client: Client,
+    project: Project,
+    name: str | None = None,
+    *,
+    large: bool = False,
+    group: str | None = None,
 ) -> Bake:
     graphs = LARGE if large else {"": {"only": []}}
-    request = BakeRequest(project_id=project.id, batch="train", graphs=graphs, name=name)
+    meta = BakeMeta(concurrency=Concurrency(group=group) if group else None)
+    request = BakeRequest(project_id=project.id, batch="train", graphs=graphs, name=name, meta=meta)
     return await client.bakes.create(request)
 
 
@@ -138,9 +148,22 @@ async def test_who_may_not_see_a_bake_is_not_told_that_it_is_damaged(
         damage(server, "flow_bakes", "details", bake.id, b"")
 
 
+async def test_nobody_waits_for_a_damaged_bake(server: ServerProcess, client: Client) -> None:
+    project = await client.flows.create_project("group")
+    first, second = [await make(client, project, group="g") for _ in range(2)]
+    await begin(client, first, result=TaskStatus.PENDING)
+    async with aclosing(client.bakes.events(first.id, executor=True)) as driving:
+        await anext(driving)
+        damage(server, "flow_bakes", "details", first.id, HALF_JSON)
+        await begin(client, second, result=TaskStatus.PENDING)
+        await event_of(client, second.id, lambda event: event.ahead == [first.id])
+
+    # Nobody drives the first one any more, so the server looks at it.
+    await event_of(client, second.id, lambda event: event.ahead == [])
+
+
 async def test_a_server_starts_and_looks_after_the_others(tmp_path: Path) -> None:
-    settings = f"{SETTINGS}[bakes]\nstart = 0.5\n"
-    with running_server(tmp_path / "data", settings=settings) as server:
+    with running_server(tmp_path / "data", settings=IMPATIENT) as server:
         async with Client.connect(server.url, server.token) as client:
             project = await client.flows.create_project("left")
             damaged = await make(client, project, "damaged")

@@ -32,13 +32,13 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def bind_for_jobs(host: str, port: int, addresses: Iterable[str]) -> list[socket.socket]:
-    """Sockets on the ``addresses`` at which jobs with networks of their own find this machine.
+    """Sockets on the ``addresses`` at which jobs find this machine.
 
-    None where the server listens on loopback for them, or everywhere, already.
+    None where the server listens there, or everywhere, already.
     """
     if host in EVERYWHERE:
         return []
-    return [bind(each, port) for each in sorted(set(addresses)) if not each.startswith("127.")]
+    return [bind(each, port) for each in sorted(set(addresses)) if each != host]
 
 
 def address_of(host: str, port: int) -> str:

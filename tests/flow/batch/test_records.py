@@ -11,7 +11,7 @@ import pytest
 
 from neuro.client.transport import ServerUnreachable
 from neuro.domain.bakes import Graphs, Task, TaskRequest, TaskStatus, TaskTransition
-from neuro.domain.errors import Conflict, NotFound, PlatformError, StorageFault
+from neuro.domain.errors import Conflict, Damaged, NotFound, PlatformError, StorageFault
 from neuro.flow.batch import records as module
 from neuro.flow.batch.patience import Patience
 from neuro.flow.batch.records import Records
@@ -107,13 +107,16 @@ async def test_a_record_that_is_refused_holds_up_no_other() -> None:
     assert lines == ["The record of b was not taken: has ended already"]
 
 
-async def test_what_is_wrong_for_ever_ends_the_writing() -> None:
+@pytest.mark.parametrize(
+    "error", [NotFound("The attempt is gone."), Damaged("The record of the attempt is damaged.")]
+)
+async def test_what_is_wrong_for_ever_ends_the_writing(error: PlatformError) -> None:
     server = Server()
-    server.failures = [NotFound("The attempt is gone.")]
+    server.failures = [error]
     records = Records(server.put, Patience(str), str)
     task = asyncio.create_task(records.run())
     records.add(record("a", "skipped"))
-    with pytest.raises(NotFound):
+    with pytest.raises(type(error)):
         await task
 
 
