@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate.actions import Action, Actions
-from neuro.flow.evaluate.check_tasks import ANYBODY, DEFAULTS, TaskCheck, common_names
+from neuro.flow.evaluate.check_names import ANYBODY, DEFAULTS, common_names
+from neuro.flow.evaluate.check_tasks import TaskCheck
 from neuro.flow.evaluate.contexts import FlowRecord, MultiRecord, VolumeRecord
 from neuro.flow.evaluate.jobs import LiveWorkflow
 from neuro.flow.evaluate.mixins import Mixins

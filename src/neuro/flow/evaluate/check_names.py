@@ -1,0 +1,133 @@
+"""Which names the expressions of a batch may read at each place, as far as a file tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from neuro.flow.evaluate.contexts import GitRecord, ImageRecord, ProjectRecord, VolumeRecord
+from neuro.flow.evaluate.graph import matrix_keys
+from neuro.flow.evaluate.mixins import overlay
+from neuro.flow.evaluate.static import Members, Names, Shape, record, values_of
+from neuro.flow.syntax import tree
+
+if TYPE_CHECKING:
+    from neuro.flow.evaluate.mixins import Mixins
+    from neuro.flow.syntax.types import MapValue, Value
+
+Places = Mapping[str, tuple[str, ...]]
+
+# What each place of a batch adds to the names of the one before it.
+PROJECT = ("project", "flow", "params", "git")
+DEFAULTS = ("env", "tags", "volumes", "images")
+_MATRIX = ("strategy", "matrix")
+BATCH_PLACES: Places = {
+    "B0": (),
+    "BM": ("matrix",),
+    "B1": PROJECT,
+    "B2": (*PROJECT, *DEFAULTS),
+    "B3": (*PROJECT, *DEFAULTS, "strategy", "needs"),
+    "B4": (*PROJECT, *DEFAULTS, *_MATRIX),
+    "B5": (*PROJECT, *DEFAULTS, *_MATRIX, "needs", "state"),
+}
+_ACTION = ("inputs", "strategy", "git", "flow")
+ACTION_PLACES: Places = {
+    "B0": (),
+    "BM": ("matrix",),
+    "B1": _ACTION,
+    "B2": (*_ACTION, "images"),
+    "B3": (*_ACTION, "images", "needs"),
+    "B4": (*_ACTION, "images", "matrix"),
+    "B5": (*_ACTION, "images", "matrix", "needs", "state"),
+    "AO": (*_ACTION, "images", "needs"),
+}
+STRATEGY: Shape = {"fail_fast": None, "max_parallel": None}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Around:
+    """What a list of tasks stands in: the names that all of it reads, and its mixins."""
+
+    names: Names
+    places: Places
+    # None where nobody says which there are.
+    mixins: Mixins | None
+    has_mixins: bool = True
+
+    def at(self, place: str, own: Names) -> Names:
+        """The names of a place, a task's own ones included."""
+        return {name: own.get(name) for name in self.places.get(place, ())}
+
+
+# Who calls a module that is checked for itself: nobody knows what there is.
+ANYBODY: Final = Around(
+    dict.fromkeys((*PROJECT, *DEFAULTS, "multi", *_MATRIX, "needs", "state")), {}, None
+)
+
+
+def common_names(
+    file: tree.LiveFile | tree.BatchFile, project: tree.ProjectFile | None, flow: type
+) -> dict[str, Shape]:
+    """The names that live files and batches have in common."""
+    defaults: tree.LiveDefaults = file.defaults or tree.LiveDefaults(at=file.at)
+    if project is not None and project.defaults is not None:
+        defaults = overlay(defaults, project.defaults)
+    return {
+        "project": record(ProjectRecord),
+        "flow": record(flow),
+        "git": record(GitRecord),
+        "env": _keys(defaults.env),
+        "tags": None,
+        "volumes": dict.fromkeys(by_id(file, project, "volumes"), record(VolumeRecord)),
+        "images": dict.fromkeys(by_id(file, project, "images"), record(ImageRecord)),
+    }
+
+
+def by_id(
+    file: tree.LiveFile | tree.BatchFile, project: tree.ProjectFile | None, section: str
+) -> dict[str, Any]:
+    """A section of the file, with what the project's file has besides."""
+    inherited = getattr(project, section) if project is not None else {}
+    return {**inherited, **getattr(file, section)}
+
+
+def file_values(
+    file: tree.BatchFile, project: tree.ProjectFile | None
+) -> Iterator[tuple[str, Value]]:
+    """The values outside of tasks and mixins."""
+    sections: list[tree.Node | None] = [
+        *by_id(file, project, "images").values(),
+        *by_id(file, project, "volumes").values(),
+        *file.params.values(),
+        file.defaults,
+        file.concurrency,
+        project.defaults if project is not None else None,
+    ]
+    for section in sections:
+        if section is not None:
+            yield from values_of(section, batch=True)
+    if file.life_span is not None:
+        yield "B0", file.life_span
+
+
+def any_task() -> dict[str, Shape]:
+    """A task's own names, where nobody knows which task."""
+    return {"strategy": STRATEGY, "matrix": None, "needs": None, "state": None}
+
+
+def _keys(values: MapValue | None) -> Shape:
+    if values is None:
+        return {}
+    found = [key for key, _ in values.parts]
+    return None if None in found else {key: None for key in found if key is not None}
+
+
+def matrix_members(strategy: tree.Strategy | None) -> Shape:
+    """What a task reads in `matrix`."""
+    if strategy is None or strategy.matrix is None:
+        # One that could not be read has keys that nobody knows.
+        return None if strategy is not None and "matrix" in strategy.specified else {}
+    empty = {name for name, values in strategy.matrix.products.items() if not values.parts}
+    known = {**dict.fromkeys(matrix_keys(strategy.matrix)), "ORDINAL": None}
+    return Members(known, dict.fromkeys(empty, "Its list is empty: that is as good as no key."))
