@@ -364,6 +364,7 @@ tasks:
 @pytest.fixture
 def planner(alone: Person) -> Person:
     alone.write(".neuro/sweep.yaml", BATCH)
+    alone.write("outside.yml", BATCH)
     alone.write(".neuro/deep/er.yml", "kind: 'batch'\ntasks: [{image: ubuntu, cmd: 'true'}]\n")
     return alone
 
@@ -404,6 +405,8 @@ def test_a_plan_shows_what_would_run(planner: Person) -> None:
     ("words", "code", "says"),
     [
         (["plan", "swep"], 1, "There is no batch swep. Did you mean 'sweep'?"),
+        (["plan", ".neuro/sweep.yaml"], 1, "The batch in this file is called 'sweep'."),
+        (["plan", "../outside"], 1, "There is no batch ../outside."),
         (["plan", "other"], 1, "It would be /"),
         (["plan", "sweep", "-p", "lrr", "1"], 1, "Did you mean 'lr'?"),
         (["plan", "sweep", "--meta-from-file", "none.yml"], 1, "none.yml does not exist"),

@@ -237,6 +237,8 @@ def test_a_bake_is_cancelled_once(person: Person, keeper: Keeper) -> None:
     [
         (["inspect", "nigthly"], 1, "There is no bake nigthly. Did you mean 'nightly'?"),
         (["inspect", "other"], 1, "`neuro-flow bakes` lists those there are"),
+        (["inspect", "sweep"], 1, "It is a batch, and its last bake is nightly."),
+        (["logs", "nightly", "fetch"], 1, "neuro-flow show nightly fetch"),
         (["cancel", "bake-12345678-1234-1234-1234-123456789abc"], 1, "There is no bake bake-"),
         (["inspect", "nightly", "-a", "3"], 1, "Bake nightly has no attempt #3; it has #1."),
         (["show", "nightly", "report"], 2, "Task report has not begun"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,13 +43,21 @@ def batch_names(workspace: Workspace) -> list[str]:
 
 def check_batch(context: FlowContext, name: str) -> str:
     """The batch as the server knows it. Raises Failed where the project does not have it."""
-    batch = name.removesuffix(".yml").removesuffix(".yaml")
     folder: Path = context.workspace.config_dir
-    if any((folder / f"{batch}{suffix}").exists() for suffix in (".yml", ".yaml")):
+    batch = _inside(folder, folder / name)
+    is_there = any((folder / f"{batch}{suffix}").exists() for suffix in (".yml", ".yaml"))
+    if is_there and not batch.startswith("../"):
         return batch
-    raise no_such(
-        "batch", name, batch_names(context.workspace), f"It would be {folder}/{batch}.yml"
-    )
+    known = batch_names(context.workspace)
+    if (meant := _inside(folder, Path.cwd() / name)) in known:
+        raise Failed(f"There is no batch {name}. The batch in this file is called '{meant}'.")
+    raise no_such("batch", name, known, f"It would be {folder}/{batch}.yml")
+
+
+def _inside(folder: Path, path: Path) -> str:
+    """What a batch would be called whose file this is."""
+    found = os.path.relpath(path, folder)
+    return found.removesuffix(".yml").removesuffix(".yaml")
 
 
 def no_such(what: str, name: str, known: Iterable[str], otherwise: str) -> Failed:
@@ -99,8 +108,15 @@ def find_bake(context: FlowContext, text: str) -> Bake:
     try:
         return context.run(bakes.get(text))
     except NotFound:
-        names = {bake.name for bake in _all(context, project_id) if bake.name}
-        raise no_such("bake", text, names, "`neuro-flow bakes` lists those there are") from None
+        known = _all(context, project_id)
+        names = {bake.name for bake in known if bake.name}
+        advice = "`neuro-flow bakes` lists those there are"
+        if last := next((bake for bake in reversed(known) if bake.batch == text), None):
+            from neuro.flow.cli.bake_looks import called
+
+            # Near names of other bakes are not what is meant.
+            names, advice = set(), f"It is a batch, and its last bake is {called(last)}"
+        raise no_such("bake", text, names, advice) from None
 
 
 def _all(context: FlowContext, project_id: str | None) -> list[Bake]:

@@ -6,10 +6,18 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import find_job, offer
 
 
-@click.command("logs", cls=Command, examples="neuro-flow logs train")
+@click.command(
+    "logs",
+    cls=Command,
+    examples="""
+        neuro-flow logs train
+        neuro-flow show nightly evaluate   # of a bake's task
+    """,
+)
 @click.argument("job_id", metavar="JOB", shell_complete=offer("jobs"))
 @click.argument("suffix", required=False, shell_complete=offer("suffixes"))
 @pass_context
@@ -17,4 +25,11 @@ def command(context: FlowContext, job_id: str, suffix: str | None) -> int:
     """Print the output of JOB; of a multi-job, of the one with SUFFIX."""
     from neuro.flow.cli.platform import LOGS, neuro
 
-    return neuro(context, LOGS, find_job(context, job_id, suffix).id, name="logs")
+    try:
+        job = find_job(context, job_id, suffix)
+    except Failed as error:
+        if suffix is None or job_id in context.workflow.job_ids:
+            raise
+        said = f"{error}\nThe output of a bake's task: neuro-flow show {job_id} {suffix}"
+        raise Failed(said) from None
+    return neuro(context, LOGS, job.id, name="logs")

@@ -146,8 +146,8 @@ def root() -> Root:
             neuro-flow mkvolumes && neuro-flow upload ALL   # send code and data
             neuro-flow run train                            # run a job and see its output
             neuro-flow ps                                   # what became of each job
-            neuro-flow bake sweep                           # run .neuro/sweep.yml, a batch
-            neuro-flow inspect sweep --graph                # see how far it is
+            neuro-flow bake sweep --name night              # run .neuro/sweep.yml, a batch
+            neuro-flow inspect night --graph                # see how far it is
         """,
     )
 
