@@ -43,6 +43,15 @@ class TaskGraph:
     called: Sequence[Called | None]
     hints: Mapping[str, str]
 
+    @property
+    def posts(self) -> list[int]:
+        """The indices of calls of which something runs in the end."""
+        return [
+            index
+            for index, call in enumerate(self.called)
+            if call is not None and call.action.file.post is not None
+        ]
+
 
 def seen_needs(graph: TaskGraph, element: Element) -> Shape:
     """What a task reads in `needs`; None where that is not known."""
@@ -54,7 +63,7 @@ def seen_needs(graph: TaskGraph, element: Element) -> Shape:
         if before.ids is None and before.group is None:
             return None
         names = [*(before.ids or ()), *([before.group] if before.group is not None else [])]
-        return Members(ends_of(graph, names), graph.hints)
+        return Members(_ends_of(graph, names), graph.hints)
     names, running = [], {}
     for needs in _distinct(element.needs):
         if needs is None:
@@ -65,7 +74,7 @@ def seen_needs(graph: TaskGraph, element: Element) -> Shape:
             else:
                 running[need.id] = "It is needed as `running` only: write `completed`."
     hints = {**graph.hints, **running} if running else graph.hints
-    return Members(ends_of(graph, names), hints)
+    return Members(_ends_of(graph, names), hints)
 
 
 def _distinct(needs: Sequence[Sequence[Need] | None]) -> Iterator[Sequence[Need] | None]:
@@ -77,7 +86,72 @@ def _distinct(needs: Sequence[Sequence[Need] | None]) -> Iterator[Sequence[Need]
         before = one
 
 
-def ends_of(graph: TaskGraph, names: Iterable[str]) -> dict[str, Shape]:
+def post_needs(graph: TaskGraph) -> dict[int, Shape]:
+    """What posts read in `needs`, by the index of the call that they are of.
+
+    They wait for their main, and for the posts of the next call that has some: those of the last
+    one for the tasks whose end nobody waits for. None where that is not known.
+    """
+    if not _is_known(graph):
+        return dict.fromkeys(graph.posts)
+    elements = graph.outline.elements
+    awaited = _awaited(graph.outline)
+    later = [id for element in elements for id in _real_ids(element) if id not in awaited]
+    shapes: dict[int, Shape] = {}
+    for index in reversed(graph.posts):
+        own = _real_ids(elements[index])
+        names = [*own, *later]
+        hint = f"A `post` sees its main and what runs last: {', '.join(sorted(names))}."
+        # The ids of rows that outputs decide are not known.
+        is_known = elements[index].ids is not None
+        members = Members(_ends_of(graph, names), dict.fromkeys(graph.outline.nodes, hint))
+        shapes[index] = members if is_known else None
+        later = _post_ids(own) or later
+    return shapes
+
+
+def every_need(graph: TaskGraph) -> Shape:
+    """What an action's outputs read in `needs`: all that is in it. None where that is not known."""
+    found = graph.outline
+    if found.open:
+        return None
+    posts = [id for index in graph.posts for id in _post_ids(_real_ids(found.elements[index]))]
+    return _ends_of(graph, [*found.nodes, *posts])
+
+
+def _post_ids(mains: Sequence[str]) -> list[str]:
+    return [f"post-{id}" for id in mains]
+
+
+def _is_known(graph: TaskGraph) -> bool:
+    """Whether all ids and needs of a graph are known, and what it calls."""
+    return not graph.outline.open and all(
+        (call is not None or isinstance(element.task, tree.Task)) and None not in element.needs
+        for element, call in zip(graph.outline.elements, graph.called, strict=True)
+    )
+
+
+def _awaited(found: Outline) -> set[str]:
+    """The real ids of those whose end others wait for."""
+    awaited: set[str] = set()
+    for before, element in zip([None, *found.elements], found.elements, strict=False):
+        if element.task.needs is None:
+            awaited.update(_real_ids(before) if before is not None else ())
+        for needs in _distinct(element.needs):
+            for need in needs or ():
+                node = found.nodes.get(need.id)
+                if need.level == "completed" and node is not None:
+                    owner = found.owner(node)
+                    awaited.update(_real_ids(owner) if owner.group == need.id else (need.id,))
+    return awaited
+
+
+def _real_ids(element: Element) -> Sequence[str]:
+    """The ids of an element's nodes; rows that outputs decide have one for all of them."""
+    return element.ids if element.ids is not None else (element.name,)
+
+
+def _ends_of(graph: TaskGraph, names: Iterable[str]) -> dict[str, Shape]:
     """What is known of how the tasks with these ids end."""
     return {name: _end_of(graph, name) for name in names}
 

@@ -12,7 +12,8 @@ from neuro.flow.evaluate.check_graph import (
     Content,
     TaskGraph,
     check_order,
-    ends_of,
+    every_need,
+    post_needs,
     seen_needs,
 )
 from neuro.flow.evaluate.check_images import check_images
@@ -179,7 +180,7 @@ class TaskCheck:
             for _, value in values_of(file.cache, batch=True):
                 self._value(value, around.at("B2", every))
         graph = self._tasks(file.tasks, around, content)
-        inner = None if graph.outline.open else ends_of(graph, graph.outline.nodes)
+        inner = every_need(graph)
         for output in file.outputs.values():
             if output.value is not None:
                 self._value(output.value, around.at("AO", {**around.names, "needs": inner}))
@@ -209,6 +210,8 @@ class TaskCheck:
         graph = TaskGraph(found, called, hints)
         for task, element in zip(tasks, found.elements, strict=True):
             self._element(task, element, graph, around)
+        for index, needs in post_needs(graph).items():
+            self._post_of(whole[index], called[index], needs, around)
         check_order(graph, content, self._report)
         return graph
 
@@ -221,6 +224,23 @@ class TaskCheck:
             self._report.add("Mixins are not available in an action", task.mixins.at)
             return task
         return around.mixins.apply(task, task.mixins, self._report)
+
+    def _post_of(
+        self,
+        call: tree.Task | tree.TaskCall,
+        found: Called | None,
+        needs: Shape,
+        around: Around,
+    ) -> None:
+        """What runs in the end for a call sees what the call sees, and other needs."""
+        assert found is not None  # it was read
+        own: Names = {
+            **around.names,
+            **any_task(),
+            "matrix": matrix_members(call.strategy),
+            "needs": needs,
+        }
+        self._post(found.action.file, around.at("B5", own))
 
     def _element(
         self,
@@ -276,9 +296,6 @@ class TaskCheck:
             )
         if kind == "local" and is_late(call):
             self._report.add("The matrix of a local action cannot be decided by outputs", call.at)
-        if kind == "stateful":
-            own: Names = {**around.names, **any_task(), "matrix": matrix_members(call.strategy)}
-            self._post(found.action.file, around.at("B5", own))
         return found
 
     def called(
