@@ -73,7 +73,9 @@ def command(
     from neuro.cli.render.times import local_now
     from neuro.flow.cli.bake_looks import clock
 
-    first = f"; next {clock(schedule.next_at, local_now())}" if schedule.next_at else ""
+    now = local_now()
+    # In this machine's zone, as all times that are shown.
+    first = f"; next {clock(schedule.next_at, now)} {now:%Z}" if schedule.next_at else ""
     context.out.print(
         f"Batch {workflow.batch} is started by the clock: {when.cron} ({when.timezone}){first}."
     )
