@@ -81,7 +81,7 @@ def test_bakes_are_listed_oldest_first(person: Person, keeper: Keeper) -> None:
 def test_a_narrow_terminal_shows_bakes_and_tasks_in_its_lines(
     person: Person, keeper: Keeper
 ) -> None:
-    bake = failed_bake(person, keeper)
+    bake = failed_bake(person, keeper, name="a name of many words, " * 4)
 
     for words in (["bakes"], ["inspect", bake.id]):
         with person.flow_terminal(*words, columns=80) as shown:

@@ -9,6 +9,7 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.render.table import wrap
 from neuro.cli.render.times import ago, local_now, parse_moment
 from neuro.flow.cli.bake_names import server_project
 from neuro.flow.cli.context import FlowContext, pass_context
@@ -46,7 +47,8 @@ def row(bake: Bake, now: datetime) -> Row | None:
 def narrow(row: Row) -> Row:
     """A row for a narrow terminal: the name stands below the id."""
     bake_id, name, batch, _, *others = row.cells
-    return row._replace(cells=(f"{bake_id}\n  {name}" if name else bake_id, batch, *others))
+    pieces = wrap(name, len(bake_id) - 2) if name else []
+    return row._replace(cells=("\n  ".join([bake_id, *pieces]), batch, *others))
 
 
 @click.command(
