@@ -87,7 +87,7 @@ def test_a_narrow_terminal_shows_bakes_and_tasks_in_its_lines(
         with person.flow_terminal(*words, columns=80) as shown:
             assert shown.end() == 0
             lines = re.sub(r"\x1b\[[\d;]*m", "", shown.shown).split("\r\n")
-        assert max(map(len, lines)) <= 80
+        assert max(len(line) for line in lines if re.search("[│┼╵]", line)) <= 80
         titles = next(line.replace(" │", "").split() for line in lines if "STATUS" in line)
         assert titles in (["ID/NAME", "BATCH", "STATUS", "WHEN"],
                           ["ID", "STATUS", "STARTED", "FINISHED"])  # fmt: skip
