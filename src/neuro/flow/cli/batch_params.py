@@ -32,7 +32,7 @@ def param_options(command: F) -> F:
         "file",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="Parameters from a YAML file of NAME: VALUE lines; --param goes before it.",
+        help="Parameters from a YAML file of NAME: VALUE lines; --param overrides them.",
     )
     return param_option("batch", "batch_params")(file(command))
 
