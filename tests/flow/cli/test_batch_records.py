@@ -241,7 +241,7 @@ def test_a_bake_is_cancelled_once(person: Person, keeper: Keeper) -> None:
         (["logs", "nightly", "fetch"], 1, "neuro-flow show nightly fetch"),
         (["cancel", "bake-12345678-1234-1234-1234-123456789abc"], 1, "There is no bake bake-"),
         (["inspect", "nightly", "-a", "3"], 1, "Bake nightly has no attempt #3; it has #1."),
-        (["show", "nightly", "report"], 2, "Task report has not begun"),
+        (["show", "nightly", "report"], 2, "Task report had not begun when attempt #1 ended"),
         (["show", "nightly", "fit.lr-0.3"], 1, "Did you mean 'fit.lr-0.2'?"),
         (["show", "nightly", "fit.rl"], 1, "Did you mean 'fit.lr'?"),
         (["cancel", "nightly"], 2, "Attempt #1 of nightly is already stopped."),

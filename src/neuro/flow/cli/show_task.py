@@ -33,7 +33,8 @@ def show_task(
     tasks = context.run(context.client.bakes.tasks(chosen.id))
     task = find_task(tasks, task_id)
     if task is None and any(task_id in nodes for nodes in found.graphs.values()):
-        raise click.UsageError(f"Task {task_id} has not begun")
+        when = f" when attempt #{chosen.number} ended" if chosen.result.is_finished else ""
+        raise click.UsageError(f"Task {task_id} {'had' if when else 'has'} not begun{when}")
     if task is None:
         _refuse_whole(found.graphs, task_id)
         known = task_names(found.graphs) | {it.yaml_id for it in tasks}
