@@ -91,8 +91,7 @@ def _shape(
         subprocess.run(command, cwd=project, env=env, stdout=subprocess.DEVNULL, check=True)
 
     ours()
-    # The chain's last bake is looked at below, so there is one even without peers.
-    times = [seconds(ours)]
+    times: list[float] = []
     pairs: dict[Peer, list[tuple[float, float]]] = {peer: [] for peer in peers}
     failed: dict[Peer, PeerFailed] = {}
     for number in range(max((peer.rounds for peer in peers), default=0)):
@@ -104,6 +103,8 @@ def _shape(
                     pairs[peer].append((mine, peer.seconds(shape, TASKS, folder)))
                 except PeerFailed as error:
                     failed[peer] = error
+    # There is a figure even where no peer could be had.
+    times = times or [seconds(ours)]
     what = f"{TASKS} tasks of `true`, {shape}, whole"
     yield Result(
         f"{what} bake, a task",
@@ -112,14 +113,15 @@ def _shape(
         _runs(len(times)),
     )
     for peer in peers:
+        name = str(peer) if shape == "flat" else peer.name
         if peer in failed:
-            yield Result(f"{what} run of {peer}", "failed", note=str(failed[peer]))
+            yield Result(f"{what} run of {name}", "failed", note=str(failed[peer]))
             continue
         ratio = statistics.median(mine / theirs for mine, theirs in pairs[peer])
         yield Result(
-            f"{what} run of {peer}, a task",
+            f"{what} run of {name}, a task",
             ms(statistics.median(theirs for _, theirs in pairs[peer]) / TASKS),
-            note=f"{_runs(len(pairs[peer]))}; a bake takes {ratio:.2f} of it",
+            note=f"{_runs(len(pairs[peer]))}; a bake takes {ratio:.2f} × its time",
         )
 
 

@@ -1,7 +1,7 @@
 """Other ways to run a pipeline, each doing the same: `true` as a local process, per task.
 
-None of them isolates its tasks, limits them or survives its own death; they are the floor. What
-each runs is in ``programs/``.
+None of them isolates its tasks or limits them, and none's tasks survive its own death. What each
+runs is in ``programs/``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Peer:
     """``program`` is run with the shape and the number of tasks, by a Python that has ``needs``.
 
     ``at_once`` is how many tasks it runs side by side where nothing is needed. ``rounds`` is how
-    often it is measured: three times, or once where a run takes more than ten seconds.
+    often it is measured: three times, or once where a run takes about ten seconds or longer.
     """
 
     name: str
