@@ -267,6 +267,18 @@ def test_of_a_failure_deep_in_calls_the_task_is_shown(baker: Person) -> None:
     ]
 
 
+def test_failures_that_are_allowed_are_shown_after_the_one_that_is_not(baker: Person) -> None:
+    allowed = "  - {id: %s, image: ubuntu, needs: [], cmd: 'false', continue_on_error: true}\n"
+    real = "  - {id: real, image: ubuntu, needs: [a, b], cmd: 'false'}\n"
+    head = "kind: batch\ndefaults: {fail_fast: false}\ntasks:\n"
+    baker.write(".neuro/allowed.yml", head + allowed % "a" + allowed % "b" + real)
+
+    done = baker.flow("bake", "allowed")
+
+    failed = re.findall("^✗ (.*)", done.stdout, re.MULTILINE)
+    assert failed == ["real: exit code 1", *(f"{it}: exit code 1; it may fail" for it in "ab")]
+
+
 def test_a_bake_goes_on_without_being_watched(baker: Person) -> None:
     bake = baker.flow_ok("-q", "bake", "waits", "--detach", "-n", "alone").strip()
 

@@ -165,7 +165,7 @@ def test_a_call_counts_by_what_is_in_it() -> None:
 
 
 def test_a_call_that_only_repeats_what_failed_in_it_is_no_failure_of_its_own() -> None:
-    graphs = {"": {"a": []}, "a": {"a.b": []}, "a.b": {"a.b.c": []}}
+    graphs = {"": {"0": [], "a": []}, "a": {"a.b": []}, "a.b": {"a.b.c": []}}
     said = {
         "a": "Task a.b failed.",
         "a.b": "Task a.b.c failed.; it may fail",
@@ -176,9 +176,21 @@ def test_a_call_that_only_repeats_what_failed_in_it_is_no_failure_of_its_own() -
         it.take(BakeEvent(task=task(task_id, (P, 0), (R, 1), (F, 9), message=message)))
     assert [one.yaml_id for one in it.failed] == ["a.b.c"]
 
-    # One that failed by itself is.
+    # One that failed by itself is, and comes before those that may fail.
     it.take(BakeEvent(task=task("a", (P, 0), (R, 1), (F, 9), message="No item 'x'")))
-    assert [one.yaml_id for one in it.failed] == ["a", "a.b.c"]
+    it.take(BakeEvent(task=task("0", (P, 0), (R, 1), (F, 9), message="exit code 1; it may fail")))
+    assert [one.yaml_id for one in it.failed] == ["a", "a.b.c", "0"]
+
+
+def test_the_bar_of_a_bake_that_succeeded_is_green() -> None:
+    tasks = [
+        msgspec.structs.replace(WRONG, yaml_id=task_id, message="exit code 1; it may fail")
+        for task_id in (*ROWS, "fetch", "report")
+    ]
+    for result, color in ((R, "red"), (S, "green")):
+        it = board(*tasks, result=result)
+        lines = it.lines(START, lambda text, fg: f"<{fg}>{text}", width=80, height=24)
+        assert lines[-1].startswith(f"  <{color}>━")
 
 
 def test_tasks_of_one_moment_stand_as_the_graphs_have_them() -> None:

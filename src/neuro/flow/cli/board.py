@@ -31,6 +31,8 @@ _LONGEST_BAR, _SHORTEST_BAR = 30, 8
 _STATUS, _TIME, _SHORTEST_MESSAGE = 11, 9, 10
 _SHORTEST_NAME, _BESIDE_NAME = 8, 4 + _STATUS + _TIME
 _DIM = "bright_black"
+# How the messages of failures that are allowed tell so.
+_MAY_FAIL = "; it may fail"
 
 
 class Board:
@@ -107,10 +109,18 @@ class Board:
 
     @property
     def failed(self) -> list[Task]:
-        """The tasks that failed by themselves: a call fails because of one in it."""
+        """The tasks that failed by themselves: a call fails because of one in it.
+
+        Those that may fail come last: the bake has not failed of them.
+        """
         failed = [it for it in self._tasks.values() if it.status is TaskStatus.FAILED]
         alone = [it for it in failed if not self._only_repeats(it)]
-        return sorted(alone, key=lambda it: self._order.get(it.yaml_id, len(self._order)))
+
+        def key(task: Task) -> tuple[bool, int]:
+            may_fail = _MAY_FAIL in (task.message or "")
+            return may_fail, self._order.get(task.yaml_id, len(self._order))
+
+        return sorted(alone, key=key)
 
     def _only_repeats(self, call: Task) -> bool:
         """Whether all that is said of a call is which task in it failed, if anything is said."""
@@ -211,6 +221,8 @@ class Board:
             return _cut(f"  {text}", width)
         filled = size * done // total
         fg = "red" if self._groups[TaskStatus.FAILED] else "green" if done == total else "blue"
+        if self.attempt.result is TaskStatus.SUCCEEDED:
+            fg = "green"  # What failed was allowed to.
         return f"  {paint('━' * filled, fg)}{paint('─' * (size - filled), _DIM)} {text}"
 
 
