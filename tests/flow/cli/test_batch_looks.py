@@ -145,6 +145,13 @@ def test_a_bake_that_waits_says_for_whom() -> None:
     ]
 
 
+def test_the_time_of_a_cancelled_bake_goes_on_until_its_tasks_are_stopped() -> None:
+    cancelled = TaskStatus.CANCELLED
+    assert shown(board(DONE, *RUNNING, result=cancelled)).endswith(" · 20s\n")
+    ended = [task(it.yaml_id, (P, 4), (R, 5), (cancelled, 9)) for it in RUNNING]
+    assert shown(board(DONE, *ended, result=cancelled)).endswith(" · 9.0s\n")
+
+
 def test_rows_that_outputs_decide_come_up_with_their_graph() -> None:
     it = Board(bake({"": {"a": [], "rows": ["a"]}}), attempt())
 

@@ -214,7 +214,8 @@ class Board:
 
     def _bar(self, now: datetime, paint: Paint, width: int) -> str:
         done, total = self._done, max(len(self._leaves), 1)
-        ended = finished_time(self.attempt, self._tasks.values()) or now
+        ended = finished_time(self.attempt, self._tasks.values()) if self.is_settled else None
+        ended = ended or now  # Of a bake that is cancelled, tasks are still being stopped.
         text = f"{self.summary()} · {how_long(ended - self.attempt.created_at)}"
         size = min(_LONGEST_BAR, width - display_width(text) - 4)
         if size < _SHORTEST_BAR:
