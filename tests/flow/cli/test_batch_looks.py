@@ -167,8 +167,22 @@ def test_a_call_counts_by_what_is_in_it() -> None:
     it.take(BakeEvent(task=task("call", (P, 0), (R, 1), (F, 9))))
     it.take(BakeEvent(task=task("call.a", (P, 0), (R, 1), (F, 9))))
 
-    assert it.summary() == "1/2 done · 1 failed"
+    # It ends when all in it has: what is not told of was skipped.
+    assert it.summary() == "2/2 done · 1 failed"
     assert [one.yaml_id for one in it.failed] == ["call.a"]
+
+
+def test_what_is_in_a_call_that_is_skipped_is_done() -> None:
+    graphs = {"": {"a": [], "t": []}, "a": {"a.b": []}, "a.b": {"a.b.c": []}}
+    it = Board(bake(graphs), attempt())
+    it.take(BakeEvent(task=task("a", (K, 1))))
+
+    assert shown(it).splitlines()[2:-1] == ["  – a.b.c  skipped", "  ○ t      waiting"]
+    assert it.summary() == "1/2 done"
+    # A record of its own counts, whenever it comes.
+    it.take(BakeEvent(task=task("a.b.c", (P, 0), (R, 1), (S, 2))))
+    assert "  ✓ a.b.c  succeeded  1.0s" in shown(it)
+    assert it.summary() == "1/2 done"
 
 
 def test_a_call_that_only_repeats_what_failed_in_it_is_no_failure_of_its_own() -> None:

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from neuro.cli.render.table import display_width
 from neuro.domain.bakes import Attempt, Bake, BakeEvent, Task, TaskStatus
 from neuro.flow.batch.layers import in_order, is_call
@@ -73,9 +75,18 @@ class Board:
         if event.ahead is not None:
             self.ahead = event.ahead
         self._synced |= event.synced
-        if event.task is None:
-            return None
-        task, task_id = event.task, event.task.yaml_id
+        return self._note(event.task) if event.task else None
+
+    def _note(self, task: Task) -> Task | None:
+        task_id = task.yaml_id
+        if task.status.is_finished and task_id in self._calls:
+            # What is in a call that was skipped, or failed at once, is never told of.
+            for inner in self.bake.graphs[task_id]:
+                if inner not in self._tasks:
+                    skipped = structs.replace(task.statuses[-1], status=TaskStatus.SKIPPED)
+                    self._note(
+                        structs.replace(task, yaml_id=inner, statuses=[skipped], message=None)
+                    )
         before = self._tasks.get(task_id)
         self._tasks[task_id] = task
         if task_id not in self._calls:
