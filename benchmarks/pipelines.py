@@ -42,7 +42,7 @@ class Peer:
     """``program`` is run with the shape and the number of tasks, by a Python that has ``needs``.
 
     ``at_once`` is how many tasks it runs side by side where nothing is needed. ``rounds`` is how
-    often it is measured: three times, or once where a run takes about ten seconds or longer.
+    often it is measured: three times, or once where that takes ten seconds or more for both shapes.
     """
 
     name: str
