@@ -164,6 +164,19 @@ class Terminal:
     def interrupt(self) -> None:
         os.killpg(self.process.pid, signal.SIGINT)
 
+    def end_by(self, keys: str) -> int:
+        """Press keys until the command ends, as a person would; its exit code.
+
+        A prompt is written and answered in C: Python goes on waiting after a Ctrl-C in between.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self.press(keys)
+            try:
+                return self.process.wait(2)
+            except subprocess.TimeoutExpired:
+                assert time.monotonic() < deadline, f"{keys!r} does not end it: {self.shown!r}"
+
     def interrupt_other_thread(self) -> None:
         """Have the kernel give SIGINT to a thread that is not the main one."""
         process = self.process.pid

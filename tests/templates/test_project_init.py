@@ -176,8 +176,7 @@ def test_the_end_of_input_makes_nothing(home: Home) -> None:
 def test_ctrl_c_makes_nothing(home: Home) -> None:
     with home.terminal("project", "init") as terminal:
         terminal.until("project_name [Name of the project]: ")
-        terminal.press("\x03")
-        assert terminal.end() == 130
+        assert terminal.end_by("\x03") == 130
 
     assert os.listdir(home.work_dir) == []
 
