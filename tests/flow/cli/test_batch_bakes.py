@@ -208,11 +208,11 @@ def test_what_calls_give_is_foretold_from_what_is_in_them(baker: Person) -> None
 
 def test_bakes_of_one_group_wait_for_each_other(baker: Person) -> None:
     baker.write(".neuro/turns.yml", WAITS.replace("kind: batch", "kind: batch\nconcurrency: one"))
-    first = baker.flow_ok("-q", "bake", "turns", "--detach").strip()
+    baker.flow_ok("bake", "turns", "--detach", "-n", "first")
 
     with baker.watch("bake", "turns", "-n", "second") as watching:
-        watching.until(f"waits for bake {first} of the same concurrency group\n")
-        baker.flow_ok("cancel", first)
+        watching.until("waits for bake first of the same concurrency group\n")
+        baker.flow_ok("cancel", "first")
         watching.until("waits: running\n")
         baker.flow_ok("cancel", "second")
         assert watching.end() == 1

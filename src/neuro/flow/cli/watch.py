@@ -16,13 +16,15 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import structs
+
 from neuro.cli.output import Output
 from neuro.cli.render.table import display_width
 from neuro.cli.render.times import local_now
 from neuro.client.blocking import run
 from neuro.client.transport import ServerUnreachable
 from neuro.domain.bakes import BakeEvent, Task, TaskStatus
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import PlatformError, Unavailable
 from neuro.flow.cli.bake_looks import called, word_of
 from neuro.flow.cli.board import Board, change_line, waits_for
 from neuro.flow.cli.context import FlowContext
@@ -250,6 +252,9 @@ def _step(context: FlowContext, board: Board, screen: Screen, events: Events) ->
             continue
         if found is Sign.WAKE:
             break
+        if found.ahead:
+            ahead = [_name_of(context, found.ahead[0]), *found.ahead[1:]]
+            found = structs.replace(found, ahead=ahead)
         task = board.take(found)
         if task is not None:
             if not board.knows(task.yaml_id):
@@ -261,6 +266,14 @@ def _step(context: FlowContext, board: Board, screen: Screen, events: Events) ->
         if board.is_over:
             break  # Nothing is waited for after the end.
     screen.changed(board, changed)
+
+
+def _name_of(context: FlowContext, bake_id: str) -> str:
+    """What people call a bake of which only the id is told."""
+    try:
+        return called(context.run(context.client.bakes.get(bake_id)))
+    except PlatformError:
+        return bake_id
 
 
 def watch_to_end(
