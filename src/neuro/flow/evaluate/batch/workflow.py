@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,7 +30,7 @@ from neuro.flow.evaluate.batch.contexts import (
 )
 from neuro.flow.evaluate.batch.functions import batch_functions
 from neuro.flow.evaluate.batch.ground import DEFAULT_MAX_PARALLEL, Frame, Ground, Place
-from neuro.flow.evaluate.batch.ids import FullIds
+from neuro.flow.evaluate.batch.ids import Nodes, check_dots, with_rows
 from neuro.flow.evaluate.batch.tasks import Evaluation, cache_rule, evaluate_images
 from neuro.flow.evaluate.batch.values import HashCalls
 from neuro.flow.evaluate.mixins import Mixins
@@ -108,7 +108,8 @@ class BatchWorkflow:
         )
         self._frames: dict[FullId, Frame] = {ROOT: self._root_frame(report)}
         self._graphs: dict[FullId, Graph] = {}
-        self._ids = FullIds(self._contents)
+        # Of graphs that are open, by their prefix: with the rows that outputs have decided.
+        self._nodes: dict[FullId, Nodes] = {}
 
     def _root_frame(self, report: Report) -> Frame:
         ground, file, project = self.ground, self.file, self.project
@@ -215,8 +216,7 @@ class BatchWorkflow:
             )
             for member in members
         )
-        self._ids.expand(node, found, report)
-        report.raise_if_any()
+        self._take_rows(node, found, report)
         self.ground.expanded[node.id] = members
         return found
 
@@ -229,11 +229,15 @@ class BatchWorkflow:
             main = replace(node, id=member.id, kind=place.element.kind)
             targets = {**place.targets, member.id[-1]: member.id}
             found.append(graphs.post_node(main, member, node.needs, targets, self.ground, node.id))
-        report = Report()
-        self._ids.expand(node, found, report)
-        report.raise_if_any()
+        self._take_rows(node, found, Report())
         self.ground.expanded[node.id] = tuple(Member(post.id, _NO_ROW) for post in found)
         return tuple(found)
+
+    def _take_rows(self, group: Node, rows: Iterable[Node], report: Report) -> None:
+        prefix = group.id[:-1]
+        nodes = with_rows(self._nodes.get(prefix, {}), group, rows, report)
+        report.raise_if_any()
+        self._nodes[prefix] = nodes
 
     def outputs(self, node: Node, inner: Outcomes) -> dict[str, str]:
         """The outputs of a CALL that was opened, of the outcomes of all nodes of its graph."""
@@ -275,9 +279,10 @@ class BatchWorkflow:
         before = len(report.problems)
         found = graphs.build(frame, self.ground, report)
         if len(report.problems) == before:
-            self._ids.open(found, report)
+            check_dots(found.nodes, report)
         if len(report.problems) == before:
             self._frames[frame.prefix], self._graphs[frame.prefix] = frame, found
+            self._nodes[frame.prefix] = found.nodes
         return found
 
     def examine(self, node: Node, report: Report) -> Evaluation:
@@ -336,12 +341,6 @@ class BatchWorkflow:
             )
             report.raise_if_any()
         return found
-
-    def _contents(self, call: Node) -> Mapping[FullId, Node]:
-        """The nodes in a call that is not open, as far as they are known without outcomes."""
-        ground, scratch = replace(self.ground, images={}), Report()
-        frame = Evaluation(call, _NO_OUTCOMES, ground, scratch).opened()
-        return graphs.build(frame, ground, scratch).nodes
 
 
 @dataclass(frozen=True, slots=True)
