@@ -16,6 +16,11 @@ _WORD = re.compile(r"[^\s/\x00-\x1f\x7f]{1,255}")
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PROJECT_ID = re.compile(f"projects-{_UUID}")
 _LIVE_JOB_ID = re.compile(f"live-job-{_UUID}")
+MAX_BATCH_NAME = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BLANK = re.compile(r"\s")
+# With a word and a colon in front it is no longer than a tag.
+_MAX_TAG_FORM = 240
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +107,37 @@ def check_project_name(name: str) -> str:
         f"Invalid project name '{name[:80]}': use 1 to 255 characters without blanks and slashes,"
         " and not the form of an id."
     )
+
+
+def check_batch_name(name: str) -> str:
+    """Return ``name``, or raise InvalidInput: a batch is called by its file's path."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # of a file whose name is not UTF-8
+        size = 0
+    folders_and_file = name.split("/")
+    if (
+        0 < size <= MAX_BATCH_NAME
+        and not _CONTROL.search(name)
+        and not {"", ".", ".."}.intersection(folders_and_file)
+    ):
+        return name
+    shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in name[:80])
+    raise InvalidInput(
+        f"Invalid batch '{shown}': its file's path in .neuro, without the ending, is what a batch"
+        f" is called. Use 1 to {MAX_BATCH_NAME} bytes of UTF-8, without control characters."
+    )
+
+
+def tag_form(name: str) -> str:
+    """Write a name the way tags of jobs have it: in lower case, with dashes, without blanks.
+
+    Of a name that is longer than a tag, the beginning finds the jobs still.
+
+    >>> tag_form("nightly/Train_big net")
+    'nightly/train-big-net'
+    """
+    return _BLANK.sub("-", name.replace("_", "-").lower())[:_MAX_TAG_FORM]
 
 
 def check_live_job(request: LiveJobRequest) -> LiveJobRequest:

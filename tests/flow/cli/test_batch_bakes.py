@@ -218,6 +218,60 @@ def test_bakes_of_one_group_wait_for_each_other(baker: Person) -> None:
         assert watching.end() == 1
 
 
+@pytest.mark.parametrize(
+    ("batch", "tag"),
+    [
+        ("nights/in_may/Sweep", "flow:nights/in-may/sweep"),
+        ("big net/for two", "flow:big-net/for-two"),
+        ("l" * 250, f"flow:{'l' * 240}"),
+    ],
+)
+def test_a_batch_in_any_folder_is_one_like_all(baker: Person, batch: str, tag: str) -> None:
+    (baker.project / ".neuro/local.yml").unlink()  # Its action is not there.
+    turns = "concurrency: '${{ flow.id }}'\nschedule: {cron: 0 3 * * *}"
+    baker.write(f".neuro/{batch}.yml", SWEEP.replace("kind: batch", f"kind: batch\n{turns}"))
+    mark = ("-p", "marker", batch)
+    assert baker.flow_ok("check").endswith(" are fine.\n")
+
+    baker.flow_ok("bake", batch, *mark, "-n", "own")
+
+    inspected = baker.flow_ok("inspect", "own")
+    assert f"\nBatch: {batch}\n" in inspected
+    assert f" {batch} " in baker.flow_ok("bakes")
+    assert baker.flow_ok("-q", "show", "own", "train-seed-1") == "size 7 lr 0.1 seed 1\n"
+    assert len(baker.ok("-q", "ps", "-a", "-t", tag).split()) == 5  # four tasks, and the main job
+    baker.flow_ok("restart", "own", "--no-from-failed")
+    assert baker.flow_ok("inspect", "own").count("cached") == 4
+    assert "4 answered by earlier bakes" in baker.flow_ok("plan", batch, *mark)
+    assert baker.offered("clear-cache", batch, "f") == ["fetch"]
+    baker.flow_ok("clear-cache", batch, "fetch")
+    assert baker.flow_ok("plan", batch, *mark).endswith("\n4 tasks.\n")
+    baker.flow_ok("schedule", f".//{batch}.yml")
+    assert baker.flow_ok("-q", "schedules") == f"{batch}\n"
+    assert baker.flow_ok("-q", "unschedule", batch) == f"{batch}\n"
+    assert batch in baker.offered("bake", "")
+    (baker.project / f".neuro/{batch}.yml").unlink()
+
+
+@pytest.mark.parametrize("batch", ["bell\aring", "/".join(["far"] * 65)])
+def test_what_no_batch_can_be_called_is_told_before_it_is_baked(baker: Person, batch: str) -> None:
+    (baker.project / ".neuro/local.yml").unlink()  # Its action is not there.
+    path = baker.write(f".neuro/{batch}.yml", SWEEP)
+    try:
+        tries = [
+            baker.flow(*words)
+            for words in (["check"], ["plan", batch], ["bake", batch], ["schedule", batch])
+        ]
+    finally:
+        path.unlink()
+
+    assert [done.returncode for done in tries] == [1] * 4
+    firsts = [(done.stdout + done.stderr).partition("\n")[0] for done in tries]
+    (told,) = {line.removeprefix("ERROR: ") for line in firsts}
+    assert told.startswith("Invalid batch '")
+    assert baker.flow_ok("-q", "bakes") == ""
+
+
 def test_parameters_of_options_go_before_those_of_a_file(baker: Person) -> None:
     baker.write("params.yml", "lr: 010\nmarker: file\n")
 

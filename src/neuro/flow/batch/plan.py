@@ -106,7 +106,7 @@ def make_plan(
     readable = not report.problems
     if read is None:
         raise FlowError(report.sorted())
-    TaskCheck(files.actions, report).batch(read.file, read.project)
+    TaskCheck(files.actions, report).batch(batch_name, read.file, read.project)
     workflow = BatchWorkflow(read, files, facts, params, report)
     if not readable:
         # What is missing from the tree would be told again by all that is made of it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def _meant(context: FlowContext, project_id: str, batch: str, task_id: str) -> l
             known.update(task_names(bake.graphs))
             found.update(dict.fromkeys(_below(bake.graphs, task_id)))
     if known and task_id not in known and len(found) == 1:
-        advice = f"`neuro-flow plan {batch}` shows those there are"
+        advice = f"`neuro-flow plan {shlex.quote(batch)}` shows those there are"
         raise no_such("task", task_id, known, advice)
     return [*found]
 

@@ -89,7 +89,8 @@ class _Check:
         source = load_source(path, self._report)
         file = read_any(source, self._report) if source is not None else None
         if isinstance(file, tree.BatchFile):
-            self._tasks.batch(file, self._project.file)
+            batch = path.relative_to(self._workspace.config_dir).with_suffix("").as_posix()
+            self._tasks.batch(batch, file, self._project.file)
         elif isinstance(file, tree.ActionFile):
             name = path.relative_to(self._workspace.root).with_suffix("")
             self._tasks.file(Action(file, path), name.as_posix())

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from neuro.domain.errors import InvalidInput
+from neuro.domain.flows import check_batch_name
 from neuro.flow.evaluate.actions import Action, Actions, check_names, literal_problem
 from neuro.flow.evaluate.check_graph import (
     Called,
@@ -63,9 +65,13 @@ class TaskCheck:
 
     # Files
 
-    def batch(self, file: tree.BatchFile, project: tree.ProjectFile | None) -> None:
+    def batch(self, name: str, file: tree.BatchFile, project: tree.ProjectFile | None) -> None:
         """Check a batch and all that can be reached from it."""
         self._readable = not self._report.problems
+        try:
+            check_batch_name(name)
+        except InvalidInput as error:
+            self._report.add(str(error), file.at)
         names = common_names(file, project, FlowRecord)
         names["flow"] = {**(names["flow"] or {}), "life_span": None}
         names["params"] = dict.fromkeys(file.params)

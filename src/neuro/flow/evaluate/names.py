@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
+from neuro.domain.flows import tag_form
+
 MAX_NAME = 40
 
 
@@ -33,15 +35,6 @@ def default_project_id(workspace: PurePath) -> str:
             "Write `id: NAME` into project.yml."
         )
     return name
-
-
-def tag_form(name: str) -> str:
-    """Write an id the way tags have it.
-
-    >>> tag_form("Train_big")
-    'train-big'
-    """
-    return name.replace("_", "-").lower()
 
 
 def flow_tags(project_id: str, flow_id: str) -> tuple[str, ...]:

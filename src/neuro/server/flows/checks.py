@@ -26,7 +26,7 @@ from neuro.domain.bakes import (
     TaskTransition,
 )
 from neuro.domain.errors import InvalidInput, TooLarge
-from neuro.domain.flows import is_word
+from neuro.domain.flows import check_batch_name
 
 MAX_BODY = 32 << 20
 # Five thousand tasks of which each needs all of the layer before have a million edges.
@@ -93,7 +93,7 @@ def check_message(message: str | None) -> str | None:
 
 def check_bake(request: BakeRequest) -> None:
     """Raise InvalidInput or TooLarge for the first rule that a bake breaks."""
-    _word("batch", request.batch)
+    check_batch_name(request.batch)
     if request.name is not None:
         _text("name of a bake", request.name, MAX_WORD)
     check_tags(request.tags)
@@ -199,7 +199,7 @@ def check_file(request: ConfigFileRequest) -> None:
 
 def check_entry(request: CacheEntryRequest) -> None:
     """Raise InvalidInput or TooLarge for the first rule that a cache entry breaks."""
-    _word("batch", request.batch)
+    check_batch_name(request.batch)
     _full_id(request.task_id)
     _text("key", request.key, MAX_WORD)
     if request.raw_id:
@@ -224,14 +224,6 @@ def check_image(request: BakeImageRequest) -> None:
 def check_builder(job_id: str) -> None:
     """Raise InvalidInput for what cannot be a job's id."""
     _text("builder_job_id", job_id, MAX_WORD)
-
-
-def _word(what: str, text: str) -> None:
-    if not is_word(text) or not fits(text, MAX_WORD):
-        raise InvalidInput(
-            f"Invalid {what} '{text[:80]}': use 1 to {MAX_WORD} characters without blanks and"
-            " slashes."
-        )
 
 
 def _text(what: str, text: str, limit: int) -> None:

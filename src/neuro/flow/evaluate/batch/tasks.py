@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from neuro.domain.flows import tag_form
 from neuro.flow.batch.model import (
     CacheRule,
     LocalCommand,
@@ -15,7 +16,6 @@ from neuro.flow.batch.model import (
     Retry,
     join_id,
 )
-from neuro.flow.evaluate import names as naming
 from neuro.flow.evaluate.actions import bind_inputs, check_names
 from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, Images, Inputs
 from neuro.flow.evaluate.batch.graph import reference_of
@@ -125,7 +125,7 @@ class Evaluation:
         values = self._values(names)
         tags = (
             *self.ground.flow_tags,
-            f"task:{naming.tag_form(join_id(full_id))}",
+            f"task:{tag_form(join_id(full_id))}",
             f"bake_id:{self.ground.facts.bake_id}",
         )
         whose = Owner("task", full_id[-1], unit.at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from neuro.domain.bakes import Attempt, Bake
-from neuro.domain.flows import Project
+from neuro.domain.flows import Project, tag_form
 from neuro.domain.images import EXECUTOR_IMAGE
 from neuro.domain.jobs import JobRequest, JobStatus, Reason
 from neuro.server.flows.supervision.decisions import Executor
@@ -27,8 +27,8 @@ def request(project: Project, bake: Bake) -> JobRequest:
         command=f"neuro-flow execute {bake.id}",
         description=f"Bake {bake.name or bake.id} of {bake.batch}",
         tags=[
-            f"project:{_tag_form(project.name)}",
-            f"flow:{_tag_form(bake.batch)}",
+            f"project:{tag_form(project.name)}",
+            f"flow:{tag_form(bake.batch)}",
             tag_of(bake.id),
             TAG,
         ],
@@ -73,8 +73,3 @@ def state_of(record: JobRecord | None) -> Executor:
     if record.stop_reason == Reason.ADDRESS_CHANGED:
         return Executor.STRANDED
     return Executor.DEAD
-
-
-def _tag_form(text: str) -> str:
-    # Of names that are longer than a tag, the beginning finds them still.
-    return text.replace("_", "-").lower()[:240]
