@@ -24,10 +24,10 @@ def test_worked_example() -> None:
     assert shown == b"hello\n"
     assert reader.outputs == {"k": "v::w", "k2": "  spaced", "z": "zz"}
     assert reader.state == {"s": "1"}
-    assert [warning.split()[-1] for warning in reader.warnings] == [
-        "name=bad-name::x",
-        "::unknown::x",
-        "name=empty::",
+    assert reader.warnings == [
+        "Unknown command ::set-output name=bad-name::x",
+        "Unknown command ::unknown::x",
+        "A value has at least one character, and there is none in ::set-output name=empty::",
     ]
     assert reader.problem is None
 

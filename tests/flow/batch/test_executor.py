@@ -18,6 +18,8 @@ from sqlalchemy import insert
 from neuro.client import Client
 from neuro.domain.bakes import AttemptRequest, TaskStatus
 from neuro.domain.errors import Conflict, InvalidInput
+from neuro.flow.batch.effects import time_now
+from neuro.flow.batch.forecast import Future, forecast
 from neuro.flow.batch.local import local_phase
 from neuro.flow.batch.plan import PlannedImage
 from neuro.flow.batch.submit import restart, submit
@@ -321,7 +323,7 @@ async def test_left_to_the_main_job(bakery: Bakery) -> None:
     await bakery.drive(bake)
     assert bakery.lines[-1] in (
         f"Job {job.id} drives the bake: it is left to that.",
-        "Attempt #1 is succeeded already.",
+        "Attempt #1 has succeeded already.",
     )
     async for _ in bakery.client.jobs.logs(job.id):
         pass
@@ -405,6 +407,17 @@ bash: |
 """
 
 
+async def test_what_always_runs_may_be_answered_by_an_earlier_bake(bakery: Bakery) -> None:
+    text = batch(task("a"), task("b", "enable: always()", "cache: {strategy: inherit}"))
+    bake, _ = await bakery.submit(text)
+    plan = bakery.plan(text)
+    known = await forecast(bakery.client, plan, bake.project_id, time_now())
+    assert [known[name].future for name in "ab"] == [Future.RUNS, Future.OPEN]
+    plan = bakery.plan(text.replace("inherit", "none"))
+    known = await forecast(bakery.client, plan, bake.project_id, time_now())
+    assert [known[name].future for name in "ab"] == [Future.RUNS, Future.RUNS]
+
+
 async def test_local_actions(bakery: Bakery) -> None:
     text = batch(
         "- id: here\n  action: ws:local.yml\n",
@@ -415,6 +428,7 @@ async def test_local_actions(bakery: Bakery) -> None:
     lines: list[str] = []
     assert await local_phase(bakery.client, plan.workflow, bake, attempt, lines.append) is None
     assert str(bakery.folder) in lines
+    assert lines[-1] == "Local action here has succeeded"
     assert await bakery.drive(bake) is TaskStatus.SUCCEEDED
     tasks = await bakery.tasks(attempt)
     assert [step.status.value for step in tasks["here"].statuses] == ["pending", "succeeded"]
@@ -427,6 +441,7 @@ async def test_failing_local_action(bakery: Bakery) -> None:
     bake, attempt = await submit(bakery.client, plan, name=None, tags=[])
     result = await local_phase(bakery.client, None, bake, attempt, bakery.lines.append)
     assert result is TaskStatus.FAILED
+    assert bakery.lines[-1] == "Local action here has failed: exit code 3"
     assert await bakery.result(attempt) is TaskStatus.FAILED
     assert (await bakery.tasks(attempt))["here"].message == "exit code 3"
 

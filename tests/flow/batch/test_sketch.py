@@ -142,6 +142,52 @@ def test_of_many_branches_those_that_matter_are_shown() -> None:
     assert drawn({"": graph}, shorten=False).count("○") == 21
 
 
+def test_branches_of_several_nodes_are_shortened_like_others() -> None:
+    rows = range(20)
+    chains = {f"a{n}": [] for n in rows} | {f"b{n}": [f"a{n}"] for n in rows}
+    chains["b7"] = ["a7", "a7-loud"]
+    chains["a7-loud"] = []
+
+    assert (
+        drawn({"": chains})
+        == """
+┌─ ○ a0 → ○ b0
+├─ ○ a1 → ○ b1
+├─ ○ a2 → ○ b2
+├─ ┌─ ○ a7
+│  ├─ ● a7-loud
+│  ○ b7
+├─ … 15 more: 15 waiting
+└─ ○ a19 → ○ b19
+"""
+    )
+
+    calls = {f"c{n}": [] for n in rows}
+    inner = {call: {f"{call}.x": [], f"{call}.y": []} for call in calls}
+    inner["c9"] = {"c9.x": [], "c9.loud": []}
+    assert (
+        drawn({"": calls, **inner})
+        == """
+┌─ ○ c0
+│  ┊ ┌─ ○ x
+│  ┊ └─ ○ y
+├─ ○ c1
+│  ┊ ┌─ ○ x
+│  ┊ └─ ○ y
+├─ ○ c2
+│  ┊ ┌─ ○ x
+│  ┊ └─ ○ y
+├─ ○ c9
+│  ┊ ┌─ ○ x
+│  ┊ └─ ● loud
+├─ … 15 more: 15 waiting
+└─ ○ c19
+   ┊ ┌─ ○ x
+   ┊ └─ ○ y
+"""
+    )
+
+
 def test_nothing_at_all_and_a_circle_are_no_reason_to_stop() -> None:
     assert drawn({"": {}}) == "\n"
     assert drawn({"": {"a": ["b"], "b": ["a"], "c": []}}).count("○") == 3

@@ -169,7 +169,7 @@ LIVE_CASES = {
         "jobs:\n  a:\n    action: ws:act\n    args: {size: big}",
         "Type of argument 'size' does not match",
         (5, 18),
-        "int()",
+        "Write a value of type int.",
     ),
     "no such action": (
         "jobs:\n  a: {action: 'ws:none'}",

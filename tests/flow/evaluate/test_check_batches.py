@@ -240,7 +240,18 @@ CASES = {
     "an input of another type": (
         "tasks:\n- {action: 'ws:inner', args: {n: ▶many}}",
         "Type of argument 'n' does not match the input's declared type: "
-        "the argument is 'str', the input is 'int'", "int()",
+        "the argument is 'str', the input is 'int'", "Write a value of type int.",
+    ),
+    "an input in quotes": (
+        "tasks:\n- {action: 'ws:inner', args: {n: ▶'3'}}",
+        "Type of argument 'n' does not match the input's declared type: "
+        "the argument is 'str', the input is 'int'", "Write 3, without quotes.",
+    ),
+    # Rows and calls
+    "a row that looks like a task in a call": (
+        "tasks:\n- {id: ▶c, action: 'ws:inner', strategy: {matrix: {k: [a, a.b]}}}",
+        "The row 'c-k-a.b' could not be told from a task in 'c-k-a', which is a call",
+        "`id: c_${{ matrix.ORDINAL }}`",
     ),
     "an input that there is not": (
         "tasks:\n- {action: 'ws:inner', args: {m: ▶1}}", "Unsupported input(s): m", None,
@@ -342,6 +353,23 @@ def test_a_mistake_of_a_batch(files, case: str) -> None:
     assert found[0] in planned.value.problems
     places = [problem.at for problem in planned.value.problems]
     assert len(set(places)) == len(places)
+
+
+WRONG_TYPES = {
+    "'3'": "Write 3, without quotes.",
+    "\"${{ '3' }}\"": "Convert text with int(): ${{ int(params.x) }}.",
+}
+
+
+@pytest.mark.parametrize("given", WRONG_TYPES)
+def test_an_argument_of_a_wrong_type_is_told_once(files, given: str) -> None:
+    """Not again by what reads it inside of the action."""
+    files.write(".neuro/train.yml", f"{BATCH}tasks: [{{action: 'ws:inner', args: {{n: {given}}}}}]")
+    with pytest.raises(FlowError) as planned:
+        make_plan(files.workspace, "train", {}, files.environment)
+    (problem,) = planned.value.problems
+    assert problem.message.startswith("Type of argument 'n' does not match")
+    assert problem.hint == WRONG_TYPES[given]
 
 
 # The batch's tasks; the file with the problem, its message, line and column.

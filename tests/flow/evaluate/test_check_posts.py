@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from neuro.flow.batch.model import Workflow
+from neuro.domain.bakes import TaskStatus
+from neuro.flow.batch.model import Outcome, Workflow
+from neuro.flow.batch.plan import make_plan
 from neuro.flow.evaluate.batch.ground import Place
+from neuro.flow.syntax.problems import FlowError
 from tests.flow.batch.bake_machine import workflow_of
 
 BATCH = "kind: batch\ntasks:\n"
@@ -135,6 +138,24 @@ RIGHT = {
         "- {id: s, action: 'ws:other'}\noutputs: {o: {value: \"${{ needs['post-s'].result }}\"}}"
     ),
 }
+
+
+def test_the_row_of_a_post_may_have_any_name_where_outputs_decide(place):
+    """Check and plan agree; where the rows are known, that name has to be there."""
+    rows = f'{{id: s, action: "ws:act", needs: [list], strategy: {{matrix: {{k: "{LIST}"}}}}}}'
+    place.write(".neuro/b.yml", f"{BATCH}- {{id: list, image: x}}\n- {rows}\n")
+    post = "post: {image: x, cmd: \"${{ needs['s-k-one'].result }} ${{ success('s-k-one') }}\"}\n"
+    place.write("act.yml", STATEFUL + post)
+    assert place.check() == []
+    workflow = make_plan(place.workspace, "b", {}, place.environment).workflow
+    root = workflow.root().nodes
+    outcomes = {("list",): Outcome(TaskStatus.SUCCEEDED, {"names": '["one", "two"]'})}
+    mains = workflow.expand(root["s",], outcomes)
+    outcomes |= {main.id: Outcome(TaskStatus.SUCCEEDED) for main in mains}
+    one, two = workflow.expand(root["post-s",], outcomes)
+    assert workflow.task(one, outcomes, {}).cmd == "succeeded True"
+    with pytest.raises(FlowError, match="No item 's-k-one'"):
+        workflow.task(two, outcomes, {})
 
 
 @pytest.mark.parametrize("case", RIGHT)

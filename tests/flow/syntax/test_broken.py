@@ -11,7 +11,7 @@ from neuro.flow.syntax.reader import (
     read_project,
 )
 from neuro.flow.syntax.source import Source
-from tests.flow.syntax.broken import EXPRESSIONS, KEYS, VALUES, YAML
+from tests.flow.syntax.broken import EXPRESSIONS, KEYS, TASK, VALUES, YAML
 
 READ = {"live": read_live, "batch": read_batch, "project": read_project, "action": read_action}
 
@@ -39,6 +39,27 @@ def test_a_mistake_is_told_with_its_place(kind: str, marked: str, message: str |
     told = [(p.message, p.at.line, p.at.column) for p in found if p.at is not None]
     assert told[0] == (message, line, column)
     assert len(found) == 1 or message.startswith("Expr"), told
+
+
+HINTS = {
+    "enable: sucess()": "Did you mean the expression ${{ success() }}?",
+    "enable: not allways() or f()": "Did you mean the expression ${{ not always() or f() }}?",
+    "enable: ${{ sucess() }}": "Did you mean 'success'?",
+    "needs: [{a: running}]": "Write them without dashes: `needs: {a: running}`.",
+    "needs: [{a: running}, b]": "Write them without dashes: `needs: {a: running, b: completed}`.",
+}
+
+
+@pytest.mark.parametrize("line", HINTS)
+def test_what_to_write_instead(line: str) -> None:
+    (problem,) = problems("batch", f"{TASK}  {line}\n")
+    assert problem.hint == HINTS[line]
+
+
+def test_a_batch_that_is_an_action_is_told_how_to_be_called() -> None:
+    (problem,) = problems("batch", "kind: batch\ninputs: {n: {}}\noutputs: {}\ntasks: []\n")
+    assert problem.hint is not None
+    assert "Call it from a batch, with `action: ws:path`" in problem.hint
 
 
 @pytest.mark.parametrize(("kind", "marked"), EXPRESSIONS)

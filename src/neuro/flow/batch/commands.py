@@ -19,7 +19,7 @@ _MAX_WARNINGS = 100
 _BEGINNING = re.compile(rb"(?m)^[^\S\n]*::")
 _SET = re.compile(
     rb"::\s*(set-output|save-state)\s+name\s*=\s*([A-Za-z][A-Za-z0-9_]*)\s*"
-    rb"(?:::(.+)|<<\s*(\S+))",
+    rb"(?:::(.*)|<<\s*(\S+))",
     re.DOTALL,
 )
 _STOP = re.compile(rb"::\s*stop-commands\s*::\s*(\S.*)", re.DOTALL)
@@ -140,8 +140,11 @@ class CommandReader:
             return line
         if found := _SET.fullmatch(text):
             command, name = found[1].decode(), found[2].decode()
-            if found[4] is None:
+            if found[3]:
                 self._set(command, name, found[3])
+            elif found[4] is None:
+                shown = text.decode()
+                self._warn(f"A value has at least one character, and there is none in {shown}")
             else:
                 self._target, self._end, self._size = (command, name), found[4], 0
                 self._lines = []

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from neuro.cli.job.request import Where
-from neuro.domain.bakes import BakeChange, Graphs, TaskRequest
+from neuro.domain.bakes import BakeChange, Graphs, TaskRequest, TaskStatus
 from neuro.domain.errors import (
     InvalidInput,
     NoSuchJob,
@@ -39,6 +39,7 @@ from neuro.flow.batch.patience import Patience
 from neuro.flow.batch.records import Records
 from neuro.flow.batch.requests import attempt_tag, job_request, submission_key
 from neuro.flow.batch.state import BakeState
+from neuro.flow.batch.verdict import told
 
 if TYPE_CHECKING:
     from neuro.client import Client
@@ -144,10 +145,10 @@ class Effects:
                 self._finished(action)
 
     def _tell(self, request: TaskRequest) -> None:
-        status = request.statuses[-1].status.value
-        job = f" ({request.raw_id})" if request.raw_id and status == "pending" else ""
+        status = request.statuses[-1].status
+        job = f" ({request.raw_id})" if request.raw_id and status is TaskStatus.PENDING else ""
         why = f": {request.message}" if request.message else ""
-        self._log(f"Task {request.yaml_id} is {status}{job}{why}")
+        self._log(f"Task {request.yaml_id} {told(status)}{job}{why}")
 
     async def _submit(self, action: Submit) -> None:
         async with self._submissions:

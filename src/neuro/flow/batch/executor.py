@@ -28,6 +28,7 @@ from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.records import Records
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import BriefBake, brief_bake, stored_workflow
+from neuro.flow.batch.verdict import told
 from neuro.flow.syntax.problems import FlowError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class _Driver:
         if result is not TaskStatus.PENDING:
             self._is_resuming = any(not task.status.is_finished for task in await self._stored())
         if result.is_finished and not (result is TaskStatus.CANCELLED and self._is_resuming):
-            self._log(f"Attempt #{self._attempt.number} is {result.value} already.")
+            self._log(f"Attempt #{self._attempt.number} {told(result)} already.")
             return result
         self._errands.start(self._follow_bake())
         self._writing = self._errands.start(self._records.run())
@@ -180,7 +181,7 @@ class _Driver:
             return self._attempt.result
         await self._write_attempt(finish.result, finish.message)
         self._log(
-            f"Attempt #{self._attempt.number} of {self._name} {_PAST[self._attempt.result]}."
+            f"Attempt #{self._attempt.number} of {self._name} {told(self._attempt.result)}."
             + (f" {self._attempt.message}" if self._attempt.message else "")
         )
         return self._attempt.result
@@ -348,13 +349,6 @@ class _Driver:
                     raise
                 self._patience.failed(error)
             await pauses.wait()
-
-
-_PAST = {
-    TaskStatus.SUCCEEDED: "has succeeded",
-    TaskStatus.FAILED: "has failed",
-    TaskStatus.CANCELLED: "was cancelled",
-}
 
 
 def _begin_of(attempt: Attempt, tasks: list[Task]) -> datetime | None:

@@ -24,6 +24,7 @@ from neuro.flow.batch.model import (
     join_id,
 )
 from neuro.flow.syntax.problems import FlowError, Report
+from neuro.flow.syntax.types import ALWAYS
 
 if TYPE_CHECKING:
     from neuro.client import Client
@@ -85,10 +86,13 @@ class _Oracle:
         needs = [need for need, level in node.needs.items() if level is Level.COMPLETED]
         known = {need: outcome for need in needs if (outcome := self._outcome(need)) is not None}
         try:
-            if self._workflow.enable(node, known) is False:
+            enable = self._workflow.enable(node, known)
+            if enable is False:
                 return Forecast(Future.SKIPPED, self._early(node))
             if len(known) < len(needs):
-                return Forecast(Future.OPEN, self._early(node))
+                early = self._early(node)
+                is_sure = enable is ALWAYS and self._is_sure(node, early, around)
+                return Forecast(Future.RUNS if is_sure else Future.OPEN, early)
             if node.kind is NodeKind.CALL:
                 # What it is given is known now, and so may be what is in it.
                 opened = self._workflow.open(node, known)
@@ -125,12 +129,23 @@ class _Oracle:
         found = self._outcomes[full_id] = Outcome(TaskStatus.SUCCEEDED, outputs)
         return found
 
+    def _is_sure(self, node: Node, task: ResolvedTask | None, around: Forecast | None) -> bool:
+        """Whether a job that always runs does, however the ones end that it needs."""
+        if task is None or (around is not None and around.future is not Future.RUNS):
+            return False
+        if node.kind is NodeKind.POST:
+            # What was skipped has nothing to clean up.
+            return node.main is not None and self.found[join_id(node.main)].future is Future.RUNS
+        return not self._may_be_cached(node, task)
+
+    def _may_be_cached(self, node: Node, task: ResolvedTask) -> bool:
+        is_kept = node.kind is NodeKind.TASK and task.cache.strategy == "default"
+        return is_kept and self._client is not None
+
     async def _earlier(
         self, full_id: str, node: Node, task: ResolvedTask, known: Mapping[FullId, Outcome]
     ) -> CacheEntry | None:
-        if self._client is None or node.kind is not NodeKind.TASK:
-            return None
-        if task.cache.strategy != "default":
+        if self._client is None or not self._may_be_cached(node, task):
             return None
         key, batch = key_of(task, known), self._workflow.batch
         entry = await self._client.bakes.cache_entry(self._project_id, batch, full_id, key)

@@ -18,6 +18,7 @@ from neuro.flow.batch.model import join_id
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import stored_workflow
+from neuro.flow.batch.verdict import told
 
 if TYPE_CHECKING:
     from neuro.client import Client
@@ -138,9 +139,7 @@ class _LocalPhase:
             for warning in reader.warnings:
                 self._log(warning)
             status, message = _outcome(work, reader)
-            self._log(
-                f"Local action {name} is {status.value}" + (f": {message}" if message else "")
-            )
+            self._log(f"Local action {name} {told(status)}" + (f": {message}" if message else ""))
             state.local_done(command.id, status, reader.outputs, message, _now())
         return status
 

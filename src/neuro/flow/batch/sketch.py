@@ -229,6 +229,16 @@ class _Sketch:
             line.append((" " + mark.note, _DIM))
         return line
 
+    def _nodes(self, it: Shape) -> Iterator[str]:
+        """The nodes of a branch, and what is in its calls."""
+        if isinstance(it, str):
+            yield it
+            for inner in self._graphs.get(it, ()):
+                yield from self._nodes(inner)
+        else:
+            for part in it.needs if isinstance(it, Tangle) else it.parts:
+                yield from self._nodes(part)
+
     def _tangled(self, node: str, needs: Sequence[str], prefix: str, width: int) -> Iterator[Line]:
         first, *rest = self._chain([node], prefix, width)
         if needs:
@@ -242,14 +252,12 @@ class _Sketch:
         self, parts: Sequence[Shape], lines: Sequence[Iterator[Line]]
     ) -> list[list[Line]]:
         """The branches' lines, with a word about those in the middle of many."""
-        nodes = [part for part in parts if isinstance(part, str)]
-        plain = len(nodes) == len(parts) and not any(is_call(self._graphs, it) for it in nodes)
-        if not (self._shorten and plain and len(nodes) > _LONG):
+        if not self._shorten or len(parts) <= _LONG:
             return [[*branch] for branch in lines]
-        marks = [self._mark(node) for node in nodes]
-        loud = [number for number, mark in enumerate(marks) if mark.loud][:_LOUD]
-        shown = {*range(_FIRST), *loud, len(nodes) - 1}
-        rest = Counter(mark.kind for number, mark in enumerate(marks) if number not in shown)
+        marks = [[self._mark(node) for node in self._nodes(part)] for part in parts]
+        loud = [number for number, of in enumerate(marks) if any(it.loud for it in of)][:_LOUD]
+        shown = {*range(_FIRST), *loud, len(parts) - 1}
+        rest = Counter(_common(of) for number, of in enumerate(marks) if number not in shown)
         if sum(rest.values()) < 2:
             return [[*branch] for branch in lines]
         kinds = ", ".join(f"{count} {kind}" for kind, count in rest.most_common() if kind)
@@ -265,6 +273,12 @@ def _branches(branches: Sequence[Sequence[Line]], *, below: bool, above: bool) -
         rest = "   " if is_last else "│  "
         for index, line in enumerate(lines):
             yield [(corner + " " if index == 0 else rest, _DIM), *line]
+
+
+def _common(marks: Iterable[Mark]) -> str:
+    """What all of a branch counts as; nothing, where that is not the same."""
+    kinds = {mark.kind for mark in marks}
+    return kinds.pop() if len(kinds) == 1 else ""
 
 
 def _length(line: Line) -> int:

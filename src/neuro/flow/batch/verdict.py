@@ -6,6 +6,18 @@ from neuro.domain.bakes import TaskStatus
 from neuro.flow.batch.actions import Finish
 from neuro.flow.batch.items import Item, Scope
 
+_PAST = {
+    TaskStatus.SUCCEEDED: "has succeeded",
+    TaskStatus.FAILED: "has failed",
+    TaskStatus.CANCELLED: "was cancelled",
+    TaskStatus.SKIPPED: "was skipped",
+}
+
+
+def told(status: TaskStatus) -> str:
+    """A status as the end of a sentence about what has it."""
+    return _PAST.get(status, f"is {status.value}")
+
 
 class Verdict:
     """What has happened so far that decides it: the first of each kind gives the reason."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.source import Position
     from neuro.flow.syntax.tree import ActionFile, Input
-    from neuro.flow.syntax.types import Value
+    from neuro.flow.syntax.types import MapValue
 
 SUFFIXES = ("", ".yml", ".yaml")
 _BUNDLED_VERSION = "v1"
@@ -130,6 +131,8 @@ _MATCHES: Mapping[str, tuple[type, ...]] = {
     "float": (int, float),
     "bool": (bool,),
 }
+# What quotes have made a text of.
+_SPELT = {"int": r"-?\d+", "float": r"-?\d+(\.\d+)?", "bool": "true|false"}
 
 
 def check_names(
@@ -162,12 +165,16 @@ def bind_inputs(
     at: Position,
     report: Report,
 ) -> dict[str, object]:
-    """Return the inputs' values: the given ones by their types, the others' defaults."""
+    """Return the inputs' values: the given ones by their types, the others' defaults.
+
+    What is missing, or of a wrong type, is reported, and is not among them.
+    """
     check_names({name: where for name, (_, where) in given.items()}, declared, at, report)
     inputs: dict[str, object] = {}
     for name, one in declared.items():
         if name not in given:
-            inputs[name] = None if one.default is None else one.default.constant
+            if one.default is not None:
+                inputs[name] = one.default.constant
             continue
         value, where = given[name]
         if value is None or _fits(name, value, where, one, report):
@@ -175,17 +182,31 @@ def bind_inputs(
     return inputs
 
 
-def literal_problem(name: str, given: Value, declared: Input, report: Report) -> None:
-    """Report an argument that is no expression and not of its input's type."""
-    _fits(name, given.constant, given.at, declared, report)
+def check_literals(args: MapValue | None, declared: Mapping[str, Input], report: Report) -> None:
+    """Report arguments that are no expressions and not of their input's type."""
+    for name, part in args.parts if args is not None else ():
+        if name is not None and name in declared and part.template is None:
+            _fits(name, part.constant, part.at, declared[name], report, is_literal=True)
 
 
-def _fits(name: str, value: object, where: Position, declared: Input, report: Report) -> bool:
+def _fits(
+    name: str,
+    value: object,
+    where: Position,
+    declared: Input,
+    report: Report,
+    *,
+    is_literal: bool = False,
+) -> bool:
     expected = _MATCHES.get(declared.type)
     if expected is None or isinstance(value, expected):
         return True
     hint = None
-    if isinstance(value, str) and declared.type == "int":
+    if is_literal:
+        is_quoted = isinstance(value, str) and re.fullmatch(_SPELT[declared.type], value)
+        what = f"{value}, without quotes" if is_quoted else f"a value of type {declared.type}"
+        hint = f"Write {what}."
+    elif isinstance(value, str) and declared.type == "int":
         hint = "Convert text with int(): ${{ int(params.x) }}."
     report.add(
         f"Type of argument '{name}' does not match the input's declared type: "

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from neuro.flow.evaluate.batch.ids import check_dots
 from neuro.flow.evaluate.static import Members, Shape
 from neuro.flow.syntax import tree
 
@@ -168,6 +169,17 @@ def _end_of(graph: TaskGraph, name: str) -> Shape:
     if found.owner(node).group == name:
         return {"result": None, "outputs": outputs, "rows": None}
     return {"result": None, "outputs": outputs}
+
+
+def check_ids(graph: TaskGraph, report: Report) -> None:
+    """Ids of rows are told from those of tasks in calls."""
+    rows: list[tuple[str, tree.Task | tree.TaskCall]] = []
+    calls: set[str] = set()
+    for element, call in zip(graph.outline.elements, graph.called, strict=True):
+        rows += [(name, element.task) for name in element.ids or ()]
+        if call is not None and call.action.file.kind == "batch":
+            calls.update(element.ids or ())
+    check_dots(rows, calls, report)
 
 
 def check_order(graph: TaskGraph, content: Content, report: Report) -> None:

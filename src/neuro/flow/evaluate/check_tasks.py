@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, cast
 
 from neuro.domain.errors import InvalidInput
 from neuro.domain.flows import check_batch_name
-from neuro.flow.evaluate.actions import Action, Actions, check_names, literal_problem
+from neuro.flow.evaluate.actions import Action, Actions, check_literals, check_names
 from neuro.flow.evaluate.check_graph import (
     Called,
     Content,
     TaskGraph,
+    check_ids,
     check_order,
     every_need,
     post_needs,
@@ -218,6 +219,7 @@ class TaskCheck:
             self._element(task, element, graph, around)
         for index, needs in post_needs(graph).items():
             self._post_of(whole[index], called[index], needs, around)
+        check_ids(graph, self._report)
         check_order(graph, content, self._report)
         return graph
 
@@ -336,9 +338,7 @@ class TaskCheck:
             self._report,
             complete=all(key is not None for key, _ in parts),
         )
-        for key, part in parts:
-            if key is not None and key in action.file.inputs and part.template is None:
-                literal_problem(key, part, action.file.inputs[key], self._report)
+        check_literals(call.args, action.file.inputs, self._report)
         way = [path for path, _ in self._way]
         path = action.path.resolve()
         if path in way:

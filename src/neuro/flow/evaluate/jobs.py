@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import names
-from neuro.flow.evaluate.actions import Action, Actions, bind_inputs
+from neuro.flow.evaluate.actions import Action, Actions, bind_inputs, check_literals
 from neuro.flow.evaluate.contexts import (
     ActionFlowRecord,
     FlowRecord,
@@ -268,6 +268,7 @@ class LiveWorkflow:
         where = {key: part.at for key, part in call.args.parts if key} if call.args else {}
         problems = len(report.problems)
         given = {name: (value, where.get(name, call.at)) for name, value in arguments.items()}
+        check_literals(call.args, action.file.inputs, report)
         inputs = bind_inputs(given, action.file.inputs, call.at, report)
         if len(report.problems) > problems:
             return None

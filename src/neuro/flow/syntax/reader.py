@@ -158,6 +158,14 @@ class _Reader(Values):
                 else "This is an action: call it from a job or a task with action: ws:path",
             )
             return None
+        marks = [key for key, _ in root.entries if key.data in ("inputs", "outputs")]
+        if cls is tree.BatchFile and marks:
+            self.report.add(
+                f"expected a batch, got an action: it has {marks[0].text}",
+                marks[0].at,
+                "Call it from a batch, with `action: ws:path`. A batch itself takes `params`.",
+            )
+            return None
         return self.node(cls, root)
 
     def node(self, cls: type[N], node: YamlNode) -> N | None:
@@ -435,20 +443,28 @@ class _Reader(Values):
             for item in node.items:
                 if is_null(item):
                     self.report.add("An item of 'needs' has no value", item.at)
+                elif isinstance(item, Entries):
+                    better = f"Write them without dashes: `needs: {_as_levels(node)}`."
+                    self.expected("an item of 'needs' to be an id", item, better)
+                    parts += self._levels(item)
                 elif (need := self._need(item, "an item of 'needs'")) is not None:
                     parts.append((need, "completed"))
         elif isinstance(node, Entries):
-            levels = Choice("level of needs", tree.NEED_LEVELS)
-            for key, item in node.entries:
-                need = self._need(key, "a key of 'needs'")
-                level = self.choice(levels, item)
-                if need is not None and level is not None:
-                    parts.append((need, level))
+            parts = self._levels(node)
         else:
             hint = f"Write it as a list: [{node.text}]" if not has_expression(node) else None
             self.expected("'needs' to be a list or a mapping", node, hint)
             return None
         return tree.Needs(at=node.at, parts=tuple(parts))
+
+    def _levels(self, node: Entries) -> list[tuple[Value, str]]:
+        parts: list[tuple[Value, str]] = []
+        for key, item in node.entries:
+            need = self._need(key, "a key of 'needs'")
+            level = self.choice(Choice("level of needs", tree.NEED_LEVELS), item)
+            if need is not None and level is not None:
+                parts.append((need, level))
+        return parts
 
     def _need(self, node: YamlNode, where: str) -> Value | None:
         if isinstance(node, Scalar) and "-" in node.text and not has_expression(node):
@@ -553,6 +569,18 @@ class _Reader(Values):
                     + ", ".join(parts),
                     row.at,
                 )
+
+
+def _as_levels(needs: Items) -> str:
+    """A list of needs some of which have levels, as it has to be written."""
+    pairs = []
+    for item in needs.items:
+        entries = item.entries if isinstance(item, Entries) else [(item, None)]
+        for key, level in entries:
+            if isinstance(key, Scalar):
+                text = level.text if isinstance(level, Scalar) else ""
+                pairs.append(f"{key.text}: {text or 'completed'}")
+    return f"{{{', '.join(pairs)}}}"
 
 
 def _given(node: YamlNode | None) -> bool:

@@ -151,7 +151,19 @@ def _enable(value: object) -> object:
 
 
 def _constant_enable(value: object) -> object:
-    return ALWAYS if value == "always()" else _constant_bool(value)
+    if value == "always()":
+        return ALWAYS
+    if not isinstance(value, str) or "(" not in value:
+        return _constant_bool(value)
+    # Imported here: only a mistake needs it.
+    from neuro.flow.expressions.functions import SIGNATURES
+    from neuro.flow.syntax.problems import closest
+
+    meant = re.sub(r"\w+(?=\()", lambda name: closest(name[0], SIGNATURES) or name[0], value)
+    raise BadValue(
+        f"{value!r} is text, not a bool, allowed: true, false, always()",
+        f"Did you mean the expression ${{{{ {meant} }}}}?",
+    )
 
 
 def _int(value: object) -> int:

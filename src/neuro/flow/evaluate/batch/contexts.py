@@ -281,6 +281,16 @@ class GroupTarget:
 Target: TypeAlias = "FullId | GroupTarget"
 
 
+class RowsToCome(dict[str, Target]):
+    """What rows wait for that are not known yet: any name may be that of their own main."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> Target:
+        raise Unknowable
+
+
 class Needs(Mapping[str, Ended]):
     """`needs`: the dependencies of level completed."""
 

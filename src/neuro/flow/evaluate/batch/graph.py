@@ -13,6 +13,7 @@ from neuro.flow.evaluate.batch.contexts import (
     UNKNOWN,
     GroupTarget,
     Member,
+    RowsToCome,
     StrategyRecord,
     Target,
 )
@@ -268,7 +269,12 @@ def post_node(
         at=main.at,
         main=member.id,
         group=group,
-        source=Place(main.source.element, member.matrix, targets, is_post=True),
+        source=Place(
+            main.source.element,
+            member.matrix,
+            RowsToCome(targets) if is_group else targets,
+            is_post=True,
+        ),
     )
 
 

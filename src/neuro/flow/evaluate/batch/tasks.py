@@ -237,10 +237,9 @@ class Evaluation:
         check_names(where, declared, task.at, report, complete=complete)
         known = {name: one for name, one in declared.items() if name not in unknown}
         mine = {name: one for name, one in given.items() if name in known}
-        if any(one.default is None and name not in mine for name, one in known.items()):
-            # What is missing has been told, and is not known inside.
-            return Inputs({}, frozenset(declared))
-        return Inputs(bind_inputs(mine, known, task.at, report), frozenset(unknown))
+        bound = bind_inputs(mine, known, task.at, report)
+        # What is missing, or wrong, has been told, and is not known inside.
+        return Inputs(bound, frozenset(declared) - bound.keys())
 
     # Scopes
 

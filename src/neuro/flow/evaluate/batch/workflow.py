@@ -30,7 +30,7 @@ from neuro.flow.evaluate.batch.contexts import (
 )
 from neuro.flow.evaluate.batch.functions import batch_functions
 from neuro.flow.evaluate.batch.ground import DEFAULT_MAX_PARALLEL, Frame, Ground, Place
-from neuro.flow.evaluate.batch.ids import Nodes, check_dots, with_rows
+from neuro.flow.evaluate.batch.ids import Nodes, check_nodes, with_rows
 from neuro.flow.evaluate.batch.tasks import Evaluation, cache_rule, evaluate_images
 from neuro.flow.evaluate.batch.values import HashCalls
 from neuro.flow.evaluate.mixins import Mixins
@@ -279,7 +279,7 @@ class BatchWorkflow:
         before = len(report.problems)
         found = graphs.build(frame, self.ground, report)
         if len(report.problems) == before:
-            check_dots(found.nodes, report)
+            check_nodes(found.nodes, report)
         if len(report.problems) == before:
             self._frames[frame.prefix], self._graphs[frame.prefix] = frame, found
             self._nodes[frame.prefix] = found.nodes
