@@ -13,28 +13,22 @@ from neuro.cli.output import Output
 
 PROGRAM = "neuro"
 
-# bash cuts words at colons (COMP_WORDBREAKS): the line is cut at spaces here, and what bash has
-# already taken as a word of its own is taken off the answers.
+# "$2" is what bash puts an answer in the place of, which is less than a word where it has colons.
 BASH = """\
 @FUNCTION@() {
-    local line="${COMP_LINE:0:COMP_POINT}" words current prefix kind value
-    read -ra words <<< "$line"
-    current=""
-    [[ "$line" == *" " ]] || current="${words[-1]}"
-    local number=$(( ${#words[@]} - ( ${#current} > 0 ) ))
-    prefix=""
-    [[ "$current" == *:* && "$COMP_WORDBREAKS" == *:* ]] && prefix="${current%"${current##*:}"}"
+    local line="${COMP_LINE:0:COMP_POINT}" answer value
     COMPREPLY=()
-    while IFS=, read -r kind value; do
-        if [[ "$kind" == dir ]]; then
+    while IFS= read -r answer; do
+        value="${answer#*,}"
+        if [[ "$answer" == dir,* ]]; then
             compopt -o dirnames
-        elif [[ "$kind" == file ]]; then
+        elif [[ "$answer" == file,* ]]; then
             compopt -o default
-        elif [[ "$kind" == plain ]]; then
+        elif [[ "$answer" == plain,* ]]; then
             [[ "$value" == */ || "$value" == *: ]] && compopt -o nospace
-            COMPREPLY+=("${value#"$prefix"}")
+            COMPREPLY+=("$value")
         fi
-    done < <(COMP_WORDS="$line" COMP_CWORD="$number" @VARIABLE@=bash_complete "$1" 2>/dev/null)
+    done < <(COMP_WORDS="$line" COMP_TEXT="$2" @VARIABLE@=bash_complete "$1" 2>/dev/null)
     return 0
 }
 complete -o nosort -F @FUNCTION@ @PROGRAM@
@@ -77,11 +71,10 @@ START_FILES = {"bash": ".bashrc", "zsh": ".zshrc"}
 
 def script(shell: str, program: str = PROGRAM) -> str:
     """The completion script of a program for a shell."""
-    word = program.replace("-", "_")
     return (
         SCRIPTS[shell]
-        .replace("@FUNCTION@", f"_{word}_completion")
-        .replace("@VARIABLE@", f"_{word.upper()}_COMPLETE")
+        .replace("@FUNCTION@", f"_{program.replace('-', '_')}_completion")
+        .replace("@VARIABLE@", variable(program))
         .replace("@PROGRAM@", program)
     )
 
@@ -115,17 +108,31 @@ def patch_start_file(out: Output, shell: str, program: str = PROGRAM) -> None:
     out.print(f"Added completion to {path}. Open a new shell, or: source {path}")
 
 
-def answer(root: click.Group) -> int:
-    """What the shell asked through the environment."""
+def variable(program: str = PROGRAM) -> str:
+    """The variable of the environment through which a shell asks a program."""
+    return f"_{program.replace('-', '_').upper()}_COMPLETE"
+
+
+def respond(root: click.Group, program: str) -> int:
+    """Answer what the shell asked through the environment."""
     import os
 
-    from click.shell_completion import shell_complete
+    from click.shell_completion import add_completion_class, shell_complete
 
+    from neuro.cli.shells import Bash, Zsh
+
+    add_completion_class(Bash)
+    add_completion_class(Zsh)
+    name = variable(program)
+    return shell_complete(root, {}, program, name, os.environ[name])
+
+
+def answer(root: click.Group) -> int:
+    """Answer for ``neuro``."""
     from neuro.cli.candidates import offer_candidates
 
     offer_candidates(root)
-    instruction = os.environ["_NEURO_COMPLETE"]
-    return shell_complete(root, {}, "neuro", "_NEURO_COMPLETE", instruction)
+    return respond(root, PROGRAM)
 
 
 _SHELL = click.Choice(sorted(SCRIPTS))

@@ -141,6 +141,6 @@ class Person(Home):
         done = self.flow(
             _NEURO_FLOW_COMPLETE="bash_complete",
             COMP_WORDS=shlex.join(["neuro-flow", *words]),
-            COMP_CWORD=str(len(words)),
+            COMP_TEXT=shlex.quote(words[-1]),
         )
-        return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+        return [shlex.split(line.partition(",")[2])[0] for line in done.stdout.splitlines() if line]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from neuro.cli.job.run import command as neuro_run
+from tests.cli.shells import Shell
 from tests.flow.cli.project import NEURO_FLOW, Person
 from tests.flow.worked_job import JOB
 
@@ -227,6 +229,22 @@ def test_names_of_the_flow_file_are_offered(alone: Person) -> None:
     assert alone.offered("build", "") == ["own", "ALL"]
     assert alone.offered("run", "multitrain", "-p", "") == ["lr"]
     assert alone.offered("mkv") == ["mkvolumes"]
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh"])
+def test_names_with_blanks_are_completed(alone: Person, tmp_path: Path, name: str) -> None:
+    if not shutil.which(name):
+        pytest.skip(f"{name} is not installed")
+    batch = "kind: batch\nparams: {rate: '1'}\ntasks: [{image: ubuntu, cmd: 'true'}]\n"
+    alone.write(".neuro/big net/it's one.yml", batch)
+    shell = Shell(name, alone, tmp_path / "bin", "neuro-flow", NEURO_FLOW)
+
+    for keys in ("b\t", "big\\ net/i\t", "'big n\t", '"big n\t'):
+        assert shell.called(f"plan {keys}", alone.project) == ["plan", "big net/it's one"]
+    known = "big\\ net/it\\'s\\ one"
+    for keys in (f"plan {known} -p ra\t 2", f"plan {known}  --par\trat\t 2"):
+        words = shell.called(keys, alone.project)
+        assert (words[1], words[3:]) == ("big net/it's one", ["rate", "2"])
 
 
 HEAVY = ("asyncio", "aiohttp", "rich", "jinja2", "yaml", "neuro.flow.evaluate")

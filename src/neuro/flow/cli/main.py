@@ -166,8 +166,7 @@ def execute(arguments: Sequence[str]) -> int:
 def main() -> None:
     """The console script."""
     if COMPLETE_VARIABLE in os.environ:
-        from click.shell_completion import shell_complete
+        from neuro.cli.completion import respond
 
-        instruction = os.environ[COMPLETE_VARIABLE]
-        sys.exit(shell_complete(root(), {}, PROGRAM, COMPLETE_VARIABLE, instruction))
+        sys.exit(respond(root(), PROGRAM))
     leave(execute(sys.argv[1:]))
