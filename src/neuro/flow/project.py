@@ -94,24 +94,32 @@ def read_project_of(workspace: Workspace, report: Report) -> Project:
         return Project("project", None)
 
 
-def load(workspace: Workspace, *, environment: Environment) -> LiveWorkflow:
-    """Read the live workflow. Raises FlowError with every problem of its files."""
+def load(workspace: Workspace, *, environment: Environment, with_jobs: bool = True) -> LiveWorkflow:
+    """Read the live workflow. Raises FlowError with every problem of its files.
+
+    Who needs no jobs of it is content with a project file that says what there is besides.
+    """
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.syntax.reader import load_source, read_live
+    from neuro.flow.syntax.tree import LiveFile
 
     report = Report()
     project = read_project_of(workspace, report)
     live = None
     path = flow_file(workspace.config_dir, "live")
-    if path is None:
+    if path is not None:
+        source = load_source(path, report)
+        live = read_live(source, report) if source is not None else None
+    elif project.file is not None and not with_jobs:
+        live = LiveFile(at=project.file.at)
+    elif with_jobs or not report.problems:
         report.add(
             f"Config file for flow 'live' not found in {workspace.config_dir} folder",
             None,
-            "Jobs are described in live.yml; `neuro-flow init` makes a project that has one.",
+            "Jobs are described in live.yml; `neuro-flow init` makes a project that has one."
+            if with_jobs
+            else "Volumes and images are described there, or in project.yml.",
         )
-    else:
-        source = load_source(path, report)
-        live = read_live(source, report) if source is not None else None
     report.raise_if_any()
     assert live is not None  # no problem, so there is a file
     workflow = LiveWorkflow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from tests.flow.cli.project import Person
@@ -77,6 +78,41 @@ def test_upload_in_an_expression_sends_before_the_job_runs(person: Person) -> No
         assert "left.tmp" not in person.ok("ls", "storage:example/code")
     finally:
         person.write("code/greeting.txt", "hello from the volume\n")
+
+
+def test_volumes_of_the_project_are_sent_without_live_jobs(person: Person) -> None:
+    live = person.project / ".neuro/live.yml"
+    live.unlink()
+    project = person.write(
+        ".neuro/project.yml",
+        "id: example\nvolumes:\n"
+        "  code: {remote: 'storage:${{ project.id }}/only', mount: /code, local: code}\n",
+    )
+    batch = "kind: batch\ntasks: [{id: a, image: ubuntu, volumes: ['${{ volumes.code.ref_ro }}'],"
+    batch += " cmd: cat /code/greeting.txt}]\n"
+    path = person.write(".neuro/only.yml", batch)
+    try:
+        told = person.flow("plan", "only").stderr
+        (hint,) = re.findall("`neuro-flow (upload code)`", told)
+        own = "volumes: {code: {remote: 'storage:example/only', mount: /code}}\n"
+        person.write(".neuro/only.yml", batch + own)
+
+        person.flow_ok(*hint.split())
+        person.flow_ok("bake", "only", "-n", "only")
+
+        assert person.flow_ok("-q", "show", "only", "a") == "hello from the volume\n"
+        assert person.offered("upload", "c") == ["code"]
+        assert "Create volume code" in person.flow_ok("mkvolumes")
+        person.flow_ok("download", "ALL")
+        person.flow_ok("clean", "code")
+        assert "only" not in person.ok("ls", "storage:example").split()
+        unknown = person.flow("upload", "data")
+        assert (unknown.returncode, "Existing volumes: code" in unknown.stderr) == (1, True)
+    finally:
+        project.unlink()
+        path.unlink()
+    nowhere = person.flow("upload", "code")
+    assert (nowhere.returncode, "project.yml" in nowhere.stderr) == (1, True)
 
 
 def test_a_running_job_is_found_again(person: Person) -> None:

@@ -357,8 +357,8 @@ def _check_volumes(workflow: BatchWorkflow, report: Report) -> None:
         report.add(
             f"Volumes sync is not supported in a batch: volume '{key}' has a local folder",
             volume.key_at.get("local", volume.at),
-            "Keep the volume in live.yml, upload it with `neuro-flow upload`, and leave `local:` "
-            "out here.",
+            f"Declare '{key}' in the batch without `local`, and upload it before the bake with "
+            f"`neuro-flow upload {key}`.",
         )
 
 

@@ -23,7 +23,7 @@ def command(context: FlowContext, image: str, force_overwrite: bool) -> None:
     This needs a cluster with a builder of images: elsewhere the command line is shown that would
     build it.
     """
-    found = one_or_all("image", image, context.workflow.images)
+    found = one_or_all("image", image, context.sections.images)
     if image == ALL:
         found = [it for it in found if it.context is not None]
     for it in found:

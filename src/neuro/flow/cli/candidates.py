@@ -50,12 +50,12 @@ def _params(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, str
 
 
 def _volumes(context: FlowContext, _ctx: click.Context) -> Iterable[tuple[str, str | None]]:
-    volumes = context.workflow.volumes.values()
+    volumes = context.sections.volumes.values()
     return [*((it.id, it.remote) for it in volumes if it.local is not None), (ALL, None)]
 
 
 def _images(context: FlowContext, _ctx: click.Context) -> Iterable[tuple[str, str | None]]:
-    images = context.workflow.images.values()
+    images = context.sections.images.values()
     return [*((it.id, it.ref) for it in images if it.context is not None), (ALL, None)]
 
 

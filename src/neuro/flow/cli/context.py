@@ -77,6 +77,16 @@ class FlowContext(Context):
         return load(self.workspace, environment=self.environment)
 
     @cached_property
+    def sections(self) -> LiveWorkflow:
+        """What has the volumes and the images: without live.yml, they are those of project.yml.
+
+        Raises FlowError with every problem of the files.
+        """
+        from neuro.flow.project import load
+
+        return load(self.workspace, environment=self.environment, with_jobs=False)
+
+    @cached_property
     def project(self) -> Project:
         """What the project is called. Raises FlowError where its file is wrong."""
         from neuro.flow.project import read_project_of

@@ -19,11 +19,11 @@ _AS_IT_IS = "--no-glob"
 
 
 def _wanted(context: FlowContext, name: str) -> list[VolumeRecord]:
-    found = one_or_all("volume", name, context.workflow.volumes)
+    found = one_or_all("volume", name, context.sections.volumes)
     if name == ALL:
         return [volume for volume in found if volume.local is not None]
     if found[0].local is None:
-        raise Failed(f"Volume {name} has no local folder: give it `local:` in live.yml", 2)
+        raise Failed(f"Volume {name} has no local folder: give it `local:` where it is declared", 2)
     return found
 
 

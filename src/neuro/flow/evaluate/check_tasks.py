@@ -101,7 +101,10 @@ class TaskCheck:
                 continue
             message = f"A batch uploads nothing, and volume '{name}' has a `local` folder"
             if name in file.volumes:
-                hint = "Leave `local` out here, and upload before the bake."
+                hint = (
+                    f"Leave `local` out here. Where live.yml or project.yml declares '{name}' with"
+                    f" it, `neuro-flow upload {name}` sends the folder before the bake."
+                )
                 self._report.add(message, volume.key_at["local"], hint)
                 continue
             hint = (
