@@ -355,21 +355,32 @@ def test_a_mistake_of_a_batch(files, case: str) -> None:
     assert len(set(places)) == len(places)
 
 
-WRONG_TYPES = {
-    "'3'": "Write 3, without quotes.",
-    "\"${{ '3' }}\"": "Convert text with int(): ${{ int(params.x) }}.",
-}
+# What is given as an input of type int; the message and its hint.
+WRONG = {
+    "'3'": ("Type of argument 'n' does not match", "Write 3, without quotes."),
+    "\"${{ '3' }}\"": (
+        "Type of argument 'n' does not match", "Convert text with int(): ${{ int(params.x) }}.",
+    ),
+    "'${{ nope.x }}'": ("The 'nope' context is not available", "Available here"),
+    "'${{ 1 / 0 }}'": ("Division by zero", ""),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("given", WRONG_TYPES)
-def test_an_argument_of_a_wrong_type_is_told_once(files, given: str) -> None:
+@pytest.mark.parametrize("given", WRONG)
+@pytest.mark.parametrize("action", ["ws:adds", "ws:main"])
+def test_a_wrong_argument_is_told_once(files, action: str, given: str) -> None:
     """Not again by what reads it inside of the action."""
-    files.write(".neuro/train.yml", f"{BATCH}tasks: [{{action: 'ws:inner', args: {{n: {given}}}}}]")
+    adds = 'cmd: "${{ inputs.n + 1 }}"'
+    inputs = "inputs: {n: {type: int}}\n"
+    files.write("adds.yml", f"{BATCH}{inputs}tasks: [{{image: x, {adds}}}]\n")
+    files.write("main.yml", f"kind: stateful\n{inputs}main: {{image: x, {adds}}}\n")
+    files.write(".neuro/train.yml", f"{BATCH}tasks: [{{action: '{action}', args: {{n: {given}}}}}]")
     with pytest.raises(FlowError) as planned:
         make_plan(files.workspace, "train", {}, files.environment)
     (problem,) = planned.value.problems
-    assert problem.message.startswith("Type of argument 'n' does not match")
-    assert problem.hint == WRONG_TYPES[given]
+    message, hint = WRONG[given]
+    assert problem.message.startswith(message)
+    assert hint in (problem.hint or "")
 
 
 # The batch's tasks; the file with the problem, its message, line and column.

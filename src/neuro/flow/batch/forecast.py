@@ -136,16 +136,12 @@ class _Oracle:
         if node.kind is NodeKind.POST:
             # What was skipped has nothing to clean up.
             return node.main is not None and self.found[join_id(node.main)].future is Future.RUNS
-        return not self._may_be_cached(node, task)
-
-    def _may_be_cached(self, node: Node, task: ResolvedTask) -> bool:
-        is_kept = node.kind is NodeKind.TASK and task.cache.strategy == "default"
-        return is_kept and self._client is not None
+        return self._client is None or not _is_kept(node, task)
 
     async def _earlier(
         self, full_id: str, node: Node, task: ResolvedTask, known: Mapping[FullId, Outcome]
     ) -> CacheEntry | None:
-        if self._client is None or not self._may_be_cached(node, task):
+        if self._client is None or not _is_kept(node, task):
             return None
         key, batch = key_of(task, known), self._workflow.batch
         entry = await self._client.bakes.cache_entry(self._project_id, batch, full_id, key)
@@ -158,3 +154,8 @@ class _Oracle:
         report = Report()
         task = self._workflow.examine(node, report).task(None)
         return None if report.problems else task
+
+
+def _is_kept(node: Node, task: ResolvedTask) -> bool:
+    """Whether an earlier outcome is taken where there is one."""
+    return node.kind is NodeKind.TASK and task.cache.strategy == "default"

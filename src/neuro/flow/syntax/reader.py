@@ -459,9 +459,10 @@ class _Reader(Values):
 
     def _levels(self, node: Entries) -> list[tuple[Value, str]]:
         parts: list[tuple[Value, str]] = []
+        levels = Choice("level of needs", tree.NEED_LEVELS)
         for key, item in node.entries:
             need = self._need(key, "a key of 'needs'")
-            level = self.choice(Choice("level of needs", tree.NEED_LEVELS), item)
+            level = self.choice(levels, item)
             if need is not None and level is not None:
                 parts.append((need, level))
         return parts

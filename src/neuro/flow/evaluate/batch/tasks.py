@@ -24,6 +24,7 @@ from neuro.flow.evaluate.sections import Defaults, evaluate_image, is_storage
 from neuro.flow.evaluate.units import Owner, evaluate_unit
 from neuro.flow.evaluate.values import Unknowable
 from neuro.flow.syntax import tree
+from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.types import ALWAYS, MapValue
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.actions import Action
     from neuro.flow.evaluate.contexts import ImageRecord
     from neuro.flow.evaluate.values import Values
-    from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.source import Position
     from neuro.flow.syntax.types import Always, Value
 
@@ -221,15 +221,16 @@ class Evaluation:
         unknown: set[str] = set()
         complete = True
         for key, part in task.args.parts if task.args is not None else ():
-            values = self._values(names)
-            if key is not None:
-                given[key] = values.one(part), part.at
-                if values.unknown:
-                    unknown.add(key)
-                continue
-            found = values.mapping(MapValue(part.type, part.at, ((None, part),)))
-            complete &= not values.unknown
+            # Of its own: what is wrong may have been told already.
+            told = Report()
+            values = self.ground.values(names, told)
+            found = values.mapping(MapValue(part.type, part.at, ((key, part),)))
             given.update({name: (value, part.at) for name, value in found.items()})
+            for problem in told.problems:
+                report.add(problem.message, problem.at, problem.hint)
+            if values.unknown or told.problems:
+                complete &= key is not None
+                unknown.update(found)
         if not complete:
             unknown.update(name for name in declared if name not in given)
         self.unknown |= bool(unknown)
