@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from socket import SO_REUSEADDR, SOL_SOCKET, socket
 
 import pytest
 
@@ -369,6 +370,31 @@ def test_a_bake_driven_from_the_terminal(baker: Person) -> None:
     assert "(4/4 done)" in done.stdout
     assert "Executor" not in baker.flow_ok("inspect", "here")
     assert baker.flow("bake", "fails", "--local-executor").returncode == 1
+
+
+def test_a_bake_that_is_driven_here_follows_its_server(baker: Person) -> None:
+    baker.write(
+        ".neuro/moves.yml",
+        """
+kind: batch
+defaults: {preset: small, volumes: ["storage:gates:/gates:ro"]}
+tasks:
+  - {id: first, image: ubuntu, bash: until test -e /gates/open; do sleep 0.05; done}
+  - {id: then, image: ubuntu, cmd: echo moved}
+""",
+    )
+    baker.ok("mkdir", "-p", "storage:gates")
+    port = Keeper(baker).port
+    with baker.watch("bake", "moves", "--local-executor") as watching, socket() as taken:
+        watching.until("first: running\n")
+        baker.ok("down")
+        taken.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))  # so that it is not chosen again
+        baker.ok("up", "--port", "0")
+        watching.until("The server is at ")
+        baker.ok("mkdir", "storage:gates/open")
+        assert watching.end() == 0
+        assert "then: succeeded" in watching.shown
 
 
 def test_control_c_cancels_a_bake_that_is_driven_here(baker: Person) -> None:

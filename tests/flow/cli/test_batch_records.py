@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from socket import SO_REUSEADDR, SOL_SOCKET, socket
 
 import pytest
 
@@ -203,6 +204,26 @@ def test_a_server_that_is_away_is_waited_for(person: Person, keeper: Keeper) -> 
         assert watching.end() == 0
         # What was told before is not told again.
         assert watching.shown.count("fetch: ") == 1
+        assert "(1/4 done)" in watching.shown
+
+
+def test_a_server_that_comes_back_elsewhere_is_found(person: Person, keeper: Keeper) -> None:
+    attempt = keeper.attempt(keeper.bake("live"))
+    keeper.task(attempt, "fetch", P, R)
+
+    with person.watch("inspect", "live", "--watch") as watching, socket() as taken:
+        watching.until("fetch: running\n")
+        person.ok("down")
+        watching.until("The server is away")
+        taken.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", keeper.port))  # so that it is not chosen again
+        person.ok("up", "--port", "0")
+        moved = Keeper(person)
+        assert moved.port != keeper.port
+        watching.until(f"The server is at {moved.client.transport.url} now.\n")
+        moved.task(attempt, "fetch", P, R, S)
+        moved.end(attempt, S)
+        assert watching.end() == 0
         assert "(1/4 done)" in watching.shown
 
 

@@ -12,6 +12,7 @@ from neuro.cli.context import Context
 from neuro.cli.output import Output
 
 if TYPE_CHECKING:
+    from neuro.client import Client
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.live import LiveJobs
@@ -96,6 +97,42 @@ class FlowContext(Context):
         project = read_project_of(self.workspace, report)
         report.raise_if_any()
         return project
+
+    @cached_property
+    def _clients(self) -> list[Client]:
+        return []
+
+    def _complete(self, client: Client) -> Client:
+        self._clients.append(client)
+        return super()._complete(client)
+
+    def follow_server(self, bake_id: str) -> str | None:
+        """Go to where `neuro up` has put the server meanwhile; the address, if it is another.
+
+        The server that this person is logged in to now is the same one if it has the bake: of such
+        ids there are no two.
+        """
+        import msgspec
+
+        from neuro.cli.accounts import load
+        from neuro.client import Client
+        from neuro.domain.errors import PlatformError
+
+        accounts = load(self.config_dir)
+        found = accounts.find(accounts.current or "")
+        if found is None or found.url == self.account.url:
+            return None
+        there = Client.blocking(found.url, found.token, timeout=self.timeout)
+        try:
+            self.run(there.bakes.get(bake_id))
+        except PlatformError:
+            return None
+        finally:
+            self.run(there.close())
+        self.account = msgspec.structs.replace(self.account, url=found.url)
+        for client in self._clients:
+            client.transport.url = found.url
+        return found.url
 
     def paint(self, text: str, fg: str | None) -> str:
         """A text in a colour, where colours are on."""

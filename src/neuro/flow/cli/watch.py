@@ -22,7 +22,6 @@ from neuro.cli.output import Output
 from neuro.cli.render.table import display_width
 from neuro.cli.render.times import local_now
 from neuro.client.blocking import run
-from neuro.client.transport import ServerUnreachable
 from neuro.domain.bakes import BakeEvent, Task, TaskStatus
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.flow.cli.bake_looks import called, word_of
@@ -167,21 +166,28 @@ class Events:
         return found
 
     def _read(self) -> None:
+        try:
+            self._read_on()
+        except BaseException as error:
+            self._queue.put(error)
+
+    def _read_on(self) -> None:
         lost_at: float | None = None
         while True:
             try:
                 run(self._read_once())
                 lost_at = None
-            except (ServerUnreachable, Unavailable) as error:
+            except PlatformError as error:
+                if address := self._context.follow_server(self._bake_id):
+                    self._queue.put(f"The server is at {address} now.")
+                    continue
+                if not isinstance(error, Unavailable):
+                    raise
                 if lost_at is None:
                     lost_at = time.monotonic()
                     self._queue.put("The server is away; waiting for it…")
                 if time.monotonic() - lost_at > PATIENCE:
-                    self._queue.put(error)
-                    return
-            except BaseException as error:
-                self._queue.put(error)
-                return
+                    raise
             time.sleep(_PAUSE)
 
     async def _read_once(self) -> None:
