@@ -180,7 +180,9 @@ TOO_LONG_ID = "x" * 1025
     ("change", "status"),
     [
         ({"batch": ""}, 400),
-        ({"batch": "a b"}, 400),
+        ({"batch": "a//b"}, 400),
+        ({"batch": "../b"}, 400),
+        ({"batch": "a\n"}, 400),
         ({"batch": TOO_LONG}, 400),
         ({"name": ""}, 400),
         ({"name": TOO_LONG}, 400),
