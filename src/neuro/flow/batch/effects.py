@@ -39,7 +39,7 @@ from neuro.flow.batch.patience import Patience
 from neuro.flow.batch.records import Records
 from neuro.flow.batch.requests import attempt_tag, job_request, submission_key
 from neuro.flow.batch.state import BakeState
-from neuro.flow.batch.verdict import told
+from neuro.flow.batch.wording import told
 
 if TYPE_CHECKING:
     from neuro.client import Client

@@ -17,6 +17,7 @@ from neuro.flow.batch.items import BAD, Item, Phase, Scope, result_of
 from neuro.flow.batch.job_ends import ended
 from neuro.flow.batch.model import Outcome
 from neuro.flow.batch.verdict import Verdict
+from neuro.flow.batch.wording import forgiven
 from neuro.flow.batch.work import Work
 from neuro.flow.syntax.problems import FlowError
 
@@ -43,7 +44,7 @@ class Endings:
 
     def fail(self, item: Item, message: str, now: datetime) -> None:
         """A node has failed, without or with a job."""
-        item.message = _forgiven(item, message)
+        item.message = _said_of(item, message)
         item.step(TaskStatus.FAILED, now)
         self._work.write(item)
         self.end(item, TaskStatus.FAILED, now)
@@ -90,7 +91,7 @@ class Endings:
         if status is TaskStatus.FAILED and item.number > 1:
             message = f"{message} (try {item.number})"
         if status is TaskStatus.FAILED and message is not None:
-            message = _forgiven(item, message)
+            message = _said_of(item, message)
         item.outputs, item.state, item.message = dict(outputs), dict(state), message
         item.step(status, job.finished_at or now)
         key = None
@@ -237,9 +238,6 @@ def ended_as(item: Item, job: JobState) -> tuple[TaskStatus, str | None]:
     return ended(job, timeout, timed_out=item.timed_out, is_ours=is_ours)
 
 
-def _forgiven(item: Item, message: str) -> str:
+def _said_of(item: Item, message: str) -> str:
     """Why a task failed, and that nothing else minds where that is so."""
-    if not item.node.continue_on_error:
-        return message
-    what, newline, where = message.partition("\n")
-    return f"{what}; it may fail{newline}{where}"
+    return forgiven(message) if item.node.continue_on_error else message

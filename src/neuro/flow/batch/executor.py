@@ -28,7 +28,7 @@ from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.records import Records
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import BriefBake, brief_bake, stored_workflow
-from neuro.flow.batch.verdict import told
+from neuro.flow.batch.wording import told
 from neuro.flow.syntax.problems import FlowError
 
 if TYPE_CHECKING:

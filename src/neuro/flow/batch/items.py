@@ -12,6 +12,7 @@ from neuro.domain.bakes import TaskRequest, TaskStatus, TaskTransition
 from neuro.domain.jobs import JobState
 from neuro.flow.batch.cache import text_of
 from neuro.flow.batch.model import FullId, Level, Node, NodeKind, Outcome, ResolvedTask, join_id
+from neuro.flow.batch.wording import failure_of
 
 JOB_KINDS = (NodeKind.TASK, NodeKind.STATEFUL, NodeKind.POST)
 BAD = (TaskStatus.FAILED, TaskStatus.CANCELLED)
@@ -74,7 +75,7 @@ class Scope:
         """What to say of a call whose graph this is, after it failed."""
         for item in self.items.values():
             if not item.is_tolerable:
-                return f"Task {item.text} failed."
+                return f"{failure_of(item.text)}."
         return None
 
 

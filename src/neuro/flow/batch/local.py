@@ -18,7 +18,7 @@ from neuro.flow.batch.model import join_id
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import stored_workflow
-from neuro.flow.batch.verdict import told
+from neuro.flow.batch.wording import told
 
 if TYPE_CHECKING:
     from neuro.client import Client

@@ -5,18 +5,7 @@ from __future__ import annotations
 from neuro.domain.bakes import TaskStatus
 from neuro.flow.batch.actions import Finish
 from neuro.flow.batch.items import Item, Scope
-
-_PAST = {
-    TaskStatus.SUCCEEDED: "has succeeded",
-    TaskStatus.FAILED: "has failed",
-    TaskStatus.CANCELLED: "was cancelled",
-    TaskStatus.SKIPPED: "was skipped",
-}
-
-
-def told(status: TaskStatus) -> str:
-    """A status as the end of a sentence about what has it."""
-    return _PAST.get(status, f"is {status.value}")
+from neuro.flow.batch.wording import failure_of
 
 
 class Verdict:
@@ -42,7 +31,7 @@ class Verdict:
         """A node has failed, and may not, or was cancelled."""
         why = f": {item.message.splitlines()[0]}" if item.message else "."
         if result is TaskStatus.FAILED and self._first_bad is None and not item.scope.is_forgiven:
-            self._first_bad = f"Task {item.text} failed{why}"
+            self._first_bad = f"{failure_of(item.text)}{why}"
         elif result is TaskStatus.CANCELLED and self._first_cancelled is None and item.message:
             self._first_cancelled = f"Task {item.text} was cancelled{why}"
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from neuro.cli.render.table import display_width
 from neuro.domain.bakes import Attempt, Bake, BakeEvent, Task, TaskStatus
 from neuro.flow.batch.layers import in_order, is_call
+from neuro.flow.batch.wording import failure_of, is_forgiven
 from neuro.flow.cli.bake_looks import (
     COLORS,
     SIGNS,
@@ -33,8 +34,6 @@ _LONGEST_BAR, _SHORTEST_BAR = 30, 8
 _STATUS, _TIME, _SHORTEST_MESSAGE = 11, 9, 10
 _SHORTEST_NAME, _BESIDE_NAME = 8, 4 + _STATUS + _TIME
 _DIM = "bright_black"
-# How the messages of failures that are allowed tell so.
-_MAY_FAIL = "; it may fail"
 
 
 class Board:
@@ -128,8 +127,7 @@ class Board:
         alone = [it for it in failed if not self._only_repeats(it)]
 
         def key(task: Task) -> tuple[bool, int]:
-            may_fail = _MAY_FAIL in (task.message or "")
-            return may_fail, self._order.get(task.yaml_id, len(self._order))
+            return is_forgiven(task.message), self._order.get(task.yaml_id, len(self._order))
 
         return sorted(alone, key=key)
 
@@ -139,7 +137,7 @@ class Board:
         if not inner:
             return False
         said = call.message
-        return not said or any(said.startswith(f"Task {task_id} failed") for task_id in inner)
+        return not said or any(said.startswith(failure_of(task_id)) for task_id in inner)
 
     @property
     def _done(self) -> int:
