@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from neuro.cli.completion import script, variable
 from tests.cli.platform import Home
 
 _CALLED = "WAS CALLED"
+
+
+def need(name: str) -> None:
+    """Skip the test on a machine without that shell; CI has both."""
+    if not (shutil.which(name) or os.environ.get("CI")):
+        pytest.skip(f"{name} is not installed")
 
 
 class Shell:
@@ -24,13 +34,13 @@ class Shell:
         self.name, self._person, self._program = name, person, program
         self._rc = folder / f".{name}rc"
         self._said = folder / "said"
-        stub = folder / program
+        launcher = folder / program
         tell = f"import json, sys; open({str(self._said)!r}, 'w').write(json.dumps(sys.argv[1:]))"
-        stub.write_text(
+        launcher.write_text(
             f'#!/bin/sh\n[ -n "${variable(program)}" ] && exec {shlex.join(words)}\n'
             f'{sys.executable} -c {shlex.quote(tell)} "$@"; echo {_CALLED}\n'
         )
-        stub.chmod(0o755)
+        launcher.chmod(0o755)
         first = "autoload -U compinit; compinit -u -D\n" if name == "zsh" else ""
         self._rc.write_text(f"{first}PATH={folder}:$PATH\n{script(name, program)}PS1='READY> '\n")
 

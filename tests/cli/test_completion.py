@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
 
 from neuro.cli.completion import markers, patched
 from tests.cli.platform import NEURO, Home
-from tests.cli.shells import Shell
+from tests.cli.shells import Shell, need
 
 BEGIN, END = markers()
 
@@ -70,8 +68,7 @@ def test_what_stands_around_the_block_stays() -> None:
 
 @pytest.fixture(params=["bash", "zsh"])
 def shell(request: pytest.FixtureRequest, person: Home, tmp_path: Path) -> Shell:
-    if not (shutil.which(request.param) or os.environ.get("CI")):
-        pytest.skip(f"{request.param} is not installed")
+    need(request.param)
     return Shell(request.param, person, tmp_path / "bin", "neuro", NEURO)
 
 

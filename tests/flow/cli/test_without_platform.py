@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from neuro.cli.job.run import command as neuro_run
-from tests.cli.shells import Shell
+from tests.cli.shells import Shell, need
 from tests.flow.cli.project import NEURO_FLOW, Person
 from tests.flow.worked_job import JOB
 
@@ -233,8 +232,7 @@ def test_names_of_the_flow_file_are_offered(alone: Person) -> None:
 
 @pytest.mark.parametrize("name", ["bash", "zsh"])
 def test_names_with_blanks_are_completed(alone: Person, tmp_path: Path, name: str) -> None:
-    if not shutil.which(name):
-        pytest.skip(f"{name} is not installed")
+    need(name)
     batch = "kind: batch\nparams: {rate: '1'}\ntasks: [{image: ubuntu, cmd: 'true'}]\n"
     alone.write(".neuro/big net/it's one.yml", batch)
     shell = Shell(name, alone, tmp_path / "bin", "neuro-flow", NEURO_FLOW)
