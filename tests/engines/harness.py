@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuro.engines.base import Engine, Event, Exited, RunRef, RunSpec, Session, Started
+from neuro.engines.sandbox import identities
 
 MIB = 1 << 20
 PATIENCE = 20.0  # seconds until a thing that must happen has not happened
@@ -24,7 +27,16 @@ def spec(*argv: str, **options: Any) -> RunSpec:
     options.setdefault("image", "ubuntu")
     options.setdefault("cpu", 1.0)
     options.setdefault("memory", 512 * MIB)
+    for mount in options.get("mounts", ()):
+        put_into_storage(mount.source)
     return RunSpec(argv=argv, **options)
+
+
+def put_into_storage(path: str | Path) -> None:
+    """Let a folder or file belong to whom the storage belongs to, as the server does."""
+    if os.geteuid() == 0:
+        owner = f"{identities.STORAGE}:{identities.STORAGE}"
+        subprocess.run(["chown", "-R", "-h", owner, str(path)], check=False)
 
 
 @dataclass(frozen=True)

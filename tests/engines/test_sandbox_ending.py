@@ -15,10 +15,10 @@ KNOWN: dict[str, Any] = {
     "killed": False,
     "out_of_memory": False,
     "shared_network": False,
-    "output": b"",
+    "refusal": None,
     "last_output": b"",
 }
-NOT_FOUND = "env: ‘nosuch’: No such file or directory\n".encode()
+NOT_FOUND = (127, "nosuch: command not found")
 TAKEN = b"OSError: [Errno 98] Address already in use\n"
 
 
@@ -36,10 +36,9 @@ TAKEN = b"OSError: [Errno 98] Address already in use\n"
         ({"status": 9, "killed": True}, 137, "error"),
         ({"status": 1 << 8, "started": False}, None, "cannot_start"),
         ({"status": 9, "started": False, "stopping": True}, 143, "error"),
-        ({"status": 127 << 8, "output": NOT_FOUND}, 127, "cannot_start"),
-        ({"status": 127 << 8, "output": b"sh: 1: x: not found\n"}, 127, "error"),
-        ({"status": 127 << 8, "output": b"env: a\nenv: b\n"}, 127, "error"),
-        ({"status": 1 << 8, "output": NOT_FOUND}, 1, "error"),
+        ({"status": 127 << 8, "started": False, "refusal": NOT_FOUND}, 127, "cannot_start"),
+        ({"status": 127 << 8}, 127, "error"),
+        ({"status": 126 << 8, "last_output": b"env: x: Permission denied\n"}, 126, "error"),
     ],
 )
 def test_the_code_and_the_cause(facts: dict[str, Any], code: int | None, cause: str) -> None:
@@ -48,12 +47,12 @@ def test_the_code_and_the_cause(facts: dict[str, Any], code: int | None, cause: 
     assert (ending.exit_code, ending.cause) == (code, cause)
 
 
-def test_what_the_sandbox_said_is_the_reason() -> None:
-    output = b"bwrap: Can't mkdir parents for /x: Read-only file system\n"
+def test_what_refused_the_command_is_the_reason() -> None:
+    facts = {"status": 127 << 8, "started": False, "refusal": NOT_FOUND}
 
-    ending = conclude(**{**KNOWN, "status": 256, "started": False, "output": output})
+    ending = conclude(**{**KNOWN, **facts})
 
-    assert ending.message == "Can't mkdir parents for /x: Read-only file system"
+    assert ending.message == "nosuch: command not found"
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -196,6 +196,14 @@ class Engine(Protocol):
     @property
     def host_address(self) -> str: ...
 
+    @property
+    def files_owner(self) -> int | None:
+        """The user and group of the machine as whom runs write to mounted folders.
+
+        What is mounted must belong to them; None means to who runs the server.
+        """
+        ...
+
     async def open(self) -> None:
         """Make ready. Runs of an earlier life go on untouched until ``adopt``.
 

@@ -121,7 +121,12 @@ async def _assemble(
 ) -> str:
     key = load_or_create_key(folder / "keys" / "tokens.key")
     access = AccessService(database, key, settings.cluster)
-    storage = StorageService(folder / "storage", settings.cluster)
+    storage = await asyncio.to_thread(
+        StorageService,
+        folder / "storage",
+        settings.cluster,
+        owner=engines[DEFAULT_ENGINE].files_owner,
+    )
     stack.push_async_callback(storage.close)
     capacities = {
         name: _capacity(settings, await engine.capacity()) for name, engine in engines.items()

@@ -60,10 +60,11 @@ async def test_arguments_arrive_as_they_are(runs: Runs) -> None:
 
 
 async def test_a_command_with_an_equals_sign_in_its_name_runs(runs: Runs, tmp_path: Path) -> None:
-    script = tmp_path / "a=b"
+    (tmp_path / "scripts").mkdir()
+    script = tmp_path / "scripts" / "a=b"
     script.write_text("#!/bin/sh\necho hello $1\n")
     script.chmod(0o755)
-    mounts = (Mount(source=str(tmp_path), target="/scripts"),)
+    mounts = (Mount(source=str(script.parent), target="/scripts"),)
 
     done = await runs.run("/scripts/a=b", "there", mounts=mounts)
 

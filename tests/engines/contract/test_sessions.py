@@ -189,14 +189,15 @@ async def test_attach_shows_the_output_from_now_on_and_the_exit_code(
 ) -> None:
     from neuro.engines.base import Mount
 
-    os.mkfifo(tmp_path / "gate")
-    mounts = (Mount(source=str(tmp_path), target="/gate", read_only=False),)
+    (tmp_path / "gate").mkdir()
+    os.mkfifo(tmp_path / "gate" / "gate")
+    mounts = (Mount(source=str(tmp_path / "gate"), target="/gate", read_only=False),)
     script = "echo before; read x < /gate/gate; echo after; exit 9"
     ref = await runs.start("sh", "-c", script, mounts=mounts)
     await runs.says(ref.job_id, b"before")
 
     session = await runs.engine.attach(ref.job_id, stdin=False, output=True)
-    await asyncio.to_thread((tmp_path / "gate").write_text, "go\n")
+    await asyncio.to_thread((tmp_path / "gate" / "gate").write_text, "go\n")
     out, _ = await drain(session)
 
     assert out == b"after\n"

@@ -1,7 +1,7 @@
 """What every run needs, whichever it is, made before it is asked for.
 
-A berth is a control group, private folders, and the process that will become the sandbox, already
-in the group and in a network of its own. Making it takes longer than all the rest of a short run,
+A berth is a control group, private folders, and the first process of the run, already in the group,
+in namespaces of its own, and at its root. Making it takes longer than all the rest of a short run,
 most of it waiting: a process that joins a group waits for a grace period of the kernel's.
 """
 
@@ -11,138 +11,96 @@ import json
 import os
 import signal
 import socket
-import struct
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
-from neuro.engines.sandbox import bwrap, cgroups, launch, layout, network, tree, wire
-
-_COUNT = struct.Struct("<I")
-_ROOT = "root"
-_BATCH = 200  # descriptors in one message; the kernel takes 253
+from neuro.engines.sandbox import becoming, cgroups, init, kernel, launch, layout
+from neuro.engines.sandbox.identities import Block
 
 
 class Berth:
-    """One berth; ``name`` is that of its folder and of its control group."""
+    """One berth; ``name`` is that of its folder and of its control group.
 
-    def __init__(self, plan: launch.Plan, name: str) -> None:
+    ``pid`` is the first process, ``channel`` what it tells once the run began.
+    """
+
+    def __init__(self, plan: launch.Plan, name: str, block: Block) -> None:
         self.name = name
         self.group = cgroups.Group(plan.groups, name)
         self.pid = 0
+        self.channel: socket.socket | None = None
         self._plan = plan
+        self._block = block
         self._folder = layout.berth_folder(plan.folder, name)
-        self._channel: socket.socket | None = None
-        self._has_tree = False
         self._refusal: OSError | None = None
 
-    def make(self) -> None:
-        """Begin to make it. What is impossible is told to the run that comes (``occupy``)."""
+    def make(self, zygote: socket.socket) -> None:
+        """Begin to make it. What is impossible is told to the run that comes (``occupy``).
+
+        ``zygote`` is ours alone: it must see our end at once.
+        """
+        outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self.group.create()
-            launch.make_layers(self._plan, self._folder)
-            if self._plan.userland.writable and not self._plan.user_namespace:
-                layers = launch.layers_in(self._plan, self._folder)
-                self._has_tree = tree.build(layers, f"{self._folder}/{_ROOT}")
-            outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self.pid = os.fork()
+            # Before anything else: what this process has touched by then, both will hold a copy of.
+            self.pid = kernel.clone(kernel.CLONE_NEWPID)
         except OSError as error:
             self._refusal = error
             return
         if self.pid == 0:
             outer.close()
-            _wait_and_become(self._plan, self.group, inner)
+            zygote.close()
+            init.main(self._plan, self._block, self.group, self._folder, inner)
         inner.close()
-        self._channel = outer
+        self.channel = outer
 
-    def occupy(self, run_folder: str) -> bwrap.Layers:
-        """Give the private folders to a run. Raises OSError where the berth could not be made."""
+    def _expect(self, kind: bytes) -> str:
+        """The rest of the next message, which is of this kind. Raises OSError."""
+        assert self.channel is not None
+        message = self.channel.recv(2048)
+        if message[:1] == kind:
+            return message[1:].decode("utf-8", "replace")
+        reason = message[1:].decode("utf-8", "replace") or "its first process ended"
+        raise OSError(0, reason)
+
+    def occupy(self, run_folder: str) -> None:
+        """Give the private folders to a run, once all is ready.
+
+        Raises OSError where the berth could not be made.
+        """
         if self._refusal is not None:
             raise self._refusal
-        place = f"{run_folder}/layers"
-        os.rename(self._folder, place)
-        layers = launch.layers_in(self._plan, place)
-        return replace(layers, mounted=f"{place}/{_ROOT}") if self._has_tree else layers
+        self._address = self._expect(becoming.READY)
+        os.rename(self._folder, f"{run_folder}/layers")
 
-    def clear(self, place: str) -> None:
-        """Delete the private folders, which are at ``place`` now. Raises OSError."""
-        tree.clear(f"{place}/{_ROOT}")  # or all that it shows would be deleted
-        layout.remove_tree(place)
-
-    def begin(self, prepared: launch.Prepared, streams: tuple[int, int]) -> None:
-        """Let the process become the sandbox with ``streams`` as its stdin and output."""
-        assert self._channel is not None
-        text = json.dumps(asdict(prepared.order)).encode()
+    def begin(self, prepared: launch.Prepared, run_folder: str, passed: tuple[int, ...]) -> None:
+        """Let the run begin; ``passed`` are its stdin, its output and the word (``launcher``)."""
+        assert self.channel is not None
+        etc = launch.own_etc(self._plan, f"{run_folder}/layers")
+        launch.write_own_files(etc, prepared.order.hostname, self._address)
         with open(os.memfd_create("order"), "r+b", buffering=0) as file:
-            file.write(text)
-            everything = [file.fileno(), *streams, *prepared.passed]
-            head = _COUNT.pack(len(everything))
+            file.write(json.dumps(asdict(prepared.order)).encode())
+            everything = [file.fileno(), *passed, *prepared.trees]
+            head = becoming.COUNT.pack(len(everything))
             try:
-                for start in range(0, len(everything), _BATCH):
-                    batch = everything[start : start + _BATCH]
-                    socket.send_fds(self._channel, [head], batch)
+                for start in range(0, len(everything), becoming.BATCH):
+                    batch = everything[start : start + becoming.BATCH]
+                    socket.send_fds(self.channel, [head], batch)
             except BrokenPipeError:
-                pass  # it was killed: its status tells
-        self._channel.close()
-        self._channel = None
-        for fd in prepared.passed:
-            os.close(fd)
+                pass  # it was killed: its end tells
+        for tree in prepared.trees:
+            os.close(tree)
+
+    def end_process(self) -> None:
+        """Kill the first process, in which no run began, and wait for its end."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
 
     def discard(self) -> None:
         """No run began in it: take all of it away."""
-        if self._channel is not None:
-            self._channel.close()
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        self.end_process()
         self.group.remove()
-        self.clear(self._folder)
-
-
-def _wait_and_become(plan: launch.Plan, group: cgroups.Group, channel: socket.socket) -> None:
-    """The process: prepare, wait for the order, become bubblewrap. Does not return."""
-    try:
-        refusal, address = None, "127.0.1.1"
-        try:
-            os.setsid()
-            group.join()
-            if plan.network.kind == launch.OWN:
-                address = network.enter_new(plan.network.subnet, plan.network.mtu)
-        except OSError as error:
-            refusal = error
-        descriptors = _receive(channel)
-        if descriptors:
-            _become(plan, address, refusal, descriptors)
-    finally:  # nothing may return from here: this is a copy
-        os._exit(1)
-
-
-def _receive(channel: socket.socket) -> list[int]:
-    received: list[int] = []
-    while True:
-        head, fds = wire.receive_descriptors(channel, _COUNT.size, _BATCH)
-        received += fds
-        if not head or len(received) == _COUNT.unpack(head)[0]:
-            return received if head else []
-
-
-def _become(
-    plan: launch.Plan, address: str, refusal: OSError | None, descriptors: list[int]
-) -> None:
-    given, stdin, output, *passed = descriptors
-    try:
-        if refusal is not None:
-            raise refusal
-        with open(given, "rb") as file:
-            file.seek(0)
-            order = launch.Order(**json.load(file))
-        launch.write_own_files(order.etc, order.hostname, address)
-        launch.limit_process(plan.groups.version, order.cpu)
-        if os.geteuid() == 0:
-            os.setgroups([])
-        launch.reset_signals()
-        for fd, number in zip(passed, launch.passed_numbers(len(passed)), strict=True):
-            os.dup2(fd, number)
-        for number, fd in enumerate((stdin, output, output)):
-            os.dup2(fd, number)
-        os.chdir("/")
-        os.execve(plan.bwrap, order.command, {launch.MARK: order.mark})
-    except BaseException as error:
-        os.write(output, f"the sandbox cannot start: {error}\n".encode())
+        layout.remove_tree(self._folder)

@@ -35,20 +35,21 @@ def conclude(
     killed: bool,
     out_of_memory: bool,
     shared_network: bool,
-    output: bytes,
+    refusal: tuple[int, str] | None,
     last_output: bytes,
 ) -> Ending:
-    """The ending. ``status`` is the wait status of the sandbox's outer process.
+    """The ending. ``status`` is the wait status of the command, or of its init if that was killed.
 
-    ``killed`` is whether that or the init was killed by us. ``output`` is the beginning of what the
-    run wrote and ``last_output`` its end.
+    ``killed`` is whether we did that. ``refusal`` is why the command could not begin, with the exit
+    code for it. ``last_output`` is the end of what the run wrote.
     """
     code = os.waitstatus_to_exitcode(status)
     if not started:
         if stopping:
             return Ending(_TERMINATED, ERROR, "it was stopped before it began")
-        reason = output.decode("utf-8", "replace").strip().removeprefix("bwrap: ")
-        return Ending.cannot_start(reason or f"the sandbox ended with {code}")
+        if refusal is not None:
+            return Ending(refusal[0], CANNOT_START, refusal[1])
+        return Ending.cannot_start("its processes were killed before the command began")
     if out_of_memory and code != 0:
         return Ending(code if code > 0 else _KILLED, OUT_OF_MEMORY, "the memory limit was reached")
     if code < 0 and not killed:
@@ -57,8 +58,6 @@ def conclude(
         return Ending(_KILLED, ERROR)
     if code == 0:
         return Ending(0, COMPLETED)
-    if code in (126, 127) and (refusal := _not_executed(output)):
-        return Ending(code, CANNOT_START, refusal)
     if shared_network and _TAKEN.search(last_output):
         return Ending(
             code,
@@ -67,14 +66,3 @@ def conclude(
             " can listen on the same port",
         )
     return Ending(code, ERROR)
-
-
-def _not_executed(output: bytes) -> str | None:
-    """What ``env`` or ``setsid`` said, if that is all there is: the command was not executed."""
-    text = output.decode("utf-8", "replace").strip()
-    if "\n" in text:
-        return None
-    for prefix in ("env: ", "setsid: "):
-        if text.startswith(prefix):
-            return text.removeprefix(prefix).removeprefix("failed to execute ")
-    return None

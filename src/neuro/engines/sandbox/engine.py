@@ -27,7 +27,16 @@ from neuro.engines.base import (
     Started,
     Usage,
 )
-from neuro.engines.sandbox import cgroups, layout, leftovers, machine, measuring, nat, wire
+from neuro.engines.sandbox import (
+    cgroups,
+    identities,
+    layout,
+    leftovers,
+    machine,
+    measuring,
+    nat,
+    wire,
+)
 from neuro.engines.sandbox.launch import OWN, SHARED, Plan, Request
 from neuro.engines.sandbox.link import Link
 from neuro.engines.sandbox.logs import LogReader, Stamper
@@ -67,6 +76,11 @@ class SandboxEngine:
         """Where a run reaches the ports of this machine that it was given."""
         return self._ready().network.host_address
 
+    @property
+    def files_owner(self) -> int | None:
+        """See the protocol."""
+        return None if self._ready().plain else identities.STORAGE
+
     # Life.
 
     async def open(self) -> None:
@@ -74,21 +88,25 @@ class SandboxEngine:
         self._folder = str(self._path.resolve())
         self._path.mkdir(parents=True, exist_ok=True)
         self._path.chmod(0o700)
-        for name in ("jobs", "berths"):
+        for name in ("jobs", "berths", "land", "stage"):
             (self._path / name).mkdir(exist_ok=True)
+        for name in ("jobs", "berths"):
             layout.spread(f"{self._folder}/{name}")
         self._nursery = Nursery(self._folder)
-        bwrap = await asyncio.to_thread(machine.find_bwrap)
-        opening = asyncio.create_task(self._nursery.open(bwrap))
+        opening = asyncio.create_task(self._nursery.open())
         try:
-            examined = asyncio.to_thread(machine.examine, self._folder, self._settings)
-            self._plan, self.notices = (await asyncio.gather(examined, opening))[0]
+            # Its reason is the better one where both fail.
+            plan, self.notices = await asyncio.to_thread(
+                machine.examine, self._folder, self._settings
+            )
+            await opening
         except BaseException:
             await asyncio.gather(opening, return_exceptions=True)
             await self._nursery.close()
             raise
         self.gpu_model = await asyncio.to_thread(machine.gpu_model)
-        await self._nursery.configure(self._plan)
+        await self._nursery.configure(plan)
+        self._plan = plan
 
     async def close(self) -> None:
         """See the protocol."""
@@ -139,8 +157,6 @@ class SandboxEngine:
         }
         zygote = self._nursery.pid if self._nursery is not None else None
         leftovers.sweep_berths(self._folder, plan.groups, going, zygote)
-        if plan.groups.version == 0:
-            leftovers.kill_strays(self._folder)
 
     async def _adopt_one(self, ref: RunRef) -> RunState:
         record = await asyncio.to_thread(self._record, ref)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import resource
 import socket
 import struct
-import termios
 from collections.abc import Sequence
 
-from neuro.engines.sandbox import cgroups, kernel
-from neuro.engines.sandbox.launch import Plan, Request, environment, reset_signals
+from neuro.engines.sandbox import cgroups, kernel, launcher
+from neuro.engines.sandbox.launch import (
+    Plan,
+    Request,
+    environment,
+    namespaces,
+    process_limit,
+)
+from neuro.engines.sandbox.launcher import Command
 
 _TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
-_NAMESPACES = (
-    ("cgroup", kernel.CLONE_NEWCGROUP),
-    ("ipc", kernel.CLONE_NEWIPC),
-    ("uts", kernel.CLONE_NEWUTS),
-    ("net", kernel.CLONE_NEWNET),
-    ("pid", kernel.CLONE_NEWPID),
-    ("mnt", kernel.CLONE_NEWNS),
-)
 
 
 def execute(
@@ -31,14 +29,32 @@ def execute(
     init: int,
     argv: Sequence[str],
     streams: tuple[int, int, int],
+    word: int,
     *,
     tty: bool,
 ) -> int:
     """Start ``argv`` inside the sandbox of ``init``; its pid, a child of ours. Raises OSError.
 
-    A first child enters the namespaces and forks the process, because only children are born in
-    another pid namespace. It then ends and, as we are a subreaper, its child becomes ours.
+    Whether it began is told through ``word`` (see ``launcher.refusal``). A first child enters the
+    namespaces and forks the process, because only children are born in another pid namespace. It
+    then ends and, as we are a subreaper, its child becomes ours.
     """
+    env = environment(plan, request)
+    if tty:
+        env.setdefault("TERM", "xterm-256color")
+    try:
+        command = Command(
+            argv,
+            env,
+            request.working_dir,
+            tty=tty,
+            privileged=request.privileged,
+            filter_program=plan.filter_program,
+            processes=process_limit(plan),
+            elsewhere=True,
+        )
+    except ValueError:
+        raise OSError(errno.EINVAL, "a word of the command contains a NUL character") from None
     answer, answer_inside = os.pipe()
     first = os.fork()
     if first == 0:
@@ -47,7 +63,7 @@ def execute(
             _enter(plan, group, init)
             second = os.fork()
             if second == 0:
-                _become(plan, request, argv, streams, tty=tty)
+                launcher.become(command, streams, word)
             os.write(answer_inside, struct.pack("=i", second))
         except OSError as error:
             os.write(answer_inside, struct.pack("=i", -(error.errno or 5)))
@@ -67,19 +83,10 @@ def _enter(plan: Plan, group: cgroups.Group, init: int) -> None:
     group.join()
     if plan.groups.version == 0:
         os.sched_setaffinity(0, os.sched_getaffinity(init))
-    if plan.user_namespace:
-        _enter_one(init, "user", kernel.CLONE_NEWUSER)
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-    else:
+    if not plan.plain:
         os.setgroups([])
-    descriptors = [
-        (os.open(f"/proc/{init}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag)
-        for name, flag in _NAMESPACES
-        if not _same(init, name)
-    ]
-    for fd, flag in descriptors:
-        kernel.setns(fd, flag)
+    # All at once: nothing of this process is in between, with rights here and a root there.
+    kernel.enter_namespaces(init, namespaces(plan) | kernel.CLONE_NEWPID)
 
 
 def _enter_one(pid: int, name: str, flag: int) -> None:
@@ -88,45 +95,6 @@ def _enter_one(pid: int, name: str, flag: int) -> None:
         kernel.setns(fd, flag)
     finally:
         os.close(fd)
-
-
-def _same(pid: int, name: str) -> bool:
-    """Whether the job shares this namespace with us (then a plain user may not even enter it)."""
-    return os.stat(f"/proc/{pid}/ns/{name}").st_ino == os.stat(f"/proc/self/ns/{name}").st_ino
-
-
-def _become(
-    plan: Plan, request: Request, argv: Sequence[str], streams: tuple[int, int, int], *, tty: bool
-) -> None:
-    """Turn this process into the command. Does not return."""
-    code = 126
-    try:
-        os.setsid()
-        if tty:
-            fcntl.ioctl(streams[0], termios.TIOCSCTTY, 0)
-        for target, source in enumerate(streams):
-            os.dup2(source, target)
-        env = environment(plan, request)
-        if tty:
-            env.setdefault("TERM", "xterm-256color")
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if plan.groups.version == 0:
-            resource.setrlimit(resource.RLIMIT_NPROC, (plan.processes, plan.processes))
-        try:
-            os.chdir(request.working_dir)
-        except OSError:
-            os.chdir("/")
-        reset_signals()
-        keep = tuple(kernel.PRIVILEGED.values()) if request.privileged else ()
-        kernel.drop_capabilities(keep)
-        os.execvpe(argv[0], list(argv), env)
-    except FileNotFoundError:
-        code = 127
-        os.write(2, f"exec: {argv[0]}: command not found\n".encode())
-    except OSError as error:
-        os.write(2, f"exec: {argv[0]}: {error.strerror}\n".encode())
-    finally:
-        os._exit(code)
 
 
 def open_terminal(init: int) -> tuple[int, int]:
@@ -153,7 +121,7 @@ def open_terminal(init: int) -> tuple[int, int]:
 
 def socket_inside(plan: Plan, init: int, client: socket.socket) -> None:
     """Hand the engine a TCP socket that lives in the run's network. Raises OSError."""
-    if not plan.user_namespace:
+    if not plan.plain:
         home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _enter_one(init, "net", kernel.CLONE_NEWNET)

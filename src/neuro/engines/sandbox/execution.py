@@ -38,7 +38,8 @@ def exit_code(status: int) -> int:
 class Execution:
     """Moves bytes between the process and the client until the process is over.
 
-    ``spawn`` starts the process on three descriptors (stdin, stdout, stderr); ``terminal`` makes a
+    ``spawn`` starts the process on three descriptors (stdin, stdout, stderr) and a fourth that is
+    told why its command cannot begin, which standard error tells as well; ``terminal`` makes a
     terminal (master, slave) where one is wanted; ``on_over`` is called once at the end.
     """
 
@@ -46,7 +47,7 @@ class Execution:
         self,
         loop: Loop,
         client: Client,
-        spawn: Callable[[tuple[int, int, int]], int],
+        spawn: Callable[[tuple[int, int, int], int], int],
         *,
         terminal: Callable[[], tuple[int, int]] | None,
         on_over: Callable[[Execution], None],
@@ -59,14 +60,15 @@ class Execution:
         self._owned: set[int] = set()
         self._alive = True
         inner = self._open_terminal(terminal) if terminal else self._open_pipes()
+        word = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            self.pid = spawn(inner)
+            self.pid = spawn(inner, word)
         except BaseException:
             for fd in list(self._owned):
                 self._close(fd)
             raise
         finally:
-            for fd in set(inner):
+            for fd in {*inner, word}:
                 os.close(fd)
         client.on_frame = self._frame
         client.on_room = self._watch_sources

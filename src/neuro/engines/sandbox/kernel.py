@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Sequence
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -15,6 +16,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
+SIGCHLD = 17
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
@@ -24,10 +26,19 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
-_OPENAT2 = 437  # the same number on every architecture
-_RESOLVE_NO_SYMLINKS = 0x04
+# These have the same number on every architecture.
+_OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 428, 429, 436, 437, 442
+_MACHINE = os.uname().machine
+_CLONE, _KEYCTL = {"x86_64": (56, 250), "aarch64": (220, 219)}.get(_MACHINE, (-1, -1))
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+_OPEN_TREE_CLONE = 1
+_MOVE_EMPTY_PATHS = 0x04 | 0x40
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
+_ATTR_IDMAP = 0x00100000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
-_MS_REC, _MS_SLAVE = 16384, 1 << 19
+MS_REC, _MS_SLAVE = 16384, 1 << 19
 _MNT_DETACH = 2
 
 # Docker's default set less CAP_MKNOD: without a device cgroup a made node would be the host's disk.
@@ -47,13 +58,70 @@ PRIVILEGED = {
     "CAP_SETFCAP": 31,
 }
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# PyDLL keeps the interpreter's lock: one that a clone copied while it was free would stay so.
+_libc = ctypes.PyDLL(None, use_errno=True)
 
 
 def _check(result: int, what: str) -> None:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def _call(what: str, number: int, *arguments: int | bytes | None) -> int:
+    """A system call that the C library may not know. Raises OSError."""
+    given = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+    result: int = _libc.syscall(ctypes.c_long(number), *given)
+    _check(result, what)
+    return result
+
+
+def clone(flags: int) -> int:
+    """Fork into new namespaces: 0 in the child, its pid in the parent. Raises OSError.
+
+    Only for processes with one thread: nothing that is told of ``os.fork`` is told of this.
+    """
+    return _call("clone", _CLONE, flags | SIGCHLD, 0, 0, 0, 0)
+
+
+def close_between(first: int, last: int = 0x7FFFFFFF) -> None:
+    """Close every descriptor from ``first`` to ``last``, by default to the highest there is."""
+    if first <= last:
+        _call("close_range", _CLOSE_RANGE, first, last, 0)
+
+
+def enter_namespaces(pid: int, kinds: int) -> None:
+    """Enter these namespaces of a process, all at once, and be root in them. Raises OSError.
+
+    With CLONE_NEWPID only children are born in that one.
+    """
+    process = os.pidfd_open(pid)
+    try:
+        setns(process, kinds)
+    finally:
+        os.close(process)
+    become_root_inside()
+
+
+def forget_keys() -> None:
+    """Leave the session's keyring for a new one that nobody else has."""
+    if _KEYCTL > 0:
+        _libc.syscall(ctypes.c_long(_KEYCTL), ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING), None)
+
+
+def read_files_as(uid: int) -> None:
+    """Open files as ``uid`` and its group from now on, without root's rights over files.
+
+    All other capabilities stay; 0 brings those over files back.
+    """
+    _libc.setfsgid(uid)
+    _libc.setfsuid(uid)
+
+
+def become_root_inside() -> None:
+    """Be user and group 0 of the user namespace that this process is in. Raises OSError."""
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def unshare(flags: int) -> None:
@@ -71,6 +139,27 @@ def become_subreaper() -> None:
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
 
 
+def map_ids(pid: int, mapping: str) -> None:
+    """Say which users and groups the new user namespace of ``pid`` has. Raises OSError."""
+    for name in ("uid_map", "gid_map"):
+        _write(f"/proc/{pid}/{name}", mapping)
+
+
+def map_own_ids(user: int, group: int) -> None:
+    """Be root of our own new user namespace, who is ``user`` outside. Raises OSError."""
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"0 {user} 1")
+    _write("/proc/self/gid_map", f"0 {group} 1")
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
 def set_name(name: str) -> None:
     """What ``ps`` shows as the command (15 bytes)."""
     _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
@@ -81,33 +170,104 @@ def die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
 
 
+def hide_arguments() -> None:
+    """Show nothing of this process's command line, which a fork has from its parent."""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    if 0 < start < end:
+        ctypes.memset(start, 0, end - start)
+
+
+def set_hostname(name: str) -> None:
+    """The host name of this UTS namespace. Raises OSError."""
+    text = os.fsencode(name)
+    _check(_libc.sethostname(text, ctypes.c_size_t(len(text))), "sethostname")
+
+
 def hide_memory() -> None:
     """Nobody without privileges over this process may open what is below its /proc folder."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
 
 
-def protect_files(paths: list[str]) -> None:
-    """In a mount namespace of our own, make ``paths`` read-only for us and our children.
+def enter_guard(protected: Sequence[str] = ()) -> None:
+    """Enter a mount namespace in which ``protected`` are read-only, for us and our children.
 
-    Mounts that the host makes later still arrive here. Raises OSError.
+    A plain user has the right to mount in a user namespace only, as root of it. Mounts that the
+    host makes later still arrive here. Raises OSError.
     """
+    user, group = os.geteuid(), os.getegid()
+    if user != 0:
+        unshare(CLONE_NEWUSER)
+        map_own_ids(user, group)
     unshare(CLONE_NEWNS)
-    mount("none", "/", flags=_MS_REC | _MS_SLAVE)
-    for path in paths:
+    mount("none", "/", flags=MS_REC | _MS_SLAVE)
+    for path in protected:
         mount(path, path, flags=MS_BIND)
-        mount("none", path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+        tree = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            set_attributes(tree, ATTR_RDONLY)
+        finally:
+            os.close(tree)
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """Mount a file system, or change a mount. Raises OSError."""
     arguments = [os.fsencode(text) if text else None for text in (source, target, kind, options)]
     flag_word = ctypes.c_ulong(flags)
-    _check(_libc.mount(*arguments[:3], flag_word, arguments[3]), "mount")
+    _check(_libc.mount(*arguments[:3], flag_word, arguments[3]), f"mount of {source or kind}")
 
 
 def unmount(target: str) -> None:
     """Take a mount, and all mounts below it, out of our sight. Raises OSError."""
     _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), "umount")
+
+
+def enter_root() -> None:
+    """Make the working directory, which is a mount, the root, and let go of the old one.
+
+    Raises OSError.
+    """
+    _check(_libc.pivot_root(b".", b"."), "pivot_root")
+    unmount(".")
+    os.chdir("/")
+
+
+def copy_tree(path: str, folder: int = _AT_FDCWD, *, recursive: bool = True) -> int:
+    """A descriptor of a new mount of what is at ``path``, attached nowhere yet. Raises OSError.
+
+    An empty ``path`` means ``folder`` itself. With ``recursive`` the mounts below it come too.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    return _call(
+        "open_tree", _OPEN_TREE, folder, os.fsencode(path), flags | (path == "") * _AT_EMPTY_PATH
+    )
+
+
+def set_attributes(tree: int, attributes: int, users: int | None = None) -> None:
+    """Set ``ATTR_...`` of a mount and all below it.
+
+    ``users`` is a user namespace: what its user n is outside, the files of user n belong to.
+    Raises OSError (EINVAL where the file system cannot map users).
+    """
+    mapped = _ATTR_IDMAP if users is not None else 0
+    asked = struct.pack("=QQQQ", attributes | mapped, 0, 0, users or 0)
+    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+    _call("mount_setattr", _MOUNT_SETATTR, tree, b"", flags, asked, len(asked))
+
+
+def attach(tree: int, place: int) -> None:
+    """Attach a mount that ``copy_tree`` made at an open place. Raises OSError."""
+    _call("move_mount", _MOVE_MOUNT, tree, b"", place, b"", _MOVE_EMPTY_PATHS)
+
+
+def open_below(root: int, path: str, flags: int = os.O_PATH) -> int:
+    """Open ``path`` as a process with ``root`` as its root would, and through no magic link.
+
+    Every link on the way, absolute or not, leads below ``root``. Raises OSError.
+    """
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    return _call(path, _OPENAT2, root, os.fsencode(path), how, len(how))
 
 
 def drop_capabilities(keep: tuple[int, ...]) -> None:

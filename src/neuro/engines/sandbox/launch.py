@@ -1,24 +1,32 @@
-"""From a request to a process: the run's private folders, its group, its network, bubblewrap."""
+"""From a request to a process: the run's private folders, its volumes, its command."""
 
 from __future__ import annotations
 
+import base64
 import math
 import os
-import resource
 import shutil
-import signal
-import socket
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import bwrap, cgroups, kernel
+from neuro.engines.sandbox import cgroups, kernel
+from neuro.engines.sandbox.identities import Block
+from neuro.engines.sandbox.kernel import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
+from neuro.engines.sandbox.launcher import Command
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.userland import Userland
 
 SHARED, OWN, PASTA = "shared", "veth", "pasta"
-_FREE = 32  # a berth's process has fewer descriptors open than this
-MARK = "NEURO_RUN"  # in the environment of bubblewrap's own processes, not of the job's
+_SMALL_SHM = 64 << 20
+_NAMESPACES = (
+    kernel.CLONE_NEWUSER
+    | kernel.CLONE_NEWNS
+    | kernel.CLONE_NEWIPC
+    | kernel.CLONE_NEWUTS
+    | kernel.CLONE_NEWCGROUP
+)
 
 
 @dataclass(frozen=True)
@@ -38,20 +46,28 @@ class Network:
 
 @dataclass(frozen=True)
 class Plan:
-    """What all runs have in common; made by the engine, used by the supervisors."""
+    """What all runs have in common; made by the engine, used by the supervisors.
+
+    ``plain`` is that the server has no rights over this machine; ``shared_ids`` that all runs are
+    one user of it; ``system_calls`` the filter, as base64, because a plan travels as JSON.
+    """
 
     folder: str
     userland: Userland
     groups: cgroups.Groups
     network: Network
     retention: Retention
-    bwrap: str
-    env_tool: str
-    setsid_tool: str
     default_argv: tuple[str, ...]
     processes: int
     device_folder: str
-    user_namespace: bool
+    plain: bool
+    shared_ids: bool
+    system_calls: str
+
+    @property
+    def filter_program(self) -> bytes:
+        """What the kernel checks each system call of a run with."""
+        return base64.b64decode(self.system_calls)
 
 
 @dataclass(frozen=True)
@@ -75,37 +91,36 @@ class Request:
 
 @dataclass(frozen=True)
 class Order:
-    """What the process of a berth needs to know to become a run's sandbox; travels as JSON."""
+    """What the first process of a berth needs to know to become a run; travels as JSON.
 
-    command: list[str]
-    mark: str
-    etc: str
+    ``devices`` are names below /dev, ``volumes`` (target, whether it is a folder); a mount for each
+    travels beside it, in this order. ``shm`` is bytes.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
+    working_dir: str
     hostname: str
-    cpu: float
+    tty: bool
+    privileged: bool
+    shm: int
+    devices: list[str]
+    volumes: list[tuple[str, bool]]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A sandbox that only has to be started, and what it will tell of its progress.
-
-    ``passed`` are descriptors for it. ``info`` will carry the pid of its init. ``settled`` hangs up
-    when its network namespace is ready for pasta (None where pasta is not used). ``gate`` is the
-    writing end of a pipe that the sandbox reads one byte from when all is set up, just before it
-    becomes the job's command.
-    """
+    """A run that only has to be begun; ``trees`` are the mounts that go with its order."""
 
     order: Order
-    passed: list[int]
-    info: int
-    settled: int | None
-    gate: int
+    trees: list[int]
 
 
 def plan_from(value: dict[str, Any]) -> Plan:
     """The plan that the engine sent as JSON."""
     userland = dict(value["userland"])
     userland["between"] = {path: tuple(layers) for path, layers in userland["between"].items()}
-    for name in ("overlays", "read_only", "covered", "shut"):
+    for name in ("overlays", "bases", "read_only", "covered"):
         userland[name] = tuple(userland[name])
     return Plan(
         **{
@@ -147,44 +162,45 @@ def environment(plan: Plan, request: Request) -> dict[str, str]:
 
 
 def gpu_devices(folder: str, gpus: Sequence[int]) -> list[tuple[str, str]]:
-    """The device files of ``gpus`` and of the driver, as (source, target below /dev)."""
+    """The device files of ``gpus`` and of the driver, as (path, name)."""
     if not gpus:
         return []
     found = []
     for name in sorted(os.listdir(folder)):
         index = name.removeprefix("nvidia")
         if name.startswith("nvidia") and (not index.isdigit() or int(index) in gpus):
-            found.append((f"{folder}/{name}", f"/dev/{name}"))
-    missing = {f"nvidia{gpu}" for gpu in gpus} - {os.path.basename(path) for path, _ in found}
+            found.append((f"{folder}/{name}", name))
+    missing = {f"nvidia{gpu}" for gpu in gpus} - {name for _, name in found}
     if missing:
         raise ValueError(f"this machine has no {', '.join(sorted(missing))}")
     return found
 
 
-def make_layers(plan: Plan, folder: str) -> None:
-    """Make a run's private layers in ``folder``."""
-    os.makedirs(folder)
-    for layer in layers_in(plan, folder).all:
-        if layer.path == "/" and not plan.userland.writable:
-            shutil.copytree(plan.userland.template, layer.upper, symlinks=True)
-        else:
-            os.mkdir(layer.upper)
-        os.mkdir(layer.work)
-
-
-def layers_in(plan: Plan, folder: str) -> bwrap.Layers:
-    """The layers in ``folder``, over the template of the root and the machine's userland."""
+def make_layers(plan: Plan, folder: str, block: Block) -> None:
+    """Make a run's private layers in ``folder``: see ``inside`` for what lies on what."""
     land = plan.userland
-    layers = tuple(
-        bwrap.Layer(
-            path,
-            (land.template if path == "/" else path, *land.between.get(path, ())),
-            upper=f"{folder}/{number}",
-            work=f"{folder}/{number}.work",
-        )
-        for number, path in enumerate(("/", *land.overlays))
-    )
-    return bwrap.Layers(layers, writable=land.writable)
+    os.makedirs(folder)
+    block.give(folder)
+    for number, path in enumerate(("/", *land.overlays)):
+        upper = f"{folder}/{number}"
+        if path == "/" and not land.writable:
+            shutil.copytree(f"{plan.folder}/land/{land.template}", upper, symlinks=True)
+            for place, _, _ in os.walk(upper):
+                block.give(place)
+        else:
+            os.mkdir(upper)
+            block.give(upper)
+        os.mkdir(f"{upper}.work")
+        block.give(f"{upper}.work")
+        if path == "/etc":
+            for name in ("hosts", "hostname"):
+                os.close(os.open(f"{upper}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+                block.give(f"{upper}/{name}")
+
+
+def own_etc(plan: Plan, folder: str) -> str:
+    """The private layer over /etc among the layers in ``folder``."""
+    return f"{folder}/{1 + plan.userland.overlays.index('/etc')}"
 
 
 def write_own_files(etc: str, hostname: str, address: str) -> None:
@@ -197,65 +213,62 @@ def write_own_files(etc: str, hostname: str, address: str) -> None:
             file.write(text)
 
 
-def prepare(plan: Plan, request: Request, layers: bwrap.Layers) -> Prepared:
-    """Work out how to start the sandbox.
+def prepare(plan: Plan, request: Request, block: Block) -> Prepared:
+    """Work out how to begin the run.
 
     Raises ValueError and OSError for what is known to be impossible before.
     """
-    given = os.memfd_create("arguments")
-    info, info_inside = os.pipe()
-    gate_inside, gate = os.pipe()
-    passed = [given, info_inside, gate_inside]
-    settled = None
-    if plan.network.kind == PASTA:
-        settled, settled_inside = _settling()
-        passed.append(settled_inside)
-    passed += [_open_source(source, target) for source, target, _ in request.mounts]
-    numbers = passed_numbers(len(passed))
-    sources = numbers[len(numbers) - len(request.mounts) :]
-    inside = bwrap.Inside(
-        hostname=request.hostname,
-        working_dir=request.working_dir,
-        env=environment(plan, request),
-        mounts=[
-            (number, target, read_only)
-            for number, (_, target, read_only) in zip(sources, request.mounts, strict=True)
-        ],
-        devices=gpu_devices(plan.device_folder, request.gpus),
-        read_only=plan.userland.read_only,
-        covered=plan.userland.covered,
-        shut=plan.userland.shut,
-        shm=request.memory if request.shm else bwrap.SMALL_SHM,
-    )
-    arguments = bwrap.arguments(
-        layers,
-        inside,
-        user_namespace=plan.user_namespace,
-        settled=None if settled is None else numbers[3],
-        privileged=request.privileged,
-        tty=request.tty,
-    )
-    os.write(given, b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
-    os.lseek(given, 0, os.SEEK_SET)
+    trees: list[int] = []
+    volumes: list[tuple[str, bool]] = []
+    try:
+        devices = gpu_devices(plan.device_folder, request.gpus)
+        trees += [kernel.copy_tree(path) for path, _ in devices]
+        for source, target, read_only in request.mounts:
+            opened = _open_source(source, target)
+            try:
+                volumes.append((target, stat.S_ISDIR(os.fstat(opened).st_mode)))
+                trees.append(_volume(opened, target, block, read_only=read_only))
+            finally:
+                os.close(opened)
+    except BaseException:
+        for tree in trees:
+            os.close(tree)
+        raise
     order = Order(
-        command=[
-            *("bwrap", "--args", str(numbers[0]), "--info-fd", str(numbers[1])),
-            *("--block-fd", str(numbers[2]), *_command(plan, request)),
-        ],
-        mark=mark(plan.folder, request.job_id, request.run),
-        etc=f"{layers.mounted}/etc" if layers.mounted else layers.upper("/etc"),
+        argv=list(request.argv or plan.default_argv),
+        env=environment(plan, request),
+        working_dir=request.working_dir,
         hostname=request.hostname,
-        cpu=request.cpu,
+        tty=request.tty,
+        privileged=request.privileged,
+        shm=request.memory if request.shm else _SMALL_SHM,
+        devices=[name for _, name in devices],
+        volumes=volumes,
     )
-    return Prepared(order, passed, info=info, settled=settled, gate=gate)
+    return Prepared(order, trees)
 
 
-def passed_numbers(count: int) -> range:
-    """The numbers that ``count`` descriptors passed to a sandbox's process have in it.
+def command_of(plan: Plan, order: Order) -> Command:
+    """The run's own command. Raises ValueError for a text that no process can be given."""
+    return Command(
+        order.argv,
+        order.env,
+        order.working_dir,
+        tty=order.tty,
+        privileged=order.privileged,
+        filter_program=plan.filter_program,
+        processes=process_limit(plan),
+    )
 
-    They are above those of all that it has open when it receives them.
-    """
-    return range(_FREE + count, _FREE + 2 * count)
+
+def namespaces(plan: Plan) -> int:
+    """The kinds of namespaces that a run has of its own, its pid namespace aside."""
+    return _NAMESPACES | (0 if plan.network.kind == SHARED else kernel.CLONE_NEWNET)
+
+
+def process_limit(plan: Plan) -> int:
+    """How many processes a command may have by itself; 0 where its control group knows."""
+    return 0 if plan.groups.version else plan.processes
 
 
 def _open_source(source: str, target: str) -> int:
@@ -269,46 +282,36 @@ def _open_source(source: str, target: str) -> int:
         raise ValueError(f"the volume at {target} cannot be mounted: {error.strerror}") from None
 
 
-def _settling() -> tuple[int, int]:
-    """A connected pair: the first end is at its end of file, and hangs up with the second."""
-    ours, theirs = socket.socketpair()
-    ours.shutdown(socket.SHUT_WR)
-    return ours.detach(), theirs.detach()
+def _volume(opened: int, target: str, block: Block, *, read_only: bool) -> int:
+    """A mount of what is open, with the storage's files belonging to the run's user 0."""
+    tree = kernel.copy_tree("", opened)
+    try:
+        kernel.set_attributes(
+            tree, ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if read_only else 0), block.volumes
+        )
+    except OSError as error:
+        os.close(tree)
+        raise ValueError(
+            f"the volume at {target} cannot be mounted: its file system does not let files belong"
+            f" to another user in a mount ({error.strerror})"
+        ) from None
+    return tree
 
 
-def _command(plan: Plan, request: Request) -> list[str]:
-    argv = request.argv or plan.default_argv
-    if request.tty:
-        # bubblewrap's own processes must not be in the terminal's foreground group: Ctrl-C would
-        # kill them. So the command takes the terminal itself, in a session of its own.
-        return ["--argv0", "setsid", plan.setsid_tool, "-c", "--", *argv]
-    if "=" in argv[0]:  # env would take it for a variable
-        return ["/bin/sh", "-c", 'exec "$@"', "sh", *argv]
-    # env makes exit codes 127 and 126 with a sentence of what is not found or not executable.
-    return ["--argv0", "env", plan.env_tool, "--", *argv]
+def prove_volumes(folder: str, block: Block) -> None:
+    """Raise OSError where volumes beside ``folder`` could not be mounted."""
+    opened = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.close(_volume(opened, folder, block, read_only=False))
+    except ValueError as error:
+        raise OSError(0, str(error)) from None
+    finally:
+        os.close(opened)
 
 
-def mark(folder: str, job_id: str, run: int) -> str:
-    """What tells a run's sandbox from that of any other engine, here or inside a job."""
-    place = os.stat(folder)
-    return f"{place.st_dev}:{place.st_ino}/{job_id}/{run}"
-
-
-def limit_process(version: int, cpu: float) -> None:
-    """Limits that the calling process and its children carry with them."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the host's core handler is not for jobs
-    if version == 0:
-        allowed = sorted(os.sched_getaffinity(0))
-        count = max(1, min(len(allowed), math.ceil(cpu)))
-        first = os.getpid() % len(allowed)
-        os.sched_setaffinity(0, [(allowed * 2)[first + number] for number in range(count)])
-
-
-def reset_signals() -> None:
-    """Undo what Python, we and whoever started the server ignore: it would be inherited."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
-            pass  # the C library keeps some for itself
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+def cores_for(cpu: float) -> list[int]:
+    """The cores that a run is kept on where no control group limits it."""
+    allowed = sorted(os.sched_getaffinity(0))
+    count = max(1, min(len(allowed), math.ceil(cpu)))
+    first = os.getpid() % len(allowed)
+    return [(allowed * 2)[first + number] for number in range(count)]

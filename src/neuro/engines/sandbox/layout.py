@@ -4,8 +4,9 @@
 
     installation          this installation's id and its jobs' network
     zygote.lock           held by the one live zygote
-    hidden/, given/       layers over the machine's userland: whiteouts, a few files of ours
-    template/             what lies below every run's root (see userland)
+    land/                 what jobs see of ours (see userland): hidden/ and given/ are layers over
+                          the machine's folders, template/ lies below every run's root
+    stage/                where each supervisor puts a run's root together (see stage)
     trash/                what is being deleted
     berths/<name>/        private layers of runs that are not asked for yet
     jobs/<id>/output/     <start offset>.log, <start offset>.idx

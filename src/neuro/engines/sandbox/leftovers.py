@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from neuro.engines.base import RunRef
-from neuro.engines.sandbox import cgroups, launch, layout
+from neuro.engines.sandbox import cgroups, layout
 from neuro.engines.sandbox.ending import LOST
 from neuro.engines.sandbox.kernel import process_start
 from neuro.engines.sandbox.output import kept_bytes
@@ -34,7 +34,7 @@ def jobs(folder: str) -> list[str]:
 def bury(folder: str, ref: RunRef, groups: cgroups.Groups) -> dict[str, Any]:
     """Clean up after a run whose supervisor vanished; its exit record, which is written here.
 
-    bubblewrap dies with its parent, so normally only folders and groups are left.
+    Its first process dies with its parent, so normally only folders and groups are left.
     """
     place = layout.run_folder(folder, ref.job_id, ref.run)
     state = layout.read_state(f"{place}/{layout.STATE}") or {}
@@ -48,8 +48,6 @@ def bury(folder: str, ref: RunRef, groups: cgroups.Groups) -> dict[str, Any]:
         "message": "the process that looked after the run vanished (a reboot, or it was killed)",
     }
     layout.write_record(f"{place}/{layout.EXIT}", record)
-    if groups.version == 0 and not state.get("init"):
-        kill_strays(folder)
     sweep_run(folder, ref)
     return record
 
@@ -85,42 +83,6 @@ def empty_trash(folder: str) -> None:
     """Delete what was discarded."""
     for name in _names(f"{folder}/trash"):
         layout.remove_tree(f"{folder}/trash/{name}")
-
-
-def kill_strays(folder: str) -> None:
-    """Kill what is left of sandboxes whose runs are over, where no control group knows it.
-
-    bubblewrap's init is bound to its parent only after its user namespace was set up: where the
-    supervisor is killed before, it waits for ever. A run has an exit record only once its sandbox
-    is gone, so a sandbox in use is never met here.
-    """
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            fd = os.pidfd_open(int(name))
-        except OSError:
-            continue
-        try:
-            if _is_stray(folder, int(name)):  # asked while the number cannot mean another process
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-        except (OSError, ValueError):
-            pass  # it is gone, or another user's, or its mark is not one of ours
-        finally:
-            os.close(fd)
-
-
-def _is_stray(folder: str, pid: int) -> bool:
-    with open(f"/proc/{pid}/comm", "rb") as file:
-        if file.read() != b"bwrap\n":
-            return False
-    with open(f"/proc/{pid}/environ", "rb") as file:
-        name, _, value = os.fsdecode(file.read()).rstrip("\0").partition("=")
-    _, job_id, run = value.split("/")
-    if name != launch.MARK or value != launch.mark(folder, job_id, int(run)):
-        return False
-    place = layout.run_folder(folder, job_id, int(run))
-    return not os.path.exists(place) or os.path.exists(f"{place}/{layout.EXIT}")
 
 
 def sweep_berths(folder: str, groups: cgroups.Groups, going: set[str], zygote: int | None) -> None:

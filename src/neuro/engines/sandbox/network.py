@@ -74,9 +74,8 @@ def _loopback(address: str) -> bytes:
     return header + _attribute(1, raw) + _attribute(2, raw)
 
 
-def enter_lonely() -> None:
-    """Move the calling process into a new network with nothing but loopback. Raises OSError."""
-    kernel.unshare(kernel.CLONE_NEWNET)
+def raise_loopback() -> None:
+    """Bring up the loopback of a new network. Raises OSError."""
     with _netlink() as inside:
         _send(inside, [_message(_NEWLINK, 0, _IFINFO.pack(0, 0, 1, _UP, _UP))])
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from neuro.engines.base import EngineFault
-from neuro.engines.sandbox import machine, wire
+from neuro.engines.sandbox import probing, wire
 from neuro.engines.sandbox.launch import Plan, Request
 from neuro.engines.sandbox.taking import take_streams
 
@@ -26,7 +26,6 @@ class Nursery:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._plan: Plan | None = None
-        self._bwrap = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
@@ -39,9 +38,8 @@ class Nursery:
         """The zygote's process."""
         return self._process.pid if self._process else None
 
-    async def open(self, bwrap: str) -> None:
+    async def open(self) -> None:
         """Start the zygote and wait until it is ready. Raises EngineFault."""
-        self._bwrap = bwrap
         reader = await self._spawn()
         self._task = asyncio.create_task(self._serve(reader))
 
@@ -87,8 +85,8 @@ class Nursery:
 
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        command = [*machine.python(), "-c", _START.format(root=machine.PACKAGE_ROOT)]
-        command += [self._folder, str(theirs.fileno()), self._bwrap]
+        command = [*probing.python(), "-c", _START.format(root=probing.PACKAGE_ROOT)]
+        command += [self._folder, str(theirs.fileno())]
 
         def launch() -> subprocess.Popen[bytes]:
             return subprocess.Popen(

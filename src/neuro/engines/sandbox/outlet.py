@@ -107,7 +107,7 @@ class PipeOutlet(_Outlet):
 
 
 class TerminalOutlet(_Outlet):
-    """A pseudo-terminal; ``feed`` is its keyboard."""
+    """A pseudo-terminal (master, slave) of the job's own; ``feed`` is its keyboard."""
 
     def __init__(
         self,
@@ -115,8 +115,9 @@ class TerminalOutlet(_Outlet):
         log: OutputLog,
         on_written: Callable[[], None],
         on_over: Callable[[], None],
+        terminal: tuple[int, int],
     ) -> None:
-        master, slave = os.openpty()
+        master, slave = terminal
         set_window(master, b'{"width":80,"height":24}')
         super().__init__(loop, log, on_written, on_over, master, (slave, slave))
         self._unwritten = b""

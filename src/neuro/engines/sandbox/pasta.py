@@ -7,7 +7,8 @@ import signal
 from collections.abc import Callable
 
 from neuro.engines.sandbox import kernel
-from neuro.engines.sandbox.launch import Network, reset_signals
+from neuro.engines.sandbox.launch import Network
+from neuro.engines.sandbox.launcher import reset_signals
 from neuro.engines.sandbox.loop import READ, Loop
 
 

@@ -15,8 +15,9 @@ class SandboxSettings:
     ``visible`` are folders of the machine that every job may read, beside its system folders;
     ``masked`` folders that stay invisible wherever they are. ``host_port`` is the port of this
     machine's loopback that runs may reach at the engine's ``host_address``. ``processes`` bounds
-    processes and threads together. ``device_folder`` and ``cgroup_root`` are where the machine
-    has them.
+    processes and threads together. ``shared_ids`` lets all runs be one user of the machine where
+    file systems cannot map users. ``io_uring`` and ``perf`` allow runs these system calls.
+    ``device_folder`` and ``cgroup_root`` are where the machine has them.
     """
 
     visible: tuple[str, ...] = ()
@@ -24,6 +25,9 @@ class SandboxSettings:
     network: Literal["auto", "shared"] = "auto"
     host_port: int = 0
     processes: int = 8192
+    shared_ids: bool = False
+    io_uring: bool = False
+    perf: bool = False
     retention: Retention = field(default_factory=Retention)
     device_folder: str = "/dev"
     cgroup_root: str = "/sys/fs/cgroup"

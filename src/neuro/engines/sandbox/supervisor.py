@@ -6,10 +6,8 @@ exec) come and go. What it knows at the end is written to the run's folder befor
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import re
 import signal
 import socket
 import time
@@ -24,31 +22,32 @@ from neuro.engines.sandbox import (
     execution,
     kernel,
     launch,
+    launcher,
     layout,
     wire,
 )
+from neuro.engines.sandbox import init as first_process
 from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.client import Client
 from neuro.engines.sandbox.ending import Ending, conclude
+from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.loop import READ, Loop
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
 from neuro.engines.sandbox.output import OutputLog
 from neuro.engines.sandbox.pasta import Pasta
 from neuro.engines.sandbox.watching import Watch
 
-_CHILD_PID = re.compile(rb'"child-pid": (\d+)[,\s]')
 _FAREWELL = 10.0  # seconds that a slow client of a finished run is given
-_FIONREAD = 0x541B
 
 
-def supervise(plan: launch.Plan, name: str, zygote: socket.socket) -> None:
+def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) -> None:
     """Make the berth ``name``, wait for a run, look after it. Returns when all is cleaned up."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    berth = Berth(plan, name, block)
+    berth.make(zygote)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     kernel.become_subreaper()
-    berth = Berth(plan, name)
-    berth.make()
     given = receive_run(zygote)
     if given is None:
         berth.discard()
@@ -57,7 +56,7 @@ def supervise(plan: launch.Plan, name: str, zygote: socket.socket) -> None:
     kernel.set_name("neuro-job")
     folder = layout.run_folder(plan.folder, request.job_id, request.run)
     try:
-        Supervisor(plan, request, folder, listener, berth).run()
+        Supervisor(plan, request, folder, listener, berth, block).run()
     except BaseException:
         with open(f"{folder}/fault", "w", encoding="utf-8") as file:
             traceback.print_exc(file=file)
@@ -91,9 +90,11 @@ class Supervisor:
         folder: str,
         listener: socket.socket,
         berth: Berth,
+        block: Block,
     ) -> None:
         self._plan = plan
         self._berth = berth
+        self._block = block
         self._request = request
         self._folder = folder
         # Once the end is told, the job may be removed and another begin under its name.
@@ -106,12 +107,9 @@ class Supervisor:
         self._log = OutputLog(layout.output_folder(plan.folder, request.job_id), plan.retention)
         self._began_at = self._log.end
         self._group = berth.group
-        self._sandbox = 0
-        self._info: int | None = None
-        self._told = b""
-        self._gate: int | None = None
-        self._gate_opened = False
-        self._settled: int | None = None
+        self._prepared: launch.Prepared | None = None
+        self._word: int | None = None
+        self._refusal: tuple[int, str] | None = None
         self._init: int | None = None
         self._init_gone = False
         self._status: int | None = None
@@ -135,30 +133,59 @@ class Supervisor:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             self._conclude(Ending.cannot_start(str(reason)))
         self._loop.run()
-        self._berth.clear(f"/proc/self/fd/{self._place}/layers")
+        layout.remove_tree(f"/proc/self/fd/{self._place}/layers")
 
     # Launch.
 
     def _launch(self) -> None:
         self._write_state()
-        layers = self._berth.occupy(self._folder)
+        self._berth.occupy(self._folder)
+        init, channel = self._berth.pid, self._berth.channel
+        assert channel is not None
         self._group.limit(
             cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
         )
-        outlet_type = TerminalOutlet if self._request.tty else PipeOutlet
-        self._outlet = outlet_type(self._loop, self._log, self._written, self._output_over)
-        prepared = launch.prepare(self._plan, self._request, layers)
-        self._berth.begin(prepared, self._outlet.inner)
+        if self._plan.groups.version == 0:
+            cores = launch.cores_for(self._request.cpu)
+            for pid in (init, entering.main_process(init)):
+                os.sched_setaffinity(pid or init, cores)
+        self._prepared = launch.prepare(self._plan, self._request, self._block)
+        if self._request.tty:
+            terminal = entering.open_terminal(init)
+            self._outlet = TerminalOutlet(
+                self._loop, self._log, self._written, self._output_over, terminal
+            )
+        else:
+            self._outlet = PipeOutlet(self._loop, self._log, self._written, self._output_over)
+        self._init = init
+        self._loop.on_exit(init, self._init_ended)
+        channel.setblocking(False)
+        self._loop.watch(channel.fileno(), READ, lambda _: self._read_status())
+        if self._plan.network.kind == launch.PASTA:
+            network = self._plan.network
+            self._pasta = Pasta(self._loop, network, init, self._folder, self._pasta_ready)
+        else:
+            self._begin()
+        self._write_state()
+
+    def _begin(self) -> None:
+        """Let the first process start the command."""
+        assert self._prepared is not None
+        assert self._outlet is not None
+        self._word, word = os.pipe()
+        self._loop.watch(self._word, READ, lambda _: self._read_word())
+        self._berth.begin(self._prepared, self._folder, (*self._outlet.inner, word))
+        self._prepared = None
+        os.close(word)
         self._outlet.begin()
-        self._sandbox = self._berth.pid
-        self._loop.on_exit(self._sandbox, self._sandbox_ended)
-        self._loop.watch(prepared.info, READ, lambda _: self._read_info())
-        self._info, self._gate = prepared.info, prepared.gate
-        self._settled = prepared.settled
-        os.set_blocking(self._info, False)
-        self._loop.watch(self._gate, 0, lambda _: self._gate_passed())
-        if not self._held_at_gate():
-            self._open_gate()
+        if self._plan.groups.version == 0:
+            self._watch = Watch(
+                self._loop,
+                self._berth.pid,
+                cores=os.sched_getaffinity(self._berth.pid),
+                memory=self._request.memory,
+                on_excess=self._memory_exceeded,
+            )
 
     def _write_state(self) -> None:
         """What is needed to clean up after us if we vanish."""
@@ -174,118 +201,80 @@ class Supervisor:
         }
         layout.add_state(f"{self._folder}/{layout.STATE}", record)
 
-    def _held_at_gate(self) -> bool:
-        """Whether something is to be done to the sandbox's init before the command begins."""
-        return self._plan.groups.version == 0 or self._plan.network.kind == launch.PASTA
-
-    def _read_info(self) -> None:
-        """The first words of bubblewrap: the pid of the init of its new pid namespace."""
-        if self._info is None:
-            return
-        try:
-            told = os.read(self._info, 4096)
-        except BlockingIOError:
-            return
-        if not told:  # only now: it writes in portions, and dies of a closed pipe
-            self._loop.forget(self._info)
-            os.close(self._info)
-            self._info = None
-        self._told += told
-        found = _CHILD_PID.search(self._told)
-        if found is None or self._init is not None:
-            return
-        self._init = int(found[1])
-        try:
-            self._loop.on_exit(self._init, self._init_ended)
-        except ProcessLookupError:
-            self._init_gone = True
-            return
-        self._write_state()
-        if self._held_at_gate():
-            self._prepare_init(self._init)
-
-    def _prepare_init(self, init: int) -> None:
-        if self._plan.groups.version == 0:
-            self._watch = Watch(
-                self._loop,
-                init,
-                memory=self._request.memory,
-                processes=self._plan.processes,
-                on_excess=self._memory_exceeded,
-            )
-        if self._settled is None:
-            self._open_gate()
-        else:
-            self._loop.watch(self._settled, 0, lambda _: self._make_network(init))
-
-    def _make_network(self, init: int) -> None:
-        """The sandbox's network namespace is there: let pasta connect it to the world."""
-        if self._settled is None:
-            return
-        self._loop.forget(self._settled)
-        os.close(self._settled)
-        self._settled = None
-        network = self._plan.network
-        self._pasta = Pasta(self._loop, network, init, self._folder, self._pasta_ready)
-        self._write_state()
-
     def _pasta_ready(self, worked: bool) -> None:
         if worked:
-            self._open_gate()
+            self._begin()
         else:
-            self._outlet_write(b"the network of the job cannot be made: pasta failed\n")
-            self._kill()
+            self._refusal = (launcher.NOT_EXECUTABLE, "the network of the job cannot be made")
+            self._abandon()
 
-    def _open_gate(self) -> None:
-        if self._gate is None:
+    def _abandon(self) -> None:
+        """Nothing was begun: what waits for it can go."""
+        assert self._prepared is not None
+        assert self._outlet is not None
+        for tree in self._prepared.trees:
+            os.close(tree)
+        self._outlet.begin()
+        self._kill()
+
+    def _read_word(self) -> None:
+        """Why the command cannot begin; at the end of the pipe without a word it has begun."""
+        if self._word is None:
             return
-        self._gate_opened = True
-        try:
-            os.write(self._gate, b"g")
-        except OSError:
-            pass
-
-    def _outlet_write(self, text: bytes) -> None:
-        try:
-            self._log.write(text)
-        except OSError:
-            pass
-
-    def _gate_passed(self) -> None:
-        """The reading end of the gate is closed: the command begins, or the sandbox died."""
-        if self._gate is None:
+        said = os.read(self._word, 4096)
+        if said:
+            self._refusal = self._refusal or launcher.refusal(said)
             return
-        self._loop.forget(self._gate)
-        unread = int.from_bytes(fcntl.ioctl(self._gate, _FIONREAD, b"\0" * 4), "little")
-        os.close(self._gate)
-        self._gate = None
-        if unread or not self._gate_opened or self._init is None:
+        self._loop.forget(self._word)
+        os.close(self._word)
+        self._word = None
+        if self._refusal is not None or self._killed_before_start():
             return
         self._started = time.time_ns()
         self._tell(wire.json_frame(wire.STARTED, {"at": self._started, "init": self._init}))
         if self._stopping:
             self._terminate()
 
+    def _killed_before_start(self) -> bool:
+        return self._init_gone and self._status is None
+
     # The end.
 
-    def _sandbox_ended(self) -> None:
-        _, self._status = os.waitpid(self._sandbox, 0)
-        self._read_info()  # both may be here at once, and this handler came first
-        self._gate_passed()
-        if self._init is None:
-            self._init_gone = True
-        else:
-            self._send_kill()
-        self._perhaps_over()
+    def _read_status(self) -> None:
+        """The first process tells the command's wait status, and then ends itself."""
+        channel = self._berth.channel
+        if channel is None:
+            return
+        try:
+            said = channel.recv(64)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        if said:
+            (self._status,) = first_process.STATUS.unpack(said)
+            return
+        self._loop.forget(channel.fileno())
+        channel.close()
+        self._berth.channel = None
 
     def _init_ended(self) -> None:
         """Every process of the pid namespace is gone: that is what its init waits for."""
+        if self._record is not None:
+            return
+        _, status = os.waitpid(self._berth.pid, 0)
+        self._read_status()  # all may be here at once, and this handler came first
         self._init_gone = True
-        try:
-            os.waitpid(self._init or -1, os.WNOHANG)
-        except ChildProcessError:
-            pass
+        self._read_word_to_its_end()
+        if self._status is None:
+            self._status = status
+        else:  # as every shell tells it
+            self._status = execution.exit_code(self._status) << 8
         self._perhaps_over()
+
+    def _read_word_to_its_end(self) -> None:
+        while self._word is not None:
+            self._read_word()
 
     def _output_over(self) -> None:
         self._perhaps_over()
@@ -306,7 +295,7 @@ class Supervisor:
                 killed=self._killed,
                 out_of_memory=exceeded,
                 shared_network=self._plan.network.kind == launch.SHARED,
-                output=self._log.read_since(self._began_at, 4096),
+                refusal=self._refusal,
                 last_output=self._log.read_since(max(self._began_at, self._log.end - 4096), 4096),
             )
         )
@@ -360,22 +349,15 @@ class Supervisor:
         self._kill()
 
     def _kill(self) -> None:
-        """SIGKILL to every process of the run, by way of its init if that is known.
-
-        The sandbox's outer process then ends by itself, as if the command had been killed.
-        """
+        """SIGKILL to every process of the run, by way of its init."""
         self._killed = True
         self._send_kill()
 
     def _send_kill(self) -> None:
-        if self._init is None and self._status is None:
-            pid = self._sandbox
-        elif self._init is not None and not self._init_gone:
-            pid = self._init
-        else:
+        if self._init is None or self._init_gone:
             return
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(self._init, signal.SIGKILL)
         except OSError:
             pass
 
@@ -393,7 +375,7 @@ class Supervisor:
             self._kill()
 
     def _terminate(self) -> None:
-        """SIGTERM to the job's main process, which bubblewrap's init forks first of all."""
+        """SIGTERM to the job's main process, which its init forks first of all."""
         main = entering.main_process(self._init) if self._init is not None else None
         if main is None:
             if self._record is None and not self._init_gone:
@@ -490,9 +472,9 @@ class Supervisor:
             client.finish()
             return
 
-        def spawn(streams: tuple[int, int, int]) -> int:
+        def spawn(streams: tuple[int, int, int], word: int) -> int:
             return entering.execute(
-                self._plan, self._request, self._group, init, argv, streams, tty=tty
+                self._plan, self._request, self._group, init, argv, streams, word, tty=tty
             )
 
         client.send(wire.json_frame(wire.OPENED, {}))

@@ -38,18 +38,31 @@ class Userland:
 
     ``overlays`` are folders with a private layer above, ``between`` maps some of them to layers of
     ours in the middle, ``read_only`` are folders bound as they are, ``covered`` folders that show
-    empty and ``shut`` files and folders that show nothing. ``template`` is the folder that lies
-    below every job's root: empty folders for all that is mounted, and symbolic links.
+    empty. ``template`` is what lies below every job's root: empty folders for all that is mounted,
+    and symbolic links. Our layers and the template are named as below the engine's land folder.
+
+    ``mapped`` is whether the machine's files belong to user 0 of the run, by way of ``bases``: the
+    folders that hold all ``overlays``. Else they belong to nobody, as in a plain user's sandbox.
+    ``writable`` is whether the private layers can be written to.
     """
 
     overlays: tuple[str, ...]
+    bases: tuple[str, ...]
     between: dict[str, tuple[str, ...]]
     read_only: tuple[str, ...]
     covered: tuple[str, ...]
-    shut: tuple[str, ...]
     template: str
     path: str
+    mapped: bool = False
     writable: bool = True
+
+    def lower(self, path: str) -> str:
+        """Where the folder of the machine at ``path`` is, seen from the stage of a run."""
+        if not self.mapped:
+            return path
+        base = max((one for one in self.bases if _is_below(path, [one.rstrip("/")])), key=len)
+        rest = path if base == "/" else path[len(base) :]
+        return f"base/{self.bases.index(base)}{rest}"
 
 
 def find(folder: str, visible: tuple[str, ...] = (), masked: tuple[str, ...] = ()) -> Userland:
@@ -77,27 +90,46 @@ def find(folder: str, visible: tuple[str, ...] = (), masked: tuple[str, ...] = (
     shown = [*overlays, *read_only]
     covered = [path for path in (folder, *masked) if _is_below(path, shown)]
     path = f"{os.path.join(sys.prefix, 'bin')}:{_SYSTEM_PATH}"
-    between = _our_layers(folder, path)
-    shut: list[str] = []
+    land = f"{folder}/land"
+    between = _our_layers(land, path)
     for top, depth in _SEARCHED if os.geteuid() == 0 else ():
-        private = _private_paths(top, depth)
-        layer = f"{folder}/hidden{top}"
-        if private and _white_out(layer, top, private):
-            between[top] = (layer, *between.get(top, ()))
-        else:
-            shut += private
+        if _white_out(f"{land}/hidden{top}", top, _private_paths(top, depth)):
+            between[top] = (f"hidden{top}", *between.get(top, ()))
     return Userland(
         overlays=tuple(overlays),
+        bases=tuple(dict.fromkeys(_base(path) for path in overlays)),
         between=between,
         read_only=tuple(read_only),
         covered=tuple(covered),
-        shut=tuple(shut),
-        template=_make_template(folder, [*shown, *covered], symlinks),
+        template=_make_template(land, [*shown, *covered], symlinks),
         path=path,
     )
 
 
-def _make_template(folder: str, places: list[str], symlinks: list[tuple[str, str]]) -> str:
+def give_away(folder: str, owner: int) -> None:
+    """Let our layers belong to the user ``owner``, where no mount can make it seem so."""
+    for place, folders, files in os.walk(f"{folder}/land"):
+        for name in ("", *folders, *files):
+            os.chown(f"{place}/{name}" if name else place, owner, owner, follow_symlinks=False)
+
+
+def _base(path: str) -> str:
+    """The folder whose mount shows ``path`` to a user who is nobody: / if that can be.
+
+    Not where something else is mounted on the way, or a folder above is closed to others.
+    """
+    root = os.stat("/")
+    above = path
+    while above != "/":
+        info = os.stat(above)
+        is_open = above == path or info.st_mode & stat.S_IXOTH
+        if info.st_dev != root.st_dev or not is_open or os.path.ismount(above):
+            return path
+        above = os.path.dirname(above)
+    return "/"
+
+
+def _make_template(land: str, places: list[str], symlinks: list[tuple[str, str]]) -> str:
     """A job's root as it is before anything is mounted or written.
 
     It is shared and never changed, because it lies below the roots of jobs that are going on: other
@@ -105,33 +137,34 @@ def _make_template(folder: str, places: list[str], symlinks: list[tuple[str, str
     work of a short one on ext4, which looks for an inode that was not deleted a moment ago.
     """
     wanted = json.dumps([_FOLDERS, _OPEN_FOLDERS, _LINKS, places, symlinks]).encode()
-    template = f"{folder}/template/{hashlib.sha256(wanted).hexdigest()[:16]}"
+    name = f"template/{hashlib.sha256(wanted).hexdigest()[:16]}"
+    template = f"{land}/{name}"
     if os.path.isdir(template):
-        return template
+        return name
     made = f"{template}.{os.getpid()}"
-    for name in (*_FOLDERS, *_OPEN_FOLDERS, *(place.lstrip("/") for place in places)):
-        os.makedirs(f"{made}/{name}", exist_ok=True)
-    for name in _OPEN_FOLDERS:
-        os.chmod(f"{made}/{name}", 0o1777)  # noqa: S103 - as /tmp is
+    for place in (*_FOLDERS, *_OPEN_FOLDERS, *(place.lstrip("/") for place in places)):
+        os.makedirs(f"{made}/{place}", exist_ok=True)
+    for place in _OPEN_FOLDERS:
+        os.chmod(f"{made}/{place}", 0o1777)  # noqa: S103 - as /tmp is
     os.chmod(f"{made}/root", 0o700)
     for path, target in (*_LINKS, *symlinks):
         os.makedirs(os.path.dirname(made + path), exist_ok=True)
         os.symlink(target, made + path)
     os.rename(made, template)
-    return template
+    return name
 
 
-def _our_layers(folder: str, path: str) -> dict[str, tuple[str, ...]]:
+def _our_layers(land: str, path: str) -> dict[str, tuple[str, ...]]:
     """Layers with the few files of the userland that are not the machine's own."""
-    layers = f"{folder}/given"
+    layers = f"{land}/given"
     _write(f"{layers}/etc/resolv.conf", _resolvers())
-    found: dict[str, tuple[str, ...]] = {"/etc": (f"{layers}/etc",)}
+    found: dict[str, tuple[str, ...]] = {"/etc": ("given/etc",)}
     if shutil.which("python", path=path) is None:
         link = f"{layers}/usr/local/bin/python"
         os.makedirs(os.path.dirname(link), exist_ok=True)
         if not os.path.lexists(link):
             os.symlink(os.path.realpath(sys.executable), link)
-        found["/usr"] = (f"{layers}/usr",)
+        found["/usr"] = ("given/usr",)
     return found
 
 
@@ -200,7 +233,8 @@ def _resolvers() -> str:
 def _private_paths(folder: str, depth: int) -> list[str]:
     """What only some users may read below ``folder``, not what is below such a folder.
 
-    A job with uid 0 would read /etc/shadow. As a plain user the kernel already refuses.
+    Jobs cannot read it wherever it is (see ``stage.show``). That it is not there at all is for
+    programs that expect to read what belongs to them: a job's root owns /etc/shadow.
     """
     found: list[str] = []
     try:
@@ -222,9 +256,12 @@ def _private_paths(folder: str, depth: int) -> list[str]:
 def _white_out(layer: str, top: str, paths: list[str]) -> bool:
     """Make a layer in which ``paths`` below ``top`` do not exist.
 
-    False where it cannot be: overlayfs, the root of most containers, takes no whiteouts. The layer
-    lies below the jobs that are going on, so it is not made anew but brought up to date.
+    False where there are none, or it cannot be: overlayfs, the root of most containers, takes no
+    whiteouts. The layer lies below the jobs that are going on, so it is not made anew but brought
+    up to date.
     """
+    if not paths:
+        return False
     wanted = {f"{layer}{path[len(top) :]}" for path in paths}
     for place, folders, files in os.walk(layer, topdown=False):
         for name in (*folders, *files):

@@ -7,7 +7,6 @@ more often the nearer the run is to its limit, and kills too late rather than ne
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Callable, Iterator
 
 from neuro.engines.sandbox.loop import Loop
@@ -18,24 +17,26 @@ _SELDOM, _OFTEN = 1.0, 0.1  # seconds
 
 
 class Watch:
-    """Keeps one run's processes below ``memory`` bytes and ``processes`` in number."""
+    """Keeps one run's processes below ``memory`` bytes, and on ``cores``.
+
+    What lies in file systems in memory counts as much as what processes hold.
+    """
 
     def __init__(
         self,
         loop: Loop,
         init: int,
         *,
+        cores: set[int],
         memory: int,
-        processes: int,
         on_excess: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._init = init
+        self._cores = cores
         self._memory = memory
         self._on_excess = on_excess
         self._ended = False
-        # Counted for each user namespace, so for this run alone; its children inherit it.
-        resource.prlimit(init, resource.RLIMIT_NPROC, (processes, processes))
         self._loop.after(_OFTEN, self._look)
 
     def end(self) -> None:
@@ -45,14 +46,39 @@ class Watch:
     def _look(self) -> None:
         if self._ended:
             return
-        used = resident(self._init)
+        keep_on(self._cores, self._init)
+        in_files = file_systems_in_memory(self._init)
+        used = resident(self._init) + in_files
         if used > self._memory:
-            used = proportional(self._init)
+            used = proportional(self._init, in_files)
         if used > self._memory:
             self._ended = True
             self._on_excess()
             return
         self._loop.after(_OFTEN if used > self._memory // 2 else _SELDOM, self._look)
+
+
+def keep_on(cores: set[int], init: int) -> None:
+    """Bring back the processes that chose other cores for themselves."""
+    for pid in processes(init):
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                if not os.sched_getaffinity(int(task)) <= cores:
+                    os.sched_setaffinity(int(task), cores)
+        except OSError:
+            pass
+
+
+def file_systems_in_memory(init: int) -> int:
+    """Bytes in the tmpfs of the run: /dev, /dev/shm and /run."""
+    total = 0
+    for path in ("dev", "dev/shm", "run"):
+        try:
+            found = os.statvfs(f"/proc/{init}/root/{path}")
+        except OSError:
+            continue
+        total += (found.f_blocks - found.f_bfree) * found.f_frsize
+    return total
 
 
 def processes(init: int) -> Iterator[int]:
@@ -81,18 +107,23 @@ def resident(init: int) -> int:
     return total
 
 
-def proportional(init: int) -> int:
-    """Bytes resident in the processes, shared pages divided among those who share them."""
-    total = 0
+def proportional(init: int, in_files: int = 0) -> int:
+    """Bytes resident in the processes, shared pages divided among those who share them.
+
+    ``in_files`` are bytes in file systems in memory, whose pages processes may share as well.
+    """
+    total = shared = 0
     for pid in processes(init):
         try:
             with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
                 for line in file:
                     if line.startswith("Pss:"):
                         total += int(line.split()[1]) * 1024
+                    elif line.startswith("Pss_Shmem:"):
+                        shared += int(line.split()[1]) * 1024
         except OSError:
             pass
-    return total
+    return total - shared + max(shared, in_files)
 
 
 def cpu_seconds(init: int) -> float:

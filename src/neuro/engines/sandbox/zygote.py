@@ -20,7 +20,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import kernel, layout, wire
+from neuro.engines.sandbox import kernel, layout, reaper, wire
+from neuro.engines.sandbox.identities import NO_BLOCK, Blocks
 from neuro.engines.sandbox.launch import Plan, plan_from
 from neuro.engines.sandbox.supervisor import hand_over, supervise
 
@@ -30,10 +31,10 @@ _LULL = 0.008  # seconds after a start until the next is made ready
 
 
 def main() -> None:
-    """``zygote FOLDER FD BWRAP``: serve the engine at the other end of the socket ``FD``."""
-    folder, fd, bwrap = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    if os.geteuid() == 0 and _GUARDED not in sys.argv:
-        _guard(bwrap)
+    """``zygote FOLDER FD``: serve the engine at the other end of the socket ``FD``."""
+    folder, fd = sys.argv[1], int(sys.argv[2])
+    if _GUARDED not in sys.argv:
+        _guard()
     os.umask(0o022)
     os.chdir("/")
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -44,6 +45,7 @@ def main() -> None:
     # inherited by forks, so a supervisor does not hold this one.
     lock = os.open(f"{folder}/zygote.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.lockf(lock, fcntl.LOCK_EX)
+    reaper.prepare()
     engine = socket.socket(fileno=fd)
     engine.set_inheritable(False)
     gc.collect()
@@ -53,14 +55,15 @@ def main() -> None:
     _serve(engine, lock)
 
 
-def _guard(bwrap: str) -> None:
-    """Start again from executables that nobody can write to through us.
+def _guard() -> None:
+    """Start again from an executable that nobody can write to through us.
 
-    A job with uid 0 reaches the executables of its init (``/proc/1/exe``), and that of whoever
-    executes its command (a script that begins with ``#!/proc/self/exe``), outside its own file
-    system. Opened for writing, they would be the host's files.
+    A job reaches the executable of whoever executes its command (a script that begins with
+    ``#!/proc/self/exe``), outside its own file system. Opened for writing, it would be the host's
+    file.
     """
-    kernel.protect_files([os.path.realpath(sys.executable), os.path.realpath(bwrap)])
+    kernel.forget_keys()
+    kernel.enter_guard([os.path.realpath(sys.executable)])
     arguments = [*sys.orig_argv, _GUARDED]
     os.set_inheritable(int(sys.argv[2]), True)
     os.execv(sys.executable, arguments)
@@ -124,6 +127,7 @@ class Waiting:
     def __init__(self, plan: Plan, mine: tuple[int, int]) -> None:
         """``mine`` are descriptors that supervisors must not have."""
         self._plan = plan
+        self._blocks = None if plan.plain else Blocks(plan.folder, shared=plan.shared_ids)
         self._mine = mine
         self._ones: list[_One] = []
         self._is_used = False
@@ -192,9 +196,12 @@ class Waiting:
     def _fork(self) -> _One:
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         berth = f"{os.getpid()}-{time.monotonic_ns():x}"
+        block = NO_BLOCK
         try:
+            block = self._blocks.claim() if self._blocks else NO_BLOCK
             pid = os.fork()
         except OSError:
+            block.release()
             channel.close()
             theirs.close()
             raise
@@ -208,10 +215,11 @@ class Waiting:
                     os.close(fd)
                 os.setsid()
                 kernel.set_name("neuro-berth")
-                supervise(self._plan, berth, theirs)
+                supervise(self._plan, berth, block, theirs)
             finally:  # whatever it is, it must not return into the zygote's loop
                 os._exit(0)
         theirs.close()
+        block.release()
         return _One(pid, berth, channel)
 
 

@@ -20,6 +20,7 @@ from neuro.domain.storage import DiskUsage, FileStatus, Removed
 from neuro.domain.uris import ResourceURI
 from neuro.server.storage.bulk import BulkIntake, outgoing
 from neuro.server.storage.confine import Place
+from neuro.server.storage.ownership import give_all
 from neuro.server.storage.paths import parse_path
 from neuro.server.storage.staging import Staging, Upload, staged_bytes, upload_name
 from neuro.server.storage.tree import Tree, faults
@@ -48,10 +49,22 @@ class OpenFile:
 class StorageService:
     """Files of all owners below one folder of the machine: ``root/<owner>/…``."""
 
-    def __init__(self, root: Path, cluster: str, *, use_openat2: bool | None = None) -> None:
-        """The folder is made if it is missing. ``use_openat2`` None asks the kernel."""
+    def __init__(
+        self,
+        root: Path,
+        cluster: str,
+        *,
+        owner: int | None = None,
+        use_openat2: bool | None = None,
+    ) -> None:
+        """The folder is made if it is missing. ``use_openat2`` None asks the kernel.
+
+        ``owner`` is the user and group of the machine that all files belong to; None: ours.
+        """
         self.cluster = cluster
         self._tree = Tree(root, use_openat2=use_openat2)
+        if owner is not None:
+            give_all(self._tree.root, owner)
         self._staging = Staging(self._tree)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="storage")
         # How many bodies are coming in now; they share the memory for what is not written yet.

@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from neuro.domain.errors import InvalidInput, NotFound
 from neuro.server.storage.confine import Place, reopen
+from neuro.server.storage.ownership import inherit
 from neuro.server.storage.paths import STAGING
 from neuro.server.storage.tree import Tree, faults, name_on_disk
 
@@ -57,6 +58,7 @@ class Staging:
                     suppress(FileExistsError),
                 ):
                     os.mkdir(names[1], 0o700, dir_fd=folder)
+                    inherit(folder, names[1])
                 folder = self._open_room(names)
         if owner not in self._swept:
             self._swept.add(owner)
@@ -157,7 +159,13 @@ def _behind(parts: Sequence[memoryview], count: int) -> list[memoryview]:
 
 def _create(room: int, name: str, executable: bool) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    return os.open(name, flags, 0o777 if executable else 0o666, dir_fd=room)
+    made = os.open(name, flags, 0o777 if executable else 0o666, dir_fd=room)
+    try:
+        inherit(room, made)
+    except OSError:
+        os.close(made)
+        raise
+    return made
 
 
 def staged_bytes(room: int, name: str) -> int:

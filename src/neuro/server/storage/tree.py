@@ -18,6 +18,7 @@ from neuro.domain.errors import NotFound, PlatformError, StorageFault
 from neuro.domain.permissions import Action
 from neuro.domain.storage import DiskUsage, FileStatus, FileType, Removed
 from neuro.server.storage.confine import Escape, Fence, Place, reopen
+from neuro.server.storage.ownership import inherit
 from neuro.server.storage.paths import STAGING, UNREADABLE, readable
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
@@ -63,8 +64,13 @@ class Tree:
 
     def make_home(self, owner: str) -> None:
         """Make an owner's folder; nothing if it is there."""
-        with suppress(FileExistsError):
-            (self.root / owner).mkdir()
+        folder = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(owner, dir_fd=folder)
+                inherit(folder, owner.encode())
+        finally:
+            os.close(folder)
 
     # Descriptors
 
@@ -125,7 +131,13 @@ class Tree:
                 self.opened(place.parent, os.O_PATH | os.O_DIRECTORY) as folder,
             ):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                return os.open(place.name.encode(), flags, 0o666, dir_fd=folder)
+                made = os.open(place.name.encode(), flags, 0o666, dir_fd=folder)
+                try:
+                    inherit(folder, made)
+                except OSError:
+                    os.close(made)
+                    raise
+                return made
         raise fault_of(Escape(errno.ELOOP, ""), place.path)
 
     # Looking
@@ -193,6 +205,7 @@ class Tree:
                 suppress(FileExistsError),
             ):
                 os.mkdir(step.name.encode(), dir_fd=folder)
+                inherit(folder, step.name.encode())
             # What is in the way may be a file, or a link to nowhere.
             with self.opened(step, os.O_PATH) as found:
                 if not stat.S_ISDIR(os.fstat(found).st_mode):

@@ -1,0 +1,120 @@
+"""The process that becomes a run's command: number 2 in its pid namespace.
+
+It makes the run's root, waits until the run is asked for, does what the run wants besides, and
+begins the command in its own place. From its entry into the run's namespaces on it has no rights
+over the host, and what it was given by descriptor is all that it can reach of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from neuro.engines.sandbox import cgroups, inside, kernel, launch, launcher, network, stage, wire
+from neuro.engines.sandbox.identities import Block
+
+COUNT = struct.Struct("<I")
+BATCH = 200  # descriptors in one message; the kernel takes 253
+
+# What is told while the berth is made: that it is ready, with its address, or the reason why not.
+READY, REFUSED = b"r", b"x"
+
+
+def main(
+    plan: launch.Plan,
+    block: Block,
+    group: cgroups.Group,
+    folder: str,
+    channel: socket.socket,
+    turn: Callable[[], None],
+) -> NoReturn:
+    """Become a run's command; ``channel`` leads to the supervisor. Does not return.
+
+    ``turn`` is called once the namespaces are there, and returns when the first process is in them.
+    """
+    try:
+        try:
+            address = _prepare(plan, block, group, folder)
+            turn()
+        except Exception as error:
+            channel.send(REFUSED + str(error).encode("utf-8", "replace")[:1024])
+            os._exit(1)
+        channel.send(READY + address.encode())
+        descriptors = _receive(channel)
+        if descriptors:
+            _run(plan, descriptors)
+    finally:  # nothing may return from here: this is a copy
+        os._exit(1)
+
+
+def _prepare(plan: launch.Plan, block: Block, group: cgroups.Group, folder: str) -> str:
+    """Everything that does not depend on the run; its address. Raises OSError."""
+    group.create()
+    launch.make_layers(plan, folder, block)
+    group.join()
+    address = "127.0.1.1"
+    if plan.network.kind == launch.OWN:
+        address = network.enter_new(plan.network.subnet, plan.network.mtu)
+    stage.build(plan, folder, block)
+    inside.mount_proc()
+    _leave_the_host(plan, block)
+    if plan.network.kind == launch.PASTA:
+        network.raise_loopback()
+    inside.make_root(plan.userland, plain=plan.plain)
+    return address
+
+
+def _leave_the_host(plan: launch.Plan, block: Block) -> None:
+    """Enter namespaces of the run's own; from here on there are no rights over the machine."""
+    if plan.plain:
+        kernel.unshare(kernel.CLONE_NEWUSER)
+        kernel.map_own_ids(0, 0)
+    else:
+        os.setgroups([])
+        kernel.setns(block.users, kernel.CLONE_NEWUSER)
+    kernel.become_root_inside()
+    new = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
+    kernel.unshare(new | (kernel.CLONE_NEWNET if plan.network.kind == launch.PASTA else 0))
+
+
+def _receive(channel: socket.socket) -> list[int]:
+    received: list[int] = []
+    while True:
+        head, fds = wire.receive_descriptors(channel, COUNT.size, BATCH)
+        received += fds
+        if not head or len(received) == COUNT.unpack(head)[0]:
+            return received if head else []
+
+
+def _run(plan: launch.Plan, descriptors: Sequence[int]) -> NoReturn:
+    given, stdin, output, word, *trees = descriptors
+    with open(given, "rb") as file:
+        file.seek(0)
+        order = launch.Order(**json.load(file))
+    try:
+        _arrange(plan, order, trees)
+        command = launch.command_of(plan, order)
+    except (OSError, ValueError, inside.Refused) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        os.write(word, launcher.refused(launcher.NOT_EXECUTABLE, reason))
+        os._exit(1)
+    launcher.become(command, (stdin, output, output), word)
+
+
+def _arrange(plan: launch.Plan, order: launch.Order, trees: Sequence[int]) -> None:
+    kernel.set_hostname(order.hostname)
+    inside.mount_shared_memory(order.shm)
+    devices = list(zip(trees, order.devices, strict=False))
+    volumes = [
+        (tree, target, is_folder)
+        for tree, (target, is_folder) in zip(trees[len(devices) :], order.volumes, strict=True)
+    ]
+    inside.mount_devices(devices)
+    inside.mount_volumes(volumes)
+    for tree in trees:
+        os.close(tree)
+    inside.make_working_folder(order.working_dir)

@@ -1,0 +1,136 @@
+"""Which users of the machine the jobs of a root server are: a block of ids for each run.
+
+User 0 of a run is an unprivileged user of the machine that nobody else is. What runs write to the
+storage belongs to one more such user, whichever run wrote it: the storage's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import struct
+
+from neuro.engines.sandbox import kernel
+
+FIRST = 0x7000_0000  # above what directory services and containers give away
+BLOCK = 1 << 16
+_COUNT = 0x0FFF  # blocks; the last one is the storage's
+# Nobody's files, so it reads what everybody may read. It is the last id of the storage's block.
+READER = FIRST + (_COUNT + 1) * BLOCK - 1
+STORAGE = FIRST + _COUNT * BLOCK
+
+_LOCKS = ("/run/neuro-ids.lock", "ids.lock")
+_LOCK = struct.Struct("hhqqi4x")  # struct flock
+_TRIES = 8  # known blocks to look at before a new one is taken into use
+
+
+class Block:
+    """The ids of one run, held until every process that inherited ``lock`` is gone.
+
+    ``base`` is user 0 of the run, ``users`` a user namespace with its users. ``volumes`` is one in
+    which the storage's user is the run's user 0; None where no mapping is needed. A run of a plain
+    user's server is that user: it has no block.
+    """
+
+    def __init__(self, base: int, users: int, volumes: int | None, lock: int | None) -> None:
+        self.base = base
+        self.users = users
+        self.volumes = volumes
+        self._lock = lock
+
+    @property
+    def mapped(self) -> int | None:
+        """What lets files of ours belong to the run's user 0; None where they do already."""
+        return self.users if self.volumes is not None else None
+
+    def give(self, path: str) -> None:
+        """Let a file or folder of ours belong to user 0 of the run. Raises OSError."""
+        if self.base:
+            os.chown(path, self.base, self.base, follow_symlinks=False)
+
+    def release(self) -> None:
+        """Our part of the lock: a process that was forked meanwhile keeps its own."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+NO_BLOCK = Block(0, -1, None, None)
+
+
+class Blocks:
+    """Gives out blocks; two engines on one machine never give the same."""
+
+    def __init__(self, folder: str, *, shared: bool) -> None:
+        """``shared``: every run is the storage's user, where file systems cannot map users."""
+        self._folder = folder
+        self._shared = shared
+        self._known: list[int] = []
+        self._namespaces: dict[int, tuple[int, int]] = {}
+        self._next = 0
+
+    def claim(self) -> Block:
+        """A block that no other run has. Raises OSError."""
+        if self._shared:
+            if not self._namespaces:
+                self._namespaces[0] = (user_namespace(f"0 {STORAGE} {BLOCK}"), -1)
+            return Block(STORAGE, self._namespaces[0][0], None, None)
+        file = self._open()
+        for _ in range(min(len(self._known), _TRIES)):
+            number = self._known[self._next % len(self._known)]
+            self._next += 1
+            if _locked(file, number):
+                return self._block(number, file)
+        for number in range(_COUNT):
+            if number not in self._namespaces and _locked(file, number):
+                self._known.append(number)
+                return self._block(number, file)
+        os.close(file)
+        raise OSError(errno.EUSERS, f"all {_COUNT} blocks of user ids are taken by jobs")
+
+    def _block(self, number: int, lock: int) -> Block:
+        base = FIRST + number * BLOCK
+        if number not in self._namespaces:
+            self._namespaces[number] = (
+                user_namespace(f"0 {base} {BLOCK}"),
+                user_namespace(f"{STORAGE} {base} {BLOCK}"),
+            )
+        return Block(base, *self._namespaces[number], lock)
+
+    def _open(self) -> int:
+        for name in _LOCKS:
+            path = os.path.join(self._folder, name)
+            try:
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError:
+                if name == _LOCKS[-1]:
+                    raise
+        raise AssertionError("unreachable")
+
+
+def _locked(file: int, number: int) -> bool:
+    request = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, request)
+    except OSError:
+        return False
+    return True
+
+
+def user_namespace(mapping: str) -> int:
+    """A descriptor of a user namespace with such users, which has no process. Raises OSError."""
+    pid = kernel.clone(kernel.CLONE_NEWUSER)
+    if pid == 0:
+        while True:
+            signal.pause()
+    try:
+        kernel.map_ids(pid, mapping)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # where SIGCHLD is ignored, this is how waiting ends

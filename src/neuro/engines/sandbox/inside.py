@@ -1,0 +1,219 @@
+"""The root of a run, made by its first process in the run's own user and mount namespaces.
+
+From here on no path leads to the machine: what a user wrote is looked up below the run's root only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from neuro.engines.sandbox import kernel
+from neuro.engines.sandbox.kernel import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+)
+from neuro.engines.sandbox.userland import Userland
+
+_RUN_SIZE = 256 << 20
+# Read-only, as in containers elsewhere: most are root's only, but not all ask who writes.
+_FROZEN = ("sys", "sysrq-trigger", "irq", "bus", "fs")
+_COVERED_FILES = (
+    *("kcore", "keys", "key-users", "latency_stats", "timer_list", "sched_debug", "kmsg"),
+    *("slabinfo", "vmallocinfo", "kpageflags", "kpagecount", "kpagecgroup", "pagetypeinfo"),
+    *("allocinfo", "interrupts", "softirqs", "iomem", "ioports", "config.gz"),
+)
+_COVERED_FOLDERS = ("scsi", "acpi", "asound", "driver/nvram")
+_CLOSED = ("/proc", "/sys", "/dev")  # nothing of a user's may lie there
+
+
+class Refused(Exception):
+    """What was asked for cannot be done; the sentence says why, for the job's owner."""
+
+
+def mount_proc() -> None:
+    """Mount the run's /proc on the stage, before the rights to do so are gone. Raises OSError."""
+    kernel.mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    for name in _FROZEN:
+        path = f"proc/{name}"
+        if os.path.lexists(path):
+            kernel.mount(path, path, flags=MS_BIND | MS_REC)
+            kernel.mount("none", path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | flags)
+    for name in _COVERED_FILES:
+        if os.path.lexists(f"proc/{name}"):
+            kernel.mount("/dev/null", f"proc/{name}", flags=MS_BIND)
+    for name in _COVERED_FOLDERS:
+        if os.path.isdir(f"proc/{name}"):
+            options = "mode=0555,size=4k"
+            kernel.mount("tmpfs", f"proc/{name}", "tmpfs", MS_RDONLY | flags, options)
+
+
+def make_root(land: Userland, *, plain: bool) -> None:
+    """Put the root together on the stage and move into it. Raises OSError."""
+    for number, path in enumerate(("/", *land.overlays)):
+        _overlay(land, number, path)
+    for number, path in enumerate(land.read_only):
+        kernel.mount(f"shown/{number}", f"root{path}", flags=MS_BIND | MS_REC)
+    for path in land.covered:
+        options = "mode=0700,size=4k"
+        kernel.mount("tmpfs", f"root{path}", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, options)
+    for name in ("proc", "sys", "dev"):
+        kernel.mount(name, f"root/{name}", flags=MS_BIND | MS_REC)
+    terminals = "newinstance,ptmxmode=0666,mode=620,uid=0" + ("" if plain else ",gid=5")
+    kernel.mount("devpts", "root/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, terminals)
+    _small_disk("root/run", _RUN_SIZE, "0755")
+    os.mkdir("root/run/lock", 0o1777)
+    os.chmod("root/run/lock", 0o1777)  # noqa: S103 - as everywhere
+    os.chdir("root")
+    kernel.enter_root()
+
+
+def _overlay(land: Userland, number: int, path: str) -> None:
+    target = f"root{path}"
+    upper, work = f"private/{number}", f"private/{number}.work"
+    layers = [f"land/{name}" for name in land.between.get(path, ())]
+    if path == "/":
+        if not land.writable:
+            kernel.mount(upper, target, flags=MS_BIND)  # a copy of the template
+            return
+        below = f"land/{land.template}"
+    else:
+        below = land.lower(path)
+    lower = ":".join(_escaped(source) for source in (*reversed(layers), below))
+    flags = MS_NOSUID | MS_NODEV
+    if land.writable:
+        options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
+    else:
+        # ``upper`` still brings what is the run's own: its hosts
+        flags, options = flags | MS_RDONLY, f"lowerdir={upper}:{lower},userxattr"
+    kernel.mount("overlay", target, "overlay", flags, options)
+
+
+def _escaped(path: str) -> str:
+    for character in "\\:,":
+        path = path.replace(character, f"\\{character}")
+    return path
+
+
+def _small_disk(target: str, size: int, mode: str) -> None:
+    options = f"mode={mode},size={size},nr_inodes=64k"
+    kernel.mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, options)
+
+
+def mount_shared_memory(size: int) -> None:
+    """Mount ``size`` bytes for POSIX shared memory. Raises OSError."""
+    options = f"mode=1777,size={size}"
+    kernel.mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, options)  # noqa: S108
+
+
+def mount_devices(devices: Sequence[tuple[int, str]]) -> None:
+    """Attach (tree, name) below /dev. Raises OSError."""
+    for tree, name in devices:
+        path = f"/dev/{name}"
+        flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        target = os.open(path, flags, 0o600)
+        try:
+            kernel.attach(tree, target)
+        finally:
+            os.close(target)
+
+
+def mount_volumes(volumes: Sequence[tuple[int, str, bool]]) -> None:
+    """Attach (tree, target, whether it is a folder), outer ones first. Raises Refused."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for tree, target, is_folder in sorted(volumes, key=lambda volume: volume[1]):
+            what = f"the volume at {target}"
+            place = _make_folder(root, target, what) if is_folder else _file(root, target, what)
+            try:
+                kernel.attach(tree, place)
+            except OSError as error:
+                raise Refused(f"{what} cannot be mounted: {error.strerror}") from None
+            finally:
+                os.close(place)
+    finally:
+        os.close(root)
+
+
+def make_working_folder(path: str) -> None:
+    """Make the folder in which the command begins, if it is not there. Raises Refused."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(_make_folder(root, path, f"the working directory {path}", inside_closed=True))
+    except OSError as error:
+        raise Refused(f"the working directory {path} cannot be used: {error.strerror}") from None
+    finally:
+        os.close(root)
+
+
+def _parts(path: str, what: str) -> list[str]:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not path.startswith("/") or ".." in parts or "\0" in path:
+        raise Refused(f"{what} must be an absolute path without '..'")
+    return parts
+
+
+def _make_folder(root: int, path: str, what: str, *, inside_closed: bool = False) -> int:
+    """Open a folder below ``root``, making what is missing of it. Raises Refused."""
+    so_far, folder = "", os.dup(root)
+    for part in _parts(path, what):
+        so_far += f"/{part}"
+        try:
+            found = _next(root, folder, so_far, part)
+        except OSError as error:
+            dangling = error.errno == errno.EEXIST
+            reason = "the link there leads nowhere" if dangling else error.strerror
+            raise Refused(f"{what} cannot be made: {so_far}: {reason}") from None
+        finally:
+            os.close(folder)
+        folder = found
+    if not inside_closed:
+        _check_open(folder, what)
+    return folder
+
+
+def _next(root: int, folder: int, so_far: str, part: str) -> int:
+    flags = os.O_PATH | os.O_DIRECTORY
+    try:
+        return kernel.open_below(root, so_far, flags)
+    except FileNotFoundError:
+        os.mkdir(part, 0o755, dir_fd=folder)
+        return kernel.open_below(root, so_far, flags)
+
+
+def _file(root: int, path: str, what: str) -> int:
+    *parents, name = _parts(path, what) or [""]
+    folder = _make_folder(root, "/" + "/".join(parents), what)
+    try:
+        flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o444, dir_fd=folder))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise Refused(f"{what} cannot be made: {error.strerror}") from None
+    finally:
+        os.close(folder)
+    try:
+        place = kernel.open_below(root, path)
+    except OSError as error:
+        raise Refused(f"{what} cannot be mounted: {error.strerror}") from None
+    if stat.S_ISDIR(os.fstat(place).st_mode):
+        os.close(place)
+        raise Refused(f"{what} is one file, and a folder is there already")
+    _check_open(place, what)
+    return place
+
+
+def _check_open(place: int, what: str) -> None:
+    path = os.readlink(f"/proc/self/fd/{place}")
+    if path == "/" or any(path == closed or path.startswith(closed + "/") for closed in _CLOSED):
+        os.close(place)
+        raise Refused(f"{what} leads to {path}, where nothing can be mounted")

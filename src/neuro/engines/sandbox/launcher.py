@@ -1,0 +1,176 @@
+"""The last steps before a command begins, the same for a run's command and for ``exec``.
+
+The process has entered the run's namespaces. It closes everything, drops everything, and only then
+looks at a path that a user wrote. What went wrong is told through one descriptor, which the kernel
+closes at the moment when the command begins.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import signal
+import termios
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from neuro.engines.sandbox import kernel, seccomp
+
+_WORD = 3
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+_SEPARATOR = b"\0"
+
+
+class Command:
+    """What is to begin, and with which rights."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        working_dir: str,
+        *,
+        tty: bool,
+        privileged: bool,
+        filter_program: bytes,
+        processes: int = 0,
+        elsewhere: bool = False,
+    ) -> None:
+        """``processes`` limits their number for the run's user, 0 leaves that to its group.
+
+        ``elsewhere``: where the working directory is gone, / will do.
+        """
+        self.argv = [as_bytes(word) for word in argv]
+        self.env = {as_bytes(name): as_bytes(value) for name, value in env.items()}
+        self.working_dir = as_bytes(working_dir)
+        self.tty = tty
+        self.privileged = privileged
+        self.filter_program = filter_program
+        self.processes = processes
+        self.elsewhere = elsewhere
+
+
+def as_bytes(text: str) -> bytes:
+    """What the kernel is given for a text. Raises ValueError: its strings end at the first NUL."""
+    if "\0" in text:
+        raise ValueError(f"{text!r} contains a NUL character")
+    return os.fsencode(text)
+
+
+def become(command: Command, streams: tuple[int, int, int], word: int) -> NoReturn:
+    """Turn this process into the command, or write to ``word`` why not (see ``refusal``).
+
+    ``streams`` become its standard input, output and errors.
+    """
+    code, reason = NOT_EXECUTABLE, "the process ended before the command began"
+    try:
+        _arrange(streams, word)
+        os.setsid()
+        if command.tty:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        keep = tuple(kernel.PRIVILEGED.values()) if command.privileged else ()
+        if command.processes:
+            limits = (command.processes, command.processes)
+            resource.setrlimit(resource.RLIMIT_NPROC, limits)
+        restrict(command.filter_program, keep)
+        reason = _enter(command)
+        if not reason:
+            code, reason = _execute(command)
+    except OSError as error:
+        reason = f"the command cannot be started: {error.strerror}"
+    finally:  # whatever it is, it must not return: this is a copy
+        try:
+            os.write(_WORD, refused(code, reason))
+            os.write(2, reason.encode("utf-8", "replace") + b"\n")
+        finally:
+            os._exit(code)
+
+
+def refused(code: int, reason: str) -> bytes:
+    """What to write to the word where the command does not begin."""
+    return b"%d" % code + _SEPARATOR + reason.encode("utf-8", "replace")[:2048]
+
+
+def refusal(said: bytes) -> tuple[int, str] | None:
+    """The exit code and the reason that ``become`` wrote; None where the command began."""
+    code, separator, reason = said.partition(_SEPARATOR)
+    return (int(code), reason.decode("utf-8", "replace")) if separator else None
+
+
+def _arrange(streams: tuple[int, int, int], word: int) -> None:
+    """Leave nothing open but the streams and the word."""
+    above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (*streams, word)]
+    for target, source in enumerate(above):
+        os.dup2(source, target, inheritable=target != _WORD)
+    kernel.close_between(_WORD + 1)
+
+
+def restrict(filter_program: bytes, keep: tuple[int, ...] = ()) -> None:
+    """Give up every right but the capabilities to ``keep``. Raises OSError."""
+    # Of 0 no notice is taken where cores go to a program; 1 means none, and no file is so short.
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    reset_signals()
+    os.umask(0o022)
+    drop_rights(filter_program, keep)
+
+
+def drop_rights(filter_program: bytes, keep: tuple[int, ...] = ()) -> None:
+    """Give up the capabilities outside ``keep``, and most system calls. Raises OSError."""
+    kernel.drop_capabilities(keep)
+    seccomp.install(filter_program)
+
+
+def _enter(command: Command) -> str:
+    """Go to the working directory; why not, or ""."""
+    try:
+        os.chdir(command.working_dir)
+        if not os.getcwdb().startswith(b"/"):  # "(unreachable)…"
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    except OSError as error:
+        os.chdir("/")
+        if not command.elsewhere:
+            shown = command.working_dir.decode("utf-8", "replace")
+            return f"the working directory {shown} cannot be entered: {error.strerror}"
+    return ""
+
+
+def _execute(command: Command) -> tuple[int, str]:
+    """Why the command cannot be executed, with the exit code that shells give for it."""
+    name = command.argv[0]
+    shown = name.decode("utf-8", "replace")
+    if not name:
+        return NOT_FOUND, "the command has no name"
+    folders = command.env.get(b"PATH", os.fsencode(os.defpath)).split(b":")
+    refused: OSError | None = None
+    for path in [name] if b"/" in name else [os.path.join(place, name) for place in folders]:
+        try:
+            _execute_file(path, command)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refused = refused or error
+    if refused is None:
+        return NOT_FOUND, f"{shown}: command not found"
+    return NOT_EXECUTABLE, f"{shown}: {refused.strerror}"
+
+
+def _execute_file(path: bytes, command: Command) -> None:
+    try:
+        os.execve(path, command.argv, command.env)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        # A script without a first line that names its shell, as every shell executes it.
+        os.execve(b"/bin/sh", [b"sh", path, *command.argv[1:]], command.env)
+
+
+def reset_signals() -> None:
+    """Undo what Python, we and whoever started the server ignore: it would be inherited."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            pass  # the C library keeps some for itself
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -1,0 +1,77 @@
+"""Whether runs can be made here in a given way: one berth is made and taken away again.
+
+It runs in a process of its own, because it enters namespaces that cannot be left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+
+from neuro.engines.sandbox import kernel, layout
+from neuro.engines.sandbox.berth import Berth
+from neuro.engines.sandbox.identities import NO_BLOCK, Blocks
+from neuro.engines.sandbox.launch import Plan, plan_from, prove_volumes
+
+PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
+_TIMEOUT = 20
+_START = (
+    "import sys; sys.path.insert(0, {root!r});"
+    "from neuro.engines.sandbox.probing import main; main()"
+)
+
+
+def python() -> list[str]:
+    """This interpreter with nothing of its environment and no site packages: it starts in 10 ms."""
+    return [sys.executable, "-I", "-S"]
+
+
+def refusal(plan: Plan) -> str | None:
+    """Why runs cannot be made by ``plan``; None where they can."""
+    command = [*python(), "-c", _START.format(root=PACKAGE_ROOT)]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(asdict(plan)),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT,
+            env={},
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit code {done.returncode}"
+
+
+def main() -> None:
+    """Try the plan on standard input; exit code 0, or 1 with the reason on standard error."""
+    plan = plan_from(json.load(sys.stdin))
+    try:
+        _try(plan)
+    except OSError as error:
+        print(error.strerror or error, file=sys.stderr)  # noqa: T201 - this is how it answers
+        sys.exit(1)
+
+
+def _try(plan: Plan) -> None:
+    kernel.enter_guard()
+    block = NO_BLOCK if plan.plain else Blocks(plan.folder, shared=plan.shared_ids).claim()
+    berth = Berth(plan, f"probe-{os.getpid()}", block)
+    place = f"{plan.folder}/probe.{os.getpid()}"
+    layout.remove_tree(place)
+    os.mkdir(place)
+    try:
+        berth.make(socket.socket())
+        berth.occupy(place)
+        prove_volumes(place, block)
+    finally:
+        berth.discard()
+        layout.remove_tree(place)

@@ -1,0 +1,44 @@
+"""To which user of the machine the files of the storage belong.
+
+A server with the rights of root runs jobs as unprivileged users, and the files that jobs share with
+it belong to one of these, whoever wrote them. So what the server makes belongs to whom the folder
+around it belongs to. A plain user's server is that user already.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def inherit(folder: int, made: int | bytes) -> None:
+    """Give what was made in the open ``folder``, a descriptor or a name, to the folder's owner.
+
+    Raises OSError.
+    """
+    owner = os.fstat(folder)
+    if owner.st_uid == os.geteuid():
+        return
+    if isinstance(made, int):
+        os.fchown(made, owner.st_uid, owner.st_gid)
+    else:
+        os.chown(made, owner.st_uid, owner.st_gid, dir_fd=folder, follow_symlinks=False)
+
+
+def give_all(root: Path, owner: int) -> None:
+    """Let ``root`` and all below it belong to the user and group ``owner``; once. Raises OSError.
+
+    The root itself comes last: as long as it does not belong to them, something may be missing.
+    """
+    if root.stat().st_uid == owner:
+        return
+    below = [str(path) for path in root.iterdir()]
+    for start in range(0, len(below), 100):
+        command = ["chown", "--recursive", "--no-dereference", f"{owner}:{owner}", "--"]
+        done = subprocess.run(
+            [*command, *below[start : start + 100]], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise OSError(0, f"the storage's files cannot be given to jobs: {done.stderr.strip()}")
+    os.chown(root, owner, owner)
