@@ -25,6 +25,7 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _OPENAT2 = 437  # the same number on every architecture
+_RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_SYMLINKS = 0x04
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 _MS_REC, _MS_SLAVE = 16384, 1 << 19
@@ -148,3 +149,24 @@ def open_without_links(path: str, flags: int = os.O_PATH, folder: int = -100) ->
     if number == errno.ENOSYS:
         return os.open(path, flags | os.O_NOFOLLOW, dir_fd=None if folder < 0 else folder)
     raise OSError(number, os.strerror(number), path)
+
+
+def open_within(name: str, flags: int, folder: int) -> int:
+    """Open ``name`` in the open ``folder`` if it is neither a link nor mounted there.
+
+    Raises OSError: ELOOP (or ENOTDIR) for a link, EXDEV for a mount. Kernels before 5.6 tell a
+    mount by its device only.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    how = struct.pack("=QQQ", flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_XDEV)
+    found: int = _libc.syscall(_OPENAT2, folder, os.fsencode(name), how, ctypes.c_size_t(len(how)))
+    if found >= 0:
+        return found
+    number = ctypes.get_errno()
+    if number != errno.ENOSYS:
+        raise OSError(number, os.strerror(number), name)
+    found = os.open(name, flags, dir_fd=folder)
+    if os.fstat(found).st_dev != os.fstat(folder).st_dev:
+        os.close(found)
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+    return found

@@ -19,10 +19,11 @@ import json
 import os
 import re
 import socket
-import stat
 import sys
 from collections.abc import Mapping
 from typing import Any
+
+from neuro.engines.sandbox.removal import remove_tree as remove_tree
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -161,37 +162,3 @@ def connect(folder: str) -> socket.socket:
         client.close()
         raise
     return client
-
-
-def remove_tree(path: str) -> None:
-    """Delete ``path`` and all below it, also folders that a job or overlayfs closed to us."""
-    try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            os.unlink(path)
-            return
-        _empty(path)
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass
-
-
-def _empty(folder: str) -> None:
-    try:
-        entries = list(os.scandir(folder))
-    except PermissionError:  # overlayfs keeps a folder of mode 000 in its work folder
-        os.chmod(folder, 0o700)
-        entries = list(os.scandir(folder))
-    opened = False
-    for entry in entries:
-        inside = entry.is_dir(follow_symlinks=False)
-        if inside:
-            _empty(entry.path)
-        remove = os.rmdir if inside else os.unlink
-        try:
-            remove(entry.path)
-        except PermissionError:  # a read-only folder: only a plain user meets this
-            if opened:
-                raise
-            os.chmod(folder, 0o700)
-            opened = True
-            remove(entry.path)
