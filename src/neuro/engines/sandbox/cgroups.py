@@ -229,7 +229,8 @@ class Group:
 
     def removed(self) -> bool:
         """``remove`` without waiting."""
-        return all([_removed(folder) for folder in self.folders.values()])
+        gone = [_removed(folder) for folder in self.folders.values()]
+        return all(gone)
 
 
 def clear(groups: Iterable[Group], patience: float) -> list[Group]:
