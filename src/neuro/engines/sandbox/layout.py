@@ -140,7 +140,7 @@ def read_exit(folder: str) -> dict[str, Any] | None:
     try:
         with open(f"{folder}/{EXIT}", "rb") as file:
             record = _object(file.read())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     if record is None:
         return None
