@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -26,6 +28,7 @@ from neuro.engines.base import Engine, RunRef
 from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.engines.sandbox.output import Retention as LogRetention
 from neuro.engines.sandbox.settings import SandboxSettings
+from neuro.server import reserve
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
@@ -92,6 +95,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         folder = _prepare_folder(options.data_dir)
         stack.enter_context(_only_one(folder / "run" / "lock"))
+        reserve.spend(folder)
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
         settings = load_settings(folder / "server.toml")
@@ -130,7 +134,7 @@ async def _assemble(
     presets = presets_for(settings, whole, engines[DEFAULT_ENGINE].gpu_model)
     board = Board(capacities)
     writer = Writer(database)
-    writer.start()
+    writer.start(on_death=_end_in_order)
     stack.push_async_callback(writer.close)
     host, port = listener.getsockname()[:2]
 
@@ -181,7 +185,15 @@ async def _assemble(
     url = address_of(host, port)
     of_jobs = Retention(database, engines, _keep_jobs(settings.retention))
     of_flows = FlowRetention(database, hub, _keep_flows(settings.retention))
-    for what, sweep in (("jobs", of_jobs.sweep), ("bakes", of_flows.sweep)):
+
+    async def keep_reserve() -> None:
+        await asyncio.to_thread(reserve.keep, folder)
+
+    await keep_reserve()
+    for what, sweep in (
+        *(("jobs", of_jobs.sweep), ("bakes", of_flows.sweep)),
+        ("the disk's reserve", keep_reserve),
+    ):
         sweeper = asyncio.create_task(sweep_regularly(sweep, what), name=f"retention of {what}")
         stack.callback(sweeper.cancel)
     await supervision.start()
@@ -277,6 +289,11 @@ def _only_one(path: Path) -> Iterator[IO[bytes]]:
                 " choose another folder with --data-dir."
             ) from None
         yield lock
+
+
+def _end_in_order() -> None:
+    """End the server as its administrator would: a new one finds everything as it is."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _engines(folder: Path, settings: Settings, port: int) -> dict[str, Engine]:

@@ -304,6 +304,8 @@ class Supervisor:
         assert self._outlet is not None
         if not self._outlet.over:
             self._outlet.drain()  # calls back here when it is done, however full the disk is
+            if not self._outlet.over:
+                self._clear()  # no process is left, and its files may be what fills the disk
             return
         exceeded = self._exceeded or _asked(self._group.out_of_memory)
         self._conclude(
