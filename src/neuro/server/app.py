@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -61,6 +62,7 @@ from neuro.server.owner import announced, write_login
 from neuro.server.settings import (
     RetentionSetting,
     Settings,
+    disk_for,
     load_settings,
     parse_bytes,
     presets_for,
@@ -131,7 +133,9 @@ async def _assemble(
         name: _capacity(settings, await engine.capacity()) for name, engine in engines.items()
     }
     whole = capacities[DEFAULT_ENGINE]
-    presets = presets_for(settings, whole, engines[DEFAULT_ENGINE].gpu_model)
+    disk = disk_for(shutil.disk_usage(folder).total)
+    presets = presets_for(settings, whole, engines[DEFAULT_ENGINE].gpu_model, disk)
+    disks = {preset.name: preset.disk for preset in presets}
     board = Board(capacities)
     writer = Writer(database)
     writer.start(on_death=_end_in_order)
@@ -146,7 +150,14 @@ async def _assemble(
         return address_of(engines[engine].host_address, port)
 
     commands = str(Path(sys.prefix) / "bin")
-    launcher = Launcher(settings.cluster, storage, job_token, api_url, commands)
+    launcher = Launcher(
+        settings.cluster,
+        storage,
+        job_token,
+        api_url,
+        commands,
+        lambda preset: disks.get(preset or "", disk),
+    )
     reconciler = Reconciler(
         board, writer, engines, launcher.make_spec, stop_grace=settings.stop_grace_seconds
     )

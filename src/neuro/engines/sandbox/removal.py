@@ -36,9 +36,13 @@ class Stopped(Exception):
 class Descent:
     """A folder that is open, the ones above it by their numbers: down by a name, up by ``..``."""
 
-    def __init__(self, folder: int, name: str) -> None:
-        """Open ``name`` in the open ``folder``. Raises OSError, also where it is a link."""
-        self.fd = open_beside(folder, name)
+    def __init__(self, folder: int, name: str, *, opening_up: bool = True) -> None:
+        """Open ``name`` in the open ``folder``. Raises OSError, also where it is a link.
+
+        ``opening_up`` lets us into our own folders that are closed (mode 000) by changing that.
+        """
+        self._open = open_beside if opening_up else open_as_it_is
+        self.fd = self._open(folder, name)
         self._above = array("Q")
 
     @property
@@ -49,7 +53,7 @@ class Descent:
     def enter(self, name: str) -> None:
         """Go down. Raises OSError: for a link (ELOOP), and for a mount (EXDEV)."""
         number = os.fstat(self.fd).st_ino
-        below = open_beside(self.fd, name)
+        below = self._open(self.fd, name)
         os.close(self.fd)
         self.fd = below
         self._above.append(number)
@@ -69,16 +73,18 @@ class Descent:
         os.close(self.fd)
 
 
-def open_beside(folder: int, name: str) -> int:
-    """Open a folder for reading, through no link and into no mount. Raises OSError.
+def open_as_it_is(folder: int, name: str) -> int:
+    """Open a folder for reading, through no link and into no mount. Raises OSError."""
+    return kernel.open_within(name, _FOLDER, folder)
 
-    One that is closed to its owner (mode 000) is opened up first.
-    """
+
+def open_beside(folder: int, name: str) -> int:
+    """``open_as_it_is``, but one that is closed to its owner (mode 000) is opened up first."""
     try:
-        return kernel.open_within(name, _FOLDER, folder)
+        return open_as_it_is(folder, name)
     except PermissionError:
         _open_up(folder, name)
-        return kernel.open_within(name, _FOLDER, folder)
+        return open_as_it_is(folder, name)
 
 
 def _open_up(folder: int, name: str) -> None:

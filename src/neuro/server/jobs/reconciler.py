@@ -39,6 +39,7 @@ _EXIT_REASONS = {
     ExitCause.COMPLETED: Reason.COMPLETED,
     ExitCause.ERROR: Reason.ERROR,
     ExitCause.OUT_OF_MEMORY: Reason.OOM_KILLED,
+    ExitCause.DISK_LIMIT: Reason.DISK_LIMIT_EXCEEDED,
     ExitCause.CANNOT_START: Reason.CANNOT_RUN,
     ExitCause.LOST: Reason.NOT_FOUND,
 }
