@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from neuro.engines.sandbox import layout, watching
 from neuro.engines.sandbox.disk import (
     Census,
     Count,
@@ -22,6 +23,7 @@ from neuro.engines.sandbox.disk import (
     pause_after,
 )
 from neuro.engines.sandbox.loop import Loop
+from tests.engines.harness import EngineKind, Runs
 from tests.engines.test_sandbox_removal import nest
 
 MIB = 1 << 20
@@ -250,3 +252,28 @@ def test_a_watch_that_was_ended_says_nothing(disk: Path) -> None:
     loop.run()
 
     assert not told
+
+
+async def test_files_that_a_run_deleted_and_holds_open_are_counted(
+    runs: Runs, folder: Path, kind: EngineKind
+) -> None:
+    script = "exec 3>/tmp/file; rm /tmp/file; head -c 9000000 /dev/zero >&3; echo ready; sleep 600"
+    ref = await runs.start("sh", "-c", script)
+    await runs.says(ref.job_id, b"ready")
+    state = layout.read_state(f"{layout.run_folder(str(folder), ref.job_id, 0)}/{layout.STATE}")
+    assert state is not None
+    init = int(state["init"][0])
+    layers = folder / "jobs" / ref.job_id / "runs" / "0" / "layers"
+
+    def processes() -> Iterator[int]:
+        return watching.processes(init)
+
+    seen = Census(str(layers), EVERYTHING)
+    while not seen.step(0.02):
+        pass
+    all_of_it = Census(str(layers), EVERYTHING, processes)
+    while not all_of_it.step(0.02):
+        pass
+
+    assert all_of_it.use.entries == seen.use.entries + 1
+    assert all_of_it.use.bytes - seen.use.bytes >= 9_000_000

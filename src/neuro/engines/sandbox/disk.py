@@ -10,8 +10,9 @@ supervisor's loop is never held up. Kills too late rather than never.
 from __future__ import annotations
 
 import os
+import stat
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from neuro.engines.sandbox.loop import Loop
@@ -116,7 +117,8 @@ def use_of_disk(folder: str) -> Use:
 class DiskWatch:
     """Keeps ``folder`` below ``limit`` bytes and ``inodes`` entries.
 
-    ``on_excess`` is called once, with a sentence for the job's owner.
+    ``on_excess`` is called once, with a sentence for the job's owner. ``processes`` are the run's:
+    files that they hold open count also where their names are deleted.
     """
 
     def __init__(
@@ -127,11 +129,13 @@ class DiskWatch:
         limit: int,
         inodes: int,
         on_excess: Callable[[str], None],
+        processes: Callable[[], Iterable[int]] = tuple,
     ) -> None:
         self._loop = loop
         self._folder = folder
         self._limit = Use(limit, inodes)
         self._on_excess = on_excess
+        self._processes = processes
         self._ended = False
         # A new run has nothing yet, but for a few files of ours.
         self._last = Count(Use(), self._whole(), time.monotonic())
@@ -152,7 +156,7 @@ class DiskWatch:
             return
         whole = self._whole()
         if is_due(self._last, whole, time.monotonic(), self._limit):
-            self._step(Census(self._folder, self._limit), whole)
+            self._step(Census(self._folder, self._limit, self._processes), whole)
         else:
             self._loop.after(pause_after(self._last, whole, self._limit), self._look)
 
@@ -180,8 +184,11 @@ class Census:
     there is. Nothing is changed: what is closed to us is not counted.
     """
 
-    def __init__(self, folder: str, limit: Use) -> None:
+    def __init__(
+        self, folder: str, limit: Use, processes: Callable[[], Iterable[int]] = tuple
+    ) -> None:
         self.worked = 0.0
+        self._processes = processes
         self._folder = folder
         self._limit = limit
         self._restarts = 0
@@ -190,7 +197,7 @@ class Census:
     def _begin(self) -> None:
         self._bytes = 0.0
         self._entries = 0
-        self._walk = self._walked()
+        self._walk = self._counted()
 
     @property
     def use(self) -> Use:
@@ -220,6 +227,17 @@ class Census:
     def close(self) -> None:
         """Give up the rest."""
         self._walk.close()
+
+    def _counted(self) -> Generator[None]:
+        yield from self._walked()
+        seen: set[tuple[int, int]] = set()
+        for pid in self._processes():
+            for device, number, blocks in _unlinked(pid):
+                if (device, number) not in seen:
+                    seen.add((device, number))
+                    self._entries += 1
+                    self._bytes += blocks * _BLOCK
+            yield
 
     def _walked(self) -> Generator[None]:
         """Count; stops at every few files. Raises OSError where a folder was moved meanwhile."""
@@ -274,3 +292,37 @@ class Census:
                 if number % _CHECKED == 0:
                     yield
         yield
+
+
+def _unlinked(pid: int) -> Iterator[tuple[int, int, int]]:
+    """Device, number and blocks of files on overlays that a process has open, and nobody a name.
+
+    They take space that no walk finds. Files on volumes, and in memory, are not on an overlay.
+    """
+    overlays: set[bytes] | None = None
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return  # it is gone, or another user's
+    for fd in descriptors:
+        try:
+            status = os.stat(f"/proc/{pid}/fd/{fd}")
+            if status.st_nlink or not stat.S_ISREG(status.st_mode):
+                continue
+            if overlays is None:
+                overlays = _overlays(pid)
+            if _mount_of(pid, fd) in overlays:
+                yield status.st_dev, status.st_ino, status.st_blocks
+        except OSError:
+            continue  # it is closed
+
+
+def _overlays(pid: int) -> set[bytes]:
+    """The ids of the overlays among a process's mounts."""
+    with open(f"/proc/{pid}/mountinfo", "rb") as file:
+        return {line.split(b" ", 1)[0] for line in file if b" - overlay " in line}
+
+
+def _mount_of(pid: int, fd: str) -> bytes:
+    with open(f"/proc/{pid}/fdinfo/{fd}", "rb") as file:
+        return next((line.split()[1] for line in file if line.startswith(b"mnt_id:")), b"")
