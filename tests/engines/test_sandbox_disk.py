@@ -23,6 +23,7 @@ from neuro.engines.sandbox.disk import (
     pause_after,
 )
 from neuro.engines.sandbox.loop import Loop
+from neuro.engines.sandbox.removal import remove_tree
 from tests.engines.harness import EngineKind, Runs
 from tests.engines.test_sandbox_removal import nest
 
@@ -128,6 +129,7 @@ def test_folders_deeper_than_any_path_are_counted(tree: Path) -> None:
     nest(tree, 1200)
 
     assert counted(tree).entries == 1201
+    remove_tree(str(tree))  # pytest could not
 
 
 def test_what_is_not_there_has_no_size(tree: Path) -> None:

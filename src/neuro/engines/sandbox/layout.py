@@ -137,11 +137,7 @@ def read_exit(folder: str) -> dict[str, Any] | None:
 
     Raises OSError where it may be there and cannot be read: such a run must not be taken for lost.
     """
-    try:
-        with open(f"{folder}/{EXIT}", "rb") as file:
-            record = _object(file.read())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
+    record = read_record(f"{folder}/{EXIT}")
     if record is None:
         return None
     types = {
@@ -176,11 +172,14 @@ def read_state(path: str) -> dict[str, Any] | None:
 
 
 def read_record(path: str) -> dict[str, Any] | None:
-    """The JSON object at ``path``; None if it is absent or damaged."""
+    """The JSON object at ``path``; None if it is absent or damaged.
+
+    Raises OSError where it may be there and cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return _object(file.read())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 

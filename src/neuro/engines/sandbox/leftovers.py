@@ -116,7 +116,7 @@ def sweep_run(folder: str, ref: RunRef) -> None:
     """Take away the private files of a finished run; its log and its exit record stay."""
     place = layout.run_folder(folder, ref.job_id, ref.run)
     _discard_private(folder, place)
-    for name in (layout.SOCKET, layout.STATE):
+    for name in {layout.SOCKET, layout.STATE} & set(_names(place)):
         try:
             os.unlink(f"{place}/{name}")
         except FileNotFoundError:
@@ -126,7 +126,8 @@ def sweep_run(folder: str, ref: RunRef) -> None:
 
 
 def _discard_private(folder: str, place: str) -> None:
-    for name in ("root", "layers"):
+    # A start asks this of every run whose log is kept: one call for those with nothing left.
+    for name in {"root", "layers"} & set(_names(place)):
         discard(folder, f"{place}/{name}")
 
 
