@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -129,3 +132,96 @@ def test_two_installations_have_different_groups(version_1: Path) -> None:
     first, second = (cgroups.find(name, str(version_1)) for name in ("abc", "def"))
 
     assert not set(first.bases.values()) & set(second.bases.values())
+
+
+def test_jobs_together_leave_process_ids_to_the_machine(version_1: Path) -> None:
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())
+
+    cgroups.find("abc", str(version_1))
+
+    assert int((version_1 / "pids/neuro-abc/pids.max").read_text()) == most * 3 // 4
+
+
+def test_in_version_2_too(version_2: Path) -> None:
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())
+
+    cgroups.find("abc", str(version_2))
+
+    assert int((version_2 / "neuro-abc/pids.max").read_text()) == most * 3 // 4
+
+
+def test_four_runs_do_not_take_all_process_ids() -> None:
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())
+
+    assert cgroups.process_limit(100) == 100
+    assert cgroups.process_limit(1 << 30) == max(512, most // 4)
+
+
+@pytest.fixture
+def real() -> Iterator[cgroups.Groups]:
+    """Groups of the kernel's own."""
+    groups = cgroups.find(f"test-{os.getpid()}")
+    if not groups.version:
+        pytest.skip("this user may not make control groups")
+    yield groups
+    assert not cgroups.clear([cgroups.Group(groups, name) for name in cgroups.names(groups)], 5.0)
+    cgroups.remove_bases(groups)
+
+
+def inhabit(folder: str) -> subprocess.Popen[bytes]:
+    """A process in a group."""
+    sleeper = subprocess.Popen(["sleep", "600"])
+    Path(f"{folder}/cgroup.procs").write_text(str(sleeper.pid))
+    return sleeper
+
+
+@pytest.mark.root
+def test_groups_below_a_group_and_their_processes_go_with_it(real: cgroups.Groups) -> None:
+    groups = [cgroups.Group(real, f"job-{number}") for number in range(12)]
+    sleepers = []
+    for group in groups:
+        group.create()
+        for folder in group.folders.values():
+            os.makedirs(f"{folder}/leftover/deeper")
+            os.mkdir(f"{folder}/beside")
+            sleepers += [inhabit(f"{folder}/leftover"), inhabit(f"{folder}/beside")]
+    began = time.monotonic()
+
+    left = cgroups.clear(groups, 2.0)
+
+    assert not left
+    assert time.monotonic() - began < 2.0
+    assert [sleeper.wait(5) for sleeper in sleepers] == [-9] * len(sleepers)
+
+
+@pytest.mark.root
+def test_what_does_not_go_is_told_in_time(real: cgroups.Groups, version_1: Path) -> None:
+    """A folder that is no group of the kernel's stands for one that it does not let go."""
+    stuck = cgroups.Group(cgroups.find("abc", str(version_1)), "job-stuck")
+    stuck.create()
+    stuck.limit(LIMITS)
+    empty = cgroups.Group(real, "job-empty")
+    empty.create()
+    began = time.monotonic()
+
+    left = cgroups.clear([stuck, empty], 0.1)
+
+    assert left == [stuck]
+    assert time.monotonic() - began < 1.0
+
+
+@pytest.mark.root
+def test_groups_deeper_than_any_path_go(real: cgroups.Groups) -> None:
+    group = cgroups.Group(real, "job-deep")
+    group.create()
+    for folder in group.folders.values():
+        fd = os.open(folder, os.O_RDONLY)
+        for _ in range(50):
+            os.mkdir("d" * 100, dir_fd=fd)
+            below = os.open("d" * 100, os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        os.close(fd)
+
+    group.kill()
+    assert group.remove(2.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from neuro.engines.sandbox import layout
+from tests.disks import fill
 
 
 @pytest.fixture
@@ -51,3 +53,45 @@ def test_a_state_is_there_while_the_next_one_is_written(path: str) -> None:
     finally:
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
+
+
+RECORD = {"at": 1, "started": None, "output_bytes": 0, "exit_code": 0, "cause": "completed"}
+
+
+@pytest.mark.root
+def test_an_exit_record_finds_its_room_on_a_full_disk(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)], check=True)
+    try:
+        (tmp_path / "with").mkdir()
+        (tmp_path / "without").mkdir()
+        layout.keep_room(str(tmp_path / "with"))
+        fill(tmp_path)
+        record = {**RECORD, "message": "\x1b" * 5000}
+
+        layout.write_exit(str(tmp_path / "with"), record)
+        with pytest.raises(OSError, match="No space"):
+            layout.write_exit(str(tmp_path / "without"), record)
+
+        kept = layout.read_exit(str(tmp_path / "with"))
+        assert kept is not None
+        assert kept["message"].endswith("...")
+        assert [path.name for path in (tmp_path / "with").iterdir()] == ["exit"]
+        assert layout.read_exit(str(tmp_path / "without")) is None
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_an_exit_record_is_written_without_kept_room_too(tmp_path: Path) -> None:
+    record = {**RECORD, "message": None}
+
+    layout.write_exit(str(tmp_path), record)
+    layout.write_exit(str(tmp_path), {**record, "exit_code": 5})
+
+    assert layout.read_exit(str(tmp_path)) == {**record, "exit_code": 5}
+
+
+def test_an_exit_record_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+    (tmp_path / "exit").symlink_to("exit")
+
+    with pytest.raises(OSError, match="symbolic links"):
+        layout.read_exit(str(tmp_path))

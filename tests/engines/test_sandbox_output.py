@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from neuro.engines.base import RunRef
 from neuro.engines.sandbox.logs import LogReader, Stamper
-from neuro.engines.sandbox.output import OutputLog, Retention, kept_bytes, segments
+from neuro.engines.sandbox.output import NoSpace, OutputLog, Retention, kept_bytes, segments
 from tests.engines.harness import KINDS, Runs, eventually, spec
 
 SMALL = Retention(total=4000, segment=1000)
@@ -137,8 +138,45 @@ async def test_a_full_disk_makes_the_job_wait_and_loses_nothing(small_disk: Path
     await runs.close()
 
 
+@pytest.mark.root
+def test_a_disk_without_room_for_another_segment_loses_nothing(small_disk: Path) -> None:
+    log = OutputLog(str(small_disk / "output"), Retention(segment=1000))
+    write_all(log, b"a" * 1000)
+    _change(small_disk, f"nr_inodes={_inodes(small_disk)}")  # as many files as there are
+
+    for _ in range(3):
+        with pytest.raises(NoSpace):
+            log.write(b"b")
+    _change(small_disk, "nr_inodes=1000")
+
+    write_all(log, b"b" * 500)
+    assert read_all(str(small_disk / "output")) == b"a" * 1000 + b"b" * 500
+    log.close()
+
+
+def test_a_log_that_somebody_deletes_takes_no_more_space(place: str) -> None:
+    log = OutputLog(place, SMALL)
+    shutil.rmtree(place)
+
+    write_all(log, b"x" * 10_000)
+
+    assert log.end == 10_000
+    assert log.kept() == 0
+    log.close()
+
+
 def _enlarge(place: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+    _change(place, "size=64m")
+
+
+def _change(place: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(place)], check=True)
+
+
+def _inodes(place: Path) -> int:
+    """How many files and folders are on a disk."""
+    info = os.statvfs(place)
+    return info.f_files - info.f_ffree
 
 
 def _free(place: Path) -> int:

@@ -28,7 +28,10 @@ ACTIVE = frozenset({JobStatus.PENDING, JobStatus.SUSPENDED, JobStatus.RUNNING})
 
 
 class Reason(StrEnum):
-    """Why a job is in its status; the words are the original platform's, but for the last."""
+    """Why a job is in its status; the words are the original platform's, but for two.
+
+    Ours are ``DiskLimitExceeded`` and ``AddressChanged``.
+    """
 
     CREATING = "Creating"
     SCHEDULING = "Scheduling"
@@ -36,6 +39,7 @@ class Reason(StrEnum):
     COMPLETED = "Completed"
     ERROR = "Error"
     OOM_KILLED = "OOMKilled"
+    DISK_LIMIT_EXCEEDED = "DiskLimitExceeded"
     CANNOT_RUN = "ContainerCannotRun"
     NOT_FOUND = "NotFound"
     LIFE_SPAN_ENDED = "LifeSpanEnded"

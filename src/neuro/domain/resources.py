@@ -36,7 +36,8 @@ NOTHING = Amount(cpu=0.0, memory=0)
 class Preset(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A named amount of resources and the engine that it runs on. ``memory`` is bytes.
 
-    ``credits_per_hour`` is a decimal string, because clients feed it to ``Decimal``.
+    ``disk`` is bytes of private files that a job may have, 0 for no limit. ``credits_per_hour`` is
+    a decimal string, because clients feed it to ``Decimal``.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scheduler_enabled: bool = False
     preemptible_node: bool = False
     engine: str = "sandbox"
+    disk: int = 0
 
     @property
     def amount(self) -> Amount:

@@ -41,7 +41,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a job. A job that is restarted has runs 0, 1, 2 …; its log goes on across them.
 
     ``argv`` empty means the image's own default command. ``memory`` is bytes, ``cpu`` is cores,
-    ``gpus`` are indexes of the machine's GPUs that the run may see.
+    ``gpus`` are indexes of the machine's GPUs that the run may see. ``disk`` is bytes of private
+    files (not those on mounts), 0 for no limit.
     """
 
     job_id: str
@@ -58,6 +59,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[int, ...] = ()
     shm: bool = True
     privileged: bool = False
+    disk: int = 0
 
 
 class RunRef(msgspec.Struct, frozen=True, order=True):
@@ -80,6 +82,7 @@ class ExitCause(StrEnum):
     COMPLETED = "completed"  # exit code 0
     ERROR = "error"  # exit code other than 0, or a signal (128 + number)
     OUT_OF_MEMORY = "out_of_memory"  # the memory limit
+    DISK_LIMIT = "disk_limit"  # the limit on private files; ``message`` has the numbers
     CANNOT_START = "cannot_start"  # the command was never run; ``message`` says why
     LOST = "lost"  # the run's supervision vanished (host reboot, kill -9 of the supervisor)
 

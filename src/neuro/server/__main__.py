@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import gc
 import json
 import os
@@ -66,6 +67,10 @@ async def _serve(options: Options, ready_fd: int | None) -> int:
             await stop.wait()
     except (PlatformError, EngineFault, OSError) as error:
         sentence = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sentence = (
+                f"The disk that {options.data_dir} is on is full: free some space, and start again."
+            )
         _tell(ready_fd, {"error": sentence})
         sys.stderr.write(f"ERROR: {sentence}\n")
         return 1

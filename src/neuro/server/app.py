@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
+import shutil
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -26,6 +29,7 @@ from neuro.engines.base import Engine, RunRef
 from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.engines.sandbox.output import Retention as LogRetention
 from neuro.engines.sandbox.settings import SandboxSettings
+from neuro.server import reserve
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
@@ -58,6 +62,7 @@ from neuro.server.owner import announced, write_login
 from neuro.server.settings import (
     RetentionSetting,
     Settings,
+    disk_for,
     load_settings,
     parse_bytes,
     presets_for,
@@ -92,6 +97,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         folder = _prepare_folder(options.data_dir)
         stack.enter_context(_only_one(folder / "run" / "lock"))
+        reserve.spend(folder)
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
         settings = load_settings(folder / "server.toml")
@@ -132,10 +138,12 @@ async def _assemble(
         name: _capacity(settings, await engine.capacity()) for name, engine in engines.items()
     }
     whole = capacities[DEFAULT_ENGINE]
-    presets = presets_for(settings, whole, engines[DEFAULT_ENGINE].gpu_model)
+    disk = disk_for(shutil.disk_usage(folder).total)
+    presets = presets_for(settings, whole, engines[DEFAULT_ENGINE].gpu_model, disk)
+    disks = {preset.name: preset.disk for preset in presets}
     board = Board(capacities)
     writer = Writer(database)
-    writer.start()
+    writer.start(on_death=_end_in_order)
     stack.push_async_callback(writer.close)
     host, port = listener.getsockname()[:2]
 
@@ -147,7 +155,14 @@ async def _assemble(
         return address_of(engines[engine].host_address, port)
 
     commands = str(Path(sys.prefix) / "bin")
-    launcher = Launcher(settings.cluster, storage, job_token, api_url, commands)
+    launcher = Launcher(
+        settings.cluster,
+        storage,
+        job_token,
+        api_url,
+        commands,
+        lambda preset: disks.get(preset or "", disk),
+    )
     reconciler = Reconciler(
         board, writer, engines, launcher.make_spec, stop_grace=settings.stop_grace_seconds
     )
@@ -186,7 +201,15 @@ async def _assemble(
     url = address_of(host, port)
     of_jobs = Retention(database, engines, _keep_jobs(settings.retention))
     of_flows = FlowRetention(database, hub, _keep_flows(settings.retention))
-    for what, sweep in (("jobs", of_jobs.sweep), ("bakes", of_flows.sweep)):
+
+    async def keep_reserve() -> None:
+        await asyncio.to_thread(reserve.keep, folder)
+
+    await keep_reserve()
+    for what, sweep in (
+        *(("jobs", of_jobs.sweep), ("bakes", of_flows.sweep)),
+        ("the disk's reserve", keep_reserve),
+    ):
         sweeper = asyncio.create_task(sweep_regularly(sweep, what), name=f"retention of {what}")
         stack.callback(sweeper.cancel)
     await supervision.start()
@@ -282,6 +305,11 @@ def _only_one(path: Path) -> Iterator[IO[bytes]]:
                 " choose another folder with --data-dir."
             ) from None
         yield lock
+
+
+def _end_in_order() -> None:
+    """End the server as its administrator would: a new one finds everything as it is."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _engines(folder: Path, settings: Settings, port: int) -> dict[str, Engine]:

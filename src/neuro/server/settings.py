@@ -11,9 +11,15 @@ from neuro.domain.errors import InvalidInput
 from neuro.domain.names import check_cluster_name
 from neuro.domain.resources import GIB, MIB, Amount, Preset
 
+_LEAST_DISK = 10 * GIB
+
 
 class PresetSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[presets]]``: ``memory`` in bytes, or as text such as "2G" or "512M" (powers of 1024)."""
+    """``[[presets]]``: ``memory`` in bytes, or as text such as "2G" or "512M" (powers of 1024).
+
+    ``disk`` is the same, of private files that a job may have: 0 for no limit, a fifth of the disk
+    but 10G or more where nothing is said.
+    """
 
     name: str
     cpu: float
@@ -23,6 +29,7 @@ class PresetSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     credits_per_hour: str = "0"
     preemptible: bool = False
     engine: str = "sandbox"
+    disk: int | str | None = None
 
 
 class CapacitySetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,10 +125,29 @@ def parse_bytes(text: int | str) -> int:
         raise InvalidInput(f"'{text}' is no size: write it like 512M or 2G.") from None
 
 
-def presets_for(settings: Settings, machine: Amount, gpu_model: str | None) -> list[Preset]:
-    """The presets of the settings, or those that fit the machine: ``cpu-small`` first."""
-    if settings.presets:
-        return [_preset(setting) for setting in settings.presets]
+def disk_for(total: int) -> int:
+    """Bytes of private files for a job of a preset that says nothing, on a disk of ``total``.
+
+    A fifth, so that no job fills the disk alone; but enough for the packages of a training job.
+
+    >>> disk_for(1000 * GIB) // GIB, disk_for(20 * GIB) // GIB
+    (200, 10)
+    """
+    return max(_LEAST_DISK, total // 5)
+
+
+def presets_for(
+    settings: Settings, machine: Amount, gpu_model: str | None, disk: int = 0
+) -> list[Preset]:
+    """The presets of the settings, or those that fit the machine: ``cpu-small`` first.
+
+    ``disk`` is the limit (bytes) of a preset that says nothing of it.
+    """
+    made = [_preset(setting, disk) for setting in settings.presets]
+    return made or [msgspec.structs.replace(one, disk=disk) for one in _fitting(machine, gpu_model)]
+
+
+def _fitting(machine: Amount, gpu_model: str | None) -> list[Preset]:
     small = Preset(name="cpu-small", cpu=min(1.0, machine.cpu), memory=min(2 * GIB, machine.memory))
     presets = [small]
     large = Preset(
@@ -159,8 +185,12 @@ def _most(memory: int) -> int:
     return whole or memory
 
 
-def _preset(setting: PresetSetting) -> Preset:
+def _preset(setting: PresetSetting, disk: int = 0) -> Preset:
     memory = parse_bytes(setting.memory)
+    if setting.disk is not None:
+        disk = parse_bytes(setting.disk)
+        if disk and disk < MIB:
+            raise InvalidInput(f"preset '{setting.name}' needs disk of 1M or more, or 0: no limit")
     if setting.cpu <= 0 or memory < MIB or setting.gpu < 0:
         raise InvalidInput(f"preset '{setting.name}' needs cpu above 0 and memory of 1M or more")
     return Preset(
@@ -173,4 +203,5 @@ def _preset(setting: PresetSetting) -> Preset:
         scheduler_enabled=False,
         preemptible_node=setting.preemptible,
         engine=setting.engine,
+        disk=disk,
     )

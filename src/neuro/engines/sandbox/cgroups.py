@@ -2,18 +2,27 @@
 
 Version 2 is used where the memory and pids controllers can be delegated to us, version 1 where its
 memory hierarchy is writable; otherwise ``watching`` takes over. Imported by supervisors: small.
+
+A job may find a way to make groups below its own. So killing and deleting reach all below a group,
+by descriptors (paths may be too long) and without recursion.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+
+from neuro.engines.sandbox.removal import Descent
 
 CPU_PERIOD = 100_000  # microseconds, the kernel's default
 _NEEDED_V2 = {"memory", "pids"}
 _WANTED_V2 = ("memory", "pids", "cpu")
 _WANTED_V1 = ("memory", "cpu", "cpuacct", "pids")
+_ROUNDS = 10  # of killing: a fork between reading and killing needs another one
+_PID_MAX = "/proc/sys/kernel/pid_max"
+_FEWEST_PROCESSES = 512
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,23 @@ class Limits:
 def find(installation: str, root: str = "/sys/fs/cgroup") -> Groups:
     """Make this installation's base groups; ``version`` 0 where this machine does not let us."""
     name = f"neuro-{installation}"
-    return _find_v2(name, root) or _find_v1(name, root) or Groups()
+    groups = _find_v2(name, root) or _find_v1(name, root) or Groups()
+    base = groups.bases.get("" if groups.version == 2 else "pids")
+    if base is not None:  # jobs together leave some of the machine's process ids to the machine
+        _try_write(f"{base}/pids.max", str(_pid_max() * 3 // 4))
+    return groups
+
+
+def process_limit(wanted: int) -> int:
+    """How many processes and threads one run may have: ``wanted``, but a quarter of the machine's.
+
+    A machine with few process ids still gives each run 512.
+    """
+    return min(wanted, max(_FEWEST_PROCESSES, _pid_max() // 4))
+
+
+def _pid_max() -> int:
+    return int(_read(_PID_MAX))
 
 
 def _find_v2(name: str, root: str) -> Groups | None:
@@ -180,20 +205,45 @@ class Group:
         return max(0, used - _counter(f"{folder}/memory.stat", cold))
 
     def kill(self) -> None:
-        """SIGKILL to every process in the group."""
-        for folder in self.folders.values():
-            if not _try_write(f"{folder}/cgroup.kill", "1", create=False):
-                _kill_each(folder)
+        """SIGKILL to every process in the group and in those below it."""
+        if self.version == 2 and _try_write(f"{self.folders['']}/cgroup.kill", "1", create=False):
+            return
+        for number in range(_ROUNDS):
+            if not sum([_kill_each(folder) for folder in self.folders.values()]):
+                return
+            if number == 0:  # from now on nothing is forked there
+                for folder in self.folders.values():
+                    _try_write(f"{folder}/pids.max", "0", create=False)
 
     def remove(self, patience: float = 2.0) -> bool:
-        """Delete the group; whether it is gone. It must be empty, or become so within seconds."""
+        """Delete the group and those below it; whether all are gone.
+
+        It must be empty, or become so within ``patience`` seconds.
+        """
         deadline = time.monotonic() + patience
-        while True:
-            if all(_removed(folder) for folder in self.folders.values()):
-                return True
+        while not self.removed():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.002)  # a dying process still holds the group
+        return True
+
+    def removed(self) -> bool:
+        """``remove`` without waiting."""
+        gone = [_removed(folder) for folder in self.folders.values()]
+        return all(gone)
+
+
+def clear(groups: Iterable[Group], patience: float) -> list[Group]:
+    """Kill and delete many groups within ``patience`` seconds; those that are there still."""
+    deadline = time.monotonic() + patience
+    left = list(groups)
+    for group in left:
+        group.kill()
+    while left := [group for group in left if not group.removed()]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.005)
+    return left
 
 
 def join_by(entries: list[int]) -> None:
@@ -225,23 +275,86 @@ def _removed(folder: str) -> bool:
     except FileNotFoundError:
         return True
     except OSError:
+        return _has_groups(folder) and _removed_with_all_below(folder)
+    return True
+
+
+def _removed_with_all_below(folder: str) -> bool:
+    try:
+        for group in _and_below(folder):
+            for name in _folders(group):
+                try:
+                    os.rmdir(name, dir_fd=group)
+                except OSError:
+                    pass  # a process is in it, or it is gone
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
         return False
     return True
 
 
-def _kill_each(folder: str) -> None:
-    for _ in range(10):  # a fork between reading and killing needs another round
+def _kill_each(folder: str) -> int:
+    """SIGKILL to all in a group and below it; how many there were."""
+    try:
+        if not _has_groups(folder):
+            return _signal(_read(f"{folder}/cgroup.procs"))
+        return sum(_signal(_read("cgroup.procs", group)) for group in _and_below(folder))
+    except OSError:
+        return 0  # it is gone
+
+
+def _signal(pids: str) -> int:
+    numbers = [int(pid) for pid in pids.split()]
+    for pid in numbers:
         try:
-            pids = [int(pid) for pid in _read(f"{folder}/cgroup.procs").split()]
+            os.kill(pid, 9)
         except OSError:
-            return
-        if not pids:
-            return
-        for pid in pids:
+            pass
+    return len(numbers)
+
+
+def _has_groups(folder: str) -> bool:
+    """Whether there are groups below this one: then its folder has more links than two."""
+    try:
+        return os.stat(folder).st_nlink != 2
+    except OSError:
+        return False
+
+
+def _and_below(folder: str) -> Iterator[int]:
+    """Descriptors of the groups below ``folder``, each after those below it, and its own at last.
+
+    Raises OSError where the group is gone.
+    """
+    above = os.open(os.path.dirname(folder), os.O_PATH | os.O_DIRECTORY)
+    try:
+        descent = Descent(above, os.path.basename(folder))
+    finally:
+        os.close(above)
+    try:
+        pending = [_folders(descent.fd)]
+        while True:
+            if not pending[-1]:
+                yield descent.fd
+                pending.pop()
+                if not pending:
+                    return
+                descent.leave()
+                continue
             try:
-                os.kill(pid, 9)
+                descent.enter(pending[-1].pop())
             except OSError:
-                pass
+                continue  # it is gone
+            pending.append(_folders(descent.fd))
+    finally:
+        descent.close()
+
+
+def _folders(group: int) -> list[str]:
+    with os.scandir(group) as scan:
+        return [entry.name for entry in scan if entry.is_dir(follow_symlinks=False)]
 
 
 def _counter(path: str, name: str) -> int:
@@ -252,10 +365,10 @@ def _counter(path: str, name: str) -> int:
     return 0
 
 
-def _read(path: str) -> str:
+def _read(path: str, folder: int | None = None) -> str:
     # By hand, here and below: a text file of Python's makes four more calls for each of a dozen
     # files that every run needs, and the first one in a process imports its encoding.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
         parts = []
         while part := os.read(fd, 1 << 16):

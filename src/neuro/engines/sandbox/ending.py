@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 COMPLETED, ERROR, OUT_OF_MEMORY = "completed", "error", "out_of_memory"
 CANNOT_START, LOST = "cannot_start", "lost"
+DISK_LIMIT = "disk_limit"
 
 _TAKEN = re.compile(rb"[Aa]ddress already in use|EADDRINUSE|port is already (?:in use|allocated)")
 _TERMINATED, _KILLED = 143, 137
@@ -37,11 +38,13 @@ def conclude(
     shared_network: bool,
     refusal: tuple[int, str] | None,
     last_output: bytes,
+    disk_excess: str | None = None,
 ) -> Ending:
     """The ending. ``status`` is the wait status of the command, or of its init if that was killed.
 
     ``killed`` is whether we did that. ``refusal`` is why the command could not begin, with the exit
-    code for it. ``last_output`` is the end of what the run wrote.
+    code for it. ``last_output`` is the end of what the run wrote. ``disk_excess`` is what ``disk``
+    says of a run that was killed for the size of its private files.
     """
     code = os.waitstatus_to_exitcode(status)
     if not started:
@@ -52,6 +55,8 @@ def conclude(
         return Ending.cannot_start("its processes were killed before the command began")
     if out_of_memory and code != 0:
         return Ending(code if code > 0 else _KILLED, OUT_OF_MEMORY, "the memory limit was reached")
+    if disk_excess is not None and code != 0:
+        return Ending(code if code > 0 else _KILLED, DISK_LIMIT, disk_excess)
     if code < 0 and not killed:
         return Ending(None, LOST, f"the sandbox's own process was killed by signal {-code}")
     if code < 0:

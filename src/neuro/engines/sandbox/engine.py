@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +47,14 @@ from neuro.engines.sandbox.nursery import Nursery
 from neuro.engines.sandbox.session import AttachSession, ExecSession, TcpConnection, Wire
 from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.engines.sandbox.taking import take_streams
+from neuro.engines.sandbox.tidying import Tidying
 
 _CONNECT_PATIENCE = 10.0  # seconds for a TCP connection inside a run
-_STOP_PATIENCE = 5.0  # seconds for a run that nobody knows to go
+_ANSWER_PATIENCE = 10.0  # seconds for a supervisor of an earlier life to say how its run is
+_RETRY_SECONDS = 1.0
+_FOLDER_SECONDS = 5.0  # between two looks at whether the folders of runs are there
+
+log = logging.getLogger("neuro.engine")
 
 
 class SandboxEngine:
@@ -68,6 +76,7 @@ class SandboxEngine:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._nursery: Nursery | None = None
+        self._tidying = Tidying("")
         self.notices: list[str] = []
         self.gpu_model: str | None = None
 
@@ -92,6 +101,7 @@ class SandboxEngine:
             (self._path / name).mkdir(exist_ok=True)
         for name in ("jobs", "berths"):
             layout.spread(f"{self._folder}/{name}")
+        self._tidying = Tidying(self._folder)
         self._nursery = Nursery(self._folder)
         opening = asyncio.create_task(self._nursery.open())
         try:
@@ -113,6 +123,7 @@ class SandboxEngine:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tidying.close()
         for link in list(self._links.values()):
             link.close()
             link.finished()
@@ -124,7 +135,10 @@ class SandboxEngine:
 
     def _release(self, plan: Plan) -> None:
         """Give back what the runs shared, unless a run goes on."""
-        if any(self._record(ref) is None for ref in leftovers.runs(self._folder)):
+        try:
+            if any(self._record(ref) is None for ref in leftovers.runs(self._folder)):
+                return
+        except OSError:  # a run whose record cannot be read may go on
             return
         identity = machine.installation(self._folder)
         if plan.network.kind == OWN:
@@ -135,55 +149,87 @@ class SandboxEngine:
         """See the protocol."""
         plan = self._ready()
         jobs = {ref.job_id for ref in known}
-        wanted = set(known)
-        states: dict[RunRef, RunState] = {}
-        for ref in await asyncio.to_thread(leftovers.runs, self._folder):
-            if ref.job_id not in jobs:
-                await self._destroy(ref)
-                continue
-            state = await self._adopt_one(ref)
-            if ref in wanted:
-                states[ref] = state
-        await asyncio.to_thread(self._sweep, plan, jobs)
-        self._spawn(asyncio.to_thread(leftovers.empty_trash, self._folder))
-        return states
+        until = time.monotonic() + leftovers.PATIENCE
+        refs = await asyncio.to_thread(leftovers.runs, self._folder)
+        mine = [ref for ref in refs if ref.job_id in jobs]
+        records, open_ones = await asyncio.to_thread(leftovers.finished, self._folder, mine)
+        states = {ref: _ended(ref, record) for ref, record in records.items()}
+        unknown = [ref for ref in refs if ref.job_id not in jobs]
+        found, _ = await asyncio.gather(
+            asyncio.gather(*(self._adopt_one(ref, until) for ref in open_ones)),
+            asyncio.gather(*(self._destroy(ref, until) for ref in unknown)),
+        )
+        states.update(zip(open_ones, found, strict=True))
+        self._tidying.begin(await asyncio.to_thread(self._sweep, plan, jobs))
+        self._spawn(self._look_at_folders())
+        return {ref: state for ref, state in states.items() if ref in set(known)}
 
-    def _sweep(self, plan: Plan, jobs: set[str]) -> None:
-        for job_id in leftovers.jobs(self._folder):
-            if job_id not in jobs:
-                leftovers.discard_job(self._folder, job_id)
+    def _sweep(self, plan: Plan, jobs: set[str]) -> list[cgroups.Group]:
         going = {
             layout.berth_of(link.state, ref.job_id, ref.run) for ref, link in self._links.items()
         }
         zygote = self._nursery.pid if self._nursery is not None else None
-        leftovers.sweep_berths(self._folder, plan.groups, going, zygote)
+        return leftovers.sweep(self._folder, plan.groups, known=jobs, going=going, zygote=zygote)
 
-    async def _adopt_one(self, ref: RunRef) -> RunState:
-        record = await asyncio.to_thread(self._record, ref)
-        if record is None and await self._connect_to(ref):
-            link = self._links.get(ref)
-            return RunState(started=_started(ref, link.started) if link else None)
-        if record is None:  # it may have ended between the two questions
-            record = await asyncio.to_thread(self._record, ref)
-        if record is None:
-            record = await asyncio.to_thread(
-                leftovers.bury, self._folder, ref, self._ready().groups
-            )
-        else:  # a supervisor that was killed after its record may have left files
-            await asyncio.to_thread(leftovers.sweep_run, self._folder, ref)
-        return RunState(started=_started(ref, record.get("started")), exited=_exited(ref, record))
+    async def _adopt_one(self, ref: RunRef, until: float) -> RunState:
+        try:
+            async with asyncio.timeout(_ANSWER_PATIENCE):
+                connected = await self._connect_to(ref)
+            if connected:
+                link = self._links.get(ref)
+                return RunState(started=_started(ref, link.started) if link else None)
+            record = await asyncio.to_thread(self._record, ref)  # it may have ended just now
+            if record is None:
+                record = await self._bury(ref, until=until)
+        except Exception as error:  # its damage is its own: all others go on
+            log.exception("run %d of %s cannot be taken over", ref.run, ref.job_id)
+            why = "the process that looks after the run does not answer"
+            if not isinstance(error, TimeoutError):
+                why = f"the run cannot be taken over: {error}"
+            record = leftovers.lost(self._folder, ref, why)
+        return _ended(ref, record)
 
-    async def _destroy(self, ref: RunRef) -> None:
-        if await asyncio.to_thread(self._record, ref) is None and await self._connect_to(ref):
-            link = self._links[ref]
-            link.stop(0)
-            try:
-                async with asyncio.timeout(_STOP_PATIENCE):
-                    await link.over.wait()
-            except TimeoutError:
-                link.close()
-                self._links.pop(ref, None)
-        await asyncio.to_thread(leftovers.destroy_run, self._folder, ref, self._ready().groups)
+    async def _bury(
+        self, ref: RunRef, *, until: float | None = None, told: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        groups = self._ready().groups
+        bury = partial(leftovers.bury, self._folder, ref, groups, until=until, told=told)
+        record, left = await asyncio.to_thread(bury)
+        self._tidying.begin(left)
+        return record
+
+    async def _destroy(self, ref: RunRef, until: float) -> None:
+        """Kill a run that nobody knows. What fails is that run's: the sweep kills its group."""
+        try:
+            if await asyncio.to_thread(self._record, ref) is None:
+                async with asyncio.timeout_at(_loop_time(until)):
+                    if await self._connect_to(ref):
+                        link = self._links[ref]
+                        link.stop(0)
+                        await link.over.wait()
+        except TimeoutError:
+            if ref in self._links:
+                self._links.pop(ref).close()
+        except Exception:
+            log.exception("run %d of %s cannot be stopped", ref.run, ref.job_id)
+        groups = self._ready().groups
+        try:
+            destroy = partial(leftovers.destroy_run, self._folder, ref, groups, until=until)
+            self._tidying.begin(await asyncio.to_thread(destroy))
+        except Exception:
+            log.exception("run %d of %s cannot be removed", ref.run, ref.job_id)
+
+    async def _look_at_folders(self) -> None:
+        """End runs whose folder somebody deleted: they could neither say their end nor be found.
+
+        Their supervisors know nothing of it until they write there.
+        """
+        while True:
+            await asyncio.sleep(_FOLDER_SECONDS)
+            for ref, link in list(self._links.items()):
+                if not os.path.isdir(layout.run_folder(self._folder, ref.job_id, ref.run)):
+                    log.warning("the folder of run %d of %s is gone", ref.run, ref.job_id)
+                    link.stop(0)
 
     # Runs.
 
@@ -234,11 +280,15 @@ class SandboxEngine:
             self._spawn(self._find_out(link))
 
     async def _find_out(self, link: Link) -> None:
-        record = await asyncio.to_thread(self._record, link.ref)
+        while True:
+            try:
+                record = await asyncio.to_thread(self._record, link.ref)
+                break
+            except OSError as error:  # it may be there: nothing may be said over it
+                log.warning("the end of %s cannot be read: %s", link.ref.job_id, error)
+                await asyncio.sleep(_RETRY_SECONDS)
         if record is None:
-            record = await asyncio.to_thread(
-                leftovers.bury, self._folder, link.ref, self._ready().groups
-            )
+            record = await self._bury(link.ref, told=link.state)
         link.record = record
         self._over(link, record)
 
@@ -252,9 +302,7 @@ class SandboxEngine:
         """A run that was over before anybody connected to it."""
         record = await asyncio.to_thread(self._record, ref)
         if record is None:
-            record = await asyncio.to_thread(
-                leftovers.bury, self._folder, ref, self._ready().groups
-            )
+            record = await self._bury(ref)
         if (event := _started(ref, record.get("started"))) is not None:
             self._events.put_nowait(event)
         self._events.put_nowait(_exited(ref, record))
@@ -270,7 +318,7 @@ class SandboxEngine:
         if self._live(job_id) is not None:
             raise EngineFault(f"{job_id} is still running: stop it before it is removed")
         await asyncio.to_thread(leftovers.discard_job, self._folder, job_id)
-        self._spawn(asyncio.to_thread(leftovers.empty_trash, self._folder))
+        self._tidying.begin()
 
     # Looking in.
 
@@ -433,8 +481,7 @@ class SandboxEngine:
         return link
 
     def _record(self, ref: RunRef) -> dict[str, Any] | None:
-        folder = layout.run_folder(self._folder, ref.job_id, ref.run)
-        return layout.read_record(f"{folder}/{layout.EXIT}")
+        return layout.read_exit(layout.run_folder(self._folder, ref.job_id, ref.run))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -472,6 +519,15 @@ def _time(nanoseconds: int) -> datetime:
 
 def _started(ref: RunRef, at: int | None) -> Started | None:
     return Started(ref=ref, at=_time(at)) if at is not None else None
+
+
+def _ended(ref: RunRef, record: dict[str, Any]) -> RunState:
+    return RunState(started=_started(ref, record.get("started")), exited=_exited(ref, record))
+
+
+def _loop_time(moment: float) -> float:
+    """A time of ``time.monotonic`` as the event loop counts."""
+    return asyncio.get_running_loop().time() + moment - time.monotonic()
 
 
 def _exited(ref: RunRef, record: dict[str, Any]) -> Exited:

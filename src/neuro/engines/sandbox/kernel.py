@@ -30,7 +30,8 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 428, 429, 436, 437, 442
 _MACHINE = os.uname().machine
 _CLONE, _KEYCTL = {"x86_64": (56, 250), "aarch64": (220, 219)}.get(_MACHINE, (-1, -1))
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+_RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS = 0x01, 0x02
+_RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x04, 0x10
 _OPEN_TREE_CLONE = 1
 _MOVE_EMPTY_PATHS = 0x04 | 0x40
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
@@ -308,3 +309,24 @@ def open_without_links(path: str, flags: int = os.O_PATH, folder: int = -100) ->
     if number == errno.ENOSYS:
         return os.open(path, flags | os.O_NOFOLLOW, dir_fd=None if folder < 0 else folder)
     raise OSError(number, os.strerror(number), path)
+
+
+def open_within(name: str, flags: int, folder: int) -> int:
+    """Open ``name`` in the open ``folder`` if it is neither a link nor mounted there.
+
+    Raises OSError: ELOOP (or ENOTDIR) for a link, EXDEV for a mount. Kernels before 5.6 tell a
+    mount by its device only.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    how = struct.pack("=QQQ", flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_XDEV)
+    found: int = _libc.syscall(_OPENAT2, folder, os.fsencode(name), how, ctypes.c_size_t(len(how)))
+    if found >= 0:
+        return found
+    number = ctypes.get_errno()
+    if number != errno.ENOSYS:
+        raise OSError(number, os.strerror(number), name)
+    found = os.open(name, flags, dir_fd=folder)
+    if os.fstat(found).st_dev != os.fstat(folder).st_dev:
+        os.close(found)
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+    return found

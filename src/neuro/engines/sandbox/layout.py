@@ -10,20 +10,22 @@
     trash/                what is being deleted
     berths/<name>/        private layers of runs that are not asked for yet
     jobs/<id>/output/     <start offset>.log, <start offset>.idx
-    jobs/<id>/runs/<n>/   socket, state, exit, root/, layers/
+    jobs/<id>/runs/<n>/   socket, state, exit (or the room for it), root/, layers/
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import re
 import socket
-import stat
 import sys
 from collections.abc import Mapping
 from typing import Any
+
+from neuro.engines.sandbox.removal import remove_tree as remove_tree
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -31,11 +33,18 @@ SOCKET = "socket"
 STATE = "state"
 _GET_FLAGS, _SET_FLAGS, _TOP_FOLDER = 0x80086601, 0x40086602, 0x00020000
 EXIT = "exit"
+_ROOM = "exit.room"
+_RECORD_SIZE = 4096  # bytes; a longer message is cut
+
+
+def is_job_id(name: str) -> bool:
+    """Whether ``name`` can be a job's."""
+    return _JOB_ID.fullmatch(name) is not None
 
 
 def check_job_id(job_id: str) -> str:
     """``job_id`` if it can be a folder's name; ValueError otherwise."""
-    if not _JOB_ID.fullmatch(job_id):
+    if not is_job_id(job_id):
         raise ValueError(f"{job_id!r} cannot be a job's id")
     return job_id
 
@@ -78,7 +87,10 @@ def spread(folder: str) -> None:
 
 def berth_of(state: Mapping[str, Any], job_id: str, run: int) -> str:
     """The name of the berth, and of the control group, of a run that told ``state``."""
-    return str(state.get("berth") or f"{job_id}.{run}")  # what versions without berths called it
+    berth = state.get("berth")
+    if isinstance(berth, str) and is_job_id(berth):
+        return berth
+    return f"{job_id}.{run}"  # what versions without berths called it
 
 
 def write_record(path: str, value: Any) -> None:
@@ -87,6 +99,54 @@ def write_record(path: str, value: Any) -> None:
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(value, file)
     os.rename(temporary, path)
+
+
+def keep_room(folder: str) -> None:
+    """Take the disk space that the exit record of the run in ``folder`` will need.
+
+    Without it a run that ends on a full disk could not say so. Raises OSError.
+    """
+    fd = os.open(f"{folder}/{_ROOM}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if not os.fstat(fd).st_size:
+            os.write(fd, bytes(_RECORD_SIZE))
+    finally:
+        os.close(fd)
+
+
+def write_exit(folder: str, record: Mapping[str, Any]) -> None:
+    """Write the exit record of the run in ``folder``, into the room that was kept for it.
+
+    A reader sees all of it or none. Raises OSError: without kept room for a full disk, and
+    FileNotFoundError where the run's folder is gone.
+    """
+    text = json.dumps(record).encode()
+    if len(text) > _RECORD_SIZE and isinstance(record.get("message"), str):
+        text = json.dumps({**record, "message": record["message"][:400] + " ..."}).encode()
+    fd = os.open(f"{folder}/{_ROOM}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if os.write(fd, text) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(fd, len(text))
+    finally:
+        os.close(fd)
+    os.rename(f"{folder}/{_ROOM}", f"{folder}/{EXIT}")
+
+
+def read_exit(folder: str) -> dict[str, Any] | None:
+    """The exit record of the run in ``folder``; None if it is absent or damaged.
+
+    Raises OSError where it may be there and cannot be read: such a run must not be taken for lost.
+    """
+    record = read_record(f"{folder}/{EXIT}")
+    if record is None:
+        return None
+    types = {
+        **{"at": int, "output_bytes": int, "cause": str},
+        **{"started": int | None, "exit_code": int | None, "message": str | None},
+    }
+    whole = all(name in record and isinstance(record[name], type_) for name, type_ in types.items())
+    return record if whole else None
 
 
 def add_state(path: str, value: Any) -> None:
@@ -113,11 +173,14 @@ def read_state(path: str) -> dict[str, Any] | None:
 
 
 def read_record(path: str) -> dict[str, Any] | None:
-    """The JSON object at ``path``; None if it is absent or damaged."""
+    """The JSON object at ``path``; None if it is absent or damaged.
+
+    Raises OSError where it may be there and cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return _object(file.read())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 
@@ -162,37 +225,3 @@ def connect(folder: str) -> socket.socket:
         client.close()
         raise
     return client
-
-
-def remove_tree(path: str) -> None:
-    """Delete ``path`` and all below it, also folders that a job or overlayfs closed to us."""
-    try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            os.unlink(path)
-            return
-        _empty(path)
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass
-
-
-def _empty(folder: str) -> None:
-    try:
-        entries = list(os.scandir(folder))
-    except PermissionError:  # overlayfs keeps a folder of mode 000 in its work folder
-        os.chmod(folder, 0o700)
-        entries = list(os.scandir(folder))
-    opened = False
-    for entry in entries:
-        inside = entry.is_dir(follow_symlinks=False)
-        if inside:
-            _empty(entry.path)
-        remove = os.rmdir if inside else os.unlink
-        try:
-            remove(entry.path)
-        except PermissionError:  # a read-only folder: only a plain user meets this
-            if opened:
-                raise
-            os.chmod(folder, 0o700)
-            opened = True
-            remove(entry.path)

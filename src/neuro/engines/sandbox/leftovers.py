@@ -1,11 +1,18 @@
-"""Finding what an earlier life left behind, and taking it away. All of it blocks."""
+"""Finding what an earlier life left behind, and taking it away. All of it blocks.
+
+One run's damage is that run's: whatever is wrong with its folder, the others are found. Nothing
+here waits long, and nothing is deleted file by file: it moves to the trash, and groups whose
+processes take their time are handed back. ``tidying`` does the rest behind a server that is up.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
 import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from neuro.engines.base import RunRef
@@ -13,115 +20,226 @@ from neuro.engines.sandbox import cgroups, layout
 from neuro.engines.sandbox.ending import LOST
 from neuro.engines.sandbox.kernel import process_start
 from neuro.engines.sandbox.output import kept_bytes
+from neuro.engines.sandbox.removal import Stopped
 
-_PATIENCE = 5.0  # seconds for killed processes to be gone
+PATIENCE = 2.0  # seconds for killed processes to be gone, of all runs together
+_VANISHED = "the process that looked after the run vanished (a reboot, or it was killed)"
+_DELETED = "the run's folder was deleted while it ran"
+_SERVERS_GROUP = "neuro-server"
+
+log = logging.getLogger("neuro.engine")
 
 
 def runs(folder: str) -> list[RunRef]:
     """Every run that has a folder, oldest first within a job."""
     found: list[RunRef] = []
-    for job_id in _names(f"{folder}/jobs"):
-        numbers = [int(name) for name in _names(f"{folder}/jobs/{job_id}/runs") if name.isdigit()]
-        found += [RunRef(job_id, number) for number in sorted(numbers)]
+    for job_id in filter(layout.is_job_id, jobs(folder)):
+        names = _names(f"{folder}/jobs/{job_id}/runs")
+        numbers = sorted(int(name) for name in names if _is_run(name))
+        found += [RunRef(job_id, number) for number in numbers]
     return found
 
 
 def jobs(folder: str) -> list[str]:
-    """Every job that has a folder."""
+    """The name of everything that lies where jobs have their folders."""
     return _names(f"{folder}/jobs")
 
 
-def bury(folder: str, ref: RunRef, groups: cgroups.Groups) -> dict[str, Any]:
-    """Clean up after a run whose supervisor vanished; its exit record, which is written here.
+def _is_run(name: str) -> bool:
+    return name.isascii() and name.isdigit() and str(int(name)) == name
 
-    Its first process dies with its parent, so normally only folders and groups are left.
-    """
-    place = layout.run_folder(folder, ref.job_id, ref.run)
-    state = layout.read_state(f"{place}/{layout.STATE}") or {}
-    _kill_rest(folder, ref, state, groups)
-    record: dict[str, Any] = {
+
+def finished(
+    folder: str, refs: Collection[RunRef]
+) -> tuple[dict[RunRef, dict[str, Any]], list[RunRef]]:
+    """The exit records of those that have one, whose private files go; and those without."""
+    records: dict[RunRef, dict[str, Any]] = {}
+    rest: list[RunRef] = []
+    for ref in refs:
+        try:
+            record = layout.read_exit(layout.run_folder(folder, ref.job_id, ref.run))
+        except OSError:
+            record = None
+        if record is None:
+            rest.append(ref)
+            continue
+        records[ref] = record
+        sweep_run(folder, ref)  # a supervisor that was killed after its record may have left files
+    return records, rest
+
+
+def lost(folder: str, ref: RunRef, why: str) -> dict[str, Any]:
+    """The exit record of a run of which nothing more is known than ``why``."""
+    return {
         "at": time.time_ns(),
         "started": None,
         "output_bytes": kept_bytes(layout.output_folder(folder, ref.job_id)),
         "exit_code": None,
         "cause": LOST,
-        "message": "the process that looked after the run vanished (a reboot, or it was killed)",
+        "message": why,
     }
-    layout.write_record(f"{place}/{layout.EXIT}", record)
-    sweep_run(folder, ref)
-    return record
+
+
+def bury(
+    folder: str,
+    ref: RunRef,
+    groups: cgroups.Groups,
+    *,
+    until: float | None = None,
+    told: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], list[cgroups.Group]]:
+    """Clean up after a run whose supervisor vanished; its exit record, which is written here.
+
+    ``told`` is what the supervisor said of itself, for a run whose folder is gone. Waits for killed
+    processes ``until`` a monotonic time, 2 seconds by default. Also returns the control groups that
+    are still there. Raises nothing for what is damaged: the run is lost anyway.
+    """
+    place = layout.run_folder(folder, ref.job_id, ref.run)
+    is_there = os.path.isdir(place)
+    state = layout.read_state(f"{place}/{layout.STATE}") or dict(told or {})
+    left = _kill_rest(folder, ref, state, groups, _moment(until))
+    record = lost(folder, ref, _VANISHED if is_there else _DELETED)
+    if is_there:
+        # The private files go first: they may be what fills the disk.
+        _discard_private(folder, place)
+        try:
+            layout.write_exit(place, record)
+        except OSError as error:  # the next server buries it once more
+            log.warning("the end of %s is not on disk: %s", _named(ref), error)
+        sweep_run(folder, ref)
+    return record, left
 
 
 def sweep_run(folder: str, ref: RunRef) -> None:
-    """Delete the private files of a finished run; its log and its exit record stay."""
+    """Take away the private files of a finished run; its log and its exit record stay."""
     place = layout.run_folder(folder, ref.job_id, ref.run)
-    for name in ("root", "layers", layout.SOCKET, layout.STATE):
-        layout.remove_tree(f"{place}/{name}")
+    _discard_private(folder, place)
+    for name in {layout.SOCKET, layout.STATE} & set(_names(place)):
+        try:
+            os.unlink(f"{place}/{name}")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("a file of %s stays: %s", _named(ref), error)
 
 
-def destroy_run(folder: str, ref: RunRef, groups: cgroups.Groups) -> None:
-    """Kill everything that belongs to a run that nobody knows."""
+def _discard_private(folder: str, place: str) -> None:
+    # A start asks this of every run whose log is kept: one call for those with nothing left.
+    for name in {"root", "layers"} & set(_names(place)):
+        discard(folder, f"{place}/{name}")
+
+
+def destroy_run(
+    folder: str, ref: RunRef, groups: cgroups.Groups, *, until: float | None = None
+) -> list[cgroups.Group]:
+    """Kill everything that belongs to a run that nobody knows; its groups that are still there."""
     place = layout.run_folder(folder, ref.job_id, ref.run)
     state = layout.read_state(f"{place}/{layout.STATE}") or {}
+    moment = _moment(until)
     supervisor = _same_process(state.get("supervisor"))
     if supervisor is not None:
-        _kill_and_wait(supervisor)
-    _kill_rest(folder, ref, state, groups)
+        _kill_and_wait(supervisor, moment)
+    return _kill_rest(folder, ref, state, groups, moment)
+
+
+def discard(folder: str, path: str) -> None:
+    """Make a file or folder of the engine's vanish at once; ``empty_trash`` deletes it.
+
+    What cannot be moved stays where it is, and that is logged.
+    """
+    name = f"{os.path.basename(path)[:40]}.{time.time_ns()}"
+    try:
+        os.makedirs(f"{folder}/trash", exist_ok=True)
+        os.rename(path, f"{folder}/trash/{name}")
+    except FileNotFoundError:
+        pass
+    except OSError:  # the disk is too full for one more name: then it goes from where it lies
+        _remove(path, lambda: False)
 
 
 def discard_job(folder: str, job_id: str) -> None:
     """Make a job's folder vanish at once; ``empty_trash`` deletes it."""
-    trash = f"{folder}/trash"
-    os.makedirs(trash, exist_ok=True)
+    discard(folder, layout.job_folder(folder, job_id))
+
+
+def empty_trash(folder: str, stop: Callable[[], bool] = lambda: False) -> int:
+    """Delete what was discarded; how many things cannot be. Raises ``removal.Stopped``."""
+    names = _names(f"{folder}/trash")
+    return sum(not _remove(f"{folder}/trash/{name}", stop) for name in names)
+
+
+def _remove(path: str, stop: Callable[[], bool]) -> bool:
     try:
-        os.rename(layout.job_folder(folder, job_id), f"{trash}/{job_id}.{time.time_ns()}")
-    except FileNotFoundError:
-        pass
+        layout.remove_tree(path, stop)
+    except Stopped:
+        raise
+    except Exception as error:
+        log.warning("cannot delete %s: %s", path, error)
+        return False
+    return True
 
 
-def empty_trash(folder: str) -> None:
-    """Delete what was discarded."""
-    for name in _names(f"{folder}/trash"):
-        layout.remove_tree(f"{folder}/trash/{name}")
+def sweep(
+    folder: str,
+    groups: cgroups.Groups,
+    *,
+    known: Collection[str],
+    going: Collection[str],
+    zygote: int | None,
+) -> list[cgroups.Group]:
+    """Take away the jobs that are not ``known``, and all that belongs to no run.
+
+    ``going`` are the berths of runs that go on; those of the live ``zygote`` stay too. Returns the
+    control groups that are still there: their processes are killed.
+    """
+    for name in jobs(folder):
+        if name not in known:
+            discard(folder, f"{folder}/jobs/{name}")
+            continue
+        for run in _names(f"{folder}/jobs/{name}/runs"):
+            if not _is_run(run):  # claimed by a zygote that died, for a run that never began
+                discard(folder, f"{folder}/jobs/{name}/runs/{run}")
+    names = {*cgroups.names(groups), *_names(f"{folder}/berths")} - {*going, _SERVERS_GROUP}
+    unused = [name for name in names if not name.startswith(f"{zygote}-")]
+    for name in unused:
+        discard(folder, layout.berth_folder(folder, name))
+    return cgroups.clear([cgroups.Group(groups, name) for name in unused], 0)
 
 
-def sweep_berths(folder: str, groups: cgroups.Groups, going: set[str], zygote: int | None) -> None:
-    """Take away berths and control groups but those in ``going`` and those of ``zygote``."""
-    for name in {*cgroups.names(groups), *_names(f"{folder}/berths")} - going - {"neuro-server"}:
-        if not name.startswith(f"{zygote}-"):
-            group = cgroups.Group(groups, name)
-            group.kill()
-            group.remove(_PATIENCE)
-            layout.remove_tree(layout.berth_folder(folder, name))
-
-
-def _kill_rest(folder: str, ref: RunRef, state: dict[str, object], groups: cgroups.Groups) -> None:
-    """Kill the sandbox by its init, then by its control group, and delete the group."""
+def _kill_rest(
+    folder: str, ref: RunRef, state: Mapping[str, Any], groups: cgroups.Groups, until: float
+) -> list[cgroups.Group]:
+    """Kill the sandbox by its init, then by its control group; the groups that are still there."""
     for name in ("init", "pasta"):
         process = _same_process(state.get(name))
         if process is not None:
-            _kill_and_wait(process)
-    recorded = state.get("groups")
+            _kill_and_wait(process, until)
     berth = layout.berth_of(state, ref.job_id, ref.run)
-    places = [groups]
-    if isinstance(recorded, dict):
-        places.append(cgroups.Groups(**recorded))  # the server was in another group then
-    for place in places:
-        group = cgroups.Group(place, berth)
-        group.kill()
-        group.remove(_PATIENCE)
-    layout.remove_tree(layout.berth_folder(folder, berth))
+    places = [groups, *_recorded(state.get("groups"))]
+    left = cgroups.clear(
+        [cgroups.Group(place, berth) for place in places], max(0.0, until - time.monotonic())
+    )
+    discard(folder, layout.berth_folder(folder, berth))
+    return left
+
+
+def _recorded(groups: object) -> list[cgroups.Groups]:
+    """Where the groups of a run were: the server may have been in another one itself then."""
+    try:
+        return [cgroups.Groups(**groups)] if isinstance(groups, dict) else []
+    except TypeError:
+        return []
 
 
 def _same_process(identity: object) -> int | None:
     """The pid of a recorded [pid, start] if it is still that process."""
-    if not isinstance(identity, list) or len(identity) != 2 or identity[1] is None:
-        return None
-    pid, start = identity
-    return int(pid) if process_start(int(pid)) == start else None
+    match identity:
+        case [int(pid), int(start)] if process_start(pid) == start:
+            return pid
+    return None
 
 
-def _kill_and_wait(pid: int) -> None:
+def _kill_and_wait(pid: int, until: float) -> None:
     try:
         fd = os.pidfd_open(pid)
     except OSError:
@@ -130,15 +248,27 @@ def _kill_and_wait(pid: int) -> None:
         signal.pidfd_send_signal(fd, signal.SIGKILL)
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        poll.poll(_PATIENCE * 1000)
+        poll.poll(max(0.0, until - time.monotonic()) * 1000)
     except OSError:
         pass
     finally:
         os.close(fd)
 
 
+def _moment(until: float | None) -> float:
+    return time.monotonic() + PATIENCE if until is None else until
+
+
+def _named(ref: RunRef) -> str:
+    return f"run {ref.run} of {ref.job_id}"
+
+
 def _names(folder: str) -> list[str]:
+    """What is in a folder; nothing where there is none, or it cannot be read."""
     try:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
+        return []
+    except OSError as error:
+        log.warning("cannot read %s: %s", folder, error)
         return []

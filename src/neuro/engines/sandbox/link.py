@@ -48,7 +48,11 @@ class Link(asyncio.Protocol):
         """Connect to the run in ``folder``. Raises OSError where no supervisor listens."""
         link = cls(ref, on_started, on_over)
         await take(layout.connect(folder), lambda: link)
-        await link._known
+        try:
+            await link._known
+        except BaseException:  # whoever waited has given up
+            link.close()
+            raise
         return link
 
     @property

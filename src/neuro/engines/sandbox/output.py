@@ -63,11 +63,17 @@ class OutputLog:
         self._open()
 
     def _open(self) -> None:
+        """Open the segment that starts at ``_start``. Raises OSError, and then changes nothing."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._log = os.open(segment_path(self._folder, self._start), flags, 0o600)
-        self._index = os.open(segment_path(self._folder, self._start, "idx"), flags, 0o600)
-        self.end = self._start + os.lseek(self._log, 0, os.SEEK_END)
-        size = os.fstat(self._index).st_size
+        log = os.open(segment_path(self._folder, self._start), flags, 0o600)
+        try:
+            index = os.open(segment_path(self._folder, self._start, "idx"), flags, 0o600)
+        except OSError:
+            os.close(log)
+            raise
+        self._log, self._index = log, index
+        self.end = self._start + os.lseek(log, 0, os.SEEK_END)
+        size = os.fstat(index).st_size
         self._index_end = size - size % RECORD.size  # a torn record is written over
         self._unwritten = b""
 
@@ -115,15 +121,35 @@ class OutputLog:
         room = self._retention.segment - (self.end - self._start)
         if room > 0:
             return room
-        self.close()
-        self._start = self.end
-        self._open()
+        try:
+            self._begin_segment()
+        except FileNotFoundError:
+            # Somebody deleted the log: nobody will read it, and it must not fill the disk unseen.
+            os.ftruncate(self._log, 0)
+            os.lseek(self._log, 0, os.SEEK_SET)
+            self._start = self.end
+            return self._retention.segment
         starts = segments(self._folder)
         while len(starts) > 1 and self.end - starts[0] > self._retention.total:
             oldest = starts.pop(0)
             for kind in ("idx", "log"):
-                os.unlink(segment_path(self._folder, oldest, kind))
+                try:
+                    os.unlink(segment_path(self._folder, oldest, kind))
+                except FileNotFoundError:
+                    pass  # somebody else made room
         return self._retention.segment
+
+    def _begin_segment(self) -> None:
+        """Go on in a new segment. Raises NoSpace where the disk has no room for a file."""
+        before = self._log, self._index, self._start
+        self._start = self.end
+        try:
+            self._open()
+        except OSError as error:
+            self._start = before[2]
+            raise _translated(error) from error
+        for fd in before[:2]:
+            os.close(fd)
 
     def _record(self) -> None:
         """Note when the bytes after ``end`` came, before a reader can see them."""

@@ -29,7 +29,7 @@ from neuro.engines.sandbox import (
 from neuro.engines.sandbox import init as first_process
 from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.client import Client
-from neuro.engines.sandbox.ending import Ending, conclude
+from neuro.engines.sandbox.ending import LOST, Ending, conclude
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.loop import READ, Loop
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
@@ -127,13 +127,21 @@ class Supervisor:
         self._listener.setblocking(False)
         self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
         try:
+            layout.keep_room(self._folder)
             self._launch()
         except (OSError, ValueError) as error:
             self._berth.discard()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             self._conclude(Ending.cannot_start(str(reason)))
         self._loop.run()
-        layout.remove_tree(f"/proc/self/fd/{self._place}/layers")
+        self._clear()
+
+    def _clear(self) -> None:
+        """Delete the private files. What cannot go is left to the next server's start."""
+        try:
+            layout.remove_tree(f"/proc/self/fd/{self._place}/layers")
+        except OSError:
+            pass
 
     # Launch.
 
@@ -285,6 +293,8 @@ class Supervisor:
         assert self._outlet is not None
         if not self._outlet.over:
             self._outlet.drain()  # calls back here when it is done, however full the disk is
+            if not self._outlet.over:
+                self._clear()  # no process is left, and its files may be what fills the disk
             return
         exceeded = self._exceeded or _asked(self._group.out_of_memory)
         self._conclude(
@@ -321,8 +331,13 @@ class Supervisor:
     def _write_record(self) -> None:
         assert self._record is not None
         try:
-            layout.write_record(f"{self._folder}/{layout.EXIT}", self._record)
-        except OSError:  # the disk is full: nobody is told until this is certain
+            layout.write_exit(f"/proc/self/fd/{self._place}", self._record)
+        except FileNotFoundError:  # somebody deleted the folder: there is no place to write to
+            message = "the run's folder was deleted while it ran"
+            self._record.update(exit_code=None, cause=LOST, message=message)
+        except OSError:
+            # The disk is full, perhaps of this run's own files. Nobody is told until it is certain.
+            self._clear()
             self._loop.after(0.5, self._write_record)
             return
         self._tell(wire.json_frame(wire.EXITED, self._record))

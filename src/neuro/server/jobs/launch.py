@@ -38,17 +38,20 @@ class Launcher:
         make_token: Callable[[str, str], Awaitable[str]],
         api_url: Callable[[str], str],
         commands: str,
+        disk_of: Callable[[str | None], int] = lambda preset: 0,
     ) -> None:
         """``make_token(user, label)`` issues a token; ``api_url(engine)`` is what jobs call.
 
         ``commands`` is the folder of the platform's own commands. Jobs of the embedded engine see
         it, with all that belongs to it, so that the executor's image needs nothing but the name.
+        ``disk_of(preset)`` is how many bytes of private files a job may have, 0 for no limit.
         """
         self._cluster = cluster
         self._files = files
         self._make_token = make_token
         self._api_url = api_url
         self._commands = commands
+        self._disk_of = disk_of
 
     def check_volumes(self, container: ContainerRequest) -> None:
         """Raise InvalidInput for a volume that is not there. Read-write ones are made."""
@@ -92,6 +95,7 @@ class Launcher:
             gpus=record.gpus,
             shm=container.resources.shm,
             privileged=spec.privileged,
+            disk=self._disk_of(spec.preset_name),
         )
 
     async def _environment(self, record: JobRecord) -> dict[str, str]:

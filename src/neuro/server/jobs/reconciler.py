@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 
-from neuro.domain.errors import PlatformError
+from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
 from neuro.engines.base import (
     Engine,
@@ -38,6 +39,7 @@ _EXIT_REASONS = {
     ExitCause.COMPLETED: Reason.COMPLETED,
     ExitCause.ERROR: Reason.ERROR,
     ExitCause.OUT_OF_MEMORY: Reason.OOM_KILLED,
+    ExitCause.DISK_LIMIT: Reason.DISK_LIMIT_EXCEEDED,
     ExitCause.CANNOT_START: Reason.CANNOT_RUN,
     ExitCause.LOST: Reason.NOT_FOUND,
 }
@@ -147,7 +149,7 @@ class Reconciler:
     async def _start_all(self, records: list[JobRecord]) -> None:
         # The database knows that a run was asked for before the engine does: after a crash in
         # between, the start is repeated, and the engine sees to it that it happens once.
-        await self._writer.flush()
+        await self._writer.settle()
         for record in records:
             self._spawn(self._start(record))
 
@@ -178,7 +180,8 @@ class Reconciler:
             self._spawn(self._stop(record))
 
     async def _stop(self, record: JobRecord) -> None:
-        await self._writer.flush()
+        with suppress(Unavailable):  # a full disk keeps no job alive
+            await self._writer.flush()
         await self._engines[record.engine].stop(record.id, self._stop_grace)
         timer = self._timers.pop(record.id, None)
         if timer is not None:
@@ -247,7 +250,7 @@ class Reconciler:
 
     async def _restart(self, record: JobRecord) -> None:
         self._timers.pop(record.id, None)
-        await self._writer.flush()
+        await self._writer.settle()
         await self._start(record)
 
     def _finish(self, record: JobRecord, event: Exited) -> None:

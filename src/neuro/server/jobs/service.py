@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -22,6 +22,7 @@ from neuro.domain.errors import (
     NoSuchJob,
     PlatformError,
     TooManyRequests,
+    Unavailable,
 )
 from neuro.domain.images import is_executor_image
 from neuro.domain.jobs import (
@@ -334,9 +335,9 @@ class JobService:
         Raises NoSuchJob where it is unknown or hidden, NotPermitted where it may only be seen.
         """
         missing = NoSuchJob(f"no such job {name_or_id[:256]}")
-        record = self._board.get(name_or_id)
+        record = self._board.get(name_or_id) or self._writer.unsaved(name_or_id)
         if record is None:
-            await self._writer.flush()  # It may have ended a moment ago.
+            await self._flush_for_reading()
         if record is None and is_job_id(name_or_id):
             record = await self._database.read(lambda c: tables.get_job(c, name_or_id))
         elif record is None:
@@ -351,15 +352,24 @@ class JobService:
 
     async def record(self, job_id: str) -> JobRecord | None:
         """The job of an id, whoever's it is: for what the server does by itself."""
-        record = self._board.get(job_id)
+        record = self._board.get(job_id) or self._writer.unsaved(job_id)
         if record is None:
-            await self._writer.flush()  # It may have ended a moment ago.
+            await self._flush_for_reading()
             record = await self._database.read(lambda c: tables.get_job(c, job_id))
         return record
 
+    async def _flush_for_reading(self) -> None:
+        """Let reads see what changed a moment ago. A full disk keeps nobody from reading."""
+        with suppress(Unavailable):
+            await self._writer.flush()
+
+    def _newest(self, record: JobRecord) -> JobRecord:
+        """The state of a job that the database showed as ``record``."""
+        return self._board.get(record.id) or self._writer.unsaved(record.id) or record
+
     async def _find_by_name(self, owner: str, name: str) -> JobRecord | None:
         record = await self._database.read(lambda c: tables.newest_by_name(c, owner, name))
-        return record and (self._board.get(record.id) or record)
+        return record and self._newest(record)
 
     async def search(self, caller: Identity, query: JobFilter) -> AsyncGenerator[Job]:
         """Jobs that the caller may see and that meet the query, oldest or newest first.
@@ -392,13 +402,12 @@ class JobService:
     async def _records(self, visible: Visibility, query: JobFilter) -> AsyncGenerator[JobRecord]:
         after = await self._page_start(query.after)
         left = query.limit
-        # What changed a moment ago must be seen by whoever lists now.
-        await self._writer.flush()
+        await self._flush_for_reading()
         while left is None or left > 0:
             page = PAGE if left is None else min(PAGE, left)
             records, last = await self._page(visible, query, page, after)
             for record in records:
-                yield self._board.get(record.id) or record
+                yield self._newest(record)
             if last is None:
                 return
             after = last
@@ -439,7 +448,9 @@ class JobService:
         live = self._board.get(record.id)
         if live is not None:
             self._reconciler.stop(live, reason)
-            await self._writer.flush()
+            # A full disk keeps no job alive: the wish is written when there is room.
+            with suppress(Unavailable):
+                await self._writer.flush()
 
     async def change_life_span(self, record: JobRecord, change: LifeSpanChange) -> None:
         """Add minutes to the life span, or set it. Raises InvalidInput."""
@@ -455,9 +466,15 @@ class JobService:
             minutes = live.max_run_time_minutes + change.additional_max_run_time_minutes
         if minutes is None or not 1 <= minutes <= specification.MAX_RUN_TIME_MINUTES:
             raise InvalidInput("A life span is 1 minute or more.")
+        before = live.max_run_time_minutes
         live.max_run_time_minutes = minutes
         self._reconciler.life_span_changed(live)
-        await self._writer.flush()
+        try:
+            await self._writer.flush()
+        except Unavailable:
+            live.max_run_time_minutes = before
+            self._reconciler.life_span_changed(live)
+            raise
 
     def capacity(self) -> dict[str, int]:
         """How many more jobs of each preset could start now."""

@@ -1,0 +1,135 @@
+"""The writer of jobs: a database that is away loses nothing and blocks nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+
+from neuro.domain.errors import Unavailable
+from neuro.domain.jobs import JobStatus
+from neuro.server.database.engine import Database, sqlite_url
+from neuro.server.database.migrate import migrate
+from neuro.server.jobs import tables
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.writer import Writer
+from tests.server.test_tables import add, record
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(sqlite_url(tmp_path / "neuro.db"))
+    migrate(database)
+    yield database
+    database.close()
+
+
+@pytest_asyncio.fixture
+async def writer(database: Database) -> AsyncIterator[Writer]:
+    writer = Writer(database)
+    writer.start()
+    yield writer
+    await writer.close()
+
+
+def rename_table(database: Database, old: str, new: str) -> None:
+    """Put the jobs out of the database's reach, and back."""
+    database.write_now(lambda c: c.execute(text(f"ALTER TABLE {old} RENAME TO {new}")))
+
+
+def ended(job: JobRecord) -> JobRecord:
+    job.step(JobStatus.FAILED, "Error", datetime.now(UTC), exit_code=3)
+    return job
+
+
+def kept_code(database: Database, job_id: str) -> int | None:
+    kept = database.write_now(lambda c: tables.get_job(c, job_id))
+    assert kept is not None
+    return kept.exit_code
+
+
+async def test_whoever_waits_is_told_and_the_record_is_written_later(
+    database: Database, writer: Writer
+) -> None:
+    job = record(over=False)
+    add(database, job)
+    rename_table(database, "jobs", "away")
+
+    writer.save(ended(job))
+    with pytest.raises(Unavailable):
+        await writer.flush()
+    assert writer.unsaved(job.id) is job
+    rename_table(database, "away", "jobs")
+
+    await writer.settle()
+    assert writer.unsaved(job.id) is None
+    assert kept_code(database, job.id) == 3
+
+
+async def test_a_newer_change_is_not_overwritten_by_what_was_put_back(
+    database: Database, writer: Writer
+) -> None:
+    job = record(over=False)
+    add(database, job)
+    rename_table(database, "jobs", "away")
+    writer.save(job)
+    with pytest.raises(Unavailable):
+        await writer.flush()
+
+    writer.save(ended(job))
+    rename_table(database, "away", "jobs")
+
+    await writer.settle()
+    assert kept_code(database, job.id) == 3
+
+
+async def test_closing_gives_up_on_a_database_that_stays_away(database: Database) -> None:
+    writer = Writer(database)
+    writer.start()
+    job = record(over=False)
+    add(database, job)
+    rename_table(database, "jobs", "away")
+    writer.save(ended(job))
+
+    async with asyncio.timeout(15):
+        await writer.close()
+
+    rename_table(database, "away", "jobs")
+
+
+async def test_a_dead_writer_says_so_and_ends_the_server(database: Database) -> None:
+    writer = Writer(database)
+    died = asyncio.Event()
+    writer.start(on_death=died.set)
+    database.close()
+
+    writer.save(record())
+    with pytest.raises(Unavailable, match="is ending"):
+        await writer.flush()
+
+    async with asyncio.timeout(5):
+        await died.wait()
+        with pytest.raises(Unavailable, match="is ending"):
+            await writer.settle()
+        await writer.close()
+
+
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+    script = (
+        "from neuro.server.log import configure_logging; import structlog; configure_logging();"
+        "log = structlog.get_logger('x'); log.error('lost'); log.error('lost'); print('goes on')"
+    )
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=full, check=False
+        )
+
+    assert done.stdout == b"goes on\n"
