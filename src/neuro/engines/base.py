@@ -41,7 +41,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a job. A job that is restarted has runs 0, 1, 2 …; its log goes on across them.
 
     ``argv`` empty means the image's own default command. ``memory`` is bytes, ``cpu`` is cores,
-    ``gpus`` are indexes of the machine's GPUs that the run may see.
+    ``gpus`` are indexes of the machine's GPUs that the run may see. Runs with the same
+    ``neighbours``, if it is not empty, reach each other's ports, and know this one by its ``names``
+    where they have networks of their own; no others do.
     """
 
     job_id: str
@@ -58,6 +60,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[int, ...] = ()
     shm: bool = True
     privileged: bool = False
+    neighbours: str = ""
+    names: tuple[str, ...] = ()
 
 
 class RunRef(msgspec.Struct, frozen=True, order=True):

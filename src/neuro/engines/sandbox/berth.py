@@ -104,7 +104,8 @@ def _wait_and_become(plan: launch.Plan, group: cgroups.Group, channel: socket.so
             os.setsid()
             group.join()
             if plan.network.kind == launch.OWN:
-                address = network.enter_new(plan.network.subnet, plan.network.mtu)
+                net = plan.network
+                address = network.enter_new(net.subnet, net.mtu, net.prefix)
         except OSError as error:
             refusal = error
         descriptors = _receive(channel)

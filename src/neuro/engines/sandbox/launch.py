@@ -25,11 +25,13 @@ MARK = "NEURO_RUN"  # in the environment of bubblewrap's own processes, not of t
 class Network:
     """How runs reach the world. ``tool`` is pasta's path.
 
+    ``prefix`` is what the names of the host's sides of veth pairs begin with.
     ``host_port`` is the one port of this machine's loopback that pasta carries into each run.
     """
 
     kind: str = SHARED
     subnet: str = ""
+    prefix: str = ""
     mtu: int = 1500
     tool: str = ""
     host_address: str = "127.0.0.1"

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from neuro.domain.resources import Amount
 from neuro.engines.base import EngineFault
-from neuro.engines.sandbox import cgroups, layout, nat, userland
+from neuro.engines.sandbox import cgroups, firewall, layout, nat, userland
 from neuro.engines.sandbox import network as network_of_runs
+from neuro.engines.sandbox.firewall import Fence
 from neuro.engines.sandbox.launch import OWN, PASTA, SHARED, Network, Plan
 from neuro.engines.sandbox.pasta import forwarding
 from neuro.engines.sandbox.settings import SandboxSettings
@@ -140,54 +141,77 @@ def _network(
     folder: str, identity: dict[str, str], settings: SandboxSettings, notices: list[str]
 ) -> Network:
     if settings.network == "shared":
+        notices.append(f"jobs share the host's network, as server.toml says: {_SHARED_MEANS}")
         return Network(SHARED)
+    if os.geteuid() == 0:
+        try:
+            return _own_network(folder, identity, settings, notices)
+        except nat.NoNetwork as reason:
+            raise EngineFault(_refusal(str(reason))) from None
     try:
-        if os.geteuid() == 0:
-            return _own_network(folder, identity)
         return _pasta_network(settings.host_port)
     except nat.NoNetwork as reason:
-        notices.append(str(reason))
+        notices.append(f"jobs share the host's network, because {reason}: {_SHARED_MEANS}")
         return Network(SHARED)
 
 
-def _own_network(folder: str, identity: dict[str, str]) -> Network:
+_SHARED_MEANS = (
+    "each reaches the ports of all others and this machine's own, those on 127.0.0.1 too, and"
+    " whoever reaches this machine reaches the ports of jobs"
+)
+
+
+def _refusal(reason: str) -> str:
+    return (
+        f"Jobs cannot have networks of their own: {reason}.\nWithout them every job reaches the"
+        " ports of all others and of this machine. Mend it, or accept that by two lines in"
+        " server.toml, in the data directory:\n  [network]\n  shared = true"
+    )
+
+
+def _own_network(
+    folder: str, identity: dict[str, str], settings: SandboxSettings, notices: list[str]
+) -> Network:
     subnet = identity["subnet"]
     if not subnet:
         subnet = nat.choose_subnet()
         layout.write_record(f"{folder}/installation", {**identity, "subnet": subnet})
-    nat.set_up(identity["id"], subnet)
-    mtu = nat.default_mtu()
+    address = network_of_runs.host_address(identity["id"], subnet)
+    fence = Fence(
+        installation=identity["id"],
+        subnet=subnet,
+        host_address=address,
+        port=settings.host_port,
+        private=settings.private_networks,
+        resolvers=firewall.resolvers(),
+    )
+    notices += nat.set_up(fence)
+    mtu, prefix = nat.default_mtu(), network_of_runs.interfaces(identity["id"])
     wrong = _try(
         [
             *python(),
             "-c",
             f"import sys; sys.path.insert(0, {PACKAGE_ROOT!r});"
             "from neuro.engines.sandbox import network;"
-            f"network.enter_new({subnet!r}, {mtu})",
+            f"network.enter_new({subnet!r}, {mtu}, {prefix!r})",
         ]
     )
     if wrong is not None:
         nat.tear_down(identity["id"], subnet)
         last = wrong.splitlines()[-1]
-        raise nat.NoNetwork(f"jobs share the host's network, because none can be made: {last}")
-    address = network_of_runs.host_address(identity["id"], subnet)
-    return Network(OWN, subnet, mtu, host_address=address)
+        raise nat.NoNetwork(f"this machine does not let the server make a veth pair ({last})")
+    return Network(OWN, subnet, prefix, mtu, host_address=address)
 
 
 def _pasta_network(host_port: int) -> Network:
     tool = shutil.which("pasta")
     if tool is None:
-        raise nat.NoNetwork(
-            "jobs share the host's network: install pasta (package passt) to give each its own"
-        )
+        raise nat.NoNetwork("pasta is not installed (apt-get install passt)")
     if not os.access(_TUN, os.R_OK | os.W_OK):  # pasta would wait for ever
-        raise nat.NoNetwork(
-            f"jobs share the host's network, because this user may not open {_TUN}, which pasta"
-            f" needs: chmod 666 {_TUN}"
-        )
+        raise nat.NoNetwork(f"this user may not open {_TUN}, which pasta needs (chmod 666 {_TUN})")
     wrong = _try([tool, "--config-net", "--quiet", *forwarding(host_port), "--", _tool("true")])
     if wrong is not None:
-        raise nat.NoNetwork(f"jobs share the host's network, because pasta fails: {wrong}")
+        raise nat.NoNetwork(f"pasta fails ({wrong})")
     return Network(PASTA, tool=tool, host_port=host_port)
 
 
