@@ -79,15 +79,10 @@ _REJECT = "reject with icmpx type admin-prohibited"
 
 def nft_rules(fence: Fence) -> str:
     """A script for ``nft -f`` that puts the whole table in the place of what was there, at once."""
-    name, ours = table(fence.installation), f'"{interfaces(fence.installation)}*"'
-    old = f"table ip {name}"  # what versions before had, which only translated addresses
+    ours = f'"{interfaces(fence.installation)}*"'
     # Each chain looks at the interface first: packets of others pay for one comparison.
-    return f"""
-{old}
-delete {old}
-table inet {name}
-delete table inet {name}
-table inet {name} {{
+    return f"""{nft_removal(fence.installation)}
+table inet {table(fence.installation)} {{
   set neighbours {{
     type devgroup . devgroup
     elements = {{ {", ".join(f"{n} . {n}" for n in range(1, GROUPS))} }}
@@ -134,13 +129,21 @@ def nft_marker() -> str:
     return f"table inet {MARKER} {{\n}}\n"
 
 
+def nft_marker_removal() -> str:
+    """A script that removes the marker, whether it is there or not."""
+    return _removal(f"table inet {MARKER}")
+
+
 def nft_removal(installation: str) -> str:
-    """A script that removes an installation's table, whether it is there or not."""
-    lines = []
-    for family in ("ip", "inet"):
-        lines += [f"table {family} {table(installation)}"] * 2
-        lines[-1] = f"delete {lines[-1]}"
-    return "\n".join(lines) + "\n"
+    """A script that removes an installation's tables, whether they are there or not.
+
+    The one for IPv4 alone is what earlier versions had.
+    """
+    return "".join(_removal(f"table {family} {table(installation)}") for family in ("ip", "inet"))
+
+
+def _removal(name: str) -> str:
+    return f"{name}\ndelete {name}\n"
 
 
 def _lines(rules: Iterable[str]) -> str:

@@ -108,33 +108,22 @@ def _forward(tools: _Tools) -> None:
         return
     if tools.nft is not None:
         _run([tools.nft, "-f", "-"], firewall.nft_marker())
-    elif tools.iptables is not None and not _marked_in_iptables(tools.iptables):
+    elif tools.iptables is not None and not _succeeds([tools.iptables, "-w", "-S", MARKER]):
         _run([tools.iptables, "-w", "-N", MARKER])
     _FORWARD.write_text("1", "ascii")
 
 
 def _stop_forwarding(tools: _Tools) -> None:
     """Put forwarding back if it was off before us and nobody else's rules count on it."""
-    ruleset = _run([tools.nft, "-t", "list", "ruleset"]) if tools.nft is not None else ""
-    in_nft = f"table inet {MARKER} " in ruleset
-    in_iptables = tools.iptables is not None and _marked_in_iptables(tools.iptables)
-    if not in_nft and not in_iptables:
-        return
-    rules = ruleset
-    if tools.iptables is not None:
-        rules += _run([tools.iptables, "-w", "-S"])
-        rules += _run([tools.iptables, "-w", "-t", "nat", "-S"])
-    if _OTHERS.search(rules):
+    in_nft = _run([tools.nft, "-t", "list", "ruleset"]) if tools.nft is not None else ""
+    in_iptables = _run([f"{tools.iptables}-save"]) if tools.iptables is not None else ""
+    if MARKER not in in_nft + in_iptables or _OTHERS.search(in_nft + in_iptables):
         return
     _FORWARD.write_text("0", "ascii")
-    if in_nft and tools.nft is not None:
-        _run([tools.nft, "delete", "table", "inet", MARKER])
-    if in_iptables and tools.iptables is not None:
+    if tools.nft is not None:
+        _run([tools.nft, "-f", "-"], firewall.nft_marker_removal())
+    if tools.iptables is not None and f":{MARKER} " in in_iptables:
         _run([tools.iptables, "-w", "-X", MARKER])
-
-
-def _marked_in_iptables(iptables: str) -> bool:
-    return _succeeds([iptables, "-w", "-S", MARKER])
 
 
 # iptables.
@@ -176,18 +165,18 @@ def _hook(tool: str, installation: str, hook: Hook) -> None:
 
 def _remove_iptables(tool: str, installation: str) -> None:
     """Delete an installation's rules and chains from all tables of iptables or ip6tables."""
-    for name in ("filter", "nat", "mangle"):
-        try:
-            lines = _run([tool, "-w", "-t", name, "-S"]).splitlines()
-        except subprocess.CalledProcessError:
-            continue  # the kernel has no such table
-        for words in map(shlex.split, lines):
-            if words[0] == "-A" and table(installation) in words:
-                _run([tool, "-w", "-t", name, "-D", *words[1:]])
-        for words in map(shlex.split, lines):
-            if words[0] == "-N" and words[1].startswith(firewall.chain(installation, "")):
-                _run([tool, "-w", "-t", name, "-F", words[1]])
-                _run([tool, "-w", "-t", name, "-X", words[1]])
+    name, chains = "", []
+    for line in _run([f"{tool}-save"]).splitlines():
+        words = shlex.split(line)
+        if line.startswith("*"):
+            name = line[1:]
+        elif line.startswith(f":{firewall.chain(installation, '')}"):
+            chains.append((name, words[0][1:]))
+        elif line.startswith("-A") and table(installation) in words:
+            _run([tool, "-w", "-t", name, "-D", *words[1:]])
+    for name, chain in chains:
+        _run([tool, "-w", "-t", name, "-F", chain])
+        _run([tool, "-w", "-t", name, "-X", chain])
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from neuro.engines.sandbox.firewall import GROUPS
 NOBODY = 0  # the number of a run without neighbours
 
 _HEAD = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?(\.[A-Za-z0-9_-]{1,63})*")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9_-]{1,63})*")
 _TAKEN = ("localhost", "ip6-localhost", "ip6-loopback")
 
 
@@ -75,7 +75,7 @@ def withdraw(folder: str, number: int, address: str) -> None:
     """The run at ``address`` is over. Nothing where it was not announced. Raises OSError."""
     if number != NOBODY:
         with _alone(folder):
-            _strike(hosts_file(folder, number), lambda each: each == address)
+            _strike(hosts_file(folder, number), lambda text: _lines_of(text, address))
 
 
 def release(folder: str, label: str) -> bool:
@@ -92,7 +92,7 @@ def sweep(folder: str) -> None:
     """
     with _alone(folder):
         for number in _numbers(folder):
-            _strike(hosts_file(folder, number), lambda address: not network.exists(address))
+            _strike(hosts_file(folder, number), _gone)
 
 
 def is_host_name(name: str) -> bool:
@@ -183,17 +183,29 @@ def _put(path: str, line: bytes) -> None:
         os.close(fd)
 
 
-def _strike(path: str, is_over: Callable[[str], bool]) -> None:
+def _strike(path: str, choose: Callable[[bytes], Iterable[int]]) -> None:
+    """Strike out the lines that begin where ``choose`` says."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        for address, start in _addresses(_read(fd)):
-            if is_over(address):
-                os.pwrite(fd, b"#", start)
+        for start in choose(_read(fd)):
+            os.pwrite(fd, b"#", start)
     finally:
         os.close(fd)
+
+
+def _lines_of(text: bytes, address: str) -> Iterator[int]:
+    wanted = f"\n{address}\t".encode()
+    start = text.find(wanted, len(_HEAD) - 1)
+    while start != -1:
+        yield start + 1
+        start = text.find(wanted, start + 1)
+
+
+def _gone(text: bytes) -> Iterator[int]:
+    return (start for address, start in _addresses(text) if not network.exists(address))
 
 
 def _addresses(text: bytes) -> Iterator[tuple[str, int]]:
