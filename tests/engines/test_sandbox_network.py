@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from neuro.engines.sandbox import firewall, nat, network
+from neuro.engines.base import EngineFault
+from neuro.engines.sandbox import SandboxEngine, SandboxSettings, firewall, machine, nat, network
+from tests.engines.harness import Runs
 from tests.engines.lab import HOST, LAN, REFUSED, SUBNET, Lab, fenced, make_fence
 
 METADATA = "169.254.169.254"
@@ -51,6 +54,46 @@ def test_an_address_goes_with_its_last_user() -> None:
 
     with pytest.raises(OSError, match="assign"):
         socket.create_server((address, 0)).close()
+
+
+async def test_a_run_reaches_the_api_at_the_engines_address(folder: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as api, socket.create_server(("0.0.0.0", 0)) as other:
+        engine = SandboxEngine(folder, SandboxSettings(host_port=api.getsockname()[1]))
+        await engine.open()
+        await engine.adopt([])
+        runs = Runs(engine)
+        host = engine.host_address
+        script = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+
+        reached = await runs.run("python3", "-c", script, host, str(api.getsockname()[1]))
+        refused = await runs.run("python3", "-c", script, host, str(other.getsockname()[1]))
+
+        assert (reached.code, refused.code) == (0, 1)
+        await runs.close()
+
+
+async def test_without_means_for_networks_the_engine_does_not_open(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    folder.mkdir()
+
+    with pytest.raises(EngineFault, match="apt-get install nftables") as refused:
+        machine.examine(str(folder), SandboxSettings())
+    assert "[network]\n  shared = true" in str(refused.value)
+
+
+async def test_a_network_is_shared_where_the_settings_say_so(folder: Path) -> None:
+    engine = SandboxEngine(folder, SandboxSettings(network="shared"))
+
+    await engine.open()
+    await engine.adopt([])
+
+    (notice,) = engine.notices
+    assert "as server.toml says" in notice
+    assert "reaches the ports of all others" in notice
+    assert engine.host_address == "127.0.0.1"
+    await engine.close()
 
 
 # Jobs and jobs.
