@@ -180,6 +180,11 @@ class Lab:
             self.join_group(job, group)
         return job
 
+    def interface(self, fence: Fence, job: Job) -> str:
+        """The name of the host's side of a job's network."""
+        third, fourth = (int(number) for number in job.address.split(".")[2:])
+        return f"{network.interfaces(fence.installation)}{third:02x}{fourth:02x}"
+
     def listen_on_host(self, address: str, port: int = 0, *interface: str) -> int:
         """Serve TCP and UDP; each caller is told its own address. The port."""
         return self._listen(self._in("host"), address, port, *interface)

@@ -288,55 +288,28 @@ def test_the_resolvers_are_those_that_resolv_conf_names(tmp_path: os.PathLike[st
 # IPv6 and false addresses.
 
 
-def link_local(lab: Lab, job: object) -> str:
-    """The address that the kernel gave to a job's interface."""
-    text = lab.in_job(job, "ip", "-6", "-br", "address", "show", "dev", "eth0")  # type: ignore[arg-type]
-    return next(word for word in text.split() if word.startswith("fe80")).partition("/")[0]
-
-
 def test_nothing_passes_by_ipv6(lab: Lab, missing: str) -> None:
     fence = make_fence()
-    lab.set_up(fence, without=missing)
-    job, other = lab.job(fence, 1), lab.job(fence, 1)
-    name = f"{network.interfaces(fence.installation)}{int(job.address.split('.')[2]):02x}"
-    name += f"{int(job.address.split('.')[3]):02x}"
-    lab.on_host("ip", "-6", "address", "add", "fe80::1/64", "dev", name, "nodad")
-    lab.on_host("ip", "-6", "address", "add", "fd00::1/64", "dev", "up0", "nodad")
     lab.on_host("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
-    for each, number in ((job, 2), (other, 3)):
-        lab.in_job(
-            each, "ip", "-6", "address", "add", f"fd01::{number}/128", "dev", "eth0", "nodad"
-        )
-        lab.in_job(each, "ip", "-6", "route", "add", "default", "dev", "eth0")
-    port = lab.listen_on_host("::")
+    lab.on_host("ip", "-6", "address", "add", "fd00::1/64", "dev", "up0", "nodad")
+    one, other = lab.job(fence, 1), lab.job(fence, 2)
+    # All that a host with IPv6 could do for its jobs, and more than ours does.
+    for job, address in ((one, "fd01::2"), (other, "fd01::3")):
+        interface = lab.interface(fence, job)
+        add = ("ip", "-6", "address", "add")
+        lab.on_host(*add, "fe80::1/64", "dev", interface, "nodad")
+        lab.on_host("ip", "-6", "route", "add", address, "dev", interface)
+        lab.in_job(job, *add, f"{address}/128", "dev", "eth0", "nodad")
+        lab.in_job(job, "ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0")
+    on_host, inside = lab.listen_on_host("::"), lab.listen_in(other, "::")
+    ways = (("fe80::1", on_host, "eth0"), ("fd00::1", on_host, ""), ("fd01::3", inside, ""))
+    for address, port, interface in ways:
+        assert lab.ask(one, address, port, interface=interface) == "fd01::2"
 
-    lab.in_job(
-        job,
-        "ip",
-        "-6",
-        "neighbour",
-        "add",
-        "fe80::1",
-        "lladdr",
-        "ee:ee:ee:ee:ee:ee",
-        *("dev", "eth0"),
-    )
-    lab.in_job(
-        job,
-        "ip",
-        "-6",
-        "neighbour",
-        "add",
-        "fd00::1",
-        "lladdr",
-        "ee:ee:ee:ee:ee:ee",
-        *("dev", "eth0"),
-    )
+    lab.set_up(fence, without=missing)
 
-    assert lab.ask("host", "fd00::1", port) == "fd00::1"
-    assert lab.ask(job, "fe80::1", port, interface="eth0") == REFUSED
-    assert lab.ask(job, "fd00::1", port) == REFUSED
-    assert lab.ask(job, "fd01::3", lab.listen_in(other, "::")) == REFUSED
+    for address, port, interface in ways:
+        assert lab.ask(one, address, port, interface=interface) == REFUSED
 
 
 def test_a_false_address_gets_nowhere(lab: Lab, missing: str) -> None:
