@@ -9,7 +9,7 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import TracebackType
@@ -165,6 +165,10 @@ class Lab:
         """Make a job a neighbour of those with the same number."""
         self._call("join_group", json.dumps([job.address, number]))
 
+    def refuse_on_host(self, networks: Sequence[str], resolvers: Sequence[str]) -> None:
+        """``network.refuse`` in the host's place, as in a network that pasta made."""
+        self._call("refuse", json.dumps([networks, resolvers]))
+
     def forwards(self) -> bool:
         """Whether the host forwards packets."""
         return self.on_host("cat", FORWARD).strip() == "1"
@@ -209,20 +213,29 @@ class Lab:
         address: str,
         port: int,
         kind: str = "tcp",
+        *,
         interface: str = "",
+        patience: float = 10.0,
     ) -> str:
         """What is answered to a job, to the "host" or to the "lan": the asker's address or REFUSED.
 
-        What is let through answers at once, so 0.3 s of silence is a refusal.
+        REFUSED is also ``patience`` seconds of silence.
         """
         place = (
             self._in(asker)
             if isinstance(asker, str)
             else ("nsenter", f"--net=/proc/{asker.pid}/ns/net")
         )
-        words = [address, str(port), kind, "0.3", *([interface] if interface else [])]
+        words = [address, str(port), kind, str(patience), *([interface] if interface else [])]
         answer = _run(*place, sys.executable, "-ISc", _ASK, *words).strip()
         return REFUSED if answer.startswith(REFUSED) else answer
+
+    def refuses(
+        self, asker: Job | str, address: str, port: int, kind: str = "tcp", *, interface: str = ""
+    ) -> bool:
+        """Whether nothing is answered. What is let through answers at once, so this waits 0.3 s."""
+        asked = self.ask(asker, address, port, kind, interface=interface, patience=0.3)
+        return asked == REFUSED
 
     def _in(self, side: str) -> tuple[str, ...]:
         return ("ip", "netns", "exec", f"{self._name}-{side}")

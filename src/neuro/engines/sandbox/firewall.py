@@ -162,16 +162,16 @@ def _names(fence: Fence) -> list[str]:
 
 
 def _far(fence: Fence) -> list[str]:
-    return [f"{_family(each)} daddr {each} {_REJECT}" for each in _refused(fence)]
+    return [f"{_family(each)} daddr {each} {_REJECT}" for each in refused(private=fence.private)]
 
 
 def _family(address: str) -> str:
     return "ip6" if ":" in address else "ip"
 
 
-def _refused(fence: Fence) -> tuple[str, ...]:
-    private = () if fence.private else (*PRIVATE, *PRIVATE6)
-    return (*METADATA, *METADATA6, *private)
+def refused(*, private: bool) -> tuple[str, ...]:
+    """What jobs may not reach; ``private`` is whether they may reach private networks."""
+    return (*METADATA, *METADATA6, *(() if private else (*PRIVATE, *PRIVATE6)))
 
 
 # iptables, where nft is not installed: the same, but that no job reaches another.
@@ -226,7 +226,11 @@ def iptables_rules(fence: Fence, *, let_through: bool) -> str:
             f"-i {ours} -o {PREFIX}+ {reject}",
             f"-i {ours} -m conntrack --ctstate DNAT {reject}",
             *names,
-            *(f"-i {ours} -d {each} {reject}" for each in _refused(fence) if ":" not in each),
+            *(
+                f"-i {ours} -d {each} {reject}"
+                for each in refused(private=fence.private)
+                if ":" not in each
+            ),
             *([f"-i {ours} -j ACCEPT"] if let_through else []),
         ],
     }

@@ -25,7 +25,8 @@ MARK = "NEURO_RUN"  # in the environment of bubblewrap's own processes, not of t
 class Network:
     """How runs reach the world. ``tool`` is pasta's path.
 
-    ``prefix`` is what the names of the host's sides of veth pairs begin with.
+    ``prefix`` is what the names of the host's sides of veth pairs begin with. ``refused`` are
+    networks that runs with pasta do not reach, but port 53 of ``resolvers``.
     ``host_port`` is the one port of this machine's loopback that pasta carries into each run.
     """
 
@@ -36,6 +37,8 @@ class Network:
     tool: str = ""
     host_address: str = "127.0.0.1"
     host_port: int = 0
+    refused: tuple[str, ...] = ()
+    resolvers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def _network(
         except nat.NoNetwork as reason:
             raise EngineFault(_refusal(str(reason))) from None
     try:
-        return _pasta_network(settings.host_port)
+        return _pasta_network(settings)
     except nat.NoNetwork as reason:
         notices.append(f"jobs share the host's network, because {reason}: {_SHARED_MEANS}")
         return Network(SHARED)
@@ -187,15 +187,7 @@ def _own_network(
     )
     notices += nat.set_up(fence)
     mtu, prefix = nat.default_mtu(), network_of_runs.interfaces(identity["id"])
-    wrong = _try(
-        [
-            *python(),
-            "-c",
-            f"import sys; sys.path.insert(0, {PACKAGE_ROOT!r});"
-            "from neuro.engines.sandbox import network;"
-            f"network.enter_new({subnet!r}, {mtu}, {prefix!r})",
-        ]
-    )
+    wrong = _try(_calling(f"enter_new({subnet!r}, {mtu}, {prefix!r})"))
     if wrong is not None:
         nat.tear_down(identity["id"], subnet)
         last = wrong.splitlines()[-1]
@@ -203,16 +195,35 @@ def _own_network(
     return Network(OWN, subnet, prefix, mtu, host_address=address)
 
 
-def _pasta_network(host_port: int) -> Network:
+def _pasta_network(settings: SandboxSettings) -> Network:
     tool = shutil.which("pasta")
     if tool is None:
         raise nat.NoNetwork("pasta is not installed (apt-get install passt)")
     if not os.access(_TUN, os.R_OK | os.W_OK):  # pasta would wait for ever
         raise nat.NoNetwork(f"this user may not open {_TUN}, which pasta needs (chmod 666 {_TUN})")
-    wrong = _try([tool, "--config-net", "--quiet", *forwarding(host_port), "--", _tool("true")])
+    refused = firewall.refused(private=settings.private_networks)
+    resolvers = firewall.resolvers()
+    wrong = _try(
+        [
+            *(tool, "--config-net", "--quiet", *forwarding(settings.host_port), "--"),
+            *_calling(f"refuse({refused!r}, {resolvers!r})"),
+        ]
+    )
     if wrong is not None:
-        raise nat.NoNetwork(f"pasta fails ({wrong})")
-    return Network(PASTA, tool=tool, host_port=host_port)
+        raise nat.NoNetwork(f"pasta fails ({wrong.splitlines()[-1]})")
+    return Network(
+        PASTA,
+        tool=tool,
+        host_port=settings.host_port,
+        refused=refused,
+        resolvers=resolvers,
+    )
+
+
+def _calling(call: str) -> list[str]:
+    """A command that calls a function of ``network``."""
+    text = f"import sys; sys.path.insert(0, {PACKAGE_ROOT!r});"
+    return [*python(), "-c", f"{text}from neuro.engines.sandbox import network;network.{call}"]
 
 
 def python() -> list[str]:

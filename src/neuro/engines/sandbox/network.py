@@ -11,9 +11,11 @@ host look at both (see ``firewall``).
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Iterable
 
 from neuro.engines.sandbox import kernel
 
@@ -24,7 +26,8 @@ _HOST_MAC = bytes.fromhex("eeeeeeeeeeee")
 _FIRST_INDEX = 0x4E000000  # of the host's sides: chosen by us, so no question about it is needed
 
 _NEWLINK, _SETLINK, _NEWADDR, _DELADDR, _NEWROUTE, _NEWNEIGH = 16, 19, 20, 21, 24, 28
-_ERROR = 2
+_NEWRULE, _ERROR = 32, 2
+_TO_TABLE, _UNREACHABLE, _MAIN = 1, 7, 254  # what a rule does, and the table of ordinary routes
 _REQUEST_ACK, _CREATE, _CREATE_EXCL = 0x05, 0x500, 0x600
 _UP = 1
 _IFINFO = struct.Struct("=BxHiII")
@@ -108,6 +111,37 @@ def _loopback(address: str) -> bytes:
     raw = socket.inet_aton(address)
     header = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, 1)
     return header + _attribute(1, raw) + _attribute(2, raw)
+
+
+def refuse(networks: Iterable[str], resolvers: Iterable[str]) -> None:
+    """Let nothing in the calling process's network reach ``networks``, but ``resolvers``' port 53.
+
+    For where the host has no rules for it. A rule of routing, because routes that are more exact
+    than a network's would win over a route that refuses it. Raises OSError.
+    """
+    to_table = _attribute(15, struct.pack("=I", _MAIN))
+    names = [
+        _rule(address, 1, _TO_TABLE, to_table + _port(protocol, 53))
+        for address in resolvers
+        for protocol in (socket.IPPROTO_UDP, socket.IPPROTO_TCP)
+    ]
+    with _netlink() as inside:
+        _send(inside, [*names, *(_rule(each, 2, _UNREACHABLE) for each in networks)])
+
+
+def _rule(to: str, priority: int, action: int, more: bytes = b"") -> bytes:
+    network = ipaddress.ip_network(to)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    table = _MAIN if action == _TO_TABLE else 0
+    head = struct.pack("=BBBBBBBBI", family, network.prefixlen, 0, 0, table, 0, 0, action, 0)
+    body = head + _attribute(1, network.network_address.packed)
+    return _message(
+        _NEWRULE, _CREATE_EXCL, body + _attribute(6, struct.pack("=I", priority)) + more
+    )
+
+
+def _port(protocol: int, number: int) -> bytes:
+    return _attribute(22, bytes([protocol])) + _attribute(24, struct.pack("=HH", number, number))
 
 
 def enter_lonely() -> None:
