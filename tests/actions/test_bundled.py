@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
@@ -141,29 +142,39 @@ async def ended(client: Client, job: Job) -> Job:
     return await client.jobs.get(job.id)
 
 
-async def test_jupyter(person: Home, client: Client) -> None:
-    job = await started(person, client, "jupyter")
+LOOPBACK = ("0100007F", "00000000000000000000000001000000")  # as the kernel writes them
 
-    lab = await page(client, job, 8888, "/lab")
-    saved = await page(client, job, 8888, "/api/contents")
 
+def listens_inside_alone(person: Home, job: Job, port: int) -> bool:
+    """Whether the job listens on a port, and on nothing but its loopback."""
+    said = person.ok("exec", "--no-tty", job.id, "cat /proc/net/tcp /proc/net/tcp6")
+    rows = [line.split() for line in said.splitlines()]
+    listening = {tuple(row[1].split(":")) for row in rows if row[3] == "0A"}
+    return (LOOPBACK[0], f"{port:04X}") in listening and all(
+        address in LOOPBACK for address, _ in listening
+    )
+
+
+@pytest.mark.parametrize("name", ["jupyter", "open_jupyter"])
+async def test_jupyter(person: Home, client: Client, name: str) -> None:
+    job = await started(person, client, name)
+
+    refused = await page(client, job, 8888, "/api/contents")
+    said = await until_said(client, job, "To access the server")
+    token = re.findall(r"token=(\w+)\s", said)[0]
+    lab = await page(client, job, 8888, f"/lab?token={token}")
+    saved = await page(client, job, 8888, f"/api/contents?token={token}")
+
+    assert refused.startswith("HTTP/1.1 403")
     assert lab.startswith("HTTP/1.1 200")
     assert "JupyterLab" in lab
     assert saved.startswith("HTTP/1.1 200")
+    assert f"neuro port-forward {job.id} 8888:8888" in said
+    assert listens_inside_alone(person, job, 8888)
     assert job.container.http is not None
-    assert job.container.http.requires_auth
-    assert job.name == "work-jupyter"
+    assert job.container.http.requires_auth == (name == "jupyter")
+    assert job.name == f"work-{name.replace('_', '-')}"
     assert "notebooks" in person.ok("ls", "storage:demo")
-    await ended(client, job)
-
-
-async def test_jupyter_that_nobody_guards_asks_for_its_token(person: Home, client: Client) -> None:
-    job = await started(person, client, "open_jupyter")
-
-    contents = await page(client, job, 8888, "/api/contents")
-
-    assert contents.startswith("HTTP/1.1 403")
-    assert "token=" in await until_said(client, job, "token=")
     await ended(client, job)
 
 
@@ -175,6 +186,7 @@ async def test_tensorboard(person: Home, client: Client) -> None:
     assert " 200 " in shown.partition("\r\n")[0]
     assert "<title>TensorBoard</title>" in shown
     assert (await page(client, job, 6006, "/data/runs")).endswith("[]")
+    assert listens_inside_alone(person, job, 6006)
     await ended(client, job)
 
 
@@ -188,6 +200,7 @@ async def test_filebrowser(person: Home, client: Client) -> None:
     uploaded = await talk(client, job, 8085, upload)
 
     assert "./hello.txt" in shown
+    assert listens_inside_alone(person, job, 8085)
     assert b" 201 " in uploaded
     assert "up.txt" in person.ok("ls", "storage:demo")
     assert job.name == "our-files"

@@ -353,6 +353,43 @@ def test_no_other_site_changes_anything(
     assert sorted(os.listdir(browser.root)) == (["f", "made"] if is_allowed else [])
 
 
+@pytest.mark.parametrize(
+    ("host", "is_allowed"),
+    [
+        ("localhost", True),
+        ("localhost:8085", True),
+        ("LOCALHOST:1", True),
+        ("files.localhost:1", True),
+        ("127.0.0.1:8085", True),
+        ("[::1]:8085", True),
+        ("192.0.2.7", True),
+        ("files.example:1", True),
+        ("evil.example:8085", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("evillocalhost", False),
+        ("[::1", False),
+        ("", False),
+    ],
+)
+def test_no_other_name_leads_here(root: Path, host: str, *, is_allowed: bool) -> None:
+    (root / "f").write_text("secret")
+    with FileBrowser(root, "--name", "Files.example") as browser:
+        read = browser.ask("GET", "/f", Host=host)
+        written = browser.ask("PUT", "/g", b"x", Host=host)
+
+    assert (read.status, written.status) == ((200, 201) if is_allowed else (403, 403))
+    assert ("secret" in read.text) == is_allowed
+
+
+def test_what_is_no_browser_need_not_name_the_host(browser: FileBrowser) -> None:
+    connection = browser.connect()
+    connection.putrequest("GET", "/", skip_host=True)
+    connection.endheaders()
+
+    assert connection.getresponse().status == 200
+
+
 def test_nothing_changes_by_following_a_link(browser: FileBrowser) -> None:
     (browser.root / "f").touch()
 

@@ -121,6 +121,22 @@ def test_a_server_that_cannot_start_says_why(home: Home) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.root
+def test_without_means_for_networks_of_jobs_it_says_what_to_install(home: Home) -> None:
+    done = home.run("up", "--port", "0", PATH="/nonexistent")
+
+    assert done.returncode == 125
+    assert "apt-get install nftables" in done.stderr
+    assert "shared = true" in done.stderr
+
+    with (home.data_dir / "server.toml").open("a") as file:
+        file.write("[network]\nshared = true\n")
+    said = home.ok("up", "--port", "0", PATH="/nonexistent")
+    home.ok("down")
+
+    assert "each reaches the ports of all others" in said
+
+
 def test_only_the_owner_can_read_what_is_kept_of_the_login(running: Home) -> None:
     for path in (running.config_dir / "servers.json", running.data_dir / "run" / "owner.json"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

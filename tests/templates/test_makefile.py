@@ -199,7 +199,10 @@ def test_pages(project: Project, name: str, port: int, page: str) -> None:
     assert "Browsing job, please open: http" in out
 
     with project.home.start("logs", f"{name}-digits") as output:
-        output.until(f":{port}")  # Each says so when it listens.
+        said = output.until(f":{port}/")  # Each says so when it listens.
+        if name == "jupyter":
+            said += output.until("\n")
+            page += "?token=" + re.findall(r"token=(\w+)\s", said)[0]
     local = free_port()
     with project.home.start("port-forward", f"{name}-digits", f"{local}:{port}") as forward:
         forward.until(f"localhost:{local} will be forwarded")

@@ -42,7 +42,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     ``argv`` empty means the image's own default command. ``memory`` is bytes, ``cpu`` is cores,
     ``gpus`` are indexes of the machine's GPUs that the run may see. ``disk`` is bytes of private
-    files (not those on mounts), 0 for no limit.
+    files (not those on mounts), 0 for no limit. Runs with the same ``neighbours``, if it is not
+    empty, reach each other's ports, and know this one by its ``names`` where they have networks of
+    their own; no others do.
     """
 
     job_id: str
@@ -60,6 +62,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     shm: bool = True
     privileged: bool = False
     disk: int = 0
+    neighbours: str = ""
+    names: tuple[str, ...] = ()
 
 
 class RunRef(msgspec.Struct, frozen=True, order=True):

@@ -315,6 +315,8 @@ def _end_in_order() -> None:
 def _engines(folder: Path, settings: Settings, port: int) -> dict[str, Engine]:
     sandbox = SandboxSettings(
         masked=(str(folder),),
+        network="shared" if settings.network.shared else "auto",
+        private_networks=settings.network.private,
         host_port=port,
         retention=LogRetention(total=parse_bytes(settings.log_limit)),
     )

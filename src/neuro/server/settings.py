@@ -73,6 +73,17 @@ class BakeSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     main_jobs_per_owner: int = 100
 
 
+class NetworkSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[network]`` of jobs.
+
+    ``private`` is whether jobs reach private networks (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16,
+    100.64.0.0/10, fc00::/7); ``shared`` gives jobs the machine's own network, without any fence.
+    """
+
+    private: bool = True
+    shared: bool = False
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``server.toml``."""
 
@@ -85,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     capacity: CapacitySetting = CapacitySetting()
     retention: RetentionSetting = RetentionSetting()
     bakes: BakeSetting = BakeSetting()
+    network: NetworkSetting = NetworkSetting()
 
 
 def load_settings(path: Path) -> Settings:

@@ -23,6 +23,14 @@ def main() -> int:
         "--host", default="127.0.0.1", help="where to listen (default: %(default)s)"
     )
     parser.add_argument("--port", type=int, default=8085, help="0 is any (default: %(default)s)")
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a host name under which browsers may ask, beside localhost and addresses;"
+        " may be given more than once",
+    )
     parser.add_argument("--read-only", action="store_true", help="show and download only")
     options = parser.parse_args()
     if not Path(options.root).is_dir():
@@ -32,7 +40,12 @@ def main() -> int:
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        server = Server((options.host, options.port), options.root, read_only=options.read_only)
+        server = Server(
+            (options.host, options.port),
+            options.root,
+            read_only=options.read_only,
+            names=options.name,
+        )
     except (OSError, OverflowError) as error:
         parser.error(f"{options.host}:{options.port} cannot be listened on: {error}.")
     threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()

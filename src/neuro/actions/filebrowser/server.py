@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,7 +36,11 @@ class Server(ThreadingHTTPServer):
     daemon_threads = False  # An upload that is cut off cleans up after itself.
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], root: str, *, read_only: bool) -> None:
+    def __init__(
+        self, address: tuple[str, int], root: str, *, read_only: bool, names: Iterable[str] = ()
+    ) -> None:
+        """``names`` are host names under which it may be asked, beside localhost and addresses."""
+        self.names = {"localhost", *(name.lower() for name in names)}
         self.tree = Tree(root)
         self.read_only = read_only
         self._connections: set[socket.socket] = set()
@@ -108,6 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             names = names[:-1]
         try:
             try:
+                self._check_host()
                 work(parse(names))
             except OSError as error:
                 if isinstance(error, (ConnectionError, TimeoutError)) or self._has_answered:
@@ -122,6 +128,27 @@ class Handler(BaseHTTPRequestHandler):
     def _length(self) -> int | None:
         length = self.headers.get("Content-Length", "")
         return int(length) if length.isascii() and length.isdigit() else None
+
+    def _check_host(self) -> None:
+        """Refuse a page of another site whose name its owner let lead to us: it could read all.
+
+        An address in place of a name cannot be made to lead elsewhere.
+        """
+        host = self.headers.get("Host")
+        if host is None:
+            return  # every browser names one
+        if not self._is_ours(host):
+            raise Refusal(HTTPStatus.FORBIDDEN, "other-host", host)
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name in self.server.names or name.endswith(".localhost"):
+                return True
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
     # -- reading ---------------------------------------------------------------------------------
 

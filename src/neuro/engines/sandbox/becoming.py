@@ -58,7 +58,8 @@ def _prepare(plan: launch.Plan, block: Block, group: cgroups.Group, folder: str)
     group.join()
     address = "127.0.1.1"
     if plan.network.kind == launch.OWN:
-        address = network.enter_new(plan.network.subnet, plan.network.mtu)
+        net = plan.network
+        address = network.enter_new(net.subnet, net.mtu, net.prefix)
     stage.build(plan, folder, block)
     inside.mount_proc()
     _leave_the_host(plan, block)

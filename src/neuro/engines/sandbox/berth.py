@@ -20,7 +20,8 @@ from neuro.engines.sandbox.identities import Block
 class Berth:
     """One berth; ``name`` is that of its folder and of its control group.
 
-    ``pid`` is the first process, ``channel`` what it tells once the run began.
+    ``pid`` is the first process, ``channel`` what it tells once the run began. ``address`` is known
+    once the berth is occupied.
     """
 
     def __init__(self, plan: launch.Plan, name: str, block: Block) -> None:
@@ -28,6 +29,7 @@ class Berth:
         self.group = cgroups.Group(plan.groups, name)
         self.pid = 0
         self.channel: socket.socket | None = None
+        self.address = ""
         self._plan = plan
         self._block = block
         self._folder = layout.berth_folder(plan.folder, name)
@@ -68,14 +70,14 @@ class Berth:
         """
         if self._refusal is not None:
             raise self._refusal
-        self._address = self._expect(becoming.READY)
+        self.address = self._expect(becoming.READY)
         os.rename(self._folder, f"{run_folder}/layers")
 
     def begin(self, prepared: launch.Prepared, run_folder: str, passed: tuple[int, ...]) -> None:
         """Let the run begin; ``passed`` are its stdin, its output and the word (``launcher``)."""
         assert self.channel is not None
         etc = launch.own_etc(self._plan, f"{run_folder}/layers")
-        launch.write_own_files(etc, prepared.order.hostname, self._address)
+        launch.write_own_files(etc, prepared.order.hostname, self.address)
         with open(os.memfd_create("order"), "r+b", buffering=0) as file:
             file.write(json.dumps(asdict(prepared.order)).encode())
             everything = [file.fileno(), *passed, *prepared.trees]

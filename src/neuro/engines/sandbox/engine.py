@@ -505,6 +505,9 @@ def _request(spec: RunSpec) -> Request:
         gpus=spec.gpus,
         shm=spec.shm,
         privileged=spec.privileged,
+        disk=spec.disk,
+        neighbours=spec.neighbours,
+        names=spec.names,
     )
 
 

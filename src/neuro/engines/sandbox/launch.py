@@ -33,15 +33,20 @@ _NAMESPACES = (
 class Network:
     """How runs reach the world. ``tool`` is pasta's path.
 
+    ``prefix`` is what the names of the host's sides of veth pairs begin with. ``refused`` are
+    networks that runs with pasta do not reach, but port 53 of ``resolvers``.
     ``host_port`` is the one port of this machine's loopback that pasta carries into each run.
     """
 
     kind: str = SHARED
     subnet: str = ""
+    prefix: str = ""
     mtu: int = 1500
     tool: str = ""
     host_address: str = "127.0.0.1"
     host_port: int = 0
+    refused: tuple[str, ...] = ()
+    resolvers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,9 @@ class Request:
     gpus: tuple[int, ...]
     shm: bool
     privileged: bool
+    disk: int
+    neighbours: str
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,7 @@ def request_from(value: dict[str, Any]) -> Request:
             "argv": tuple(value["argv"]),
             "mounts": tuple(tuple(mount) for mount in value["mounts"]),
             "gpus": tuple(value["gpus"]),
+            "names": tuple(value["names"]),
         }
     )
 

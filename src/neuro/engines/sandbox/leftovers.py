@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from neuro.engines.base import RunRef
-from neuro.engines.sandbox import cgroups, layout
+from neuro.engines.sandbox import cgroups, layout, neighbours
 from neuro.engines.sandbox.ending import LOST
 from neuro.engines.sandbox.kernel import process_start
 from neuro.engines.sandbox.output import kept_bytes
@@ -199,6 +199,10 @@ def sweep(
         for run in _names(f"{folder}/jobs/{name}/runs"):
             if not _is_run(run):  # claimed by a zygote that died, for a run that never began
                 discard(folder, f"{folder}/jobs/{name}/runs/{run}")
+    try:
+        neighbours.sweep(folder)
+    except OSError as error:
+        log.warning("the jobs that know each other cannot be looked through: %s", error)
     names = {*cgroups.names(groups), *_names(f"{folder}/berths")} - {*going, _SERVERS_GROUP}
     unused = [name for name in names if not name.startswith(f"{zygote}-")]
     for name in unused:
@@ -214,6 +218,9 @@ def _kill_rest(
         process = _same_process(state.get(name))
         if process is not None:
             _kill_and_wait(process, until)
+    match state.get("neighbour"):
+        case [int(number), str(address)]:
+            neighbours.withdraw(folder, number, address)
     berth = layout.berth_of(state, ref.job_id, ref.run)
     places = [groups, *_recorded(state.get("groups"))]
     left = cgroups.clear(

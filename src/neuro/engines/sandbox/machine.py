@@ -13,8 +13,18 @@ from pathlib import Path
 
 from neuro.domain.resources import Amount
 from neuro.engines.base import EngineFault
-from neuro.engines.sandbox import cgroups, identities, layout, nat, probing, seccomp, userland
+from neuro.engines.sandbox import (
+    cgroups,
+    firewall,
+    identities,
+    layout,
+    nat,
+    probing,
+    seccomp,
+    userland,
+)
 from neuro.engines.sandbox import network as network_of_runs
+from neuro.engines.sandbox.firewall import Fence
 from neuro.engines.sandbox.launch import OWN, PASTA, SHARED, Network, Plan
 from neuro.engines.sandbox.pasta import forwarding
 from neuro.engines.sandbox.settings import SandboxSettings
@@ -51,7 +61,7 @@ def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
         network=Network(SHARED),
         retention=settings.retention,
         default_argv=("bash",) if shutil.which("bash") else ("sh",),
-        processes=settings.processes,
+        processes=cgroups.process_limit(settings.processes),
         device_folder=settings.device_folder,
         plain=os.geteuid() != 0,
         shared_ids=False,
@@ -132,55 +142,90 @@ def _network(
     folder: str, identity: dict[str, str], settings: SandboxSettings, notices: list[str]
 ) -> Network:
     if settings.network == "shared":
+        notices.append(f"jobs share the host's network, as server.toml says: {_SHARED_MEANS}")
         return Network(SHARED)
+    if os.geteuid() == 0:
+        try:
+            return _own_network(folder, identity, settings, notices)
+        except nat.NoNetwork as reason:
+            raise EngineFault(_refusal(str(reason))) from None
     try:
-        if os.geteuid() == 0:
-            return _own_network(folder, identity)
-        return _pasta_network(settings.host_port)
+        return _pasta_network(settings)
     except nat.NoNetwork as reason:
-        notices.append(str(reason))
+        notices.append(f"jobs share the host's network, because {reason}: {_SHARED_MEANS}")
         return Network(SHARED)
 
 
-def _own_network(folder: str, identity: dict[str, str]) -> Network:
+_SHARED_MEANS = (
+    "each reaches the ports of all others and this machine's own, those on 127.0.0.1 too, and"
+    " whoever reaches this machine reaches the ports of jobs"
+)
+
+
+def _refusal(reason: str) -> str:
+    return (
+        f"Jobs cannot have networks of their own: {reason}.\nWithout them every job reaches the"
+        " ports of all others and of this machine. Mend it, or accept that by two lines in"
+        " server.toml, in the data directory:\n  [network]\n  shared = true"
+    )
+
+
+def _own_network(
+    folder: str, identity: dict[str, str], settings: SandboxSettings, notices: list[str]
+) -> Network:
     subnet = identity["subnet"]
     if not subnet:
         subnet = nat.choose_subnet()
         layout.write_record(f"{folder}/installation", {**identity, "subnet": subnet})
-    nat.set_up(identity["id"], subnet)
-    mtu = nat.default_mtu()
-    wrong = _try(
-        [
-            *probing.python(),
-            "-c",
-            f"import sys; sys.path.insert(0, {probing.PACKAGE_ROOT!r});"
-            "from neuro.engines.sandbox import network;"
-            f"network.enter_new({subnet!r}, {mtu})",
-        ]
+    address = network_of_runs.host_address(identity["id"], subnet)
+    fence = Fence(
+        installation=identity["id"],
+        subnet=subnet,
+        host_address=address,
+        port=settings.host_port,
+        private=settings.private_networks,
+        resolvers=firewall.resolvers(),
     )
+    notices += nat.set_up(fence)
+    mtu, prefix = nat.default_mtu(), network_of_runs.interfaces(identity["id"])
+    wrong = _try(_calling(f"enter_new({subnet!r}, {mtu}, {prefix!r})"))
     if wrong is not None:
         nat.tear_down(identity["id"], subnet)
         last = wrong.splitlines()[-1]
-        raise nat.NoNetwork(f"jobs share the host's network, because none can be made: {last}")
-    address = network_of_runs.host_address(identity["id"], subnet)
-    return Network(OWN, subnet, mtu, host_address=address)
+        raise nat.NoNetwork(f"this machine does not let the server make a veth pair ({last})")
+    return Network(OWN, subnet, prefix, mtu, host_address=address)
 
 
-def _pasta_network(host_port: int) -> Network:
+def _pasta_network(settings: SandboxSettings) -> Network:
     tool = shutil.which("pasta")
     if tool is None:
-        raise nat.NoNetwork(
-            "jobs share the host's network: install pasta (package passt) to give each its own"
-        )
+        raise nat.NoNetwork("pasta is not installed (apt-get install passt)")
     if not os.access(_TUN, os.R_OK | os.W_OK):  # pasta would wait for ever
-        raise nat.NoNetwork(
-            f"jobs share the host's network, because this user may not open {_TUN}, which pasta"
-            f" needs: chmod 666 {_TUN}"
-        )
-    wrong = _try([tool, "--config-net", "--quiet", *forwarding(host_port), "--", "true"])
+        raise nat.NoNetwork(f"this user may not open {_TUN}, which pasta needs (chmod 666 {_TUN})")
+    refused = firewall.refused(private=settings.private_networks)
+    resolvers = firewall.resolvers()
+    wrong = _try(
+        [
+            *(tool, "--config-net", "--quiet", *forwarding(settings.host_port), "--"),
+            *_calling(f"refuse({refused!r}, {resolvers!r})"),
+        ]
+    )
     if wrong is not None:
-        raise nat.NoNetwork(f"jobs share the host's network, because pasta fails: {wrong}")
-    return Network(PASTA, tool=tool, host_port=host_port)
+        raise nat.NoNetwork(f"pasta fails ({wrong.splitlines()[-1]})")
+    return Network(
+        PASTA,
+        tool=tool,
+        host_port=settings.host_port,
+        refused=refused,
+        resolvers=resolvers,
+    )
+
+
+def _calling(call: str) -> list[str]:
+    """A command that calls a function of ``network``."""
+    found = f"import sys; sys.path.insert(0, {probing.PACKAGE_ROOT!r});"
+    text = f"{found}from neuro.engines.sandbox import network;network.{call}"
+    return [*probing.python(), "-c", text]
 
 
 def _try(command: list[str]) -> str | None:

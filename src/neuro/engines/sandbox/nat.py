@@ -1,24 +1,35 @@
-"""What lets the jobs' own networks out: forwarding and address translation on the host, as root."""
+"""The host's part in the jobs' own networks, as root: rules, translation, forwarding."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
+import shlex
 import shutil
 import socket
 import struct
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from neuro.engines.sandbox import network
+from neuro.engines.sandbox import firewall, network
+from neuro.engines.sandbox.firewall import MARKER, Fence, Hook, table
 from neuro.engines.sandbox.network import PREFIX
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _CANDIDATES = tuple(f"10.{number}.0.0" for number in range(213, 230))
+_LOCK = "/run/neuro-network.lock"
+_IPV6 = "/proc/sys/net/ipv6"
 _TIMEOUT = 10
+# Another installation's rules, or anybody's that translate addresses (Docker's, libvirt's).
+_OTHERS = re.compile(r"neuro[-_][0-9a-f]{8}\b|masquerade|[sd]nat\b", re.IGNORECASE)
 
 
 class NoNetwork(Exception):
-    """Jobs cannot have networks of their own here; the sentence says what to install."""
+    """Jobs cannot have networks of their own here; the text says why and what to install."""
 
 
 def choose_subnet() -> str:
@@ -43,84 +54,150 @@ def default_mtu() -> int:
     return 1500
 
 
-def set_up(installation: str, subnet: str) -> None:
-    """Let jobs of ``subnet`` out; does no harm twice. Raises NoNetwork."""
-    nft, iptables = shutil.which("nft"), shutil.which("iptables")
-    if nft is None and iptables is None:
-        raise NoNetwork(
-            "jobs share the host's network, because neither nft nor iptables is installed: install"
-            " the package nftables"
-        )
+def set_up(fence: Fence) -> list[str]:
+    """Fence the jobs' networks and let them out; what a person should know. Raises NoNetwork.
+
+    Does no harm twice: the rules are replaced by what ``fence`` says, at once.
+    """
+    tools = _Tools.find()
+    if tools.nft is None and tools.iptables is None:
+        raise NoNetwork("neither nft nor iptables is installed (apt-get install nftables)")
+    notices = []
     try:
-        if nft is not None:
-            _run([nft, "-f", "-"], _rules(installation, subnet))
-        elif iptables is not None:
-            _masquerade(iptables, subnet)
-        if iptables is not None:
-            _accept_forwarded(iptables)
-        if _FORWARD.read_text("ascii").strip() != "1":
-            _FORWARD.write_text("1", "ascii")
-        network.add_host_address(network.host_address(installation, subnet))
+        with _alone():
+            if tools.nft is not None:
+                _run([tools.nft, "-f", "-"], firewall.nft_rules(fence))
+                _pass_policies(tools, fence)
+            else:
+                _set_iptables(tools, fence)
+                notices.append(
+                    "jobs of one person do not reach each other: that needs nft"
+                    " (apt-get install nftables)"
+                )
+            _forward(tools)
+            network.add_host_address(fence.host_address)
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
-        raise NoNetwork(
-            f"jobs share the host's network, because its translation rules cannot be set: {detail}"
-        ) from error
+        raise NoNetwork(f"the rules of this machine's network cannot be set: {detail}") from error
+    return notices
 
 
 def tear_down(installation: str, subnet: str) -> None:
-    """Take the translation rules away again, as far as they are there."""
-    nft, iptables = shutil.which("nft"), shutil.which("iptables")
+    """Take away all that ``set_up`` made, as far as it is there; forwarding ends with the last."""
     address = network.host_address(installation, subnet)
-    # There are few such addresses: another installation may have the same, and be at work.
-    with suppress(OSError):
-        if not network.is_listened_on(address):
-            network.remove_host_address(address)
-    try:
-        if nft is not None:
-            _run([nft, "delete", "table", "ip", _table(installation)])
-        elif iptables is not None:
-            _run([iptables, "-w", "-t", "nat", "-D", "POSTROUTING", *_masquerade_rule(subnet)])
-    except (OSError, subprocess.SubprocessError):
-        pass
+    tools = _Tools.find()
+    with suppress(OSError, subprocess.SubprocessError), _alone():
+        # There are few such addresses: another installation may have the same, and be at work.
+        with suppress(OSError):
+            if not network.is_listened_on(address):
+                network.remove_host_address(address)
+        if tools.nft is not None:
+            _run([tools.nft, "-f", "-"], firewall.nft_removal(installation))
+        for tool in (tools.iptables, tools.ip6tables):
+            if tool is not None:
+                _remove_iptables(tool, installation)
+        _stop_forwarding(tools)
 
 
-def _table(installation: str) -> str:
-    return f"neuro_{installation}"
+# Forwarding. That it was off before us is told by a table (or chain) without rules: the kernel
+# forgets it with all the rest at a reboot, and keeps it where the server is killed.
 
 
-def _rules(installation: str, subnet: str) -> str:
-    table = _table(installation)
-    return (
-        f"table ip {table}\n"
-        f"delete table ip {table}\n"
-        f"table ip {table} {{\n"
-        "  chain out {\n"
-        "    type nat hook postrouting priority 100; policy accept;\n"
-        f'    ip saddr {subnet}/16 oifname != "{PREFIX}*" masquerade\n'
-        "  }\n"
-        "}\n"
-    )
-
-
-def _masquerade_rule(subnet: str) -> list[str]:
-    return ["-s", f"{subnet}/16", "!", "-o", f"{PREFIX}+", "-j", "MASQUERADE"]
-
-
-def _masquerade(iptables: str, subnet: str) -> None:
-    rule = _masquerade_rule(subnet)
-    if not _succeeds([iptables, "-w", "-t", "nat", "-C", "POSTROUTING", *rule]):
-        _run([iptables, "-w", "-t", "nat", "-A", "POSTROUTING", *rule])
-
-
-def _accept_forwarded(iptables: str) -> None:
-    """Docker sets the policy of FORWARD to DROP, which no accepting table of ours can undo."""
-    if "-P FORWARD DROP" not in _run([iptables, "-w", "-S", "FORWARD"]):
+def _forward(tools: _Tools) -> None:
+    if _FORWARD.read_text("ascii").strip() == "1":
         return
-    for direction in ("-i", "-o"):
-        rule = [direction, f"{PREFIX}+", "-j", "ACCEPT"]
-        if not _succeeds([iptables, "-w", "-C", "FORWARD", *rule]):
-            _run([iptables, "-w", "-I", "FORWARD", *rule])
+    if tools.nft is not None:
+        _run([tools.nft, "-f", "-"], firewall.nft_marker())
+    elif tools.iptables is not None and not _succeeds([tools.iptables, "-w", "-S", MARKER]):
+        _run([tools.iptables, "-w", "-N", MARKER])
+    _FORWARD.write_text("1", "ascii")
+
+
+def _stop_forwarding(tools: _Tools) -> None:
+    """Put forwarding back if it was off before us and nobody else's rules count on it."""
+    in_nft = _run([tools.nft, "-t", "list", "ruleset"]) if tools.nft is not None else ""
+    in_iptables = _run([f"{tools.iptables}-save"]) if tools.iptables is not None else ""
+    if MARKER not in in_nft + in_iptables or _OTHERS.search(in_nft + in_iptables):
+        return
+    _FORWARD.write_text("0", "ascii")
+    if tools.nft is not None:
+        _run([tools.nft, "-f", "-"], firewall.nft_marker_removal())
+    if tools.iptables is not None and f":{MARKER} " in in_iptables:
+        _run([tools.iptables, "-w", "-X", MARKER])
+
+
+# iptables.
+
+
+def _pass_policies(tools: _Tools, fence: Fence) -> None:
+    """Where nft has our rules: let iptables' policies not drop what these let through."""
+    if tools.iptables is None:
+        return
+    policies = _run([tools.iptables, "-w", "-S"])
+    if firewall.chain(fence.installation, "forward") in policies:  # nft was not installed before
+        for tool in (tools.iptables, tools.ip6tables):
+            if tool is not None:
+                _remove_iptables(tool, fence.installation)
+    for hook in firewall.iptables_passage(fence):
+        if f"-P {hook.chain} DROP" in policies:
+            _hook(tools.iptables, fence.installation, hook)
+
+
+def _set_iptables(tools: _Tools, fence: Fence) -> None:
+    assert tools.iptables is not None
+    drops = "-P FORWARD DROP" in _run([tools.iptables, "-w", "-S", "FORWARD"])
+    rules = firewall.iptables_rules(fence, let_through=drops)
+    _run([f"{tools.iptables}-restore", "-w", "--noflush"], rules)
+    for hook in firewall.iptables_hooks(fence):
+        _hook(tools.iptables, fence.installation, hook)
+    if tools.ip6tables is not None and os.path.exists(_IPV6):
+        _run([f"{tools.ip6tables}-restore", "-w", "--noflush"], firewall.ip6tables_rules(fence))
+        for hook in firewall.ip6tables_hooks(fence.installation):
+            _hook(tools.ip6tables, fence.installation, hook)
+
+
+def _hook(tool: str, installation: str, hook: Hook) -> None:
+    """Put a rule first, if it is not there. Its comment says whose it is."""
+    rule = [*hook.rule, "-m", "comment", "--comment", table(installation)]
+    if not _succeeds([tool, "-w", "-t", hook.table, "-C", hook.chain, *rule]):
+        _run([tool, "-w", "-t", hook.table, "-I", hook.chain, *rule])
+
+
+def _remove_iptables(tool: str, installation: str) -> None:
+    """Delete an installation's rules and chains from all tables of iptables or ip6tables."""
+    name, chains = "", []
+    for line in _run([f"{tool}-save"]).splitlines():
+        words = shlex.split(line)
+        if line.startswith("*"):
+            name = line[1:]
+        elif line.startswith(f":{firewall.chain(installation, '')}"):
+            chains.append((name, words[0][1:]))
+        elif line.startswith("-A") and table(installation) in words:
+            _run([tool, "-w", "-t", name, "-D", *words[1:]])
+    for name, chain in chains:
+        _run([tool, "-w", "-t", name, "-F", chain])
+        _run([tool, "-w", "-t", name, "-X", chain])
+
+
+@dataclass(frozen=True)
+class _Tools:
+    """The paths of what is installed."""
+
+    nft: str | None
+    iptables: str | None
+    ip6tables: str | None
+
+    @classmethod
+    def find(cls) -> _Tools:
+        return cls(*(shutil.which(name) for name in ("nft", "iptables", "ip6tables")))
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """No other installation on this machine changes the rules meanwhile."""
+    with open(_LOCK, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _routes() -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from neuro.engines.sandbox import kernel
 from neuro.engines.sandbox.launch import Network
 from neuro.engines.sandbox.launcher import reset_signals
 from neuro.engines.sandbox.loop import READ, Loop
+from neuro.engines.sandbox.network import refuse
 
 
 def forwarding(host_port: int) -> tuple[str, ...]:
@@ -23,8 +24,9 @@ def forwarding(host_port: int) -> tuple[str, ...]:
 class Pasta:
     """One pasta process, which attaches to the network of the sandbox's init.
 
-    It writes its pid when the network is there, into a FIFO that we listen to: ``on_ready`` is
-    called once with whether it worked.
+    It writes its pid when the network is there, into a FIFO that we listen to. Then a process
+    enters the network and refuses what runs may not reach, and ``on_ready`` is called once with
+    whether all of it worked.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class Pasta:
         on_ready: Callable[[bool], None],
     ) -> None:
         self._loop = loop
+        self._network = network
+        self._init = init
         self._on_ready: Callable[[bool], None] | None = on_ready
         path = f"{folder}/pasta"
         os.mkfifo(path, 0o600)
@@ -56,7 +60,15 @@ class Pasta:
 
     def _heard(self) -> None:
         if os.read(self._word, 64):
-            self._tell(worked=True)
+            self._loop.forget(self._word)
+            pid = os.fork()
+            if pid == 0:
+                _refuse(self._network, self._init)
+            self._loop.on_exit(pid, lambda: self._refused(pid))
+
+    def _refused(self, pid: int) -> None:
+        _, status = os.waitpid(pid, 0)
+        self._tell(worked=status == 0)
 
     def _ended(self) -> None:
         try:
@@ -78,6 +90,19 @@ class Pasta:
             os.kill(self.pid, signal.SIGKILL)
         except OSError:
             pass
+
+
+def _refuse(network: Network, init: int) -> None:
+    """A process of its own: it enters the network, by way of its owner. Does not return."""
+    code = 1
+    try:
+        kernel.die_with_parent()
+        for name, kind in (("user", kernel.CLONE_NEWUSER), ("net", kernel.CLONE_NEWNET)):
+            kernel.setns(os.open(f"/proc/{init}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind)
+        refuse(network.refused, network.resolvers)
+        code = 0
+    finally:
+        os._exit(code)
 
 
 def arguments(network: Network, init: int, pid_file: str) -> list[str]:

@@ -14,7 +14,9 @@ class SandboxSettings:
 
     ``visible`` are folders of the machine that every job may read, beside its system folders;
     ``masked`` folders that stay invisible wherever they are. ``host_port`` is the port of this
-    machine's loopback that runs may reach at the engine's ``host_address``. ``processes`` bounds
+    machine's loopback that runs may reach at the engine's ``host_address``. ``network`` "shared"
+    gives all runs the machine's own; ``private_networks`` is whether runs with networks of their
+    own reach those that the internet does not (10.0.0.0/8 and the like). ``processes`` bounds
     processes and threads together. ``shared_ids`` lets all runs be one user of the machine where
     file systems cannot map users. ``io_uring`` and ``perf`` allow runs these system calls.
     ``device_folder`` and ``cgroup_root`` are where the machine has them.
@@ -23,6 +25,7 @@ class SandboxSettings:
     visible: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
     network: Literal["auto", "shared"] = "auto"
+    private_networks: bool = True
     host_port: int = 0
     processes: int = 8192
     shared_ids: bool = False

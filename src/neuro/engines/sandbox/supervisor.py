@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -24,11 +24,15 @@ from neuro.engines.sandbox import (
     launch,
     launcher,
     layout,
+    neighbours,
+    network,
+    watching,
     wire,
 )
 from neuro.engines.sandbox import init as first_process
 from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.client import Client
+from neuro.engines.sandbox.disk import DiskWatch, entries_for
 from neuro.engines.sandbox.ending import LOST, Ending, conclude
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.loop import READ, Loop
@@ -108,6 +112,7 @@ class Supervisor:
         self._began_at = self._log.end
         self._group = berth.group
         self._prepared: launch.Prepared | None = None
+        self._neighbour = (neighbours.NOBODY, "")
         self._word: int | None = None
         self._refusal: tuple[int, str] | None = None
         self._init: int | None = None
@@ -120,6 +125,8 @@ class Supervisor:
         self._record: dict[str, Any] | None = None
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._watch: Watch | None = None
+        self._disk_watch: DiskWatch | None = None
+        self._disk_excess: str | None = None
         self._pasta: Pasta | None = None
 
     def run(self) -> None:
@@ -157,6 +164,7 @@ class Supervisor:
             cores = launch.cores_for(self._request.cpu)
             for pid in (init, entering.main_process(init)):
                 os.sched_setaffinity(pid or init, cores)
+        self._meet_neighbours()
         self._prepared = launch.prepare(self._plan, self._request, self._block)
         if self._request.tty:
             terminal = entering.open_terminal(init)
@@ -170,11 +178,31 @@ class Supervisor:
         channel.setblocking(False)
         self._loop.watch(channel.fileno(), READ, lambda _: self._read_status())
         if self._plan.network.kind == launch.PASTA:
-            network = self._plan.network
-            self._pasta = Pasta(self._loop, network, init, self._folder, self._pasta_ready)
+            self._pasta = Pasta(
+                self._loop, self._plan.network, init, self._folder, self._pasta_ready
+            )
         else:
             self._begin()
         self._write_state()
+
+    def _meet_neighbours(self) -> None:
+        """Let the runs with the same label know this one, and reach it."""
+        request, folder = self._request, self._plan.folder
+        if self._plan.network.kind != launch.OWN or not request.neighbours:
+            return
+        names = (request.hostname, *request.names)
+        number = neighbours.announce(folder, request.neighbours, self._berth.address, names)
+        self._neighbour = (number, self._berth.address)
+        network.join_group(self._berth.address, number)
+        if number != neighbours.NOBODY:
+            hosts = (neighbours.hosts_file(folder, number), "/etc/hosts", True)
+            self._request = replace(request, mounts=(*request.mounts, hosts))
+
+    def _leave_neighbours(self) -> None:
+        try:
+            neighbours.withdraw(self._plan.folder, *self._neighbour)
+        except OSError:
+            pass  # the next server's start finds that its network is gone
 
     def _begin(self) -> None:
         """Let the first process start the command."""
@@ -194,6 +222,15 @@ class Supervisor:
                 memory=self._request.memory,
                 on_excess=self._memory_exceeded,
             )
+        if self._request.disk:
+            self._disk_watch = DiskWatch(
+                self._loop,
+                f"/proc/self/fd/{self._place}/layers",
+                limit=self._request.disk,
+                inodes=entries_for(self._request.disk),
+                on_excess=self._disk_exceeded,
+                processes=partial(watching.processes, self._berth.pid),
+            )
 
     def _write_state(self) -> None:
         """What is needed to clean up after us if we vanish."""
@@ -206,6 +243,7 @@ class Supervisor:
             else None,
             "groups": asdict(self._plan.groups),
             "berth": self._berth.name,
+            "neighbour": self._neighbour,
         }
         layout.add_state(f"{self._folder}/{layout.STATE}", record)
 
@@ -307,16 +345,19 @@ class Supervisor:
                 shared_network=self._plan.network.kind == launch.SHARED,
                 refusal=self._refusal,
                 last_output=self._log.read_since(max(self._began_at, self._log.end - 4096), 4096),
+                disk_excess=self._disk_excess,
             )
         )
 
     def _conclude(self, ending: Ending) -> None:
-        if self._watch is not None:
-            self._watch.end()
+        for watch in (self._watch, self._disk_watch):
+            if watch is not None:
+                watch.end()
         if self._pasta is not None:
             self._pasta.end()
         self._group.kill()
         self._group.remove()
+        self._leave_neighbours()
         # A client of exec must have its process's end before the run's.
         for one in list(self._executions):
             one.finish()
@@ -358,6 +399,10 @@ class Supervisor:
         self._loop.running = False
 
     # Signals.
+
+    def _disk_exceeded(self, sentence: str) -> None:
+        self._disk_excess = sentence
+        self._kill()
 
     def _memory_exceeded(self) -> None:
         self._exceeded = True

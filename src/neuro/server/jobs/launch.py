@@ -18,6 +18,7 @@ from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.specification import argv_of, storage_uri
 
 PASSED_CONFIG = "NEURO_PASSED_CONFIG"
+_DOMAIN = "platform-jobs"
 
 
 class Files(Protocol):
@@ -96,6 +97,8 @@ class Launcher:
             shm=container.resources.shm,
             privileged=spec.privileged,
             disk=self._disk_of(spec.preset_name),
+            neighbours=record.owner,
+            names=_names(record),
         )
 
     async def _environment(self, record: JobRecord) -> dict[str, str]:
@@ -106,10 +109,8 @@ class Launcher:
             "NEURO_JOB_NAME": record.name or "",
             "NEURO_JOB_OWNER": record.owner,
             "NEURO_JOB_CLUSTER": record.cluster,
-            "NEURO_JOB_INTERNAL_HOSTNAME": f"{record.id}.platform-jobs",
-            "NEURO_JOB_INTERNAL_HOSTNAME_NAMED": (
-                f"{record.name}--{record.owner}.platform-jobs" if record.name else ""
-            ),
+            "NEURO_JOB_INTERNAL_HOSTNAME": _internal_name(record),
+            "NEURO_JOB_INTERNAL_HOSTNAME_NAMED": _named_internal_name(record),
             "NEURO_JOB_HTTP_PORT": str(http.port) if http else "",
             "NEURO_JOB_HTTP_AUTH": str(http.requires_auth) if http else "",
             "NEURO_JOB_PRESET": spec.preset_name or "",
@@ -129,3 +130,17 @@ class Launcher:
         if path is not None and is_executor_image(spec.container.image):
             given["PATH"] = f"{self._commands}:{path}"
         return {**spec.container.env, **given}
+
+
+def _internal_name(record: JobRecord) -> str:
+    return f"{record.id}.{_DOMAIN}"
+
+
+def _named_internal_name(record: JobRecord) -> str:
+    return f"{record.name}--{record.owner}.{_DOMAIN}" if record.name else ""
+
+
+def _names(record: JobRecord) -> tuple[str, ...]:
+    """The host names under which other jobs of its owner reach a job, if it has a network."""
+    every = (record.id, _internal_name(record), record.name, _named_internal_name(record))
+    return tuple(name for name in every if name)
