@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from neuro.domain.errors import Conflict
+from neuro.server.http.connections import Patience, Runner
 from neuro.server.storage.paths import MAX_LINE_BYTES
 
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -49,11 +50,15 @@ def address_of(host: str, port: int) -> str:
 
 
 async def listen(
-    stack: AsyncExitStack, app: web.Application, listeners: list[socket.socket]
+    stack: AsyncExitStack,
+    app: web.Application,
+    listeners: list[socket.socket],
+    patience: Patience,
 ) -> None:
     """Serve on bound sockets until the stack unwinds."""
-    runner = web.AppRunner(
+    runner = Runner(
         app,
+        patience,
         access_log=None,
         max_line_size=MAX_LINE_BYTES,
         # A client that leaves ends its stream at once; what must not be cut short is shielded.

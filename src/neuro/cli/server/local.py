@@ -89,7 +89,7 @@ def start(command: Sequence[str], environment: dict[str, str], data_dir: Path) -
         begin = output.tell()
         try:
             process = subprocess.Popen(
-                [*command, "--ready-fd", str(writer)],
+                [*command, "--ready-fd", str(writer), "--log-file", str(log)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -131,7 +131,8 @@ def _read_line(number: int, seconds: float) -> bytes | None:
 def _tail(log: Path, begin: int, lines: int = 15) -> str:
     try:
         with log.open("rb") as file:
-            file.seek(begin)
+            # A log that was rotated meanwhile has all of this start in its new file.
+            file.seek(begin if begin <= file.seek(0, os.SEEK_END) else 0)
             text = file.read()[-8000:].decode(errors="replace")
     except OSError:
         return ""
