@@ -32,6 +32,7 @@ from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
+from neuro.server.database.soundness import at_work
 from neuro.server.flows.bake_routes import BakeServices, bake_routes
 from neuro.server.flows.events import Hub
 from neuro.server.flows.retention import FlowRetention, KeepFlows
@@ -102,6 +103,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         url = options.database or settings.database or sqlite_url(folder / "neuro.db")
         database = Database(url)
         stack.callback(database.close)
+        stack.enter_context(at_work(database, folder / "run" / "at-work"))
         engines = _engines(folder, settings, listener.getsockname()[1])
         loop = asyncio.get_running_loop()
         await asyncio.gather(
