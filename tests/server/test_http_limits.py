@@ -10,9 +10,15 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
 from neuro.client import Client
 from neuro.domain.errors import PlatformError, TooManyRequests
+from neuro.server.http.budgets import Budgets
+from neuro.server.http.errors import render_errors
+from neuro.server.http.limits import backpressure
+from neuro.server.http.routes import Call, Routes, install
 from tests.server.jobs import finished, submit
 from tests.server_process import SETTINGS, ServerProcess, running_server
 
@@ -311,3 +317,24 @@ async def test_a_body_that_is_malformed_is_refused_and_not_a_failure(
 
     assert status == 400
     assert "Traceback" not in server.log()
+
+
+async def test_a_server_that_is_full_still_answers_those_who_watch_it() -> None:
+    routes = Routes("tests")
+
+    @routes.add("GET", "/watched", public=True, probe=True)
+    async def watched(call: Call) -> str:
+        """For whoever watches."""
+        return "alive"
+
+    @routes.add("GET", "/asked", public=True)
+    async def asked(call: Call) -> str:
+        """For all others."""
+        return "here"
+
+    app = web.Application(middlewares=[render_errors, backpressure(requests=0, streams=0)])
+    install(app, routes.items, budgets=Budgets(requests=0, streams=0))
+    async with TestClient(TestServer(app)) as client:
+        statuses = [(await client.get(path)).status for path in ("/watched", "/asked")]
+
+    assert statuses == [200, 429]

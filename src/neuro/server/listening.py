@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -58,7 +60,7 @@ async def listen(
     """Serve on bound sockets until the stack unwinds."""
     runner = Runner(
         app,
-        patience,
+        _within_descriptors(patience),
         access_log=None,
         max_line_size=MAX_LINE_BYTES,
         # A client that leaves ends its stream at once; what must not be cut short is shielded.
@@ -69,3 +71,10 @@ async def listen(
     stack.push_async_callback(runner.cleanup)
     for listener in listeners:
         await web.SockSite(runner, listener, backlog=1024).start()
+
+
+def _within_descriptors(patience: Patience) -> Patience:
+    # One address must not have all descriptors that this process may open.
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = max(16, descriptors // 4) if descriptors != resource.RLIM_INFINITY else 1 << 30
+    return replace(patience, connections_per_address=min(patience.connections_per_address, most))
