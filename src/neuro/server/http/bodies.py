@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -50,24 +51,15 @@ async def pieces(request: web.Request, *, least_rate: int = 0) -> AsyncGenerator
     Raises TooSlow where nothing comes for the application's ``Pace``, or less than ``least_rate``;
     InvalidInput for a body that breaks off or is malformed.
     """
-    stall = request.app[PACE].stall_seconds
-    loop = asyncio.get_running_loop()
-    end = loop.time() + stall
+    watch = _Watch(request.content, request.app[PACE].stall_seconds, least_rate)
     try:
         while True:
-            wait = stall if not least_rate else min(stall, end - loop.time())
-            async with asyncio.timeout(max(wait, 0.0)):
-                piece = await request.content.readany()
+            watch.waits()
+            piece = await request.content.readany()
+            watch.got(len(piece))
             if not piece:
                 return
-            if least_rate:
-                end += len(piece) / least_rate
             yield piece
-    except TimeoutError:
-        raise TooSlow(
-            "The body did not arrive in time: the connection is closed. Send it again over a"
-            " faster connection."
-        ) from None
     except (
         aiohttp.ClientError,
         web.RequestPayloadError,
@@ -75,6 +67,52 @@ async def pieces(request: web.Request, *, least_rate: int = 0) -> AsyncGenerator
         ConnectionError,
     ) as error:
         raise InvalidInput(f"The body broke off: {error}.") from None
+    finally:
+        watch.end()
+
+
+class _Watch:
+    """Ends a body that does not get on, with one timer for all of it: a gigabyte has many pieces.
+
+    Only the time that its reader waits for it counts; a slow disk is not the sender's fault.
+    """
+
+    def __init__(self, body: aiohttp.StreamReader, stall: float, least_rate: int) -> None:
+        self._body = body
+        self._stall = stall
+        self._rate = least_rate
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
+        now = self._loop.time()
+        self._end = now + stall if least_rate else math.inf
+        self._timer = self._loop.call_at(now + stall, self._look)
+
+    def waits(self) -> None:
+        """The reader waits for the next piece."""
+        self._since = self._loop.time()
+
+    def got(self, size: int) -> None:
+        """A piece of ``size`` bytes has come."""
+        self._since = None
+        if self._rate:
+            self._end += size / self._rate
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = now + self._stall if self._since is None else self._since + self._stall
+        due = min(due, self._end if self._since is not None else math.inf)
+        if now < due:
+            self._timer = self._loop.call_at(due, self._look)
+            return
+        self._body.set_exception(
+            TooSlow(
+                "The body did not arrive in time: the connection is closed. Send it again over a"
+                " faster connection."
+            )
+        )
 
 
 async def read_json(

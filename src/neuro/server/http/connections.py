@@ -136,7 +136,7 @@ class Connection(RequestHandler):
         error = kw.get("exc_info")
         if isinstance(error, _MALFORMED):
             self._note(error)
-        else:
+        elif not isinstance(error, TooSlow):  # which is answered already
             super().log_exception(*args, **kw)
 
     def _note(self, error: BaseException) -> None:
