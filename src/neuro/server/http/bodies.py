@@ -126,6 +126,9 @@ async def read_json(
     too_large = TooLarge(f"The body is over {max_bytes} bytes.")
     if (request.content_length or 0) > max_bytes:
         raise too_large
+    content, small = request.content, min(max_bytes, MAX_JSON_BODY)
+    if content.is_eof() and content.exception() is None and content.total_bytes <= small:
+        return decode_json(decode, await content.read())  # All of it is here, as it is mostly.
     bodies = request.app[LARGE_BODIES]
     raw = bytearray()
     taken = 0
