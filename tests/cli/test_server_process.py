@@ -271,3 +271,29 @@ def test_without_the_servers_packages_it_is_said_how_to_get_them(home: Home) -> 
     assert done.returncode == 70
     assert "pip install 'neuro-platform[server]'" in done.stderr
     assert not (home.data_dir / "run").exists()
+
+
+def test_why_a_start_failed_is_said_also_where_the_log_is_rotated_meanwhile(home: Home) -> None:
+    log = home.data_dir / "logs" / "server.log"
+    log.parent.mkdir()
+    log.write_bytes(b"x" * 99 + b"\n" * (10 << 20))
+
+    done = home.run("up", "--port", "0", "--database", "nonsense://nowhere")
+
+    assert done.returncode != 0
+    assert "The server ended while starting." in done.stderr
+    assert "sqlalchemy.exc.NoSuchModuleError" in done.stderr
+    assert "nonsense" in done.stderr
+    assert '{"' not in done.stderr
+    assert log.stat().st_size < 1 << 20
+    assert log.with_name("server.log.1").stat().st_size > 10 << 20
+
+
+def test_the_log_of_the_platform_is_lines_of_json_which_hold_no_token(home: Home) -> None:
+    with home.with_platform():
+        home.ok("ps")
+        lines = (home.data_dir / "logs" / "server.log").read_text().splitlines()
+        token = json.loads((home.data_dir / "run" / "owner.json").read_text())["token"]
+
+    assert "ready" in [json.loads(line)["event"] for line in lines]
+    assert token not in "".join(lines)

@@ -183,10 +183,26 @@ def test_with_files_or_an_environment_of_its_own_it_is_a_job_like_all() -> None:
         command = "neuro-flow execute 1"
         return ContainerRequest(image=THEIRS, command=command, volumes=[volume], env=env)
 
+    assert is_control(given("/root/.neuro/logs"))
     assert is_control(given("/root/.neuro/logs--life-span=7d"))
     assert not is_control(given("/root/.neuro"))
+    assert not is_control(given("/root/.neuro/logs-x"))
+    assert not is_control(given("/root/.neuro/logs/l/neuro-flow"))
+    assert not is_control(given("/root/.neuro/logs/"))
+    assert not is_control(given("/root/.neuro/logs--life-span=7d/bin"))
     assert not is_control(given("/code"))
     assert not is_control(given("/root/.neuro/logs", PYTHONPATH="/root/.neuro/logs"))
+
+
+def test_two_volumes_make_it_a_job_like_all() -> None:
+    volumes = [
+        Volume(src_storage_uri="storage:x", dst_path=path)
+        for path in ("/root/.neuro/logs", "/root/.apolo/logs")
+    ]
+
+    assert not is_control(
+        ContainerRequest(image=THEIRS, command="neuro-flow execute 1", volumes=volumes)
+    )
 
 
 def test_an_entrypoint_counts_as_the_beginning_of_the_command() -> None:

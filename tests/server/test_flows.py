@@ -84,9 +84,9 @@ async def test_clients_of_every_era_find_a_project_by_name(
         "name=a_project&cluster=elsewhere",
         "name=a_project&cluster=default&owner=nobody",
         "name=a_project&cluster=default&org_name=an-org",
-        "name=a%00b&cluster=default",
+        "name=a%20b&cluster=default",
         "name=&cluster=default",
-        "name=a_project&cluster=default&owner=a%00b",
+        "name=a_project&cluster=default&owner=a%20b",
     ],
 )
 async def test_what_is_not_there_is_404_and_in_no_list(
@@ -169,11 +169,11 @@ async def test_what_is_no_live_job_is_404(wire: Wire, project: Project) -> None:
     query = f"project_id={project.id}&yaml_id="
     for path in (
         f"live_jobs/{NO_LIVE_JOB}",
-        "live_jobs/a%00b",
+        "live_jobs/a%20b",
         f"live_jobs/by_yaml_id?{query}train",
-        f"live_jobs/by_yaml_id?{query}a%00b",
+        f"live_jobs/by_yaml_id?{query}a%20b",
         f"live_jobs/by_yaml_id?project_id={NO_PROJECT}&yaml_id=train",
-        "projects/a%00b",
+        "projects/a%20b",
     ):
         assert (await wire.call("GET", path))[0] == 404, path
     assert await wire.call("GET", f"live_jobs?project_id={NO_PROJECT}") == (200, [])

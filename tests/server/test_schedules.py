@@ -416,7 +416,7 @@ async def test_schedules_over_the_wire(
     await client.bakes.delete_schedule(made.id)
 
     assert await client.bakes.schedules(project.id) == []
-    for schedule_id in (made.id, NO_SCHEDULE, "x", "\0"):
+    for schedule_id in (made.id, NO_SCHEDULE, "x", "x y"):
         with pytest.raises(NotFound):
             await client.bakes.delete_schedule(schedule_id)
 

@@ -58,6 +58,17 @@ def volume(source: str, target: str) -> dict[str, object]:
         ({"env": {"A": "x" * 200_000}}, "The environment is over"),
         ({"http": {"port": 70000}}, "HTTP port 70000"),
         ({"working_dir": "project"}, "must begin with '/'"),
+        ({"working_dir": "/a/../b"}, "must be written without '..'"),
+        ({"working_dir": "/proc/self/fd/3"}, "is in /proc, which is the system's"),
+        ({"working_dir": "//./proc/"}, "is in /proc, which is the system's"),
+        ({"working_dir": "/sys"}, "is in /sys, which is the system's"),
+        ({"working_dir": "/dev/shm"}, "is in /dev, which is the system's"),
+        ({"working_dir": "/a\0--bind\0/\0/mnt"}, "has the character '.x00' at position 2"),
+        ({"volumes": [volume("storage://default/me/x", "/proc/1")]}, "/proc is the system's"),
+        ({"volumes": [volume("storage://default/me/x", "/proc")]}, "/proc is the system's"),
+        ({"volumes": [volume("storage://default/me/x", "/./sys/fs")]}, "/sys is the system's"),
+        ({"volumes": [volume("storage://default/me/x", "//dev")]}, "/dev is the system's"),
+        ({"volumes": [volume("storage://default/me/x", "/a\x9bb")]}, "has the character '.x9b'"),
         ({"volumes": [volume("storage://default/me/x", "data")]}, "must be absolute"),
         ({"volumes": [volume("storage://default/me/x", "/a/../b")]}, "without '..'"),
         ({"volumes": [volume("storage://default/me/x", "/")]}, "cannot be mounted at '/'"),
@@ -136,6 +147,16 @@ def test_a_preset_and_explicit_resources_exclude_each_other() -> None:
     assert choose_preset(request(), resources, PRESETS) is None
     with pytest.raises(InvalidInput, match="not both"):
         choose_preset(request(preset_name="cpu-small"), resources, PRESETS)
+
+
+def test_no_job_counts_as_nothing() -> None:
+    tiny = explicit_amount(RequestedResources(cpu=1e-9, memory=8 << 20))
+
+    assert tiny == Amount(cpu=0.01, memory=16 << 20)
+
+
+def test_folders_that_only_begin_like_the_systems_are_anybodys() -> None:
+    check(request(working_dir="/process", volumes=[volume("storage://default/me/x", "/data/proc")]))
 
 
 def test_explicit_memory_may_be_bytes_or_megabytes() -> None:

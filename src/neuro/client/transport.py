@@ -110,6 +110,7 @@ _BY_STATUS: dict[int, type[errors.PlatformError]] = {
     401: errors.NotAuthenticated,
     403: errors.NotPermitted,
     404: errors.NotFound,
+    408: errors.TooSlow,
     409: errors.Conflict,
     413: errors.TooLarge,
     429: errors.TooManyRequests,

@@ -12,6 +12,8 @@ from enum import StrEnum
 
 import msgspec
 
+from neuro.domain.texts import Message, Verbatim
+
 
 class TaskStatus(StrEnum):
     """Where a task or an attempt is in its life."""
@@ -123,7 +125,7 @@ class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True):
     configs_meta: ConfigsMeta
     created_at: datetime | None = None
     executor_id: str | None = None
-    message: str | None = None
+    message: Message | None = None
     kept: Kept | None = None
 
 
@@ -152,7 +154,7 @@ class BakeRequest(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     batch: str
     graphs: Graphs
-    params: dict[str, str] = {}
+    params: dict[str, Verbatim] = {}
     name: str | None = None
     tags: list[str] = []
     meta: BakeMeta = BakeMeta()
@@ -214,10 +216,10 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     attempt_id: str
     yaml_id: str
     raw_id: str | None = None
-    outputs: dict[str, str] | None = None
-    state: dict[str, str] | None = None
+    outputs: dict[str, Verbatim] | None = None
+    state: dict[str, Verbatim] | None = None
     statuses: list[TaskTransition] = []
-    message: str | None = None
+    message: Message | None = None
     cache_key: str | None = None
 
 
@@ -235,7 +237,7 @@ class ConfigFileRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     bake_id: str
     filename: str
-    content: str
+    content: Verbatim
 
 
 class CacheEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,8 +262,8 @@ class CacheEntryRequest(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str
     key: str
     raw_id: str = ""
-    outputs: dict[str, str] = {}
-    state: dict[str, str] = {}
+    outputs: dict[str, Verbatim] = {}
+    state: dict[str, Verbatim] = {}
     created_at: datetime | None = None
 
 
@@ -332,7 +334,7 @@ class ScheduledFile(msgspec.Struct, frozen=True, kw_only=True):
 
     role: str
     filename: str
-    content: str
+    content: Verbatim
 
 
 class ScheduleRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -347,7 +349,7 @@ class ScheduleRequest(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     files: list[ScheduledFile]
     graphs: Graphs
-    params: dict[str, str] = {}
+    params: dict[str, Verbatim] = {}
     tags: list[str] = []
     meta: BakeMeta = BakeMeta()
 

@@ -86,6 +86,13 @@ class TooLarge(PlatformError):
     status = 413
 
 
+class TooSlow(PlatformError):
+    """A request that does not arrive: its connection is closed."""
+
+    code = "too_slow"
+    status = 408
+
+
 class TooManyRequests(PlatformError):
     """Back-pressure: try again after ``retry_after`` seconds."""
 

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from neuro.domain.texts import Lines
+
 
 class JobStatus(StrEnum):
     """Where a job is in its life. The last three are final."""
@@ -104,10 +106,10 @@ class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """What to run, as a client asks for it."""
 
     image: str
-    entrypoint: str | None = None
-    command: str | None = None
+    entrypoint: Lines | None = None
+    command: Lines | None = None
     working_dir: str | None = None
-    env: dict[str, str] = {}
+    env: dict[str, Lines] = {}
     volumes: list[Volume] = []
     secret_env: dict[str, str] = {}
     secret_volumes: list[SecretVolume] = []
@@ -123,7 +125,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cluster_name: str | None = None
     preset_name: str | None = None
     name: str | None = None
-    description: str | None = None
+    description: Lines | None = None
     tags: list[str] = []
     max_run_time_minutes: int | None = None
     schedule_timeout: float | None = None
@@ -138,10 +140,10 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     container: ContainerRequest | None = None
     # The same keys as ContainerRequest's, flat.
     image: str | None = None
-    entrypoint: str | None = None
-    command: str | None = None
+    entrypoint: Lines | None = None
+    command: Lines | None = None
     working_dir: str | None = None
-    env: dict[str, str] = {}
+    env: dict[str, Lines] = {}
     volumes: list[Volume] = []
     secret_env: dict[str, str] = {}
     secret_volumes: list[SecretVolume] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
@@ -29,7 +30,7 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """``expires_in`` is seconds; None means the server's default."""
 
     label: str = ""
-    expires_in: float | None = None
+    expires_in: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
+import structlog
 import uvloop
 
 from neuro.domain.errors import PlatformError
@@ -19,11 +20,13 @@ from neuro.engines.base import EngineFault
 from neuro.server.app import Options, serving
 from neuro.server.log import configure_logging
 
+log = structlog.get_logger("neuro.server")
+
 
 def main() -> int:
     """Parse the command line and serve until SIGTERM or SIGINT."""
     arguments = _parser().parse_args()
-    configure_logging(verbose=arguments.verbose)
+    configure_logging(verbose=arguments.verbose, file=arguments.log_file)
     options = Options(
         data_dir=arguments.data_dir,
         host=arguments.host,
@@ -49,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a URL such as postgresql://user@host/name (also in $NEURO_DATABASE)",
     )
     run.add_argument("--ready-fd", type=int, help="write one line of JSON there once ready")
+    run.add_argument("--log-file", type=Path, help="log there and rotate it, not to stderr")
     run.add_argument("--verbose", action="store_true")
     return parser
 
@@ -72,7 +76,10 @@ async def _serve(options: Options, ready_fd: int | None) -> int:
                 f"The disk that {options.data_dir} is on is full: free some space, and start again."
             )
         _tell(ready_fd, {"error": sentence})
-        sys.stderr.write(f"ERROR: {sentence}\n")
+        if sys.stderr.isatty():
+            sys.stderr.write(f"ERROR: {sentence}\n")
+        else:
+            log.error("the server cannot go on", error=sentence)
         return 1
     return 0
 

@@ -36,16 +36,20 @@ from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
+from neuro.server.database.soundness import at_work
 from neuro.server.flows.bake_routes import BakeServices, bake_routes
 from neuro.server.flows.events import Hub
 from neuro.server.flows.retention import FlowRetention, KeepFlows
 from neuro.server.flows.routes import flow_routes
 from neuro.server.flows.service import FlowService
 from neuro.server.flows.supervision.assembly import Supervision, limits_of
+from neuro.server.http.bodies import MAX_JSON_BODY, Pace
+from neuro.server.http.budgets import Budgets
+from neuro.server.http.connections import Patience
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import backpressure
 from neuro.server.http.operations import Metrics, operation_routes
-from neuro.server.http.routes import AUTHENTICATOR, MAX_JSON_BODY, STREAMS, install
+from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs import tables as job_tables
@@ -60,6 +64,7 @@ from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.owner import announced, write_login
 from neuro.server.settings import (
+    LimitSetting,
     RetentionSetting,
     Settings,
     disk_for,
@@ -104,6 +109,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         url = options.database or settings.database or sqlite_url(folder / "neuro.db")
         database = Database(url)
         stack.callback(database.close)
+        stack.enter_context(at_work(database, folder / "run" / "at-work"))
         engines = _engines(folder, settings, listener.getsockname()[1])
         loop = asyncio.get_running_loop()
         await asyncio.gather(
@@ -180,6 +186,7 @@ async def _assemble(
         image_notice=_image_notice,
         feed=Feed(board),
         control=ControlLimits(settings.bakes.main_jobs, settings.bakes.main_jobs_per_owner),
+        active_per_owner=settings.limits.active_jobs_per_owner,
     )
     installation = Installation(
         cluster=settings.cluster,
@@ -194,10 +201,23 @@ async def _assemble(
     supervision = Supervision(database, bakes, board, jobs, access, limits_of(settings.bakes))
     stack.push_async_callback(supervision.close)
     app = _application(
-        access, storage, jobs, flows, bakes, supervision, installation, board, database
+        access,
+        storage,
+        jobs,
+        flows,
+        bakes,
+        supervision,
+        installation,
+        board,
+        database,
+        settings.limits,
     )
+    limits = settings.limits
     addresses = [engine.host_address for engine in engines.values()]
-    await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)])
+    patience = Patience(
+        limits.head, limits.idle, connections_per_address=limits.connections_per_address
+    )
+    await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)], patience)
     url = address_of(host, port)
     of_jobs = Retention(database, engines, _keep_jobs(settings.retention))
     of_flows = FlowRetention(database, hub, _keep_flows(settings.retention))
@@ -228,6 +248,7 @@ def _application(
     installation: Installation,
     board: Board,
     database: Database,
+    limits: LimitSetting,
 ) -> web.Application:
     def gauges() -> dict[str, dict[str, float]]:
         counts: dict[str, float] = {"pending": 0.0, "running": 0.0}
@@ -267,7 +288,8 @@ def _application(
     )
     app.on_response_prepare.append(version_signal(__version__))
     app[AUTHENTICATOR] = access
-    install(app, routes)
+    budgets = Budgets(limits.requests_per_user, limits.streams_per_user)
+    install(app, routes, Pace(limits.body_stall), budgets)
     access.listen(app[STREAMS].end_those_of)
     return app
 
@@ -314,6 +336,9 @@ def _end_in_order() -> None:
 
 def _engines(folder: Path, settings: Settings, port: int) -> dict[str, Engine]:
     sandbox = SandboxSettings(
+        shared_ids=settings.sandbox.shared_ids,
+        io_uring=settings.sandbox.io_uring,
+        perf=settings.sandbox.perf,
         masked=(str(folder),),
         network="shared" if settings.network.shared else "auto",
         private_networks=settings.network.private,

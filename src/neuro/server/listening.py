@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from aiohttp import web
 
 from neuro.domain.errors import Conflict
+from neuro.server.http.connections import Patience, Runner
 from neuro.server.storage.paths import MAX_LINE_BYTES
 
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -49,11 +52,15 @@ def address_of(host: str, port: int) -> str:
 
 
 async def listen(
-    stack: AsyncExitStack, app: web.Application, listeners: list[socket.socket]
+    stack: AsyncExitStack,
+    app: web.Application,
+    listeners: list[socket.socket],
+    patience: Patience,
 ) -> None:
     """Serve on bound sockets until the stack unwinds."""
-    runner = web.AppRunner(
+    runner = Runner(
         app,
+        _within_descriptors(patience),
         access_log=None,
         max_line_size=MAX_LINE_BYTES,
         # A client that leaves ends its stream at once; what must not be cut short is shielded.
@@ -64,3 +71,10 @@ async def listen(
     stack.push_async_callback(runner.cleanup)
     for listener in listeners:
         await web.SockSite(runner, listener, backlog=1024).start()
+
+
+def _within_descriptors(patience: Patience) -> Patience:
+    # One address must not have all descriptors that this process may open.
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = max(16, descriptors // 4) if descriptors != resource.RLIM_INFINITY else 1 << 30
+    return replace(patience, connections_per_address=min(patience.connections_per_address, most))

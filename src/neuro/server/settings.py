@@ -84,6 +84,36 @@ class NetworkSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shared: bool = False
 
 
+class SandboxSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[sandbox]``: what the fence around jobs lets through.
+
+    ``shared_ids`` lets all jobs be one user of the machine where its file systems cannot map users;
+    ``io_uring`` and ``perf`` are system calls that jobs may use.
+    """
+
+    shared_ids: bool = False
+    io_uring: bool = False
+    perf: bool = False
+
+
+class LimitSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[limits]`` of one person, so that nobody takes the server from the others; and patience.
+
+    ``requests_per_user`` and ``streams_per_user`` in progress at once, ``active_jobs_per_owner``,
+    and ``connections_per_address``: beyond it the one that has been idle longest is closed.
+    Seconds: ``head`` for the head of a request, ``body_stall`` in which nothing of a body comes,
+    ``idle`` of a connection between two requests.
+    """
+
+    requests_per_user: int = 128
+    streams_per_user: int = 1024
+    connections_per_address: int = 1024
+    active_jobs_per_owner: int = 5000
+    head: float = 30.0
+    body_stall: float = 30.0
+    idle: float = 75.0
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``server.toml``."""
 
@@ -97,6 +127,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention: RetentionSetting = RetentionSetting()
     bakes: BakeSetting = BakeSetting()
     network: NetworkSetting = NetworkSetting()
+    sandbox: SandboxSetting = SandboxSetting()
+    limits: LimitSetting = LimitSetting()
 
 
 def load_settings(path: Path) -> Settings:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from neuro.domain.errors import PlatformError
+
 log = structlog.get_logger("neuro.server")
 
 SWEEP_SECONDS = 600.0
@@ -18,5 +20,7 @@ async def sweep_regularly(sweep: Callable[[], Awaitable[object]], what: str) -> 
         await asyncio.sleep(SWEEP_SECONDS)
         try:
             await sweep()
+        except PlatformError as error:  # A full disk, a damaged database: it says all.
+            log.error("a sweep failed", what=what, error=error.message)
         except Exception:
             log.exception("a sweep failed", what=what)

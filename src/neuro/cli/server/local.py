@@ -89,7 +89,7 @@ def start(command: Sequence[str], environment: dict[str, str], data_dir: Path) -
         begin = output.tell()
         try:
             process = subprocess.Popen(
-                [*command, "--ready-fd", str(writer)],
+                [*command, "--ready-fd", str(writer), "--log-file", str(log)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -131,12 +131,24 @@ def _read_line(number: int, seconds: float) -> bytes | None:
 def _tail(log: Path, begin: int, lines: int = 15) -> str:
     try:
         with log.open("rb") as file:
-            file.seek(begin)
-            text = file.read()[-8000:].decode(errors="replace")
+            # A log that was rotated meanwhile has all of this start in its new file.
+            file.seek(begin if begin <= file.seek(0, os.SEEK_END) else 0)
+            text = file.read()[-32_000:].decode(errors="replace")
     except OSError:
         return ""
-    last = text.strip().splitlines()[-lines:]
+    readable = [part for line in text.strip().splitlines() for part in _readable(line)]
+    last = readable[-lines:]
     return "".join([f" The end of {log}:", *(f"\n  {line}" for line in last)]) if last else ""
+
+
+def _readable(line: str) -> list[str]:
+    """A line of the log as a person reads it: lines of JSON hold a whole traceback in one."""
+    try:
+        said = json.loads(line)
+        parts = [str(said[key]) for key in ("event", "error") if key in said]
+        return [": ".join(parts), *str(said.get("exception", "")).splitlines()]
+    except (ValueError, TypeError, AttributeError):
+        return [line]
 
 
 def stop(server: LocalServer) -> None:

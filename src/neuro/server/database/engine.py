@@ -8,6 +8,7 @@ WAL with ``synchronous=NORMAL`` is consistent after a crash; a power loss may co
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from neuro.domain.errors import Unavailable
@@ -40,6 +41,7 @@ class Database:
             url = "postgresql+psycopg://" + url.split("://", 1)[1]
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
+        self.path = Path(url.partition("///")[2]) if self.is_sqlite else None
         writers, readers = (1, SQLITE_READERS) if self.is_sqlite else (POSTGRES_CONNECTIONS, 0)
         self.engine = _engine(url, writers + readers)
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="database-write")
@@ -66,12 +68,12 @@ class Database:
         return await loop.run_in_executor(self._writers, self.write_now, change)
 
     def _run_read(self, query: Callable[[Connection], T]) -> T:
-        with _told_plainly(), self.engine.connect() as connection:
+        with told_plainly(self.path), self.engine.connect() as connection:
             return query(connection)
 
     def write_now(self, change: Callable[[Connection], T]) -> T:
         """``write`` for callers that have no event loop (start-up, commands)."""
-        with _told_plainly(), self.engine.begin() as connection:
+        with told_plainly(self.path), self.engine.begin() as connection:
             return change(connection)
 
     def close(self) -> None:
@@ -82,16 +84,48 @@ class Database:
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
+def told_plainly(path: Path | None) -> Iterator[None]:
+    """Raise Unavailable, with what to do, for an error of the database itself.
+
+    ``path`` is where its file is, if it has one.
+    """
     try:
         yield
-    except OperationalError as error:
-        cause = str(error.orig)
-        if "full" in cause or "No space" in cause:
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        # What prepares a new connection speaks to the driver itself.
+        origin = error.orig if isinstance(error, DatabaseError) else error
+        if _is_damage(origin):
+            raise damaged(path, str(origin)) from error
+        if not isinstance(error, OperationalError | sqlite3.OperationalError):
+            raise
+        if "full" in str(origin) or "No space" in str(origin):
             raise Unavailable(
                 "The server's disk is full: nothing was changed. Free some space and try again."
             ) from error
-        raise Unavailable(f"The server's database does not answer: {cause}") from error
+        raise Unavailable(f"The server's database does not answer: {origin}") from error
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    # SQLite's number, of which the rest says where in a page; PostgreSQL's state.
+    number = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return number in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or getattr(
+        error, "sqlstate", None
+    ) in ("XX001", "XX002")
+
+
+def damaged(path: Path | None, cause: str) -> Unavailable:
+    """What to say of a database that is damaged. Trying again does not help; a person can."""
+    if path is None:
+        return Unavailable(
+            f"The server's database is damaged ({cause}). Stop the server (`neuro down`) and"
+            " restore the database from a backup; PostgreSQL's own log says more."
+        )
+    return Unavailable(
+        f"The server's database {path} is damaged ({cause}). Stop the server (`neuro down`),"
+        f" remove {path}-wal and restore {path} from a backup. `sqlite3 {path} 'PRAGMA"
+        f" integrity_check'` says what is damaged, `sqlite3 {path} .recover` saves what can be"
+        " read."
+    )
 
 
 def _engine(url: str, connections: int) -> Engine:

@@ -5,14 +5,22 @@ from __future__ import annotations
 from sqlalchemy import inspect, text
 
 from neuro.domain.errors import Conflict
-from neuro.server.database.engine import Database
+from neuro.server.database.engine import Database, told_plainly
 
 # The newest revision below ``migrations/versions``; a test holds the two together.
 HEAD = "0004"
 
 
 def migrate(database: Database) -> None:
-    """Apply what is missing. Raises Conflict for a database of a newer version."""
+    """Apply what is missing.
+
+    Raises Conflict for a database of a newer version, Unavailable for one that does not answer.
+    """
+    with told_plainly(database.path):
+        _migrate(database)
+
+
+def _migrate(database: Database) -> None:
     current = _current(database)
     if current == HEAD:
         return

@@ -15,6 +15,7 @@ from neuro.domain.errors import (
     StorageFault,
     TooLarge,
     TooManyRequests,
+    TooSlow,
     Unavailable,
 )
 from neuro.server.http.routes import json_response
@@ -62,6 +63,8 @@ def _answer(request: web.Request, error: PlatformError) -> web.Response:
     if isinstance(error, TooManyRequests | Unavailable):
         seconds = error.retry_after if isinstance(error, TooManyRequests) else 1.0
         response.headers["Retry-After"] = str(max(1, round(seconds)))
+    if isinstance(error, TooSlow):
+        response.force_close()
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="neuro"'
     if "Upgrade" in request.headers:

@@ -88,7 +88,7 @@ def operation_routes(
     """Routes that tell of the server, and of nobody's work: all but one need no token."""
     api = Routes("operations")
 
-    @api.add("GET", PING, public=True)
+    @api.add("GET", PING, public=True, probe=True)
     async def ping(call: Call) -> Health:
         """Whether the server answers."""
         return Health("ok")
@@ -98,19 +98,19 @@ def operation_routes(
         """Whether the server answers, and knows the caller's token."""
         return Health("ok")
 
-    @api.add("GET", "/health", public=True)
+    @api.add("GET", "/health", public=True, probe=True)
     async def health(call: Call) -> Health:
         """Whether the process lives."""
         return Health("ok")
 
-    @api.add("GET", "/ready", public=True)
+    @api.add("GET", "/ready", public=True, probe=True)
     async def ready(call: Call) -> Health:
         """Whether the database and the engines answer; 503 where they do not."""
         if not await is_ready():
             raise Unavailable("The database or an engine does not answer.")
         return Health("ready")
 
-    @api.add("GET", "/metrics", public=True)
+    @api.add("GET", "/metrics", public=True, probe=True)
     async def get_metrics(call: Call) -> web.Response:
         """Metrics in Prometheus' text format: numbers only, no names of people or jobs."""
         return web.Response(body=metrics.text(), headers={"Content-Type": METRICS_TYPE})

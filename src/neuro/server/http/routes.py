@@ -17,15 +17,25 @@ from typing import Any, TypeGuard, get_origin, get_type_hints
 import msgspec
 from aiohttp import hdrs, web
 
-from neuro.domain.errors import InvalidInput, NotAuthenticated, TooLarge, TooManyRequests
+from neuro.domain.errors import InvalidInput, NotAuthenticated
+from neuro.domain.texts import check_text
+from neuro.server.http.bodies import (
+    LARGE_BODIES,
+    MAX_JSON_BODY,
+    PACE,
+    LargeBodies,
+    Pace,
+    json_decoder,
+    read_json,
+)
+from neuro.server.http.budgets import BUDGETS, Budgets
 from neuro.server.http.identity import Authenticator, Identity
 from neuro.server.http.open_streams import OpenStream, Streams
+from neuro.server.http.texts import text_check
 
 Handler = Callable[..., Awaitable[Any]]
 Encode = Callable[[Any], bytes]
 
-MAX_JSON_BODY = 1 << 20
-MAX_LARGE_BODIES = 256 << 20
 STREAMS = web.AppKey("streams", Streams)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTE_KEY = "neuro.route"
@@ -36,6 +46,9 @@ class Route:
     """One line of the HTTP API. ``section`` is where the wire protocol describes it, if it does.
 
     ``max_body`` is how many bytes its body may have; ``encode`` makes JSON of what it returns.
+    ``names_files``: its path holds names of files, in which the handler allows what the file
+    system does. ``probe``: whoever watches the server asks it, so it is answered however much
+    there is to do.
     """
 
     method: str
@@ -50,6 +63,8 @@ class Route:
     query: Any = None
     returns: Any = None
     max_body: int = MAX_JSON_BODY
+    names_files: bool = False
+    probe: bool = False
     encode: Encode = msgspec.json.encode
 
     @property
@@ -102,6 +117,8 @@ class Routes:
         section: str | None = None,
         streams: str | None = None,
         max_body: int = MAX_JSON_BODY,
+        names_files: bool = False,
+        probe: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Declare a route. ``streams`` is the media type of an answer written piece by piece.
 
@@ -130,6 +147,8 @@ class Routes:
                     query=hints.get("query"),
                     returns=returns,
                     max_body=max_body,
+                    names_files=names_files,
+                    probe=probe,
                     encode=self.encode,
                 )
             )
@@ -142,19 +161,16 @@ def _is_raw(annotation: Any) -> TypeGuard[type[web.StreamResponse]]:
     return isinstance(annotation, type) and issubclass(annotation, web.StreamResponse)
 
 
-class LargeBodies:
-    """The memory that bodies over ``MAX_JSON_BODY`` may take, all those at once together."""
-
-    def __init__(self, limit: int = MAX_LARGE_BODIES) -> None:
-        self.free = limit
-
-
-LARGE_BODIES = web.AppKey("large_bodies", LargeBodies)
-
-
-def install(app: web.Application, routes: list[Route]) -> None:
+def install(
+    app: web.Application,
+    routes: list[Route],
+    pace: Pace | None = None,
+    budgets: Budgets | None = None,
+) -> None:
     """Put declared routes into an aiohttp application, fixed paths before variable ones."""
     app[LARGE_BODIES] = LargeBodies()
+    app[PACE] = pace or Pace()
+    app[BUDGETS] = budgets or Budgets()
     app[STREAMS] = Streams()
     app.on_shutdown.append(app[STREAMS].end_all)
     for route in routes:
@@ -169,18 +185,29 @@ def route_of(request: web.Request) -> Route | None:
 
 
 def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    decode_body = msgspec.json.Decoder(route.body).decode if route.body is not None else None
-    fields = _list_fields(route.query) if route.query is not None else frozenset()
+    decode_body = json_decoder(route.body) if route.body is not None else None
+    decode_query = _query_decoder(route.query) if route.query is not None else None
 
     async def answer(request: web.Request, stream: OpenStream | None) -> web.StreamResponse:
         call = Call(request, await _identify(request, route.public))
         if stream is not None:
             stream.belongs_to(call.identity_or_none)
+        if route.probe:
+            return await work(call)
+        caller, address = call.identity_or_none, request.remote or ""
+        with request.app[BUDGETS].share(caller, address, is_stream=stream is not None):
+            return await work(call)
+
+    async def work(call: Call) -> web.StreamResponse:
+        request = call.request
+        if not route.names_files:
+            for name, segment in request.match_info.items():
+                check_text(segment, f"'{name}' in the path")
         arguments: dict[str, Any] = {}
-        if route.query is not None:
-            arguments["query"] = _decode_query(request, route.query, fields)
+        if decode_query is not None:
+            arguments["query"] = decode_query(request)
         if decode_body is not None:
-            arguments["body"] = await _decode_body(request, decode_body, route.max_body)
+            arguments["body"] = await read_json(request, decode_body, route.max_body)
         content = await route.handler(call, **arguments)
         if isinstance(content, web.StreamResponse):
             return content
@@ -211,7 +238,11 @@ async def _identify(request: web.Request, public: bool) -> Identity | None:
         if public:
             return None
         raise NotAuthenticated("This needs a token: log in with `neuro login`.")
-    return await request.app[AUTHENTICATOR].authenticate(_token_of(header))
+    try:
+        return await request.app[AUTHENTICATOR].authenticate(_token_of(header))
+    except RecursionError:
+        # A token is JSON inside, and its head is read before its signature is known.
+        raise NotAuthenticated("The token is malformed: log in with `neuro login`.") from None
 
 
 def _token_of(header: str) -> str:
@@ -227,47 +258,26 @@ def _token_of(header: str) -> str:
     raise NotAuthenticated("The Authorization header must be 'Bearer <token>'.")
 
 
-async def _decode_body(request: web.Request, decode: Callable[[bytes], Any], max_bytes: int) -> Any:
-    too_large = TooLarge(f"The body is over {max_bytes} bytes.")
-    if (request.content_length or 0) > max_bytes:
-        raise too_large
-    bodies = request.app[LARGE_BODIES]
-    raw = bytearray()
-    taken = 0
-    try:
-        # Read here and not by the framework, which has one limit for all routes.
-        async for chunk in request.content.iter_any():
-            raw += chunk
-            if len(raw) > max_bytes:
-                raise too_large
-            more = max(0, len(raw) - MAX_JSON_BODY) - taken
-            if more > bodies.free:
-                raise TooManyRequests("The server reads too many large bodies; try again later.")
-            bodies.free -= more
-            taken += more
-        return decode(bytes(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"The body is not what this call takes: {error}") from None
-    finally:
-        bodies.free += taken
+def _query_decoder(kind: Any) -> Callable[[web.Request], Any]:
+    hints = get_type_hints(kind)
+    lists = frozenset(name for name, hint in hints.items() if get_origin(hint) is list)
+    check = text_check(kind)
 
+    def decode(request: web.Request) -> Any:
+        values: dict[str, Any] = {}
+        for name in kind.__struct_fields__:
+            if name not in request.query:
+                continue
+            if name in lists:
+                values[name] = request.query.getall(name)
+            else:
+                text = request.query[name]
+                values[name] = text.lower() if text in ("True", "False") else text
+        try:
+            query = msgspec.convert(values, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"The query is not what this call takes: {error}") from None
+        check(query)
+        return query
 
-def _list_fields(query: Any) -> frozenset[str]:
-    hints = get_type_hints(query)
-    return frozenset(name for name, hint in hints.items() if get_origin(hint) is list)
-
-
-def _decode_query(request: web.Request, query: Any, lists: frozenset[str]) -> Any:
-    values: dict[str, Any] = {}
-    for name in query.__struct_fields__:
-        if name not in request.query:
-            continue
-        if name in lists:
-            values[name] = request.query.getall(name)
-        else:
-            text = request.query[name]
-            values[name] = text.lower() if text in ("True", "False") else text
-    try:
-        return msgspec.convert(values, query, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"The query is not what this call takes: {error}") from None
+    return decode

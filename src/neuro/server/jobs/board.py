@@ -6,6 +6,7 @@ The board is what the scheduler and the reconciler work on; the database follows
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from neuro.domain.jobs import JobStatus
@@ -56,6 +57,9 @@ class Board:
         self._holding: set[str] = set()
         # Owners of control jobs, from when their place is taken.
         self._controls: dict[str, str] = {}
+        # How many active jobs each owner has; and under whom each job is counted.
+        self._jobs_of: Counter[str] = Counter()
+        self._counted: dict[str, str] = {}
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
         self._listeners: list[Callable[[JobRecord], None]] = []
 
@@ -77,6 +81,10 @@ class Board:
         """How many of them are one person's."""
         return sum(each == owner for each in self._controls.values())
 
+    def jobs_of(self, owner: str) -> int:
+        """How many active jobs an owner has, those on their way to the database included."""
+        return self._jobs_of[owner]
+
     def add(self, record: JobRecord) -> None:
         """Put an active job on the board: waiting, or holding its resources if it is placed."""
         self._records[record.id] = record
@@ -92,6 +100,17 @@ class Board:
     def _count(self, record: JobRecord) -> None:
         if record.specification.control:
             self._controls[record.id] = record.owner
+        if record.id not in self._counted:
+            self._counted[record.id] = record.owner
+            self._jobs_of[record.owner] += 1
+
+    def _uncount(self, record: JobRecord) -> None:
+        self._controls.pop(record.id, None)
+        owner = self._counted.pop(record.id, None)
+        if owner is not None:
+            self._jobs_of[owner] -= 1
+            if not self._jobs_of[owner]:
+                del self._jobs_of[owner]
 
     def _hold(self, record: JobRecord) -> None:
         if record.id not in self._holding:
@@ -101,7 +120,7 @@ class Board:
     def reserve(self, record: JobRecord) -> None:
         """Give a job that is not on the board yet its resources, if nobody is ahead of it.
 
-        A control job gets its place among those that are counted.
+        It gets its place among those that are counted.
         """
         self._count(record)
         lane = self.lanes[record.engine]
@@ -112,7 +131,7 @@ class Board:
 
     def release(self, record: JobRecord) -> None:
         """Take back what ``reserve`` gave: the job will not be on the board."""
-        self._controls.pop(record.id, None)
+        self._uncount(record)
         if record.id in self._holding:
             self._holding.discard(record.id)
             self.lanes[record.engine].give_back(record)
@@ -135,7 +154,7 @@ class Board:
         """Take a finished job off the board and free what it held."""
         if self._records.pop(record.id, None) is None:
             return
-        self._controls.pop(record.id, None)
+        self._uncount(record)
         lane = self.lanes[record.engine]
         if record.id in self._holding:
             self._holding.discard(record.id)

@@ -127,6 +127,7 @@ class JobService:
         image_notice: Callable[[str, str], str | None],
         feed: Feed,
         control: ControlLimits = ControlLimits(),
+        active_per_owner: int = MAX_ACTIVE_JOBS,
     ) -> None:
         """``image_notice(engine, image)`` says what a first-time user of an image should know.
 
@@ -142,6 +143,7 @@ class JobService:
         self._image_notice = image_notice
         self._feed = feed
         self._control = control
+        self._active_per_owner = active_per_owner
         self._seen_images: set[tuple[str, str]] = set()
 
     async def submit(
@@ -152,8 +154,8 @@ class JobService:
         However often a caller submits the same ``request`` with the same ``key``, one job is made.
 
         Raises InvalidInput and its kin for a request that breaks a rule, NotPermitted or NotFound
-        for what the caller may not use, TooManyRequests where the queue is full, Conflict for a key
-        that stands for another request.
+        for what the caller may not use, TooManyRequests where the queue is full or the caller has
+        too many active jobs, Conflict for a key that stands for another request.
         """
         if key is None:
             return await self._submit(caller, request, None)
@@ -214,6 +216,13 @@ class JobService:
             await self._writer.flush()  # The name may have become free a moment ago.
         if record.specification.control:
             self._check_control(record.owner)
+        if self._board.jobs_of(record.owner) >= self._active_per_owner:
+            raise TooManyRequests(
+                f"{self._active_per_owner} jobs of '{record.owner}' are active already, which is"
+                " the most for one person: try again when one has ended, or end some with"
+                " `neuro kill`.",
+                retry_after=10,
+            )
         self._board.reserve(record)
         try:
             record.sequence = await self._database.write(insert)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 
@@ -17,6 +18,7 @@ from neuro.domain.jobs import (
 from neuro.domain.names import check_job_name, check_tags
 from neuro.domain.permissions import Action
 from neuro.domain.resources import GIB, MIB, Amount, Preset
+from neuro.domain.texts import check_text
 from neuro.domain.uris import ResourceURI, parse_uri
 
 MAX_TEXT = 128 * 1024  # of a command, and of the environment as a whole: well below the kernel's
@@ -27,8 +29,14 @@ MAX_RUN_TIME_MINUTES = 10 * 366 * 24 * 60
 # A control job takes nothing from the capacity, so what it may use is small, and the same for all.
 CONTROL_AMOUNT = Amount(cpu=1.0, memory=512 * MIB)
 _OPTIONS_WITH_VALUE = ("--config", "--color")  # of neuro-flow itself
-# Where the flow clients mount what their executors log.
-_EXECUTOR_LOGS = ("/root/.neuro/logs", "/root/.apolo/logs")
+# Where the flow clients mount what their executors log (published ones write their option for the
+# logs' life into the path). This folder itself and nothing below: a volume within a volume could
+# bring programs along.
+_EXECUTOR_LOGS = re.compile(r"/root/\.(?:neuro|apolo)/logs(?:--life-span=[0-9a-z]{1,32})?")
+# The system's own folders: what is in them leads to processes, devices and other jobs' files.
+_OF_THE_SYSTEM = ("proc", "sys", "dev")
+# What a job takes at least, whatever it asks for: some memory of the host is its supervisor's.
+LEAST_AMOUNT = Amount(cpu=0.01, memory=16 * MIB)
 
 _FLAT = tuple(
     name for name in ContainerRequest.__struct_fields__ if name in JobRequest.__struct_fields__
@@ -76,13 +84,37 @@ def _check_container(container: ContainerRequest, cluster: str) -> None:
     _check_environment(container.env)
     if container.http is not None and not 1 <= container.http.port <= 65535:
         raise InvalidInput(f"HTTP port {container.http.port} is not between 1 and 65535.")
-    if container.working_dir is not None and not container.working_dir.startswith("/"):
-        raise InvalidInput(f"The working directory '{container.working_dir}' must begin with '/'.")
+    if container.working_dir is not None:
+        _check_working_dir(container.working_dir)
     if container.secret_env or container.secret_volumes:
         raise NotSupported("This server has no secrets yet: pass values with --env meanwhile.")
     if container.disk_volumes:
         raise NotSupported("This server has no disks yet: mount a storage: volume meanwhile.")
     _check_volumes(container, cluster)
+
+
+def _check_working_dir(path: str) -> None:
+    if not path.startswith("/"):
+        raise InvalidInput(f"The working directory '{path}' must begin with '/'.")
+    if ".." in path.split("/"):
+        raise InvalidInput(f"The working directory '{path}' must be written without '..'.")
+    check_text(path, "The working directory")
+    if (folder := _system_folder(path)) is not None:
+        raise InvalidInput(
+            f"The working directory '{path}' is in /{folder}, which is the system's: choose another"
+            " folder, such as /tmp."
+        )
+
+
+def _system_folder(path: str) -> str | None:
+    """The system's folder that an absolute path without '..' is, or is in."""
+    first = _place(path).split("/")[1]
+    return first if first in _OF_THE_SYSTEM else None
+
+
+def _place(path: str) -> str:
+    """An absolute path in the one form that it has without '.', '//' and a slash at its end."""
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def _check_environment(env: Mapping[str, str]) -> None:
@@ -99,13 +131,19 @@ def _check_volumes(container: ContainerRequest, cluster: str) -> None:
     seen: set[str] = set()
     for volume in container.volumes:
         target = volume.dst_path
-        if not target.startswith("/") or ".." in target.split("/") or "\0" in target:
+        check_text(target, "The mount path")
+        if not target.startswith("/") or ".." in target.split("/"):
             raise InvalidInput(
                 f"The mount path '{target}' must be absolute, without '..' (like /project/data)."
             )
-        place = "/" + "/".join(part for part in target.split("/") if part not in ("", "."))
+        place = _place(target)
         if place == "/":
             raise InvalidInput("A volume cannot be mounted at '/': choose a folder below it.")
+        if (folder := _system_folder(target)) is not None:
+            raise InvalidInput(
+                f"A volume cannot be mounted at '{target}': /{folder} is the system's. Choose"
+                " another folder."
+            )
         if place in seen:
             raise InvalidInput(f"Two volumes are mounted at '{target}': give each its own path.")
         seen.add(place)
@@ -148,14 +186,15 @@ def argv_of(container: ContainerRequest | Container) -> tuple[str, ...]:
 def is_control(container: ContainerRequest) -> bool:
     """Whether this runs ``neuro-flow [OPTION]... execute``, which drives the jobs of a bake.
 
-    With an environment or files of its own it might run anything else, and is a job like all.
+    With an environment or files of its own it might run anything else, and is a job like all. So
+    is one with a volume that is not exactly the folder of its logs, or with two.
     """
     program, *words = argv_of(container) or ("",)
     if program != "neuro-flow" or not is_executor_image(container.image):
         return False
-    if container.env or not all(
-        volume.dst_path.startswith(_EXECUTOR_LOGS) for volume in container.volumes
-    ):
+    if container.env or len(container.volumes) > 1:
+        return False
+    if not all(_EXECUTOR_LOGS.fullmatch(volume.dst_path) for volume in container.volumes):
         return False
     rest = iter(words)
     for word in rest:
@@ -193,12 +232,19 @@ def choose_preset(
 
 
 def explicit_amount(asked: RequestedResources) -> Amount:
-    """The amount that a request without a preset spells out. Raises InvalidInput."""
+    """The amount that a request without a preset spells out; no job has less than LEAST_AMOUNT.
+
+    Raises InvalidInput.
+    """
     memory = asked.memory if asked.memory is not None else (asked.memory_mb or 0) * MIB
     amount = Amount(cpu=asked.cpu or 0.0, memory=memory, gpu=asked.nvidia_gpu or asked.gpu or 0)
     if not 0 < amount.cpu < 1e6 or not MIB <= amount.memory < 1 << 60 or amount.gpu < 0:
         raise InvalidInput("Resources need a 'cpu' above 0 and a 'memory' of 1 MiB or more.")
-    return amount
+    return Amount(
+        cpu=max(amount.cpu, LEAST_AMOUNT.cpu),
+        memory=max(amount.memory, LEAST_AMOUNT.memory),
+        gpu=amount.gpu,
+    )
 
 
 def check_fits(amount: Amount, capacity: Amount, what: str) -> None:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from neuro.domain.errors import InvalidInput, NotFound, NotPermitted, Unavailable
 from neuro.domain.jobs import JobStatus, UsageSample
+from neuro.domain.texts import Lines
 from neuro.engines.base import Channel, Connection, Engine, NotListening, RunNotFound, Session
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import BYTES, binary_messages, websocket
@@ -55,7 +56,7 @@ class AttachQuery(msgspec.Struct, frozen=True):
 class ExecQuery(msgspec.Struct, frozen=True):
     """``cmd`` is one shell-quoted string; it is split, and no shell sees it."""
 
-    cmd: str
+    cmd: Lines
     tty: bool = False
     stdin: bool = False
     stdout: bool = True
@@ -321,7 +322,7 @@ async def _pump_in(socket: web.WebSocketResponse, session: Session, stdin: bool)
         if channel == Channel.STDIN and stdin and data:
             await session.write(data)
         elif channel == RESIZE_CHANNEL:
-            with suppress(msgspec.MsgspecError):
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 size = msgspec.json.decode(data, type=Resize)
                 if 0 < size.height < 1 << 16 and 0 < size.width < 1 << 16:
                     await session.resize(size.width, size.height)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from asyncio import Task, create_task
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
-import aiohttp
 from aiohttp import web
 
 from neuro.domain.errors import InvalidInput
 from neuro.domain.frames import FrameReader, Kind
+from neuro.server.http.bodies import pieces
 from neuro.server.storage.bulk import BulkIntake
 from neuro.server.storage.service import StorageService
 from neuro.server.storage.staging import Upload
@@ -25,20 +25,18 @@ ALL_BATCHES_BYTES = 64 << 20
 
 
 async def _batches(request: web.Request, service: StorageService) -> AsyncIterator[list[bytes]]:
-    pieces: list[bytes] = []
+    batch: list[bytes] = []
     size = 0
-    try:
-        async for piece in request.content.iter_any():
-            pieces.append(piece)
+    async with aclosing(pieces(request)) as body:
+        async for piece in body:
+            batch.append(piece)
             size += len(piece)
             share = ALL_BATCHES_BYTES // service.receiving
             if size >= max(LEAST_BATCH_BYTES, min(BATCH_BYTES, share)):
-                yield pieces
-                pieces, size = [], 0
-    except (aiohttp.ClientError, ConnectionError) as error:
-        raise InvalidInput(f"The body broke off: {error}.") from None
-    if pieces:
-        yield pieces
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
 
 
 async def _pour(

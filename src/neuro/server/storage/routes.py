@@ -18,10 +18,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import msgspec
 from aiohttp import hdrs, web
 
-from neuro.domain.errors import InvalidInput, NotFound, TooLarge
+from neuro.domain.errors import InvalidInput, NotFound
 from neuro.domain.permissions import Action
 from neuro.domain.storage import FileStatus, FileStatusEnvelope
+from neuro.domain.texts import Verbatim
 from neuro.domain.uris import ResourceURI
+from neuro.server.http.bodies import json_decoder, read_json
 from neuro.server.http.routes import Call, Routes, json_response
 from neuro.server.http.streams import BYTES, NDJSON, ndjson
 from neuro.server.storage.access import authorize, view
@@ -45,7 +47,7 @@ class StorageQuery(msgspec.Struct, frozen=True):
 
     op: str = ""
     recursive: bool = True
-    destination: str = ""
+    destination: Verbatim = ""
     id: str = ""
     size: int = 0
     offset: int = 0
@@ -69,7 +71,10 @@ class UploadStatus(msgspec.Struct, frozen=True):
 class FetchBody(msgspec.Struct, frozen=True):
     """Paths of files, relative to the request's folder."""
 
-    paths: list[str]
+    paths: list[Verbatim]
+
+
+_decode_fetch = json_decoder(FetchBody)
 
 
 Operation = Callable[["StorageAPI", Call, StorageQuery], Awaitable[web.StreamResponse]]
@@ -231,27 +236,27 @@ def storage_routes(service: StorageService) -> Routes:
             raise InvalidInput(f"{given} in the query; {call.request.method} knows {list(known)}.")
         return await operation(api, call, query)
 
-    @routes.add("GET", PATH, section=SECTION, streams=BYTES)
+    @routes.add("GET", PATH, section=SECTION, streams=BYTES, names_files=True)
     async def look(call: Call, query: StorageQuery) -> web.StreamResponse:
         """LISTSTATUS, GETFILESTATUS, GETDISKUSAGE, OPEN (with Range), UPLOADSTATUS."""
         return await serve(call, query)
 
-    @routes.add("PUT", PATH, status=201, section=SECTION, streams=BYTES)
+    @routes.add("PUT", PATH, status=201, section=SECTION, streams=BYTES, names_files=True)
     async def put(call: Call, query: StorageQuery) -> web.StreamResponse:
         """CREATE, MKDIRS, UPLOAD."""
         return await serve(call, query)
 
-    @routes.add("PATCH", PATH, section=SECTION, streams=BYTES)
+    @routes.add("PATCH", PATH, section=SECTION, streams=BYTES, names_files=True)
     async def write(call: Call, query: StorageQuery) -> web.StreamResponse:
         """WRITE at the place in the file that Content-Range tells."""
         return await serve(call, query)
 
-    @routes.add("POST", PATH, section=SECTION, streams=BYTES)
+    @routes.add("POST", PATH, section=SECTION, streams=BYTES, names_files=True)
     async def post(call: Call, query: StorageQuery) -> web.StreamResponse:
         """RENAME, BULK, FETCH."""
         return await serve(call, query)
 
-    @routes.add("DELETE", PATH, section=SECTION, streams=NDJSON)
+    @routes.add("DELETE", PATH, section=SECTION, streams=NDJSON, names_files=True)
     async def delete(call: Call, query: StorageQuery) -> web.StreamResponse:
         """DELETE a file, or a folder with all below it."""
         return await serve(call, query)
@@ -287,12 +292,5 @@ def _upload_id(query: StorageQuery) -> str:
 
 
 async def _fetch_body(request: web.Request) -> FetchBody:
-    raw = bytearray()
-    async for piece in request.content.iter_any():
-        raw += piece
-        if len(raw) > MAX_FETCH_BODY:
-            raise TooLarge(f"The list of files is over {MAX_FETCH_BODY} bytes: ask in parts.")
-    try:
-        return msgspec.json.decode(raw, type=FetchBody)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"FETCH takes {{'paths': [...]}}: {error}") from None
+    body: FetchBody = await read_json(request, _decode_fetch, MAX_FETCH_BODY)
+    return body

@@ -1,0 +1,340 @@
+"""One caller's slow or many requests are theirs: others go on, and late ones are ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from neuro.client import Client
+from neuro.domain.errors import PlatformError, TooManyRequests
+from neuro.server.http.budgets import Budgets
+from neuro.server.http.errors import render_errors
+from neuro.server.http.limits import backpressure
+from neuro.server.http.routes import Call, Routes, install
+from tests.server.jobs import finished, submit
+from tests.server_process import SETTINGS, ServerProcess, running_server
+
+LIMITS = """
+[limits]
+requests_per_user = 8
+streams_per_user = 4
+connections_per_address = 40
+active_jobs_per_owner = 3
+head = 1.0
+body_stall = 1.0
+idle = 1.5
+"""
+BODY = b'{"image": "ubuntu", "name": "X"}'
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with little patience and small budgets."""
+    folder = tmp_path_factory.mktemp("data")
+    with running_server(folder, settings=SETTINGS + LIMITS) as server:
+        yield server
+
+
+class Peer:
+    """A connection that says what it likes, when it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, raw: bytes) -> None:
+        self._writer.write(raw)
+        await self._writer.drain()
+
+    async def begin(
+        self, token: str | None, length: int, path: str = "/api/v1/jobs", method: str = "POST"
+    ) -> None:
+        """Send the head of a request with a body of ``length`` bytes."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n"
+        if token is not None:
+            head += f"Authorization: Bearer {token}\r\n"
+        await self.send(head.encode() + b"\r\n")
+
+    async def answer(self) -> tuple[int, bytes]:
+        """The status of the next answer, and its body."""
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        lengths = [
+            int(line.split(b":")[1])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length")
+        ]
+        return int(head.split()[1]), await self._reader.readexactly(lengths[0])
+
+    async def rest(self) -> bytes:
+        """All until the server closes the connection."""
+        with contextlib.suppress(ConnectionError):
+            return await self._reader.read()
+        return b""
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Peers:
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.all: list[Peer] = []
+
+    async def connect(self) -> Peer:
+        peer = Peer(*await asyncio.open_connection("127.0.0.1", self._port))
+        self.all.append(peer)
+        return peer
+
+
+@pytest.fixture
+async def peers(server: ServerProcess) -> AsyncIterator[Peers]:
+    peers = Peers(server.port)
+    yield peers
+    for peer in peers.all:
+        peer.close()
+
+
+async def token_of(client: Client, user: str) -> str:
+    return (await client.users.create_token(user)).token or ""
+
+
+async def test_connections_that_never_finish_a_head_are_closed(peers: Peers) -> None:
+    slow = [await peers.connect() for _ in range(20)]
+    for peer in slow[:10]:
+        await peer.send(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+
+    answers = await asyncio.wait_for(asyncio.gather(*(peer.rest() for peer in slow)), 10)
+
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(answer.split(b"\r\n\r\n")[1])["code"] == "too_slow"
+
+
+async def test_a_head_that_drips_is_late_all_the_same(peers: Peers) -> None:
+    peer = await peers.connect()
+
+    await peer.send(b"GET /health HTTP/1.1\r\nX-Slow: ")
+
+    async def drip() -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await peer.send(b"x")
+                await asyncio.sleep(0.1)
+
+    dripping = asyncio.create_task(drip())
+    answer = await asyncio.wait_for(peer.rest(), 10)
+    dripping.cancel()
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_the_head_of_a_second_request_has_its_time_too(peers: Peers) -> None:
+    peer = await peers.connect()
+    await peer.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await peer.answer())[0] == 200
+    await peer.send(b"GET /health HTTP/1.1\r\nHost")
+
+    assert (await asyncio.wait_for(peer.rest(), 10)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_an_idle_connection_is_closed(peers: Peers) -> None:
+    peer = await peers.connect()
+    await peer.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await peer.answer())[0] == 200
+
+    assert await asyncio.wait_for(peer.rest(), 10) == b""
+
+
+@pytest.mark.parametrize("path", ["/api/v1/jobs", "/api/v1/storage/USER/file?op=CREATE"])
+async def test_a_body_that_stands_still_is_given_up(
+    server: ServerProcess, peers: Peers, path: str
+) -> None:
+    peer = await peers.connect()
+    method = "PUT" if "storage" in path else "POST"
+    await peer.begin(server.token, 100, path.replace("USER", server.user), method)
+    await peer.send(b"{")
+
+    status, body = await asyncio.wait_for(peer.answer(), 10)
+
+    assert status == 408
+    assert json.loads(body)["error"].startswith("The body did not arrive in time")
+    peer.close()
+
+
+async def test_a_body_that_drips_is_given_up(server: ServerProcess, peers: Peers) -> None:
+    peer = await peers.connect()
+    await peer.begin(server.token, 1 << 19)
+
+    async def drip() -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await peer.send(b" ")
+                await asyncio.sleep(0.1)
+
+    dripping = asyncio.create_task(drip())
+    status, _ = await asyncio.wait_for(peer.answer(), 10)
+    dripping.cancel()
+
+    assert status == 408
+
+
+async def test_an_upload_may_take_long_while_it_gets_on(
+    server: ServerProcess, peers: Peers, client: Client
+) -> None:
+    peer = await peers.connect()
+    path = f"/api/v1/storage/{server.user}/slow?op=CREATE"
+    await peer.begin(server.token, 20, path, "PUT")
+    for _ in range(20):  # Two stalls long, at a rate that no body of JSON may have.
+        await peer.send(b"x")
+        await asyncio.sleep(0.1)
+
+    assert (await peer.answer())[0] == 201
+
+
+async def test_slow_bodies_of_one_person_hold_nobody_else_up(
+    server: ServerProcess, client: Client, alice: Client, peers: Peers
+) -> None:
+    alices = await token_of(client, "alice")
+    slow = [await peers.connect() for _ in range(20)]
+    for peer in slow:
+        await peer.begin(alices, len(BODY))
+    # Of these, twelve are one too many, and are told so at once.
+    first, pending = await asyncio.wait(
+        [asyncio.create_task(peer.answer()) for peer in slow], timeout=0.7
+    )
+
+    assert [task.result()[0] for task in first] == [429] * 12
+    with pytest.raises(TooManyRequests, match="8 requests of yours are in progress"):
+        await asyncio.wait_for(alice.users.all(), 5)
+    async with aiohttp.ClientSession() as http:
+        for path in ("/health", "/ready", "/metrics", "/api/v1/ping"):
+            async with http.get(f"http://127.0.0.1:{server.port}{path}") as response:
+                assert response.status == 200
+    job = await submit(client, "true")
+    await finished(client, job)
+    assert [status for status, _ in await asyncio.gather(*pending)] == [408] * 8
+    # Their places are free again.
+    with contextlib.suppress(PlatformError):
+        await alice.jobs.get("no-such-job")
+    assert (await alice.jobs.capacity())["cpu-small"] >= 0
+
+
+async def test_streams_of_one_person_have_a_budget_of_their_own(
+    server: ServerProcess, client: Client, alice: Client
+) -> None:
+    headers = {"Authorization": f"Bearer {await token_of(client, 'alice')}"}
+    others = {"Authorization": f"Bearer {server.token}"}
+    url = f"{server.url}/jobs/events"
+    async with aiohttp.ClientSession() as http, contextlib.AsyncExitStack() as stack:
+        statuses = [
+            (await stack.enter_async_context(http.get(url, headers=headers))).status
+            for _ in range(5)
+        ]
+        async with http.get(url, headers=others) as response:
+            statuses.append(response.status)
+
+    assert statuses == [200, 200, 200, 200, 429, 200]
+
+
+async def test_whoever_holds_all_connections_of_an_address_keeps_no_other_out(
+    server: ServerProcess, peers: Peers, client: Client
+) -> None:
+    held = [await peers.connect() for _ in range(60)]
+
+    assert (await client.jobs.capacity())["cpu-small"] > 0
+    # The oldest were closed for the others, without a word.
+    early = await asyncio.wait_for(asyncio.gather(*(peer.rest() for peer in held[:15])), 10)
+    assert set(early) == {b""}
+
+
+async def test_one_person_has_so_many_active_jobs(client: Client, alice: Client) -> None:
+    jobs = [await submit(alice, "sleep 1000") for _ in range(3)]
+
+    with pytest.raises(TooManyRequests, match="3 jobs of 'alice' are active already"):
+        await submit(alice, "true")
+    other = await submit(client, "true")
+    await alice.jobs.kill(jobs[0].id)
+    await finished(alice, jobs[0])
+    jobs.append(await submit(alice, "true"))
+    for job in [*jobs[1:], other]:
+        await client.jobs.kill(job.id)
+        await finished(client, job)
+
+
+def garbage() -> list[bytes]:
+    chunked = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    return [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500 + b"\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nAuthorization: Bearer secret-word\r\nX\x00: y\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        chunked,
+    ]
+
+
+async def test_malformed_requests_cost_the_log_a_line_and_show_it_nothing(
+    tmp_path: Path,
+) -> None:
+    with running_server(tmp_path / "data", settings=SETTINGS) as server:
+        before = len(server.log())
+        peers = Peers(server.port)
+        for _ in range(20):
+            for raw in garbage():
+                peer = await peers.connect()
+                await peer.send(raw)
+                answer = await asyncio.wait_for(peer.rest(), 15) if raw != garbage()[-1] else b""
+                assert b"HTTP/1.1 5" not in answer
+                peer.close()
+        grown = server.log()[before:]
+
+    lines = [json.loads(line) for line in grown.splitlines()]
+    malformed = [line for line in lines if line["event"] == "malformed requests"]
+    assert len(malformed) == 1
+    assert len(grown) < 2000
+    assert "secret-word" not in server.log()
+    assert "Traceback" not in server.log()
+
+
+async def test_a_body_that_is_malformed_is_refused_and_not_a_failure(
+    server: ServerProcess, peers: Peers
+) -> None:
+    peer = await peers.connect()
+    head = "POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    head += f"Authorization: Bearer {server.token}\r\n\r\n"
+    await peer.send(head.encode() + b'5\r\n{"ima\r\nzz\r\n')
+
+    status, _ = await asyncio.wait_for(peer.answer(), 10)
+
+    assert status == 400
+    assert "Traceback" not in server.log()
+
+
+async def test_a_server_that_is_full_still_answers_those_who_watch_it() -> None:
+    routes = Routes("tests")
+
+    @routes.add("GET", "/watched", public=True, probe=True)
+    async def watched(call: Call) -> str:
+        """For whoever watches."""
+        return "alive"
+
+    @routes.add("GET", "/asked", public=True)
+    async def asked(call: Call) -> str:
+        """For all others."""
+        return "here"
+
+    app = web.Application(middlewares=[render_errors, backpressure(requests=0, streams=0)])
+    install(app, routes.items, budgets=Budgets(requests=0, streams=0))
+    async with TestClient(TestServer(app)) as client:
+        statuses = [(await client.get(path)).status for path in ("/watched", "/asked")]
+
+    assert statuses == [200, 429]
