@@ -78,6 +78,7 @@ def _leave_the_host(plan: launch.Plan, block: Block) -> None:
         os.setgroups([])
         kernel.setns(block.users, kernel.CLONE_NEWUSER)
     kernel.become_root_inside()
+    kernel.hide_memory()  # not before: who is hidden may not name the users of its own namespace
     new = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
     kernel.unshare(new | (kernel.CLONE_NEWNET if plan.network.kind == launch.PASTA else 0))
 

@@ -30,7 +30,6 @@ def main(
     """
     try:
         kernel.die_with_parent()
-        kernel.hide_memory()
         kernel.hide_arguments()
         made, tell_made = os.pipe()
         entered, tell_entered = os.pipe()
@@ -54,6 +53,7 @@ def main(
 
 def _look_after(plan: launch.Plan, channel: socket.socket, entered: int, command: int) -> None:
     """Wait for the command, bury whatever else ends here, and tell the command's status."""
+    kernel.hide_memory()
     kernel.enter_namespaces(command, launch.namespaces(plan))
     entered, program = _keep_only(channel.fileno(), entered, reaper.descriptor())
     launcher.drop_rights(plan.filter_program)

@@ -19,6 +19,7 @@ from neuro.engines.sandbox.launch import Plan, plan_from, prove_volumes
 
 PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 _TIMEOUT = 20
+_GUARDED = "--guarded"
 _START = (
     "import sys; sys.path.insert(0, {root!r});"
     "from neuro.engines.sandbox.probing import main; main()"
@@ -53,16 +54,18 @@ def refusal(plan: Plan) -> str | None:
 
 def main() -> None:
     """Try the plan on standard input; exit code 0, or 1 with the reason on standard error."""
-    plan = plan_from(json.load(sys.stdin))
     try:
-        _try(plan)
+        if _GUARDED not in sys.argv:
+            kernel.enter_guard()
+            # As the zygote does: the rights over a process's memory are decided when it begins.
+            os.execv(sys.executable, [*sys.orig_argv, _GUARDED])
+        _try(plan_from(json.load(sys.stdin)))
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)  # noqa: T201 - this is how it answers
         sys.exit(1)
 
 
 def _try(plan: Plan) -> None:
-    kernel.enter_guard()
     block = NO_BLOCK if plan.plain else Blocks(plan.folder, shared=plan.shared_ids).claim()
     berth = Berth(plan, f"probe-{os.getpid()}", block)
     place = f"{plan.folder}/probe.{os.getpid()}"

@@ -8,7 +8,7 @@ root of them (``inside``) and lets go of all else.
 
     private/   the run's own folders: the upper ones of its overlays
     land/      our layers over the machine's userland, and the template of the root
-    base/<n>   folders of the machine that jobs read, belonging to user 0 of the run
+    base/<n>   folders of the machine that jobs read (of a root server: as the files of their user 0)
     shown/<n>  folders of the machine as they are
     proc/, sys/, dev/
     root/      where the root is put together
@@ -76,6 +76,16 @@ def build(plan: Plan, private: str, block: Block) -> None:
     _attach(kernel.copy_tree(f"{plan.folder}/land"), "land", ATTR_NOSUID | ATTR_NODEV, block.mapped)
     if land.mapped:
         _show(land.bases, block.users)
+    else:
+        # Copies, because the interpreter is a mount of its own among them (``kernel.enter_guard``),
+        # and what has such a mount below it cannot be a layer in another user namespace.
+        for number, path in enumerate(land.overlays):
+            os.mkdir(f"base/{number}")
+            _attach(
+                kernel.copy_tree(path, recursive=False),
+                f"base/{number}",
+                ATTR_NOSUID | ATTR_NODEV,
+            )
     _system()
     _devices(block, plain=plan.plain)
 

@@ -59,7 +59,7 @@ class Userland:
     def lower(self, path: str) -> str:
         """Where the folder of the machine at ``path`` is, seen from the stage of a run."""
         if not self.mapped:
-            return path
+            return f"base/{self.overlays.index(path)}"
         base = max((one for one in self.bases if _is_below(path, [one.rstrip("/")])), key=len)
         rest = path if base == "/" else path[len(base) :]
         return f"base/{self.bases.index(base)}{rest}"
