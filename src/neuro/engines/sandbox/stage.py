@@ -8,7 +8,7 @@ root of them (``inside``) and lets go of all else.
 
     private/   the run's own folders: the upper ones of its overlays
     land/      our layers over the machine's userland, and the template of the root
-    base/<n>   folders of the machine that jobs read (of a root server: as the files of their user 0)
+    base/<n>   folders of the machine that jobs read (a root server: as their user 0)
     shown/<n>  folders of the machine as they are
     proc/, sys/, dev/
     root/      where the root is put together
