@@ -89,7 +89,7 @@ class Launcher:
             tty=container.tty,
             cpu=spec.amount.cpu,
             memory=spec.amount.memory,
-            gpus=record.gpus,
+            gpus=record.gpus or (),
             shm=container.resources.shm,
             privileged=spec.privileged,
         )

@@ -62,6 +62,8 @@ jobs = Table(
     Column("run_started", Boolean, nullable=False),
     Column("logs_removed", Boolean, nullable=False),
     Column("log_bytes", Counter, nullable=False),
+    # Indexes with commas between; none where an earlier version gave them out.
+    Column("gpus", String(1024), nullable=True),
     # Both are JSON that only the server reads.
     Column("specification", LargeBinary, nullable=False),
     Column("transitions", LargeBinary, nullable=False),
@@ -338,6 +340,7 @@ def _changing(record: JobRecord) -> dict[str, Any]:
         "run_started": record.run_started,
         "logs_removed": record.logs_removed,
         "log_bytes": record.log_bytes,
+        "gpus": None if record.gpus is None else ",".join(map(str, record.gpus)),
         "transitions": _encode(record.transitions),
     }
 
@@ -356,6 +359,7 @@ _CHANGING = [
     "run_started",
     "logs_removed",
     "log_bytes",
+    "gpus",
     "transitions",
 ]
 _UPDATE = (
@@ -398,5 +402,6 @@ def _record(row: Any) -> JobRecord:
         run_started=row.run_started,
         logs_removed=row.logs_removed,
         log_bytes=row.log_bytes,
+        gpus=None if row.gpus is None else tuple(map(int, filter(None, row.gpus.split(",")))),
         sequence=row.sequence,
     )
