@@ -231,6 +231,40 @@ async def test_a_removed_user_has_no_token_left(access: AccessService) -> None:
         await access.user("alice")
 
 
+async def test_tokens_of_long_ago_are_forgotten(database: Database) -> None:
+    clock = [datetime.now(UTC)]
+    access = AccessService(database, KEY, "default", now=lambda: clock[0])
+    await access.add_user("alice")
+    await access.make_token("alice", life=timedelta(hours=1))
+    revoked = await access.make_token("alice")
+    await access.revoke_token("alice", revoked.id)
+    kept = await access.make_token("alice")
+    assert await access.drop_old_tokens() == 0
+
+    clock[0] += timedelta(days=2)
+
+    assert await access.drop_old_tokens() == 2
+    assert [token.id for token in await access.tokens("alice")] == [kept.id]
+
+
+async def test_the_tokens_of_a_job_end_with_it_even_if_that_cannot_be_written(
+    held: Held,
+) -> None:
+    access = AccessService(held, KEY, "default")
+    await access.add_user("alice")
+    given = await access.make_token("alice", job="job-1")
+    own = await access.make_token("alice")
+    await access.authenticate(given.token or "")
+    held.loses_answers = True
+
+    with pytest.raises(Unavailable):
+        await access.end_tokens_of_jobs(["job-1"])
+
+    with pytest.raises(NotAuthenticated, match="revoked"):
+        await access.authenticate(given.token or "")
+    assert (await access.authenticate(own.token or "")).user == "alice"
+
+
 async def test_names_are_checked_and_taken_once(access: AccessService) -> None:
     await access.add_user("alice")
 

@@ -110,6 +110,42 @@ def test_bakes_that_have_ended_count_as_ended_when_they_were_last_begun(database
     database.close()
 
 
+def test_tokens_that_jobs_were_given_are_known_by_their_labels(database_url: str) -> None:
+    job = "job-00000000-0000-0000-0000-000000000001"
+    database = Database(database_url)
+    config = _config()
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        blob = "CAST('x' AS BYTEA)" if connection.dialect.name == "postgresql" else "x'78'"
+        for statement in (
+            "INSERT INTO users (name, is_admin, created_at) VALUES ('anna', false, 0)",
+            "INSERT INTO users (name, is_admin, created_at) VALUES ('boris', false, 0)",
+            "INSERT INTO jobs (id, owner, cluster, engine, status, priority, created_at, run,"
+            " placed, run_started, logs_removed, log_bytes, specification, transitions) VALUES"
+            f" ('{job}', 'anna', 'c', 'e', 'running', 1, 0, 0, true, true, false, 0,"
+            f" {blob}, {blob})",
+            *(
+                'INSERT INTO tokens (id, "user", digest, label, created_at, expires_at)'
+                f" VALUES ('{number}', '{user}', 'd', '{label}', 0, 0)"
+                for number, user, label in (
+                    (1, "anna", f"job {job}"),
+                    (2, "boris", f"job {job}"),
+                    (3, "anna", "job job-of-mine"),
+                    (4, "anna", "laptop"),
+                )
+            ),
+        ):
+            connection.execute(text(statement))
+
+    migrate(database)
+
+    with database.engine.connect() as connection:
+        jobs = connection.execute(text("SELECT id, job FROM tokens")).all()
+    assert dict(map(tuple, jobs)) == {"1": job, "2": None, "3": None, "4": None}
+    database.close()
+
+
 def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
     database = Database(database_url)
     migrate(database)

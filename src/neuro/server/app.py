@@ -48,6 +48,7 @@ from neuro.server.jobs import tables as job_tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.launch import Launcher
+from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
@@ -69,7 +70,6 @@ from neuro.server.sweeping import sweep_regularly
 log = structlog.get_logger("neuro.server")
 
 DEFAULT_ENGINE = "sandbox"
-JOB_TOKEN_LIFE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -133,21 +133,23 @@ async def _assemble(
     writer.start()
     stack.push_async_callback(writer.close)
     host, port = listener.getsockname()[:2]
-
-    async def job_token(user: str, label: str) -> str:
-        token = await access.make_token(user, label=label, life=JOB_TOKEN_LIFE)
-        return token.token or ""
+    tokens = PassedTokens(database, access)
+    stack.push_async_callback(tokens.close)
+    board.listen(tokens.job_changed)
 
     def api_url(engine: str) -> str:
         return address_of(engines[engine].host_address, port)
 
     commands = str(Path(sys.prefix) / "bin")
-    launcher = Launcher(settings.cluster, storage, job_token, api_url, commands)
+    launcher = Launcher(settings.cluster, storage, tokens.issue, api_url, commands)
     reconciler = Reconciler(
         board, writer, engines, launcher.make_spec, stop_grace=settings.stop_grace_seconds
     )
     stack.push_async_callback(reconciler.close)
     await _adopt(database, reconciler, engines)
+    # Those of jobs that ended while there was no server.
+    await writer.flush()
+    await tokens.sweep()
     domain = settings.jobs_domain or f"localhost:{port}"
     jobs = JobService(
         database,
@@ -181,7 +183,8 @@ async def _assemble(
     url = address_of(host, port)
     of_jobs = Retention(database, engines, _keep_jobs(settings.retention))
     of_flows = FlowRetention(database, hub, _keep_flows(settings.retention))
-    for what, sweep in (("jobs", of_jobs.sweep), ("bakes", of_flows.sweep)):
+    sweeps = {"jobs": of_jobs.sweep, "bakes": of_flows.sweep, "tokens": tokens.sweep}
+    for what, sweep in sweeps.items():
         sweeper = asyncio.create_task(sweep_regularly(sweep, what), name=f"retention of {what}")
         stack.callback(sweeper.cancel)
     await supervision.start()

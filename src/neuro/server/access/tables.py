@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import (
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Table,
     delete,
     insert,
+    or_,
     select,
     update,
 )
@@ -43,7 +45,10 @@ tokens = Table(
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Column("revoked_at", Moment, nullable=True),
+    # The job that it was given to, with which it ends; none for people's own.
+    Column("job", String(64), nullable=True),
     Index(None, "user"),
+    Index(None, "job"),
 )
 
 permissions = Table(
@@ -91,7 +96,7 @@ def permissions_of(connection: Connection, user: str) -> list[Permission]:
     return [Permission(parse_uri(row.uri), Action(row.action)) for row in rows]
 
 
-def add_token(connection: Connection, token: Token, digest: str) -> None:
+def add_token(connection: Connection, token: Token, digest: str, job: str | None = None) -> None:
     connection.execute(
         insert(tokens).values(
             id=token.id,
@@ -100,15 +105,37 @@ def add_token(connection: Connection, token: Token, digest: str) -> None:
             label=token.label,
             created_at=token.created_at,
             expires_at=token.expires_at,
+            job=job,
         )
     )
 
 
-def token_digest(connection: Connection, token_id: str) -> str | None:
-    """The digest of a token that is not revoked."""
-    return connection.execute(
-        select(tokens.c.digest).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
-    ).scalar_one_or_none()
+def find_token(connection: Connection, token_id: str) -> tuple[str, str | None] | None:
+    """The digest of a token that is not revoked, and the job that it was given to."""
+    row = connection.execute(
+        select(tokens.c.digest, tokens.c.job).where(
+            tokens.c.id == token_id, tokens.c.revoked_at.is_(None)
+        )
+    ).one_or_none()
+    return None if row is None else (row.digest, row.job)
+
+
+def jobs_with_tokens(connection: Connection) -> list[str]:
+    """The ids of jobs that have tokens which are not revoked."""
+    rows = connection.execute(
+        select(tokens.c.job).where(tokens.c.job.is_not(None), tokens.c.revoked_at.is_(None))
+    )
+    return sorted(set(rows.scalars()))
+
+
+def tokens_of_jobs(connection: Connection, job_ids: Collection[str]) -> list[tuple[str, str]]:
+    """(user, token id) of what these jobs were given and is not revoked."""
+    rows = connection.execute(
+        select(tokens.c.user, tokens.c.id).where(
+            tokens.c.job.in_(job_ids), tokens.c.revoked_at.is_(None)
+        )
+    )
+    return [(row.user, row.id) for row in rows]
 
 
 def list_tokens(connection: Connection, user: str) -> list[Token]:
@@ -138,8 +165,9 @@ def revoke_token(connection: Connection, user: str, token_id: str, at: datetime)
 
 
 def drop_old_tokens(connection: Connection, before: datetime) -> int:
-    """Forget tokens that expired before a moment; returns how many."""
-    return connection.execute(delete(tokens).where(tokens.c.expires_at < before)).rowcount
+    """Forget tokens that expired or were revoked before a moment; returns how many."""
+    old = or_(tokens.c.expires_at < before, tokens.c.revoked_at < before)
+    return connection.execute(delete(tokens).where(old)).rowcount
 
 
 def _user(row: Row[tuple[object, ...]]) -> User:

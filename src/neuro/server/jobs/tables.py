@@ -37,6 +37,7 @@ from neuro.server.jobs.record import JobRecord, Specification
 
 log = structlog.get_logger("neuro.jobs")
 
+_PAGE = 500
 _IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
 
 jobs = Table(
@@ -174,6 +175,16 @@ def active_jobs(connection: Connection) -> list[JobRecord]:
         .order_by(jobs.c.sequence)
     )
     return _records(rows)
+
+
+def active_among(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of these ids whose jobs are not over."""
+    found: set[str] = set()
+    for start in range(0, len(ids), _PAGE):
+        some = ids[start : start + _PAGE]
+        statement = select(jobs.c.id).where(jobs.c.id.in_(some), _IS_ACTIVE)
+        found.update(connection.execute(statement).scalars())
+    return found
 
 
 def runs_with_logs(connection: Connection, engine: str) -> list[tuple[str, int]]:
