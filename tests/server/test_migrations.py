@@ -110,6 +110,45 @@ def test_bakes_that_have_ended_count_as_ended_when_they_were_last_begun(database
     database.close()
 
 
+def test_a_bake_is_its_first_main_jobs_owners_or_else_its_projects(database_url: str) -> None:
+    database = Database(database_url)
+    config = _config()
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0006")
+        blob = "CAST('x' AS BYTEA)" if connection.dialect.name == "postgresql" else "x'78'"
+        for statement in (
+            "INSERT INTO flow_projects (id, cluster, owner, name) VALUES ('p', 'c', 'anna', 'n')",
+            *(
+                "INSERT INTO jobs (id, owner, cluster, engine, status, priority, created_at, run,"
+                " placed, run_started, logs_removed, log_bytes, specification, transitions) VALUES"
+                f" ('job-{owner}', '{owner}', 'c', 'e', 'failed', 1, 0, 0, true, true, false, 0,"
+                f" {blob}, {blob})"
+                for owner in ("boris", "root")
+            ),
+            *(
+                "INSERT INTO flow_bakes"
+                " (id, project_id, batch, status, created_at, graphs, details)"
+                f" VALUES ('{bake}', 'p', 'b', 'failed', 5, {blob}, {blob})"
+                for bake in ("driven", "local")
+            ),
+            *(
+                "INSERT INTO flow_attempts"
+                " (id, bake_id, number, created_at, result, executor_id, configs)"
+                f" VALUES ('{number}', 'driven', {number}, 0, 'failed', 'job-{owner}', {blob})"
+                for number, owner in ((1, "boris"), (2, "root"))
+            ),
+        ):
+            connection.execute(text(statement))
+
+    migrate(database)
+
+    with database.engine.connect() as connection:
+        owners = connection.execute(text("SELECT id, owner FROM flow_bakes")).all()
+    assert dict(map(tuple, owners)) == {"driven": "boris", "local": "anna"}
+    database.close()
+
+
 def test_tokens_that_jobs_were_given_are_known_by_their_labels(database_url: str) -> None:
     job = "job-00000000-0000-0000-0000-000000000001"
     database = Database(database_url)
