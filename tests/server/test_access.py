@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from neuro.domain.errors import (
     AlreadyExists,
+    Conflict,
     InvalidInput,
     NotAuthenticated,
     NotFound,
@@ -229,6 +230,26 @@ async def test_a_removed_user_has_no_token_left(access: AccessService) -> None:
         await access.authenticate(token.token or "")
     with pytest.raises(NotFound):
         await access.user("alice")
+
+
+async def test_the_last_administrator_stays(access: AccessService) -> None:
+    await access.add_user("alice", is_admin=True)
+    await access.add_user("boris")
+
+    with pytest.raises(Conflict, match="last administrator"):
+        await access.remove_user("alice")
+
+    await access.add_user("carol", is_admin=True)
+    await access.remove_user("alice")
+    assert [user.name for user in await access.users()] == ["boris", "carol"]
+    assert await access.gone() == {"alice"}
+
+
+async def test_a_name_that_was_never_anybodys_is_not_retired(access: AccessService) -> None:
+    with pytest.raises(NotFound):
+        await access.remove_user("alice")
+
+    await access.add_user("alice")
 
 
 async def test_tokens_of_long_ago_are_forgotten(database: Database) -> None:

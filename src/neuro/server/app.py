@@ -26,6 +26,7 @@ from neuro.engines.base import Engine, RunRef
 from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.engines.sandbox.output import Retention as LogRetention
 from neuro.engines.sandbox.settings import SandboxSettings
+from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
@@ -55,7 +56,7 @@ from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.service import ControlLimits, JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
-from neuro.server.owner import announced, write_login
+from neuro.server.owner import announced, machine_owner, write_login
 from neuro.server.settings import (
     RetentionSetting,
     Settings,
@@ -175,26 +176,34 @@ async def _assemble(
     bakes = BakeServices.of(database, settings.cluster, hub)
     supervision = Supervision(database, bakes, board, jobs, access, limits_of(settings.bakes))
     stack.push_async_callback(supervision.close)
+    departures = Departures(access, machine_owner(), [supervision.end_all_of, jobs.end_all_of])
     app = _application(
-        access, storage, jobs, flows, bakes, supervision, installation, board, database
+        access, departures, storage, jobs, flows, bakes, supervision, installation, board, database
     )
     addresses = [engine.host_address for engine in engines.values()]
     await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)])
     url = address_of(host, port)
     of_jobs = Retention(database, engines, _keep_jobs(settings.retention))
     of_flows = FlowRetention(database, hub, _keep_flows(settings.retention))
-    sweeps = {"jobs": of_jobs.sweep, "bakes": of_flows.sweep, "tokens": tokens.sweep}
+    sweeps = {
+        "jobs": of_jobs.sweep,
+        "bakes": of_flows.sweep,
+        "tokens": tokens.sweep,
+        "people": departures.sweep,
+    }
     for what, sweep in sweeps.items():
         sweeper = asyncio.create_task(sweep_regularly(sweep, what), name=f"retention of {what}")
         stack.callback(sweeper.cancel)
     await supervision.start()
     await write_login(folder, access, url)
+    await departures.sweep()
     stack.enter_context(announced(folder, url))
     return url
 
 
 def _application(
     access: AccessService,
+    departures: Departures,
     storage: StorageService,
     jobs: JobService,
     flows: FlowService,
@@ -229,7 +238,7 @@ def _application(
         *job_routes(jobs).items,
         *monitoring_routes(jobs).items,
         *storage_routes(storage).items,
-        *access_routes(access, installation.cluster).items,
+        *access_routes(access, departures, installation.cluster).items,
         *flow_routes(flows).items,
         *bake_routes(bakes).items,
         *supervision.routes,

@@ -10,6 +10,7 @@ from neuro.domain.errors import NotFound, NotPermitted
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.domain.users import PermissionEntry, Token, TokenRequest, User, UserRequest
+from neuro.server.access.departure import Departures
 from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService, JobIdentity
 from neuro.server.http.routes import Call, Routes
 
@@ -28,7 +29,7 @@ class PermissionFilter(msgspec.Struct, frozen=True):
     uri: str | None = None
 
 
-def access_routes(access: AccessService, cluster: str) -> Routes:
+def access_routes(access: AccessService, departures: Departures, cluster: str) -> Routes:
     """The routes of users and tokens."""
     api = Routes("users")
     the_cluster = ResourceURI("cluster", cluster)
@@ -70,13 +71,13 @@ def access_routes(access: AccessService, cluster: str) -> Routes:
 
     @api.add("DELETE", "/api/v1/users/{user}", status=204, section="7")
     async def remove_user(call: Call) -> None:
-        """Remove a user with their tokens (admins)."""
+        """Remove a user: their tokens, jobs, bakes and schedules end, their files stay (admins)."""
         user = call.segment("user")
         call.identity.require(
             the_cluster, Action.MANAGE, hidden=NotFound(f'user "{user}" was not found')
         )
         require_person(call)
-        await access.remove_user(user)
+        await departures.remove(user)
 
     @api.add("GET", "/api/v1/users/{user}/permissions", section="7")
     async def list_permissions(call: Call, query: PermissionFilter) -> list[PermissionEntry]:

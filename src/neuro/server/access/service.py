@@ -127,10 +127,13 @@ class AccessService:
         """
         return Identity(user=user, permissions=tuple(await self.permissions(user)), token_id="")
 
-    async def add_user(self, name: str, *, is_admin: bool = False) -> User:
+    async def add_user(
+        self, name: str, *, is_admin: bool = False, may_be_retired: bool = False
+    ) -> User:
         """Make a user who owns what is theirs; an admin also manages everybody's.
 
-        Raises InvalidInput for a bad name, AlreadyExists for a taken one.
+        Raises InvalidInput for a bad name, AlreadyExists for a taken one, and, unless it
+        ``may_be_retired``, for one of somebody who was removed.
         """
         check_user_name(name)
         user = User(name=name, is_admin=is_admin, created_at=self._now())
@@ -141,6 +144,11 @@ class AccessService:
         def add(connection: Connection) -> None:
             if tables.get_user(connection, name) is not None:
                 raise AlreadyExists(f"User '{name}' already exists.")
+            if not may_be_retired and tables.is_retired(connection, name):
+                raise AlreadyExists(
+                    f"The name '{name}' was that of a user who was removed, and what they left"
+                    " would belong to the new one: choose another name."
+                )
             tables.add_user(connection, user, grants)
 
         await self._database.write(add)
@@ -160,9 +168,28 @@ class AccessService:
         )
 
     async def remove_user(self, name: str) -> None:
-        """Remove a user with all their tokens and permissions. Raises NotFound."""
-        if not await self._end(name, None, lambda c: tables.remove_user(c, name)):
-            raise NotFound(f'user "{name}" was not found')
+        """Remove a user with all their tokens and permissions; nobody gets the name again.
+
+        Raises NotFound, Conflict for the last administrator.
+        """
+        now = self._now()
+
+        def remove(connection: Connection) -> bool:
+            if tables.admins(connection) == [name]:
+                raise Conflict(
+                    f"{name} is the last administrator, without whom nobody could add users: make"
+                    " another one first, with `neuro admin add-user --admin NAME`."
+                )
+            tables.retire(connection, name, now)
+            if not tables.remove_user(connection, name):
+                raise NotFound(f'user "{name}" was not found')
+            return True
+
+        await self._end(name, None, remove)
+
+    async def gone(self) -> set[str]:
+        """The names of people who were removed."""
+        return await self._database.read(tables.gone)
 
     async def make_token(
         self,

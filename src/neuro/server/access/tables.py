@@ -34,6 +34,14 @@ users = Table(
     Column("created_at", Moment, nullable=False),
 )
 
+# Jobs and files of who was removed stay: nobody else may come to own them by the name.
+retired_users = Table(
+    "retired_users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("retired_at", Moment, nullable=False),
+)
+
 tokens = Table(
     "tokens",
     metadata,
@@ -87,6 +95,31 @@ def add_user(connection: Connection, user: User, grants: list[Permission]) -> No
 
 def remove_user(connection: Connection, name: str) -> bool:
     return connection.execute(delete(users).where(users.c.name == name)).rowcount > 0
+
+
+def admins(connection: Connection) -> list[str]:
+    """The names of all administrators, who are held until the transaction ends."""
+    statement = select(users.c.name).where(users.c.is_admin).order_by(users.c.name)
+    return list(connection.execute(statement.with_for_update()).scalars())
+
+
+def retire(connection: Connection, name: str, at: datetime) -> None:
+    """Keep a name from being given again."""
+    connection.execute(delete(retired_users).where(retired_users.c.name == name))
+    connection.execute(insert(retired_users).values(name=name, retired_at=at))
+
+
+def is_retired(connection: Connection, name: str) -> bool:
+    statement = select(retired_users.c.name).where(retired_users.c.name == name)
+    return connection.execute(statement).one_or_none() is not None
+
+
+def gone(connection: Connection) -> set[str]:
+    """The names that were users' and are not any more."""
+    statement = select(retired_users.c.name).where(
+        retired_users.c.name.not_in(select(users.c.name))
+    )
+    return set(connection.execute(statement).scalars())
 
 
 def permissions_of(connection: Connection, user: str) -> list[Permission]:
