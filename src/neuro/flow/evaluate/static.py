@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from neuro.flow.evaluate.boundary import leads_out
 from neuro.flow.evaluate.functions import OF_TASKS
 from neuro.flow.expressions.nodes import (
     Attribute,
@@ -146,6 +147,11 @@ def _check_call(
             template.locate(call.offset),
             _LIVE_ONLY[name],
         )
+    elif name == "hash_files" and (outside := _outside(call)) is not None:
+        report.add(
+            f"{outside.value!r} leads out of the workspace: only files in it are hashed",
+            template.locate(outside.offset),
+        )
     elif batch and name.startswith("hash_files"):
         # Imported here: with what evaluates batches, for the few that hash files.
         from neuro.flow.evaluate.batch.functions import LATE_HASH
@@ -154,6 +160,15 @@ def _check_call(
             for root, _ in _lookups(argument, frozenset()):
                 if root.name in _LATE:
                     report.add(LATE_HASH.format(name), template.locate(root.offset))
+
+
+def _outside(call: Call) -> Literal | None:
+    """The first pattern of files that leads out of the workspace."""
+    for argument in call.arguments:
+        text = argument.value if isinstance(argument, Literal) else None
+        if isinstance(text, str) and isinstance(argument, Literal) and leads_out(text):
+            return argument
+    return None
 
 
 def _report_no_need(
