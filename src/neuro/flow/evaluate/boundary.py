@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+OUTSIDE = "'{}' leads out of the workspace: only files in it are hashed"
+
 
 def leads_out(path: str) -> bool:
     """Whether a path, or a pattern, of a flow file leads out of the workspace by what it says."""

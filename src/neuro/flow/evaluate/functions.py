@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from neuro.flow.evaluate.boundary import is_inside, leads_out
+from neuro.flow.evaluate.boundary import OUTSIDE, is_inside, leads_out
 from neuro.flow.evaluate.contexts import JobRecord, VolumeRecord
 from neuro.flow.expressions.evaluator import EvaluationError, Scope
 from neuro.flow.expressions.functions import SIGNATURES, STANDARD, Function
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 OF_TASKS = ("success", "failure", "always")
 
 _CHUNK = 1 << 20
-_OUTSIDE = "'{}' leads out of the workspace: only files in it are hashed"
 _NO_HASH = "0" * 64
 
 
@@ -45,7 +44,7 @@ def live_functions(
                 "hash_files_relative() takes a folder first, such as flow.action_path"
             )
         if isinstance(root, str) and leads_out(root):
-            raise EvaluationError(_OUTSIDE.format(root))
+            raise EvaluationError(OUTSIDE.format(root))
         folder = workspace / root
         # The folder of an action of a repository is not in the workspace, nor is what it hashes.
         boundary = workspace if is_inside(folder, workspace) else folder
@@ -112,7 +111,7 @@ def hash_below(root: Path, patterns: Sequence[object], boundary: Path) -> str:
         if not isinstance(pattern, str):
             raise EvaluationError("Patterns of files are texts, such as '**/*.py'")
         if not Path(os.path.normpath(root / pattern)).is_relative_to(os.path.normpath(boundary)):
-            raise EvaluationError(_OUTSIDE.format(pattern))
+            raise EvaluationError(OUTSIDE.format(pattern))
         try:
             found = sorted(root.glob(pattern))
         except (ValueError, NotImplementedError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from neuro.flow.evaluate.boundary import leads_out
+from neuro.flow.evaluate.boundary import OUTSIDE, leads_out
 from neuro.flow.evaluate.functions import OF_TASKS
 from neuro.flow.expressions.nodes import (
     Attribute,
@@ -148,10 +148,8 @@ def _check_call(
             _LIVE_ONLY[name],
         )
     elif name == "hash_files" and (outside := _outside(call)) is not None:
-        report.add(
-            f"{outside.value!r} leads out of the workspace: only files in it are hashed",
-            template.locate(outside.offset),
-        )
+        # In the words and at the place of the evaluation, where it comes to that too.
+        report.add(OUTSIDE.format(outside), template.locate(call.offset))
     elif batch and name.startswith("hash_files"):
         # Imported here: with what evaluates batches, for the few that hash files.
         from neuro.flow.evaluate.batch.functions import LATE_HASH
@@ -162,13 +160,10 @@ def _check_call(
                     report.add(LATE_HASH.format(name), template.locate(root.offset))
 
 
-def _outside(call: Call) -> Literal | None:
+def _outside(call: Call) -> str | None:
     """The first pattern of files that leads out of the workspace."""
-    for argument in call.arguments:
-        text = argument.value if isinstance(argument, Literal) else None
-        if isinstance(text, str) and isinstance(argument, Literal) and leads_out(text):
-            return argument
-    return None
+    literals = (each.value for each in call.arguments if isinstance(each, Literal))
+    return next((text for text in literals if isinstance(text, str) and leads_out(text)), None)
 
 
 def _report_no_need(
