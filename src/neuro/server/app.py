@@ -95,7 +95,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         stack.enter_context(_only_one(folder / "run" / "lock"))
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
-        settings = load_settings(folder / "server.toml")
+        settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
         url = options.database or settings.database or sqlite_url(folder / "neuro.db")
         database = Database(url)
         stack.callback(database.close)
