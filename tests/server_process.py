@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,17 @@ class ServerProcess:
     """``python -m neuro.server run`` on a port of its own; the port stays across restarts."""
 
     def __init__(
-        self, data_dir: Path, *, settings: str = SETTINGS, database: str | None = None
+        self,
+        data_dir: Path,
+        *,
+        settings: str = SETTINGS,
+        database: str | None = None,
+        program: Sequence[str] = ("-m", "neuro.server"),
     ) -> None:
         self.data_dir = data_dir
         self.port = 0
         self._database = database
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         data_dir.mkdir(parents=True, exist_ok=True)
         (data_dir / "server.toml").write_text(settings)
@@ -50,7 +56,7 @@ class ServerProcess:
         """Return once it is ready. Raises RuntimeError with what it said instead."""
         read, write = os.pipe()
         command = [
-            sys.executable, "-m", "neuro.server", "run",
+            sys.executable, *self._program, "run",
             "--data-dir", str(self.data_dir), "--port", str(self.port), "--ready-fd", str(write),
             *(["--database", self._database] if self._database else []),
         ]  # fmt: skip

@@ -173,9 +173,32 @@ def test_another_person_logs_in_with_the_line_that_the_administrator_gets(
     assert "as anna, current cluster is default" in said
     assert other.run("admin", "users").returncode in (72, 77)
     assert running.ok("-q", "admin", "users").split()[0] == "anna"
-    running.ok("admin", "remove-user", "anna")
+    running.ok("admin", "remove-user", "--yes", "anna")
     done = other.run("ps")
     assert done.returncode == 77
+
+
+def test_removing_a_person_is_asked_about(running: Home) -> None:
+    running.ok("admin", "add-user", "boris")
+
+    unasked = running.run("admin", "remove-user", "boris")
+    assert unasked.returncode == 2
+    assert "--yes" in unasked.stderr
+    with running.terminal("admin", "remove-user", "boris") as shown:
+        shown.until("Remove boris? [y/N]: ")
+        shown.press("n\n")
+        assert shown.end() != 0
+    assert "boris" in running.ok("-q", "admin", "users").split()
+    with running.terminal("admin", "remove-user", "boris") as shown:
+        shown.until("Remove boris? [y/N]: ")
+        shown.press("y\n")
+        shown.until("storage://default/boris until you remove them")
+        assert shown.end() == 0
+
+    again = running.run("admin", "add-user", "boris")
+    assert again.returncode != 0
+    assert "was that of a user who was removed" in again.stderr
+    assert running.run("admin", "remove-user", "--yes", "nobody").returncode != 0
 
 
 def test_a_token_is_made_listed_and_revoked(running: Home) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from neuro.domain.errors import (
     AlreadyExists,
+    Conflict,
     InvalidInput,
     NotAuthenticated,
     NotFound,
@@ -229,6 +230,60 @@ async def test_a_removed_user_has_no_token_left(access: AccessService) -> None:
         await access.authenticate(token.token or "")
     with pytest.raises(NotFound):
         await access.user("alice")
+
+
+async def test_the_last_administrator_stays(access: AccessService) -> None:
+    await access.add_user("alice", is_admin=True)
+    await access.add_user("boris")
+
+    with pytest.raises(Conflict, match="last administrator"):
+        await access.remove_user("alice")
+
+    await access.add_user("carol", is_admin=True)
+    await access.remove_user("alice")
+    assert [user.name for user in await access.users()] == ["boris", "carol"]
+    assert await access.gone() == {"alice"}
+
+
+async def test_a_name_that_was_never_anybodys_is_not_retired(access: AccessService) -> None:
+    with pytest.raises(NotFound):
+        await access.remove_user("alice")
+
+    await access.add_user("alice")
+
+
+async def test_tokens_of_long_ago_are_forgotten(database: Database) -> None:
+    clock = [datetime.now(UTC)]
+    access = AccessService(database, KEY, "default", now=lambda: clock[0])
+    await access.add_user("alice")
+    await access.make_token("alice", life=timedelta(hours=1))
+    revoked = await access.make_token("alice")
+    await access.revoke_token("alice", revoked.id)
+    kept = await access.make_token("alice")
+    assert await access.drop_old_tokens() == 0
+
+    clock[0] += timedelta(days=2)
+
+    assert await access.drop_old_tokens() == 2
+    assert [token.id for token in await access.tokens("alice")] == [kept.id]
+
+
+async def test_the_tokens_of_a_job_end_with_it_even_if_that_cannot_be_written(
+    held: Held,
+) -> None:
+    access = AccessService(held, KEY, "default")
+    await access.add_user("alice")
+    given = await access.make_token("alice", job="job-1")
+    own = await access.make_token("alice")
+    await access.authenticate(given.token or "")
+    held.loses_answers = True
+
+    with pytest.raises(Unavailable):
+        await access.end_tokens_of_jobs(["job-1"])
+
+    with pytest.raises(NotAuthenticated, match="revoked"):
+        await access.authenticate(given.token or "")
+    assert (await access.authenticate(own.token or "")).user == "alice"
 
 
 async def test_names_are_checked_and_taken_once(access: AccessService) -> None:

@@ -110,6 +110,81 @@ def test_bakes_that_have_ended_count_as_ended_when_they_were_last_begun(database
     database.close()
 
 
+def test_a_bake_is_its_first_main_jobs_owners_or_else_its_projects(database_url: str) -> None:
+    database = Database(database_url)
+    config = _config()
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0006")
+        blob = "CAST('x' AS BYTEA)" if connection.dialect.name == "postgresql" else "x'78'"
+        for statement in (
+            "INSERT INTO flow_projects (id, cluster, owner, name) VALUES ('p', 'c', 'anna', 'n')",
+            *(
+                "INSERT INTO jobs (id, owner, cluster, engine, status, priority, created_at, run,"
+                " placed, run_started, logs_removed, log_bytes, specification, transitions) VALUES"
+                f" ('job-{owner}', '{owner}', 'c', 'e', 'failed', 1, 0, 0, true, true, false, 0,"
+                f" {blob}, {blob})"
+                for owner in ("boris", "root")
+            ),
+            *(
+                "INSERT INTO flow_bakes"
+                " (id, project_id, batch, status, created_at, graphs, details)"
+                f" VALUES ('{bake}', 'p', 'b', 'failed', 5, {blob}, {blob})"
+                for bake in ("driven", "local")
+            ),
+            *(
+                "INSERT INTO flow_attempts"
+                " (id, bake_id, number, created_at, result, executor_id, configs)"
+                f" VALUES ('{number}', 'driven', {number}, 0, 'failed', 'job-{owner}', {blob})"
+                for number, owner in ((1, "boris"), (2, "root"))
+            ),
+        ):
+            connection.execute(text(statement))
+
+    migrate(database)
+
+    with database.engine.connect() as connection:
+        owners = connection.execute(text("SELECT id, owner FROM flow_bakes")).all()
+    assert dict(map(tuple, owners)) == {"driven": "boris", "local": "anna"}
+    database.close()
+
+
+def test_tokens_that_jobs_were_given_are_known_by_their_labels(database_url: str) -> None:
+    job = "job-00000000-0000-0000-0000-000000000001"
+    database = Database(database_url)
+    config = _config()
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        blob = "CAST('x' AS BYTEA)" if connection.dialect.name == "postgresql" else "x'78'"
+        for statement in (
+            "INSERT INTO users (name, is_admin, created_at) VALUES ('anna', false, 0)",
+            "INSERT INTO users (name, is_admin, created_at) VALUES ('boris', false, 0)",
+            "INSERT INTO jobs (id, owner, cluster, engine, status, priority, created_at, run,"
+            " placed, run_started, logs_removed, log_bytes, specification, transitions) VALUES"
+            f" ('{job}', 'anna', 'c', 'e', 'running', 1, 0, 0, true, true, false, 0,"
+            f" {blob}, {blob})",
+            *(
+                'INSERT INTO tokens (id, "user", digest, label, created_at, expires_at)'
+                f" VALUES ('{number}', '{user}', 'd', '{label}', 0, 0)"
+                for number, user, label in (
+                    (1, "anna", f"job {job}"),
+                    (2, "boris", f"job {job}"),
+                    (3, "anna", "job job-of-mine"),
+                    (4, "anna", "laptop"),
+                )
+            ),
+        ):
+            connection.execute(text(statement))
+
+    migrate(database)
+
+    with database.engine.connect() as connection:
+        jobs = connection.execute(text("SELECT id, job FROM tokens")).all()
+    assert dict(map(tuple, jobs)) == {"1": job, "2": None, "3": None, "4": None}
+    database.close()
+
+
 def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
     database = Database(database_url)
     migrate(database)

@@ -11,6 +11,7 @@ from neuro.cli.render.job_row import View
 from neuro.cli.render.table import Column, Line, Table
 from neuro.cli.render.times import local_now
 from neuro.domain.durations import parse_duration
+from neuro.domain.jobs import ACTIVE, JobFilter
 from neuro.domain.names import check_user_name
 
 
@@ -67,10 +68,46 @@ def add_user(context: Context, name: str, is_admin: bool, expires_in: str | None
     out.print(f"  neuro config login-with-token {token.token} {context.account.url}")
 
 
-@click.command("remove-user", cls=Command, examples="neuro admin remove-user anna")
+@click.command(
+    "remove-user",
+    cls=Command,
+    examples="""
+        neuro admin remove-user anna
+        neuro admin remove-user --yes boris       # asks nothing: for scripts
+    """,
+)
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_context
-def remove_user(context: Context, name: str) -> None:
-    """Remove the user NAME: their tokens are useless from now on."""
-    context.run(context.client.users.remove(name))
-    context.out.note(f"Removed user {name}.")
+def remove_user(context: Context, name: str, yes: bool) -> None:
+    """Remove the user NAME, with all that they have begun.
+
+    Their tokens are useless from now on, their jobs are stopped, their bakes cancelled and their
+    schedules removed. Their files and the records of their jobs stay, for administrators. Nobody
+    can be given the name again.
+    """
+    client, out = context.client, context.out
+    context.run(client.users.get(name))
+    active = context.run(_active_jobs(context, name))
+    jobs = f"{active} active {'job' if active == 1 else 'jobs'}"
+    if not yes:
+        if not out.is_terminal:
+            raise click.UsageError(
+                f"{name} has {jobs}: say --yes to remove them without a question"
+            )
+        click.confirm(
+            f"{name} has {jobs}, which will be stopped, as will their bakes and schedules.\n"
+            f"Their files stay. Nobody can be called {name} again. Remove {name}?",
+            abort=True,
+            err=True,
+        )
+    context.run(client.users.remove(name))
+    out.note(
+        f"Removed user {name}; {jobs} stopped. Their files are in"
+        f" storage://{client.cluster}/{name} until you remove them."
+    )
+
+
+async def _active_jobs(context: Context, owner: str) -> int:
+    query = JobFilter(owner=[owner], status=sorted(ACTIVE))
+    return len([job async for job in context.client.jobs.list(query)])

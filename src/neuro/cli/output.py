@@ -7,6 +7,8 @@ import sys
 
 import click
 
+from neuro.cli.render.printable import harmless
+
 
 class Output:
     """Standard output and error of this command.
@@ -31,8 +33,12 @@ class Output:
         self.color = _wants_color() if color is None else color
 
     def print(self, text: str = "", *, newline: bool = True) -> None:
-        """A result, on standard output."""
-        sys.stdout.write(text + "\n" if newline else text)
+        """A result, on standard output; of what a terminal obeys, it keeps lines and colours."""
+        sys.stdout.write(harmless(text) + "\n" if newline else harmless(text))
+
+    def draw(self, text: str) -> None:
+        """Text with this program's own moves of the cursor; others' parts are printable."""
+        sys.stdout.write(text)
 
     def note(self, text: str) -> None:
         """Something said besides the result, on standard error; quiet leaves it out."""
@@ -60,7 +66,7 @@ class Output:
     def say(self, text: str) -> None:
         """A line on standard error, whatever was asked for."""
         sys.stdout.flush()  # What was printed before must be read before.
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(harmless(text) + "\n")
         sys.stderr.flush()
 
 

@@ -36,7 +36,10 @@ class Users:
         return await self._answer(_post("/users", request), User)
 
     async def remove(self, name: str) -> None:
-        """Remove a user; their tokens are useless from then on."""
+        """Remove a user: their tokens, jobs, bakes and schedules end, and nobody gets the name.
+
+        Raises NotFound, Conflict for the last administrator.
+        """
         await self._done(Request(method="DELETE", path=_user(name)))
 
     async def create_token(

@@ -134,7 +134,10 @@ Graphs = dict[str, dict[str, list[str]]]
 
 
 class Bake(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a batch workflow."""
+    """One run of a batch workflow.
+
+    ``owner`` is who submitted it: whoever starts it again, it runs in their name.
+    """
 
     id: str
     project_id: str
@@ -146,6 +149,7 @@ class Bake(msgspec.Struct, frozen=True, kw_only=True):
     tags: list[str] = []
     meta: BakeMeta = BakeMeta()
     last_attempt: Attempt | None = None
+    owner: str | None = None
 
 
 class BakeRequest(msgspec.Struct, frozen=True, kw_only=True):

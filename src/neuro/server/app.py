@@ -30,6 +30,7 @@ from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.engines.sandbox.output import Retention as LogRetention
 from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.server import reserve
+from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
@@ -56,13 +57,14 @@ from neuro.server.jobs import tables as job_tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.launch import Launcher
+from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.service import ControlLimits, JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
-from neuro.server.owner import announced, write_login
+from neuro.server.owner import announced, machine_owner, write_login
 from neuro.server.settings import (
     LimitSetting,
     RetentionSetting,
@@ -79,7 +81,6 @@ from neuro.server.sweeping import sweep_regularly
 log = structlog.get_logger("neuro.server")
 
 DEFAULT_ENGINE = "sandbox"
-JOB_TOKEN_LIFE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         reserve.spend(folder)
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
-        settings = load_settings(folder / "server.toml")
+        settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
         url = options.database or settings.database or sqlite_url(folder / "neuro.db")
         database = Database(url)
         stack.callback(database.close)
@@ -152,10 +153,9 @@ async def _assemble(
     writer.start(on_death=_end_in_order)
     stack.push_async_callback(writer.close)
     host, port = listener.getsockname()[:2]
-
-    async def job_token(user: str, label: str) -> str:
-        token = await access.make_token(user, label=label, life=JOB_TOKEN_LIFE)
-        return token.token or ""
+    tokens = PassedTokens(database, access)
+    stack.push_async_callback(tokens.close)
+    board.listen(tokens.job_changed)
 
     def api_url(engine: str) -> str:
         return address_of(engines[engine].host_address, port)
@@ -164,7 +164,7 @@ async def _assemble(
     launcher = Launcher(
         settings.cluster,
         storage,
-        job_token,
+        tokens.issue,
         api_url,
         commands,
         lambda preset: disks.get(preset or "", disk),
@@ -174,6 +174,9 @@ async def _assemble(
     )
     stack.push_async_callback(reconciler.close)
     await _adopt(database, reconciler, engines)
+    # Those of jobs that ended while there was no server.
+    await writer.flush()
+    await tokens.sweep()
     domain = settings.jobs_domain or f"localhost:{port}"
     jobs = JobService(
         database,
@@ -200,8 +203,10 @@ async def _assemble(
     bakes = BakeServices.of(database, settings.cluster, hub)
     supervision = Supervision(database, bakes, board, jobs, access, limits_of(settings.bakes))
     stack.push_async_callback(supervision.close)
+    departures = Departures(access, machine_owner(), [supervision.end_all_of, jobs.end_all_of])
     app = _application(
         access,
+        departures,
         storage,
         jobs,
         flows,
@@ -226,20 +231,26 @@ async def _assemble(
         await asyncio.to_thread(reserve.keep, folder)
 
     await keep_reserve()
-    for what, sweep in (
-        *(("jobs", of_jobs.sweep), ("bakes", of_flows.sweep)),
-        ("the disk's reserve", keep_reserve),
-    ):
+    sweeps = {
+        "jobs": of_jobs.sweep,
+        "bakes": of_flows.sweep,
+        "tokens": tokens.sweep,
+        "people": departures.sweep,
+        "the disk's reserve": keep_reserve,
+    }
+    for what, sweep in sweeps.items():
         sweeper = asyncio.create_task(sweep_regularly(sweep, what), name=f"retention of {what}")
         stack.callback(sweeper.cancel)
     await supervision.start()
     await write_login(folder, access, url)
+    await departures.sweep()
     stack.enter_context(announced(folder, url))
     return url
 
 
 def _application(
     access: AccessService,
+    departures: Departures,
     storage: StorageService,
     jobs: JobService,
     flows: FlowService,
@@ -275,7 +286,7 @@ def _application(
         *job_routes(jobs).items,
         *monitoring_routes(jobs).items,
         *storage_routes(storage).items,
-        *access_routes(access, installation.cluster).items,
+        *access_routes(access, departures, installation.cluster).items,
         *flow_routes(flows).items,
         *bake_routes(bakes).items,
         *supervision.routes,

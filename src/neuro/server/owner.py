@@ -24,13 +24,19 @@ class OwnerLogin(msgspec.Struct, frozen=True):
     user: str
 
 
+def machine_owner() -> str:
+    """What the machine's own user is called here."""
+    return user_name_from(getpass.getuser())
+
+
 async def write_login(folder: Path, access: AccessService, url: str) -> None:
     """Make the owner at the first start, and keep a login of theirs in ``run/owner.json``."""
-    owner = user_name_from(getpass.getuser())
+    owner = machine_owner()
     try:
         await access.user(owner)
     except NotFound:
-        await access.add_user(owner, is_admin=True)
+        # Who has the data folder has all that is in it, whatever the name was before.
+        await access.add_user(owner, is_admin=True, may_be_retired=True)
     path = folder / "run" / "owner.json"
     token = await _token(path, access, owner)
     _write_private(path, msgspec.json.encode(OwnerLogin(url=url, token=token, user=owner)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from neuro.domain.errors import InvalidInput
 from neuro.domain.names import check_cluster_name
 from neuro.domain.resources import GIB, MIB, Amount, Preset
+from neuro.server.settings_rules import check_settings
 
 _LEAST_DISK = 10 * GIB
 
@@ -131,10 +133,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: LimitSetting = LimitSetting()
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path, engines: Collection[str] = ("sandbox",)) -> Settings:
     """Read the settings; an absent file means all defaults.
 
-    Raises InvalidInput that names the file and what is wrong in it.
+    ``engines`` are those that presets may name. Raises InvalidInput that names the file and what is
+    wrong in it.
     """
     try:
         text = path.read_text("utf-8")
@@ -143,13 +146,26 @@ def load_settings(path: Path) -> Settings:
     try:
         settings = msgspec.convert(tomllib.loads(text), Settings)
         check_cluster_name(settings.cluster)
+        check_settings(settings, engines)
         for preset in settings.presets:
             _preset(preset)
-        parse_bytes(settings.retention.log_bytes)
-        parse_bytes(settings.log_limit)
+        check_size("retention.log_bytes", settings.retention.log_bytes, least=0)
+        check_size("log_limit", settings.log_limit)
+        if settings.capacity.memory is not None:
+            check_size("capacity.memory", settings.capacity.memory)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidInput, ValueError) as error:
         raise InvalidInput(f"{path}: {error}") from None
     return settings
+
+
+def check_size(key: str, text: int | str, least: int = MIB) -> None:
+    """Raise InvalidInput where a size is none, or too small."""
+    try:
+        size = parse_bytes(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"{key}: {error}") from None
+    if size < least:
+        raise InvalidInput(f"{key} is {text}: it must be a size of {least >> 20}M or more, like 2G")
 
 
 def parse_bytes(text: int | str) -> int:
@@ -164,8 +180,11 @@ def parse_bytes(text: int | str) -> int:
     number = text.strip().upper().removesuffix("B").removesuffix("I")
     unit = units.get(number[-1:], 1)
     try:
-        return int(float(number[:-1] if unit > 1 else number) * unit)
-    except ValueError:
+        size = int(float(number[:-1] if unit > 1 else number) * unit)
+        if size < 0:
+            raise ValueError(size)
+        return size
+    except (ValueError, OverflowError):
         raise InvalidInput(f"'{text}' is no size: write it like 512M or 2G.") from None
 
 

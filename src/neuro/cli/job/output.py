@@ -6,6 +6,7 @@ from time import monotonic
 
 from neuro.cli.output import Output
 from neuro.cli.render.job_row import STATUS_COLORS
+from neuro.cli.render.printable import harmless
 from neuro.domain.jobs import Job, JobStatus
 
 ATTACHED = """\
@@ -94,10 +95,10 @@ class Progress:
     def _step(self, status: JobStatus, text: str, *, is_last: bool) -> None:
         waits = status in (JobStatus.PENDING, JobStatus.SUSPENDED)
         if self._live and is_last and waits:
-            self._out.print(f"{_CLEAR}{self._line(status, text)} {self._sign()}", newline=False)
+            self._out.draw(f"{_CLEAR}{self._line(status, text)} {self._sign()}")
             self._moving = True
         elif self._moving:
-            self._out.print(f"{_CLEAR}{self._line(status, text)}")
+            self._out.draw(f"{_CLEAR}{self._line(status, text)}\n")
             self._moving, self._said = False, text
         elif self._said is None or (is_last and self._said != text):
             # What a step says may change while it is the last: the place in the queue.
@@ -106,7 +107,8 @@ class Progress:
 
     def _line(self, status: JobStatus, text: str) -> str:
         word, space, rest = text.partition(" ")
-        return f"Status: {self._out.style(word, fg=STATUS_COLORS.get(status))}{space}{rest}"
+        styled = self._out.style(word, fg=STATUS_COLORS.get(status))
+        return harmless(f"Status: {styled}{space}{rest}")
 
     def _sign(self) -> str:
         self._turns += 1

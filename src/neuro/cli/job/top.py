@@ -171,7 +171,7 @@ class Screen:
         lines = [self._out.style(table.header(), bold=True), *table.lines(rows)]
         if self._out.is_terminal:
             back = f"\x1b[{self._height}A" if self._height else ""
-            self._out.print(back + "\x1b[J" + "\n".join(lines))
+            self._out.draw(back + "\x1b[J" + "\n".join(lines) + "\n")
             self._height = len(lines)
         else:
             self._out.print("\n".join(lines))

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from neuro.cli.render.job_row import STATUS_COLORS
+from neuro.cli.render.printable import printable
 from neuro.cli.render.sizes import gnu_size
 from neuro.cli.render.table import Style
 from neuro.cli.render.times import iso, life_span
@@ -25,9 +26,13 @@ class Row(NamedTuple):
     separator: str = ": "
 
     def text(self, style: Style) -> str:
-        """The line; ``style`` is asked for the value's look."""
-        value = style(self.value, self.fg)
-        return f"{'  ' * self.depth}{self.label}{self.separator}{value}".rstrip()
+        """The line; ``style`` is asked for the value's look.
+
+        Further lines of a value stand in, so that none of them passes for another row.
+        """
+        lines = [printable(line, keep="\t") for line in self.value.split("\n")]
+        value = style("\n        ".join(lines), self.fg)
+        return f"{'  ' * self.depth}{printable(self.label)}{self.separator}{value}".rstrip()
 
 
 def short_uri(uri: str, cluster: str, user: str) -> str:

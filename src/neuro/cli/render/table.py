@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from neuro.cli.render.printable import printable
+
 
 class Line(NamedTuple):
     """A line of a cell; ``fg`` is its colour where colours are on."""
@@ -55,7 +57,7 @@ class Table:
         """Make the columns wide enough for these rows, within their limits."""
         for row in rows:
             for index, cell in enumerate(row):
-                widest = max((display_width(line.text) for line in cell), default=0)
+                widest = max((display_width(printable(line.text)) for line in cell), default=0)
                 limit = self._columns[index].max
                 wanted = widest if limit is None else min(widest, limit)
                 self._widths[index] = max(self._widths[index], wanted)
@@ -85,7 +87,7 @@ class Table:
 
     def _row(self, row: Sequence[Cell]) -> list[str]:
         wrapped = [
-            [Line(piece, line.fg) for line in cell for piece in wrap(line.text, width)]
+            [Line(piece, line.fg) for line in cell for piece in wrap(printable(line.text), width)]
             for cell, width in zip(row, self._widths, strict=True)
         ]
         height = max((len(cell) for cell in wrapped), default=1)

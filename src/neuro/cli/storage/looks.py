@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from neuro.cli.output import Output
+from neuro.cli.render.printable import printable
 from neuro.cli.render.sizes import gnu_size
 from neuro.domain.storage import FileStatus, FileType
 
@@ -39,11 +40,6 @@ def name_text(entry: FileStatus, out: Output) -> str:
     """A name that cannot play tricks with the terminal, in the colour of its kind."""
     name, color = printable(entry.path), _COLORS.get(entry.type)
     return out.style(name, fg=color) if color else name
-
-
-def printable(text: str) -> str:
-    """``text`` with control characters written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def long_lines(entries: Sequence[FileStatus], human: bool, out: Output) -> list[str]:

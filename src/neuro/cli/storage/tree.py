@@ -9,8 +9,9 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
+from neuro.cli.render.printable import printable
 from neuro.cli.storage.items import collect
-from neuro.cli.storage.looks import SORTS, is_shown, name_text, ordered, printable, size_text
+from neuro.cli.storage.looks import SORTS, is_shown, name_text, ordered, size_text
 from neuro.domain.errors import StorageFault
 from neuro.domain.storage import FileStatus, FileType
 from neuro.domain.uris import ResourceURI

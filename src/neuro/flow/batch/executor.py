@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from neuro.domain.bakes import Attempt, AttemptRequest, Task, TaskStatus
-from neuro.domain.errors import NotFound, PlatformError
+from neuro.domain.errors import NotFound, NotPermitted, PlatformError
 from neuro.domain.jobs import JobState
 from neuro.flow.batch.actions import Finish
 from neuro.flow.batch.effects import Effects, Log, time_now
@@ -27,7 +27,7 @@ from neuro.flow.batch.errands import Errands
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.records import Records
 from neuro.flow.batch.state import BakeState
-from neuro.flow.batch.stored import BriefBake, brief_bake, stored_workflow
+from neuro.flow.batch.stored import BriefBake, brief_bake, is_foreign, stored_workflow
 from neuro.flow.batch.wording import told
 from neuro.flow.syntax.problems import FlowError
 
@@ -42,8 +42,8 @@ async def drive(client: Client, bake_id: str, *, executor_id: str | None, log: L
     """Drive the last attempt of a bake to its end, and return how it ended.
 
     ``executor_id`` is the job that this process is; None in somebody's terminal. Raises NotFound
-    for an unknown bake. An attempt that another executor drives is left to it; what is returned is
-    then how far it has come.
+    for an unknown bake, NotPermitted for somebody else's. An attempt that another executor drives
+    is left to it; what is returned is then how far it has come.
     """
     return await _Driver(client, executor_id, log).run(bake_id)
 
@@ -75,6 +75,11 @@ class _Driver:
 
     async def run(self, bake_id: str) -> TaskStatus:
         self._bake = await self._patience(lambda: brief_bake(self._client, bake_id))
+        if is_foreign(self._client, self._bake):
+            raise NotPermitted(
+                f"Bake {bake_id} is {self._bake.owner}'s, and would be driven with the rights of"
+                f" {self._client.user}: its main job drives it, `neuro-flow restart` starts one."
+            )
         last = self._bake.last_attempt
         if last is None:
             raise NotFound(f"Bake {bake_id} has no attempt: it was not submitted to the end.")

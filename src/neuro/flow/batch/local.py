@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from neuro.domain.bakes import AttemptRequest, TaskStatus
-from neuro.domain.errors import PlatformError
+from neuro.domain.errors import Conflict, PlatformError
 from neuro.flow.batch.actions import Action, Record, RunLocal
 from neuro.flow.batch.commands import CommandReader
 from neuro.flow.batch.model import join_id
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.state import BakeState
-from neuro.flow.batch.stored import stored_workflow
+from neuro.flow.batch.stored import is_foreign, stored_workflow
 from neuro.flow.batch.wording import told
 
 if TYPE_CHECKING:
     from neuro.client import Client
-    from neuro.domain.bakes import Attempt, Bake
+    from neuro.domain.bakes import Attempt, Bake, Task
     from neuro.flow.batch.model import LocalCommand, Workflow
 
 Log = Callable[[str], None]
@@ -44,6 +44,31 @@ async def local_phase(
         workflow = await stored_workflow(client, bake, attempt, patience)
     phase = _LocalPhase(client, workflow, bake, attempt, patience, log)
     return await phase.run()
+
+
+async def refuse_local_actions(
+    client: Client, bake: Bake, attempt: Attempt, kept: Iterable[Task]
+) -> None:
+    """Raise Conflict where a restart of another's bake would run its commands on this machine.
+
+    ``attempt`` is the one to begin from, ``kept`` are the records that the new one would have.
+    """
+    if not is_foreign(client, bake):
+        return
+    workflow = await stored_workflow(client, bake, attempt, Patience(lambda _: None))
+    state = BakeState(workflow, attempt.id, [*kept], local_phase=True)
+    state.start(_now())
+    _refuse(bake, state.take())
+
+
+def _refuse(bake: Bake, actions: Iterable[Action]) -> None:
+    for action in actions:
+        if isinstance(action, RunLocal):
+            raise Conflict(
+                f"Bake {bake.name or bake.id} is {bake.owner}'s: {bake.owner}'s local action"
+                f" {join_id(action.command.id)} would run on your machine. {bake.owner} can"
+                " restart it."
+            )
 
 
 class _LocalPhase:
@@ -71,6 +96,8 @@ class _LocalPhase:
         if not any(isinstance(action, RunLocal) for action in actions):
             # What follows without running anything, the executor finds out as well.
             return None
+        if is_foreign(self._client, self._bake):
+            _refuse(self._bake, actions)
         watch = asyncio.create_task(self._watch())
         try:
             return await self._all(state, actions, watch)

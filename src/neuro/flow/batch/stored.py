@@ -28,12 +28,18 @@ class BriefBake(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     meta: BakeMeta = BakeMeta()
     last_attempt: Attempt | None = None
+    owner: str | None = None
 
 
 async def brief_bake(client: Client, bake_id: str) -> BriefBake:
     """A bake with its last attempt. Raises NotFound."""
     params = [("fetch_last_attempt", "1")]
     return await get(client.transport, below("/flow/bakes", bake_id), BriefBake, params=params)
+
+
+def is_foreign(client: Client, bake: Bake | BriefBake) -> bool:
+    """Whether a bake is another's: nothing of it runs here, or with this person's rights."""
+    return bool(client.user) and bake.owner not in (None, client.user)
 
 
 async def stored_workflow(

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from neuro.domain.bakes import (
     Attempt,
     AttemptRequest,
@@ -21,6 +23,7 @@ from neuro.domain.bakes import (
     TaskStatus,
 )
 from neuro.domain.errors import Conflict, InvalidInput, NotFound
+from neuro.flow.batch.stored import is_foreign
 
 if TYPE_CHECKING:
     from neuro.client import Client
@@ -132,7 +135,8 @@ async def restart(client: Client, bake: Bake, attempt_number: int, from_failed: 
 
     With ``from_failed`` it keeps what succeeded in the attempt of that number (-1: the last), as
     far as all that it needs was kept: it is there with all of that, or not at all. Raises Conflict
-    where the bake goes on, has been begun too often, or somebody else was quicker; NothingLeft.
+    where the bake goes on, has been begun too often, somebody else was quicker, or a local action
+    of somebody else's would run here; NothingLeft.
     """
     chosen = await client.bakes.attempt(bake.id, attempt_number)
     last = await client.bakes.attempt(bake.id)
@@ -153,10 +157,15 @@ async def restart(client: Client, bake: Bake, attempt_number: int, from_failed: 
     if last.number >= MAX_ATTEMPTS:
         raise Conflict(f"{name} has {last.number} attempts, which is the most: start a new bake.")
     kept = None
+    tasks: list[Task] = []
     if from_failed:
         graphs = (await client.bakes.get(bake.id)).graphs
         tasks = await client.bakes.tasks(chosen.id)
         kept = kept_of(chosen.number, graphs, tasks)
+    if is_foreign(client, bake):
+        from neuro.flow.batch.local import refuse_local_actions
+
+        await refuse_local_actions(client, bake, chosen, _as_kept(tasks, kept))
     number = last.number + 1
     try:
         return await client.bakes.create_attempt(
@@ -186,6 +195,23 @@ def kept_of(attempt: int, graphs: Graphs, tasks: Iterable[Task]) -> Kept:
     keeper = _Keeper(graphs, {task.yaml_id: task for task in tasks})
     keeper.keep()
     return Kept(attempt=attempt, tasks=keeper.kept, calls=keeper.calls)
+
+
+def _as_kept(tasks: Iterable[Task], kept: Kept | None) -> list[Task]:
+    """The records that an attempt which keeps this has at its beginning."""
+    if kept is None:
+        return []
+    whole, calls = set(kept.tasks), set(kept.calls)
+    records = [task for task in tasks if task.yaml_id in whole]
+    return records + [
+        msgspec.structs.replace(
+            task,
+            raw_id=None,
+            statuses=[msgspec.structs.replace(task.statuses[0], status=TaskStatus.PENDING)],
+        )
+        for task in tasks
+        if task.yaml_id in calls and task.statuses
+    ]
 
 
 class _Keeper:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from neuro.cli.lazy import Command
@@ -10,6 +12,17 @@ from neuro.flow.cli.bake_options import attempt_option, check_driver, driver_opt
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import offer
+
+if TYPE_CHECKING:
+    from neuro.domain.bakes import Attempt, Bake
+
+
+async def _restart(context: FlowContext, bake: Bake, attempt: int, from_failed: bool) -> Attempt:
+    # Somebody else's files are read first, side by side.
+    from neuro.flow.batch.submit import restart
+
+    async with context.aio_client() as client:
+        return await restart(client, bake, attempt, from_failed)
 
 
 @click.command(
@@ -45,19 +58,33 @@ def command(
     project since then needs a new bake. Where --no-from-failed runs everything again, outcomes that
     the cache keeps are taken all the same.
 
+    Somebody else's bake, which administrators may restart, runs in its owner's name and with its
+    owner's rights. It is not restarted where one of its local actions would run on this machine.
+
     The exit code is 1 also where BAKE has not ended, or somebody else restarts it at this moment.
     """
     check_driver(detach=detach, local_executor=local_executor)
+    import asyncio
+
     from neuro.domain.errors import Conflict
+    from neuro.flow.batch.stored import is_foreign
     from neuro.flow.batch.submit import NothingLeft, restart
     from neuro.flow.cli.bake import go_on
     from neuro.flow.cli.bake_looks import called
     from neuro.flow.cli.local import run_local_phase
 
     found = find_bake(context, bake)
+    if local_executor and is_foreign(context.client, found):
+        raise Failed(
+            f"Bake {called(found)} is {found.owner}'s: --local-executor would drive it with your"
+            " rights. Leave it out, and a job in that name drives it."
+        )
     chosen = find_attempt(context, found, attempt)
     try:
-        made = context.run(restart(context.client, found, chosen.number, from_failed))
+        if is_foreign(context.client, found):
+            made = asyncio.run(_restart(context, found, chosen.number, from_failed))
+        else:
+            made = context.run(restart(context.client, found, chosen.number, from_failed))
     except NothingLeft as error:
         raise click.UsageError(str(error)) from None
     except Conflict as error:

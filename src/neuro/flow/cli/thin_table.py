@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
+from neuro.cli.render.printable import printable
 from neuro.cli.render.table import display_width, wrap
 
 NEVER = "N/A"
@@ -18,6 +19,10 @@ class Row(NamedTuple):
 
     cells: tuple[str, ...]
     fg: str | None = None
+
+
+def _harmless(rows: Sequence[Row]) -> list[Row]:
+    return [Row(tuple(printable(cell, keep="\n") for cell in row.cells), row.fg) for row in rows]
 
 
 class ThinTable:
@@ -40,6 +45,7 @@ class ThinTable:
 
     def whole(self, rows: Sequence[Row]) -> list[str]:
         """All lines of a table that has these rows."""
+        rows = _harmless(rows)
         self._measure(rows)
         return self._all(rows)
 
@@ -56,6 +62,7 @@ class ThinTable:
         Where there is too little room, it has no column ``spare``; where that is not enough, cells
         are broken into several lines, except those of the ``firm`` columns.
         """
+        rows = _harmless(rows)
         self._measure(rows)
         if available is None or self.width <= available:
             return self._all(rows)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import structs
 
 from neuro.cli.output import Output
+from neuro.cli.render.printable import harmless
 from neuro.cli.render.table import display_width
 from neuro.cli.render.times import local_now
 from neuro.client.blocking import run
@@ -107,7 +108,7 @@ class Redrawn:
         width, height = shutil.get_terminal_size()
         lines = board.lines(local_now(), self._paint, width=width, height=height)
         sys.stdout.write(
-            self._back(width) + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
+            self._back(width) + "".join(f"{harmless(line)}\x1b[K\n" for line in lines) + "\x1b[J"
         )
         sys.stdout.flush()
         self._drawn = [display_width(_COLOR.sub("", line)) for line in lines]
@@ -116,7 +117,9 @@ class Redrawn:
         """The table moves down: what was said stays above it."""
         import shutil
 
-        sys.stdout.write(f"{self._back(shutil.get_terminal_size().columns)}\x1b[J{text}\n")
+        sys.stdout.write(
+            f"{self._back(shutil.get_terminal_size().columns)}\x1b[J{harmless(text)}\n"
+        )
         sys.stdout.flush()
         self._drawn = []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import repositories
+from neuro.flow.evaluate.boundary import is_inside, leads_out
 from neuro.flow.syntax.problems import nearest
 from neuro.flow.syntax.reader import load_source, read_action
 
@@ -77,9 +78,19 @@ class Actions:
         raise ValueError(f"Unsupported scheme '{scheme}': there are ws, gh and neuro")
 
     def _local(self, reference: str, name: str) -> Path:
+        if leads_out(name):
+            raise ValueError(
+                f"{reference} leads out of the workspace {self._root}: "
+                "copy the file into it, and name it from there"
+            )
         for suffix in SUFFIXES:
             path = self._root / f"{name}{suffix}"
             if path.is_file():
+                if not is_inside(path, self._root):
+                    raise ValueError(
+                        f"{reference} is behind a link that leads out of the workspace "
+                        f"{self._root}: copy the file into it"
+                    )
                 return path
         wanted = name if name.endswith(SUFFIXES[1:]) else f"{name}.yml"
         message = f"Action {reference} does not exist: no file {self._root / wanted}"

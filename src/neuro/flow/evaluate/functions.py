@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from neuro.flow.evaluate.boundary import OUTSIDE, is_inside, leads_out
 from neuro.flow.evaluate.contexts import JobRecord, VolumeRecord
 from neuro.flow.expressions.evaluator import EvaluationError, Scope
 from neuro.flow.expressions.functions import SIGNATURES, STANDARD, Function
@@ -33,7 +35,7 @@ def live_functions(
     """
 
     def hash_files(_: Scope, patterns: Sequence[object]) -> str:
-        return hash_below(workspace, patterns) if read_files else _NO_HASH
+        return hash_below(workspace, patterns, workspace) if read_files else _NO_HASH
 
     def hash_files_relative(_: Scope, arguments: Sequence[object]) -> str:
         root, *patterns = arguments
@@ -41,7 +43,12 @@ def live_functions(
             raise EvaluationError(
                 "hash_files_relative() takes a folder first, such as flow.action_path"
             )
-        return hash_below(workspace / root, patterns) if read_files else _NO_HASH
+        if isinstance(root, str) and leads_out(root):
+            raise EvaluationError(OUTSIDE.format(root))
+        folder = workspace / root
+        # The folder of an action of a repository is not in the workspace, nor is what it hashes.
+        boundary = workspace if is_inside(folder, workspace) else folder
+        return hash_below(folder, patterns, boundary) if read_files else _NO_HASH
 
     def upload(_: Scope, arguments: Sequence[object]) -> VolumeRecord:
         (volume,) = arguments
@@ -92,14 +99,19 @@ def _refuse(name: str) -> Callable[[Scope, Sequence[object]], object]:
     return call
 
 
-def hash_below(root: Path, patterns: Sequence[object]) -> str:
-    """Hash the files that match: each pattern's in their order, path then content."""
+def hash_below(root: Path, patterns: Sequence[object], boundary: Path) -> str:
+    """Hash the files that match: each pattern's in their order, path then content.
+
+    Raises EvaluationError for a pattern, or a link, that leads out of the boundary.
+    """
     from hashlib import sha256
 
     digest = sha256()
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise EvaluationError("Patterns of files are texts, such as '**/*.py'")
+        if not Path(os.path.normpath(root / pattern)).is_relative_to(os.path.normpath(boundary)):
+            raise EvaluationError(OUTSIDE.format(pattern))
         try:
             found = sorted(root.glob(pattern))
         except (ValueError, NotImplementedError) as error:
@@ -107,6 +119,11 @@ def hash_below(root: Path, patterns: Sequence[object]) -> str:
         for path in found:
             if not path.is_file():
                 continue
+            if not is_inside(path, boundary):
+                raise EvaluationError(
+                    f"'{pattern}' matches {path.relative_to(root)}, which is behind a link that "
+                    "leads out of the workspace"
+                )
             digest.update(path.relative_to(root).as_posix().encode())
             try:
                 with path.open("rb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neuro.flow.evaluate.values import Values
@@ -21,6 +22,11 @@ _OWN_KEYS = frozenset({"mixins"})
 
 # Other spellings of a command: whoever writes any of them has said what runs.
 _FIELD_OF_KEY = {"bash": "cmd", "python": "cmd"}
+
+# No flow file comes near these; without them one of a stranger takes all time and memory.
+MAX_NAMES = 100
+MAX_DEPTH = 100
+MAX_JOINED = 10_000
 
 Laid = TypeVar("Laid", bound="ExecUnit | LiveDefaults")
 
@@ -57,20 +63,33 @@ def overlay(child: Laid, parent: ExecUnit | LiveDefaults) -> Laid:
 
 
 def _join(mine: object, theirs: object) -> object | None:
-    """Join two lists or two mappings; None where the child's value stays."""
+    """Join two lists or two mappings; None where the child's value stays.
+
+    What both have from the same place in a file, of a mixin that both took in, is there once: of
+    mixins that each name two more, it would be there 2^n times else.
+    """
     if isinstance(theirs, ListValue):
         if isinstance(mine, ListValue):
-            return replace(mine, parts=mine.parts + theirs.parts)
+            known = set(map(id, mine.parts))
+            new = tuple(part for part in theirs.parts if id(part) not in known)
+            return replace(mine, parts=mine.parts + new)
         return theirs if mine is None else None
     if isinstance(theirs, MapValue):
         if isinstance(mine, MapValue):
-            return replace(mine, parts=theirs.parts + mine.parts)
+            known = {id(value) for _, value in mine.parts}
+            new_pairs = tuple(pair for pair in theirs.parts if id(pair[1]) not in known)
+            return replace(mine, parts=new_pairs + mine.parts)
         return theirs if mine is None else None
     if isinstance(theirs, Mapping):
         if isinstance(mine, Mapping):
             return {**theirs, **mine}
         return theirs if mine is None else None
     return None
+
+
+def _size(unit: ExecUnit | LiveDefaults) -> int:
+    values = (getattr(unit, entry.name) for entry in fields(unit))
+    return sum(len(value.parts) for value in values if isinstance(value, ListValue | MapValue))
 
 
 def _widened(mixin: Mixin, kind: type[Mixin]) -> Mixin:
@@ -97,11 +116,30 @@ class Mixins:
         """Lay a unit over its mixins: the rightmost is the nearest."""
         if names is None:
             return unit
-        for name, at in reversed(list(self._names(names, report))):
+        for name, at in self._nearest_first(names, report):
             mixin = self._resolve(name, at, report)
-            if mixin is not None:
-                unit = overlay(unit, mixin)
+            if mixin is None:
+                continue
+            unit = overlay(unit, mixin)
+            if _size(unit) > MAX_JOINED:
+                report.add(
+                    f"The mixins make more than {MAX_JOINED} items of this",
+                    at,
+                    "Give fewer to each job or task.",
+                )
+                break
         return unit
+
+    def _nearest_first(self, names: ListValue, report: Report) -> list[tuple[str, Position]]:
+        """The names from right to left; one that is there again adds nothing."""
+        found = list(islice(self._names(names, report), MAX_NAMES + 1))
+        if len(found) > MAX_NAMES:
+            report.add(f"More than {MAX_NAMES} mixins in one list", found[-1][1])
+            return []
+        nearest_first: dict[str, Position] = {}
+        for name, at in reversed(found):
+            nearest_first.setdefault(name, at)
+        return [*nearest_first.items()]
 
     def check(self, names: Iterable[str], report: Report) -> None:
         """Resolve mixins, used or not, for their problems.
@@ -125,6 +163,9 @@ class Mixins:
             return None
         if name in self._resolved:
             return self._resolved[name]
+        if len(self._open) >= MAX_DEPTH:
+            report.add(f"Mixins that take in others, more than {MAX_DEPTH} levels deep", at)
+            return None
         mixin = self._known.get(name)
         if mixin is None:
             hint = nearest(name, self._known)

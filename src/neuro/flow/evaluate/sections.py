@@ -77,6 +77,13 @@ def evaluate_image(
             )
         else:
             full_context, full_dockerfile = _place(root, context), _place(root, dockerfile)
+            if isinstance(full_context, Path) and not full_context.is_relative_to(
+                os.path.normpath(root)
+            ):
+                report.add(
+                    f"The context {context} leads out of the workspace",
+                    image.context.at if image.context is not None else image.at,
+                )
             relative = _inside(str(full_context), str(full_dockerfile))
             if relative is None:
                 report.add(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from neuro.flow.evaluate.boundary import OUTSIDE, leads_out
 from neuro.flow.evaluate.functions import OF_TASKS
 from neuro.flow.expressions.nodes import (
     Attribute,
@@ -146,6 +147,9 @@ def _check_call(
             template.locate(call.offset),
             _LIVE_ONLY[name],
         )
+    elif name == "hash_files" and (outside := _outside(call)) is not None:
+        # In the words and at the place of the evaluation, where it comes to that too.
+        report.add(OUTSIDE.format(outside), template.locate(call.offset))
     elif batch and name.startswith("hash_files"):
         # Imported here: with what evaluates batches, for the few that hash files.
         from neuro.flow.evaluate.batch.functions import LATE_HASH
@@ -154,6 +158,12 @@ def _check_call(
             for root, _ in _lookups(argument, frozenset()):
                 if root.name in _LATE:
                     report.add(LATE_HASH.format(name), template.locate(root.offset))
+
+
+def _outside(call: Call) -> str | None:
+    """The first pattern of files that leads out of the workspace."""
+    literals = (each.value for each in call.arguments if isinstance(each, Literal))
+    return next((text for text in literals if isinstance(text, str) and leads_out(text)), None)
 
 
 def _report_no_need(

@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from neuro.cli.render.printable import printable
 from neuro.flow.syntax.source import Position
 
+# Of what stands in several lines.
+_KEPT = "\n\t"
 _BOLD_RED = "\x1b[1;31m"
 _CYAN = "\x1b[36m"
 _RESET = "\x1b[0m"
@@ -26,17 +29,18 @@ class Problem:
     def render(self, *, color: bool = False) -> str:
         """The message, the place in one line, the source's line with a caret, and the hint."""
         red, cyan, reset = (_BOLD_RED, _CYAN, _RESET) if color else ("", "", "")
-        lines = [f"{red}{self.message}{reset}"]
+        lines = [f"{red}{printable(self.message, keep=_KEPT)}{reset}"]
         if self.at is not None:
             lines.append(
-                f'  in "{self.at.source.name}", line {self.at.line}, column {self.at.column}'
+                f'  in "{printable(self.at.source.name)}", line {self.at.line},'
+                f" column {self.at.column}"
             )
             excerpt = _excerpt(self.at)
             if excerpt is not None:
                 text, caret = excerpt
                 lines += [f"    {text}", f"    {red}{caret}{reset}"]
         if self.hint is not None:
-            lines.append(f"  {cyan}{self.hint}{reset}")
+            lines.append(f"  {cyan}{printable(self.hint, keep=_KEPT)}{reset}")
         return "\n".join(lines)
 
 
@@ -51,11 +55,10 @@ def _excerpt(at: Position) -> tuple[str, str] | None:
     before = shown[: max(0, at.column - 1 - start)]
     # Tabs stay tabs, so that the caret stands below its character at every tab width.
     blank = "".join("\t" if character == "\t" else " " for character in before)
-    return _printable(shown), blank + "^"
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text)
+    # One for one, so that the caret stays where it belongs.
+    return "".join(
+        char if char.isprintable() or char == "\t" else "\ufffd" for char in shown
+    ), blank + "^"
 
 
 class FlowError(Exception):

@@ -10,7 +10,8 @@ from neuro.domain.errors import NotFound, NotPermitted
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.domain.users import PermissionEntry, Token, TokenRequest, User, UserRequest
-from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService
+from neuro.server.access.departure import Departures
+from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService, JobIdentity
 from neuro.server.http.routes import Call, Routes
 
 MAX_PAGE = 1000
@@ -28,10 +29,17 @@ class PermissionFilter(msgspec.Struct, frozen=True):
     uri: str | None = None
 
 
-def access_routes(access: AccessService, cluster: str) -> Routes:
+def access_routes(access: AccessService, departures: Departures, cluster: str) -> Routes:
     """The routes of users and tokens."""
     api = Routes("users")
     the_cluster = ResourceURI("cluster", cluster)
+
+    def require_person(call: Call) -> None:
+        if isinstance(call.identity, JobIdentity):
+            raise NotPermitted(
+                f"This is the token of {call.identity.job_id}, which ends with it: it can neither"
+                " make nor revoke tokens nor change users. Do that where you are logged in."
+            )
 
     def require_admin(call: Call) -> None:
         call.identity.require(the_cluster, Action.MANAGE, hidden=NotPermitted(ADMINS_ONLY))
@@ -52,6 +60,7 @@ def access_routes(access: AccessService, cluster: str) -> Routes:
     async def add_user(call: Call, body: UserRequest) -> User:
         """Make a user (admins)."""
         require_admin(call)
+        require_person(call)
         return await access.add_user(body.name, is_admin=body.is_admin)
 
     @api.add("GET", "/api/v1/users/{user}")
@@ -62,12 +71,13 @@ def access_routes(access: AccessService, cluster: str) -> Routes:
 
     @api.add("DELETE", "/api/v1/users/{user}", status=204, section="7")
     async def remove_user(call: Call) -> None:
-        """Remove a user with their tokens (admins)."""
+        """Remove a user: their tokens, jobs, bakes and schedules end, their files stay (admins)."""
         user = call.segment("user")
         call.identity.require(
             the_cluster, Action.MANAGE, hidden=NotFound(f'user "{user}" was not found')
         )
-        await access.remove_user(user)
+        require_person(call)
+        await departures.remove(user)
 
     @api.add("GET", "/api/v1/users/{user}/permissions", section="7")
     async def list_permissions(call: Call, query: PermissionFilter) -> list[PermissionEntry]:
@@ -92,6 +102,7 @@ def access_routes(access: AccessService, cluster: str) -> Routes:
     async def make_token(call: Call, body: TokenRequest) -> Token:
         """Issue a token; its text is answered this once."""
         require_self_or_admin(call, call.segment("user"))
+        require_person(call)
         life = DEFAULT_TOKEN_LIFE
         if body.expires_in is not None:
             life = timedelta(seconds=min(body.expires_in, 1e9))
@@ -101,6 +112,7 @@ def access_routes(access: AccessService, cluster: str) -> Routes:
     async def revoke_token(call: Call) -> None:
         """End a token at once."""
         require_self_or_admin(call, call.segment("user"))
+        require_person(call)
         await access.revoke_token(call.segment("user"), call.segment("token"))
 
     return api

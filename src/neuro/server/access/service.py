@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,6 +33,20 @@ MAX_CACHED_IDENTITIES = 4096
 ALGORITHM = "HS256"
 
 
+# Jobs whose tokens are looked for at once.
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class JobIdentity(Identity):
+    """A job, by the token that it was given: it may do what its owner may, as long as it lives.
+
+    It issues no tokens and changes no users, or what it may do would outlive it.
+    """
+
+    job_id: str = ""
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -51,6 +67,8 @@ class AccessService:
         self._now = now
         self._identities: dict[str, tuple[Identity, datetime]] = {}
         self._endings = 0
+        # Jobs that are over, as long as the database does not know that their tokens ended.
+        self._jobs_over: set[str] = set()
         self._listeners: list[Callable[[str, str | None], None]] = []
 
     def listen(self, listener: Callable[[str, str | None], None]) -> None:
@@ -73,10 +91,13 @@ class AccessService:
         digest = _digest(token)
 
         def look_up(connection: Connection) -> Identity | None:
-            if tables.token_digest(connection, token_id) != digest:
+            known, job_id = tables.find_token(connection, token_id) or (None, None)
+            if known != digest or job_id in self._jobs_over:
                 return None
             grants = tuple(tables.permissions_of(connection, user))
-            return Identity(user=user, permissions=grants, token_id=token_id, expires_at=expires_at)
+            if job_id is None:
+                return Identity(user, grants, token_id, expires_at)
+            return JobIdentity(user, grants, token_id, expires_at, job_id)
 
         while True:
             endings = self._endings
@@ -106,10 +127,13 @@ class AccessService:
         """
         return Identity(user=user, permissions=tuple(await self.permissions(user)), token_id="")
 
-    async def add_user(self, name: str, *, is_admin: bool = False) -> User:
+    async def add_user(
+        self, name: str, *, is_admin: bool = False, may_be_retired: bool = False
+    ) -> User:
         """Make a user who owns what is theirs; an admin also manages everybody's.
 
-        Raises InvalidInput for a bad name, AlreadyExists for a taken one.
+        Raises InvalidInput for a bad name, AlreadyExists for a taken one, and, unless it
+        ``may_be_retired``, for one of somebody who was removed.
         """
         check_user_name(name)
         user = User(name=name, is_admin=is_admin, created_at=self._now())
@@ -120,6 +144,11 @@ class AccessService:
         def add(connection: Connection) -> None:
             if tables.get_user(connection, name) is not None:
                 raise AlreadyExists(f"User '{name}' already exists.")
+            if not may_be_retired and tables.is_retired(connection, name):
+                raise AlreadyExists(
+                    f"The name '{name}' was that of a user who was removed, and what they left"
+                    " would belong to the new one: choose another name."
+                )
             tables.add_user(connection, user, grants)
 
         await self._database.write(add)
@@ -139,14 +168,41 @@ class AccessService:
         )
 
     async def remove_user(self, name: str) -> None:
-        """Remove a user with all their tokens and permissions. Raises NotFound."""
-        if not await self._end(name, None, lambda c: tables.remove_user(c, name)):
-            raise NotFound(f'user "{name}" was not found')
+        """Remove a user with all their tokens and permissions; nobody gets the name again.
+
+        Raises NotFound, Conflict for the last administrator.
+        """
+        now = self._now()
+
+        def remove(connection: Connection) -> bool:
+            if tables.admins(connection) == [name]:
+                raise Conflict(
+                    f"{name} is the last administrator, without whom nobody could add users: make"
+                    " another one first, with `neuro admin add-user --admin NAME`."
+                )
+            tables.retire(connection, name, now)
+            if not tables.remove_user(connection, name):
+                raise NotFound(f'user "{name}" was not found')
+            return True
+
+        await self._end(name, None, remove)
+
+    async def gone(self) -> set[str]:
+        """The names of people who were removed."""
+        return await self._database.read(tables.gone)
 
     async def make_token(
-        self, user: str, *, label: str = "", life: timedelta = DEFAULT_TOKEN_LIFE
+        self,
+        user: str,
+        *,
+        label: str = "",
+        life: timedelta = DEFAULT_TOKEN_LIFE,
+        job: str | None = None,
     ) -> Token:
-        """Issue a token; its text is in the answer and nowhere else. Raises NotFound."""
+        """Issue a token; its text is in the answer and nowhere else. Raises NotFound.
+
+        One that is for a ``job`` makes who has it a JobIdentity.
+        """
         if not timedelta() < life <= MAX_TOKEN_LIFE:
             raise InvalidInput(f"A token can live up to {MAX_TOKEN_LIFE.days} days.")
         if len(label) > MAX_LABEL:
@@ -170,7 +226,7 @@ class AccessService:
             },
             self._key,
         )
-        await self._database.write(lambda c: tables.add_token(c, record, _digest(text)))
+        await self._database.write(lambda c: tables.add_token(c, record, _digest(text), job))
         return msgspec.structs.replace(record, token=text)
 
     async def permissions(self, user: str) -> list[Permission]:
@@ -195,6 +251,38 @@ class AccessService:
         ):
             raise Conflict(f"Token '{token_id}' is revoked already.")
 
+    async def jobs_with_tokens(self) -> list[str]:
+        """The ids of jobs, over or not, that were given tokens which have not ended."""
+        return await self._database.read(tables.jobs_with_tokens)
+
+    async def end_tokens_of_jobs(self, job_ids: Sequence[str]) -> None:
+        """End what jobs that are over were given; from this call on it is not good any more."""
+        now = self._now()
+        self._jobs_over.update(job_ids)
+        self._forget()
+        for start in range(0, len(job_ids), PAGE):
+            ids = job_ids[start : start + PAGE]
+            ending = await self._database.read(partial(tables.tokens_of_jobs, job_ids=ids))
+            self._tell(ending)
+            await self._database.write(partial(self._revoke_all, ending, now))
+        self._forget()
+        self._jobs_over.difference_update(job_ids)
+
+    def _revoke_all(
+        self, ending: Sequence[tuple[str, str]], now: datetime, connection: Connection
+    ) -> None:
+        for user, token_id in ending:
+            tables.revoke_token(connection, user, token_id, now)
+
+    def _forget(self) -> None:
+        self._endings += 1
+        self._identities.clear()
+
+    def _tell(self, ended: Iterable[tuple[str, str | None]]) -> None:
+        for user, token_id in ended:
+            for listener in self._listeners:
+                listener(user, token_id)
+
     async def _end(
         self, user: str, token_id: str | None, change: Callable[[Connection], bool]
     ) -> bool:
@@ -205,16 +293,14 @@ class AccessService:
                 return await self._database.write(change)
             finally:
                 # After an error as well: a database may fail just after it has made the change.
-                self._endings += 1
-                self._identities.clear()
-                for listener in self._listeners:
-                    listener(user, token_id)
+                self._forget()
+                self._tell([(user, token_id)])
 
         # Whoever asked may leave before it is written: the token must end for all that.
         return await asyncio.shield(both())
 
     async def drop_old_tokens(self) -> int:
-        """Forget tokens that expired over a day ago; returns how many."""
+        """Forget tokens that expired or were revoked over a day ago; returns how many."""
         before = self._now() - timedelta(days=1)
         return await self._database.write(
             lambda connection: tables.drop_old_tokens(connection, before)

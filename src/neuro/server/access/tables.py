@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import (
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Table,
     delete,
     insert,
+    or_,
     select,
     update,
 )
@@ -32,6 +34,14 @@ users = Table(
     Column("created_at", Moment, nullable=False),
 )
 
+# Jobs and files of who was removed stay: nobody else may come to own them by the name.
+retired_users = Table(
+    "retired_users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("retired_at", Moment, nullable=False),
+)
+
 tokens = Table(
     "tokens",
     metadata,
@@ -43,7 +53,10 @@ tokens = Table(
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Column("revoked_at", Moment, nullable=True),
+    # The job that it was given to, with which it ends; none for people's own.
+    Column("job", String(64), nullable=True),
     Index(None, "user"),
+    Index(None, "job"),
 )
 
 permissions = Table(
@@ -84,6 +97,31 @@ def remove_user(connection: Connection, name: str) -> bool:
     return connection.execute(delete(users).where(users.c.name == name)).rowcount > 0
 
 
+def admins(connection: Connection) -> list[str]:
+    """The names of all administrators, who are held until the transaction ends."""
+    statement = select(users.c.name).where(users.c.is_admin).order_by(users.c.name)
+    return list(connection.execute(statement.with_for_update()).scalars())
+
+
+def retire(connection: Connection, name: str, at: datetime) -> None:
+    """Keep a name from being given again."""
+    connection.execute(delete(retired_users).where(retired_users.c.name == name))
+    connection.execute(insert(retired_users).values(name=name, retired_at=at))
+
+
+def is_retired(connection: Connection, name: str) -> bool:
+    statement = select(retired_users.c.name).where(retired_users.c.name == name)
+    return connection.execute(statement).one_or_none() is not None
+
+
+def gone(connection: Connection) -> set[str]:
+    """The names that were users' and are not any more."""
+    statement = select(retired_users.c.name).where(
+        retired_users.c.name.not_in(select(users.c.name))
+    )
+    return set(connection.execute(statement).scalars())
+
+
 def permissions_of(connection: Connection, user: str) -> list[Permission]:
     rows = connection.execute(
         select(permissions.c.uri, permissions.c.action).where(permissions.c.user == user)
@@ -91,7 +129,7 @@ def permissions_of(connection: Connection, user: str) -> list[Permission]:
     return [Permission(parse_uri(row.uri), Action(row.action)) for row in rows]
 
 
-def add_token(connection: Connection, token: Token, digest: str) -> None:
+def add_token(connection: Connection, token: Token, digest: str, job: str | None = None) -> None:
     connection.execute(
         insert(tokens).values(
             id=token.id,
@@ -100,15 +138,37 @@ def add_token(connection: Connection, token: Token, digest: str) -> None:
             label=token.label,
             created_at=token.created_at,
             expires_at=token.expires_at,
+            job=job,
         )
     )
 
 
-def token_digest(connection: Connection, token_id: str) -> str | None:
-    """The digest of a token that is not revoked."""
-    return connection.execute(
-        select(tokens.c.digest).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
-    ).scalar_one_or_none()
+def find_token(connection: Connection, token_id: str) -> tuple[str, str | None] | None:
+    """The digest of a token that is not revoked, and the job that it was given to."""
+    row = connection.execute(
+        select(tokens.c.digest, tokens.c.job).where(
+            tokens.c.id == token_id, tokens.c.revoked_at.is_(None)
+        )
+    ).one_or_none()
+    return None if row is None else (row.digest, row.job)
+
+
+def jobs_with_tokens(connection: Connection) -> list[str]:
+    """The ids of jobs that have tokens which are not revoked."""
+    rows = connection.execute(
+        select(tokens.c.job).where(tokens.c.job.is_not(None), tokens.c.revoked_at.is_(None))
+    )
+    return sorted(set(rows.scalars()))
+
+
+def tokens_of_jobs(connection: Connection, job_ids: Collection[str]) -> list[tuple[str, str]]:
+    """(user, token id) of what these jobs were given and is not revoked."""
+    rows = connection.execute(
+        select(tokens.c.user, tokens.c.id).where(
+            tokens.c.job.in_(job_ids), tokens.c.revoked_at.is_(None)
+        )
+    )
+    return [(row.user, row.id) for row in rows]
 
 
 def list_tokens(connection: Connection, user: str) -> list[Token]:
@@ -138,8 +198,9 @@ def revoke_token(connection: Connection, user: str, token_id: str, at: datetime)
 
 
 def drop_old_tokens(connection: Connection, before: datetime) -> int:
-    """Forget tokens that expired before a moment; returns how many."""
-    return connection.execute(delete(tokens).where(tokens.c.expires_at < before)).rowcount
+    """Forget tokens that expired or were revoked before a moment; returns how many."""
+    old = or_(tokens.c.expires_at < before, tokens.c.revoked_at < before)
+    return connection.execute(delete(tokens).where(old)).rowcount
 
 
 def _user(row: Row[tuple[object, ...]]) -> User:

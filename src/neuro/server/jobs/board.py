@@ -9,6 +9,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import NOTHING, Amount
 from neuro.server.jobs.record import JobRecord
@@ -24,28 +26,65 @@ class Lane:
         self.queue = Queue()
         # Control jobs wait only for the next look at the queues.
         self.control: dict[str, JobRecord] = {}
-        self._free_gpus = set(range(capacity.gpu))
+        self._gpus: dict[str, tuple[int, ...]] = {}
+        # Jobs that run with GPUs that an earlier version did not write down: any may be theirs.
+        self._unknown: set[str] = set()
 
     @property
     def free(self) -> Amount:
-        return self.capacity - self.taken
+        left = self.capacity - self.taken
+        return msgspec.structs.replace(left, gpu=0) if self._unknown and left.gpu > 0 else left
 
     def take(self, record: JobRecord) -> None:
-        """Give a job what it asked for; an adopted one keeps the GPUs that it has."""
-        if record.specification.control:
+        """Give a job what it asked for."""
+        self._count(record, self.taken + record.specification.amount)
+        if self._needs_gpus(record):
+            self.give_gpus(record)
+
+    def hold(self, record: JobRecord) -> None:
+        """Let an adopted job keep what it has, before anybody else is given anything."""
+        self._count(record, self.taken + record.specification.amount)
+        if not self._needs_gpus(record):
             return
-        amount = record.specification.amount
-        self.taken += amount
-        if amount.gpu and not record.gpus:
-            record.gpus = tuple(sorted(self._free_gpus)[: amount.gpu])
-        self._free_gpus -= set(record.gpus)
+        if record.gpus:
+            self._gpus[record.id] = record.gpus
+        else:
+            self._unknown.add(record.id)
+
+    def give_gpus(self, record: JobRecord) -> bool:
+        """Say which GPUs the next run of a job sees: those that it holds, or else free ones.
+
+        False while it has none and any may be another's: the job has to wait.
+        """
+        if not self._needs_gpus(record) or record.id in self._gpus:
+            return True
+        if self._unknown:
+            return False
+        held = {gpu for gpus in self._gpus.values() for gpu in gpus}
+        free = [gpu for gpu in range(self.capacity.gpu) if gpu not in held]
+        record.gpus = tuple(free[: record.specification.amount.gpu])
+        self._gpus[record.id] = record.gpus
+        return True
+
+    def run_is_over(self, record: JobRecord) -> bool:
+        """A run of a job is over, the job may go on: true if nobody knew which GPUs it saw."""
+        if record.id not in self._unknown:
+            return False
+        self._unknown.remove(record.id)
+        return True
 
     def give_back(self, record: JobRecord) -> None:
-        """The reverse of ``take``."""
-        if record.specification.control:
-            return
-        self.taken -= record.specification.amount
-        self._free_gpus |= set(record.gpus) & set(range(self.capacity.gpu))
+        """The reverse of ``take`` and ``hold``."""
+        self._count(record, self.taken - record.specification.amount)
+        self._gpus.pop(record.id, None)
+        self._unknown.discard(record.id)
+
+    def _count(self, record: JobRecord, taken: Amount) -> None:
+        if not record.specification.control:
+            self.taken = taken
+
+    def _needs_gpus(self, record: JobRecord) -> bool:
+        return record.specification.amount.gpu > 0 and not record.specification.control
 
 
 class Board:
@@ -91,7 +130,9 @@ class Board:
         self._count(record)
         lane = self.lanes[record.engine]
         if record.placed:
-            self._hold(record)
+            if record.id not in self._holding:
+                lane.hold(record)
+                self._holding.add(record.id)
         elif record.specification.control:
             lane.control[record.id] = record
         else:
@@ -112,11 +153,6 @@ class Board:
             if not self._jobs_of[owner]:
                 del self._jobs_of[owner]
 
-    def _hold(self, record: JobRecord) -> None:
-        if record.id not in self._holding:
-            self.lanes[record.engine].take(record)
-            self._holding.add(record.id)
-
     def reserve(self, record: JobRecord) -> None:
         """Give a job that is not on the board yet its resources, if nobody is ahead of it.
 
@@ -126,7 +162,8 @@ class Board:
         lane = self.lanes[record.engine]
         amount = record.specification.amount
         if not record.specification.control and not lane.queue and amount.fits(lane.free):
-            self._hold(record)
+            lane.take(record)
+            self._holding.add(record.id)
             record.placed = True
 
     def release(self, record: JobRecord) -> None:

@@ -36,12 +36,12 @@ class Launcher:
         self,
         cluster: str,
         files: Files,
-        make_token: Callable[[str, str], Awaitable[str]],
+        make_token: Callable[[JobRecord], Awaitable[str]],
         api_url: Callable[[str], str],
         commands: str,
         disk_of: Callable[[str | None], int] = lambda preset: 0,
     ) -> None:
-        """``make_token(user, label)`` issues a token; ``api_url(engine)`` is what jobs call.
+        """``make_token`` issues a token for a job; ``api_url(engine)`` is what jobs call.
 
         ``commands`` is the folder of the platform's own commands. Jobs of the embedded engine see
         it, with all that belongs to it, so that the executor's image needs nothing but the name.
@@ -93,7 +93,7 @@ class Launcher:
             tty=container.tty,
             cpu=spec.amount.cpu,
             memory=spec.amount.memory,
-            gpus=record.gpus,
+            gpus=record.gpus or (),
             shm=container.resources.shm,
             privileged=spec.privileged,
             disk=self._disk_of(spec.preset_name),
@@ -116,7 +116,7 @@ class Launcher:
             "NEURO_JOB_PRESET": spec.preset_name or "",
         }
         if spec.pass_config:
-            token = await self._make_token(record.owner, f"job {record.id}")
+            token = await self._make_token(record)
             login = {
                 "token": token,
                 "cluster": record.cluster,

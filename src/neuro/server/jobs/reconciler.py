@@ -34,6 +34,8 @@ from neuro.server.jobs.writer import Writer
 log = structlog.get_logger("neuro.jobs")
 
 MAX_BACKOFF_SECONDS = 60.0
+# Between two looks at whether the GPUs of all other jobs are known; see ``Lane.give_gpus``.
+UNKNOWN_GPUS_SECONDS = 5.0
 
 _EXIT_REASONS = {
     ExitCause.COMPLETED: Reason.COMPLETED,
@@ -77,12 +79,22 @@ class Reconciler:
             mine = {record.id: record for record in records if record.engine == name}
             refs = {RunRef(record.id, record.run) for record in mine.values() if record.placed}
             states = await engine.adopt(refs | set(known.get(name, ())))
+            # All that is held is taken again before anything is given: GPUs have to be told apart.
             for record in mine.values():
-                self._board.add(record)
+                self._take_again(record, states.get(RunRef(record.id, record.run)))
+            for record in mine.values():
                 self._resume(record, states.get(RunRef(record.id, record.run)))
         for name in self._engines:
             self._spawn(self._watch(name))
         self.schedule()
+
+    def _take_again(self, record: JobRecord, state: RunState | None) -> None:
+        is_new = state is None and record.run == 0 and not record.run_started
+        if is_new and record.gpus is None and record.specification.amount.gpu:
+            record.placed = False  # Nobody knows which it was given, and it never saw them.
+        self._board.add(record)
+        if state is None or state.exited is not None:
+            self._board.lanes[record.engine].run_is_over(record)
 
     def _resume(self, record: JobRecord, state: RunState | None) -> None:
         if state is None:
@@ -158,6 +170,13 @@ class Reconciler:
             self._finish_unstarted(record)
             return
         engine = self._engines[record.engine]
+        before = record.gpus
+        if not self._board.lanes[record.engine].give_gpus(record):
+            self._start_later(record, UNKNOWN_GPUS_SECONDS)
+            return
+        if record.gpus != before:
+            self._changed(record)
+            await self._writer.flush()
         try:
             await engine.start(await self._make_spec(record))
         except (EngineFault, PlatformError, OSError) as error:
@@ -244,8 +263,13 @@ class Reconciler:
             description=f"Exit code {code}; restart {record.run} in {delay:g} seconds",
         )
         self._changed(record)
-        loop = asyncio.get_running_loop()
+        if self._board.lanes[record.engine].run_is_over(record):
+            self.schedule()
+        self._start_later(record, delay)
+
+    def _start_later(self, record: JobRecord, delay: float) -> None:
         self._cancel_timer(record)
+        loop = asyncio.get_running_loop()
         self._timers[record.id] = loop.call_later(delay, lambda: self._spawn(self._restart(record)))
 
     async def _restart(self, record: JobRecord) -> None:

@@ -50,7 +50,11 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 @dataclass(slots=True)
 class JobRecord:
-    """One job. ``run`` counts restarts; ``placed`` means the engine was told to start that run."""
+    """One job. ``run`` counts restarts; ``placed`` means the engine was told to start that run.
+
+    ``gpus`` are the indexes of the GPUs that it was given, from then on and over restarts; None
+    where a version that did not write them down gave them.
+    """
 
     id: str
     owner: str
@@ -70,7 +74,7 @@ class JobRecord:
     run: int = 0
     placed: bool = False
     run_started: bool = False
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[int, ...] | None = ()
     logs_removed: bool = False
     log_bytes: int = 0
     sequence: int = 0

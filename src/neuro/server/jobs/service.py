@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -460,6 +460,11 @@ class JobService:
             # A full disk keeps no job alive: the wish is written when there is room.
             with suppress(Unavailable):
                 await self._writer.flush()
+
+    async def end_all_of(self, owners: Collection[str]) -> None:
+        """End every job of these people."""
+        found = [record for record in self._board if record.owner in owners]
+        await asyncio.gather(*(self.kill(record) for record in found))
 
     async def change_life_span(self, record: JobRecord, change: LifeSpanChange) -> None:
         """Add minutes to the life span, or set it. Raises InvalidInput."""

@@ -37,6 +37,7 @@ from neuro.server.jobs.record import JobRecord, Specification
 
 log = structlog.get_logger("neuro.jobs")
 
+_PAGE = 500
 _IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
 
 jobs = Table(
@@ -62,6 +63,8 @@ jobs = Table(
     Column("run_started", Boolean, nullable=False),
     Column("logs_removed", Boolean, nullable=False),
     Column("log_bytes", Counter, nullable=False),
+    # Indexes with commas between; none where an earlier version gave them out.
+    Column("gpus", String(1024), nullable=True),
     # Both are JSON that only the server reads.
     Column("specification", LargeBinary, nullable=False),
     Column("transitions", LargeBinary, nullable=False),
@@ -172,6 +175,16 @@ def active_jobs(connection: Connection) -> list[JobRecord]:
         .order_by(jobs.c.sequence)
     )
     return _records(rows)
+
+
+def active_among(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of these ids whose jobs are not over."""
+    found: set[str] = set()
+    for start in range(0, len(ids), _PAGE):
+        some = ids[start : start + _PAGE]
+        statement = select(jobs.c.id).where(jobs.c.id.in_(some), _IS_ACTIVE)
+        found.update(connection.execute(statement).scalars())
+    return found
 
 
 def runs_with_logs(connection: Connection, engine: str) -> list[tuple[str, int]]:
@@ -338,6 +351,7 @@ def _changing(record: JobRecord) -> dict[str, Any]:
         "run_started": record.run_started,
         "logs_removed": record.logs_removed,
         "log_bytes": record.log_bytes,
+        "gpus": None if record.gpus is None else ",".join(map(str, record.gpus)),
         "transitions": _encode(record.transitions),
     }
 
@@ -356,6 +370,7 @@ _CHANGING = [
     "run_started",
     "logs_removed",
     "log_bytes",
+    "gpus",
     "transitions",
 ]
 _UPDATE = (
@@ -398,5 +413,6 @@ def _record(row: Any) -> JobRecord:
         run_started=row.run_started,
         logs_removed=row.logs_removed,
         log_bytes=row.log_bytes,
+        gpus=None if row.gpus is None else tuple(map(int, filter(None, row.gpus.split(",")))),
         sequence=row.sequence,
     )

@@ -48,17 +48,18 @@ def _check_follows(attempt: Attempt, last: Attempt) -> None:
 
 
 def _executor(
-    connection: Connection, caller: Identity, wanted: str | None, known: str | None
+    connection: Connection, caller: Identity, bake: Bake, wanted: str | None, known: str | None
 ) -> str | None:
     """The executor that an attempt has from now on: the known one, or another that a caller names.
 
-    Somebody else's job is not taken. A main job that dies is started again in its owner's name, so
-    nobody but its owner may say that it drives an attempt.
+    Only a job of the bake's owner drives it, and nobody but the job's owner may say that it does.
     """
     if not wanted or wanted == known:
         return known
     job = job_tables.get_job(connection, wanted)
-    return wanted if job is None or job.owner == caller.user else known
+    if job is None:
+        return wanted
+    return wanted if job.owner == caller.user and bake.owner in (None, job.owner) else known
 
 
 class AttemptService:
@@ -96,7 +97,7 @@ class AttemptService:
             if last is not None:
                 _check_follows(attempt, last)
             self._mirror(connection, bake, attempt.result)
-            executor_id = _executor(connection, caller, request.executor_id, None)
+            executor_id = _executor(connection, caller, bake, request.executor_id, None)
             made = msgspec.structs.replace(attempt, executor_id=executor_id)
             tables.add_attempt(connection, made)
             if kept is not None:
@@ -136,7 +137,9 @@ class AttemptService:
                 before,
                 result=request.result,
                 # Who cancels need not know who drives.
-                executor_id=_executor(connection, caller, request.executor_id, before.executor_id),
+                executor_id=_executor(
+                    connection, caller, bake, request.executor_id, before.executor_id
+                ),
                 message=before.message if message is None else message,
             )
             return self._write(connection, bake, before, after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -160,6 +160,16 @@ def unfinished_of_project(connection: Connection, project_id: str) -> list[Attem
         .where(bakes.c.project_id == project_id, attempts.c.result.in_(_OPEN))
     )
     return list(sound(rows, _attempt))
+
+
+def unfinished_of_owners(connection: Connection, owners: Collection[str]) -> list[str]:
+    """The ids of attempts without a final result whose bakes are these people's."""
+    rows = connection.execute(
+        select(attempts.c.id)
+        .join(bakes, bakes.c.id == attempts.c.bake_id)
+        .where(bakes.c.owner.in_(owners), attempts.c.result.in_(_OPEN))
+    )
+    return list(rows.scalars())
 
 
 @reads("attempt")

@@ -77,6 +77,7 @@ class BakeService:
             tags=request.tags,
             # The server alone says so: it starts what schedules make in their owners' names.
             meta=msgspec.structs.replace(request.meta, schedule=None),
+            owner=caller.user,
         )
 
         # Before the transaction: large graphs take longer than others should wait for theirs.

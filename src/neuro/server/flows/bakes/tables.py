@@ -54,6 +54,8 @@ bakes = Table(
     Column("details", LargeBinary, nullable=False),
     # When it last came to its end; none while it has not.
     Column("finished_at", Moment, nullable=True),
+    # Who submitted it: in their name it is driven, whoever starts it again.
+    Column("owner", String(255), nullable=True),
     Index(None, "project_id", "created_at", "sequence"),
     Index(None, "project_id", "name"),
     Index(None, "finished_at"),
@@ -95,6 +97,7 @@ BRIEF = (
     bakes.c.name,
     bakes.c.created_at,
     bakes.c.details,
+    bakes.c.owner,
 )
 
 
@@ -115,6 +118,7 @@ def add_bake(connection: Connection, bake: Bake, graphs: bytes | None = None) ->
             "created_at": bake.created_at,
             "graphs": pack(bake.graphs) if graphs is None else graphs,
             "details": pack(details),
+            "owner": bake.owner,
         },
     )
     key = result.inserted_primary_key
@@ -297,4 +301,5 @@ def _make(row: Any, graphs: Graphs) -> Bake:
         name=row.name,
         tags=details.tags,
         meta=details.meta,
+        owner=row.owner,
     )

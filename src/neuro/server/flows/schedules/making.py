@@ -42,7 +42,7 @@ class Made:
     files: list[ConfigFile]
 
 
-def make(schedule_id: str, request: ScheduleRequest, now: datetime) -> Made:
+def make(schedule_id: str, owner: str, request: ScheduleRequest, now: datetime) -> Made:
     """The bake of a schedule whose time has come, with a first attempt that nobody drives yet."""
     bake = Bake(
         id=new_id("bake"),
@@ -53,6 +53,7 @@ def make(schedule_id: str, request: ScheduleRequest, now: datetime) -> Made:
         params=request.params,
         tags=_tags(request),
         meta=msgspec.structs.replace(request.meta, schedule=schedule_id),
+        owner=owner,
     )
     ids = {file.role: new_id("config-file") for file in request.files}
     attempt = Attempt(

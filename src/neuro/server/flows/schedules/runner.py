@@ -195,7 +195,7 @@ class Runner:
             message = f"Skipped {_text(time)}: {running.bake_id} was still running."
             tables.tell(connection, schedule.id, message)
             return None
-        made = make(schedule.id, stored.request, self._now())
+        made = make(schedule.id, owner.user, stored.request, self._now())
         bakes.add_bake(connection, made.bake)
         for file in made.files:
             files.add_file(connection, file)

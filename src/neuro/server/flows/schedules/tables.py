@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -114,6 +115,12 @@ def list_schedules(
 
 def remove(connection: Connection, schedule_id: str) -> None:
     connection.execute(delete(schedules).where(schedules.c.id == schedule_id))
+
+
+def remove_all_of(connection: Connection, owners: Collection[str]) -> bool:
+    """Remove the schedules of these people; false where they have none."""
+    result = connection.execute(delete(schedules).where(schedules.c.owner.in_(owners)))
+    return result.rowcount > 0
 
 
 def count(connection: Connection) -> int:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from functools import partial
 
+from neuro.domain.bakes import TaskStatus
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
+from neuro.server.flows.attempts.tables import unfinished_of_owners
 from neuro.server.flows.bake_routes import BakeServices
+from neuro.server.flows.schedules import tables as schedules
 from neuro.server.flows.schedules.routes import schedule_routes
 from neuro.server.flows.schedules.runner import Runner
 from neuro.server.flows.schedules.service import ScheduleService
@@ -35,11 +40,13 @@ class Supervision:
         guard, hub, attempts = services.guard, services.hub, services.attempts
         starter = Starter(database, jobs, attempts, access)
         self._supervisor = Supervisor(database, hub, board, jobs, attempts, starter, limits)
+        self._database = database
+        self._attempts = attempts
         self._runner = Runner(database, guard, hub, attempts, access)
-        schedules = ScheduleService(database, guard, changed=self._runner.changed)
+        service = ScheduleService(database, guard, changed=self._runner.changed)
         self.routes: list[Route] = [
             *supervision_routes(attempts, starter).items,
-            *schedule_routes(schedules).items,
+            *schedule_routes(service).items,
         ]
         self._running: asyncio.Task[None] | None = None
 
@@ -47,6 +54,16 @@ class Supervision:
         """Take over what there is; the server must be ready for the jobs that this starts."""
         await self._supervisor.start()
         self._running = asyncio.create_task(self._runner.run(), name="schedules")
+
+    async def end_all_of(self, owners: Collection[str]) -> None:
+        """Cancel the bakes of people who are gone, and remove their schedules."""
+        removed = await self._database.write(partial(schedules.remove_all_of, owners=owners))
+        if removed:
+            self._runner.changed()
+        for attempt_id in await self._database.read(partial(unfinished_of_owners, owners=owners)):
+            await self._attempts.change(
+                attempt_id, result=TaskStatus.CANCELLED, message="Its owner was removed."
+            )
 
     async def close(self) -> None:
         """Stop; bakes go on."""

@@ -1,4 +1,8 @@
-"""Starts the jobs that drive attempts: each in somebody's name, and one at a time."""
+"""Starts the jobs that drive attempts: each in the name of its bake's owner, and one at a time.
+
+Whoever asks for it, a bake does what its owner may do. Else the administrator who restarts
+somebody's bake would lend their own rights to that person's flow.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +47,10 @@ class Starter:
         return attempt_id in self._locks
 
     async def start(self, caller: Identity, attempt_id: str) -> Job:
-        """Submit the job that drives an attempt, in the caller's name; the same one every time.
+        """Submit the job that drives an attempt, in its owner's name; the same one every time.
 
-        Raises Conflict for an attempt that is over, NotFound for none, and whatever the submission
-        of a job raises.
+        The caller may write to the attempt. Raises Conflict for an attempt that is over or whose
+        owner was removed, NotFound for none, and whatever the submission of a job raises.
         """
         async with self._lock(attempt_id):
             known = await self._known(attempt_id)
@@ -61,10 +65,14 @@ class Starter:
                     f"Attempt {attempt.number} of {attempt.bake_id} is {attempt.result}:"
                     " `neuro-flow restart` makes a new one."
                 )
-            return await self._submit(caller, known)
+            try:
+                owner = await self._owner(known)
+            except NotFound as error:
+                raise Conflict(f"{attempt.bake_id} cannot be started: {error.message}") from None
+            return await self._submit(owner, known)
 
-    async def start_next(self, known: Known, dead: JobRecord | None) -> bool:
-        """Submit the job that follows a dead one in its owner's name, or a schedule's first.
+    async def start_next(self, known: Known) -> bool:
+        """Submit the job that follows a dead one, or a schedule's first.
 
         An attempt that nobody can drive has failed. False where the attempt is another by now.
         Raises Unavailable and TooManyRequests: it is to be tried again.
@@ -75,8 +83,9 @@ class Starter:
             if again is None or again.attempt != attempt:
                 return False
             try:
-                owner = dead.owner if dead is not None else await self._owner(known)
-                await self._submit(await self._access.identity_of(owner), known)
+                if attempt.executor_id is None:
+                    await self._check_schedule(known)
+                await self._submit(await self._owner(known), known)
             except (Unavailable, TooManyRequests):
                 raise
             except PlatformError as error:
@@ -93,14 +102,24 @@ class Starter:
             owner = await self._access.identity_of(record.owner)
             async with self._lock(attempt_id):
                 attempt = await self._attempts.attempt(owner, attempt_id, Action.WRITE)
-                if attempt.executor_id is None:
+                known = await self._known(attempt_id)
+                is_owners = known is not None and known.bake.owner in (None, record.owner)
+                if attempt.executor_id is None and is_owners:
                     await self._attempts.change(attempt_id, executor_id=record.id)
 
     async def _known(self, attempt_id: str) -> Known | None:
         return await self._database.read(partial(records.known, attempt_id=attempt_id))
 
-    async def _owner(self, known: Known) -> str:
-        """In whose name the first main job of a schedule's bake is started."""
+    async def _owner(self, known: Known) -> Identity:
+        """In whose name a bake is driven. Raises NotFound for one who is gone."""
+        owner = known.bake.owner or known.project.owner
+        try:
+            return await self._access.identity_of(owner)
+        except NotFound:
+            raise NotFound(f"its owner {owner} was removed.") from None
+
+    async def _check_schedule(self, known: Known) -> None:
+        """Raise NotFound where the schedule that made a bake was removed before its beginning."""
         owner = await self._database.read(
             partial(
                 schedules.owner_of,
@@ -110,12 +129,11 @@ class Starter:
         )
         if owner is None:
             raise NotFound("its schedule was removed.")
-        return owner
 
-    async def _submit(self, caller: Identity, known: Known) -> Job:
+    async def _submit(self, owner: Identity, known: Known) -> Job:
         attempt = known.attempt
         request = main_jobs.request(known.project, known.bake)
-        submitted = await self._jobs.submit(caller, request, main_jobs.key_of(attempt))
+        submitted = await self._jobs.submit(owner, request, main_jobs.key_of(attempt))
         await self._attempts.change(attempt.id, executor_id=submitted.job.id)
         return submitted.job
 

@@ -277,7 +277,7 @@ class Supervisor(Observer):
                 if seconds is not None:
                     self._look_in(attempt_id, seconds)
             case StartMainJob():
-                if not await self._starter.start_next(known, record):
+                if not await self._starter.start_next(known):
                     self._look_soon(attempt_id)
             case Finish(result, message):
                 log.info("a bake is given up", attempt=attempt_id, message=message)

@@ -1,0 +1,58 @@
+"""Removing a person: their tokens end, what they have begun ends, and their name is retired.
+
+First of all the user goes, so that nothing new is begun in that name. What follows may be cut off
+by the end of the server: it is made good by ``sweep``, at the next start and now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+import structlog
+
+from neuro.domain.errors import Conflict
+from neuro.server.access.service import AccessService
+
+log = structlog.get_logger("neuro.access")
+
+# Ends what people have begun who are gone: jobs, bakes, schedules.
+EndWork = Callable[[Collection[str]], Awaitable[None]]
+
+
+class Departures:
+    """Removes people of one installation."""
+
+    def __init__(self, access: AccessService, machine_owner: str, ends: Sequence[EndWork]) -> None:
+        """``machine_owner`` is the machine's own user, who is made again at each start."""
+        self._access = access
+        self._machine_owner = machine_owner
+        self._ends = ends
+
+    async def remove(self, name: str) -> None:
+        """Remove a user with all that they have begun. Their files and records stay.
+
+        Raises NotFound, Conflict for the last administrator and for the machine's own user.
+        """
+        if name == self._machine_owner:
+            await self._access.user(name)
+            raise Conflict(
+                f"{name} is this machine's own user, in whose name the server runs: it cannot be"
+                " removed."
+            )
+        await self._access.remove_user(name)
+        log.info("user removed", user=name)
+        await self._end({name})
+
+    async def sweep(self) -> None:
+        """End what is left of people who are gone."""
+        gone = await self._access.gone()
+        if gone:
+            await self._end(gone)
+
+    async def _end(self, names: Collection[str]) -> None:
+        for end in self._ends:
+            try:
+                await end(names)
+            except Exception:
+                # The others must end all the same; the sweep comes back to this one.
+                log.exception("cannot end the work of who is gone yet")

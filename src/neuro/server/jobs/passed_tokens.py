@@ -1,0 +1,67 @@
+"""The tokens that jobs are given (``--pass-config``): each ends with its job.
+
+A job that is over tells of it, and its tokens end at once. Whatever stood in the way of that (the
+server was down, the disk was full) is made good by the sweep, which asks the database which jobs
+are over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+
+import structlog
+
+from neuro.server.access.service import AccessService
+from neuro.server.database.engine import Database
+from neuro.server.jobs import tables
+from neuro.server.jobs.record import JobRecord
+
+log = structlog.get_logger("neuro.jobs")
+
+LIFE = timedelta(days=30)
+
+
+class PassedTokens:
+    """Issues and ends the tokens of one installation's jobs."""
+
+    def __init__(self, database: Database, access: AccessService) -> None:
+        self._database = database
+        self._access = access
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def issue(self, record: JobRecord) -> str:
+        """A token with which a job acts in its owner's name. Raises NotFound without an owner."""
+        token = await self._access.make_token(
+            record.owner, label=f"job {record.id}", life=LIFE, job=record.id
+        )
+        return token.token or ""
+
+    def job_changed(self, record: JobRecord) -> None:
+        """End the tokens of a job that is over; for ``Board.listen``."""
+        if record.is_active or not record.specification.pass_config:
+            return
+        task = asyncio.get_running_loop().create_task(self._end(record.id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end(self, job_id: str) -> None:
+        try:
+            await self._access.end_tokens_of_jobs([job_id])
+        except Exception as error:
+            # They are not good all the same, and the sweep writes it down.
+            log.error("cannot end a job's tokens yet", job=job_id, error=str(error))
+
+    async def sweep(self) -> None:
+        """End the tokens of all jobs that are over or gone, and forget those of long ago."""
+        job_ids = await self._access.jobs_with_tokens()
+        active = await self._database.read(partial(tables.active_among, ids=job_ids))
+        over = [job_id for job_id in job_ids if job_id not in active]
+        if over:
+            await self._access.end_tokens_of_jobs(over)
+        await self._access.drop_old_tokens()
+
+    async def close(self) -> None:
+        """Finish what has begun."""
+        await asyncio.gather(*self._tasks)

@@ -1,0 +1,140 @@
+"""A person is removed: what they have begun ends, what they leave becomes nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from neuro.client import Client
+from neuro.domain.bakes import ScheduledFile, ScheduleRequest, TaskStatus
+from neuro.domain.errors import AlreadyExists, Conflict, NotAuthenticated, NotFound
+from neuro.domain.jobs import JobFilter, JobStatus
+from neuro.server.database.engine import Database
+from tests.server.bakes import ended, make_bake, write
+from tests.server.jobs import finished, output_of, running, submit
+from tests.server_process import ServerProcess, running_server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server that may be stopped, and whose people may go."""
+    if request.param == "sqlite":
+        with running_server(tmp_path / "data") as server:
+            yield server
+        return
+    with (
+        request.getfixturevalue("postgres_server").database() as url,
+        running_server(tmp_path / "data", database=url) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+async def client(server: ServerProcess) -> AsyncIterator[Client]:
+    """The owner of the machine, who is an admin."""
+    async with Client.connect(server.url, server.token) as client:
+        client.user = server.user
+        yield client
+
+
+async def person(server: ServerProcess, client: Client, name: str) -> Client:
+    await client.users.add(name)
+    token = await client.users.create_token(name)
+    them = Client.connect(server.url, token.token)
+    them.user = name
+    return them
+
+
+async def test_what_they_have_begun_ends_and_what_they_leave_stays(
+    server: ServerProcess, client: Client
+) -> None:
+    async with await person(server, client, "carol") as carol:
+        runs = await running(
+            carol,
+            "sleep 1000",
+            restart_policy="always",
+            volumes=[
+                {
+                    "src_storage_uri": "storage://default/carol/data",
+                    "dst_path": "/data",
+                    "read_only": False,
+                }
+            ],
+        )
+        waits = await submit(carol, "true", preset_name="cpu-large", priority="low")
+        project = await carol.flows.get_or_create_project("work")
+        _, attempt = await make_bake(carol, project.id)
+        await write(carol, attempt, TaskStatus.RUNNING)
+        await carol.bakes.put_schedule(
+            ScheduleRequest(
+                project_id=project.id,
+                batch="nightly",
+                cron="0 5 * * *",
+                workspace="/w",
+                graphs={"": {"only": []}},
+                files=[ScheduledFile(role="flow", filename="nightly.yml", content="kind: batch")],
+            )
+        )
+        mine = await running(client, "sleep 1000")
+
+        await client.users.remove("carol")
+
+        with pytest.raises(NotAuthenticated):
+            await carol.jobs.get(runs.id)
+    assert (await finished(client, runs)).status is JobStatus.CANCELLED
+    assert (await finished(client, waits)).status.is_finished
+    last = await ended(client, attempt.bake_id)
+    assert (last.result, last.message) == (TaskStatus.CANCELLED, "Its owner was removed.")
+    assert await client.bakes.schedules(project.id) == []
+    assert (server.data_dir / "storage" / "carol" / "data").is_dir()
+    assert (await client.jobs.get(mine.id)).status is JobStatus.RUNNING
+    assert (await output_of(client, runs)).startswith(b"up")
+
+
+async def test_nobody_gets_the_name_of_somebody_who_was_removed(
+    server: ServerProcess, client: Client
+) -> None:
+    async with await person(server, client, "carol") as carol:
+        await finished(carol, await submit(carol, "true"))
+    await client.users.remove("carol")
+
+    with pytest.raises(AlreadyExists, match="was removed"):
+        await client.users.add("carol")
+    server.stop()
+    server.start()
+
+    async with Client.connect(server.url, server.token) as again:
+        with pytest.raises(AlreadyExists, match="was removed"):
+            await again.users.add("carol")
+        with pytest.raises(NotFound):
+            await again.users.get("carol")
+        left = [job.owner async for job in again.jobs.list(JobFilter(owner=["carol"]))]
+        assert left == ["carol"]
+
+
+async def test_the_machines_own_user_stays(client: Client) -> None:
+    with pytest.raises(Conflict, match="this machine's own user"):
+        await client.users.remove(client.user)
+
+    assert (await client.users.get(client.user)).is_admin
+
+
+async def test_a_server_that_was_killed_meanwhile_ends_the_rest_at_its_start(
+    server: ServerProcess, client: Client
+) -> None:
+    async with await person(server, client, "carol") as carol:
+        job = await running(carol, "sleep 1000")
+    server.kill()
+    database = Database(server.database_url)
+    with database.engine.begin() as connection:
+        connection.execute(text("DELETE FROM users WHERE name = 'carol'"))
+        connection.execute(text("INSERT INTO retired_users VALUES ('carol', 0)"))
+    database.close()
+
+    server.start()
+
+    async with Client.connect(server.url, server.token) as again:
+        assert (await finished(again, job)).status is JobStatus.CANCELLED
