@@ -97,10 +97,6 @@ class SandboxEngine:
         self._folder = str(self._path.resolve())
         self._path.mkdir(parents=True, exist_ok=True)
         self._path.chmod(0o700)
-        for name in ("jobs", "berths", "land", "stage"):
-            (self._path / name).mkdir(exist_ok=True)
-        for name in ("jobs", "berths"):
-            layout.spread(f"{self._folder}/{name}")
         self._tidying = Tidying(self._folder)
         self._nursery = Nursery(self._folder)
         opening = asyncio.create_task(self._nursery.open())
@@ -110,6 +106,8 @@ class SandboxEngine:
                 machine.examine, self._folder, self._settings
             )
             await opening
+            for name in ("jobs", "berths"):
+                layout.spread(f"{self._folder}/{name}")
         except BaseException:
             await asyncio.gather(opening, return_exceptions=True)
             await self._nursery.close()

@@ -46,6 +46,9 @@ def installation(folder: str) -> dict[str, str]:
 def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
     """How jobs will run here, and what a person should know about it. Raises EngineFault."""
     notices: list[str] = []
+    for name in ("jobs", "berths", "land", "stage"):
+        os.makedirs(f"{folder}/{name}", exist_ok=True)
+        os.chmod(f"{folder}/{name}", 0o755)  # noqa: S103 - the folder around them is closed
     identity = installation(folder)
     groups = cgroups.find(identity["id"], settings.cgroup_root)
     if groups.version == 0:

@@ -144,6 +144,8 @@ def _make_template(land: str, places: list[str], symlinks: list[tuple[str, str]]
     made = f"{template}.{os.getpid()}"
     for place in (*_FOLDERS, *_OPEN_FOLDERS, *(place.lstrip("/") for place in places)):
         os.makedirs(f"{made}/{place}", exist_ok=True)
+    for place, _, _ in os.walk(made):  # whatever the umask of who started the server is
+        os.chmod(place, 0o755)
     for place in _OPEN_FOLDERS:
         os.chmod(f"{made}/{place}", 0o1777)  # noqa: S103 - as /tmp is
     os.chmod(f"{made}/root", 0o700)
@@ -161,7 +163,7 @@ def _our_layers(land: str, path: str) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {"/etc": ("given/etc",)}
     if shutil.which("python", path=path) is None:
         link = f"{layers}/usr/local/bin/python"
-        os.makedirs(os.path.dirname(link), exist_ok=True)
+        _make_folders(os.path.dirname(link))
         if not os.path.lexists(link):
             os.symlink(os.path.realpath(sys.executable), link)
         found["/usr"] = ("given/usr",)
@@ -170,10 +172,19 @@ def _our_layers(land: str, path: str) -> dict[str, tuple[str, ...]]:
 
 def _write(path: str, text: str) -> None:
     """Write ``text`` so that a job that is going on sees the old or the new."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    _make_folders(os.path.dirname(path))
     temporary = f"{path}.{os.getpid()}"
     Path(temporary).write_text(text, "utf-8")
+    os.chmod(temporary, 0o644)
     os.rename(temporary, path)
+
+
+def _make_folders(path: str) -> None:
+    """Make folders that everybody may look into, whatever the umask is."""
+    if not os.path.isdir(path):
+        _make_folders(os.path.dirname(path))
+        os.mkdir(path)
+        os.chmod(path, 0o755)
 
 
 def _python_folders() -> list[str]:
