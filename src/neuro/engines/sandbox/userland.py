@@ -145,7 +145,7 @@ def _make_template(land: str, places: list[str], symlinks: list[tuple[str, str]]
     for place in (*_FOLDERS, *_OPEN_FOLDERS, *(place.lstrip("/") for place in places)):
         os.makedirs(f"{made}/{place}", exist_ok=True)
     for place, _, _ in os.walk(made):  # whatever the umask of who started the server is
-        os.chmod(place, 0o755)
+        os.chmod(place, 0o755)  # noqa: S103 - as /usr is
     for place in _OPEN_FOLDERS:
         os.chmod(f"{made}/{place}", 0o1777)  # noqa: S103 - as /tmp is
     os.chmod(f"{made}/root", 0o700)
@@ -184,7 +184,7 @@ def _make_folders(path: str) -> None:
     if not os.path.isdir(path):
         _make_folders(os.path.dirname(path))
         os.mkdir(path)
-        os.chmod(path, 0o755)
+        os.chmod(path, 0o755)  # noqa: S103 - as /usr is
 
 
 def _python_folders() -> list[str]:
