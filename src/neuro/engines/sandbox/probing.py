@@ -19,7 +19,6 @@ from neuro.engines.sandbox.launch import Plan, plan_from, prove_volumes
 
 PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 _TIMEOUT = 20
-_GUARDED = "--guarded"
 _START = (
     "import sys; sys.path.insert(0, {root!r});"
     "from neuro.engines.sandbox.probing import main; main()"
@@ -55,10 +54,12 @@ def refusal(plan: Plan) -> str | None:
 def main() -> None:
     """Try the plan on standard input; exit code 0, or 1 with the reason on standard error."""
     try:
-        if _GUARDED not in sys.argv:
-            kernel.enter_guard()
-            # As the zygote does: the rights over a process's memory are decided when it begins.
-            os.execv(sys.executable, [*sys.orig_argv, _GUARDED])
+        is_root = os.geteuid() == 0
+        kernel.enter_guard()
+        if not is_root:
+            # As root of the new user namespace, which the zygote is, too: who may look into a
+            # process is decided when its program begins.
+            os.execv(sys.executable, sys.orig_argv)
         _try(plan_from(json.load(sys.stdin)))
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)  # noqa: T201 - this is how it answers
