@@ -12,9 +12,8 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from neuro.engines.sandbox import kernel, layout
+from neuro.engines.sandbox import kernel, layout, stage
 from neuro.engines.sandbox.berth import Berth
-from neuro.engines.sandbox.identities import NO_BLOCK, Blocks
 from neuro.engines.sandbox.launch import Plan, plan_from, prove_volumes
 
 PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
@@ -67,7 +66,7 @@ def main() -> None:
 
 
 def _try(plan: Plan) -> None:
-    block = NO_BLOCK if plan.plain else Blocks(plan.folder, shared=plan.shared_ids).claim()
+    block = stage.blocks(plan).claim()
     berth = Berth(plan, f"probe-{os.getpid()}", block)
     place = f"{plan.folder}/probe.{os.getpid()}"
     layout.remove_tree(place)
