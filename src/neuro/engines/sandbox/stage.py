@@ -1,9 +1,9 @@
 """What a run's root is made of, put together before the run is asked for, with the host's rights.
 
 The zygote puts together what is the same for all runs of a block of users, in a mount namespace.
-The process that will be a run's command takes a copy of that for its own. It then gives up its rights
-over the host, sees the same mounts in a copy that has none, makes the root of them (``inside``) and
-lets go of all else.
+The process that will be a run's command takes a copy of that for its own. It then gives up its
+rights over the host, sees the same mounts in a copy that has none, makes the root of them
+(``inside``) and lets go of all else.
 
 ::
 
