@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from neuro.engines.base import Exited, ExitCause, Mount, RunRef, RunSpec
+from neuro.engines.base import ExitCause, Exited, Mount, RunRef, RunSpec
 from neuro.engines.sandbox import kernel
 from tests.engines.harness import Finished, Runs, spec
 from tests.security.host import Host
