@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import socket
 import struct
 from collections.abc import Sequence
@@ -53,8 +54,8 @@ def execute(
             processes=process_limit(plan),
             elsewhere=True,
         )
-    except ValueError:
-        raise OSError(errno.EINVAL, "a word of the command contains a NUL character") from None
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from None
     answer, answer_inside = os.pipe()
     first = os.fork()
     if first == 0:
@@ -149,6 +150,26 @@ def socket_inside(plan: Plan, init: int, client: socket.socket) -> None:
 def _hand_over(client: socket.socket) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inside:
         socket.send_fds(client, [b"s"], [inside.fileno()])
+
+
+def signal_main_process(init: int, number: int) -> bool:
+    """Send a signal to the process that is number 2 in there; whether there was one."""
+    pid = main_process(init)
+    if pid is None:
+        return False
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return True
+    try:
+        # Between the two it may have ended, and its number be that of a process of the machine.
+        if main_process(init) == pid:
+            signal.pidfd_send_signal(process, number)
+    except OSError:
+        pass
+    finally:
+        os.close(process)
+    return True
 
 
 def main_process(init: int) -> int | None:

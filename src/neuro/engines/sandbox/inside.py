@@ -24,6 +24,7 @@ from neuro.engines.sandbox.kernel import (
 from neuro.engines.sandbox.userland import Userland
 
 _RUN_SIZE = 256 << 20
+_TERMINALS = 256  # the machine has 3072 for all jobs together
 # Read-only, as in containers elsewhere: most are root's only, but not all ask who writes.
 _FROZEN = ("sys", "sysrq-trigger", "irq", "bus", "fs")
 _COVERED_FILES = (
@@ -80,7 +81,8 @@ def make_root(land: Userland, *, plain: bool) -> None:
         kernel.mount("tmpfs", f"root{path}", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, options)
     for name in ("proc", "sys", "dev"):
         kernel.mount(name, f"root/{name}", flags=MS_BIND | MS_REC)
-    terminals = "newinstance,ptmxmode=0666,mode=620,uid=0" + ("" if plain else ",gid=5")
+    terminals = f"newinstance,max={_TERMINALS},ptmxmode=0666,mode=620,uid=0"
+    terminals += "" if plain else ",gid=5"
     kernel.mount("devpts", "root/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, terminals)
     _small_disk("root/run", _RUN_SIZE, "0755")
     os.mkdir("root/run/lock", 0o1777)
@@ -130,8 +132,11 @@ def mount_shared_memory(size: int) -> None:
 def mount_devices(devices: Sequence[tuple[int, str]]) -> None:
     """Attach (tree, name) below /dev. Raises OSError."""
     for tree, name in devices:
-        path = f"/dev/{name}"
-        flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        path, flags = f"/dev/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        if stat.S_ISDIR(os.fstat(tree).st_mode):  # nvidia-caps is one
+            os.mkdir(path)
+        else:
+            flags |= os.O_CREAT | os.O_EXCL
         target = os.open(path, flags, 0o600)
         try:
             kernel.attach(tree, target)

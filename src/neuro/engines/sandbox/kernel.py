@@ -40,7 +40,7 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
 _ATTR_IDMAP = 0x00100000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
-MS_REC, _MS_SLAVE = 16384, 1 << 19
+MS_REC, _MS_PRIVATE, _MS_SLAVE = 16384, 1 << 18, 1 << 19
 _MNT_DETACH = 2
 
 # Docker's default set less CAP_MKNOD: without a device cgroup a made node would be the host's disk.
@@ -76,6 +76,13 @@ def _call(what: str, number: int, *arguments: int | bytes | None) -> int:
     result: int = _libc.syscall(ctypes.c_long(number), *given)
     _check(result, what)
     return result
+
+
+def as_bytes(text: str) -> bytes:
+    """What the kernel is given for a text. Raises ValueError: its strings end at the first NUL."""
+    if "\0" in text:
+        raise ValueError(f"{text!r} contains a NUL character")
+    return os.fsencode(text)
 
 
 def clone(flags: int) -> int:
@@ -193,7 +200,7 @@ def hide_arguments() -> None:
 
 def set_hostname(name: str) -> None:
     """The host name of this UTS namespace. Raises OSError."""
-    text = os.fsencode(name)
+    text = as_bytes(name)
     _check(_libc.sethostname(text, ctypes.c_size_t(len(text))), "sethostname")
 
 
@@ -225,14 +232,14 @@ def enter_guard(protected: Sequence[str] = ()) -> None:
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """Mount a file system, or change a mount. Raises OSError."""
-    arguments = [os.fsencode(text) if text else None for text in (source, target, kind, options)]
+    arguments = [as_bytes(text) if text else None for text in (source, target, kind, options)]
     flag_word = ctypes.c_ulong(flags)
     _check(_libc.mount(*arguments[:3], flag_word, arguments[3]), f"mount of {source or kind}")
 
 
 def unmount(target: str) -> None:
     """Take a mount, and all mounts below it, out of our sight. Raises OSError."""
-    _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), "umount")
+    _check(_libc.umount2(as_bytes(target), _MNT_DETACH), "umount")
 
 
 def enter_root() -> None:
@@ -252,18 +259,19 @@ def copy_tree(path: str, folder: int = _AT_FDCWD, *, recursive: bool = True) -> 
     """
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
     return _call(
-        "open_tree", _OPEN_TREE, folder, os.fsencode(path), flags | (path == "") * _AT_EMPTY_PATH
+        "open_tree", _OPEN_TREE, folder, as_bytes(path), flags | (path == "") * _AT_EMPTY_PATH
     )
 
 
 def set_attributes(tree: int, attributes: int, users: int | None = None) -> None:
-    """Set ``ATTR_...`` of a mount and all below it.
+    """Set ``ATTR_...`` of a mount and all below it, and keep it apart from the one it is a copy of.
 
+    What the host mounts later in the original would else arrive here without these attributes.
     ``users`` is a user namespace: what its user n is outside, the files of user n belong to.
     Raises OSError (EINVAL where the file system cannot map users).
     """
     mapped = _ATTR_IDMAP if users is not None else 0
-    asked = struct.pack("=QQQQ", attributes | mapped, 0, 0, users or 0)
+    asked = struct.pack("=QQQQ", attributes | mapped, 0, _MS_PRIVATE, users or 0)
     flags = _AT_EMPTY_PATH | _AT_RECURSIVE
     _call("mount_setattr", _MOUNT_SETATTR, tree, b"", flags, asked, len(asked))
 
@@ -279,7 +287,7 @@ def open_below(root: int, path: str, flags: int = os.O_PATH) -> int:
     Every link on the way, absolute or not, leads below ``root``. Raises OSError.
     """
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    return _call(path, _OPENAT2, root, os.fsencode(path), how, len(how))
+    return _call(path, _OPENAT2, root, as_bytes(path), how, len(how))
 
 
 def drop_capabilities(keep: tuple[int, ...]) -> None:
@@ -313,7 +321,7 @@ def open_without_links(path: str, flags: int = os.O_PATH, folder: int = -100) ->
     """
     flags |= os.O_CLOEXEC
     how = struct.pack("=QQQ", flags, 0, _RESOLVE_NO_SYMLINKS)
-    found: int = _libc.syscall(_OPENAT2, folder, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+    found: int = _libc.syscall(_OPENAT2, folder, as_bytes(path), how, ctypes.c_size_t(len(how)))
     if found >= 0:
         return found
     number = ctypes.get_errno()
@@ -330,7 +338,7 @@ def open_within(name: str, flags: int, folder: int) -> int:
     """
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW
     how = struct.pack("=QQQ", flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_XDEV)
-    found: int = _libc.syscall(_OPENAT2, folder, os.fsencode(name), how, ctypes.c_size_t(len(how)))
+    found: int = _libc.syscall(_OPENAT2, folder, as_bytes(name), how, ctypes.c_size_t(len(how)))
     if found >= 0:
         return found
     number = ctypes.get_errno()

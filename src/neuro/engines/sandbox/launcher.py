@@ -39,23 +39,20 @@ class Command:
     ) -> None:
         """``processes`` limits their number for the run's user, 0 leaves that to its group.
 
-        ``elsewhere``: where the working directory is gone, / will do.
+        ``elsewhere``: where the working directory is gone, / will do. Raises ValueError for what no
+        process can be given.
         """
-        self.argv = [as_bytes(word) for word in argv]
-        self.env = {as_bytes(name): as_bytes(value) for name, value in env.items()}
-        self.working_dir = as_bytes(working_dir)
+        for name in env:
+            if not name or "=" in name:
+                raise ValueError(f"{name!r} cannot be the name of an environment variable")
+        self.argv = [kernel.as_bytes(word) for word in argv]
+        self.env = {kernel.as_bytes(name): kernel.as_bytes(value) for name, value in env.items()}
+        self.working_dir = kernel.as_bytes(working_dir)
         self.tty = tty
         self.privileged = privileged
         self.filter_program = filter_program
         self.processes = processes
         self.elsewhere = elsewhere
-
-
-def as_bytes(text: str) -> bytes:
-    """What the kernel is given for a text. Raises ValueError: its strings end at the first NUL."""
-    if "\0" in text:
-        raise ValueError(f"{text!r} contains a NUL character")
-    return os.fsencode(text)
 
 
 def become(command: Command, streams: tuple[int, int, int], word: int) -> NoReturn:

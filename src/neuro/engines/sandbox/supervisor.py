@@ -445,15 +445,10 @@ class Supervisor:
 
     def _terminate(self) -> None:
         """SIGTERM to the job's main process, which its init forks first of all."""
-        main = entering.main_process(self._init) if self._init is not None else None
-        if main is None:
-            if self._record is None and not self._init_gone:
-                self._loop.after(0.002, self._terminate)  # init is about to fork it
+        if self._init is not None and entering.signal_main_process(self._init, signal.SIGTERM):
             return
-        try:
-            os.kill(main, signal.SIGTERM)
-        except OSError:
-            pass
+        if self._record is None and not self._init_gone:
+            self._loop.after(0.002, self._terminate)  # init is about to fork it
 
     # Clients.
 

@@ -1,0 +1,115 @@
+"""What a job must not reach of another, and what it must not take from all."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import subprocess
+
+import pytest
+
+from neuro.engines.base import ExitCause
+from tests.engines.harness import MIB, Runs
+from tests.security.host import Host
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def has_own_network(runs: Runs) -> bool:
+    return not any("share the host's network" in notice for notice in runs.engine.notices)
+
+
+_SERVE = """
+import socket, time
+s = socket.socket(); s.bind(('0.0.0.0', 0)); s.listen(64)
+a = socket.socket(socket.AF_UNIX); a.bind(b'\\0neuro-private'); a.listen()
+six = socket.socket(socket.AF_INET6); six.bind(('::', 0)); six.listen()
+address = socket.gethostbyname(socket.gethostname())
+print(address, s.getsockname()[1], six.getsockname()[1], flush=True)
+time.sleep(600)
+"""
+_REACH = """
+import socket, sys
+address, four, six = sys.argv[1:4]
+def tried(name, family, where):
+    s = socket.socket(family); s.settimeout(0.3)
+    try:
+        s.connect(where); print('REACHED', name)
+    except OSError as error:
+        print(name, error)
+tried('ipv4', socket.AF_INET, (address, int(four)))
+tried('mapped', socket.AF_INET6, ('::ffff:' + address, int(four)))
+for scope in range(1, 5):
+    tried('link-local', socket.AF_INET6, ('ff02::1', int(six), 0, scope))
+tried('abstract', socket.AF_UNIX, b'\\0neuro-private')
+tried('metadata', socket.AF_INET, ('169.254.169.254', 80))
+for where in sys.argv[5:]:
+    tried('host ' + where, socket.AF_INET, (where, int(sys.argv[4])))
+"""
+
+
+def addresses() -> list[str]:
+    """Those of this machine."""
+    said = subprocess.run(["ip", "-4", "-o", "addr"], capture_output=True, text=True, check=True)
+    return re.findall(r"inet ([0-9.]+)", said.stdout)
+
+
+async def test_anothers_ports_and_sockets_are_not_reached(runs: Runs) -> None:
+    if not has_own_network(runs):
+        pytest.skip("jobs share the host's network, as was accepted or must be here")
+    other = await runs.start("python3", "-c", _SERVE)
+    said = await runs.says(other.job_id, b"\n")
+    hosts = await asyncio.to_thread(addresses)
+    address, four, six = said.decode().split()
+
+    with socket.create_server(("0.0.0.0", 0)) as service:
+        port = str(service.getsockname()[1])
+        reach = ("python3", "-c", _REACH, address, four, six, port, *hosts)
+        done = await runs.run(*reach)
+
+    assert "REACHED" not in done.output.decode()
+    assert done.code == 0
+    await runs.engine.stop(other.job_id, 0)
+
+
+async def test_one_job_does_not_take_all_terminals(runs: Runs, host: Host) -> None:
+    script = (
+        "import os, time\ntry:\n  while True: os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY)\n"
+        "except OSError as error: print('full', flush=True)\ntime.sleep(600)"
+    )
+    greedy = [await runs.start("python3", "-c", script) for _ in range(3)]
+    for ref in greedy:
+        await runs.says(ref.job_id, b"full")
+
+    done = await runs.run("python3", "-c", "import os; os.openpty(); print('mine')", tty=True)
+
+    assert done.lines == ["mine"]
+    for ref in greedy:
+        await runs.engine.stop(ref.job_id, 0)
+
+
+@pytest.mark.parametrize("place", ["/dev", "/dev/shm", "/run"])
+async def test_files_in_memory_are_limited(runs: Runs, place: str) -> None:
+    done = await runs.shell(
+        f"for n in $(seq 300); do head -c 1000000 /dev/zero > {place}/$n || exit 7; done; sleep 3",
+        memory=128 * MIB,
+    )
+
+    assert done.code == 7 or done.exited.cause == ExitCause.OUT_OF_MEMORY, done
+
+
+async def test_names_in_memory_are_limited(runs: Runs) -> None:
+    script = """
+import os
+for place in ('/dev', '/run'):
+    try:
+        for number in range(100_000):
+            os.mkdir(f'{place}/{number}')
+        print('all', place)
+    except OSError as error:
+        print(error.strerror)
+"""
+    done = await runs.run("python3", "-c", script)
+
+    assert done.lines == ["No space left on device"] * 2
