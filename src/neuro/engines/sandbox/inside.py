@@ -77,8 +77,13 @@ def make_root(land: Userland, *, plain: bool) -> None:
     for number, path in enumerate(land.read_only):
         kernel.mount(f"shown/{number}", f"root{path}", flags=MS_BIND | MS_REC)
     for path in land.covered:
-        options = "mode=0700,size=4k"
-        kernel.mount("tmpfs", f"root{path}", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, options)
+        options, flags = "mode=0700,size=4k", MS_RDONLY | MS_NOSUID | MS_NODEV
+        try:
+            kernel.mount("tmpfs", f"root{path}", "tmpfs", flags, options)
+        except PermissionError as error:
+            # A folder above it is closed to the run, which cannot open it: it is covered already.
+            if error.errno != errno.EACCES:
+                raise
     for name in ("proc", "sys", "dev"):
         kernel.mount(name, f"root/{name}", flags=MS_BIND | MS_REC)
     terminals = f"newinstance,max={_TERMINALS},ptmxmode=0666,mode=620,uid=0"

@@ -41,6 +41,7 @@ def refusal(plan: Plan) -> str | None:
             errors="replace",
             timeout=_TIMEOUT,
             env={},
+            umask=0o022,  # the server's own keeps its files from all others: here it needs them
         )
     except (OSError, subprocess.SubprocessError) as error:
         return str(error)

@@ -52,7 +52,10 @@ def main() -> None:
     gc.collect()
     gc.disable()
     gc.freeze()  # a collection in a fork would copy every page that it shares
-    engine.sendall(wire.frame(wire.READY))
+    try:
+        engine.sendall(wire.frame(wire.READY))
+    except BrokenPipeError:
+        return  # the server ended while we started
     _serve(engine, lock)
 
 
