@@ -20,7 +20,7 @@ PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(_
 _TIMEOUT = 20
 _START = (
     "import sys; sys.path.insert(0, {root!r});"
-    "from neuro.engines.sandbox.probing import main; main()"
+    "from neuro.engines.sandbox.{module} import main; main()"
 )
 
 
@@ -31,17 +31,24 @@ def python() -> list[str]:
 
 def refusal(plan: Plan) -> str | None:
     """Why runs cannot be made by ``plan``; None where they can."""
-    command = [*python(), "-c", _START.format(root=PACKAGE_ROOT)]
+    return tried("probing", given=json.dumps(asdict(plan)))
+
+
+def tried(module: str, *arguments: str, given: str = "") -> str | None:
+    """Why ``main`` of a module beside this one fails in a process of its own; None if it does not.
+
+    ``given`` is its standard input. It tells the reason in the last line of its standard error.
+    """
+    command = [*python(), "-c", _START.format(root=PACKAGE_ROOT, module=module), *arguments]
     try:
         done = subprocess.run(
             command,
-            input=json.dumps(asdict(plan)),
+            input=given,
             capture_output=True,
             text=True,
             errors="replace",
             timeout=_TIMEOUT,
             env={},
-            umask=0o022,  # the server's own keeps its files from all others: here it needs them
         )
     except (OSError, subprocess.SubprocessError) as error:
         return str(error)

@@ -7,37 +7,16 @@ cannot. What they enter cannot be left, and nothing of it outlives the process.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 
 from neuro.engines.sandbox import identities, kernel, launch, probing, seccomp
 from neuro.engines.sandbox.identities import Block
 
-_TIMEOUT = 10
-_START = (
-    "import sys; sys.path.insert(0, {root!r});from neuro.engines.sandbox.trials import main; main()"
-)
-
 
 def refusal(trial: str, *arguments: str) -> str | None:
     """Why a trial below fails here; None where it succeeds."""
-    command = [*probing.python(), "-c", _START.format(root=probing.PACKAGE_ROOT)]
-    try:
-        done = subprocess.run(
-            [*command, trial, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT,
-            env={},
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    if done.returncode == 0:
-        return None
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"exit code {done.returncode}"
+    return probing.tried("trials", trial, *arguments)
 
 
 def main() -> None:
@@ -60,7 +39,8 @@ def _user_namespaces() -> None:
 def _mapped_mount(folder: str) -> None:
     users = identities.user_namespace(f"0 {identities.FIRST} {identities.BLOCK}")
     volumes = f"{identities.STORAGE} {identities.FIRST} {identities.BLOCK}"
-    block = Block(identities.FIRST, users, identities.user_namespace(volumes), None)
+    mapped = identities.user_namespace(volumes)
+    block = Block(-1, base=identities.FIRST, users=users, volumes=mapped)
     launch.prove_volumes(folder, block)
 
 
