@@ -166,10 +166,7 @@ def _control_groups(settings: SandboxSettings, *, plain: bool) -> Finding:
     version, controllers = cgroups.prospect(settings.cgroup_root)
     missing = [one for one in ("memory", "cpu", "pids") if one not in controllers]
     if not version:
-        text = (
-            "None may be made from here: memory is held by watching, CPU by choosing cores, the"
-            " number of processes by a limit that the jobs share."
-        )
+        text = "None may be made from here: memory is held by watching, CPU by choosing cores."
         unified = os.path.exists(f"{settings.cgroup_root}/cgroup.controllers")
         delegated = plain and unified and shutil.which("systemd-run") is not None
         command = "systemd-run --user --scope -p Delegate=yes neuro up" if delegated else ""
@@ -219,7 +216,6 @@ def _networks_of_a_user(settings: SandboxSettings) -> Iterator[Finding]:
     if settings.network == "shared":
         yield Finding("network", "warning", _SHARED)
         return
-    command = ""
     if os.access(_TUN, os.R_OK | os.W_OK):
         yield Finding(_TUN, "ok", "This user may open it.")
     else:
@@ -227,8 +223,7 @@ def _networks_of_a_user(settings: SandboxSettings) -> Iterator[Finding]:
         command = f"sudo chmod 666 {_TUN}" if there else "sudo modprobe tun"
         what = "This user may not open it" if there else "It is not there"
         yield Finding(_TUN, "warning", f"{what}, and pasta needs it.", command)
-    if shutil.which("pasta") is None:
-        command = _install("passt")
+    command = _install("passt") if shutil.which("pasta") is None else ""
     try:
         machine.pasta_network(settings)
     except nat.NoNetwork as error:
