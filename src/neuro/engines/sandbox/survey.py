@@ -56,6 +56,7 @@ def survey(folder: str, settings: SandboxSettings) -> list[Finding]:
     """
     for name in ("jobs", "berths", "land", "stage"):
         os.mkdir(f"{folder}/{name}")
+        os.chmod(f"{folder}/{name}", 0o755)  # noqa: S103 - the folder around them is closed
     plain = os.geteuid() != 0
     return [
         _kernel(plain=plain),

@@ -11,8 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from neuro.engines.sandbox import identities, kernel, launch, probing, seccomp
-from neuro.engines.sandbox.identities import Block
+from neuro.engines.sandbox import identities, kernel, probing, seccomp
 
 _TIMEOUT = 10
 _START = (
@@ -58,10 +57,9 @@ def _user_namespaces() -> None:
 
 
 def _mapped_mount(folder: str) -> None:
-    users = identities.user_namespace(f"0 {identities.FIRST} {identities.BLOCK}")
     volumes = f"{identities.STORAGE} {identities.FIRST} {identities.BLOCK}"
-    block = Block(identities.FIRST, users, identities.user_namespace(volumes), None)
-    launch.prove_volumes(folder, block)
+    tree = kernel.copy_tree(folder)
+    kernel.set_attributes(tree, 0, identities.user_namespace(volumes))
 
 
 def _system_calls() -> None:
