@@ -56,6 +56,7 @@ def survey(folder: str, settings: SandboxSettings) -> list[Finding]:
     """
     for name in ("jobs", "berths", "land", "stage"):
         os.mkdir(f"{folder}/{name}")
+        os.chmod(f"{folder}/{name}", 0o755)  # noqa: S103 - the folder around them is closed
     plain = os.geteuid() != 0
     return [
         _kernel(plain=plain),
@@ -166,10 +167,7 @@ def _control_groups(settings: SandboxSettings, *, plain: bool) -> Finding:
     version, controllers = cgroups.prospect(settings.cgroup_root)
     missing = [one for one in ("memory", "cpu", "pids") if one not in controllers]
     if not version:
-        text = (
-            "None may be made from here: memory is held by watching, CPU by choosing cores, the"
-            " number of processes by a limit that the jobs share."
-        )
+        text = "None may be made from here: memory is held by watching, CPU by choosing cores."
         unified = os.path.exists(f"{settings.cgroup_root}/cgroup.controllers")
         delegated = plain and unified and shutil.which("systemd-run") is not None
         command = "systemd-run --user --scope -p Delegate=yes neuro up" if delegated else ""
@@ -219,7 +217,6 @@ def _networks_of_a_user(settings: SandboxSettings) -> Iterator[Finding]:
     if settings.network == "shared":
         yield Finding("network", "warning", _SHARED)
         return
-    command = ""
     if os.access(_TUN, os.R_OK | os.W_OK):
         yield Finding(_TUN, "ok", "This user may open it.")
     else:
@@ -227,8 +224,7 @@ def _networks_of_a_user(settings: SandboxSettings) -> Iterator[Finding]:
         command = f"sudo chmod 666 {_TUN}" if there else "sudo modprobe tun"
         what = "This user may not open it" if there else "It is not there"
         yield Finding(_TUN, "warning", f"{what}, and pasta needs it.", command)
-    if shutil.which("pasta") is None:
-        command = _install("passt")
+    command = _install("passt") if shutil.which("pasta") is None else ""
     try:
         machine.pasta_network(settings)
     except nat.NoNetwork as error:

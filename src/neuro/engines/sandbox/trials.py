@@ -10,8 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from neuro.engines.sandbox import identities, kernel, launch, probing, seccomp
-from neuro.engines.sandbox.identities import Block
+from neuro.engines.sandbox import identities, kernel, probing, seccomp
 
 
 def refusal(trial: str, *arguments: str) -> str | None:
@@ -37,11 +36,9 @@ def _user_namespaces() -> None:
 
 
 def _mapped_mount(folder: str) -> None:
-    users = identities.user_namespace(f"0 {identities.FIRST} {identities.BLOCK}")
     volumes = f"{identities.STORAGE} {identities.FIRST} {identities.BLOCK}"
-    mapped = identities.user_namespace(volumes)
-    block = Block(-1, base=identities.FIRST, users=users, volumes=mapped)
-    launch.prove_volumes(folder, block)
+    tree = kernel.copy_tree(folder)
+    kernel.set_attributes(tree, 0, identities.user_namespace(volumes))
 
 
 def _system_calls() -> None:
