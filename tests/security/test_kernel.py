@@ -193,7 +193,10 @@ for number in range(1, 65):
 """
     lines = await python(runs, script)
 
-    assert [line for line in lines if " DONE " in line] == []
+    done = {line.partition(" DONE ")[0] for line in lines if " DONE " in line}
+    # A plain user owns these of the first process too: they harm nobody but the job.
+    harmless = {"write oom_score_adj", "write coredump_filter"} if os.geteuid() else set()
+    assert done <= harmless
 
 
 async def test_no_character_is_pushed_into_a_terminal(runs: Runs) -> None:
