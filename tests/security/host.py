@@ -52,7 +52,7 @@ class Host:
                 content = path.read_bytes() if path.is_file() else b""
                 found[str(path)] = (info.st_mode, info.st_uid, info.st_mtime_ns, content)
         for place in _PLACES:
-            names = os.listdir(place) if os.path.isdir(place) else []
+            names = os.listdir(place) if os.access(place, os.R_OK) else []
             found[place] = sorted(name for name in names if _ATTACKERS.fullmatch(name))
         found[str(self.place)] = sorted(set(os.listdir(self.place)) - {"engine", "storage"})
         return found
