@@ -149,7 +149,7 @@ async def _sleepers(running: ServerProcess) -> list[Result]:
         Result(f"{SLEEPERS} × sleep: server's CPU", f"{busy:.2%} of a core", "≤ 3 %"),
         Result(f"{SLEEPERS} × sleep: supervision (PSS)",
                f"{supervision / SLEEPERS / 1e6:.2f} MB a job", "≤ 5 MB",
-               "supervisor and bubblewrap"),
+               "supervisor and first process"),
     ]  # fmt: skip
 
 

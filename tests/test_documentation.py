@@ -13,11 +13,15 @@ from neuro.cli.main import root as neuro_root
 from neuro.flow.cli.main import root as flow_root
 
 HOME = Path(__file__).parent.parent
-GUIDE = ("tutorial.md", *(f"guide/{page.name}" for page in sorted(HOME.glob("docs/guide/*.md"))))
+GUIDE = (
+    *("tutorial.md", "security.md"),
+    *(f"guide/{page.name}" for page in sorted(HOME.glob("docs/guide/*.md"))),
+)
 PAGES = [
     HOME / "README.md",
     HOME / "README.ru.md",
     HOME / "CONTRIBUTING.md",
+    HOME / "SECURITY.md",
     HOME / "examples" / "digits" / "README.md",
     *sorted(HOME.glob("docs/**/*.md")),
 ]

@@ -79,31 +79,31 @@ class Runs:
         await self.started(ref)
         return ref
 
-    async def run(self, *argv: str, **options: Any) -> Finished:
-        """Run to the end."""
+    async def run(self, *argv: str, patience: float = PATIENCE, **options: Any) -> Finished:
+        """Run to the end, which comes within ``patience`` seconds."""
         begun = spec(*argv, **options)
         await self.engine.start(begun)
-        return await self.finished(RunRef(begun.job_id, begun.run))
+        return await self.finished(RunRef(begun.job_id, begun.run), patience)
 
     async def shell(self, script: str, **options: Any) -> Finished:
         """Run a shell script to the end."""
         return await self.run("sh", "-c", script, **options)
 
-    async def finished(self, ref: RunRef) -> Finished:
-        exited = await self.exited(ref)
+    async def finished(self, ref: RunRef, patience: float = PATIENCE) -> Finished:
+        exited = await self.exited(ref, patience)
         return Finished(ref, exited, await self.output(ref.job_id))
 
     async def started(self, ref: RunRef) -> Started:
         return await self._event(ref, Started)
 
-    async def exited(self, ref: RunRef) -> Exited:
-        return await self._event(ref, Exited)
+    async def exited(self, ref: RunRef, patience: float = PATIENCE) -> Exited:
+        return await self._event(ref, Exited, patience)
 
-    async def _event(self, ref: RunRef, kind: Any) -> Any:
+    async def _event(self, ref: RunRef, kind: Any, patience: float = PATIENCE) -> Any:
         def found() -> Any:
             return next((e for e in self.told if isinstance(e, kind) and e.ref == ref), None)
 
-        async with asyncio.timeout(PATIENCE), self._changed:
+        async with asyncio.timeout(patience), self._changed:
             await self._changed.wait_for(lambda: found() is not None)
         return found()
 

@@ -7,6 +7,7 @@ lists of files, and the interpreter where this user could not execute it.
 
 from __future__ import annotations
 
+import compileall
 import os
 import re
 import shutil
@@ -70,6 +71,8 @@ def prepare(place: Path) -> str:
     for name in _with_dependencies(DISTRIBUTIONS):
         _copy_distribution(name, site)
     interpreter = _interpreter(place)
+    # Nobody writes bytecode there, and every engine starts several interpreters.
+    compileall.compile_dir(site / "neuro", quiet=1)
     (place / "env" / "bin").mkdir()
     (place / "env" / "bin" / "python").symlink_to(interpreter)
     (place / "env" / "bin" / _VERSION).symlink_to("python")

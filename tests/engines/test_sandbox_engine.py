@@ -71,6 +71,22 @@ async def test_the_zygote_may_be_killed_at_any_time(sandbox: Runs, folder: Path)
     assert processes("neuro-zygote", folder) != [zygote]
 
 
+async def test_the_umask_of_the_server_closes_nothing_to_the_users_of_a_job(folder: Path) -> None:
+    engine = SandboxEngine(folder)
+    before = os.umask(0o077)
+    try:
+        await engine.open()
+    finally:
+        os.umask(before)
+    await engine.adopt([])
+    runs = Runs(engine)
+
+    done = await runs.shell("stat -Lc '%a' / /etc /usr /home /var/lib /etc/resolv.conf /tmp; umask")
+    await runs.close()
+
+    assert done.lines == [*["755"] * 5, "644", "1777", "0022"]
+
+
 async def test_the_zygote_goes_with_its_engine(folder: Path) -> None:
     engine = SandboxEngine(folder)
     await engine.open()

@@ -107,9 +107,10 @@ async def test_a_control_job_starts_where_all_is_taken(client: Client) -> None:
         await finished(client, job)
 
 
-@pytest.fixture
-def folder_of_the_environment() -> Iterator[Path]:
+@pytest.fixture(params=[0o755, 0o700], ids=["open", "closed"])
+def folder_of_the_environment(request: pytest.FixtureRequest) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=sys.prefix))
+    folder.chmod(request.param)
     yield folder
     shutil.rmtree(folder)
 
@@ -120,7 +121,7 @@ async def test_the_data_folder_stays_hidden_inside_the_environment(
     data = folder_of_the_environment / "data"
     with running_server(data) as server:
         async with Client.connect(server.url, server.token) as client:
-            script = f"ls -A {data}; neuro-flow --version"
+            script = f"ls -A {data} 2>/dev/null; neuro-flow --version"
             job = await submit(client, f"sh -c '{script}'", image=EXECUTOR_IMAGE)
             output = await output_of(client, job)
 

@@ -176,7 +176,9 @@ def stop_from_outside() -> None:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             waits = b"test -e /dev/shm/stop" in (process / "cmdline").read_bytes()
-            if waits and (process / "ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink():
-                (process / "root/dev/shm/stop").touch()
+            inside = (process / "ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()
         except OSError:
             continue
+        if waits and inside:  # as the job's user 0: the file system knows no user of the machine
+            enter = ["nsenter", "--target", process.name, "--user", "--mount", "--"]
+            subprocess.run([*enter, "touch", "/dev/shm/stop"], check=True, capture_output=True)

@@ -89,6 +89,9 @@ COMPLETION = {
 PLATFORM: Mapping[str, Entry] = {
     "up": SERVER["up"],
     "down": SERVER["down"],
+    "doctor": Entry(
+        "neuro.cli.server.doctor:command", "Say what this machine has for jobs, and what it lacks."
+    ),
     "login": CONFIG["login"],
     "logout": CONFIG["logout"],
     "help": Entry("neuro.cli.help:command", "Show help for a command or a topic."),

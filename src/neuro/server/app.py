@@ -27,8 +27,6 @@ from neuro.domain.errors import Conflict
 from neuro.domain.resources import Amount
 from neuro.engines.base import Engine, RunRef
 from neuro.engines.sandbox.engine import SandboxEngine
-from neuro.engines.sandbox.output import Retention as LogRetention
-from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
@@ -38,6 +36,7 @@ from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
+from neuro.server.engine_settings import sandbox_settings
 from neuro.server.flows.bake_routes import BakeServices, bake_routes
 from neuro.server.flows.events import Hub
 from neuro.server.flows.retention import FlowRetention, KeepFlows
@@ -346,16 +345,7 @@ def _end_in_order() -> None:
 
 
 def _engines(folder: Path, settings: Settings, port: int) -> dict[str, Engine]:
-    sandbox = SandboxSettings(
-        shared_ids=settings.sandbox.shared_ids,
-        io_uring=settings.sandbox.io_uring,
-        perf=settings.sandbox.perf,
-        masked=(str(folder),),
-        network="shared" if settings.network.shared else "auto",
-        private_networks=settings.network.private,
-        host_port=port,
-        retention=LogRetention(total=parse_bytes(settings.log_limit)),
-    )
+    sandbox = sandbox_settings(settings, folder, port)
     return {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox", sandbox)}
 
 

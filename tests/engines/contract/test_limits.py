@@ -39,7 +39,7 @@ async def test_a_fork_bomb_does_not_take_the_machine(runs: Runs) -> None:
         "except OSError as error: print('refused', made)\n"
     )
 
-    done = await runs.run("python3", "-c", script, memory=4096 * MIB)
+    done = await runs.run("python3", "-c", script, memory=4096 * MIB, patience=100)
 
     assert done.output.startswith(b"refused")
     assert int(done.output.split()[1]) < 40000

@@ -53,6 +53,7 @@ def main(
 
 def _prepare(plan: launch.Plan, block: Block, group: cgroups.Group, folder: str) -> str:
     """Everything that does not depend on the run; its address. Raises OSError."""
+    os.umask(0o022)
     group.create()
     launch.make_layers(plan, folder, block)
     group.join()

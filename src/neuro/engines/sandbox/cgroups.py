@@ -52,6 +52,32 @@ def find(installation: str, root: str = "/sys/fs/cgroup") -> Groups:
     return groups
 
 
+def prospect(root: str = "/sys/fs/cgroup") -> tuple[int, set[str]]:
+    """The version that ``find`` would use and its controllers, with nothing changed.
+
+    Version 0 where this machine does not let us make groups.
+    """
+    for parent in _parents_v2(root):
+        controllers = set(_read(f"{parent}/cgroup.controllers").split())
+        change = os.access(f"{parent}/cgroup.subtree_control", os.W_OK)
+        if controllers >= _NEEDED_V2 and change and _takes_groups(parent):
+            return 2, controllers & set(_WANTED_V2)
+    found = {name for name in _WANTED_V1 if _takes_groups(f"{root}/{name}")}
+    return (1, found) if "memory" in found else (0, set())
+
+
+def _takes_groups(parent: str) -> bool:
+    trial = f"{parent}/neuro-trial-{os.getpid()}"
+    try:
+        if not os.path.exists(f"{parent}/cgroup.procs"):
+            return False
+        os.mkdir(trial)
+        os.rmdir(trial)
+    except OSError:
+        return False
+    return True
+
+
 def process_limit(wanted: int) -> int:
     """How many processes and threads one run may have: ``wanted``, but a quarter of the machine's.
 
@@ -65,14 +91,7 @@ def _pid_max() -> int:
 
 
 def _find_v2(name: str, root: str) -> Groups | None:
-    if not os.path.exists(f"{root}/cgroup.controllers"):
-        return None
-    parents = [root]
-    own = _own_v2_path()
-    if own not in (None, "/"):
-        # A plain user owns a group only where systemd delegated one; root has the true root.
-        parents.insert(0 if os.geteuid() else 1, root + str(own))
-    for parent in parents:
+    for parent in _parents_v2(root):
         try:
             if not set(_read(f"{parent}/cgroup.controllers").split()) >= _NEEDED_V2:
                 continue
@@ -84,6 +103,17 @@ def _find_v2(name: str, root: str) -> Groups | None:
             continue
         return Groups(2, {"": base})
     return None
+
+
+def _parents_v2(root: str) -> list[str]:
+    if not os.path.exists(f"{root}/cgroup.controllers"):
+        return []
+    parents = [root]
+    own = _own_v2_path()
+    if own not in (None, "/"):
+        # A plain user owns a group only where systemd delegated one; root has the true root.
+        parents.insert(0 if os.geteuid() else 1, root + str(own))
+    return parents
 
 
 def _own_v2_path() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
@@ -52,7 +51,6 @@ from neuro.engines.sandbox.tidying import Tidying
 _CONNECT_PATIENCE = 10.0  # seconds for a TCP connection inside a run
 _ANSWER_PATIENCE = 10.0  # seconds for a supervisor of an earlier life to say how its run is
 _RETRY_SECONDS = 1.0
-_FOLDER_SECONDS = 5.0  # between two looks at whether the folders of runs are there
 
 log = logging.getLogger("neuro.engine")
 
@@ -97,10 +95,6 @@ class SandboxEngine:
         self._folder = str(self._path.resolve())
         self._path.mkdir(parents=True, exist_ok=True)
         self._path.chmod(0o700)
-        for name in ("jobs", "berths", "land", "stage"):
-            (self._path / name).mkdir(exist_ok=True)
-        for name in ("jobs", "berths"):
-            layout.spread(f"{self._folder}/{name}")
         self._tidying = Tidying(self._folder)
         self._nursery = Nursery(self._folder)
         opening = asyncio.create_task(self._nursery.open())
@@ -110,6 +104,8 @@ class SandboxEngine:
                 machine.examine, self._folder, self._settings
             )
             await opening
+            for name in ("jobs", "berths"):
+                layout.spread(f"{self._folder}/{name}")
         except BaseException:
             await asyncio.gather(opening, return_exceptions=True)
             await self._nursery.close()
@@ -161,7 +157,6 @@ class SandboxEngine:
         )
         states.update(zip(open_ones, found, strict=True))
         self._tidying.begin(await asyncio.to_thread(self._sweep, plan, jobs))
-        self._spawn(self._look_at_folders())
         return {ref: state for ref, state in states.items() if ref in set(known)}
 
     def _sweep(self, plan: Plan, jobs: set[str]) -> list[cgroups.Group]:
@@ -218,18 +213,6 @@ class SandboxEngine:
             self._tidying.begin(await asyncio.to_thread(destroy))
         except Exception:
             log.exception("run %d of %s cannot be removed", ref.run, ref.job_id)
-
-    async def _look_at_folders(self) -> None:
-        """End runs whose folder somebody deleted: they could neither say their end nor be found.
-
-        Their supervisors know nothing of it until they write there.
-        """
-        while True:
-            await asyncio.sleep(_FOLDER_SECONDS)
-            for ref, link in list(self._links.items()):
-                if not os.path.isdir(layout.run_folder(self._folder, ref.job_id, ref.run)):
-                    log.warning("the folder of run %d of %s is gone", ref.run, ref.job_id)
-                    link.stop(0)
 
     # Runs.
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import signal
 import struct
+from collections.abc import Callable
 
 from neuro.engines.sandbox import kernel
 
@@ -30,20 +31,25 @@ class Block:
     """The ids of one run, held until every process that inherited ``lock`` is gone.
 
     ``base`` is user 0 of the run, ``users`` a user namespace with its users. ``volumes`` is one in
-    which the storage's user is the run's user 0; None where no mapping is needed. A run of a plain
-    user's server is that user: it has no block.
+    which the storage's user is the run's user 0; None where no mapping is needed. ``stage`` is what
+    its runs see of the machine (see ``stage``). A run of a plain user's server is that user: its
+    block has no ids.
     """
 
-    def __init__(self, base: int, users: int, volumes: int | None, lock: int | None) -> None:
+    def __init__(
+        self,
+        stage: int,
+        *,
+        base: int = 0,
+        users: int = -1,
+        volumes: int | None = None,
+        lock: int | None = None,
+    ) -> None:
+        self.stage = stage
         self.base = base
         self.users = users
         self.volumes = volumes
         self._lock = lock
-
-    @property
-    def mapped(self) -> int | None:
-        """What lets files of ours belong to the run's user 0; None where they do already."""
-        return self.users if self.volumes is not None else None
 
     def give(self, path: str) -> None:
         """Let a file or folder of ours belong to user 0 of the run. Raises OSError."""
@@ -57,26 +63,32 @@ class Block:
             self._lock = None
 
 
-NO_BLOCK = Block(0, -1, None, None)
+Prepare = Callable[[int | None, int | None], int]
 
 
 class Blocks:
     """Gives out blocks; two engines on one machine never give the same."""
 
-    def __init__(self, folder: str, *, shared: bool) -> None:
-        """``shared``: every run is the storage's user, where file systems cannot map users."""
+    def __init__(self, folder: str, prepare: Prepare, *, plain: bool, shared: bool) -> None:
+        """``prepare`` makes a stage for runs with these users (see ``stage.prepare``).
+
+        ``plain``: every run is who runs the server. ``shared``: every run is the storage's user,
+        where file systems cannot map users.
+        """
         self._folder = folder
+        self._prepare = prepare
+        self._plain = plain
         self._shared = shared
+        self._same: Block | None = None
         self._known: list[int] = []
-        self._namespaces: dict[int, tuple[int, int]] = {}
+        self._made: dict[int, tuple[int, int, int]] = {}
         self._next = 0
 
     def claim(self) -> Block:
         """A block that no other run has. Raises OSError."""
-        if self._shared:
-            if not self._namespaces:
-                self._namespaces[0] = (user_namespace(f"0 {STORAGE} {BLOCK}"), -1)
-            return Block(STORAGE, self._namespaces[0][0], None, None)
+        if self._plain or self._shared:
+            self._same = self._same or self._block_of_all()
+            return self._same
         file = self._open()
         for _ in range(min(len(self._known), _TRIES)):
             number = self._known[self._next % len(self._known)]
@@ -84,20 +96,26 @@ class Blocks:
             if _locked(file, number):
                 return self._block(number, file)
         for number in range(_COUNT):
-            if number not in self._namespaces and _locked(file, number):
+            if number not in self._made and _locked(file, number):
                 self._known.append(number)
                 return self._block(number, file)
         os.close(file)
         raise OSError(errno.EUSERS, f"all {_COUNT} blocks of user ids are taken by jobs")
 
+    def _block_of_all(self) -> Block:
+        if self._plain:
+            return Block(self._prepare(None, None))
+        users = user_namespace(f"0 {STORAGE} {BLOCK}")
+        return Block(self._prepare(users, None), base=STORAGE, users=users)
+
     def _block(self, number: int, lock: int) -> Block:
         base = FIRST + number * BLOCK
-        if number not in self._namespaces:
-            self._namespaces[number] = (
-                user_namespace(f"0 {base} {BLOCK}"),
-                user_namespace(f"{STORAGE} {base} {BLOCK}"),
-            )
-        return Block(base, *self._namespaces[number], lock)
+        if number not in self._made:
+            users = user_namespace(f"0 {base} {BLOCK}")
+            volumes = user_namespace(f"{STORAGE} {base} {BLOCK}")
+            self._made[number] = (self._prepare(users, users), users, volumes)
+        stage, users, volumes = self._made[number]
+        return Block(stage, base=base, users=users, volumes=volumes, lock=lock)
 
     def _open(self) -> int:
         for name in _LOCKS:

@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from functools import cache
 
 from neuro.engines.sandbox import kernel
 from neuro.engines.sandbox.kernel import (
@@ -39,6 +40,19 @@ class Refused(Exception):
     """What was asked for cannot be done; the sentence says why, for the job's owner."""
 
 
+@cache
+def covered_files() -> list[str]:
+    """Files of /proc to cover: a run reads only what everybody may, being nobody's root there."""
+    found = []
+    for name in _COVERED_FILES:
+        try:
+            if os.stat(f"/proc/{name}").st_mode & stat.S_IROTH:
+                found.append(name)
+        except OSError:
+            pass  # this kernel has no such file
+    return found
+
+
 def mount_proc() -> None:
     """Mount the run's /proc on the stage, before the rights to do so are gone. Raises OSError."""
     kernel.mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -48,9 +62,8 @@ def mount_proc() -> None:
         if os.path.lexists(path):
             kernel.mount(path, path, flags=MS_BIND | MS_REC)
             kernel.mount("none", path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | flags)
-    for name in _COVERED_FILES:
-        if os.path.lexists(f"proc/{name}"):
-            kernel.mount("/dev/null", f"proc/{name}", flags=MS_BIND)
+    for name in covered_files():
+        kernel.mount("/dev/null", f"proc/{name}", flags=MS_BIND)
     for name in _COVERED_FOLDERS:
         if os.path.isdir(f"proc/{name}"):
             options = "mode=0555,size=4k"
@@ -64,8 +77,13 @@ def make_root(land: Userland, *, plain: bool) -> None:
     for number, path in enumerate(land.read_only):
         kernel.mount(f"shown/{number}", f"root{path}", flags=MS_BIND | MS_REC)
     for path in land.covered:
-        options = "mode=0700,size=4k"
-        kernel.mount("tmpfs", f"root{path}", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, options)
+        options, flags = "mode=0700,size=4k", MS_RDONLY | MS_NOSUID | MS_NODEV
+        try:
+            kernel.mount("tmpfs", f"root{path}", "tmpfs", flags, options)
+        except PermissionError as error:
+            # A folder above it is closed to the run, which cannot open it: it is covered already.
+            if error.errno != errno.EACCES:
+                raise
     for name in ("proc", "sys", "dev"):
         kernel.mount(name, f"root/{name}", flags=MS_BIND | MS_REC)
     terminals = f"newinstance,max={_TERMINALS},ptmxmode=0666,mode=620,uid=0"

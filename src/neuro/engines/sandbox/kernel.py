@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import struct
 from collections.abc import Sequence
 
@@ -90,6 +91,16 @@ def clone(flags: int) -> int:
     Only for processes with one thread: nothing that is told of ``os.fork`` is told of this.
     """
     return _call("clone", _CLONE, flags | SIGCHLD, 0, 0, 0, 0)
+
+
+def reset_signals() -> None:
+    """Undo what Python, we and whoever started the server ignore: it would be inherited.
+
+    For a process that becomes another program: Python itself is told nothing.
+    """
+    for number in range(1, 65):  # the C library refuses those that are its own
+        _libc.signal(number, None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def close_between(first: int, last: int = 0x7FFFFFFF) -> None:

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import resource
-import signal
 import termios
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -108,13 +107,8 @@ def restrict(filter_program: bytes, keep: tuple[int, ...] = ()) -> None:
     """Give up every right but the capabilities to ``keep``. Raises OSError."""
     # Of 0 no notice is taken where cores go to a program; 1 means none, and no file is so short.
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
-    reset_signals()
+    kernel.reset_signals()
     os.umask(0o022)
-    drop_rights(filter_program, keep)
-
-
-def drop_rights(filter_program: bytes, keep: tuple[int, ...] = ()) -> None:
-    """Give up the capabilities outside ``keep``, and most system calls. Raises OSError."""
     kernel.drop_capabilities(keep)
     seccomp.install(filter_program)
 
@@ -161,13 +155,3 @@ def _execute_file(path: bytes, command: Command) -> None:
             raise
         # A script without a first line that names its shell, as every shell executes it.
         os.execve(b"/bin/sh", [b"sh", path, *command.argv[1:]], command.env)
-
-
-def reset_signals() -> None:
-    """Undo what Python, we and whoever started the server ignore: it would be inherited."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
-            pass  # the C library keeps some for itself
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])

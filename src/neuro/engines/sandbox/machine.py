@@ -46,6 +46,9 @@ def installation(folder: str) -> dict[str, str]:
 def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
     """How jobs will run here, and what a person should know about it. Raises EngineFault."""
     notices: list[str] = []
+    for name in ("jobs", "berths", "land", "stage"):
+        os.makedirs(f"{folder}/{name}", exist_ok=True)
+        os.chmod(f"{folder}/{name}", 0o755)  # noqa: S103 - the folder around them is closed
     identity = installation(folder)
     groups = cgroups.find(identity["id"], settings.cgroup_root)
     if groups.version == 0:
@@ -53,8 +56,14 @@ def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
             "no control group is writable here: memory limits are enforced by watching, CPU limits"
             " by choosing cores. Run the server as root, or in a systemd unit with Delegate=yes"
         )
+    plan = fence(unfenced(folder, settings, groups), settings, notices)
+    return replace(plan, network=_network(folder, identity, settings, notices)), notices
+
+
+def unfenced(folder: str, settings: SandboxSettings, groups: cgroups.Groups) -> Plan:
+    """The plan as far as nothing has to be tried for it: with the machine's own network."""
     system_calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf)
-    plan = Plan(
+    return Plan(
         folder=folder,
         userland=userland.find(folder, settings.visible, settings.masked),
         groups=groups,
@@ -67,12 +76,18 @@ def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
         shared_ids=False,
         system_calls=base64.b64encode(system_calls).decode(),
     )
-    plan = _fence(plan, settings, notices)
-    return replace(plan, network=_network(folder, identity, settings, notices)), notices
 
 
-def _fence(plan: Plan, settings: SandboxSettings, notices: list[str]) -> Plan:
-    """The best sandbox that can be made here, found by making it. Raises EngineFault."""
+class NoFence(EngineFault):
+    """No sandbox can be made here; ``reason`` is what the strongest one failed with."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+def fence(plan: Plan, settings: SandboxSettings, notices: list[str]) -> Plan:
+    """The best sandbox that can be made here, found by making it. Raises NoFence."""
     alone = replace(plan, groups=cgroups.Groups())  # a group costs time, and is not in question
     refused: dict[tuple[bool, bool, bool], str] = {}
     for shared, mapped, writable in _WAYS:
@@ -88,18 +103,20 @@ def _fence(plan: Plan, settings: SandboxSettings, notices: list[str]) -> Plan:
         refused[shared, mapped, writable] = reason
     first = next(iter(refused.values()))
     if plan.plain:
-        raise EngineFault(
+        raise NoFence(
             f"this machine does not let a plain user make a sandbox: {first}. It needs user"
             " namespaces for unprivileged users (sysctl user.max_user_namespaces; on Debian"
             " kernel.unprivileged_userns_clone=1; on Ubuntu an AppArmor profile: see"
-            " `neuro doctor`) and Linux 5.12 or newer. Or run the server as root"
+            " `neuro doctor`) and Linux 5.12 or newer. Or run the server as root",
+            first,
         )
-    raise EngineFault(
+    raise NoFence(
         f"this machine cannot fence jobs in: {first}. It needs user namespaces, Linux 5.19 or newer"
         f" and a file system below {plan.folder} whose files can belong to another user in a mount"
         " (ext4, xfs, btrfs, tmpfs). If only the latter is missing, `shared_ids = true` below"
         " [sandbox] in server.toml runs all jobs as one unprivileged user of the machine, a weaker"
-        " fence between jobs"
+        " fence between jobs. `neuro doctor` says what is missing",
+        first,
     )
 
 
@@ -150,7 +167,7 @@ def _network(
         except nat.NoNetwork as reason:
             raise EngineFault(_refusal(str(reason))) from None
     try:
-        return _pasta_network(settings)
+        return pasta_network(settings)
     except nat.NoNetwork as reason:
         notices.append(f"jobs share the host's network, because {reason}: {_SHARED_MEANS}")
         return Network(SHARED)
@@ -178,7 +195,7 @@ def _own_network(
         subnet = nat.choose_subnet()
         layout.write_record(f"{folder}/installation", {**identity, "subnet": subnet})
     address = network_of_runs.host_address(identity["id"], subnet)
-    fence = Fence(
+    rules = Fence(
         installation=identity["id"],
         subnet=subnet,
         host_address=address,
@@ -186,17 +203,26 @@ def _own_network(
         private=settings.private_networks,
         resolvers=firewall.resolvers(),
     )
-    notices += nat.set_up(fence)
+    notices += nat.set_up(rules)
     mtu, prefix = nat.default_mtu(), network_of_runs.interfaces(identity["id"])
-    wrong = _try(_calling(f"enter_new({subnet!r}, {mtu}, {prefix!r})"))
-    if wrong is not None:
+    try:
+        prove_veth(subnet, mtu, prefix)
+    except nat.NoNetwork:
         nat.tear_down(identity["id"], subnet)
-        last = wrong.splitlines()[-1]
-        raise nat.NoNetwork(f"this machine does not let the server make a veth pair ({last})")
+        raise
     return Network(OWN, subnet, prefix, mtu, host_address=address)
 
 
-def _pasta_network(settings: SandboxSettings) -> Network:
+def prove_veth(subnet: str, mtu: int, prefix: str) -> None:
+    """Make a network such as a job's, which goes at once. Raises nat.NoNetwork."""
+    wrong = _try(_calling(f"enter_new({subnet!r}, {mtu}, {prefix!r})"))
+    if wrong is not None:
+        last = wrong.splitlines()[-1]
+        raise nat.NoNetwork(f"this machine does not let the server make a veth pair ({last})")
+
+
+def pasta_network(settings: SandboxSettings) -> Network:
+    """Networks for a plain user's jobs, found by making one. Raises nat.NoNetwork."""
     tool = shutil.which("pasta")
     if tool is None:
         raise nat.NoNetwork("pasta is not installed (apt-get install passt)")

@@ -60,9 +60,7 @@ def set_up(fence: Fence) -> list[str]:
     Does no harm twice: the rules are replaced by what ``fence`` says, at once.
     """
     tools = _Tools.find()
-    if tools.nft is None and tools.iptables is None:
-        raise NoNetwork("neither nft nor iptables is installed (apt-get install nftables)")
-    notices = []
+    notices = [] if tools.nft is not None else [_lacks_nft(tools)]
     try:
         with _alone():
             if tools.nft is not None:
@@ -70,16 +68,34 @@ def set_up(fence: Fence) -> list[str]:
                 _pass_policies(tools, fence)
             else:
                 _set_iptables(tools, fence)
-                notices.append(
-                    "jobs of one person do not reach each other: that needs nft"
-                    " (apt-get install nftables)"
-                )
             _forward(tools)
             network.add_host_address(fence.host_address)
     except (OSError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", None) or str(error)
-        raise NoNetwork(f"the rules of this machine's network cannot be set: {detail}") from error
+        raise _cannot_set(error) from error
     return notices
+
+
+def prove(fence: Fence) -> list[str]:
+    """What ``set_up`` would say, with nothing changed. Raises NoNetwork."""
+    tools = _Tools.find()
+    if tools.nft is None:
+        return [_lacks_nft(tools)]
+    try:
+        _run([tools.nft, "--check", "-f", "-"], firewall.nft_rules(fence))
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _cannot_set(error) from error
+    return []
+
+
+def _lacks_nft(tools: _Tools) -> str:
+    if tools.iptables is None:
+        raise NoNetwork("neither nft nor iptables is installed (apt-get install nftables)")
+    return "jobs of one person do not reach each other: that needs nft (apt-get install nftables)"
+
+
+def _cannot_set(error: Exception) -> NoNetwork:
+    detail = getattr(error, "stderr", None) or str(error)
+    return NoNetwork(f"the rules of this machine's network cannot be set: {detail}")
 
 
 def tear_down(installation: str, subnet: str) -> None:

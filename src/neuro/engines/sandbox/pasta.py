@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from neuro.engines.sandbox import kernel
 from neuro.engines.sandbox.launch import Network
-from neuro.engines.sandbox.launcher import reset_signals
 from neuro.engines.sandbox.loop import READ, Loop
 from neuro.engines.sandbox.network import refuse
 
@@ -48,7 +47,7 @@ class Pasta:
         if self.pid == 0:
             try:
                 kernel.die_with_parent()
-                reset_signals()  # it refuses to start with SIGPIPE ignored
+                kernel.reset_signals()  # it refuses to start with SIGPIPE ignored
                 null = os.open(os.devnull, os.O_RDWR)
                 for fd in (0, 1, 2):
                     os.dup2(null, fd)

@@ -12,17 +12,15 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from neuro.engines.sandbox import kernel, layout
+from neuro.engines.sandbox import kernel, layout, stage
 from neuro.engines.sandbox.berth import Berth
-from neuro.engines.sandbox.identities import NO_BLOCK, Blocks
 from neuro.engines.sandbox.launch import Plan, plan_from, prove_volumes
 
 PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 _TIMEOUT = 20
-_GUARDED = "--guarded"
 _START = (
     "import sys; sys.path.insert(0, {root!r});"
-    "from neuro.engines.sandbox.probing import main; main()"
+    "from neuro.engines.sandbox.{module} import main; main()"
 )
 
 
@@ -33,11 +31,19 @@ def python() -> list[str]:
 
 def refusal(plan: Plan) -> str | None:
     """Why runs cannot be made by ``plan``; None where they can."""
-    command = [*python(), "-c", _START.format(root=PACKAGE_ROOT)]
+    return tried("probing", given=json.dumps(asdict(plan)))
+
+
+def tried(module: str, *arguments: str, given: str = "") -> str | None:
+    """Why ``main`` of a module beside this one fails in a process of its own; None if it does not.
+
+    ``given`` is its standard input. It tells the reason in the last line of its standard error.
+    """
+    command = [*python(), "-c", _START.format(root=PACKAGE_ROOT, module=module), *arguments]
     try:
         done = subprocess.run(
             command,
-            input=json.dumps(asdict(plan)),
+            input=given,
             capture_output=True,
             text=True,
             errors="replace",
@@ -55,10 +61,12 @@ def refusal(plan: Plan) -> str | None:
 def main() -> None:
     """Try the plan on standard input; exit code 0, or 1 with the reason on standard error."""
     try:
-        if _GUARDED not in sys.argv:
-            kernel.enter_guard()
-            # As the zygote does: the rights over a process's memory are decided when it begins.
-            os.execv(sys.executable, [*sys.orig_argv, _GUARDED])
+        is_root = os.geteuid() == 0
+        kernel.enter_guard()
+        if not is_root:
+            # As root of the new user namespace, which the zygote is, too: who may look into a
+            # process is decided when its program begins.
+            os.execv(sys.executable, sys.orig_argv)
         _try(plan_from(json.load(sys.stdin)))
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)  # noqa: T201 - this is how it answers
@@ -66,7 +74,7 @@ def main() -> None:
 
 
 def _try(plan: Plan) -> None:
-    block = NO_BLOCK if plan.plain else Blocks(plan.folder, shared=plan.shared_ids).claim()
+    block = stage.blocks(plan).claim()
     berth = Berth(plan, f"probe-{os.getpid()}", block)
     place = f"{plan.folder}/probe.{os.getpid()}"
     layout.remove_tree(place)

@@ -1,8 +1,9 @@
 """What a run's root is made of, put together before the run is asked for, with the host's rights.
 
-The process that will be the run's command mounts it in a mount namespace of its own, at one folder.
-It then gives up its rights over the host, sees the same mounts in a copy that has none, makes the
-root of them (``inside``) and lets go of all else.
+The zygote puts together what is the same for all runs of a block of users, in a mount namespace.
+The process that will be a run's command takes a copy of that for its own. It then gives up its
+rights over the host, sees the same mounts in a copy that has none, makes the root of them
+(``inside``) and lets go of all else.
 
 ::
 
@@ -19,9 +20,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from functools import partial
 
 from neuro.engines.sandbox import identities, kernel
-from neuro.engines.sandbox.identities import Block
+from neuro.engines.sandbox.identities import Block, Blocks
 from neuro.engines.sandbox.kernel import (
     ATTR_NODEV,
     ATTR_NOEXEC,
@@ -57,37 +59,70 @@ _COVERED_IN_SYS = (
 )
 
 
+def blocks(plan: Plan) -> Blocks:
+    """The users of the runs of a plan, each block with its stage."""
+    prepared = partial(prepare, plan)
+    return Blocks(plan.folder, prepared, plain=plan.plain, shared=plan.shared_ids)
+
+
+def prepare(plan: Plan, users: int | None, mapped: int | None) -> int:
+    """A mount namespace with all of the stage that is the same for all runs with these ``users``.
+
+    ``users`` is a user namespace, ``mapped`` the same where files of ours have to be mapped to its
+    user 0. This process is where it was afterwards. Raises OSError.
+    """
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    kernel.unshare(kernel.CLONE_NEWNS)  # what the host mounts later still arrives
+    try:
+        _prepare(plan, users, mapped)
+        return os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        kernel.setns(home, kernel.CLONE_NEWNS)
+        os.close(home)
+
+
+def _prepare(plan: Plan, users: int | None, mapped: int | None) -> None:
+    land, place = plan.userland, f"{plan.folder}/stage"
+    kernel.mount("tmpfs", place, "tmpfs", MS_NOSUID, f"mode=0755,{_SIZE}")
+    os.chdir(place)
+    for name in _FOLDERS:
+        os.mkdir(name)
+        os.chmod(name, 0o755)  # noqa: S103 - whatever the umask is
+    for number, path in enumerate(land.read_only):
+        os.mkdir(f"shown/{number}")
+        shown = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV
+        _attach(kernel.copy_tree(path), f"shown/{number}", shown)
+    land_tree = kernel.copy_tree(f"{plan.folder}/land")
+    _attach(land_tree, "land", ATTR_NOSUID | ATTR_NODEV, mapped)
+    if land.mapped and users is not None:
+        _show(land.bases, users)
+    else:
+        _copy(land.overlays)
+    _system()
+
+
 def build(plan: Plan, private: str, block: Block) -> None:
     """Mount the stage in a mount namespace of our own, and move there. Raises OSError.
 
     ``private`` is the folder with the run's own layers.
     """
-    land = plan.userland
-    kernel.unshare(kernel.CLONE_NEWNS)  # what the host mounts later still arrives
-    place = f"{plan.folder}/stage"
-    kernel.mount("tmpfs", place, "tmpfs", MS_NOSUID, f"mode=0755,{_SIZE}")
-    os.chdir(place)
-    for name in _FOLDERS:
-        os.mkdir(name)
+    kernel.setns(block.stage, kernel.CLONE_NEWNS)
+    kernel.unshare(kernel.CLONE_NEWNS)
+    os.chdir(f"{plan.folder}/stage")
     _attach(kernel.copy_tree(private), "private", ATTR_NOSUID | ATTR_NODEV)
-    for number, path in enumerate(land.read_only):
-        os.mkdir(f"shown/{number}")
-        _attach(kernel.copy_tree(path), f"shown/{number}", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
-    _attach(kernel.copy_tree(f"{plan.folder}/land"), "land", ATTR_NOSUID | ATTR_NODEV, block.mapped)
-    if land.mapped:
-        _show(land.bases, block.users)
-    else:
-        # Copies, because the interpreter is a mount of its own among them (``kernel.enter_guard``),
-        # and what has such a mount below it cannot be a layer in another user namespace.
-        for number, path in enumerate(land.overlays):
-            os.mkdir(f"base/{number}")
-            _attach(
-                kernel.copy_tree(path, recursive=False),
-                f"base/{number}",
-                ATTR_NOSUID | ATTR_NODEV,
-            )
-    _system()
     _devices(block, plain=plan.plain)
+
+
+def _copy(folders: Sequence[str]) -> None:
+    """Folders of the machine as they are.
+
+    Copies, because the interpreter is a mount of its own among them (``kernel.enter_guard``), and
+    what has such a mount below it cannot be a layer in another user namespace.
+    """
+    for number, path in enumerate(folders):
+        os.mkdir(f"base/{number}")
+        tree = kernel.copy_tree(path, recursive=False)
+        _attach(tree, f"base/{number}", ATTR_NOSUID | ATTR_NODEV)
 
 
 def _show(folders: Sequence[str], users: int) -> None:

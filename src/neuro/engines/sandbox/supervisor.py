@@ -41,6 +41,7 @@ from neuro.engines.sandbox.output import OutputLog
 from neuro.engines.sandbox.pasta import Pasta
 from neuro.engines.sandbox.watching import Watch
 
+_FOLDER_SECONDS = 5.0  # between two looks at whether the run's folder is there
 _FAREWELL = 10.0  # seconds that a slow client of a finished run is given
 
 
@@ -140,8 +141,16 @@ class Supervisor:
             self._berth.discard()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             self._conclude(Ending.cannot_start(str(reason)))
+        self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
+
+    def _look_at_folder(self) -> None:
+        """End a run whose folder somebody deleted: it could neither say its end nor be found."""
+        if self._record is None:
+            if os.fstat(self._place).st_nlink == 0:
+                self._kill()
+            self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
 
     def _clear(self) -> None:
         """Delete the private files. What cannot go is left to the next server's start."""

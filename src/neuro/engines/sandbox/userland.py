@@ -30,6 +30,7 @@ _FOLDERS = (
 )
 _OPEN_FOLDERS = ("tmp", "var/tmp")
 _LINKS = (("/var/run", "/run"), ("/var/lock", "/run/lock"))
+_MODE = 0o755  # of folders
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _make_template(land: str, places: list[str], symlinks: list[tuple[str, str]]
     contents have another name. Making these thirty folders for each run was a quarter of all the
     work of a short one on ext4, which looks for an inode that was not deleted a moment ago.
     """
-    wanted = json.dumps([_FOLDERS, _OPEN_FOLDERS, _LINKS, places, symlinks]).encode()
+    wanted = json.dumps([_FOLDERS, _OPEN_FOLDERS, _LINKS, places, symlinks, _MODE]).encode()
     name = f"template/{hashlib.sha256(wanted).hexdigest()[:16]}"
     template = f"{land}/{name}"
     if os.path.isdir(template):
@@ -144,12 +145,13 @@ def _make_template(land: str, places: list[str], symlinks: list[tuple[str, str]]
     made = f"{template}.{os.getpid()}"
     for place in (*_FOLDERS, *_OPEN_FOLDERS, *(place.lstrip("/") for place in places)):
         os.makedirs(f"{made}/{place}", exist_ok=True)
-    for place in _OPEN_FOLDERS:
-        os.chmod(f"{made}/{place}", 0o1777)  # noqa: S103 - as /tmp is
-    os.chmod(f"{made}/root", 0o700)
     for path, target in (*_LINKS, *symlinks):
         os.makedirs(os.path.dirname(made + path), exist_ok=True)
         os.symlink(target, made + path)
+    _show_to_all(made)
+    for place in _OPEN_FOLDERS:
+        os.chmod(f"{made}/{place}", 0o1777)  # noqa: S103 - as /tmp is
+    os.chmod(f"{made}/root", 0o700)
     os.rename(made, template)
     return name
 
@@ -165,7 +167,14 @@ def _our_layers(land: str, path: str) -> dict[str, tuple[str, ...]]:
         if not os.path.lexists(link):
             os.symlink(os.path.realpath(sys.executable), link)
         found["/usr"] = ("given/usr",)
+    _show_to_all(layers)
     return found
+
+
+def _show_to_all(folder: str) -> None:
+    """Let every user of a job read the folders below ``folder``, whatever our umask is."""
+    for place, _, _ in os.walk(folder):
+        os.chmod(place, _MODE)
 
 
 def _write(path: str, text: str) -> None:
@@ -173,6 +182,7 @@ def _write(path: str, text: str) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
     Path(temporary).write_text(text, "utf-8")
+    os.chmod(temporary, 0o644)
     os.rename(temporary, path)
 
 

@@ -20,8 +20,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import kernel, layout, reaper, wire
-from neuro.engines.sandbox.identities import NO_BLOCK, Blocks
+from neuro.engines.sandbox import inside, kernel, layout, reaper, stage, wire
+from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.launch import Plan, plan_from
 from neuro.engines.sandbox.supervisor import hand_over, supervise
 
@@ -46,12 +46,16 @@ def main() -> None:
     lock = os.open(f"{folder}/zygote.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.lockf(lock, fcntl.LOCK_EX)
     reaper.prepare()
+    inside.covered_files()  # once, for all that are forked from here
     engine = socket.socket(fileno=fd)
     engine.set_inheritable(False)
     gc.collect()
     gc.disable()
     gc.freeze()  # a collection in a fork would copy every page that it shares
-    engine.sendall(wire.frame(wire.READY))
+    try:
+        engine.sendall(wire.frame(wire.READY))
+    except BrokenPipeError:
+        return  # the server ended while we started
     _serve(engine, lock)
 
 
@@ -127,7 +131,7 @@ class Waiting:
     def __init__(self, plan: Plan, mine: tuple[int, int]) -> None:
         """``mine`` are descriptors that supervisors must not have."""
         self._plan = plan
-        self._blocks = None if plan.plain else Blocks(plan.folder, shared=plan.shared_ids)
+        self._blocks = stage.blocks(plan)
         self._mine = mine
         self._ones: list[_One] = []
         self._is_used = False
@@ -196,12 +200,13 @@ class Waiting:
     def _fork(self) -> _One:
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         berth = f"{os.getpid()}-{time.monotonic_ns():x}"
-        block = NO_BLOCK
+        block: Block | None = None
         try:
-            block = self._blocks.claim() if self._blocks else NO_BLOCK
+            block = self._blocks.claim()
             pid = os.fork()
         except OSError:
-            block.release()
+            if block is not None:
+                block.release()
             channel.close()
             theirs.close()
             raise

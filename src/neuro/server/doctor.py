@@ -1,0 +1,53 @@
+"""``python -m neuro.server.doctor``: what this machine has for jobs, as JSON on standard output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from neuro.domain.errors import PlatformError
+from neuro.engines.sandbox.layout import remove_tree
+from neuro.engines.sandbox.survey import Finding, survey
+from neuro.server.engine_settings import sandbox_settings
+from neuro.server.settings import load_settings
+
+
+def main() -> int:
+    """Look at the machine; exit code 0 whatever was found."""
+    parser = argparse.ArgumentParser(prog="neuro doctor")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    findings = examine(parser.parse_args().data_dir)
+    ready = all(finding.state != "failed" for finding in findings)
+    json.dump({"ready": ready, "findings": [asdict(one) for one in findings]}, sys.stdout)
+    return 0
+
+
+def examine(data_dir: Path) -> list[Finding]:
+    """The findings for a server on ``data_dir``, which may be missing and stays as it is."""
+    try:
+        settings = load_settings(data_dir / "server.toml")
+        near = next(path for path in (data_dir, *data_dir.parents) if path.is_dir())
+        # On the file system of the data directory: what that can do decides.
+        folder = os.path.realpath(tempfile.mkdtemp(prefix=".neuro-doctor-", dir=near))
+    except PlatformError as error:
+        return [Finding("settings", "failed", str(error))]
+    except OSError as error:
+        text = (
+            f"{error.filename or data_dir}: {error.strerror}. Run this as the user who starts the"
+            " server, or name their data directory with --data-dir."
+        )
+        return [Finding("data directory", "failed", text)]
+    try:
+        found = survey(folder, sandbox_settings(settings, data_dir.resolve(), port=0))
+        return [replace(one, text=one.text.replace(folder, str(data_dir))) for one in found]
+    finally:
+        remove_tree(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
