@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from pathlib import Path
 
 from neuro.engines.base import Mount
@@ -11,6 +12,12 @@ from neuro.engines.sandbox import identities
 
 SECRET = "canary-that-no-job-was-given"
 _numbers = itertools.count()
+# Where attackers would make something, and what: others work on this machine meanwhile.
+_PLACES = ("/", "/etc", "/usr", "/usr/bin", "/usr/local/bin", "/opt", "/home", "/root", "/var")
+_ATTACKERS = re.compile(
+    r"(made|written|neuro-attack).*|[a-cerstu-z]|file|flip|in|deep|secret|folder|oldroot|newroot"
+    r"|shown|base|stage"
+)
 
 
 class Host:
@@ -44,15 +51,21 @@ class Host:
                 info = path.lstat()
                 content = path.read_bytes() if path.is_file() else b""
                 found[str(path)] = (info.st_mode, info.st_uid, info.st_mtime_ns, content)
-        for place in ("/", "/etc", "/usr", "/usr/local/bin", "/home", "/var", str(self.place)):
-            found[place] = sorted(os.listdir(place)) if os.path.isdir(place) else None
+        for place in _PLACES:
+            names = os.listdir(place) if os.access(place, os.R_OK) else []
+            found[place] = sorted(name for name in names if _ATTACKERS.fullmatch(name))
+        found[str(self.place)] = sorted(set(os.listdir(self.place)) - {"engine", "storage"})
         return found
 
     def check(self) -> None:
         """Raise AssertionError where something changed."""
-        self._before[str(self.place)] = now = sorted(os.listdir(self.place))
-        assert set(now) <= {"canary", "engine", "storage"}, now
-        assert self.state() == self._before
+        now = self.state()
+        changed = {
+            path: (self._before.get(path), now.get(path))
+            for path in self._before.keys() | now.keys()
+            if self._before.get(path) != now.get(path)
+        }
+        assert not changed, changed
 
     def check_output(self, output: bytes, what: object = "") -> None:
         assert SECRET.encode() not in output, what

@@ -20,7 +20,7 @@ _LOOK = "find {places} -exec head -c 100 {{}} + 2>/dev/null; cat {files} 2>/dev/
 
 
 @pytest.fixture
-def places() -> Iterator[list[Path]]:
+def places(as_root: None) -> Iterator[list[Path]]:
     """A new folder, open to all, in each part of the machine's userland."""
     name = f"neuro-canary-{secrets.token_hex(4)}"
     made = [Path(top) / name for top in ("/etc", "/usr/local/share", "/opt")]
@@ -85,7 +85,7 @@ def shared_place(host: Host, as_root: None) -> Iterator[Path]:
 
 
 async def test_private_files_of_the_host_stay_so(
-    runs: Runs, host: Host, places: list[Path], as_root: None
+    runs: Runs, host: Host, places: list[Path]
 ) -> None:
     # Of a job that looked before, the kernel may remember what it saw.
     before = await runs.start("sh", "-c", f"ls -lR {' '.join(map(str, places))}; exec sleep 600")
@@ -106,7 +106,7 @@ async def test_private_files_of_the_host_stay_so(
 
 
 async def test_a_job_cannot_open_a_private_file_up(
-    runs: Runs, host: Host, places: list[Path], as_root: None
+    runs: Runs, host: Host, places: list[Path]
 ) -> None:
     """To its own root they seem to belong: what it changes is a copy that it cannot make."""
     files = " ".join(f"'{place}/before'" for place in places)
@@ -213,9 +213,7 @@ async def test_what_a_job_hands_to_another_leads_no_further(runs: Runs, host: Ho
     host.check()
 
 
-async def test_what_the_host_mounts_later_does_not_arrive(
-    host: Host, shared_place: Path, as_root: None
-) -> None:
+async def test_what_the_host_mounts_later_does_not_arrive(host: Host, shared_place: Path) -> None:
     volume = shared_place / "volume"
     (volume / "in").mkdir(parents=True)
     # Only a server that starts now has a copy that follows the original.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.base import ExitCause
-from tests.engines.harness import Runs
+from tests.engines.harness import Runs, drain
 from tests.security.host import Host, mount
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -193,7 +193,10 @@ for number in range(1, 65):
 """
     lines = await python(runs, script)
 
-    assert [line for line in lines if " DONE " in line] == []
+    done = {line.partition(" DONE ")[0] for line in lines if " DONE " in line}
+    # A plain user owns these of the first process too: they harm nobody but the job.
+    harmless = {"write oom_score_adj", "write coredump_filter"} if os.geteuid() else set()
+    assert done <= harmless
 
 
 async def test_no_character_is_pushed_into_a_terminal(runs: Runs) -> None:
@@ -298,3 +301,46 @@ async def test_a_job_that_is_told_to_die_by_itself_is_over(runs: Runs) -> None:
     done = await runs.shell("kill -9 -1; kill -9 $$")
 
     assert done.exited.cause == ExitCause.ERROR
+
+
+async def test_no_module_of_a_job_is_imported_with_rights(runs: Runs) -> None:
+    """Until a command begins its process is Python, in the job's root, with the job's files."""
+    plant = """
+import os, sys, sysconfig
+text = "import posix; posix.write(2, b'IMPORTED')"
+places = {sysconfig.get_path('stdlib'), sysconfig.get_path('platstdlib')}
+for path in sys.path:
+    if os.path.isdir(path):
+        places.add(path)
+names = sorted(sys.stdlib_module_names)
+for place in places:
+    for name in names:
+        folder = f'{place}/{name}'
+        target = f'{folder}/__init__.py' if os.path.isdir(folder) else f'{place}/{name}.py'
+        try:
+            open(target, 'w').write(text)
+        except OSError:
+            pass
+    for name in os.listdir(f'{place}/encodings') if os.path.isdir(f'{place}/encodings') else ():
+        if name.endswith('.py'):
+            open(f'{place}/encodings/{name}', 'w').write(text)
+os.execv('/bin/sh', ['sh', '-c', 'rmdir /w; echo ready; exec sleep 600'])
+"""
+    ref = await runs.start("python3", "-c", plant, working_dir="/w")
+    await runs.says(ref.job_id, b"ready")
+
+    for words in (
+        ["python3", "-c", "1"],
+        ["ls"],
+        ["no-such"],
+        ["/etc"],
+        ["\udcff"],
+        ["\ud800"],
+        [""],
+    ):
+        _, out, err = await runs.execute(ref, *words)
+        assert (b"IMPORTED" in out + err) == (words[0] == "python3"), (words, out, err)
+    session = await runs.engine.exec(ref.job_id, ["no-such"], tty=True)
+    out, err = await drain(session)
+    assert b"IMPORTED" not in out + err
+    await runs.engine.stop(ref.job_id, 0)

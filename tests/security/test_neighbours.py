@@ -113,3 +113,24 @@ for place in ('/dev', '/run'):
     done = await runs.run("python3", "-c", script)
 
     assert done.lines == ["No space left on device"] * 2
+
+
+_HIDE = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+for _ in range(30):
+    file = os.open('/tmp/file', os.O_RDWR | os.O_CREAT)
+    os.write(file, bytes(2 << 20))
+    libc.mmap(None, 4096, 1, 1, file, 0)
+    os.close(file)
+    os.unlink('/tmp/file')
+time.sleep(600)
+"""
+
+
+async def test_mapped_files_without_a_name_are_counted(runs: Runs, as_root: None) -> None:
+    ref = await runs.start("python3", "-c", _HIDE, disk=20 * MIB)
+
+    assert (await runs.exited(ref)).cause == ExitCause.DISK_LIMIT

@@ -46,7 +46,7 @@ async def begin(runs: Runs, **changes: Any) -> Exited | str:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_no_text_of_a_run_is_more_than_one(runs: Runs, host: Host) -> None:
     volume = str(host.volume())
-    for text in (*_ODD, _INJECTED, "x" * 300, "x/" * 3000, "/.." * 30):
+    for text in (*_ODD, _INJECTED, "x" * 5000, "x/" * 400, "/.." * 30):
         asked = variants(volume, text)
         ends = await asyncio.gather(*(begin(runs, **changes) for changes in asked.values()))
 

@@ -295,13 +295,15 @@ class Census:
 
 
 def _unlinked(pid: int) -> Iterator[tuple[int, int, int]]:
-    """Device, number and blocks of files on overlays that a process has open, and nobody a name.
+    """Device, number and blocks of files on overlays that a process holds, and nobody a name.
 
     They take space that no walk finds. Files on volumes, and in memory, are not on an overlay.
+    What is on its way through a socket is in no process, so it is not found.
     """
-    overlays: set[bytes] | None = None
+    overlays: tuple[set[bytes], set[tuple[int, int]]] | None = None
     try:
         descriptors = os.listdir(f"/proc/{pid}/fd")
+        mapped = list(_mapped(pid))
     except OSError:
         return  # it is gone, or another user's
     for fd in descriptors:
@@ -309,18 +311,48 @@ def _unlinked(pid: int) -> Iterator[tuple[int, int, int]]:
             status = os.stat(f"/proc/{pid}/fd/{fd}")
             if status.st_nlink or not stat.S_ISREG(status.st_mode):
                 continue
-            if overlays is None:
-                overlays = _overlays(pid)
-            if _mount_of(pid, fd) in overlays:
+            overlays = overlays or _overlays(pid)
+            if _mount_of(pid, fd) in overlays[0]:
                 yield status.st_dev, status.st_ino, status.st_blocks
         except OSError:
             continue  # it is closed
+    for device, place in mapped:
+        try:
+            overlays = overlays or _overlays(pid)
+            if device not in overlays[1]:
+                continue
+            status = os.stat(f"/proc/{pid}/map_files/{place}")
+        except OSError:
+            continue  # it is gone, or we are a plain user
+        if not status.st_nlink:
+            yield status.st_dev, status.st_ino, status.st_blocks
 
 
-def _overlays(pid: int) -> set[bytes]:
-    """The ids of the overlays among a process's mounts."""
+def _overlays(pid: int) -> tuple[set[bytes], set[tuple[int, int]]]:
+    """The ids of the overlays among a process's mounts, and their devices."""
+    mounts, devices = set(), set()
     with open(f"/proc/{pid}/mountinfo", "rb") as file:
-        return {line.split(b" ", 1)[0] for line in file if b" - overlay " in line}
+        for line in file:
+            if b" - overlay " in line:
+                number, _, device, _ = line.split(b" ", 3)
+                major, _, minor = device.partition(b":")
+                mounts.add(number)
+                devices.add((int(major), int(minor)))
+    return mounts, devices
+
+
+def _mapped(pid: int) -> Iterator[tuple[tuple[int, int], str]]:
+    """The devices of deleted files that a process has mapped, and their names in its map_files."""
+    seen: set[tuple[bytes, bytes]] = set()
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        for line in file:
+            if not line.endswith(b" (deleted)\n"):
+                continue
+            place, _, _, device, number, _ = line.split(None, 5)
+            if (device, number) not in seen:
+                seen.add((device, number))
+                major, _, minor = device.partition(b":")
+                yield (int(major, 16), int(minor, 16)), place.decode()
 
 
 def _mount_of(pid: int, fd: str) -> bytes:
