@@ -163,7 +163,7 @@ def test_a_wide_table_is_fitted_into_the_terminal(person: Home) -> None:
 def test_top_redraws_in_place_on_a_terminal(person: Home) -> None:
     person.ok("-q", "run", "--detach", "--name", "drawn", "ubuntu", "sleep", "100")
 
-    with person.terminal("top", "drawn") as it:
+    with person.terminal("top", "drawn", columns=160) as it:  # "2 seconds ago" is one line
         it.until("drawn")
         it.until("\x1b[2A\x1b[J")
         it.press("\x03")

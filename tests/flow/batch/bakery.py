@@ -55,7 +55,7 @@ class Bakery:
         async with Client.connect(server.url, server.token) as client:
             client.user = server.user
             bakery = cls(client, server, folder)
-            bakery.gate.mkdir(parents=True, exist_ok=True)
+            await client.storage.mkdir(f"storage:{folder.name}", parents=True, exist_ok=True)
             yield bakery
 
     def plan(self, text: str, files: Mapping[str, str] | None = None) -> Plan:
