@@ -1,8 +1,9 @@
 """What every run needs, whichever it is, made before it is asked for.
 
-A berth is a control group, private folders, and the first process of the run, already in the group,
-in namespaces of its own, and at its root. Making it takes longer than all the rest of a short run,
-most of it waiting: a process that joins a group waits for a grace period of the kernel's.
+A berth is a control group, private folders, and the first two processes of the run, in namespaces
+of their own and at its root, the second one already in the group. Making it takes longer than all
+the rest of a short run, most of it waiting: a process that joins a group waits for a grace period
+of the kernel's.
 """
 
 from __future__ import annotations

@@ -199,13 +199,6 @@ class Group:
         for folder in self.folders.values():
             _write(f"{folder}/cgroup.procs", "0")
 
-    def entries(self) -> list[int]:
-        """Open descriptors for ``join_by``, for a process that will not see these folders."""
-        return [
-            os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-            for folder in self.folders.values()
-        ]
-
     def out_of_memory(self) -> bool:
         """Whether the kernel killed a process of the group for the memory limit."""
         if self.version == 2:
@@ -274,12 +267,6 @@ def clear(groups: Iterable[Group], patience: float) -> list[Group]:
             break
         time.sleep(0.005)
     return left
-
-
-def join_by(entries: list[int]) -> None:
-    """Move the calling process into the group that ``entries`` were opened for."""
-    for fd in entries:
-        os.write(fd, b"0")
 
 
 def names(groups: Groups) -> set[str]:

@@ -57,7 +57,12 @@ def execute(
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error)) from None
     answer, answer_inside = os.pipe()
-    first = os.fork()
+    try:
+        first = os.fork()
+    except OSError:
+        os.close(answer)
+        os.close(answer_inside)
+        raise
     if first == 0:
         try:
             kernel.hide_memory()  # until the command begins we are a copy of the supervisor
@@ -90,14 +95,6 @@ def _enter(plan: Plan, group: cgroups.Group, init: int) -> None:
     kernel.enter_namespaces(init, namespaces(plan) | kernel.CLONE_NEWPID)
 
 
-def _enter_one(pid: int, name: str, flag: int) -> None:
-    fd = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        kernel.setns(fd, flag)
-    finally:
-        os.close(fd)
-
-
 def open_terminal(init: int) -> tuple[int, int]:
     """A new terminal (master, slave) of the sandbox's own, so that it has a name in there.
 
@@ -122,29 +119,31 @@ def open_terminal(init: int) -> tuple[int, int]:
 
 def socket_inside(plan: Plan, init: int, client: socket.socket) -> None:
     """Hand the engine a TCP socket that lives in the run's network. Raises OSError."""
-    if not plan.plain:
-        home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter_one(init, "net", kernel.CLONE_NEWNET)
+    if plan.plain:
+        # A user namespace cannot be left again, so a child goes in.
+        pid = os.fork()
+        if pid == 0:
             try:
+                kernel.hide_memory()
+                kernel.enter_namespaces(init, kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET)
                 _hand_over(client)
             finally:
-                kernel.setns(home, kernel.CLONE_NEWNET)
-        finally:
-            os.close(home)
+                os._exit(0)
+        os.waitpid(pid, 0)
         return
-    # A user namespace cannot be left again, so a child goes in.
-    pid = os.fork()
-    if pid == 0:
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target = os.open(f"/proc/{init}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            kernel.hide_memory()
-            target = os.open(f"/proc/{init}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            _enter_one(init, "user", kernel.CLONE_NEWUSER)
             kernel.setns(target, kernel.CLONE_NEWNET)
+        finally:
+            os.close(target)
+        try:
             _hand_over(client)
         finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
+            kernel.setns(home, kernel.CLONE_NEWNET)
+    finally:
+        os.close(home)
 
 
 def _hand_over(client: socket.socket) -> None:

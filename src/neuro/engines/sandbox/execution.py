@@ -60,15 +60,17 @@ class Execution:
         self._owned: set[int] = set()
         self._alive = True
         inner = self._open_terminal(terminal) if terminal else self._open_pipes()
-        word = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        ours = set(inner)
         try:
+            word = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            ours.add(word)
             self.pid = spawn(inner, word)
         except BaseException:
             for fd in list(self._owned):
                 self._close(fd)
             raise
         finally:
-            for fd in {*inner, word}:
+            for fd in ours:
                 os.close(fd)
         client.on_frame = self._frame
         client.on_room = self._watch_sources

@@ -28,7 +28,7 @@ _TRIES = 8  # known blocks to look at before a new one is taken into use
 
 
 class Block:
-    """The ids of one run, held until every process that inherited ``lock`` is gone.
+    """The ids of one run, held until its supervisor, which keeps ``lock`` open, is gone.
 
     ``base`` is user 0 of the run, ``users`` a user namespace with its users. ``volumes`` is one in
     which the storage's user is the run's user 0; None where no mapping is needed. ``stage`` is what
@@ -90,17 +90,30 @@ class Blocks:
             self._same = self._same or self._block_of_all()
             return self._same
         file = self._open()
+        try:
+            return self._claim(file)
+        except OSError:
+            os.close(file)
+            raise
+
+    def _claim(self, file: int) -> Block:
         for _ in range(min(len(self._known), _TRIES)):
             number = self._known[self._next % len(self._known)]
             self._next += 1
             if _locked(file, number):
                 return self._block(number, file)
         for number in range(_COUNT):
-            if number not in self._made and _locked(file, number):
-                self._known.append(number)
+            if _locked(file, number):
                 return self._block(number, file)
-        os.close(file)
         raise OSError(errno.EUSERS, f"all {_COUNT} blocks of user ids are taken by jobs")
+
+    def close_others(self, mine: Block) -> None:
+        """In a process forked for one run: let go of what belongs to the blocks of others."""
+        for made in self._made.values():
+            if made[0] != mine.stage:
+                for descriptor in made:
+                    os.close(descriptor)
+        self._made.clear()
 
     def _block_of_all(self) -> Block:
         if self._plain:
@@ -109,13 +122,26 @@ class Blocks:
         return Block(self._prepare(users, None), base=STORAGE, users=users)
 
     def _block(self, number: int, lock: int) -> Block:
-        base = FIRST + number * BLOCK
         if number not in self._made:
-            users = user_namespace(f"0 {base} {BLOCK}")
-            volumes = user_namespace(f"{STORAGE} {base} {BLOCK}")
-            self._made[number] = (self._prepare(users, users), users, volumes)
+            self._made[number] = self._make(number)
+            self._known.append(number)
         stage, users, volumes = self._made[number]
+        base = FIRST + number * BLOCK
         return Block(stage, base=base, users=users, volumes=volumes, lock=lock)
+
+    def _make(self, number: int) -> tuple[int, int, int]:
+        base = FIRST + number * BLOCK
+        users = user_namespace(f"0 {base} {BLOCK}")
+        try:
+            volumes = user_namespace(f"{STORAGE} {base} {BLOCK}")
+            try:
+                return self._prepare(users, users), users, volumes
+            except OSError:
+                os.close(volumes)
+                raise
+        except OSError:
+            os.close(users)
+            raise
 
     def _open(self) -> int:
         for name in _LOCKS:
@@ -141,6 +167,7 @@ def user_namespace(mapping: str) -> int:
     """A descriptor of a user namespace with such users, which has no process. Raises OSError."""
     pid = kernel.clone(kernel.CLONE_NEWUSER)
     if pid == 0:
+        kernel.die_with_parent()
         while True:
             signal.pause()
     try:

@@ -1,4 +1,4 @@
-"""The root of a run, made by its first process in the run's own user and mount namespaces.
+"""The root of a run, made by its second process in the run's own user and mount namespaces.
 
 From here on no path leads to the machine: what a user wrote is looked up below the run's root only.
 """

@@ -99,7 +99,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Order:
-    """What the first process of a berth needs to know to become a run; travels as JSON.
+    """What a berth's second process needs to know to become a run's command; travels as JSON.
 
     ``devices`` are names below /dev, ``volumes`` (target, whether it is a folder); a mount for each
     travels beside it, in this order. ``shm`` is bytes.

@@ -134,17 +134,17 @@ def _execute(command: Command) -> tuple[int, str]:
     if not name:
         return NOT_FOUND, "the command has no name"
     folders = command.env.get(b"PATH", os.fsencode(os.defpath)).split(b":")
-    refused: OSError | None = None
+    last: OSError | None = None
     for path in [name] if b"/" in name else [os.path.join(place, name) for place in folders]:
         try:
             _execute_file(path, command)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            refused = refused or error
-    if refused is None:
+            last = last or error
+    if last is None:
         return NOT_FOUND, f"{shown}: command not found"
-    return NOT_EXECUTABLE, f"{shown}: {refused.strerror}"
+    return NOT_EXECUTABLE, f"{shown}: {last.strerror}"
 
 
 def _execute_file(path: bytes, command: Command) -> None:

@@ -6,7 +6,8 @@
     zygote.lock           held by the one live zygote
     land/                 what jobs see of ours (see userland): hidden/ and given/ are layers over
                           the machine's folders, template/ lies below every run's root
-    stage/                where each supervisor puts a run's root together (see stage)
+    stage/                where the zygote and the second process of each run mount what its root
+                          is made of (see stage)
     trash/                what is being deleted
     berths/<name>/        private layers of runs that are not asked for yet
     jobs/<id>/output/     <start offset>.log, <start offset>.idx

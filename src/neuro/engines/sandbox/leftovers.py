@@ -125,6 +125,7 @@ def sweep_run(folder: str, ref: RunRef) -> None:
 
 def _discard_private(folder: str, place: str) -> None:
     # A start asks this of every run whose log is kept: one call for those with nothing left.
+    # Earlier versions had a root as well.
     for name in {"root", "layers"} & set(_names(place)):
         discard(folder, f"{place}/{name}")
 

@@ -96,8 +96,8 @@ def _refuse(network: Network, init: int) -> None:
     code = 1
     try:
         kernel.die_with_parent()
-        for name, kind in (("user", kernel.CLONE_NEWUSER), ("net", kernel.CLONE_NEWNET)):
-            kernel.setns(os.open(f"/proc/{init}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind)
+        kernel.hide_memory()
+        kernel.enter_namespaces(init, kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET)
         refuse(network.refused, network.resolvers)
         code = 0
     finally:

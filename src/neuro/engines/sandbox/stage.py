@@ -72,8 +72,8 @@ def prepare(plan: Plan, users: int | None, mapped: int | None) -> int:
     user 0. This process is where it was afterwards. Raises OSError.
     """
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    kernel.unshare(kernel.CLONE_NEWNS)  # what the host mounts later still arrives
     try:
+        kernel.unshare(kernel.CLONE_NEWNS)  # what the host mounts later still arrives
         _prepare(plan, users, mapped)
         return os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     finally:

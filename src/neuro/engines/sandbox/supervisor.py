@@ -138,9 +138,10 @@ class Supervisor:
             layout.keep_room(self._folder)
             self._launch()
         except (OSError, ValueError) as error:
+            if self._berth.channel is not None:
+                self._loop.forget(self._berth.channel.fileno())
             self._berth.discard()
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            self._conclude(Ending.cannot_start(str(reason)))
+            self._conclude(Ending.cannot_start(_reason(error)))
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
@@ -214,14 +215,16 @@ class Supervisor:
             pass  # the next server's start finds that its network is gone
 
     def _begin(self) -> None:
-        """Let the first process start the command."""
+        """Let the second process become the command."""
         assert self._prepared is not None
         assert self._outlet is not None
         self._word, word = os.pipe()
         self._loop.watch(self._word, READ, lambda _: self._read_word())
-        self._berth.begin(self._prepared, self._folder, (*self._outlet.inner, word))
+        try:
+            self._berth.begin(self._prepared, self._folder, (*self._outlet.inner, word))
+        finally:
+            os.close(word)
         self._prepared = None
-        os.close(word)
         self._outlet.begin()
         if self._plan.groups.version == 0:
             self._watch = Watch(
@@ -257,11 +260,16 @@ class Supervisor:
         layout.add_state(f"{self._folder}/{layout.STATE}", record)
 
     def _pasta_ready(self, worked: bool) -> None:
+        reason = "the network of the job cannot be made"
         if worked:
-            self._begin()
-        else:
-            self._refusal = (launcher.NOT_EXECUTABLE, "the network of the job cannot be made")
-            self._abandon()
+            try:
+                self._begin()
+            except (OSError, ValueError) as error:
+                reason = _reason(error)
+            else:
+                return
+        self._refusal = (launcher.NOT_EXECUTABLE, reason)
+        self._abandon()
 
     def _abandon(self) -> None:
         """Nothing was begun: what waits for it can go."""
@@ -444,11 +452,9 @@ class Supervisor:
             self._kill()
 
     def _terminate(self) -> None:
-        """SIGTERM to the job's main process, which its init forks first of all."""
-        if self._init is not None and entering.signal_main_process(self._init, signal.SIGTERM):
-            return
-        if self._record is None and not self._init_gone:
-            self._loop.after(0.002, self._terminate)  # init is about to fork it
+        """SIGTERM to the job's main process, unless it has just ended."""
+        if self._init is not None:
+            entering.signal_main_process(self._init, signal.SIGTERM)
 
     # Clients.
 
@@ -572,6 +578,10 @@ class Supervisor:
             except OSError:
                 pass
         client.finish()
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _asked(question: Any) -> bool:

@@ -243,7 +243,7 @@ def _resolvers() -> str:
 def _private_paths(folder: str, depth: int) -> list[str]:
     """What only some users may read below ``folder``, not what is below such a folder.
 
-    Jobs cannot read it wherever it is (see ``stage.show``). That it is not there at all is for
+    Jobs cannot read it wherever it is (see ``stage._show``). That it is not there at all is for
     programs that expect to read what belongs to them: a job's root owns /etc/shadow.
     """
     found: list[str] = []

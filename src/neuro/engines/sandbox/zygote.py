@@ -12,6 +12,7 @@ import fcntl
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -132,6 +133,11 @@ class Waiting:
         """``mine`` are descriptors that supervisors must not have."""
         self._plan = plan
         self._blocks = stage.blocks(plan)
+        # Each block of users that was ever needed at once is three descriptors of ours. Runs have
+        # the limit that we began with.
+        self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = self._open_files[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._mine = mine
         self._ones: list[_One] = []
         self._is_used = False
@@ -218,6 +224,8 @@ class Waiting:
                     *(o.channel.fileno() for o in self._ones),
                 ):
                     os.close(fd)
+                self._blocks.close_others(block)
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)
                 os.setsid()
                 kernel.set_name("neuro-berth")
                 supervise(self._plan, berth, block, theirs)
