@@ -29,6 +29,8 @@ async def sandbox(folder: Path, tmp_path: Path) -> AsyncIterator[Runs]:
             os.mknod(devices / name, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
         else:
             (devices / name).touch()
+    (devices / "nvidia-caps").mkdir()  # as the driver makes it
+    (devices / "nvidia-caps" / "nvidia-cap1").touch()
     visible = tmp_path / "visible"
     (visible / "hidden").mkdir(parents=True)
     (visible / "shown").write_text("shown\n")
@@ -136,12 +138,14 @@ async def test_no_file_of_the_engine_tells_a_secret(sandbox: Runs, folder: Path)
 async def test_a_job_sees_exactly_its_gpus(sandbox: Runs) -> None:
     none = await sandbox.shell("ls /dev | grep nvidia; true")
     some = await sandbox.shell(
-        "ls /dev | grep nvidia; echo $NVIDIA_VISIBLE_DEVICES; ls /dev/sda", gpus=(0, 2)
+        "ls /dev | grep nvidia; ls /dev/nvidia-caps; echo $NVIDIA_VISIBLE_DEVICES; ls /dev/sda",
+        gpus=(0, 2),
     )
 
     assert none.output == b""
-    assert some.lines[:5] == ["nvidia-uvm", "nvidia0", "nvidia2", "nvidiactl", "0,2"]
-    assert "No such file" in some.lines[5]
+    names = ["nvidia-caps", "nvidia-uvm", "nvidia0", "nvidia2", "nvidiactl", "nvidia-cap1"]
+    assert some.lines[:7] == [*names, "0,2"]
+    assert "No such file" in some.lines[7]
     assert (await sandbox.engine.capacity()).gpu == 3
 
 

@@ -20,9 +20,10 @@ def host() -> Iterator[Host]:
     """Folders of the host outside of every job. They are open to all: only the fence hides them."""
     place = Path(tempfile.mkdtemp(prefix="neuro-host-", dir="/var/tmp"))
     place.chmod(0o755)
-    made = Host(place)
-    yield made
-    layout.remove_tree(str(place))
+    try:
+        yield Host(place)
+    finally:
+        layout.remove_tree(str(place))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -322,8 +322,10 @@ for place in places:
         except OSError:
             pass
     for name in os.listdir(f'{place}/encodings') if os.path.isdir(f'{place}/encodings') else ():
-        if name.endswith('.py'):
+        try:
             open(f'{place}/encodings/{name}', 'w').write(text)
+        except OSError:
+            pass
 os.execv('/bin/sh', ['sh', '-c', 'rmdir /w; echo ready; exec sleep 600'])
 """
     ref = await runs.start("python3", "-c", plant, working_dir="/w")
@@ -339,7 +341,10 @@ os.execv('/bin/sh', ['sh', '-c', 'rmdir /w; echo ready; exec sleep 600'])
         [""],
     ):
         _, out, err = await runs.execute(ref, *words)
-        assert (b"IMPORTED" in out + err) == (words[0] == "python3"), (words, out, err)
+        if words[0] != "python3":
+            assert b"IMPORTED" not in out + err, words
+        elif os.geteuid() == 0:  # else some of Python's folders cannot be written to
+            assert b"IMPORTED" in out + err
     session = await runs.engine.exec(ref.job_id, ["no-such"], tty=True)
     out, err = await drain(session)
     assert b"IMPORTED" not in out + err
