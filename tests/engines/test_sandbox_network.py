@@ -7,7 +7,9 @@ may take it.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +83,24 @@ async def test_without_means_for_networks_the_engine_does_not_open(
     with pytest.raises(EngineFault, match="apt-get install nftables") as refused:
         machine.examine(str(folder), SandboxSettings())
     assert "[network]\n  shared = true" in str(refused.value)
+
+
+def test_a_fence_that_cannot_be_set_whole_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nft").symlink_to(str(shutil.which("nft")))
+    (programs / "iptables").write_text("#!/bin/sh\nexit 1\n")  # asked once nft has the rules
+    (programs / "iptables").chmod(0o755)
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+
+    with pytest.raises(EngineFault, match="cannot be set"):
+        machine.examine(str(folder), SandboxSettings())
+
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
+    assert firewall.table(machine.installation(str(folder))["id"]) not in listed.stdout
 
 
 async def test_a_network_is_shared_where_the_settings_say_so(folder: Path) -> None:

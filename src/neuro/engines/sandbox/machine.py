@@ -18,6 +18,7 @@ from neuro.engines.sandbox import (
     firewall,
     identities,
     layout,
+    leftovers,
     nat,
     probing,
     seccomp,
@@ -203,12 +204,13 @@ def _own_network(
         private=settings.private_networks,
         resolvers=firewall.resolvers(),
     )
-    notices += nat.set_up(rules)
     mtu, prefix = nat.default_mtu(), network_of_runs.interfaces(identity["id"])
     try:
+        notices += nat.set_up(rules)
         prove_veth(subnet, mtu, prefix)
     except nat.NoNetwork:
-        nat.tear_down(identity["id"], subnet)
+        if not leftovers.may_go_on(folder):  # else its fence stays around it
+            nat.tear_down(identity["id"], subnet)
         raise
     return Network(OWN, subnet, prefix, mtu, host_address=address)
 
