@@ -134,7 +134,7 @@ def test_jobs_of_two_people_do_not_reach_each_other(lab: Lab, missing: str) -> N
 
 def test_jobs_of_one_person_reach_each_other() -> None:
     with fenced() as (lab, fence):
-        one, other = lab.job(fence, firewall.GROUPS - 1), lab.job(fence, firewall.GROUPS - 1)
+        one, other = lab.job(fence, network.GROUPS - 1), lab.job(fence, network.GROUPS - 1)
         port = lab.listen_in(other)
 
         assert lab.ask(one, other.address, port) == one.address

@@ -19,10 +19,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuro.engines.sandbox.network import PREFIX, interfaces
+from neuro.engines.sandbox.network import GROUPS, PREFIX, interfaces
 
 MARKER = "neuro_forwarding"  # a table of nft, or a chain of iptables
-GROUPS = 1024  # loading a pair for each takes 12 ms, once for each start of the server
 _RESOLV_CONF = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 # Link-local networks, and where clouds keep credentials outside of them: Azure, Alibaba, Oracle;
 # in IPv6 Amazon, Google, Scaleway.
