@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -71,6 +72,23 @@ async def test_the_zygote_may_be_killed_at_any_time(sandbox: Runs, folder: Path)
     assert done.output == b"after\n"
     assert (await sandbox.exited(going)).exit_code == 3
     assert processes("neuro-zygote", folder) != [zygote]
+
+
+async def test_a_zygote_that_cannot_be_replaced_at_first_is_replaced_later(
+    sandbox: Runs, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (zygote,) = processes("neuro-zygote", folder)
+    lock = folder / "zygote.lock"
+    lock.unlink()
+    lock.mkdir()  # the next one ends at once
+    os.kill(zygote, signal.SIGKILL)
+    await eventually(lambda: "trying again" in caplog.text, "no failed start was logged")
+
+    lock.rmdir()
+    async with asyncio.timeout(30):
+        done = await sandbox.run("echo", "after")
+
+    assert done.output == b"after\n"
 
 
 async def test_the_umask_of_the_server_closes_nothing_to_the_users_of_a_job(folder: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.sandbox import neighbours
-from neuro.engines.sandbox.firewall import GROUPS
 from neuro.engines.sandbox.neighbours import NOBODY, announce, number_of, release, sweep, withdraw
+from neuro.engines.sandbox.network import GROUPS
 
 LOOPBACK = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
 

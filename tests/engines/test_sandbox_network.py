@@ -7,14 +7,25 @@ may take it.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from neuro.engines.base import EngineFault
-from neuro.engines.sandbox import SandboxEngine, SandboxSettings, firewall, machine, nat, network
+from neuro.engines.sandbox import (
+    SandboxEngine,
+    SandboxSettings,
+    firewall,
+    machine,
+    nat,
+    network,
+    probing,
+    resolving,
+)
 from tests.engines.harness import Runs
 from tests.engines.lab import HOST, LAN, SUBNET, Lab, fenced, make_fence
 
@@ -83,6 +94,24 @@ async def test_without_means_for_networks_the_engine_does_not_open(
     assert "[network]\n  shared = true" in str(refused.value)
 
 
+def test_a_fence_that_cannot_be_set_whole_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nft").symlink_to(str(shutil.which("nft")))
+    (programs / "iptables").write_text("#!/bin/sh\nexit 1\n")  # asked once nft has the rules
+    (programs / "iptables").chmod(0o755)
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+
+    with pytest.raises(EngineFault, match="cannot be set"):
+        machine.examine(str(folder), SandboxSettings())
+
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
+    assert firewall.table(machine.installation(str(folder))["id"]) not in listed.stdout
+
+
 async def test_a_network_is_shared_where_the_settings_say_so(folder: Path) -> None:
     engine = SandboxEngine(folder, SandboxSettings(network="shared"))
 
@@ -114,7 +143,7 @@ def test_jobs_of_two_people_do_not_reach_each_other(lab: Lab, missing: str) -> N
 
 def test_jobs_of_one_person_reach_each_other() -> None:
     with fenced() as (lab, fence):
-        one, other = lab.job(fence, firewall.GROUPS - 1), lab.job(fence, firewall.GROUPS - 1)
+        one, other = lab.job(fence, network.GROUPS - 1), lab.job(fence, network.GROUPS - 1)
         port = lab.listen_in(other)
 
         assert lab.ask(one, other.address, port) == one.address
@@ -275,14 +304,47 @@ def test_a_resolver_on_the_host_answers(lab: Lab, missing: str) -> None:
         assert lab.refuses(job, HOST, other, kind)
 
 
-def test_the_resolvers_are_those_that_resolv_conf_names(tmp_path: os.PathLike[str]) -> None:
-    first, second = os.path.join(tmp_path, "one"), os.path.join(tmp_path, "two")
-    with open(first, "w") as file:
-        file.write("search lan\nnameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver x\n")
-    with open(second, "w") as file:
-        file.write("nameserver\n nameserver 192.0.2.53\nnameserver 192.0.2.53\n")
+@pytest.mark.parametrize(
+    ("first", "addresses"),
+    [
+        (
+            "search lan\nnameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver x\n",
+            ("fe80::1",),
+        ),
+        ("nameserver\n nameserver 192.0.2.1\nnameserver 192.0.2.1\n", ("192.0.2.1",)),
+        ("nameserver 127.0.0.53\nnameserver 0.0.0.0\nnameserver ::1\n", ("192.0.2.53",)),
+        ("", ("192.0.2.53",)),
+    ],
+)
+def test_jobs_may_ask_the_resolvers_that_they_are_told_of(
+    tmp_path: Path, first: str, addresses: tuple[str, ...]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text(first)
+    two.write_text("nameserver 192.0.2.53\n")
 
-    assert firewall.resolvers((first, second, "/absent")) == ("fe80::1", "192.0.2.53")
+    found = resolving.find(("/absent", str(one), str(two)))
+
+    assert found.addresses == addresses
+    assert all(f"nameserver {address}" in found.text for address in addresses)
+
+
+def test_without_a_resolver_beyond_loopback_none_may_be_asked(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("nameserver 127.0.0.1\n")
+
+    found = resolving.find((str(tmp_path / "one"), "/absent"))
+
+    assert found == resolving.Resolvers("nameserver 127.0.0.1\n", ())
+
+
+def test_a_sleeping_run_holds_nothing_that_only_the_server_needs() -> None:
+    code = f"import sys; sys.path.insert(0, {probing.PACKAGE_ROOT!r})"
+    code = f"{code}; import neuro.engines.sandbox.zygote; print(*sys.modules)"
+    command = [*probing.python(), "-c", code]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert "neuro.engines.sandbox.supervisor" in loaded
+    assert not {"ipaddress", "pathlib", "neuro.engines.sandbox.firewall"} & set(loaded)
 
 
 # IPv6 and false addresses.

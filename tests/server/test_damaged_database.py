@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from neuro.client import Client
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import Conflict, Unavailable
+from neuro.engines.base import EngineFault
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.soundness import at_work, check
 from tests.server.jobs import finished, submit
@@ -92,6 +93,27 @@ def test_only_after_an_end_that_was_none_is_the_database_looked_at(tmp_path: Pat
     marker.touch()
     with pytest.raises(Unavailable, match=ADVICE), at_work(database, marker):
         pass
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_left"),
+    [
+        (EngineFault("this machine cannot fence jobs in"), False),
+        (Conflict("the port is taken"), False),
+        (Unavailable("neuro.db is damaged"), True),
+    ],
+)
+def test_a_start_that_is_refused_leaves_nothing_to_look_at(
+    tmp_path: Path, error: Exception, is_left: bool
+) -> None:
+    database = Database(sqlite_url(tmp_path / "neuro.db"))
+    marker = tmp_path / "at-work"
+
+    with pytest.raises(type(error)), at_work(database, marker):
+        raise error
+
+    assert marker.exists() is is_left
     database.close()
 
 

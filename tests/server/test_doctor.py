@@ -200,6 +200,12 @@ def test_control_groups_are_looked_at_and_not_made(tmp_path: Path) -> None:
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
 
+def test_control_groups_that_cannot_be_read_are_none(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").mkdir()
+
+    assert cgroups.prospect(str(tmp_path)) == (0, set())
+
+
 def test_version_1_counts_where_its_memory_can_be_held(tmp_path: Path) -> None:
     for name in ("cpu", "pids"):
         (tmp_path / name).mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from neuro.domain.bakes import ScheduledFile, ScheduleRequest, TaskStatus
 from neuro.domain.errors import AlreadyExists, Conflict, NotAuthenticated, NotFound
 from neuro.domain.jobs import JobFilter, JobStatus
 from neuro.server.database.engine import Database
+from neuro.server.flows.attempts.tables import unfinished_of_owners
 from tests.server.bakes import ended, make_bake, write
 from tests.server.jobs import finished, output_of, running, submit
 from tests.server_process import ServerProcess, running_server
@@ -92,6 +94,24 @@ async def test_what_they_have_begun_ends_and_what_they_leave_stays(
     assert (server.data_dir / "storage" / "carol" / "data").is_dir()
     assert (await client.jobs.get(mine.id)).status is JobStatus.RUNNING
     assert (await output_of(client, runs)).startswith(b"up")
+
+
+async def test_a_damaged_bake_keeps_no_other_alive(server: ServerProcess, client: Client) -> None:
+    async with await person(server, client, "dora") as dora:
+        project = await dora.flows.get_or_create_project("work")
+        made = [(await make_bake(dora, project.id))[1] for _ in range(2)]
+    database = Database(server.database_url)
+    with database.engine.begin() as connection:
+        first, second = unfinished_of_owners(connection, {"dora"})
+        statement = "UPDATE flow_attempts SET configs = :half WHERE id = :id"
+        connection.execute(text(statement), {"half": b"{", "id": first})
+    database.close()
+
+    await client.users.remove("dora")
+
+    (other,) = [attempt for attempt in made if attempt.id == second]
+    async with asyncio.timeout(10):
+        assert (await ended(client, other.bake_id)).result is TaskStatus.CANCELLED
 
 
 async def test_nobody_gets_the_name_of_somebody_who_was_removed(

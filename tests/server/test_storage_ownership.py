@@ -12,6 +12,7 @@ import pytest
 from neuro.client import Client
 from neuro.domain.jobs import JobStatus
 from neuro.engines.sandbox.identities import BLOCK, STORAGE
+from neuro.server.storage.tree import Tree
 from tests.server.jobs import finished, output_of, submit
 from tests.server_process import ServerProcess, running_server
 
@@ -80,6 +81,19 @@ async def test_a_setuid_file_of_the_storage_gives_a_job_nothing(client: Client, 
     done = await submit(client, shell(script), privileged=True, **volume(client.user, "setuid"))
 
     assert await output_of(client, done) == b"1000\n"
+
+
+def test_a_home_that_was_made_just_before_a_kill_is_given_to_the_storages_user(
+    tmp_path: Path,
+) -> None:
+    os.chown(tmp_path, STORAGE, STORAGE)
+    (tmp_path / "anna").mkdir()
+    tree = Tree(tmp_path)
+
+    tree.make_home("anna")
+
+    tree.close()
+    assert owner_of(tmp_path / "anna") == (STORAGE, STORAGE)
 
 
 def test_an_old_servers_files_are_given_to_the_storages_user(tmp_path: Path) -> None:

@@ -108,8 +108,9 @@ async def serving(options: Options) -> AsyncIterator[str]:
         settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
         url = options.database or settings.database or sqlite_url(folder / "neuro.db")
         database = Database(url)
-        stack.callback(database.close)
+        # The marker goes last: a server that is killed while it closes the database leaves it.
         stack.enter_context(at_work(database, folder / "run" / "at-work"))
+        stack.callback(database.close)
         engines = _engines(folder, settings, listener.getsockname()[1])
         loop = asyncio.get_running_loop()
         await asyncio.gather(

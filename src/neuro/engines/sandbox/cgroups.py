@@ -58,7 +58,10 @@ def prospect(root: str = "/sys/fs/cgroup") -> tuple[int, set[str]]:
     Version 0 where this machine does not let us make groups.
     """
     for parent in _parents_v2(root):
-        controllers = set(_read(f"{parent}/cgroup.controllers").split())
+        try:
+            controllers = set(_read(f"{parent}/cgroup.controllers").split())
+        except OSError:  # /proc may name a group that is not to be seen from a container
+            continue
         change = os.access(f"{parent}/cgroup.subtree_control", os.W_OK)
         if controllers >= _NEEDED_V2 and change and _takes_groups(parent):
             return 2, controllers & set(_WANTED_V2)

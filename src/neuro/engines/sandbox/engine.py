@@ -131,10 +131,7 @@ class SandboxEngine:
 
     def _release(self, plan: Plan) -> None:
         """Give back what the runs shared, unless a run goes on."""
-        try:
-            if any(self._record(ref) is None for ref in leftovers.runs(self._folder)):
-                return
-        except OSError:  # a run whose record cannot be read may go on
+        if leftovers.may_go_on(self._folder):
             return
         identity = machine.installation(self._folder)
         if plan.network.kind == OWN:

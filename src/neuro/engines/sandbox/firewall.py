@@ -14,16 +14,12 @@ The one exception is ``MARKER``: it is there as long as forwarding is on because
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from neuro.engines.sandbox.network import PREFIX, interfaces
+from neuro.engines.sandbox.network import GROUPS, PREFIX, interfaces
 
 MARKER = "neuro_forwarding"  # a table of nft, or a chain of iptables
-GROUPS = 1024  # loading a pair for each takes 12 ms, once for each start of the server
-_RESOLV_CONF = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 # Link-local networks, and where clouds keep credentials outside of them: Azure, Alibaba, Oracle;
 # in IPv6 Amazon, Google, Scaleway.
 METADATA = ("169.254.0.0/16", "168.63.129.16", "100.100.100.200", "192.0.0.192")
@@ -46,25 +42,6 @@ class Fence:
     port: int = 0
     private: bool = True
     resolvers: tuple[str, ...] = ()
-
-
-def resolvers(paths: Iterable[str] = _RESOLV_CONF) -> tuple[str, ...]:
-    """The name servers that jobs may be told of: those of the host that are not its loopback's."""
-    found = []
-    for path in paths:
-        try:
-            lines = Path(path).read_text("utf-8", "replace").splitlines()
-        except OSError:
-            continue
-        for words in (line.split() for line in lines):
-            if len(words) > 1 and words[0] == "nameserver":
-                try:
-                    address = ipaddress.ip_address(words[1].partition("%")[0])
-                except ValueError:
-                    continue
-                if not address.is_loopback and not address.is_unspecified:
-                    found.append(str(address))
-    return tuple(dict.fromkeys(found))
 
 
 def table(installation: str) -> str:

@@ -49,6 +49,17 @@ def _is_run(name: str) -> bool:
     return name.isascii() and name.isdigit() and str(int(name)) == name
 
 
+def may_go_on(folder: str) -> bool:
+    """Whether a run is not known to be over: what runs share is theirs until then."""
+    try:
+        return any(
+            layout.read_exit(layout.run_folder(folder, ref.job_id, ref.run)) is None
+            for ref in runs(folder)
+        )
+    except OSError:  # a run whose record cannot be read may go on
+        return True
+
+
 def finished(
     folder: str, refs: Collection[RunRef]
 ) -> tuple[dict[RunRef, dict[str, Any]], list[RunRef]]:

@@ -18,8 +18,10 @@ from neuro.engines.sandbox import (
     firewall,
     identities,
     layout,
+    leftovers,
     nat,
     probing,
+    resolving,
     seccomp,
     userland,
 )
@@ -30,7 +32,7 @@ from neuro.engines.sandbox.pasta import forwarding
 from neuro.engines.sandbox.settings import SandboxSettings
 
 _TIMEOUT = 10
-_TUN = "/dev/net/tun"
+TUN = "/dev/net/tun"
 
 
 def installation(folder: str) -> dict[str, str]:
@@ -194,23 +196,28 @@ def _own_network(
     if not subnet:
         subnet = nat.choose_subnet()
         layout.write_record(f"{folder}/installation", {**identity, "subnet": subnet})
-    address = network_of_runs.host_address(identity["id"], subnet)
-    rules = Fence(
-        installation=identity["id"],
-        subnet=subnet,
-        host_address=address,
-        port=settings.host_port,
-        private=settings.private_networks,
-        resolvers=firewall.resolvers(),
-    )
-    notices += nat.set_up(rules)
+    rules = rules_for(identity["id"], subnet, settings)
     mtu, prefix = nat.default_mtu(), network_of_runs.interfaces(identity["id"])
     try:
+        notices += nat.set_up(rules)
         prove_veth(subnet, mtu, prefix)
     except nat.NoNetwork:
-        nat.tear_down(identity["id"], subnet)
+        if not leftovers.may_go_on(folder):  # else its fence stays around it
+            nat.tear_down(identity["id"], subnet)
         raise
-    return Network(OWN, subnet, prefix, mtu, host_address=address)
+    return Network(OWN, subnet, prefix, mtu, host_address=rules.host_address)
+
+
+def rules_for(installation: str, subnet: str, settings: SandboxSettings) -> Fence:
+    """The rules of an installation on this machine."""
+    return Fence(
+        installation=installation,
+        subnet=subnet,
+        host_address=network_of_runs.host_address(installation, subnet),
+        port=settings.host_port,
+        private=settings.private_networks,
+        resolvers=resolving.find().addresses,
+    )
 
 
 def prove_veth(subnet: str, mtu: int, prefix: str) -> None:
@@ -226,10 +233,10 @@ def pasta_network(settings: SandboxSettings) -> Network:
     tool = shutil.which("pasta")
     if tool is None:
         raise nat.NoNetwork("pasta is not installed (apt-get install passt)")
-    if not os.access(_TUN, os.R_OK | os.W_OK):  # pasta would wait for ever
-        raise nat.NoNetwork(f"this user may not open {_TUN}, which pasta needs (chmod 666 {_TUN})")
+    if not os.access(TUN, os.R_OK | os.W_OK):  # pasta would wait for ever
+        raise nat.NoNetwork(f"this user may not open {TUN}, which pasta needs (chmod 666 {TUN})")
     refused = firewall.refused(private=settings.private_networks)
-    resolvers = firewall.resolvers()
+    resolvers = resolving.find().addresses
     wrong = _try(
         [
             *(tool, "--config-net", "--quiet", *forwarding(settings.host_port), "--"),

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from neuro.engines.sandbox import network
-from neuro.engines.sandbox.firewall import GROUPS
+from neuro.engines.sandbox.network import GROUPS
 
 NOBODY = 0  # the number of a run without neighbours
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import subprocess
 from dataclasses import asdict
@@ -15,9 +16,12 @@ from neuro.engines.sandbox.launch import Plan, Request
 from neuro.engines.sandbox.taking import take_streams
 
 _PATIENCE = 5.0  # seconds until a zygote must be ready
+_RETRY_SECONDS = 1.0
 _START = (
     "import sys; sys.path.insert(0, {root!r});from neuro.engines.sandbox.zygote import main; main()"
 )
+
+log = logging.getLogger("neuro.engine")
 
 
 class Nursery:
@@ -98,7 +102,12 @@ class Nursery:
                 env={},
             )
 
-        self._process = await asyncio.to_thread(launch)
+        try:
+            self._process = await asyncio.to_thread(launch)
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         theirs.close()
         reader, self._writer = await take_streams(ours)
         try:
@@ -122,14 +131,27 @@ class Nursery:
                 for _, payload in frames.feed(data):
                     self._answered(json.loads(payload))
                 continue
+            frames = wire.Frames()
+            reader = await self._replace()
+
+    async def _replace(self) -> asyncio.StreamReader:
+        """Start the next zygote, however often that fails, and ask it what was not answered."""
+        while True:
+            if self._writer is not None:
+                self._writer.transport.abort()
             if self._process is not None:
                 await asyncio.to_thread(self._process.wait)
-            frames = wire.Frames()
-            reader = await self._spawn()
-            if self._plan is not None:
-                await self.configure(self._plan)
+            try:
+                reader = await self._spawn()
+                if self._plan is not None:
+                    await self.configure(self._plan)
+            except (EngineFault, OSError) as error:
+                log.error("jobs cannot be started, trying again: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
             for number, (request, _) in list(self._asked.items()):
                 self._ask(number, request)
+            return reader
 
     def _answered(self, message: dict[str, Any]) -> None:
         asked = self._asked.get(message["id"])

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from neuro.engines.sandbox import cgroups, firewall, machine, nat, trials
+from neuro.engines.sandbox import cgroups, machine, nat, trials
 from neuro.engines.sandbox import network as network_of_runs
-from neuro.engines.sandbox.firewall import Fence
 from neuro.engines.sandbox.settings import SandboxSettings
 
 _KERNEL_ROOT, _KERNEL_PLAIN = (5, 19), (5, 12)
-_TUN = "/dev/net/tun"
 _SYSCTL = Path("/proc/sys")
 _MOST_USERS = "user/max_user_namespaces"
 _DEBIAN = "kernel/unprivileged_userns_clone"
@@ -188,15 +186,7 @@ def _networks(settings: SandboxSettings) -> Finding:
     identity = secrets.token_hex(4)
     try:
         subnet = nat.choose_subnet()
-        rules = Fence(
-            installation=identity,
-            subnet=subnet,
-            host_address=network_of_runs.host_address(identity, subnet),
-            port=settings.host_port,
-            private=settings.private_networks,
-            resolvers=firewall.resolvers(),
-        )
-        notices = nat.prove(rules)
+        notices = nat.prove(machine.rules_for(identity, subnet, settings))
         machine.prove_veth(subnet, nat.default_mtu(), network_of_runs.interfaces(identity))
     except (nat.NoNetwork, OSError) as error:
         text = (
@@ -217,13 +207,13 @@ def _networks_of_a_user(settings: SandboxSettings) -> Iterator[Finding]:
     if settings.network == "shared":
         yield Finding("network", "warning", _SHARED)
         return
-    if os.access(_TUN, os.R_OK | os.W_OK):
-        yield Finding(_TUN, "ok", "This user may open it.")
+    if os.access(machine.TUN, os.R_OK | os.W_OK):
+        yield Finding(machine.TUN, "ok", "This user may open it.")
     else:
-        there = os.path.exists(_TUN)
-        command = f"sudo chmod 666 {_TUN}" if there else "sudo modprobe tun"
+        there = os.path.exists(machine.TUN)
+        command = f"sudo chmod 666 {machine.TUN}" if there else "sudo modprobe tun"
         what = "This user may not open it" if there else "It is not there"
-        yield Finding(_TUN, "warning", f"{what}, and pasta needs it.", command)
+        yield Finding(machine.TUN, "warning", f"{what}, and pasta needs it.", command)
     command = _install("passt") if shutil.which("pasta") is None else ""
     try:
         machine.pasta_network(settings)

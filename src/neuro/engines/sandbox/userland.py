@@ -15,13 +15,11 @@ import stat
 import sys
 import sysconfig
 from dataclasses import dataclass
-from pathlib import Path
 
 from neuro.engines.sandbox.layout import remove_tree
 
 _SYSTEM = ("usr", "etc", "opt", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix", "snap")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LOCAL_RESOLVERS = ("127.", "::1")
 _SEARCHED = (("/etc", 32), ("/opt", 2))  # for private files, and how deep
 
 _FOLDERS = (
@@ -83,7 +81,7 @@ def find(folder: str, visible: tuple[str, ...] = (), masked: tuple[str, ...] = (
     for path in _python_folders():
         if not _is_below(path, overlays):
             overlays.append(path)
-    package = str(Path(__file__).resolve().parents[2])
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
     read_only = [path for path in (*visible, package) if not _is_below(path, overlays)]
     for literal, real in _linked_folders():
         if not _is_below(literal, overlays):
@@ -158,8 +156,10 @@ def _make_template(land: str, places: list[str], symlinks: list[tuple[str, str]]
 
 def _our_layers(land: str, path: str) -> dict[str, tuple[str, ...]]:
     """Layers with the few files of the userland that are not the machine's own."""
+    from neuro.engines.sandbox import resolving  # for the server alone: sleeping runs hold the rest
+
     layers = f"{land}/given"
-    _write(f"{layers}/etc/resolv.conf", _resolvers())
+    _write(f"{layers}/etc/resolv.conf", resolving.find().text)
     found: dict[str, tuple[str, ...]] = {"/etc": ("given/etc",)}
     if shutil.which("python", path=path) is None:
         link = f"{layers}/usr/local/bin/python"
@@ -181,7 +181,8 @@ def _write(path: str, text: str) -> None:
     """Write ``text`` so that a job that is going on sees the old or the new."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
-    Path(temporary).write_text(text, "utf-8")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
     os.chmod(temporary, 0o644)
     os.rename(temporary, path)
 
@@ -224,20 +225,6 @@ def _filesystems_below(folders: list[str]) -> list[str]:
 
 def _is_below(path: str, folders: list[str]) -> bool:
     return any(path == folder or path.startswith(folder + "/") for folder in folders)
-
-
-def _resolvers() -> str:
-    """The text of a resolv.conf that works from a network of its own."""
-    text = ""
-    for path in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"):
-        try:
-            text = Path(path).read_text("utf-8", "replace")
-        except OSError:
-            continue
-        servers = [line.split()[1] for line in text.splitlines() if line[:10] == "nameserver"]
-        if any(not server.startswith(_LOCAL_RESOLVERS) for server in servers):
-            return text
-    return text
 
 
 def _private_paths(folder: str, depth: int) -> list[str]:

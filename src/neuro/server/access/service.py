@@ -34,7 +34,7 @@ ALGORITHM = "HS256"
 
 
 # Jobs whose tokens are looked for at once.
-PAGE = 500
+JOBS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +260,8 @@ class AccessService:
         now = self._now()
         self._jobs_over.update(job_ids)
         self._forget()
-        for start in range(0, len(job_ids), PAGE):
-            ids = job_ids[start : start + PAGE]
+        for start in range(0, len(job_ids), JOBS_AT_ONCE):
+            ids = job_ids[start : start + JOBS_AT_ONCE]
             ending = await self._database.read(partial(tables.tokens_of_jobs, job_ids=ids))
             self._tell(ending)
             await self._database.write(partial(self._revoke_all, ending, now))

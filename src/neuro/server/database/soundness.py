@@ -14,6 +14,8 @@ from pathlib import Path
 
 import structlog
 
+from neuro.domain.errors import Conflict, InvalidInput
+from neuro.engines.base import EngineFault
 from neuro.server.database.engine import Database, damaged, told_plainly
 
 log = structlog.get_logger("neuro.server")
@@ -25,7 +27,7 @@ _STEPS = 10_000  # of SQLite's machine between two looks at the clock: about a m
 @contextlib.contextmanager
 def at_work(database: Database, marker: Path, seconds: float = CHECK_SECONDS) -> Iterator[None]:
     """Around the use of a database: look at it if ``marker`` was left over, and leave it until the
-    end.
+    end. What may be the database's own fault leaves it for the next start.
 
     Raises Unavailable for a damaged database. A look takes ``seconds`` at most; what it finds in
     that time is what it finds.
@@ -34,7 +36,11 @@ def at_work(database: Database, marker: Path, seconds: float = CHECK_SECONDS) ->
         check(database, database.path, seconds)
     with contextlib.suppress(OSError):  # A full disk is no reason not to start.
         marker.touch(mode=0o600)
-    yield
+    try:
+        yield
+    except (Conflict, InvalidInput, EngineFault):  # A start that was refused ends in order.
+        marker.unlink(missing_ok=True)
+        raise
     marker.unlink(missing_ok=True)
 
 

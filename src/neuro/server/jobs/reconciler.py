@@ -176,7 +176,7 @@ class Reconciler:
             return
         if record.gpus != before:
             self._changed(record)
-            await self._writer.flush()
+            await self._writer.settle()
         try:
             await engine.start(await self._make_spec(record))
         except (EngineFault, PlatformError, OSError) as error:

@@ -76,7 +76,7 @@ class StorageService:
         self._tree.close()
 
     def make_home(self, owner: str) -> None:
-        """Make an owner's folder; nothing if it is there. Two system calls, no waiting."""
+        """Make an owner's folder; nothing if it is there. A few system calls, no waiting."""
         self._tree.make_home(owner)
 
     async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -68,6 +68,8 @@ class Tree:
         try:
             with suppress(FileExistsError):
                 os.mkdir(owner, dir_fd=folder)
+            # One that is there may be ours still: a server was killed as soon as it had made it.
+            if os.stat(owner, dir_fd=folder, follow_symlinks=False).st_uid == os.geteuid():
                 inherit(folder, owner.encode())
         finally:
             os.close(folder)

@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Collection
 from functools import partial
 
+import structlog
+
 from neuro.domain.bakes import TaskStatus
+from neuro.domain.errors import PlatformError
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts.tables import unfinished_of_owners
@@ -23,6 +26,8 @@ from neuro.server.http.routes import Route
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.service import JobService
 from neuro.server.settings import BakeSetting
+
+log = structlog.get_logger("neuro.bakes")
 
 
 class Supervision:
@@ -61,9 +66,12 @@ class Supervision:
         if removed:
             self._runner.changed()
         for attempt_id in await self._database.read(partial(unfinished_of_owners, owners=owners)):
-            await self._attempts.change(
-                attempt_id, result=TaskStatus.CANCELLED, message="Its owner was removed."
-            )
+            try:
+                await self._attempts.change(
+                    attempt_id, result=TaskStatus.CANCELLED, message="Its owner was removed."
+                )
+            except PlatformError:  # a damaged one keeps no other alive
+                log.exception("cannot cancel the attempt of who is gone", attempt=attempt_id)
 
     async def close(self) -> None:
         """Stop; bakes go on."""

@@ -1,0 +1,91 @@
+"""The reconciler: what was asked for happens, even if the database is away for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from neuro.domain.errors import Unavailable
+from neuro.domain.jobs import JobStatus
+from neuro.domain.resources import Amount
+from neuro.engines.base import RunSpec
+from neuro.engines.sandbox import SandboxEngine, SandboxSettings
+from neuro.server.database.engine import Database, sqlite_url
+from neuro.server.database.migrate import migrate
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.writer import Writer
+from tests.server.test_tables import add, record
+from tests.server.test_writer import rename_table
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(sqlite_url(tmp_path / "neuro.db"))
+    migrate(database)
+    yield database
+    database.close()
+
+
+@pytest_asyncio.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[SandboxEngine]:
+    """An engine on a machine with one GPU."""
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    for name in ("nvidia0", "nvidiactl"):
+        os.mknod(devices / name, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    engine = SandboxEngine(tmp_path / "engine", SandboxSettings(device_folder=str(devices)))
+    await engine.open()
+    yield engine
+    await engine.close()
+
+
+async def spec_of(job: JobRecord) -> RunSpec:
+    return RunSpec(
+        job_id=job.id,
+        run=job.run,
+        image="ubuntu",
+        argv=("true",),
+        cpu=1,
+        memory=GIB,
+        gpus=job.gpus or (),
+    )
+
+
+@pytest.mark.root
+async def test_a_job_that_is_given_gpus_while_the_database_is_away_starts_later(
+    database: Database, engine: SandboxEngine
+) -> None:
+    job = record(over=False)
+    amount = Amount(cpu=1, memory=GIB, gpu=1)
+    job.specification = msgspec.structs.replace(job.specification, amount=amount)
+    job.placed, job.run, job.gpus = True, 1, None  # between two runs; nobody knows its GPUs
+    add(database, job)
+    board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB, gpu=1)})
+    writer = Writer(database)
+    writer.start()
+    reconciler = Reconciler(board, writer, {"sandbox": engine}, spec_of, stop_grace=0)
+    rename_table(database, "jobs", "away")
+
+    await reconciler.adopt([job], {})
+    while job.gpus is None:
+        await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await writer.flush()
+    rename_table(database, "away", "jobs")
+
+    async with asyncio.timeout(15):
+        await board.wait_until(job, lambda one: one.status is JobStatus.SUCCEEDED)
+    assert job.status is JobStatus.SUCCEEDED
+    await reconciler.close()
+    await writer.close()
