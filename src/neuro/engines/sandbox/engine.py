@@ -7,9 +7,8 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,12 @@ from neuro.engines.base import (
     Connection,
     EngineFault,
     Event,
-    ExitCause,
-    Exited,
     NotListening,
     RunNotFound,
     RunRef,
     RunSpec,
     RunState,
     Session,
-    Started,
     Usage,
 )
 from neuro.engines.sandbox import (
@@ -39,17 +35,18 @@ from neuro.engines.sandbox import (
     nat,
     wire,
 )
+from neuro.engines.sandbox.adoption import Adoption
 from neuro.engines.sandbox.launch import OWN, SHARED, Plan, Request
 from neuro.engines.sandbox.link import Link
 from neuro.engines.sandbox.logs import LogReader, Stamper
 from neuro.engines.sandbox.nursery import Nursery
 from neuro.engines.sandbox.session import AttachSession, ExecSession, TcpConnection, Wire
 from neuro.engines.sandbox.settings import SandboxSettings
+from neuro.engines.sandbox.states import exited, started
 from neuro.engines.sandbox.taking import take_streams
 from neuro.engines.sandbox.tidying import Tidying
 
 _CONNECT_PATIENCE = 10.0  # seconds for a TCP connection inside a run
-_ANSWER_PATIENCE = 10.0  # seconds for a supervisor of an earlier life to say how its run is
 _RETRY_SECONDS = 1.0
 
 log = logging.getLogger("neuro.engine")
@@ -75,6 +72,7 @@ class SandboxEngine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._nursery: Nursery | None = None
         self._tidying = Tidying("")
+        self._adoption: Adoption | None = None
         self.notices: list[str] = []
         self.gpu_model: str | None = None
 
@@ -113,6 +111,9 @@ class SandboxEngine:
         self.gpu_model = await asyncio.to_thread(machine.gpu_model)
         await self._nursery.configure(plan)
         self._plan = plan
+        self._adoption = Adoption(
+            self._folder, plan.groups, self._links, self._connect_to, self._tidying
+        )
 
     async def close(self) -> None:
         """See the protocol."""
@@ -140,76 +141,8 @@ class SandboxEngine:
 
     async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
         """See the protocol."""
-        plan = self._ready()
-        jobs = {ref.job_id for ref in known}
-        until = time.monotonic() + leftovers.PATIENCE
-        refs = await asyncio.to_thread(leftovers.runs, self._folder)
-        mine = [ref for ref in refs if ref.job_id in jobs]
-        records, open_ones = await asyncio.to_thread(leftovers.finished, self._folder, mine)
-        states = {ref: _ended(ref, record) for ref, record in records.items()}
-        unknown = [ref for ref in refs if ref.job_id not in jobs]
-        found, _ = await asyncio.gather(
-            asyncio.gather(*(self._adopt_one(ref, until) for ref in open_ones)),
-            asyncio.gather(*(self._destroy(ref, until) for ref in unknown)),
-        )
-        states.update(zip(open_ones, found, strict=True))
-        self._tidying.begin(await asyncio.to_thread(self._sweep, plan, jobs))
-        return {ref: state for ref, state in states.items() if ref in set(known)}
-
-    def _sweep(self, plan: Plan, jobs: set[str]) -> list[cgroups.Group]:
-        going = {
-            layout.berth_of(link.state, ref.job_id, ref.run) for ref, link in self._links.items()
-        }
         zygote = self._nursery.pid if self._nursery is not None else None
-        return leftovers.sweep(self._folder, plan.groups, known=jobs, going=going, zygote=zygote)
-
-    async def _adopt_one(self, ref: RunRef, until: float) -> RunState:
-        try:
-            async with asyncio.timeout(_ANSWER_PATIENCE):
-                connected = await self._connect_to(ref)
-            if connected:
-                link = self._links.get(ref)
-                return RunState(started=_started(ref, link.started) if link else None)
-            record = await asyncio.to_thread(self._record, ref)  # it may have ended just now
-            if record is None:
-                record = await self._bury(ref, until=until)
-        except Exception as error:  # its damage is its own: all others go on
-            log.exception("run %d of %s cannot be taken over", ref.run, ref.job_id)
-            why = "the process that looks after the run does not answer"
-            if not isinstance(error, TimeoutError):
-                why = f"the run cannot be taken over: {error}"
-            record = leftovers.lost(self._folder, ref, why)
-        return _ended(ref, record)
-
-    async def _bury(
-        self, ref: RunRef, *, until: float | None = None, told: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        groups = self._ready().groups
-        bury = partial(leftovers.bury, self._folder, ref, groups, until=until, told=told)
-        record, left = await asyncio.to_thread(bury)
-        self._tidying.begin(left)
-        return record
-
-    async def _destroy(self, ref: RunRef, until: float) -> None:
-        """Kill a run that nobody knows. What fails is that run's: the sweep kills its group."""
-        try:
-            if await asyncio.to_thread(self._record, ref) is None:
-                async with asyncio.timeout_at(_loop_time(until)):
-                    if await self._connect_to(ref):
-                        link = self._links[ref]
-                        link.stop(0)
-                        await link.over.wait()
-        except TimeoutError:
-            if ref in self._links:
-                self._links.pop(ref).close()
-        except Exception:
-            log.exception("run %d of %s cannot be stopped", ref.run, ref.job_id)
-        groups = self._ready().groups
-        try:
-            destroy = partial(leftovers.destroy_run, self._folder, ref, groups, until=until)
-            self._tidying.begin(await asyncio.to_thread(destroy))
-        except Exception:
-            log.exception("run %d of %s cannot be removed", ref.run, ref.job_id)
+        return await self._adopting().take_over(known, zygote)
 
     # Runs.
 
@@ -249,7 +182,7 @@ class SandboxEngine:
         return True
 
     def _begun(self, link: Link) -> None:
-        if (event := _started(link.ref, link.started)) is not None:
+        if (event := started(link.ref, link.started)) is not None:
             self._events.put_nowait(event)
 
     def _vanished(self, link: Link) -> None:
@@ -268,7 +201,7 @@ class SandboxEngine:
                 log.warning("the end of %s cannot be read: %s", link.ref.job_id, error)
                 await asyncio.sleep(_RETRY_SECONDS)
         if record is None:
-            record = await self._bury(link.ref, told=link.state)
+            record = await self._adopting().bury(link.ref, told=link.state)
         link.record = record
         self._over(link, record)
 
@@ -276,16 +209,16 @@ class SandboxEngine:
         link.finished()
         if self._links.get(link.ref) is link:
             del self._links[link.ref]
-        self._events.put_nowait(_exited(link.ref, record))
+        self._events.put_nowait(exited(link.ref, record))
 
     async def _report_finished(self, ref: RunRef) -> None:
         """A run that was over before anybody connected to it."""
         record = await asyncio.to_thread(self._record, ref)
         if record is None:
-            record = await self._bury(ref)
-        if (event := _started(ref, record.get("started"))) is not None:
+            record = await self._adopting().bury(ref)
+        if (event := started(ref, record.get("started"))) is not None:
             self._events.put_nowait(event)
-        self._events.put_nowait(_exited(ref, record))
+        self._events.put_nowait(exited(ref, record))
 
     async def stop(self, job_id: str, grace: float) -> None:
         """See the protocol."""
@@ -450,6 +383,11 @@ class SandboxEngine:
             raise EngineFault("the engine is not open")
         return self._plan
 
+    def _adopting(self) -> Adoption:
+        if self._adoption is None:
+            raise EngineFault("the engine is not open")
+        return self._adoption
+
     def _live(self, job_id: str) -> Link | None:
         going = [link for ref, link in self._links.items() if ref.job_id == job_id]
         return max(going, key=lambda link: link.ref.run) if going else None
@@ -494,31 +432,3 @@ def _request(spec: RunSpec) -> Request:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _time(nanoseconds: int) -> datetime:
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
-
-
-def _started(ref: RunRef, at: int | None) -> Started | None:
-    return Started(ref=ref, at=_time(at)) if at is not None else None
-
-
-def _ended(ref: RunRef, record: dict[str, Any]) -> RunState:
-    return RunState(started=_started(ref, record.get("started")), exited=_exited(ref, record))
-
-
-def _loop_time(moment: float) -> float:
-    """A time of ``time.monotonic`` as the event loop counts."""
-    return asyncio.get_running_loop().time() + moment - time.monotonic()
-
-
-def _exited(ref: RunRef, record: dict[str, Any]) -> Exited:
-    return Exited(
-        ref=ref,
-        at=_time(record["at"]),
-        exit_code=record["exit_code"],
-        cause=ExitCause(record["cause"]),
-        message=record["message"],
-        output_bytes=record["output_bytes"],
-    )

@@ -1,0 +1,122 @@
+"""Taking over the runs of an earlier life of the server, and burying those that vanished."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+from neuro.engines.base import RunRef, RunState
+from neuro.engines.sandbox import cgroups, layout, leftovers
+from neuro.engines.sandbox.link import Link
+from neuro.engines.sandbox.states import ended, started
+from neuro.engines.sandbox.tidying import Tidying
+
+_ANSWER_PATIENCE = 10.0  # seconds for a supervisor of an earlier life to say how its run is
+
+log = logging.getLogger("neuro.engine")
+
+
+class Adoption:
+    """Finds out how each run is. One run's damage is its own: all others go on."""
+
+    def __init__(
+        self,
+        folder: str,
+        groups: cgroups.Groups,
+        links: dict[RunRef, Link],
+        connect: Callable[[RunRef], Awaitable[bool]],
+        tidying: Tidying,
+    ) -> None:
+        """``connect`` puts a run into ``links``, or says that no supervisor listens any more."""
+        self._folder = folder
+        self._groups = groups
+        self._links = links
+        self._connect = connect
+        self._tidying = tidying
+
+    async def take_over(
+        self, known: Collection[RunRef], zygote: int | None
+    ) -> dict[RunRef, RunState]:
+        """How the ``known`` runs are; those of other jobs are killed and removed.
+
+        ``zygote`` is the process whose waiting supervisors stay.
+        """
+        jobs = {ref.job_id for ref in known}
+        until = time.monotonic() + leftovers.PATIENCE
+        refs = await asyncio.to_thread(leftovers.runs, self._folder)
+        mine = [ref for ref in refs if ref.job_id in jobs]
+        records, open_ones = await asyncio.to_thread(leftovers.finished, self._folder, mine)
+        states = {ref: ended(ref, record) for ref, record in records.items()}
+        unknown = [ref for ref in refs if ref.job_id not in jobs]
+        found, _ = await asyncio.gather(
+            asyncio.gather(*(self._take_one(ref, until) for ref in open_ones)),
+            asyncio.gather(*(self._destroy(ref, until) for ref in unknown)),
+        )
+        states.update(zip(open_ones, found, strict=True))
+        self._tidying.begin(await asyncio.to_thread(self._sweep, jobs, zygote))
+        return {ref: state for ref, state in states.items() if ref in set(known)}
+
+    async def bury(
+        self, ref: RunRef, *, until: float | None = None, told: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The exit record of a run whose supervisor vanished: see ``leftovers.bury``."""
+        bury = partial(leftovers.bury, self._folder, ref, self._groups, until=until, told=told)
+        record, left = await asyncio.to_thread(bury)
+        self._tidying.begin(left)
+        return record
+
+    def _sweep(self, jobs: set[str], zygote: int | None) -> list[cgroups.Group]:
+        going = {
+            layout.berth_of(link.state, ref.job_id, ref.run) for ref, link in self._links.items()
+        }
+        return leftovers.sweep(self._folder, self._groups, known=jobs, going=going, zygote=zygote)
+
+    async def _take_one(self, ref: RunRef, until: float) -> RunState:
+        try:
+            async with asyncio.timeout(_ANSWER_PATIENCE):
+                connected = await self._connect(ref)
+            if connected:
+                link = self._links.get(ref)
+                return RunState(started=started(ref, link.started) if link else None)
+            record = await asyncio.to_thread(self._record, ref)  # it may have ended just now
+            if record is None:
+                record = await self.bury(ref, until=until)
+        except Exception as error:  # its damage is its own: all others go on
+            log.exception("run %d of %s cannot be taken over", ref.run, ref.job_id)
+            why = "the process that looks after the run does not answer"
+            if not isinstance(error, TimeoutError):
+                why = f"the run cannot be taken over: {error}"
+            record = leftovers.lost(self._folder, ref, why)
+        return ended(ref, record)
+
+    async def _destroy(self, ref: RunRef, until: float) -> None:
+        """Kill a run that nobody knows. What fails is that run's: the sweep kills its group."""
+        try:
+            if await asyncio.to_thread(self._record, ref) is None:
+                async with asyncio.timeout_at(_loop_time(until)):
+                    if await self._connect(ref):
+                        link = self._links[ref]
+                        link.stop(0)
+                        await link.over.wait()
+        except TimeoutError:
+            if ref in self._links:
+                self._links.pop(ref).close()
+        except Exception:
+            log.exception("run %d of %s cannot be stopped", ref.run, ref.job_id)
+        try:
+            destroy = partial(leftovers.destroy_run, self._folder, ref, self._groups, until=until)
+            self._tidying.begin(await asyncio.to_thread(destroy))
+        except Exception:
+            log.exception("run %d of %s cannot be removed", ref.run, ref.job_id)
+
+    def _record(self, ref: RunRef) -> dict[str, Any] | None:
+        return layout.read_exit(layout.run_folder(self._folder, ref.job_id, ref.run))
+
+
+def _loop_time(moment: float) -> float:
+    """A time of ``time.monotonic`` as the event loop counts."""
+    return asyncio.get_running_loop().time() + moment - time.monotonic()

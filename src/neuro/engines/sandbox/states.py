@@ -1,0 +1,35 @@
+"""What the protocol says of a run, made of what its exit record says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from neuro.engines.base import ExitCause, Exited, RunRef, RunState, Started
+
+
+def started(ref: RunRef, at: int | None) -> Started | None:
+    """A run's start at a time in nanoseconds; None where it has not started."""
+    return Started(ref=ref, at=_time(at)) if at is not None else None
+
+
+def exited(ref: RunRef, record: Mapping[str, Any]) -> Exited:
+    """A run's end."""
+    return Exited(
+        ref=ref,
+        at=_time(record["at"]),
+        exit_code=record["exit_code"],
+        cause=ExitCause(record["cause"]),
+        message=record["message"],
+        output_bytes=record["output_bytes"],
+    )
+
+
+def ended(ref: RunRef, record: Mapping[str, Any]) -> RunState:
+    """The state of a run that is over."""
+    return RunState(started=started(ref, record.get("started")), exited=exited(ref, record))
+
+
+def _time(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
