@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +9,14 @@ import msgspec
 
 from neuro.client.messages import below, get
 from neuro.domain.bakes import Attempt, BakeMeta
-from neuro.flow.batch.patience import Patience
 
 if TYPE_CHECKING:
+    import asyncio
+
     from neuro.client import Client
     from neuro.domain.bakes import Bake, ConfigFile
     from neuro.flow.batch.model import Workflow
+    from neuro.flow.batch.patience import Patience
 
 
 class BriefBake(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +47,8 @@ async def stored_workflow(
     client: Client, bake: Bake | BriefBake, attempt: Attempt, patience: Patience
 ) -> Workflow:
     """Read an attempt's files, and evaluate what its tasks share. Raises FlowError."""
+    import asyncio  # not for those who only submit
+
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.batch.sources import StoredFiles
     from neuro.flow.evaluate.batch.workflow import stored_batch
