@@ -3,6 +3,7 @@
 #   make setup   the virtual environment .venv with locked dependencies
 #   make demo    start the platform and train a classifier on it
 #   make test    all tests (TESTS="tests/domain -k uris" for some)
+#   make fuzz    20,000 random jobs against the fence around jobs: most of an hour
 #   make lint    formatting, rules, types, layers, documentation
 #   make bench   measure, and write a table
 #   make docs    the documentation as a site, under site/
@@ -28,7 +29,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test lint bench docs format lock clean
+.PHONY: help setup demo test fuzz lint bench docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -53,6 +54,9 @@ demo: $(DEMO)
 
 test: $(SETUP)
 	@$(BIN)/python -m pytest $(TESTS)
+
+fuzz: $(SETUP)
+	@NEURO_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/security/test_fuzz.py
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
