@@ -34,6 +34,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 setup: $(SETUP)
+	@echo "Done: . $(VENV)/bin/activate puts \`neuro\` on your PATH"
 
 $(SETUP): requirements/dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed:" \

@@ -180,10 +180,14 @@ def test_another_person_logs_in_with_the_line_that_the_administrator_gets(
 
 def test_removing_a_person_is_asked_about(running: Home) -> None:
     running.ok("admin", "add-user", "boris")
+    running.ok(
+        "mkdir", "-p", "storage://default/boris/data/.hidden", "storage://default/boris/.own"
+    )
 
     unasked = running.run("admin", "remove-user", "boris")
     assert unasked.returncode == 2
-    assert "--yes" in unasked.stderr
+    assert "This would remove boris and stop 0 jobs." in unasked.stderr
+    assert "There is no terminal to ask at: add --yes." in unasked.stderr
     with running.terminal("admin", "remove-user", "boris") as shown:
         shown.until("Remove boris? [y/N]: ")
         shown.press("n\n")
@@ -192,8 +196,12 @@ def test_removing_a_person_is_asked_about(running: Home) -> None:
     with running.terminal("admin", "remove-user", "boris") as shown:
         shown.until("Remove boris? [y/N]: ")
         shown.press("y\n")
-        shown.until("storage://default/boris until you remove them")
+        shown.until("neuro rm -r 'storage://default/boris/*'")
         assert shown.end() == 0
+
+    running.ok("rm", "-r", "storage://default/boris/*")
+    running.ok("rm", "-r", "storage://default/boris/.*")
+    assert running.ok("-q", "ls", "-a", "storage://default/boris").split() == []
 
     again = running.run("admin", "add-user", "boris")
     assert again.returncode != 0
@@ -292,7 +300,7 @@ def test_without_the_servers_packages_it_is_said_how_to_get_them(home: Home) -> 
     )
 
     assert done.returncode == 70
-    assert "pip install 'neuro-platform[server]'" in done.stderr
+    assert "pip install '/path/to/clone[server]'" in done.stderr
     assert not (home.data_dir / "run").exists()
 
 

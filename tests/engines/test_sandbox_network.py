@@ -6,6 +6,7 @@ may take it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -81,6 +82,35 @@ async def test_a_run_reaches_the_api_at_the_engines_address(folder: Path) -> Non
 
         assert (reached.code, refused.code) == (0, 1)
         await runs.close()
+
+
+async def test_a_network_is_chosen_anew_where_a_person_removed_it_from_the_record(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = folder / "installation"
+    first = SandboxEngine(folder, SandboxSettings())
+    await first.open()
+    await first.adopt([])
+    await first.close()
+    before = json.loads(record.read_text())
+    record.write_text(json.dumps({"id": before["id"]}))
+    monkeypatch.setattr(nat, "_routes", lambda: [(_number(before["subnet"]), 0xFFFF0000)])
+
+    second = SandboxEngine(folder, SandboxSettings())
+    await second.open()
+    await second.adopt([])
+    runs = Runs(second)
+    done = await runs.run("true")
+    await runs.close()
+
+    after = json.loads(record.read_text())
+    assert after["id"] == before["id"]
+    assert after["subnet"] not in ("", before["subnet"])
+    assert done.code == 0
+
+
+def _number(address: str) -> int:
+    return int.from_bytes(socket.inet_aton(address))
 
 
 async def test_without_means_for_networks_the_engine_does_not_open(

@@ -178,7 +178,7 @@ async def test_nobody_mounts_or_sees_what_is_anothers(client: Client, alice: Cli
 
 
 async def test_only_admins_run_privileged_jobs(client: Client, alice: Client) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"^Only administrators may run privileged jobs\.$"):
         await submit(alice, "true", privileged=True)
 
     job = await finished(client, await submit(client, "true", privileged=True))

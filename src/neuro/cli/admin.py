@@ -93,7 +93,8 @@ def remove_user(context: Context, name: str, yes: bool) -> None:
     if not yes:
         if not out.is_terminal:
             raise click.UsageError(
-                f"{name} has {jobs}: say --yes to remove them without a question"
+                f"This would remove {name} and stop {active} {'job' if active == 1 else 'jobs'}."
+                " There is no terminal to ask at: add --yes."
             )
         click.confirm(
             f"{name} has {jobs}, which will be stopped, as will their bakes and schedules.\n"
@@ -103,8 +104,8 @@ def remove_user(context: Context, name: str, yes: bool) -> None:
         )
     context.run(client.users.remove(name))
     out.note(
-        f"Removed user {name}; {jobs} stopped. Their files are in"
-        f" storage://{client.cluster}/{name} until you remove them."
+        f"Removed user {name}; {jobs} stopped. Remove their files with"
+        f" `neuro rm -r 'storage://{client.cluster}/{name}/*'`; the empty folder stays."
     )
 
 

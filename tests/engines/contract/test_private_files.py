@@ -148,6 +148,14 @@ async def test_processes_of_the_host_do_not_show(runs: Runs) -> None:
     assert int(done.output) < 8
 
 
+async def test_a_file_is_no_working_folder(runs: Runs) -> None:
+    done = await runs.run("pwd", working_dir="/etc/passwd")
+
+    assert "the working directory /etc/passwd is a file, not a folder" in (
+        done.exited.message or ""
+    )
+
+
 async def test_the_working_folder_is_made(runs: Runs) -> None:
     assert (await runs.run("pwd", working_dir="/deep/in/the/project")).output == (
         b"/deep/in/the/project\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import MALFUNCTION, Failure
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
-from neuro.cli.server.local import check_installed
+from neuro.cli.server.local import check_installed, find_running
 from neuro.cli.server.options import data_dir_option, folder
 
 _PATIENCE = 120.0  # seconds
@@ -80,10 +81,12 @@ def command(context: Context, data_dir: Path | None, as_json: bool, apparmor: bo
         _print_profile(context.out)
         return 0
     check_installed()
-    report = _examine(folder(data_dir))
+    where = folder(data_dir)
+    report = _examine(where)
     if as_json:
         context.out.print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
+        context.out.print(f"{_heading(where)}\n")
         _print(context.out, report)
     return 0 if report["ready"] else 1
 
@@ -103,6 +106,15 @@ def _examine(data_dir: Path) -> dict[str, Any]:
         raise Failure(f"The look at this machine failed: {last}", MALFUNCTION)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def _heading(where: Path) -> str:
+    server = find_running(where)
+    if server is not None:
+        return f"Data directory {where}: a server runs there, {server.url}."
+    if where.is_dir() and not os.access(where, os.R_OK | os.X_OK):
+        return f"Data directory {where}: this user may not look into it."
+    return f"Data directory {where}: no server runs there."
 
 
 def _print(out: Output, report: dict[str, Any]) -> None:

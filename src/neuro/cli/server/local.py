@@ -36,7 +36,7 @@ def check_installed() -> None:
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise Failure(
             f"The server's packages are not installed here ({', '.join(missing)}):"
-            " pip install 'neuro-platform[server]'",
+            " pip install '/path/to/clone[server]', with the path of a clone of the repository.",
             CONFIG,
         )
 

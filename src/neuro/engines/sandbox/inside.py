@@ -192,15 +192,24 @@ def _make_folder(root: int, path: str, what: str, *, inside_closed: bool = False
         try:
             found = _next(root, folder, so_far, part)
         except OSError as error:
+            if error.errno == errno.ENOTDIR:
+                raise Refused(_no_folder(what, path, so_far)) from None
             dangling = error.errno == errno.EEXIST
             reason = "the link there leads nowhere" if dangling else error.strerror
-            raise Refused(f"{what} cannot be made: {so_far}: {reason}") from None
+            where = "" if what.endswith(f" {so_far}") else f" {so_far}:"
+            raise Refused(f"{what} cannot be made:{where} {reason}") from None
         finally:
             os.close(folder)
         folder = found
     if not inside_closed:
         _check_open(folder, what)
     return folder
+
+
+def _no_folder(what: str, path: str, so_far: str) -> str:
+    if so_far.split("/")[1:] == _parts(path, what):
+        return f"{what} is a file, not a folder"
+    return f"{what} cannot be made: {so_far} is a file, not a folder"
 
 
 def _next(root: int, folder: int, so_far: str, part: str) -> int:

@@ -42,7 +42,7 @@ def installation(folder: str) -> dict[str, str]:
     if record is None:
         record = {"id": secrets.token_hex(4), "subnet": ""}
         layout.write_record(path, record)
-    return record
+    return {"subnet": "", **record}  # a person may remove it, for another to be chosen
 
 
 def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:

@@ -195,8 +195,19 @@ def _networks(settings: SandboxSettings) -> Finding:
         )
         return Finding("network", "failed", text, "" if _has_rules() else _install("nftables"))
     if notices:
-        return Finding("network", "warning", _sentence(notices[0]), _install("nftables"))
-    return Finding("network", "ok", "Each job has a network of its own, behind rules of nft.")
+        text = f"{_sentence(notices[0])} {_private(settings)}"
+        return Finding("network", "warning", text, _install("nftables"))
+    text = f"Each job has a network of its own, behind rules of nft. {_private(settings)}"
+    return Finding("network", "ok", text)
+
+
+def _private(settings: SandboxSettings) -> str:
+    if settings.private_networks:
+        return (
+            "Jobs reach private networks such as your LAN: `[network] private = false` in"
+            " server.toml closes them."
+        )
+    return "Jobs do not reach private networks, as server.toml says."
 
 
 def _has_rules() -> bool:
@@ -221,7 +232,8 @@ def _networks_of_a_user(settings: SandboxSettings) -> Iterator[Finding]:
         text = f"Jobs share this machine's network, without a fence between their ports: {error}."
         yield Finding("network", "warning", text, command)
         return
-    yield Finding("network", "ok", "Each job has a network of its own, through pasta.")
+    text = f"Each job has a network of its own, through pasta. {_private(settings)}"
+    yield Finding("network", "ok", text)
 
 
 def _gpus(settings: SandboxSettings) -> Finding:

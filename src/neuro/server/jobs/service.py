@@ -20,6 +20,7 @@ from neuro.domain.errors import (
     Conflict,
     InvalidInput,
     NoSuchJob,
+    NotFound,
     PlatformError,
     TooManyRequests,
     Unavailable,
@@ -194,7 +195,7 @@ class JobService:
         for uri, action in specification.needed_permissions(
             request, container, offer.cluster, caller.user
         ):
-            caller.require(uri, action)
+            caller.require(uri, action, hidden=_hidden(uri))
         self._check_volumes(container)
         record = self._new_record(caller.user, request, container)
         notice = await self._notice(record)
@@ -515,6 +516,13 @@ class JobService:
 
     def engine_of(self, record: JobRecord) -> Engine:
         return self._engines[record.engine]
+
+
+def _hidden(uri: ResourceURI) -> NotFound | None:
+    """What is said instead of "not found" where only a privileged job asks for the cluster."""
+    if uri.scheme == "cluster":
+        return NotFound("Only administrators may run privileged jobs.")
+    return None
 
 
 def _with_times_in_utc(query: JobFilter) -> JobFilter:
