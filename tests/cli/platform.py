@@ -135,9 +135,9 @@ class Terminal:
             self.process.wait()
         os.close(self._number)
 
-    def until(self, text: str) -> str:
+    def until(self, text: str, patience: float = PATIENCE) -> str:
         """Wait until ``text`` is shown; all that was shown up to there since the last call."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while text not in self.shown:
             assert self._read(deadline), f"{text!r} never came; shown: {self.shown!r}"
         before, _, self.shown = self.shown.partition(text)

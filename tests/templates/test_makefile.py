@@ -186,6 +186,7 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("name", "port", "page"),
     [
@@ -199,7 +200,8 @@ def test_pages(project: Project, name: str, port: int, page: str) -> None:
     assert "Browsing job, please open: http" in out
 
     with project.home.start("logs", f"{name}-digits") as output:
-        said = output.until(f":{port}/")  # Each says so when it listens.
+        # Each says so when it listens; the job installs the program before.
+        said = output.until(f":{port}/", patience=180)
         if name == "jupyter":
             said += output.until("\n")
             page += "?token=" + re.findall(r"token=(\w+)\s", said)[0]
