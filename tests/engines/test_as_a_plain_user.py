@@ -13,7 +13,7 @@ from tests.engines.plain_user import as_plain_user, prepare
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_the_engine_suite_passes_as_a_plain_user() -> None:
     place = Path(tempfile.mkdtemp(prefix="neuro-user-"))
     try:
