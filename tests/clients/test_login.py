@@ -99,15 +99,20 @@ def test_a_server_that_is_gone_is_a_connection_error(
 def test_a_client_inside_a_job_is_logged_in_by_its_passed_config(
     make_client: MakeClient, client: ReferenceClient
 ) -> None:
-    job = client.run("run", "--pass-config", "ubuntu", "--", "printenv", "NEURO_PASSED_CONFIG")
-
-    blob = max(job.lines, key=len)
+    script = "printenv NEURO_PASSED_CONFIG; sleep 600"
+    job = client.submit("--pass-config", "ubuntu", "--", "sh", "-c", script)
+    with client.started("logs", job) as logs:
+        blob = logs.expect("ey").strip()
     login = json.loads(base64.b64decode(blob))
     assert login.keys() == {"token", "cluster", "url", "org_name", "project_name"}
     assert (login["cluster"], login["project_name"]) == ("default", client.user)
     # The same blob in the environment of a client with an empty home.
-    shown = make_client().run("-q", "ps", "-a", "-n", "no-such-job", NEURO_PASSED_CONFIG=blob)
+    inside = make_client()
+    shown = inside.run("-q", "ps", "-a", "-n", "no-such-job", NEURO_PASSED_CONFIG=blob)
     assert shown.out == ""
+    # It ends with the job.
+    client.run("kill", job)
+    assert inside.run("ps", NEURO_PASSED_CONFIG=blob, ok=False).code != 0
 
 
 def test_logging_out_forgets_the_token(make_client: MakeClient, server: ServerProcess) -> None:
