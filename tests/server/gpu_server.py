@@ -9,10 +9,10 @@ import sys
 from functools import partial
 
 from neuro.engines.sandbox.settings import SandboxSettings
-from neuro.server import app
+from neuro.server import engine_settings
 from neuro.server.__main__ import main
 
 if __name__ == "__main__":
     folder = sys.argv.pop(1)
-    vars(app)["SandboxSettings"] = partial(SandboxSettings, device_folder=folder)
+    vars(engine_settings)["SandboxSettings"] = partial(SandboxSettings, device_folder=folder)
     sys.exit(main())
