@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from neuro.domain.flows import ProjectFilter
 from neuro.flow.batch.layers import tasks_in_order
 from neuro.flow.cli.bake_names import LAST, batch_names, find_attempt, find_bake, server_project
 from neuro.flow.cli.context import FlowContext
@@ -60,7 +61,9 @@ def _images(context: FlowContext, _ctx: click.Context) -> Iterable[tuple[str, st
 
 
 def _projects(context: FlowContext, _ctx: click.Context) -> Iterable[tuple[str, str | None]]:
-    return [(it.name, it.owner) for it in context.run(context.client.flows.projects())]
+    # Whoever shares a project shows it to others; its name alone says only one's own.
+    own = ProjectFilter(owner=context.account.user)
+    return [(it.name, None) for it in context.run(context.client.flows.projects(own))]
 
 
 def _batches(context: FlowContext, _ctx: click.Context) -> Iterable[tuple[str, str | None]]:
