@@ -71,7 +71,6 @@ def prepare(place: Path) -> str:
     for name in _with_dependencies(DISTRIBUTIONS):
         _copy_distribution(name, site)
     interpreter = _interpreter(place)
-    # Nobody writes bytecode there, and every engine starts several interpreters.
     compileall.compile_dir(site / "neuro", quiet=1)
     (place / "env" / "bin").mkdir()
     (place / "env" / "bin" / "python").symlink_to(interpreter)
@@ -121,7 +120,8 @@ def _interpreter(place: Path) -> Path:
     (home / "bin").mkdir(parents=True)
     shutil.copy(mine, home / "bin" / _VERSION)
     library = Path(sysconfig.get_path("stdlib")).resolve()
-    ignore = shutil.ignore_patterns(*_LEFT_OUT, "__pycache__", "config-*")
+    # With its bytecode: every engine starts interpreters that could not keep what they compile.
+    ignore = shutil.ignore_patterns(*_LEFT_OUT, "config-*")
     shutil.copytree(library, home / "lib" / _VERSION, ignore=ignore)
     for shared in library.parent.glob(f"lib{_VERSION}*.so*"):
         shutil.copy(shared, home / "lib")

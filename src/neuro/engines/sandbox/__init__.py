@@ -7,9 +7,9 @@ Who does what, from the outside in:
 - a supervisor waits for its run in a ``berth``: all that runs need whichever they are, made ahead;
 - a supervisor keeps the output, enforces limits and grace, and writes the exit record. It depends
   on nobody: the server may be killed and come back as often as it likes;
-- the first process of a run (``init``) ends as a program of one page (``reaper``), which waits for
-  the others; the second one (``becoming``) makes the run's root (``stage``, ``inside``) and becomes
-  its command, by way of the ``launcher``, as what ``exec`` starts does.
+- the first process of a run (``init``) is a program of one page (``init_program``) and only waits;
+  the second one (``becoming``) makes the run's root (``stage``, ``inside``) and becomes its
+  command, by way of the ``launcher``, as what ``exec`` starts does.
 
 The zygote and the supervisors import only modules of the standard library that are small: every
 sleeping job pays for them in memory. So ``SandboxEngine`` is imported when it is asked for.

@@ -11,10 +11,20 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
-from neuro.engines.sandbox import cgroups, inside, kernel, launch, launcher, network, stage, wire
+from neuro.engines.sandbox import (
+    cgroups,
+    init,
+    inside,
+    kernel,
+    launch,
+    launcher,
+    network,
+    stage,
+    wire,
+)
 from neuro.engines.sandbox.identities import Block
 
 COUNT = struct.Struct("<I")
@@ -30,16 +40,17 @@ def main(
     group: cgroups.Group,
     folder: str,
     channel: socket.socket,
-    turn: Callable[[], None],
+    lifeline: socket.socket,
 ) -> NoReturn:
-    """Become a run's command; ``channel`` leads to the supervisor. Does not return.
+    """Become a run's command. Does not return.
 
-    ``turn`` is called once the namespaces are there, and returns when the first process is in them.
+    ``channel`` leads to the supervisor, ``lifeline`` to the first process. The run will be in
+    ``group``, its users are those of ``block``, its private files in ``folder``.
     """
     try:
         try:
             address = _prepare(plan, block, group, folder)
-            turn()
+            init.lead(lifeline, launch.namespaces(plan))
         except Exception as error:
             channel.send(REFUSED + str(error).encode("utf-8", "replace")[:1024])
             os._exit(1)

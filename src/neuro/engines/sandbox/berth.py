@@ -8,60 +8,112 @@ of the kernel's.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import socket
+import struct
 from dataclasses import asdict
 
 from neuro.engines.sandbox import becoming, cgroups, init, kernel, launch, layout
 from neuro.engines.sandbox.identities import Block
 
+_PIDS = struct.Struct("<iii")  # of both processes, and an errno
+
 
 class Berth:
     """One berth; ``name`` is that of its folder and of its control group.
 
-    ``pid`` is the first process, ``channel`` what it tells once the run began. ``address`` is known
-    once the berth is occupied.
+    ``init`` and ``command`` are the first two processes. ``address`` is known once the berth is
+    occupied.
     """
 
     def __init__(self, plan: launch.Plan, name: str, block: Block) -> None:
         self.name = name
         self.group = cgroups.Group(plan.groups, name)
-        self.pid = 0
-        self.channel: socket.socket | None = None
+        self.init = self.command = 0
         self.address = ""
         self._plan = plan
         self._block = block
         self._folder = layout.berth_folder(plan.folder, name)
+        self._channel: socket.socket | None = None
+        self._lifeline: socket.socket | None = None
         self._refusal: OSError | None = None
 
     def make(self, zygote: socket.socket) -> None:
         """Begin to make it. What is impossible is told to the run that comes (``occupy``).
 
-        ``zygote`` is ours alone: it must see our end at once.
+        ``zygote`` is ours alone: it must see our end at once. Orphans become our children.
         """
-        outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            # Before anything else: what this process has touched by then, both will hold a copy of.
-            self.pid = kernel.clone(kernel.CLONE_NEWPID)
+            kernel.become_subreaper()
+            # Before anything else: what this process has touched, the second one holds a copy of.
+            self._make_processes(zygote)
         except OSError as error:
             self._refusal = error
-            return
-        if self.pid == 0:
-            outer.close()
-            zygote.close()
-            init.main(self._plan, self._block, self.group, self._folder, inner)
-        inner.close()
-        self.channel = outer
+
+    def _make_processes(self, zygote: socket.socket) -> None:
+        self._lifeline, first = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with first, second:
+            if self._plan.plain:
+                self._make_by_proxy(zygote, first, second)
+                return
+            home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                kernel.unshare(kernel.CLONE_NEWPID)
+                try:
+                    self._start(zygote, first, second)
+                finally:
+                    kernel.setns(home, kernel.CLONE_NEWPID)
+            finally:
+                os.close(home)
+
+    def _make_by_proxy(
+        self, zygote: socket.socket, first: socket.socket, second: socket.socket
+    ) -> None:
+        """Let another process start them: without rights over the host there is no way back.
+
+        It ends, and its children become ours.
+        """
+        heard, told = os.pipe()
+        proxy = os.fork()
+        if proxy == 0:
+            try:
+                kernel.unshare(kernel.CLONE_NEWPID)
+                self._start(zygote, first, second)
+                os.write(told, _PIDS.pack(self.init, self.command, 0))
+            except OSError as error:
+                os.write(told, _PIDS.pack(self.init, 0, error.errno or errno.EIO))
+            finally:
+                os._exit(0)
+        os.waitpid(proxy, 0)
+        os.write(told, _PIDS.pack(0, 0, errno.ESRCH))  # read only where it said nothing
+        self.init, self.command, number = _PIDS.unpack(os.read(heard, _PIDS.size))
+        os.close(heard)
+        os.close(told)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    def _start(self, zygote: socket.socket, first: socket.socket, second: socket.socket) -> None:
+        """Start both processes as our children, which are born in the new pid namespace."""
+        assert self._lifeline is not None
+        assert self._channel is not None
+        self.init = init.start(first)
+        self.command = os.fork()
+        if self.command == 0:
+            for end in (first, self._channel, zygote):
+                end.close()
+            becoming.main(self._plan, self._block, self.group, self._folder, second, self._lifeline)
 
     def _expect(self, kind: bytes) -> str:
         """The rest of the next message, which is of this kind. Raises OSError."""
-        assert self.channel is not None
-        message = self.channel.recv(2048)
+        assert self._channel is not None
+        message = self._channel.recv(2048)
         if message[:1] == kind:
             return message[1:].decode("utf-8", "replace")
-        reason = message[1:].decode("utf-8", "replace") or "its first process ended"
+        reason = message[1:].decode("utf-8", "replace") or "its second process ended"
         raise OSError(0, reason)
 
     def occupy(self, run_folder: str) -> None:
@@ -76,34 +128,44 @@ class Berth:
 
     def begin(self, prepared: launch.Prepared, run_folder: str, passed: tuple[int, ...]) -> None:
         """Let the run begin; ``passed`` are its stdin, its output and the word (``launcher``)."""
-        assert self.channel is not None
+        assert self._channel is not None
         etc = launch.own_etc(self._plan, f"{run_folder}/layers")
         launch.write_own_files(etc, prepared.order.hostname, self.address)
-        with open(os.memfd_create("order"), "r+b", buffering=0) as file:
+        with self._channel, open(os.memfd_create("order"), "r+b", buffering=0) as file:
             file.write(json.dumps(asdict(prepared.order)).encode())
             everything = [file.fileno(), *passed, *prepared.trees]
             head = becoming.COUNT.pack(len(everything))
             try:
                 for start in range(0, len(everything), becoming.BATCH):
                     batch = everything[start : start + becoming.BATCH]
-                    socket.send_fds(self.channel, [head], batch)
+                    socket.send_fds(self._channel, [head], batch)
             except BrokenPipeError:
                 pass  # it was killed: its end tells
         for tree in prepared.trees:
             os.close(tree)
 
-    def end_process(self) -> None:
-        """Kill the first process, in which no run began, and wait for its end."""
-        if self.channel is not None:
-            self.channel.close()
-            self.channel = None
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.pid = 0
+    def release_init(self) -> None:
+        """Let the first process end, and all that is left of the run with it."""
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
+
+    def end_processes(self) -> None:
+        """Kill the processes, in which no run began, and wait for their end."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        self.release_init()
+        if self.init:
+            os.kill(self.init, signal.SIGKILL)
+        # The first process ends when nobody is left to be waited for.
+        for pid in (self.command, self.init):
+            if pid:
+                os.waitpid(pid, 0)
+        self.init = self.command = 0
 
     def discard(self) -> None:
         """No run began in it: take all of it away."""
-        self.end_process()
+        self.end_processes()
         self.group.remove()
         layout.remove_tree(self._folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import socket
 import struct
 from collections.abc import Sequence
@@ -149,38 +148,3 @@ def socket_inside(plan: Plan, init: int, client: socket.socket) -> None:
 def _hand_over(client: socket.socket) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inside:
         socket.send_fds(client, [b"s"], [inside.fileno()])
-
-
-def signal_main_process(init: int, number: int) -> bool:
-    """Send a signal to the process that is number 2 in there; whether there was one."""
-    pid = main_process(init)
-    if pid is None:
-        return False
-    try:
-        process = os.pidfd_open(pid)
-    except OSError:
-        return True
-    try:
-        # Between the two it may have ended, and its number be that of a process of the machine.
-        if main_process(init) == pid:
-            signal.pidfd_send_signal(process, number)
-    except OSError:
-        pass
-    finally:
-        os.close(process)
-    return True
-
-
-def main_process(init: int) -> int | None:
-    """The process that is number 2 in the pid namespace of ``init``."""
-    try:
-        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
-            children = file.read().split()
-        for child in children:
-            with open(f"/proc/{child}/status", encoding="ascii", errors="replace") as file:
-                for line in file:
-                    if line.startswith("NSpid:") and line.split()[-1] == "2":
-                        return int(child)
-    except OSError:
-        pass
-    return None

@@ -1,88 +1,123 @@
-"""The first process of a run, number 1 in its pid namespace: it waits for the others.
+"""The first process of a run, number 1 in its pid namespace, and its lifeline.
 
-It lets another one make everything (``becoming``), follows it into the run's namespaces, gives up
-all rights, and tells how the command ended. The kernel ends all other processes of the run with it,
-and it with its supervisor. No process of the run may look into it. There is one for each run, so it
-does little: what a fork of Python touches is copied, and what it copies is a sleeping run's memory.
+It waits to be shown the second process (``becoming``), follows it into the run's namespaces, and
+gives up all rights. Then it does nothing until nobody holds its lifeline any more: the run's
+command, its supervisor or both of them are gone. With it the kernel ends all other processes of the
+run, and buries those whose parents end before. No process of the run may look into it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import struct
 from typing import NoReturn
 
-from neuro.engines.sandbox import becoming, cgroups, kernel, launch, reaper
-from neuro.engines.sandbox.identities import Block
+from neuro.engines.sandbox import init_program, kernel, wire
 
-_ABOVE = 10
-STATUS = struct.Struct("<i")  # of the command, as ``os.wait`` tells it
+_KINDS = struct.Struct("<I")
+
+_program: int | None = None
 
 
-def main(
-    plan: launch.Plan, block: Block, group: cgroups.Group, folder: str, channel: socket.socket
-) -> NoReturn:
-    """Be the first process; ``channel`` leads to the supervisor. Does not return.
-
-    The run will be in ``group``, its users are those of ``block``, its private files in ``folder``.
-    """
+def prepare() -> None:
+    """Make the program, for ``start`` in all processes that are forked from here on."""
+    global _program
+    program = init_program.executable(os.uname().machine)
+    if program is None or _program is not None:
+        return
+    made = os.memfd_create("neuro-init", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    file = _high(made)
+    os.close(made)
+    os.write(file, program)
+    # Who may not read what it executes may not look into the process either.
+    os.fchmod(file, 0o111)
+    everything = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, everything)
+    # A machine may forbid to execute files without a name (vm.memfd_noexec), and in a new pid
+    # namespace there is no second try. Without a lifeline the program ends at once.
     try:
-        kernel.die_with_parent()
-        kernel.hide_arguments()
-        made, tell_made = os.pipe()
-        entered, tell_entered = os.pipe()
-        command = kernel.clone(0)
-        if command == 0:
+        trial = _spawn(file, file)
+    except OSError:
+        os.close(file)
+        return
+    _program = file
+    try:
+        os.waitpid(trial, 0)
+    except ChildProcessError:
+        pass  # where SIGCHLD is ignored, this is how waiting ends
 
-            def turn() -> None:
-                os.write(tell_made, b"m")
-                os.close(tell_entered)
-                if not os.read(entered, 1):
-                    os._exit(1)
 
-            os.close(made)
-            becoming.main(plan, block, group, folder, channel, turn)
-        os.close(tell_made)
-        if os.read(made, 1):
-            _look_after(plan, channel, tell_entered, command)
+def descriptor() -> int | None:
+    """The program's file; None where Python does its work."""
+    return _program
+
+
+def start(lifeline: socket.socket) -> int:
+    """Start a first process, a child of ours; its pid.
+
+    Our children must be born in a new pid namespace. ``lifeline`` is its end of a pair of sockets.
+    Raises OSError.
+    """
+    if _program is not None:
+        return _spawn(_program, lifeline.fileno())
+    pid = os.fork()
+    if pid == 0:
+        _wait(lifeline.fileno())
+    return pid
+
+
+def _spawn(program: int, lifeline: int) -> int:
+    end = _high(lifeline)
+    try:
+        return os.posix_spawn(
+            f"/proc/self/fd/{program}",
+            ["neuro-init"],
+            {},
+            file_actions=[(os.POSIX_SPAWN_DUP2, end, init_program.LIFELINE)],
+        )
+    finally:
+        os.close(end)
+
+
+def _high(fd: int) -> int:
+    """A copy with a number that stands in nobody's way when ``LIFELINE`` gets its own."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, init_program.LIFELINE + 1)
+
+
+def lead(lifeline: socket.socket, kinds: int) -> None:
+    """Let the first process follow this one into its namespaces of these kinds. Raises OSError."""
+    process = os.pidfd_open(os.getpid())
+    try:
+        socket.send_fds(lifeline, [_KINDS.pack(kinds)], [process])
+    finally:
+        os.close(process)
+    if not lifeline.recv(1):
+        raise OSError(0, "its first process cannot follow the second")
+
+
+def _wait(end: int) -> NoReturn:
+    """What the program does (``init_program``), in a copy of our parent."""
+    try:
+        os.dup2(end, init_program.LIFELINE)
+        kernel.close_between(0, init_program.LIFELINE - 1)
+        kernel.close_between(init_program.LIFELINE + 1)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        lifeline = socket.socket(fileno=init_program.LIFELINE)
+        kinds, (process,) = wire.receive_descriptors(lifeline, _KINDS.size, 1)
+        try:
+            os.setgroups([])
+        except PermissionError:
+            pass  # a plain user's groups stay
+        kernel.setns(process, _KINDS.unpack(kinds)[0])
+        os.close(process)
+        kernel.become_root_inside()
+        kernel.drop_capabilities(())
+        kernel.hide_memory()
+        lifeline.send(b"e")
+        lifeline.recv(1)
+        os._exit(0)
     finally:  # nothing may return from here: this is a copy
         os._exit(1)
-
-
-def _look_after(plan: launch.Plan, channel: socket.socket, entered: int, command: int) -> None:
-    """Wait for the command, bury whatever else ends here, and tell the command's status."""
-    kernel.hide_memory()
-    kernel.enter_namespaces(command, launch.namespaces(plan))
-    entered, program = _keep_only(channel.fileno(), entered, reaper.descriptor())
-    kernel.drop_capabilities(())  # the program makes three kinds of calls: no filter is needed
-    kernel.die_with_parent()  # the kernel forgot it when the rights changed
-    os.write(entered, b"e")
-    os.close(entered)
-    reaper.become(program)
-    while True:
-        pid, status = os.wait()
-        if pid == command:
-            os.write(reaper.TELL, STATUS.pack(status))
-            os._exit(0)
-
-
-def _keep_only(tell: int, entered: int, program: int | None) -> tuple[int, int | None]:
-    """Close all else: what a process holds open outlives it, and this one outlives the command.
-
-    ``tell`` gets the number that the reaper writes to; the others have new ones.
-    """
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for fd in (tell, entered)]
-    if program is not None:
-        kept.append(fcntl.fcntl(program, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
-    for number in range(3):
-        os.dup2(null, number)
-    os.dup2(kept[0], reaper.TELL)
-    first = reaper.TELL + 1
-    for fd in sorted(kept[1:]):
-        kernel.close_between(first, fd - 1)
-        first = fd + 1
-    kernel.close_between(first)
-    return kept[1], kept[2] if program is not None else None

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from neuro.engines.sandbox import kernel, layout, stage
+from neuro.engines.sandbox import init, kernel, layout, stage
 from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.launch import Plan, plan_from, prove_volumes
 
@@ -74,6 +74,7 @@ def main() -> None:
 
 
 def _try(plan: Plan) -> None:
+    init.prepare()
     block = stage.blocks(plan).claim()
     berth = Berth(plan, f"probe-{os.getpid()}", block)
     place = f"{plan.folder}/probe.{os.getpid()}"

@@ -29,7 +29,6 @@ from neuro.engines.sandbox import (
     watching,
     wire,
 )
-from neuro.engines.sandbox import init as first_process
 from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.client import Client
 from neuro.engines.sandbox.disk import DiskWatch, entries_for
@@ -52,7 +51,6 @@ def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket)
     berth.make(zygote)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    kernel.become_subreaper()
     given = receive_run(zygote)
     if given is None:
         berth.discard()
@@ -117,8 +115,8 @@ class Supervisor:
         self._word: int | None = None
         self._refusal: tuple[int, str] | None = None
         self._init: int | None = None
-        self._init_gone = False
-        self._status: int | None = None
+        self._command_status: int | None = None
+        self._init_status: int | None = None
         self._started: int | None = None
         self._stopping = False
         self._killed = False
@@ -138,8 +136,6 @@ class Supervisor:
             layout.keep_room(self._folder)
             self._launch()
         except (OSError, ValueError) as error:
-            if self._berth.channel is not None:
-                self._loop.forget(self._berth.channel.fileno())
             self._berth.discard()
             self._conclude(Ending.cannot_start(_reason(error)))
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
@@ -165,31 +161,29 @@ class Supervisor:
     def _launch(self) -> None:
         self._write_state()
         self._berth.occupy(self._folder)
-        init, channel = self._berth.pid, self._berth.channel
-        assert channel is not None
+        berth = self._berth
         self._group.limit(
             cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
         )
         if self._plan.groups.version == 0:
             cores = launch.cores_for(self._request.cpu)
-            for pid in (init, entering.main_process(init)):
-                os.sched_setaffinity(pid or init, cores)
+            for pid in (berth.init, berth.command):
+                os.sched_setaffinity(pid, cores)
         self._meet_neighbours()
         self._prepared = launch.prepare(self._plan, self._request, self._block)
         if self._request.tty:
-            terminal = entering.open_terminal(init)
+            terminal = entering.open_terminal(berth.init)
             self._outlet = TerminalOutlet(
                 self._loop, self._log, self._written, self._output_over, terminal
             )
         else:
             self._outlet = PipeOutlet(self._loop, self._log, self._written, self._output_over)
-        self._init = init
-        self._loop.on_exit(init, self._init_ended)
-        channel.setblocking(False)
-        self._loop.watch(channel.fileno(), READ, lambda _: self._read_status())
+        self._init = berth.init
+        self._loop.on_exit(berth.init, self._init_ended)
+        self._loop.on_exit(berth.command, self._command_ended)
         if self._plan.network.kind == launch.PASTA:
             self._pasta = Pasta(
-                self._loop, self._plan.network, init, self._folder, self._pasta_ready
+                self._loop, self._plan.network, berth.init, self._folder, self._pasta_ready
             )
         else:
             self._begin()
@@ -229,8 +223,8 @@ class Supervisor:
         if self._plan.groups.version == 0:
             self._watch = Watch(
                 self._loop,
-                self._berth.pid,
-                cores=os.sched_getaffinity(self._berth.pid),
+                self._berth.init,
+                cores=os.sched_getaffinity(self._berth.init),
                 memory=self._request.memory,
                 on_excess=self._memory_exceeded,
             )
@@ -241,18 +235,15 @@ class Supervisor:
                 limit=self._request.disk,
                 inodes=entries_for(self._request.disk),
                 on_excess=self._disk_exceeded,
-                processes=partial(watching.processes, self._berth.pid),
+                processes=partial(watching.processes, self._berth.init),
             )
 
     def _write_state(self) -> None:
         """What is needed to clean up after us if we vanish."""
-        me = os.getpid()
         record = {
-            "supervisor": [me, kernel.process_start(me)],
-            "init": [self._init, kernel.process_start(self._init)] if self._init else None,
-            "pasta": [self._pasta.pid, kernel.process_start(self._pasta.pid)]
-            if self._pasta
-            else None,
+            "supervisor": _identity(os.getpid()),
+            "init": _identity(self._init),
+            "pasta": _identity(self._pasta.pid if self._pasta else None),
             "groups": asdict(self._plan.groups),
             "berth": self._berth.name,
             "neighbour": self._neighbour,
@@ -299,40 +290,19 @@ class Supervisor:
             self._terminate()
 
     def _killed_before_start(self) -> bool:
-        return self._init_gone and self._status is None
+        return self._init_status not in (None, 0)
 
     # The end.
 
-    def _read_status(self) -> None:
-        """The first process tells the command's wait status, and then ends itself."""
-        channel = self._berth.channel
-        if channel is None:
-            return
-        try:
-            said = channel.recv(64)
-        except BlockingIOError:
-            return
-        except OSError:
-            said = b""
-        if said:
-            (self._status,) = first_process.STATUS.unpack(said)
-            return
-        self._loop.forget(channel.fileno())
-        channel.close()
-        self._berth.channel = None
+    def _command_ended(self) -> None:
+        """Nothing of the run outlives its command."""
+        _, self._command_status = os.waitpid(self._berth.command, 0)
+        self._berth.release_init()
 
     def _init_ended(self) -> None:
         """Every process of the pid namespace is gone: that is what its init waits for."""
-        if self._record is not None:
-            return
-        _, status = os.waitpid(self._berth.pid, 0)
-        self._read_status()  # all may be here at once, and this handler came first
-        self._init_gone = True
+        _, self._init_status = os.waitpid(self._berth.init, 0)
         self._read_word_to_its_end()
-        if self._status is None:
-            self._status = status
-        else:  # as every shell tells it
-            self._status = execution.exit_code(self._status) << 8
         self._perhaps_over()
 
     def _read_word_to_its_end(self) -> None:
@@ -343,7 +313,7 @@ class Supervisor:
         self._perhaps_over()
 
     def _perhaps_over(self) -> None:
-        if self._record is not None or self._status is None or not self._init_gone:
+        if self._record is not None or self._init_status is None or self._command_status is None:
             return
         assert self._outlet is not None
         if not self._outlet.over:
@@ -354,7 +324,8 @@ class Supervisor:
         exceeded = self._exceeded or _asked(self._group.out_of_memory)
         self._conclude(
             conclude(
-                status=self._status,
+                # Our first process ends by itself; what ends it besides ends the run.
+                status=self._init_status or _as_shells_tell(self._command_status),
                 started=self._started is not None,
                 stopping=self._stopping,
                 killed=self._killed,
@@ -431,7 +402,7 @@ class Supervisor:
         self._send_kill()
 
     def _send_kill(self) -> None:
-        if self._init is None or self._init_gone:
+        if self._init is None or self._init_status is not None:
             return
         try:
             os.kill(self._init, signal.SIGKILL)
@@ -448,13 +419,13 @@ class Supervisor:
         self._loop.after(max(0.0, grace), self._kill_late)
 
     def _kill_late(self) -> None:
-        if self._record is None and not self._init_gone:
+        if self._record is None and self._init_status is None:
             self._kill()
 
     def _terminate(self) -> None:
         """SIGTERM to the job's main process, unless it has just ended."""
-        if self._init is not None:
-            entering.signal_main_process(self._init, signal.SIGTERM)
+        if self._command_status is None:
+            os.kill(self._berth.command, signal.SIGTERM)
 
     # Clients.
 
@@ -537,7 +508,7 @@ class Supervisor:
     def _execute(self, client: Client, payload: bytes) -> None:
         argv, tty = execution.argv_of(payload)
         init = self._init
-        if self._started is None or init is None or self._init_gone:
+        if self._started is None or init is None or self._init_status is not None:
             client.send(wire.json_frame(wire.OPENED, {"error": "not running"}))
             client.finish()
             return
@@ -572,7 +543,7 @@ class Supervisor:
 
     def _connect(self, client: Client) -> None:
         init = self._init
-        if init is not None and not self._init_gone:
+        if init is not None and self._init_status is None:
             try:
                 entering.socket_inside(self._plan, init, client.connection)
             except OSError:
@@ -582,6 +553,15 @@ class Supervisor:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _identity(pid: int | None) -> list[int | None] | None:
+    """A process as ``leftovers`` knows it again."""
+    return [pid, kernel.process_start(pid)] if pid else None
+
+
+def _as_shells_tell(status: int) -> int:
+    return execution.exit_code(status) << 8
 
 
 def _asked(question: Any) -> bool:

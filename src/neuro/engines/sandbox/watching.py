@@ -82,17 +82,42 @@ def file_systems_in_memory(init: int) -> int:
 
 
 def processes(init: int) -> Iterator[int]:
-    """``init`` and all its descendants."""
-    waiting = [init]
+    """The processes of the run whose first one is ``init``; none where that is gone.
+
+    All of them descend from its supervisor, whose other children are in no pid namespace of a run.
+    """
+    namespace = _pid_namespace(init)
+    waiting = [pid for pid in _children(_parent(init)) if _pid_namespace(pid) == namespace]
     while waiting:
         pid = waiting.pop()
         yield pid
-        try:
-            for task in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
-                    waiting += [int(child) for child in file.read().split()]
-        except OSError:
-            pass
+        waiting += _children(pid)
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def _children(pid: int | None) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass
+    return found
+
+
+def _pid_namespace(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return None
 
 
 def resident(init: int) -> int:

@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import inside, kernel, layout, reaper, stage, wire
+from neuro.engines.sandbox import init, inside, kernel, layout, stage, wire
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.launch import Plan, plan_from
 from neuro.engines.sandbox.supervisor import hand_over, supervise
@@ -46,7 +46,7 @@ def main() -> None:
     # inherited by forks, so a supervisor does not hold this one.
     lock = os.open(f"{folder}/zygote.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.lockf(lock, fcntl.LOCK_EX)
-    reaper.prepare()
+    init.prepare()
     inside.covered_files()  # once, for all that are forked from here
     engine = socket.socket(fileno=fd)
     engine.set_inheritable(False)
