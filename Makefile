@@ -2,7 +2,7 @@
 #
 #   make setup   the virtual environment .venv with locked dependencies
 #   make demo    start the platform and train a classifier on it
-#   make test    all tests (TESTS="tests/domain -k uris" for some)
+#   make test    all tests (TESTS="tests/storage -k uris" for some)
 #   make fuzz    20,000 random jobs against the fence around jobs: most of an hour
 #   make lint    formatting, rules, types, layers, documentation
 #   make bench   measure, and write a table
@@ -53,8 +53,12 @@ $(DEMO): $(SETUP) examples/digits/requirements.txt
 demo: $(DEMO)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/digits/run.sh
 
+# The tests wait for processes more than they compute, so one worker more than there are processors.
+# A file is one worker's: what its tests share is made once.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 test: $(SETUP)
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		--durations 10 $(TESTS)
 
 fuzz: $(SETUP)
 	@NEURO_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/security/test_fuzz.py
