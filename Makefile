@@ -3,6 +3,7 @@
 #   make setup   the virtual environment .venv with locked dependencies
 #   make demo    start the platform and train a classifier on it
 #   make test    all tests (TESTS="tests/storage -k uris" for some)
+#   make test-fast   those that need the fewest processes
 #   make fuzz    20,000 random jobs against the fence around jobs: most of an hour
 #   make lint    formatting, rules, types, layers, documentation
 #   make bench   measure, and write a table
@@ -29,7 +30,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test fuzz lint bench docs format lock clean
+.PHONY: help setup demo test test-fast fuzz lint bench docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -56,9 +57,13 @@ demo: $(DEMO)
 # The tests wait for processes more than they compute, so one worker more than there are processors.
 # A file is one worker's: what its tests share is made once.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	--durations 10
 test: $(SETUP)
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
-		--durations 10 $(TESTS)
+	@$(PYTEST) $(TESTS)
+
+test-fast: $(SETUP)
+	@$(PYTEST) -m "not slow" $(TESTS)
 
 fuzz: $(SETUP)
 	@NEURO_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/security/test_fuzz.py

@@ -11,7 +11,8 @@ import pytest
 
 from tests.postgres import PostgresServer, find_binaries
 
-# What takes longest begins first, so that no worker is left with it at the end.
+# What takes longest begins first, so that no worker is left with it at the end. The fast half of
+# the tests is without it.
 _LONGEST = (
     "engines/test_as_a_plain_user.py",
     "faults",
@@ -30,6 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     CI has everything and skips nothing.
     """
     items.sort(key=_turn)
+    for item in items:
+        if _turn(item) < len(_LONGEST):
+            item.add_marker(pytest.mark.slow)
     if os.environ.get("CI"):
         return
     not_root = pytest.mark.skip(reason="needs root")
