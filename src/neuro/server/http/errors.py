@@ -61,8 +61,7 @@ def _answer(request: web.Request, error: PlatformError) -> web.Response:
         body["description"] = error.message
     response = json_response(body, error.status)
     if isinstance(error, TooManyRequests | Unavailable):
-        seconds = error.retry_after if isinstance(error, TooManyRequests) else 1.0
-        response.headers["Retry-After"] = str(max(1, round(seconds)))
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after or 1.0)))
     if isinstance(error, TooSlow):
         response.force_close()
     if error.status == 401:
