@@ -1,4 +1,7 @@
-"""Errors to sentences and exit codes (cli-surface, section 1.3). Loaded when something failed."""
+"""Errors to sentences and exit codes. Loaded on a failure.
+
+See docs/reference/wire-protocol.md#errors.
+"""
 
 from __future__ import annotations
 

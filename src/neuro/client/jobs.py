@@ -73,7 +73,9 @@ def parse_job_ref(text: str) -> JobRef:
 
 
 class JobSession:
-    """A live connection to a job's process: ``attach`` or ``exec`` (wire protocol, section 9.3).
+    """A live connection to a job's process: ``attach`` or ``exec``.
+
+    See docs/reference/wire-protocol.md#attach.
 
     ``exit_code`` is known once ``read`` has returned None, unless the connection was lost.
     """

@@ -67,7 +67,8 @@ def _answer(request: web.Request, error: PlatformError) -> web.Response:
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="neuro"'
     if "Upgrade" in request.headers:
-        # A WebSocket client sees only the headers of a refused handshake (section 2.5).
+        # A WebSocket client sees only the headers of a refused handshake
+        # (docs/reference/wire-protocol.md#websockets).
         response.headers["X-Error"] = (
             " ".join(error.message.split()).encode("ascii", "backslashreplace").decode()
         )
