@@ -44,6 +44,7 @@ $(SETUP): requirements/dev.txt pyproject.toml
 	@echo "Installing the locked dependencies into $(VENV)"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(BIN)/pre-commit install >/dev/null 2>&1 || echo "No hooks of git here (no clone, or core.hooksPath is set): run make lint before a commit"
 	@touch $@
 
 $(DEMO): $(SETUP) examples/digits/requirements.txt
@@ -74,13 +75,15 @@ lint: $(SETUP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/zensical build --strict
+	$(BIN)/zensical build --strict --config-file zensical.ru.toml
 
 bench: $(SETUP)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 docs: $(SETUP)
 	@$(BIN)/zensical build --strict --clean
-	@echo "Open site/index.html, or run: $(BIN)/zensical serve"
+	@$(BIN)/zensical build --strict --config-file zensical.ru.toml
+	@echo "Open site/index.html"
 
 format: $(SETUP)
 	$(BIN)/ruff check --fix .

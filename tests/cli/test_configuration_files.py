@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from neuro.cli.accounts import Account, Accounts, load, save
-from neuro.cli.failures import Failure
-from neuro.cli.login import api_url, user_in
+from neuro.cli.failures import Failure, exit_code
 from neuro.cli.user_config import UserConfig
 from neuro.cli.user_config import load as load_user_config
+from neuro.client.accounts import Account, Accounts, NotConfigured, api_url, load, save, user_in
+from neuro.domain.errors import InvalidInput
 from neuro.domain.server_config import ServerConfig
 
 # A token's payload is {"identity": "anna"}; nobody here checks a signature.
@@ -130,10 +130,10 @@ def test_the_newest_login_is_current_and_logging_out_goes_back_to_another() -> N
 def test_a_damaged_file_of_accounts_is_named_with_exit_code_70(tmp_path: Path) -> None:
     (tmp_path / "servers.json").write_text("{")
 
-    with pytest.raises(Failure, match=r"servers\.json is damaged") as caught:
+    with pytest.raises(NotConfigured, match=r"servers\.json is damaged") as caught:
         load(tmp_path)
 
-    assert caught.value.exit_code == 70
+    assert exit_code(caught.value) == 70
 
 
 @pytest.mark.parametrize(("token", "user"), [(TOKEN, "anna"), (OLD_TOKEN, "boris")])
@@ -143,7 +143,7 @@ def test_a_token_names_its_user(token: str, user: str) -> None:
 
 @pytest.mark.parametrize("token", ["", "abc", "a.b.c", "a.bnVsbA.c", "é.é.é", "a.e30.c"])
 def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(Failure, match="valid JWT structure"):
+    with pytest.raises(InvalidInput, match="valid JWT structure"):
         user_in(token)
 
 
@@ -161,5 +161,5 @@ def test_an_address_may_be_short(text: str, url: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "ftp://x", "http://"])
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(Failure, match="no address"):
+    with pytest.raises(InvalidInput, match="not an address"):
         api_url(text)

@@ -74,22 +74,16 @@ def paths(context: Context, incomplete: str) -> list[CompletionItem]:
 async def _entries(context: Context, path: str) -> list[tuple[str, bool]]:
     from urllib.parse import quote
 
-    import msgspec
-
-    from neuro.client.transport import Request
+    from neuro.client.messages import each
     from neuro.domain.storage import FileStatusEnvelope, FileType
 
-    call = Request(
-        method="GET",
-        path=f"/storage{quote(path)}",
-        params=[("op", "LISTSTATUS")],
-        headers={"Accept": "application/x-ndjson"},
-    )
+    params = [("op", "LISTSTATUS")]
     entries = []
-    async with context.client.transport.send(call) as response:
-        async for line in response.lines():
-            status = msgspec.json.decode(line, type=FileStatusEnvelope).FileStatus
-            entries.append((status.path, status.type is FileType.DIRECTORY))
+    async for listed in each(
+        context.client.transport, f"/storage{quote(path)}", params, FileStatusEnvelope
+    ):
+        status = listed.FileStatus
+        entries.append((status.path, status.type is FileType.DIRECTORY))
     return sorted(entries)
 
 

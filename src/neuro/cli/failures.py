@@ -1,11 +1,13 @@
-"""Errors to sentences and exit codes (cli-surface, section 1.3). Loaded when something failed."""
+"""Errors to sentences and exit codes. Loaded on a failure.
+
+See docs/reference/wire-protocol.md#errors.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
@@ -110,13 +112,15 @@ def exit_code(error: BaseException) -> int:
 
 
 def _platform_code(error: BaseException) -> int:
+    from neuro.client.accounts import NotConfigured
     from neuro.client.transport import ServerUnreachable
     from neuro.domain import errors
 
     if isinstance(error, errors.NoSuchJob):
         return ILLEGAL
     if isinstance(error, errors.InvalidInput):
-        return ILLEGAL if _came_from_server(error.__traceback__) else BAD_VALUE
+        # One class says "wrong in itself" on both sides, and the two have different exit codes.
+        return ILLEGAL if error.from_server else BAD_VALUE
     if isinstance(error, errors.StorageFault):
         import errno
 
@@ -124,6 +128,7 @@ def _platform_code(error: BaseException) -> int:
             return NOT_FOUND
         return NOT_PERMITTED if error.number in (errno.EACCES, errno.EPERM) else IO
     codes: tuple[tuple[type[errors.PlatformError], int], ...] = (
+        (NotConfigured, CONFIG),
         (ServerUnreachable, IO),
         (errors.Unavailable, MALFUNCTION),
         (errors.NotFound, NOT_FOUND),
@@ -135,18 +140,3 @@ def _platform_code(error: BaseException) -> int:
         if isinstance(error, kind):
             return code
     return ILLEGAL
-
-
-def _came_from_server(traceback: TracebackType | None) -> bool:
-    # One class says "wrong in itself" on both sides, and the two have different exit codes (65 and
-    # 127): what a transport raised was the server's answer.
-    while traceback is not None:
-        module = str(traceback.tb_frame.f_globals.get("__name__"))
-        if traceback.tb_next is None:
-            return module in (
-                "neuro.client.transport",
-                "neuro.client.blocking",
-                "neuro.client.aio",
-            )
-        traceback = traceback.tb_next
-    return False

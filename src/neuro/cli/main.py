@@ -244,7 +244,7 @@ def root() -> Root:
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code (cli-surface, section 1.3)."""
+    """Run one command line and return its exit code (docs/reference/wire-protocol.md#errors)."""
 
     def report(error: BaseException, context: Context | None) -> int:
         from neuro.cli.failures import report

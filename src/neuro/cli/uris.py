@@ -1,4 +1,7 @@
-"""Short URIs, as people write them, to the full ones that the server knows (section 3)."""
+"""Short URIs, as people write them, to the full ones that the server knows.
+
+See docs/reference/wire-protocol.md#names-and-uris.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``user.toml`` and ``.neuro.toml`` (wire protocol, section 6.3): read, checked, merged."""
+"""``user.toml`` and ``.neuro.toml`` (docs/guide/configuration.md): read, checked, merged."""
 
 from __future__ import annotations
 

@@ -28,21 +28,32 @@ MAX_MESSAGE_BYTES = 8 << 20
 
 
 class AioTransport:
-    """See the module's docstring. Make it inside a running event loop."""
+    """See the module's docstring. It may be made anywhere, and used by one event loop at a time."""
 
     def __init__(self, url: str, token: str | None, *, timeout: float = 60.0) -> None:
         """``timeout`` is seconds for connecting and for each read."""
         self.url = url.rstrip("/")
         self._timeout = _silent(timeout)
-        headers = {"User-Agent": USER_AGENT}
+        self._headers = {"User-Agent": USER_AGENT}
         if token:
-            headers["Authorization"] = f"Bearer {token}"
-        self._session = aiohttp.ClientSession(
-            headers=headers,
-            timeout=self._timeout,
-            connector=aiohttp.TCPConnector(limit=64),
-            read_bufsize=1 << 20,
-        )
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def _opened(self) -> aiohttp.ClientSession:
+        # Connections belong to an event loop. A notebook's cells share one, and each `asyncio.run`
+        # of a program has its own.
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._session.closed or self._loop is not loop:
+            await self.close()
+            self._loop = loop
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                timeout=self._timeout,
+                connector=aiohttp.TCPConnector(limit=64),
+                read_bufsize=1 << 20,
+            )
+        return self._session
 
     def send(self, request: Request) -> AbstractAsyncContextManager[Response]:
         return self._send(request)
@@ -52,8 +63,9 @@ class AioTransport:
         body = request.body
         if body is not None and not isinstance(body, bytes):
             body = _pieces(body)
+        session = await self._opened()
         try:
-            async with self._session.request(
+            async with session.request(
                 request.method,
                 self._address(request.path),
                 params=list(request.params),
@@ -86,8 +98,9 @@ class AioTransport:
     async def _websocket(
         self, path: str, params: Params, protocols: Sequence[str]
     ) -> AsyncIterator[WebSocket]:
+        session = await self._opened()
         try:
-            socket = await self._session.ws_connect(
+            socket = await session.ws_connect(
                 self._address(path),
                 params=list(params),
                 protocols=protocols,
@@ -119,7 +132,9 @@ class AioTransport:
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        await self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
 
 def _silent(seconds: float) -> aiohttp.ClientTimeout:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from threading import local
@@ -35,6 +43,22 @@ def run(call: Coroutine[Any, Any, T]) -> T:
         return end.value  # type: ignore[no-any-return]
     call.close()
     raise RuntimeError("this call needs an event loop")
+
+
+def iterate(things: AsyncGenerator[T, None]) -> Iterator[T]:
+    """What an async generator over a BlockingTransport gives, without an event loop.
+
+    The connection is closed when the iterator is at its end or is dropped.
+    """
+    try:
+        while True:
+            try:
+                thing = run(anext(things))
+            except StopAsyncIteration:
+                return
+            yield thing
+    finally:
+        run(things.aclose())
 
 
 class BlockingTransport:

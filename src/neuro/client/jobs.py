@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import msgspec
 
-from neuro.client.transport import Params, Request, WebSocket, raise_error_line
+from neuro.client.messages import answered, below, each, get, lines, tell, with_message
+from neuro.client.transport import Params, Request, WebSocket
 from neuro.domain.errors import InvalidInput, NoSuchJob
 from neuro.domain.jobs import Job, JobEvent, JobFilter, JobRequest, LifeSpanChange, UsageSample
 from neuro.domain.names import check_job_name, is_job_id
@@ -22,6 +22,7 @@ PAGE = 1000
 ATTACH_PROTOCOL = "v2.channels.neu.ro"
 # The server gives a sign of life every 15 seconds: after three of them the connection is dead.
 SILENCE_SECONDS = 45.0
+_JOBS = "/jobs"
 _MONITORING = "/monitoring/jobs"
 
 
@@ -72,7 +73,9 @@ def parse_job_ref(text: str) -> JobRef:
 
 
 class JobSession:
-    """A live connection to a job's process: ``attach`` or ``exec`` (wire protocol, section 9.3).
+    """A live connection to a job's process: ``attach`` or ``exec``.
+
+    See docs/reference/wire-protocol.md#attach.
 
     ``exit_code`` is known once ``read`` has returned None, unless the connection was lost.
     """
@@ -118,27 +121,17 @@ class Jobs:
         characters), one job is made, and the answer is that job as it is now. Raises Conflict where
         the key was used for another request.
         """
-        headers = {"Content-Type": "application/json"}
-        if key is not None:
-            headers["Idempotency-Key"] = key
         from_preset: Params = () if request.container else (("from_preset", ""),)
-        call = Request(
-            method="POST",
-            path="/jobs",
-            params=from_preset,
-            headers=headers,
-            body=msgspec.json.encode(request),
-        )
-        async with self._transport.send(call) as response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        call = with_message("POST", _JOBS, request, params=from_preset, headers=headers)
+        async with answered(self._transport, call) as response:
             job = msgspec.json.decode(await response.read(), type=Job)
             notice = response.headers.get("X-Neuro-Notice")
         return Submitted(job, (notice,) if notice else ())
 
     async def get(self, job_id: str) -> Job:
         """The job with this id. Raises NoSuchJob."""
-        call = Request(method="GET", path=f"/jobs/{quote(job_id, safe='')}")
-        async with self._transport.send(call) as response:
-            return msgspec.json.decode(await response.read(), type=Job)
+        return await get(self._transport, below(_JOBS, job_id), Job)
 
     async def find(self, text: str) -> Job:
         """The job that a person means: by id, or the newest with that name (see parse_job_ref)."""
@@ -213,45 +206,22 @@ class Jobs:
             headers={"Accept": "application/x-ndjson", "Accept-Encoding": "identity"},
             timeout=SILENCE_SECONDS,
         )
-        decoder = msgspec.json.Decoder(JobEvent)
-        async with self._transport.send(call) as response:
-            async for line in response.lines():
-                if line.startswith(b'{"error"'):
-                    raise_error_line(line)
-                yield decoder.decode(line)
+        async with aclosing(lines(self._transport, call, JobEvent)) as events:
+            async for event in events:
+                yield event
 
-    async def _page(self, query: JobFilter) -> AsyncGenerator[Job, None]:
-        decoder = msgspec.json.Decoder(Job)
-        call = Request(
-            method="GET",
-            path="/jobs",
-            params=_query(query),
-            headers={"Accept": "application/x-ndjson"},
-        )
-        async with self._transport.send(call) as response:
-            async for row in response.lines():
-                if row.startswith(b'{"error"'):
-                    raise_error_line(row)
-                if row:
-                    yield decoder.decode(row)
+    def _page(self, query: JobFilter) -> AsyncGenerator[Job, None]:
+        return each(self._transport, _JOBS, _query(query), Job)
 
     async def kill(self, job_id: str) -> None:
         """Stop a job; nothing if it is over."""
-        call = Request(method="DELETE", path=f"/jobs/{quote(job_id, safe='')}")
-        async with self._transport.send(call) as response:
-            await response.read()
+        await tell(self._transport, "DELETE", below(_JOBS, job_id))
 
     async def extend_life_span(self, job_id: str, minutes: int) -> None:
         """Let a job live ``minutes`` longer."""
         change = LifeSpanChange(additional_max_run_time_minutes=minutes)
-        call = Request(
-            method="PUT",
-            path=f"/jobs/{quote(job_id, safe='')}/max_run_time_minutes",
-            headers={"Content-Type": "application/json"},
-            body=msgspec.json.encode(change),
-        )
-        async with self._transport.send(call) as response:
-            await response.read()
+        path = f"{below(_JOBS, job_id)}/max_run_time_minutes"
+        await tell(self._transport, "PUT", path, change)
 
     async def logs(
         self, job_id: str, *, since: datetime | None = None, timestamps: bool = False
@@ -269,15 +239,13 @@ class Jobs:
             params=params,
             headers={"Accept-Encoding": "identity"},
         )
-        async with self._transport.send(call) as response:
+        async with answered(self._transport, call) as response:
             async for chunk in response.chunks():
                 yield chunk
 
     async def capacity(self) -> dict[str, int]:
         """How many jobs of each preset could start now."""
-        call = Request(method="GET", path=f"{_MONITORING}/capacity")
-        async with self._transport.send(call) as response:
-            return msgspec.json.decode(await response.read(), type=dict[str, int])
+        return await get(self._transport, f"{_MONITORING}/capacity", dict[str, int])
 
     @asynccontextmanager
     async def attach(
@@ -318,7 +286,7 @@ class Jobs:
 
     @staticmethod
     def _monitoring(job_id: str, what: str) -> str:
-        return f"{_MONITORING}/{quote(job_id, safe='')}/{what}"
+        return f"{below(_MONITORING, job_id)}/{what}"
 
 
 def _exit_code(content: bytes) -> int:

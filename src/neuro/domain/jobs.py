@@ -1,4 +1,4 @@
-"""Jobs as the wire knows them (wire protocol, section 8): the request, the answer, the states."""
+"""Jobs as the wire knows them (docs/reference/wire-protocol.md#jobs): requests, answers, states."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A job as the server answers (wire protocol, section 8.2)."""
+    """A job as the server answers (docs/reference/wire-protocol.md#the-job)."""
 
     id: str
     owner: str
@@ -252,7 +252,9 @@ class LifeSpanChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """The query of GET /jobs (wire protocol, section 8.3). Empty lists mean: no condition.
+    """The query of GET /jobs (docs/reference/wire-protocol.md#listing).
+
+    Empty lists mean: no condition.
 
     ``after`` is this platform's own addition: the id of the last job of the page before.
     """
@@ -318,7 +320,10 @@ class JobEventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One second of telemetry (wire protocol, section 9.2): ``memory`` in MB, ``cpu`` in cores."""
+    """One second of telemetry (docs/reference/wire-protocol.md#telemetry).
+
+    ``memory`` is in MB, ``cpu`` in cores.
+    """
 
     cpu: float
     memory: float

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from neuro.cli.accounts import Account
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import CONFIG, Failure
 from neuro.cli.lazy import Command
-from neuro.cli.login import api_url, log_in, read_owner
+from neuro.cli.login import log_in, read_owner
 from neuro.cli.paths import default_data_dir
+from neuro.client.accounts import Account, api_url
 
 
 def welcome(context: Context, account: Account) -> None:

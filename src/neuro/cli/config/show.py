@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 import msgspec
 
-from neuro.cli.accounts import Account
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.render.presets import config_lines
+from neuro.client.accounts import Account
 from neuro.client.transport import ServerUnreachable
 
 

@@ -24,7 +24,7 @@ from neuro.domain.jobs import Job, JobStatus
 
 # Between two questions for the status of a job that starts: soon first, then seldom.
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
-# How long a lost server is waited for (cli-surface, section 1.3: attach stop timeout).
+# How long a lost server is waited for, as the original command line does.
 PATIENCE = 15 * 60.0
 # How long the main thread waits at a time. A signal that arrives just before a wait begins, or in
 # another thread, does not end it: Python runs its handler only when the wait is over.
@@ -42,7 +42,7 @@ def write_all(number: int, data: bytes) -> None:
 
 
 def job_exit_code(job: Job) -> int:
-    """The command's exit code for a job that is over (cli-surface, section 1.3)."""
+    """The command's exit code for a job that is over."""
     code = job.history.exit_code
     if job.status is JobStatus.FAILED:
         return code or MALFUNCTION

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import click
 
-from neuro.cli.accounts import Account
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import MALFUNCTION, Failure
 from neuro.cli.lazy import Command
@@ -21,6 +20,7 @@ from neuro.cli.server.local import (
 )
 from neuro.cli.server.options import DEFAULT_PORT, folder, server_options
 from neuro.cli.server.summary import print_facts, print_next
+from neuro.client.accounts import Account
 from neuro.client.installation import server_state
 
 

@@ -202,7 +202,8 @@ class Retry:
         lost = isinstance(error, ServerUnreachable | TooManyRequests | Unavailable)
         if not lost or self._tries >= TRIES:
             raise error
-        await self._transport.sleep(min(0.1 * 2 ** (self._tries - 1), 5.0))
+        pause = min(0.1 * 2 ** (self._tries - 1), 5.0)
+        await self._transport.sleep(max(pause, error.retry_after or 0.0))
 
     def progressed(self) -> None:
         """The pauses begin anew: it was not for nothing."""

@@ -1,4 +1,7 @@
-"""Storage URIs as people write them, and as requests carry them (wire protocol, section 3)."""
+"""Storage URIs as people write them, and as requests carry them.
+
+See docs/reference/wire-protocol.md#names-and-uris.
+"""
 
 from __future__ import annotations
 

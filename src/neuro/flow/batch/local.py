@@ -137,6 +137,7 @@ class _LocalPhase:
         pauses = Pauses()
         bakes, attempt = self._client.bakes, self._attempt
         while True:
+            lost: PlatformError | None = None
             stream = bakes.events(self._bake.id, attempt.number, tasks=False, executor=True)
             try:
                 async with aclosing(stream) as events:
@@ -147,7 +148,8 @@ class _LocalPhase:
             except PlatformError as error:
                 if not is_passing(error):
                     raise
-            await pauses.wait()
+                lost = error
+            await pauses.wait(lost)
 
     async def _run(
         self, command: LocalCommand, state: BakeState, watch: asyncio.Task[TaskStatus]

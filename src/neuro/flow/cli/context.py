@@ -114,8 +114,8 @@ class FlowContext(Context):
         """
         import msgspec
 
-        from neuro.cli.accounts import load
         from neuro.client import Client
+        from neuro.client.accounts import load
         from neuro.domain.errors import PlatformError
 
         accounts = load(self.config_dir)

@@ -43,7 +43,7 @@ ROUTE_KEY = "neuro.route"
 
 @dataclass(frozen=True)
 class Route:
-    """One line of the HTTP API. ``section`` is where the wire protocol describes it, if it does.
+    """One line of the HTTP API. ``section`` is of the page of the wire protocol, if it has one.
 
     ``max_body`` is how many bytes its body may have; ``encode`` makes JSON of what it returns.
     ``names_files``: its path holds names of files, in which the handler allows what the file

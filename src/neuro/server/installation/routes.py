@@ -1,4 +1,7 @@
-"""``GET /config`` (wire protocol, section 4) and the state of the installation."""
+"""``GET /config`` and the state of the installation.
+
+See docs/reference/wire-protocol.md#configuration.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
     """The configuration that every client reads first, and the engines' state."""
     api = Routes("installation")
 
-    @api.add("GET", "/api/v1/config", public=True, section="4")
+    @api.add("GET", "/api/v1/config", public=True, section="configuration")
     async def get_config(call: Call) -> ServerConfig:
         """Where everything is; with a token also what the cluster offers."""
         base = _base_url(call.request)

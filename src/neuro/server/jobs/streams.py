@@ -1,4 +1,7 @@
-"""Live streams of jobs: logs, attach, exec, telemetry, port forwarding (wire protocol, 9)."""
+"""Live streams of jobs: logs, attach, exec, telemetry, port forwarding.
+
+See docs/reference/wire-protocol.md#monitoring.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +159,8 @@ async def attach(
     """Connect to the main process.
 
     A finished job is refused only to a probe (neither stdout nor stderr): clients attach to short
-    jobs after their end, and would drop the log if they were refused (section 9.3, rules 3 and 4).
+    jobs after their end, and would drop the log if they were refused (rules 3 and 4
+    of docs/reference/wire-protocol.md#attach).
     """
     wants_output = query.stdout or query.stderr
     was_over = record.status.is_finished
