@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import click
 
 from neuro.cli.context import FOREVER, Context, pass_context
 from neuro.cli.failures import BAD_VALUE, ILLEGAL, TIMEOUT, Failure
+from neuro.cli.job.follow import PATIENCE
 from neuro.cli.job.ls import job_filter
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
@@ -20,7 +22,7 @@ from neuro.cli.render.job_row import PS_COLUMNS, View, job_line, when
 from neuro.cli.render.table import Cell, Line, Table
 from neuro.cli.render.times import local_now
 from neuro.client import Client
-from neuro.domain.errors import PlatformError
+from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Job, JobFilter, JobStatus, UsageSample
 
 TOP_DEFAULT = "id name when cpu memory gpu gpu_memory"
@@ -160,6 +162,10 @@ class Screen:
         self._sort = sort
         self._height = 0
 
+    def begin(self) -> None:
+        """Something else was said: leave it there, and draw below."""
+        self._height = 0
+
     def draw(self, uses: Mapping[str, Use], user: str) -> None:
         view = View(user, local_now(), self._out.iso_dates)
         rows = [
@@ -176,6 +182,23 @@ class Screen:
         else:
             self._out.print("\n".join(lines))
         sys.stdout.flush()
+
+
+async def _refresh(context: Context, watcher: Watcher) -> bool:
+    """Refresh, waiting for a server that is away; whether it was."""
+    lost_at: float | None = None
+    while True:
+        try:
+            await watcher.refresh()
+        except Unavailable:
+            if lost_at is None:
+                lost_at = time.monotonic()
+                context.out.note("The server is away; waiting for it…")
+            if time.monotonic() - lost_at > PATIENCE:
+                raise
+            await asyncio.sleep(REFRESH_SECONDS)
+        else:
+            return lost_at is not None
 
 
 async def _watch(context: Context, wanted: Wanted, screen: Screen) -> None:
@@ -195,7 +218,8 @@ async def _watch(context: Context, wanted: Wanted, screen: Screen) -> None:
                 waited += REFRESH_SECONDS
                 if waited >= LIST_SECONDS or wanted.ids:
                     waited = 0.0
-                    await watcher.refresh()
+                    if await _refresh(context, watcher):
+                        screen.begin()
         finally:
             await watcher.close()
 
