@@ -109,9 +109,16 @@ def _started(context: Context, job: Job) -> int:
 
 
 def _life_span(context: Context, given: str | None) -> str | None:
-    from neuro.domain.durations import parse_duration
+    from datetime import timedelta
+
+    from neuro.domain.durations import format_duration, parse_duration
+    from neuro.domain.life_spans import life_span_minutes
 
     text = given or context.user_config.life_span
+    seconds = parse_duration(text).total_seconds() if text else 0
+    if text and seconds % 60 and (minutes := life_span_minutes(seconds, text)):
+        span = format_duration(timedelta(minutes=minutes))
+        context.out.warning(f"A life span is in whole minutes: {text} is rounded up to {span}.")
     if given is not None and not parse_duration(given):
         context.out.warning(
             "--life-span 0 means no limit: the job runs until it ends or is killed."
