@@ -230,6 +230,8 @@ def command(
     """
     _check(http=given["http"], http_auth=given["http_auth"], browse=browse, wait_start=wait_start)
     detach = detach or not wait_start
+    if not detach:
+        context.out.leave_stdout_to_job()
     if forwards and detach:
         context.out.warning("--port-forward needs an attached job: with --detach it does nothing.")
         forwards = ()

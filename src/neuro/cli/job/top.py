@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import click
@@ -19,6 +20,7 @@ from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Known, Shown, column_ids, parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, View, job_line, when
+from neuro.cli.render.json_text import json_option, line, plain
 from neuro.cli.render.table import Cell, Line, Table
 from neuro.cli.render.times import local_now
 from neuro.client import Client
@@ -153,6 +155,25 @@ class Watcher:
         await asyncio.gather(*self._streams.values(), return_exceptions=True)
 
 
+class JsonLines:
+    """Prints a line for each job that runs, each time."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    def begin(self) -> None:
+        """Nothing is drawn over."""
+
+    def draw(self, uses: Mapping[str, Use], user: str) -> None:
+        """A line for each job that has a sample."""
+        for use in uses.values():
+            if (sample := use.sample) is not None:
+                at = datetime.fromtimestamp(sample.timestamp, UTC)
+                told = {"id": use.job.id, "name": use.job.name, **plain(sample), "timestamp": at}
+                self._out.print(line(told))
+        self._out.flush()
+
+
 class Screen:
     """Draws table after table; on a terminal each in the place of the one before."""
 
@@ -201,7 +222,7 @@ async def _refresh(context: Context, watcher: Watcher) -> bool:
             return lost_at is not None
 
 
-async def _watch(context: Context, wanted: Wanted, screen: Screen) -> None:
+async def _watch(context: Context, wanted: Wanted, screen: Screen | JsonLines) -> None:
     async with context.aio_client(timeout=FOREVER) as client:
         watcher = Watcher(client, wanted)
         try:
@@ -246,6 +267,7 @@ async def _watch(context: Context, wanted: Wanted, screen: Screen) -> None:
 @click.option("--full-uri", is_flag=True, expose_value=False, help="Image URIs in full.")
 @click.option("--sort", default="cpu", show_default=True, metavar="COLUMNS", help="Order.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="End after this, with code 124.")
+@json_option("Print a line of JSON for each job, each second.")
 @pass_context
 def command(
     context: Context,
@@ -260,6 +282,7 @@ def command(
     columns: str | None,
     sort: str,
     timeout: float | None,
+    as_json: bool,
 ) -> int:
     """Show what JOBS use, once a second; without JOBS, all that run."""
     account = context.account
@@ -277,7 +300,8 @@ def command(
         user=account.user,
     )
     ids = [context.run(context.client.jobs.resolve(job)) for job in jobs]
-    watching = _watch(context, Wanted(ids, query, description), Screen(context.out, shown, sort))
+    screen = JsonLines(context.out) if as_json else Screen(context.out, shown, sort)
+    watching = _watch(context, Wanted(ids, query, description), screen)
     try:
         asyncio.run(asyncio.wait_for(watching, timeout))
     except TimeoutError:

@@ -25,6 +25,7 @@ def show_task(
     """Print the task's status and its output. Raises Failed, or UsageError before it began."""
     from neuro.flow.cli.bake_looks import COLORS
 
+    context.out.leave_stdout_to_job()
     found = find_bake(context, bake)
     chosen = find_attempt(context, found, LAST if attempt is None else attempt)
     tasks = context.run(context.client.bakes.tasks(chosen.id))
