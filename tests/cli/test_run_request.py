@@ -13,7 +13,6 @@ from neuro.cli.job.request import (
     environment,
     job_request,
     join_command,
-    life_span_minutes,
     parse_volumes,
 )
 from neuro.domain.errors import InvalidInput
@@ -139,15 +138,6 @@ def test_an_env_file_has_settings_and_comments_and_options_win_over_it() -> None
 def test_a_nameless_variable_is_refused() -> None:
     with pytest.raises(InvalidInput, match="NAME=VALUE"):
         environment(["=x"], {}, WHERE)
-
-
-@pytest.mark.parametrize(
-    ("text", "minutes"), [("1d", 1440), ("2d3h20min", 3080), ("30s", 1), ("61s", 2), ("0", None)]
-)
-def test_a_life_span_is_in_whole_minutes_and_zero_means_no_limit(
-    text: str, minutes: int | None
-) -> None:
-    assert life_span_minutes(text) == minutes
 
 
 def test_a_bad_name_is_refused_before_anything_is_sent() -> None:

@@ -8,6 +8,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.job_row import View
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import Column, Line, Table
 from neuro.cli.render.times import local_now
 from neuro.domain.durations import parse_duration
@@ -16,11 +17,15 @@ from neuro.domain.names import check_user_name
 
 
 @click.command("users", cls=Command, examples="neuro admin users")
+@json_option()
 @pass_context
-def users(context: Context) -> None:
+def users(context: Context, as_json: bool) -> None:
     """List all users; -q prints names only."""
     out = context.out
     found = context.run(context.client.users.all())
+    if as_json:
+        out.print(document(found))
+        return
     if out.quiet:
         for user in found:
             out.print(user.name)

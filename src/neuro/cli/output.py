@@ -30,11 +30,20 @@ class Output:
         self.quiet = quiet
         self.iso_dates = iso_dates
         self.is_terminal = all(_is_terminal(s) for s in (sys.stdin, sys.stdout, sys.stderr))
+        self._is_jobs = False
         self.color = _wants_color() if color is None else color
+
+    def leave_stdout_to_job(self) -> None:
+        """From now on only a job's output goes to standard output, unless that is a terminal.
+
+        What else is said goes to standard error, so that ``neuro run … > file`` has the output.
+        """
+        self._is_jobs = not _is_terminal(sys.stdout)
 
     def print(self, text: str = "", *, newline: bool = True) -> None:
         """A result, on standard output; of what a terminal obeys, it keeps lines and colours."""
-        sys.stdout.write(harmless(text) + "\n" if newline else harmless(text))
+        stream = sys.stderr if self._is_jobs else sys.stdout
+        stream.write(harmless(text) + "\n" if newline else harmless(text))
 
     def draw(self, text: str) -> None:
         """Text with this program's own moves of the cursor; others' parts are printable."""

@@ -12,6 +12,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from neuro.client.reasons import why
 from neuro.client.transport import (
     USER_AGENT,
     Params,
@@ -83,9 +84,8 @@ class AioTransport:
         return URL(path if "://" in path else self.url + path, encoded=True)
 
     def _unreachable(self, error: Exception) -> ServerUnreachable:
-        why = str(error) or type(error).__name__
         return ServerUnreachable(
-            f"Cannot reach the server at {self.url}: {why}. Is it running? Start it with"
+            f"Cannot reach the server at {self.url}: {why(error)}. Is it running? Start it with"
             " `neuro up`, or see `neuro config show` for the address in use."
         )
 
@@ -177,7 +177,9 @@ class _AioWebSocket:
         try:
             await self._socket.send_bytes(data)
         except (ConnectionError, aiohttp.ClientError) as error:
-            raise ServerUnreachable(f"The connection to the server was lost: {error}.") from error
+            raise ServerUnreachable(
+                f"The connection to the server was lost: {why(error)}."
+            ) from error
 
     async def receive(self) -> bytes | None:
         message = await self._socket.receive()

@@ -19,6 +19,7 @@ from threading import local
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
+from neuro.client.reasons import why
 from neuro.client.transport import (
     USER_AGENT,
     Params,
@@ -145,10 +146,9 @@ class BlockingTransport:
             connection.close()
 
     def _unreachable(self, netloc: str, error: Exception) -> ServerUnreachable:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return ServerUnreachable(
-            f"Cannot reach the server at {netloc}: {why}. Is it running? Start it with `neuro up`,"
-            " or see `neuro config show` for the address in use."
+            f"Cannot reach the server at {netloc}: {why(error)}. Is it running? Start it with"
+            " `neuro up`, or see `neuro config show` for the address in use."
         )
 
     def websocket(
@@ -212,6 +212,7 @@ class _BlockingResponse:
         try:
             data: bytes = read(*arguments)
         except (OSError, HTTPException) as error:
-            why = str(error) or type(error).__name__
-            raise ServerUnreachable(f"The connection to the server was lost: {why}.") from error
+            raise ServerUnreachable(
+                f"The connection to the server was lost: {why(error)}."
+            ) from error
         return data

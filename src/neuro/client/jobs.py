@@ -12,7 +12,15 @@ import msgspec
 from neuro.client.messages import answered, below, each, get, lines, tell, with_message
 from neuro.client.transport import Params, Request, WebSocket
 from neuro.domain.errors import InvalidInput, NoSuchJob
-from neuro.domain.jobs import Job, JobEvent, JobFilter, JobRequest, LifeSpanChange, UsageSample
+from neuro.domain.jobs import (
+    LEFT_OUT_HEADER,
+    Job,
+    JobEvent,
+    JobFilter,
+    JobRequest,
+    LifeSpanChange,
+    UsageSample,
+)
 from neuro.domain.names import check_job_name, is_job_id
 
 if TYPE_CHECKING:
@@ -31,6 +39,28 @@ class Submitted(msgspec.Struct, frozen=True):
 
     job: Job
     notices: tuple[str, ...] = ()
+
+
+class LogPart(msgspec.Struct, frozen=True):
+    """Which part of a job's output: from ``since``, only its last ``tail`` lines, or all but its
+    first ``skip`` bytes; until now, or with ``follow`` until the job is over."""
+
+    since: datetime | None = None
+    timestamps: bool = False
+    tail: int | None = None
+    skip: int = 0
+    follow: bool = True
+
+    def params(self) -> list[tuple[str, str]]:
+        """The query; what is not asked for is left out."""
+        given = (
+            ("since", self.since.isoformat() if self.since else None),
+            ("timestamps", "true" if self.timestamps else None),
+            ("tail", None if self.tail is None else str(self.tail)),
+            ("skip", str(self.skip) if self.skip else None),
+            ("follow", None if self.follow else "false"),
+        )
+        return [(name, value) for name, value in given if value is not None]
 
 
 class JobRef(msgspec.Struct, frozen=True):
@@ -230,18 +260,27 @@ class Jobs:
 
         A silent job keeps the stream open: use a client with a long timeout.
         """
-        params = [("since", since.isoformat())] if since else []
-        if timestamps:
-            params.append(("timestamps", "true"))
+        part = LogPart(since=since, timestamps=timestamps)
+        async with self.log_part(job_id, part) as (_, chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    @asynccontextmanager
+    async def log_part(
+        self, job_id: str, part: LogPart
+    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        """A part of the output: how many bytes of it come before, and the bytes themselves.
+
+        Who lost the connection comes back with ``skip``: that number and how many have come.
+        """
         call = Request(
             method="GET",
             path=self._monitoring(job_id, "log"),
-            params=params,
+            params=part.params(),
             headers={"Accept-Encoding": "identity"},
         )
         async with answered(self._transport, call) as response:
-            async for chunk in response.chunks():
-                yield chunk
+            yield int(response.headers.get(LEFT_OUT_HEADER) or 0), response.chunks()
 
     async def capacity(self) -> dict[str, int]:
         """How many jobs of each preset could start now."""

@@ -28,6 +28,10 @@ class JobStatus(StrEnum):
 FINISHED = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 ACTIVE = frozenset({JobStatus.PENDING, JobStatus.SUSPENDED, JobStatus.RUNNING})
 
+# How many bytes of a log come before those of an answer: a reader that comes back skips these and
+# what it has.
+LEFT_OUT_HEADER = "X-Neuro-Log-Left-Out"
+
 
 class Reason(StrEnum):
     """Why a job is in its status; the words are the original platform's, but for two.

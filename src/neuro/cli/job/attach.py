@@ -23,6 +23,7 @@ from neuro.domain.errors import Conflict
 @pass_context
 def command(context: Context, job: str, forwards: tuple[str, ...]) -> int:
     """Attach to JOB: see its output, and use its terminal if it has one."""
+    context.out.leave_stdout_to_job()
     found = context.run(context.client.jobs.find(job))
     if found.status.is_finished:
         raise Conflict(f"Job {job} is over ({found.status.value}): see `neuro logs {job}`.")

@@ -14,13 +14,13 @@ from contextlib import aclosing
 from threading import Event, Thread
 
 from neuro.cli.context import Context
-from neuro.cli.failures import INTERRUPTED, MALFUNCTION, Failure
+from neuro.cli.failures import INTERRUPTED, MALFUNCTION, TIMEOUT, Failure
 from neuro.cli.job.output import ATTACHED, Progress
 from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.client.transport import ServerUnreachable
 from neuro.domain.errors import PlatformError
-from neuro.domain.jobs import Job, JobStatus
+from neuro.domain.jobs import Job, JobStatus, Reason
 
 # Between two questions for the status of a job that starts: soon first, then seldom.
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
@@ -46,6 +46,9 @@ def job_exit_code(job: Job) -> int:
     code = job.history.exit_code
     if job.status is JobStatus.FAILED:
         return code or MALFUNCTION
+    if job.status is JobStatus.CANCELLED:
+        # Cut off, even where the command had its own way of ending well.
+        return code or (TIMEOUT if job.history.reason == Reason.LIFE_SPAN_ENDED else INTERRUPTED)
     return code or 0
 
 

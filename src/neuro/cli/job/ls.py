@@ -13,6 +13,7 @@ from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Shown, parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, PS_DEFAULT, View, job_row
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import Table
 from neuro.cli.render.times import local_now, parse_moment
 from neuro.client.jobs import PAGE
@@ -81,6 +82,12 @@ class Printer:
             self._out.print("\n".join(self._table.lines(rows)))
 
 
+async def collect(context: Context, query: JobFilter, *, description: str | None) -> list[Job]:
+    """The jobs that match."""
+    async with aclosing(context.client.jobs.list(query)) as jobs:
+        return [job async for job in jobs if description in (None, job.description)]
+
+
 async def show(
     context: Context, query: JobFilter, *, printer: Printer | None, description: str | None
 ) -> None:
@@ -107,6 +114,7 @@ async def show(
         neuro ps -t experiment:7 -o bob         # by tag and owner
         neuro ps --format "id name status preset command"
         neuro -q ps | xargs neuro kill          # bare ids
+        neuro ps --json | jq -r '.[].container.image'
     """,
 )
 @click.option(
@@ -130,6 +138,7 @@ async def show(
 @click.option("--full-uri", is_flag=True, help="Image URIs in full.")
 @click.option("-w", "--wide", is_flag=True, help="Do not fit the table into the terminal.")
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@json_option("Print the jobs as one JSON document, with the fields of the API.")
 @click.option("--distinct", is_flag=True, hidden=True, expose_value=False)
 @pass_context
 def command(
@@ -148,6 +157,7 @@ def command(
     full_uri: bool,
     wide: bool,
     quiet: bool,
+    as_json: bool,
 ) -> None:
     """List jobs: those that are pending or running, oldest first."""
     out, account = context.out, context.account
@@ -165,6 +175,10 @@ def command(
         recent_first=recent_first,
         user=account.user,
     )
+    if as_json:
+        found = context.run(collect(context, query, description=description))
+        out.print(document(found))
+        return
     printer = None
     if not (quiet or out.quiet):
         view = View(account.user, local_now(), out.iso_dates)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from neuro.domain.jobs import (
     SecretVolume,
     Volume,
 )
+from neuro.domain.life_spans import check_schedule_timeout, life_span_minutes
 from neuro.domain.names import check_job_name, check_tags
 
 DEFAULT_LIFE_SPAN = "1d"
@@ -83,15 +83,15 @@ def job_request(
     lines = [line for path in options.env_files for line in env_file_lines(files[path])]
     plain, secret = environment([*lines, *options.env], environ, where)
     volumes = parse_volumes(options.volumes, where)
-    timeout = options.schedule_timeout
+    span, timeout = options.life_span or DEFAULT_LIFE_SPAN, options.schedule_timeout
     return JobRequest(
         cluster_name=where.cluster,
         preset_name=options.preset,
         name=check_job_name(options.name) if options.name else None,
         description=options.description,
         tags=check_tags(list(options.tags)),
-        max_run_time_minutes=life_span_minutes(options.life_span or DEFAULT_LIFE_SPAN),
-        schedule_timeout=parse_duration(timeout).total_seconds() if timeout else None,
+        max_run_time_minutes=life_span_minutes(parse_duration(span).total_seconds(), span),
+        schedule_timeout=_schedule_timeout(timeout) if timeout else None,
         restart_policy=RestartPolicy(options.restart),
         priority=Priority(options.priority),
         pass_config=options.pass_config,
@@ -112,6 +112,12 @@ def job_request(
     )
 
 
+def _schedule_timeout(text: str) -> float:
+    seconds = parse_duration(text).total_seconds()
+    check_schedule_timeout(seconds, text)
+    return seconds
+
+
 def _http(options: RunOptions) -> HttpPort | None:
     if options.http == 0:
         return None
@@ -125,12 +131,6 @@ def join_command(words: Sequence[str]) -> str | None:
     if not words:
         return None
     return words[0] if len(words) == 1 else shlex.join(words)
-
-
-def life_span_minutes(text: str) -> int | None:
-    """Whole minutes, rounded up; None (no limit) for zero."""
-    seconds = parse_duration(text).total_seconds()
-    return math.ceil(seconds / 60) or None
 
 
 def env_file_lines(content: str) -> list[str]:

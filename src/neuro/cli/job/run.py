@@ -109,9 +109,16 @@ def _started(context: Context, job: Job) -> int:
 
 
 def _life_span(context: Context, given: str | None) -> str | None:
-    from neuro.domain.durations import parse_duration
+    from datetime import timedelta
+
+    from neuro.domain.durations import format_duration, parse_duration
+    from neuro.domain.life_spans import life_span_minutes
 
     text = given or context.user_config.life_span
+    seconds = parse_duration(text).total_seconds() if text else 0
+    if text and seconds % 60 and (minutes := life_span_minutes(seconds, text)):
+        span = format_duration(timedelta(minutes=minutes))
+        context.out.warning(f"A life span is in whole minutes: {text} is rounded up to {span}.")
     if given is not None and not parse_duration(given):
         context.out.warning(
             "--life-span 0 means no limit: the job runs until it ends or is killed."
@@ -223,6 +230,8 @@ def command(
     """
     _check(http=given["http"], http_auth=given["http_auth"], browse=browse, wait_start=wait_start)
     detach = detach or not wait_start
+    if not detach:
+        context.out.leave_stdout_to_job()
     if forwards and detach:
         context.out.warning("--port-forward needs an attached job: with --detach it does nothing.")
         forwards = ()

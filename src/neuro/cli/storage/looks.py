@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from neuro.cli.output import Output
 from neuro.cli.render.printable import printable
 from neuro.cli.render.sizes import gnu_size
 from neuro.domain.storage import FileStatus, FileType
+from neuro.domain.uris import ResourceURI
 
 SORTS = ("name", "size", "time")
 
@@ -40,6 +41,19 @@ def name_text(entry: FileStatus, out: Output) -> str:
     """A name that cannot play tricks with the terminal, in the colour of its kind."""
     name, color = printable(entry.path), _COLORS.get(entry.type)
     return out.style(name, fg=color) if color else name
+
+
+def as_told(entry: FileStatus, uri: ResourceURI) -> dict[str, object]:
+    """What programs are told of an entry: ``size`` in bytes, ``path`` in its cluster."""
+    return {
+        "name": uri.segments[-1] if uri.segments else "",
+        "path": uri.path,
+        "type": entry.type.value.lower(),
+        "size": entry.length,
+        "modified": datetime.fromtimestamp(entry.modificationTime, UTC),
+        "permission": entry.permission.value,
+        "target": entry.target,
+    }
 
 
 def long_lines(entries: Sequence[FileStatus], human: bool, out: Output) -> list[str]:

@@ -334,6 +334,7 @@ class Supervisor:
                 refusal=self._refusal,
                 last_output=self._log.read_since(max(self._began_at, self._log.end - 4096), 4096),
                 disk_excess=self._disk_excess,
+                signal=_signal_of(self._command_status),
             )
         )
 
@@ -558,6 +559,10 @@ def _reason(error: Exception) -> str:
 def _identity(pid: int | None) -> list[int | None] | None:
     """A process as ``leftovers`` knows it again."""
     return [pid, kernel.process_start(pid)] if pid else None
+
+
+def _signal_of(status: int) -> int | None:
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
 
 
 def _as_shells_tell(status: int) -> int:

@@ -34,7 +34,8 @@ def ended(
         is_told = job.reason == Reason.USER_REQUESTED and not is_ours
         return TaskStatus.CANCELLED, "Its job was killed." if is_told else None
     if job.reason in (None, Reason.ERROR) and job.exit_code is not None:
-        return TaskStatus.FAILED, f"exit code {job.exit_code}"
+        more = f": {job.description}" if job.description else ""
+        return TaskStatus.FAILED, f"exit code {job.exit_code}{more}"
     words = [word for word in (job.reason, job.description) if word]
     return TaskStatus.FAILED, ": ".join(words) or None
 

@@ -9,6 +9,7 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import wrap
 from neuro.cli.render.times import ago, local_now, parse_moment
 from neuro.flow.cli.bake_names import server_project
@@ -65,6 +66,7 @@ def narrow(row: Row) -> Row:
 @click.option("--since", metavar="DATE_OR_TIMEDELTA", help="Only bakes created after this.")
 @click.option("--until", metavar="DATE_OR_TIMEDELTA", help="Only bakes created before this.")
 @click.option("--recent-first/--recent-last", help="Which come first; by default, the oldest.")
+@json_option()
 @pass_context
 def command(
     context: FlowContext,
@@ -72,6 +74,7 @@ def command(
     since: str | None,
     until: str | None,
     recent_first: bool,
+    as_json: bool,
 ) -> None:
     """List the project's bakes: runs of its batches.
 
@@ -94,6 +97,9 @@ def command(
             fetch_last_attempt=True,
         )
         found = context.run(context.client.bakes.list(query))
+    if as_json:
+        out.print(document(found))
+        return
     if out.quiet:
         for bake in found:
             out.print(bake.id)

@@ -10,6 +10,7 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.render.json_text import document, json_option, plain
 from neuro.cli.render.times import local_now
 from neuro.flow.cli.bake_names import find_attempt, find_bake
 from neuro.flow.cli.bake_options import attempt_option, graph_option
@@ -135,6 +136,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
 @click.option("--dot", "kind", flag_value="dot", help="Write it for Graphviz, as BAKE_N.gv.")
 @click.option("--pdf", "kind", flag_value="pdf", help="Write it as a PDF, BAKE_N.gv.pdf.")
 @click.option("--view", is_flag=True, help="Open what was written.")
+@json_option()
 @pass_context
 def command(
     context: FlowContext,
@@ -145,6 +147,7 @@ def command(
     output_graph: str | None,
     kind: str | None,
     view: bool,
+    as_json: bool,
 ) -> int:
     """Show an attempt of BAKE, which is an id or a name, and its tasks.
 
@@ -167,6 +170,10 @@ def command(
         statuses = {task.yaml_id: task.status for task in tasks}
         write_graph(context, file, found.batch, found.graphs, statuses, view=view)
         return 0
+    if as_json:
+        images = context.run(bakes.images(found.id))
+        context.out.print(document(as_told(found, chosen, tasks, images)))
+        return 0
     if context.out.quiet:
         for task in tasks:
             context.out.print(task.yaml_id)
@@ -180,6 +187,14 @@ def command(
     for line in drawn(context, seen):
         context.out.print(line)
     return 0
+
+
+def as_told(
+    bake: Bake, attempt: Attempt, tasks: Sequence[Task], images: Sequence[BakeImage]
+) -> dict[str, object]:
+    """What programs are told of an attempt."""
+    shown = [{**plain(task), "status": task.status} for task in tasks]
+    return {"bake": bake, "attempt": attempt, "tasks": shown, "images": images}
 
 
 def drawn(context: FlowContext, seen: Seen) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neuro.cli.lazy import Command
+from neuro.cli.render.json_text import document, json_option
 from neuro.flow.cli.bake_options import attempt_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.failures import Failed
@@ -26,17 +27,22 @@ _KEYS = (
 )  # fmt: skip
 
 
-def as_yaml(job: ResolvedJob) -> str:
+def as_told(job: ResolvedJob) -> dict[str, dict[str, Any]]:
     """The job as a flow file would have it, without what is not set."""
-    import yaml
-
     given = asdict(job)
     shown: dict[str, Any] = {}
     for key in _KEYS:
         if (value := given[key]) not in (None, "", (), [], {}, False):
             shown[key] = _plain(key, value)
+    return {job.id: shown}
+
+
+def as_yaml(job: ResolvedJob) -> str:
+    """The job as a flow file would have it."""
+    import yaml
+
     text: str = yaml.safe_dump(
-        {job.id: shown}, sort_keys=False, allow_unicode=True, default_flow_style=False, width=1000
+        as_told(job), sort_keys=False, allow_unicode=True, default_flow_style=False, width=1000
     )
     return text
 
@@ -75,6 +81,7 @@ def _plain(key: str, value: Any) -> Any:
     default=None,
     help="Whether to print the task's lines that are commands (`::set-output …`) too.",
 )
+@json_option("Print the job as JSON rather than YAML.")
 @pass_context
 def command(
     context: FlowContext,
@@ -84,6 +91,7 @@ def command(
     param: tuple[tuple[str, str], ...],
     attempt: int | None,
     raw: bool | None,
+    as_json: bool,
 ) -> None:
     """Print what is behind a name.
 
@@ -91,8 +99,10 @@ def command(
     or run. With two: the output of TASK in BAKE, followed while the task runs.
     """
     if task_id is not None:
-        if suffix is not None or param:
-            raise click.UsageError("--suffix and --param are for jobs of live.yml, not for tasks")
+        if suffix is not None or param or as_json:
+            raise click.UsageError(
+                "--suffix, --param and --json are for jobs of live.yml, not for tasks"
+            )
         from neuro.flow.cli.show_task import show_task
 
         show_task(context, job_id, task_id, attempt=attempt, raw=bool(raw))
@@ -114,4 +124,7 @@ def command(
     if suffix is None and workflow.is_multi(job_id):
         suffix = made_up_suffix()
     job = workflow.resolve(job_id, params=params, suffix=suffix, effects=NoUpload(context))
+    if as_json:
+        context.out.print(document(as_told(job)))
+        return
     context.out.print(as_yaml(job), newline=False)

@@ -15,9 +15,10 @@ from neuro.server.http.routes import Call, Routes, json_response
 from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, live_ndjson, ndjson
 from neuro.server.jobs import streams
 from neuro.server.jobs.companions import Companions
+from neuro.server.jobs.logs import LogQuery
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.streams import AttachQuery, ExecQuery, LogQuery
+from neuro.server.jobs.streams import AttachQuery, ExecQuery
 
 # The plain JSON form is held in memory whole; who wants more asks for NDJSON or for pages.
 MAX_JSON_LIST = 10_000
@@ -105,7 +106,7 @@ def monitoring_routes(jobs: JobService) -> Routes:
 
     @api.add("GET", MONITORING + "/{job}/log", section="logs", streams=BYTES)
     async def log(call: Call, query: LogQuery) -> web.StreamResponse:
-        """The output as raw bytes, from the start to the end of the job."""
+        """The output as raw bytes, from the start to the end of the job, or its last lines."""
         record = await find(call, Action.READ)
         with companions.log(call, record.id) as companion:
             return await streams.log_over_http(call, jobs, record, query, companion)

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from neuro.domain.errors import InvalidInput, NotFound, NotPermitted, Unavailable
-from neuro.domain.jobs import JobStatus, UsageSample
+from neuro.domain.jobs import LEFT_OUT_HEADER, JobStatus, UsageSample
 from neuro.domain.texts import Lines
 from neuro.engines.base import Channel, Connection, Engine, NotListening, RunNotFound, Session
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import BYTES, binary_messages, websocket
 from neuro.server.jobs.companions import Companion, Companions
+from neuro.server.jobs.logs import LogQuery, bytes_left_out, log_chunks
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 
@@ -35,16 +35,6 @@ TELEMETRY_SECONDS = 1.0
 READ_TO_THE_END_SECONDS = 60.0
 MAX_COMMAND = 64 * 1024
 _MIB = 1 << 20
-
-
-class LogQuery(msgspec.Struct, frozen=True):
-    """``separator`` and ``debug`` are sent by the reference clients and change nothing here."""
-
-    since: datetime | None = None
-    timestamps: bool = False
-    follow: bool = True
-    separator: str | None = None
-    debug: bool = False
 
 
 class AttachQuery(msgspec.Struct, frozen=True):
@@ -73,50 +63,17 @@ class Resize(msgspec.Struct, frozen=True):
     width: int
 
 
-async def log_chunks(jobs: JobService, record: JobRecord, query: LogQuery) -> AsyncGenerator[bytes]:
-    """A job's output: waits for its start, goes on across restarts, ends with the job."""
-    engine = jobs.engine_of(record)
-    since = query.since
-    if since is not None and since.tzinfo is None:
-        since = since.replace(tzinfo=UTC)
-    if query.follow:
-        record = await jobs.wait_until(record, lambda job: job.run_started)
-    sent = 0
-    while True:
-        run = record.run
-        skip = sent
-        try:
-            chunks = engine.logs(
-                record.id, since=since, follow=query.follow, timestamps=query.timestamps
-            )
-            async for chunk in chunks:
-                new = chunk[skip:] if skip else chunk
-                skip = max(0, skip - len(chunk))
-                if new:
-                    sent += len(new)
-                    yield new
-        except RunNotFound:
-            pass
-        if not query.follow:
-            return
-        # The engine's last word comes a moment before the record's; and a job may restart.
-        record = await jobs.wait_until(
-            record,
-            lambda job, run=run: job.run != run and job.run_started,  # type: ignore[misc]
-        )
-        if record.status.is_finished:
-            return
-
-
 async def log_over_http(
     call: Call, jobs: JobService, record: JobRecord, query: LogQuery, companion: Companion | None
 ) -> web.StreamResponse:
-    """The log as one chunked answer of raw bytes."""
-    response = web.StreamResponse(headers={"Content-Type": BYTES})
+    """The log as one chunked answer of raw bytes; a header says how many come before them."""
+    left_out = await bytes_left_out(jobs, record, query)
+    headers = {"Content-Type": BYTES, LEFT_OUT_HEADER: str(left_out)}
+    response = web.StreamResponse(headers=headers)
     if companion is not None:
         response.force_close()
     await response.prepare(call.request)
-    async with aclosing(log_chunks(jobs, record, query)) as chunks:
+    async with aclosing(log_chunks(jobs, record, query, left_out)) as chunks:
         async for chunk in chunks:
             await _unless_muted(response.write(chunk), companion)
     await response.write_eof()
@@ -130,10 +87,11 @@ async def log_over_websocket(
     call: Call, jobs: JobService, record: JobRecord, query: LogQuery, companion: Companion | None
 ) -> web.WebSocketResponse:
     """The log as binary messages; the server closes at its end."""
+    left_out = await bytes_left_out(jobs, record, query)
     socket = await websocket(call, close_timeout=READ_TO_THE_END_SECONDS)
 
     async def send() -> None:
-        async with aclosing(log_chunks(jobs, record, query)) as chunks:
+        async with aclosing(log_chunks(jobs, record, query, left_out)) as chunks:
             async for chunk in chunks:
                 await _unless_muted(socket.send_bytes(chunk), companion)
 
