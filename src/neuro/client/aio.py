@@ -172,6 +172,7 @@ class _AioResponse:
 class _AioWebSocket:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
+        self.protocol = socket.protocol
 
     async def send(self, data: bytes) -> None:
         try:

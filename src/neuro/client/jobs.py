@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from neuro.client.messages import answered, below, each, get, lines, tell, with_message
+from neuro.client.sessions import CHANNEL_PROTOCOLS, JobSession
 from neuro.client.transport import Params, Request, WebSocket
 from neuro.domain.errors import InvalidInput, NoSuchJob
 from neuro.domain.jobs import (
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from neuro.client.client import Client
 
 PAGE = 1000
-ATTACH_PROTOCOL = "v2.channels.neu.ro"
+# With it an empty message of a forwarded port is the end of one direction, and the other goes on.
+HALF_CLOSE_PROTOCOL = "half-close.neu.ro"
 # The server gives a sign of life every 15 seconds: after three of them the connection is dead.
 SILENCE_SECONDS = 45.0
 _JOBS = "/jobs"
@@ -100,41 +102,6 @@ def parse_job_ref(text: str) -> JobRef:
     owner = words[0] if expected == 2 else None
     name = words[-1]
     return JobRef(name if is_job_id(name) else check_job_name(name), owner, cluster)
-
-
-class JobSession:
-    """A live connection to a job's process: ``attach`` or ``exec``.
-
-    See docs/reference/wire-protocol.md#attach.
-
-    ``exit_code`` is known once ``read`` has returned None, unless the connection was lost.
-    """
-
-    STDIN, STDOUT, STDERR, RESULT, RESIZE = range(5)
-
-    def __init__(self, socket: WebSocket) -> None:
-        self._socket = socket
-        self.exit_code: int | None = None
-
-    async def read(self) -> tuple[int, bytes] | None:
-        """The next (channel, bytes) of the output, or None at the end."""
-        while (message := await self._socket.receive()) is not None:
-            channel = message[0] if message else None
-            if channel in (self.STDOUT, self.STDERR):
-                return channel, message[1:]
-            if channel == self.RESULT:
-                self.exit_code = _exit_code(message[1:])
-                return None
-        return None
-
-    async def write(self, data: bytes) -> None:
-        """Feed the process's standard input."""
-        await self._socket.send(b"\x00" + data)
-
-    async def resize(self, width: int, height: int) -> None:
-        """Tell the size of the terminal in columns and rows."""
-        size = msgspec.json.encode({"height": height, "width": width})
-        await self._socket.send(b"\x04" + size)
 
 
 class Jobs:
@@ -293,8 +260,8 @@ class Jobs:
         """Connect to the job's own process. Its earlier output is not repeated."""
         params = _streams(tty=tty, stdin=stdin, stdout=output, stderr=output and not tty)
         path = self._monitoring(job_id, "attach")
-        protocols = (ATTACH_PROTOCOL,)
-        async with self._transport.websocket(path, params=params, protocols=protocols) as socket:
+        connection = self._transport.websocket(path, params=params, protocols=CHANNEL_PROTOCOLS)
+        async with connection as socket:
             yield JobSession(socket)
 
     @asynccontextmanager
@@ -307,7 +274,8 @@ class Jobs:
             *_streams(tty=tty, stdin=stdin, stdout=True, stderr=not tty),
         ]
         path = self._monitoring(job_id, "exec")
-        async with self._transport.websocket(path, params=params) as socket:
+        connection = self._transport.websocket(path, params=params, protocols=CHANNEL_PROTOCOLS)
+        async with connection as socket:
             yield JobSession(socket)
 
     async def top(self, job_id: str) -> AsyncGenerator[UsageSample, None]:
@@ -318,23 +286,18 @@ class Jobs:
 
     @asynccontextmanager
     async def port_forward(self, job_id: str, port: int) -> AsyncIterator[WebSocket]:
-        """One TCP connection to ``port`` of the job, as raw bytes both ways."""
+        """One TCP connection to ``port`` of the job, as raw bytes both ways.
+
+        An empty message ends one direction, where the socket's protocol is HALF_CLOSE_PROTOCOL.
+        """
         path = self._monitoring(job_id, f"port_forward/{port}")
-        async with self._transport.websocket(path) as socket:
+        connection = self._transport.websocket(path, protocols=(HALF_CLOSE_PROTOCOL,))
+        async with connection as socket:
             yield socket
 
     @staticmethod
     def _monitoring(job_id: str, what: str) -> str:
         return f"{below(_MONITORING, job_id)}/{what}"
-
-
-def _exit_code(content: bytes) -> int:
-    # The reference's rule: what cannot be read means 1.
-    try:
-        code = msgspec.json.decode(content)["exit_code"]
-        return int(code)
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-        return 1
 
 
 def _streams(*, tty: bool, stdin: bool, stdout: bool, stderr: bool) -> list[tuple[str, str]]:

@@ -56,7 +56,12 @@ class Response(Protocol):
 
 
 class WebSocket(Protocol):
-    """A connected WebSocket that carries binary messages."""
+    """A connected WebSocket that carries binary messages.
+
+    ``protocol`` is the one of those offered that the server has chosen, None for none.
+    """
+
+    protocol: str | None
 
     async def send(self, data: bytes) -> None: ...
 

@@ -107,7 +107,11 @@ class RequestedResources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What to run, as a client asks for it."""
+    """What to run, as a client asks for it.
+
+    ``stdin`` says that input will be sent through ``attach``: to a pipe, or with ``tty`` to the
+    keyboard of a terminal. None: to a terminal only. Without it the command's input is empty.
+    """
 
     image: str
     entrypoint: Lines | None = None
@@ -120,6 +124,7 @@ class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     disk_volumes: list[DiskVolume] = []
     http: HttpPort | None = None
     tty: bool = False
+    stdin: bool | None = None
     resources: RequestedResources | None = None
 
 
@@ -154,6 +159,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     disk_volumes: list[DiskVolume] = []
     http: HttpPort | None = None
     tty: bool = False
+    stdin: bool | None = None
     resources: RequestedResources | None = None
 
 
@@ -184,6 +190,12 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     disk_volumes: list[DiskVolume] = []
     http: HttpPort | None = None
     tty: bool = False
+    stdin: bool | None = None
+
+    @property
+    def has_keyboard(self) -> bool:
+        """Whether keys that are typed in an attached terminal go into the job."""
+        return self.tty and self.stdin is not False
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

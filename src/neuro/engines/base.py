@@ -45,6 +45,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     files (not those on mounts), 0 for no limit. Runs with the same ``neighbours``, if it is not
     empty, reach each other's ports, and know this one by its ``names`` where they have networks of
     their own; no others do.
+
+    ``stdin`` says that somebody will send input through ``attach``: to a pipe, or with ``tty`` to
+    the keyboard of a terminal. None means to a terminal only. Without it the input is empty, and
+    that of a job's later runs is: what was sent to the first is not there any more.
     """
 
     job_id: str
@@ -56,6 +60,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = "job"
     mounts: tuple[Mount, ...] = ()
     tty: bool = False
+    stdin: bool | None = None
     cpu: float
     memory: int
     gpus: tuple[int, ...] = ()
@@ -133,6 +138,13 @@ class Channel:
     STDERR = 2
 
 
+class InputState(msgspec.Struct, frozen=True):
+    """How many bytes the process's input has taken in all; ``closed``: it takes no more."""
+
+    taken: int = 0
+    closed: bool = False
+
+
 class Session(Protocol):
     """A live connection to a run's main process (``attach``) or to a process of its own (``exec``).
 
@@ -140,7 +152,15 @@ class Session(Protocol):
     """
 
     async def read(self) -> tuple[int, bytes] | None:
-        """The next (channel, bytes), or None when the other side is over."""
+        """The next (channel, bytes), or None when the other side is over.
+
+        An item of ``Channel.STDIN`` is no output: the session's ``input`` has changed.
+        """
+        ...
+
+    @property
+    def input(self) -> InputState:
+        """How far the input has come, as of the last ``read``."""
         ...
 
     async def write(self, data: bytes) -> None:

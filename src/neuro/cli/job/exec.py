@@ -12,7 +12,7 @@ from neuro.cli.failures import INTERRUPTED, MALFUNCTION, Failure
 from neuro.cli.job.follow import refuse_without_terminal, write_all
 from neuro.cli.job.request import join_command
 from neuro.cli.lazy import Command
-from neuro.client.jobs import JobSession
+from neuro.client.sessions import JobSession
 from neuro.domain.errors import NotFound
 
 

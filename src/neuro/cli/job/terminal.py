@@ -24,7 +24,7 @@ from neuro.cli.job.follow import (
     write_all,
 )
 from neuro.cli.job.output import ATTACHED, Progress
-from neuro.client.jobs import JobSession
+from neuro.client.sessions import JobSession
 from neuro.client.transport import ServerUnreachable
 from neuro.domain.errors import NotFound
 from neuro.domain.jobs import Job

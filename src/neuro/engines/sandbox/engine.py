@@ -280,7 +280,7 @@ class SandboxEngine:
             await link.wrote_after(reader.position)
 
     async def attach(self, job_id: str, *, stdin: bool, output: bool) -> Session:
-        """See the protocol. Keys are heard by jobs with a terminal; others have an empty stdin."""
+        """See the protocol."""
         link = self._going(job_id)
         first = wire.json_frame(wire.ATTACH, {"stdin": stdin})
         connection, opened = await self._session(link.ref, first)
@@ -288,7 +288,7 @@ class SandboxEngine:
         if output:
             reader = LogReader(layout.output_folder(self._folder, job_id), opened["end"])
             stream = self._read(job_id, reader, follow=True, timestamps=False, only=link)
-        return AttachSession(connection, link, stream, stdin=stdin)
+        return AttachSession(connection, link, stream, stdin=stdin, taken=opened.get("taken", 0))
 
     async def exec(self, job_id: str, argv: Collection[str], *, tty: bool) -> Session:
         """See the protocol."""
@@ -426,6 +426,7 @@ def _request(spec: RunSpec) -> Request:
         disk=spec.disk,
         neighbours=spec.neighbours,
         names=spec.names,
+        stdin=spec.tty if spec.stdin is None else spec.stdin,
     )
 
 

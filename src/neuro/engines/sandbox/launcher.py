@@ -65,7 +65,7 @@ def become(command: Command, streams: tuple[int, int, int], word: int) -> NoRetu
         _arrange(streams, word)
         os.setsid()
         if command.tty:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            fcntl.ioctl(1, termios.TIOCSCTTY, 0)  # the input need not be one
         keep = tuple(kernel.PRIVILEGED.values()) if command.privileged else ()
         if command.processes:
             limits = (command.processes, command.processes)

@@ -91,6 +91,7 @@ class Launcher:
             hostname=record.id,
             mounts=mounts,
             tty=container.tty,
+            stdin=container.stdin,
             cpu=spec.amount.cpu,
             memory=spec.amount.memory,
             gpus=record.gpus or (),

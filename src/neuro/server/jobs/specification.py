@@ -285,6 +285,7 @@ def wire_container(container: ContainerRequest, amount: Amount, gpu_model: str |
         volumes=container.volumes,
         http=container.http,
         tty=container.tty,
+        stdin=container.stdin,
         resources=Resources(
             cpu=amount.cpu,
             memory=amount.memory,

@@ -17,19 +17,23 @@ from aiohttp import web
 from neuro.domain.errors import InvalidInput, NotFound, NotPermitted, Unavailable
 from neuro.domain.jobs import LEFT_OUT_HEADER, JobStatus, UsageSample
 from neuro.domain.texts import Lines
-from neuro.engines.base import Channel, Connection, Engine, NotListening, RunNotFound, Session
+from neuro.engines.base import Channel, Engine, NotListening, RunNotFound, Session
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import BYTES, binary_messages, websocket
 from neuro.server.jobs.companions import Companion, Companions
+from neuro.server.jobs.forwarding import HALF_CLOSE_PROTOCOL, join
 from neuro.server.jobs.logs import LogQuery, bytes_left_out, log_chunks
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 
 T = TypeVar("T")
 
-ATTACH_PROTOCOL = "v2.channels.neu.ro"
+# Clients of the third protocol speak of their input on a channel of its own, both ways: the server
+# says how much the process has taken, the client where the input ends.
+CHANNEL_PROTOCOLS = ("v3.channels.neu.ro", "v2.channels.neu.ro")
 STATUS_CHANNEL = b"\x03"
 RESIZE_CHANNEL = 4
+INPUT_CHANNEL = 5
 TELEMETRY_SECONDS = 1.0
 # How long a log that was sent whole waits for its reader, who may print slowly.
 READ_TO_THE_END_SECONDS = 60.0
@@ -54,6 +58,12 @@ class ExecQuery(msgspec.Struct, frozen=True):
     stdin: bool = False
     stdout: bool = True
     stderr: bool = True
+
+
+class InputEnd(msgspec.Struct, frozen=True):
+    """What a client says on the input's channel."""
+
+    end: bool = False
 
 
 class Resize(msgspec.Struct, frozen=True):
@@ -124,7 +134,7 @@ async def attach(
     was_over = record.status.is_finished
     if was_over and not wants_output:
         raise NotFound(f"Job {record.id} is not running.")
-    socket = await websocket(call, protocols=(ATTACH_PROTOCOL,))
+    socket = await websocket(call, protocols=CHANNEL_PROTOCOLS)
     if was_over:
         # The client asks for the job next, sees that it is over, and waits for its log alone.
         await _until_closed(socket)
@@ -150,7 +160,13 @@ async def attach(
         if companion is not None and caught_up:
             companion.muted = True
         try:
+            if query.stdin:
+                await _send_input_state(socket, session)
             await _until_first(_pump_out(socket, session), _pump_in(socket, session, query.stdin))
+            if socket.closed and query.stdin and not record.specification.container.tty:
+                # Whoever sent the input has left for good. A server that stops comes to no such
+                # point: then the sender comes back to the next one.
+                await session.write_eof()
         finally:
             await session.close()
     if not socket.closed:
@@ -181,7 +197,9 @@ async def execute(
     argv = _split(query.cmd)
     session = await _in_running(record, jobs.engine_of(record).exec(record.id, argv, tty=query.tty))
     try:
-        socket = await websocket(call, protocols=(ATTACH_PROTOCOL,))
+        socket = await websocket(call, protocols=CHANNEL_PROTOCOLS)
+        if not (query.stdin or query.tty):
+            await session.write_eof()
         await _until_first(_pump_out(socket, session), _pump_in(socket, session, query.stdin))
         if not socket.closed:
             await _send_exit_code(socket, await session.wait())
@@ -240,8 +258,8 @@ async def forward_port(
     except NotListening:
         raise Unavailable(f"Nothing listens on port {port} of job {record.id}.") from None
     try:
-        socket = await websocket(call)
-        await _until_first(_from_job(socket, connection), _to_job(socket, connection))
+        socket = await websocket(call, protocols=(HALF_CLOSE_PROTOCOL,))
+        await join(socket, connection)
     finally:
         await connection.close()
     await socket.close()
@@ -258,22 +276,18 @@ async def _in_running(record: JobRecord, opening: Coroutine[Any, Any, T]) -> T:
         raise NotFound(f"Job {record.id} is not running.") from None
 
 
-async def _from_job(socket: web.WebSocketResponse, connection: Connection) -> None:
-    with suppress(ConnectionError):
-        while data := await connection.read():
-            await socket.send_bytes(data)
-
-
-async def _to_job(socket: web.WebSocketResponse, connection: Connection) -> None:
-    with suppress(ConnectionError):
-        async for data in binary_messages(socket):
-            await connection.write(data)
-
-
 async def _pump_out(socket: web.WebSocketResponse, session: Session) -> None:
     while (item := await session.read()) is not None:
         channel, data = item
-        await socket.send_bytes(bytes((channel,)) + data)
+        if channel == Channel.STDIN:
+            await _send_input_state(socket, session)
+        else:
+            await socket.send_bytes(bytes((channel,)) + data)
+
+
+async def _send_input_state(socket: web.WebSocketResponse, session: Session) -> None:
+    if socket.ws_protocol == CHANNEL_PROTOCOLS[0]:
+        await socket.send_bytes(bytes((INPUT_CHANNEL,)) + msgspec.json.encode(session.input))
 
 
 async def _pump_in(socket: web.WebSocketResponse, session: Session, stdin: bool) -> None:
@@ -283,6 +297,10 @@ async def _pump_in(socket: web.WebSocketResponse, session: Session, stdin: bool)
         channel, data = message[0], message[1:]
         if channel == Channel.STDIN and stdin and data:
             await session.write(data)
+        elif channel == INPUT_CHANNEL and stdin:
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                if msgspec.json.decode(data, type=InputEnd).end:
+                    await session.write_eof()
         elif channel == RESIZE_CHANNEL:
             with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 size = msgspec.json.decode(data, type=Resize)
