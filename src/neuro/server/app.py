@@ -33,7 +33,7 @@ from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
-from neuro.server.database.identity import check_belongs
+from neuro.server.database.identity import check_belongs, hold
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
 from neuro.server.engine_settings import sandbox_settings
@@ -111,6 +111,9 @@ async def serving(options: Options) -> AsyncIterator[str]:
         # The marker goes last: a server that is killed while it closes the database leaves it.
         stack.enter_context(at_work(database, folder / "run" / "at-work"))
         stack.callback(database.close)
+        held = await asyncio.to_thread(hold, database)
+        if held is not None:
+            stack.callback(held.invalidate)
         engines = _engines(folder, settings, listener.getsockname()[1])
         loop = asyncio.get_running_loop()
         await asyncio.gather(

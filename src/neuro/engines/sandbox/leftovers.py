@@ -7,6 +7,7 @@ processes take their time are handed back. ``tidying`` does the rest behind a se
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -58,6 +59,37 @@ def may_go_on(folder: str) -> bool:
         )
     except OSError:  # a run whose record cannot be read may go on
         return True
+
+
+def is_copy(folder: str) -> bool:
+    """Whether a run of this folder goes on in another one, of which this is a copy.
+
+    Its supervisor lives, and nobody listens where it would. For folders of earlier versions, which
+    do not know their place.
+    """
+    for ref in runs(folder):
+        place = layout.run_folder(folder, ref.job_id, ref.run)
+        if os.path.lexists(f"{place}/{layout.EXIT}"):
+            continue
+        state = layout.read_state(f"{place}/{layout.STATE}") or {}
+        if _same_process(state.get("supervisor")) is None:
+            continue
+        try:
+            layout.connect(place).close()
+        except OSError:
+            return not os.path.lexists(f"{place}/{layout.EXIT}")
+    return False
+
+
+def forget_processes(folder: str) -> None:
+    """Forget which processes, groups and networks the runs have: this folder is only a copy."""
+    for ref in runs(folder):
+        place = layout.run_folder(folder, ref.job_id, ref.run)
+        for name in (layout.SOCKET, layout.STATE):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{place}/{name}")
+    for name in ("berths", "neighbours"):
+        discard(folder, f"{folder}/{name}")
 
 
 def finished(
