@@ -18,7 +18,7 @@ from typing import Any
 
 from neuro.engines.base import RunRef
 from neuro.engines.sandbox import cgroups, layout, neighbours
-from neuro.engines.sandbox.ending import LOST
+from neuro.engines.sandbox.ending import LOST, NOT_READY
 from neuro.engines.sandbox.kernel import process_start
 from neuro.engines.sandbox.output import kept_bytes
 from neuro.engines.sandbox.removal import Stopped
@@ -105,6 +105,9 @@ def finished(
             record = None
         if record is None:
             rest.append(ref)
+            continue
+        if record["cause"] == NOT_READY:  # as if it had never been asked for
+            discard(folder, layout.run_folder(folder, ref.job_id, ref.run))
             continue
         records[ref] = record
         sweep_run(folder, ref)  # a supervisor that was killed after its record may have left files

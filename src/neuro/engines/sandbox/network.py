@@ -99,6 +99,16 @@ def remove_host_address(address: str) -> None:
         _send(netlink, [_message(_DELADDR, 0, _loopback(address))])
 
 
+def is_own(address: str) -> bool:
+    """Whether this machine has this address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
 def is_listened_on(address: str) -> bool:
     """Whether any process of this machine takes connections at this very address."""
     number = f"{struct.unpack('=I', socket.inet_aton(address))[0]:08X}"

@@ -134,13 +134,21 @@ class Supervisor:
         self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
         try:
             layout.keep_room(self._folder)
-            self._launch()
-        except (OSError, ValueError) as error:
-            self._berth.discard()
-            self._conclude(Ending.cannot_start(_reason(error)))
+            self._settle()
+        except OSError as error:
+            self._refuse(Ending.not_ready(_reason(error)))
+        else:
+            try:
+                self._launch()
+            except (OSError, ValueError) as error:
+                self._refuse(Ending.cannot_start(_reason(error)))
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
+
+    def _refuse(self, ending: Ending) -> None:
+        self._berth.discard()
+        self._conclude(ending)
 
     def _look_at_folder(self) -> None:
         """End a run whose folder somebody deleted: it could neither say its end nor be found."""
@@ -158,9 +166,13 @@ class Supervisor:
 
     # Launch.
 
-    def _launch(self) -> None:
+    def _settle(self) -> None:
+        """Take the berth, which is the same for every run. Raises OSError."""
         self._write_state()
         self._berth.occupy(self._folder)
+        self._group.check()
+
+    def _launch(self) -> None:
         berth = self._berth
         self._group.limit(
             cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
