@@ -93,6 +93,7 @@ class ExitCause(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # the memory limit
     DISK_LIMIT = "disk_limit"  # the limit on private files; ``message`` has the numbers
     CANNOT_START = "cannot_start"  # the command was never run; ``message`` says why
+    NOT_READY = "not_ready"  # as that, by the engine's fault: the run may be started again
     LOST = "lost"  # the run's supervision vanished (host reboot, kill -9 of the supervisor)
 
 
@@ -208,16 +209,21 @@ class EngineFault(RuntimeError):
     """The engine cannot do what was asked; the sentence says what to do."""
 
 
+class NotReady(EngineFault):
+    """The engine cannot do it now, through no fault of the run: it may be tried again."""
+
+
 class Engine(Protocol):
     """See the module's docstring. Every method may be called at any time after ``open``.
 
     ``notices`` are sentences about what this machine lacks and what to install; ``gpu_model`` names
     its GPUs; ``host_address`` is where a run reaches the platform's API on this machine. All three
-    are known after ``open``.
+    are known after ``open``. ``trouble`` is why it can start nothing now, or None.
     """
 
     name: str
     notices: list[str]
+    trouble: str | None
     gpu_model: str | None
 
     @property
@@ -262,7 +268,8 @@ class Engine(Protocol):
     async def start(self, spec: RunSpec) -> None:
         """Begin a run; returns when it is under supervision. ``Started``/``Exited`` follow.
 
-        Idempotent: a run that exists already is left as it is.
+        Idempotent: a run that exists already is left as it is. Raises NotReady where it may be
+        tried again; so may be a run that ``Exited`` with NOT_READY, of which nothing is left.
         """
         ...
 

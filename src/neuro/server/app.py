@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import structlog
 from aiohttp import web
 from sqlalchemy import text
 
 from neuro import __version__
-from neuro.domain.errors import Conflict
+from neuro.domain.errors import PlatformError
 from neuro.domain.resources import Amount
 from neuro.engines.base import Engine, RunRef
 from neuro.engines.sandbox.engine import SandboxEngine
@@ -33,7 +30,7 @@ from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
-from neuro.server.database.identity import check_belongs
+from neuro.server.database.identity import check_belongs, hold
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
 from neuro.server.engine_settings import sandbox_settings
@@ -63,7 +60,7 @@ from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.service import ControlLimits, JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
-from neuro.server.owner import announced, machine_owner, write_login
+from neuro.server.owner import Announcement, machine_owner, only_one, write_login
 from neuro.server.settings import (
     LimitSetting,
     RetentionSetting,
@@ -101,7 +98,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
     """
     async with AsyncExitStack() as stack:
         folder = _prepare_folder(options.data_dir)
-        stack.enter_context(_only_one(folder / "run" / "lock"))
+        lock_again = stack.enter_context(only_one(folder / "run" / "lock"))
         reserve.spend(folder)
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
@@ -111,6 +108,9 @@ async def serving(options: Options) -> AsyncIterator[str]:
         # The marker goes last: a server that is killed while it closes the database leaves it.
         stack.enter_context(at_work(database, folder / "run" / "at-work"))
         stack.callback(database.close)
+        held = await asyncio.to_thread(hold, database)
+        if held is not None:
+            stack.callback(held.invalidate)
         engines = _engines(folder, settings, listener.getsockname()[1])
         loop = asyncio.get_running_loop()
         await asyncio.gather(
@@ -120,6 +120,10 @@ async def serving(options: Options) -> AsyncIterator[str]:
         for engine in engines.values():
             stack.push_async_callback(engine.close)
         address = await _assemble(stack, listener, folder, settings, database, engines)
+        announcement = Announcement(folder, address, lock_again)
+        announcement.begin()
+        stack.callback(announcement.withdraw)
+        stack.callback(asyncio.create_task(announcement.keep_on(), name="run folder").cancel)
         log.info("ready", url=address)
         yield address
 
@@ -216,6 +220,8 @@ async def _assemble(
         board,
         database,
         settings.limits,
+        engines,
+        writer,
     )
     limits = settings.limits
     addresses = [engine.host_address for engine in engines.values()]
@@ -244,7 +250,6 @@ async def _assemble(
     await supervision.start()
     await write_login(folder, access, url)
     await departures.sweep()
-    stack.enter_context(announced(folder, url))
     return url
 
 
@@ -260,6 +265,8 @@ def _application(
     board: Board,
     database: Database,
     limits: LimitSetting,
+    engines: Mapping[str, Engine],
+    writer: Writer,
 ) -> web.Application:
     def gauges() -> dict[str, dict[str, float]]:
         counts: dict[str, float] = {"pending": 0.0, "running": 0.0}
@@ -274,11 +281,19 @@ def _application(
             },
         }
 
-    async def is_ready() -> bool:
-        with contextlib.suppress(Exception):
+    async def troubles() -> list[str]:
+        found = [
+            f"Engine {name} can start no jobs: {engine.trouble}."
+            for name, engine in engines.items()
+            if engine.trouble is not None
+        ]
+        if writer.trouble is not None:
+            found.append(writer.trouble)
+        try:
             await database.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
-            return True
-        return False
+        except PlatformError as error:
+            found.append(error.message)
+        return found
 
     metrics = Metrics(gauges)
     routes = [
@@ -291,7 +306,7 @@ def _application(
         *bake_routes(bakes).items,
         *supervision.routes,
     ]
-    operations = operation_routes(metrics, is_ready, routes, __version__)
+    operations = operation_routes(metrics, troubles, routes, __version__)
     routes += operations.items
     app = web.Application(
         middlewares=[metrics.middleware(), render_errors, backpressure()],
@@ -325,19 +340,6 @@ def _prepare_folder(folder: Path) -> Path:
     for name in ("run", "storage", "keys", "logs", "engines"):
         (folder / name).mkdir(exist_ok=True, mode=0o700)
     return folder
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                f"A server runs on {path.parent.parent} already: stop it with `neuro down`, or"
-                " choose another folder with --data-dir."
-            ) from None
-        yield lock
 
 
 def _end_in_order() -> None:

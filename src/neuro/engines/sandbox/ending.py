@@ -8,7 +8,7 @@ import signal as signals
 from dataclasses import dataclass
 
 COMPLETED, ERROR, OUT_OF_MEMORY = "completed", "error", "out_of_memory"
-CANNOT_START, LOST = "cannot_start", "lost"
+CANNOT_START, NOT_READY, LOST = "cannot_start", "not_ready", "lost"
 DISK_LIMIT = "disk_limit"
 
 _TAKEN = re.compile(rb"[Aa]ddress already in use|EADDRINUSE|port is already (?:in use|allocated)")
@@ -27,6 +27,11 @@ class Ending:
     def cannot_start(cls, reason: str) -> Ending:
         """The command was never run."""
         return cls(None, CANNOT_START, reason)
+
+    @classmethod
+    def not_ready(cls, reason: str) -> Ending:
+        """The command was never run, and could be: this machine was not ready for any."""
+        return cls(None, NOT_READY, reason)
 
 
 def conclude(

@@ -87,6 +87,23 @@ def prove(fence: Fence) -> list[str]:
     return []
 
 
+def missing(fence: Fence) -> str | None:
+    """What somebody took away of what ``set_up`` made, in words; None where all is there."""
+    if _FORWARD.read_text("ascii").strip() != "1":
+        return "this machine does not forward packets any more (net.ipv4.ip_forward)"
+    if not network.is_own(fence.host_address):
+        return f"this machine has lost the address {fence.host_address}"
+    tools = _Tools.find()
+    name = table(fence.installation)
+    gone = f"the rules of the network ({name}) are gone"
+    if tools.nft is not None:
+        return None if _succeeds([tools.nft, "list", "table", "inet", name]) else gone
+    if tools.iptables is None:
+        return "neither nft nor iptables is installed any more"
+    chain = firewall.chain(fence.installation, "forward")
+    return None if _succeeds([tools.iptables, "-w", "-S", chain]) else gone
+
+
 def _lacks_nft(tools: _Tools) -> str:
     if tools.iptables is None:
         raise NoNetwork("neither nft nor iptables is installed (apt-get install nftables)")

@@ -98,6 +98,16 @@ def remove_host_address(address: str) -> None:
         _send(netlink, [_message(_DELADDR, 0, _loopback(address))])
 
 
+def is_own(address: str) -> bool:
+    """Whether this machine has this address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
 def _loopback(address: str) -> bytes:
     raw = socket.inet_aton(address)
     header = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, 1)

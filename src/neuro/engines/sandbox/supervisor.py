@@ -138,13 +138,21 @@ class Supervisor:
         self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
         try:
             layout.keep_room(self._folder)
-            self._launch()
-        except (OSError, ValueError) as error:
-            self._berth.discard()
-            self._conclude(Ending.cannot_start(_reason(error)))
+            self._settle()
+        except OSError as error:
+            self._refuse(Ending.not_ready(_reason(error)))
+        else:
+            try:
+                self._launch()
+            except (OSError, ValueError) as error:
+                self._refuse(Ending.cannot_start(_reason(error)))
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
+
+    def _refuse(self, ending: Ending) -> None:
+        self._berth.discard()
+        self._conclude(ending)
 
     def _look_at_folder(self) -> None:
         """End a run whose folder somebody deleted: it could neither say its end nor be found."""
@@ -162,9 +170,13 @@ class Supervisor:
 
     # Launch.
 
-    def _launch(self) -> None:
+    def _settle(self) -> None:
+        """Take the berth, which is the same for every run. Raises OSError."""
         self._write_state()
         self._berth.occupy(self._folder)
+        self._group.check()
+
+    def _launch(self) -> None:
         berth = self._berth
         self._group.limit(
             cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
@@ -314,11 +326,15 @@ class Supervisor:
 
     def _command_ended(self) -> None:
         """Nothing of the run outlives its command."""
+        if self._record is not None:  # it could not be begun, and was waited for then
+            return
         _, self._command_status = os.waitpid(self._berth.command, 0)
         self._berth.release_init()
 
     def _init_ended(self) -> None:
         """Every process of the pid namespace is gone: that is what its init waits for."""
+        if self._record is not None:
+            return
         _, self._init_status = os.waitpid(self._berth.init, 0)
         self._read_word_to_its_end()
         self._perhaps_over()

@@ -83,9 +83,15 @@ class _Gauges(Collector):
 
 
 def operation_routes(
-    metrics: Metrics, is_ready: Callable[[], Awaitable[bool]], all_routes: list[Route], version: str
+    metrics: Metrics,
+    troubles: Callable[[], Awaitable[list[str]]],
+    all_routes: list[Route],
+    version: str,
 ) -> Routes:
-    """Routes that tell of the server, and of nobody's work: all but one need no token."""
+    """Routes that tell of the server, and of nobody's work: all but one need no token.
+
+    ``troubles`` gives a sentence for each thing that keeps the server from its work.
+    """
     api = Routes("operations")
 
     @api.add("GET", PING, public=True, probe=True)
@@ -105,9 +111,9 @@ def operation_routes(
 
     @api.add("GET", "/ready", public=True, probe=True)
     async def ready(call: Call) -> Health:
-        """Whether the database and the engines answer; 503 where they do not."""
-        if not await is_ready():
-            raise Unavailable("The database or an engine does not answer.")
+        """Whether jobs can be started and recorded; 503 with the reason where they cannot."""
+        if found := await troubles():
+            raise Unavailable(" ".join(found))
         return Health("ready")
 
     @api.add("GET", "/metrics", public=True, probe=True)
