@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def keeps(patterns: str, path: str, *, is_folder: bool = False) -> bool:
         ("[a-c]", ["a", "c"], ["d", "ab"]),
         ("[!a-c]", ["d"], ["a", "c"]),
         ("[]x]", ["]", "x"], ["a"]),
-        ("[a", ["[a"], ["a"]),
+        ("[a", [], ["[a", "a"]),
         (r"\*", ["*"], ["a"]),
         (r"\!a", ["!a"], ["a"]),
         (r"\#a", ["#a"], ["a"]),
@@ -89,8 +90,10 @@ PIECES = st.sampled_from(
     ["a", "b", ".", "*", "?", "[ab]", "[!a]", r"\a", "/", "**/", "/**", "#", "!"]
 )
 PATTERNS = (
-    # What two slashes in a row mean is said nowhere.
-    st.lists(PIECES, min_size=1, max_size=6).map("".join).filter(lambda text: "//" not in text)
+    # Nothing says what two slashes in a row mean, nor "**" beside another character.
+    st.lists(PIECES, min_size=1, max_size=6)
+    .map("".join)
+    .filter(lambda text: not re.search(r"//|[^/]\*\*|\*\*[^/]", text))
 )
 
 

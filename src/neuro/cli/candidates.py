@@ -10,9 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from neuro.cli.context import Context
-from neuro.cli.uris import expand_uri
 from neuro.domain.jobs import ACTIVE, Job, JobFilter
-from neuro.domain.uris import parse_uri
+from neuro.domain.uris import complete_uri, quoted_path
 
 LIMIT = 500
 Offer = Callable[[Context, str], list[CompletionItem]]
@@ -62,8 +61,8 @@ def paths(context: Context, incomplete: str) -> list[CompletionItem]:
     slash = max(incomplete.rfind("/"), incomplete.find(":")) + 1
     folder, beginning = incomplete[:slash], incomplete[slash:]
     client = context.client
-    uri = expand_uri(folder, "storage", cluster=client.cluster, user=client.user)
-    entries = context.run(_entries(context, parse_uri(uri).path))
+    uri = complete_uri(folder, "storage", cluster=client.cluster, user=client.user)
+    entries = context.run(_entries(context, quoted_path(uri)))
     return [
         CompletionItem(folder + name + ("/" if is_folder else ""))
         for name, is_folder in entries
@@ -72,8 +71,6 @@ def paths(context: Context, incomplete: str) -> list[CompletionItem]:
 
 
 async def _entries(context: Context, path: str) -> list[tuple[str, bool]]:
-    from urllib.parse import quote
-
     import msgspec
 
     from neuro.client.transport import Request
@@ -81,7 +78,7 @@ async def _entries(context: Context, path: str) -> list[tuple[str, bool]]:
 
     call = Request(
         method="GET",
-        path=f"/storage{quote(path)}",
+        path=f"/storage{path}",
         params=[("op", "LISTSTATUS")],
         headers={"Accept": "application/x-ndjson"},
     )

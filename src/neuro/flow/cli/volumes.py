@@ -33,11 +33,11 @@ def _each(volumes: Iterable[VolumeRecord], action: Callable[[VolumeRecord], int]
 
 
 def send(context: FlowContext, volume: VolumeRecord) -> int:
-    """Copy what is newer here to the storage; the exit code."""
+    """Copy what is newer here, or has another size, to the storage; the exit code."""
     folder, local = parent_of(volume.remote), str(volume.full_local_path)
     if code := neuro(context, MAKE_FOLDER, "--parents", "--", folder, name="mkdir"):
         return code
-    words = (*COPY_OPTIONS, _AS_IT_IS, "--", local, volume.remote)
+    words = (*COPY_OPTIONS, _AS_IT_IS, "--summary", "--", local, volume.remote)
     return neuro(context, COPY, *words, name="cp")
 
 
@@ -65,7 +65,7 @@ def mkvolumes(context: FlowContext) -> int:
 @click.argument("volume", shell_complete=offer("volumes"))
 @pass_context
 def upload(context: FlowContext, volume: str) -> int:
-    """Send the local folder of VOLUME, or of ALL: what is newer here."""
+    """Send the local folder of VOLUME, or of ALL: what is newer here, or has another size."""
     return _each(_wanted(context, volume), lambda it: send(context, it))
 
 
@@ -77,7 +77,9 @@ def download(context: FlowContext, volume: str) -> int:
 
     def get(it: VolumeRecord) -> int:
         local = str(it.full_local_path)
-        return neuro(context, COPY, *COPY_OPTIONS, _AS_IT_IS, "--", it.remote, local, name="cp")
+        # What was worked on here since then must not be lost.
+        words = (*COPY_OPTIONS, "--keep-newer", _AS_IT_IS, "--summary", "--", it.remote, local)
+        return neuro(context, COPY, *words, name="cp")
 
     return _each(_wanted(context, volume), get)
 
