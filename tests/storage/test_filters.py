@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuro.client.storage.filters import Filter, Rule, parse_ignore_file
+from neuro.client.storage.local import walk
 
 
 def keeps(patterns: str, path: str, *, is_folder: bool = False) -> bool:
@@ -63,6 +64,17 @@ def test_the_last_match_decides() -> None:
     assert not keeps(patterns, "a.txt")
     assert keeps(patterns, "keep.txt")
     assert not keeps(patterns, "sub/keep.txt")
+
+
+def test_a_file_of_a_windows_editor_has_the_same_patterns(tmp_path: Path) -> None:
+    (tmp_path / ".neuroignore").write_bytes(b"\xef\xbb\xbf*.pyc\r\nbuild/\r\n")
+    (tmp_path / "a.pyc").touch()
+    (tmp_path / "a.py").touch()
+    (tmp_path / "build").mkdir()
+
+    found = [item.relative for item in walk(tmp_path, Filter(), [".neuroignore"])]
+
+    assert found == [".neuroignore", "a.py"]
 
 
 def test_patterns_of_a_folder_hold_below_it_only() -> None:
