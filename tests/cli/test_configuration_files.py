@@ -122,6 +122,19 @@ def test_accounts_come_back_as_they_were_written_and_only_their_owner_can_read_t
     assert [path.name for path in folder.iterdir()] == ["servers.json"]
 
 
+def test_accounts_that_are_a_link_stay_one(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / ".neuro", tmp_path / "dotfiles"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "servers.json").symlink_to(elsewhere / "mine.json")
+
+    save(folder, Accounts().with_account(account()))
+
+    assert (folder / "servers.json").is_symlink()
+    assert load(folder) == Accounts().with_account(account())
+    assert stat.S_IMODE((elsewhere / "mine.json").stat().st_mode) == 0o600
+
+
 def test_the_reference_clients_own_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "db").write_bytes(b"theirs")
 

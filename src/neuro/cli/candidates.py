@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from neuro.cli.context import Context
 from neuro.domain.jobs import ACTIVE, Job, JobFilter
-from neuro.domain.uris import complete_uri, quoted_path
+from neuro.domain.uris import complete_uri, quoted_name, quoted_path
 
 LIMIT = 500
 Offer = Callable[[Context, str], list[CompletionItem]]
@@ -64,9 +64,9 @@ def paths(context: Context, incomplete: str) -> list[CompletionItem]:
     uri = complete_uri(folder, "storage", cluster=client.cluster, user=client.user)
     entries = context.run(_entries(context, quoted_path(uri)))
     return [
-        CompletionItem(folder + name + ("/" if is_folder else ""))
+        CompletionItem(folder + quoted_name(name) + ("/" if is_folder else ""))
         for name, is_folder in entries
-        if name.startswith(beginning)
+        if quoted_name(name).startswith(beginning)
     ]
 
 

@@ -161,7 +161,8 @@ def _sentence(error: str, where: str, kind: type[UserFile]) -> str:
             return f"the file has no section '{key}'; known are [job], [storage], [alias.NAME]."
         if kind is UserFile and key in ("cluster-name", "org-name"):
             return f"'{section}.{key}' belongs into a project's {LOCAL_FILE}."
-        table = AliasTable if where else {"job": Job, "storage": Storage}[section]
+        tables: dict[str, type[Section]] = {"job": Job, "storage": Storage}
+        table = AliasTable if where else tables[section]
         known = ", ".join(field.encode_name for field in msgspec.structs.fields(table))
         return f"[{section}] has no parameter '{key}'; known are {known}."
     if found := _NO_SECTION.search(error):

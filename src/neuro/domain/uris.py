@@ -128,6 +128,15 @@ def decode_path(path: str, text: str) -> str:
         ) from None
 
 
+def quoted_name(name: str) -> str:
+    """A name as a person types it in a URI: only what would mean something else is quoted.
+
+    >>> quoted_name("50% of it?")
+    '50%25 of it%3F'
+    """
+    return name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
 def quoted_path(uri: ResourceURI) -> str:
     """The path as it stands in a request's line. Raises InvalidInput unless it is UTF-8."""
     try:
