@@ -48,6 +48,11 @@ def test_a_table_fits_into_the_terminal_and_keeps_what_must_not_shrink() -> None
     assert lines[1].startswith("x" * 20)
 
 
+def test_letters_of_several_code_points_take_what_a_terminal_gives_them() -> None:
+    assert [display_width(text) for text in ("👨‍👩‍👧", "❤️", "é", "한")] == [2, 2, 1, 2]
+    assert wrap("👨‍👩‍👧👨‍👩‍👧", 3) == ["👨‍👩‍👧", "👨‍👩‍👧"]
+
+
 def test_a_wide_letter_takes_two_columns() -> None:
     lines = laid_out([Column("N"), Column("M")], [cells("日本", "a"), cells("ab", "b")])
 

@@ -72,3 +72,10 @@ def test_what_the_guide_shows_is_fine(tmp_path: Path) -> None:
         path.write_text(text)
 
         assert [preset.name for preset in load_settings(path).presets] == ["cpu-small", "gpu-small"]
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    path.write_bytes(b"\xef\xbb\xbfcluster = 'lab'\r\nlog_limit = '2G'\r\n")
+
+    assert load_settings(path).cluster == "lab"

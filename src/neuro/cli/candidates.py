@@ -10,9 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from neuro.cli.context import Context
-from neuro.cli.uris import expand_uri
 from neuro.domain.jobs import ACTIVE, Job, JobFilter
-from neuro.domain.uris import parse_uri
+from neuro.domain.uris import complete_uri, quoted_name, quoted_path
 
 LIMIT = 500
 Offer = Callable[[Context, str], list[CompletionItem]]
@@ -62,25 +61,23 @@ def paths(context: Context, incomplete: str) -> list[CompletionItem]:
     slash = max(incomplete.rfind("/"), incomplete.find(":")) + 1
     folder, beginning = incomplete[:slash], incomplete[slash:]
     client = context.client
-    uri = expand_uri(folder, "storage", cluster=client.cluster, user=client.user)
-    entries = context.run(_entries(context, parse_uri(uri).path))
+    uri = complete_uri(folder, "storage", cluster=client.cluster, user=client.user)
+    entries = context.run(_entries(context, quoted_path(uri)))
     return [
-        CompletionItem(folder + name + ("/" if is_folder else ""))
+        CompletionItem(folder + quoted_name(name) + ("/" if is_folder else ""))
         for name, is_folder in entries
-        if name.startswith(beginning)
+        if quoted_name(name).startswith(beginning)
     ]
 
 
 async def _entries(context: Context, path: str) -> list[tuple[str, bool]]:
-    from urllib.parse import quote
-
     from neuro.client.messages import each
     from neuro.domain.storage import FileStatusEnvelope, FileType
 
     params = [("op", "LISTSTATUS")]
     entries = []
     async for listed in each(
-        context.client.transport, f"/storage{quote(path)}", params, FileStatusEnvelope
+        context.client.transport, f"/storage{path}", params, FileStatusEnvelope
     ):
         status = listed.FileStatus
         entries.append((status.path, status.type is FileType.DIRECTORY))

@@ -41,13 +41,13 @@ def report(error: BaseException, context: Context | None) -> int:
     from neuro.cli.output import Output as Plain
 
     out = context.out if context else Plain()
+    if isinstance(error, BrokenPipeError):
+        _forget_output()
+        return 0
     if context is not None and (context.show_traceback or out.verbose):
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, BrokenPipeError):
-        _forget_output()
-        return 0
     if isinstance(error, click.ClickException):
         return _report_click(error, out)
     if isinstance(error, KeyboardInterrupt | click.Abort):

@@ -112,12 +112,14 @@ def save(folder: Path, accounts: Accounts) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
+    # A link, of those who keep such files elsewhere, stays one.
+    path = (folder / "servers.json").resolve()
     # mkstemp makes the file with mode 0600.
-    number, name = tempfile.mkstemp(dir=folder, prefix=".servers-")
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=".servers-")
     try:
         with os.fdopen(number, "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(accounts)))
-        Path(name).replace(folder / "servers.json")
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

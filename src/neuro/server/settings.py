@@ -140,7 +140,7 @@ def load_settings(path: Path, engines: Collection[str] = ("sandbox",)) -> Settin
     wrong in it.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except FileNotFoundError:
         return Settings()
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 
 from tests.flow.cli.project import Person
@@ -39,7 +41,8 @@ def test_nothing_has_run_yet(person: Person) -> None:
 
 def test_the_way_of_the_first_hour(person: Person) -> None:
     assert person.flow_ok("mkvolumes") == "Create volume code\nCreate volume results\n"
-    person.flow_ok("upload", "ALL")
+    sent = person.flow_ok("upload", "ALL")
+    assert "Copied 1 file (22B) to storage:example/code" in sent.splitlines()
     assert "greeting.txt" in person.ok("ls", "storage:example/code")
 
     ran = person.flow("run", "hello")
@@ -56,7 +59,8 @@ def test_the_way_of_the_first_hour(person: Person) -> None:
     assert f"Job: {raw_id}" in shown
     assert "project:example" in shown
 
-    person.flow_ok("download", "results")
+    (came,) = person.flow_ok("download", "results").splitlines()
+    assert came.startswith("Copied 1 file (22B) to /")
     assert (person.project / "results" / "copy.txt").read_text() == "hello from the volume\n"
 
     person.flow_ok("clean", "results")
@@ -113,6 +117,32 @@ def test_volumes_of_the_project_are_sent_without_live_jobs(person: Person) -> No
         path.unlink()
     nowhere = person.flow("upload", "code")
     assert (nowhere.returncode, "project.yml" in nowhere.stderr) == (1, True)
+
+
+def test_upload_sends_what_differs_and_download_loses_no_newer_work(person: Person) -> None:
+    folder = person.project / "results"
+    (folder / "old").mkdir(parents=True)
+    (folder / "old/note").write_text("sent\n")
+    person.flow_ok("upload", "results")
+    (folder / "old/note").write_text("unpacked, and longer\n")
+    os.utime(folder / "old/note", (0, 0))
+    (folder / "old/dangling").symlink_to("nowhere")
+
+    again = person.flow("upload", "results")
+    (folder / "old/note").write_text("worked on here since\n\n")
+    os.utime(folder / "old/note", (2**31, 2**31))
+    kept = person.flow_ok("download", "results")
+
+    assert again.returncode == 72
+    assert "Copied 1 file (21B)" in again.stdout
+    assert "1 NOT copied" in again.stdout
+    assert person.ok("cp", "storage:example/results/old/note", "/dev/stdout") == (
+        "unpacked, and longer\n"
+    )
+    assert "1 newer here and kept" in kept
+    assert (folder / "old/note").read_text() == "worked on here since\n\n"
+    person.flow_ok("clean", "results")
+    shutil.rmtree(folder / "old")
 
 
 def test_a_running_job_is_found_again(person: Person) -> None:

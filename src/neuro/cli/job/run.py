@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.failures import Failure
+from neuro.cli.failures import BAD_VALUE, Failure
 from neuro.cli.job.follow import (
     follow,
     job_exit_code,
@@ -43,7 +43,14 @@ def default_preset(context: Context, *, cluster: str | None) -> str | None:
 
 
 def _read_files(paths: tuple[str, ...]) -> dict[str, str]:
-    return {path: Path(path).expanduser().read_text("utf-8") for path in paths}
+    return {path: _read_text(path) for path in paths}
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Failure(f"{path} is not UTF-8 text.", BAD_VALUE) from None
 
 
 def _check(*, http: int, http_auth: bool | None, browse: bool, wait_start: bool) -> None:

@@ -112,8 +112,10 @@ def wrap(text: str, width: int) -> list[str]:
         import textwrap
 
         return textwrap.wrap(text, width) or [""]
+    from wcwidth import iter_graphemes
+
     pieces, piece, used = [], "", 0
-    for letter in text:
+    for letter in iter_graphemes(text):
         size = display_width(letter)
         if used + size > width:
             pieces.append(piece)
@@ -126,8 +128,7 @@ def display_width(text: str) -> int:
     """How many columns of a terminal ``text`` takes."""
     if text.isascii():
         return len(text)
-    from unicodedata import combining, east_asian_width
+    # Loaded for the names that need it only: joined letters and emoji take what tables say.
+    from wcwidth import wcswidth
 
-    return sum(
-        0 if combining(letter) else 2 if east_asian_width(letter) in "WF" else 1 for letter in text
-    )
+    return max(wcswidth(text), 0)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from neuro.cli.output import Output
 from neuro.cli.render.printable import printable
 from neuro.cli.render.sizes import gnu_size
+from neuro.cli.render.table import display_width
 from neuro.domain.storage import FileStatus, FileType
 from neuro.domain.uris import ResourceURI
 
@@ -75,11 +76,12 @@ def in_columns(entries: Sequence[FileStatus], width: int | None, out: Output) ->
     names = [printable(entry.path) for entry in entries]
     if width is None or not names:
         return [name_text(entry, out) for entry in entries]
-    rows = _rows_that_fit([len(name) for name in names], width)
+    lengths = [display_width(name) for name in names]
+    rows = _rows_that_fit(lengths, width)
     columns = [
         list(range(start, min(start + rows, len(names)))) for start in range(0, len(names), rows)
     ]
-    widths = [max(len(names[i]) for i in column) for column in columns]
+    widths = [max(lengths[i] for i in column) for column in columns]
     lines = []
     for row in range(rows):
         cells = [
@@ -87,7 +89,7 @@ def in_columns(entries: Sequence[FileStatus], width: int | None, out: Output) ->
             for column, size in zip(columns, widths, strict=True)
             if row < len(column)
         ]
-        padded = [name_text(entries[i], out) + " " * (size - len(names[i])) for i, size in cells]
+        padded = [name_text(entries[i], out) + " " * (size - lengths[i]) for i, size in cells]
         lines.append("  ".join(padded).rstrip())
     return lines
 

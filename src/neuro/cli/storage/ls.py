@@ -50,7 +50,7 @@ def command(
 ) -> int:
     """List what is in PATHS (storage: by default)."""
     storage, out = context.client.storage, context.out
-    items = Items(context)
+    items = Items(context, paths)
     told: list[dict[str, object]] = []
     uris = [(text, storage.uri(text)) for text in paths or ("storage:",)]
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from neuro.client.messages import answered, content, lines
-from neuro.client.storage.uris import quoted_path
 from neuro.client.transport import Request, Response, from_content
 from neuro.domain.errors import InvalidInput, NotFound
 from neuro.domain.frames import BulkSummary, FaultMessage
 from neuro.domain.storage import DiskUsage, FileStatus, FileStatusEnvelope, Removed
-from neuro.domain.uris import ResourceURI
+from neuro.domain.uris import ResourceURI, quoted_path
 
 if TYPE_CHECKING:
     from neuro.client.client import Client

@@ -35,7 +35,7 @@ def batch_names(workspace: Workspace) -> list[str]:
     found = set()
     for suffix in ("*.yml", "*.yaml"):
         for path in workspace.config_dir.rglob(suffix):
-            text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+            text = path.read_text("utf-8-sig", errors="replace") if path.is_file() else ""
             if _BATCH.search(text) and not _ACTION.search(text):
                 found.add(path.relative_to(workspace.config_dir).with_suffix("").as_posix())
     return sorted(found)

@@ -16,6 +16,7 @@ from neuro.flow.evaluate.contexts import VolumeRecord
 
 # What a volume's URI says is meant as it is.
 _AS_IT_IS = "--no-glob"
+_SUMMARY = "--summary"
 
 
 def _wanted(context: FlowContext, name: str) -> list[VolumeRecord]:
@@ -32,12 +33,15 @@ def _each(volumes: Iterable[VolumeRecord], action: Callable[[VolumeRecord], int]
     return next((code for code in codes if code), 0)
 
 
-def send(context: FlowContext, volume: VolumeRecord) -> int:
-    """Copy what is newer here to the storage; the exit code."""
+def send(context: FlowContext, volume: VolumeRecord, *options: str) -> int:
+    """Copy what is newer here, or has another size, to the storage; the exit code.
+
+    ``options`` are further ones of ``neuro cp``.
+    """
     folder, local = parent_of(volume.remote), str(volume.full_local_path)
     if code := neuro(context, MAKE_FOLDER, "--parents", "--", folder, name="mkdir"):
         return code
-    words = (*COPY_OPTIONS, _AS_IT_IS, "--", local, volume.remote)
+    words = (*COPY_OPTIONS, *options, _AS_IT_IS, "--", local, volume.remote)
     return neuro(context, COPY, *words, name="cp")
 
 
@@ -65,8 +69,8 @@ def mkvolumes(context: FlowContext) -> int:
 @click.argument("volume", shell_complete=offer("volumes"))
 @pass_context
 def upload(context: FlowContext, volume: str) -> int:
-    """Send the local folder of VOLUME, or of ALL: what is newer here."""
-    return _each(_wanted(context, volume), lambda it: send(context, it))
+    """Send the local folder of VOLUME, or of ALL: what is newer here, or has another size."""
+    return _each(_wanted(context, volume), lambda it: send(context, it, _SUMMARY))
 
 
 @click.command("download", cls=Command, examples="neuro-flow download results")
@@ -77,7 +81,9 @@ def download(context: FlowContext, volume: str) -> int:
 
     def get(it: VolumeRecord) -> int:
         local = str(it.full_local_path)
-        return neuro(context, COPY, *COPY_OPTIONS, _AS_IT_IS, "--", it.remote, local, name="cp")
+        # What was worked on here since then must not be lost.
+        words = (*COPY_OPTIONS, "--keep-newer", _SUMMARY, _AS_IT_IS, "--", it.remote, local)
+        return neuro(context, COPY, *words, name="cp")
 
     return _each(_wanted(context, volume), get)
 
