@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -163,11 +164,13 @@ def test_input_goes_on_where_it_was_after_a_restart_of_the_server(person: Home) 
             pass
         given.write(BYTES[:half])
         given.flush()
+        address = re.search(r"API URL: http://[^:]+:(\d+)/", person.ok("config", "show"))
+        assert address is not None
         person.ok("down")
-        person.ok("up", "--port", "0")
+        person.ok("up", "--port", address[1])
         given.write(BYTES[half:])
         given.close()
-        result = process.stdout.read()
+        result, _ = process.communicate(timeout=PATIENCE)
 
     expected = subprocess.run(["sha256sum"], input=BYTES, capture_output=True, check=True).stdout
     assert result == expected
