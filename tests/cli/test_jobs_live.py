@@ -4,10 +4,13 @@ import os
 import re
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from tests.cli.platform import NEURO, Home
+from tests.cli.platform import NEURO, PATIENCE, Home, Terminal
 
 JOB_ID = re.compile(r"job-[0-9a-f-]{36}")
 
@@ -107,7 +110,7 @@ def test_an_interrupted_run_leaves_the_job_alone(person: Home) -> None:
         it.until("Terminal is attached")
         it.until("on\n")
         it.interrupt()
-        it.until("Detached: job stays goes on running. `neuro attach stays` comes back.")
+        it.until("Detached: job stays goes on running. `neuro attach stays` comes back,")
         assert it.end() == 0
 
     assert "Status: running" in person.ok("status", "stays")
@@ -299,6 +302,89 @@ def test_a_port_leads_into_the_job(person: Home) -> None:
             assert forwarding.end() == 0
 
     assert answer.startswith(b"HTTP/1.0 200 OK")
+
+
+ANSWERS_AT_THE_END = """\
+import socket
+s = socket.socket(); s.bind(("127.0.0.1", 9000)); s.listen(); print("listens", flush=True)
+while True:
+    c, _ = s.accept(); n = 0
+    c.sendall(b"hello\\n")
+    while data := c.recv(65536): n += len(data)
+    c.sendall(b"got %d\\n" % n); c.close()
+"""
+
+ENDS_FIRST = """\
+import socket
+s = socket.socket(); s.bind(("127.0.0.1", 9000)); s.listen(); print("listens", flush=True)
+c, _ = s.accept(); c.sendall(b"hello\\n"); c.shutdown(socket.SHUT_WR); n = 0
+while data := c.recv(65536): n += len(data)
+print("got", n, flush=True)
+"""
+
+
+@contextmanager
+def forwarded(person: Home, script: str) -> Iterator[tuple[Terminal, int]]:
+    """The log of a job that runs ``script``, and a local port that leads to its port 9000."""
+    job = detach(person, "ubuntu", "--", "python3", "-c", script)
+    with person.start("logs", job) as log:
+        log.until("listens")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with person.start("port-forward", job, f"{port}:9000") as forwarding:
+            forwarding.until("will be forwarded")
+            yield log, port
+            forwarding.interrupt()
+            assert forwarding.end() == 0
+
+
+@pytest.mark.parametrize("size", [0, 5, 3_000_000])
+def test_a_client_that_ends_its_sending_still_gets_its_answer(person: Home, size: int) -> None:
+    with (
+        forwarded(person, ANSWERS_AT_THE_END) as (_, port),
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as client,
+    ):
+        client.sendall(b"x" * size)
+        client.shutdown(socket.SHUT_WR)
+
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+
+    assert answer == b"hello\ngot %d\n" % size
+
+
+def test_a_job_that_ends_its_sending_still_hears_the_client(person: Home) -> None:
+    with forwarded(person, ENDS_FIRST) as (log, port):
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+            assert b"".join(iter(lambda: client.recv(65536), b"")) == b"hello\n"
+            client.sendall(b"x" * 70_000)
+
+        log.until("got 70000")
+
+
+def test_an_option_behind_the_description_is_explained(person: Home) -> None:
+    done = person.run("run", "-d", "--name", "web", "ubuntu", "true")
+
+    assert done.returncode == 2
+    assert "-d is the description here" in done.stderr
+    assert "--detach" in done.stderr
+
+
+def test_a_folder_that_was_deleted_is_named(person: Home) -> None:
+    for program in ("neuro.cli", "neuro.flow"):
+        command = f"mkdir gone; cd gone; rmdir ../gone; exec {sys.executable} -P -m {program} ps"
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=person.work_dir,
+            env=person.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.returncode != 0
+        assert "The folder that you are in was deleted" in done.stderr
 
 
 def test_a_local_port_that_is_taken_is_named(person: Home) -> None:

@@ -81,6 +81,8 @@ def _sentence(error: BaseException) -> str:
 
     if isinstance(error, Failure | PlatformError | ValueError):
         return str(error)
+    if isinstance(error, FileNotFoundError) and not error.filename and _folder_is_gone():
+        return "The folder that you are in was deleted: go to another one with `cd`."
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{where}"
@@ -88,6 +90,15 @@ def _sentence(error: BaseException) -> str:
         f"Something unexpected happened ({type(error).__name__}: {error}). This is a mistake in"
         " `neuro`: `neuro --show-traceback …` shows where."
     )
+
+
+def _folder_is_gone() -> bool:
+    # Whoever asks for the working folder is told that something is not there, and not what.
+    try:
+        os.getcwd()  # noqa: PTH109 - a Path would be no shorter.
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def exit_code(error: BaseException) -> int:

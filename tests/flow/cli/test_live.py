@@ -169,6 +169,18 @@ def test_connecting_shows_the_output_and_detaches(person: Person) -> None:
         assert first.end() != 0
 
 
+def test_ctrl_c_in_a_terminal_leaves_the_job_alone(person: Person) -> None:
+    for _ in ("first", "again"):  # The second one connects.
+        with person.flow_terminal("run", "waits") as shown:
+            shown.until("Use Ctrl-C to detach (it will NOT terminate the job)")
+            shown.until("begun")
+            shown.press("\x03")
+            shown.until("Detached: job example-waits goes on running")
+            assert shown.end() == 0
+
+    assert cells(person.flow_ok("ps"))["waits"][0] == "running"
+
+
 def test_several_of_a_multi_job(person: Person) -> None:
     person.flow_ok("run", "multitrain", "-s", "a", "-p", "lr", "0.1")
     person.flow_ok("run", "multitrain", "--suffix", "wide")

@@ -49,6 +49,7 @@ class RunOptions(NamedTuple):
     entrypoint: str | None = None
     workdir: str | None = None
     tty: bool = False
+    stdin: bool | None = None
     extshm: bool = True
     life_span: str | None = None
     schedule_timeout: str | None = None
@@ -108,6 +109,7 @@ def job_request(
         disk_volumes=volumes.disks,
         http=_http(options),
         tty=options.tty,
+        stdin=options.stdin,
         resources=RequestedResources(shm=True) if options.extshm else None,
     )
 

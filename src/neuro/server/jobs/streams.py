@@ -163,11 +163,12 @@ async def attach(
             if query.stdin:
                 await _send_input_state(socket, session)
             await _until_first(_pump_out(socket, session), _pump_in(socket, session, query.stdin))
-            if socket.closed and query.stdin and not record.specification.container.tty:
-                # Whoever sent the input has left for good. A server that stops comes to no such
-                # point: then the sender comes back to the next one.
-                await session.write_eof()
         finally:
+            # The sender has left for good, unless it is the server that ends the connection: then
+            # the sender comes back to the next one.
+            has_left = socket.closed or call.request.transport is None
+            if has_left and query.stdin and not record.specification.container.tty:
+                await session.write_eof()
             await session.close()
     if not socket.closed:
         # Clients read the job's state when the stream ends, so the state comes first.
