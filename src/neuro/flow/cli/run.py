@@ -10,7 +10,7 @@ import click
 from neuro.cli.lazy import Command
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.failures import Failed
-from neuro.flow.cli.names import check_job, offer
+from neuro.flow.cli.names import check_runnable, offer
 from neuro.flow.cli.params import check_params, job_options, made_up_suffix
 from neuro.flow.command_line import run_words
 
@@ -50,7 +50,7 @@ def command(
     workflow = context.workflow
     if args:
         context.out.note(context.out.style("args are deprecated, use --param instead", fg="yellow"))
-    check_job(workflow, job_id, suffix)
+    check_runnable(context, job_id, suffix)
     multi = workflow.is_multi(job_id)
     if args and not multi:
         raise click.UsageError("Additional job arguments are supported by multi-jobs only")
