@@ -92,10 +92,12 @@ def _connect(
     name = label(job_id, suffix)
     if found.status is not JobStatus.RUNNING:
         raise Failed(f"Job {name} is {found.status.value}, try again later", 2)
+    job = context.workflow.resolve(job_id, params=params, suffix=suffix, effects=NoUpload(context))
+    if not job.detach:
+        context.out.leave_stdout_to_job()
     if not context.out.quiet:
         context.out.print(f"Job {name} is running, connecting...")
         context.out.flush()
-    job = context.workflow.resolve(job_id, params=params, suffix=suffix, effects=NoUpload(context))
     if job.browse:
         neuro(context, BROWSE, found.id, name="job browse")
     if job.detach:
