@@ -69,10 +69,11 @@ def test_a_first_run_of_an_image_says_once_what_an_image_means_here(person: Home
 
 
 def test_a_program_that_is_not_there_fails_with_its_reason(person: Home) -> None:
-    done = person.run("run", "ubuntu", "no-such-program")
+    for options in ((), ("-q",)):
+        done = person.run(*options, "run", "ubuntu", "no-such-program")
 
-    assert done.returncode == 127
-    assert "ContainerCannotRun" in done.stderr
+        assert done.returncode == 127
+        assert "ContainerCannotRun" in done.stderr
 
 
 def test_variables_files_and_the_folder_arrive_in_the_job(person: Home) -> None:

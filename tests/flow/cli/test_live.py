@@ -47,9 +47,9 @@ def test_the_way_of_the_first_hour(person: Person) -> None:
 
     ran = person.flow("run", "hello")
     assert ran.returncode == 0, ran.stderr
-    assert "Job ID: job-" in ran.stdout
-    assert "Name: example-hello" in ran.stdout
-    assert ran.stdout.endswith("hello from the volume\n")
+    assert "Job ID: job-" in ran.stderr
+    assert "Name: example-hello" in ran.stderr
+    assert ran.stdout == "hello from the volume\n"
 
     status, raw_id, when = cells(person.flow_ok("ps"))["hello"]
     assert status == "succeeded"

@@ -217,7 +217,9 @@ def explain_end(context: Context, job: Job) -> None:
         return
     said = f" ({reason})" if reason else ""
     more = f": {description}" if description else ""
-    context.out.note(f"Job {job.name or job.id} {job.status.value}{said}{more}")
+    text = f"Job {job.name or job.id} {job.status.value}{said}{more}"
+    # A failure is told even to those who asked for quiet, as every error is.
+    (context.out.say if job.status is JobStatus.FAILED else context.out.note)(text)
 
 
 def say_detached(context: Context, job: Job) -> None:

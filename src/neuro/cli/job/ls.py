@@ -12,7 +12,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Shown, parse_columns
-from neuro.cli.render.job_row import PS_COLUMNS, PS_DEFAULT, View, job_row
+from neuro.cli.render.job_row import PS_COLUMNS, PS_DEFAULT, PS_NARROWER, View, job_row
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import Table
 from neuro.cli.render.times import local_now, parse_moment
@@ -54,13 +54,34 @@ def job_filter(
 class Printer:
     """Prints jobs as they come: a first page decides the widths, the others follow."""
 
-    def __init__(self, out: Output, columns: Sequence[Shown], view: View, width: int | None):
+    def __init__(
+        self,
+        out: Output,
+        columns: Sequence[Shown],
+        view: View,
+        width: int | None,
+        narrower: Sequence[Sequence[Shown]] = (),
+    ):
+        """``narrower`` are the columns for terminals that the others do not fit into, in order."""
         self._out = out
-        self._columns = columns
+        self._choices = [columns, *narrower]
         self._view = view
-        self._table = Table([column.look for column in columns], width=width, style=self._style)
+        self._width = width
+        self._columns = columns
+        self._table = self._table_of(columns)
         self._page: list[Job] = []
         self._begun = False
+
+    def _table_of(self, columns: Sequence[Shown]) -> Table:
+        looks = [column.look for column in columns]
+        return Table(looks, width=self._width, style=self._style)
+
+    def _choose(self) -> None:
+        for columns in self._choices:
+            self._columns, self._table = columns, self._table_of(columns)
+            self._table.measure([job_row(job, columns, self._view) for job in self._page])
+            if self._table.fits:
+                return
 
     def _style(self, text: str, fg: str | None) -> str:
         return self._out.style(text, fg=fg) if fg else text
@@ -72,6 +93,8 @@ class Printer:
 
     def flush(self) -> None:
         """Print what has come; the header before the first."""
+        if not self._begun:
+            self._choose()
         rows = [job_row(job, self._columns, self._view) for job in self._page]
         self._page.clear()
         self._table.measure(rows)
@@ -159,9 +182,14 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """List jobs: those that are pending or running, oldest first."""
+    """List jobs: those that are pending or running, oldest first.
+
+    In a narrow terminal it has fewer columns; `--wide`, `--format` and `--json` have all.
+    """
     out, account = context.out, context.account
-    shown = parse_columns(columns or context.user_config.ps_format or PS_DEFAULT, PS_COLUMNS)
+    asked = columns or context.user_config.ps_format
+    shown = parse_columns(asked or PS_DEFAULT, PS_COLUMNS)
+    narrower = () if asked else [parse_columns(text, PS_COLUMNS) for text in PS_NARROWER]
     query = job_filter(
         now=local_now(),
         cluster=cluster or account.cluster,
@@ -182,5 +210,5 @@ def command(
     printer = None
     if not (quiet or out.quiet):
         view = View(account.user, local_now(), out.iso_dates)
-        printer = Printer(out, shown, view, None if wide else terminal_width())
+        printer = Printer(out, shown, view, None if wide else terminal_width(), narrower)
     context.run(show(context, query, printer=printer, description=description))

@@ -12,6 +12,14 @@ from neuro.cli.render.times import ago, iso_seconds, life_span
 from neuro.domain.jobs import Job, JobStatus
 
 PS_DEFAULT = "id name status when image owner cluster_name description"
+# What a narrow terminal is shown instead, the first that fits: an id alone takes 40 columns.
+PS_NARROWER = (
+    "id name status when image owner description",
+    "id name status when image description",
+    "id name status when image",
+    "id/name status when image",
+    "id/name status when",
+)
 PS_COLUMNS: dict[str, Known] = {
     "id": Known("ID", max=40, shrinks=False),
     "name": Known("NAME", max=40),

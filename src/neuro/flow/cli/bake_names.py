@@ -51,7 +51,16 @@ def check_batch(context: FlowContext, name: str) -> str:
     known = batch_names(context.workspace)
     if (meant := _inside(folder, Path.cwd() / name)) in known:
         raise Failed(f"There is no batch {name}. The batch in this file is called '{meant}'.")
+    if _is_job(context, name):
+        raise Failed(f"There is no batch {name}, but a job: `neuro-flow run {name}` runs it.")
     raise no_such("batch", name, known, f"It would be {folder}/{batch}.yml")
+
+
+def _is_job(context: FlowContext, name: str) -> bool:
+    try:
+        return name in context.workflow.job_ids
+    except Exception:  # There may be no live.yml, or a broken one: a hint is not worth an error.
+        return False
 
 
 def _inside(folder: Path, path: Path) -> str:

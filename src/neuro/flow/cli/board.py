@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ class Board:
         self.bake = bake
         self.attempt = attempt
         self.ahead: Sequence[str] = ()
+        self.reasons: Mapping[str, str] = {}  # what pending tasks wait for
         self._synced = False
         self._tasks: dict[str, Task] = {}
         self._order: dict[str, int] = {}
@@ -111,6 +112,11 @@ class Board:
     def is_settled(self) -> bool:
         """Whether no task is under way."""
         return not (self._groups[TaskStatus.RUNNING] or self._groups[TaskStatus.PENDING])
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a task has a job that has not started."""
+        return bool(self._groups[TaskStatus.PENDING])
 
     @property
     def tasks(self) -> Sequence[Task]:
@@ -217,8 +223,9 @@ class Board:
             if left >= _TIME:
                 line += f"  {_time(task, now):<7}"
                 left -= _TIME
-            if task and task.message and left >= _SHORTEST_MESSAGE:
-                line += f"  {_cut(_one_line(task.message), left - 2)}"
+            message = task.message or self.reasons.get(task_id) if task else None
+            if message and left >= _SHORTEST_MESSAGE:
+                line += f"  {_cut(_one_line(message), left - 2)}"
             yield line.rstrip()
 
     def _bar(self, now: datetime, paint: Paint, width: int) -> str:

@@ -163,6 +163,7 @@ def command(
         return watch_to_end(context, found, chosen)
     bakes = context.client.bakes
     tasks = by_creation(context.run(bakes.tasks(chosen.id)), found.graphs)
+    tasks = with_reasons(context, found, tasks)
     if output_graph or kind or view:
         from neuro.flow.cli.graph_file import GraphFile, write_graph
 
@@ -187,6 +188,25 @@ def command(
     for line in drawn(context, seen):
         context.out.print(line)
     return 0
+
+
+def with_reasons(context: FlowContext, bake: Bake, tasks: list[Task]) -> list[Task]:
+    """The tasks, with what the pending ones wait for as their messages."""
+    from msgspec.structs import replace
+
+    from neuro.domain.errors import PlatformError
+    from neuro.flow.cli.waiting import reasons
+
+    try:
+        found = context.run(reasons(context.client, bake.id, tasks))
+    except PlatformError:  # Its jobs may be somebody else's.
+        return tasks
+    return [
+        replace(task, message=task.message or found.get(task.yaml_id))
+        if task.yaml_id in found
+        else task
+        for task in tasks
+    ]
 
 
 def as_told(

@@ -297,10 +297,17 @@ class Tree:
     # For job volumes
 
     def host_path(self, place: Place, *, create: bool) -> Path:
-        """The real path of a file or folder, reached through no symbolic link at all."""
+        """The real path of a file or folder, reached through no symbolic link at all.
+
+        ``create`` makes a folder where there is nothing; a file that is there is what is meant.
+        """
         real = Place(place.segments, len(place.segments))
         if create:
-            self.make_folders(real)
+            try:
+                self.make_folders(real)
+            except StorageFault as fault:
+                if fault.errno != "EEXIST":
+                    raise
         with self.opened(real, os.O_PATH) as found:
             mode = os.fstat(found).st_mode
             if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
