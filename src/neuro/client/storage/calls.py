@@ -14,7 +14,7 @@ from neuro.client.messages import answered, content, lines
 from neuro.client.storage.uris import quoted_path
 from neuro.client.transport import Request, Response, from_content
 from neuro.domain.errors import InvalidInput, NotFound
-from neuro.domain.frames import BulkSummary, FaultMessage
+from neuro.domain.frames import BULK_FEATURE, BulkSummary, FaultMessage
 from neuro.domain.storage import DiskUsage, FileStatus, FileStatusEnvelope, Removed
 from neuro.domain.uris import ResourceURI
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from neuro.client.client import Client
 
 NDJSON = "application/x-ndjson"
-BULK_FEATURE = "storage-bulk"
 BINARY = {"Content-Type": "application/octet-stream"}
 
 

@@ -137,7 +137,7 @@ class Supervisor:
             self._launch()
         except (OSError, ValueError) as error:
             self._berth.discard()
-            self._conclude(Ending.cannot_start(_reason(error)))
+            self._conclude(Ending.cannot_start(launcher.reason_of(error)))
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
@@ -256,7 +256,7 @@ class Supervisor:
             try:
                 self._begin()
             except (OSError, ValueError) as error:
-                reason = _reason(error)
+                reason = launcher.reason_of(error)
             else:
                 return
         self._refusal = (launcher.NOT_EXECUTABLE, reason)
@@ -549,10 +549,6 @@ class Supervisor:
             except OSError:
                 pass
         client.finish()
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _identity(pid: int | None) -> list[int | None] | None:
