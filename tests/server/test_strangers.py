@@ -128,14 +128,10 @@ class Things:
             Ask("PUT", "/flow/tasks/batch", body=[task]),
             Ask("GET", "/flow/tasks/by_yaml_id", f"?attempt_id={attempt}&yaml_id=t"),
             Ask("GET", "/flow/tasks/{task}"),
-            Ask(
-                "POST", "/flow/config_files", body=config
-            ),
+            Ask("POST", "/flow/config_files", body=config),
             Ask("GET", "/flow/config_files/{file}"),
             Ask("GET", "/flow/bake_images", f"?bake_id={bake}", lists=True),
-            Ask(
-                "POST", "/flow/bake_images", body=image
-            ),
+            Ask("POST", "/flow/bake_images", body=image),
             Ask("GET", "/flow/bake_images/by_ref", f"?bake_id={bake}&ref=r"),
             Ask("GET", "/flow/bake_images/{image}"),
             Ask("PATCH", "/flow/bake_images/{image}", body={"status": "built"}),
