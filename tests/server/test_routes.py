@@ -107,27 +107,6 @@ async def test_a_wrong_token_is_refused_everywhere_even_on_public_routes(
             assert response.status == 401, (method, path)
 
 
-async def test_a_stranger_finds_nothing_of_the_owners(
-    http: aiohttp.ClientSession, server: ServerProcess, alice: Client
-) -> None:
-    token = alice.transport._session.headers["Authorization"]  # type: ignore[attr-defined]
-    description = await _description(http, server)
-    owners = [
-        (method, path)
-        for method, path in _operations(description)
-        if "{" in path and (method, path) not in PUBLIC
-    ]
-
-    for method, path in owners:
-        body = {"json": {}} if method in ("POST", "PUT", "PATCH") and "{path}" not in path else {}
-        query = "?op=LISTSTATUS&cmd=true" if "{path}" in path or "exec" in path else ""
-        address = _address(server, path, server.user) + query
-        async with http.request(
-            method, address, headers={"Authorization": token}, **body
-        ) as response:
-            assert response.status in (400, 404), (method, path)
-
-
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/health", 200), ("/ready", 200), ("/api/v1/ping", 200), ("/nothing", 404)],

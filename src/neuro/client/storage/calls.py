@@ -13,7 +13,7 @@ import msgspec
 from neuro.client.messages import answered, content, lines
 from neuro.client.transport import Request, Response, from_content
 from neuro.domain.errors import InvalidInput, NotFound
-from neuro.domain.frames import BulkSummary, FaultMessage
+from neuro.domain.frames import BULK_FEATURE, BulkSummary, FaultMessage
 from neuro.domain.storage import DiskUsage, FileStatus, FileStatusEnvelope, Removed
 from neuro.domain.uris import ResourceURI, quoted_path
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from neuro.client.client import Client
 
 NDJSON = "application/x-ndjson"
-BULK_FEATURE = "storage-bulk"
 BINARY = {"Content-Type": "application/octet-stream"}
 
 

@@ -89,6 +89,11 @@ def refused(code: int, reason: str) -> bytes:
     return b"%d" % code + _SEPARATOR + reason.encode("utf-8", "replace")[:2048]
 
 
+def reason_of(error: Exception) -> str:
+    """What the system said, or the error's own words."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def refusal(said: bytes) -> tuple[int, str] | None:
     """The exit code and the reason that ``become`` wrote; None where the command began."""
     code, separator, reason = said.partition(_SEPARATOR)

@@ -140,12 +140,12 @@ class Supervisor:
             layout.keep_room(self._folder)
             self._settle()
         except OSError as error:
-            self._refuse(Ending.not_ready(_reason(error)))
+            self._refuse(Ending.not_ready(launcher.reason_of(error)))
         else:
             try:
                 self._launch()
             except (OSError, ValueError) as error:
-                self._refuse(Ending.cannot_start(_reason(error)))
+                self._refuse(Ending.cannot_start(launcher.reason_of(error)))
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
@@ -286,7 +286,7 @@ class Supervisor:
             try:
                 self._begin()
             except (OSError, ValueError) as error:
-                reason = _reason(error)
+                reason = launcher.reason_of(error)
             else:
                 return
         self._refusal = (launcher.NOT_EXECUTABLE, reason)
@@ -604,10 +604,6 @@ class Supervisor:
             except OSError:
                 pass
         client.finish()
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _identity(pid: int | None) -> list[int | None] | None:

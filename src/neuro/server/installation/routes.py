@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from neuro import __version__
+from neuro.domain.frames import BULK_FEATURE
 from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import GIB, MIB, Amount, Preset
 from neuro.domain.server_config import (
@@ -27,7 +28,7 @@ CLIENT_ID = "neuro-cli"
 CALLBACKS = [f"http://127.0.0.1:{port}" for port in (54540, 54541, 54542)]
 MONITORING_PATH = "/monitoring/jobs"
 # Additions of this platform to the wire; a client uses only what it finds here.
-FEATURES = ["storage-bulk"]
+FEATURES = [BULK_FEATURE]
 
 
 class EngineMessage(msgspec.Struct, frozen=True, kw_only=True):
