@@ -132,7 +132,7 @@ RIGHT = {
     ),
     "beside ids that parameters decide": (
         "- {image: x, strategy: {matrix: {k: ['${{ params.p }}']}}, needs: []}\n"
-        "- {id: s, action: 'ws:act', needs: []}\nparams: {p: 1}"
+        "- {id: s, action: 'ws:act', needs: []}\nparams: {p: ~}"
     ),
     "outputs of a call read how its posts ended": (
         "- {id: s, action: 'ws:other'}\noutputs: {o: {value: \"${{ needs['post-s'].result }}\"}}"

@@ -62,14 +62,15 @@ class _Check:
         self._workspace = workspace
         self._environment = environment
         self._report = Report()
-        actions = Actions(workspace.root, environment.cache_dir, network=False)
-        self._tasks = TaskCheck(actions, self._report)
+        self._actions = Actions(workspace.root, environment.cache_dir, network=False)
+        self._tasks = TaskCheck(self._actions, self._report)
         self._project: Project
 
     def run(self) -> list[Problem]:
         from neuro.flow.project import flow_file, read_project_of
 
         self._project = read_project_of(self._workspace, self._report)
+        self._of_project = tuple(self._report.problems)
         config_dir = self._workspace.config_dir
         live, project = flow_file(config_dir, "live"), flow_file(config_dir, "project")
         if live is not None:
@@ -86,14 +87,40 @@ class _Check:
             self._live(file)
 
     def _any_path(self, path: Path) -> None:
-        source = load_source(path, self._report)
-        file = read_any(source, self._report) if source is not None else None
+        report = Report()
+        source = load_source(path, report)
+        file = read_any(source, report) if source is not None else None
         if isinstance(file, tree.BatchFile):
             batch = path.relative_to(self._workspace.config_dir).with_suffix("").as_posix()
-            self._tasks.batch(batch, file, self._project.file)
-        elif isinstance(file, tree.ActionFile):
+            self._batch(batch, file, report)
+        self._report.take(report.problems)
+        if isinstance(file, tree.ActionFile):
             name = path.relative_to(self._workspace.root).with_suffix("")
             self._tasks.file(Action(file, path), name.as_posix())
+
+    def _batch(self, name: str, file: tree.BatchFile, report: Report) -> None:
+        """Plan a batch as if nothing were given: what a plan would refuse in any case is wrong."""
+        # Imported here: with what evaluates batches, for those who have some.
+        from neuro.flow.evaluate.batch.facts import NO_BAKE, Facts
+        from neuro.flow.evaluate.batch.sources import DiskFiles
+        from neuro.flow.evaluate.batch.survey import survey
+        from neuro.flow.evaluate.batch.workflow import BatchFiles
+
+        report.take(self._of_project)
+        survey(
+            BatchFiles(file, self._project.file, self._project.id),
+            DiskFiles(self._workspace, name, self._actions),
+            Facts(
+                bake_id=NO_BAKE,
+                batch=name,
+                workspace=self._workspace.root,
+                user=self._environment.user,
+                collecting=True,
+                checking=True,
+            ),
+            {},
+            report,
+        )
 
     # Live
 

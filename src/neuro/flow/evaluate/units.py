@@ -52,14 +52,16 @@ def evaluate_unit(
     report: Report,
     *,
     default_name: str | None = None,
+    image_is_told: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the fields of a Unit, by their names, for the classes that are made of it.
 
-    ``tags`` are those that it has besides its own and the defaults'.
+    ``tags`` are those that it has besides its own and the defaults'. With ``image_is_told``, why it
+    may have no image has been reported.
     """
     known = len(report.problems)
     image = values.text(unit.image)
-    if image is None and not values.unknown and len(report.problems) == known:
+    if image is None and not image_is_told and not values.unknown and len(report.problems) == known:
         report_no_image(whose if unit.image is None else whose._replace(at=unit.image.at), report)
     port = values.number(unit.http_port)
     return {

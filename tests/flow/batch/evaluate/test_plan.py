@@ -243,7 +243,7 @@ def test_one_image_is_built_in_one_way(place):
     assert image.yaml_defs == ("i", "c.j")
     other = "{ref: 'image:x', context: \"${{ 'two' }}\", dockerfile: \"${{ 'two/D' }}\"}"
     found = place.problems(text, act=act % other)
-    assert found == ["The image image:x is defined with different contexts or dockerfiles"]
+    assert found == ["Image image:x is defined twice, with different contexts or dockerfiles"]
 
 
 def test_a_local_context_must_be_known_before(place):

@@ -108,6 +108,16 @@ class Element:
     group: str | None = None
     decided: bool = True
     """Whether the rows are known; a GROUP stands for those that are not."""
+    open: bool = False
+    """Whether only the submission decides the rows, or their ids are wrong.
+
+    While files are checked, nothing is given.
+    """
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether it calls an action whose file is not here, or could not be read."""
+        return self.action is None and self.kind is NodeKind.CALL
 
 
 @dataclass(frozen=True, slots=True)

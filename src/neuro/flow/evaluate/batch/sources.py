@@ -45,12 +45,12 @@ class Files(Protocol):
 class DiskFiles:
     """The files of a workspace; `texts` are those that were asked for, by their role."""
 
-    def __init__(self, workspace: Workspace, batch_name: str, cache_dir: Path) -> None:
+    def __init__(self, workspace: Workspace, batch_name: str, actions: Actions) -> None:
         self.workspace = workspace.root
         self.texts: dict[str, tuple[Path, Source]] = {}
         self._config_dir = workspace.config_dir
         self._batch_name = batch_name
-        self.actions = Actions(workspace.root, cache_dir)
+        self.actions = actions
 
     def flow(self, report: Report) -> Source | None:
         """Load the batch's file."""
