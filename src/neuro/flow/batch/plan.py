@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from neuro.domain.bakes import CatchUp, Concurrency, GitInfo, Graphs, Overlap
-from neuro.flow.batch.model import Node
 from neuro.flow.evaluate.actions import Actions
 from neuro.flow.evaluate.batch.facts import NO_BAKE, Facts, collect_git
 from neuro.flow.evaluate.batch.sources import FLOW, PROJECT, DiskFiles
 from neuro.flow.evaluate.batch.survey import PlannedImage, survey
 from neuro.flow.evaluate.batch.workflow import BatchWorkflow, read_files
 from neuro.flow.evaluate.sections import constant_text
-from neuro.flow.project import SUFFIXES
+from neuro.flow.model import Node
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import FlowError, Report
+from neuro.flow.workspace import SUFFIXES
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.project import Workspace
     from neuro.flow.syntax.source import Position
+    from neuro.flow.workspace import Workspace
 
 
 class PlannedFile(NamedTuple):

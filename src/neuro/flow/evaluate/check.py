@@ -20,18 +20,25 @@ from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.reader import load_source, read_any, read_live
+from neuro.flow.workspace import flow_file
 
 if TYPE_CHECKING:
     from neuro.domain.jobs import Job
     from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.project import Project, Workspace
     from neuro.flow.syntax.problems import Problem
     from neuro.flow.syntax.types import Value
+    from neuro.flow.workspace import Workspace
 
 
-def check_workspace(workspace: Workspace, environment: Environment) -> list[Problem]:
-    """Find every problem, in the order of files and places."""
-    return _Check(workspace, environment).run()
+def check_workspace(
+    workspace: Workspace,
+    project_id: str,
+    project: tree.ProjectFile | None,
+    environment: Environment,
+    report: Report,
+) -> list[Problem]:
+    """Find every problem, in the order of files and places; the report has those of the project."""
+    return _Check(workspace, project_id, project, environment, report).run()
 
 
 class _Nothing:
@@ -58,19 +65,25 @@ class _Params(dict[str, str]):
 
 
 class _Check:
-    def __init__(self, workspace: Workspace, environment: Environment) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        project_id: str,
+        project: tree.ProjectFile | None,
+        environment: Environment,
+        report: Report,
+    ) -> None:
         self._workspace = workspace
+        self._project_id = project_id
+        self._project = project
         self._environment = environment
-        self._report = Report()
+        self._report = report
+        self._of_project = tuple(report.problems)
         self._actions = Actions(workspace.root, environment.cache_dir, network=False)
         self._tasks = TaskCheck(self._actions, self._report)
-        self._project: Project
 
     def run(self) -> list[Problem]:
-        from neuro.flow.project import flow_file, read_project_of
 
-        self._project = read_project_of(self._workspace, self._report)
-        self._of_project = tuple(self._report.problems)
         config_dir = self._workspace.config_dir
         live, project = flow_file(config_dir, "live"), flow_file(config_dir, "project")
         if live is not None:
@@ -108,7 +121,7 @@ class _Check:
 
         report.take(self._of_project)
         survey(
-            BatchFiles(file, self._project.file, self._project.id),
+            BatchFiles(file, self._project, self._project_id),
             DiskFiles(self._workspace, name, self._actions),
             Facts(
                 bake_id=NO_BAKE,
@@ -126,7 +139,7 @@ class _Check:
 
     def _live(self, file: tree.LiveFile) -> None:
         readable = not self._report.problems
-        project = self._project.file
+        project = self._project
         names = self._live_names(file)
         for place, value in _file_values(file):
             self._value(value, _live_place(names, place))
@@ -167,15 +180,15 @@ class _Check:
             self._value(value, _live_place(third, place))
 
     def _live_names(self, file: tree.LiveFile) -> Names:
-        return {**common_names(file, self._project.file, FlowRecord), "params": {}}
+        return {**common_names(file, self._project, FlowRecord), "params": {}}
 
     def _evaluate(self, file: tree.LiveFile) -> None:
         """Evaluate what is known before a job runs: conversions show what types do not."""
         workflow = LiveWorkflow(
             root=self._workspace.root,
-            project_id=self._project.id,
+            project_id=self._project_id,
             live=file,
-            project=self._project.file,
+            project=self._project,
             environment=self._environment,
             report=self._report,
             checking=True,

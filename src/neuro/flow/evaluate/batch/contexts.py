@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias, TypeVar
 
 from neuro.domain.bakes import GitInfo, TaskStatus
-from neuro.flow.batch.model import FullId, Outcome, Outcomes
 from neuro.flow.evaluate.contexts import FlowRecord, VolumeRecord
 from neuro.flow.evaluate.values import NotGiven, Unknowable
 from neuro.flow.expressions.evaluator import EvaluationError
 from neuro.flow.expressions.values import Record
+from neuro.flow.model import FullId, Outcome, Outcomes
 
 V = TypeVar("V")
 

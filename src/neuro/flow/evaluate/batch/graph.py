@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from neuro.flow.batch.model import ROOT, FullId, Graph, Level, Limit, Node, NodeKind
 from neuro.flow.evaluate.batch import matrix
 from neuro.flow.evaluate.batch.contexts import (
     OPEN,
@@ -20,6 +19,7 @@ from neuro.flow.evaluate.batch.contexts import (
 )
 from neuro.flow.evaluate.batch.ground import Element, Frame, Ground, Place
 from neuro.flow.evaluate.sections import constant_text
+from neuro.flow.model import ROOT, FullId, Graph, Level, Limit, Node, NodeKind
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import nearest
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from neuro.flow.evaluate.actions import Action, Actions
-from neuro.flow.project import SUFFIXES, flow_file
 from neuro.flow.syntax.problems import nearest
 from neuro.flow.syntax.reader import load_source, read_action
 from neuro.flow.syntax.source import Source
+from neuro.flow.workspace import SUFFIXES, flow_file
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import ConfigFile, ConfigsMeta
-    from neuro.flow.project import Workspace
     from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.source import Position
+    from neuro.flow.workspace import Workspace
 
 FLOW, PROJECT = "flow", "project"
 

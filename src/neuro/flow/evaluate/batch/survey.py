@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro.domain.bakes import Concurrency, Graphs
-from neuro.flow.batch.model import FullId, Graph, Node, NodeKind, ResolvedTask, join_id
 from neuro.flow.evaluate.batch.contexts import UNKNOWN
 from neuro.flow.evaluate.batch.ground import Ground, Place
 from neuro.flow.evaluate.batch.workflow import BatchFiles, BatchWorkflow
 from neuro.flow.evaluate.check_tasks import TaskCheck
 from neuro.flow.expressions.values import URI
+from neuro.flow.model import FullId, Graph, Node, NodeKind, ResolvedTask, join_id
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Report
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from neuro.domain.flows import tag_form
-from neuro.flow.batch.model import (
+from neuro.flow.evaluate.actions import bind_inputs, check_names
+from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, Partial
+from neuro.flow.evaluate.batch.graph import reference_of
+from neuro.flow.evaluate.batch.ground import BuiltImage, Element, Frame, Ground, Place
+from neuro.flow.evaluate.sections import Defaults, evaluate_image, is_storage
+from neuro.flow.evaluate.units import Owner, evaluate_unit
+from neuro.flow.evaluate.values import Unknowable
+from neuro.flow.model import (
     CacheRule,
     LocalCommand,
     Node,
@@ -16,23 +23,16 @@ from neuro.flow.batch.model import (
     Retry,
     join_id,
 )
-from neuro.flow.evaluate.actions import bind_inputs, check_names
-from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, Partial
-from neuro.flow.evaluate.batch.graph import reference_of
-from neuro.flow.evaluate.batch.ground import BuiltImage, Element, Frame, Ground, Place
-from neuro.flow.evaluate.sections import Defaults, evaluate_image, is_storage
-from neuro.flow.evaluate.units import Owner, evaluate_unit
-from neuro.flow.evaluate.values import Unknowable
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.types import ALWAYS, MapValue
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import TaskStatus
-    from neuro.flow.batch.model import FullId, Outcomes
     from neuro.flow.evaluate.actions import Action
     from neuro.flow.evaluate.contexts import ImageRecord
     from neuro.flow.evaluate.values import Values
+    from neuro.flow.model import FullId, Outcomes
     from neuro.flow.syntax.source import Position
     from neuro.flow.syntax.types import Always, Value
 

@@ -6,16 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from neuro.flow.batch.model import (
-    ROOT,
-    CacheRule,
-    FullId,
-    Graph,
-    LocalCommand,
-    Node,
-    NodeKind,
-    ResolvedTask,
-)
 from neuro.flow.evaluate import names as naming
 from neuro.flow.evaluate.batch import graph as graphs
 from neuro.flow.evaluate.batch.contexts import (
@@ -46,15 +36,25 @@ from neuro.flow.evaluate.sections import (
 )
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.model import (
+    ROOT,
+    CacheRule,
+    FullId,
+    Graph,
+    LocalCommand,
+    Node,
+    NodeKind,
+    ResolvedTask,
+)
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.reader import read_batch, read_project
 
 if TYPE_CHECKING:
-    from neuro.flow.batch.model import Outcomes
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.batch.sources import Files
     from neuro.flow.evaluate.contexts import ImageRecord, VolumeRecord
+    from neuro.flow.model import Outcomes
     from neuro.flow.syntax.types import Always
 
 R = TypeVar("R")
