@@ -122,6 +122,14 @@ WRONG = {
         "Type of argument 'n' does not match the input's declared type: "
         "the argument is 'str', the input is 'int'",
     ),
+    "a pattern of files that leads out": (
+        "tasks:\n- {image: x, cmd: \"${{ hash_files('..' + '/x') }}\"}\n",
+        "'../x' leads out of the workspace: only files in it are hashed",
+    ),
+    "a pattern of files that is a number": (
+        "tasks:\n- {image: x, cmd: '${{ hash_files(5) }}'}\n",
+        "Patterns of files are texts, such as '**/*.py'",
+    ),
     "a name that no id may be": (
         "tasks:\n- {id: \"${{ 'a' + '-b' }}\", image: x}\n",
         None,

@@ -20,6 +20,7 @@ from neuro.flow.evaluate.batch.contexts import (
 from neuro.flow.evaluate.batch.ground import Element, Frame, Ground, Place
 from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.model import ROOT, FullId, Graph, Level, Limit, Node, NodeKind
+from neuro.flow.order import circles
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import nearest
 
@@ -77,7 +78,7 @@ class _Builder:
             before = self._default_waits(element, members)
         self._posts(elements)
         if not self.report.problems:
-            _report_circles(self.nodes.values(), self.report)
+            _report_circles(self.nodes, self.report)
         return Graph(self.frame.prefix, self.nodes)
 
     # Elements
@@ -452,48 +453,13 @@ def _sinks(nodes: Mapping[FullId, Node]) -> Iterator[FullId]:
     return (one for one in nodes if one not in awaited)
 
 
-def _report_circles(nodes: Iterable[Node], report: Report) -> None:
-    """Find tasks that wait for each other: depth first, with the way here kept.
-
-    Needs that many nodes share are a stop of their own on the way, so that rows that all need all
-    rows before them are not looked at for each pair.
-    """
-    by_id = {node.id: node for node in nodes}
-    done: set[FullId | int] = set()
-    for start in by_id:
-        if start in done:
-            continue
-        way: dict[FullId | int, None] = {start: None}
-        stack: list[tuple[FullId | int, Iterator[FullId | int]]] = [
-            (start, iter((id(by_id[start].needs),)))
-        ]
-        held = {id(by_id[start].needs): by_id[start].needs}
-        while stack:
-            here, rest = stack[-1]
-            following = next(rest, None)
-            if following is None:
-                stack.pop()
-                del way[here]
-                done.add(here)
-                continue
-            if following in way:
-                stops = [*way][[*way].index(following) :]
-                circle = [stop[-1] for stop in stops if isinstance(stop, tuple)]
-                first = next(stop for stop in stops if isinstance(stop, tuple))
-                report.add(
-                    f"Tasks need each other in a circle: {' -> '.join([*circle, circle[0]])}",
-                    _needs_at(by_id[first]),
-                )
-                continue
-            if following in done:
-                continue
-            way[following] = None
-            if isinstance(following, tuple):
-                needs = by_id[following].needs
-                held[id(needs)] = needs
-                stack.append((following, iter((id(needs),))))
-            else:
-                stack.append((following, iter(held[following])))
+def _report_circles(nodes: Mapping[FullId, Node], report: Report) -> None:
+    """Report tasks that wait for each other."""
+    for circle in circles({node.id: node.needs for node in nodes.values()}):
+        names = [full_id[-1] for full_id in (*circle, circle[0])]
+        report.add(
+            f"Tasks need each other in a circle: {' -> '.join(names)}", _needs_at(nodes[circle[0]])
+        )
 
 
 def _needs_at(node: Node) -> Position:

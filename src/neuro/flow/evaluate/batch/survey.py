@@ -5,7 +5,6 @@ Planning and checking are this walk. A plan is given parameters and a commit, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from neuro.flow.evaluate.batch.workflow import BatchFiles, BatchWorkflow
 from neuro.flow.evaluate.check_tasks import TaskCheck
 from neuro.flow.expressions.values import URI
 from neuro.flow.model import FullId, Graph, Node, NodeKind, ResolvedTask, join_id
+from neuro.flow.order import in_order
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Report
 
@@ -126,7 +126,8 @@ class _Walk:
             self.nodes.update((join_id(one), node) for one, node in graph.nodes.items())
         behind = _Behind(graph, remote)
         own: FullId | None = None
-        for node in _in_order(graph):
+        for full_id in in_order({node.id: node.needs for node in graph.nodes.values()}):
+            node = graph.nodes[full_id]
             found = self._node(node, behind.of(node))
             if found is not None:
                 behind.remote[node.id] = found
@@ -201,34 +202,6 @@ class _Behind:
             self._known[mark] = found
         self._behind[node.id] = self._known[mark]
         return self._known[mark]
-
-
-def _in_order(graph: Graph) -> Iterable[Node]:
-    """Nodes after those that they wait for; those in a circle come last."""
-    waiting: dict[int, int] = {}
-    shared: dict[int, list[Node]] = {}
-    awaited: dict[FullId, list[int]] = {}
-    for node in graph.nodes.values():
-        mark = id(node.needs)
-        if mark not in shared:
-            shared[mark] = []
-            waiting[mark] = len(node.needs)
-            for need in node.needs:
-                awaited.setdefault(need, []).append(mark)
-        shared[mark].append(node)
-    ready = [node for mark, nodes in shared.items() if not waiting[mark] for node in nodes]
-    seen = 0
-    while seen < len(ready):
-        node = ready[seen]
-        seen += 1
-        for mark in awaited.get(node.id, ()):
-            waiting[mark] -= 1
-            if not waiting[mark]:
-                ready += shared[mark]
-    if len(ready) < len(graph.nodes):
-        known = {node.id for node in ready}
-        ready += [node for node in graph.nodes.values() if node.id not in known]
-    return ready
 
 
 def _wire(graph: Graph) -> dict[str, list[str]]:
