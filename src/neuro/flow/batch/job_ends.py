@@ -7,7 +7,7 @@ from datetime import timedelta
 from neuro.domain.bakes import TaskStatus
 from neuro.domain.durations import format_duration
 from neuro.domain.jobs import JobState, JobStatus, Reason
-from neuro.flow.batch.model import Retry
+from neuro.flow.model import Retry
 
 # More than this is not worth a wait: timedelta itself ends there.
 _LONGEST_PAUSE = 366 * 86400.0

@@ -8,7 +8,7 @@ from neuro.cli.job.request import Where, environment, parse_volumes
 from neuro.domain.jobs import HttpPort, JobRequest, RequestedResources, RestartPolicy
 from neuro.domain.life_spans import life_span_minutes
 from neuro.domain.names import MAX_TAGS, check_tags
-from neuro.flow.batch.model import FullId, ResolvedTask, join_id
+from neuro.flow.model import FullId, ResolvedTask, join_id
 
 _LONGEST_KEY = 255
 

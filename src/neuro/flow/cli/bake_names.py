@@ -13,7 +13,7 @@ from neuro.flow.cli.failures import Failed
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, Graphs, Task
-    from neuro.flow.project import Workspace
+    from neuro.flow.workspace import Workspace
 
 LAST = -1
 _BAKE_ID = re.compile(r"bake-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.live import LiveJobs
-    from neuro.flow.project import Project, Workspace
+    from neuro.flow.project import Project
+    from neuro.flow.workspace import Workspace
 
 
 class FlowContext(Context):
@@ -52,7 +53,7 @@ class FlowContext(Context):
         """The project's folder. Raises ValueError where there is none."""
         from pathlib import Path
 
-        from neuro.flow.project import find_workspace
+        from neuro.flow.workspace import find_workspace
 
         return find_workspace(Path.cwd(), Path(self.config) if self.config else None)
 

@@ -23,9 +23,9 @@ from neuro.flow.cli.thin_table import Row, ThinTable
 
 if TYPE_CHECKING:
     from neuro.flow.batch.forecast import Forecast
-    from neuro.flow.batch.model import Node
     from neuro.flow.batch.plan import Plan
     from neuro.flow.batch.sketch import Mark
+    from neuro.flow.model import Node
 
 TITLES = ("TASK", "KIND", "IMAGE", "PRESET", "THEN")
 # What is known only when it comes to it.
@@ -198,9 +198,9 @@ def _picture(context: FlowContext, plan: Plan, known: Mapping[str, Forecast]) ->
 def _mark(node: Node, one: Forecast, *, loud: bool) -> Mark:
     from neuro.domain.bakes import TaskStatus
     from neuro.flow.batch.forecast import Future
-    from neuro.flow.batch.model import NodeKind
     from neuro.flow.batch.sketch import Mark
     from neuro.flow.cli import bake_looks
+    from neuro.flow.model import NodeKind
 
     if one.future is Future.CACHED:
         return bake_looks.mark(TaskStatus.CACHED)
@@ -213,7 +213,7 @@ def _mark(node: Node, one: Forecast, *, loud: bool) -> Mark:
 
 def _summary(plan: Plan, known: Mapping[str, Forecast]) -> str:
     from neuro.flow.batch.forecast import Future
-    from neuro.flow.batch.model import NodeKind
+    from neuro.flow.model import NodeKind
 
     tasks = [it for it in known if plan.nodes[it].kind is not NodeKind.CALL]
     counts = Counter(known[it].future for it in tasks)

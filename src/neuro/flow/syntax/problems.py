@@ -92,6 +92,11 @@ class Report:
             self._known.add(known)
             self.problems.append(problem)
 
+    def take(self, problems: Iterable[Problem]) -> None:
+        """Note the problems of another report."""
+        for problem in problems:
+            self.add(problem.message, problem.at, problem.hint)
+
     def sorted(self) -> tuple[Problem, ...]:
         """The problems by file, then by place. Those without a place come first."""
         return tuple(sorted(self.problems, key=_place))
