@@ -72,6 +72,7 @@ TOKEN = {
 ADMIN = {
     "users": Entry("neuro.cli.admin:users", "List the users."),
     "add-user": Entry("neuro.cli.admin:add_user", "Add a user, and print a token for them."),
+    "usage": Entry("neuro.cli.usage:command", "Show what each person uses."),
     "remove-user": Entry("neuro.cli.admin:remove_user", "Remove a user."),
 }
 SERVER = {

@@ -33,7 +33,7 @@ def _log_in(context: Context, data_dir: Path) -> Account:
             MALFUNCTION,
         )
     before = context.accounts.current
-    account = log_in(context, owner.url, owner.token, user=owner.user)
+    account = log_in(context, owner.url, owner.token, user=owner.user, data_dir=data_dir)
     if before not in (None, account.url):
         context.out.note(f"The current server was {before}, and is now {account.url}.")
     return account
