@@ -66,5 +66,25 @@ def test_administrators_see_everybodys_jobs_with_reasons_and_usage(running: Home
     running.ok("kill", first, second)
 
 
+def test_changed_settings_are_told_and_applied(running: Home) -> None:
+    settings = running.data_dir / "server.toml"
+    good = settings.read_text()
+    job = running.ok("-q", "run", "--detach", "ubuntu", "sleep", "100").strip()
+    settings.write_text(good + "[[presets]]\nname = 'tiny'\ncpu = 0.5\nmemory = '128M'\n")
+
+    assert "was changed since the server read it" in running.run("up").stderr
+    running.ok("server", "reload")
+
+    assert "tiny" in running.ok("server", "status")
+    assert running.ok("-q", "ps", "-s", "running").split() == [job]
+    assert "was changed" not in running.run("up").stderr
+    settings.write_text("clustre = 'lab'\n")
+    refused = running.run("server", "reload")
+    assert refused.returncode == 70
+    assert "line 1: there is no key 'clustre'" in refused.stderr
+    assert "tiny" in running.ok("server", "status")
+    settings.write_text(good)
+
+
 def usage_owner(home: Home) -> str:
     return home.ok("config", "show").split("User Name:")[1].split()[0]

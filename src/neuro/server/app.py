@@ -61,6 +61,7 @@ from neuro.server.jobs.service import ControlLimits, JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.owner import Announcement, machine_owner, only_one, write_login
+from neuro.server.reload import digest_of
 from neuro.server.settings import (
     LimitSetting,
     RetentionSetting,
@@ -102,6 +103,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         reserve.spend(folder)
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
+        digest = digest_of(folder)
         settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
         url = options.database or settings.database or sqlite_url(folder / "neuro.db")
         database = Database(url)
@@ -120,7 +122,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         for engine in engines.values():
             stack.push_async_callback(engine.close)
         address = await _assemble(stack, listener, folder, settings, database, engines)
-        announcement = Announcement(folder, address, lock_again)
+        announcement = Announcement(folder, address, lock_again, digest)
         announcement.begin()
         stack.callback(announcement.withdraw)
         stack.callback(asyncio.create_task(announcement.keep_on(), name="run folder").cancel)

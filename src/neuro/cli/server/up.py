@@ -15,6 +15,7 @@ from neuro.cli.login import log_in, read_owner
 from neuro.cli.server.local import (
     check_installed,
     find_running,
+    has_changed_settings,
     server_command,
     server_environment,
     start,
@@ -66,6 +67,11 @@ def command(
         title = f"The platform is up already (pid {running.pid})."
         if port not in (DEFAULT_PORT, urlsplit(running.url).port):
             out.warning(f"It listens at {running.url}: `neuro down` first to change the port.")
+        if has_changed_settings(running, where):
+            out.warning(
+                f"{where}/server.toml was changed since the server read it: `neuro server reload`"
+                " applies it."
+            )
     account = _log_in(context, where)
     if out.quiet:
         out.print(account.url)
