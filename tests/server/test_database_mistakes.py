@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
+from neuro.domain.errors import InvalidInput
+from neuro.server.database.engine import Database
 from tests.server_process import ServerProcess
 
 
@@ -34,3 +37,10 @@ def test_it_is_one_sentence(tmp_path: Path, url: str) -> None:
 
     assert "\n" not in str(told.value)
     assert "Traceback" not in server.log()
+
+
+def test_a_missing_driver_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    with pytest.raises(InvalidInput, match=r"pip install '/path/to/clone\[server,postgres\]'"):
+        Database("postgresql://user@host/name")

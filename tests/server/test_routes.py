@@ -194,7 +194,7 @@ async def test_metrics_are_prometheus_text(
         text = await response.text()
 
     assert "neuro_http_requests_total" in text
-    assert 'neuro_jobs_active{kind="running"}' in text
+    assert 'neuro_jobs_active{status="running"}' in text
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.service import ControlLimits, JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
+from neuro.server.metrics import watch
 from neuro.server.owner import Announcement, machine_owner, only_one, write_login
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
@@ -224,6 +225,7 @@ async def _assemble(
         settings.limits,
         engines,
         writer,
+        folder,
     )
     limits = settings.limits
     addresses = [engine.host_address for engine in engines.values()]
@@ -269,20 +271,8 @@ def _application(
     limits: LimitSetting,
     engines: Mapping[str, Engine],
     writer: Writer,
+    folder: Path,
 ) -> web.Application:
-    def gauges() -> dict[str, dict[str, float]]:
-        counts: dict[str, float] = {"pending": 0.0, "running": 0.0}
-        for record in board:
-            counts[record.status.value] = counts.get(record.status.value, 0.0) + 1
-        free = {name: lane.free for name, lane in board.lanes.items()}
-        return {
-            "neuro_jobs_active": counts,
-            "neuro_engine_free_cpu_cores": {name: amount.cpu for name, amount in free.items()},
-            "neuro_engine_free_memory_bytes": {
-                name: float(amount.memory) for name, amount in free.items()
-            },
-        }
-
     async def troubles() -> list[str]:
         found = [
             f"Engine {name} can start no jobs: {engine.trouble}."
@@ -297,7 +287,8 @@ def _application(
             found.append(error.message)
         return found
 
-    metrics = Metrics(gauges)
+    metrics = Metrics()
+    watch(metrics.registry, board, folder)
     routes = [
         *installation_routes(installation, board).items,
         *job_routes(jobs).items,

@@ -86,7 +86,10 @@ class Announcement:
     def __init__(
         self, folder: Path, url: str, hold: Callable[[], None], settings_digest: str
     ) -> None:
-        """``settings_digest`` tells which ``server.toml`` it has read; ``hold`` takes the lock of the folder again where it is lost."""
+        """``hold`` takes the lock of the folder again where it is lost.
+
+        ``settings_digest`` tells which ``server.toml`` the server has read.
+        """
         self._run = folder / "run"
         self._hold = hold
         started_at = datetime.now().astimezone().isoformat()

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.pool import QueuePool
@@ -23,6 +24,8 @@ from sqlalchemy.pool import QueuePool
 from neuro.domain.errors import InvalidInput, Unavailable
 
 T = TypeVar("T")
+
+log = structlog.get_logger("neuro.database")
 
 SQLITE_READERS = 2
 POSTGRES_CONNECTIONS = 8
@@ -44,6 +47,7 @@ class Database:
         if url.startswith(("postgresql://", "postgres://")):
             url = "postgresql+psycopg://" + url.split("://", 1)[1]
         check_url(url)
+        self._is_away = False
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self.path = Path(url.partition("///")[2]) if self.is_sqlite else None
@@ -73,13 +77,27 @@ class Database:
         return await loop.run_in_executor(self._writers, self.write_now, change)
 
     def _run_read(self, query: Callable[[Connection], T]) -> T:
-        with told_plainly(self.path), self.engine.connect() as connection:
+        with self._outage(), told_plainly(self.path), self.engine.connect() as connection:
             return query(connection)
 
     def write_now(self, change: Callable[[Connection], T]) -> T:
         """``write`` for callers that have no event loop (start-up, commands)."""
-        with told_plainly(self.path), self.engine.begin() as connection:
+        with self._outage(), told_plainly(self.path), self.engine.begin() as connection:
             return change(connection)
+
+    @contextmanager
+    def _outage(self) -> Iterator[None]:
+        """Log when the database begins to fail, and when it answers again."""
+        try:
+            yield
+        except Unavailable as error:
+            if not self._is_away:
+                self._is_away = True
+                log.error("the database cannot be used", error=error.message)
+            raise
+        if self._is_away:
+            self._is_away = False
+            log.info("the database can be used again")
 
     def close(self) -> None:
         """Wait for what runs, then close every connection."""
