@@ -5,6 +5,7 @@
 #   make test    all tests (TESTS="tests/domain -k uris" for some)
 #   make fuzz    20,000 random jobs against the fence around jobs: most of an hour
 #   make lint    formatting, rules, types, layers, documentation
+#   make wheel   the package, under dist/: for `pip install dist/NAME[server]`
 #   make bench   measure, and write a table
 #   make docs    the documentation as a site, under site/
 #   make format  let ruff rewrite what it can
@@ -29,7 +30,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test fuzz lint bench docs format lock clean
+.PHONY: help setup demo test fuzz lint bench wheel docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -66,6 +67,10 @@ lint: $(SETUP)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/zensical build --strict
 
+wheel: $(SETUP)
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
 bench: $(SETUP)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
@@ -87,4 +92,4 @@ lock: $(SETUP)
 		--output-file examples/digits/requirements.txt
 
 clean:
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

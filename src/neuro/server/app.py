@@ -46,6 +46,7 @@ from neuro.server.http.connections import Patience
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import backpressure
 from neuro.server.http.operations import Metrics, operation_routes
+from neuro.server.http.pages import answer_at_jobs_addresses
 from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
@@ -226,6 +227,7 @@ async def _assemble(
         engines,
         writer,
         folder,
+        domain,
     )
     limits = settings.limits
     addresses = [engine.host_address for engine in engines.values()]
@@ -272,6 +274,7 @@ def _application(
     engines: Mapping[str, Engine],
     writer: Writer,
     folder: Path,
+    jobs_domain: str,
 ) -> web.Application:
     async def troubles() -> list[str]:
         found = [
@@ -302,7 +305,12 @@ def _application(
     operations = operation_routes(metrics, troubles, routes, __version__)
     routes += operations.items
     app = web.Application(
-        middlewares=[metrics.middleware(), render_errors, backpressure()],
+        middlewares=[
+            metrics.middleware(),
+            answer_at_jobs_addresses(jobs_domain),
+            render_errors,
+            backpressure(),
+        ],
         client_max_size=MAX_JSON_BODY,
     )
     app.on_response_prepare.append(version_signal(__version__))

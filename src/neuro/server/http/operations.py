@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from neuro.domain.errors import Unavailable
 from neuro.server.http.openapi import describe
+from neuro.server.http.pages import front_page
 from neuro.server.http.routes import Call, Route, Routes, json_response, route_of
 from neuro.server.http.version import PING, SECURED_PING
 
@@ -85,6 +86,11 @@ def operation_routes(
     async def secured_ping(call: Call) -> Health:
         """Whether the server answers, and knows the caller's token."""
         return Health("ok")
+
+    @api.add("GET", "/", public=True)
+    async def front(call: Call) -> web.Response:
+        """What this address is, for browsers."""
+        return web.Response(text=front_page(version), content_type="text/html")
 
     @api.add("GET", "/health", public=True, probe=True)
     async def health(call: Call) -> Health:
