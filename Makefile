@@ -6,6 +6,7 @@
 #   make test-fast   those that need the fewest processes
 #   make fuzz    20,000 random jobs against the fence around jobs: most of an hour
 #   make lint    formatting, rules, types, layers, documentation
+#   make wheel   the package, under dist/: for `pip install dist/NAME[server]`
 #   make bench   measure, and write a table
 #   make docs    the documentation as a site, under site/
 #   make format  let ruff rewrite what it can
@@ -30,7 +31,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test test-fast fuzz lint bench docs format lock clean
+.PHONY: help setup demo test test-fast fuzz lint bench wheel docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -77,6 +78,10 @@ lint: $(SETUP)
 	$(BIN)/zensical build --strict
 	$(BIN)/zensical build --strict --config-file zensical.ru.toml
 
+wheel: $(SETUP)
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
 bench: $(SETUP)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
@@ -99,4 +104,4 @@ lock: $(SETUP)
 		--output-file examples/digits/requirements.txt
 
 clean:
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

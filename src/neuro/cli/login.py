@@ -49,12 +49,25 @@ def account_of(
         user=config.user_name or name,
         cluster=wanted if wanted in names else names[0],
         config=config,
+        data_dir=known.data_dir if known else None,
     )
 
 
-def log_in(context: Context, url: str, token: str, *, user: str | None = None) -> Account:
-    """Log in, remember the server and make it the current one."""
+def log_in(
+    context: Context,
+    url: str,
+    token: str,
+    *,
+    user: str | None = None,
+    data_dir: Path | None = None,
+) -> Account:
+    """Log in, remember the server and make it the current one.
+
+    ``data_dir`` is where its data is, of a server of this machine.
+    """
     account = account_of(context, url, token, user=user)
+    if data_dir is not None:
+        account = msgspec.structs.replace(account, data_dir=str(data_dir))
     context.save_accounts(context.accounts.with_account(account))
     return account
 

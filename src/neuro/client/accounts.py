@@ -53,6 +53,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     cluster: str
     config: ServerConfig
+    # Where the data of a server of this machine is that this person started or logged in to.
+    data_dir: str | None = None
 
     @property
     def current_cluster(self) -> ClusterMessage:

@@ -46,6 +46,7 @@ from neuro.server.http.connections import Patience
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import backpressure
 from neuro.server.http.operations import Metrics, operation_routes
+from neuro.server.http.pages import answer_at_jobs_addresses
 from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
@@ -60,7 +61,9 @@ from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.service import ControlLimits, JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
+from neuro.server.metrics import watch
 from neuro.server.owner import Announcement, machine_owner, only_one, write_login
+from neuro.server.reload import digest_of
 from neuro.server.settings import (
     LimitSetting,
     RetentionSetting,
@@ -102,6 +105,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         reserve.spend(folder)
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
+        digest = digest_of(folder)
         settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
         url = options.database or settings.database or sqlite_url(folder / "neuro.db")
         database = Database(url)
@@ -120,7 +124,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         for engine in engines.values():
             stack.push_async_callback(engine.close)
         address = await _assemble(stack, listener, folder, settings, database, engines)
-        announcement = Announcement(folder, address, lock_again)
+        announcement = Announcement(folder, address, lock_again, digest)
         announcement.begin()
         stack.callback(announcement.withdraw)
         stack.callback(asyncio.create_task(announcement.keep_on(), name="run folder").cancel)
@@ -222,6 +226,8 @@ async def _assemble(
         settings.limits,
         engines,
         writer,
+        folder,
+        domain,
     )
     limits = settings.limits
     addresses = [engine.host_address for engine in engines.values()]
@@ -267,20 +273,9 @@ def _application(
     limits: LimitSetting,
     engines: Mapping[str, Engine],
     writer: Writer,
+    folder: Path,
+    jobs_domain: str,
 ) -> web.Application:
-    def gauges() -> dict[str, dict[str, float]]:
-        counts: dict[str, float] = {"pending": 0.0, "running": 0.0}
-        for record in board:
-            counts[record.status.value] = counts.get(record.status.value, 0.0) + 1
-        free = {name: lane.free for name, lane in board.lanes.items()}
-        return {
-            "neuro_jobs_active": counts,
-            "neuro_engine_free_cpu_cores": {name: amount.cpu for name, amount in free.items()},
-            "neuro_engine_free_memory_bytes": {
-                name: float(amount.memory) for name, amount in free.items()
-            },
-        }
-
     async def troubles() -> list[str]:
         found = [
             f"Engine {name} can start no jobs: {engine.trouble}."
@@ -295,7 +290,8 @@ def _application(
             found.append(error.message)
         return found
 
-    metrics = Metrics(gauges)
+    metrics = Metrics()
+    watch(metrics.registry, board, folder)
     routes = [
         *installation_routes(installation, board).items,
         *job_routes(jobs).items,
@@ -309,7 +305,12 @@ def _application(
     operations = operation_routes(metrics, troubles, routes, __version__)
     routes += operations.items
     app = web.Application(
-        middlewares=[metrics.middleware(), render_errors, backpressure()],
+        middlewares=[
+            metrics.middleware(),
+            answer_at_jobs_addresses(jobs_domain),
+            render_errors,
+            backpressure(),
+        ],
         client_max_size=MAX_JSON_BODY,
     )
     app.on_response_prepare.append(version_signal(__version__))

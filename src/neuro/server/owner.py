@@ -83,12 +83,18 @@ def only_one(path: Path) -> Iterator[Callable[[], None]]:
 class Announcement:
     """``run/server.json`` says where the server is, ``run/owner.json`` how its owner logs in."""
 
-    def __init__(self, folder: Path, url: str, hold: Callable[[], None]) -> None:
-        """``hold`` takes the lock of the folder again where it is lost."""
+    def __init__(
+        self, folder: Path, url: str, hold: Callable[[], None], settings_digest: str
+    ) -> None:
+        """``hold`` takes the lock of the folder again where it is lost.
+
+        ``settings_digest`` tells which ``server.toml`` the server has read.
+        """
         self._run = folder / "run"
         self._hold = hold
         started_at = datetime.now().astimezone().isoformat()
         state = {"pid": os.getpid(), "url": url, "started_at": started_at}
+        state["settings"] = settings_digest
         self._files = {
             self._run / "server.json": msgspec.json.encode(state),
             self._run / "owner.json": (self._run / "owner.json").read_bytes(),

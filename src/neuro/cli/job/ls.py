@@ -12,7 +12,14 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Shown, parse_columns
-from neuro.cli.render.job_row import PS_COLUMNS, PS_DEFAULT, PS_NARROWER, View, job_row
+from neuro.cli.render.job_row import (
+    PS_ALL_OWNERS,
+    PS_COLUMNS,
+    PS_DEFAULT,
+    PS_NARROWER,
+    View,
+    job_row,
+)
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import Table
 from neuro.cli.render.times import local_now, parse_moment
@@ -135,6 +142,7 @@ async def show(
         neuro ps --all --recent-first           # everything, newest first
         neuro ps -s failed --since 1d           # what failed since yesterday
         neuro ps -t experiment:7 -o bob         # by tag and owner
+        neuro ps --all-owners                   # of everybody, with what pending jobs wait for
         neuro ps --format "id name status preset command"
         neuro -q ps | xargs neuro kill          # bare ids
         neuro ps --json | jq -r '.[].container.image'
@@ -149,6 +157,11 @@ async def show(
     help="Only jobs in this status (repeatable).",
 )
 @click.option("-o", "--owner", "owners", multiple=True, help="Only this owner's; ME is you.")
+@click.option(
+    "--all-owners",
+    is_flag=True,
+    help="Of everybody, with reasons: what administrators (and those it is shared with) may see.",
+)
 @click.option("-a", "--all", "everything", is_flag=True, help="Also jobs that are over.")
 @click.option("-n", "--name", metavar="NAME", help="Only jobs with this name.")
 @click.option("-t", "--tag", "tags", multiple=True, help="Only jobs with this tag (repeatable).")
@@ -168,6 +181,7 @@ def command(
     context: Context,
     statuses: tuple[str, ...],
     owners: tuple[str, ...],
+    all_owners: bool,
     everything: bool,
     name: str | None,
     tags: tuple[str, ...],
@@ -186,6 +200,9 @@ def command(
 
     In a narrow terminal it has fewer columns; `--wide`, `--format` and `--json` have all.
     """
+    if all_owners and owners:
+        raise click.UsageError("Give --owner or --all-owners, not both.")
+    columns = columns or (PS_ALL_OWNERS if all_owners else None)
     out, account = context.out, context.account
     asked = columns or context.user_config.ps_format
     shown = parse_columns(asked or PS_DEFAULT, PS_COLUMNS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import inspect
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, get_origin, get_type_hints
@@ -39,6 +40,7 @@ Encode = Callable[[Any], bytes]
 STREAMS = web.AppKey("streams", Streams)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTE_KEY = "neuro.route"
+_VARIABLE = re.compile(r"\{(\w+):[^}]*\}")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class Route:
     names_files: bool = False
     probe: bool = False
     encode: Encode = msgspec.json.encode
+
+    @property
+    def name(self) -> str:
+        """The path, with the names of its variable parts alone: ``/api/v1/storage{path}``."""
+        return _VARIABLE.sub(r"{\1}", self.path)
 
     @property
     def summary(self) -> str:

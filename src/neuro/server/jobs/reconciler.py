@@ -129,6 +129,13 @@ class Reconciler:
 
     def submitted(self, record: JobRecord) -> None:
         """A new job starts, if the board has its resources reserved, or waits for its turn."""
+        log.info(
+            "job submitted",
+            job=record.id,
+            owner=record.owner,
+            name=record.name,
+            preset=record.specification.preset_name,
+        )
         self._board.add(record)
         self._board.changed(record)
         if record.placed:
@@ -198,6 +205,7 @@ class Reconciler:
         """End a job for a reason; its first reason stays. Idempotent."""
         if not record.is_active:
             return
+        log.info("job is to end", job=record.id, owner=record.owner, reason=reason.value)
         record.stop_reason = record.stop_reason or reason.value
         self._changed(record)
         if not record.placed:
@@ -231,6 +239,7 @@ class Reconciler:
         if record is None or record.run != event.ref.run or record.run_started:
             return
         record.run_started = True
+        log.info("job started", job=record.id, owner=record.owner, run=record.run)
         self._cancel_timer(record)
         reason = Reason.RESTARTING if record.run else None
         record.step(JobStatus.RUNNING, reason, event.at)
@@ -321,6 +330,14 @@ class Reconciler:
         self._over(record)
 
     def _over(self, record: JobRecord) -> None:
+        log.info(
+            "job is over",
+            job=record.id,
+            owner=record.owner,
+            status=record.status.value,
+            reason=record.transitions[-1].reason,
+            exit_code=record.exit_code,
+        )
         self._cancel_timer(record)
         self._board.remove(record)
         self._changed(record)
