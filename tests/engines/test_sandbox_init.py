@@ -153,6 +153,7 @@ def test_it_is_where_the_second_process_is_and_has_no_rights() -> None:
         for name in ("pid", "uts", "net")
     }
     held = os.listdir(folder / "fd")
+    shown = (folder / "cmdline").read_bytes().strip(b"\0"), (folder / "comm").read_text()
     pair.end()
 
     assert status["NSpid"].split()[-1] == "1"
@@ -161,6 +162,8 @@ def test_it_is_where_the_second_process_is_and_has_no_rights() -> None:
     assert all(ours == its for ours, its in spaces.values())
     assert spaces["uts"][0] != os.readlink("/proc/self/ns/uts")
     assert held == [str(init_program.LIFELINE)]
+    assert shown[0] in (b"neuro-init", b"")
+    assert shown[1] == "neuro-init\n"
 
 
 @pytest.mark.root

@@ -44,7 +44,8 @@ class Berth:
     def make(self, zygote: socket.socket) -> None:
         """Begin to make it. What is impossible is told to the run that comes (``occupy``).
 
-        ``zygote`` is ours alone: it must see our end at once. Orphans become our children.
+        ``zygote`` is ours alone: it must see our end at once. From here on orphans become our
+        children: the proxy's, and what ``entering`` starts by way of another process.
         """
         try:
             kernel.become_subreaper()
@@ -54,58 +55,67 @@ class Berth:
             self._refusal = error
 
     def _make_processes(self, zygote: socket.socket) -> None:
-        self._lifeline, first = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with first, second:
+        self._lifeline, init_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel, command_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with init_end, command_end:
             if self._plan.plain:
-                self._make_by_proxy(zygote, first, second)
+                self._make_by_proxy(zygote, init_end, command_end)
                 return
             home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 kernel.unshare(kernel.CLONE_NEWPID)
                 try:
-                    self._start(zygote, first, second)
+                    self._start(zygote, init_end, command_end)
                 finally:
                     kernel.setns(home, kernel.CLONE_NEWPID)
             finally:
                 os.close(home)
 
     def _make_by_proxy(
-        self, zygote: socket.socket, first: socket.socket, second: socket.socket
+        self, zygote: socket.socket, init_end: socket.socket, command_end: socket.socket
     ) -> None:
         """Let another process start them: without rights over the host there is no way back.
 
         It ends, and its children become ours.
         """
         heard, told = os.pipe()
-        proxy = os.fork()
-        if proxy == 0:
-            try:
-                kernel.unshare(kernel.CLONE_NEWPID)
-                self._start(zygote, first, second)
-                os.write(told, _PIDS.pack(self.init, self.command, 0))
-            except OSError as error:
-                os.write(told, _PIDS.pack(self.init, 0, error.errno or errno.EIO))
-            finally:
-                os._exit(0)
-        os.waitpid(proxy, 0)
-        os.write(told, _PIDS.pack(0, 0, errno.ESRCH))  # read only where it said nothing
-        self.init, self.command, number = _PIDS.unpack(os.read(heard, _PIDS.size))
-        os.close(heard)
-        os.close(told)
+        try:
+            proxy = os.fork()
+            if proxy == 0:
+                try:
+                    kernel.unshare(kernel.CLONE_NEWPID)
+                    self._start(zygote, init_end, command_end)
+                    os.write(told, _PIDS.pack(self.init, self.command, 0))
+                except OSError as error:
+                    os.write(told, _PIDS.pack(self.init, 0, error.errno or errno.EIO))
+                finally:
+                    os._exit(0)
+            os.waitpid(proxy, 0)
+            os.write(told, _PIDS.pack(0, 0, errno.ESRCH))  # read only where it said nothing
+            self.init, self.command, number = _PIDS.unpack(os.read(heard, _PIDS.size))
+        finally:
+            os.close(heard)
+            os.close(told)
         if number:
             raise OSError(number, os.strerror(number))
 
-    def _start(self, zygote: socket.socket, first: socket.socket, second: socket.socket) -> None:
+    def _start(
+        self, zygote: socket.socket, init_end: socket.socket, command_end: socket.socket
+    ) -> None:
         """Start both processes as our children, which are born in the new pid namespace."""
         assert self._lifeline is not None
         assert self._channel is not None
-        self.init = init.start(first)
+        self.init = init.start(init_end)
         self.command = os.fork()
         if self.command == 0:
-            for end in (first, self._channel, zygote):
-                end.close()
-            becoming.main(self._plan, self._block, self.group, self._folder, second, self._lifeline)
+            try:
+                for end in (init_end, self._channel, zygote):
+                    end.close()
+                becoming.main(
+                    self._plan, self._block, self.group, self._folder, command_end, self._lifeline
+                )
+            finally:  # nothing may return from here: this is a copy
+                os._exit(1)
 
     def _expect(self, kind: bytes) -> str:
         """The rest of the next message, which is of this kind. Raises OSError."""
@@ -113,7 +123,7 @@ class Berth:
         message = self._channel.recv(2048)
         if message[:1] == kind:
             return message[1:].decode("utf-8", "replace")
-        reason = message[1:].decode("utf-8", "replace") or "its second process ended"
+        reason = message[1:].decode("utf-8", "replace") or "its processes ended too early"
         raise OSError(0, reason)
 
     def occupy(self, run_folder: str) -> None:
@@ -158,7 +168,6 @@ class Berth:
         self.release_init()
         if self.init:
             os.kill(self.init, signal.SIGKILL)
-        # The first process ends when nobody is left to be waited for.
         for pid in (self.command, self.init):
             if pid:
                 os.waitpid(pid, 0)

@@ -78,7 +78,7 @@ class Execution:
         self._watch_sources()
         if not self._tty:
             self._watch_stdin(0)
-        self._exit_watch = loop.on_exit(self.pid, self._ended)
+        loop.on_end(self.pid, self._ended)
 
     def _open_terminal(self, terminal: Callable[[], tuple[int, int]]) -> tuple[int, int, int]:
         master, slave = terminal()
@@ -171,13 +171,9 @@ class Execution:
         elif kind == wire.RESIZE and self._tty:
             set_window(self._stdin, payload)
 
-    def _ended(self) -> None:
+    def _ended(self, status: int | None) -> None:
         self._alive = False
-        try:
-            _, status = os.waitpid(self.pid, 0)
-            code: int | None = exit_code(status)
-        except ChildProcessError:
-            code = None
+        code = None if status is None else exit_code(status)
         # What it left running may keep the pipes open for ever: only what is there now counts. A
         # slow client is no reason to lose any of it: a pipe holds little.
         for fd in list(self._sources):
@@ -201,9 +197,12 @@ class Execution:
     def finish(self) -> None:
         """The run is over, and the process with it: say so now."""
         if self._alive:
-            self._loop.forget(self._exit_watch)
-            os.close(self._exit_watch)
-            self._ended()
+            self._loop.forget_end(self.pid)
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                pid = status = 0
+            self._ended(status if pid else None)
 
     def _abandoned(self) -> None:
         if self._alive:

@@ -1,9 +1,12 @@
 """The first process of a run, number 1 in its pid namespace, and its lifeline.
 
 It waits to be shown the second process (``becoming``), follows it into the run's namespaces, and
-gives up all rights. Then it does nothing until nobody holds its lifeline any more: the run's
-command, its supervisor or both of them are gone. With it the kernel ends all other processes of the
-run, and buries those whose parents end before. No process of the run may look into it.
+gives up all rights. Then it does nothing until nobody holds its lifeline any more: its supervisor
+let go of it, or is gone. With it the kernel ends all other processes of the run, and buries those
+whose parents end before. No process of the run may look into it.
+
+The kernel lets it end only when all of its namespace are buried, and the supervisor's children in
+there are the supervisor's to bury: the command, and what ``exec`` starts.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import NoReturn
 from neuro.engines.sandbox import init_program, kernel, wire
 
 _KINDS = struct.Struct("<I")
+_MFD_EXEC = 0x10
 
 _program: int | None = None
 
@@ -28,16 +32,12 @@ def prepare() -> None:
     program = init_program.executable(os.uname().machine)
     if program is None or _program is not None:
         return
-    made = os.memfd_create("neuro-init", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    file = _high(made)
-    os.close(made)
-    os.write(file, program)
-    # Who may not read what it executes may not look into the process either.
-    os.fchmod(file, 0o111)
-    everything = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    fcntl.fcntl(file, fcntl.F_ADD_SEALS, everything)
-    # A machine may forbid to execute files without a name (vm.memfd_noexec), and in a new pid
-    # namespace there is no second try. Without a lifeline the program ends at once.
+    try:
+        file = _file_of(program)
+    except OSError:
+        return  # a machine may forbid to execute files without a name (vm.memfd_noexec)
+    # It must be tried: where it fails in a new pid namespace, there is no second try. With a
+    # lifeline that is no socket the program ends at once.
     try:
         trial = _spawn(file, file)
     except OSError:
@@ -48,6 +48,22 @@ def prepare() -> None:
         os.waitpid(trial, 0)
     except ChildProcessError:
         pass  # where SIGCHLD is ignored, this is how waiting ends
+
+
+def _file_of(program: bytes) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        made = os.memfd_create("neuro-init", flags | _MFD_EXEC)
+    except OSError:  # before Linux 6.3 all are executable
+        made = os.memfd_create("neuro-init", flags)
+    file = _high(made)
+    os.close(made)
+    os.write(file, program)
+    # Who may not read what it executes may not look into the process either.
+    os.fchmod(file, 0o111)
+    everything = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, everything)
+    return file
 
 
 def descriptor() -> int | None:
@@ -65,7 +81,7 @@ def start(lifeline: socket.socket) -> int:
         return _spawn(_program, lifeline.fileno())
     pid = os.fork()
     if pid == 0:
-        _wait(lifeline.fileno())
+        _follow_and_wait(lifeline.fileno())
     return pid
 
 
@@ -98,9 +114,11 @@ def lead(lifeline: socket.socket, kinds: int) -> None:
         raise OSError(0, "its first process cannot follow the second")
 
 
-def _wait(end: int) -> NoReturn:
+def _follow_and_wait(end: int) -> NoReturn:
     """What the program does (``init_program``), in a copy of our parent."""
     try:
+        kernel.hide_arguments()
+        kernel.set_name("neuro-init")
         os.dup2(end, init_program.LIFELINE)
         kernel.close_between(0, init_program.LIFELINE - 1)
         kernel.close_between(init_program.LIFELINE + 1)

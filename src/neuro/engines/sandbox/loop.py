@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ class Loop:
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._deadlines: list[tuple[float, Callable[[], None]]] = []
+        self._children: dict[int, Callable[[int], None]] = {}
         self.running = True
 
     def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
@@ -36,8 +38,43 @@ class Loop:
         """Call ``action`` once, later."""
         self._deadlines.append((time.monotonic() + seconds, action))
 
-    def on_exit(self, pid: int, action: Callable[[], None]) -> int:
-        """Call ``action`` once when the process has ended; the descriptor that tells.
+    def bury_children(self) -> None:
+        """Wait from now on for every child that ends, whoever it is, and block for none.
+
+        A zombie that somebody traces is not ours yet, and a pid namespace ends when all in it are
+        buried: no child of a run may be waited for by itself, and none be forgotten.
+        """
+        reader, writer = os.pipe()
+        for fd in (reader, writer):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.watch(reader, READ, self._bury)
+        os.write(writer, b"\0")  # there may be some already
+
+    def on_end(self, pid: int, action: Callable[[int], None]) -> None:
+        """Call ``action`` once with the wait status of a child, when it is buried."""
+        self._children[pid] = action
+
+    def forget_end(self, pid: int) -> None:
+        """Tell nobody of the end of ``pid``."""
+        self._children.pop(pid, None)
+
+    def _bury(self, reader: int) -> None:
+        os.read(reader, 512)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            action = self._children.pop(pid, None)
+            if action is not None:
+                action(status)
+
+    def on_exit(self, pid: int, action: Callable[[], None]) -> None:
+        """Call ``action`` once when the process is over, whoever may bury it.
 
         Raises ProcessLookupError.
         """
@@ -49,7 +86,6 @@ class Loop:
             action()
 
         self.watch(fd, READ, ended)
-        return fd
 
     def run(self) -> None:
         """Serve until ``running`` is False."""

@@ -55,7 +55,7 @@ class Pasta:
             finally:
                 os._exit(127)
         loop.watch(self._word, READ, lambda _: self._heard())
-        loop.on_exit(self.pid, self._ended)
+        loop.on_end(self.pid, lambda _: self._tell(worked=False))
 
     def _heard(self) -> None:
         if os.read(self._word, 64):
@@ -63,18 +63,7 @@ class Pasta:
             pid = os.fork()
             if pid == 0:
                 _refuse(self._network, self._init)
-            self._loop.on_exit(pid, lambda: self._refused(pid))
-
-    def _refused(self, pid: int) -> None:
-        _, status = os.waitpid(pid, 0)
-        self._tell(worked=status == 0)
-
-    def _ended(self) -> None:
-        try:
-            os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            pass
-        self._tell(worked=False)
+            self._loop.on_end(pid, lambda status: self._tell(worked=status == 0))
 
     def _tell(self, *, worked: bool) -> None:
         if self._on_ready is not None:

@@ -106,6 +106,7 @@ class Supervisor:
         self._place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._listener = listener
         self._loop = Loop()
+        self._loop.bury_children()
         self._clients: set[Client] = set()
         self._attached: set[Client] = set()
         self._senders: set[Client] = set()  # those of them that may send input
@@ -189,8 +190,10 @@ class Supervisor:
         self._prepared = launch.prepare(self._plan, self._request, self._block)
         self._open_streams()
         self._init = berth.init
-        self._loop.on_exit(berth.init, self._init_ended)
-        self._loop.on_exit(berth.command, self._command_ended)
+        self._loop.on_end(berth.init, self._init_buried)
+        self._loop.on_end(berth.command, self._command_buried)
+        # Nothing of the run outlives its command, not even who traces it.
+        self._loop.on_exit(berth.command, berth.release_init)
         if self._plan.network.kind == launch.PASTA:
             self._pasta = Pasta(
                 self._loop, self._plan.network, berth.init, self._folder, self._pasta_ready
@@ -324,18 +327,13 @@ class Supervisor:
 
     # The end.
 
-    def _command_ended(self) -> None:
-        """Nothing of the run outlives its command."""
-        if self._record is not None:  # it could not be begun, and was waited for then
-            return
-        _, self._command_status = os.waitpid(self._berth.command, 0)
-        self._berth.release_init()
+    def _command_buried(self, status: int) -> None:
+        self._command_status = status
+        self._perhaps_over()
 
-    def _init_ended(self) -> None:
+    def _init_buried(self, status: int) -> None:
         """Every process of the pid namespace is gone: that is what its init waits for."""
-        if self._record is not None:
-            return
-        _, self._init_status = os.waitpid(self._berth.init, 0)
+        self._init_status = status
         self._read_word_to_its_end()
         self._perhaps_over()
 

@@ -147,18 +147,20 @@ _INIT = 1
 # mount, cgroup, uts, ipc, user, pid and network namespaces. The bit of time namespaces lies among
 # those of the signal here, so clone() cannot make one.
 _CLONE_NAMESPACES = 0x7E020000
+# A child of the caller's parent, which for the command is its supervisor.
+_CLONE_PARENT = 0x00008000
 # CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND, CLONE_THREAD, CLONE_SYSVSEM: what a process may
 # stop sharing without a namespace. All else is refused, also what later kernels may add.
 _UNSHARE_HARMLESS = 0x00000100 | 0x00000200 | 0x00000400 | 0x00000800 | 0x00010000 | 0x00040000
 
-# The job's init belongs to the platform: it reports when the job is over.
+# The job's init belongs to the platform: it holds the job together.
 _NOT_INIT_FIRST: Rule = (((_is(0, _INIT),), errno.EPERM), ((), ALLOW))
 _NOT_INIT_SECOND: Rule = (((_is(1, _INIT),), errno.EPERM), ((), ALLOW))
 
 CHECKED: dict[str, Rule] = {
     # clone() cuts its flags to 32 bits; what has more bits is clone3() only.
     "clone": (
-        ((_is(0, 0, _CLONE_NAMESPACES),), ALLOW),
+        ((_is(0, 0, _CLONE_NAMESPACES | _CLONE_PARENT),), ALLOW),
         ((), errno.EPERM),
     ),
     # An unsigned long that the kernel takes whole.
@@ -197,7 +199,6 @@ CHECKED: dict[str, Rule] = {
     "process_vm_writev": _NOT_INIT_FIRST,
     # Without a descriptor of it there is no pidfd_getfd() and process_madvise() on init either.
     "pidfd_open": _NOT_INIT_FIRST,
-    # An init whose limits are zero could not report that the job is over.
     "prlimit64": _NOT_INIT_FIRST,
 }
 

@@ -84,10 +84,14 @@ def file_systems_in_memory(init: int) -> int:
 def processes(init: int) -> Iterator[int]:
     """The processes of the run whose first one is ``init``; none where that is gone.
 
-    All of them descend from its supervisor, whose other children are in no pid namespace of a run.
+    All of them descend from its supervisor, whose other children are in its own pid namespace.
+    Whose namespace cannot be seen is one of the run's, which made itself unreadable.
     """
-    namespace = _pid_namespace(init)
-    waiting = [pid for pid in _children(_parent(init)) if _pid_namespace(pid) == namespace]
+    supervisor = _parent(init)
+    outside = _pid_namespace(supervisor)
+    waiting = [
+        pid for pid in _children(supervisor) if not outside or _pid_namespace(pid) != outside
+    ]
     while waiting:
         pid = waiting.pop()
         yield pid
@@ -113,7 +117,7 @@ def _children(pid: int | None) -> list[int]:
     return found
 
 
-def _pid_namespace(pid: int) -> str | None:
+def _pid_namespace(pid: int | None) -> str | None:
     try:
         return os.readlink(f"/proc/{pid}/ns/pid")
     except OSError:
@@ -122,14 +126,15 @@ def _pid_namespace(pid: int) -> str | None:
 
 def resident(init: int) -> int:
     """Bytes resident in the processes, shared pages counted in each."""
-    total = 0
-    for pid in processes(init):
-        try:
-            with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-                total += int(file.read().split()[1]) * _PAGE
-        except OSError:
-            pass
-    return total
+    return sum(map(_resident, processes(init)))
+
+
+def _resident(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except OSError:
+        return 0
 
 
 def proportional(init: int, in_files: int = 0) -> int:
@@ -147,7 +152,7 @@ def proportional(init: int, in_files: int = 0) -> int:
                     elif line.startswith("Pss_Shmem:"):
                         shared += int(line.split()[1]) * 1024
         except OSError:
-            pass
+            total += _resident(pid)  # it is gone, or made itself unreadable
     return total - shared + max(shared, in_files)
 
 

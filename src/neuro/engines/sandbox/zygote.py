@@ -41,6 +41,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are not waited for
+    # Nor is what a killed one leaves, which the kernel buries here: the machine's pid 1 may not.
+    kernel.become_subreaper()
     kernel.set_name("neuro-zygote")
     # An earlier zygote may still be forking what its dead server asked for. POSIX locks are not
     # inherited by forks, so a supervisor does not hold this one.
