@@ -52,6 +52,7 @@ def test_no_bakes_yet(person: Person, keeper: Keeper) -> None:
     assert done.returncode == 0
     assert done.stdout.splitlines()[1].split() == [
         "ID", "│", "NAME", "│", "BATCH", "│", "EXECUTOR", "│", "STATUS", "│", "WHEN",
+        "│", "TOOK",
     ]  # fmt: skip
     assert "`neuro-flow bake BATCH`" in done.stderr
     assert person.flow_ok("-q", "bakes") == ""
@@ -91,7 +92,7 @@ def test_a_narrow_terminal_shows_bakes_and_tasks_in_its_lines(
         assert max(len(line) for line in lines if re.search("[│┼╵]", line)) <= 80
         titles = next(line.replace(" │", "").split() for line in lines if "STATUS" in line)
         assert titles in (["ID/NAME", "BATCH", "STATUS", "WHEN"],
-                          ["ID", "STATUS", "STARTED", "FINISHED"])  # fmt: skip
+                          ["ID", "STATUS", "STARTED", "FINISHED", "TOOK"])  # fmt: skip
 
 
 def test_a_bake_is_found_by_name_and_id(person: Person, keeper: Keeper) -> None:
@@ -352,3 +353,30 @@ def test_the_table_is_redrawn_in_a_terminal(person: Person, keeper: Keeper) -> N
         keeper.end(attempt, F)
         assert shown.end() == 1
         assert "attempt #1" in shown.shown
+
+
+@pytest.mark.parametrize(
+    "words", ["run hello", "mkvolumes", "plan sweep", "bakes", "cancel it", "clear-cache sweep"]
+)
+def test_a_project_of_somebody_else_is_refused_by_every_command(
+    alone: Person, person: Person, words: str
+) -> None:
+    alone.write(".neuro/sweep.yml", BATCH)
+    alone.write(".neuro/project.yml", "id: example\nowner: somebody\n")
+    done = alone.flow(*words.split(), NEUROMATION_CONFIG=str(person.config_dir))
+
+    assert done.returncode == 1
+    assert "This project belongs to somebody" in done.stderr, done
+    assert "log in as somebody, or remove `owner:`" in done.stderr
+
+
+def test_a_project_with_its_own_owner_is_as_one_without(person: Person, keeper: Keeper) -> None:
+    keeper.task(keeper.attempt(keeper.bake("own")), "fetch", P, R)
+    user = keeper.client.user
+    project = person.write(".neuro/project.yml", f"id: example\nowner: {user}\nrole: {user}/x\n")
+    try:
+        assert "own" in person.flow_ok("bakes")
+        assert "fetch" in person.flow_ok("inspect", "own")
+        person.flow_ok("cancel", "own")
+    finally:
+        project.unlink()

@@ -75,7 +75,9 @@ class FlowContext(Context):
         """The live workflow. Raises FlowError with every problem of its files."""
         from neuro.flow.project import load
 
-        return load(self.workspace, environment=self.environment)
+        found = load(self.workspace, environment=self.environment)
+        self.require_own(found.owner)
+        return found
 
     @cached_property
     def sections(self) -> LiveWorkflow:
@@ -85,18 +87,37 @@ class FlowContext(Context):
         """
         from neuro.flow.project import load
 
-        return load(self.workspace, environment=self.environment, with_jobs=False)
+        found = load(self.workspace, environment=self.environment, with_jobs=False)
+        self.require_own(found.owner)
+        return found
 
     @cached_property
     def project(self) -> Project:
-        """What the project is called. Raises FlowError where its file is wrong."""
+        """What the project is called. Raises FlowError where its file is wrong, or Failed."""
         from neuro.flow.project import read_project_of
         from neuro.flow.syntax.problems import Report
 
         report = Report()
         project = read_project_of(self.workspace, report)
         report.raise_if_any()
+        self.require_own(project.owner)
         return project
+
+    def require_own(self, owner: str | None) -> None:
+        """Raise Failed for a project whose file says that it is somebody else's.
+
+        Whoever is not logged in may read its files: nothing of them reaches a platform.
+        """
+        from neuro.flow.cli.failures import Failed
+
+        user = self.environment.user
+        if owner is None or not user or owner == user:
+            return
+        raise Failed(
+            f"This project belongs to {owner} (`owner: {owner}` in project.yml), and you are logged"
+            f" in as {user}. Projects cannot be shared yet: log in as {owner}, or remove `owner:`"
+            " to work in a project of your own."
+        )
 
     @cached_property
     def _clients(self) -> list[Client]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neuro.cli.lazy import Command
-from neuro.flow.cli.bake_options import attempt_option
+from neuro.flow.cli.bake_options import attempt_option, json_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import check_job, offer
@@ -30,15 +30,20 @@ def as_yaml(job: ResolvedJob) -> str:
     """The job as a flow file would have it, without what is not set."""
     import yaml
 
-    given = asdict(job)
-    shown: dict[str, Any] = {}
-    for key in _KEYS:
-        if (value := given[key]) not in (None, "", (), [], {}, False):
-            shown[key] = _plain(key, value)
     text: str = yaml.safe_dump(
-        {job.id: shown}, sort_keys=False, allow_unicode=True, default_flow_style=False, width=1000
+        _shown(job), sort_keys=False, allow_unicode=True, default_flow_style=False, width=1000
     )
     return text
+
+
+def _shown(job: ResolvedJob) -> dict[str, Any]:
+    given = asdict(job)
+    shown = {
+        key: _plain(key, value)
+        for key in _KEYS
+        if (value := given[key]) not in (None, "", (), [], {}, False)
+    }
+    return {job.id: shown}
 
 
 def _plain(key: str, value: Any) -> Any:
@@ -75,6 +80,7 @@ def _plain(key: str, value: Any) -> Any:
     default=None,
     help="Whether to print the task's lines that are commands (`::set-output …`) too.",
 )
+@json_option
 @pass_context
 def command(
     context: FlowContext,
@@ -84,18 +90,20 @@ def command(
     param: tuple[tuple[str, str], ...],
     attempt: int | None,
     raw: bool | None,
+    wants_json: bool,
 ) -> None:
     """Print what is behind a name.
 
     With one name: JOB of live.yml as it would be run, every expression evaluated; nothing is sent
-    or run. With two: the output of TASK in BAKE, followed while the task runs.
+    or run. With two: the outputs of TASK in BAKE, and what it printed, followed while it runs; with
+    --json, what is known of TASK, without what it printed.
     """
     if task_id is not None:
         if suffix is not None or param:
             raise click.UsageError("--suffix and --param are for jobs of live.yml, not for tasks")
         from neuro.flow.cli.show_task import show_task
 
-        show_task(context, job_id, task_id, attempt=attempt, raw=bool(raw))
+        show_task(context, job_id, task_id, attempt=attempt, raw=bool(raw), wants_json=wants_json)
         return
     if attempt is not None or raw is not None:
         raise click.UsageError(
@@ -114,4 +122,9 @@ def command(
     if suffix is None and workflow.is_multi(job_id):
         suffix = made_up_suffix()
     job = workflow.resolve(job_id, params=params, suffix=suffix, effects=NoUpload(context))
+    if wants_json:
+        from neuro.flow.cli.bake_json import write
+
+        write(context.out, _shown(job))
+        return
     context.out.print(as_yaml(job), newline=False)

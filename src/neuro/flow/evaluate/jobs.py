@@ -74,6 +74,7 @@ class LiveWorkflow:
         checking: bool = False,
     ) -> None:
         self.project_id = project_id
+        self.owner = constant_text(project.owner) if project is not None else None
         self.flow_id = constant_text(live.id) or "live"
         self.title = constant_text(live.title) or self.flow_id
         self.environment = environment
@@ -83,7 +84,7 @@ class LiveWorkflow:
         self._live = live
         self._flow = FlowRecord(self.flow_id, project_id, root, self.title, environment.user)
         first = {
-            "project": project_record(project_id, project),
+            "project": project_record(project_id, project, environment.user),
             "flow": self._flow,
             "git": (UnaskedGit if checking else GitRecord)(environment.cwd),
         }
