@@ -15,6 +15,7 @@ from neuro.flow.evaluate.batch.ground import Ground, Place
 from neuro.flow.evaluate.batch.sources import FLOW, PROJECT, DiskFiles
 from neuro.flow.evaluate.batch.workflow import BatchWorkflow, read_files
 from neuro.flow.evaluate.check_tasks import TaskCheck
+from neuro.flow.evaluate.doubts import doubt_hashes
 from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.expressions.values import URI
 from neuro.flow.project import SUFFIXES
@@ -88,9 +89,13 @@ def make_plan(
     batch_name: str,
     params: Mapping[str, str],
     environment: Environment,
+    report: Report | None = None,
 ) -> Plan:
-    """Read a batch from the disk and plan it. Raises FlowError with every problem, sorted."""
-    report = Report()
+    """Read a batch from the disk and plan it. Raises FlowError with every problem, sorted.
+
+    ``report`` is given the notes on its files.
+    """
+    report = report or Report()
     batch_name = _without_suffix(batch_name)
     files = DiskFiles(workspace, batch_name, environment.cache_dir)
     git = collect_git(environment.cwd)
@@ -106,6 +111,7 @@ def make_plan(
     readable = not report.problems
     if read is None:
         raise FlowError(report.sorted())
+    doubt_hashes(read.file, workspace.root, report, batch=True)
     TaskCheck(files.actions, report).batch(batch_name, read.file, read.project)
     workflow = BatchWorkflow(read, files, facts, params, report)
     if not readable:

@@ -25,8 +25,8 @@ def flow_files(config_dir: Path) -> list[Path]:
     )
 
 
-def as_json(problems: Sequence[Problem]) -> str:
-    """One object per problem, for editors and scripts."""
+def as_json(problems: Sequence[Problem], notes: Sequence[Problem] = ()) -> str:
+    """One object per problem and per note, for editors and scripts."""
     import json
 
     return json.dumps(
@@ -37,8 +37,10 @@ def as_json(problems: Sequence[Problem]) -> str:
                 "column": problem.at.column if problem.at else None,
                 "message": problem.message,
                 "hint": problem.hint,
+                "severity": severity,
             }
-            for problem in problems
+            for severity, found in (("error", problems), ("warning", notes))
+            for problem in found
         ],
         indent=2,
         ensure_ascii=False,
@@ -74,14 +76,17 @@ def command(context: FlowContext, wants_json: bool) -> int:
     """Find every mistake in the project's flow files, and in the local actions that they use.
 
     Nothing is run and nothing is asked of the server. The exit code is 1 where there is a mistake.
+    What is allowed, and likely not what was meant, is a warning.
     """
     from neuro.flow.project import check
 
     workspace, out = context.workspace, context.out
-    problems = check(workspace, environment=context.environment)
+    remarks = context.remarks
+    problems = check(workspace, environment=context.environment, report=remarks)
     if wants_json:
-        out.print(as_json(problems))
+        out.print(as_json(problems, remarks.notes))
     else:
+        context.warn()
         for problem in problems:
             out.print(problem.render(color=out.color) + "\n")
         out.print(summary(problems, len(flow_files(workspace.config_dir))))

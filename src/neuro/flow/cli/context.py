@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.live import LiveJobs
     from neuro.flow.project import Project, Workspace
+    from neuro.flow.syntax.problems import Report
 
 
 class FlowContext(Context):
@@ -71,11 +72,24 @@ class FlowContext(Context):
         return Environment(user=user, cwd=Path.cwd(), cache_dir=self.config_dir / "flow")
 
     @cached_property
+    def remarks(self) -> Report:
+        """Holds the notes on the files that were read."""
+        from neuro.flow.syntax.problems import Report
+
+        return Report()
+
+    def warn(self) -> None:
+        """Say what is allowed in the files that were read, and likely not what was meant."""
+        for note in self.remarks.notes:
+            if not self.out.quiet:
+                self.out.warning(note.render(color=False))
+
+    @cached_property
     def workflow(self) -> LiveWorkflow:
         """The live workflow. Raises FlowError with every problem of its files."""
         from neuro.flow.project import load
 
-        found = load(self.workspace, environment=self.environment)
+        found = load(self.workspace, environment=self.environment, report=self.remarks)
         self.require_own(found.owner)
         return found
 

@@ -10,6 +10,7 @@ from neuro.flow.evaluate.actions import Action, Actions
 from neuro.flow.evaluate.check_names import ANYBODY, DEFAULTS, common_names
 from neuro.flow.evaluate.check_tasks import TaskCheck
 from neuro.flow.evaluate.contexts import FlowRecord, MultiRecord, VolumeRecord
+from neuro.flow.evaluate.doubts import doubt_hashes
 from neuro.flow.evaluate.jobs import LiveWorkflow
 from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.evaluate.sections import constant_flag
@@ -18,20 +19,21 @@ from neuro.flow.evaluate.units import Owner, report_no_image
 from neuro.flow.evaluate.values import Unknowable, Values
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.reader import load_source, read_any, read_live
 
 if TYPE_CHECKING:
     from neuro.domain.jobs import Job
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.project import Project, Workspace
-    from neuro.flow.syntax.problems import Problem
+    from neuro.flow.syntax.problems import Problem, Report
     from neuro.flow.syntax.types import Value
 
 
-def check_workspace(workspace: Workspace, environment: Environment) -> list[Problem]:
-    """Find every problem, in the order of files and places."""
-    return _Check(workspace, environment).run()
+def check_workspace(
+    workspace: Workspace, environment: Environment, report: Report
+) -> list[Problem]:
+    """Find every problem, in the order of files and places; ``report`` is given the notes."""
+    return _Check(workspace, environment, report).run()
 
 
 class _Nothing:
@@ -58,10 +60,10 @@ class _Params(dict[str, str]):
 
 
 class _Check:
-    def __init__(self, workspace: Workspace, environment: Environment) -> None:
+    def __init__(self, workspace: Workspace, environment: Environment, report: Report) -> None:
         self._workspace = workspace
         self._environment = environment
-        self._report = Report()
+        self._report = report
         actions = Actions(workspace.root, environment.cache_dir, network=False)
         self._tasks = TaskCheck(actions, self._report)
         self._project: Project
@@ -70,6 +72,14 @@ class _Check:
         from neuro.flow.project import flow_file, read_project_of
 
         self._project = read_project_of(self._workspace, self._report)
+        file, user = self._project.file, self._environment.user
+        if file is not None and file.owner is not None and self._project.owner != user and user:
+            self._report.note(
+                f"The project belongs to {self._project.owner}, and you are logged in as {user}:"
+                " commands that need a platform refuse it",
+                file.owner.at,
+                "Remove `owner:` to work in a project of your own.",
+            )
         config_dir = self._workspace.config_dir
         live, project = flow_file(config_dir, "live"), flow_file(config_dir, "project")
         if live is not None:
@@ -83,11 +93,14 @@ class _Check:
         source = load_source(path, self._report)
         file = read_live(source, self._report) if source is not None else None
         if file is not None:
+            doubt_hashes(file, self._workspace.root, self._report, batch=False)
             self._live(file)
 
     def _any_path(self, path: Path) -> None:
         source = load_source(path, self._report)
         file = read_any(source, self._report) if source is not None else None
+        if file is not None:
+            doubt_hashes(file, self._workspace.root, self._report, batch=True)
         if isinstance(file, tree.BatchFile):
             batch = path.relative_to(self._workspace.config_dir).with_suffix("").as_posix()
             self._tasks.batch(batch, file, self._project.file)

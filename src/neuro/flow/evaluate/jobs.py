@@ -150,9 +150,13 @@ class LiveWorkflow:
         suffix: str | None = None,
         args: tuple[str, ...] = (),
         effects: Effects,
+        report: Report | None = None,
     ) -> ResolvedJob:
-        """Evaluate a job. Raises FlowError with every problem found."""
-        report = Report()
+        """Evaluate a job. Raises FlowError with every problem found.
+
+        ``report`` is given the notes on it.
+        """
+        report = report or Report()
         job = self._job(job_id)
         self._check_multi(job_id, job, suffix, args, report)
         report.raise_if_any()
