@@ -165,7 +165,7 @@ def command(
 
     A terminal too narrow for it does without the column RAW ID.
 
-    Files other than .dot and .gv are laid out by Graphviz's `dot`, which must be installed.
+    A .png is drawn by Graphviz's `dot`, which must be installed; the other files need nothing.
     """
     found = find_bake(context, bake)
     chosen = find_attempt(context, found, attempt)
@@ -180,7 +180,7 @@ def command(
 
         file = GraphFile.of(output_graph, kind, f"{found.id}_{chosen.number}")
         statuses = {task.yaml_id: task.status for task in tasks}
-        write_graph(context, file, found.batch, found.graphs, statuses, view=view)
+        write_graph(context, file, found.batch, found.graphs, statuses, _times(tasks), view=view)
         return 0
     if outputs or wants_json:
         _print_outputs(context, found, chosen, tasks, wants_json=wants_json)
@@ -218,6 +218,13 @@ def _print_outputs(
     document["tasks"] = [task_document(task, values.get(task.yaml_id)) for task in tasks]
     document["images"] = [image_document(image) for image in images]
     write(context.out, document)
+
+
+def _times(tasks: Sequence[Task]) -> dict[str, str]:
+    from neuro.flow.cli.bake_looks import how_long, took
+
+    now = local_now()
+    return {it.yaml_id: how_long(ran) for it in tasks if (ran := took(it, now)) is not None}
 
 
 def drawn(context: FlowContext, seen: Seen) -> list[str]:
