@@ -25,8 +25,8 @@ _FIRM = ("STATUS", "STARTED", "FINISHED", "TOOK")
 IMAGE_TITLES = ("REF", "STATUS", "BUILDER ID")
 
 
-def task_row(task: Task, now: datetime) -> Row:
-    """What is said of a task."""
+def task_row(task: Task, now: datetime, *, is_over: bool = False) -> Row:
+    """What is said of a task; where its attempt ``is_over``, no time runs on."""
     from neuro.flow.cli.bake_looks import COLORS, clock, finished_at, how_long, started_at, took
 
     begun, ended, duration = started_at(task), finished_at(task), took(task, now)
@@ -39,7 +39,7 @@ def task_row(task: Task, now: datetime) -> Row:
             task.raw_id or NEVER,
             clock(begun, now) if begun else NEVER,
             clock(ended, now) if ended else NEVER,
-            how_long(duration) if duration is not None else NEVER,
+            how_long(duration) if duration is not None and (ended or not is_over) else NEVER,
         ),
         COLORS[task.status],
     )
@@ -103,7 +103,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     if attempt.executor_id:
         yield f"Executor {attempt.executor_id} {seen.executor}"
     yield "Tasks:"
-    rows = [task_row(task, now) for task in seen.tasks]
+    rows = [task_row(task, now, is_over=attempt.result.is_finished) for task in seen.tasks]
     table = ThinTable(TASK_TITLES, paint)
     yield from table.fitting(rows, terminal_width(), spare="RAW ID", firm=_FIRM)
     outputs = [task for task in seen.tasks if task.outputs]
