@@ -2,9 +2,11 @@
 #
 #   make setup   the virtual environment .venv with locked dependencies
 #   make demo    start the platform and train a classifier on it
-#   make test    all tests (TESTS="tests/domain -k uris" for some)
+#   make test    all tests (TESTS="tests/storage -k uris" for some)
+#   make test-fast   those that need the fewest processes
 #   make fuzz    20,000 random jobs against the fence around jobs: most of an hour
 #   make lint    formatting, rules, types, layers, documentation
+#   make wheel   the package, under dist/: for `pip install dist/NAME[server]`
 #   make bench   measure, and write a table
 #   make docs    the documentation as a site, under site/
 #   make format  let ruff rewrite what it can
@@ -29,7 +31,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test fuzz lint bench docs format lock clean
+.PHONY: help setup demo test test-fast fuzz lint bench wheel docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -43,6 +45,7 @@ $(SETUP): requirements/dev.txt pyproject.toml
 	@echo "Installing the locked dependencies into $(VENV)"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(BIN)/pre-commit install >/dev/null 2>&1 || echo "No hooks of git here (no clone, or core.hooksPath is set): run make lint before a commit"
 	@touch $@
 
 $(DEMO): $(SETUP) examples/digits/requirements.txt
@@ -53,8 +56,16 @@ $(DEMO): $(SETUP) examples/digits/requirements.txt
 demo: $(DEMO)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/digits/run.sh
 
+# The tests wait for processes more than they compute, so one worker more than there are processors.
+# A file is one worker's: what its tests share is made once.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	--durations 10
 test: $(SETUP)
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(PYTEST) $(TESTS)
+
+test-fast: $(SETUP)
+	@$(PYTEST) -m "not slow" $(TESTS)
 
 fuzz: $(SETUP)
 	@NEURO_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/security/test_fuzz.py
@@ -65,13 +76,19 @@ lint: $(SETUP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/zensical build --strict
+	$(BIN)/zensical build --strict --config-file zensical.ru.toml
+
+wheel: $(SETUP)
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
 
 bench: $(SETUP)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 docs: $(SETUP)
 	@$(BIN)/zensical build --strict --clean
-	@echo "Open site/index.html, or run: $(BIN)/zensical serve"
+	@$(BIN)/zensical build --strict --config-file zensical.ru.toml
+	@echo "Open site/index.html"
 
 format: $(SETUP)
 	$(BIN)/ruff check --fix .
@@ -87,4 +104,4 @@ lock: $(SETUP)
 		--output-file examples/digits/requirements.txt
 
 clean:
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

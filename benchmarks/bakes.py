@@ -201,7 +201,7 @@ import json, resource, sys, time
 from pathlib import Path
 from neuro.flow.batch.plan import make_plan
 from neuro.flow.evaluate.environment import Environment
-from neuro.flow.project import find_workspace
+from neuro.flow.workspace import find_workspace
 folder = Path(sys.argv[1])
 workspace = find_workspace(folder)
 environment = Environment(user="anna", cwd=folder, cache_dir=folder / "cache")

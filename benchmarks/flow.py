@@ -22,7 +22,8 @@ from benchmarks.harness import (
 from benchmarks.peers import reference_flow
 from neuro.flow.evaluate.contexts import VolumeRecord
 from neuro.flow.evaluate.environment import Environment
-from neuro.flow.project import Workspace, check, find_workspace, load
+from neuro.flow.project import check, load
+from neuro.flow.workspace import Workspace, find_workspace
 
 RUNS = 15
 TEMPLATE_JOBS = 6

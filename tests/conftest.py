@@ -11,9 +11,29 @@ import pytest
 
 from tests.postgres import PostgresServer, find_binaries
 
+# What takes longest begins first, so that no worker is left with it at the end. The fast half of
+# the tests is without it.
+_LONGEST = (
+    "engines/test_as_a_plain_user.py",
+    "faults",
+    "clients",
+    "engines",
+    "flow/cli",
+    "security",
+    "actions",
+)
+_HERE = Path(__file__).parent
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason; CI has everything and skips nothing."""
+    """Order the tests, and skip what this machine cannot run, with the reason.
+
+    CI has everything and skips nothing.
+    """
+    items.sort(key=_turn)
+    for item in items:
+        if _turn(item) < len(_LONGEST):
+            item.add_marker(pytest.mark.slow)
     if os.environ.get("CI"):
         return
     not_root = pytest.mark.skip(reason="needs root")
@@ -28,6 +48,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_postgres)
         if item.get_closest_marker("compiler") and shutil.which("cc") is None:
             item.add_marker(no_compiler)
+
+
+def _turn(item: pytest.Item) -> int:
+    where = item.path.relative_to(_HERE)
+    for number, place in enumerate(_LONGEST):
+        if where.is_relative_to(place):
+            return number
+    return len(_LONGEST)
 
 
 @pytest.fixture(scope="session")

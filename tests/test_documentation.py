@@ -117,3 +117,40 @@ def test_a_lock_file_has_hashes_and_names_no_index(name: str) -> None:
     assert "://" not in text
     pins = re.findall(r"^([\w.-]+)==[^\n]*\\\n +--hash=sha256:", text, re.MULTILINE)
     assert len(pins) == len(re.findall(r"^[\w.-]+", text, re.MULTILINE))
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name on the page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w]+", "-", heading.lower()).strip("-") for heading in headings}
+
+
+def test_every_page_that_the_code_refers_to_is_there() -> None:
+    found = 0
+    for source in (*HOME.glob("src/**/*.py"), *HOME.glob("tests/**/*.py")):
+        for name, anchor in re.findall(r"(docs/[\w/-]+\.md)(?:#([\w-]+))?", source.read_text()):
+            found += 1
+            assert (HOME / name).is_file(), f"{source}: {name}"
+            assert not anchor or anchor in anchors(HOME / name), f"{source}: {name}#{anchor}"
+
+    assert found > 20
+
+
+def test_every_section_that_a_route_names_is_on_the_page() -> None:
+    page = anchors(HOME / "docs" / "reference" / "wire-protocol.md")
+
+    named = {
+        section
+        for source in HOME.glob("src/neuro/server/**/routes.py")
+        for section in re.findall(r'(?:section=|SECTION = )"([^"]+)"', source.read_text())
+    }
+
+    assert named
+    assert named <= page
+
+
+def test_no_comment_cites_a_document_that_is_not_here() -> None:
+    cited = re.compile(r"\b(?:cli-surface|flow-spec)\b|wire protocol, section|\(sections? \d")
+
+    for source in HOME.glob("src/**/*.py"):
+        assert not cited.search(source.read_text()), source

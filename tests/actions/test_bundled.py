@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import neuro.actions
+from neuro.cli.server.options import DEFAULT_PORT
 from neuro.client import Client
 from neuro.domain.errors import PlatformError
 from neuro.domain.jobs import Job, JobFilter
@@ -195,12 +197,12 @@ async def test_filebrowser(person: Home, client: Client) -> None:
     person.ok("cp", "hello.txt", "storage:demo/hello.txt")
     job = await started(person, client, "filebrowser")
 
-    shown = await page(client, job, 8085)
+    shown = await page(client, job, 8095)
     upload = b"PUT /up.txt HTTP/1.0\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nup"
-    uploaded = await talk(client, job, 8085, upload)
+    uploaded = await talk(client, job, 8095, upload)
 
     assert "./hello.txt" in shown
-    assert listens_inside_alone(person, job, 8085)
+    assert listens_inside_alone(person, job, 8095)
     assert b" 201 " in uploaded
     assert "up.txt" in person.ok("ls", "storage:demo")
     assert job.name == "our-files"
@@ -232,3 +234,8 @@ def test_the_files_are_sound(path: Path) -> None:
     assert not report.problems
     assert action is not None
     assert all(one.default is not None and one.descr for one in action.inputs.values())
+
+
+def test_no_bundled_job_listens_where_the_server_does() -> None:
+    for path in sorted(Path(neuro.actions.__file__).parent.glob("*.yml")):
+        assert str(DEFAULT_PORT) not in path.read_text("utf-8"), path

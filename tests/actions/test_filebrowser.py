@@ -130,9 +130,11 @@ def test_a_folder_is_downloaded_as_a_zip_file(browser: FileBrowser) -> None:
 
 def test_an_upload_makes_its_folders_and_replaces(browser: FileBrowser) -> None:
     assert browser.put("/a/b/f.bin", b"one").status == 201
+    (browser.root / "a/b/f.bin").chmod(0o600)
     assert browser.put("/a/b/f.bin", b"two").status == 201
 
     assert (browser.root / "a" / "b" / "f.bin").read_bytes() == b"two"
+    assert (browser.root / "a/b/f.bin").stat().st_mode & 0o7777 == 0o600
     assert os.listdir(browser.root / "a" / "b") == ["f.bin"]
 
 

@@ -84,6 +84,6 @@ def test_a_program_that_is_not_there_is_named(home: Home) -> None:
     ],
 )
 def test_what_is_given_replaces_braces_or_is_appended(template: str, line: list[str]) -> None:
-    alias = Alias("x", exec=template)
+    alias = Alias(name="x", exec=template)
 
     assert command_line(alias, {"human": ["-h"], "dirs": ["a", "b"]}) == line

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from neuro.cli.completion import markers, patched
+from neuro.cli.completion import markers, patched, script
 from tests.cli.platform import NEURO, Home
 from tests.cli.shells import Shell, need
 
@@ -34,6 +36,55 @@ def test_jobs_are_offered_by_name_and_id(person: Home) -> None:
     assert offered(person, "kill", "offe") == ["offered"]
     assert offered(person, "logs", job[:12]) == [job]
     assert offered(person, "status", "job:of") == ["job:offered"]
+
+
+def test_jobs_that_are_over_are_offered_where_they_can_be_read(person: Home) -> None:
+    job = person.ok("-q", "run", "--detach", "--name", "over-now", "ubuntu", "true").strip()
+    person.ok("logs", job)
+
+    assert offered(person, "logs", "over-n") == ["over-now"]
+    assert offered(person, "status", job[:12]) == [job]
+    assert offered(person, "kill", "over-n") == []
+
+
+def test_help_offers_commands_and_topics(home: Home) -> None:
+    assert offered(home, "help", "port") == ["port-forward"]
+    assert "ps-format" in offered(home, "help", "ps")
+
+
+def test_volumes_are_offered_up_to_their_place_in_the_job(person: Home) -> None:
+    person.ok("mkdir", "-p", "storage:mounted/inner")
+
+    assert offered(person, "run", "-v", "sto") == ["storage:"]
+    assert offered(person, "run", "-v", "storage:mounted/in") == ["storage:mounted/inner/"]
+    assert offered(person, "run", "-v", "storage:mounted:/in") == []
+
+
+def test_fish_is_answered_and_its_start_up_file_patched_once(home: Home) -> None:
+    done = home.run(_NEURO_COMPLETE="fish_complete", COMP_WORDS="neuro port", COMP_CWORD="port")
+    home.ok("completion", "patch", "fish")
+    home.ok("completion", "patch", "fish")
+
+    assert done.stdout.splitlines()[0].partition("\t")[0] == "plain,port-forward"
+    content = (home.folder / ".config/fish/config.fish").read_text()
+    assert content == f"{BEGIN}\nneuro completion generate fish | source\n{END}\n"
+
+
+def test_fish_completes(home: Home, tmp_path: Path) -> None:
+    need("fish")
+    program = tmp_path / "neuro"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(NEURO)} "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "neuro.fish").write_text(script("fish"))
+
+    ask = f"source {tmp_path}/neuro.fish; complete --do-complete 'neuro port'"
+    environment = home.environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
+
+    done = subprocess.run(
+        ["fish", "-N", "-c", ask], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.partition("\t")[0].strip() == "port-forward"
 
 
 def test_presets_and_clusters_are_offered(person: Home) -> None:

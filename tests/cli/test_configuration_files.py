@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from neuro.cli.accounts import Account, Accounts, load, save
-from neuro.cli.failures import Failure
-from neuro.cli.login import api_url, user_in
+from neuro.cli.failures import Failure, exit_code
 from neuro.cli.user_config import UserConfig
 from neuro.cli.user_config import load as load_user_config
+from neuro.client.accounts import Account, Accounts, NotConfigured, api_url, load, save, user_in
+from neuro.domain.errors import InvalidInput
 from neuro.domain.server_config import ServerConfig
 
 # A token's payload is {"identity": "anna"}; nobody here checks a signature.
@@ -44,6 +44,16 @@ def test_the_projects_file_is_found_above_and_wins_key_by_key(tmp_path: Path) ->
     assert (config.ps_format, config.life_span, config.cluster_name) == ("name", "2d", "lab")
 
 
+def test_files_of_windows_editors_are_read(tmp_path: Path) -> None:
+    config = configure(
+        tmp_path,
+        person='\ufeff[job]\r\nps-format = "id"\r\n',
+        project='\ufeff[job]\r\ncluster-name = "lab"\r\n',
+    )
+
+    assert (config.ps_format, config.cluster_name) == ("id", "lab")
+
+
 def test_aliases_and_storage_filters_are_read(tmp_path: Path) -> None:
     config = configure(
         tmp_path,
@@ -57,19 +67,23 @@ def test_aliases_and_storage_filters_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[jobs]\n", r"no section \[jobs\]"),
+        ("[jobs]\n", "no section 'jobs'"),
         ("[job]\nformat = 'x'\n", "no parameter 'format'"),
         ("[job]\nps-format = 3\n", "'job.ps-format' must be a string"),
         ("[storage]\ncp-exclude = 'x'\n", "must be a list of strings"),
-        ("[storage]\ncp-exclude = [1]\n", "must be a list of strings"),
+        ("[storage]\ncp-exclude = [1]\n", r"cp-exclude\[0\]' must be a string"),
+        ("[alias.x]\ncmd = 'a'\nname = 'b'\n", "has no parameter 'name'"),
         ("[job]\ncluster-name = 'x'\n", "belongs into a project's .neuro.toml"),
-        ("top = 1\n", "outside of a section"),
+        ("top = 1\n", "no section 'top'"),
+        ("job = 1\n", "'job' must be a section"),
+        ("[alias]\nx = 1\n", "'alias.x' must be a section"),
         ("[job\n", "user.toml"),
         ("[alias.x]\n", "either cmd or exec"),
         ("[alias.x]\ncmd = 'a'\nexec = 'b'\n", "either cmd or exec"),
-        ("[alias.'3x']\ncmd = 'a'\n", "no name for an alias"),
+        ("[alias.'3x']\ncmd = 'a'\n", "letters, digits and hyphens"),
         ("[alias.x]\ncmd = 'a'\nargs = 'B'\n", "go with exec"),
-        ("[alias.x]\ncmd = 'a'\nfoo = 'B'\n", "has no 'foo'"),
+        ("[alias.x]\ncmd = 'a'\nfoo = 'B'\n", r"\[alias.x\] has no parameter 'foo'"),
+        ("[alias.x]\ncmd = 1\n", "'alias.x.cmd' must be a string"),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_exit_code_70(
@@ -108,6 +122,19 @@ def test_accounts_come_back_as_they_were_written_and_only_their_owner_can_read_t
     assert [path.name for path in folder.iterdir()] == ["servers.json"]
 
 
+def test_accounts_that_are_a_link_stay_one(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / ".neuro", tmp_path / "dotfiles"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "servers.json").symlink_to(elsewhere / "mine.json")
+
+    save(folder, Accounts().with_account(account()))
+
+    assert (folder / "servers.json").is_symlink()
+    assert load(folder) == Accounts().with_account(account())
+    assert stat.S_IMODE((elsewhere / "mine.json").stat().st_mode) == 0o600
+
+
 def test_the_reference_clients_own_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "db").write_bytes(b"theirs")
 
@@ -130,10 +157,10 @@ def test_the_newest_login_is_current_and_logging_out_goes_back_to_another() -> N
 def test_a_damaged_file_of_accounts_is_named_with_exit_code_70(tmp_path: Path) -> None:
     (tmp_path / "servers.json").write_text("{")
 
-    with pytest.raises(Failure, match=r"servers\.json is damaged") as caught:
+    with pytest.raises(NotConfigured, match=r"servers\.json is damaged") as caught:
         load(tmp_path)
 
-    assert caught.value.exit_code == 70
+    assert exit_code(caught.value) == 70
 
 
 @pytest.mark.parametrize(("token", "user"), [(TOKEN, "anna"), (OLD_TOKEN, "boris")])
@@ -143,7 +170,7 @@ def test_a_token_names_its_user(token: str, user: str) -> None:
 
 @pytest.mark.parametrize("token", ["", "abc", "a.b.c", "a.bnVsbA.c", "é.é.é", "a.e30.c"])
 def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(Failure, match="valid JWT structure"):
+    with pytest.raises(InvalidInput, match="valid JWT structure"):
         user_in(token)
 
 
@@ -161,5 +188,5 @@ def test_an_address_may_be_short(text: str, url: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "ftp://x", "http://"])
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(Failure, match="no address"):
+    with pytest.raises(InvalidInput, match="not an address"):
         api_url(text)

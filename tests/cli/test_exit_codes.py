@@ -4,20 +4,14 @@ import click
 import pytest
 
 from neuro.cli.failures import Failure, exit_code
+from neuro.client.accounts import NotConfigured
 from neuro.client.transport import ServerUnreachable, error_of
 from neuro.domain import errors
 
 
 def server_answer(status: int, content: bytes = b'{"error": "x"}') -> BaseException:
     """An error as it comes out of a transport."""
-    from neuro.client import blocking
-
-    scope = {"__name__": blocking.__name__, "error": error_of(status, content, {})}
-    try:
-        exec("raise error", scope)
-    except errors.PlatformError as error:
-        return error
-    raise AssertionError
+    return error_of(status, content, {})
 
 
 @pytest.mark.parametrize(
@@ -38,6 +32,7 @@ def server_answer(status: int, content: bytes = b'{"error": "x"}') -> BaseExcept
         (server_answer(400, b'{"error": "x", "errno": "EACCES"}'), 77),
         (server_answer(400, b'{"error": "x", "errno": "EISDIR"}'), 74),
         (ServerUnreachable("x"), 74),
+        (NotConfigured("x"), 70),
         (errors.InvalidInput("a name, refused on this side"), 127),
         (errors.NoSuchJob("x"), 65),
         (ValueError("x"), 127),

@@ -4,10 +4,13 @@ import os
 import re
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from tests.cli.platform import NEURO, Home
+from tests.cli.platform import NEURO, PATIENCE, Home, Terminal
 
 JOB_ID = re.compile(r"job-[0-9a-f-]{36}")
 
@@ -18,12 +21,13 @@ def detach(person: Home, *words: str) -> str:
 
 
 def test_a_run_looks_as_specified_and_ends_with_the_job(person: Home) -> None:
-    said = person.ok(
+    done = person.run(
         "run", "--preset", "cpu-small", "--name", "test", "ubuntu", "echo", "Hello, World!"
     )
 
-    lines = said.splitlines()
-    assert JOB_ID.fullmatch(lines[0].removeprefix("Job ID: "))
+    assert (done.returncode, done.stdout) == (0, "Hello, World!\n")
+    lines = done.stderr.partition("Job ID: ")[2].splitlines()
+    assert JOB_ID.fullmatch(lines[0])
     assert lines[1:3] == ["Status: pending", "Name: test"]
     assert lines[3].startswith("Http URL: http://test--")
     assert lines[4:10] == [
@@ -41,7 +45,6 @@ def test_a_run_looks_as_specified_and_ends_with_the_job(person: Home) -> None:
         "Terminal is attached to the remote job, so you receive the job's output.",
         "Use Ctrl-C to detach (it will NOT terminate the job), or restart the job with"
         " `--detach` option.",
-        "Hello, World!",
     ]
 
 
@@ -50,11 +53,11 @@ def test_a_run_exits_with_the_jobs_exit_code(person: Home, code: int) -> None:
     assert person.run("run", "ubuntu", "--", "sh", "-c", f"exit {code}").returncode == code
 
 
-def test_a_quiet_run_prints_the_id_and_the_raw_output(person: Home) -> None:
-    job, output = person.ok("-q", "run", "ubuntu", "echo", "raw").splitlines()
+def test_a_quiet_run_prints_the_raw_output_and_its_id_beside_it(person: Home) -> None:
+    done = person.run("-q", "run", "ubuntu", "echo", "raw")
 
-    assert JOB_ID.fullmatch(job)
-    assert output == "raw"
+    assert done.stdout == "raw\n"
+    assert JOB_ID.search(done.stderr)
 
 
 def test_a_first_run_of_an_image_says_once_what_an_image_means_here(person: Home) -> None:
@@ -62,14 +65,15 @@ def test_a_first_run_of_an_image_says_once_what_an_image_means_here(person: Home
     second = person.run("run", "unheard-of:7", "true")
 
     assert "unheard-of:7" in first.stderr
-    assert second.stderr == ""
+    assert "unheard-of:7" not in second.stderr
 
 
 def test_a_program_that_is_not_there_fails_with_its_reason(person: Home) -> None:
-    done = person.run("run", "ubuntu", "no-such-program")
+    for options in ((), ("-q",)):
+        done = person.run(*options, "run", "ubuntu", "no-such-program")
 
-    assert done.returncode == 127
-    assert "ContainerCannotRun" in done.stderr
+        assert done.returncode == 127
+        assert "ContainerCannotRun" in done.stderr
 
 
 def test_variables_files_and_the_folder_arrive_in_the_job(person: Home) -> None:
@@ -82,7 +86,7 @@ def test_variables_files_and_the_folder_arrive_in_the_job(person: Home) -> None:
         COPIED="here",
     )
 
-    assert said.splitlines()[1] == "file option here /tmp"
+    assert said == "file option here /tmp\n"
 
 
 def test_large_output_arrives_whole(person: Home) -> None:
@@ -96,9 +100,8 @@ def test_large_output_arrives_whole(person: Home) -> None:
         check=True,
     )
 
-    _, _, output = done.stdout.partition(b"\n")
-    assert len(output) == size
-    assert output == (b"0123456789abcdef\n" * (size // 17 + 1))[:size]
+    assert len(done.stdout) == size
+    assert done.stdout == (b"0123456789abcdef\n" * (size // 17 + 1))[:size]
 
 
 def test_an_interrupted_run_leaves_the_job_alone(person: Home) -> None:
@@ -108,7 +111,7 @@ def test_an_interrupted_run_leaves_the_job_alone(person: Home) -> None:
         it.until("Terminal is attached")
         it.until("on\n")
         it.interrupt()
-        it.until("Detached: job stays goes on running. `neuro attach stays` comes back.")
+        it.until("Detached: job stays goes on running. `neuro attach stays` comes back,")
         assert it.end() == 0
 
     assert "Status: running" in person.ok("status", "stays")
@@ -146,7 +149,8 @@ def test_attaching_to_what_is_over_is_refused(person: Home) -> None:
 
 
 def test_a_list_has_the_active_jobs_and_all_on_request(person: Home) -> None:
-    over = person.ok("-q", "run", "--tag", "listed", "ubuntu", "true").strip()
+    over = detach(person, "--tag", "listed", "ubuntu", "true")
+    person.ok("logs", over)
     job = detach(person, "--name", "listed", "--tag", "listed", "ubuntu", "sleep", "100")
 
     lines = person.ok("ps", "--tag", "listed").splitlines()
@@ -248,7 +252,8 @@ def test_exec_gives_output_errors_and_the_exit_code(person: Home) -> None:
 
 
 def test_exec_in_what_does_not_run_is_refused(person: Home) -> None:
-    job = person.ok("-q", "run", "ubuntu", "true").strip()
+    job = detach(person, "ubuntu", "true")
+    person.ok("logs", job)
 
     done = person.run("exec", job, "true")
 
@@ -300,6 +305,89 @@ def test_a_port_leads_into_the_job(person: Home) -> None:
     assert answer.startswith(b"HTTP/1.0 200 OK")
 
 
+ANSWERS_AT_THE_END = """\
+import socket
+s = socket.socket(); s.bind(("127.0.0.1", 9000)); s.listen(); print("listens", flush=True)
+while True:
+    c, _ = s.accept(); n = 0
+    c.sendall(b"hello\\n")
+    while data := c.recv(65536): n += len(data)
+    c.sendall(b"got %d\\n" % n); c.close()
+"""
+
+ENDS_FIRST = """\
+import socket
+s = socket.socket(); s.bind(("127.0.0.1", 9000)); s.listen(); print("listens", flush=True)
+c, _ = s.accept(); c.sendall(b"hello\\n"); c.shutdown(socket.SHUT_WR); n = 0
+while data := c.recv(65536): n += len(data)
+print("got", n, flush=True)
+"""
+
+
+@contextmanager
+def forwarded(person: Home, script: str) -> Iterator[tuple[Terminal, int]]:
+    """The log of a job that runs ``script``, and a local port that leads to its port 9000."""
+    job = detach(person, "ubuntu", "--", "python3", "-c", script)
+    with person.start("logs", job) as log:
+        log.until("listens")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with person.start("port-forward", job, f"{port}:9000") as forwarding:
+            forwarding.until("will be forwarded")
+            yield log, port
+            forwarding.interrupt()
+            assert forwarding.end() == 0
+
+
+@pytest.mark.parametrize("size", [0, 5, 3_000_000])
+def test_a_client_that_ends_its_sending_still_gets_its_answer(person: Home, size: int) -> None:
+    with (
+        forwarded(person, ANSWERS_AT_THE_END) as (_, port),
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as client,
+    ):
+        client.sendall(b"x" * size)
+        client.shutdown(socket.SHUT_WR)
+
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+
+    assert answer == b"hello\ngot %d\n" % size
+
+
+def test_a_job_that_ends_its_sending_still_hears_the_client(person: Home) -> None:
+    with forwarded(person, ENDS_FIRST) as (log, port):
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+            assert b"".join(iter(lambda: client.recv(65536), b"")) == b"hello\n"
+            client.sendall(b"x" * 70_000)
+
+        log.until("got 70000")
+
+
+def test_an_option_behind_the_description_is_explained(person: Home) -> None:
+    done = person.run("run", "-d", "--name", "web", "ubuntu", "true")
+
+    assert done.returncode == 2
+    assert "-d is the description here" in done.stderr
+    assert "--detach" in done.stderr
+
+
+def test_a_folder_that_was_deleted_is_named(person: Home) -> None:
+    for program in ("neuro.cli", "neuro.flow"):
+        command = f"mkdir gone; cd gone; rmdir ../gone; exec {sys.executable} -P -m {program} ps"
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=person.work_dir,
+            env=person.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.returncode != 0
+        assert "The folder that you are in was deleted" in done.stderr
+
+
 def test_a_local_port_that_is_taken_is_named(person: Home) -> None:
     job = detach(person, "ubuntu", "sleep", "100")
     with socket.socket() as taken:
@@ -330,7 +418,7 @@ def test_the_line_that_makes_a_job_again_makes_it_again(person: Home) -> None:
 
     words = shlex.split(line)
     assert words[:2] == ["neuro", "run"]
-    assert person.ok("-q", "run", *words[2:]).splitlines()[1] == "x y"
+    assert person.ok("-q", "run", *words[2:]) == "x y\n"
 
 
 def test_a_page_is_opened_with_the_persons_browser(person: Home) -> None:

@@ -13,11 +13,11 @@ from neuro.cli.job.request import (
     environment,
     job_request,
     join_command,
-    life_span_minutes,
     parse_volumes,
 )
 from neuro.domain.errors import InvalidInput
 from neuro.domain.jobs import JobRequest
+from neuro.domain.uris import parse_uri
 from tests.cli.jobs import make_job
 
 WHERE = Where("default", "anna")
@@ -136,18 +136,35 @@ def test_an_env_file_has_settings_and_comments_and_options_win_over_it() -> None
     assert request.env == {"A": "1", "B": "option", "C": "3"}
 
 
+def test_a_line_of_an_env_file_may_end_as_on_windows() -> None:
+    options = RunOptions(image="ubuntu", env_files=("env",))
+    text = "A=1\r\nB=two \x0bwords\r\n"
+
+    request = job_request(options, WHERE, environ={}, read_text={"env": text})
+
+    assert request.env == {"A": "1", "B": "two \x0bwords"}
+
+
+@pytest.mark.parametrize("line", ["export C=3", " F = 5", "A\tB=1", "a b"])
+def test_a_name_with_a_blank_in_it_is_refused_with_its_line(line: str) -> None:
+    options = RunOptions(image="ubuntu", env_files=("my.env",))
+
+    with pytest.raises(InvalidInput, match=r"^my\.env, line 3: .* has a blank in it"):
+        job_request(options, WHERE, environ={}, read_text={"my.env": f"A=1\n\n{line}\n"})
+    with pytest.raises(InvalidInput, match="blank"):
+        environment([line], {}, WHERE)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\tb", "b\r", " a b "])
+def test_a_volume_means_the_name_that_was_written(name: str) -> None:
+    (volume,) = parse_volumes([f"storage:{name}:/mnt:ro"], WHERE).storage
+
+    assert parse_uri(volume.src_storage_uri).segments == ("anna", name)
+
+
 def test_a_nameless_variable_is_refused() -> None:
     with pytest.raises(InvalidInput, match="NAME=VALUE"):
         environment(["=x"], {}, WHERE)
-
-
-@pytest.mark.parametrize(
-    ("text", "minutes"), [("1d", 1440), ("2d3h20min", 3080), ("30s", 1), ("61s", 2), ("0", None)]
-)
-def test_a_life_span_is_in_whole_minutes_and_zero_means_no_limit(
-    text: str, minutes: int | None
-) -> None:
-    assert life_span_minutes(text) == minutes
 
 
 def test_a_bad_name_is_refused_before_anything_is_sent() -> None:

@@ -52,3 +52,20 @@ def test_every_job_changes_what_another_wrote(person: Home) -> None:
     said = person.ok("run", *volume, "echo second >> /s/d/file; cat /s/d/file; stat -c %u /s/d")
 
     assert said.endswith("first\nsecond\n0\n")
+
+
+def test_a_job_gets_the_folder_and_the_variables_that_were_written(person: Home) -> None:
+    for name in ("ab", "a\nb"):
+        (person.work_dir / name).write_text(repr(name))
+        person.ok("mkdir", "-p", f"storage:line/{name}")
+        person.ok("cp", name, f"storage:line/{name}/file")
+    (person.work_dir / "env").write_bytes(b"\xef\xbb\xbfA=1\r\nB=2\r\n")
+
+    said = person.ok(
+        *("run", "--env-file", "env", "-v", "storage:line/a\nb:/line:ro", "ubuntu", "--"),
+        *("sh", "-c", 'cat /line/file; echo " $A-$B-"'),
+    )
+
+    assert said.endswith("'a\\nb' 1-2-\n")
+    refused = person.run("run", "--env-file", "/dev/null", "-e", "export C=1", "ubuntu", "true")
+    assert (refused.returncode, "has a blank in it" in refused.stderr) == (127, True)

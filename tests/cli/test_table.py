@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
+from neuro.cli.job.ls import Printer
+from neuro.cli.output import Output
+from neuro.cli.render.columns import parse_columns
+from neuro.cli.render.job_row import PS_COLUMNS, PS_DEFAULT, PS_NARROWER, View
 from neuro.cli.render.table import Cell, Column, Line, Table, display_width, wrap
+from neuro.domain.jobs import JobStatus
+from tests.cli.jobs import CREATED, JOB_ID, make_job
 
 
 def cells(*texts: str) -> list[Cell]:
@@ -48,6 +60,11 @@ def test_a_table_fits_into_the_terminal_and_keeps_what_must_not_shrink() -> None
     assert lines[1].startswith("x" * 20)
 
 
+def test_letters_of_several_code_points_take_what_a_terminal_gives_them() -> None:
+    assert [display_width(text) for text in ("👨‍👩‍👧", "❤️", "é", "한")] == [2, 2, 1, 2]
+    assert wrap("👨‍👩‍👧👨‍👩‍👧", 3) == ["👨‍👩‍👧", "👨‍👩‍👧"]
+
+
 def test_a_wide_letter_takes_two_columns() -> None:
     lines = laid_out([Column("N"), Column("M")], [cells("日本", "a"), cells("ab", "b")])
 
@@ -60,3 +77,57 @@ def test_wrapping_loses_nothing_and_keeps_the_width(text: str, width: int) -> No
 
     assert "".join(pieces) == text
     assert all(display_width(piece) <= width for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "pieces"),
+    [
+        ("learning-rate of train", 14, ["learning-rate", "of train"]),
+        ("to learning-rate", 14, ["to", "learning-rate"]),
+        ("sweep-lr-0.1", 9, ["sweep-lr-", "0.1"]),
+        ("a/folder/below", 8, ["a/", "folder/", "below"]),
+        ("abcdefghij", 4, ["abcd", "efgh", "ij"]),
+    ],
+)
+def test_a_word_is_broken_only_where_it_is_joined(text: str, width: int, pieces: list[str]) -> None:
+    assert wrap(text, width) == pieces
+
+
+def test_a_column_is_as_wide_as_its_widest_word() -> None:
+    columns = [Column("NAME", max=10), Column("TEXT")]
+    lines = laid_out(columns, [cells("evaluation-of-everything", "word " * 8)], width=40)
+
+    assert lines[1].startswith("evaluation-of-everything  word")
+
+
+def jobs_in(width: int, **more: Any) -> list[str]:
+    job = structs.replace(make_job(status=JobStatus.RUNNING, owner="anna"), **more)
+    out = Output(color=False)
+    formats = [parse_columns(text, PS_COLUMNS) for text in (PS_DEFAULT, *PS_NARROWER)]
+    with redirect_stdout(StringIO()) as shown:
+        printer = Printer(out, formats[0], View("anna", CREATED), width, formats[1:])
+        printer.add(job)
+        printer.flush()
+    return shown.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_a_list_of_jobs_fits_the_terminal_and_breaks_no_word(width: int) -> None:
+    name, text = "training-of-the-larger-model-7", "Looks for the learning rate"
+    lines = jobs_in(width, name=name, description=text)
+
+    assert max(map(len, lines)) <= width
+    assert JOB_ID in lines[1]
+    assert any(name in line for line in lines)
+
+
+def test_a_wide_terminal_has_all_columns() -> None:
+    assert jobs_in(200)[0].split()[-2:] == ["CLUSTER", "DESCRIPTION"]
+    assert jobs_in(80)[0].split()[:3] == ["ID", "NAME", "STATUS"]
+
+
+def test_what_comes_from_elsewhere_stays_in_its_row() -> None:
+    lines = jobs_in(200, description="line 1\nline 2 \x1b[2J\u202egone")
+
+    assert len(lines) == 2
+    assert r"line 1\nline 2 \x1b[2J\u202egone" in lines[1]

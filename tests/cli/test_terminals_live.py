@@ -38,7 +38,7 @@ TELLS_ITS_SIZE = (
 
 
 def test_a_run_in_a_terminal_is_a_terminal_in_the_job(person: Home) -> None:
-    with person.terminal("run", "--name", "shell", *SHELL, rows=31, columns=97) as it:
+    with person.terminal("run", "-t", "--name", "shell", *SHELL, rows=31, columns=97) as it:
         it.until(BANNER)
         it.until("# ")
         it.press("tty && stty size\r")
@@ -53,8 +53,8 @@ def test_a_run_in_a_terminal_is_a_terminal_in_the_job(person: Home) -> None:
         assert it.end() == 5
 
 
-def test_ctrl_c_reaches_the_program_in_the_job(person: Home) -> None:
-    with person.terminal("run", *SHELL) as it:
+def test_ctrl_c_reaches_the_program_in_a_jobs_terminal(person: Home) -> None:
+    with person.terminal("run", "-t", *SHELL) as it:
         it.until(BANNER)
         it.until("# ")
         it.press("echo go; sleep 100; echo st''opped\r")
@@ -68,7 +68,7 @@ def test_ctrl_c_reaches_the_program_in_the_job(person: Home) -> None:
 
 
 def test_detaching_leaves_the_job_and_attaching_comes_back(person: Home) -> None:
-    with person.terminal("run", "--name", "left", *SHELL) as it:
+    with person.terminal("run", "-t", "--name", "left", *SHELL) as it:
         it.until(BANNER)
         it.until("# ")
         it.press("WORD=kept\r")
@@ -122,18 +122,88 @@ def test_a_status_line_moves_on_a_terminal_while_a_job_waits(person: Home) -> No
         assert it.end() == 0
 
 
-def test_ctrl_c_on_a_terminal_asks_and_can_kill(person: Home) -> None:
-    script = "trap 'exit 0' TERM; echo on; while :; do sleep 0.05; done"
-    with person.terminal("run", "-T", "--name", "asked", "ubuntu", "--", "sh", "-c", script) as it:
-        it.until("on\r\n")
-        it.press("\x03")
-        it.until("What shall be done? ")
-        it.press("k\r")
-        it.until("was told to stop")
-        assert it.end() == 130
+WORKS = "trap 'echo hit; exit 9' INT; echo on; until [ -e /tmp/go ]; do sleep 0.05; done; echo done"
 
-    person.ok("logs", "asked")
-    assert "Status: cancelled" in person.ok("status", "asked")
+
+@pytest.mark.parametrize("options", [(), ("-T",)])
+def test_ctrl_c_detaches_and_does_not_reach_the_job(person: Home, options: tuple[str, ...]) -> None:
+    words = ("run", *options, "--name", "trained", "ubuntu", "--", "sh", "-c", WORKS)
+    with person.terminal(*words) as it:
+        it.until("Use Ctrl-C to detach (it will NOT terminate the job)")
+        it.until("on\r")
+        it.press("\x03")
+        it.until("Detached: job trained goes on running.")
+        assert it.end() == 0
+
+    with person.terminal("attach", "trained") as it:
+        it.until("Use Ctrl-C to detach")
+        it.until("on\r")
+        it.press("\x03")
+        it.until("Detached: job trained goes on running.")
+        assert it.end() == 0
+
+    person.ok("exec", "trained", "touch", "/tmp/go")
+    assert person.ok("logs", "trained").split() == ["on", "done"]
+
+
+def test_a_run_in_a_terminal_is_shown_in_one_and_reads_nothing_from_it(person: Home) -> None:
+    script = "test -t 1 && test -t 2 && ! test -t 0 && cat && stty size < /dev/tty"
+    waits = f"until [ $(stty size < /dev/tty | cut -d' ' -f2) = 97 ]; do sleep 0.05; done; {script}"
+    with person.terminal("run", "ubuntu", "--", "sh", "-c", waits, rows=31, columns=97) as it:
+        it.until("31 97\r")
+        assert it.end() == 0
+
+
+def test_a_new_size_of_the_window_is_told_to_a_job_that_only_shows(person: Home) -> None:
+    script = (
+        "import os, time\n"
+        "while (size := os.get_terminal_size(1).columns) != 60:\n"
+        "    size == 97 and print('wide', flush=True)\n"
+        "    time.sleep(0.05)\n"
+        "print('narrow')"
+    )
+    with person.terminal("run", "ubuntu", "python3", "-c", script, columns=97) as it:
+        it.until("wide")
+        it.resize(24, 60)
+        it.until("narrow")
+        assert it.end() == 0
+
+
+def test_ctrl_c_leaves_a_job_that_waits_in_the_queue(person: Home) -> None:
+    everything = ("--preset", "cpu-large")
+    person.ok("-q", "run", "--detach", "--name", "first", *everything, "ubuntu", "sleep", "100")
+
+    for words in (
+        ("run", *everything),
+        ("run", "-t", *everything),
+        ("run", "--detach", *everything),
+    ):
+        with person.terminal(*words, "--name", "second", "ubuntu", "true") as it:
+            it.until("Waits for ")
+            if "--detach" in words:
+                it.until("with --no-wait-start this command does not wait")
+            it.press("\x03")
+            it.until("Detached: job second stays in the queue.")
+            assert it.end() == 0
+        assert person.ok("-q", "ps", "-s", "pending")
+        person.ok("kill", "second")
+
+
+@pytest.mark.parametrize("options", [(), ("-t",), ("-T",)])
+def test_a_job_that_did_not_start_is_not_attached_to(
+    person: Home, options: tuple[str, ...]
+) -> None:
+    with person.terminal("run", *options, "ubuntu", "no-such-program") as it:
+        assert it.end() == 127
+        assert "attached" not in it.shown
+
+
+def test_attach_uses_the_terminal_only_of_a_job_that_has_one(person: Home) -> None:
+    person.ok("-q", "run", "--detach", "--name", "plain", "ubuntu", "sleep", "100")
+
+    with person.terminal("attach", "-t", "plain") as it:
+        it.until("it was started without `-t`")
+        assert it.end() != 0
 
 
 def test_colours_are_for_terminals_only_and_can_be_refused(person: Home) -> None:

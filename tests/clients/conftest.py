@@ -88,8 +88,9 @@ def named(version: str) -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def sleeper(client: ReferenceClient, named: Callable[[str], str]) -> str:
+def sleeper(client: ReferenceClient, named: Callable[[str], str]) -> Iterator[str]:
     """The name of a job that runs all the time and does nothing; its id is no secret to it."""
     name = named("sleeper")
     client.submit("--name", name, "--tag", name, "ubuntu", "--", "sleep", "1000")
-    return name
+    yield name
+    client.run("kill", name)  # one of the same name follows where the versions take turns

@@ -1,7 +1,8 @@
 """A user's program on the reference SDK 22.7.1; runs in that client's environment.
 
 What it learns goes to standard output as JSON. Unlike the command line, the SDK submits jobs with
-resources of their own instead of a preset (section 8.1) and reads parts of files.
+resources of their own instead of a preset (docs/reference/wire-protocol.md#submitting) and reads
+parts of files.
 """
 
 import asyncio

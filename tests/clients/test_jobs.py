@@ -1,4 +1,4 @@
-"""Listing, showing, ending and extending jobs (section 8)."""
+"""Listing, showing, ending and extending jobs (docs/reference/wire-protocol.md#jobs)."""
 
 from __future__ import annotations
 

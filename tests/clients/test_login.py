@@ -1,4 +1,4 @@
-"""Logging in, and what the client then knows (wire protocol, sections 4 to 6)."""
+"""Logging in, and what the client then knows (docs/reference/wire-protocol.md#configuration)."""
 
 from __future__ import annotations
 

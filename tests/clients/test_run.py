@@ -1,4 +1,7 @@
-"""``neuro run``: what a job is given, what it prints, how it ends (section 8)."""
+"""``neuro run``: what a job is given, what it prints, how it ends.
+
+See docs/reference/wire-protocol.md#jobs.
+"""
 
 from __future__ import annotations
 

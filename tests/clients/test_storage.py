@@ -1,4 +1,4 @@
-"""Files: up, down, listed, moved, removed (section 10)."""
+"""Files: up, down, listed, moved, removed (docs/reference/wire-protocol.md#storage)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Logs, exec, attach, telemetry and ports, without a terminal (section 9)."""
+"""Logs, exec, attach, telemetry and ports, without a terminal.
+
+See docs/reference/wire-protocol.md#monitoring.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on a terminal: keys, sizes, detaching (section 9.3)."""
+"""Jobs on a terminal: keys, sizes, detaching (docs/reference/wire-protocol.md#attach)."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ async def drain(session: Session) -> tuple[bytes, bytes]:
     parts: dict[int, list[bytes]] = {1: [], 2: []}
     async with asyncio.timeout(PATIENCE):
         while (message := await session.read()) is not None:
-            parts[message[0]].append(message[1])
+            parts.setdefault(message[0], []).append(message[1])
     return b"".join(parts[1]), b"".join(parts[2])
 
 

@@ -67,5 +67,23 @@ def test_a_taken_port_is_explained_only_where_the_network_is_shared(shared: bool
     assert (ending.message is not None) == shared
 
 
+@pytest.mark.parametrize(("number", "name"), [(11, "SIGSEGV"), (6, "SIGABRT"), (50, "signal 50")])
+def test_a_signal_has_its_name(number: int, name: str) -> None:
+    ending = conclude(**{**KNOWN, "status": (128 + number) << 8, "signal": number})
+
+    assert (ending.exit_code, ending.message) == (128 + number, f"killed by {name}")
+
+
+def test_a_signal_that_was_asked_for_is_not_told() -> None:
+    assert conclude(**{**KNOWN, "status": 143 << 8, "signal": 15, "stopping": True}).message is None
+
+
+def test_a_taken_port_is_a_hint_and_no_fact() -> None:
+    ending = conclude(**{**KNOWN, "status": 256, "last_output": TAKEN, "shared_network": True})
+
+    assert (ending.cause, ending.exit_code) == ("error", 1)
+    assert str(ending.message).startswith("its last lines tell of a port in use")
+
+
 def test_cannot_start_has_no_code() -> None:
     assert Ending.cannot_start("why").exit_code is None

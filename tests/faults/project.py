@@ -21,7 +21,7 @@ from neuro.domain.jobs import Job, JobFilter
 from neuro.flow.batch.plan import make_plan
 from neuro.flow.batch.submit import submit
 from neuro.flow.evaluate.environment import Environment
-from neuro.flow.project import find_workspace
+from neuro.flow.workspace import find_workspace
 from tests.server_process import ServerProcess
 
 # Every task leaves a line in a file of its own whenever it runs: see `Project.runs`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -28,6 +29,23 @@ def server(
         request.getfixturevalue("postgres_server").database() as url,
         running_server(folder, database=url) as server,
     ):
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def own_database(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Where a server of a test's own keeps its records; None: in its data folder."""
+    if request.param == "sqlite":
+        yield None
+        return
+    with request.getfixturevalue("postgres_server").database() as url:
+        yield url
+
+
+@pytest.fixture
+def own_server(own_database: str | None, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server of a test's own on each database: it may be killed, and its people may go."""
+    with running_server(tmp_path / "data", database=own_database) as server:
         yield server
 
 

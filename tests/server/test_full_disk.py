@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,11 +67,14 @@ def free(server: ServerProcess) -> int:
     return shutil.disk_usage(server.data_dir).free
 
 
-def health(server: ServerProcess) -> int:
-    with urllib.request.urlopen(
-        f"{server.url.removesuffix('/api/v1')}/health", timeout=5
-    ) as answer:
-        return int(answer.status)
+def health(server: ServerProcess, path: str = "health") -> int:
+    root = server.url.removesuffix("/api/v1")
+    try:
+        with urllib.request.urlopen(f"{root}/{path}", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
 
 
 async def over(client: Client, job_id: str) -> JobStatus:
@@ -121,6 +125,8 @@ async def test_jobs_end_and_are_killed_and_are_seen_so_on_a_full_disk(
 
         assert await over(client, ending.id) is JobStatus.FAILED
         assert await over(client, killed.id) is JobStatus.CANCELLED
+        while await asyncio.to_thread(health, server, "ready") != 503:
+            await asyncio.sleep(0.05)
         assert (await client.jobs.get(ending.id)).history.exit_code == 4
         assert await asyncio.to_thread(health, server) == 200
         filler.unlink()

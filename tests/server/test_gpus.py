@@ -39,8 +39,8 @@ RESTARTS: dict[str, Callable[[ServerProcess], object]] = {
 }
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
+@pytest.fixture
+def server(own_database: str | None, tmp_path: Path) -> Iterator[ServerProcess]:
     """A server on a machine with three GPUs."""
     devices = tmp_path / "dev"
     devices.mkdir()
@@ -50,16 +50,9 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerPro
         else:
             (devices / name).touch()
     program = (str(Path(__file__).with_name("gpu_server.py")), str(devices))
-    if request.param == "sqlite":
-        with running_server(tmp_path / "data", settings=SETTINGS, program=program) as server:
-            yield server
-        return
-    with (
-        request.getfixturevalue("postgres_server").database() as url,
-        running_server(
-            tmp_path / "data", settings=SETTINGS, program=program, database=url
-        ) as server,
-    ):
+    with running_server(
+        tmp_path / "data", settings=SETTINGS, program=program, database=own_database
+    ) as server:
         yield server
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 import pytest
 
@@ -344,3 +346,22 @@ async def test_users_are_the_admins_business(alice: Client) -> None:
         await alice.users.add("mallory")
     with pytest.raises((NotFound, NotPermitted)):
         await alice.users.all()
+
+
+@pytest.mark.parametrize("code", [126, 127])
+async def test_a_programs_own_code_restarts_it_whatever_it_prints(
+    client: Client, code: int
+) -> None:
+    volume = {
+        "src_storage_uri": f"storage://default/{client.user}/own-{code}-{id(client)}",
+        "dst_path": "/data",
+        "read_only": False,
+    }
+    script = f"test -e /data/again && exit 0; touch /data/again; echo 'env: nosuch'; exit {code}"
+    job = await submit(
+        client, shlex.join(["sh", "-c", script]), restart_policy="on-failure", volumes=[volume]
+    )
+
+    job = await finished(client, job)
+
+    assert (job.status, job.history.restarts) == (JobStatus.SUCCEEDED, 1)

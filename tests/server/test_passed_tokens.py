@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -14,23 +12,9 @@ import pytest
 from neuro.client import Client
 from neuro.domain.jobs import Job
 from tests.server.jobs import finished, submit
-from tests.server_process import ServerProcess, running_server
+from tests.server_process import ServerProcess
 
 SAYS = "echo $NEURO_PASSED_CONFIG"
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server that may be killed."""
-    if request.param == "sqlite":
-        with running_server(tmp_path / "data") as server:
-            yield server
-        return
-    with (
-        request.getfixturevalue("postgres_server").database() as url,
-        running_server(tmp_path / "data", database=url) as server,
-    ):
-        yield server
 
 
 async def with_token(client: Client, command: str, **options: object) -> tuple[Job, str]:

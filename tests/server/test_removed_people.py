@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -17,29 +15,13 @@ from neuro.server.database.engine import Database
 from neuro.server.flows.attempts.tables import unfinished_of_owners
 from tests.server.bakes import ended, make_bake, write
 from tests.server.jobs import finished, output_of, running, submit
-from tests.server_process import ServerProcess, running_server
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server that may be stopped, and whose people may go."""
-    if request.param == "sqlite":
-        with running_server(tmp_path / "data") as server:
-            yield server
-        return
-    with (
-        request.getfixturevalue("postgres_server").database() as url,
-        running_server(tmp_path / "data", database=url) as server,
-    ):
-        yield server
+from tests.server_process import ServerProcess
 
 
 @pytest.fixture
-async def client(server: ServerProcess) -> AsyncIterator[Client]:
-    """The owner of the machine, who is an admin."""
-    async with Client.connect(server.url, server.token) as client:
-        client.user = server.user
-        yield client
+def server(own_server: ServerProcess) -> ServerProcess:
+    """A server of each test's own."""
+    return own_server
 
 
 async def person(server: ServerProcess, client: Client, name: str) -> Client:

@@ -27,6 +27,7 @@ PUBLIC = {
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/metrics"),
+    ("GET", "/"),
 }
 VERSION = f"neuro/{neuro.__version__}"
 A_JOB = "job-00000000-0000-4000-8000-000000000000"
@@ -107,27 +108,6 @@ async def test_a_wrong_token_is_refused_everywhere_even_on_public_routes(
             assert response.status == 401, (method, path)
 
 
-async def test_a_stranger_finds_nothing_of_the_owners(
-    http: aiohttp.ClientSession, server: ServerProcess, alice: Client
-) -> None:
-    token = alice.transport._session.headers["Authorization"]  # type: ignore[attr-defined]
-    description = await _description(http, server)
-    owners = [
-        (method, path)
-        for method, path in _operations(description)
-        if "{" in path and (method, path) not in PUBLIC
-    ]
-
-    for method, path in owners:
-        body = {"json": {}} if method in ("POST", "PUT", "PATCH") and "{path}" not in path else {}
-        query = "?op=LISTSTATUS&cmd=true" if "{path}" in path or "exec" in path else ""
-        address = _address(server, path, server.user) + query
-        async with http.request(
-            method, address, headers={"Authorization": token}, **body
-        ) as response:
-            assert response.status in (400, 404), (method, path)
-
-
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/health", 200), ("/ready", 200), ("/api/v1/ping", 200), ("/nothing", 404)],
@@ -187,6 +167,22 @@ async def test_the_description_says_where_the_version_is(
     assert with_version == {*flows, "/api/v1/ping", "/api/v1/secured-ping"}
 
 
+async def test_browsers_are_told_what_is_here_and_how_a_job_is_reached(
+    http: aiohttp.ClientSession, server: ServerProcess
+) -> None:
+    root = server.url.removesuffix("/api/v1")
+    async with http.get(root) as front:
+        assert (front.status, front.content_type) == (200, "text/html")
+        assert "neuro login" in await front.text()
+    for host, said in (
+        ("job-1.jobs.localhost", "neuro port-forward job-1 PORT:PORT"),
+        ("lab--anna.jobs.localhost:8085", "neuro port-forward job:/anna/lab PORT:PORT"),
+    ):
+        async with http.get(root + "/lab?token=1", headers={"Host": host}) as page:
+            assert (page.status, page.content_type) == (404, "text/html")
+            assert said in await page.text()
+
+
 async def test_metrics_are_prometheus_text(
     http: aiohttp.ClientSession, server: ServerProcess
 ) -> None:
@@ -194,7 +190,7 @@ async def test_metrics_are_prometheus_text(
         text = await response.text()
 
     assert "neuro_http_requests_total" in text
-    assert 'neuro_jobs_active{kind="running"}' in text
+    assert 'neuro_jobs_active{status="running"}' in text
 
 
 @pytest.mark.parametrize(

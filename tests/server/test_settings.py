@@ -40,6 +40,29 @@ CASES = {
     PRESET + "credits_per_hour = 'free'": ("credits_per_hour is 'free'", '"0.5"'),
     "database = 'mysql://host/name'": ("database begins with 'mysql'", "postgresql://"),
 }
+# The same, where the key itself or the kind of its value is wrong.
+PLACES = {
+    "# x\nclustre = 'lab'": ("line 2: there is no key 'clustre'", "did you mean 'cluster'?"),
+    "[capacity]\n\ncores = 2": ("line 3: there is no key 'cores' in [capacity]", "cpu, memory"),
+    "[capacity]\ncpu = '2'": ("line 2: capacity.cpu is '2'", "must be a number"),
+    "[network]\nshared = 1": ("line 2: network.shared is 1", "true or false"),
+    "log_limit = true": ("line 1: log_limit is True", 'a size such as "2G"'),
+    "[retention]\njobs = 1.5": ("line 2: retention.jobs is 1.5", "a whole number"),
+    "presets = 3": ("line 1: presets must be tables", "[[presets]]"),
+    "limits = 3": ("line 1: limits must be a section", "[limits]"),
+    PRESET + PRESET.replace("cpu = 1", "cpu = 'x'"): ("line 7: presets[2].cpu is 'x'", "a number"),
+    "[[presets]]\nname = 'a'\ncpu = 1": ("line 1: presets[1] needs 'memory'",),
+    "[capacity]\ncpu = -3": ("line 2: capacity.cpu is -3", "CPU cores"),
+    "x = 1\ncluster = lab": ("line 2",),
+}
+CASES |= PLACES
+
+
+def test_a_byte_order_mark_is_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    path.write_bytes(b"\xef\xbb\xbfcluster = 'lab'\r\n")
+
+    assert load_settings(path).cluster == "lab"
 
 
 @pytest.mark.parametrize("text", CASES)
@@ -72,3 +95,10 @@ def test_what_the_guide_shows_is_fine(tmp_path: Path) -> None:
         path.write_text(text)
 
         assert [preset.name for preset in load_settings(path).presets] == ["cpu-small", "gpu-small"]
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    path.write_bytes(b"\xef\xbb\xbfcluster = 'lab'\r\nlog_limit = '2G'\r\n")
+
+    assert load_settings(path).cluster == "lab"

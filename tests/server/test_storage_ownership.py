@@ -12,6 +12,8 @@ import pytest
 from neuro.client import Client
 from neuro.domain.jobs import JobStatus
 from neuro.engines.sandbox.identities import BLOCK, STORAGE
+from neuro.server.storage.confine import Place
+from neuro.server.storage.staging import Staging
 from neuro.server.storage.tree import Tree
 from tests.server.jobs import finished, output_of, submit
 from tests.server_process import ServerProcess, running_server
@@ -94,6 +96,23 @@ def test_a_home_that_was_made_just_before_a_kill_is_given_to_the_storages_user(
 
     tree.close()
     assert owner_of(tmp_path / "anna") == (STORAGE, STORAGE)
+
+
+def test_a_folder_that_was_made_just_before_a_kill_is_given_to_the_storages_user(
+    tmp_path: Path,
+) -> None:
+    os.chown(tmp_path, STORAGE, STORAGE)
+    tree = Tree(tmp_path)
+    tree.make_home("anna")
+    (tmp_path / "anna/data").mkdir()
+    (tmp_path / "anna/.neuro-uploads").mkdir(0o700)
+
+    tree.make_folders(Place(("anna", "data", "new"), 1))
+    os.close(Staging(tree).open("anna"))
+
+    tree.close()
+    made = [tmp_path / "anna" / name for name in ("data", "data/new", ".neuro-uploads")]
+    assert [owner_of(path) for path in made] == [(STORAGE, STORAGE)] * 3
 
 
 def test_an_old_servers_files_are_given_to_the_storages_user(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler
 
 from neuro.client import Client
 from neuro.domain.errors import NotAuthenticated
+from neuro.domain.frames import BULK_FEATURE
 from neuro.domain.permissions import Action, Permission, admin_permissions, owner_permissions
 from neuro.domain.server_config import ClusterMessage, ServerConfig
 from neuro.domain.uris import parse_uri
@@ -25,7 +26,7 @@ from neuro.server.http.identity import Identity
 from neuro.server.http.routes import AUTHENTICATOR, Call, Routes, install
 from neuro.server.storage.paths import MAX_LINE_BYTES
 from neuro.server.storage.routes import storage_routes
-from neuro.server.storage.service import FEATURES, StorageService
+from neuro.server.storage.service import StorageService
 
 CLUSTER = "default"
 
@@ -63,7 +64,11 @@ class StorageServer:
     """Runs while its ``with`` block does. ``root`` is where the files are."""
 
     def __init__(
-        self, root: Path, *, features: tuple[str, ...] = FEATURES, use_openat2: bool | None = None
+        self,
+        root: Path,
+        *,
+        features: tuple[str, ...] = (BULK_FEATURE,),
+        use_openat2: bool | None = None,
     ) -> None:
         self.root = root
         self.tokens = Tokens()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +66,7 @@ def home(server: StorageServer) -> Path:
 def fill(top: Path, *names: str) -> None:
     for name in names:
         (top / name).parent.mkdir(parents=True, exist_ok=True)
-        (top / name).write_text(name)
+        (top / name).write_bytes(name.encode())
 
 
 class TestLs:
@@ -197,6 +198,61 @@ class TestRm:
             f"cannot remove {CLUSTER}/alice/data",
         ]
         assert [path.name for path in home.iterdir()] == ["data"]
+
+    def test_a_folder_needs_r_in_the_words_of_the_original(self, neuro: Neuro, home: Path) -> None:
+        fill(home, "data/c.txt")
+
+        ran = neuro("rm", "storage:data")
+
+        assert ran.code == 72
+        assert f"cannot remove {CLUSTER}/alice/data: Target is a directory" in ran.err
+
+    def test_a_pattern_without_a_match_stands_for_itself(self, neuro: Neuro, home: Path) -> None:
+        fill(home, "run[1].csv", "run1.csv", "keep[2].csv")
+
+        neuro.ok("rm", "storage:run[1].csv")
+        assert sorted(path.name for path in home.iterdir()) == ["keep[2].csv", "run[1].csv"]
+        neuro.ok("rm", "storage:run[1].csv")
+        neuro.ok("cp", "storage:keep[2].csv", "here")
+        ran = neuro("rm", "storage:run[1].csv")
+
+        assert Path("here").read_text() == "keep[2].csv"
+        assert ran.code == 72
+        assert "--no-glob" in ran.err
+
+    @pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\tb", "b\r", "a b ", " a"])
+    def test_blanks_and_line_ends_are_part_of_a_name(
+        self, neuro: Neuro, home: Path, name: str
+    ) -> None:
+        fill(home, "ab", "b", "a", name)
+
+        assert neuro.ok("ls", f"storage:{name}").startswith("storage:")
+        neuro.ok("cp", f"storage:{name}", "here")
+        neuro.ok("cp", "here", f"storage:folder{name}")
+        neuro.ok("rm", f"storage:{name}")
+
+        assert Path("here").read_bytes() == name.encode()
+        left = {path.name for path in home.iterdir()} - {".neuro-uploads"}
+        assert left == {"ab", "b", "a", f"folder{name}"}
+
+    def test_a_percent_sign_that_makes_no_name_is_refused(self, neuro: Neuro, home: Path) -> None:
+        fill(home, "50%ce.txt")
+
+        ran = neuro("rm", "storage:50%ce.txt")
+
+        assert ran.code == 127
+        assert "Write a percent sign as %25" in ran.err
+        neuro.ok("rm", "storage:50%25ce.txt")
+
+    def test_a_name_that_is_not_there_as_it_was_decoded_gets_a_hint(
+        self, neuro: Neuro, home: Path
+    ) -> None:
+        fill(home, "%41")
+
+        for words in (["rm", "storage:%41"], ["ls", "storage:%41"], ["cp", "storage:%41", "x"]):
+            ran = neuro(*words)
+            assert ran.code == 72
+            assert "%41 means 'A': write a percent sign as %25" in ran.err
 
     def test_without_glob_a_star_is_a_star(self, neuro: Neuro, home: Path) -> None:
         fill(home, "*", "a")
@@ -379,15 +435,49 @@ class TestCp:
         assert sorted(path.name for path in (home / "one").iterdir()) == ["c.txt", "keep.log"]
         assert sorted(path.name for path in (home / "two").iterdir()) == ["a.tmp", "keep.log"]
 
-    def test_update_leaves_newer_files_alone(self, neuro: Neuro, home: Path) -> None:
+    def test_update_leaves_a_newer_file_of_the_same_size_alone(
+        self, neuro: Neuro, home: Path
+    ) -> None:
         fill(Path(), "a")
-        (home / "a").write_text("newer there")
+        (home / "a").write_text("b")
         os.utime("a", (0, 0))
 
         neuro.ok("cp", "-u", "a", "storage:")
-        assert (home / "a").read_text() == "newer there"
+        assert (home / "a").read_text() == "b"
         neuro.ok("cp", "a", "storage:")
         assert (home / "a").read_text() == "a"
+
+    @pytest.mark.parametrize("recursive", [False, True])
+    def test_update_copies_another_size_whatever_its_age(
+        self, neuro: Neuro, home: Path, recursive: bool
+    ) -> None:
+        fill(Path(), "here/a")
+        fill(home, "there/a")
+        (home / "there/a").write_text("newer there")
+        os.utime("here/a", (0, 0))
+
+        if recursive:
+            neuro.ok("cp", "-r", "-u", "-T", "here", "storage:there")
+        else:
+            neuro.ok("cp", "-u", "here/a", "storage:there")
+        assert (home / "there/a").read_text() == "here/a"
+
+        os.utime(home / "there/a", (0, 0))
+        Path("here/a").write_text("newer here")
+        if recursive:
+            neuro.ok("cp", "-r", "-u", "-T", "storage:there", "here")
+        else:
+            neuro.ok("cp", "-u", "storage:there/a", "here")
+        assert Path("here/a").read_text() == "here/a"
+
+    def test_continue_does_not_append_to_another_file(self, neuro: Neuro, home: Path) -> None:
+        fill(Path(), "file")
+        os.utime("file", (0, 0))
+        (home / "file").write_text("fa")
+
+        neuro.ok("cp", "--continue", "file", "storage:")
+
+        assert (home / "file").read_text() == "file"
 
     def test_continue_finishes_a_partial_file(self, neuro: Neuro, home: Path) -> None:
         fill(Path(), "file")
@@ -398,6 +488,53 @@ class TestCp:
 
         assert (home / "file").read_text() == "file"
 
+    def test_what_is_left_out_makes_the_exit_code_and_is_counted(
+        self, neuro: Neuro, home: Path
+    ) -> None:
+        fill(Path(), "tree/a")
+        Path("tree", os.fsdecode(b"b\xff")).touch()
+        Path("tree/dangling").symlink_to("nowhere")
+        os.mkfifo("tree/pipe")
+
+        ran = neuro("cp", "-r", "-T", "tree", "storage:tree")
+
+        assert ran.code == 72
+        assert "ERROR: cannot copy tree/b\\xff to " in ran.err
+        assert "the name is not in UTF-8" in ran.err
+        assert "ERROR: cannot copy tree/dangling to " in ran.err
+        assert "WARNING: tree/pipe is left out" in ran.err
+        assert "Copied 1 file (6B) to storage:tree, 1 left out" in ran.err
+        assert "2 NOT copied" in ran.err
+
+    def test_a_pipe_alone_is_only_a_warning(self, neuro: Neuro, home: Path) -> None:
+        fill(Path(), "tree/a")
+        os.mkfifo("tree/pipe")
+
+        assert neuro("cp", "-r", "tree", "storage:tree").code == 0
+
+    def test_a_link_that_does_not_come_down_makes_the_exit_code(
+        self, neuro: Neuro, home: Path
+    ) -> None:
+        fill(home, "tree/a", "data/b")
+        (home / "tree/folder").symlink_to("../data")
+
+        ran = neuro("cp", "-r", "storage:tree", "back")
+
+        assert ran.code == 72
+        assert "the link leads to no file in the storage" in ran.err
+        assert Path("back/a").exists()
+
+    def test_a_summary_is_printed_on_demand(self, neuro: Neuro, home: Path) -> None:
+        fill(Path(), "tree/a", "tree/b")
+        for name in ("tree/a", "tree/b"):
+            os.utime(name, (0, 0))
+
+        first = neuro.ok("cp", "-r", "--summary", "tree", "storage:new")
+        second = neuro.ok("cp", "-r", "-u", "-T", "--summary", "tree", "storage:new")
+
+        assert first == "Copied 2 files (12B) to storage:new\n"
+        assert second == "Copied 0 files (0B) to storage:new, 2 up to date\n"
+
     def test_special_files_are_streams(self, neuro: Neuro, home: Path) -> None:
         fill(home, "a")
 
@@ -405,6 +542,92 @@ class TestCp:
         neuro.ok("cp", "storage:a", "/dev/null")
 
         assert (home / "empty").read_bytes() == b""
+
+    def test_a_link_to_a_stream_is_one(self, neuro: Neuro, home: Path) -> None:
+        fill(home, "a", "tree/b")
+        reader, writer = os.pipe()
+        Path("there").mkdir()
+        for link in (Path("out"), Path("there/b")):
+            link.symlink_to(f"/dev/fd/{writer}")
+
+        try:
+            neuro.ok("cp", "storage:a", "out")
+            neuro.ok("cp", "-r", "-T", "storage:tree", "there")
+        finally:
+            os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            assert pipe.read() == b"atree/b"
+        assert Path("out").is_symlink()
+
+    def test_a_file_behind_standard_output_is_written_where_it_stands(
+        self, neuro: Neuro, home: Path
+    ) -> None:
+        fill(home, "a")
+        number = os.open("log", os.O_WRONLY | os.O_CREAT)
+        os.write(number, b"before ")
+
+        neuro.ok("cp", "storage:a", f"/dev/fd/{number}")
+        os.close(number)
+
+        assert Path("log").read_text() == "before a"
+
+    @pytest.mark.parametrize("recursive", [False, True])
+    def test_a_download_goes_to_the_file_behind_a_link_on_its_own_disk(
+        self, neuro: Neuro, home: Path, recursive: bool
+    ) -> None:
+        fill(home, "tree/model")
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
+            other = Path(disk, "model.bin")
+            other.write_text("old")
+            assert other.stat().st_dev != Path().stat().st_dev
+            Path("here").mkdir()
+            Path("here/model").symlink_to(other)
+
+            if recursive:
+                neuro.ok("cp", "-r", "-T", "storage:tree", "here")
+            else:
+                neuro.ok("cp", "storage:tree/model", "here/model")
+
+            assert other.read_text() == "tree/model"
+            assert os.listdir(disk) == ["model.bin"]
+        assert Path("here/model").is_symlink()
+        assert os.listdir("here") == ["model"]
+
+    @pytest.mark.parametrize("recursive", [False, True])
+    @pytest.mark.parametrize("mode", [0o600, 0o664, 0o755])
+    def test_a_file_that_is_replaced_keeps_its_mode(
+        self, neuro: Neuro, home: Path, recursive: bool, mode: int
+    ) -> None:
+        fill(Path(), "here/key")
+        fill(home, "there/key")
+        Path("here/key").chmod(mode)
+
+        options = ["-r", "-T"] if recursive else []
+        file = "" if recursive else "/key"
+        neuro.ok("cp", *options, f"storage:there{file}", f"here{file}")
+        assert Path("here/key").read_text() == "there/key"
+        assert Path("here/key").stat().st_mode & 0o7777 == mode
+
+        (home / "there/key").chmod(mode & ~0o111)
+        Path("here/key").chmod(0o644)
+        neuro.ok("cp", *options, f"here{file}", f"storage:there{file}")
+        assert (home / "there/key").stat().st_mode & 0o7777 == mode & ~0o111
+
+    @pytest.mark.parametrize("recursive", [False, True])
+    def test_an_upload_replaces_what_a_link_inside_leads_to(
+        self, neuro: Neuro, home: Path, recursive: bool
+    ) -> None:
+        fill(Path(), "new/model")
+        fill(home, "versions/1", "tree/other")
+        (home / "tree/model").symlink_to("../versions/1")
+
+        if recursive:
+            neuro.ok("cp", "-r", "-T", "new", "storage:tree")
+        else:
+            neuro.ok("cp", "new/model", "storage:tree/model")
+
+        assert (home / "tree/model").is_symlink()
+        assert (home / "versions/1").read_text() == "new/model"
 
     def test_a_server_that_is_gone_ends_it_at_once(
         self, neuro: Neuro, server: StorageServer
@@ -416,6 +639,37 @@ class TestCp:
 
         assert ran.code == 74
         assert "Cannot reach the server" in ran.err
+
+
+def into(output: str, *words: str, config: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command with its standard output in a shell's pipe or a file."""
+    neuro = [sys.executable, "-m", "neuro.cli", "--neuromation-config", str(config), *words]
+    command = f'"$@" {output}; echo "code $?" >&2'
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command, "bash", *neuro],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_reader_that_is_gone_ends_a_list_silently(
+    neuro: Neuro, home: Path, tmp_path: Path
+) -> None:
+    fill(home, *(f"d/{'x' * 80}{number}" for number in range(2000)))
+    config = tmp_path / "config"
+
+    for words in (["ls", "storage:d"], ["storage", "tree"], ["-v", "rm", "-r", "storage:d"]):
+        assert into("| head -1 > /dev/null", *words, config=config).stderr == "code 0\n"
+
+
+def test_a_disk_that_is_full_for_a_list_is_not_the_storages_fault(
+    neuro: Neuro, home: Path, tmp_path: Path
+) -> None:
+    for count in (1, 2000):
+        fill(home, *(f"d/{'x' * 80}{number}" for number in range(count)))
+        ran = into("> /dev/full", "ls", "storage:d", config=tmp_path / "config")
+        assert ran.stderr == "ERROR: No space left on device\ncode 74\n"
 
 
 def test_commands_load_neither_asyncio_nor_aiohttp_nor_rich(

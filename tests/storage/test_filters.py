@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuro.client.storage.filters import Filter, Rule, parse_ignore_file
+from neuro.client.storage.local import walk
 
 
 def keeps(patterns: str, path: str, *, is_folder: bool = False) -> bool:
@@ -31,7 +33,7 @@ def keeps(patterns: str, path: str, *, is_folder: bool = False) -> bool:
         ("[a-c]", ["a", "c"], ["d", "ab"]),
         ("[!a-c]", ["d"], ["a", "c"]),
         ("[]x]", ["]", "x"], ["a"]),
-        ("[a", ["[a"], ["a"]),
+        ("[a", [], ["[a", "a"]),
         (r"\*", ["*"], ["a"]),
         (r"\!a", ["!a"], ["a"]),
         (r"\#a", ["#a"], ["a"]),
@@ -64,6 +66,17 @@ def test_the_last_match_decides() -> None:
     assert not keeps(patterns, "sub/keep.txt")
 
 
+def test_a_file_of_a_windows_editor_has_the_same_patterns(tmp_path: Path) -> None:
+    (tmp_path / ".neuroignore").write_bytes(b"\xef\xbb\xbf*.pyc\r\nbuild/\r\n")
+    (tmp_path / "a.pyc").touch()
+    (tmp_path / "a.py").touch()
+    (tmp_path / "build").mkdir()
+
+    found = [item.relative for item in walk(tmp_path, Filter(), [".neuroignore"])]
+
+    assert found == [".neuroignore", "a.py"]
+
+
 def test_patterns_of_a_folder_hold_below_it_only() -> None:
     rules = [Rule("*.txt", base="sub"), Rule("/a", base="sub")]
 
@@ -89,8 +102,10 @@ PIECES = st.sampled_from(
     ["a", "b", ".", "*", "?", "[ab]", "[!a]", r"\a", "/", "**/", "/**", "#", "!"]
 )
 PATTERNS = (
-    # What two slashes in a row mean is said nowhere.
-    st.lists(PIECES, min_size=1, max_size=6).map("".join).filter(lambda text: "//" not in text)
+    # Nothing says what two slashes in a row mean, nor "**" beside another character.
+    st.lists(PIECES, min_size=1, max_size=6)
+    .map("".join)
+    .filter(lambda text: not re.search(r"//|[^/]\*\*|\*\*[^/]", text))
 )
 
 

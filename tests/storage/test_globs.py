@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from neuro.client.storage.uris import full_text
 from neuro.domain.errors import InvalidInput
+from neuro.domain.uris import full_text
 from tests.storage.people import Person
 from tests.storage.server import StorageServer
 

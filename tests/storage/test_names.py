@@ -154,16 +154,8 @@ class TestNamesThatAreNoUTF8:
         (tmp_path / "source/good").touch()
         with open(os.fsencode(tmp_path) + b"/source/bad\xff", "wb"):
             pass
-        told: list[str] = []
 
-        from neuro.client.storage import Silent
+        outcome = alice.do(lambda s: s.upload_tree(tmp_path / "source", "storage:x"))
 
-        class Told(Silent):
-            def skipped(self, source: str, why: str) -> None:
-                told.append(why)
-
-        outcome = alice.do(
-            lambda s: s.upload_tree(tmp_path / "source", "storage:x", progress=Told())
-        )
-
-        assert (outcome.files, told) == (1, ["the name is not in UTF-8"])
+        told = [str(failure.error) for failure in outcome.failed]
+        assert (outcome.files, told) == (1, ["the name is not in UTF-8."])

@@ -179,7 +179,8 @@ def test_update_copies_only_what_is_newer(
     for path in (any_server.home("alice") / "tree").rglob("*"):
         age(path, 1800)
     (tree / "empty").write_bytes(b"newer")
-    (any_server.home("alice") / "tree/run.sh").write_bytes(b"newer there")
+    newer = (tree / "run.sh").read_bytes().upper()
+    (any_server.home("alice") / "tree/run.sh").write_bytes(newer)
     age(any_server.home("alice") / "tree/run.sh", -60)
 
     up = anna.do(lambda s: s.upload_tree(tree, "storage:tree", update=True))
@@ -188,7 +189,25 @@ def test_update_copies_only_what_is_newer(
     assert up.files == 1
     assert (any_server.home("alice") / "tree/empty").read_bytes() == b"newer"
     assert down.files == 2
-    assert (tmp_path / "back/run.sh").read_bytes() == b"newer there"
+    assert (tmp_path / "back/run.sh").read_bytes() == newer
+
+
+def test_a_download_can_keep_what_is_newer_here_whatever_its_size(
+    anna: Person, any_server: StorageServer, tmp_path: Path
+) -> None:
+    home = any_server.home("alice") / "notes"
+    home.mkdir()
+    (home / "a").write_bytes(b"old")
+    age(home / "a", 3600)
+    (tmp_path / "a").write_bytes(b"worked on")
+
+    kept = anna.do(
+        lambda s: s.download_tree("storage:notes", tmp_path, update=True, keep_newer=True)
+    )
+    assert (kept.files, kept.kept, (tmp_path / "a").read_bytes()) == (0, 1, b"worked on")
+
+    anna.do(lambda s: s.download_tree("storage:notes", tmp_path, update=True))
+    assert (tmp_path / "a").read_bytes() == b"old"
 
 
 def test_filters_choose_what_goes_up_and_down(
@@ -237,13 +256,15 @@ def test_links_are_followed_but_never_in_circles(
     (home / "remote/outside").symlink_to("/etc/passwd")
     up, down = Told(), Told()
 
-    alice.do(lambda s: s.upload_tree(tree, "storage:tree", progress=up))
-    alice.do(lambda s: s.download_tree("storage:remote", tmp_path / "back", progress=down))
+    sent = alice.do(lambda s: s.upload_tree(tree, "storage:tree", progress=up))
+    came = alice.do(lambda s: s.download_tree("storage:remote", tmp_path / "back", progress=down))
 
     assert (home / "tree/link").read_bytes() == LARGE
-    assert sorted(up.left_out) == [str(tree / "around"), str(tree / "nowhere")]
+    failed = sorted(failure.source for failure in sent.failed)
+    assert failed == [str(tree / "around"), str(tree / "nowhere")]
     assert content(tmp_path / "back") == {"file": b"content", "link": b"content"}
-    assert down.left_out == ["storage://default/alice/remote/outside"]
+    assert [failure.source for failure in came.failed] == ["storage://default/alice/remote/outside"]
+    assert up.left_out == down.left_out == []
 
 
 def test_a_listing_that_would_lead_out_of_the_target_is_not_believed(tmp_path: Path) -> None:

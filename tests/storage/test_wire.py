@@ -1,4 +1,4 @@
-"""Wire protocol, section 10: statuses, headers and bodies of every operation."""
+"""docs/reference/wire-protocol.md#storage: statuses, headers and bodies of every operation."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def free_port() -> int:
     [
         ("jupyter", 8888, "/api/contents/notebooks/explore.ipynb"),
         ("tensorboard", 6006, "/"),
-        ("filebrowser", 8085, "/"),
+        ("filebrowser", 8095, "/"),
     ],
 )
 def test_pages(project: Project, name: str, port: int, page: str) -> None:

@@ -8,20 +8,28 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.job_row import View
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import Column, Line, Table
 from neuro.cli.render.times import local_now
 from neuro.domain.durations import parse_duration
 from neuro.domain.jobs import ACTIVE, JobFilter
 from neuro.domain.names import check_user_name
 
+_quiet = click.option("-q", "--quiet", is_flag=True, help="Print what a script needs only.")
+
 
 @click.command("users", cls=Command, examples="neuro admin users")
+@_quiet
+@json_option()
 @pass_context
-def users(context: Context) -> None:
+def users(context: Context, quiet: bool, as_json: bool) -> None:
     """List all users; -q prints names only."""
     out = context.out
     found = context.run(context.client.users.all())
-    if out.quiet:
+    if as_json:
+        out.print(document(found))
+        return
+    if quiet or out.quiet:
         for user in found:
             out.print(user.name)
         return
@@ -45,14 +53,18 @@ def users(context: Context) -> None:
     cls=Command,
     examples="""
         neuro admin add-user anna
+        neuro admin add-user -q anna > token
         neuro admin add-user --admin --expires-in 365d boris
     """,
 )
 @click.argument("name")
 @click.option("--admin", "is_admin", is_flag=True, help="Make them an administrator.")
 @click.option("--expires-in", metavar="TIMEDELTA", help="How long their first token is good.")
+@_quiet
 @pass_context
-def add_user(context: Context, name: str, is_admin: bool, expires_in: str | None) -> None:
+def add_user(
+    context: Context, name: str, is_admin: bool, expires_in: str | None, quiet: bool
+) -> None:
     """Add the user NAME, and print the line that logs them in; -q prints the token only."""
     seconds = parse_duration(expires_in).total_seconds() if expires_in else None
     client, out = context.client, context.out
@@ -60,11 +72,11 @@ def add_user(context: Context, name: str, is_admin: bool, expires_in: str | None
     token = context.run(
         client.users.create_token(user.name, label="first login", expires_in=seconds)
     )
-    if out.quiet:
+    if quiet or out.quiet:
         out.print(token.token or "")
         return
     out.print(f"Added {'administrator' if user.is_admin else 'user'} {user.name}.")
-    out.print("They log in with this line; who has it is them:")
+    out.print("This line logs them in. Whoever has it can act in their name:")
     out.print(f"  neuro config login-with-token {token.token} {context.account.url}")
 
 

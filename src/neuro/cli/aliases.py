@@ -1,4 +1,4 @@
-"""Commands of the person's own (cli-surface, section 3.5): ``[alias.NAME]`` with cmd or exec."""
+"""Commands of the person's own (docs/guide/configuration.md): ``[alias.NAME]`` with cmd or exec."""
 
 from __future__ import annotations
 

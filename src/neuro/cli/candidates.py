@@ -10,9 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from neuro.cli.context import Context
-from neuro.cli.uris import expand_uri
-from neuro.domain.jobs import ACTIVE, Job, JobFilter
-from neuro.domain.uris import parse_uri
+from neuro.domain.jobs import ACTIVE, Job, JobFilter, JobStatus
+from neuro.domain.uris import complete_uri, quoted_name, quoted_path
 
 LIMIT = 500
 Offer = Callable[[Context, str], list[CompletionItem]]
@@ -20,17 +19,27 @@ Offer = Callable[[Context, str], list[CompletionItem]]
 
 def jobs(context: Context, incomplete: str) -> list[CompletionItem]:
     """Active jobs, by name and by id."""
+    return _jobs(context, incomplete, sorted(ACTIVE))
+
+
+def all_jobs(context: Context, incomplete: str) -> list[CompletionItem]:
+    """The newest jobs, by name and by id: those that are over too."""
+    return _jobs(context, incomplete, [])
+
+
+def _jobs(context: Context, incomplete: str, statuses: list[JobStatus]) -> list[CompletionItem]:
     limit = int(os.environ.get("NEURO_CLI_JOB_AUTOCOMPLETE_LIMIT", LIMIT))
     prefix = "job:" if incomplete.startswith("job:") else ""
-    found = context.run(_active(context, limit))
-    items = [CompletionItem(prefix + job.name, help=job.id) for job in found if job.name]
+    found = context.run(_newest(context, statuses, limit))
+    names = {job.name: job.id for job in reversed(found) if job.name}
+    items = [CompletionItem(prefix + name, help=names[name]) for name in reversed(names)]
     items += [CompletionItem(prefix + job.id, help=job.name) for job in found]
     return [item for item in items if str(item.value).startswith(incomplete)]
 
 
-async def _active(context: Context, limit: int) -> list[Job]:
+async def _newest(context: Context, statuses: list[JobStatus], limit: int) -> list[Job]:
     query = JobFilter(
-        status=sorted(ACTIVE),
+        status=statuses,
         owner=[context.client.user],
         cluster_name=context.client.cluster,
         reverse=True,
@@ -62,34 +71,45 @@ def paths(context: Context, incomplete: str) -> list[CompletionItem]:
     slash = max(incomplete.rfind("/"), incomplete.find(":")) + 1
     folder, beginning = incomplete[:slash], incomplete[slash:]
     client = context.client
-    uri = expand_uri(folder, "storage", cluster=client.cluster, user=client.user)
-    entries = context.run(_entries(context, parse_uri(uri).path))
+    uri = complete_uri(folder, "storage", cluster=client.cluster, user=client.user)
+    entries = context.run(_entries(context, quoted_path(uri)))
     return [
-        CompletionItem(folder + name + ("/" if is_folder else ""))
+        CompletionItem(folder + quoted_name(name) + ("/" if is_folder else ""))
         for name, is_folder in entries
-        if name.startswith(beginning)
+        if quoted_name(name).startswith(beginning)
     ]
 
 
+def volumes(context: Context, incomplete: str) -> list[CompletionItem]:
+    """The storage part of a volume, up to the colon before its path in the job."""
+    if not incomplete.startswith("storage:"):
+        return [CompletionItem("storage:")] if "storage:".startswith(incomplete) else []
+    if ":" in incomplete.removeprefix("storage:").removeprefix("//"):
+        return []
+    return paths(context, incomplete)
+
+
+def topics(context: Context, incomplete: str) -> list[CompletionItem]:
+    """What ``neuro help`` tells of: commands and topics."""
+    from neuro.cli.main import root
+    from neuro.cli.topics import TEXTS
+
+    tree = root()
+    known = [*tree.list_commands(click.Context(tree)), *TEXTS]
+    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+
+
 async def _entries(context: Context, path: str) -> list[tuple[str, bool]]:
-    from urllib.parse import quote
-
-    import msgspec
-
-    from neuro.client.transport import Request
+    from neuro.client.messages import each
     from neuro.domain.storage import FileStatusEnvelope, FileType
 
-    call = Request(
-        method="GET",
-        path=f"/storage{quote(path)}",
-        params=[("op", "LISTSTATUS")],
-        headers={"Accept": "application/x-ndjson"},
-    )
+    params = [("op", "LISTSTATUS")]
     entries = []
-    async with context.client.transport.send(call) as response:
-        async for line in response.lines():
-            status = msgspec.json.decode(line, type=FileStatusEnvelope).FileStatus
-            entries.append((status.path, status.type is FileType.DIRECTORY))
+    async for listed in each(
+        context.client.transport, f"/storage{path}", params, FileStatusEnvelope
+    ):
+        status = listed.FileStatus
+        entries.append((status.path, status.type is FileType.DIRECTORY))
     return sorted(entries)
 
 
@@ -97,9 +117,15 @@ _BY_PARAMETER: dict[str, Offer] = {
     "job": jobs,
     "jobs": jobs,
     "preset": presets,
+    "volumes": volumes,
+    "words": topics,
     "cluster": clusters,
     "cluster_name": clusters,
 }
+
+
+# Commands that have something to say of a job that is over.
+_OF_JOBS_THAT_ARE_OVER = ("logs", "status", "generate-run-command")
 
 
 def offer_candidates(root: click.Group) -> None:
@@ -112,14 +138,16 @@ def offer_candidates(root: click.Group) -> None:
             offer_candidates(command)
         elif command is not None:
             for parameter in command.params:
-                _equip(parameter)
+                _equip(parameter, over=cmd_name in _OF_JOBS_THAT_ARE_OVER)
         return command
 
     root.get_command = loaded  # type: ignore[method-assign]
 
 
-def _equip(parameter: click.Parameter) -> None:
+def _equip(parameter: click.Parameter, *, over: bool = False) -> None:
     offer = _BY_PARAMETER.get(str(parameter.name))
+    if offer is jobs and over:
+        offer = all_jobs
     if offer is None and isinstance(parameter, click.Argument):
         offer = paths if parameter.name in ("sources", "destination", "paths", "path") else None
     if offer is None:

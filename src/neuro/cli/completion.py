@@ -1,4 +1,4 @@
-"""Shell completion: the scripts for bash and zsh, and the answers that they ask for."""
+"""Shell completion: the scripts for bash, zsh and fish, and the answers that they ask for."""
 
 from __future__ import annotations
 
@@ -65,8 +65,27 @@ else
 fi
 """
 
-SCRIPTS = {"bash": BASH, "zsh": ZSH}
-START_FILES = {"bash": ".bashrc", "zsh": ".zshrc"}
+FISH = """\
+function @FUNCTION@
+    set -l answers (env @VARIABLE@=fish_complete COMP_WORDS=(commandline -cp | string collect) \\
+        COMP_CWORD=(commandline -t | string collect) @PROGRAM@ 2>/dev/null)
+    for answer in $answers
+        set -l pair (string split -m 1 , -- $answer)
+        switch $pair[1]
+            case dir
+                __fish_complete_directories (commandline -t)
+            case file
+                __fish_complete_path (commandline -t)
+            case plain
+                echo -- $pair[2]
+        end
+    end
+end
+complete --no-files --command @PROGRAM@ --arguments '(@FUNCTION@)'
+"""
+
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+START_FILES = {"bash": ".bashrc", "zsh": ".zshrc", "fish": ".config/fish/config.fish"}
 
 
 def script(shell: str, program: str = PROGRAM) -> str:
@@ -100,7 +119,10 @@ def patch_start_file(out: Output, shell: str, program: str = PROGRAM) -> None:
     """Put completion into the start-up file of a shell. Raises Failure."""
     path = Path.home() / START_FILES[shell]
     line = f'eval "$({program} completion generate {shell})"\n'
+    if shell == "fish":
+        line = f"{program} completion generate fish | source\n"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         content = path.read_text("utf-8") if path.exists() else ""
         path.write_text(patched(content, line, program), "utf-8")
     except (OSError, UnicodeDecodeError) as error:

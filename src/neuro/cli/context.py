@@ -1,5 +1,6 @@
 """What every command is given: the client, the configuration, the output.
 
+>>> from neuro.cli.lazy import Command
 >>> @click.command("df", cls=Command, examples="neuro storage df")
 ... @pass_context
 ... def command(context: Context) -> None:
@@ -23,9 +24,9 @@ from neuro.cli.output import Output
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from neuro.cli.accounts import Account, Accounts
     from neuro.cli.user_config import UserConfig
     from neuro.client import Client
+    from neuro.client.accounts import Account, Accounts
     from neuro.domain.server_config import ClusterMessage
 
 T = TypeVar("T")
@@ -80,13 +81,13 @@ class Context:
     @cached_property
     def accounts(self) -> Accounts:
         """All servers that this person is logged in to."""
-        from neuro.cli.accounts import load
+        from neuro.client.accounts import load
 
         return load(self.config_dir)
 
     def save_accounts(self, accounts: Accounts) -> None:
         """Write the accounts, and use them from here on."""
-        from neuro.cli.accounts import save
+        from neuro.client.accounts import save
 
         save(self.config_dir, accounts)
         for name in ("accounts", "account", "client"):
@@ -97,7 +98,7 @@ class Context:
     def account(self) -> Account:
         """The server in use, with the project's own cluster where ``.neuro.toml`` names one.
 
-        Raises Failure (exit code 70) where nobody is logged in.
+        Raises NotConfigured (exit code 70) where nobody is logged in.
         """
         accounts = self.accounts
         account = accounts.find(accounts.current) if accounts.current else None
@@ -106,13 +107,9 @@ class Context:
 
             account = log_in_by_passed_config(self)
         if account is None:
-            from neuro.cli.failures import CONFIG, Failure
+            from neuro.client.accounts import NOBODY, NotConfigured
 
-            raise Failure(
-                "You are not logged in. Start the platform on this machine with `neuro up`, or log"
-                " in to one with `neuro login URL`.",
-                CONFIG,
-            )
+            raise NotConfigured(NOBODY)
         if name := self.user_config.cluster_name:
             import msgspec
 

@@ -1,11 +1,13 @@
-"""Errors to sentences and exit codes (cli-surface, section 1.3). Loaded when something failed."""
+"""Errors to sentences and exit codes. Loaded on a failure.
+
+See docs/reference/wire-protocol.md#errors.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
@@ -39,13 +41,13 @@ def report(error: BaseException, context: Context | None) -> int:
     from neuro.cli.output import Output as Plain
 
     out = context.out if context else Plain()
+    if isinstance(error, BrokenPipeError):
+        _forget_output()
+        return 0
     if context is not None and (context.show_traceback or out.verbose):
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, BrokenPipeError):
-        _forget_output()
-        return 0
     if isinstance(error, click.ClickException):
         return _report_click(error, out)
     if isinstance(error, KeyboardInterrupt | click.Abort):
@@ -79,6 +81,8 @@ def _sentence(error: BaseException) -> str:
 
     if isinstance(error, Failure | PlatformError | ValueError):
         return str(error)
+    if isinstance(error, FileNotFoundError) and not error.filename and _folder_is_gone():
+        return "The folder that you are in was deleted: go to another one with `cd`."
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{where}"
@@ -86,6 +90,15 @@ def _sentence(error: BaseException) -> str:
         f"Something unexpected happened ({type(error).__name__}: {error}). This is a mistake in"
         " `neuro`: `neuro --show-traceback …` shows where."
     )
+
+
+def _folder_is_gone() -> bool:
+    # Whoever asks for the working folder is told that something is not there, and not what.
+    try:
+        os.getcwd()  # noqa: PTH109 - a Path would be no shorter.
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def exit_code(error: BaseException) -> int:
@@ -110,13 +123,15 @@ def exit_code(error: BaseException) -> int:
 
 
 def _platform_code(error: BaseException) -> int:
+    from neuro.client.accounts import NotConfigured
     from neuro.client.transport import ServerUnreachable
     from neuro.domain import errors
 
     if isinstance(error, errors.NoSuchJob):
         return ILLEGAL
     if isinstance(error, errors.InvalidInput):
-        return ILLEGAL if _came_from_server(error.__traceback__) else BAD_VALUE
+        # One class says "wrong in itself" on both sides, and the two have different exit codes.
+        return ILLEGAL if error.from_server else BAD_VALUE
     if isinstance(error, errors.StorageFault):
         import errno
 
@@ -124,6 +139,7 @@ def _platform_code(error: BaseException) -> int:
             return NOT_FOUND
         return NOT_PERMITTED if error.number in (errno.EACCES, errno.EPERM) else IO
     codes: tuple[tuple[type[errors.PlatformError], int], ...] = (
+        (NotConfigured, CONFIG),
         (ServerUnreachable, IO),
         (errors.Unavailable, MALFUNCTION),
         (errors.NotFound, NOT_FOUND),
@@ -135,18 +151,3 @@ def _platform_code(error: BaseException) -> int:
         if isinstance(error, kind):
             return code
     return ILLEGAL
-
-
-def _came_from_server(traceback: TracebackType | None) -> bool:
-    # One class says "wrong in itself" on both sides, and the two have different exit codes (65 and
-    # 127): what a transport raised was the server's answer.
-    while traceback is not None:
-        module = str(traceback.tb_frame.f_globals.get("__name__"))
-        if traceback.tb_next is None:
-            return module in (
-                "neuro.client.transport",
-                "neuro.client.blocking",
-                "neuro.client.aio",
-            )
-        traceback = traceback.tb_next
-    return False

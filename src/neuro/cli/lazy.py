@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import islice
 from typing import Any, NamedTuple
 
 import click
@@ -27,9 +28,41 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.examples = examples
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for parameter in self.params:
+            if isinstance(parameter, PairOption):
+                args = parameter.in_pairs(args)
+        return super().parse_args(ctx, args)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, self.examples)
         super().format_epilog(ctx, formatter)
+
+
+class PairOption(click.Option):
+    """An option of a name and a value, which may be written as ``NAME=VALUE`` too."""
+
+    def in_pairs(self, args: list[str]) -> list[str]:
+        """The words with every ``NAME=VALUE`` of this option as two; names have no ``=``."""
+        words: list[str] = []
+        rest = iter(args)
+        for word in rest:
+            if word == "--":
+                return [*words, word, *rest]
+            option = next((it for it in self.opts if word == it or self._begins(word, it)), None)
+            if option is None:
+                words.append(word)
+                continue
+            words.append(option)
+            given = word.removeprefix(option).removeprefix("=") or next(rest, "")
+            name, equals, value = given.partition("=")
+            # Without "=" the value is the next word, if there is one: click tells where not.
+            words += [name, value] if equals else [given, *islice(rest, 1)][: 2 if given else 0]
+        return words
+
+    @staticmethod
+    def _begins(word: str, option: str) -> bool:
+        return word.startswith(f"{option}=" if option.startswith("--") else option)
 
 
 class LazyGroup(click.Group):

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
-from neuro.cli.accounts import Account
 from neuro.cli.context import Context
-from neuro.cli.failures import BAD_VALUE, CONFIG, NOT_PERMITTED, Failure
+from neuro.cli.failures import CONFIG, NOT_PERMITTED, Failure
 from neuro.cli.paths import owner_file
 from neuro.client import Client
+from neuro.client.accounts import NOBODY, Account, NotConfigured, passed_config, user_in
 from neuro.client.blocking import run
 from neuro.domain.server_config import ServerConfig
-
-_CLAIMS = ("identity", "https://platform.neuromation.io/user")
-API_PATH = "/api/v1"
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -28,43 +21,6 @@ class Owner(msgspec.Struct, frozen=True):
     url: str
     token: str
     user: str
-
-
-class PassedConfig(msgspec.Struct, frozen=True):
-    """``NEURO_PASSED_CONFIG``: base64 of this as JSON (wire protocol, section 5.7)."""
-
-    token: str
-    cluster: str
-    url: str
-
-
-def api_url(text: str) -> str:
-    """The API's address of what a person wrote: ``myhost:8085`` is enough.
-
-    >>> api_url("myhost:8085/")
-    'http://myhost:8085/api/v1'
-
-    Raises Failure for what is no address.
-    """
-    word = text.strip()
-    parts = urlsplit(word if "://" in word else f"http://{word}")
-    path = parts.path.rstrip("/")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Failure(f"'{text}' is no address: write it like http://HOST:8085.", BAD_VALUE)
-    return f"{parts.scheme}://{parts.netloc}{path or API_PATH}"
-
-
-def user_in(token: str) -> str:
-    """The user's name in a token; its signature is the server's business. Raises Failure."""
-    payload = token.split(".")[1] if token.count(".") == 2 else ""
-    try:
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        names = [claims[claim] for claim in _CLAIMS if claim in claims]
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError):
-        names = []
-    if not names or not isinstance(names[0], str):
-        raise Failure("Passed string does not contain valid JWT structure.", BAD_VALUE)
-    return names[0]
 
 
 def fetch_config(context: Context, url: str, token: str) -> ServerConfig:
@@ -93,12 +49,25 @@ def account_of(
         user=config.user_name or name,
         cluster=wanted if wanted in names else names[0],
         config=config,
+        data_dir=known.data_dir if known else None,
     )
 
 
-def log_in(context: Context, url: str, token: str, *, user: str | None = None) -> Account:
-    """Log in, remember the server and make it the current one."""
+def log_in(
+    context: Context,
+    url: str,
+    token: str,
+    *,
+    user: str | None = None,
+    data_dir: Path | None = None,
+) -> Account:
+    """Log in, remember the server and make it the current one.
+
+    ``data_dir`` is where its data is, of a server of this machine.
+    """
     account = account_of(context, url, token, user=user)
+    if data_dir is not None:
+        account = msgspec.structs.replace(account, data_dir=str(data_dir))
     context.save_accounts(context.accounts.with_account(account))
     return account
 
@@ -116,9 +85,7 @@ def log_in_by_passed_config(context: Context) -> Account:
 
     Nothing is stored: the folder may be a volume that another job uses with its own token.
     """
-    try:
-        content = base64.b64decode(os.environ["NEURO_PASSED_CONFIG"])
-        passed = msgspec.json.decode(content, type=PassedConfig)
-    except (binascii.Error, msgspec.MsgspecError) as error:
-        raise Failure(f"NEURO_PASSED_CONFIG cannot be read: {error}", CONFIG) from None
-    return account_of(context, passed.url.rstrip("/"), passed.token, cluster=passed.cluster)
+    passed = passed_config()
+    if passed is None:
+        raise NotConfigured(NOBODY)
+    return account_of(context, passed.url, passed.token, cluster=passed.cluster)

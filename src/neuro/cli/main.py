@@ -72,12 +72,14 @@ TOKEN = {
 ADMIN = {
     "users": Entry("neuro.cli.admin:users", "List the users."),
     "add-user": Entry("neuro.cli.admin:add_user", "Add a user, and print a token for them."),
+    "usage": Entry("neuro.cli.usage:command", "Show what each person uses."),
     "remove-user": Entry("neuro.cli.admin:remove_user", "Remove a user."),
 }
 SERVER = {
     "up": Entry("neuro.cli.server.up:command", "Start the server in the background."),
     "down": Entry("neuro.cli.server.down:command", "Stop the server; jobs go on running."),
     "run": Entry("neuro.cli.server.run:command", "Run the server in the foreground."),
+    "reload": Entry("neuro.cli.server.reload:command", "Apply a changed server.toml."),
     "status": Entry("neuro.cli.server.status:command", "Say whether the server runs, and where."),
 }
 PROJECT = {"init": Entry("neuro.cli.project.init:command", "Make a new project's folder.")}
@@ -244,7 +246,7 @@ def root() -> Root:
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code (cli-surface, section 1.3)."""
+    """Run one command line and return its exit code (docs/reference/wire-protocol.md#errors)."""
 
     def report(error: BaseException, context: Context | None) -> int:
         from neuro.cli.failures import report

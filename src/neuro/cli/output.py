@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -29,16 +30,36 @@ class Output:
         self.verbose = verbose
         self.quiet = quiet
         self.iso_dates = iso_dates
+        # What kept standard output from being written; commands that go on after an OSError look.
+        self.lost: OSError | None = None
         self.is_terminal = all(_is_terminal(s) for s in (sys.stdin, sys.stdout, sys.stderr))
+        self._is_jobs = False
         self.color = _wants_color() if color is None else color
+
+    def leave_stdout_to_job(self) -> None:
+        """From now on only a job's output goes to standard output, unless that is a terminal.
+
+        What else is said goes to standard error, so that ``neuro run … > file`` has the output.
+        """
+        self._is_jobs = not _is_terminal(sys.stdout)
 
     def print(self, text: str = "", *, newline: bool = True) -> None:
         """A result, on standard output; of what a terminal obeys, it keeps lines and colours."""
-        sys.stdout.write(harmless(text) + "\n" if newline else harmless(text))
+        if self._is_jobs:
+            sys.stderr.write(harmless(text) + "\n" if newline else harmless(text))
+        else:
+            self._write(harmless(text) + "\n" if newline else harmless(text))
 
     def draw(self, text: str) -> None:
         """Text with this program's own moves of the cursor; others' parts are printable."""
-        sys.stdout.write(text)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+        except OSError as error:
+            self.lost = error
+            raise
 
     def note(self, text: str) -> None:
         """Something said besides the result, on standard error; quiet leaves it out."""
@@ -61,11 +82,16 @@ class Output:
         return click.style(text, fg=fg, bold=bold) if self.color and text else text
 
     def flush(self) -> None:
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            self.lost = error
+            raise
 
     def say(self, text: str) -> None:
         """A line on standard error, whatever was asked for."""
-        sys.stdout.flush()  # What was printed before must be read before.
+        with suppress(OSError):  # The next write to standard output tells.
+            sys.stdout.flush()  # What was printed before must be read before.
         sys.stderr.write(harmless(text) + "\n")
         sys.stderr.flush()
 

@@ -46,7 +46,8 @@ Names are not case-sensitive and may be abbreviated while they are clear.
 
 _JOB_COLUMNS = """\
 id, name, tags, status, when, created, started, finished, image, owner,
-cluster_name, org_name, description, command, life_span, workdir, preset"""
+cluster_name, org_name, description, command, life_span, workdir, preset,
+reason"""
 
 PS_FORMAT = f"""\
 # The format of `neuro ps`

@@ -1,29 +1,89 @@
-"""``user.toml`` and ``.neuro.toml`` (wire protocol, section 6.3): read, checked, merged."""
+"""``user.toml`` and ``.neuro.toml`` (docs/guide/configuration.md): read, checked, merged."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from neuro.cli.failures import CONFIG, Failure
 
 LOCAL_FILE = ".neuro.toml"
 GLOBAL_FILE = "user.toml"
 
+_WRONG_TYPE = re.compile(r"Expected `(?:array|str)\b.* - at `\$\.?(.*?)`")
+_NO_SECTION = re.compile(r"Expected `object`[^$]*(?: - at `\$\.?(.*?)`)?$")
+_UNKNOWN = re.compile(r"unknown field `(.*?)`(?: - at `\$\.?(.*)`)?")
 
-class Alias(NamedTuple):
-    """A command of the person's own: ``cmd`` runs a neuro command, ``exec`` a program."""
 
-    name: str
+class Section(
+    msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True
+):
+    """A table of the files; None: not said."""
+
+
+class Job(Section, frozen=True):
+    """``[job]``."""
+
+    ps_format: str | None = None
+    top_format: str | None = None
+    life_span: str | None = None
+
+
+class ProjectJob(Job, frozen=True):
+    """``[job]`` of a project's own file."""
+
+    cluster_name: str | None = None
+    org_name: str | None = None
+
+
+class Storage(Section, frozen=True):
+    """``[storage]``."""
+
+    cp_exclude: tuple[str, ...] = ()
+    cp_exclude_from_files: tuple[str, ...] = (".neuroignore",)
+
+
+class AliasTable(Section, frozen=True):
+    """``[alias.NAME]``: ``cmd`` runs a neuro command, ``exec`` a program."""
+
     cmd: str | None = None
     exec: str | None = None
     args: str | None = None
     options: tuple[str, ...] = ()
     help: str | None = None
 
+    def __post_init__(self) -> None:
+        if (self.cmd is None) == (self.exec is None):
+            raise ValueError("it needs either cmd or exec")
+        if self.cmd is not None and (self.args is not None or self.options):
+            raise ValueError("args and options go with exec, not with cmd")
 
-class UserConfig(NamedTuple):
+
+class Alias(AliasTable, frozen=True, kw_only=True):
+    """A command of the person's own."""
+
+    name: str
+
+
+class UserFile(Section, frozen=True):
+    """``user.toml``."""
+
+    job: Job = Job()
+    storage: Storage = Storage()
+    alias: dict[str, Any] = {}
+
+
+class ProjectFile(UserFile, frozen=True):
+    """``.neuro.toml``, and what both files together say."""
+
+    job: ProjectJob = ProjectJob()
+
+
+class UserConfig(msgspec.Struct, frozen=True):
     """What both files together say. None: not said."""
 
     ps_format: str | None = None
@@ -35,38 +95,26 @@ class UserConfig(NamedTuple):
     aliases: Mapping[str, Alias] = {}
 
 
-# Which keys there are, their type, and whether only the project's own file may have them.
-_KEYS: dict[str, dict[str, tuple[type, bool]]] = {
-    "job": {
-        "ps-format": (str, False),
-        "top-format": (str, False),
-        "life-span": (str, False),
-        "cluster-name": (str, True),
-        "org-name": (str, True),
-    },
-    "storage": {"cp-exclude": (list, False), "cp-exclude-from-files": (list, False)},
-}
-_ALIAS_KEYS: dict[str, type] = {
-    "cmd": str,
-    "exec": str,
-    "args": str,
-    "options": list,
-    "help": str,
-}
-_TYPE_NAMES: dict[type, str] = {str: "a string", list: "a list of strings"}
-
-
 def load(folder: Path, start: Path) -> UserConfig:
     """The person's file in ``folder`` and the project's, searched from ``start`` upwards.
 
     Raises Failure (exit code 70) for unknown sections and keys and wrong types.
     """
     merged: dict[str, dict[str, Any]] = {}
-    for path, is_local in ((folder / GLOBAL_FILE, False), (_local_file(start), True)):
+    for path, kind in ((folder / GLOBAL_FILE, UserFile), (_local_file(start), ProjectFile)):
         if path is not None:
-            for section, content in _read(path, is_local=is_local).items():
+            for section, content in _read(path, kind).items():
                 merged.setdefault(section, {}).update(content)
-    return _interpret(merged)
+    both = msgspec.convert(merged, ProjectFile)
+    return UserConfig(
+        ps_format=both.job.ps_format,
+        top_format=both.job.top_format,
+        life_span=both.job.life_span,
+        cluster_name=both.job.cluster_name,
+        cp_exclude=both.storage.cp_exclude,
+        cp_exclude_from_files=both.storage.cp_exclude_from_files,
+        aliases={name: _alias(name, values) for name, values in both.alias.items()},
+    )
 
 
 def _local_file(start: Path) -> Path | None:
@@ -76,95 +124,51 @@ def _local_file(start: Path) -> Path | None:
     return None
 
 
-def _read(path: Path, *, is_local: bool) -> dict[str, dict[str, Any]]:
+def _read(path: Path, kind: type[UserFile]) -> dict[str, dict[str, Any]]:
     try:
-        text = path.read_bytes().decode()
+        # An editor may have put a byte order mark in front.
+        text = path.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except UnicodeDecodeError:
         raise Failure(f"{path}: the file is not UTF-8 text.", CONFIG) from None
     import tomllib
 
+    where = ""
     try:
         content = tomllib.loads(text)
+        for name, values in msgspec.convert(content, kind).alias.items():
+            where = f"alias.{name}"
+            _alias(name, values)
     except tomllib.TOMLDecodeError as error:
         raise Failure(f"{path}: {error}", CONFIG) from None
-    for section, values in content.items():
-        if not isinstance(values, dict):
-            raise Failure(f"{path}: '{section}' stands outside of a section.", CONFIG)
-        if section == "alias":
-            for name, alias in values.items():
-                _check_alias(path, name, alias)
-        else:
-            _check_section(path, section, values, is_local=is_local)
+    except msgspec.ValidationError as error:
+        raise Failure(f"{path}: {_sentence(str(error), where, kind)}", CONFIG) from None
     return content
 
 
-def _check_section(path: Path, section: str, values: dict[str, Any], *, is_local: bool) -> None:
-    known = _KEYS.get(section)
-    if known is None:
-        names = ", ".join(f"[{name}]" for name in (*_KEYS, "alias.NAME"))
-        raise Failure(f"{path}: there is no section [{section}]; known are {names}.", CONFIG)
-    for key, value in values.items():
-        if key not in known:
-            raise Failure(
-                f"{path}: [{section}] has no parameter '{key}'; known are {', '.join(known)}.",
-                CONFIG,
-            )
-        kind, local_only = known[key]
-        if local_only and not is_local:
-            raise Failure(
-                f"{path}: '{section}.{key}' belongs into a project's {LOCAL_FILE}.", CONFIG
-            )
-        _check_type(path, f"{section}.{key}", value, kind)
+def _alias(name: str, values: object) -> Alias:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
+        raise msgspec.ValidationError("an alias's name has letters, digits and hyphens")
+    return Alias(name=name, **msgspec.structs.asdict(msgspec.convert(values, AliasTable)))
 
 
-def _check_alias(path: Path, name: str, alias: object) -> None:
-    where = f"alias.{name}"
-    if not name[:1].isalpha() or not name.isascii() or not name.replace("-", "").isalnum():
-        raise Failure(
-            f"{path}: '{name}' is no name for an alias: use letters, digits and hyphens.", CONFIG
-        )
-    if not isinstance(alias, dict):
-        raise Failure(f"{path}: write [{where}] with cmd or exec.", CONFIG)
-    for key, value in alias.items():
-        if key not in _ALIAS_KEYS:
-            known = ", ".join(_ALIAS_KEYS)
-            raise Failure(f"{path}: [{where}] has no '{key}'; known are {known}.", CONFIG)
-        _check_type(path, f"{where}.{key}", value, _ALIAS_KEYS[key])
-    if ("cmd" in alias) == ("exec" in alias):
-        raise Failure(f"{path}: [{where}] needs either cmd or exec.", CONFIG)
-    if "cmd" in alias and ("args" in alias or "options" in alias):
-        raise Failure(f"{path}: [{where}]: args and options go with exec, not with cmd.", CONFIG)
-
-
-def _check_type(path: Path, where: str, value: object, kind: type) -> None:
-    fits = isinstance(value, kind)
-    if fits and isinstance(value, list):
-        fits = all(isinstance(item, str) for item in value)
-    if not fits:
-        raise Failure(f"{path}: '{where}' must be {_TYPE_NAMES[kind]}.", CONFIG)
-
-
-def _interpret(merged: Mapping[str, Mapping[str, Any]]) -> UserConfig:
-    job, storage = merged.get("job", {}), merged.get("storage", {})
-    aliases = {
-        name: Alias(
-            name=name,
-            cmd=values.get("cmd"),
-            exec=values.get("exec"),
-            args=values.get("args"),
-            options=tuple(values.get("options", ())),
-            help=values.get("help"),
-        )
-        for name, values in merged.get("alias", {}).items()
-    }
-    return UserConfig(
-        ps_format=job.get("ps-format"),
-        top_format=job.get("top-format"),
-        life_span=job.get("life-span"),
-        cluster_name=job.get("cluster-name"),
-        cp_exclude=tuple(storage.get("cp-exclude", ())),
-        cp_exclude_from_files=tuple(storage.get("cp-exclude-from-files", (".neuroignore",))),
-        aliases=aliases,
-    )
+def _sentence(error: str, where: str, kind: type[UserFile]) -> str:
+    """What msgspec says, in the words of the file. ``where`` is the section of an alias."""
+    if found := _UNKNOWN.search(error):
+        key, section = found[1], where or found[2]
+        if section is None:
+            return f"the file has no section '{key}'; known are [job], [storage], [alias.NAME]."
+        if kind is UserFile and key in ("cluster-name", "org-name"):
+            return f"'{section}.{key}' belongs into a project's {LOCAL_FILE}."
+        tables: dict[str, type[Section]] = {"job": Job, "storage": Storage}
+        table = AliasTable if where else tables[section]
+        known = ", ".join(field.encode_name for field in msgspec.structs.fields(table))
+        return f"[{section}] has no parameter '{key}'; known are {known}."
+    if found := _NO_SECTION.search(error):
+        place = ".".join(part for part in (where, found[1]) if part)
+        return f"'{place}' must be a section: write [{place}]."
+    if found := _WRONG_TYPE.search(error):
+        place = ".".join(part for part in (where, found[1]) if part)
+        return f"'{place}' must be {'a list of strings' if 'array' in error else 'a string'}."
+    return f"[{where}] {error.partition(' - at ')[0]}." if where else error

@@ -12,6 +12,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from neuro.client.reasons import why
 from neuro.client.transport import (
     USER_AGENT,
     Params,
@@ -28,21 +29,32 @@ MAX_MESSAGE_BYTES = 8 << 20
 
 
 class AioTransport:
-    """See the module's docstring. Make it inside a running event loop."""
+    """See the module's docstring. It may be made anywhere, and used by one event loop at a time."""
 
     def __init__(self, url: str, token: str | None, *, timeout: float = 60.0) -> None:
         """``timeout`` is seconds for connecting and for each read."""
         self.url = url.rstrip("/")
         self._timeout = _silent(timeout)
-        headers = {"User-Agent": USER_AGENT}
+        self._headers = {"User-Agent": USER_AGENT}
         if token:
-            headers["Authorization"] = f"Bearer {token}"
-        self._session = aiohttp.ClientSession(
-            headers=headers,
-            timeout=self._timeout,
-            connector=aiohttp.TCPConnector(limit=64),
-            read_bufsize=1 << 20,
-        )
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def _opened(self) -> aiohttp.ClientSession:
+        # Connections belong to an event loop. A notebook's cells share one, and each `asyncio.run`
+        # of a program has its own.
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._session.closed or self._loop is not loop:
+            await self.close()
+            self._loop = loop
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                timeout=self._timeout,
+                connector=aiohttp.TCPConnector(limit=64),
+                read_bufsize=1 << 20,
+            )
+        return self._session
 
     def send(self, request: Request) -> AbstractAsyncContextManager[Response]:
         return self._send(request)
@@ -52,8 +64,9 @@ class AioTransport:
         body = request.body
         if body is not None and not isinstance(body, bytes):
             body = _pieces(body)
+        session = await self._opened()
         try:
-            async with self._session.request(
+            async with session.request(
                 request.method,
                 self._address(request.path),
                 params=list(request.params),
@@ -71,9 +84,8 @@ class AioTransport:
         return URL(path if "://" in path else self.url + path, encoded=True)
 
     def _unreachable(self, error: Exception) -> ServerUnreachable:
-        why = str(error) or type(error).__name__
         return ServerUnreachable(
-            f"Cannot reach the server at {self.url}: {why}. Is it running? Start it with"
+            f"Cannot reach the server at {self.url}: {why(error)}. Is it running? Start it with"
             " `neuro up`, or see `neuro config show` for the address in use."
         )
 
@@ -86,8 +98,9 @@ class AioTransport:
     async def _websocket(
         self, path: str, params: Params, protocols: Sequence[str]
     ) -> AsyncIterator[WebSocket]:
+        session = await self._opened()
         try:
-            socket = await self._session.ws_connect(
+            socket = await session.ws_connect(
                 self._address(path),
                 params=list(params),
                 protocols=protocols,
@@ -119,7 +132,9 @@ class AioTransport:
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        await self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
 
 def _silent(seconds: float) -> aiohttp.ClientTimeout:
@@ -157,12 +172,15 @@ class _AioResponse:
 class _AioWebSocket:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
+        self.protocol = socket.protocol
 
     async def send(self, data: bytes) -> None:
         try:
             await self._socket.send_bytes(data)
         except (ConnectionError, aiohttp.ClientError) as error:
-            raise ServerUnreachable(f"The connection to the server was lost: {error}.") from error
+            raise ServerUnreachable(
+                f"The connection to the server was lost: {why(error)}."
+            ) from error
 
     async def receive(self) -> bytes | None:
         message = await self._socket.receive()

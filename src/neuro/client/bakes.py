@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from neuro.client.messages import below, find, get, listed, query_of, send, tell
-from neuro.client.transport import Params, Request, raise_error_line
+from neuro.client.messages import below, each, find, get, listed, query_of, send, tell
+from neuro.client.transport import Params
 from neuro.domain.bakes import (
     Attempt,
     AttemptRequest,
@@ -84,15 +83,11 @@ class Bakes:
 
         ``executor`` says that the caller drives the attempt: this connection is its sign of life.
         """
-        decoder = msgspec.json.Decoder(BakeEvent)
         params = [("attempt", str(attempt)), ("tasks", _flag(tasks)), ("executor", _flag(executor))]
         path = f"{below(_BAKES, bake_id)}/events"
-        async with self._transport.send(Request(method="GET", path=path, params=params)) as answer:
-            async for line in answer.lines():
-                if line.startswith(b'{"error"'):
-                    raise_error_line(line)
-                if line:
-                    yield decoder.decode(line)
+        async with aclosing(each(self._transport, path, params, BakeEvent)) as events:
+            async for event in events:
+                yield event
 
     async def create_attempt(self, request: AttemptRequest) -> Attempt:
         """Add an attempt, with all that it keeps of an earlier one.

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from threading import local
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
+from neuro.client.reasons import why
 from neuro.client.transport import (
     USER_AGENT,
     Params,
@@ -35,6 +44,22 @@ def run(call: Coroutine[Any, Any, T]) -> T:
         return end.value  # type: ignore[no-any-return]
     call.close()
     raise RuntimeError("this call needs an event loop")
+
+
+def iterate(things: AsyncGenerator[T, None]) -> Iterator[T]:
+    """What an async generator over a BlockingTransport gives, without an event loop.
+
+    The connection is closed when the iterator is at its end or is dropped.
+    """
+    try:
+        while True:
+            try:
+                thing = run(anext(things))
+            except StopAsyncIteration:
+                return
+            yield thing
+    finally:
+        run(things.aclose())
 
 
 class BlockingTransport:
@@ -121,10 +146,9 @@ class BlockingTransport:
             connection.close()
 
     def _unreachable(self, netloc: str, error: Exception) -> ServerUnreachable:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return ServerUnreachable(
-            f"Cannot reach the server at {netloc}: {why}. Is it running? Start it with `neuro up`,"
-            " or see `neuro config show` for the address in use."
+            f"Cannot reach the server at {netloc}: {why(error)}. Is it running? Start it with"
+            " `neuro up`, or see `neuro config show` for the address in use."
         )
 
     def websocket(
@@ -188,6 +212,7 @@ class _BlockingResponse:
         try:
             data: bytes = read(*arguments)
         except (OSError, HTTPException) as error:
-            why = str(error) or type(error).__name__
-            raise ServerUnreachable(f"The connection to the server was lost: {why}.") from error
+            raise ServerUnreachable(
+                f"The connection to the server was lost: {why(error)}."
+            ) from error
         return data

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from neuro.client.transport import Request
+from neuro.client.messages import get
 from neuro.domain.resources import Amount
 
 if TYPE_CHECKING:
@@ -34,5 +34,4 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
 
 async def server_state(client: Client) -> ServerState:
     """How the client's server is."""
-    async with client.transport.send(Request(method="GET", path="/server")) as response:
-        return msgspec.json.decode(await response.read(), type=ServerState)
+    return await get(client.transport, "/server", ServerState)

@@ -6,22 +6,33 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import msgspec
 
-from neuro.client.transport import Params, Request, WebSocket, raise_error_line
+from neuro.client.messages import answered, below, each, get, lines, tell, with_message
+from neuro.client.sessions import CHANNEL_PROTOCOLS, JobSession
+from neuro.client.transport import Params, Request, WebSocket
 from neuro.domain.errors import InvalidInput, NoSuchJob
-from neuro.domain.jobs import Job, JobEvent, JobFilter, JobRequest, LifeSpanChange, UsageSample
+from neuro.domain.jobs import (
+    LEFT_OUT_HEADER,
+    Job,
+    JobEvent,
+    JobFilter,
+    JobRequest,
+    LifeSpanChange,
+    UsageSample,
+)
 from neuro.domain.names import check_job_name, is_job_id
 
 if TYPE_CHECKING:
     from neuro.client.client import Client
 
 PAGE = 1000
-ATTACH_PROTOCOL = "v2.channels.neu.ro"
+# With it an empty message of a forwarded port is the end of one direction, and the other goes on.
+HALF_CLOSE_PROTOCOL = "half-close.neu.ro"
 # The server gives a sign of life every 15 seconds: after three of them the connection is dead.
 SILENCE_SECONDS = 45.0
+_JOBS = "/jobs"
 _MONITORING = "/monitoring/jobs"
 
 
@@ -30,6 +41,28 @@ class Submitted(msgspec.Struct, frozen=True):
 
     job: Job
     notices: tuple[str, ...] = ()
+
+
+class LogPart(msgspec.Struct, frozen=True):
+    """Which part of a job's output: from ``since``, only its last ``tail`` lines, or all but its
+    first ``skip`` bytes; until now, or with ``follow`` until the job is over."""
+
+    since: datetime | None = None
+    timestamps: bool = False
+    tail: int | None = None
+    skip: int = 0
+    follow: bool = True
+
+    def params(self) -> list[tuple[str, str]]:
+        """The query; what is not asked for is left out."""
+        given = (
+            ("since", self.since.isoformat() if self.since else None),
+            ("timestamps", "true" if self.timestamps else None),
+            ("tail", None if self.tail is None else str(self.tail)),
+            ("skip", str(self.skip) if self.skip else None),
+            ("follow", None if self.follow else "false"),
+        )
+        return [(name, value) for name, value in given if value is not None]
 
 
 class JobRef(msgspec.Struct, frozen=True):
@@ -71,39 +104,6 @@ def parse_job_ref(text: str) -> JobRef:
     return JobRef(name if is_job_id(name) else check_job_name(name), owner, cluster)
 
 
-class JobSession:
-    """A live connection to a job's process: ``attach`` or ``exec`` (wire protocol, section 9.3).
-
-    ``exit_code`` is known once ``read`` has returned None, unless the connection was lost.
-    """
-
-    STDIN, STDOUT, STDERR, RESULT, RESIZE = range(5)
-
-    def __init__(self, socket: WebSocket) -> None:
-        self._socket = socket
-        self.exit_code: int | None = None
-
-    async def read(self) -> tuple[int, bytes] | None:
-        """The next (channel, bytes) of the output, or None at the end."""
-        while (message := await self._socket.receive()) is not None:
-            channel = message[0] if message else None
-            if channel in (self.STDOUT, self.STDERR):
-                return channel, message[1:]
-            if channel == self.RESULT:
-                self.exit_code = _exit_code(message[1:])
-                return None
-        return None
-
-    async def write(self, data: bytes) -> None:
-        """Feed the process's standard input."""
-        await self._socket.send(b"\x00" + data)
-
-    async def resize(self, width: int, height: int) -> None:
-        """Tell the size of the terminal in columns and rows."""
-        size = msgspec.json.encode({"height": height, "width": width})
-        await self._socket.send(b"\x04" + size)
-
-
 class Jobs:
     """The jobs of a client's server."""
 
@@ -118,27 +118,17 @@ class Jobs:
         characters), one job is made, and the answer is that job as it is now. Raises Conflict where
         the key was used for another request.
         """
-        headers = {"Content-Type": "application/json"}
-        if key is not None:
-            headers["Idempotency-Key"] = key
         from_preset: Params = () if request.container else (("from_preset", ""),)
-        call = Request(
-            method="POST",
-            path="/jobs",
-            params=from_preset,
-            headers=headers,
-            body=msgspec.json.encode(request),
-        )
-        async with self._transport.send(call) as response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        call = with_message("POST", _JOBS, request, params=from_preset, headers=headers)
+        async with answered(self._transport, call) as response:
             job = msgspec.json.decode(await response.read(), type=Job)
             notice = response.headers.get("X-Neuro-Notice")
         return Submitted(job, (notice,) if notice else ())
 
     async def get(self, job_id: str) -> Job:
         """The job with this id. Raises NoSuchJob."""
-        call = Request(method="GET", path=f"/jobs/{quote(job_id, safe='')}")
-        async with self._transport.send(call) as response:
-            return msgspec.json.decode(await response.read(), type=Job)
+        return await get(self._transport, below(_JOBS, job_id), Job)
 
     async def find(self, text: str) -> Job:
         """The job that a person means: by id, or the newest with that name (see parse_job_ref)."""
@@ -213,45 +203,22 @@ class Jobs:
             headers={"Accept": "application/x-ndjson", "Accept-Encoding": "identity"},
             timeout=SILENCE_SECONDS,
         )
-        decoder = msgspec.json.Decoder(JobEvent)
-        async with self._transport.send(call) as response:
-            async for line in response.lines():
-                if line.startswith(b'{"error"'):
-                    raise_error_line(line)
-                yield decoder.decode(line)
+        async with aclosing(lines(self._transport, call, JobEvent)) as events:
+            async for event in events:
+                yield event
 
-    async def _page(self, query: JobFilter) -> AsyncGenerator[Job, None]:
-        decoder = msgspec.json.Decoder(Job)
-        call = Request(
-            method="GET",
-            path="/jobs",
-            params=_query(query),
-            headers={"Accept": "application/x-ndjson"},
-        )
-        async with self._transport.send(call) as response:
-            async for row in response.lines():
-                if row.startswith(b'{"error"'):
-                    raise_error_line(row)
-                if row:
-                    yield decoder.decode(row)
+    def _page(self, query: JobFilter) -> AsyncGenerator[Job, None]:
+        return each(self._transport, _JOBS, _query(query), Job)
 
     async def kill(self, job_id: str) -> None:
         """Stop a job; nothing if it is over."""
-        call = Request(method="DELETE", path=f"/jobs/{quote(job_id, safe='')}")
-        async with self._transport.send(call) as response:
-            await response.read()
+        await tell(self._transport, "DELETE", below(_JOBS, job_id))
 
     async def extend_life_span(self, job_id: str, minutes: int) -> None:
         """Let a job live ``minutes`` longer."""
         change = LifeSpanChange(additional_max_run_time_minutes=minutes)
-        call = Request(
-            method="PUT",
-            path=f"/jobs/{quote(job_id, safe='')}/max_run_time_minutes",
-            headers={"Content-Type": "application/json"},
-            body=msgspec.json.encode(change),
-        )
-        async with self._transport.send(call) as response:
-            await response.read()
+        path = f"{below(_JOBS, job_id)}/max_run_time_minutes"
+        await tell(self._transport, "PUT", path, change)
 
     async def logs(
         self, job_id: str, *, since: datetime | None = None, timestamps: bool = False
@@ -260,24 +227,31 @@ class Jobs:
 
         A silent job keeps the stream open: use a client with a long timeout.
         """
-        params = [("since", since.isoformat())] if since else []
-        if timestamps:
-            params.append(("timestamps", "true"))
+        part = LogPart(since=since, timestamps=timestamps)
+        async with self.log_part(job_id, part) as (_, chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    @asynccontextmanager
+    async def log_part(
+        self, job_id: str, part: LogPart
+    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        """A part of the output: how many bytes of it come before, and the bytes themselves.
+
+        Who lost the connection comes back with ``skip``: that number and how many have come.
+        """
         call = Request(
             method="GET",
             path=self._monitoring(job_id, "log"),
-            params=params,
+            params=part.params(),
             headers={"Accept-Encoding": "identity"},
         )
-        async with self._transport.send(call) as response:
-            async for chunk in response.chunks():
-                yield chunk
+        async with answered(self._transport, call) as response:
+            yield int(response.headers.get(LEFT_OUT_HEADER) or 0), response.chunks()
 
     async def capacity(self) -> dict[str, int]:
         """How many jobs of each preset could start now."""
-        call = Request(method="GET", path=f"{_MONITORING}/capacity")
-        async with self._transport.send(call) as response:
-            return msgspec.json.decode(await response.read(), type=dict[str, int])
+        return await get(self._transport, f"{_MONITORING}/capacity", dict[str, int])
 
     @asynccontextmanager
     async def attach(
@@ -286,8 +260,8 @@ class Jobs:
         """Connect to the job's own process. Its earlier output is not repeated."""
         params = _streams(tty=tty, stdin=stdin, stdout=output, stderr=output and not tty)
         path = self._monitoring(job_id, "attach")
-        protocols = (ATTACH_PROTOCOL,)
-        async with self._transport.websocket(path, params=params, protocols=protocols) as socket:
+        connection = self._transport.websocket(path, params=params, protocols=CHANNEL_PROTOCOLS)
+        async with connection as socket:
             yield JobSession(socket)
 
     @asynccontextmanager
@@ -300,7 +274,8 @@ class Jobs:
             *_streams(tty=tty, stdin=stdin, stdout=True, stderr=not tty),
         ]
         path = self._monitoring(job_id, "exec")
-        async with self._transport.websocket(path, params=params) as socket:
+        connection = self._transport.websocket(path, params=params, protocols=CHANNEL_PROTOCOLS)
+        async with connection as socket:
             yield JobSession(socket)
 
     async def top(self, job_id: str) -> AsyncGenerator[UsageSample, None]:
@@ -311,23 +286,18 @@ class Jobs:
 
     @asynccontextmanager
     async def port_forward(self, job_id: str, port: int) -> AsyncIterator[WebSocket]:
-        """One TCP connection to ``port`` of the job, as raw bytes both ways."""
+        """One TCP connection to ``port`` of the job, as raw bytes both ways.
+
+        An empty message ends one direction, where the socket's protocol is HALF_CLOSE_PROTOCOL.
+        """
         path = self._monitoring(job_id, f"port_forward/{port}")
-        async with self._transport.websocket(path) as socket:
+        connection = self._transport.websocket(path, protocols=(HALF_CLOSE_PROTOCOL,))
+        async with connection as socket:
             yield socket
 
     @staticmethod
     def _monitoring(job_id: str, what: str) -> str:
-        return f"{_MONITORING}/{quote(job_id, safe='')}/{what}"
-
-
-def _exit_code(content: bytes) -> int:
-    # The reference's rule: what cannot be read means 1.
-    try:
-        code = msgspec.json.decode(content)["exit_code"]
-        return int(code)
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-        return 1
+        return f"{below(_MONITORING, job_id)}/{what}"
 
 
 def _streams(*, tty: bool, stdin: bool, stdout: bool, stderr: bool) -> list[tuple[str, str]]:

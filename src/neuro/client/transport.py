@@ -8,7 +8,7 @@ coroutines never suspend, so they run without an event loop, and start 150 ms so
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -56,7 +56,12 @@ class Response(Protocol):
 
 
 class WebSocket(Protocol):
-    """A connected WebSocket that carries binary messages."""
+    """A connected WebSocket that carries binary messages.
+
+    ``protocol`` is the one of those offered that the server has chosen, None for none.
+    """
+
+    protocol: str | None
 
     async def send(self, data: bytes) -> None: ...
 
@@ -130,17 +135,36 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> errors.Pla
         text = headers.get("X-Error") or body.decode("utf-8", "replace")[:1000]
         content = {"error": text or f"The server answered {status}."}
     message = str(content.get("error") or f"The server answered {status}.")
-    return from_content(content, message, status)
+    error = from_content(content, message, status)
+    error.status = status
+    error.retry_after = _seconds(headers.get("Retry-After"))
+    return error
 
 
 def from_content(content: Mapping[str, Any], message: str, status: int) -> errors.PlatformError:
     """The exception behind an error object, of an answer or of an NDJSON line."""
-    if "errno" in content:
-        return errors.StorageFault(str(content["errno"]), message)
     kind = _BY_CODE.get(str(content.get("code"))) or _BY_STATUS.get(status, errors.PlatformError)
-    if kind is errors.StorageFault:
-        return errors.StorageFault("EIO", message)
-    return kind(message)
+    error: errors.PlatformError
+    if "errno" in content or kind is errors.StorageFault:
+        error = errors.StorageFault(str(content.get("errno", "EIO")), message)
+    else:
+        error = kind(message)
+    error.from_server = True
+    return error
+
+
+def _seconds(header: str | None) -> float | None:
+    """What a ``Retry-After`` says: seconds, or a date (RFC 9110, 10.2.3); None for neither."""
+    if not header:
+        return None
+    with suppress(ValueError):
+        return max(0.0, float(int(header)))
+    from email.utils import parsedate_to_datetime
+    from time import time
+
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time())
+    return None
 
 
 def raise_error_line(line: bytes) -> None:

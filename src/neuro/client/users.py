@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from neuro.client.transport import Request
+from neuro.client.messages import below, get, send, tell
 from neuro.domain.users import Token, TokenRequest, User, UserRequest
 
 if TYPE_CHECKING:
     from neuro.client.client import Client
 
-T = TypeVar("T")
+_USERS = "/users"
 
 
 class Users:
@@ -24,57 +21,39 @@ class Users:
 
     async def all(self) -> list[User]:
         """All users."""
-        return await self._answer(Request(method="GET", path="/users"), list[User])
+        return await get(self._transport, _USERS, list[User])
 
     async def get(self, name: str) -> User:
         """One user. Raises NotFound."""
-        return await self._answer(Request(method="GET", path=_user(name)), User)
+        return await get(self._transport, below(_USERS, name), User)
 
     async def add(self, name: str, *, is_admin: bool = False) -> User:
         """Add a user. Raises AlreadyExists, NotPermitted."""
         request = UserRequest(name=name, is_admin=is_admin)
-        return await self._answer(_post("/users", request), User)
+        return await send(self._transport, "POST", _USERS, request, User)
 
     async def remove(self, name: str) -> None:
         """Remove a user: their tokens, jobs, bakes and schedules end, and nobody gets the name.
 
         Raises NotFound, Conflict for the last administrator.
         """
-        await self._done(Request(method="DELETE", path=_user(name)))
+        await tell(self._transport, "DELETE", below(_USERS, name))
 
     async def create_token(
         self, user: str, *, label: str = "", expires_in: float | None = None
     ) -> Token:
         """Make a token; its ``token`` is answered this once. ``expires_in`` is seconds."""
         request = TokenRequest(label=label, expires_in=expires_in)
-        return await self._answer(_post(f"{_user(user)}/tokens", request), Token)
+        return await send(self._transport, "POST", _tokens(user), request, Token)
 
     async def tokens(self, user: str) -> list[Token]:
         """A user's tokens, without the secrets themselves."""
-        return await self._answer(Request(method="GET", path=f"{_user(user)}/tokens"), list[Token])
+        return await get(self._transport, _tokens(user), list[Token])
 
     async def revoke_token(self, user: str, token_id: str) -> None:
         """Make a token useless. Raises NotFound."""
-        path = f"{_user(user)}/tokens/{quote(token_id, safe='')}"
-        await self._done(Request(method="DELETE", path=path))
-
-    async def _answer(self, request: Request, kind: type[T]) -> T:
-        async with self._transport.send(request) as response:
-            return msgspec.json.decode(await response.read(), type=kind)
-
-    async def _done(self, request: Request) -> None:
-        async with self._transport.send(request) as response:
-            await response.read()
+        await tell(self._transport, "DELETE", below(_tokens(user), token_id))
 
 
-def _user(name: str) -> str:
-    return f"/users/{quote(name, safe='')}"
-
-
-def _post(path: str, content: msgspec.Struct) -> Request:
-    return Request(
-        method="POST",
-        path=path,
-        headers={"Content-Type": "application/json"},
-        body=msgspec.json.encode(content),
-    )
+def _tokens(user: str) -> str:
+    return f"{below(_USERS, user)}/tokens"

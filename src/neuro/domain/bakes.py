@@ -1,4 +1,6 @@
-"""Bakes as the wire knows them (wire protocol, section 17): what one run of a batch leaves.
+"""Bakes as the wire knows them: what one run of a batch leaves.
+
+See docs/reference/wire-protocol.md#flows.
 
 A bake is one run of a batch workflow, an attempt one try of a bake, a task one node of its graph.
 Keys that are this platform's own have defaults, so that other clients need not know them.

@@ -10,10 +10,16 @@ import os
 
 
 class PlatformError(Exception):
-    """Base of every error that a person may see; ``str(error)`` is the sentence they read."""
+    """Base of every error that a person may see; ``str(error)`` is the sentence they read.
+
+    ``from_server``: a server answered with it, so this side of the wire did not find it out.
+    ``retry_after``: in how many seconds another try makes sense, where that is known.
+    """
 
     code = "error"
     status = 500
+    from_server = False
+    retry_after: float | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -94,12 +100,12 @@ class TooSlow(PlatformError):
 
 
 class TooManyRequests(PlatformError):
-    """Back-pressure: try again after ``retry_after`` seconds."""
+    """Back-pressure: nothing was done; try again after ``retry_after`` seconds."""
 
     code = "too_many_requests"
     status = 429
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after: float | None = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

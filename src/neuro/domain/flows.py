@@ -1,4 +1,7 @@
-"""Flows as the wire knows them (wire protocol, section 17): projects and their live jobs."""
+"""Flows as the wire knows them: projects and their live jobs.
+
+See docs/reference/wire-protocol.md#flows.
+"""
 
 from __future__ import annotations
 

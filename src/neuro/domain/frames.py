@@ -20,6 +20,8 @@ import msgspec
 
 from neuro.domain.errors import InvalidInput
 
+# What ``GET /config`` names among its features where a server takes such streams.
+BULK_FEATURE = "storage-bulk"
 PIECE_BYTES = 1 << 20
 MAX_DATA_BYTES = 4 << 20
 

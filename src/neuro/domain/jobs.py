@@ -1,4 +1,4 @@
-"""Jobs as the wire knows them (wire protocol, section 8): the request, the answer, the states."""
+"""Jobs as the wire knows them (docs/reference/wire-protocol.md#jobs): requests, answers, states."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class JobStatus(StrEnum):
 
 FINISHED = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 ACTIVE = frozenset({JobStatus.PENDING, JobStatus.SUSPENDED, JobStatus.RUNNING})
+
+# How many bytes of a log come before those of an answer: a reader that comes back skips these and
+# what it has.
+LEFT_OUT_HEADER = "X-Neuro-Log-Left-Out"
 
 
 class Reason(StrEnum):
@@ -103,7 +107,11 @@ class RequestedResources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What to run, as a client asks for it."""
+    """What to run, as a client asks for it.
+
+    ``stdin`` says that input will be sent through ``attach``: to a pipe, or with ``tty`` to the
+    keyboard of a terminal. None: to a terminal only. Without it the command's input is empty.
+    """
 
     image: str
     entrypoint: Lines | None = None
@@ -116,6 +124,7 @@ class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     disk_volumes: list[DiskVolume] = []
     http: HttpPort | None = None
     tty: bool = False
+    stdin: bool | None = None
     resources: RequestedResources | None = None
 
 
@@ -150,6 +159,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     disk_volumes: list[DiskVolume] = []
     http: HttpPort | None = None
     tty: bool = False
+    stdin: bool | None = None
     resources: RequestedResources | None = None
 
 
@@ -180,6 +190,12 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     disk_volumes: list[DiskVolume] = []
     http: HttpPort | None = None
     tty: bool = False
+    stdin: bool | None = None
+
+    @property
+    def has_keyboard(self) -> bool:
+        """Whether keys that are typed in an attached terminal go into the job."""
+        return self.tty and self.stdin is not False
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -207,7 +223,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A job as the server answers (wire protocol, section 8.2)."""
+    """A job as the server answers (docs/reference/wire-protocol.md#the-job)."""
 
     id: str
     owner: str
@@ -252,7 +268,9 @@ class LifeSpanChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """The query of GET /jobs (wire protocol, section 8.3). Empty lists mean: no condition.
+    """The query of GET /jobs (docs/reference/wire-protocol.md#listing).
+
+    Empty lists mean: no condition.
 
     ``after`` is this platform's own addition: the id of the last job of the page before.
     """
@@ -318,7 +336,10 @@ class JobEventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One second of telemetry (wire protocol, section 9.2): ``memory`` in MB, ``cpu`` in cores."""
+    """One second of telemetry (docs/reference/wire-protocol.md#telemetry).
+
+    ``memory`` is in MB, ``cpu`` in cores.
+    """
 
     cpu: float
     memory: float

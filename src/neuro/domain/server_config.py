@@ -1,4 +1,7 @@
-"""What ``GET /config`` answers: where everything is, and what the cluster offers (section 4)."""
+"""What ``GET /config`` answers: where everything is, and what the cluster offers.
+
+See docs/reference/wire-protocol.md#configuration.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as the wire knows them (wire protocol, section 10)."""
+"""Files as the wire knows them (docs/reference/wire-protocol.md#storage)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users and tokens as the wire knows them (wire protocol, sections 5 and 7)."""
+"""Users and tokens as the wire knows them (docs/reference/wire-protocol.md#users)."""
 
 from __future__ import annotations
 

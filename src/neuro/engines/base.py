@@ -45,6 +45,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     files (not those on mounts), 0 for no limit. Runs with the same ``neighbours``, if it is not
     empty, reach each other's ports, and know this one by its ``names`` where they have networks of
     their own; no others do.
+
+    ``stdin`` says that somebody will send input through ``attach``: to a pipe, or with ``tty`` to
+    the keyboard of a terminal. None means to a terminal only. Without it the input is empty, and
+    that of a job's later runs is: what was sent to the first is not there any more.
     """
 
     job_id: str
@@ -56,6 +60,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = "job"
     mounts: tuple[Mount, ...] = ()
     tty: bool = False
+    stdin: bool | None = None
     cpu: float
     memory: int
     gpus: tuple[int, ...] = ()
@@ -88,6 +93,7 @@ class ExitCause(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # the memory limit
     DISK_LIMIT = "disk_limit"  # the limit on private files; ``message`` has the numbers
     CANNOT_START = "cannot_start"  # the command was never run; ``message`` says why
+    NOT_READY = "not_ready"  # as that, by the engine's fault: the run may be started again
     LOST = "lost"  # the run's supervision vanished (host reboot, kill -9 of the supervisor)
 
 
@@ -133,6 +139,13 @@ class Channel:
     STDERR = 2
 
 
+class InputState(msgspec.Struct, frozen=True):
+    """How many bytes the process's input has taken in all; ``closed``: it takes no more."""
+
+    taken: int = 0
+    closed: bool = False
+
+
 class Session(Protocol):
     """A live connection to a run's main process (``attach``) or to a process of its own (``exec``).
 
@@ -140,7 +153,15 @@ class Session(Protocol):
     """
 
     async def read(self) -> tuple[int, bytes] | None:
-        """The next (channel, bytes), or None when the other side is over."""
+        """The next (channel, bytes), or None when the other side is over.
+
+        An item of ``Channel.STDIN`` is no output: the session's ``input`` has changed.
+        """
+        ...
+
+    @property
+    def input(self) -> InputState:
+        """How far the input has come, as of the last ``read``."""
         ...
 
     async def write(self, data: bytes) -> None:
@@ -188,16 +209,21 @@ class EngineFault(RuntimeError):
     """The engine cannot do what was asked; the sentence says what to do."""
 
 
+class NotReady(EngineFault):
+    """The engine cannot do it now, through no fault of the run: it may be tried again."""
+
+
 class Engine(Protocol):
     """See the module's docstring. Every method may be called at any time after ``open``.
 
     ``notices`` are sentences about what this machine lacks and what to install; ``gpu_model`` names
     its GPUs; ``host_address`` is where a run reaches the platform's API on this machine. All three
-    are known after ``open``.
+    are known after ``open``. ``trouble`` is why it can start nothing now, or None.
     """
 
     name: str
     notices: list[str]
+    trouble: str | None
     gpu_model: str | None
 
     @property
@@ -242,7 +268,8 @@ class Engine(Protocol):
     async def start(self, spec: RunSpec) -> None:
         """Begin a run; returns when it is under supervision. ``Started``/``Exited`` follow.
 
-        Idempotent: a run that exists already is left as it is.
+        Idempotent: a run that exists already is left as it is. Raises NotReady where it may be
+        tried again; so may be a run that ``Exited`` with NOT_READY, of which nothing is left.
         """
         ...
 

@@ -1,59 +1,19 @@
-"""A project: the folder that has a `.neuro` with flow files, found, loaded and checked."""
+"""A project: what the flow files of a workspace say, loaded and checked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import names
 from neuro.flow.syntax.problems import Problem, Report
+from neuro.flow.workspace import flow_file
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.syntax.tree import ProjectFile
-
-CONFIG_DIR = ".neuro"
-SUFFIXES = (".yml", ".yaml")
-
-
-@dataclass(frozen=True, slots=True)
-class Workspace:
-    """A project's folder, and the one inside that holds its flow files."""
-
-    root: Path
-    config_dir: Path
-
-
-def find_workspace(start: Path, config: Path | None = None) -> Workspace:
-    """Climb from a folder to the nearest one that has a `.neuro`.
-
-    Raises ValueError where there is none. The filesystem's root is never looked at.
-    """
-    if config is not None:
-        if not config.exists():
-            raise ValueError(f"{config} does not exist.")
-        if not config.is_dir():
-            raise ValueError(f"{config} should be a directory.")
-        start = config
-    start = start.absolute()
-    for folder in (start, *start.parents):
-        if folder.parent != folder and (folder / CONFIG_DIR).is_dir():
-            return Workspace(folder, folder / CONFIG_DIR)
-    raise ValueError(
-        f"No {CONFIG_DIR} folder in {start} or above it. "
-        "Go to a project's folder, or start one with `neuro-flow init`."
-    )
-
-
-def flow_file(folder: Path, name: str) -> Path | None:
-    """Return `NAME.yml`, or else `NAME.yaml`, where there is one."""
-    for suffix in SUFFIXES:
-        path = folder / f"{name}{suffix}"
-        if path.exists():
-            return path
-    return None
+    from neuro.flow.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +112,6 @@ def check(
     """
     from neuro.flow.evaluate.check import check_workspace
 
-    return check_workspace(workspace, environment, report or Report())
+    report = report or Report()
+    project = read_project_of(workspace, report)
+    return check_workspace(workspace, project.id, project.file, environment, report)

@@ -10,7 +10,9 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 import uvloop
@@ -19,6 +21,7 @@ from neuro.domain.errors import PlatformError
 from neuro.engines.base import EngineFault
 from neuro.server.app import Options, serving
 from neuro.server.log import configure_logging
+from neuro.server.reload import Reload
 
 log = structlog.get_logger("neuro.server")
 
@@ -60,15 +63,24 @@ def _parser() -> argparse.ArgumentParser:
 async def _serve(options: Options, ready_fd: int | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    reload = Reload(options.data_dir, stop)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, reload.end)
+    loop.add_signal_handler(signal.SIGHUP, reload.ask)
     try:
-        async with serving(options) as url:
-            # What start-up made lives as long as the server: spare the collector looking at it.
-            gc.collect()
-            gc.freeze()
-            _tell(ready_fd, {"url": url, "pid": os.getpid()})
-            await stop.wait()
+        while True:
+            async with serving(options) as url:
+                # What start-up made lives as long as the server: spare the collector looking at it.
+                gc.collect()
+                gc.freeze()
+                _tell(ready_fd, {"url": url, "pid": os.getpid()})
+                ready_fd = None
+                await stop.wait()
+            if not reload.is_due:
+                break
+            log.info("the server begins again with the changed server.toml")
+            options = replace(options, port=urlsplit(url).port or options.port)
+            reload.done()
     except (PlatformError, EngineFault, OSError) as error:
         sentence = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

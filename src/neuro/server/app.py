@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import structlog
 from aiohttp import web
 from sqlalchemy import text
 
 from neuro import __version__
-from neuro.domain.errors import Conflict
+from neuro.domain.errors import PlatformError
 from neuro.domain.resources import Amount
 from neuro.engines.base import Engine, RunRef
 from neuro.engines.sandbox.engine import SandboxEngine
@@ -33,7 +30,7 @@ from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
-from neuro.server.database.identity import check_belongs
+from neuro.server.database.identity import check_belongs, hold
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
 from neuro.server.engine_settings import sandbox_settings
@@ -49,6 +46,7 @@ from neuro.server.http.connections import Patience
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import backpressure
 from neuro.server.http.operations import Metrics, operation_routes
+from neuro.server.http.pages import answer_at_jobs_addresses
 from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
@@ -63,7 +61,9 @@ from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.service import ControlLimits, JobService, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
-from neuro.server.owner import announced, machine_owner, write_login
+from neuro.server.metrics import watch
+from neuro.server.owner import Announcement, machine_owner, only_one, write_login
+from neuro.server.reload import digest_of
 from neuro.server.settings import (
     LimitSetting,
     RetentionSetting,
@@ -101,16 +101,20 @@ async def serving(options: Options) -> AsyncIterator[str]:
     """
     async with AsyncExitStack() as stack:
         folder = _prepare_folder(options.data_dir)
-        stack.enter_context(_only_one(folder / "run" / "lock"))
+        lock_again = stack.enter_context(only_one(folder / "run" / "lock"))
         reserve.spend(folder)
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
+        digest = digest_of(folder)
         settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
         url = options.database or settings.database or sqlite_url(folder / "neuro.db")
         database = Database(url)
         # The marker goes last: a server that is killed while it closes the database leaves it.
         stack.enter_context(at_work(database, folder / "run" / "at-work"))
         stack.callback(database.close)
+        held = await asyncio.to_thread(hold, database)
+        if held is not None:
+            stack.callback(held.invalidate)
         engines = _engines(folder, settings, listener.getsockname()[1])
         loop = asyncio.get_running_loop()
         await asyncio.gather(
@@ -120,6 +124,10 @@ async def serving(options: Options) -> AsyncIterator[str]:
         for engine in engines.values():
             stack.push_async_callback(engine.close)
         address = await _assemble(stack, listener, folder, settings, database, engines)
+        announcement = Announcement(folder, address, lock_again, digest)
+        announcement.begin()
+        stack.callback(announcement.withdraw)
+        stack.callback(asyncio.create_task(announcement.keep_on(), name="run folder").cancel)
         log.info("ready", url=address)
         yield address
 
@@ -216,6 +224,10 @@ async def _assemble(
         board,
         database,
         settings.limits,
+        engines,
+        writer,
+        folder,
+        domain,
     )
     limits = settings.limits
     addresses = [engine.host_address for engine in engines.values()]
@@ -244,7 +256,6 @@ async def _assemble(
     await supervision.start()
     await write_login(folder, access, url)
     await departures.sweep()
-    stack.enter_context(announced(folder, url))
     return url
 
 
@@ -260,27 +271,27 @@ def _application(
     board: Board,
     database: Database,
     limits: LimitSetting,
+    engines: Mapping[str, Engine],
+    writer: Writer,
+    folder: Path,
+    jobs_domain: str,
 ) -> web.Application:
-    def gauges() -> dict[str, dict[str, float]]:
-        counts: dict[str, float] = {"pending": 0.0, "running": 0.0}
-        for record in board:
-            counts[record.status.value] = counts.get(record.status.value, 0.0) + 1
-        free = {name: lane.free for name, lane in board.lanes.items()}
-        return {
-            "neuro_jobs_active": counts,
-            "neuro_engine_free_cpu_cores": {name: amount.cpu for name, amount in free.items()},
-            "neuro_engine_free_memory_bytes": {
-                name: float(amount.memory) for name, amount in free.items()
-            },
-        }
-
-    async def is_ready() -> bool:
-        with contextlib.suppress(Exception):
+    async def troubles() -> list[str]:
+        found = [
+            f"Engine {name} can start no jobs: {engine.trouble}."
+            for name, engine in engines.items()
+            if engine.trouble is not None
+        ]
+        if writer.trouble is not None:
+            found.append(writer.trouble)
+        try:
             await database.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
-            return True
-        return False
+        except PlatformError as error:
+            found.append(error.message)
+        return found
 
-    metrics = Metrics(gauges)
+    metrics = Metrics()
+    watch(metrics.registry, board, folder)
     routes = [
         *installation_routes(installation, board).items,
         *job_routes(jobs).items,
@@ -291,10 +302,15 @@ def _application(
         *bake_routes(bakes).items,
         *supervision.routes,
     ]
-    operations = operation_routes(metrics, is_ready, routes, __version__)
+    operations = operation_routes(metrics, troubles, routes, __version__)
     routes += operations.items
     app = web.Application(
-        middlewares=[metrics.middleware(), render_errors, backpressure()],
+        middlewares=[
+            metrics.middleware(),
+            answer_at_jobs_addresses(jobs_domain),
+            render_errors,
+            backpressure(),
+        ],
         client_max_size=MAX_JSON_BODY,
     )
     app.on_response_prepare.append(version_signal(__version__))
@@ -325,19 +341,6 @@ def _prepare_folder(folder: Path) -> Path:
     for name in ("run", "storage", "keys", "logs", "engines"):
         (folder / name).mkdir(exist_ok=True, mode=0o700)
     return folder
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                f"A server runs on {path.parent.parent} already: stop it with `neuro down`, or"
-                " choose another folder with --data-dir."
-            ) from None
-        yield lock
 
 
 def _end_in_order() -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 import msgspec
+import structlog
 
-from neuro.domain.errors import NotAuthenticated, NotFound
+from neuro.domain.errors import Conflict, NotAuthenticated, NotFound
 from neuro.domain.names import user_name_from
 from neuro.server.access.service import AccessService
+
+log = structlog.get_logger("neuro.server")
+
+KEEP_SECONDS = 5.0  # between two looks at whether the files below ``run`` are there
 
 
 class OwnerLogin(msgspec.Struct, frozen=True):
@@ -43,16 +51,80 @@ async def write_login(folder: Path, access: AccessService, url: str) -> None:
 
 
 @contextlib.contextmanager
-def announced(folder: Path, url: str) -> Iterator[None]:
-    """``run/server.json`` says where the server is, as long as it is."""
-    path = folder / "run" / "server.json"
-    started_at = datetime.now().astimezone().isoformat()
-    state = {"pid": os.getpid(), "url": url, "started_at": started_at}
-    _write_private(path, msgspec.json.encode(state))
+def only_one(path: Path) -> Iterator[Callable[[], None]]:
+    """Hold the lock at ``path``; what is yielded takes it again where somebody deleted the file.
+
+    Raises Conflict where another server holds it.
+    """
+    held: list[IO[bytes]] = []
+
+    def hold() -> None:
+        if held and os.fstat(held[-1].fileno()).st_nlink:
+            return
+        lock = path.open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise Conflict(
+                f"A server runs on {path.parent.parent} already: stop it with `neuro down`, or"
+                " choose another folder with --data-dir."
+            ) from None
+        held.append(lock)
+
+    hold()
     try:
-        yield
+        yield hold
     finally:
-        path.unlink(missing_ok=True)
+        for lock in held:
+            lock.close()
+
+
+class Announcement:
+    """``run/server.json`` says where the server is, ``run/owner.json`` how its owner logs in."""
+
+    def __init__(
+        self, folder: Path, url: str, hold: Callable[[], None], settings_digest: str
+    ) -> None:
+        """``hold`` takes the lock of the folder again where it is lost.
+
+        ``settings_digest`` tells which ``server.toml`` the server has read.
+        """
+        self._run = folder / "run"
+        self._hold = hold
+        started_at = datetime.now().astimezone().isoformat()
+        state = {"pid": os.getpid(), "url": url, "started_at": started_at}
+        state["settings"] = settings_digest
+        self._files = {
+            self._run / "server.json": msgspec.json.encode(state),
+            self._run / "owner.json": (self._run / "owner.json").read_bytes(),
+        }
+
+    def begin(self) -> None:
+        """Say it, whatever an earlier server said. Raises OSError."""
+        for path, content in self._files.items():
+            _write_private(path, content)
+
+    def keep(self) -> None:
+        """Make what is missing. Raises OSError, Conflict."""
+        self._run.mkdir(mode=0o700, exist_ok=True)
+        self._hold()
+        for path, content in self._files.items():
+            if not path.exists():
+                _write_private(path, content)
+
+    async def keep_on(self) -> None:
+        """Make what somebody takes away, for ever."""
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            try:
+                self.keep()
+            except (OSError, Conflict) as error:
+                log.warning("the files below run cannot be made again", error=str(error))
+
+    def withdraw(self) -> None:
+        """The server is ending."""
+        (self._run / "server.json").unlink(missing_ok=True)
 
 
 async def _token(path: Path, access: AccessService, owner: str) -> str:

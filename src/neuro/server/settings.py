@@ -11,6 +11,7 @@ import msgspec
 from neuro.domain.errors import InvalidInput
 from neuro.domain.names import check_cluster_name
 from neuro.domain.resources import GIB, MIB, Amount, Preset
+from neuro.server.settings_places import check_shape, with_line
 from neuro.server.settings_rules import check_settings
 
 _LEAST_DISK = 10 * GIB
@@ -140,11 +141,13 @@ def load_settings(path: Path, engines: Collection[str] = ("sandbox",)) -> Settin
     wrong in it.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # editors of Windows put a mark before the text
     except FileNotFoundError:
         return Settings()
     try:
-        settings = msgspec.convert(tomllib.loads(text), Settings)
+        content = tomllib.loads(text)
+        check_shape(Settings, content)
+        settings = msgspec.convert(content, Settings)
         check_cluster_name(settings.cluster)
         check_settings(settings, engines)
         for preset in settings.presets:
@@ -154,7 +157,7 @@ def load_settings(path: Path, engines: Collection[str] = ("sandbox",)) -> Settin
         if settings.capacity.memory is not None:
             check_size("capacity.memory", settings.capacity.memory)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidInput, ValueError) as error:
-        raise InvalidInput(f"{path}: {error}") from None
+        raise InvalidInput(f"{path}: {with_line(text, error)}") from None
     return settings
 
 

@@ -230,3 +230,48 @@ async def test_a_process_left_behind_by_exec_does_not_hold_the_session(runs: Run
         code, out, _ = await runs.execute(ref, "sh", "-c", "sleep 600 & echo started")
 
     assert (code, out) == (0, b"started\n")
+
+
+async def test_the_input_of_a_job_is_what_is_sent_to_it(runs: Runs) -> None:
+    ref = await runs.start("sh", "-c", "echo begun; cat", stdin=True)
+    await runs.says(ref.job_id, b"begun")
+    data = os.urandom(3_000_000)
+    session = await runs.engine.attach(ref.job_id, stdin=True, output=True)
+
+    async def feed() -> None:
+        await session.write(data)
+        await session.write_eof()
+
+    (out, _), _ = await asyncio.gather(drain(session), feed())
+
+    assert out == data
+    assert session.input.taken == len(data)
+    assert await session.wait() == 0
+    await session.close()
+
+
+async def test_a_sender_that_comes_back_goes_on_where_it_was(runs: Runs) -> None:
+    ref = await runs.start("sh", "-c", "head -n 1; cat", stdin=True)
+    first = await runs.engine.attach(ref.job_id, stdin=True, output=True)
+    await first.write(b"one\n")
+    await read_until(first, b"one\n")
+    await first.close()
+
+    second = await runs.engine.attach(ref.job_id, stdin=True, output=True)
+    assert second.input.taken == len(b"one\n")
+    await second.write(b"two\n")
+    await second.write_eof()
+
+    assert await drain(second) == (b"two\n", b"")
+    await second.close()
+
+
+async def test_a_process_that_closes_its_input_is_noticed(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    session = await runs.engine.exec(ref.job_id, ["sh", "-c", "exec <&-; sleep 600"], tty=False)
+
+    async with asyncio.timeout(PATIENCE):
+        while not session.input.closed:
+            assert await session.read() is not None
+
+    await session.close()

@@ -122,3 +122,19 @@ async def test_closing_an_attached_session_only_detaches(runs: Runs) -> None:
     seen = await read_until(second, b"got two")
     assert b"one" not in seen  # no replay
     await second.close()
+
+
+async def test_a_terminal_for_output_only_has_no_keyboard(runs: Runs) -> None:
+    script = (
+        "trap 'echo hit' INT; test -t 1 && test -t 2 && ! test -t 0 && cat; echo begun;"
+        " until [ -e /tmp/go ]; do sleep 0.05; done; echo over"
+    )
+    ref = await runs.start("sh", "-c", script, tty=True, stdin=False)
+    await runs.says(ref.job_id, b"begun")
+    session = await runs.engine.attach(ref.job_id, stdin=True, output=True)
+
+    await session.write(b"\x03")
+    await runs.execute(ref, "touch", "/tmp/go")
+
+    assert await read_until(session, b"over") == b"over\r\n"
+    await session.close()

@@ -28,12 +28,12 @@ from neuro.flow.batch.actions import (
     RunLocal,
     Submit,
 )
-from neuro.flow.batch.model import Workflow, join_id
 from neuro.flow.batch.requests import attempt_tag, submission_key
 from neuro.flow.batch.state import BakeState
 from neuro.flow.evaluate.batch.facts import Facts
 from neuro.flow.evaluate.batch.sources import StoredFiles
 from neuro.flow.evaluate.batch.workflow import stored_batch
+from neuro.flow.model import Workflow, join_id
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 ATTEMPT = "attempt-1"

@@ -16,7 +16,7 @@ from neuro.flow.batch.executor import drive
 from neuro.flow.batch.plan import Plan, make_plan
 from neuro.flow.batch.submit import submit
 from neuro.flow.evaluate.environment import Environment
-from neuro.flow.project import find_workspace
+from neuro.flow.workspace import find_workspace
 from tests.server_process import ServerProcess
 
 _DRIVE = """

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuro.domain.bakes import Graphs
-from neuro.flow.batch.layers import in_order, levels, tasks_in_order
+from neuro.flow.batch.layers import in_order, tasks_in_order
 from neuro.flow.batch.sketch import Mark, Parallel, Series, Shape, shape, sketch
+from neuro.flow.order import levels
 
 Pairs = set[tuple[str, str]]
 

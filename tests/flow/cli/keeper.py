@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from urllib.parse import urlsplit
 
-from neuro.cli.accounts import load
 from neuro.client import Client
+from neuro.client.accounts import load
 from neuro.client.blocking import run
 from neuro.domain.bakes import (
     Attempt,

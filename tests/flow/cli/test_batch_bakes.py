@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -77,6 +78,15 @@ tasks:
 """
 
 
+CROWDED = """
+kind: batch
+defaults: {preset: large}
+tasks:
+  - {id: one, image: ubuntu, needs: [], bash: sleep 1000}
+  - {id: two, image: ubuntu, needs: [], bash: sleep 1000}
+"""
+
+
 @pytest.fixture
 def baker(person: Person) -> Iterator[Person]:
     keeper = Keeper(person)
@@ -88,6 +98,36 @@ def baker(person: Person) -> Iterator[Person]:
     yield person
     for bake in person.flow_ok("-q", "bakes").split():
         person.flow("cancel", bake)
+
+
+def test_what_waits_in_a_bake_says_what_for(baker: Person) -> None:
+    baker.write(".neuro/crowded.yml", CROWDED)
+
+    with baker.watch("bake", "crowded", "-n", "crowded") as it:
+        it.until("pending: Waits for 15.9 CPU")
+        it.interrupt()
+        assert it.end() == 0
+
+    shown = baker.flow_ok("inspect", "crowded")
+    assert re.search(r"^  (one|two): Waits for 15\.9 CPU", shown, re.MULTILINE)
+
+
+def test_programs_are_told_of_bakes_and_plans(baker: Person) -> None:
+    baker.flow_ok("bake", "sweep", "-n", "told")
+
+    (bake,) = json.loads(baker.flow_ok("bakes", "--json"))
+    seen = json.loads(baker.flow_ok("inspect", "told", "--json"))
+    plan = json.loads(baker.flow_ok("plan", "sweep", "--json"))
+    jobs = json.loads(baker.flow_ok("ps", "--json"))
+    shown = json.loads(baker.flow_ok("show", "hello", "--json"))
+
+    assert (bake["name"], bake["status"]) == ("told", "succeeded")
+    fetch = next(task for task in seen["tasks"] if task["id"] == "fetch")
+    assert (fetch["status"], fetch["outputs"]) == ("succeeded", {"size": "7"})
+    assert plan["tasks"][0]["task"] == "fetch"
+    assert {"job_id", "suffix", "job"} <= jobs[0].keys()
+    assert shown["hello"]["image"] == "ubuntu"
+    assert json.loads(baker.flow_ok("schedules", "--json")) == []
 
 
 def test_a_bake_is_watched_to_its_end(baker: Person) -> None:

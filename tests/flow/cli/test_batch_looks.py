@@ -298,8 +298,8 @@ def test_a_thin_table_has_its_least_widths() -> None:
 NARROW = """
   ID        │ STATUS │ WHEN
 ╶───────────┼────────┼───────────╴
-  train-    │ <ok>     │ 1 minute
-  lr-0.1    │        │ ago
+  train-lr- │ <ok>     │ 1 minute
+  0.1       │        │ ago
     sweep   │        │
             ╵        ╵
 """

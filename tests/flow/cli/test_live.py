@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 
 from tests.flow.cli.project import Person
@@ -39,14 +41,15 @@ def test_nothing_has_run_yet(person: Person) -> None:
 
 def test_the_way_of_the_first_hour(person: Person) -> None:
     assert person.flow_ok("mkvolumes") == "Create volume code\nCreate volume results\n"
-    person.flow_ok("upload", "ALL")
+    sent = person.flow_ok("upload", "ALL")
+    assert "Copied 1 file (22B) to storage:example/code" in sent.splitlines()
     assert "greeting.txt" in person.ok("ls", "storage:example/code")
 
     ran = person.flow("run", "hello")
     assert ran.returncode == 0, ran.stderr
-    assert "Job ID: job-" in ran.stdout
-    assert "Name: example-hello" in ran.stdout
-    assert ran.stdout.endswith("hello from the volume\n")
+    assert "Job ID: job-" in ran.stderr
+    assert "Name: example-hello" in ran.stderr
+    assert ran.stdout == "hello from the volume\n"
 
     status, raw_id, when = cells(person.flow_ok("ps"))["hello"]
     assert status == "succeeded"
@@ -56,7 +59,8 @@ def test_the_way_of_the_first_hour(person: Person) -> None:
     assert f"Job: {raw_id}" in shown
     assert "project:example" in shown
 
-    person.flow_ok("download", "results")
+    (came,) = person.flow_ok("download", "results").splitlines()
+    assert came.startswith("Copied 1 file (22B) to /")
     assert (person.project / "results" / "copy.txt").read_text() == "hello from the volume\n"
 
     person.flow_ok("clean", "results")
@@ -115,6 +119,32 @@ def test_volumes_of_the_project_are_sent_without_live_jobs(person: Person) -> No
     assert (nowhere.returncode, "project.yml" in nowhere.stderr) == (1, True)
 
 
+def test_upload_sends_what_differs_and_download_loses_no_newer_work(person: Person) -> None:
+    folder = person.project / "results"
+    (folder / "old").mkdir(parents=True)
+    (folder / "old/note").write_text("sent\n")
+    person.flow_ok("upload", "results")
+    (folder / "old/note").write_text("unpacked, and longer\n")
+    os.utime(folder / "old/note", (0, 0))
+    (folder / "old/dangling").symlink_to("nowhere")
+
+    again = person.flow("upload", "results")
+    (folder / "old/note").write_text("worked on here since\n\n")
+    os.utime(folder / "old/note", (2**31, 2**31))
+    kept = person.flow_ok("download", "results")
+
+    assert again.returncode == 72
+    assert "Copied 1 file (21B)" in again.stdout
+    assert "1 NOT copied" in again.stdout
+    assert person.ok("cp", "storage:example/results/old/note", "/dev/stdout") == (
+        "unpacked, and longer\n"
+    )
+    assert "1 newer here and kept" in kept
+    assert (folder / "old/note").read_text() == "worked on here since\n\n"
+    person.flow_ok("clean", "results")
+    shutil.rmtree(folder / "old")
+
+
 def test_a_running_job_is_found_again(person: Person) -> None:
     first = person.flow_ok("-q", "run", "serves").strip()
 
@@ -137,6 +167,18 @@ def test_connecting_shows_the_output_and_detaches(person: Person) -> None:
             assert "Detached: job example-waits goes on running" in second.shown
         person.flow_ok("kill", "waits")
         assert first.end() != 0
+
+
+def test_ctrl_c_in_a_terminal_leaves_the_job_alone(person: Person) -> None:
+    for _ in ("first", "again"):  # The second one connects.
+        with person.flow_terminal("run", "waits") as shown:
+            shown.until("Use Ctrl-C to detach (it will NOT terminate the job)")
+            shown.until("begun")
+            shown.press("\x03")
+            shown.until("Detached: job example-waits goes on running")
+            assert shown.end() == 0
+
+    assert cells(person.flow_ok("ps"))["waits"][0] == "running"
 
 
 def test_several_of_a_multi_job(person: Person) -> None:

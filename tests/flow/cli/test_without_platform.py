@@ -57,6 +57,27 @@ def test_a_dry_run_tells_what_upload_would_do(alone: Person) -> None:
     assert third.startswith("neuro run --description=live.sends --name=example-sends ")
 
 
+def test_parameters_are_two_words_or_one(alone: Person) -> None:
+    alone.project = alone.work_dir / "my_ws"
+    alone.write(".neuro/live.yml", "kind: live\n" + JOB)
+
+    expected = alone.flow_ok("run", "--dry-run", "-p", "p", "a=b", "job_a")
+    for words in (["-p", "p=a=b"], ["-pp=a=b"], ["--param", "p=a=b"], ["--param=p=a=b"]):
+        assert alone.flow_ok("run", "--dry-run", *words, "job_a") == expected
+    missing = alone.flow("run", "--dry-run", "job_a", "-p", "p")
+    assert missing.returncode == 2
+    assert "requires 2 arguments" in missing.stderr
+
+
+def test_who_takes_a_batch_for_a_job_is_told_the_command(alone: Person) -> None:
+    alone.write(".neuro/sweep.yml", "kind: batch\ntasks:\n- image: ubuntu\n  cmd: 'true'\n")
+
+    run, bake = alone.flow("run", "sweep"), alone.flow("bake", "sends")
+
+    assert "There is no job sweep, but a batch: `neuro-flow bake sweep` runs it." in run.stderr
+    assert "There is no batch sends, but a job: `neuro-flow run sends` runs it." in bake.stderr
+
+
 def test_an_unknown_job_is_said_with_those_that_there_are(alone: Person) -> None:
     done = alone.flow("run", "helo")
 

@@ -10,7 +10,8 @@ import pytest
 
 from neuro.flow.evaluate.environment import Environment
 from neuro.flow.evaluate.jobs import LiveWorkflow, ResolvedJob
-from neuro.flow.project import Workspace, check, find_workspace, load
+from neuro.flow.project import check, load
+from neuro.flow.workspace import Workspace, find_workspace
 
 
 @dataclass

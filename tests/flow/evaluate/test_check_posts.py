@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from neuro.domain.bakes import TaskStatus
-from neuro.flow.batch.model import Outcome, Workflow
 from neuro.flow.batch.plan import make_plan
 from neuro.flow.evaluate.batch.ground import Place
+from neuro.flow.model import Outcome, Workflow
 from neuro.flow.syntax.problems import FlowError
 from tests.flow.batch.bake_machine import workflow_of
 
@@ -132,7 +132,7 @@ RIGHT = {
     ),
     "beside ids that parameters decide": (
         "- {image: x, strategy: {matrix: {k: ['${{ params.p }}']}}, needs: []}\n"
-        "- {id: s, action: 'ws:act', needs: []}\nparams: {p: 1}"
+        "- {id: s, action: 'ws:act', needs: []}\nparams: {p: ~}"
     ),
     "outputs of a call read how its posts ended": (
         "- {id: s, action: 'ws:other'}\noutputs: {o: {value: \"${{ needs['post-s'].result }}\"}}"

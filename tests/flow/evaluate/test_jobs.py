@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from neuro.flow.evaluate.names import default_job_name, default_project_id, job_tags
-from neuro.flow.project import find_workspace
 from neuro.flow.syntax.problems import FlowError
+from neuro.flow.workspace import find_workspace
 
 
 def test_a_falsy_value_falls_back_to_the_default(place) -> None:

@@ -22,6 +22,8 @@ BEYOND = (
     "as a key, got",
     "no schedule: bad",
     "is not a time zone",
+    "is too short",
+    "is too long",
 )
 
 

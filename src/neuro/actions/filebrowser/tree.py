@@ -130,11 +130,19 @@ class Tree:
             try:
                 with os.fdopen(descriptor, "wb", buffering=0) as file:
                     yield file
+                    self._keep_mode(folder, path[-1], descriptor)
                 os.rename(part, path[-1], src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(part, dir_fd=folder)
                 raise
+
+    @staticmethod
+    def _keep_mode(folder: int, name: str, descriptor: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            replaced = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            if stat.S_ISREG(replaced):
+                os.fchmod(descriptor, replaced & 0o777)
 
     def _make_all(self, path: Path) -> None:
         for depth in range(1, len(path) + 1):

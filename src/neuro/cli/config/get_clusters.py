@@ -7,15 +7,31 @@ import click
 from neuro.cli.config.show import refreshed
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.presets import presets_table
 
 
 @click.command("get-clusters", cls=Command, examples="neuro config get-clusters")
+@json_option()
 @pass_context
-def command(context: Context) -> None:
+def command(context: Context, as_json: bool) -> None:
     """List the clusters of all servers that you are logged in to; * marks the current one."""
     current, out = refreshed(context), context.out
     others = [account for account in context.accounts.accounts if account.url != current.url]
+    if as_json:
+        known = [
+            {
+                "name": cluster.name,
+                "current": account is current and cluster.name == current.cluster,
+                "api_url": account.url,
+                "user": account.user,
+                "presets": cluster.resource_presets,
+            }
+            for account in (current, *others)
+            for cluster in account.config.clusters
+        ]
+        out.print(document(known))
+        return
     out.print("Available clusters:")
     for account in (current, *others):
         for cluster in account.config.clusters:

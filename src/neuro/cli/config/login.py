@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from neuro.cli.accounts import Account
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import CONFIG, Failure
 from neuro.cli.lazy import Command
-from neuro.cli.login import api_url, log_in, read_owner
-from neuro.cli.paths import default_data_dir
+from neuro.cli.login import log_in, read_owner
+from neuro.cli.server.options import data_dir_option, folder
+from neuro.client.accounts import Account, api_url
 
 
 def welcome(context: Context, account: Account) -> None:
@@ -25,25 +27,32 @@ def welcome(context: Context, account: Account) -> None:
     cls=Command,
     examples="""
         neuro login                             # to the server on this machine
+        neuro login --data-dir /var/lib/neuro   # to that which systemd starts
         neuro config login-with-token TOKEN http://lab.example.org:8085
     """,
 )
 @click.argument("url", required=False)
+@data_dir_option
 @pass_context
-def command(context: Context, url: str | None) -> None:
+def command(context: Context, url: str | None, data_dir: Path | None) -> None:
     """Log in to the server at URL; without one, to the server on this machine."""
-    owner = read_owner(default_data_dir())
+    where = folder(data_dir)
+    owner = read_owner(where)
     wanted = api_url(url) if url else None
     if owner is not None and wanted in (None, owner.url):
-        return welcome(context, log_in(context, owner.url, owner.token, user=owner.user))
+        return welcome(
+            context, log_in(context, owner.url, owner.token, user=owner.user, data_dir=where)
+        )
     if wanted is None:
         raise Failure(
-            "No server was started on this machine yet (or it is another person's). Start one with"
-            " `neuro up`, or name one: `neuro config login-with-token TOKEN URL`.",
+            f"No server was started on {where} yet, or it is another person's. Start one with"
+            " `neuro up`, name the folder of one with --data-dir, or log in with what its"
+            " administrator gives you: `neuro config login-with-token TOKEN URL`.",
             CONFIG,
         )
     raise Failure(
-        f"{wanted} is not this machine's own server: ask its administrator for a token"
-        f" (`neuro admin add-user`), then `neuro config login-with-token TOKEN {wanted}`.",
+        f"{wanted} is not the server on {where}. If it is this machine's, name its folder:"
+        " `neuro login --data-dir DIR`. Else ask its administrator for a token (`neuro admin"
+        f" add-user`), then `neuro config login-with-token TOKEN {wanted}`.",
         CONFIG,
     )

@@ -8,8 +8,9 @@ from neuro.cli.config.login import welcome
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import CONFIG, Failure
 from neuro.cli.lazy import Command
-from neuro.cli.login import api_url, log_in, read_owner
+from neuro.cli.login import log_in, read_owner
 from neuro.cli.paths import default_data_dir
+from neuro.client.accounts import api_url
 
 
 @click.command(

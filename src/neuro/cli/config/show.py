@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 import msgspec
 
-from neuro.cli.accounts import Account
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.presets import config_lines
+from neuro.client.accounts import Account
 from neuro.client.transport import ServerUnreachable
 
 
@@ -31,9 +32,24 @@ def refreshed(context: Context) -> Account:
     return account
 
 
+def as_told(account: Account) -> dict[str, object]:
+    """What programs are told of an account: never its token."""
+    return {
+        "user": account.user,
+        "cluster": account.cluster,
+        "api_url": account.url,
+        "presets": account.current_cluster.resource_presets,
+    }
+
+
 @click.command("show", cls=Command, examples="neuro config show")
+@json_option()
 @pass_context
-def command(context: Context) -> None:
+def command(context: Context, as_json: bool) -> None:
     """Show the user, the current cluster, its address and its presets."""
-    for line in config_lines(refreshed(context)):
+    account = refreshed(context)
+    if as_json:
+        context.out.print(document(as_told(account)))
+        return
+    for line in config_lines(account):
         context.out.print(line)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import click
 import msgspec
 
-from neuro.cli.accounts import Account
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import BAD_VALUE, Failure
 from neuro.cli.lazy import Command
-from neuro.cli.login import api_url
+from neuro.client.accounts import Account, api_url
 
 Place = tuple[Account, str]
 

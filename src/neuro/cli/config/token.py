@@ -12,6 +12,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.job_row import View
+from neuro.cli.render.json_text import document, json_option, plain
 from neuro.cli.render.table import Column, Line, Table
 from neuro.cli.render.times import iso_seconds, local_now
 from neuro.domain.durations import parse_duration
@@ -56,11 +57,15 @@ def state(token: Token, now: datetime) -> tuple[str, str | None]:
 
 @click.command("ls", cls=Command, examples="neuro config token ls")
 @_user_option("Another user's")
+@json_option()
 @pass_context
-def ls(context: Context, user: str | None) -> None:
+def ls(context: Context, user: str | None, as_json: bool) -> None:
     """List your tokens; -q prints ids only."""
     out, now = context.out, local_now()
     tokens = context.run(context.client.users.tokens(user or context.client.user))
+    if as_json:
+        out.print(document([{**plain(it), "state": state(it, now)[0]} for it in tokens]))
+        return
     if out.quiet:
         for token in tokens:
             out.print(token.id)

@@ -17,6 +17,11 @@ def browse(out: Output, job: Job) -> None:
     if job.container.http is None or not url or not url.startswith(("http://", "https://")):
         raise Failure(f"Job {job.id} serves no web page: run it with --port.", 127)
     out.print(f"Browsing job, please open: {url}")
+    port = job.container.http.port
+    out.note(
+        "Pages of jobs are not served at addresses of their own yet. If it does not open:"
+        f" `neuro port-forward {job.name or job.id} {port}:{port}`, then http://localhost:{port}/"
+    )
     out.flush()
     import webbrowser
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import click
 
 from neuro.cli.context import Context, pass_context
@@ -12,6 +10,7 @@ from neuro.cli.render.job_status import life_span_end
 from neuro.cli.render.times import iso, life_span
 from neuro.domain.durations import parse_duration
 from neuro.domain.errors import InvalidInput
+from neuro.domain.life_spans import life_span_minutes
 
 
 @click.command("bump-life-span", cls=Command, examples="neuro job bump-life-span my-job 1d12h")
@@ -20,8 +19,9 @@ from neuro.domain.errors import InvalidInput
 @pass_context
 def command(context: Context, job: str, additional_life_span: str) -> None:
     """Let JOB live ADDITIONAL_LIFE_SPAN longer (1d2h30m)."""
-    minutes = math.ceil(parse_duration(additional_life_span).total_seconds() / 60)
-    if minutes < 1:
+    seconds = parse_duration(additional_life_span).total_seconds()
+    minutes = life_span_minutes(seconds, additional_life_span)
+    if minutes is None:
         raise InvalidInput("Add a minute at least: write it like 1d2h30m.")
     client, out = context.client, context.out
     job_id = context.run(client.jobs.resolve(job))

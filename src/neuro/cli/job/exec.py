@@ -11,8 +11,10 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import INTERRUPTED, MALFUNCTION, Failure
 from neuro.cli.job.follow import refuse_without_terminal, write_all
 from neuro.cli.job.request import join_command
+from neuro.cli.job.sending import send_input
+from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
-from neuro.client.jobs import JobSession
+from neuro.client.sessions import JobSession
 from neuro.domain.errors import NotFound
 
 
@@ -23,17 +25,20 @@ async def _show(session: JobSession) -> None:
 
 
 async def _exec(context: Context, job_id: str, command: str, *, tty: bool) -> int:
-    # Without a terminal there is no input: the wire cannot say where it ends.
+    piped = not tty and has_input()
     async with (
         context.aio_client() as client,
-        client.jobs.exec(job_id, command, tty=tty, stdin=tty) as session,
+        client.jobs.exec(job_id, command, tty=tty, stdin=tty or piped) as session,
     ):
         if tty:
             from neuro.cli.job.terminal import converse_exec
 
             await converse_exec(session)
         else:
+            sending = asyncio.ensure_future(send_input(session)) if piped else None
             await _show(session)
+            if sending is not None:
+                sending.cancel()
         if session.exit_code is None:
             raise Failure("The connection ended without an exit code.", MALFUNCTION)
         return session.exit_code
@@ -46,6 +51,7 @@ async def _exec(context: Context, job_id: str, command: str, *, tty: bool) -> in
     examples="""
         neuro exec my-job bash                  # a shell inside the job
         neuro exec -T my-job -- ls -l /data     # no terminal: output as it is
+        tar c . | neuro exec my-job -- tar x -C /data
     """,
 )
 @click.argument("job")
@@ -53,7 +59,10 @@ async def _exec(context: Context, job_id: str, command: str, *, tty: bool) -> in
 @click.option("-t/-T", "--tty/--no-tty", default=None, help="With a terminal; default: if here is.")
 @pass_context
 def command(context: Context, job: str, cmd: tuple[str, ...], tty: bool | None) -> int:
-    """Run CMD inside JOB and exit with its exit code."""
+    """Run CMD inside JOB and exit with its exit code.
+
+    In a terminal, keys go into CMD, and Ctrl-C too. Piped input is passed on to its end.
+    """
     if tty:
         refuse_without_terminal(context)
     line = join_command(cmd)

@@ -14,17 +14,17 @@ from contextlib import aclosing
 from threading import Event, Thread
 
 from neuro.cli.context import Context
-from neuro.cli.failures import INTERRUPTED, MALFUNCTION, Failure
+from neuro.cli.failures import INTERRUPTED, MALFUNCTION, TIMEOUT, Failure
 from neuro.cli.job.output import ATTACHED, Progress
 from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.client.transport import ServerUnreachable
 from neuro.domain.errors import PlatformError
-from neuro.domain.jobs import Job, JobStatus
+from neuro.domain.jobs import Job, JobStatus, Reason
 
 # Between two questions for the status of a job that starts: soon first, then seldom.
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
-# How long a lost server is waited for (cli-surface, section 1.3: attach stop timeout).
+# How long a lost server is waited for, as the original command line does.
 PATIENCE = 15 * 60.0
 # How long the main thread waits at a time. A signal that arrives just before a wait begins, or in
 # another thread, does not end it: Python runs its handler only when the wait is over.
@@ -42,10 +42,13 @@ def write_all(number: int, data: bytes) -> None:
 
 
 def job_exit_code(job: Job) -> int:
-    """The command's exit code for a job that is over (cli-surface, section 1.3)."""
+    """The command's exit code for a job that is over."""
     code = job.history.exit_code
     if job.status is JobStatus.FAILED:
         return code or MALFUNCTION
+    if job.status is JobStatus.CANCELLED:
+        # Cut off, even where the command had its own way of ending well.
+        return code or (TIMEOUT if job.history.reason == Reason.LIFE_SPAN_ENDED else INTERRUPTED)
     return code or 0
 
 
@@ -124,12 +127,24 @@ def wait_for(client: Client, job_id: str, patience: float = PATIENCE) -> Job:
 
 
 def wait_for_start(
-    context: Context, job: Job, progress: Progress, *, stirred: Event | None = None
+    context: Context,
+    job: Job,
+    progress: Progress,
+    *,
+    stirred: Event | None = None,
+    hint: str | None = None,
 ) -> Job:
-    """Print the job's steps until it runs or is over; ``stirred`` ends a pause early."""
+    """Print the job's steps until it runs or is over; ``stirred`` ends a pause early.
+
+    ``hint`` is said once, where the job has to wait for others.
+    """
     client, pause, wake = context.client, FIRST_PAUSE, stirred or Event()
     progress.show(job)
     while job.status in (JobStatus.PENDING, JobStatus.SUSPENDED):
+        if hint is not None and job.history.description:
+            progress.end()
+            context.out.note(hint)
+            hint = None
         if wake.wait(pause):
             # Its output has begun, or there is none to come: now the status cannot be far.
             wake = Event()
@@ -148,14 +163,27 @@ def wait_for_end(context: Context, job_id: str) -> Job:
     return job
 
 
-def follow(context: Context, job: Job) -> int:
-    """Print the steps, the output and return the exit code. Ctrl-C detaches, or asks."""
+def has_begun(job: Job) -> bool:
+    """Whether the job's command ran, or runs."""
+    return any(step.status is JobStatus.RUNNING for step in job.statuses)
+
+
+def follow(context: Context, job: Job, *, sends_input: bool = False) -> int:
+    """Print the steps, the output and return the exit code. Ctrl-C detaches.
+
+    ``sends_input`` passes standard input on to the job meanwhile.
+    """
     reader = LogReader(context, job.id)
     progress = Progress(context.out)
     reader.start()
+    window = job.container.tty and context.out.is_terminal
+    if sends_input or window:
+        from neuro.cli.job.sending import Upstream
+
+        Upstream(context, job.id, sends_input=sends_input, window=window).start()
     try:
         job = wait_for_start(context, job, progress, stirred=reader.stirred)
-        if not (context.out.quiet or (job.status.is_finished and reader.error)):
+        if has_begun(job) and not context.out.quiet:
             context.out.print(ATTACHED.format(keys="Ctrl-C"))
             context.out.flush()
         reader.open()
@@ -164,7 +192,8 @@ def follow(context: Context, job: Job) -> int:
         return _end(context, job.id, reader, progress)
     except KeyboardInterrupt:
         progress.end()
-        return interrupted(context, job)
+        say_detached(context, job)
+        return 0
 
 
 def _end(context: Context, job_id: str, reader: LogReader, progress: Progress) -> int:
@@ -188,31 +217,19 @@ def explain_end(context: Context, job: Job) -> None:
         return
     said = f" ({reason})" if reason else ""
     more = f": {description}" if description else ""
-    context.out.note(f"Job {job.name or job.id} {job.status.value}{said}{more}")
-
-
-def interrupted(context: Context, job: Job) -> int:
-    """What Ctrl-C means: leave the job alone, or on a terminal ask; the exit code."""
-    name = job.name or job.id
-    if context.out.is_terminal and not context.out.quiet:
-        context.out.say("")
-        context.out.say("[k] kill the job   [d] detach: it goes on running (Enter)")
-        try:
-            answer = input("What shall be done? ").strip().lower()
-        except (EOFError, KeyboardInterrupt):
-            answer = "d"
-        if answer.startswith("k"):
-            context.run(context.client.jobs.kill(job.id))
-            context.out.note(f"Job {name} was told to stop.")
-            return INTERRUPTED
-    say_detached(context, job)
-    return 0
+    text = f"Job {job.name or job.id} {job.status.value}{said}{more}"
+    # A failure is told even to those who asked for quiet, as every error is.
+    (context.out.say if job.status is JobStatus.FAILED else context.out.note)(text)
 
 
 def say_detached(context: Context, job: Job) -> None:
     """The job goes on; how to come back."""
     name = job.name or job.id
-    context.out.note(f"\nDetached: job {name} goes on running. `neuro attach {name}` comes back.")
+    goes_on = "goes on running" if has_begun(job) else "stays in the queue"
+    context.out.note(
+        f"\nDetached: job {name} {goes_on}. `neuro attach {name}` comes back,"
+        f" `neuro kill {name}` stops it."
+    )
 
 
 def refuse_without_terminal(context: Context) -> None:

@@ -68,7 +68,7 @@ def _container_options(container: Container) -> list[str]:
             options += ["--http", str(container.http.port)]
         if not container.http.requires_auth:
             options.append("--no-http-auth")
-    if container.tty:
+    if container.has_keyboard:
         options.append("--tty")
     if not container.resources.shm:
         options.append("--no-extshm")

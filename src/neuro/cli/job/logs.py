@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import aclosing
-from datetime import datetime
 
 import click
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.job.follow import write_all
+from neuro.cli.job.log_copy import copy_log
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import local_now, parse_moment
-from neuro.client import Client
-
-
-async def copy(client: Client, job_id: str, *, since: datetime | None, timestamps: bool) -> None:
-    """The log to standard output, byte for byte."""
-    async with aclosing(client.jobs.logs(job_id, since=since, timestamps=timestamps)) as chunks:
-        async for chunk in chunks:
-            write_all(1, chunk)
+from neuro.client.jobs import LogPart
 
 
 @click.command(
@@ -28,17 +19,38 @@ async def copy(client: Client, job_id: str, *, since: datetime | None, timestamp
     examples="""
         neuro logs my-job
         neuro logs --since 10m --timestamps my-job
-        neuro logs my-job | grep loss
+        neuro logs --tail 20 my-job             # the last lines, and what comes
+        neuro logs --no-follow my-job | grep loss
     """,
 )
 @click.argument("job")
 @click.option("--since", metavar="DATE_OR_TIMEDELTA", help="Only what came after this.")
 @click.option("--timestamps", is_flag=True, help="The time before each line.")
+@click.option(
+    "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines, and what comes."
+)
+@click.option(
+    "--follow/--no-follow",
+    default=True,
+    help="Whether to go on until the job is over, or to end with what there is.",
+    show_default=True,
+)
 @pass_context
-def command(context: Context, job: str, since: str | None, timestamps: bool) -> None:
-    """Print the output of JOB, and follow it until the job is over."""
+def command(
+    context: Context,
+    job: str,
+    since: str | None,
+    timestamps: bool,
+    tail: int | None,
+    follow: bool,
+) -> None:
+    """Print the output of JOB, and follow it until the job is over.
+
+    A restart of the server only interrupts it. It ends when nobody reads it any more, as behind
+    `| head`.
+    """
     moment = parse_moment(since, local_now()) if since else None
-    client = context.streaming_client()
-    job_id = context.run(client.jobs.resolve(job))
+    job_id = context.run(context.client.jobs.resolve(job))
     sys.stdout.flush()
-    context.run(copy(client, job_id, since=moment, timestamps=timestamps))
+    part = LogPart(since=moment, timestamps=timestamps, tail=tail, follow=follow)
+    copy_log(context, job_id, part)

@@ -12,7 +12,15 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Shown, parse_columns
-from neuro.cli.render.job_row import PS_COLUMNS, PS_DEFAULT, View, job_row
+from neuro.cli.render.job_row import (
+    PS_ALL_OWNERS,
+    PS_COLUMNS,
+    PS_DEFAULT,
+    PS_NARROWER,
+    View,
+    job_row,
+)
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import Table
 from neuro.cli.render.times import local_now, parse_moment
 from neuro.client.jobs import PAGE
@@ -53,13 +61,34 @@ def job_filter(
 class Printer:
     """Prints jobs as they come: a first page decides the widths, the others follow."""
 
-    def __init__(self, out: Output, columns: Sequence[Shown], view: View, width: int | None):
+    def __init__(
+        self,
+        out: Output,
+        columns: Sequence[Shown],
+        view: View,
+        width: int | None,
+        narrower: Sequence[Sequence[Shown]] = (),
+    ):
+        """``narrower`` are the columns for terminals that the others do not fit into, in order."""
         self._out = out
-        self._columns = columns
+        self._choices = [columns, *narrower]
         self._view = view
-        self._table = Table([column.look for column in columns], width=width, style=self._style)
+        self._width = width
+        self._columns = columns
+        self._table = self._table_of(columns)
         self._page: list[Job] = []
         self._begun = False
+
+    def _table_of(self, columns: Sequence[Shown]) -> Table:
+        looks = [column.look for column in columns]
+        return Table(looks, width=self._width, style=self._style)
+
+    def _choose(self) -> None:
+        for columns in self._choices:
+            self._columns, self._table = columns, self._table_of(columns)
+            self._table.measure([job_row(job, columns, self._view) for job in self._page])
+            if self._table.fits:
+                return
 
     def _style(self, text: str, fg: str | None) -> str:
         return self._out.style(text, fg=fg) if fg else text
@@ -71,6 +100,8 @@ class Printer:
 
     def flush(self) -> None:
         """Print what has come; the header before the first."""
+        if not self._begun:
+            self._choose()
         rows = [job_row(job, self._columns, self._view) for job in self._page]
         self._page.clear()
         self._table.measure(rows)
@@ -79,6 +110,12 @@ class Printer:
             self._begun = True
         if rows:
             self._out.print("\n".join(self._table.lines(rows)))
+
+
+async def collect(context: Context, query: JobFilter, *, description: str | None) -> list[Job]:
+    """The jobs that match."""
+    async with aclosing(context.client.jobs.list(query)) as jobs:
+        return [job async for job in jobs if description in (None, job.description)]
 
 
 async def show(
@@ -105,8 +142,10 @@ async def show(
         neuro ps --all --recent-first           # everything, newest first
         neuro ps -s failed --since 1d           # what failed since yesterday
         neuro ps -t experiment:7 -o bob         # by tag and owner
+        neuro ps --all-owners                   # of everybody, with what pending jobs wait for
         neuro ps --format "id name status preset command"
         neuro -q ps | xargs neuro kill          # bare ids
+        neuro ps --json | jq -r '.[].container.image'
     """,
 )
 @click.option(
@@ -118,6 +157,11 @@ async def show(
     help="Only jobs in this status (repeatable).",
 )
 @click.option("-o", "--owner", "owners", multiple=True, help="Only this owner's; ME is you.")
+@click.option(
+    "--all-owners",
+    is_flag=True,
+    help="Of everybody, with reasons: what administrators (and those it is shared with) may see.",
+)
 @click.option("-a", "--all", "everything", is_flag=True, help="Also jobs that are over.")
 @click.option("-n", "--name", metavar="NAME", help="Only jobs with this name.")
 @click.option("-t", "--tag", "tags", multiple=True, help="Only jobs with this tag (repeatable).")
@@ -130,12 +174,14 @@ async def show(
 @click.option("--full-uri", is_flag=True, help="Image URIs in full.")
 @click.option("-w", "--wide", is_flag=True, help="Do not fit the table into the terminal.")
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@json_option("Print the jobs as one JSON document, with the fields of the API.")
 @click.option("--distinct", is_flag=True, hidden=True, expose_value=False)
 @pass_context
 def command(
     context: Context,
     statuses: tuple[str, ...],
     owners: tuple[str, ...],
+    all_owners: bool,
     everything: bool,
     name: str | None,
     tags: tuple[str, ...],
@@ -148,10 +194,19 @@ def command(
     full_uri: bool,
     wide: bool,
     quiet: bool,
+    as_json: bool,
 ) -> None:
-    """List jobs: those that are pending or running, oldest first."""
+    """List jobs: those that are pending or running, oldest first.
+
+    In a narrow terminal it has fewer columns; `--wide`, `--format` and `--json` have all.
+    """
+    if all_owners and owners:
+        raise click.UsageError("Give --owner or --all-owners, not both.")
+    columns = columns or (PS_ALL_OWNERS if all_owners else None)
     out, account = context.out, context.account
-    shown = parse_columns(columns or context.user_config.ps_format or PS_DEFAULT, PS_COLUMNS)
+    asked = columns or context.user_config.ps_format
+    shown = parse_columns(asked or PS_DEFAULT, PS_COLUMNS)
+    narrower = () if asked else [parse_columns(text, PS_COLUMNS) for text in PS_NARROWER]
     query = job_filter(
         now=local_now(),
         cluster=cluster or account.cluster,
@@ -165,8 +220,12 @@ def command(
         recent_first=recent_first,
         user=account.user,
     )
+    if as_json:
+        found = context.run(collect(context, query, description=description))
+        out.print(document(found))
+        return
     printer = None
     if not (quiet or out.quiet):
         view = View(account.user, local_now(), out.iso_dates)
-        printer = Printer(out, shown, view, None if wide else terminal_width())
+        printer = Printer(out, shown, view, None if wide else terminal_width(), narrower)
     context.run(show(context, query, printer=printer, description=description))

@@ -13,6 +13,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import IO, Failure
 from neuro.cli.lazy import Command
 from neuro.client import Client
+from neuro.client.jobs import HALF_CLOSE_PROTOCOL
 from neuro.client.transport import WebSocket
 from neuro.domain.errors import InvalidInput, PlatformError
 
@@ -73,18 +74,25 @@ class Forwarder:
 async def _carry(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, socket: WebSocket
 ) -> None:
+    halves = socket.protocol == HALF_CLOSE_PROTOCOL
+
     async def outward() -> None:
         while data := await reader.read(1 << 16):
             await socket.send(data)
+        if halves:
+            await socket.send(b"")
 
     async def inward() -> None:
         while (data := await socket.receive()) is not None:
-            writer.write(data)
-            await writer.drain()
+            if data:
+                writer.write(data)
+                await writer.drain()
+            elif halves:
+                writer.write_eof()
 
     sending = asyncio.ensure_future(outward())
     try:
-        # A program that has sent all may still read: the other side ends the connection.
+        # A program that has sent all may still read: the server ends the connection.
         await inward()
     finally:
         sending.cancel()

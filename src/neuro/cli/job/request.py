@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from neuro.cli.uris import expand_uri
 from neuro.domain.durations import parse_duration
 from neuro.domain.errors import InvalidInput
 from neuro.domain.jobs import (
@@ -20,7 +18,9 @@ from neuro.domain.jobs import (
     SecretVolume,
     Volume,
 )
+from neuro.domain.life_spans import check_schedule_timeout, life_span_minutes
 from neuro.domain.names import check_job_name, check_tags
+from neuro.domain.uris import complete_uri, full_text
 
 DEFAULT_LIFE_SPAN = "1d"
 
@@ -49,6 +49,7 @@ class RunOptions(NamedTuple):
     entrypoint: str | None = None
     workdir: str | None = None
     tty: bool = False
+    stdin: bool | None = None
     extshm: bool = True
     life_span: str | None = None
     schedule_timeout: str | None = None
@@ -80,18 +81,18 @@ def job_request(
     ``env_files``. Raises InvalidInput.
     """
     files = read_text or {}
-    lines = [line for path in options.env_files for line in env_file_lines(files[path])]
+    lines = [line for path in options.env_files for line in env_file_lines(files[path], path)]
     plain, secret = environment([*lines, *options.env], environ, where)
     volumes = parse_volumes(options.volumes, where)
-    timeout = options.schedule_timeout
+    span, timeout = options.life_span or DEFAULT_LIFE_SPAN, options.schedule_timeout
     return JobRequest(
         cluster_name=where.cluster,
         preset_name=options.preset,
         name=check_job_name(options.name) if options.name else None,
         description=options.description,
         tags=check_tags(list(options.tags)),
-        max_run_time_minutes=life_span_minutes(options.life_span or DEFAULT_LIFE_SPAN),
-        schedule_timeout=parse_duration(timeout).total_seconds() if timeout else None,
+        max_run_time_minutes=life_span_minutes(parse_duration(span).total_seconds(), span),
+        schedule_timeout=_schedule_timeout(timeout) if timeout else None,
         restart_policy=RestartPolicy(options.restart),
         priority=Priority(options.priority),
         pass_config=options.pass_config,
@@ -108,8 +109,15 @@ def job_request(
         disk_volumes=volumes.disks,
         http=_http(options),
         tty=options.tty,
+        stdin=options.stdin,
         resources=RequestedResources(shm=True) if options.extshm else None,
     )
+
+
+def _schedule_timeout(text: str) -> float:
+    seconds = parse_duration(text).total_seconds()
+    check_schedule_timeout(seconds, text)
+    return seconds
 
 
 def _http(options: RunOptions) -> HttpPort | None:
@@ -127,16 +135,33 @@ def join_command(words: Sequence[str]) -> str | None:
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
-def life_span_minutes(text: str) -> int | None:
-    """Whole minutes, rounded up; None (no limit) for zero."""
-    seconds = parse_duration(text).total_seconds()
-    return math.ceil(seconds / 60) or None
+def env_file_lines(content: str, path: str) -> list[str]:
+    """The settings of an env file: its lines but the empty ones and the comments.
+
+    Raises InvalidInput, with the line's number, for a name that has a blank in it.
+    """
+    settings = []
+    for number, raw in enumerate(content.split("\n"), start=1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        try:
+            _check_variable(line)
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}, line {number}: {error}") from None
+        settings.append(line)
+    return settings
 
 
-def env_file_lines(content: str) -> list[str]:
-    """The settings of an env file: its lines but the empty ones and the comments."""
-    lines = (line.strip() for line in content.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+def _check_variable(setting: str) -> None:
+    name = setting.partition("=")[0]
+    if not name or "\0" in setting:
+        raise InvalidInput(f"'{setting}' is not a variable: write NAME=VALUE, or NAME to copy it.")
+    if any(letter.isspace() for letter in name):
+        raise InvalidInput(
+            f"'{name}' has a blank in it: write NAME=VALUE, without `export` and without blanks"
+            " around the name."
+        )
 
 
 def environment(
@@ -149,18 +174,21 @@ def environment(
     plain: dict[str, str] = {}
     secret: dict[str, str] = {}
     for setting in settings:
+        _check_variable(setting)
         name, equals, value = setting.partition("=")
-        if not name or "\0" in setting:
-            raise InvalidInput(f"'{setting}' is no variable: write NAME=VALUE, or NAME to copy it.")
         plain.pop(name, None)
         secret.pop(name, None)
         if not equals:
             plain[name] = environ.get(name, "")
         elif value.startswith("secret:"):
-            secret[name] = expand_uri(value, "secret", cluster=where.cluster, user=where.user)
+            secret[name] = _full(value, "secret", where)
         else:
             plain[name] = value
     return plain, secret
+
+
+def _full(text: str, scheme: str, where: Where) -> str:
+    return full_text(complete_uri(text, scheme, cluster=where.cluster, user=where.user))
 
 
 def parse_volumes(texts: Sequence[str], where: Where) -> Volumes:
@@ -172,7 +200,7 @@ def parse_volumes(texts: Sequence[str], where: Where) -> Volumes:
     for text in texts:
         source, target, read_only = _parts(text)
         scheme = source.partition(":")[0]
-        uri = expand_uri(source, scheme, cluster=where.cluster, user=where.user)
+        uri = _full(source, scheme, where)
         if scheme == "storage":
             volumes.storage.append(
                 Volume(src_storage_uri=uri, dst_path=target, read_only=bool(read_only))

@@ -9,15 +9,17 @@ from typing import Any
 import click
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.failures import Failure
+from neuro.cli.failures import BAD_VALUE, Failure
 from neuro.cli.job.follow import (
     follow,
     job_exit_code,
     refuse_without_terminal,
+    say_detached,
     wait_for_start,
 )
 from neuro.cli.job.output import Progress, header
 from neuro.cli.job.request import RunOptions, Where, job_request
+from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import approximately
 from neuro.domain.jobs import Job, JobRequest, JobStatus, Priority, RestartPolicy
@@ -28,8 +30,11 @@ _EXAMPLES = """
         python:3.11 -- python /project/train.py --epochs 10
     neuro run --detach --life-span 2h -e SEED=7 --env-file .env ubuntu ./long-work.sh
     neuro run --port 8888 --no-http-auth --browse jupyter/base-notebook
+    neuro run python:3.11 -- python - < script.py # piped input is passed on
     neuro run -t ubuntu bash                      # a terminal inside a job
 """
+
+NO_WAIT = "Ctrl-C leaves it in the queue; with --no-wait-start this command does not wait."
 
 
 def default_preset(context: Context, *, cluster: str | None) -> str | None:
@@ -43,7 +48,14 @@ def default_preset(context: Context, *, cluster: str | None) -> str | None:
 
 
 def _read_files(paths: tuple[str, ...]) -> dict[str, str]:
-    return {path: Path(path).expanduser().read_text("utf-8") for path in paths}
+    return {path: _read_text(path) for path in paths}
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Failure(f"{path} is not UTF-8 text.", BAD_VALUE) from None
 
 
 def _check(*, http: int, http_auth: bool | None, browse: bool, wait_start: bool) -> None:
@@ -54,6 +66,17 @@ def _check(*, http: int, http_auth: bool | None, browse: bool, wait_start: bool)
         raise click.UsageError("Cannot use --browse and --no-wait-start together")
     if browse and http == 0:
         raise click.UsageError("--browse requires --http")
+
+
+def _description(context: click.Context, _: click.Parameter, text: str | None) -> str | None:
+    # `-d` is what leaves a container to itself elsewhere, and here takes the next word.
+    options = {name for param in context.command.params for name in param.opts}
+    if text is not None and text.partition("=")[0] in options:
+        raise click.UsageError(
+            f"-d is the description here, and '{text}' became its text. `--detach` does not stay"
+            f" with the job; `-d TEXT {text}` describes it."
+        )
+    return text
 
 
 def _submit(context: Context, request: JobRequest) -> Job:
@@ -78,9 +101,9 @@ def _stay(
     forwards: tuple[str, ...],
 ) -> int:
     if detach and not browse:
-        job = wait_for_start(context, job, Progress(context.out))
+        job = wait_for_start(context, job, Progress(context.out), hint=NO_WAIT)
         return _started(context, job)
-    if job.container.tty and not detach:
+    if job.container.has_keyboard and not detach:
         from neuro.cli.job.terminal import attach_terminal
 
         return attach_terminal(context, job, browse=browse, forwards=forwards)
@@ -96,7 +119,7 @@ def _stay(
             open_page(context.out, job)
         if detach:
             return _started(context, job)
-    return follow(context, job)
+    return follow(context, job, sends_input=job.container.stdin is True)
 
 
 def _started(context: Context, job: Job) -> int:
@@ -109,9 +132,16 @@ def _started(context: Context, job: Job) -> int:
 
 
 def _life_span(context: Context, given: str | None) -> str | None:
-    from neuro.domain.durations import parse_duration
+    from datetime import timedelta
+
+    from neuro.domain.durations import format_duration, parse_duration
+    from neuro.domain.life_spans import life_span_minutes
 
     text = given or context.user_config.life_span
+    seconds = parse_duration(text).total_seconds() if text else 0
+    if text and seconds % 60 and (minutes := life_span_minutes(seconds, text)):
+        span = format_duration(timedelta(minutes=minutes))
+        context.out.warning(f"A life span is in whole minutes: {text} is rounded up to {span}.")
     if given is not None and not parse_duration(given):
         context.out.warning(
             "--life-span 0 means no limit: the job runs until it ends or is killed."
@@ -132,7 +162,7 @@ def _life_span(context: Context, given: str | None) -> str | None:
 @click.argument("cmd", nargs=-1, type=click.UNPROCESSED)
 @click.option("-s", "--preset", metavar="PRESET", help="Resources; default: the first preset.")
 @click.option("-n", "--name", metavar="NAME", help="A name; one active job of yours can have it.")
-@click.option("-d", "--description", metavar="DESC", help="What it is for.")
+@click.option("-d", "--description", metavar="DESC", callback=_description, help="What it is for.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag (repeatable).")
 @click.option(
     "-v",
@@ -173,7 +203,13 @@ def _life_span(context: Context, given: str | None) -> str | None:
 @click.option(
     "--wait-start/--no-wait-start", default=True, help="Wait until the job runs, or fails."
 )
-@click.option("-t/-T", "--tty/--no-tty", default=None, help="Give the job a terminal.")
+@click.option(
+    "-t/-T",
+    "--tty/--no-tty",
+    default=None,
+    help="Use the job's terminal from here: the keys go into it, Ctrl-P Ctrl-Q detaches."
+    " -T: no terminal.",
+)
 @click.option("--entrypoint", help="In place of the image's entrypoint.")
 @click.option("-w", "--workdir", help="Where in the job the command starts.")
 @click.option("-x/-X", "--extshm/--no-extshm", default=True, help="A large /dev/shm.")
@@ -223,18 +259,24 @@ def command(
     """
     _check(http=given["http"], http_auth=given["http_auth"], browse=browse, wait_start=wait_start)
     detach = detach or not wait_start
+    if not detach:
+        context.out.leave_stdout_to_job()
     if forwards and detach:
         context.out.warning("--port-forward needs an attached job: with --detach it does nothing.")
         forwards = ()
     tty = given.pop("tty")
     if tty and not detach:
         refuse_without_terminal(context)
-    if tty is None:
-        # The log of a job that nobody is attached to is read as plain text.
-        tty = context.out.is_terminal and not detach
+    stdin = None
+    if tty is None and context.out.is_terminal and not detach:
+        # A terminal for the output: the keys, Ctrl-C among them, stay here. The log of a job that
+        # nobody is attached to is read as plain text.
+        tty, stdin = True, False
+    elif not tty and not detach and has_input():
+        stdin = True
     given["life_span"] = _life_span(context, given["life_span"])
     given["preset"] = given["preset"] or default_preset(context, cluster=cluster)
-    options = RunOptions(image=image, command=cmd, tty=tty, **given)
+    options = RunOptions(image=image, command=cmd, tty=bool(tty), stdin=stdin, **given)
     where = Where(cluster or context.client.cluster, context.client.user)
     files = _read_files(options.env_files)
     job = _submit(context, job_request(options, where, environ=os.environ, read_text=files))
@@ -242,6 +284,9 @@ def command(
         return 0
     try:
         return _stay(context, job, detach=detach, browse=browse, forwards=forwards)
+    except KeyboardInterrupt:
+        say_detached(context, job)
+        return 0
     except BrokenPipeError:
         raise
     except Failure as error:

@@ -16,7 +16,7 @@ from threading import Thread
 from neuro.cli.context import FOREVER, Context
 from neuro.cli.job.follow import (
     explain_end,
-    interrupted,
+    has_begun,
     job_exit_code,
     say_detached,
     wait_for,
@@ -24,7 +24,7 @@ from neuro.cli.job.follow import (
     write_all,
 )
 from neuro.cli.job.output import ATTACHED, Progress
-from neuro.client.jobs import JobSession
+from neuro.client.sessions import JobSession
 from neuro.client.transport import ServerUnreachable
 from neuro.domain.errors import NotFound
 from neuro.domain.jobs import Job
@@ -92,6 +92,22 @@ async def _resizing(session: JobSession) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _heard(session: JobSession) -> AsyncIterator[None]:
+    """Read what a session without output says: how much of what was typed the job has taken."""
+
+    async def hear() -> None:
+        while await session.read() is not None:
+            pass
+
+    hearing = asyncio.ensure_future(hear())
+    try:
+        yield
+    finally:
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+
+
+@asynccontextmanager
 async def _typed(number: int) -> AsyncIterator[asyncio.Queue[bytes]]:
     """What is typed, as it comes; b"" at the end of the input."""
     loop = asyncio.get_running_loop()
@@ -122,7 +138,7 @@ async def feed(session: JobSession, detach: DetachKeys | None) -> None:
             if detach is not None:
                 data = detach.feed(data)
             if data:
-                with suppress(ServerUnreachable):
+                with suppress(ServerUnreachable, BrokenPipeError):
                     await session.write(data)
             if detach is not None and detach.pressed:
                 return
@@ -159,6 +175,7 @@ async def _converse(context: Context, job_id: str, screen: Screen) -> bool:
             try:
                 async with (
                     client.jobs.attach(job_id, tty=True, stdin=True, output=False) as session,
+                    _heard(session),
                     _resizing(session),
                 ):
                     await _first_of(screen.show(), feed(session, detach))
@@ -193,7 +210,8 @@ def attach_terminal(
         job = wait_for_start(context, job, progress)
     except KeyboardInterrupt:
         progress.end()
-        return interrupted(context, job)
+        say_detached(context, job)
+        return 0
     if forwards and not job.status.is_finished:
         from neuro.cli.job.port_forward import forward_in_background
 
@@ -202,7 +220,7 @@ def attach_terminal(
         from neuro.cli.job.browse import browse as open_page
 
         open_page(context.out, job)
-    if not context.out.quiet:
+    if has_begun(job) and not context.out.quiet:
         context.out.print(ATTACHED.format(keys="Ctrl-P Ctrl-Q"))
     context.out.flush()
     return _attached(context, job)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import click
 
 from neuro.cli.context import FOREVER, Context, pass_context
 from neuro.cli.failures import BAD_VALUE, ILLEGAL, TIMEOUT, Failure
+from neuro.cli.job.follow import PATIENCE
 from neuro.cli.job.ls import job_filter
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Known, Shown, column_ids, parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, View, job_line, when
+from neuro.cli.render.json_text import json_option, line, plain
 from neuro.cli.render.table import Cell, Line, Table
 from neuro.cli.render.times import local_now
 from neuro.client import Client
-from neuro.domain.errors import PlatformError
+from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Job, JobFilter, JobStatus, UsageSample
 
 TOP_DEFAULT = "id name when cpu memory gpu gpu_memory"
@@ -151,6 +155,25 @@ class Watcher:
         await asyncio.gather(*self._streams.values(), return_exceptions=True)
 
 
+class JsonLines:
+    """Prints a line for each job that runs, each time."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    def begin(self) -> None:
+        """Nothing is drawn over."""
+
+    def draw(self, uses: Mapping[str, Use], user: str) -> None:
+        """A line for each job that has a sample."""
+        for use in uses.values():
+            if (sample := use.sample) is not None:
+                at = datetime.fromtimestamp(sample.timestamp, UTC)
+                told = {"id": use.job.id, "name": use.job.name, **plain(sample), "timestamp": at}
+                self._out.print(line(told))
+        self._out.flush()
+
+
 class Screen:
     """Draws table after table; on a terminal each in the place of the one before."""
 
@@ -158,6 +181,10 @@ class Screen:
         self._out = out
         self._columns = columns
         self._sort = sort
+        self._height = 0
+
+    def begin(self) -> None:
+        """Something else was said: leave it there, and draw below."""
         self._height = 0
 
     def draw(self, uses: Mapping[str, Use], user: str) -> None:
@@ -178,7 +205,24 @@ class Screen:
         sys.stdout.flush()
 
 
-async def _watch(context: Context, wanted: Wanted, screen: Screen) -> None:
+async def _refresh(context: Context, watcher: Watcher) -> bool:
+    """Refresh, waiting for a server that is away; whether it was."""
+    lost_at: float | None = None
+    while True:
+        try:
+            await watcher.refresh()
+        except Unavailable:
+            if lost_at is None:
+                lost_at = time.monotonic()
+                context.out.note("The server is away; waiting for it…")
+            if time.monotonic() - lost_at > PATIENCE:
+                raise
+            await asyncio.sleep(REFRESH_SECONDS)
+        else:
+            return lost_at is not None
+
+
+async def _watch(context: Context, wanted: Wanted, screen: Screen | JsonLines) -> None:
     async with context.aio_client(timeout=FOREVER) as client:
         watcher = Watcher(client, wanted)
         try:
@@ -195,7 +239,8 @@ async def _watch(context: Context, wanted: Wanted, screen: Screen) -> None:
                 waited += REFRESH_SECONDS
                 if waited >= LIST_SECONDS or wanted.ids:
                     waited = 0.0
-                    await watcher.refresh()
+                    if await _refresh(context, watcher):
+                        screen.begin()
         finally:
             await watcher.close()
 
@@ -222,6 +267,7 @@ async def _watch(context: Context, wanted: Wanted, screen: Screen) -> None:
 @click.option("--full-uri", is_flag=True, expose_value=False, help="Image URIs in full.")
 @click.option("--sort", default="cpu", show_default=True, metavar="COLUMNS", help="Order.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="End after this, with code 124.")
+@json_option("Print a line of JSON for each job, each second.")
 @pass_context
 def command(
     context: Context,
@@ -236,6 +282,7 @@ def command(
     columns: str | None,
     sort: str,
     timeout: float | None,
+    as_json: bool,
 ) -> int:
     """Show what JOBS use, once a second; without JOBS, all that run."""
     account = context.account
@@ -253,7 +300,8 @@ def command(
         user=account.user,
     )
     ids = [context.run(context.client.jobs.resolve(job)) for job in jobs]
-    watching = _watch(context, Wanted(ids, query, description), Screen(context.out, shown, sort))
+    screen = JsonLines(context.out) if as_json else Screen(context.out, shown, sort)
+    watching = _watch(context, Wanted(ids, query, description), screen)
     try:
         asyncio.run(asyncio.wait_for(watching, timeout))
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""The language of ``--format`` (cli-surface, section 3.2): which columns, in which order.
+"""The language of ``--format`` (docs/guide/configuration.md): which columns, in which order.
 
 ``id, name/status {image;max=30;align=right;PICTURE}``: columns are separated by spaces or commas,
 a slash stacks values in one cell, braces carry properties and a title. Names of columns may be

@@ -12,6 +12,15 @@ from neuro.cli.render.times import ago, iso_seconds, life_span
 from neuro.domain.jobs import Job, JobStatus
 
 PS_DEFAULT = "id name status when image owner cluster_name description"
+# What a narrow terminal is shown instead, the first that fits: an id alone takes 40 columns.
+PS_NARROWER = (
+    "id name status when image owner description",
+    "id name status when image description",
+    "id name status when image",
+    "id/name status when image",
+    "id/name status when",
+)
+PS_ALL_OWNERS = "id owner name status when preset reason"
 PS_COLUMNS: dict[str, Known] = {
     "id": Known("ID", max=40, shrinks=False),
     "name": Known("NAME", max=40),
@@ -30,6 +39,7 @@ PS_COLUMNS: dict[str, Known] = {
     "life_span": Known("LIFE-SPAN"),
     "workdir": Known("WORKDIR", max=40),
     "preset": Known("PRESET"),
+    "reason": Known("REASON", max=60),
 }
 STATUS_COLORS = {
     JobStatus.PENDING: "cyan",
@@ -99,5 +109,7 @@ def _text(job: Job, column: str, view: View) -> str:
             return container.working_dir or ""
         case "preset":
             return job.preset_name or ""
+        case "reason":
+            return history.description or history.reason or ""
         case _:
             return getattr(job, column) or ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from neuro.cli.accounts import Account
 from neuro.cli.render.sizes import gnu_size
 from neuro.cli.render.table import Cell, Column, Line, Style, Table
+from neuro.client.accounts import Account
 from neuro.domain.server_config import PresetMessage, ServerConfig
 
 _COLUMNS = (

@@ -14,7 +14,8 @@ _SPACES = "\u00a0\u202f"
 # Control characters but tabs and line ends, an escape that begins no colour, and what turns the
 # direction of writing around.
 _TRICKS = re.compile(
-    r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+    r"\x1b(?!\[[0-9;]*m)"
+    r"|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
@@ -27,7 +28,14 @@ def printable(text: str, *, keep: str = "") -> str:
     if text.isprintable():
         return text
     kept = _SPACES + keep
-    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in kept else _written(c) for c in text)
+
+
+def _written(character: str) -> str:
+    # Python's stand-in for a byte of a name that is not UTF-8.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return repr(character)[1:-1]
 
 
 def harmless(text: str) -> str:
@@ -36,5 +44,10 @@ def harmless(text: str) -> str:
     >>> harmless("\x1b[31mred\x1b[0m\n\x1b[2J")
     '\x1b[31mred\x1b[0m\n\\u001b[2J'
     """
-    # In the form that is also JSON's.
-    return _TRICKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _TRICKS.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    if found[0] >= "\udc80":
+        return _written(found[0])
+    return f"\\u{ord(found[0]):04x}"  # In the form that is also JSON's.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from neuro.cli.render.printable import printable
@@ -16,6 +17,9 @@ class Line(NamedTuple):
 
 
 Cell = tuple[Line, ...]
+# Where a text may be cut: behind spaces, or else behind what joins the words of a name.
+_WORDS = re.compile(r"\S+\s*|^\s+")
+_PARTS = re.compile(r"[^./_,:@-]+[./_,:@-]*|[./_,:@-]+")
 Style = Callable[[str, str | None], str]
 
 
@@ -48,6 +52,12 @@ class Table:
         self._gap = " " * gap
         self._indent = " " * indent
         self._widths = [max(len(column.title), column.min) for column in columns]
+        self._words = [0] * len(columns)  # the widest word of each column: none is broken
+
+    @property
+    def fits(self) -> bool:
+        """Whether what was measured fits, with no word broken."""
+        return self._available is None or self._excess() <= 0
 
     def header(self) -> str:
         """The row of titles; call it after ``measure``."""
@@ -57,28 +67,37 @@ class Table:
         """Make the columns wide enough for these rows, within their limits."""
         for row in rows:
             for index, cell in enumerate(row):
-                widest = max((display_width(printable(line.text)) for line in cell), default=0)
+                texts = [printable(line.text) for line in cell]
+                widest = max(map(display_width, texts), default=0)
+                self._words[index] = max(self._words[index], *map(longest_word, texts), 0)
                 limit = self._columns[index].max
-                wanted = widest if limit is None else min(widest, limit)
+                wanted = widest if limit is None else min(widest, max(limit, self._words[index]))
                 self._widths[index] = max(self._widths[index], wanted)
         self._shrink()
+
+    def _excess(self) -> int:
+        gaps = len(self._gap) * (len(self._widths) - 1)
+        return sum(self._widths) + gaps - (self._available or 0)
 
     def _shrink(self) -> None:
         if self._available is None:
             return
-        excess = sum(self._widths) + len(self._gap) * (len(self._widths) - 1) - self._available
+        excess = self._excess()
         while excess > 0:
             # The widest one gives way first, and none below what its title needs.
             candidates = [
                 (width, index)
                 for index, width in enumerate(self._widths)
-                if self._columns[index].shrinks
-                and width > max(len(self._columns[index].title), self._columns[index].min, 6)
+                if self._columns[index].shrinks and width > self._least(index)
             ]
             if not candidates:
                 return
             self._widths[max(candidates)[1]] -= 1
             excess -= 1
+
+    def _least(self, index: int) -> int:
+        column = self._columns[index]
+        return max(len(column.title), column.min, 6, self._words[index])
 
     def lines(self, rows: Sequence[Sequence[Cell]]) -> Iterator[str]:
         """The lines of rows."""
@@ -105,29 +124,50 @@ class Table:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """``text`` in pieces of at most ``width`` columns, cut at spaces where there are any."""
+    """``text`` in pieces of at most ``width`` columns.
+
+    It is cut at spaces; a word that is too wide behind one of its hyphens, dots or slashes; within
+    letters only where nothing else is left.
+
+    >>> wrap("two words and job-name/path", 9)
+    ['two words', 'and', 'job-name/', 'path']
+    """
     if display_width(text) <= width or width <= 0:
         return [text]
-    if text.isascii():
-        import textwrap
+    pieces, piece = [], ""
+    for word in _WORDS.findall(text):
+        for part in _PARTS.findall(word) if display_width(word.rstrip()) > width else [word]:
+            if piece and display_width(piece + part.rstrip()) > width:
+                pieces.append(piece)
+                piece = ""
+            for letter in _letters(part):
+                if not letter.isspace() and display_width(piece + letter) > width:
+                    pieces.append(piece)
+                    piece = ""
+                piece += letter
+    stripped = [it.rstrip() for it in (*pieces, piece)]
+    return [it for it in stripped if it] or [""]
 
-        return textwrap.wrap(text, width) or [""]
-    pieces, piece, used = [], "", 0
-    for letter in text:
-        size = display_width(letter)
-        if used + size > width:
-            pieces.append(piece)
-            piece, used = "", 0
-        piece, used = piece + letter, used + size
-    return [*pieces, piece]
+
+def _letters(text: str) -> Iterable[str]:
+    """What stands on a screen as one: a letter with its accents, a picture of several parts."""
+    if text.isascii():
+        return text
+    from wcwidth import iter_graphemes
+
+    return iter_graphemes(text)
+
+
+def longest_word(text: str) -> int:
+    """How many columns the widest word of ``text`` takes."""
+    return max(map(display_width, text.split()), default=0)
 
 
 def display_width(text: str) -> int:
     """How many columns of a terminal ``text`` takes."""
     if text.isascii():
         return len(text)
-    from unicodedata import combining, east_asian_width
+    # Loaded for the names that need it only: joined letters and emoji take what tables say.
+    from wcwidth import wcswidth
 
-    return sum(
-        0 if combining(letter) else 2 if east_asian_width(letter) in "WF" else 1 for letter in text
-    )
+    return max(wcswidth(text), 0)

@@ -10,7 +10,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.login import read_owner
 from neuro.cli.server.local import find_running, stop
-from neuro.cli.server.options import data_dir_option, folder
+from neuro.cli.server.options import data_dir_option, folder_of_current, up_command
 from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.client.installation import server_state
@@ -34,10 +34,10 @@ def running_jobs(data_dir: Path) -> int | None:
 @pass_context
 def command(context: Context, data_dir: Path | None) -> None:
     """Stop the server on this machine. Jobs go on running; `neuro up` takes them over."""
-    where, out = folder(data_dir), context.out
+    where, out = folder_of_current(context, data_dir), context.out
     server = find_running(where)
     if server is None:
-        out.note(f"No server runs on {where}.")
+        out.note(f"No server runs on {where}: name another folder with --data-dir.")
         return
     jobs = running_jobs(where)
     stop(server)
@@ -45,4 +45,4 @@ def command(context: Context, data_dir: Path | None) -> None:
         out.note("The server has stopped.")
         return
     count = "1 job goes" if jobs == 1 else f"{jobs} jobs go"
-    out.note(f"The server has stopped. {count} on running: `neuro up` takes over again.")
+    out.note(f"The server has stopped. {count} on running: `{up_command(where)}` takes over again.")

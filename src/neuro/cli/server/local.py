@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +22,7 @@ from neuro.cli.paths import lock_file, log_file, server_file
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+_PAUSE = 0.05
 _NEEDED = ("alembic", "joserfc", "sqlalchemy", "structlog", "uvloop")
 
 
@@ -29,6 +32,7 @@ class LocalServer(msgspec.Struct, frozen=True):
     pid: int
     url: str
     started_at: str | None = None
+    settings: str | None = None
 
 
 def check_installed() -> None:
@@ -49,6 +53,43 @@ def find_running(data_dir: Path) -> LocalServer | None:
         return msgspec.json.decode(server_file(data_dir).read_bytes(), type=LocalServer)
     except (OSError, msgspec.MsgspecError):
         return None  # It is just starting, or just ending.
+
+
+def has_changed_settings(server: LocalServer, data_dir: Path) -> bool:
+    """Whether ``server.toml`` is another one than the server has read."""
+    try:
+        content = (data_dir / "server.toml").read_bytes()
+    except OSError:
+        content = b""
+    return server.settings not in (None, hashlib.sha256(content).hexdigest())
+
+
+def reload(server: LocalServer, data_dir: Path) -> None:
+    """Let the server read its settings again, and return once it is up with them.
+
+    Raises Failure with what is wrong with them: then nothing has changed.
+    """
+    answer = data_dir / "run" / "reload.json"
+    end = time.monotonic() + START_SECONDS
+    try:
+        answer.unlink(missing_ok=True)
+        os.kill(server.pid, signal.SIGHUP)
+    except PermissionError:
+        raise Failure(f"The server (pid {server.pid}) belongs to another user.", 77) from None
+    while time.monotonic() < end:
+        if answer.exists():
+            error = json.loads(answer.read_bytes())["error"]
+            if error is not None:
+                raise Failure(f"{error}. Nothing was changed.", CONFIG)
+            now = find_running(data_dir)
+            if now is not None and now.started_at != server.started_at:
+                return
+        time.sleep(_PAUSE)
+    raise Failure(
+        f"The server did not apply its settings in {START_SECONDS:.0f} seconds: see"
+        f" {log_file(data_dir)}.",
+        MALFUNCTION,
+    )
 
 
 def _is_locked(path: Path) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from neuro.cli.context import Context
 from neuro.cli.paths import default_data_dir
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,6 +49,24 @@ def server_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def folder_of_current(context: Context, given: Path | None) -> Path:
+    """The data directory that is named, or that of the current server, if it is of this machine."""
+    if given is not None or os.environ.get("NEURO_DATA_DIR"):
+        return folder(given)
+    accounts = context.accounts
+    current = accounts.find(accounts.current) if accounts.current else None
+    if current is None or current.data_dir is None:
+        return folder(None)
+    return Path(current.data_dir)
+
+
+def up_command(where: Path) -> str:
+    """The command that starts the server on a data directory."""
+    if where == folder(None):
+        return "neuro up"
+    return f"neuro up --data-dir {shlex.quote(str(where))}"
 
 
 def folder(given: Path | None) -> Path:

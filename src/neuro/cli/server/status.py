@@ -9,8 +9,9 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.login import account_of, read_owner
+from neuro.cli.render.json_text import document, json_option, plain
 from neuro.cli.server.local import find_running
-from neuro.cli.server.options import data_dir_option, folder
+from neuro.cli.server.options import data_dir_option, folder_of_current, up_command
 from neuro.cli.server.summary import print_facts
 from neuro.client import Client
 from neuro.client.installation import server_state
@@ -20,17 +21,29 @@ NOT_RUNNING = 3
 
 @click.command("status", cls=Command, examples="neuro server status")
 @data_dir_option
+@json_option()
 @pass_context
-def command(context: Context, data_dir: Path | None) -> int:
+def command(context: Context, data_dir: Path | None, as_json: bool) -> int:
     """Say whether the server on this machine runs; the exit code is 3 where it does not."""
-    where, out = folder(data_dir), context.out
+    where, out = folder_of_current(context, data_dir), context.out
     server = find_running(where)
+    told: dict[str, object] = {"running": server is not None, "data_dir": str(where)}
     if server is None:
-        out.print(f"No server runs on {where}. `neuro up` starts one.")
+        if as_json:
+            out.print(document(told))
+            return NOT_RUNNING
+        out.print(f"No server runs on {where}. `{up_command(where)}` starts one.")
         return NOT_RUNNING
+    owner = read_owner(where)
+    if as_json:
+        told |= {"pid": server.pid, "started_at": server.started_at, "api_url": server.url}
+        if owner is not None:
+            client = Client.blocking(owner.url, owner.token, timeout=context.timeout)
+            told |= {"user": owner.user, **plain(context.run(server_state(client)))}
+        out.print(document(told))
+        return 0
     since = f" since {server.started_at}" if server.started_at else ""
     out.print(f"The server runs{since} (pid {server.pid}).\n")
-    owner = read_owner(where)
     if owner is None:
         out.print(f"  API URL   {server.url}")
         return 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from neuro.cli.accounts import Account
 from neuro.cli.output import Output
 from neuro.cli.render.presets import preset_text
 from neuro.cli.render.sizes import gnu_size
+from neuro.client.accounts import Account
 from neuro.client.installation import EngineState, ServerState
 from neuro.domain.resources import Amount
 

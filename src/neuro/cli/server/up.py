@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import click
 
-from neuro.cli.accounts import Account
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import MALFUNCTION, Failure
 from neuro.cli.lazy import Command
@@ -15,12 +14,14 @@ from neuro.cli.login import log_in, read_owner
 from neuro.cli.server.local import (
     check_installed,
     find_running,
+    has_changed_settings,
     server_command,
     server_environment,
     start,
 )
 from neuro.cli.server.options import DEFAULT_PORT, folder, server_options
 from neuro.cli.server.summary import print_facts, print_next
+from neuro.client.accounts import Account
 from neuro.client.installation import server_state
 
 
@@ -33,7 +34,7 @@ def _log_in(context: Context, data_dir: Path) -> Account:
             MALFUNCTION,
         )
     before = context.accounts.current
-    account = log_in(context, owner.url, owner.token, user=owner.user)
+    account = log_in(context, owner.url, owner.token, user=owner.user, data_dir=data_dir)
     if before not in (None, account.url):
         context.out.note(f"The current server was {before}, and is now {account.url}.")
     return account
@@ -66,6 +67,11 @@ def command(
         title = f"The platform is up already (pid {running.pid})."
         if port not in (DEFAULT_PORT, urlsplit(running.url).port):
             out.warning(f"It listens at {running.url}: `neuro down` first to change the port.")
+        if has_changed_settings(running, where):
+            out.warning(
+                f"{where}/server.toml was changed since the server read it: `neuro server reload`"
+                " applies it."
+            )
     account = _log_in(context, where)
     if out.quiet:
         out.print(account.url)

@@ -1,1 +1,1 @@
-"""``neuro storage``: one module per command (cli-surface, sections 2 and 3.3)."""
+"""``neuro storage``: one module per command (docs/guide/storage.md)."""

@@ -52,6 +52,7 @@ class Copy(NamedTuple):
     resume: bool
     keep: Filter
     ignore_files: Sequence[str]
+    keep_newer: bool
 
 
 @click.command(
@@ -78,7 +79,8 @@ class Copy(NamedTuple):
     is_flag=True,
     help="DESTINATION is the new name, never a folder to copy into.",
 )
-@click.option("-u", "--update", is_flag=True, help="Copy only what is newer than the other side's.")
+@click.option("-u", "--update", is_flag=True, help="Copy only what is newer, or has another size.")
+@click.option("--keep-newer", is_flag=True, hidden=True)  # For `neuro-flow download`.
 @click.option("--continue", "resume", is_flag=True, help="Go on with files that broke off.")
 @click.option(
     "--exclude", multiple=True, metavar="PATTERN", help="Leave out what matches, as .gitignore."
@@ -92,6 +94,7 @@ class Copy(NamedTuple):
 @click.option(
     "-p/-P", "--progress/--no-progress", default=True, help="Show progress on a terminal."
 )
+@click.option("--summary", is_flag=True, help="Print at the end what was copied.")
 @pass_context
 def command(
     context: Context,
@@ -102,6 +105,7 @@ def command(
     no_target_directory: bool,
     progress: bool,
     exclude_from_files: str | None,
+    summary: bool,
     **options: Any,
 ) -> int:
     """Copy files and folders: one of SOURCES and DESTINATION is in the storage.
@@ -123,11 +127,16 @@ def command(
             if exclude_from_files is None
             else exclude_from_files.split()
         ),
+        keep_newer=options["keep_newer"],
     )
-    items = Items(context)
+    items = Items(context, operands.sources)
     sources = expand(context, operands.sources, items, glob=glob)
     with _progress(context, items, progress) as shown:
         _copy_all(context, items, operands, sources, copy, shown)
+    if summary:
+        context.out.print(shown.summary(operands.destination))
+    elif copy.recursive and (items.failures or context.out.is_terminal):
+        context.out.note(shown.summary(operands.destination))
     return items.exit_code
 
 
@@ -181,7 +190,7 @@ def _copy_files(
     """Send the plain files together, in as few requests as it takes; returns the others."""
     files = [it for it in sources if isinstance(it, Local) and not is_folder(context, it)]
     with items.doing(f"copy to {destination}"):
-        context.run(
+        outcome = context.run(
             context.client.storage.upload_files(
                 [file.path for file in files],
                 destination.uri,
@@ -190,6 +199,7 @@ def _copy_files(
                 progress=progress,
             )
         )
+        progress.done(outcome)
     return [source for source in sources if source not in files]
 
 
@@ -211,9 +221,12 @@ def _copy_one(
             call = storage.upload_file(source.path, target.uri, **how)
     elif isinstance(source, Remote) and isinstance(target, Local):
         if recursive:
-            call = storage.download_tree(source.uri, target.path, keep=copy.keep, **how)
+            call = storage.download_tree(
+                source.uri, target.path, keep=copy.keep, keep_newer=copy.keep_newer, **how
+            )
         else:
             call = storage.download_file(source.uri, target.path, **how)
     outcome: Outcome | bool = run(call)
+    progress.done(outcome)
     if outcome is False:
         context.out.info(f"{source} is up to date")

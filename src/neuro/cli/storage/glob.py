@@ -7,7 +7,7 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.storage.items import collect
-from neuro.client.storage.uris import full_text
+from neuro.domain.uris import full_text
 
 
 @click.command("glob", cls=Command, examples="neuro storage glob 'storage:digits/**/*.png'")

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterator
+import re
+from collections.abc import AsyncIterable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+from urllib.parse import unquote
 
 from neuro.cli.context import Context
 from neuro.client.transport import ServerUnreachable
-from neuro.domain.errors import NotAuthenticated, PlatformError, TooManyRequests
+from neuro.domain.errors import NotAuthenticated, NotFound, PlatformError, TooManyRequests
 
 T = TypeVar("T")
 
 FAILED_ITEMS = 72
+# Of a storage URI: in a local path "%41" is what it looks like.
+_QUOTED = re.compile(r"^storage:.*?((?:%[0-9A-Fa-f]{2})+)", re.DOTALL)
 
 
 class Items:
     """Counts failures and says them, each with what could not be done."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, typed: Iterable[str] = ()) -> None:
+        """``typed`` are the paths of the command line: some failures have their reason there."""
         self._out = context.out
-        self._failed = False
+        self._quoted = next((found[1] for text in typed if (found := _QUOTED.search(text))), None)
+        self.failures = 0
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
@@ -33,17 +39,24 @@ class Items:
         except (ServerUnreachable, NotAuthenticated, TooManyRequests):
             raise
         except (PlatformError, OSError) as error:
+            if error is self._out.lost:  # Nobody reads what the command prints.
+                raise
             self.failed(what, error)
 
     def failed(self, what: str, error: Exception) -> None:
         """Say a failure that was told in another way."""
-        self._failed = True
-        self._out.error(f"cannot {what}: {error}")
+        self.failures += 1
+        hint = ""
+        if isinstance(error, NotFound) and self._quoted:
+            meant = unquote(self._quoted)
+            hint = f" In a URI {self._quoted} means '{meant}': write a percent sign as %25."
+            self._quoted = None
+        self._out.error(f"cannot {what}: {error}{hint}")
 
     @property
     def exit_code(self) -> int:
         """What the command returns."""
-        return FAILED_ITEMS if self._failed else 0
+        return FAILED_ITEMS if self.failures else 0
 
 
 async def collect(items: AsyncIterable[T]) -> list[T]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from neuro.cli.output import Output
 from neuro.cli.render.printable import printable
 from neuro.cli.render.sizes import gnu_size
+from neuro.cli.render.table import display_width
 from neuro.domain.storage import FileStatus, FileType
+from neuro.domain.uris import ResourceURI
 
 SORTS = ("name", "size", "time")
 
@@ -42,6 +44,19 @@ def name_text(entry: FileStatus, out: Output) -> str:
     return out.style(name, fg=color) if color else name
 
 
+def as_told(entry: FileStatus, uri: ResourceURI) -> dict[str, object]:
+    """What programs are told of an entry: ``size`` in bytes, ``path`` in its cluster."""
+    return {
+        "name": uri.segments[-1] if uri.segments else "",
+        "path": uri.path,
+        "type": entry.type.value.lower(),
+        "size": entry.length,
+        "modified": datetime.fromtimestamp(entry.modificationTime, UTC),
+        "permission": entry.permission.value,
+        "target": entry.target,
+    }
+
+
 def long_lines(entries: Sequence[FileStatus], human: bool, out: Output) -> list[str]:
     """``-m  6  2026-11-21 08:33:11  a.txt``: kind and right, size, local time, name."""
     sizes = [size_text(entry.length, human) for entry in entries]
@@ -61,11 +76,12 @@ def in_columns(entries: Sequence[FileStatus], width: int | None, out: Output) ->
     names = [printable(entry.path) for entry in entries]
     if width is None or not names:
         return [name_text(entry, out) for entry in entries]
-    rows = _rows_that_fit([len(name) for name in names], width)
+    lengths = [display_width(name) for name in names]
+    rows = _rows_that_fit(lengths, width)
     columns = [
         list(range(start, min(start + rows, len(names)))) for start in range(0, len(names), rows)
     ]
-    widths = [max(len(names[i]) for i in column) for column in columns]
+    widths = [max(lengths[i] for i in column) for column in columns]
     lines = []
     for row in range(rows):
         cells = [
@@ -73,7 +89,7 @@ def in_columns(entries: Sequence[FileStatus], width: int | None, out: Output) ->
             for column, size in zip(columns, widths, strict=True)
             if row < len(column)
         ]
-        padded = [name_text(entries[i], out) + " " * (size - len(names[i])) for i, size in cells]
+        padded = [name_text(entries[i], out) + " " * (size - lengths[i]) for i, size in cells]
         lines.append("  ".join(padded).rstrip())
     return lines
 

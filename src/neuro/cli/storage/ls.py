@@ -7,8 +7,9 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.storage.items import Items, collect
-from neuro.cli.storage.looks import SORTS, in_columns, is_shown, long_lines, ordered
+from neuro.cli.storage.looks import SORTS, as_told, in_columns, is_shown, long_lines, ordered
 from neuro.domain.storage import FileStatus, FileType
 
 
@@ -35,6 +36,7 @@ from neuro.domain.storage import FileStatus, FileType
     show_default=True,
     help="By name, or the largest or newest first.",
 )
+@json_option("Print one JSON document, for programs.")
 @pass_context
 def command(
     context: Context,
@@ -44,10 +46,12 @@ def command(
     human: bool,
     everything: bool,
     sort: str,
+    as_json: bool,
 ) -> int:
     """List what is in PATHS (storage: by default)."""
     storage, out = context.client.storage, context.out
-    items = Items(context)
+    items = Items(context, paths)
+    told: list[dict[str, object]] = []
     uris = [(text, storage.uri(text)) for text in paths or ("storage:",)]
 
     def show(entries: list[FileStatus]) -> None:
@@ -64,10 +68,19 @@ def command(
             if directory or status.type is not FileType.DIRECTORY:
                 from msgspec.structs import replace
 
-                show([replace(status, path=text)])
+                if as_json:
+                    told.append(as_told(status, uri))
+                else:
+                    show([replace(status, path=text)])
                 continue
             entries = context.run(collect(storage.list(uri)))
+            if as_json:
+                chosen = ordered([it for it in entries if is_shown(it, everything)], sort)
+                told += [as_told(entry, uri.child(entry.path)) for entry in chosen]
+                continue
             if len(uris) > 1:
                 out.print(f"{chr(10) if number else ''}{text}:")
             show([entry for entry in entries if is_shown(entry, everything)])
+    if as_json:
+        out.print(document(told))
     return items.exit_code

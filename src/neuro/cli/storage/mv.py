@@ -47,7 +47,7 @@ def command(
     """Move SOURCES into the folder DESTINATION, or give one of them another name."""
     operands = parse_operands(paths, target_directory, no_target_directory)
     storage = context.client.storage
-    items = Items(context)
+    items = Items(context, operands.sources)
     destination = Remote(storage.uri(operands.destination))
     sources = [Remote(uri) for uri in expand_uris(context, operands.sources, items, glob=glob)]
     into = goes_into(context, operands, destination)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import click
 
 from neuro.cli.context import Context
 from neuro.cli.storage.items import Items, collect
 from neuro.client.storage.globs import has_wildcards
-from neuro.client.storage.uris import SCHEME
-from neuro.domain.errors import NotFound
+from neuro.domain.errors import InvalidInput, NotFound
 from neuro.domain.uris import ResourceURI
 
-FILE_SCHEME = "file"
+SCHEME, FILE_SCHEME = "storage", "file"
+_NO_MATCH = NotFound("nothing matches. With --no-glob, * ? and [ ] are parts of a name.")
 
 
 class Local(NamedTuple):
@@ -92,7 +93,8 @@ def parse_place(context: Context, text: str) -> Place:
     if text.startswith(f"{SCHEME}:"):
         return Remote(context.client.storage.uri(text))
     if text.startswith(f"{FILE_SCHEME}:"):
-        path = unquote(text.removeprefix(f"{FILE_SCHEME}:"))
+        quoted = os.fsencode(text.removeprefix(f"{FILE_SCHEME}:"))
+        path = os.fsdecode(unquote_to_bytes(quoted))
         return Local(path.removeprefix("//") if path.startswith("///") else path)
     return Local(text)
 
@@ -101,41 +103,55 @@ def expand(context: Context, texts: Sequence[str], items: Items, *, glob: bool) 
     """The sources, with wildcards expanded in those that have a scheme (shells do the others)."""
     places: list[Place] = []
     for text in texts:
-        if not glob or not has_wildcards(text):
-            places.append(parse_place(context, text))
-            continue
         if text.startswith(f"{SCHEME}:"):
-            found = context.run(collect(context.client.storage.glob(text)))
-            matches: list[Place] = [Remote(uri) for uri in found]
-        elif text.startswith(f"{FILE_SCHEME}:"):
-            from glob import glob as local_glob
-
-            path = str(parse_place(context, text))
-            names = sorted(local_glob(path, recursive=True))  # noqa: PTH207 - any path, "**" too
-            matches = [Local(name) for name in names]
+            places += map(Remote, expand_uris(context, [text], items, glob=glob))
+        elif glob and has_wildcards(text) and text.startswith(f"{FILE_SCHEME}:"):
+            places += _local_matches(parse_place(context, text), text, items)
         else:
-            matches = [Local(text)]
-        if not matches:
-            items.failed(f"access {text}", NotFound("nothing matches."))
-        places += matches
+            places.append(parse_place(context, text))
     return places
+
+
+def _local_matches(place: Place, text: str, items: Items) -> list[Local]:
+    from glob import glob as local_glob
+
+    names = sorted(local_glob(str(place), recursive=True))  # noqa: PTH207 - any path, "**" too
+    if not names and os.path.lexists(str(place)):
+        names = [str(place)]
+    if not names:
+        items.failed(f"access {text}", _NO_MATCH)
+    return [Local(name) for name in names]
 
 
 def expand_uris(
     context: Context, texts: Sequence[str], items: Items, *, glob: bool
 ) -> list[ResourceURI]:
-    """Like ``expand``, for commands that know only the storage. Raises InvalidInput."""
+    """Like ``expand``, for commands that know only the storage. Raises InvalidInput.
+
+    As in a shell, a pattern that matches nothing stands for the name that it is.
+    """
     storage = context.client.storage
     uris: list[ResourceURI] = []
     for text in texts:
-        if glob and has_wildcards(text):
-            found = context.run(collect(storage.glob(text)))
-            if not found:
-                items.failed(f"access {text}", NotFound("nothing matches."))
-            uris += found
-        else:
+        if not glob or not has_wildcards(text):
             uris.append(storage.uri(text))
+            continue
+        found = context.run(collect(storage.glob(text)))
+        if not found and (named := _named(context, text)) is not None:
+            found = [named]
+        if not found:
+            items.failed(f"access {text}", _NO_MATCH)
+        uris += found
     return uris
+
+
+def _named(context: Context, text: str) -> ResourceURI | None:
+    storage = context.client.storage
+    try:
+        uri = storage.uri(text)
+    except InvalidInput:  # A "?" as it is.
+        return None
+    return uri if context.run(storage.exists(uri)) else None
 
 
 def is_folder(context: Context, place: Place) -> bool:

@@ -1,10 +1,11 @@
-"""What a copy says while it goes: each file with ``-v``, and every failure."""
+"""What a copy says while it goes, each file with ``-v`` and every failure, and at its end."""
 
 from __future__ import annotations
 
 from neuro.cli.output import Output
+from neuro.cli.render.sizes import gnu_size
 from neuro.cli.storage.items import Items
-from neuro.client.storage import Failed, Silent
+from neuro.client.storage import Failed, Outcome, Silent
 
 
 class CommandProgress(Silent):
@@ -13,13 +14,39 @@ class CommandProgress(Silent):
     def __init__(self, out: Output, items: Items) -> None:
         self.out = out
         self._items = items
+        self._files = self._size = self._unchanged = self._kept = self._skipped = 0
+
+    def moved(self, count: int) -> None:
+        self._size += count
 
     def copied(self, source: str, target: str) -> None:
+        self._files += 1
         if self.out.verbose:
             self.out.print(f"{source} -> {target}")
 
     def skipped(self, source: str, why: str) -> None:
+        self._skipped += 1
         self.out.warning(f"{source} is left out: {why}")
 
     def failed(self, failure: Failed) -> None:
         self._items.failed(f"copy {failure.source} to {failure.target}", failure.error)
+
+    def done(self, outcome: Outcome | bool) -> None:
+        """Count what one call of the SDK found to be there already."""
+        if isinstance(outcome, Outcome):
+            self._unchanged += outcome.unchanged
+            self._kept += outcome.kept
+        elif not outcome:
+            self._unchanged += 1
+
+    def summary(self, destination: str) -> str:
+        """What was copied: ``Copied 3 files (1.2M) to storage://…, 5 up to date``."""
+        noun = "file" if self._files == 1 else "files"
+        counts = (
+            (self._unchanged, "up to date"),
+            (self._kept, "newer here and kept"),
+            (self._skipped, "left out (neither files nor folders)"),
+            (self._items.failures, "NOT copied"),
+        )
+        parts = [f"Copied {self._files} {noun} ({gnu_size(self._size)}) to {destination}"]
+        return ", ".join(parts + [f"{count} {what}" for count, what in counts if count])

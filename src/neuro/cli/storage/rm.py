@@ -6,8 +6,10 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
+from neuro.cli.render.printable import printable
 from neuro.cli.storage.items import Items
 from neuro.cli.storage.operands import expand_uris
+from neuro.domain.errors import StorageFault
 from neuro.domain.uris import ResourceURI
 
 
@@ -31,7 +33,7 @@ def command(
     context: Context, paths: tuple[str, ...], glob: bool, progress: bool | None, recursive: bool
 ) -> int:
     """Remove PATHS."""
-    items = Items(context)
+    items = Items(context, paths)
     counts = context.out.is_terminal if progress is None else progress
     counts = counts and not context.out.quiet and not context.out.verbose
     for uri in expand_uris(context, paths, items, glob=glob):
@@ -47,9 +49,13 @@ async def _remove(context: Context, uri: ResourceURI, recursive: bool, counts: b
         async for removed in context.client.storage.remove(uri, recursive=recursive):
             gone += 1
             if out.verbose:
-                out.print(f"removed {uri.scheme}://{uri.host}{removed.path}")
+                out.print(f"removed {uri.scheme}://{uri.host}{printable(removed.path)}")
             elif counts and gone % 500 == 0:
                 click.echo(f"\rremoved {gone}", nl=False, err=True)
+    except StorageFault as fault:
+        if fault.errno == "EISDIR" and not recursive:
+            raise StorageFault("EISDIR", "Target is a directory: remove it with -r.") from None
+        raise
     finally:
         if counts and gone >= 500:
             click.echo("\r\x1b[K", nl=False, err=True)

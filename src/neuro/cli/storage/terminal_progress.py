@@ -35,7 +35,7 @@ class TerminalProgress(CommandProgress):
             transient=True,
         )
         self._task = self._bar.add_task("", total=0, files="")
-        self._files = self._expected = self._size = 0
+        self._expected = self._total = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -51,17 +51,17 @@ class TerminalProgress(CommandProgress):
 
     def expect(self, files: int, size: int) -> None:
         self._expected += files
-        self._size += size
-        self._bar.update(self._task, total=self._size)
+        self._total += size
+        self._bar.update(self._task, total=self._total)
         self._tell_files()
 
     def moved(self, count: int) -> None:
+        super().moved(count)
         self._bar.advance(self._task, count)
 
     def copied(self, source: str, target: str) -> None:
-        self._files += 1
-        self._tell_files()
         super().copied(source, target)
+        self._tell_files()
 
     def _tell_files(self) -> None:
         noun = "file" if self._expected == 1 else "files"

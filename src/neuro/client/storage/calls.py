@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from neuro.client.storage.uris import quoted_path
-from neuro.client.transport import Request, Response, from_content, raise_error_line
+from neuro.client.messages import answered, content, lines
+from neuro.client.transport import Request, Response, from_content
 from neuro.domain.errors import InvalidInput, NotFound
-from neuro.domain.frames import BulkSummary, FaultMessage
+from neuro.domain.frames import BULK_FEATURE, BulkSummary, FaultMessage
 from neuro.domain.storage import DiskUsage, FileStatus, FileStatusEnvelope, Removed
-from neuro.domain.uris import ResourceURI
+from neuro.domain.uris import ResourceURI, quoted_path
 
 if TYPE_CHECKING:
     from neuro.client.client import Client
 
 NDJSON = "application/x-ndjson"
-BULK_FEATURE = "storage-bulk"
 BINARY = {"Content-Type": "application/octet-stream"}
 
 
@@ -99,25 +98,18 @@ class Calls:
         )
 
     async def _send(self, request: Request) -> bytes:
-        async with self._client.transport.send(request) as response:
+        async with self.sending(request) as response:
             return await response.read()
 
-    async def _stream(self, request: Request) -> AsyncGenerator[bytes, None]:
-        async with self._client.transport.send(request) as response:
-            async for line in response.lines():
-                raise_error_line(line)
-                yield line
-
     def sending(self, request: Request) -> AbstractAsyncContextManager[Response]:
-        return self._client.transport.send(request)
+        return answered(self._client.transport, request)
 
     # Looking
 
     async def entries(self, uri: ResourceURI) -> AsyncGenerator[FileStatus, None]:
         request = await self._request("GET", "LISTSTATUS", uri, headers={"Accept": NDJSON})
-        decode = msgspec.json.Decoder(FileStatusEnvelope).decode
-        async for line in self._stream(request):
-            yield decode(line).FileStatus
+        async for envelope in lines(self._client.transport, request, FileStatusEnvelope):
+            yield envelope.FileStatus
 
     async def status(self, uri: ResourceURI) -> FileStatus:
         request = await self._request("GET", "GETFILESTATUS", uri)
@@ -128,7 +120,7 @@ class Calls:
 
     async def usage(self, uri: ResourceURI) -> DiskUsage:
         request = await self._request("GET", "GETDISKUSAGE", uri)
-        return msgspec.json.decode(await self._send(request), type=DiskUsage)
+        return await content(self._client.transport, request, DiskUsage)
 
     async def open(
         self, uri: ResourceURI, first: int = 0, end: int | None = None, version: str | None = None
@@ -153,9 +145,8 @@ class Calls:
         params = {"recursive": "true" if recursive else "false"}
         headers = {"Accept": NDJSON}
         request = await self._request("DELETE", "DELETE", uri, params=params, headers=headers)
-        decode = msgspec.json.Decoder(Removed).decode
-        async for line in self._stream(request):
-            yield decode(line)
+        async for removed in lines(self._client.transport, request, Removed):
+            yield removed
 
     async def create(self, uri: ResourceURI, data: bytes) -> None:
         await self._send(await self._request("PUT", "CREATE", uri, headers=BINARY, body=data))

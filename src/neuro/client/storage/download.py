@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from neuro.client.storage.calls import Calls
-from neuro.client.storage.local import Draft, draft_bytes
+from neuro.client.storage.local import Draft, Stream, draft_bytes, is_replaceable
 from neuro.client.storage.remote import RemoteEntry
 from neuro.client.storage.transfer import (
     BATCH_BYTES,
     BATCH_FILES,
     SMALL_BYTES,
-    Cancelled,
     Retry,
     Tally,
     local_fault,
@@ -44,8 +44,13 @@ class Downloader:
         *,
         update: bool = False,
         resume: bool = False,
+        keep_newer: bool = False,
     ) -> None:
-        """``update`` skips what is not newer there; ``resume`` goes on with what broke off."""
+        """``update`` skips files of the same size that are not newer there.
+
+        With ``keep_newer`` it skips those of another size, too. ``resume`` goes on with what broke
+        off.
+        """
         self._calls = calls
         self._transport = transport
         self._source = source
@@ -53,6 +58,7 @@ class Downloader:
         self._tally = tally
         self._update = update
         self._resume = resume
+        self._keep_newer = keep_newer
 
     def _uri(self, relative: str) -> ResourceURI:
         return self._source.child(*relative.split("/")) if relative else self._source
@@ -66,18 +72,21 @@ class Downloader:
         files = [e for e in entries if e.status.type is FileType.FILE and not self._is_there(e)]
         self._tally.progress.expect(len(files), sum(entry.status.length for entry in files))
         bulk = await self._calls.offers_bulk()
-        small = [e for e in files if bulk and e.status.length <= SMALL_BYTES]
-        work = [[e] for e in files if not bulk or e.status.length > SMALL_BYTES]
-        work += _batches(small)
-        await work_off(self._transport, self._tally, work, self._handle)
+        small = [e for e in files if bulk and e.status.length <= SMALL_BYTES and self._is_plain(e)]
+        together = {entry.relative for entry in small}
+        work: list[Callable[[], Awaitable[None]]] = [
+            partial(self._guarded, e) for e in files if e.relative not in together
+        ]
+        work += [partial(self._fetch, batch) for batch in _batches(small)]
+        await work_off(self._transport, self._tally, work, lambda todo: todo())
 
-    async def _handle(self, batch: list[RemoteEntry]) -> None:
-        if len(batch) > 1 or (
-            batch[0].status.length <= SMALL_BYTES and await self._calls.offers_bulk()
-        ):
-            await self._fetch(batch)
-            return
-        entry = batch[0]
+    def _is_plain(self, entry: RemoteEntry) -> bool:
+        try:
+            return is_replaceable(self._path(entry.relative))
+        except OSError:
+            return False
+
+    async def _guarded(self, entry: RemoteEntry) -> None:
         try:
             await self._bring_file(self._uri(entry.relative), entry.status, entry.relative)
         except ServerUnreachable:
@@ -100,19 +109,21 @@ class Downloader:
         self._tally.fail(str(self._uri(relative)), self._path(relative), error)
 
     def _is_there(self, entry: RemoteEntry) -> bool:
-        if not (self._update or self._resume):
-            return False
         return self._has(self._path(entry.relative), entry.status)
 
     def _has(self, path: str, remote: FileStatus) -> bool:
+        if not (self._update or self._resume):
+            return False
         try:
             local = os.stat(path)
         except OSError:
             return False
         newer_here = local.st_mtime + self._calls.clock.least > remote.modificationTime + 1
-        if self._update and newer_here:
-            return True
-        return self._resume and newer_here and local.st_size == remote.length
+        same_size = local.st_size == remote.length
+        if not newer_here or not (same_size or self._keep_newer):
+            return False
+        self._tally.leave(differs=not same_size)
+        return True
 
     # One file
 
@@ -129,18 +140,15 @@ class Downloader:
         key = f"{uri}\0{status.length}\0{status.modificationTime}"
         offset = min(draft_bytes(path, key), status.length) if self._resume else 0
         try:
-            if os.path.isdir(path):
-                raise StorageFault("EISDIR", f"'{path}' is a folder.")
-            if not _is_replaceable(path):
-                await self._into_stream(uri, path)
+            if is_replaceable(path):
+                await self._into(uri, status, Draft(path, key, offset=offset))
             else:
-                draft = Draft(path, key, offset=offset)
-                await self._into_draft(uri, status, draft)
+                await self._into(uri, status, Stream(path))
         except OSError as error:
             raise local_fault(error, path) from error
         self._tally.copied(str(uri), path, status.length)
 
-    async def _into_draft(self, uri: ResourceURI, status: FileStatus, draft: Draft) -> None:
+    async def _into(self, uri: ResourceURI, status: FileStatus, draft: Draft | Stream) -> None:
         try:
             self._tally.moved(draft.offset)
             retry = Retry(self._transport)
@@ -161,7 +169,7 @@ class Downloader:
             raise
 
     async def _continue(
-        self, uri: ResourceURI, draft: Draft, version: str | None, size: int
+        self, uri: ResourceURI, draft: Draft | Stream, version: str | None, size: int
     ) -> str | None:
         request = await self._calls.open(uri, first=draft.offset, version=version)
         before = draft.offset
@@ -180,15 +188,6 @@ class Downloader:
             if expected is not None and draft.offset - begun != expected:
                 raise Unavailable("The download broke off.")
         return version
-
-    async def _into_stream(self, uri: ResourceURI, path: str) -> None:
-        # /dev/stdout and the like: nothing to rename over.
-        request = await self._calls.open(uri)
-        with open(path, "wb", buffering=0) as target:
-            async with self._calls.sending(request) as response:
-                async for chunk in response.chunks():
-                    target.write(chunk)
-                    self._tally.moved(len(chunk))
 
     # Many files
 
@@ -212,9 +211,8 @@ class Downloader:
             finally:
                 intake.close()
 
-    def take_whole(self, entry: RemoteEntry, draft: Draft) -> None:
-        """A file of a stream is all there."""
-        draft.publish()
+    def copied(self, entry: RemoteEntry) -> None:
+        """A file of a stream is in its place."""
         path = self._path(entry.relative)
         self._tally.copied(str(self._uri(entry.relative)), path, entry.status.length)
 
@@ -249,38 +247,39 @@ class _Intake:
             if frame.path not in self._waiting:
                 continue
             try:
-                self._take(frame)
-            except Cancelled:
-                raise
+                done = self._take(frame)
             except OSError as error:
                 self.fault(frame.path, local_fault(error, frame.path))
+            else:
+                if done:
+                    self._owner.copied(self._waiting.pop(frame.path))
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: Frame) -> bool:
+        """Whether a file is in its place now. Raises OSError."""
         if frame.kind == Kind.FAULT:
             fault = msgspec.json.decode(frame.data, type=FaultMessage)
             self.fault(frame.path, StorageFault(fault.errno or "EIO", fault.error))
         elif frame.kind == Kind.FILE:
             self.close()
             self._draft, self._path = self._owner.draft(frame.path, frame.executable), frame.path
-            self._write(frame)
+            return self._write(frame)
         elif frame.kind == Kind.PART and frame.path == self._path:
-            self._write(frame)
+            return self._write(frame)
         elif frame.kind == Kind.ABORT:
             self.close()
+        return False
 
-    def _write(self, frame: Frame) -> None:
+    def _write(self, frame: Frame) -> bool:
         if self._draft is None:
-            return
-        self._draft.write_parts(frame.parts)
+            return False
+        for part in frame.parts:
+            self._draft.write(part)
         self._owner.moved(frame.size)
-        if not frame.has_more:
-            draft, self._draft = self._draft, None
-            try:
-                self._owner.take_whole(self._waiting[frame.path], draft)
-            except OSError:
-                draft.discard()
-                raise
-            del self._waiting[frame.path]
+        if frame.has_more:
+            return False
+        self._draft.publish()
+        self._draft = None
+        return True
 
     def fault(self, relative: str, error: PlatformError) -> None:
         self.close()
@@ -308,7 +307,3 @@ def _batches(entries: Sequence[RemoteEntry]) -> Iterator[list[RemoteEntry]]:
 
 def _announced(header: str | None) -> int | None:
     return int(header) if header and header.isdigit() else None
-
-
-def _is_replaceable(path: str) -> bool:
-    return os.path.isfile(path) or not os.path.lexists(path) or os.path.islink(path)

@@ -14,13 +14,10 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-_CHUNK = re.compile(
-    r"""(?P<deep>(?:^|/)\*{2,}(?:/|$))|(?P<stars>\*+)|(?P<one>\?)
-    |(?P<set>\[[!^]?\]?[^\]/]*\])|(?P<quoted>\\.)|(?P<plain>.)""",
-    re.VERBOSE | re.DOTALL,
-)
 # "**/**/" says no more than "**/", and would be slow to match.
 _REPEATED = re.compile(r"(^|/)(?:\*{2,}/)+(?=\*{2,}(?:/|$))")
+# In pathspec's expressions a negated set matches slashes; in git none does.
+_NEGATED = re.compile(r"\[\^(?!\])")
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -68,70 +65,39 @@ class Filter:
 def parse_ignore_file(text: str, *, base: str = "", outer: str = "") -> list[Rule]:
     """The rules of a ``.neuroignore`` that lies in ``base`` (or above the top, see ``Rule``)."""
     rules = []
-    for line in text.splitlines():
-        pattern = _without_trailing_spaces(line)
-        if not pattern or pattern.startswith("#"):
+    for line in text.split("\n"):
+        pattern = line.removesuffix("\r")
+        if not pattern.strip(" /") or pattern.startswith("#"):
             continue
         exclude = not pattern.startswith("!")
-        pattern = pattern if exclude else pattern[1:]
-        if pattern.strip("/"):
-            rules.append(Rule(pattern, exclude, base, outer))
+        rules.append(Rule(pattern if exclude else pattern[1:], exclude, base, outer))
     return rules
 
 
-def _without_trailing_spaces(line: str) -> str:
-    kept = line.rstrip()
-    # "\ " at the end is a space that was meant.
-    if kept.endswith("\\") and len(kept) < len(line) and (len(kept) - len(kept.rstrip("\\"))) % 2:
-        return kept + " "
-    return kept
-
-
 def _compile(pattern: str) -> Callable[[str, bool], bool]:
-    folders_only = pattern.endswith("/")
-    body = pattern.rstrip("/") if folders_only else pattern
+    # It takes long to load, and most copies have no patterns.
+    from pathspec.patterns.gitignore import GitIgnorePatternError
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+    body = pattern.rstrip("/")
+    folders_only = body != pattern
     anchored = "/" in body
-    expression = re.compile(translate(body.removeprefix("/")), re.DOTALL)
+    simple = _REPEATED.sub(r"\1", body)
+    # What begins a comment, or brings back, in a file was told from this pattern before.
+    simple = f"\\{simple}" if simple.startswith(("#", "!")) else simple
+    try:
+        parsed = GitIgnoreSpecPattern(simple).regex
+    except (GitIgnorePatternError, re.error):
+        parsed = None
+    if parsed is None:  # Git does not match what it does not understand, either.
+        return lambda _path, _is_folder: False
+    expression = re.compile(_NEGATED.sub("[^/", parsed.pattern), re.DOTALL)
 
     def matches(path: str, is_folder: bool) -> bool:
         if folders_only and not is_folder:
             return False
-        subject = path if anchored else path.rpartition("/")[2]
-        return expression.fullmatch(subject) is not None
+        found = expression.match(path if anchored else path.rpartition("/")[2])
+        # This group stands for a folder that the path is in: that one was decided before.
+        return found is not None and found.groupdict().get("ps_d") is None
 
     return matches
-
-
-def translate(pattern: str) -> str:
-    """The regular expression of a pattern; the whole of a path must match it."""
-    simple = _REPEATED.sub(r"\1", pattern)
-    return "".join(_piece(match) for match in _CHUNK.finditer(simple))
-
-
-def _piece(match: re.Match[str]) -> str:
-    text = match[0]
-    if match["deep"]:
-        if "/" not in text:
-            return ".*"
-        if text.endswith("/"):
-            return "/(?:.*/)?" if text.startswith("/") else "(?:.*/)?"
-        return "/.*"
-    if match["stars"]:
-        return "[^/]*"
-    if match["one"]:
-        return "[^/]"
-    if match["set"]:
-        return _set(text[1:-1])
-    return re.escape(text[1:] if match["quoted"] else text)
-
-
-def _set(inside: str) -> str:
-    negated = inside[:1] in ("!", "^")
-    members = inside[1:] if negated else inside
-    escaped = re.sub(r"([\\\[\]&~|^])", r"\\\1", members)
-    expression = f"[{'^/' if negated else ''}{escaped}]"
-    try:
-        re.compile(expression)
-    except re.error:
-        return re.escape(f"[{inside}]")  # "[z-a]" is no set: it stands for itself.
-    return f"(?!/){expression}"

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from urllib.parse import unquote
+from fnmatch import translate
 
 import msgspec
 
-from neuro.client.storage.filters import translate
 from neuro.domain.errors import InvalidInput, NotFound, StorageFault
 from neuro.domain.storage import FileStatus, FileType
-from neuro.domain.uris import ResourceURI, check_path_segments
+from neuro.domain.uris import (
+    ResourceURI,
+    check_path_segments,
+    decode_path,
+    parse_uri,
+    split_short,
+)
 
 List = Callable[[ResourceURI], AsyncIterator[FileStatus]]
 
@@ -39,30 +44,22 @@ def parse_pattern(text: str, *, cluster: str, user: str) -> Pattern:
 
     Raises InvalidInput for another scheme, ``..``, ``#``, and wildcards in the cluster's name.
     """
-    rest = text.removeprefix("storage:")
-    if rest == text:
-        raise InvalidInput(f"'{text}' is no storage URI: it begins with storage:")
-    if "#" in rest or rest.startswith("~"):
-        raise InvalidInput(f"'{text}' has '#' or '~': write them as %23 and %7E.")
-    host = cluster
-    if rest.startswith("//"):
-        host, _, path = rest[2:].partition("/")
-        if has_wildcards(host):
-            raise InvalidInput(f"'{text}': a cluster's name can have no wildcards.")
-    else:
-        path = rest if rest.startswith("/") else f"/{user}/{rest}"
+    host, path = split_short(text, "storage", cluster=cluster, user=user)
+    if "#" in path:
+        raise InvalidInput(f"'{text}' has '#': write it as %23.")
+    if has_wildcards(host):
+        raise InvalidInput(f"'{text}': a cluster's name can have no wildcards.")
     raw = check_path_segments(path.split("/"), text)
     plain = next((i for i, part in enumerate(raw) if has_wildcards(part)), len(raw))
-    segments = check_path_segments([unquote(part) for part in raw[:plain]], text)
-    # Behind the first wildcard, what was quoted means itself.
-    parts = tuple(_requote(part) for part in raw[plain:])
-    return Pattern(ResourceURI("storage", host, segments), parts)
+    start = parse_uri("/".join((f"storage://{host}", *raw[:plain])))
+    return Pattern(start, tuple(_requote(part, text) for part in raw[plain:]))
 
 
-def _requote(part: str) -> str:
+def _requote(part: str, text: str) -> str:
+    # What was quoted means itself, and ``fnmatch`` quotes in brackets.
     pieces = re.split(r"((?:%[0-9A-Fa-f]{2})+)", part)
     return "".join(
-        re.sub(r"([*?\[\]\\])", r"\\\1", unquote(piece)) if index % 2 else piece
+        re.sub(r"([*?\[])", r"[\1]", decode_path(piece, text)) if index % 2 else piece
         for index, piece in enumerate(pieces)
     )
 
@@ -86,11 +83,11 @@ async def _below(
                 yield found
         else:
             yield folder
-    expression = re.compile(translate("*" if part == "**" else part), re.DOTALL)
+    expression = re.compile(translate("*" if part == "**" else part))
     for entry in await _sorted(folder, list_folder):
         if entry.path.startswith(".") and not part.startswith("."):
             continue
-        if expression.fullmatch(entry.path) is None:
+        if expression.match(entry.path) is None:
             continue
         child = folder.child(entry.path)
         is_folder = entry.type is not FileType.FILE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,11 @@ import msgspec
 
 from neuro.client.storage.filters import Filter, Rule, parse_ignore_file
 from neuro.client.storage.transfer import local_fault
+from neuro.domain.errors import InvalidInput
 
 PART_SUFFIX = ".neuro-part"
+# As many links behind one another as the kernel follows.
+_MAX_LINKS = 40
 
 
 class LocalFile(msgspec.Struct, frozen=True):
@@ -34,10 +38,12 @@ class LocalFolder(msgspec.Struct, frozen=True):
 
 
 class Odd(msgspec.Struct, frozen=True):
-    """Something in the tree that cannot be sent."""
+    """Something in the tree that cannot be sent. ``special``: a pipe, a socket or a device."""
 
     path: str
+    relative: str
     why: str
+    special: bool = False
 
 
 def describe(path: Path, relative: str) -> LocalFile:
@@ -93,7 +99,7 @@ def _walk(
         with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
-        yield Odd(folder, os.strerror(error.errno or 0))
+        yield Odd(folder, relative, os.strerror(error.errno or 0))
         return
     names = {entry.name for entry in entries}
     for name in ignore_files:
@@ -110,16 +116,18 @@ def _walk(
             entry.name.encode()
             status = entry.stat()
         except OSError as error:
-            yield Odd(entry.path, os.strerror(error.errno or 0))
+            dangling = error.errno == errno.ENOENT and os.path.islink(entry.path)
+            why = "the link leads nowhere" if dangling else os.strerror(error.errno or 0)
+            yield Odd(entry.path, path, why)
         except UnicodeEncodeError:
-            yield Odd(entry.path, "the name is not in UTF-8")
+            yield Odd(entry.path, path, "the name is not in UTF-8")
         else:
             if stat.S_ISREG(status.st_mode):
                 yield _file(entry.path, path, status)
             elif not is_folder:
-                yield Odd(entry.path, "it is neither a file nor a folder")
+                yield Odd(entry.path, path, "it is neither a file nor a folder", special=True)
             elif _identity(status) in above:
-                yield Odd(entry.path, "the link leads to a folder that it is in")
+                yield Odd(entry.path, path, "the link leads to a folder that it is in")
             else:
                 folders.append((entry.path, path, _identity(status)))
     for place, path, identity in folders:
@@ -147,35 +155,49 @@ def _rules_above(top: Path, ignore_files: Sequence[str]) -> list[Rule]:
 
 def _read_rules(path: Path, *, base: str = "", outer: str = "") -> list[Rule]:
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise local_fault(error, path) from None
     return parse_ignore_file(text, base=base, outer=outer)
 
 
 class Draft:
-    """A local file that is being written under another name, and takes its place when whole."""
+    """A local file that is written under another name, and takes the target's place when whole.
+
+    It lies beside the file that it replaces (behind links), and gets its owner and mode.
+    """
 
     def __init__(self, target: str, key: str, *, offset: int = 0, executable: bool = False) -> None:
         """``key`` tells versions apart; ``offset`` bytes of the draft are kept. Raises OSError."""
-        # A link stays a link, and what it leads to is replaced.
-        self.target = os.path.realpath(target) if os.path.islink(target) else target
-        self.path = draft_path(target, key)
+        self._target = os.path.realpath(target)
+        self.path = draft_path(self._target, key)
+        replaced = _optional_status(self._target)
+        mode = 0o777 if executable else 0o666
+        if replaced is not None:
+            mode = 0o600
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if offset else os.O_TRUNC)
-        self._fd = os.open(self.path, flags, 0o777 if executable else 0o666)
-        os.lseek(self._fd, offset, os.SEEK_SET)
+        self._fd = os.open(self.path, flags, mode)
+        try:
+            if replaced is not None:
+                self._resemble(replaced)
+            if executable:
+                self.make_executable()
+            os.lseek(self._fd, offset, os.SEEK_SET)
+        except BaseException:
+            self.discard()
+            raise
         self.offset = offset
 
-    def write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            count = os.write(self._fd, view)
-            self.offset += count
-            view = view[count:]
+    def _resemble(self, replaced: os.stat_result) -> None:
+        if replaced.st_uid != os.geteuid():
+            with suppress(OSError):  # Only root can give files away.
+                os.fchown(self._fd, replaced.st_uid, replaced.st_gid)
+        # Writing in place would take the set-user and set-group bits away, too.
+        os.fchmod(self._fd, replaced.st_mode & 0o777)
 
-    def write_parts(self, parts: list[memoryview]) -> None:
-        for part in parts:
-            self.write(part)
+    def write(self, data: bytes | memoryview) -> None:
+        _write_all(self._fd, data)
+        self.offset += len(data)
 
     def restart(self) -> None:
         """Forget what is there: the other side's file has changed."""
@@ -191,7 +213,7 @@ class Draft:
     def publish(self) -> None:
         """Take the place of the target. Raises OSError."""
         self.keep()
-        os.rename(self.path, self.target)
+        os.rename(self.path, self._target)
 
     def keep(self) -> None:
         """Stop writing; what is there can be continued."""
@@ -206,9 +228,83 @@ class Draft:
             os.unlink(self.path)
 
 
+class Stream:
+    """A pipe, a terminal or a device that is written to: nothing can be renamed over it."""
+
+    def __init__(self, target: str) -> None:
+        """Raises OSError."""
+        own = _own_descriptor(target)
+        # Opened anew, a file behind standard output would be emptied, and a socket refused.
+        self._fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC) if own is None else os.dup(own)
+        self.offset = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        _write_all(self._fd, data)
+        self.offset += len(data)
+
+    def restart(self) -> None:
+        """Raise InvalidInput: what was written cannot be taken back."""
+        raise InvalidInput("The file was changed on the other side while it was being copied.")
+
+    def make_executable(self) -> None:
+        """Nothing: there is no file."""
+
+    def publish(self) -> None:
+        """Stop writing: all of it is there."""
+        self.keep()
+
+    def keep(self) -> None:
+        """Stop writing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    discard = keep
+
+
+def _write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _optional_status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def is_replaceable(path: str) -> bool:
+    """Whether a file takes this place by a rename: a regular file is there, or nothing.
+
+    Raises OSError, also for a folder.
+    """
+    status = _optional_status(path)
+    if status is None:
+        return True
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return stat.S_ISREG(status.st_mode) and _own_descriptor(path) is None
+
+
+def _own_descriptor(path: str) -> int | None:
+    """The descriptor of this process that /dev/stdout, /dev/fd/3 and links to them stand for."""
+    for _ in range(_MAX_LINKS):
+        folder, name = os.path.split(path)
+        folder = os.path.realpath(folder or ".")
+        if folder == f"/proc/{os.getpid()}/fd" and name.isdecimal():
+            return int(name)
+        try:
+            path = os.path.join(folder, os.readlink(path))
+        except OSError:
+            return None
+    return None
+
+
 def draft_path(target: str, key: str) -> str:
-    """Where a draft of ``target`` waits: beside it, hidden, with a name of bounded length."""
-    folder, name = os.path.split(target)
+    """Where a draft waits: beside the file behind ``target``, hidden, with a short name."""
+    folder, name = os.path.split(os.path.realpath(target))
     digest = blake2b(f"{name}\0{key}".encode("utf-8", "surrogateescape"), digest_size=8)
     return os.path.join(folder, f".{digest.hexdigest()}{PART_SUFFIX}")
 

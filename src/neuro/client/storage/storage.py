@@ -14,11 +14,16 @@ from neuro.client.storage.filters import Filter
 from neuro.client.storage.local import LocalFile, LocalFolder, Odd
 from neuro.client.storage.transfer import Outcome, Progress, Silent, Tally
 from neuro.client.storage.upload import Uploader
-from neuro.client.storage.uris import storage_uri
-from neuro.domain.errors import AlreadyExists, NotFound, PlatformError, StorageFault
+from neuro.domain.errors import (
+    AlreadyExists,
+    InvalidInput,
+    NotFound,
+    PlatformError,
+    StorageFault,
+)
 from neuro.domain.frames import PIECE_BYTES
 from neuro.domain.storage import DiskUsage, FileStatus, FileType, Removed
-from neuro.domain.uris import ResourceURI
+from neuro.domain.uris import ResourceURI, complete_uri
 
 if TYPE_CHECKING:
     from neuro.client.client import Client
@@ -44,7 +49,10 @@ class Storage:
 
     def uri(self, text: URI) -> ResourceURI:
         """The full URI of a short one."""
-        return storage_uri(text, cluster=self._client.cluster, user=self._client.user)
+        if isinstance(text, ResourceURI):
+            return text
+        client = self._client
+        return complete_uri(text, "storage", cluster=client.cluster, user=client.user)
 
     # Looking
 
@@ -172,8 +180,8 @@ class Storage:
     ) -> bool:
         """Copy a file of this machine to ``target``, which appears when it is whole.
 
-        ``update`` leaves a file alone that is newer there; ``resume`` goes on with an upload that
-        broke off. Returns False where nothing was to be done.
+        ``update`` leaves a file alone that has the same size there and is not older; ``resume``
+        goes on with an upload that broke off. Returns False where nothing was to be done.
         """
         path = Path(source)
         file = local.describe(path, "")
@@ -227,8 +235,11 @@ class Storage:
         folders: list[LocalFolder] = []
         files: list[LocalFile] = []
         for item in local.walk(Path(source), keep, ignore_files):
-            if isinstance(item, Odd):
-                tally.progress.skipped(item.path, item.why)
+            if isinstance(item, Odd) and item.special:
+                tally.skip(item.path, item.why)
+            elif isinstance(item, Odd):
+                where = uri.child(*item.relative.split("/")) if item.relative else uri
+                tally.fail(item.path, str(where), InvalidInput(f"{item.why}."))
             elif isinstance(item, LocalFolder):
                 folders.append(item)
             else:
@@ -265,44 +276,60 @@ class Storage:
         *,
         keep: Filter = NO_FILTER,
         update: bool = False,
+        keep_newer: bool = False,
         resume: bool = False,
         progress: Progress | None = None,
     ) -> Outcome:
         """Copy what is in a folder to this machine, into ``target``, which is made.
 
-        Links to files are followed where they stay in the storage; those to folders, and what is
-        neither file nor folder, are left out and told as skipped.
+        Links to files are followed where they stay in the storage; other links fail. What is
+        neither file nor folder is skipped. ``update`` leaves a file alone that has the same size
+        and is not older here, with ``keep_newer`` also a newer one of another size.
         """
         uri = self.uri(source)
         status = await self._calls.status(uri)
         if status.type is not FileType.DIRECTORY:
             raise StorageFault("ENOTDIR", f"'{uri}' is no folder.")
         tally = Tally(progress or Silent())
-        entries = [entry async for entry in self._wanted(uri, keep, tally)]
-        await self._downloader(uri, target, tally, update, resume).bring(entries)
+        entries = [entry async for entry in self._wanted(uri, target, keep, tally)]
+        downloader = self._downloader(uri, target, tally, update, resume, keep_newer)
+        await downloader.bring(entries)
         return tally.outcome
 
     async def _wanted(
-        self, top: ResourceURI, keep: Filter, tally: Tally
+        self, top: ResourceURI, target: LocalPath, keep: Filter, tally: Tally
     ) -> AsyncIterator[remote.RemoteEntry]:
         async for entry in remote.walk(self._calls, top, keep):
             if entry.status.type is FileType.SYMLINK:
                 where = top.child(*entry.relative.split("/"))
                 status = await remote.optional_status(self._calls, where)
                 if status is None or status.type is not FileType.FILE:
-                    tally.progress.skipped(str(where), "the link leads to no file in the storage")
+                    error = NotFound("the link leads to no file in the storage.")
+                    tally.fail(str(where), os.path.join(target, entry.relative), error)
                     continue
                 yield remote.RemoteEntry(entry.relative, status)
             elif entry.status.type is FileType.UNKNOWN:
                 where = top.child(*entry.relative.split("/"))
-                tally.progress.skipped(str(where), "it is neither a file nor a folder")
+                tally.skip(str(where), "it is neither a file nor a folder")
             else:
                 yield entry
 
     def _downloader(
-        self, source: ResourceURI, target: LocalPath, tally: Tally, update: bool, resume: bool
+        self,
+        source: ResourceURI,
+        target: LocalPath,
+        tally: Tally,
+        update: bool,
+        resume: bool,
+        keep_newer: bool = False,
     ) -> Downloader:
-        transport = self._client.transport
         return Downloader(
-            self._calls, transport, source, Path(target), tally, update=update, resume=resume
+            self._calls,
+            self._client.transport,
+            source,
+            Path(target),
+            tally,
+            update=update,
+            resume=resume,
+            keep_newer=keep_newer,
         )

@@ -46,7 +46,7 @@ class Progress(Protocol):
         ...
 
     def skipped(self, source: str, why: str) -> None:
-        """One entry is left out, for a reason worth saying."""
+        """A pipe, a socket or a device is left out."""
         ...
 
     def failed(self, failure: Failed) -> None:
@@ -79,11 +79,18 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a transfer of a tree did; ``size`` in bytes. ``failed`` is empty when all went well."""
+    """What a transfer of a tree did; ``size`` in bytes. ``failed`` is empty when all went well.
+
+    ``unchanged`` counts the files that were there already, ``kept`` those that are newer at the
+    target and have another size, ``skipped`` pipes, sockets and devices.
+    """
 
     files: int
     size: int
     failed: tuple[Failed, ...]
+    unchanged: int = 0
+    kept: int = 0
+    skipped: int = 0
 
 
 class Cancelled(Exception):
@@ -97,12 +104,20 @@ class Tally:
         self.progress = progress
         self._changed = Condition()
         self._files = self._size = self._active = 0
+        self._unchanged = self._kept = self._skipped = 0
         self._failed: list[Failed] = []
         self._stopped = False
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome(self._files, self._size, tuple(self._failed))
+        return Outcome(
+            self._files,
+            self._size,
+            tuple(self._failed),
+            self._unchanged,
+            self._kept,
+            self._skipped,
+        )
 
     def moved(self, count: int) -> None:
         """Pass on progress; raises Cancelled in a transfer that is being stopped."""
@@ -125,6 +140,18 @@ class Tally:
         with self._changed:
             self._failed.append(failure)
             self.progress.failed(failure)
+
+    def leave(self, *, differs: bool = False) -> None:
+        """Count a file that is there already, or is kept although it ``differs``."""
+        if differs:
+            self._kept += 1
+        else:
+            self._unchanged += 1
+
+    def skip(self, source: str, why: str) -> None:
+        """Leave out what is neither a file nor a folder."""
+        self._skipped += 1
+        self.progress.skipped(source, why)
 
     def begin(self) -> None:
         with self._changed:
@@ -202,7 +229,8 @@ class Retry:
         lost = isinstance(error, ServerUnreachable | TooManyRequests | Unavailable)
         if not lost or self._tries >= TRIES:
             raise error
-        await self._transport.sleep(min(0.1 * 2 ** (self._tries - 1), 5.0))
+        pause = min(0.1 * 2 ** (self._tries - 1), 5.0)
+        await self._transport.sleep(max(pause, error.retry_after or 0.0))
 
     def progressed(self) -> None:
         """The pauses begin anew: it was not for nothing."""

@@ -51,7 +51,10 @@ class Uploader:
         update: bool = False,
         resume: bool = False,
     ) -> None:
-        """``update`` skips what is not newer here; ``resume`` goes on with what broke off."""
+        """``update`` skips files of the same size that are not newer here.
+
+        ``resume`` goes on with what broke off.
+        """
         self._calls = calls
         self._transport = transport
         self._target = target
@@ -101,10 +104,13 @@ class Uploader:
     def _is_there(self, file: LocalFile, there: FileStatus | None) -> bool:
         if there is None or there.type is not FileType.FILE:
             return False
-        newer_there = file.modified + self._calls.clock.most < there.modificationTime
-        if self._update and newer_there:
-            return True
-        return self._resume and there.length == file.size and newer_there
+        if there.length != file.size or not self._is_newer(there, file):
+            return False
+        self._tally.leave()
+        return True
+
+    def _is_newer(self, there: FileStatus, file: LocalFile) -> bool:
+        return file.modified + self._calls.clock.most < there.modificationTime
 
     # One file
 
@@ -123,11 +129,8 @@ class Uploader:
         uri = self._uri(file.relative)
         try:
             with open(file.path, "rb", buffering=0) as source:
-                begun = self._resume and there is not None and there.type is FileType.FILE
-                if begun and there is not None and there.length < file.size:
-                    # Another client's upload that broke off, in its place already.
-                    newer_there = file.modified + self._calls.clock.most < there.modificationTime
-                    await self._write_pieces(uri, source, there.length if newer_there else 0)
+                if there is not None and await self._is_half(uri, file, there, source):
+                    await self._write_pieces(uri, source, there.length)
                 elif is_regular(file.path) and await self._calls.offers_bulk():
                     await self._upload(uri, file, source)
                 else:
@@ -135,6 +138,27 @@ class Uploader:
         except OSError as error:
             raise local_fault(error, file.path) from error
         self._tally.copied(file.path, str(uri), file.size)
+
+    async def _is_half(
+        self, uri: ResourceURI, file: LocalFile, there: FileStatus, source: BinaryIO
+    ) -> bool:
+        """Whether ``there`` is another client's upload of this file that broke off."""
+        if not self._resume or there.type is not FileType.FILE or there.length >= file.size:
+            return False
+        if not there.length or not self._is_newer(there, file):
+            return False
+        # A complete file that is shorter looks alike but for its content.
+        request = await self._calls.open(uri, first=0, end=there.length)
+        left = there.length
+        try:
+            async with self._calls.sending(request) as response:
+                async for chunk in response.chunks():
+                    if source.read(len(chunk)) != chunk:
+                        return False
+                    left -= len(chunk)
+            return left == 0
+        finally:
+            source.seek(0)
 
     async def _upload(self, uri: ResourceURI, file: LocalFile, source: BinaryIO) -> None:
         key = f"{os.path.abspath(file.path)}\0{uri}\0{file.size}\0{file.modified}"

@@ -113,8 +113,7 @@ def _run(plan: launch.Plan, descriptors: Sequence[int]) -> NoReturn:
         _arrange(plan, order, trees)
         command = launch.command_of(plan, order)
     except (OSError, ValueError, inside.Refused) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        os.write(word, launcher.refused(launcher.NOT_EXECUTABLE, reason))
+        os.write(word, launcher.refused(launcher.NOT_EXECUTABLE, launcher.reason_of(error)))
         os._exit(1)
     launcher.become(command, (stdin, output, output), word)
 

@@ -178,6 +178,11 @@ class Group:
         for folder in self.folders.values():
             os.makedirs(folder, exist_ok=True)
 
+    def check(self) -> None:
+        """Raise OSError where somebody took the group away."""
+        for folder in self.folders.values():
+            os.stat(folder)
+
     def limit(self, limits: Limits) -> None:
         """Set what its processes may use together. Raises OSError."""
         quota = max(1000, int(limits.cpu * CPU_PERIOD))

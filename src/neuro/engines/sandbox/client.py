@@ -146,20 +146,30 @@ class Feed:
     """Writes to a descriptor that may be slow, in order and without blocking.
 
     ``blocked`` is told when the descriptor takes no more (watch it and pause the source) and when
-    everything was passed on. Then call ``resume``.
+    everything was passed on. Then call ``resume``. ``taken`` counts the bytes that were passed on,
+    ``closed`` says that nobody will ever read more: ``on_change`` is called when either changes.
     """
 
-    def __init__(self, fd: int, blocked: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        blocked: Callable[[bool], None],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.taken = 0
+        self.closed = False
         self._fd = fd
         self._blocked = blocked
+        self._on_change = on_change
         self._pending = b""
         self._stuck = False
         self._on_end: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
         """Pass ``data`` on, at once or later."""
-        self._pending += data
-        self.resume()
+        if not self.closed:
+            self._pending += data
+            self.resume()
 
     def end(self, action: Callable[[], None]) -> None:
         """Call ``action`` when everything was passed on."""
@@ -167,20 +177,35 @@ class Feed:
         self.resume()
 
     def resume(self) -> None:
-        """Try again: the descriptor takes data now."""
+        """Try again: the descriptor takes data now, or never will."""
+        before = self.taken
         try:
             while self._pending:
-                self._pending = self._pending[os.write(self._fd, self._pending) :]
+                written = os.write(self._fd, self._pending)
+                self.taken += written
+                self._pending = self._pending[written:]
         except BlockingIOError:
             if not self._stuck:
                 self._stuck = True
                 self._blocked(True)
+            if self.taken > before:
+                self._on_change()
             return
-        except OSError:  # nobody will ever read it
+        except OSError:
             self._pending = b""
+            self.closed = True
         if self._stuck:
             self._stuck = False
             self._blocked(False)
         if self._on_end is not None:
             action, self._on_end = self._on_end, None
             action()
+        if self.closed or self.taken > before:
+            self._on_change()
+
+    def abandon(self) -> None:
+        """The reader has gone, as the descriptor says though nothing was written."""
+        if not self.closed:
+            self._pending = b""
+            self.closed = True
+            self.resume()

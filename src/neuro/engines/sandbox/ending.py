@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal as signals
 from dataclasses import dataclass
 
 COMPLETED, ERROR, OUT_OF_MEMORY = "completed", "error", "out_of_memory"
-CANNOT_START, LOST = "cannot_start", "lost"
+CANNOT_START, NOT_READY, LOST = "cannot_start", "not_ready", "lost"
 DISK_LIMIT = "disk_limit"
 
 _TAKEN = re.compile(rb"[Aa]ddress already in use|EADDRINUSE|port is already (?:in use|allocated)")
@@ -27,6 +28,11 @@ class Ending:
         """The command was never run."""
         return cls(None, CANNOT_START, reason)
 
+    @classmethod
+    def not_ready(cls, reason: str) -> Ending:
+        """The command was never run, and could be: this machine was not ready for any."""
+        return cls(None, NOT_READY, reason)
+
 
 def conclude(
     *,
@@ -39,12 +45,14 @@ def conclude(
     refusal: tuple[int, str] | None,
     last_output: bytes,
     disk_excess: str | None = None,
+    signal: int | None = None,
 ) -> Ending:
     """The ending. ``status`` is the wait status of the command, or of its init if that was killed.
 
     ``killed`` is whether we did that. ``refusal`` is why the command could not begin, with the exit
     code for it. ``last_output`` is the end of what the run wrote. ``disk_excess`` is what ``disk``
-    says of a run that was killed for the size of its private files.
+    says of a run that was killed for the size of its private files. ``signal`` is what ended the
+    command, if one did.
     """
     code = os.waitstatus_to_exitcode(status)
     if not started:
@@ -58,16 +66,27 @@ def conclude(
     if disk_excess is not None and code != 0:
         return Ending(code if code > 0 else _KILLED, DISK_LIMIT, disk_excess)
     if code < 0 and not killed:
-        return Ending(None, LOST, f"the sandbox's own process was killed by signal {-code}")
+        return Ending(None, LOST, f"the sandbox's own process was killed by {signal_name(-code)}")
     if code < 0:
         return Ending(_KILLED, ERROR)
     if code == 0:
         return Ending(0, COMPLETED)
+    if signal is not None and not stopping:
+        return Ending(code, ERROR, f"killed by {signal_name(signal)}")
     if shared_network and _TAKEN.search(last_output):
+        # A hint: output is the user's, and decides neither the cause nor the code.
         return Ending(
             code,
             ERROR,
-            "a port is in use: on this machine jobs share the host's network, so no two of them"
-            " can listen on the same port",
+            "its last lines tell of a port in use: on this machine jobs share the host's network,"
+            " so no two of them can listen on the same port",
         )
     return Ending(code, ERROR)
+
+
+def signal_name(number: int) -> str:
+    """``SIGSEGV``; a real-time signal that has no name of its own by its number."""
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

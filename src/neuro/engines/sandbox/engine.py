@@ -18,6 +18,7 @@ from neuro.engines.base import (
     EngineFault,
     Event,
     NotListening,
+    NotReady,
     RunNotFound,
     RunRef,
     RunSpec,
@@ -36,6 +37,8 @@ from neuro.engines.sandbox import (
     wire,
 )
 from neuro.engines.sandbox.adoption import Adoption
+from neuro.engines.sandbox.ending import NOT_READY
+from neuro.engines.sandbox.keeping import Keeping
 from neuro.engines.sandbox.launch import OWN, SHARED, Plan, Request
 from neuro.engines.sandbox.link import Link
 from neuro.engines.sandbox.logs import LogReader, Stamper
@@ -48,6 +51,7 @@ from neuro.engines.sandbox.tidying import Tidying
 
 _CONNECT_PATIENCE = 10.0  # seconds for a TCP connection inside a run
 _RETRY_SECONDS = 1.0
+_KEEP_SECONDS = 5.0  # between two looks at what runs stand on
 
 log = logging.getLogger("neuro.engine")
 
@@ -73,6 +77,9 @@ class SandboxEngine:
         self._nursery: Nursery | None = None
         self._tidying = Tidying("")
         self._adoption: Adoption | None = None
+        self._keeping: Keeping | None = None
+        self._mending = asyncio.Lock()
+        self.trouble: str | None = None
         self.notices: list[str] = []
         self.gpu_model: str | None = None
 
@@ -110,10 +117,45 @@ class SandboxEngine:
             raise
         self.gpu_model = await asyncio.to_thread(machine.gpu_model)
         await self._nursery.configure(plan)
-        self._plan = plan
+        self._take(plan)
         self._adoption = Adoption(
             self._folder, plan.groups, self._links, self._connect_to, self._tidying
         )
+        self._spawn(self._keep())
+
+    def _take(self, plan: Plan) -> None:
+        self._plan = plan
+        self._keeping = Keeping(plan, machine.installation(self._folder), self._settings)
+
+    async def _keep(self) -> None:
+        """Make again what somebody takes away, for as long as the engine is open."""
+        while True:
+            await asyncio.sleep(_KEEP_SECONDS)
+            try:
+                await self._mend()
+            except (EngineFault, OSError) as error:
+                if self.trouble is None:
+                    log.error("jobs cannot be started, trying again: %s", error)
+                self.trouble = str(error)
+            except Exception:
+                log.exception("what jobs need cannot be looked after")
+
+    async def _mend(self, *, anew: bool = False) -> None:
+        """Make what is missing; ``anew`` whatever is there. Raises EngineFault, OSError."""
+        async with self._mending:
+            assert self._keeping is not None
+            assert self._nursery is not None
+            keeping = self._keeping
+            missing = keeping.missing() or await asyncio.to_thread(keeping.unfenced)
+            if missing is None and not anew:
+                self.trouble = None
+                return
+            if missing is not None:
+                log.warning("%s: it is made again", missing)
+            plan, self.notices[:] = await asyncio.to_thread(keeping.renewed)
+            await self._nursery.configure(plan)
+            self._take(plan)
+            self.trouble = None
 
     async def close(self) -> None:
         """See the protocol."""
@@ -166,7 +208,16 @@ class SandboxEngine:
 
     async def _start(self, ref: RunRef, request: Request) -> None:
         assert self._nursery is not None
-        await self._nursery.start(request)
+        assert self._keeping is not None
+        try:
+            # What is half made may look whole.
+            if self._mending.locked() or self._keeping.missing() is not None:
+                await self._mend()
+            await self._nursery.start(request)
+        except OSError as error:
+            raise NotReady(str(error)) from error
+        except EngineFault as error:
+            raise NotReady(str(error)) from None
         if not await self._connect_to(ref):
             await self._report_finished(ref)
 
@@ -209,7 +260,21 @@ class SandboxEngine:
         link.finished()
         if self._links.get(link.ref) is link:
             del self._links[link.ref]
-        self._events.put_nowait(exited(link.ref, record))
+        if record["cause"] == NOT_READY:
+            self._spawn(self._give_back(link.ref, record))
+        else:
+            self._events.put_nowait(exited(link.ref, record))
+
+    async def _give_back(self, ref: RunRef, record: dict[str, Any]) -> None:
+        """Nothing of the run has begun: take its folder away, and make new berths."""
+        log.warning("run %d of %s cannot begin yet: %s", ref.run, ref.job_id, record["message"])
+        place = layout.run_folder(self._folder, ref.job_id, ref.run)
+        await asyncio.to_thread(leftovers.discard, self._folder, place)
+        try:
+            await self._mend(anew=True)
+        except (EngineFault, OSError) as error:
+            self.trouble = str(error)
+        self._events.put_nowait(exited(ref, record))
 
     async def _report_finished(self, ref: RunRef) -> None:
         """A run that was over before anybody connected to it."""
@@ -218,7 +283,10 @@ class SandboxEngine:
             record = await self._adopting().bury(ref)
         if (event := started(ref, record.get("started"))) is not None:
             self._events.put_nowait(event)
-        self._events.put_nowait(exited(ref, record))
+        if record["cause"] == NOT_READY:
+            await self._give_back(ref, record)
+        else:
+            self._events.put_nowait(exited(ref, record))
 
     async def stop(self, job_id: str, grace: float) -> None:
         """See the protocol."""
@@ -280,7 +348,7 @@ class SandboxEngine:
             await link.wrote_after(reader.position)
 
     async def attach(self, job_id: str, *, stdin: bool, output: bool) -> Session:
-        """See the protocol. Keys are heard by jobs with a terminal; others have an empty stdin."""
+        """See the protocol."""
         link = self._going(job_id)
         first = wire.json_frame(wire.ATTACH, {"stdin": stdin})
         connection, opened = await self._session(link.ref, first)
@@ -288,7 +356,7 @@ class SandboxEngine:
         if output:
             reader = LogReader(layout.output_folder(self._folder, job_id), opened["end"])
             stream = self._read(job_id, reader, follow=True, timestamps=False, only=link)
-        return AttachSession(connection, link, stream, stdin=stdin)
+        return AttachSession(connection, link, stream, stdin=stdin, taken=opened.get("taken", 0))
 
     async def exec(self, job_id: str, argv: Collection[str], *, tty: bool) -> Session:
         """See the protocol."""
@@ -426,6 +494,7 @@ def _request(spec: RunSpec) -> Request:
         disk=spec.disk,
         neighbours=spec.neighbours,
         names=spec.names,
+        stdin=spec.tty if spec.stdin is None else spec.stdin,
     )
 
 

@@ -76,6 +76,8 @@ class Execution:
         client.on_room = self._watch_sources
         client.on_close = self._abandoned
         self._watch_sources()
+        if not self._tty:
+            self._watch_stdin(0)
         self._exit_watch = loop.on_exit(self.pid, self._ended)
 
     def _open_terminal(self, terminal: Callable[[], tuple[int, int]]) -> tuple[int, int, int]:
@@ -84,7 +86,7 @@ class Execution:
         self._owned.add(master)
         self._sources[master] = wire.OUTPUT
         self._stdin = master
-        self._feed = Feed(master, self._stdin_blocked)
+        self._feed = Feed(master, self._stdin_blocked, self._stdin_changed)
         return slave, slave, slave
 
     def _open_pipes(self) -> tuple[int, int, int]:
@@ -95,7 +97,7 @@ class Execution:
             os.set_blocking(fd, False)
             self._owned.add(fd)
         self._sources = {out: wire.OUTPUT, err: wire.ERROR_OUTPUT}
-        self._feed = Feed(self._stdin, self._stdin_blocked)
+        self._feed = Feed(self._stdin, self._stdin_blocked, self._stdin_changed)
         return stdin, stdout, stderr
 
     def _stdin_blocked(self, blocked: bool) -> None:
@@ -103,9 +105,26 @@ class Execution:
         if self._tty:
             self._loop.watch(self._stdin, READ | WRITE if blocked else READ, self._terminal_ready)
         elif blocked:
-            self._loop.watch(self._stdin, WRITE, lambda _: self._feed.resume())
+            self._watch_stdin(WRITE)
         else:
-            self._loop.forget(self._stdin)
+            self._watch_stdin(0)
+
+    def _watch_stdin(self, events: int) -> None:
+        """Of a pipe one hears without asking that nobody reads it any more."""
+        if self._stdin in self._owned:
+            self._loop.watch(self._stdin, events, self._stdin_ready)
+
+    def _stdin_ready(self, events: int) -> None:
+        if events & ~WRITE:
+            self._feed.abandon()
+        else:
+            self._feed.resume()
+
+    def _stdin_changed(self) -> None:
+        self._client.send(wire.frame(wire.INPUT_TAKEN, wire.OFFSET.pack(self._feed.taken)))
+        if self._feed.closed and not self._tty:
+            self._client.send(wire.frame(wire.INPUT_CLOSED))
+            self._close(self._stdin)
 
     def _terminal_ready(self, events: int) -> None:
         if events & WRITE:

@@ -223,7 +223,8 @@ def _next(root: int, folder: int, so_far: str, part: str) -> int:
 
 def _file(root: int, path: str, what: str) -> int:
     *parents, name = _parts(path, what) or [""]
-    folder = _make_folder(root, "/" + "/".join(parents), what)
+    # Files may be right below the root, though nothing may be mounted on it.
+    folder = _make_folder(root, "/" + "/".join(parents), what, inside_closed=not parents)
     try:
         flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(name, flags, 0o444, dir_fd=folder))

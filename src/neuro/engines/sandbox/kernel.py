@@ -189,15 +189,6 @@ def die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
 
 
-def hide_arguments() -> None:
-    """Show nothing of this process's command line, which a fork has from its parent."""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])
-    if 0 < start < end:
-        ctypes.memset(start, 0, end - start)
-
-
 def set_hostname(name: str) -> None:
     """The host name of this UTS namespace. Raises OSError."""
     text = as_bytes(name)

@@ -95,6 +95,7 @@ class Request:
     disk: int
     neighbours: str
     names: tuple[str, ...]
+    stdin: bool = False  # somebody will send input; a terminal without has no keyboard
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def become(command: Command, streams: tuple[int, int, int], word: int) -> NoRetu
         _arrange(streams, word)
         os.setsid()
         if command.tty:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            fcntl.ioctl(1, termios.TIOCSCTTY, 0)  # the input need not be one
         keep = tuple(kernel.PRIVILEGED.values()) if command.privileged else ()
         if command.processes:
             limits = (command.processes, command.processes)
@@ -87,6 +87,11 @@ def become(command: Command, streams: tuple[int, int, int], word: int) -> NoRetu
 def refused(code: int, reason: str) -> bytes:
     """What to write to the word where the command does not begin."""
     return b"%d" % code + _SEPARATOR + reason.encode("utf-8", "replace")[:2048]
+
+
+def reason_of(error: Exception) -> str:
+    """What the system said, or the error's own words."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def refusal(said: bytes) -> tuple[int, str] | None:

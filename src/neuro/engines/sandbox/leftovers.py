@@ -7,6 +7,7 @@ processes take their time are handed back. ``tidying`` does the rest behind a se
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -17,7 +18,7 @@ from typing import Any
 
 from neuro.engines.base import RunRef
 from neuro.engines.sandbox import cgroups, layout, neighbours
-from neuro.engines.sandbox.ending import LOST
+from neuro.engines.sandbox.ending import LOST, NOT_READY
 from neuro.engines.sandbox.kernel import process_start
 from neuro.engines.sandbox.output import kept_bytes
 from neuro.engines.sandbox.removal import Stopped
@@ -60,6 +61,37 @@ def may_go_on(folder: str) -> bool:
         return True
 
 
+def is_copy(folder: str) -> bool:
+    """Whether a run of this folder goes on in another one, of which this is a copy.
+
+    Its supervisor lives, and nobody listens where it would. For folders of earlier versions, which
+    do not know their place.
+    """
+    for ref in runs(folder):
+        place = layout.run_folder(folder, ref.job_id, ref.run)
+        if os.path.lexists(f"{place}/{layout.EXIT}"):
+            continue
+        state = layout.read_state(f"{place}/{layout.STATE}") or {}
+        if _same_process(state.get("supervisor")) is None:
+            continue
+        try:
+            layout.connect(place).close()
+        except OSError:
+            return not os.path.lexists(f"{place}/{layout.EXIT}")
+    return False
+
+
+def forget_processes(folder: str) -> None:
+    """Forget which processes, groups and networks the runs have: this folder is only a copy."""
+    for ref in runs(folder):
+        place = layout.run_folder(folder, ref.job_id, ref.run)
+        for name in (layout.SOCKET, layout.STATE):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{place}/{name}")
+    for name in ("berths", "neighbours"):
+        discard(folder, f"{folder}/{name}")
+
+
 def finished(
     folder: str, refs: Collection[RunRef]
 ) -> tuple[dict[RunRef, dict[str, Any]], list[RunRef]]:
@@ -73,6 +105,9 @@ def finished(
             record = None
         if record is None:
             rest.append(ref)
+            continue
+        if record["cause"] == NOT_READY:  # as if it had never been asked for
+            discard(folder, layout.run_folder(folder, ref.job_id, ref.run))
             continue
         records[ref] = record
         sweep_run(folder, ref)  # a supervisor that was killed after its record may have left files

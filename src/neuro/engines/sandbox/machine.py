@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import re
 import secrets
@@ -34,24 +35,43 @@ from neuro.engines.sandbox.settings import SandboxSettings
 _TIMEOUT = 10
 TUN = "/dev/net/tun"
 
+log = logging.getLogger("neuro.engine")
+
 
 def installation(folder: str) -> dict[str, str]:
-    """This installation's id and its jobs' subnet ("" if none is chosen yet)."""
+    """This installation's id, its jobs' subnet ("" if none is chosen yet), and its place.
+
+    A folder that was copied is another installation: with the id it would have the control groups,
+    the network and the processes of the original. So the copy gets an id of its own, and forgets
+    the processes of the runs that it has records of: they are the original's.
+    """
     path = f"{folder}/installation"
-    record = layout.read_record(path)
-    if record is None:
-        record = {"id": secrets.token_hex(4), "subnet": ""}
-        layout.write_record(path, record)
-    return {"subnet": "", **record}  # a person may remove it, for another to be chosen
+    place = _place(folder)
+    record = layout.read_record(path) or {}
+    if record.get("place", place) != place or ("place" not in record and leftovers.is_copy(folder)):
+        log.warning("%s is a copy: the runs that go on belong to the original", folder)
+        leftovers.forget_processes(folder)
+        record = {}
+    # A person may remove the subnet, for another to be chosen.
+    whole = {"id": secrets.token_hex(4), "subnet": "", **record, "place": place}
+    if whole != record:
+        layout.write_record(path, whole)
+    return whole
+
+
+def _place(folder: str) -> str:
+    """What a copy of the folder does not have in common with it; it stays while runs go on."""
+    status = os.stat(folder)
+    return f"{status.st_dev:x}:{status.st_ino:x}"
 
 
 def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
     """How jobs will run here, and what a person should know about it. Raises EngineFault."""
     notices: list[str] = []
+    identity = installation(folder)
     for name in ("jobs", "berths", "land", "stage"):
         os.makedirs(f"{folder}/{name}", exist_ok=True)
         os.chmod(f"{folder}/{name}", 0o755)  # noqa: S103 - the folder around them is closed
-    identity = installation(folder)
     groups = cgroups.find(identity["id"], settings.cgroup_root)
     if groups.version == 0:
         notices.append(

@@ -87,6 +87,23 @@ def prove(fence: Fence) -> list[str]:
     return []
 
 
+def missing(fence: Fence) -> str | None:
+    """What somebody took away of what ``set_up`` made, in words; None where all is there."""
+    if _FORWARD.read_text("ascii").strip() != "1":
+        return "this machine does not forward packets any more (net.ipv4.ip_forward)"
+    if not network.is_own(fence.host_address):
+        return f"this machine has lost the address {fence.host_address}"
+    tools = _Tools.find()
+    name = table(fence.installation)
+    gone = f"the rules of the network ({name}) are gone"
+    if tools.nft is not None:
+        return None if _succeeds([tools.nft, "list", "table", "inet", name]) else gone
+    if tools.iptables is None:
+        return "neither nft nor iptables is installed any more"
+    chain = firewall.chain(fence.installation, "forward")
+    return None if _succeeds([tools.iptables, "-w", "-S", chain]) else gone
+
+
 def _lacks_nft(tools: _Tools) -> str:
     if tools.iptables is None:
         raise NoNetwork("neither nft nor iptables is installed (apt-get install nftables)")
@@ -103,16 +120,18 @@ def tear_down(installation: str, subnet: str) -> None:
     address = network.host_address(installation, subnet)
     tools = _Tools.find()
     with suppress(OSError, subprocess.SubprocessError), _alone():
-        # There are few such addresses: another installation may have the same, and be at work.
-        with suppress(OSError):
-            if not network.is_listened_on(address):
-                network.remove_host_address(address)
         if tools.nft is not None:
             _run([tools.nft, "-f", "-"], firewall.nft_removal(installation))
         for tool in (tools.iptables, tools.ip6tables):
             if tool is not None:
                 _remove_iptables(tool, installation)
-        _stop_forwarding(tools)
+        in_nft = _run([tools.nft, "-t", "list", "ruleset"]) if tools.nft is not None else ""
+        in_iptables = _run([f"{tools.iptables}-save"]) if tools.iptables is not None else ""
+        # There are few such addresses: another installation may have the same.
+        if not re.search(rf"\b{re.escape(address)}\b", in_nft + in_iptables):
+            with suppress(OSError):
+                network.remove_host_address(address)
+        _stop_forwarding(tools, in_nft, in_iptables)
 
 
 # Forwarding. That it was off before us is told by a table (or chain) without rules: the kernel
@@ -129,10 +148,8 @@ def _forward(tools: _Tools) -> None:
     _FORWARD.write_text("1", "ascii")
 
 
-def _stop_forwarding(tools: _Tools) -> None:
+def _stop_forwarding(tools: _Tools, in_nft: str, in_iptables: str) -> None:
     """Put forwarding back if it was off before us and nobody else's rules count on it."""
-    in_nft = _run([tools.nft, "-t", "list", "ruleset"]) if tools.nft is not None else ""
-    in_iptables = _run([f"{tools.iptables}-save"]) if tools.iptables is not None else ""
     if MARKER not in in_nft + in_iptables or _OTHERS.search(in_nft + in_iptables):
         return
     _FORWARD.write_text("0", "ascii")

@@ -20,7 +20,6 @@ from neuro.engines.sandbox import kernel
 
 PREFIX = "nj-"  # of the names of the host's sides, whichever installation's
 GROUPS = 1024  # of the host's sides: a pair of each in the rules takes 12 ms at the server's start
-_LISTEN = "0A"  # the state in /proc/net/tcp
 _GATEWAY = "169.254.1.1"  # no one's address: the job reaches the host's veth by its fixed MAC
 _HOST_MAC = bytes.fromhex("eeeeeeeeeeee")
 _FIRST_INDEX = 0x4E000000  # of the host's sides: chosen by us, so no question about it is needed
@@ -99,12 +98,14 @@ def remove_host_address(address: str) -> None:
         _send(netlink, [_message(_DELADDR, 0, _loopback(address))])
 
 
-def is_listened_on(address: str) -> bool:
-    """Whether any process of this machine takes connections at this very address."""
-    number = f"{struct.unpack('=I', socket.inet_aton(address))[0]:08X}"
-    with open("/proc/net/tcp", encoding="ascii") as table:
-        rows = (line.split() for line in table)
-        return any(row[1].startswith(f"{number}:") and row[3] == _LISTEN for row in rows)
+def is_own(address: str) -> bool:
+    """Whether this machine has this address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 def _loopback(address: str) -> bytes:

@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import asdict
 from typing import Any
 
-from neuro.engines.base import EngineFault
+from neuro.engines.base import EngineFault, NotReady
 from neuro.engines.sandbox import probing, wire
 from neuro.engines.sandbox.launch import Plan, Request
 from neuro.engines.sandbox.taking import take_streams
@@ -55,7 +55,7 @@ class Nursery:
         await self._writer.drain()
 
     async def start(self, request: Request) -> str:
-        """Begin a run: "started" or "exists". Raises EngineFault with the reason otherwise."""
+        """Begin a run: "started" or "exists". Raises NotReady with the reason otherwise."""
         self._number += 1
         number = self._number
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -66,7 +66,7 @@ class Nursery:
         finally:
             self._asked.pop(number, None)
         if result not in ("started", "exists"):
-            raise EngineFault(result)
+            raise NotReady(result)
         return result
 
     async def close(self) -> None:

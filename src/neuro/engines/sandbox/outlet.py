@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from neuro.engines.sandbox.client import Feed
-from neuro.engines.sandbox.execution import set_window
+from neuro.engines.sandbox.execution import END_OF_FILE, set_window
 from neuro.engines.sandbox.loop import READ, WRITE, Loop
 from neuro.engines.sandbox.output import NoSpace, OutputLog
 
@@ -85,7 +85,7 @@ class _Outlet:
 
 
 class PipeOutlet(_Outlet):
-    """Both output streams are one pipe, so their order is kept; stdin is empty."""
+    """Both output streams are one pipe, so their order is kept; stdin is ``given``, or empty."""
 
     def __init__(
         self,
@@ -93,13 +93,14 @@ class PipeOutlet(_Outlet):
         log: OutputLog,
         on_written: Callable[[], None],
         on_over: Callable[[], None],
+        given: int | None,
     ) -> None:
         source, output = os.pipe()
         try:
             fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         except OSError:
             pass  # a plain user with many jobs has used up his pages for pipes
-        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        stdin = _nothing() if given is None else given
         super().__init__(loop, log, on_written, on_over, source, (stdin, output))
 
     def _move(self) -> bool:
@@ -107,7 +108,10 @@ class PipeOutlet(_Outlet):
 
 
 class TerminalOutlet(_Outlet):
-    """A pseudo-terminal (master, slave) of the job's own; ``feed`` is its keyboard."""
+    """A pseudo-terminal (master, slave) of the job's own, with a keyboard or for output only.
+
+    ``pause`` and ``on_change`` as an ``Inlet`` calls them.
+    """
 
     def __init__(
         self,
@@ -116,19 +120,37 @@ class TerminalOutlet(_Outlet):
         on_written: Callable[[], None],
         on_over: Callable[[], None],
         terminal: tuple[int, int],
+        *,
+        keyboard: bool,
+        pause: Callable[[bool], None],
+        on_change: Callable[[], None],
     ) -> None:
         master, slave = terminal
         set_window(master, b'{"width":80,"height":24}')
-        super().__init__(loop, log, on_written, on_over, master, (slave, slave))
+        stdin = slave if keyboard else _nothing()
+        super().__init__(loop, log, on_written, on_over, master, (stdin, slave))
         self._unwritten = b""
-        self._feed = Feed(master, self._blocked)
-        self._tell: Callable[[bool], None] = lambda blocked: None
+        self._pause = pause
+        self._feed = Feed(master, self._blocked, on_change)
 
-    def feed(self, data: bytes, tell: Callable[[bool], None]) -> None:
-        """Type ``data``; ``tell`` is called when the job does not read, and when it does again."""
+    @property
+    def taken(self) -> int:
+        """How many bytes were typed in all."""
+        return self._feed.taken
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody will read what is typed."""
+        return self.over
+
+    def write(self, data: bytes) -> None:
+        """Type ``data``."""
         if not self.over:
-            self._tell = tell
             self._feed.write(data)
+
+    def end(self) -> None:
+        """Type the end of a file."""
+        self.write(END_OF_FILE)
 
     def resize(self, payload: bytes) -> None:
         """Set the window's size as a RESIZE frame says."""
@@ -137,7 +159,7 @@ class TerminalOutlet(_Outlet):
 
     def _blocked(self, blocked: bool) -> None:
         self._loop.watch(self._source, READ | WRITE if blocked else READ, self._ready)
-        self._tell(blocked)
+        self._pause(blocked)
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
@@ -157,3 +179,7 @@ class TerminalOutlet(_Outlet):
                 return False
         self._unwritten = self._unwritten[self._log.write(self._unwritten) :]
         return True
+
+
+def _nothing() -> int:
+    return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator
 
-from neuro.engines.base import Channel
+from neuro.engines.base import Channel, InputState
 from neuro.engines.sandbox import wire
 from neuro.engines.sandbox.link import Link
 from neuro.engines.sandbox.taking import take_streams
@@ -31,6 +31,8 @@ class Wire:
     async def open(cls, connection: socket.socket, first: bytes) -> Wire:
         """Take over ``connection`` and say what it is for."""
         reader, writer = await take_streams(connection, _BUFFER)
+        # What a client may have on its way fits in: it must be heard while the job does not read.
+        writer.transport.set_write_buffer_limits(high=_BUFFER)
         opened = cls(reader, writer)
         await opened.send(first)
         return opened
@@ -63,8 +65,19 @@ class Wire:
 class _Input:
     """What attach and exec have in common: the way in."""
 
-    def __init__(self, connection: Wire) -> None:
+    def __init__(self, connection: Wire, taken: int = 0) -> None:
         self._wire = connection
+        self.input = InputState(taken)
+
+    def _hear(self, kind: int, payload: bytes) -> bool:
+        """Take what is said of the input; False where the frame says something else."""
+        if kind == wire.INPUT_TAKEN:
+            self.input = InputState(wire.OFFSET.unpack(payload)[0], self.input.closed)
+        elif kind == wire.INPUT_CLOSED:
+            self.input = InputState(self.input.taken, closed=True)
+        else:
+            return False
+        return True
 
     async def write(self, data: bytes) -> None:
         for start in range(0, len(data), _PORTION):
@@ -89,10 +102,12 @@ class ExecSession(_Input):
         self._turn = asyncio.Lock()
 
     async def read(self) -> tuple[int, bytes] | None:
-        while not self._output:
-            if not await self._advance(until_output=True):
-                break
-        return self._output.popleft() if self._output else None
+        while self._output or await self._advance(until_output=True):
+            if self._output:
+                item = self._output.popleft()
+                if item[0] != Channel.STDIN or not self._over:  # else there is no input any more
+                    return item
+        return None
 
     async def wait(self) -> int | None:
         while await self._advance(until_output=False):
@@ -114,23 +129,44 @@ class ExecSession(_Input):
             kind, payload = message
             if kind in _CHANNELS:
                 self._output.append((_CHANNELS[kind], payload))
+            elif self._hear(kind, payload):
+                self._output.append((Channel.STDIN, b""))
             elif kind == wire.CODE:
                 self._code = json.loads(payload)["code"]
             return True
 
 
 class AttachSession(_Input):
-    """The run's main process: its log from now on, and its terminal's keyboard."""
+    """The run's main process: its log from now on, and the way to its input."""
 
     def __init__(
-        self, connection: Wire, link: Link, output: AsyncIterator[bytes] | None, *, stdin: bool
+        self,
+        connection: Wire,
+        link: Link,
+        output: AsyncIterator[bytes] | None,
+        *,
+        stdin: bool,
+        taken: int,
     ) -> None:
-        super().__init__(connection)
+        super().__init__(connection, taken)
         self._link = link
         self._output = output
         self._stdin = stdin
+        self._next: dict[str, asyncio.Task[tuple[int, bytes] | None]] = {}
 
     async def read(self) -> tuple[int, bytes] | None:
+        # The output is in the log, and the input's state comes over the connection.
+        sources = {"output": self._read_output}
+        if self._stdin and not self.input.closed:
+            sources["input"] = self._read_input
+        for name, source in sources.items():
+            if name not in self._next:
+                self._next[name] = asyncio.ensure_future(source())
+        await asyncio.wait(self._next.values(), return_when=asyncio.FIRST_COMPLETED)
+        name = "input" if "input" in self._next and self._next["input"].done() else "output"
+        return self._next.pop(name).result()
+
+    async def _read_output(self) -> tuple[int, bytes] | None:
         if self._output is None:
             await self._link.over.wait()
             return None
@@ -138,6 +174,13 @@ class AttachSession(_Input):
             return Channel.STDOUT, await anext(self._output)
         except StopAsyncIteration:
             return None
+
+    async def _read_input(self) -> tuple[int, bytes]:
+        while (message := await self._wire.receive()) is not None:
+            if self._hear(*message):
+                return Channel.STDIN, b""
+        self.input = InputState(self.input.taken, closed=True)
+        return Channel.STDIN, b""
 
     async def write(self, data: bytes) -> None:
         if self._stdin:
@@ -152,12 +195,12 @@ class AttachSession(_Input):
         return self._link.record["exit_code"] if self._link.record else None
 
     async def close(self) -> None:
+        for task in self._next.values():
+            task.cancel()
+        await asyncio.gather(*self._next.values(), return_exceptions=True)
         await self._wire.close()
         if self._output is not None and hasattr(self._output, "aclose"):
-            try:
-                await self._output.aclose()
-            except RuntimeError:  # a reader waits in it: that one ends with its own task
-                pass
+            await self._output.aclose()
 
 
 class TcpConnection:

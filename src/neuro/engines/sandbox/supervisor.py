@@ -34,6 +34,7 @@ from neuro.engines.sandbox.client import Client
 from neuro.engines.sandbox.disk import DiskWatch, entries_for
 from neuro.engines.sandbox.ending import LOST, Ending, conclude
 from neuro.engines.sandbox.identities import Block
+from neuro.engines.sandbox.inlet import Inlet, PipeInlet
 from neuro.engines.sandbox.loop import READ, Loop
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
 from neuro.engines.sandbox.output import OutputLog
@@ -41,6 +42,7 @@ from neuro.engines.sandbox.pasta import Pasta
 from neuro.engines.sandbox.watching import Watch
 
 _FOLDER_SECONDS = 5.0  # between two looks at whether the run's folder is there
+_SENDER_SECONDS = 15 * 60.0  # that the input waits for whoever sends it
 _FAREWELL = 10.0  # seconds that a slow client of a finished run is given
 
 
@@ -106,6 +108,7 @@ class Supervisor:
         self._loop = Loop()
         self._clients: set[Client] = set()
         self._attached: set[Client] = set()
+        self._senders: set[Client] = set()  # those of them that may send input
         self._executions: set[execution.Execution] = set()
         self._log = OutputLog(layout.output_folder(plan.folder, request.job_id), plan.retention)
         self._began_at = self._log.end
@@ -123,6 +126,7 @@ class Supervisor:
         self._exceeded = False
         self._record: dict[str, Any] | None = None
         self._outlet: PipeOutlet | TerminalOutlet | None = None
+        self._inlet: Inlet | None = None
         self._watch: Watch | None = None
         self._disk_watch: DiskWatch | None = None
         self._disk_excess: str | None = None
@@ -134,13 +138,21 @@ class Supervisor:
         self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
         try:
             layout.keep_room(self._folder)
-            self._launch()
-        except (OSError, ValueError) as error:
-            self._berth.discard()
-            self._conclude(Ending.cannot_start(_reason(error)))
+            self._settle()
+        except OSError as error:
+            self._refuse(Ending.not_ready(launcher.reason_of(error)))
+        else:
+            try:
+                self._launch()
+            except (OSError, ValueError) as error:
+                self._refuse(Ending.cannot_start(launcher.reason_of(error)))
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
+
+    def _refuse(self, ending: Ending) -> None:
+        self._berth.discard()
+        self._conclude(ending)
 
     def _look_at_folder(self) -> None:
         """End a run whose folder somebody deleted: it could neither say its end nor be found."""
@@ -158,9 +170,13 @@ class Supervisor:
 
     # Launch.
 
-    def _launch(self) -> None:
+    def _settle(self) -> None:
+        """Take the berth, which is the same for every run. Raises OSError."""
         self._write_state()
         self._berth.occupy(self._folder)
+        self._group.check()
+
+    def _launch(self) -> None:
         berth = self._berth
         self._group.limit(
             cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
@@ -171,13 +187,7 @@ class Supervisor:
                 os.sched_setaffinity(pid, cores)
         self._meet_neighbours()
         self._prepared = launch.prepare(self._plan, self._request, self._block)
-        if self._request.tty:
-            terminal = entering.open_terminal(berth.init)
-            self._outlet = TerminalOutlet(
-                self._loop, self._log, self._written, self._output_over, terminal
-            )
-        else:
-            self._outlet = PipeOutlet(self._loop, self._log, self._written, self._output_over)
+        self._open_streams()
         self._init = berth.init
         self._loop.on_exit(berth.init, self._init_ended)
         self._loop.on_exit(berth.command, self._command_ended)
@@ -188,6 +198,26 @@ class Supervisor:
         else:
             self._begin()
         self._write_state()
+
+    def _open_streams(self) -> None:
+        towards = self._loop, self._log, self._written, self._output_over
+        if self._request.tty:
+            self._outlet = TerminalOutlet(
+                *towards,
+                entering.open_terminal(self._berth.init),
+                keyboard=self._request.stdin,
+                pause=self._pause_senders,
+                on_change=self._input_changed,
+            )
+            self._inlet = self._outlet if self._request.stdin else None
+        elif self._request.stdin and self._request.run == 0:
+            # What was sent to the first run is not there to be sent to the next.
+            inlet = PipeInlet(self._loop, self._pause_senders, self._input_changed)
+            self._inlet = inlet
+            self._outlet = PipeOutlet(*towards, inlet.inner)
+            self._loop.after(_SENDER_SECONDS, self._end_deserted_input)
+        else:
+            self._outlet = PipeOutlet(*towards, None)
 
     def _meet_neighbours(self) -> None:
         """Let the runs with the same label know this one, and reach it."""
@@ -256,7 +286,7 @@ class Supervisor:
             try:
                 self._begin()
             except (OSError, ValueError) as error:
-                reason = _reason(error)
+                reason = launcher.reason_of(error)
             else:
                 return
         self._refusal = (launcher.NOT_EXECUTABLE, reason)
@@ -296,11 +326,15 @@ class Supervisor:
 
     def _command_ended(self) -> None:
         """Nothing of the run outlives its command."""
+        if self._record is not None:  # it could not be begun, and was waited for then
+            return
         _, self._command_status = os.waitpid(self._berth.command, 0)
         self._berth.release_init()
 
     def _init_ended(self) -> None:
         """Every process of the pid namespace is gone: that is what its init waits for."""
+        if self._record is not None:
+            return
         _, self._init_status = os.waitpid(self._berth.init, 0)
         self._read_word_to_its_end()
         self._perhaps_over()
@@ -334,6 +368,7 @@ class Supervisor:
                 refusal=self._refusal,
                 last_output=self._log.read_since(max(self._began_at, self._log.end - 4096), 4096),
                 disk_excess=self._disk_excess,
+                signal=_signal_of(self._command_status),
             )
         )
 
@@ -441,14 +476,22 @@ class Supervisor:
     def _gone(self, client: Client) -> None:
         self._clients.discard(client)
         self._attached.discard(client)
+        if client in self._senders:
+            self._senders.discard(client)
+            # Its server may be restarting: the sender comes back and goes on where it was.
+            self._loop.after(_SENDER_SECONDS, self._end_deserted_input)
         self._perhaps_leave()
+
+    def _end_deserted_input(self) -> None:
+        if isinstance(self._inlet, PipeInlet) and not self._senders:
+            self._inlet.end()
 
     def _first_frame(self, client: Client, kind: int, payload: bytes) -> None:
         if kind == wire.CONTROL:
             client.on_frame = self._control
             client.send(wire.json_frame(wire.STATE, self._state()))
         elif kind == wire.ATTACH:
-            self._attach(client)
+            self._attach(client, sends=bool(json.loads(payload)["stdin"]))
         elif kind == wire.EXEC:
             self._execute(client, payload)
         elif kind == wire.CONNECT:
@@ -485,24 +528,36 @@ class Supervisor:
             if client not in self._attached and client.on_frame == self._control:
                 client.send(message)
 
-    def _attach(self, client: Client) -> None:
+    def _attach(self, client: Client, *, sends: bool) -> None:
         self._attached.add(client)
+        if sends:
+            self._senders.add(client)
         client.on_frame = self._attached_frame
-        opened = {"end": self._log.end, "tty": self._request.tty}
+        inlet = self._inlet
+        opened = {"end": self._log.end, "taken": inlet.taken if inlet is not None else 0}
         client.send(wire.json_frame(wire.OPENED, opened))
+        if inlet is None or inlet.closed:
+            client.send(wire.frame(wire.INPUT_CLOSED))
 
     def _attached_frame(self, client: Client, kind: int, payload: bytes) -> None:
-        if not isinstance(self._outlet, TerminalOutlet):
-            return  # the stdin of a job without a terminal is empty
-        if kind == wire.INPUT:
-            self._outlet.feed(payload, self._pause_attached)
-        elif kind == wire.INPUT_END:
-            self._outlet.feed(execution.END_OF_FILE, self._pause_attached)
-        elif kind == wire.RESIZE:
+        if kind == wire.RESIZE and isinstance(self._outlet, TerminalOutlet):
             self._outlet.resize(payload)
+        elif self._inlet is None or client not in self._senders:
+            return
+        elif kind == wire.INPUT:
+            self._inlet.write(payload)
+        elif kind == wire.INPUT_END:
+            self._inlet.end()
 
-    def _pause_attached(self, blocked: bool) -> None:
-        for client in self._attached:
+    def _input_changed(self) -> None:
+        assert self._inlet is not None
+        for client in list(self._senders):
+            client.send(wire.frame(wire.INPUT_TAKEN, wire.OFFSET.pack(self._inlet.taken)))
+            if self._inlet.closed:
+                client.send(wire.frame(wire.INPUT_CLOSED))
+
+    def _pause_senders(self, blocked: bool) -> None:
+        for client in self._senders:
             client.read_on(not blocked)
 
     def _execute(self, client: Client, payload: bytes) -> None:
@@ -518,7 +573,7 @@ class Supervisor:
                 self._plan, self._request, self._group, init, argv, streams, word, tty=tty
             )
 
-        client.send(wire.json_frame(wire.OPENED, {}))
+        client.send(wire.json_frame(wire.OPENED, {"taken": 0}))
         closing = client.on_close
         terminal = partial(entering.open_terminal, init) if tty else None
         try:
@@ -551,13 +606,13 @@ class Supervisor:
         client.finish()
 
 
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
 def _identity(pid: int | None) -> list[int | None] | None:
     """A process as ``leftovers`` knows it again."""
     return [pid, kernel.process_start(pid)] if pid else None
+
+
+def _signal_of(status: int) -> int | None:
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
 
 
 def _as_shells_tell(status: int) -> int:

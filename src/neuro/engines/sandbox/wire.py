@@ -32,13 +32,15 @@ FOLLOW = 24  # u64: tell me once when the output ends after this offset
 WROTE = 25  # u64: where it ends
 
 # Sessions.
-OPENED = 30  # json: where the output ends now (attach), or an error
+OPENED = 30  # json: where the output ends and the input stands now (attach), or an error
 INPUT = 31
 INPUT_END = 32
 RESIZE = 33  # json: width, height
 OUTPUT = 34
 ERROR_OUTPUT = 35
 CODE = 36  # json: exit code
+INPUT_TAKEN = 37  # u64: how many bytes of input have reached the process
+INPUT_CLOSED = 38  # nobody will read any more input
 
 OFFSET = struct.Struct("<Q")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from neuro.domain.bakes import TaskRequest, TaskStatus
-from neuro.flow.batch.model import FullId, LocalCommand, ResolvedTask
+from neuro.flow.model import FullId, LocalCommand, ResolvedTask
 
 
 @dataclass(frozen=True, slots=True)

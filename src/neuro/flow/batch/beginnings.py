@@ -13,9 +13,9 @@ from neuro.flow.batch.actions import LookUp, Redraw, RunLocal
 from neuro.flow.batch.cache import key_with
 from neuro.flow.batch.endings import Endings
 from neuro.flow.batch.items import JOB_KINDS, Item, Phase, Scope
-from neuro.flow.batch.model import FullId, Graph, NodeKind, ResolvedTask
 from neuro.flow.batch.tries import Tries
 from neuro.flow.batch.work import Work
+from neuro.flow.model import FullId, Graph, NodeKind, ResolvedTask
 from neuro.flow.syntax.types import ALWAYS
 
 

@@ -7,7 +7,7 @@ import json
 from datetime import datetime, timedelta
 
 from neuro.domain.bakes import CacheEntry
-from neuro.flow.batch.model import CacheRule, Outcomes, ResolvedTask, join_id
+from neuro.flow.model import CacheRule, Outcomes, ResolvedTask, join_id
 
 _BAKE_TAG = "bake_id:"
 

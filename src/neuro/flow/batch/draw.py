@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from neuro.domain.bakes import Graphs, TaskStatus
-from neuro.flow.batch.layers import is_call, label, levels
+from neuro.flow.batch.layers import is_call, label
+from neuro.flow.order import levels
 
 FILLS: Mapping[TaskStatus, str] = {
     TaskStatus.UNKNOWN: "crimson",

@@ -34,12 +34,12 @@ from neuro.flow.batch.actions import (
 )
 from neuro.flow.batch.commands import CommandReader
 from neuro.flow.batch.errands import Errands
-from neuro.flow.batch.model import FullId, join_id
 from neuro.flow.batch.patience import Patience
 from neuro.flow.batch.records import Records
 from neuro.flow.batch.requests import attempt_tag, job_request, submission_key
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.wording import told
+from neuro.flow.model import FullId, join_id
 
 if TYPE_CHECKING:
     from neuro.client import Client

@@ -15,10 +15,10 @@ from neuro.flow.batch.actions import ReadLog
 from neuro.flow.batch.cache import key_with
 from neuro.flow.batch.items import BAD, Item, Phase, Scope, result_of
 from neuro.flow.batch.job_ends import ended
-from neuro.flow.batch.model import Outcome
 from neuro.flow.batch.verdict import Verdict
 from neuro.flow.batch.wording import forgiven
 from neuro.flow.batch.work import Work
+from neuro.flow.model import Outcome
 from neuro.flow.syntax.problems import FlowError
 
 T = TypeVar("T")

@@ -344,6 +344,7 @@ class _Driver:
         """Listen for ever; come back when the connection is lost."""
         pauses = Pauses()
         while True:
+            lost: PlatformError | None = None
             try:
                 async with aclosing(listen()) as heard:
                     async for _ in heard:
@@ -353,7 +354,8 @@ class _Driver:
                 if not is_passing(error):
                     raise
                 self._patience.failed(error)
-            await pauses.wait()
+                lost = error
+            await pauses.wait(lost)
 
 
 def _begin_of(attempt: Attempt, tasks: list[Task]) -> datetime | None:

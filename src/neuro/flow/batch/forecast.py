@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from neuro.domain.bakes import CacheEntry, TaskStatus
 from neuro.flow.batch.cache import is_fresh, key_of
 from neuro.flow.batch.layers import in_order
-from neuro.flow.batch.model import (
+from neuro.flow.model import (
     FullId,
     Level,
     Node,

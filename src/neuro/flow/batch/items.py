@@ -11,8 +11,8 @@ from enum import IntEnum
 from neuro.domain.bakes import TaskRequest, TaskStatus, TaskTransition
 from neuro.domain.jobs import JobState
 from neuro.flow.batch.cache import text_of
-from neuro.flow.batch.model import FullId, Level, Node, NodeKind, Outcome, ResolvedTask, join_id
 from neuro.flow.batch.wording import failure_of
+from neuro.flow.model import FullId, Level, Node, NodeKind, Outcome, ResolvedTask, join_id
 
 JOB_KINDS = (NodeKind.TASK, NodeKind.STATEFUL, NodeKind.POST)
 BAD = (TaskStatus.FAILED, TaskStatus.CANCELLED)

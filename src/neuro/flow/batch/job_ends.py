@@ -7,7 +7,7 @@ from datetime import timedelta
 from neuro.domain.bakes import TaskStatus
 from neuro.domain.durations import format_duration
 from neuro.domain.jobs import JobState, JobStatus, Reason
-from neuro.flow.batch.model import Retry
+from neuro.flow.model import Retry
 
 # More than this is not worth a wait: timedelta itself ends there.
 _LONGEST_PAUSE = 366 * 86400.0
@@ -34,7 +34,8 @@ def ended(
         is_told = job.reason == Reason.USER_REQUESTED and not is_ours
         return TaskStatus.CANCELLED, "Its job was killed." if is_told else None
     if job.reason in (None, Reason.ERROR) and job.exit_code is not None:
-        return TaskStatus.FAILED, f"exit code {job.exit_code}"
+        more = f": {job.description}" if job.description else ""
+        return TaskStatus.FAILED, f"exit code {job.exit_code}{more}"
     words = [word for word in (job.reason, job.description) if word]
     return TaskStatus.FAILED, ": ".join(words) or None
 

@@ -5,31 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from neuro.domain.bakes import Graphs
+from neuro.flow.order import levels
 
 Needs = Mapping[str, Sequence[str]]
-
-
-def levels(needs: Needs) -> dict[str, int]:
-    """How many nodes come before each on the longest way to it; needs of others do not count.
-
-    >>> levels({"a": [], "b": ["a"], "c": ["a", "b"]})
-    {'a': 0, 'b': 1, 'c': 2}
-    """
-    missing = {node: sum(need in needs for need in of) for node, of in needs.items()}
-    followers: dict[str, list[str]] = {node: [] for node in needs}
-    for node, of in needs.items():
-        for need in of:
-            if need in followers:
-                followers[need].append(node)
-    found = {node: 0 for node, count in missing.items() if count == 0}
-    ready = [*found]
-    for node in ready:  # It grows while it is walked.
-        for follower in followers[node]:
-            found[follower] = max(found.get(follower, 0), found[node] + 1)
-            missing[follower] -= 1
-            if missing[follower] == 0:
-                ready.append(follower)
-    return {node: found.get(node, 0) for node in needs}
 
 
 def is_call(graphs: Graphs, node: str) -> bool:

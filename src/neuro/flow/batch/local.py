@@ -14,16 +14,16 @@ from neuro.domain.bakes import AttemptRequest, TaskStatus
 from neuro.domain.errors import Conflict, PlatformError
 from neuro.flow.batch.actions import Action, Record, RunLocal
 from neuro.flow.batch.commands import CommandReader
-from neuro.flow.batch.model import join_id
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import is_foreign, stored_workflow
 from neuro.flow.batch.wording import told
+from neuro.flow.model import join_id
 
 if TYPE_CHECKING:
     from neuro.client import Client
     from neuro.domain.bakes import Attempt, Bake, Task
-    from neuro.flow.batch.model import LocalCommand, Workflow
+    from neuro.flow.model import LocalCommand, Workflow
 
 Log = Callable[[str], None]
 
@@ -137,6 +137,7 @@ class _LocalPhase:
         pauses = Pauses()
         bakes, attempt = self._client.bakes, self._attempt
         while True:
+            lost: PlatformError | None = None
             stream = bakes.events(self._bake.id, attempt.number, tasks=False, executor=True)
             try:
                 async with aclosing(stream) as events:
@@ -147,7 +148,8 @@ class _LocalPhase:
             except PlatformError as error:
                 if not is_passing(error):
                     raise
-            await pauses.wait()
+                lost = error
+            await pauses.wait(lost)
 
     async def _run(
         self, command: LocalCommand, state: BakeState, watch: asyncio.Task[TaskStatus]

@@ -41,9 +41,11 @@ class Pauses:
     def __init__(self) -> None:
         self._next = FIRST_PAUSE
 
-    async def wait(self) -> None:
-        """Sleep, and next time longer."""
+    async def wait(self, after: PlatformError | None = None) -> None:
+        """Sleep, and next time longer; at least for as long as the error asks for."""
         pause, self._next = self._next, min(self._next * 2, LONGEST_PAUSE)
+        if after is not None and after.retry_after is not None:
+            pause = max(pause, after.retry_after)
         await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
 
     def reset(self) -> None:
@@ -68,10 +70,10 @@ class Patience:
                 if not is_passing(error):
                     raise
                 self.failed(error)
+                await pauses.wait(error)
             else:
                 self.succeeded()
                 return result
-            await pauses.wait()
 
     def failed(self, error: PlatformError) -> None:
         """A call failed, and is repeated."""

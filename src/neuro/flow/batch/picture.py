@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from neuro.domain.bakes import Graphs, TaskStatus
-from neuro.flow.batch.layers import is_call, label, levels
+from neuro.flow.batch.layers import is_call, label
+from neuro.flow.order import levels
 
 # Of a font whose letters are all as wide: widths are known without the font.
 SIZE, LETTER = 11.0, 0.6

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from neuro.flow.batch.items import Item, Join, Phase, Scope
-from neuro.flow.batch.model import Level, Node
+from neuro.flow.model import Level, Node
 
 
 class Readiness:

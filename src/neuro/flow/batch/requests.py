@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 from neuro.cli.job.request import Where, environment, parse_volumes
 from neuro.domain.jobs import HttpPort, JobRequest, RequestedResources, RestartPolicy
+from neuro.domain.life_spans import life_span_minutes
 from neuro.domain.names import MAX_TAGS, check_tags
-from neuro.flow.batch.model import FullId, ResolvedTask, join_id
+from neuro.flow.model import FullId, ResolvedTask, join_id
 
 _LONGEST_KEY = 255
 
@@ -32,7 +32,7 @@ def job_request(task: ResolvedTask, where: Where, tag: str | None = None) -> Job
         # By which `neuro ps` tells the jobs of a bake apart.
         description=task.title or join_id(task.id),
         tags=check_tags(tags),
-        max_run_time_minutes=_minutes(task.life_span),
+        max_run_time_minutes=life_span_minutes(task.life_span) if task.life_span else None,
         schedule_timeout=task.schedule_timeout,
         restart_policy=RestartPolicy(task.restart) if task.restart else RestartPolicy.NEVER,
         pass_config=task.pass_config,
@@ -69,7 +69,3 @@ def attempt_tag(number: int) -> str:
     With it, what belongs to no record can be told from what still runs of an earlier attempt.
     """
     return f"attempt:{number}"
-
-
-def _minutes(seconds: float | None) -> int | None:
-    return math.ceil(seconds / 60) if seconds else None

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from neuro.domain.bakes import Graphs
-from neuro.flow.batch.layers import Needs, is_call, label, levels
+from neuro.flow.batch.layers import Needs, is_call, label
+from neuro.flow.order import levels
 
 # How many names are told behind the arrow.
 _NAMED = 4

@@ -20,11 +20,11 @@ from neuro.flow.batch.beginnings import Beginnings
 from neuro.flow.batch.cache import is_fresh
 from neuro.flow.batch.endings import Endings
 from neuro.flow.batch.items import Item, Phase, Scope
-from neuro.flow.batch.model import FullId, NodeKind, Workflow, join_id
 from neuro.flow.batch.timers import Timer, Timers
 from neuro.flow.batch.tries import Tries
 from neuro.flow.batch.verdict import Verdict
 from neuro.flow.batch.work import Work
+from neuro.flow.model import FullId, NodeKind, Workflow, join_id
 
 
 class BakeState:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from neuro.client import Client
     from neuro.domain.bakes import Bake, ConfigFile, ConfigsMeta
-    from neuro.flow.batch.model import Workflow
     from neuro.flow.batch.patience import Patience
+    from neuro.flow.model import Workflow
 
 
 class BriefBake(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from neuro.domain.bakes import (
 )
 from neuro.domain.errors import Conflict, InvalidInput, NotFound
 from neuro.flow.batch.stored import is_foreign
+from neuro.flow.order import in_order
 
 if TYPE_CHECKING:
     from neuro.client import Client
@@ -233,7 +234,7 @@ class _Keeper:
         graph = self._graphs.get(prefix, {})
         kept: set[str] = set()
         calls: list[str] = []
-        for node in _in_order(graph):
+        for node in in_order(graph):
             if not all(need in kept for need in graph[node]):
                 continue
             task = self._tasks.get(node)
@@ -266,20 +267,3 @@ class _Keeper:
                 if task is not None and task.status.is_finished:
                     self.kept.append(node)
                     waiting.append(node)
-
-
-def _in_order(graph: Mapping[str, list[str]]) -> list[str]:
-    """The nodes of a graph, each after all that it needs."""
-    needed_by: dict[str, list[str]] = {}
-    open_needs: dict[str, int] = {}
-    for node, needs in graph.items():
-        open_needs[node] = len(needs)
-        for need in needs:
-            needed_by.setdefault(need, []).append(node)
-    ordered = [node for node, count in open_needs.items() if not count]
-    for node in ordered:
-        for other in needed_by.get(node, ()):
-            open_needs[other] -= 1
-            if not open_needs[other]:
-                ordered.append(other)
-    return ordered

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from neuro.flow.batch.items import Phase
-from neuro.flow.batch.model import FullId
+from neuro.flow.model import FullId
 
 
 class Timer(NamedTuple):

@@ -13,10 +13,10 @@ from neuro.flow.batch.actions import Submit
 from neuro.flow.batch.endings import Endings, ended_as
 from neuro.flow.batch.items import Item, Phase
 from neuro.flow.batch.job_ends import pause, pause_before_next
-from neuro.flow.batch.model import ResolvedTask
 from neuro.flow.batch.timers import Timer, Timers
 from neuro.flow.batch.unclaimed import Unclaimed
 from neuro.flow.batch.work import Work
+from neuro.flow.model import ResolvedTask
 
 
 class Tries:

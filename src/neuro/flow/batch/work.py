@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from neuro.flow.batch.actions import Action, Kill, Record
 from neuro.flow.batch.items import Item, Places
-from neuro.flow.batch.model import FullId, Workflow
 from neuro.flow.batch.readiness import Readiness
+from neuro.flow.model import FullId, Workflow
 from neuro.flow.syntax.types import ALWAYS
 
 

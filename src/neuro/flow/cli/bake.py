@@ -68,7 +68,7 @@ def command(
         called = f" ({name})" if name else ""
         out.print(f"Bake {bake.id}{called} of batch {bake.batch} is created.")
     out.flush()
-    from neuro.flow.batch.model import NodeKind
+    from neuro.flow.model import NodeKind
 
     ended = None
     if any(node.kind is NodeKind.LOCAL for node in plan.nodes.values()):

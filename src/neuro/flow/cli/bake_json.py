@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 if TYPE_CHECKING:
-    from neuro.cli.output import Output
     from neuro.domain.bakes import Attempt, Bake, BakeImage, Task
-
-
-def write(out: Output, document: object) -> None:
-    """Print one document."""
-    out.print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
 def bake_document(bake: Bake, attempt: Attempt | None) -> dict[str, Any]:
@@ -52,6 +44,21 @@ def task_document(task: Task, matrix: Mapping[str, object] | None = None) -> dic
         "matrix": dict(matrix) if matrix is not None else None,
         "outputs": task.outputs,
         "message": task.message,
+    }
+
+
+def inspect_document(
+    bake: Bake,
+    attempt: Attempt,
+    tasks: Sequence[Task],
+    matrices: Mapping[str, Mapping[str, object]],
+    images: Sequence[BakeImage],
+) -> dict[str, Any]:
+    """An attempt of a bake, with its tasks, whose matrix values are given by id, and its images."""
+    return {
+        **bake_document(bake, attempt),
+        "tasks": [task_document(task, matrices.get(task.yaml_id)) for task in tasks],
+        "images": [image_document(image) for image in images],
     }
 
 

@@ -13,7 +13,7 @@ from neuro.flow.cli.failures import Failed
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, Graphs, Task
-    from neuro.flow.project import Workspace
+    from neuro.flow.workspace import Workspace
 
 LAST = -1
 _BAKE_ID = re.compile(r"bake-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -35,7 +35,7 @@ def batch_names(workspace: Workspace) -> list[str]:
     found = set()
     for suffix in ("*.yml", "*.yaml"):
         for path in workspace.config_dir.rglob(suffix):
-            text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+            text = path.read_text("utf-8-sig", errors="replace") if path.is_file() else ""
             if _BATCH.search(text) and not _ACTION.search(text):
                 found.add(path.relative_to(workspace.config_dir).with_suffix("").as_posix())
     return sorted(found)
@@ -51,7 +51,16 @@ def check_batch(context: FlowContext, name: str) -> str:
     known = batch_names(context.workspace)
     if (meant := _inside(folder, Path.cwd() / name)) in known:
         raise Failed(f"There is no batch {name}. The batch in this file is called '{meant}'.")
+    if _is_job(context, name):
+        raise Failed(f"There is no batch {name}, but a job: `neuro-flow run {name}` runs it.")
     raise no_such("batch", name, known, f"It would be {folder}/{batch}.yml")
+
+
+def _is_job(context: FlowContext, name: str) -> bool:
+    try:
+        return name in context.workflow.job_ids
+    except Exception:  # There may be no live.yml, or a broken one: a hint is not worth an error.
+        return False
 
 
 def _inside(folder: Path, path: Path) -> str:

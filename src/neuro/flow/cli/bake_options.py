@@ -38,13 +38,6 @@ def graph_option(command: F) -> F:
     )(command)
 
 
-def json_option(command: F) -> F:
-    """Add ``--json``."""
-    return click.option(
-        "--json", "wants_json", is_flag=True, help="Print it as JSON, with times in RFC 3339."
-    )(command)
-
-
 def driver_options(what: str) -> Callable[[F], F]:
     """Add ``--detach`` and ``--local-executor`` for who starts ``what``."""
 

@@ -9,10 +9,10 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import wrap
 from neuro.cli.render.times import ago, local_now, parse_moment
 from neuro.flow.cli.bake_names import server_project
-from neuro.flow.cli.bake_options import json_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.thin_table import Row, ThinTable
 
@@ -67,7 +67,7 @@ def narrow(row: Row) -> Row:
 @click.option("--since", metavar="DATE_OR_TIMEDELTA", help="Only bakes created after this.")
 @click.option("--until", metavar="DATE_OR_TIMEDELTA", help="Only bakes created before this.")
 @click.option("--recent-first/--recent-last", help="Which come first; by default, the oldest.")
-@json_option
+@json_option()
 @pass_context
 def command(
     context: FlowContext,
@@ -75,7 +75,7 @@ def command(
     since: str | None,
     until: str | None,
     recent_first: bool,
-    wants_json: bool,
+    as_json: bool,
 ) -> None:
     """List the project's bakes: runs of its batches.
 
@@ -101,10 +101,10 @@ def command(
             fetch_last_attempt=True,
         )
         found = context.run(context.client.bakes.list(query))
-    if wants_json:
-        from neuro.flow.cli.bake_json import bake_document, write
+    if as_json:
+        from neuro.flow.cli.bake_json import bake_document
 
-        write(out, [bake_document(bake, bake.last_attempt) for bake in found])
+        out.print(document([bake_document(bake, bake.last_attempt) for bake in found]))
         return
     if out.quiet:
         for bake in found:

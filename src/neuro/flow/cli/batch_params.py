@@ -78,7 +78,7 @@ def read_params(path: Path) -> dict[str, str]:
     import yaml
 
     try:
-        root = yaml.compose(path.read_text("utf-8"), Loader=yaml.CSafeLoader)
+        root = yaml.compose(path.read_text("utf-8-sig"), Loader=yaml.CSafeLoader)
     except FileNotFoundError:
         raise Failed(f"{path} does not exist.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

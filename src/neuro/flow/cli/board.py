@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -45,6 +45,7 @@ class Board:
         self.bake = bake
         self.attempt = attempt
         self.ahead: Sequence[str] = ()
+        self.reasons: Mapping[str, str] = {}  # what pending tasks wait for
         self._synced = False
         self._tasks: dict[str, Task] = {}
         self._order: dict[str, int] = {}
@@ -117,6 +118,11 @@ class Board:
     def is_settled(self) -> bool:
         """Whether no task is under way."""
         return not (self._groups[TaskStatus.RUNNING] or self._groups[TaskStatus.PENDING])
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a task has a job that has not started."""
+        return bool(self._groups[TaskStatus.PENDING])
 
     @property
     def tasks(self) -> Sequence[Task]:
@@ -223,7 +229,8 @@ class Board:
             if left >= _TIME:
                 line += f"  {_time(task, now):<7}"
                 left -= _TIME
-            told = _one_line(task.message) if task and task.message else ""
+            said = task.message or self.reasons.get(task_id) if task else None
+            told = _one_line(said) if said else ""
             if task and task.outputs and not told:
                 told = outputs_line(task.outputs)
             if told and left >= _SHORTEST_MESSAGE:

@@ -1,4 +1,4 @@
-"""``neuro-flow completion``: the scripts for bash and zsh."""
+"""``neuro-flow completion``: the scripts for bash, zsh and fish."""
 
 from __future__ import annotations
 

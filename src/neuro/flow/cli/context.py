@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.live import LiveJobs
-    from neuro.flow.project import Project, Workspace
+    from neuro.flow.project import Project
     from neuro.flow.syntax.problems import Report
+    from neuro.flow.workspace import Workspace
 
 
 class FlowContext(Context):
@@ -53,7 +54,7 @@ class FlowContext(Context):
         """The project's folder. Raises ValueError where there is none."""
         from pathlib import Path
 
-        from neuro.flow.project import find_workspace
+        from neuro.flow.workspace import find_workspace
 
         return find_workspace(Path.cwd(), Path(self.config) if self.config else None)
 
@@ -149,8 +150,8 @@ class FlowContext(Context):
         """
         import msgspec
 
-        from neuro.cli.accounts import load
         from neuro.client import Client
+        from neuro.client.accounts import load
         from neuro.domain.errors import PlatformError
 
         accounts = load(self.config_dir)

@@ -10,9 +10,10 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.times import local_now
 from neuro.flow.cli.bake_names import find_attempt, find_bake
-from neuro.flow.cli.bake_options import attempt_option, graph_option, json_option
+from neuro.flow.cli.bake_options import attempt_option, graph_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.names import offer
 from neuro.flow.cli.thin_table import NEVER, Row, ThinTable
@@ -142,12 +143,12 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
 @click.option(
     "--outputs", is_flag=True, help="Show the outputs of tasks, beside the values of their matrix."
 )
-@json_option
 @click.option("--graph", is_flag=True, help="Draw the graph in the terminal.")
 @graph_option
 @click.option("--dot", "kind", flag_value="dot", help="Write it for Graphviz, as BAKE_N.gv.")
 @click.option("--pdf", "kind", flag_value="pdf", help="Write it as a PDF, BAKE_N.gv.pdf.")
 @click.option("--view", is_flag=True, help="Open what was written.")
+@json_option()
 @pass_context
 def command(
     context: FlowContext,
@@ -155,11 +156,11 @@ def command(
     attempt: int,
     watch: bool,
     outputs: bool,
-    wants_json: bool,
     graph: bool,
     output_graph: str | None,
     kind: str | None,
     view: bool,
+    as_json: bool,
 ) -> int:
     """Show an attempt of BAKE, which is an id or a name, and its tasks.
 
@@ -175,6 +176,7 @@ def command(
         return watch_to_end(context, found, chosen)
     bakes = context.client.bakes
     tasks = by_creation(context.run(bakes.tasks(chosen.id)), found.graphs)
+    tasks = with_reasons(context, found, tasks)
     if output_graph or kind or view:
         from neuro.flow.cli.graph_file import GraphFile, write_graph
 
@@ -182,8 +184,8 @@ def command(
         statuses = {task.yaml_id: task.status for task in tasks}
         write_graph(context, file, found.batch, found.graphs, statuses, _times(tasks), view=view)
         return 0
-    if outputs or wants_json:
-        _print_outputs(context, found, chosen, tasks, wants_json=wants_json)
+    if outputs or as_json:
+        _print_outputs(context, found, chosen, tasks, as_json=as_json)
         return 0
     if context.out.quiet:
         for task in tasks:
@@ -201,23 +203,20 @@ def command(
 
 
 def _print_outputs(
-    context: FlowContext, bake: Bake, attempt: Attempt, tasks: Sequence[Task], *, wants_json: bool
+    context: FlowContext, bake: Bake, attempt: Attempt, tasks: Sequence[Task], *, as_json: bool
 ) -> None:
     from neuro.flow.cli import outputs
 
     known = outputs.matrices(context, bake, attempt, tasks)
-    if not wants_json:
+    if not as_json:
         for line in outputs.told(context, tasks, known):
             context.out.print(line)
         return
-    from neuro.flow.cli.bake_json import bake_document, image_document, task_document, write
+    from neuro.flow.cli.bake_json import inspect_document
 
     images = context.run(context.client.bakes.images(bake.id))
-    document = bake_document(bake, attempt)
     values = {task_id: row.values for task_id, row in known.items()}
-    document["tasks"] = [task_document(task, values.get(task.yaml_id)) for task in tasks]
-    document["images"] = [image_document(image) for image in images]
-    write(context.out, document)
+    context.out.print(document(inspect_document(bake, attempt, tasks, values, images)))
 
 
 def _times(tasks: Sequence[Task]) -> dict[str, str]:
@@ -225,6 +224,25 @@ def _times(tasks: Sequence[Task]) -> dict[str, str]:
 
     now = local_now()
     return {it.yaml_id: how_long(ran) for it in tasks if (ran := took(it, now)) is not None}
+
+
+def with_reasons(context: FlowContext, bake: Bake, tasks: list[Task]) -> list[Task]:
+    """The tasks, with what the pending ones wait for as their messages."""
+    from msgspec.structs import replace
+
+    from neuro.domain.errors import PlatformError
+    from neuro.flow.cli.waiting import reasons
+
+    try:
+        found = context.run(reasons(context.client, bake.id, tasks))
+    except PlatformError:  # Its jobs may be somebody else's.
+        return tasks
+    return [
+        replace(task, message=task.message or found.get(task.yaml_id))
+        if task.yaml_id in found
+        else task
+        for task in tasks
+    ]
 
 
 def drawn(context: FlowContext, seen: Seen) -> list[str]:

@@ -13,7 +13,7 @@ from neuro.flow.cli.context import FlowContext
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, TaskStatus
-    from neuro.flow.batch.model import Workflow
+    from neuro.flow.model import Workflow
 
 
 def run_local_phase(

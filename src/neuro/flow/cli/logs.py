@@ -15,13 +15,25 @@ from neuro.flow.cli.names import find_job, offer
     cls=Command,
     examples="""
         neuro-flow logs train
+        neuro-flow logs --tail 20 --no-follow train
         neuro-flow show nightly evaluate   # of a bake's task
     """,
 )
 @click.argument("job_id", metavar="JOB", shell_complete=offer("jobs"))
 @click.argument("suffix", required=False, shell_complete=offer("suffixes"))
+@click.option(
+    "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines, and what comes."
+)
+@click.option(
+    "--follow/--no-follow",
+    default=True,
+    help="Whether to go on until the job is over, or to end with what there is.",
+    show_default=True,
+)
 @pass_context
-def command(context: FlowContext, job_id: str, suffix: str | None) -> int:
+def command(
+    context: FlowContext, job_id: str, suffix: str | None, tail: int | None, follow: bool
+) -> int:
     """Print the output of JOB; of a multi-job, of the one with SUFFIX."""
     from neuro.flow.cli.platform import LOGS, neuro
 
@@ -32,4 +44,5 @@ def command(context: FlowContext, job_id: str, suffix: str | None) -> int:
             raise
         said = f"{error}\nThe output of a bake's task: neuro-flow show {job_id} {suffix}"
         raise Failed(said) from None
-    return neuro(context, LOGS, job.id, name="logs")
+    options = (() if tail is None else ("--tail", str(tail))) + (() if follow else ("--no-follow",))
+    return neuro(context, LOGS, *options, job.id, name="logs")

@@ -31,6 +31,20 @@ def unknown(what: str, name: str, known: Iterable[str]) -> Failed:
     return Failed("\n".join(lines))
 
 
+def check_runnable(context: FlowContext, job_id: str, suffix: str | None) -> None:
+    """``check_job``, with a hint where a batch is meant."""
+    try:
+        check_job(context.workflow, job_id, suffix)
+    except Failed as error:
+        from neuro.flow.cli.bake_names import batch_names
+
+        if job_id not in batch_names(context.workspace):
+            raise
+        raise Failed(
+            f"There is no job {job_id}, but a batch: `neuro-flow bake {job_id}` runs it."
+        ) from error
+
+
 def check_job(workflow: LiveWorkflow, job_id: str, suffix: str | None) -> None:
     """Raise where there is no such job, or where a suffix is no use."""
     if job_id not in workflow.job_ids:

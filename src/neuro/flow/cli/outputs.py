@@ -10,8 +10,8 @@ from neuro.flow.cli.thin_table import Row, ThinTable
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, ConfigFile, Task
-    from neuro.flow.batch.model import FullId, Graph, Node, Outcome, Workflow
     from neuro.flow.cli.context import FlowContext
+    from neuro.flow.model import FullId, Graph, Node, Outcome, Workflow
 
 # The number of a row, which its id tells already.
 _ORDINAL = "ORDINAL"
@@ -60,7 +60,7 @@ class _Walk:
         self._graph(workflow.root())
 
     def _graph(self, graph: Graph) -> None:
-        from neuro.flow.batch.model import NodeKind, join_id
+        from neuro.flow.model import NodeKind, join_id
         from neuro.flow.syntax.problems import FlowError
 
         nodes = [*graph.nodes.values()]
@@ -86,8 +86,8 @@ class _Walk:
 
     def _note(self, node: Node, outcomes: dict[FullId, Outcome]) -> None:
         from neuro.domain.bakes import TaskStatus
-        from neuro.flow.batch.model import Outcome, join_id
         from neuro.flow.evaluate.batch.ground import Place
+        from neuro.flow.model import Outcome, join_id
 
         name = join_id(node.id)
         if isinstance(node.source, Place) and name in self._tasks:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from neuro.cli.lazy import PairOption
 from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import offer
 
@@ -35,10 +36,11 @@ def param_option(what: str, names: str) -> Callable[[F], F]:
         "-p",
         "--param",
         "param",
+        cls=PairOption,
         nargs=2,
         multiple=True,
         metavar="NAME VALUE",
-        help=f"A parameter of the {what} (repeatable).",
+        help=f"A parameter of the {what}, or NAME=VALUE (repeatable).",
         shell_complete=offer(names),
     )
 

@@ -13,6 +13,7 @@ import click
 from neuro.cli.failures import Failure
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.times import ago, local_now
 from neuro.flow.cli.bake_names import server_project
 from neuro.flow.cli.bake_options import graph_option
@@ -22,9 +23,9 @@ from neuro.flow.cli.thin_table import Row, ThinTable
 
 if TYPE_CHECKING:
     from neuro.flow.batch.forecast import Forecast
-    from neuro.flow.batch.model import Node
     from neuro.flow.batch.plan import Plan
     from neuro.flow.batch.sketch import Mark
+    from neuro.flow.model import Node
 
 TITLES = ("TASK", "KIND", "IMAGE", "PRESET", "THEN")
 # What is known only when it comes to it.
@@ -44,6 +45,7 @@ _LATER = "?"
 @batch_argument
 @param_options
 @graph_option
+@json_option()
 @pass_context
 def command(
     context: FlowContext,
@@ -51,6 +53,7 @@ def command(
     param: tuple[tuple[str, str], ...],
     file: Path | None,
     output_graph: str | None,
+    as_json: bool,
 ) -> None:
     """Show what `bake` would run, in order: nothing is started, and nothing is kept.
 
@@ -75,6 +78,9 @@ def command(
         return
     now = local_now()
     known = _forecast(context, plan, now)
+    if as_json:
+        out.print(document(as_told(plan, known)))
+        return
     for line in [*_head(plan), *_table(context, plan, known, now), *_picture(context, plan, known)]:
         out.print(line)
     out.print(_summary(plan, known))
@@ -91,6 +97,31 @@ def _forecast(context: FlowContext, plan: Plan, now: datetime) -> dict[str, Fore
     except (Failure, PlatformError) as error:
         context.out.note(f"What is kept of earlier bakes is not known: {error}")
         return context.run(forecast(None, plan, None, now))
+
+
+def as_told(plan: Plan, known: Mapping[str, Forecast]) -> dict[str, object]:
+    """What programs are told of a plan. ``needs`` are the tasks that one waits for."""
+    graphs = plan.graphs.values()
+    needs = {task: sorted(others) for graph in graphs for task, others in graph.items()}
+    tasks = [
+        {
+            "task": full_id,
+            "kind": _KINDS[plan.nodes[full_id].kind.value],
+            "image": one.task.image if one.task else None,
+            "preset": one.task.preset if one.task else None,
+            "then": one.future.value,
+            "cached_at": one.entry.created_at if one.entry else None,
+            "needs": needs.get(full_id, []),
+        }
+        for full_id, one in known.items()
+    ]
+    return {
+        "batch": plan.workflow.batch,
+        "project": plan.workflow.project_id,
+        "params": plan.params,
+        "life_span_seconds": plan.life_span,
+        "tasks": tasks,
+    }
 
 
 def _head(plan: Plan) -> Iterator[str]:
@@ -167,9 +198,9 @@ def _picture(context: FlowContext, plan: Plan, known: Mapping[str, Forecast]) ->
 def _mark(node: Node, one: Forecast, *, loud: bool) -> Mark:
     from neuro.domain.bakes import TaskStatus
     from neuro.flow.batch.forecast import Future
-    from neuro.flow.batch.model import NodeKind
     from neuro.flow.batch.sketch import Mark
     from neuro.flow.cli import bake_looks
+    from neuro.flow.model import NodeKind
 
     if one.future is Future.CACHED:
         return bake_looks.mark(TaskStatus.CACHED)
@@ -182,7 +213,7 @@ def _mark(node: Node, one: Forecast, *, loud: bool) -> Mark:
 
 def _summary(plan: Plan, known: Mapping[str, Forecast]) -> str:
     from neuro.flow.batch.forecast import Future
-    from neuro.flow.batch.model import NodeKind
+    from neuro.flow.model import NodeKind
 
     tasks = [it for it in known if plan.nodes[it].kind is not NodeKind.CALL]
     counts = Counter(known[it].future for it in tasks)

@@ -9,6 +9,7 @@ import click
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.job_row import STATUS_COLORS, when
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.times import ago, local_now
 from neuro.flow.cli import thin_table
 from neuro.flow.cli.context import FlowContext, pass_context
@@ -29,14 +30,18 @@ def shown(row: Row, now: datetime) -> thin_table.Row:
 
 
 @click.command("ps", cls=Command, examples="neuro-flow ps")
+@json_option()
 @pass_context
-def command(context: FlowContext) -> None:
+def command(context: FlowContext, as_json: bool) -> None:
     """List the jobs of the live workflow: what runs, and what ended within a week.
 
     A multi-job has a line for each suffix.
     """
     out = context.out
     rows = context.run(context.live.rows())
+    if as_json:
+        out.print(document([row._asdict() for row in rows]))
+        return
     if out.quiet:
         for row in rows:
             if row.job is not None:

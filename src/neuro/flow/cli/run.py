@@ -10,7 +10,7 @@ import click
 from neuro.cli.lazy import Command
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.failures import Delegated, Failed
-from neuro.flow.cli.names import check_job, offer
+from neuro.flow.cli.names import check_runnable, offer
 from neuro.flow.cli.params import check_params, job_options, made_up_suffix
 from neuro.flow.command_line import run_words
 
@@ -50,7 +50,7 @@ def command(
     workflow = context.workflow
     if args:
         context.out.note(context.out.style("args are deprecated, use --param instead", fg="yellow"))
-    check_job(workflow, job_id, suffix)
+    check_runnable(context, job_id, suffix)
     multi = workflow.is_multi(job_id)
     if args and not multi:
         raise click.UsageError("Additional job arguments are supported by multi-jobs only")
@@ -101,10 +101,12 @@ def _connect(
     name = label(job_id, suffix)
     if found.status is not JobStatus.RUNNING:
         raise Failed(f"Job {name} is {found.status.value}, try again later", 2)
+    job = context.workflow.resolve(job_id, params=params, suffix=suffix, effects=NoUpload(context))
+    if not job.detach:
+        context.out.leave_stdout_to_job()
     if not context.out.quiet:
         context.out.print(f"Job {name} is running, connecting...")
         context.out.flush()
-    job = context.workflow.resolve(job_id, params=params, suffix=suffix, effects=NoUpload(context))
     if job.browse:
         neuro(context, BROWSE, found.id, name="job browse")
     if job.detach:

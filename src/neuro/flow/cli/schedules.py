@@ -9,6 +9,7 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.times import local_now
 from neuro.flow.cli.bake_names import no_such, server_project
 from neuro.flow.cli.context import FlowContext, pass_context
@@ -47,14 +48,18 @@ def _of_project(context: FlowContext) -> list[Schedule]:
 
 
 @click.command("schedules", cls=Command, examples="neuro-flow schedules")
+@json_option()
 @pass_context
-def schedules(context: FlowContext) -> None:
+def schedules(context: FlowContext, as_json: bool) -> None:
     """List the batches that are started by the clock: when they will be, and last were.
 
     NEXT and LAST are in this machine's time zone.
     """
     out, now = context.out, local_now()
     found = sorted(_of_project(context), key=lambda it: it.batch)
+    if as_json:
+        out.print(document(found))
+        return
     if out.quiet:
         for it in found:
             out.print(it.batch)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neuro.cli.lazy import Command
-from neuro.flow.cli.bake_options import attempt_option, json_option
+from neuro.cli.render.json_text import document, json_option
+from neuro.flow.cli.bake_options import attempt_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import check_job, offer
@@ -26,24 +27,24 @@ _KEYS = (
 )  # fmt: skip
 
 
-def as_yaml(job: ResolvedJob) -> str:
+def as_told(job: ResolvedJob) -> dict[str, dict[str, Any]]:
     """The job as a flow file would have it, without what is not set."""
+    given = asdict(job)
+    shown: dict[str, Any] = {}
+    for key in _KEYS:
+        if (value := given[key]) not in (None, "", (), [], {}, False):
+            shown[key] = _plain(key, value)
+    return {job.id: shown}
+
+
+def as_yaml(job: ResolvedJob) -> str:
+    """The job as a flow file would have it."""
     import yaml
 
     text: str = yaml.safe_dump(
-        _shown(job), sort_keys=False, allow_unicode=True, default_flow_style=False, width=1000
+        as_told(job), sort_keys=False, allow_unicode=True, default_flow_style=False, width=1000
     )
     return text
-
-
-def _shown(job: ResolvedJob) -> dict[str, Any]:
-    given = asdict(job)
-    shown = {
-        key: _plain(key, value)
-        for key in _KEYS
-        if (value := given[key]) not in (None, "", (), [], {}, False)
-    }
-    return {job.id: shown}
 
 
 def _plain(key: str, value: Any) -> Any:
@@ -80,7 +81,7 @@ def _plain(key: str, value: Any) -> Any:
     default=None,
     help="Whether to print the task's lines that are commands (`::set-output …`) too.",
 )
-@json_option
+@json_option("Print what is known of it as JSON.")
 @pass_context
 def command(
     context: FlowContext,
@@ -90,7 +91,7 @@ def command(
     param: tuple[tuple[str, str], ...],
     attempt: int | None,
     raw: bool | None,
-    wants_json: bool,
+    as_json: bool,
 ) -> None:
     """Print what is behind a name.
 
@@ -103,7 +104,7 @@ def command(
             raise click.UsageError("--suffix and --param are for jobs of live.yml, not for tasks")
         from neuro.flow.cli.show_task import show_task
 
-        show_task(context, job_id, task_id, attempt=attempt, raw=bool(raw), wants_json=wants_json)
+        show_task(context, job_id, task_id, attempt=attempt, raw=bool(raw), as_json=as_json)
         return
     if attempt is not None or raw is not None:
         raise click.UsageError(
@@ -122,9 +123,7 @@ def command(
     if suffix is None and workflow.is_multi(job_id):
         suffix = made_up_suffix()
     job = workflow.resolve(job_id, params=params, suffix=suffix, effects=NoUpload(context))
-    if wants_json:
-        from neuro.flow.cli.bake_json import write
-
-        write(context.out, _shown(job))
+    if as_json:
+        context.out.print(document(as_told(job)))
         return
     context.out.print(as_yaml(job), newline=False)

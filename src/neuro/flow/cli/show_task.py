@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import click
 
-from neuro.cli.job.follow import write_all
 from neuro.domain.bakes import TaskStatus
 from neuro.flow.cli.bake_names import LAST, find_attempt, find_bake, find_task, no_such, task_names
 from neuro.flow.cli.context import FlowContext
 from neuro.flow.cli.failures import Failed
 
 if TYPE_CHECKING:
-    from neuro.client import Client
     from neuro.domain.bakes import Graphs, Task
 
 # How many other tasks are named in a message.
@@ -29,11 +26,12 @@ def show_task(
     *,
     attempt: int | None,
     raw: bool,
-    wants_json: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Print the task's status and its output. Raises Failed, or UsageError before it began."""
     from neuro.flow.cli.bake_looks import COLORS, outputs_lines
 
+    context.out.leave_stdout_to_job()
     found = find_bake(context, bake)
     chosen = find_attempt(context, found, LAST if attempt is None else attempt)
     tasks = context.run(context.client.bakes.tasks(chosen.id))
@@ -45,10 +43,11 @@ def show_task(
         _refuse_whole(found.graphs, task_id)
         known = task_names(found.graphs) | {it.yaml_id for it in tasks}
         raise no_such("task", task_id, known, f"`neuro-flow inspect {bake}` lists those there are")
-    if wants_json:
-        from neuro.flow.cli.bake_json import task_document, write
+    if as_json:
+        from neuro.cli.render.json_text import document
+        from neuro.flow.cli.bake_json import task_document
 
-        write(context.out, task_document(task))
+        context.out.print(document(task_document(task)))
         return
     if not context.out.quiet:
         result = context.paint(chosen.result.value, COLORS[chosen.result])
@@ -65,7 +64,7 @@ def show_task(
         context.out.note(_why_silent(task, found.graphs))
         return
     sys.stdout.flush()
-    for warning in context.run(_copy(context.streaming_client(), task.raw_id, raw=raw)):
+    for warning in _copy(context, task.raw_id, raw=raw):
         context.out.note(warning)
 
 
@@ -94,15 +93,16 @@ def _why_silent(task: Task, graphs: Graphs) -> str:
     return f"Task {name} has no job of its own, and so no output."
 
 
-async def _copy(client: Client, job_id: str, *, raw: bool) -> list[str]:
+def _copy(context: FlowContext, job_id: str, *, raw: bool) -> list[str]:
     """Write a job's output; return what is said of its lines that are no commands after all."""
+    from neuro.cli.job.log_copy import copy_log, print_bytes
+    from neuro.client.jobs import LogPart
     from neuro.flow.batch.commands import CommandReader
 
-    reader = CommandReader()
-    async with aclosing(client.jobs.logs(job_id)) as chunks:
-        async for chunk in chunks:
-            write_all(1, chunk if raw else reader.feed(chunk))
     if raw:
+        copy_log(context, job_id, LogPart())
         return []
-    write_all(1, reader.close())
+    reader = CommandReader()
+    copy_log(context, job_id, LogPart(), lambda chunk: print_bytes(reader.feed(chunk)))
+    print_bytes(reader.close())
     return reader.warnings

@@ -16,6 +16,7 @@ from neuro.flow.evaluate.contexts import VolumeRecord
 
 # What a volume's URI says is meant as it is.
 _AS_IT_IS = "--no-glob"
+_SUMMARY = "--summary"
 
 
 def _wanted(context: FlowContext, name: str) -> list[VolumeRecord]:
@@ -29,18 +30,18 @@ def _wanted(context: FlowContext, name: str) -> list[VolumeRecord]:
 
 def missing_volume(context: FlowContext, said: str) -> str | None:
     """What to do where the platform said that one of the workflow's volumes is not there."""
-    from neuro.cli.uris import expand_uri
     from neuro.domain.errors import InvalidInput
+    from neuro.domain.uris import complete_uri, full_text
 
     account = context.account
     for volume in context.sections.volumes.values():
         try:
-            uri = expand_uri(
+            uri = complete_uri(
                 str(volume.remote), "storage", cluster=account.cluster, user=account.user
             )
         except InvalidInput:
             continue  # A disk, for example.
-        if f"{uri} does not exist" not in said:
+        if f"{full_text(uri)} does not exist" not in said:
             continue
         if volume.local is None:
             return f"It is volume '{volume.id}': `neuro mkdir -p {volume.remote}` makes its folder."
@@ -57,12 +58,15 @@ def _each(volumes: Iterable[VolumeRecord], action: Callable[[VolumeRecord], int]
     return next((code for code in codes if code), 0)
 
 
-def send(context: FlowContext, volume: VolumeRecord) -> int:
-    """Copy what is newer here to the storage; the exit code."""
+def send(context: FlowContext, volume: VolumeRecord, *options: str) -> int:
+    """Copy what is newer here, or has another size, to the storage; the exit code.
+
+    ``options`` are further ones of ``neuro cp``.
+    """
     folder, local = parent_of(volume.remote), str(volume.full_local_path)
     if code := neuro(context, MAKE_FOLDER, "--parents", "--", folder, name="mkdir"):
         return code
-    words = (*COPY_OPTIONS, _AS_IT_IS, "--", local, volume.remote)
+    words = (*COPY_OPTIONS, *options, _AS_IT_IS, "--", local, volume.remote)
     return neuro(context, COPY, *words, name="cp")
 
 
@@ -90,8 +94,8 @@ def mkvolumes(context: FlowContext) -> int:
 @click.argument("volume", shell_complete=offer("volumes"))
 @pass_context
 def upload(context: FlowContext, volume: str) -> int:
-    """Send the local folder of VOLUME, or of ALL: what is newer here."""
-    return _each(_wanted(context, volume), lambda it: send(context, it))
+    """Send the local folder of VOLUME, or of ALL: what is newer here, or has another size."""
+    return _each(_wanted(context, volume), lambda it: send(context, it, _SUMMARY))
 
 
 @click.command("download", cls=Command, examples="neuro-flow download results")
@@ -102,7 +106,9 @@ def download(context: FlowContext, volume: str) -> int:
 
     def get(it: VolumeRecord) -> int:
         local = str(it.full_local_path)
-        return neuro(context, COPY, *COPY_OPTIONS, _AS_IT_IS, "--", it.remote, local, name="cp")
+        # What was worked on here since then must not be lost.
+        words = (*COPY_OPTIONS, "--keep-newer", _SUMMARY, _AS_IT_IS, "--", it.remote, local)
+        return neuro(context, COPY, *words, name="cp")
 
     return _each(_wanted(context, volume), get)
 

@@ -28,6 +28,7 @@ from neuro.domain.errors import PlatformError, Unavailable
 from neuro.flow.cli.bake_looks import called, word_of
 from neuro.flow.cli.board import Board, change_line, waits_for
 from neuro.flow.cli.context import FlowContext
+from neuro.flow.cli.waiting import Waiting
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake
@@ -69,6 +70,7 @@ class Lines:
     def __init__(self, out: Output) -> None:
         self._out = out
         self._ahead: tuple[str, ...] = ()
+        self._waiting: set[str] = set()
 
     def changed(self, board: Board, tasks: list[Task]) -> None:
         now = local_now()
@@ -78,7 +80,10 @@ class Lines:
                 self._out.print(f"{now:%H:%M:%S} {waits_for(ahead)}")
         for task in tasks:
             self._out.print(change_line(task, now))
-        if tasks or ahead:
+        for task_id in board.reasons.keys() - self._waiting:
+            self._out.print(f"{now:%H:%M:%S} {task_id}: pending: {board.reasons[task_id]}")
+        self._waiting = {*board.reasons}
+        if tasks or ahead or self._waiting:
             self._out.flush()
 
     def say(self, text: str) -> None:
@@ -231,10 +236,12 @@ def watch(
     events.start()
     if driver is not None:
         driver.call_at_end(events.wake)
+    waiting = Waiting(context, board)
     settled_by = 0.0 if attempt.result.is_finished else None
     while True:
         try:
             _step(context, board, screen, events)
+            waiting.look()
             if driver is not None and driver.ended:
                 driver = None  # What it told last may still be on its way.
             if driver is not None or not board.is_over:

@@ -13,27 +13,33 @@ from neuro.flow.evaluate.contexts import FlowRecord, MultiRecord, VolumeRecord
 from neuro.flow.evaluate.doubts import doubt_hashes
 from neuro.flow.evaluate.jobs import LiveWorkflow
 from neuro.flow.evaluate.mixins import Mixins
-from neuro.flow.evaluate.sections import constant_flag
+from neuro.flow.evaluate.sections import constant_flag, constant_text
 from neuro.flow.evaluate.static import Names, check_template, record, values_of
 from neuro.flow.evaluate.units import Owner, report_no_image
 from neuro.flow.evaluate.values import Unknowable, Values
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.syntax import tree
+from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.reader import load_source, read_any, read_live
+from neuro.flow.workspace import flow_file
 
 if TYPE_CHECKING:
     from neuro.domain.jobs import Job
     from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.project import Project, Workspace
-    from neuro.flow.syntax.problems import Problem, Report
+    from neuro.flow.syntax.problems import Problem
     from neuro.flow.syntax.types import Value
+    from neuro.flow.workspace import Workspace
 
 
 def check_workspace(
-    workspace: Workspace, environment: Environment, report: Report
+    workspace: Workspace,
+    project_id: str,
+    project: tree.ProjectFile | None,
+    environment: Environment,
+    report: Report,
 ) -> list[Problem]:
-    """Find every problem, in the order of files and places; ``report`` is given the notes."""
-    return _Check(workspace, environment, report).run()
+    """Find every problem, in the order of files and places; the report has those of the project."""
+    return _Check(workspace, project_id, project, environment, report).run()
 
 
 class _Nothing:
@@ -60,32 +66,39 @@ class _Params(dict[str, str]):
 
 
 class _Check:
-    def __init__(self, workspace: Workspace, environment: Environment, report: Report) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        project_id: str,
+        project: tree.ProjectFile | None,
+        environment: Environment,
+        report: Report,
+    ) -> None:
         self._workspace = workspace
+        self._project_id = project_id
+        self._project = project
         self._environment = environment
         self._report = report
-        actions = Actions(workspace.root, environment.cache_dir, network=False)
-        self._tasks = TaskCheck(actions, self._report)
-        self._project: Project
+        self._of_project = tuple(report.problems)
+        self._actions = Actions(workspace.root, environment.cache_dir, network=False)
+        self._tasks = TaskCheck(self._actions, self._report)
 
     def run(self) -> list[Problem]:
-        from neuro.flow.project import flow_file, read_project_of
-
-        self._project = read_project_of(self._workspace, self._report)
-        file, user = self._project.file, self._environment.user
-        if file is not None and file.owner is not None and self._project.owner != user and user:
+        project, user = self._project, self._environment.user
+        owner = constant_text(project.owner) if project is not None else None
+        if project is not None and project.owner is not None and user and owner != user:
             self._report.note(
-                f"The project belongs to {self._project.owner}, and you are logged in as {user}:"
+                f"The project belongs to {owner}, and you are logged in as {user}:"
                 " commands that need a platform refuse it",
-                file.owner.at,
+                project.owner.at,
                 "Remove `owner:` to work in a project of your own.",
             )
         config_dir = self._workspace.config_dir
-        live, project = flow_file(config_dir, "live"), flow_file(config_dir, "project")
+        live, own = flow_file(config_dir, "live"), flow_file(config_dir, "project")
         if live is not None:
             self._live_path(live)
         for path in sorted(_flow_files(config_dir)):
-            if path not in (live, project):
+            if path not in (live, own):
                 self._any_path(path)
         return self._report.first_of_each_place()
 
@@ -97,22 +110,48 @@ class _Check:
             self._live(file)
 
     def _any_path(self, path: Path) -> None:
-        source = load_source(path, self._report)
-        file = read_any(source, self._report) if source is not None else None
+        report = Report()
+        source = load_source(path, report)
+        file = read_any(source, report) if source is not None else None
         if file is not None:
-            doubt_hashes(file, self._workspace.root, self._report, batch=True)
+            doubt_hashes(file, self._workspace.root, report, batch=True)
         if isinstance(file, tree.BatchFile):
             batch = path.relative_to(self._workspace.config_dir).with_suffix("").as_posix()
-            self._tasks.batch(batch, file, self._project.file)
-        elif isinstance(file, tree.ActionFile):
+            self._batch(batch, file, report)
+        self._report.take(report.problems, report.notes)
+        if isinstance(file, tree.ActionFile):
             name = path.relative_to(self._workspace.root).with_suffix("")
             self._tasks.file(Action(file, path), name.as_posix())
+
+    def _batch(self, name: str, file: tree.BatchFile, report: Report) -> None:
+        """Plan a batch as if nothing were given: what a plan would refuse in any case is wrong."""
+        # Imported here: with what evaluates batches, for those who have some.
+        from neuro.flow.evaluate.batch.facts import NO_BAKE, Facts
+        from neuro.flow.evaluate.batch.sources import DiskFiles
+        from neuro.flow.evaluate.batch.survey import survey
+        from neuro.flow.evaluate.batch.workflow import BatchFiles
+
+        report.take(self._of_project)
+        survey(
+            BatchFiles(file, self._project, self._project_id),
+            DiskFiles(self._workspace, name, self._actions),
+            Facts(
+                bake_id=NO_BAKE,
+                batch=name,
+                workspace=self._workspace.root,
+                user=self._environment.user,
+                collecting=True,
+                checking=True,
+            ),
+            {},
+            report,
+        )
 
     # Live
 
     def _live(self, file: tree.LiveFile) -> None:
         readable = not self._report.problems
-        project = self._project.file
+        project = self._project
         names = self._live_names(file)
         for place, value in _file_values(file):
             self._value(value, _live_place(names, place))
@@ -153,15 +192,15 @@ class _Check:
             self._value(value, _live_place(third, place))
 
     def _live_names(self, file: tree.LiveFile) -> Names:
-        return {**common_names(file, self._project.file, FlowRecord), "params": {}}
+        return {**common_names(file, self._project, FlowRecord), "params": {}}
 
     def _evaluate(self, file: tree.LiveFile) -> None:
         """Evaluate what is known before a job runs: conversions show what types do not."""
         workflow = LiveWorkflow(
             root=self._workspace.root,
-            project_id=self._project.id,
+            project_id=self._project_id,
             live=file,
-            project=self._project.file,
+            project=self._project,
             environment=self._environment,
             report=self._report,
             checking=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate.static import Members, Shape
@@ -22,8 +22,6 @@ class Content:
 
     remote: tuple[str, ...] | None = None
     local: tuple[str, ...] | None = None
-    images: list[tree.Image] = field(default_factory=list)
-    called: list[Content] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from neuro.flow.evaluate.check_graph import (
     post_needs,
     seen_needs,
 )
-from neuro.flow.evaluate.check_images import check_images
 from neuro.flow.evaluate.check_names import (
     ACTION_PLACES,
     ANYBODY,
@@ -89,9 +88,7 @@ class TaskCheck:
         for mixin in file.mixins.values():
             for place, value in values_of(mixin, batch=True):
                 self._value(value, around.at(place, every))
-        content = Content(images=list(by_id(file, project, "images").values()))
-        self._tasks(file.tasks, around, content)
-        check_images(content, self._report)
+        self._tasks(file.tasks, around, Content())
 
     def _volumes(self, file: tree.BatchFile, project: tree.ProjectFile | None) -> Shape:
         found: dict[str, Shape] = {}
@@ -181,7 +178,6 @@ class TaskCheck:
         around = Around(
             {**outer, **names, "images": merged}, places, mixins, has_mixins=caller is not None
         )
-        content.images.extend(file.images.values())
         every: Names = {**around.names, **any_task()}
         for image in file.images.values():
             for _, value in values_of(image, batch=True):
@@ -296,7 +292,6 @@ class TaskCheck:
         found = self.called(call, _KINDS, "batch", inner)
         if found is None:
             return None
-        content.called.append(found.content)
         kind = found.action.file.kind
         if kind != "batch" and call.cache is not None:
             self._report.add(

@@ -35,7 +35,7 @@ def live_functions(
     """
 
     def hash_files(_: Scope, patterns: Sequence[object]) -> str:
-        return hash_below(workspace, patterns, workspace) if read_files else _NO_HASH
+        return hash_below(workspace, patterns, workspace, read=read_files)
 
     def hash_files_relative(_: Scope, arguments: Sequence[object]) -> str:
         root, *patterns = arguments
@@ -48,7 +48,7 @@ def live_functions(
         folder = workspace / root
         # The folder of an action of a repository is not in the workspace, nor is what it hashes.
         boundary = workspace if is_inside(folder, workspace) else folder
-        return hash_below(folder, patterns, boundary) if read_files else _NO_HASH
+        return hash_below(folder, patterns, boundary, read=read_files)
 
     def upload(_: Scope, arguments: Sequence[object]) -> VolumeRecord:
         (volume,) = arguments
@@ -99,10 +99,11 @@ def _refuse(name: str) -> Callable[[Scope, Sequence[object]], object]:
     return call
 
 
-def hash_below(root: Path, patterns: Sequence[object], boundary: Path) -> str:
+def hash_below(root: Path, patterns: Sequence[object], boundary: Path, *, read: bool = True) -> str:
     """Hash the files that match: each pattern's in their order, path then content.
 
-    Raises EvaluationError for a pattern, or a link, that leads out of the boundary.
+    Raises EvaluationError for a pattern, or a link, that leads out of the boundary. Without
+    ``read``, only the patterns themselves are looked at.
     """
     from hashlib import sha256
 
@@ -112,6 +113,8 @@ def hash_below(root: Path, patterns: Sequence[object], boundary: Path) -> str:
             raise EvaluationError("Patterns of files are texts, such as '**/*.py'")
         if not Path(os.path.normpath(root / pattern)).is_relative_to(os.path.normpath(boundary)):
             raise EvaluationError(OUTSIDE.format(pattern))
+        if not read:
+            continue
         try:
             found = sorted(root.glob(pattern))
         except (ValueError, NotImplementedError) as error:
@@ -131,7 +134,7 @@ def hash_below(root: Path, patterns: Sequence[object], boundary: Path) -> str:
                         digest.update(chunk)
             except OSError as error:
                 raise EvaluationError(f"Cannot read {path}: {error.strerror}") from None
-    return digest.hexdigest()
+    return digest.hexdigest() if read else _NO_HASH
 
 
 def _parse_volume(_: Scope, arguments: Sequence[object]) -> VolumeRecord:

@@ -31,9 +31,10 @@ from neuro.flow.evaluate.sections import (
     merged_defaults,
     project_record,
 )
-from neuro.flow.evaluate.units import Owner, Unit, evaluate_unit
+from neuro.flow.evaluate.units import Owner, evaluate_unit
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.model import Unit
 from neuro.flow.syntax.problems import FlowError, Problem, Report, nearest
 from neuro.flow.syntax.tree import ActionJob, Call, LiveDefaults, LiveJob
 

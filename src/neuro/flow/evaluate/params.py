@@ -22,10 +22,12 @@ def bind_params(
     *,
     whose: Literal["job", "batch"],
     at: Position | None,
+    checking: bool = False,
 ) -> dict[str, str]:
     """Return the values of parameters. One that must be given and is not is reported, and missing.
 
-    ``at`` is where those are declared that are given and not known.
+    While ``checking``, none is given, so it is only missing. ``at`` is where the parameters are
+    declared: the place of one that is given and is not declared.
     """
     unknown = sorted(set(given) - set(declared))
     if unknown:
@@ -40,7 +42,7 @@ def bind_params(
             bound[name] = given[name]
         elif param.default is not None:
             bound[name] = str(values.one(param.default))
-        elif "default" not in param.specified or not report.problems:
+        elif not checking and ("default" not in param.specified or not report.problems):
             # That a default could not be read is told already.
             report.add(
                 f"Param {name} is not initialized and has no default value",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -12,27 +11,6 @@ if TYPE_CHECKING:
     from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.source import Position
     from neuro.flow.syntax.tree import ExecUnit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """What a container is started with, evaluated; times are seconds, tags are sorted."""
-
-    image: str
-    name: str | None
-    preset: str | None
-    schedule_timeout: float | None
-    life_span: float | None
-    http_port: int | None
-    http_auth: bool | None
-    entrypoint: str | None
-    cmd: str | None
-    workdir: str | None
-    env: Mapping[str, str]
-    volumes: tuple[str, ...]
-    tags: tuple[str, ...]
-    pass_config: bool
-    restart: str | None
 
 
 class Owner(NamedTuple):
@@ -52,14 +30,16 @@ def evaluate_unit(
     report: Report,
     *,
     default_name: str | None = None,
+    image_is_told: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the fields of a Unit, by their names, for the classes that are made of it.
 
-    ``tags`` are those that it has besides its own and the defaults'.
+    ``tags`` are those that it has besides its own and the defaults'. With ``image_is_told``, why it
+    may have no image has been reported.
     """
     known = len(report.problems)
     image = values.text(unit.image)
-    if image is None and not values.unknown and len(report.problems) == known:
+    if image is None and not image_is_told and not values.unknown and len(report.problems) == known:
         report_no_image(whose if unit.image is None else whose._replace(at=unit.image.at), report)
     port = values.number(unit.http_port)
     return {

@@ -22,16 +22,22 @@ class Unknowable(EvaluationError):
         super().__init__("Not known yet", Position(Source("", ""), 1, 1))
 
 
+class NotGiven(Unknowable):
+    """What is known when a bake is submitted, and not while its files are only checked."""
+
+
 class Values:
     """Evaluates in a scope. What it returns counts only if the report stays empty.
 
-    `unknown` tells that something was not evaluated, as it cannot be known yet.
+    `unknown` tells that something was not evaluated, as it cannot be known yet; `late` that some
+    of that is decided by what tasks leave, and will not be known at submission either.
     """
 
     def __init__(self, scope: Scope, report: Report) -> None:
         self._scope = scope
         self._report = report
         self.unknown = False
+        self.late = False
 
     def one(self, value: Value | None) -> object:
         """Return a value of its type, None for one that is absent or failed."""
@@ -142,7 +148,8 @@ class Values:
         assert value.template is not None
         try:
             return evaluate(value.template, self._scope), True
-        except Unknowable:
+        except Unknowable as unknown:
+            self.late |= not isinstance(unknown, NotGiven)
             self.not_known(value)
             return None, False
         except EvaluationError as error:

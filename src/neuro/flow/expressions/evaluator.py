@@ -43,13 +43,24 @@ MAX_PATH = 65_536
 
 
 class EvaluationError(Exception):
-    """Why an expression has no value, where that shows, and what may help."""
+    """Why an expression has no value, where that shows, and what may help.
 
-    def __init__(self, message: str, at: Position | None = None, hint: str | None = None) -> None:
+    A function knows no places: it names the `argument` that is wrong by its index.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        at: Position | None = None,
+        hint: str | None = None,
+        *,
+        argument: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.at = at
         self.hint = hint
+        self.argument = argument
 
 
 class Scope:
@@ -257,6 +268,11 @@ class _Evaluation:
         try:
             result = function.call(self.scope, arguments)
             self.budget.spend(_size(result))
+        except EvaluationError as error:
+            if error.at is not None or error.argument is None:
+                raise
+            wrong = node.arguments[error.argument]
+            raise _Failed(error.message, wrong.offset, error.hint) from None
         except (ValueError, TypeError, ArithmeticError, LookupError, OSError) as error:
             raise _Failed(_sentence(error), node.offset) from None
         return result

@@ -106,6 +106,13 @@ class Report:
         """The notes by file, then by place, each once."""
         return sorted(self._notes, key=_place)
 
+    def take(self, problems: Iterable[Problem], notes: Iterable[Problem] = ()) -> None:
+        """Note the problems, and the notes, of another report."""
+        for problem in problems:
+            self.add(problem.message, problem.at, problem.hint)
+        for one in notes:
+            self.note(one.message, one.at, one.hint)
+
     def sorted(self) -> tuple[Problem, ...]:
         """The problems by file, then by place. Those without a place come first."""
         return tuple(sorted(self.problems, key=_place))

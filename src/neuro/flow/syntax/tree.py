@@ -26,17 +26,20 @@ from neuro.flow.syntax.source import Position
 from neuro.flow.syntax.types import (
     ATTEMPTS,
     BACKOFF,
+    BAKE_LIFE_SPAN,
     BOOL,
     CRON,
     ENABLE,
     ID,
     IMAGE_REF,
     INT,
+    LIFE_SPAN,
     LOCAL_PATH,
     PORT_PAIR,
     PRIMITIVE,
     REMOTE_PATH,
     RESTART,
+    SCHEDULE_TIMEOUT,
     SIMPLE_BOOL,
     SIMPLE_ID,
     SIMPLE_STR,
@@ -112,11 +115,11 @@ class LiveDefaults(Node):
     )
     workdir: Value | None = key(Scalar(REMOTE_PATH), "The jobs' current directory.", *_L1)
     life_span: Value | None = key(
-        Scalar(TIME_DELTA), "After how long a job is ended: seconds, or 1d2h3m4s.", *_L1
+        Scalar(LIFE_SPAN), "After how long a job is ended: seconds, or 1d2h3m4s.", *_L1
     )
     preset: Value | None = key(Scalar(STR), "The resources preset of the jobs.", *_L1)
     schedule_timeout: Value | None = key(
-        Scalar(TIME_DELTA), "How long a job may wait for resources.", *_L1
+        Scalar(SCHEDULE_TIMEOUT), "How long a job may wait for resources.", *_L1
     )
 
 
@@ -210,7 +213,7 @@ class ExecUnit(Node):
     image: Value | None = key(Scalar(IMAGE_REF), "The image to run.", *_UNIT)
     preset: Value | None = key(Scalar(STR), "The resources preset to run with.", *_UNIT)
     schedule_timeout: Value | None = key(
-        Scalar(TIME_DELTA), "How long to wait for resources.", *_UNIT
+        Scalar(SCHEDULE_TIMEOUT), "How long to wait for resources.", *_UNIT
     )
     entrypoint: Value | None = key(Scalar(STR), "Replaces the image's entrypoint.", *_UNIT)
     cmd: Value | None = key(
@@ -223,7 +226,7 @@ class ExecUnit(Node):
     )
     tags: ListValue | None = key(ListOf(STR), "Tags.", *_UNIT)
     life_span: Value | None = key(
-        Scalar(TIME_DELTA), "After how long it is ended: seconds, or 1d2h3m4s.", *_UNIT
+        Scalar(LIFE_SPAN), "After how long it is ended: seconds, or 1d2h3m4s.", *_UNIT
     )
     http_port: Value | None = key(
         Scalar(INT), "The container's port that the platform serves over HTTP.", *_UNIT
@@ -460,7 +463,7 @@ class BatchFile(Node):
     kind: str = key(Choice("kind", ("batch",)), "What the file is.", required=True, default="batch")
     id: Value | None = key(Scalar(SIMPLE_ID), "The workflow's id.")
     title: Value | None = key(Scalar(SIMPLE_STR), "The workflow's title.")
-    life_span: Value | None = key(Scalar(TIME_DELTA), "How long all of it may take.", "", "B0")
+    life_span: Value | None = key(Scalar(BAKE_LIFE_SPAN), "How long all of it may take.", "", "B0")
     schedule: Schedule | None = key(
         Section("Schedule"), "When the server starts the batch by itself."
     )

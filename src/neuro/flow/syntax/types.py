@@ -4,10 +4,13 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from neuro.domain.errors import InvalidInput
+from neuro.domain.life_spans import check_life_span, check_longest, check_schedule_timeout
 from neuro.flow.syntax.source import Position
 
 if TYPE_CHECKING:
@@ -276,6 +279,29 @@ def _time_delta(value: object) -> float:
     return seconds
 
 
+def _bounded(value: object, check: Callable[[float, str | None], None]) -> float:
+    seconds = _time_delta(value)
+    try:
+        # Zero means here what it means where nothing is written.
+        if seconds:
+            check(seconds, value if isinstance(value, str) else None)
+    except InvalidInput as error:
+        raise BadValue(str(error)) from None
+    return seconds
+
+
+def _life_span(value: object) -> float:
+    return _bounded(value, check_life_span)
+
+
+def _schedule_timeout(value: object) -> float:
+    return _bounded(value, check_schedule_timeout)
+
+
+def _bake_life_span(value: object) -> float:
+    return _bounded(value, partial(check_longest, "A bake's life span"))
+
+
 def _local_path(value: object) -> Path:
     _refuse_nothing(value)
     return Path(str(value))
@@ -399,6 +425,9 @@ TIME_DELTA: Final = ValueType(
         ]
     },
 )
+LIFE_SPAN: Final = replace(TIME_DELTA, convert=_life_span)
+SCHEDULE_TIMEOUT: Final = replace(TIME_DELTA, convert=_schedule_timeout)
+BAKE_LIFE_SPAN: Final = replace(TIME_DELTA, convert=_bake_life_span)
 ATTEMPTS: Final = ValueType(
     "number of attempts",
     _attempts,

@@ -1,4 +1,4 @@
-"""Users and tokens over HTTP (wire protocol, section 7, and this platform's own token calls)."""
+"""Users and tokens over HTTP (docs/reference/wire-protocol.md#users)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
         require_self_or_admin(call, call.segment("user"))
         return await access.user(call.segment("user"))
 
-    @api.add("DELETE", "/api/v1/users/{user}", status=204, section="7")
+    @api.add("DELETE", "/api/v1/users/{user}", status=204, section="users")
     async def remove_user(call: Call) -> None:
         """Remove a user: their tokens, jobs, bakes and schedules end, their files stay (admins)."""
         user = call.segment("user")
@@ -80,7 +80,7 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
         require_person(call)
         await departures.remove(user)
 
-    @api.add("GET", "/api/v1/users/{user}/permissions", section="7")
+    @api.add("GET", "/api/v1/users/{user}/permissions", section="users")
     async def list_permissions(call: Call, query: PermissionFilter) -> list[PermissionEntry]:
         """What a user may do: their own, or anybody's for admins."""
         user = call.segment("user")

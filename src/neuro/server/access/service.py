@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import structlog
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
@@ -31,6 +32,9 @@ from neuro.domain.users import Token, User
 from neuro.server.access import tables
 from neuro.server.database.engine import Database
 from neuro.server.http.identity import Identity
+from neuro.server.log import Seldom
+
+log = structlog.get_logger("neuro.access")
 
 DEFAULT_TOKEN_LIFE = timedelta(days=365)
 MAX_TOKEN_LIFE = timedelta(days=3650)
@@ -74,6 +78,9 @@ class AccessService:
         self._now = now
         self._identities: dict[str, tuple[Identity, datetime]] = {}
         self._endings = 0
+        # Tokens that were used since the start, and those that are good no more.
+        self._seen: set[str] = set()
+        self._refused = Seldom(log, "revoked token refused")
         # Jobs that are over, as long as the database does not know that their tokens ended.
         self._jobs_over: set[str] = set()
         self._listeners: list[Callable[[str, str | None], None]] = []
@@ -112,10 +119,16 @@ class AccessService:
             if self._endings == endings:
                 break  # Else it may be this very token that ended since it was read.
         if identity is None:
+            self._refused.say(user=user, token=token_id)
             raise NotAuthenticated("This token was revoked: log in again with `neuro login`.")
         if len(self._identities) >= MAX_CACHED_IDENTITIES:
             self._identities.clear()
         self._identities[token] = (identity, expires_at)
+        if token_id not in self._seen:
+            if len(self._seen) >= MAX_CACHED_IDENTITIES:
+                self._seen.clear()
+            self._seen.add(token_id)
+            log.info("signed in", user=user, token=token_id)
         return identity
 
     def _claims(self, token: str) -> dict[str, Any]:
@@ -164,6 +177,7 @@ class AccessService:
             tables.add_user(connection, user, grants)
 
         await self._database.write(add)
+        log.info("user added", user=name, is_admin=is_admin)
         return user
 
     async def user(self, name: str) -> User:
@@ -239,6 +253,7 @@ class AccessService:
             self._key,
         )
         await self._database.write(lambda c: tables.add_token(c, record, _digest(text), job))
+        log.info("token made", user=user, token=record.id, label=label, job=job)
         return msgspec.structs.replace(record, token=text)
 
     async def permissions(self, user: str) -> list[Permission]:
@@ -262,6 +277,7 @@ class AccessService:
             lambda connection: tables.revoke_token(connection, user, token_id, now),
         ):
             raise Conflict(f"Token '{token_id}' is revoked already.")
+        log.info("token revoked", user=user, token=token_id)
 
     async def jobs_with_tokens(self) -> list[str]:
         """The ids of jobs, over or not, that were given tokens which have not ended."""

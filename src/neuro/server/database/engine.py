@@ -12,16 +12,20 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError, OperationalError
+import structlog
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.pool import QueuePool
 
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import InvalidInput, Unavailable
 
 T = TypeVar("T")
+
+log = structlog.get_logger("neuro.database")
 
 SQLITE_READERS = 2
 POSTGRES_CONNECTIONS = 8
@@ -36,9 +40,14 @@ class Database:
     """Runs functions of a connection in transactions, off the event loop."""
 
     def __init__(self, url: str) -> None:
-        """``url`` as SQLAlchemy writes it: ``sqlite:///PATH`` or ``postgresql://USER@HOST/NAME``."""
+        """``url`` as SQLAlchemy writes it: ``sqlite:///PATH`` or ``postgresql://USER@HOST/NAME``.
+
+        Raises InvalidInput for another one, and where its driver is missing.
+        """
         if url.startswith(("postgresql://", "postgres://")):
             url = "postgresql+psycopg://" + url.split("://", 1)[1]
+        check_url(url)
+        self._is_away = False
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self.path = Path(url.partition("///")[2]) if self.is_sqlite else None
@@ -68,13 +77,27 @@ class Database:
         return await loop.run_in_executor(self._writers, self.write_now, change)
 
     def _run_read(self, query: Callable[[Connection], T]) -> T:
-        with told_plainly(self.path), self.engine.connect() as connection:
+        with self._outage(), told_plainly(self.path), self.engine.connect() as connection:
             return query(connection)
 
     def write_now(self, change: Callable[[Connection], T]) -> T:
         """``write`` for callers that have no event loop (start-up, commands)."""
-        with told_plainly(self.path), self.engine.begin() as connection:
+        with self._outage(), told_plainly(self.path), self.engine.begin() as connection:
             return change(connection)
+
+    @contextmanager
+    def _outage(self) -> Iterator[None]:
+        """Log when the database begins to fail, and when it answers again."""
+        try:
+            yield
+        except Unavailable as error:
+            if not self._is_away:
+                self._is_away = True
+                log.error("the database cannot be used", error=error.message)
+            raise
+        if self._is_away:
+            self._is_away = False
+            log.info("the database can be used again")
 
     def close(self) -> None:
         """Wait for what runs, then close every connection."""
@@ -102,7 +125,8 @@ def told_plainly(path: Path | None) -> Iterator[None]:
             raise Unavailable(
                 "The server's disk is full: nothing was changed. Free some space and try again."
             ) from error
-        raise Unavailable(f"The server's database does not answer: {origin}") from error
+        cause = " ".join(str(origin).split())  # drivers write several lines
+        raise Unavailable(f"The server's database does not answer: {cause}") from error
 
 
 def _is_damage(error: BaseException | None) -> bool:
@@ -126,6 +150,28 @@ def damaged(path: Path | None, cause: str) -> Unavailable:
         f" integrity_check'` says what is damaged, `sqlite3 {path} .recover` saves what can be"
         " read."
     )
+
+
+def check_url(url: str) -> None:
+    """Raise InvalidInput, saying what to do, for what no database can be opened with."""
+    scheme = url.partition("://")[0]
+    if scheme not in ("sqlite", "postgresql+psycopg"):
+        raise InvalidInput(
+            f"The database's address begins with '{scheme[:40]}': it must be a URL such as"
+            " postgresql://user@host/name, or sqlite:///PATH."
+        )
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):
+        raise InvalidInput(
+            "The database's address cannot be read: it must be a URL such as"
+            " postgresql://user@host/name, with %XX for special characters of a password."
+        ) from None
+    if scheme != "sqlite" and find_spec("psycopg") is None:
+        raise InvalidInput(
+            "The driver of PostgreSQL is not installed here: pip install"
+            " '/path/to/clone[server,postgres]', with the path of a clone of the repository."
+        )
 
 
 def _engine(url: str, connections: int) -> Engine:

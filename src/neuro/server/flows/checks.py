@@ -27,6 +27,7 @@ from neuro.domain.bakes import (
 )
 from neuro.domain.errors import InvalidInput, TooLarge
 from neuro.domain.flows import check_batch_name
+from neuro.domain.life_spans import check_longest
 
 MAX_BODY = 32 << 20
 # Five thousand tasks of which each needs all of the layer before have a million edges.
@@ -45,7 +46,6 @@ MAX_TASKS_A_CALL = 1000
 MAX_FILES_OF_A_BAKE = 1000
 MAX_ATTEMPTS = 1000
 # Times that are further away cannot be reckoned with.
-MAX_LIFE_SPAN = 100 * 366 * 86400.0
 
 _FINAL_WITH_OUTCOME = (TaskStatus.SUCCEEDED, TaskStatus.CACHED)
 # No name can hold these: they end lines, and PostgreSQL keeps no NUL.
@@ -106,8 +106,10 @@ def _check_meta(meta: BakeMeta) -> None:
     if meta.concurrency is not None:
         # It is told in messages, and held in memory while the bake waits or runs.
         _text("concurrency group", meta.concurrency.group, MAX_FULL_ID)
-    if meta.life_span is not None and not 0 <= meta.life_span <= MAX_LIFE_SPAN:
-        raise InvalidInput("The life span of a bake is 0 to 3,162,240,000 seconds: 100 years.")
+    if meta.life_span is not None:
+        if not meta.life_span >= 0:
+            raise InvalidInput("The life span of a bake is 0 seconds or more.")
+        check_longest("The life span of a bake", meta.life_span)
 
 
 def check_tags(tags: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Flows over HTTP (wire protocol, section 17)."""
+"""Flows over HTTP (docs/reference/wire-protocol.md#flows)."""
 
 from __future__ import annotations
 
@@ -38,54 +38,54 @@ def flow_routes(flows: FlowService) -> Routes:
 
 
 def _add_projects(api: Routes, flows: FlowService) -> None:
-    @api.add("GET", PROJECTS, section="17", streams=NDJSON)
+    @api.add("GET", PROJECTS, section="flows", streams=NDJSON)
     async def list_projects(call: Call, query: ProjectFilter) -> web.StreamResponse:
         """List projects by owner and name; NDJSON where the client accepts it."""
         return await list_answer(call, flows.projects(call.identity, query))
 
-    @api.add("POST", PROJECTS, status=201, section="17")
+    @api.add("POST", PROJECTS, status=201, section="flows")
     async def create_project(call: Call, body: ProjectRequest) -> Project:
         """Make a project; 409 where its owner has one of that name."""
         return await flows.create_project(call.identity, body)
 
-    @api.add("GET", f"{PROJECTS}/by_name", section="17")
+    @api.add("GET", f"{PROJECTS}/by_name", section="flows")
     async def project_by_name(call: Call, query: ByName) -> Project:
         """The project of a name: of project_name's, else of owner's, else the caller's own."""
         return await flows.project_by_name(call.identity, query.name, query)
 
-    @api.add("GET", PROJECTS + "/{project}", section="17")
+    @api.add("GET", PROJECTS + "/{project}", section="flows")
     async def get_project(call: Call) -> Project:
         """A project by its id."""
         return await flows.project(call.identity, call.segment("project"), Action.READ)
 
-    @api.add("DELETE", PROJECTS + "/{project}", status=204, section="17")
+    @api.add("DELETE", PROJECTS + "/{project}", status=204, section="flows")
     async def remove_project(call: Call) -> None:
         """Remove a project with all that is in it."""
         await flows.remove_project(call.identity, call.segment("project"))
 
 
 def _add_live_jobs(api: Routes, flows: FlowService) -> None:
-    @api.add("GET", LIVE_JOBS, section="17", streams=NDJSON)
+    @api.add("GET", LIVE_JOBS, section="flows", streams=NDJSON)
     async def list_live_jobs(call: Call, query: OfProject) -> web.StreamResponse:
         """List a project's live jobs; NDJSON where the client accepts it."""
         return await list_answer(call, flows.live_jobs(call.identity, query.project_id))
 
-    @api.add("POST", LIVE_JOBS, status=201, section="17")
+    @api.add("POST", LIVE_JOBS, status=201, section="flows")
     async def create_live_job(call: Call, body: LiveJobRequest) -> LiveJob:
         """Add a live job; 409 where its project has one of that yaml_id."""
         return await flows.create_live_job(call.identity, body)
 
-    @api.add("PUT", f"{LIVE_JOBS}/replace", status=201, section="17")
+    @api.add("PUT", f"{LIVE_JOBS}/replace", status=201, section="flows")
     async def replace_live_job(call: Call, body: LiveJobRequest) -> LiveJob:
         """Add a live job, or change the one of that project and yaml_id."""
         return await flows.replace_live_job(call.identity, body)
 
-    @api.add("GET", f"{LIVE_JOBS}/by_yaml_id", section="17")
+    @api.add("GET", f"{LIVE_JOBS}/by_yaml_id", section="flows")
     async def live_job_by_yaml_id(call: Call, query: ByYamlId) -> LiveJob:
         """The live job of a project and a yaml_id."""
         return await flows.live_job_by_yaml_id(call.identity, query.project_id, query.yaml_id)
 
-    @api.add("GET", LIVE_JOBS + "/{live_job}", section="17")
+    @api.add("GET", LIVE_JOBS + "/{live_job}", section="flows")
     async def get_live_job(call: Call) -> LiveJob:
         """A live job by its id."""
         return await flows.live_job(call.identity, call.segment("live_job"))

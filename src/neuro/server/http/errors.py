@@ -61,14 +61,14 @@ def _answer(request: web.Request, error: PlatformError) -> web.Response:
         body["description"] = error.message
     response = json_response(body, error.status)
     if isinstance(error, TooManyRequests | Unavailable):
-        seconds = error.retry_after if isinstance(error, TooManyRequests) else 1.0
-        response.headers["Retry-After"] = str(max(1, round(seconds)))
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after or 1.0)))
     if isinstance(error, TooSlow):
         response.force_close()
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="neuro"'
     if "Upgrade" in request.headers:
-        # A WebSocket client sees only the headers of a refused handshake (section 2.5).
+        # A WebSocket client sees only the headers of a refused handshake
+        # (docs/reference/wire-protocol.md#websockets).
         response.headers["X-Error"] = (
             " ".join(error.message.split()).encode("ascii", "backslashreplace").decode()
         )

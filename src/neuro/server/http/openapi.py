@@ -10,6 +10,7 @@ import msgspec
 from neuro.server.http.routes import Route
 from neuro.server.http.version import HEADER, says_version
 
+WIRE_PROTOCOL = "docs/reference/wire-protocol.md"
 _VARIABLE = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 _REFERENCE = "#/components/schemas/{name}"
 _VERSION = {
@@ -74,7 +75,7 @@ def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
         },
     }
     if route.section:
-        operation["description"] = f"Wire protocol, section {route.section}."
+        operation["description"] = f"See {WIRE_PROTOCOL}#{route.section}."
     if body is not None:
         operation["requestBody"] = {"required": True, "content": _json(body)}
     return operation

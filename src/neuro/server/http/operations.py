@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from neuro.domain.errors import Unavailable
 from neuro.server.http.openapi import describe
+from neuro.server.http.pages import front_page
 from neuro.server.http.routes import Call, Route, Routes, json_response, route_of
 from neuro.server.http.version import PING, SECURED_PING
 
@@ -26,25 +25,23 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """Counts and times of requests, and gauges read when somebody asks."""
+    """Counts and times of requests; others add theirs to the ``registry``."""
 
-    def __init__(self, gauges: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
-        """``gauges`` gives, per metric name, a value for each label."""
-        self._registry = CollectorRegistry()
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
         self._requests = Counter(
             "neuro_http_requests",
             "Requests by route and status.",
             ["method", "route", "status"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self._seconds = Histogram(
             "neuro_http_request_seconds",
             "Time to answer, streams left out.",
             ["method", "route"],
             buckets=_BUCKETS,
-            registry=self._registry,
+            registry=self.registry,
         )
-        self._registry.register(_Gauges(gauges))
 
     def middleware(self) -> Middleware:
         """Counts every request behind it."""
@@ -54,7 +51,7 @@ class Metrics:
             started = time.perf_counter()
             response = await handler(request)
             route = route_of(request)
-            path = route.path if route else "unknown"
+            path = route.name if route else "unknown"
             self._requests.labels(request.method, path, str(response.status)).inc()
             if route is not None and route.streams is None:
                 seconds = time.perf_counter() - started
@@ -65,27 +62,19 @@ class Metrics:
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-
-class _Gauges(Collector):
-    def __init__(self, read: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
-        self._read = read
-
-    def collect(self) -> list[Metric]:
-        families: list[Metric] = []
-        for name, values in self._read().items():
-            family = GaugeMetricFamily(name, name.replace("_", " "), labels=["kind"])
-            for label, value in values.items():
-                family.add_metric([label], value)
-            families.append(family)
-        return families
+        return generate_latest(self.registry)
 
 
 def operation_routes(
-    metrics: Metrics, is_ready: Callable[[], Awaitable[bool]], all_routes: list[Route], version: str
+    metrics: Metrics,
+    troubles: Callable[[], Awaitable[list[str]]],
+    all_routes: list[Route],
+    version: str,
 ) -> Routes:
-    """Routes that tell of the server, and of nobody's work: all but one need no token."""
+    """Routes that tell of the server, and of nobody's work: all but one need no token.
+
+    ``troubles`` gives a sentence for each thing that keeps the server from its work.
+    """
     api = Routes("operations")
 
     @api.add("GET", PING, public=True, probe=True)
@@ -98,6 +87,11 @@ def operation_routes(
         """Whether the server answers, and knows the caller's token."""
         return Health("ok")
 
+    @api.add("GET", "/", public=True)
+    async def front(call: Call) -> web.Response:
+        """What this address is, for browsers."""
+        return web.Response(text=front_page(version), content_type="text/html")
+
     @api.add("GET", "/health", public=True, probe=True)
     async def health(call: Call) -> Health:
         """Whether the process lives."""
@@ -105,9 +99,9 @@ def operation_routes(
 
     @api.add("GET", "/ready", public=True, probe=True)
     async def ready(call: Call) -> Health:
-        """Whether the database and the engines answer; 503 where they do not."""
-        if not await is_ready():
-            raise Unavailable("The database or an engine does not answer.")
+        """Whether jobs can be started and recorded; 503 with the reason where they cannot."""
+        if found := await troubles():
+            raise Unavailable(" ".join(found))
         return Health("ready")
 
     @api.add("GET", "/metrics", public=True, probe=True)
@@ -138,7 +132,7 @@ def _page(routes: list[Route], version: str) -> str:
             if route.tag == tag:
                 key = "" if route.public else "token"
                 rows.append(
-                    f"<tr><td><code>{route.method}</code></td><td><code>{escape(route.path)}</code>"
+                    f"<tr><td><code>{route.method}</code></td><td><code>{escape(route.name)}</code>"
                     f"</td><td>{escape(route.summary)}</td><td>{key}</td></tr>"
                 )
         rows.append("</table>")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import inspect
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, get_origin, get_type_hints
@@ -39,11 +40,12 @@ Encode = Callable[[Any], bytes]
 STREAMS = web.AppKey("streams", Streams)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTE_KEY = "neuro.route"
+_VARIABLE = re.compile(r"\{(\w+):[^}]*\}")
 
 
 @dataclass(frozen=True)
 class Route:
-    """One line of the HTTP API. ``section`` is where the wire protocol describes it, if it does.
+    """One line of the HTTP API. ``section`` is of the page of the wire protocol, if it has one.
 
     ``max_body`` is how many bytes its body may have; ``encode`` makes JSON of what it returns.
     ``names_files``: its path holds names of files, in which the handler allows what the file
@@ -66,6 +68,11 @@ class Route:
     names_files: bool = False
     probe: bool = False
     encode: Encode = msgspec.json.encode
+
+    @property
+    def name(self) -> str:
+        """The path, with the names of its variable parts alone: ``/api/v1/storage{path}``."""
+        return _VARIABLE.sub(r"{\1}", self.path)
 
     @property
     def summary(self) -> str:

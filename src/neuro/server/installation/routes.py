@@ -1,4 +1,7 @@
-"""``GET /config`` (wire protocol, section 4) and the state of the installation."""
+"""``GET /config`` and the state of the installation.
+
+See docs/reference/wire-protocol.md#configuration.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from neuro import __version__
+from neuro.domain.frames import BULK_FEATURE
 from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import GIB, MIB, Amount, Preset
 from neuro.domain.server_config import (
@@ -24,7 +28,7 @@ CLIENT_ID = "neuro-cli"
 CALLBACKS = [f"http://127.0.0.1:{port}" for port in (54540, 54541, 54542)]
 MONITORING_PATH = "/monitoring/jobs"
 # Additions of this platform to the wire; a client uses only what it finds here.
-FEATURES = ["storage-bulk"]
+FEATURES = [BULK_FEATURE]
 
 
 class EngineMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +64,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
     """The configuration that every client reads first, and the engines' state."""
     api = Routes("installation")
 
-    @api.add("GET", "/api/v1/config", public=True, section="4")
+    @api.add("GET", "/api/v1/config", public=True, section="configuration")
     async def get_config(call: Call) -> ServerConfig:
         """Where everything is; with a token also what the cluster offers."""
         base = _base_url(call.request)

@@ -2,9 +2,10 @@
 
 The reference clients open a job's log and attach to it at the same moment. They print the log
 until the first output comes over the attached connection, drop the log from then on, and leave when
-the attached connection ends (wire protocol, section 9.3). With the same output on both, measured on
-jobs that print while they are attached to: one in six shows lines twice, one in three loses some.
-So the two connections of one client are matched, and ``streams.attach`` shares the work out.
+the attached connection ends (docs/reference/wire-protocol.md#attach). With the same output on both,
+measured on jobs that print while they are attached to: one in six shows lines twice, one in three
+loses some. So the two connections of one client are matched, and ``streams.attach`` shares the work
+out.
 """
 
 from __future__ import annotations

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import msgspec
 
 from neuro.domain.errors import InvalidInput, NotFound
 from neuro.domain.images import is_executor_image
-from neuro.domain.jobs import ContainerRequest
+from neuro.domain.jobs import ContainerRequest, Volume
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Mount, RunSpec
 from neuro.server.jobs.record import JobRecord
@@ -55,9 +55,38 @@ class Launcher:
         self._disk_of = disk_of
 
     def check_volumes(self, container: ContainerRequest) -> None:
-        """Raise InvalidInput for a volume that is not there. Read-write ones are made."""
+        """Raise InvalidInput for a volume that is not there, or that has no place in another one.
+
+        Read-write ones are made.
+        """
         for volume in container.volumes:
             self._source(volume.src_storage_uri, create=not volume.read_only)
+        for volume in container.volumes:
+            outer = _volume_around(volume, container.volumes)
+            if outer is not None and outer.read_only:
+                self._check_place(volume, outer)
+
+    def _check_place(self, volume: Volume, outer: Volume) -> None:
+        # In a volume that can be written to, the engine makes what is missing.
+        names = PurePosixPath(volume.dst_path).relative_to(outer.dst_path).parts
+        place = storage_uri(outer.src_storage_uri, self._cluster).child(*names)
+        try:
+            there = self._files.host_path(place, create=False).is_dir()
+        except NotFound:
+            raise InvalidInput(
+                f"The volume at '{volume.dst_path}' has no place: the volume around it, at"
+                f" '{outer.dst_path}', is read-only and has no '{'/'.join(names)}'. Make it there"
+                f" (`neuro mkdir -p {place}`), mount '{outer.dst_path}' with ':rw', or choose a"
+                " path outside of it."
+            ) from None
+        except InvalidInput:
+            return  # A link: where it leads is known in the job alone.
+        if there != self._source(volume.src_storage_uri, create=False).is_dir():
+            kinds = ("file", "folder") if there else ("folder", "file")
+            raise InvalidInput(
+                f"The volume at '{volume.dst_path}' is a {kinds[0]}, and a {kinds[1]} is there in"
+                f" the read-only volume at '{outer.dst_path}': choose another path."
+            )
 
     def _source(self, text: str, *, create: bool) -> Path:
         uri = storage_uri(text, self._cluster)
@@ -91,6 +120,7 @@ class Launcher:
             hostname=record.id,
             mounts=mounts,
             tty=container.tty,
+            stdin=container.stdin,
             cpu=spec.amount.cpu,
             memory=spec.amount.memory,
             gpus=record.gpus or (),
@@ -130,6 +160,13 @@ class Launcher:
         if path is not None and is_executor_image(spec.container.image):
             given["PATH"] = f"{self._commands}:{path}"
         return {**spec.container.env, **given}
+
+
+def _volume_around(volume: Volume, volumes: Iterable[Volume]) -> Volume | None:
+    """The innermost of the volumes in which this one is mounted."""
+    above = PurePosixPath(volume.dst_path).parents
+    around = [it for it in volumes if PurePosixPath(it.dst_path) in above]
+    return max(around, key=lambda it: len(PurePosixPath(it.dst_path).parts), default=None)
 
 
 def _internal_name(record: JobRecord) -> str:

@@ -22,6 +22,7 @@ from neuro.engines.base import (
     EngineFault,
     ExitCause,
     Exited,
+    NotReady,
     RunRef,
     RunSpec,
     RunState,
@@ -36,6 +37,8 @@ log = structlog.get_logger("neuro.jobs")
 MAX_BACKOFF_SECONDS = 60.0
 # Between two looks at whether the GPUs of all other jobs are known; see ``Lane.give_gpus``.
 UNKNOWN_GPUS_SECONDS = 5.0
+# Between two tries of a run that the machine is not ready for.
+NOT_READY_SECONDS = 2.0
 
 _EXIT_REASONS = {
     ExitCause.COMPLETED: Reason.COMPLETED,
@@ -69,6 +72,7 @@ class Reconciler:
         self._make_spec = make_spec
         self._stop_grace = stop_grace
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._waiting: set[str] = set()  # jobs whose timer is for a start
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule_is_due = False
 
@@ -125,6 +129,13 @@ class Reconciler:
 
     def submitted(self, record: JobRecord) -> None:
         """A new job starts, if the board has its resources reserved, or waits for its turn."""
+        log.info(
+            "job submitted",
+            job=record.id,
+            owner=record.owner,
+            name=record.name,
+            preset=record.specification.preset_name,
+        )
         self._board.add(record)
         self._board.changed(record)
         if record.placed:
@@ -179,6 +190,9 @@ class Reconciler:
             await self._writer.settle()
         try:
             await engine.start(await self._make_spec(record))
+        except NotReady as error:
+            self._not_ready(record, str(error))
+            return
         except (EngineFault, PlatformError, OSError) as error:
             log.warning("job cannot start", job=record.id, error=str(error))
             cause = ExitCause.CANNOT_START
@@ -191,6 +205,7 @@ class Reconciler:
         """End a job for a reason; its first reason stays. Idempotent."""
         if not record.is_active:
             return
+        log.info("job is to end", job=record.id, owner=record.owner, reason=reason.value)
         record.stop_reason = record.stop_reason or reason.value
         self._changed(record)
         if not record.placed:
@@ -202,11 +217,10 @@ class Reconciler:
         with suppress(Unavailable):  # a full disk keeps no job alive
             await self._writer.flush()
         await self._engines[record.engine].stop(record.id, self._stop_grace)
-        timer = self._timers.pop(record.id, None)
-        if timer is not None:
-            timer.cancel()
-            if record.status is JobStatus.RUNNING and not record.run_started:
-                self._finish_unstarted(record)  # It waited between two runs.
+        waited = record.id in self._waiting
+        self._cancel_timer(record)
+        if waited:
+            self._finish_unstarted(record)
 
     def life_span_changed(self, record: JobRecord) -> None:
         """Look again at when a job must end."""
@@ -225,6 +239,7 @@ class Reconciler:
         if record is None or record.run != event.ref.run or record.run_started:
             return
         record.run_started = True
+        log.info("job started", job=record.id, owner=record.owner, run=record.run)
         self._cancel_timer(record)
         reason = Reason.RESTARTING if record.run else None
         record.step(JobStatus.RUNNING, reason, event.at)
@@ -235,10 +250,25 @@ class Reconciler:
         record = self._board.get(event.ref.job_id)
         if record is None or record.run != event.ref.run:
             return
-        if self._must_restart(record, event):
+        if event.cause is ExitCause.NOT_READY:
+            self._not_ready(record, event.message or "")
+        elif self._must_restart(record, event):
             self._restart_later(record, event)
         else:
             self._finish(record, event)
+
+    def _not_ready(self, record: JobRecord, why: str) -> None:
+        """It is the machine's trouble: the job keeps what it was given, and is tried again."""
+        log.warning("job cannot start yet", job=record.id, why=why)
+        if record.stop_reason is not None:
+            self._finish_unstarted(record)
+            return
+        last = record.transitions[-1]
+        said = f"The server cannot start jobs now, and tries again: {why}"
+        if last.description != said:
+            record.step(record.status, last.reason, _now(), description=said)
+            self._changed(record)
+        self._start_later(record, NOT_READY_SECONDS)
 
     def _must_restart(self, record: JobRecord, event: Exited) -> bool:
         policy = record.specification.restart_policy
@@ -269,11 +299,12 @@ class Reconciler:
 
     def _start_later(self, record: JobRecord, delay: float) -> None:
         self._cancel_timer(record)
+        self._waiting.add(record.id)
         loop = asyncio.get_running_loop()
         self._timers[record.id] = loop.call_later(delay, lambda: self._spawn(self._restart(record)))
 
     async def _restart(self, record: JobRecord) -> None:
-        self._timers.pop(record.id, None)
+        self._cancel_timer(record)
         await self._writer.settle()
         await self._start(record)
 
@@ -299,6 +330,14 @@ class Reconciler:
         self._over(record)
 
     def _over(self, record: JobRecord) -> None:
+        log.info(
+            "job is over",
+            job=record.id,
+            owner=record.owner,
+            status=record.status.value,
+            reason=record.transitions[-1].reason,
+            exit_code=record.exit_code,
+        )
         self._cancel_timer(record)
         self._board.remove(record)
         self._changed(record)
@@ -335,6 +374,7 @@ class Reconciler:
         self.stop(record, reason)
 
     def _cancel_timer(self, record: JobRecord) -> None:
+        self._waiting.discard(record.id)
         timer = self._timers.pop(record.id, None)
         if timer is not None:
             timer.cancel()

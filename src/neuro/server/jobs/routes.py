@@ -1,4 +1,4 @@
-"""Jobs over HTTP and WebSocket (wire protocol, sections 8 and 9)."""
+"""Jobs over HTTP and WebSocket: docs/reference/wire-protocol.md#jobs and #monitoring."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from neuro.server.http.routes import Call, Routes, json_response
 from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, live_ndjson, ndjson
 from neuro.server.jobs import streams
 from neuro.server.jobs.companions import Companions
+from neuro.server.jobs.logs import LogQuery
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.streams import AttachQuery, ExecQuery, LogQuery
+from neuro.server.jobs.streams import AttachQuery, ExecQuery
 
 # The plain JSON form is held in memory whole; who wants more asks for NDJSON or for pages.
 MAX_JSON_LIST = 10_000
@@ -31,7 +32,7 @@ def job_routes(jobs: JobService) -> Routes:
     """Submitting, listing, ending."""
     api = Routes("jobs")
 
-    @api.add("POST", "/api/v1/jobs", status=202, section="8.1")
+    @api.add("POST", "/api/v1/jobs", status=202, section="submitting")
     async def submit(call: Call, body: JobRequest) -> Job:
         """Submit a job; its container's keys come flat (``?from_preset``) or nested."""
         key = call.request.headers.get(KEY_HEADER)
@@ -43,7 +44,7 @@ def job_routes(jobs: JobService) -> Routes:
             response.headers[REPLAYED_HEADER] = "true"
         return response  # type: ignore[return-value]  # the same job, with a header
 
-    @api.add("GET", "/api/v1/jobs", section="8.3", streams=NDJSON)
+    @api.add("GET", "/api/v1/jobs", section="listing", streams=NDJSON)
     async def list_jobs(call: Call, query: JobFilter) -> web.StreamResponse:
         """List jobs, oldest first; NDJSON where the client accepts it."""
         found = jobs.search(call.identity, query)
@@ -62,17 +63,17 @@ def job_routes(jobs: JobService) -> Routes:
         """What becomes of jobs: the state of those that match, then every change at once."""
         return await live_ndjson(call, jobs.events(call.identity, query))
 
-    @api.add("GET", "/api/v1/jobs/{job}", section="8")
+    @api.add("GET", "/api/v1/jobs/{job}", section="jobs")
     async def get_job(call: Call) -> Job:
         """A job by its id, or one of the caller's own by name."""
         return jobs.show(await jobs.find(call.identity, call.segment("job"), Action.READ))
 
-    @api.add("DELETE", "/api/v1/jobs/{job}", status=204, section="8")
+    @api.add("DELETE", "/api/v1/jobs/{job}", status=204, section="jobs")
     async def kill(call: Call) -> None:
         """End a job. Nothing if it is over."""
         await jobs.kill(await jobs.find(call.identity, call.segment("job"), Action.WRITE))
 
-    @api.add("PUT", "/api/v1/jobs/{job}/max_run_time_minutes", status=204, section="8")
+    @api.add("PUT", "/api/v1/jobs/{job}/max_run_time_minutes", status=204, section="jobs")
     async def change_life_span(call: Call, body: LifeSpanChange) -> None:
         """Add minutes to the life span, or set it."""
         record = await jobs.find(call.identity, call.segment("job"), Action.WRITE)
@@ -98,43 +99,48 @@ def monitoring_routes(jobs: JobService) -> Routes:
         except NoSuchJob as error:
             raise NotFound(error.message) from None
 
-    @api.add("GET", f"{MONITORING}/capacity", section="9.7")
+    @api.add("GET", f"{MONITORING}/capacity", section="capacity-kill-and-save")
     async def capacity(call: Call) -> dict[str, int]:
         """How many more jobs of each preset could start now."""
         return jobs.capacity()
 
-    @api.add("GET", MONITORING + "/{job}/log", section="9.1", streams=BYTES)
+    @api.add("GET", MONITORING + "/{job}/log", section="logs", streams=BYTES)
     async def log(call: Call, query: LogQuery) -> web.StreamResponse:
-        """The output as raw bytes, from the start to the end of the job."""
+        """The output as raw bytes, from the start to the end of the job, or its last lines."""
         record = await find(call, Action.READ)
         with companions.log(call, record.id) as companion:
             return await streams.log_over_http(call, jobs, record, query, companion)
 
-    @api.add("GET", MONITORING + "/{job}/log_ws", section="9.1", streams=WEBSOCKET)
+    @api.add("GET", MONITORING + "/{job}/log_ws", section="logs", streams=WEBSOCKET)
     async def log_ws(call: Call, query: LogQuery) -> web.WebSocketResponse:
         """The output as binary messages."""
         record = await find(call, Action.READ)
         with companions.log(call, record.id) as companion:
             return await streams.log_over_websocket(call, jobs, record, query, companion)
 
-    @api.add("GET", MONITORING + "/{job}/attach", section="9.3", streams=WEBSOCKET)
+    @api.add("GET", MONITORING + "/{job}/attach", section="attach", streams=WEBSOCKET)
     async def attach(call: Call, query: AttachQuery) -> web.WebSocketResponse:
         """Connect to the main process."""
         record = await find(call, Action.WRITE if query.stdin else Action.READ)
         return await streams.attach(call, jobs, record, query, companions)
 
-    @api.add("GET", MONITORING + "/{job}/exec", section="9.4", streams=WEBSOCKET)
+    @api.add("GET", MONITORING + "/{job}/exec", section="exec", streams=WEBSOCKET)
     async def execute(call: Call, query: ExecQuery) -> web.WebSocketResponse:
         """Run another process inside a running job."""
         record = await find(call, Action.WRITE)
         return await streams.execute(call, jobs, record, query)
 
-    @api.add("GET", MONITORING + "/{job}/top", section="9.2", streams=WEBSOCKET)
+    @api.add("GET", MONITORING + "/{job}/top", section="telemetry", streams=WEBSOCKET)
     async def top(call: Call) -> web.WebSocketResponse:
         """CPU, memory and GPU use, once a second."""
         return await streams.telemetry(call, jobs, await find(call, Action.READ))
 
-    @api.add("GET", MONITORING + "/{job}/port_forward/{port}", section="9.5", streams=WEBSOCKET)
+    @api.add(
+        "GET",
+        MONITORING + "/{job}/port_forward/{port}",
+        section="port-forwarding",
+        streams=WEBSOCKET,
+    )
     async def port_forward(call: Call) -> web.WebSocketResponse:
         """One TCP connection into the job."""
         record = await find(call, Action.WRITE)
@@ -143,12 +149,12 @@ def monitoring_routes(jobs: JobService) -> Routes:
             raise InvalidInput(f"'{port}' is no port.")
         return await streams.forward_port(call, jobs, record, int(port))
 
-    @api.add("POST", MONITORING + "/{job}/kill", status=204, section="9.7")
+    @api.add("POST", MONITORING + "/{job}/kill", status=204, section="capacity-kill-and-save")
     async def kill(call: Call) -> None:
         """End a job; the SDK's other spelling of DELETE /jobs/{job}."""
         await jobs.kill(await find(call, Action.WRITE))
 
-    @api.add("POST", MONITORING + "/{job}/save", section="9.6")
+    @api.add("POST", MONITORING + "/{job}/save", section="capacity-kill-and-save")
     async def save(call: Call) -> None:
         """Commit a job's files to an image: not on this server yet."""
         await find(call, Action.WRITE)

@@ -479,8 +479,9 @@ class JobService:
             if live.max_run_time_minutes is None:
                 raise InvalidInput(f"Job {record.id} has no limit on its life span.")
             minutes = live.max_run_time_minutes + change.additional_max_run_time_minutes
-        if minutes is None or not 1 <= minutes <= specification.MAX_RUN_TIME_MINUTES:
-            raise InvalidInput("A life span is 1 minute or more.")
+        if minutes is None:
+            raise InvalidInput("Give additional_max_run_time_minutes or max_run_time_minutes.")
+        specification.check_minutes(minutes)
         before = live.max_run_time_minutes
         live.max_run_time_minutes = minutes
         self._reconciler.life_span_changed(live)

@@ -15,6 +15,7 @@ from neuro.domain.jobs import (
     RequestedResources,
     Resources,
 )
+from neuro.domain.life_spans import LONGEST_MINUTES, check_schedule_timeout
 from neuro.domain.names import check_job_name, check_tags
 from neuro.domain.permissions import Action
 from neuro.domain.resources import GIB, MIB, Amount, Preset
@@ -24,7 +25,6 @@ from neuro.domain.uris import ResourceURI, parse_uri
 MAX_TEXT = 128 * 1024  # of a command, and of the environment as a whole: well below the kernel's
 MAX_DESCRIPTION = 4096
 MAX_VOLUMES = 64
-MAX_RUN_TIME_MINUTES = 10 * 366 * 24 * 60
 
 # A control job takes nothing from the capacity, so what it may use is small, and the same for all.
 CONTROL_AMOUNT = Amount(cpu=1.0, memory=512 * MIB)
@@ -64,14 +64,22 @@ def check_request(request: JobRequest, container: ContainerRequest, cluster: str
     if len(request.description or "") > MAX_DESCRIPTION:
         raise InvalidInput(f"A description can be {MAX_DESCRIPTION} characters long.")
     minutes = request.max_run_time_minutes
-    if minutes is not None and not 1 <= minutes <= MAX_RUN_TIME_MINUTES:
-        raise InvalidInput("max_run_time_minutes must be 1 or more (leave it out for no limit).")
-    timeout = request.schedule_timeout
-    if timeout is not None and not 0 < timeout < 1e9:
-        raise InvalidInput("schedule_timeout must be more than 0 seconds.")
+    if minutes is not None:
+        check_minutes(minutes)
+    if request.schedule_timeout is not None:
+        check_schedule_timeout(request.schedule_timeout)
     if request.pass_config and "NEURO_PASSED_CONFIG" in container.env:
         raise InvalidInput("NEURO_PASSED_CONFIG is set by --pass-config: take it out of the env.")
     _check_container(container, cluster)
+
+
+def check_minutes(minutes: int) -> None:
+    """Raise InvalidInput for a life span that no job can have."""
+    if not 1 <= minutes <= LONGEST_MINUTES:
+        raise InvalidInput(
+            f"max_run_time_minutes is {minutes}: a job's life span is 1 to {LONGEST_MINUTES:,}"
+            " minutes (leave it out for no limit)."
+        )
 
 
 def _check_container(container: ContainerRequest, cluster: str) -> None:
@@ -277,6 +285,7 @@ def wire_container(container: ContainerRequest, amount: Amount, gpu_model: str |
         volumes=container.volumes,
         http=container.http,
         tty=container.tty,
+        stdin=container.stdin,
         resources=Resources(
             cpu=amount.cpu,
             memory=amount.memory,

@@ -1,47 +1,44 @@
-"""Live streams of jobs: logs, attach, exec, telemetry, port forwarding (wire protocol, 9)."""
+"""Live streams of jobs: logs, attach, exec, telemetry, port forwarding.
+
+See docs/reference/wire-protocol.md#monitoring.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from neuro.domain.errors import InvalidInput, NotFound, NotPermitted, Unavailable
-from neuro.domain.jobs import JobStatus, UsageSample
+from neuro.domain.jobs import LEFT_OUT_HEADER, JobStatus, UsageSample
 from neuro.domain.texts import Lines
-from neuro.engines.base import Channel, Connection, Engine, NotListening, RunNotFound, Session
+from neuro.engines.base import Channel, Engine, NotListening, RunNotFound, Session
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import BYTES, binary_messages, websocket
 from neuro.server.jobs.companions import Companion, Companions
+from neuro.server.jobs.forwarding import HALF_CLOSE_PROTOCOL, join
+from neuro.server.jobs.logs import LogQuery, bytes_left_out, log_chunks
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 
 T = TypeVar("T")
 
-ATTACH_PROTOCOL = "v2.channels.neu.ro"
+# Clients of the third protocol speak of their input on a channel of its own, both ways: the server
+# says how much the process has taken, the client where the input ends.
+CHANNEL_PROTOCOLS = ("v3.channels.neu.ro", "v2.channels.neu.ro")
 STATUS_CHANNEL = b"\x03"
 RESIZE_CHANNEL = 4
+INPUT_CHANNEL = 5
 TELEMETRY_SECONDS = 1.0
 # How long a log that was sent whole waits for its reader, who may print slowly.
 READ_TO_THE_END_SECONDS = 60.0
 MAX_COMMAND = 64 * 1024
 _MIB = 1 << 20
-
-
-class LogQuery(msgspec.Struct, frozen=True):
-    """``separator`` and ``debug`` are sent by the reference clients and change nothing here."""
-
-    since: datetime | None = None
-    timestamps: bool = False
-    follow: bool = True
-    separator: str | None = None
-    debug: bool = False
 
 
 class AttachQuery(msgspec.Struct, frozen=True):
@@ -63,6 +60,12 @@ class ExecQuery(msgspec.Struct, frozen=True):
     stderr: bool = True
 
 
+class InputEnd(msgspec.Struct, frozen=True):
+    """What a client says on the input's channel."""
+
+    end: bool = False
+
+
 class Resize(msgspec.Struct, frozen=True):
     """A terminal's new size, in rows and columns."""
 
@@ -70,50 +73,17 @@ class Resize(msgspec.Struct, frozen=True):
     width: int
 
 
-async def log_chunks(jobs: JobService, record: JobRecord, query: LogQuery) -> AsyncGenerator[bytes]:
-    """A job's output: waits for its start, goes on across restarts, ends with the job."""
-    engine = jobs.engine_of(record)
-    since = query.since
-    if since is not None and since.tzinfo is None:
-        since = since.replace(tzinfo=UTC)
-    if query.follow:
-        record = await jobs.wait_until(record, lambda job: job.run_started)
-    sent = 0
-    while True:
-        run = record.run
-        skip = sent
-        try:
-            chunks = engine.logs(
-                record.id, since=since, follow=query.follow, timestamps=query.timestamps
-            )
-            async for chunk in chunks:
-                new = chunk[skip:] if skip else chunk
-                skip = max(0, skip - len(chunk))
-                if new:
-                    sent += len(new)
-                    yield new
-        except RunNotFound:
-            pass
-        if not query.follow:
-            return
-        # The engine's last word comes a moment before the record's; and a job may restart.
-        record = await jobs.wait_until(
-            record,
-            lambda job, run=run: job.run != run and job.run_started,  # type: ignore[misc]
-        )
-        if record.status.is_finished:
-            return
-
-
 async def log_over_http(
     call: Call, jobs: JobService, record: JobRecord, query: LogQuery, companion: Companion | None
 ) -> web.StreamResponse:
-    """The log as one chunked answer of raw bytes."""
-    response = web.StreamResponse(headers={"Content-Type": BYTES})
+    """The log as one chunked answer of raw bytes; a header says how many come before them."""
+    left_out = await bytes_left_out(jobs, record, query)
+    headers = {"Content-Type": BYTES, LEFT_OUT_HEADER: str(left_out)}
+    response = web.StreamResponse(headers=headers)
     if companion is not None:
         response.force_close()
     await response.prepare(call.request)
-    async with aclosing(log_chunks(jobs, record, query)) as chunks:
+    async with aclosing(log_chunks(jobs, record, query, left_out)) as chunks:
         async for chunk in chunks:
             await _unless_muted(response.write(chunk), companion)
     await response.write_eof()
@@ -127,10 +97,11 @@ async def log_over_websocket(
     call: Call, jobs: JobService, record: JobRecord, query: LogQuery, companion: Companion | None
 ) -> web.WebSocketResponse:
     """The log as binary messages; the server closes at its end."""
+    left_out = await bytes_left_out(jobs, record, query)
     socket = await websocket(call, close_timeout=READ_TO_THE_END_SECONDS)
 
     async def send() -> None:
-        async with aclosing(log_chunks(jobs, record, query)) as chunks:
+        async with aclosing(log_chunks(jobs, record, query, left_out)) as chunks:
             async for chunk in chunks:
                 await _unless_muted(socket.send_bytes(chunk), companion)
 
@@ -156,13 +127,14 @@ async def attach(
     """Connect to the main process.
 
     A finished job is refused only to a probe (neither stdout nor stderr): clients attach to short
-    jobs after their end, and would drop the log if they were refused (section 9.3, rules 3 and 4).
+    jobs after their end, and would drop the log if they were refused (rules 3 and 4
+    of docs/reference/wire-protocol.md#attach).
     """
     wants_output = query.stdout or query.stderr
     was_over = record.status.is_finished
     if was_over and not wants_output:
         raise NotFound(f"Job {record.id} is not running.")
-    socket = await websocket(call, protocols=(ATTACH_PROTOCOL,))
+    socket = await websocket(call, protocols=CHANNEL_PROTOCOLS)
     if was_over:
         # The client asks for the job next, sees that it is over, and waits for its log alone.
         await _until_closed(socket)
@@ -188,8 +160,15 @@ async def attach(
         if companion is not None and caught_up:
             companion.muted = True
         try:
+            if query.stdin:
+                await _send_input_state(socket, session)
             await _until_first(_pump_out(socket, session), _pump_in(socket, session, query.stdin))
         finally:
+            # The sender has left for good, unless it is the server that ends the connection: then
+            # the sender comes back to the next one.
+            has_left = socket.closed or call.request.transport is None
+            if has_left and query.stdin and not record.specification.container.tty:
+                await session.write_eof()
             await session.close()
     if not socket.closed:
         # Clients read the job's state when the stream ends, so the state comes first.
@@ -219,7 +198,9 @@ async def execute(
     argv = _split(query.cmd)
     session = await _in_running(record, jobs.engine_of(record).exec(record.id, argv, tty=query.tty))
     try:
-        socket = await websocket(call, protocols=(ATTACH_PROTOCOL,))
+        socket = await websocket(call, protocols=CHANNEL_PROTOCOLS)
+        if not (query.stdin or query.tty):
+            await session.write_eof()
         await _until_first(_pump_out(socket, session), _pump_in(socket, session, query.stdin))
         if not socket.closed:
             await _send_exit_code(socket, await session.wait())
@@ -278,8 +259,8 @@ async def forward_port(
     except NotListening:
         raise Unavailable(f"Nothing listens on port {port} of job {record.id}.") from None
     try:
-        socket = await websocket(call)
-        await _until_first(_from_job(socket, connection), _to_job(socket, connection))
+        socket = await websocket(call, protocols=(HALF_CLOSE_PROTOCOL,))
+        await join(socket, connection)
     finally:
         await connection.close()
     await socket.close()
@@ -296,22 +277,18 @@ async def _in_running(record: JobRecord, opening: Coroutine[Any, Any, T]) -> T:
         raise NotFound(f"Job {record.id} is not running.") from None
 
 
-async def _from_job(socket: web.WebSocketResponse, connection: Connection) -> None:
-    with suppress(ConnectionError):
-        while data := await connection.read():
-            await socket.send_bytes(data)
-
-
-async def _to_job(socket: web.WebSocketResponse, connection: Connection) -> None:
-    with suppress(ConnectionError):
-        async for data in binary_messages(socket):
-            await connection.write(data)
-
-
 async def _pump_out(socket: web.WebSocketResponse, session: Session) -> None:
     while (item := await session.read()) is not None:
         channel, data = item
-        await socket.send_bytes(bytes((channel,)) + data)
+        if channel == Channel.STDIN:
+            await _send_input_state(socket, session)
+        else:
+            await socket.send_bytes(bytes((channel,)) + data)
+
+
+async def _send_input_state(socket: web.WebSocketResponse, session: Session) -> None:
+    if socket.ws_protocol == CHANNEL_PROTOCOLS[0]:
+        await socket.send_bytes(bytes((INPUT_CHANNEL,)) + msgspec.json.encode(session.input))
 
 
 async def _pump_in(socket: web.WebSocketResponse, session: Session, stdin: bool) -> None:
@@ -321,6 +298,10 @@ async def _pump_in(socket: web.WebSocketResponse, session: Session, stdin: bool)
         channel, data = message[0], message[1:]
         if channel == Channel.STDIN and stdin and data:
             await session.write(data)
+        elif channel == INPUT_CHANNEL and stdin:
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                if msgspec.json.decode(data, type=InputEnd).end:
+                    await session.write_eof()
         elif channel == RESIZE_CHANNEL:
             with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 size = msgspec.json.decode(data, type=Resize)

@@ -231,11 +231,6 @@ def sequence_of(connection: Connection, job_id: str) -> int | None:
     ).scalar_one_or_none()
 
 
-def count_by_status(connection: Connection) -> dict[str, int]:
-    rows = connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
-    return {row[0]: row[1] for row in rows}
-
-
 def image_was_used(connection: Connection, owner: str, image: str) -> bool:
     """Whether an owner's newest jobs (the last thousand) hold one with this image."""
     newest = (

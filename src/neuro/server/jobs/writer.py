@@ -37,6 +37,8 @@ class Writer:
         self._flushed: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
         self._is_dead = False
+        # Why the last changes of jobs are not in the database yet; None where they are.
+        self.trouble: str | None = None
 
     def start(self, on_death: Callable[[], None] = lambda: None) -> None:
         """Begin to write. ``on_death`` is called if that ends by a fault of the program's own."""
@@ -98,6 +100,7 @@ class Writer:
                 while self._dirty:
                     await self._write_batch()
             except (Unavailable, SQLAlchemyError) as error:
+                self.trouble = _sentence(error)
                 _tell(waiting, error)
                 self._wake.set()
                 log.error("cannot write jobs, trying again", error=str(error))
@@ -105,6 +108,7 @@ class Writer:
             except BaseException:
                 self._flushed += waiting
                 raise
+            self.trouble = None
             _tell(waiting, None)
 
     async def _write_batch(self) -> None:
@@ -124,6 +128,7 @@ class Writer:
         if task.cancelled():
             return
         self._is_dead = True
+        self.trouble = _DEAD
         waiting, self._flushed = self._flushed, []
         _tell(waiting, Unavailable(_DEAD))
         log.error("jobs are not written any more", exc_info=task.exception())
@@ -139,4 +144,10 @@ def _tell(waiting: list[asyncio.Future[None]], error: Exception | None) -> None:
         elif isinstance(error, Unavailable):
             future.set_exception(error)
         else:
-            future.set_exception(Unavailable("The server's database does not answer."))
+            future.set_exception(Unavailable(_sentence(error)))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, Unavailable):
+        return error.message
+    return "The server's database does not answer."

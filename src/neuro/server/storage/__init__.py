@@ -1,1 +1,1 @@
-"""The platform's file tree (wire protocol, section 10)."""
+"""The platform's file tree (docs/reference/wire-protocol.md#storage)."""

@@ -28,7 +28,7 @@ from neuro.domain.frames import (
 )
 from neuro.server.storage.confine import Place
 from neuro.server.storage.paths import STAGING, parse_relative
-from neuro.server.storage.staging import StagedFile, Staging
+from neuro.server.storage.staging import StagedFile, Staging, publish
 from neuro.server.storage.tree import Tree, fault_of, faults
 
 # Folders of the stream that are kept open; files come folder by folder.
@@ -99,7 +99,7 @@ class BulkIntake:
             if frame.has_more:
                 self._current = (frame.path, file)
                 return
-            file.publish(folder, segments[-1].encode(), durable=False)
+            publish(self._tree, file, self._inside(segments), folder, durable=False)
         except BaseException:
             file.discard()
             raise
@@ -115,7 +115,8 @@ class BulkIntake:
                 return
             segments = parse_relative(path)
             size = file.offset
-            file.publish(self._folder(segments[:-1]), segments[-1].encode(), durable=False)
+            folder = self._folder(segments[:-1])
+            publish(self._tree, file, self._inside(segments), folder, durable=False)
             self._current = None
         except BaseException:
             self._drop_current()

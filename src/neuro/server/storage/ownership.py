@@ -12,18 +12,33 @@ import subprocess
 from pathlib import Path
 
 
-def inherit(folder: int, made: int | bytes) -> None:
-    """Give what was made in the open ``folder``, a descriptor or a name, to the folder's owner.
+def inherit(folder: int, made: int) -> None:
+    """Give what was made in the open ``folder``, a descriptor, to the folder's owner.
 
     Raises OSError.
     """
     owner = os.fstat(folder)
-    if owner.st_uid == os.geteuid():
-        return
-    if isinstance(made, int):
+    if owner.st_uid != os.geteuid():
         os.fchown(made, owner.st_uid, owner.st_gid)
-    else:
-        os.chown(made, owner.st_uid, owner.st_gid, dir_fd=folder, follow_symlinks=False)
+
+
+def adopt(folder: int, name: bytes) -> None:
+    """Give the folder ``name`` in the open ``folder`` to whom ``folder`` belongs, if it is ours.
+
+    It is ours where it was just made, or where a server was killed as soon as it had made it. A
+    link is left alone. Raises OSError.
+    """
+    if os.fstat(folder).st_uid == os.geteuid():
+        return
+    try:
+        made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    except NotADirectoryError:
+        return
+    try:
+        if os.fstat(made).st_uid == os.geteuid():
+            inherit(folder, made)
+    finally:
+        os.close(made)
 
 
 def give_all(root: Path, owner: int) -> None:

@@ -1,4 +1,6 @@
-"""The storage over HTTP: wire protocol, section 10, and this platform's own bulk operations.
+"""The storage over HTTP, with this platform's bulk operations.
+
+See docs/reference/wire-protocol.md#storage.
 
 The operation is in the query (``?op=…``), the path of the file in the path. Own operations, which
 the server names ``storage-bulk`` among its features (the streams are of ``neuro.domain.frames``):
@@ -35,7 +37,7 @@ from neuro.server.storage.service import StorageService
 
 PREFIX = "/api/v1/storage"
 PATH = PREFIX + r"{path:[\s\S]*}"  # A name may have a line's end in it.
-SECTION = "10"
+SECTION = "storage"
 
 MAX_FETCH_BODY = 8 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(?:\*|\d+)")

@@ -29,7 +29,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 8
-FEATURES = ("storage-bulk",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +251,3 @@ def _nothing(_: object) -> None:
 def _refuse_root(place: Place) -> None:
     if len(place.segments) < 2:
         raise StorageFault("EPERM", f"'{place.path}' is the root of an owner's files: it stays.")
-
-
-__all__ = ["FEATURES", "OpenFile", "StorageService"]

@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from neuro.domain.errors import InvalidInput, NotFound
 from neuro.server.storage.confine import Place, reopen
-from neuro.server.storage.ownership import inherit
+from neuro.server.storage.ownership import adopt, inherit
 from neuro.server.storage.paths import STAGING
 from neuro.server.storage.tree import Tree, faults, name_on_disk
 
@@ -52,18 +52,19 @@ class Staging:
             try:
                 folder = self._open_room(names)
             except FileNotFoundError:
-                home = Place((owner,), 1)
-                with (
-                    self._tree.opened(home, os.O_PATH | os.O_DIRECTORY) as folder,
-                    suppress(FileExistsError),
-                ):
-                    os.mkdir(names[1], 0o700, dir_fd=folder)
-                    inherit(folder, names[1])
+                self._make_room(owner, names[1])
                 folder = self._open_room(names)
-        if owner not in self._swept:
-            self._swept.add(owner)
-            _sweep(folder)
+            if owner not in self._swept:
+                self._make_room(owner, names[1])
+                self._swept.add(owner)
+                _sweep(folder)
         return folder
+
+    def _make_room(self, owner: str, name: bytes) -> None:
+        with self._tree.opened(Place((owner,), 1), os.O_PATH | os.O_DIRECTORY) as home:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=home)
+            adopt(home, name)
 
     def _open_room(self, names: list[bytes]) -> int:
         return self._tree.fence.open(names, len(names), os.O_RDONLY | os.O_DIRECTORY)
@@ -130,10 +131,22 @@ class StagedFile:
 
     def publish(self, folder: int, name: bytes, *, durable: bool) -> None:
         """Give the file its place; ``durable`` waits until its bytes are on the disk."""
+        self._resemble(folder, name)
         if durable:
             os.fdatasync(self._fd)
         self.close()
         os.rename(self._name, name, src_dir_fd=self._room, dst_dir_fd=folder)
+
+    def _resemble(self, folder: int, name: bytes) -> None:
+        # The mode of what is replaced stays, as if it was written in place; an executable is one.
+        try:
+            replaced = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISREG(replaced):
+            executable = os.fstat(self._fd).st_mode & 0o111
+            mode = replaced & 0o777
+            os.fchmod(self._fd, mode | (mode & 0o444) >> 2 if executable else mode)
 
     def close(self) -> None:
         """Stop writing and keep what is there, to be continued."""
@@ -216,9 +229,8 @@ class Upload:
             self._tree.opened(self._place.parent, os.O_PATH | os.O_DIRECTORY) as folder,
             faults(self._place.path),
         ):
-            name = name_on_disk(folder, self._place.name)
             try:
-                self._file.publish(folder, name, durable=True)
+                publish(self._tree, self._file, self._place, folder, durable=True)
             except OSError:
                 self._file.discard()  # A folder is in the way: no use in continuing.
                 raise
@@ -227,6 +239,27 @@ class Upload:
         """Let go; what has arrived stays, to be continued."""
         self._file.close()
         os.close(self._room)
+
+
+def publish(tree: Tree, file: StagedFile, place: Place, folder: int, *, durable: bool) -> None:
+    """Give a file its place, whose own folder is open as ``folder``. Raises OSError.
+
+    A link at the place stays, and what it leads to is replaced.
+    """
+    name = name_on_disk(folder, place.name)
+    real = tree.behind(place) if _is_link(folder, name) else place
+    if real == place:
+        file.publish(folder, name, durable=durable)
+        return
+    with tree.opened(real.parent, os.O_PATH | os.O_DIRECTORY) as other:
+        file.publish(other, name_on_disk(other, real.name), durable=durable)
+
+
+def _is_link(folder: int, name: bytes) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _require_parent(tree: Tree, place: Place) -> None:

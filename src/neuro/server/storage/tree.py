@@ -18,7 +18,7 @@ from neuro.domain.errors import NotFound, PlatformError, StorageFault
 from neuro.domain.permissions import Action
 from neuro.domain.storage import DiskUsage, FileStatus, FileType, Removed
 from neuro.server.storage.confine import Escape, Fence, Place, reopen
-from neuro.server.storage.ownership import inherit
+from neuro.server.storage.ownership import adopt, inherit
 from neuro.server.storage.paths import STAGING, UNREADABLE, readable
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
@@ -68,9 +68,7 @@ class Tree:
         try:
             with suppress(FileExistsError):
                 os.mkdir(owner, dir_fd=folder)
-            # One that is there may be ours still: a server was killed as soon as it had made it.
-            if os.stat(owner, dir_fd=folder, follow_symlinks=False).st_uid == os.geteuid():
-                inherit(folder, owner.encode())
+            adopt(folder, owner.encode())
         finally:
             os.close(folder)
 
@@ -197,17 +195,18 @@ class Tree:
 
     def make_folders(self, place: Place) -> None:
         """Make a folder and those above it; a folder that is there is left as it is."""
-        depth = self._deepest_folder(place)
-        for length in range(depth + 1, len(place.segments) + 1):
+        # The deepest that is there is looked at, too: see ``adopt``.
+        depth = max(1, self._deepest_folder(place))
+        for length in range(depth, len(place.segments) + 1):
             upper = place.segments[:length]
             step = Place(upper, min(place.fence, length))
             with (
                 self.opened(step.parent, os.O_PATH | os.O_DIRECTORY) as folder,
                 faults(step.path),
-                suppress(FileExistsError),
             ):
-                os.mkdir(step.name.encode(), dir_fd=folder)
-                inherit(folder, step.name.encode())
+                with suppress(FileExistsError):
+                    os.mkdir(step.name.encode(), dir_fd=folder)
+                adopt(folder, step.name.encode())
             # What is in the way may be a file, or a link to nowhere.
             with self.opened(step, os.O_PATH) as found:
                 if not stat.S_ISDIR(os.fstat(found).st_mode):
@@ -239,6 +238,16 @@ class Tree:
             name = name_on_disk(from_folder, source.name)
             os.rename(name, target.name.encode(), src_dir_fd=from_folder, dst_dir_fd=to_folder)
 
+    def behind(self, place: Place) -> Place:
+        """The real place behind links; the place itself where they lead nowhere, or outside."""
+        try:
+            with self.opened(place, os.O_PATH) as found:
+                real = Path(f"/proc/self/fd/{found}").readlink()
+            inside = real.relative_to(self.root)
+        except (OSError, ValueError, NotFound, StorageFault):
+            return place
+        return Place(tuple(readable(part) for part in inside.parts), place.fence)
+
     def remove(self, place: Place, *, recursive: bool) -> Iterator[list[Removed]]:
         """Remove a file, or a folder with all below it, telling what is gone, in batches."""
         with self.opened(place.parent, os.O_PATH | os.O_DIRECTORY) as folder, faults(place.path):
@@ -248,7 +257,7 @@ class Tree:
                 yield [Removed(place.path, is_dir=False)]
                 return
             if not recursive:
-                raise StorageFault("EISDIR", f"'{place.path}' is a folder: remove it recursively.")
+                raise StorageFault("EISDIR", f"Target is a directory: '{place.path}'.")
             yield from self._remove_below(folder, name, place.path)
 
     def _remove_below(self, folder: int, name: bytes, path: str) -> Iterator[list[Removed]]:
@@ -288,10 +297,17 @@ class Tree:
     # For job volumes
 
     def host_path(self, place: Place, *, create: bool) -> Path:
-        """The real path of a file or folder, reached through no symbolic link at all."""
+        """The real path of a file or folder, reached through no symbolic link at all.
+
+        ``create`` makes a folder where there is nothing; a file that is there is what is meant.
+        """
         real = Place(place.segments, len(place.segments))
         if create:
-            self.make_folders(real)
+            try:
+                self.make_folders(real)
+            except StorageFault as fault:
+                if fault.errno != "EEXIST":
+                    raise
         with self.opened(real, os.O_PATH) as found:
             mode = os.fstat(found).st_mode
             if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):

@@ -10,14 +10,14 @@ from textwrap import dedent
 import pytest
 
 from neuro.domain.bakes import ConfigFile, ConfigsMeta, TaskStatus
-from neuro.flow.batch.model import Graph, Node, NodeKind, Outcome, ResolvedTask, join_id
 from neuro.flow.batch.plan import Plan, make_plan
 from neuro.flow.evaluate.batch.facts import Facts
 from neuro.flow.evaluate.batch.sources import FLOW, PROJECT, StoredFiles
 from neuro.flow.evaluate.batch.workflow import BatchWorkflow, stored_batch
 from neuro.flow.evaluate.environment import Environment
-from neuro.flow.project import find_workspace
+from neuro.flow.model import Graph, Node, NodeKind, Outcome, ResolvedTask, join_id
 from neuro.flow.syntax.problems import FlowError
+from neuro.flow.workspace import find_workspace
 
 DONE = Outcome(TaskStatus.SUCCEEDED)
 FAILED = Outcome(TaskStatus.FAILED)

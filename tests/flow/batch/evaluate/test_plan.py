@@ -10,11 +10,11 @@ from dataclasses import fields, replace
 import pytest
 
 from neuro.domain.bakes import CatchUp, Concurrency, Overlap
-from neuro.flow.batch.model import NodeKind
 from neuro.flow.batch.plan import PlannedImage, PlannedSchedule, make_plan
 from neuro.flow.evaluate.environment import Environment
-from neuro.flow.project import find_workspace
+from neuro.flow.model import NodeKind
 from neuro.flow.syntax.problems import FlowError
+from neuro.flow.workspace import find_workspace
 from tests.flow.batch.evaluate.batches import DONE, every_graph, rebuilt
 
 EVERYTHING = """
@@ -243,7 +243,7 @@ def test_one_image_is_built_in_one_way(place):
     assert image.yaml_defs == ("i", "c.j")
     other = "{ref: 'image:x', context: \"${{ 'two' }}\", dockerfile: \"${{ 'two/D' }}\"}"
     found = place.problems(text, act=act % other)
-    assert found == ["The image image:x is defined with different contexts or dockerfiles"]
+    assert found == ["Image image:x is defined twice, with different contexts or dockerfiles"]
 
 
 def test_a_local_context_must_be_known_before(place):
@@ -311,7 +311,7 @@ def test_a_large_plan_takes_little(place):
         "import sys, pathlib\n"
         "from neuro.flow.batch.plan import make_plan\n"
         "from neuro.flow.evaluate.environment import Environment\n"
-        "from neuro.flow.project import find_workspace\n"
+        "from neuro.flow.workspace import find_workspace\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "plan = make_plan(find_workspace(root), 'b', {}, Environment('', root, root))\n"
         "status = pathlib.Path('/proc/self/status').read_text()\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neuro.domain.bakes import TaskStatus
-from neuro.flow.batch.model import CacheRule, Outcome, Retry
+from neuro.flow.model import CacheRule, Outcome, Retry
 from neuro.flow.syntax.problems import FlowError
 from neuro.flow.syntax.types import ALWAYS
 from tests.flow.batch.evaluate.batches import CANCELLED, DONE, FAILED, SKIPPED, gave, rebuilt

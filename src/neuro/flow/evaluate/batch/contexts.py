@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias, TypeVar
 
 from neuro.domain.bakes import GitInfo, TaskStatus
-from neuro.flow.batch.model import FullId, Outcome, Outcomes
 from neuro.flow.evaluate.contexts import FlowRecord, VolumeRecord
-from neuro.flow.evaluate.values import Unknowable
+from neuro.flow.evaluate.values import NotGiven, Unknowable
 from neuro.flow.expressions.evaluator import EvaluationError
 from neuro.flow.expressions.values import Record
+from neuro.flow.model import FullId, Outcome, Outcomes
 
-if TYPE_CHECKING:
-    from neuro.flow.evaluate.contexts import ImageRecord
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +48,12 @@ class StrategyRecord(Record):
 class CommitRecord(Record):
     """`git` in a batch: the commit that the bake was submitted from."""
 
-    __slots__ = ("_info",)
+    __slots__ = ("_given", "_info")
     FIELDS: ClassVar[frozenset[str]] = frozenset({"sha", "branch", "tags"})
 
-    def __init__(self, info: GitInfo | None) -> None:
+    def __init__(self, info: GitInfo | None, *, given: bool = True) -> None:
         self._info = info
+        self._given = given
 
     @property
     def sha(self) -> str:
@@ -68,6 +68,8 @@ class CommitRecord(Record):
         return self._known().tags
 
     def _known(self) -> GitInfo:
+        if not self._given:
+            raise NotGiven
         if self._info is None:
             raise EvaluationError(
                 "Git info is not available: was the bake submitted from under git?",
@@ -76,37 +78,35 @@ class CommitRecord(Record):
         return self._info
 
 
-class Inputs(dict[str, object]):
-    """`inputs`: those that outputs decide are not known before these are there."""
+class Partial(dict[str, V]):
+    """A context of which some members are not known yet.
 
-    def __init__(self, known: Mapping[str, object], unknown: frozenset[str]) -> None:
+    Those that are `late` are decided by outputs of tasks, those that are `open` by the submission.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[str, V],
+        late: frozenset[str] = frozenset(),
+        open: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(known)
-        self._unknown = unknown
+        self.late = late
+        self.open = open
 
-    def __missing__(self, name: str) -> object:
-        if name in self._unknown:
+    def __missing__(self, name: str) -> V:
+        if name in self.late:
             raise Unknowable
+        if name in self.open:
+            raise NotGiven
         raise KeyError(name)
 
 
-class Images(dict[str, "ImageRecord"]):
-    """`images`: one that reads what is not known is not known itself."""
-
-    def __init__(self, known: Mapping[str, ImageRecord], unknown: frozenset[str]) -> None:
-        super().__init__(known)
-        self.unknown = unknown
-
-    def __missing__(self, name: str) -> ImageRecord:
-        if name in self.unknown:
-            raise Unknowable
-        raise KeyError(name)
-
-
-class Volumes(dict[str, VolumeRecord]):
+class Volumes(Partial[VolumeRecord]):
     """`volumes`: which of them were read is noted."""
 
-    def __init__(self, known: Mapping[str, VolumeRecord]) -> None:
-        super().__init__(known)
+    def __init__(self, known: Mapping[str, VolumeRecord], open: frozenset[str]) -> None:
+        super().__init__(known, open=open)
         self.read: set[str] = set()
 
     def __getitem__(self, name: str) -> VolumeRecord:
@@ -118,17 +118,21 @@ class Volumes(dict[str, VolumeRecord]):
 class Unknown(Mapping[str, object]):
     """A context that is not known yet, whatever is asked of it."""
 
+    def __init__(self, why: type[Unknowable]) -> None:
+        self._why = why
+
     def __getitem__(self, name: str) -> object:
-        raise Unknowable
+        raise self._why
 
     def __iter__(self) -> Iterator[str]:
-        raise Unknowable
+        raise self._why
 
     def __len__(self) -> int:
-        raise Unknowable
+        raise self._why
 
 
-UNKNOWN = Unknown()
+# Decided by what tasks leave, and by the submission.
+UNKNOWN, OPEN = Unknown(Unknowable), Unknown(NotGiven)
 
 
 class Ended(Record):

@@ -11,6 +11,9 @@ from neuro.domain.bakes import GitInfo
 if TYPE_CHECKING:
     from pathlib import Path
 
+# The bake's id where there is none yet.
+NO_BAKE = "bake-00000000-0000-0000-0000-000000000000"
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -18,6 +21,7 @@ class Facts:
 
     ``hashes`` holds what ``hash_files`` gave, by a digest of its arguments; while ``collecting``,
     at submission, files are read and the hashes noted there, later they are looked up only.
+    While ``checking``, nothing is given: no parameters and no commit, and no file is hashed.
     """
 
     bake_id: str
@@ -27,6 +31,7 @@ class Facts:
     git: GitInfo | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     collecting: bool = False
+    checking: bool = False
 
 
 def collect_git(folder: Path) -> GitInfo | None:

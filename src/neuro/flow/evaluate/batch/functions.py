@@ -31,7 +31,7 @@ LATE_HASH = (
 
 def batch_functions(facts: Facts) -> Mapping[str, Function]:
     """Return what may be called in a batch."""
-    live = live_functions(facts.workspace, None, None)
+    live = live_functions(facts.workspace, None, None, read_files=not facts.checking)
     own = [
         function("success", _success, "Whether the dependencies have succeeded."),
         function("failure", _failure, "Whether a dependency has failed."),
@@ -73,11 +73,12 @@ def _needs(scope: Scope, name: str) -> Needs:
 
 def _asked(scope: Scope, name: str, arguments: Sequence[object]) -> Iterator[Ended]:
     needs = _needs(scope, name)
-    for one in arguments or needs:
+    for number, one in enumerate(arguments or needs):
         if not isinstance(one, str) or one not in needs:
             raise EvaluationError(
                 f"{name}() got an argument that is not a dependency: {one!r}",
                 hint=nearest(str(one), needs) or "Write it into `needs:`, without a level.",
+                argument=number,
             )
         yield needs[one]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from neuro.flow.batch.model import ROOT, FullId, Graph, Level, Limit, Node, NodeKind
 from neuro.flow.evaluate.batch import matrix
 from neuro.flow.evaluate.batch.contexts import (
+    OPEN,
     UNKNOWN,
     GroupTarget,
     Member,
@@ -19,6 +19,8 @@ from neuro.flow.evaluate.batch.contexts import (
 )
 from neuro.flow.evaluate.batch.ground import Element, Frame, Ground, Place
 from neuro.flow.evaluate.sections import constant_text
+from neuro.flow.model import ROOT, FullId, Graph, Level, Limit, Node, NodeKind
+from neuro.flow.order import circles
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import nearest
 
@@ -61,32 +63,33 @@ class _Builder:
         self.known: dict[str, tuple[Target, Position]] = {}
         self.nodes: dict[FullId, Node] = {}
         self.waits: dict[tuple[tuple[str, str], ...], _Waits] = {}
+        # Whether there are ids that only the submission tells: then any need may be of one.
+        self.open = False
 
     def build(self) -> Graph:
         elements: list[tuple[Element, list[Member]]] = []
         for number, task in enumerate(self.frame.tasks, start=1):
             element = self._element(number, task)
-            if element is not None:
-                elements.append((element, self._members(element)))
+            elements.append((element, self._members(element)))
+        self.open = any(element.open for element, _ in elements)
         before = _NOTHING
         for element, members in elements:
             self._nodes(element, members, before)
             before = self._default_waits(element, members)
         self._posts(elements)
         if not self.report.problems:
-            _report_circles(self.nodes.values(), self.report)
+            _report_circles(self.nodes, self.report)
         return Graph(self.frame.prefix, self.nodes)
 
     # Elements
 
-    def _element(self, number: int, task: tree.Task | tree.TaskCall) -> Element | None:
+    def _element(self, number: int, task: tree.Task | tree.TaskCall) -> Element:
         kind, action = NodeKind.TASK, None
         if isinstance(task, tree.TaskCall):
             action = called(task, self.frame, self.ground, self.report)
-            if action is None:
-                return None
-            kind = _KINDS[action.file.kind]
-            if task.cache is not None and kind is not NodeKind.CALL:
+            # One that could not be read still has an id, and may be needed.
+            kind = _KINDS[action.file.kind] if action is not None else NodeKind.CALL
+            if action is not None and task.cache is not None and kind is not NodeKind.CALL:
                 self.report.add(
                     f"Specifying cache in action call to the action {reference_of(task)} of kind "
                     f"{action.file.kind} is not supported",
@@ -110,6 +113,8 @@ class _Builder:
             self._add(member.id[-1], GroupTarget(member.id, None), task)
             return [member]
         names, element.group = row_names(element, rows, self.ground, self.report)
+        # What is wrong with an id has been told: needs of it are not wrong too.
+        element.open = None in names
         members = [
             Member((*prefix, name), row) for name, row in zip(names, rows, strict=True) if name
         ]
@@ -143,7 +148,7 @@ class _Builder:
             own = None
         group = (*self.frame.prefix, element.group) if element.group is not None else None
         for member in members:
-            row = member.matrix if element.decided else UNKNOWN
+            row = member.matrix if element.decided else _unknown_row(element)
             waits = shared if own is None else self._waits_for(element, own, row)
             if not element.decided:
                 node = self._group(member.id, element, waits)
@@ -161,7 +166,7 @@ class _Builder:
             fail_fast=element.strategy.fail_fast,
             limit=None,
             at=element.task.at,
-            source=Place(element, UNKNOWN, waits.targets),
+            source=Place(element, _unknown_row(element), waits.targets),
         )
 
     def _default_waits(self, element: Element, members: list[Member]) -> _Waits:
@@ -173,7 +178,7 @@ class _Builder:
             targets[members[0].id[-1]] = self.known[members[0].id[-1]][0]
         if element.decided:
             targets.update((member.id[-1], member.id) for member in members)
-        return _Waits(needs, targets)
+        return _Waits(needs, RowsToCome(targets) if element.open else targets)
 
     def _waits_for(self, element: Element, needs: tree.Needs, row: Mapping[str, object]) -> _Waits:
         found: list[tuple[str, str]] = []
@@ -181,12 +186,12 @@ class _Builder:
         for part, level in needs.parts:
             name = values.one(part)
             if name is None:
-                if values.unknown:
+                if values.late:
                     self.report.add(
                         "What a task needs cannot depend on a matrix that outputs decide", part.at
                     )
                 continue
-            if str(name) not in self.known:
+            if str(name) not in self.known and not self.open:
                 self._unknown_need(element, str(name), part.at)
                 continue
             found.append((str(name), level))
@@ -208,6 +213,9 @@ class _Builder:
         targets: dict[str, Target] = {}
         for name, text in found:
             level = Level(text)
+            if name not in self.known:
+                targets = RowsToCome(targets)
+                continue
             target = self.known[name][0]
             if level is Level.COMPLETED:
                 targets[name] = target
@@ -233,9 +241,12 @@ class _Builder:
         later = list(_sinks(self.nodes))
         for element, members in reversed(stateful):
             posts: list[FullId] = []
+            is_open = self.open or any(one.is_unread for one, _ in elements)
             for member in members:
                 needs = dict.fromkeys((member.id, *later), Level.COMPLETED)
-                targets = {one[-1]: self._target(one) for one in needs}
+                targets: dict[str, Target] = {one[-1]: self._target(one) for one in needs}
+                if is_open:
+                    targets = RowsToCome(targets)
                 main = self.nodes[member.id]
                 post = post_node(main, member, needs, targets, self.ground)
                 if not self._add(post.id[-1], post.id, element.task):
@@ -334,8 +345,14 @@ def element_rows(
         element.own_limit or frame.strategy.max_parallel,
     )
     if strategy.matrix is None:
-        return None if values.unknown else (_NO_ROW,)
-    return matrix.rows_of(strategy.matrix, element.number, values, report)
+        return None if values.late else (_NO_ROW,)
+    rows = matrix.rows_of(strategy.matrix, element.number, values, report)
+    element.open = rows is None and not values.late
+    return rows
+
+
+def _unknown_row(element: Element) -> Mapping[str, object]:
+    return OPEN if element.open else UNKNOWN
 
 
 def row_names(
@@ -379,7 +396,7 @@ def row_node(
     if element.task.continue_on_error is not None:
         values = ground.values(place.early_names(), report)
         tolerated = bool(values.flag(element.task.continue_on_error))
-        if values.unknown:
+        if values.late:
             report.add(
                 "continue_on_error cannot depend on outputs", element.task.continue_on_error.at
             )
@@ -436,48 +453,13 @@ def _sinks(nodes: Mapping[FullId, Node]) -> Iterator[FullId]:
     return (one for one in nodes if one not in awaited)
 
 
-def _report_circles(nodes: Iterable[Node], report: Report) -> None:
-    """Find tasks that wait for each other: depth first, with the way here kept.
-
-    Needs that many nodes share are a stop of their own on the way, so that rows that all need all
-    rows before them are not looked at for each pair.
-    """
-    by_id = {node.id: node for node in nodes}
-    done: set[FullId | int] = set()
-    for start in by_id:
-        if start in done:
-            continue
-        way: dict[FullId | int, None] = {start: None}
-        stack: list[tuple[FullId | int, Iterator[FullId | int]]] = [
-            (start, iter((id(by_id[start].needs),)))
-        ]
-        held = {id(by_id[start].needs): by_id[start].needs}
-        while stack:
-            here, rest = stack[-1]
-            following = next(rest, None)
-            if following is None:
-                stack.pop()
-                del way[here]
-                done.add(here)
-                continue
-            if following in way:
-                stops = [*way][[*way].index(following) :]
-                circle = [stop[-1] for stop in stops if isinstance(stop, tuple)]
-                first = next(stop for stop in stops if isinstance(stop, tuple))
-                report.add(
-                    f"Tasks need each other in a circle: {' -> '.join([*circle, circle[0]])}",
-                    _needs_at(by_id[first]),
-                )
-                continue
-            if following in done:
-                continue
-            way[following] = None
-            if isinstance(following, tuple):
-                needs = by_id[following].needs
-                held[id(needs)] = needs
-                stack.append((following, iter((id(needs),))))
-            else:
-                stack.append((following, iter(held[following])))
+def _report_circles(nodes: Mapping[FullId, Node], report: Report) -> None:
+    """Report tasks that wait for each other."""
+    for circle in circles({node.id: node.needs for node in nodes.values()}):
+        names = [full_id[-1] for full_id in (*circle, circle[0])]
+        report.add(
+            f"Tasks need each other in a circle: {' -> '.join(names)}", _needs_at(nodes[circle[0]])
+        )
 
 
 def _needs_at(node: Node) -> Position:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from neuro.flow.batch.model import NodeKind
 from neuro.flow.evaluate.batch.contexts import Needs
 from neuro.flow.evaluate.batch.values import BatchValues
 from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.model import NodeKind
 
 if TYPE_CHECKING:
-    from neuro.flow.batch.model import CacheRule, FullId, Outcomes
     from neuro.flow.evaluate.actions import Action
     from neuro.flow.evaluate.batch.contexts import (
         BatchFlowRecord,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.mixins import Mixins
     from neuro.flow.evaluate.sections import Defaults
     from neuro.flow.expressions.functions import Function
+    from neuro.flow.model import CacheRule, FullId, Outcomes
     from neuro.flow.syntax import tree
     from neuro.flow.syntax.problems import Report
 
@@ -108,6 +108,16 @@ class Element:
     group: str | None = None
     decided: bool = True
     """Whether the rows are known; a GROUP stands for those that are not."""
+    open: bool = False
+    """Whether only the submission decides the rows, or their ids are wrong.
+
+    While files are checked, nothing is given.
+    """
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether it calls an action whose file is not here, or could not be read."""
+        return self.action is None and self.kind is NodeKind.CALL
 
 
 @dataclass(frozen=True, slots=True)

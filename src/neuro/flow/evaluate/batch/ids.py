@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from neuro.flow.batch.model import FullId, Node, NodeKind
 from neuro.flow.evaluate.batch.ground import Place
 from neuro.flow.evaluate.sections import constant_text
+from neuro.flow.model import FullId, Node, NodeKind
 
 if TYPE_CHECKING:
     from neuro.flow.syntax.problems import Report

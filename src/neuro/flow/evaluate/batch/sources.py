@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from neuro.flow.evaluate.actions import Action, Actions
-from neuro.flow.project import SUFFIXES, flow_file
 from neuro.flow.syntax.problems import nearest
 from neuro.flow.syntax.reader import load_source, read_action
 from neuro.flow.syntax.source import Source
+from neuro.flow.workspace import SUFFIXES, flow_file
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import ConfigFile, ConfigsMeta
-    from neuro.flow.project import Workspace
     from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.source import Position
+    from neuro.flow.workspace import Workspace
 
 FLOW, PROJECT = "flow", "project"
 
@@ -45,12 +45,12 @@ class Files(Protocol):
 class DiskFiles:
     """The files of a workspace; `texts` are those that were asked for, by their role."""
 
-    def __init__(self, workspace: Workspace, batch_name: str, cache_dir: Path) -> None:
+    def __init__(self, workspace: Workspace, batch_name: str, actions: Actions) -> None:
         self.workspace = workspace.root
         self.texts: dict[str, tuple[Path, Source]] = {}
         self._config_dir = workspace.config_dir
         self._batch_name = batch_name
-        self.actions = Actions(workspace.root, cache_dir)
+        self.actions = actions
 
     def flow(self, report: Report) -> Source | None:
         """Load the batch's file."""

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from neuro.domain.flows import tag_form
-from neuro.flow.batch.model import (
+from neuro.flow.evaluate.actions import bind_inputs, check_names
+from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, Partial
+from neuro.flow.evaluate.batch.graph import reference_of
+from neuro.flow.evaluate.batch.ground import BuiltImage, Element, Frame, Ground, Place
+from neuro.flow.evaluate.sections import Defaults, evaluate_image, is_storage
+from neuro.flow.evaluate.units import Owner, evaluate_unit
+from neuro.flow.evaluate.values import Unknowable
+from neuro.flow.model import (
     CacheRule,
     LocalCommand,
     Node,
@@ -16,23 +23,16 @@ from neuro.flow.batch.model import (
     Retry,
     join_id,
 )
-from neuro.flow.evaluate.actions import bind_inputs, check_names
-from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, Images, Inputs
-from neuro.flow.evaluate.batch.graph import reference_of
-from neuro.flow.evaluate.batch.ground import BuiltImage, Element, Frame, Ground, Place
-from neuro.flow.evaluate.sections import Defaults, evaluate_image, is_storage
-from neuro.flow.evaluate.units import Owner, evaluate_unit
-from neuro.flow.evaluate.values import Unknowable
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.types import ALWAYS, MapValue
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import TaskStatus
-    from neuro.flow.batch.model import FullId, Outcomes
     from neuro.flow.evaluate.actions import Action
     from neuro.flow.evaluate.contexts import ImageRecord
     from neuro.flow.evaluate.values import Values
+    from neuro.flow.model import FullId, Outcomes
     from neuro.flow.syntax.source import Position
     from neuro.flow.syntax.types import Always, Value
 
@@ -129,9 +129,12 @@ class Evaluation:
             f"bake_id:{self.ground.facts.bake_id}",
         )
         whose = Owner("task", full_id[-1], unit.at)
+        has_no_mixins = self.frame.mixins is None and task is not None and task.mixins is not None
         resolved = ResolvedTask(
             # First: only of what the image reads does it matter there whether it is known.
-            **evaluate_unit(unit, values, defaults, tags, whose, self.report),
+            **evaluate_unit(
+                unit, values, defaults, tags, whose, self.report, image_is_told=has_no_mixins
+            ),
             id=full_id,
             title=values.text(unit.title),
             enable=self.enable(),
@@ -190,8 +193,10 @@ class Evaluation:
             action.file.images, {**own, "strategy": strategy}, self.node.id, ground, report
         )
         outer = names.get("images") if is_module else None
-        if isinstance(outer, Images):
-            images = Images({**outer, **images}, outer.unknown | images.unknown)
+        if isinstance(outer, Partial):
+            images = Partial(
+                {**outer, **images}, outer.late | images.late, outer.open | images.open
+            )
         own["images"] = images
         values = self._values(names)
         cache = cache_rule(self.frame.cache, task.cache, values)
@@ -215,10 +220,13 @@ class Evaluation:
         inputs = self._inputs(task, action, names)
         return {**(names if task.module is not None else {}), "inputs": inputs}
 
-    def _inputs(self, task: tree.TaskCall, action: Action, names: Mapping[str, object]) -> Inputs:
+    def _inputs(
+        self, task: tree.TaskCall, action: Action, names: Mapping[str, object]
+    ) -> Partial[object]:
         declared, report = action.file.inputs, self.report
         given: dict[str, tuple[object, Position]] = {}
         unknown: set[str] = set()
+        late: set[str] = set()
         complete = True
         for key, part in task.args.parts if task.args is not None else ():
             # Of its own: what is wrong may have been told already.
@@ -230,7 +238,10 @@ class Evaluation:
                 report.add(problem.message, problem.at, problem.hint)
             if values.unknown or told.problems:
                 complete &= key is not None
-                unknown.update(found)
+                names_here = found if key is not None else declared.keys() - given.keys()
+                unknown.update(names_here)
+                if values.late:
+                    late.update(names_here)
         if not complete:
             unknown.update(name for name in declared if name not in given)
         self.unknown |= bool(unknown)
@@ -240,7 +251,8 @@ class Evaluation:
         mine = {name: one for name, one in given.items() if name in known}
         bound = bind_inputs(mine, known, task.at, report)
         # What is missing, or wrong, has been told, and is not known inside.
-        return Inputs(bound, frozenset(declared) - bound.keys())
+        left = frozenset(declared) - bound.keys()
+        return Partial(bound, left & late, left - late)
 
     # Scopes
 
@@ -271,21 +283,22 @@ def evaluate_images(
     prefix: FullId,
     ground: Ground,
     report: Report,
-) -> Images:
+) -> Partial[ImageRecord]:
     """Evaluate a file's images; those that are known are noted with the id of their definition."""
     known: dict[str, ImageRecord] = {}
-    unknown: set[str] = set()
+    late: set[str] = set()
+    open: set[str] = set()
     for key, image in images.items():
         values = ground.values(names, report)
         record = evaluate_image(key, image, values, ground.facts.workspace, report)
         if values.unknown:
-            unknown.add(key)
+            (late if values.late else open).add(key)
         else:
             known[key] = record
         if _is_buildable(image, names, ground, report):
             full_id = (*prefix, key)
             ground.images[full_id] = BuiltImage(full_id, image, record)
-    return Images(known, frozenset(unknown))
+    return Partial(known, frozenset(late), frozenset(open))
 
 
 def _is_buildable(
@@ -300,7 +313,7 @@ def _is_buildable(
     rest.text(image.dockerfile)
     if where.unknown or not rest.unknown:
         return not where.unknown
-    if context is not None and not is_storage(context) and ground.facts.collecting:
+    if context is not None and not is_storage(context) and rest.late and ground.facts.collecting:
         report.add(
             "An image that is built of a local folder must be known when the bake is submitted: "
             "it may not depend on outputs of tasks",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate.batch.functions import HASHES, LATE_HASH
-from neuro.flow.evaluate.values import Unknowable, Values
+from neuro.flow.evaluate.values import NotGiven, Unknowable, Values
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
 from neuro.flow.expressions.nodes import Call, Template, calls, references
 
@@ -38,6 +38,8 @@ class BatchValues(Values):
             alone = Template((call,), value.template.locate)
             try:
                 evaluate(alone, self._scope)
+            except NotGiven:
+                continue
             except Unknowable:
                 late = [at for path, at in references(alone) if path[0] in OF_OUTCOMES]
                 at = late[0] if late else alone.locate(call.offset)

@@ -6,24 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from neuro.flow.batch.model import (
-    ROOT,
-    CacheRule,
-    FullId,
-    Graph,
-    LocalCommand,
-    Node,
-    NodeKind,
-    ResolvedTask,
-)
 from neuro.flow.evaluate import names as naming
 from neuro.flow.evaluate.batch import graph as graphs
 from neuro.flow.evaluate.batch.contexts import (
+    OPEN,
     BatchFlowRecord,
     CommitRecord,
     GroupTarget,
-    Inputs,
     Member,
+    Partial,
+    RowsToCome,
     StrategyRecord,
     Target,
     Volumes,
@@ -44,15 +36,25 @@ from neuro.flow.evaluate.sections import (
 )
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.model import (
+    ROOT,
+    CacheRule,
+    FullId,
+    Graph,
+    LocalCommand,
+    Node,
+    NodeKind,
+    ResolvedTask,
+)
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.reader import read_batch, read_project
 
 if TYPE_CHECKING:
-    from neuro.flow.batch.model import Outcomes
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.batch.sources import Files
-    from neuro.flow.evaluate.contexts import ImageRecord
+    from neuro.flow.evaluate.contexts import ImageRecord, VolumeRecord
+    from neuro.flow.model import Outcomes
     from neuro.flow.syntax.types import Always
 
 R = TypeVar("R")
@@ -87,8 +89,10 @@ class BatchWorkflow:
         functions = batch_functions(facts)
         alone = Values(Scope({}, functions), report)
         self.life_span = alone.number(file.life_span)
-        bound = bind_params(file.params, params, alone, report, whose="batch", at=None)
-        self.params = Inputs(bound, frozenset(file.params) - bound.keys())
+        bound = bind_params(
+            file.params, params, alone, report, whose="batch", at=None, checking=facts.checking
+        )
+        self.params = Partial(bound, open=frozenset(file.params) - bound.keys())
         self.ground = Ground(
             facts=facts,
             files=files,
@@ -101,7 +105,7 @@ class BatchWorkflow:
                 facts.user,
                 self.life_span,
             ),
-            git=CommitRecord(facts.git),
+            git=CommitRecord(facts.git, given=not facts.checking),
             flow_tags=naming.flow_tags(project_id, self.flow_id),
             max_parallel=DEFAULT_MAX_PARALLEL,
             hashes=HashCalls() if facts.collecting else None,
@@ -124,18 +128,13 @@ class BatchWorkflow:
         own = file.defaults if file.defaults is not None else tree.Defaults(at=file.at)
         merged = merged_defaults(own, project)
         defaults = evaluate_defaults(merged, values)
-        inherited = project.volumes if project is not None else {}
-        self.volumes = Volumes(
-            {
-                key: evaluate_volume(key, volume, values, ground.facts.workspace)
-                for key, volume in {**inherited, **file.volumes}.items()
-            }
-        )
+        is_open = values.unknown
+        self.volumes = self._evaluated_volumes(report)
         images = project.images if project is not None else {}
         names: dict[str, object] = {
             **first,
-            "env": defaults.env,
-            "tags": frozenset([*ground.flow_tags, *defaults.tags]),
+            "env": OPEN if is_open else defaults.env,
+            "tags": OPEN if is_open else frozenset([*ground.flow_tags, *defaults.tags]),
             "volumes": self.volumes,
             "images": evaluate_images({**images, **file.images}, first, ROOT, ground, report),
         }
@@ -160,6 +159,18 @@ class BatchWorkflow:
             mixins=Mixins(mixins),
             tasks=file.tasks,
         )
+
+    def _evaluated_volumes(self, report: Report) -> Volumes:
+        inherited = self.project.volumes if self.project is not None else {}
+        known: dict[str, VolumeRecord] = {}
+        open: set[str] = set()
+        for key, volume in {**inherited, **self.file.volumes}.items():
+            values = self.early_values(report)
+            known[key] = evaluate_volume(key, volume, values, self.ground.facts.workspace)
+            if values.unknown:
+                del known[key]
+                open.add(key)
+        return Volumes(known, frozenset(open))
 
     # What an executor asks
 
@@ -309,6 +320,9 @@ class BatchWorkflow:
             if group[:-1] == node.id:
                 rows = self.ground.expanded[group]
                 targets.update({row.id[-1]: row.id for row in rows})
+        sources = [one.source for one in inside.nodes.values() if isinstance(one.source, Place)]
+        if any(one.element.open or one.element.is_unread for one in sources):
+            targets = RowsToCome(targets)
         names = {
             **frame.names,
             "strategy": frame.strategy,

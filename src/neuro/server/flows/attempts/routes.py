@@ -43,27 +43,27 @@ class Following(msgspec.Struct, frozen=True):
 def add_attempts(api: Routes, attempts: AttemptService, follower: Follower) -> None:
     """Declare the routes of attempts."""
 
-    @api.add("GET", ATTEMPTS, section="17", streams=NDJSON)
+    @api.add("GET", ATTEMPTS, section="flows", streams=NDJSON)
     async def list_attempts(call: Call, query: OfBake) -> web.StreamResponse:
         """List a bake's attempts by number; NDJSON where the client accepts it."""
         return await list_answer(call, attempts.attempts(call.identity, query.bake_id))
 
-    @api.add("POST", ATTEMPTS, status=201, section="17", max_body=MAX_BODY)
+    @api.add("POST", ATTEMPTS, status=201, section="flows", max_body=MAX_BODY)
     async def create_attempt(call: Call, body: AttemptRequest) -> Attempt:
         """Add an attempt to a bake; 409 for a number that is taken, or while one is not over."""
         return await attempts.create(call.identity, body)
 
-    @api.add("GET", f"{ATTEMPTS}/by_number", section="17")
+    @api.add("GET", f"{ATTEMPTS}/by_number", section="flows")
     async def attempt_by_number(call: Call, query: ByNumber) -> Attempt:
         """A bake's attempt of a number, or its last one."""
         return await attempts.by_number(call.identity, query.bake_id, query.number)
 
-    @api.add("PUT", f"{ATTEMPTS}/replace", section="17")
+    @api.add("PUT", f"{ATTEMPTS}/replace", section="flows")
     async def replace_attempt(call: Call, body: AttemptRequest) -> Attempt:
         """Change an attempt's result and executor; a final result stays as it is."""
         return await attempts.replace(call.identity, body)
 
-    @api.add("GET", ATTEMPTS + "/{attempt}", section="17")
+    @api.add("GET", ATTEMPTS + "/{attempt}", section="flows")
     async def get_attempt(call: Call) -> Attempt:
         """An attempt by its id."""
         return await attempts.attempt(call.identity, call.segment("attempt"))

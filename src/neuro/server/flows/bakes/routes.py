@@ -28,24 +28,24 @@ class WithAttempt(msgspec.Struct, frozen=True):
 def add_bakes(api: Routes, bakes: BakeService) -> None:
     """Declare the routes of bakes."""
 
-    @api.add("GET", BAKES, section="17", streams=NDJSON)
+    @api.add("GET", BAKES, section="flows", streams=NDJSON)
     async def list_bakes(call: Call, query: BakeFilter) -> web.StreamResponse:
         """List a project's bakes by time; NDJSON where the client accepts it."""
         return await list_answer(call, bakes.bakes(call.identity, query))
 
-    @api.add("POST", BAKES, status=201, section="17", max_body=MAX_GRAPHS_BODY)
+    @api.add("POST", BAKES, status=201, section="flows", max_body=MAX_GRAPHS_BODY)
     async def create_bake(call: Call, body: BakeRequest) -> Bake:
         """Make a bake; 409 where its project has one of that name that has not ended."""
         return await bakes.create(call.identity, body)
 
-    @api.add("GET", f"{BAKES}/by_name", section="17")
+    @api.add("GET", f"{BAKES}/by_name", section="flows")
     async def bake_by_name(call: Call, query: ByName) -> Bake:
         """The newest bake of a project's and a name."""
         return await bakes.by_name(
             call.identity, query.project_id, query.name, last_attempt=query.fetch_last_attempt
         )
 
-    @api.add("GET", BAKES + "/{bake}", section="17")
+    @api.add("GET", BAKES + "/{bake}", section="flows")
     async def get_bake(call: Call, query: WithAttempt) -> Bake:
         """A bake by its id."""
         return await bakes.bake(

@@ -8,9 +8,9 @@ from neuro.domain.bakes import Attempt, Bake
 from neuro.domain.flows import Project, tag_form
 from neuro.domain.images import EXECUTOR_IMAGE
 from neuro.domain.jobs import JobRequest, JobStatus, Reason
+from neuro.domain.life_spans import LONGEST_MINUTES
 from neuro.server.flows.supervision.decisions import Executor
 from neuro.server.jobs.record import JobRecord
-from neuro.server.jobs.specification import MAX_RUN_TIME_MINUTES
 
 TAG = "remote_executor"
 # The executor itself ends an attempt whose life span is over; its job's ends later, in case.
@@ -32,7 +32,7 @@ def request(project: Project, bake: Bake) -> JobRequest:
             tag_of(bake.id),
             TAG,
         ],
-        max_run_time_minutes=min(minutes, MAX_RUN_TIME_MINUTES),
+        max_run_time_minutes=min(minutes, LONGEST_MINUTES),
         pass_config=True,
     )
 

@@ -27,17 +27,17 @@ class ByYamlId(msgspec.Struct, frozen=True):
 def add_tasks(api: Routes, tasks: TaskService) -> None:
     """Declare the routes of tasks."""
 
-    @api.add("GET", TASKS, section="17", streams=NDJSON)
+    @api.add("GET", TASKS, section="flows", streams=NDJSON)
     async def list_tasks(call: Call, query: OfAttempt) -> web.StreamResponse:
         """List an attempt's tasks; NDJSON where the client accepts it."""
         return await list_answer(call, tasks.tasks(call.identity, query.attempt_id))
 
-    @api.add("POST", TASKS, status=201, section="17", max_body=MAX_BODY)
+    @api.add("POST", TASKS, status=201, section="flows", max_body=MAX_BODY)
     async def create_task(call: Call, body: TaskRequest) -> Task:
         """Add a task; 409 where its attempt has one of that yaml_id."""
         return await tasks.create(call.identity, body)
 
-    @api.add("PUT", f"{TASKS}/replace", section="17", max_body=MAX_BODY)
+    @api.add("PUT", f"{TASKS}/replace", section="flows", max_body=MAX_BODY)
     async def replace_task(call: Call, body: TaskRequest) -> Task:
         """Write a task anew, or add it; 409 for one that has ended otherwise."""
         return await tasks.replace(call.identity, body)
@@ -47,12 +47,12 @@ def add_tasks(api: Routes, tasks: TaskService) -> None:
         """Write up to 1000 tasks of one attempt, all of them or none."""
         await tasks.put(call.identity, body)
 
-    @api.add("GET", f"{TASKS}/by_yaml_id", section="17")
+    @api.add("GET", f"{TASKS}/by_yaml_id", section="flows")
     async def task_by_yaml_id(call: Call, query: ByYamlId) -> Task:
         """The task of an attempt and a yaml_id."""
         return await tasks.by_yaml_id(call.identity, query.attempt_id, query.yaml_id)
 
-    @api.add("GET", TASKS + "/{task}", section="17")
+    @api.add("GET", TASKS + "/{task}", section="flows")
     async def get_task(call: Call) -> Task:
         """A task by its id."""
         return await tasks.task(call.identity, call.segment("task"))

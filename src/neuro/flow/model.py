@@ -1,4 +1,4 @@
-"""The words that planning, driving and drawing a bake share. Plain values, no I/O."""
+"""The words that evaluating, driving and drawing share. Plain values, no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from neuro.domain.bakes import TaskStatus
-from neuro.flow.evaluate.units import Unit
 
 if TYPE_CHECKING:
     from neuro.flow.syntax.source import Position
@@ -22,6 +21,27 @@ ROOT: FullId = ()
 def join_id(full_id: FullId) -> str:
     """Write a full id the way the wire has it."""
     return ".".join(full_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """What a container is started with, evaluated; times are seconds, tags are sorted."""
+
+    image: str
+    name: str | None
+    preset: str | None
+    schedule_timeout: float | None
+    life_span: float | None
+    http_port: int | None
+    http_auth: bool | None
+    entrypoint: str | None
+    cmd: str | None
+    workdir: str | None
+    env: Mapping[str, str]
+    volumes: tuple[str, ...]
+    tags: tuple[str, ...]
+    pass_config: bool
+    restart: str | None
 
 
 class NodeKind(StrEnum):

@@ -1,0 +1,90 @@
+"""What an administrator does at the command line, beside a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.platform import Home
+
+
+@pytest.fixture
+def running(home: Home) -> Iterator[Home]:
+    home.ok("up", "--port", "0")
+    yield home
+    if jobs := home.run("-q", "ps").stdout.split():
+        home.run("kill", *jobs)
+    home.run("down")
+
+
+def test_the_folder_of_a_server_is_remembered(home: Home) -> None:
+    elsewhere = home.folder / "else where"
+    no_variable = {"NEURO_DATA_DIR": ""}
+    home.ok("up", "--port", "0", "--data-dir", str(elsewhere), **no_variable)
+    try:
+        assert "The server runs" in home.ok("server", "status", **no_variable)
+        assert "The server has stopped." in home.run("down", **no_variable).stderr
+        said = home.run("server", "status", **no_variable)
+        assert said.returncode == 3
+        assert f"neuro up --data-dir '{elsewhere}'" in said.stdout
+    finally:
+        home.run("down", "--data-dir", str(elsewhere))
+
+
+def test_the_first_administrator_logs_in_by_the_folder(running: Home) -> None:
+    running.ok("logout")
+
+    said = running.ok("login", "--data-dir", str(running.data_dir), NEURO_DATA_DIR="/nowhere")
+
+    assert "Logged into" in said
+
+
+def test_administrators_see_everybodys_jobs_with_reasons_and_usage(running: Home) -> None:
+    token = running.ok("admin", "add-user", "-q", "anna").strip()
+    url = running.ok("server", "status").split("API URL")[1].split()[0]
+    anna = running.folder / "anna"
+    running.ok("--neuromation-config", str(anna), "config", "login-with-token", token, url)
+    preset = ("--preset", "cpu-large")
+    first, second = (
+        running.ok(
+            "--neuromation-config", str(anna), "-q", "run", "--detach", "--no-wait-start", *preset,
+            "ubuntu", "sleep", "100",
+        ).strip()
+        for _ in range(2)
+    )  # fmt: skip
+
+    rows = running.ok("ps", "--all-owners", "--wide").splitlines()
+    assert rows[0].split() == ["ID", "OWNER", "NAME", "STATUS", "WHEN", "PRESET", "REASON"]
+    waiting = next(row for row in rows if row.startswith(second))
+    assert "anna" in waiting
+    assert "Waits for" in waiting
+    usage = running.ok("admin", "usage").splitlines()
+    assert usage[1].split()[0] == "anna"
+    assert running.ok("admin", "users", "-q").split() == sorted(["anna", usage_owner(running)])
+    assert running.run("ps", "--all-owners", "--owner", "anna").returncode == 2
+    running.ok("kill", first, second)
+
+
+def test_changed_settings_are_told_and_applied(running: Home) -> None:
+    settings = running.data_dir / "server.toml"
+    good = settings.read_text()
+    job = running.ok("-q", "run", "--detach", "ubuntu", "sleep", "100").strip()
+    settings.write_text(good + "[[presets]]\nname = 'tiny'\ncpu = 0.5\nmemory = '128M'\n")
+
+    assert "was changed since the server read it" in running.run("up").stderr
+    running.ok("server", "reload")
+
+    assert "tiny" in running.ok("server", "status")
+    assert running.ok("-q", "ps", "-s", "running").split() == [job]
+    assert "was changed" not in running.run("up").stderr
+    settings.write_text("clustre = 'lab'\n")
+    refused = running.run("server", "reload")
+    assert refused.returncode == 70
+    assert "line 1: there is no key 'clustre'" in refused.stderr
+    assert "tiny" in running.ok("server", "status")
+    settings.write_text(good)
+
+
+def usage_owner(home: Home) -> str:
+    return home.ok("config", "show").split("User Name:")[1].split()[0]

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuro.domain.errors import InvalidInput
+from neuro.domain.names import (
+    check_cluster_name,
+    check_job_name,
+    check_tags,
+    check_user_name,
+    is_job_id,
+    new_job_id,
+    user_name_from,
+)
+
+
+@pytest.mark.parametrize("name", ["abc", "a-1", "train-2", "x" * 40])
+def test_names_of_jobs(name: str) -> None:
+    assert check_job_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "ab", "x" * 41, "1abc", "a--b", "-ab", "ab-", "Abc", "a_b", "job-1", "abc\n"]
+)
+def test_what_is_no_name_of_a_job(name: str) -> None:
+    with pytest.raises(InvalidInput, match="Invalid job name"):
+        check_job_name(name)
+
+
+@pytest.mark.parametrize("name", ["abc", "1ab", "a-b", "x" * 21])
+def test_names_of_users_and_clusters(name: str) -> None:
+    assert check_user_name(name) == check_cluster_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["ab", "a--b", "A", "x" * 256, "a b"])
+def test_what_is_no_name_of_a_user_or_a_cluster(name: str) -> None:
+    for check in (check_user_name, check_cluster_name):
+        with pytest.raises(InvalidInput):
+            check(name)
+
+
+@given(st.text(max_size=60))
+def test_every_login_of_a_machine_gives_a_name_that_is_allowed(login: str) -> None:
+    name = user_name_from(login)
+
+    assert check_user_name(name) == name
+
+
+def test_an_id_is_never_a_name() -> None:
+    job_id = new_job_id()
+
+    assert is_job_id(job_id)
+    assert not is_job_id("train")
+    with pytest.raises(InvalidInput):
+        check_job_name(job_id)
+
+
+@pytest.mark.parametrize("tags", [["a b"], [""], ["x" * 257], ["t"] * 17])
+def test_tags_that_are_refused(tags: list[str]) -> None:
+    with pytest.raises(InvalidInput):
+        check_tags(tags)
+
+
+def test_sixteen_tags_are_the_most() -> None:
+    assert check_tags(["x" * 256] * 16) == ["x" * 256] * 16

@@ -1,0 +1,68 @@
+"""What `/metrics` tells, and that the dashboard asks for nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neuro.client import Client
+from tests.server.jobs import finished, submit
+from tests.server_process import ServerProcess, running_server
+
+DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana.json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with running_server(tmp_path_factory.mktemp("data")) as server:
+        yield server
+
+
+def told(server: ServerProcess) -> str:
+    with urllib.request.urlopen(server.url.removesuffix("/api/v1") + "/metrics") as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+async def test_jobs_are_counted_by_how_they_end_and_how_long_they_wait(
+    server: ServerProcess,
+) -> None:
+    async with Client.connect(server.url, server.token) as client:
+        await finished(client, await submit(client, "true"))
+        await finished(client, await submit(client, "sh -c 'exit 3'"))
+
+    lines = told(server).splitlines()
+
+    assert 'neuro_jobs_finished_total{reason="Completed",status="succeeded"} 1.0' in lines
+    assert 'neuro_jobs_finished_total{reason="Error",status="failed"} 1.0' in lines
+    for name in ("neuro_job_waiting_seconds", "neuro_job_start_seconds"):
+        count = sum(float(line.split()[1]) for line in lines if line.startswith(f"{name}_count"))
+        assert count == 2
+    assert 'neuro_engine_capacity_cpu_cores{engine="sandbox"} 64.0' in lines
+    assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
+
+
+async def test_labels_are_names_of_routes(server: ServerProcess) -> None:
+    async with Client.connect(server.url, server.token) as client:
+        await client.storage.mkdir("storage:here", parents=True)
+
+    assert r"\s" not in told(server)
+    assert 'route="/api/v1/storage{path}"' in told(server)
+
+
+def test_the_dashboard_asks_for_what_there_is(server: ServerProcess) -> None:
+    board = json.loads(DASHBOARD.read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    names = {name for text in asked for name in re.findall(r"\b(?:neuro|process)_\w+", text)}
+    text = told(server)
+    there = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    parts = {f"{name}_{part}" for name in there for part in ("bucket", "count", "sum")}
+
+    assert len(names) > 12
+    assert names <= there | parts
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])

@@ -1,0 +1,317 @@
+"""What the reconciler makes of each thing that an engine tells, on a real database.
+
+The engine is a scripted one: a test says what it reports, and sees what it was asked for. That real
+sandboxes report so is for the tests of the engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
+from neuro.domain.resources import Amount
+from neuro.engines.base import (
+    EngineFault,
+    Event,
+    ExitCause,
+    Exited,
+    RunRef,
+    RunSpec,
+    RunState,
+    Started,
+)
+from neuro.server.database.engine import Database, sqlite_url
+from neuro.server.database.migrate import migrate
+from neuro.server.jobs import tables
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.writer import Writer
+from tests.server.test_reconciler import spec_of
+from tests.server.test_tables import add, record
+
+GIB = 1 << 30
+
+
+class ScriptedEngine:
+    """Reports what it is told to, and keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.known: dict[RunRef, RunState] = {}
+        self.started: list[RunRef] = []
+        self.stopped: list[str] = []
+        self.fault: Exception | None = None
+        self.asked = asyncio.Condition()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+    async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
+        return {ref: state for ref, state in self.known.items() if ref in known}
+
+    async def events(self) -> AsyncIterator[Event]:
+        while True:
+            yield await self._events.get()
+
+    async def start(self, spec: RunSpec) -> None:
+        if self.fault is not None:
+            raise self.fault
+        async with self.asked:
+            self.started.append(RunRef(spec.job_id, spec.run))
+            self.asked.notify_all()
+
+    async def stop(self, job_id: str, grace: float) -> None:
+        async with self.asked:
+            self.stopped.append(job_id)
+            self.asked.notify_all()
+
+    def report(self, event: Event) -> None:
+        self._events.put_nowait(event)
+
+
+class House:
+    """A reconciler with all that it works on."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.engine = ScriptedEngine()
+        self.board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB)})
+        self.writer = Writer(database)
+        self.reconciler = Reconciler(
+            self.board,
+            self.writer,
+            {"sandbox": self.engine},  # type: ignore[dict-item]  # what is asked here of one
+            spec_of,
+            stop_grace=0,
+        )
+
+    async def submit(self, policy: RestartPolicy = RestartPolicy.NEVER) -> JobRecord:
+        """A job that the engine was asked to start."""
+        job = new_job(policy)
+        add(self.database, job)
+        self.reconciler.submitted(job)
+        await self.until_started(job)
+        return job
+
+    async def until_started(self, job: JobRecord) -> None:
+        async with self.engine.asked:
+            await self.engine.asked.wait_for(lambda: RunRef(job.id, job.run) in self.engine.started)
+
+    async def until(self, job: JobRecord, status: JobStatus) -> None:
+        await self.board.wait_until(job, lambda one: one.status is status)
+
+    async def kept(self, job: JobRecord) -> JobRecord:
+        """The job as the database has it."""
+        await self.writer.settle()
+        kept = self.database.write_now(lambda c: tables.get_job(c, job.id))
+        assert kept is not None
+        return kept
+
+
+def new_job(policy: RestartPolicy = RestartPolicy.NEVER) -> JobRecord:
+    job = record(over=False)
+    job.specification = msgspec.structs.replace(job.specification, restart_policy=policy)
+    return job
+
+
+def started(job: JobRecord, run: int = 0) -> Started:
+    return Started(ref=RunRef(job.id, run), at=datetime.now(UTC))
+
+
+def exited(
+    job: JobRecord, code: int | None = 0, cause: ExitCause = ExitCause.COMPLETED, run: int = 0
+) -> Exited:
+    return Exited(
+        ref=RunRef(job.id, run),
+        at=datetime.now(UTC),
+        exit_code=code,
+        cause=cause,
+        output_bytes=7,
+    )
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(sqlite_url(tmp_path / "neuro.db"))
+    migrate(database)
+    yield database
+    database.close()
+
+
+@pytest_asyncio.fixture
+async def house(database: Database) -> AsyncIterator[House]:
+    house = House(database)
+    house.writer.start()
+    yield house
+    await house.reconciler.close()
+    await house.writer.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "status", "reason"),
+    [
+        (0, ExitCause.COMPLETED, JobStatus.SUCCEEDED, Reason.COMPLETED),
+        (3, ExitCause.ERROR, JobStatus.FAILED, Reason.ERROR),
+        (137, ExitCause.OUT_OF_MEMORY, JobStatus.FAILED, Reason.OOM_KILLED),
+        (137, ExitCause.DISK_LIMIT, JobStatus.FAILED, Reason.DISK_LIMIT_EXCEEDED),
+        (127, ExitCause.CANNOT_START, JobStatus.FAILED, Reason.CANNOT_RUN),
+        (None, ExitCause.LOST, JobStatus.FAILED, Reason.NOT_FOUND),
+    ],
+)
+async def test_how_a_run_ended_is_how_its_job_did(
+    house: House, code: int | None, cause: ExitCause, status: JobStatus, reason: Reason
+) -> None:
+    await house.reconciler.adopt([], {})
+    job = await house.submit()
+    house.engine.report(started(job))
+    house.engine.report(exited(job, code, cause))
+    await house.until(job, status)
+
+    kept = await house.kept(job)
+    assert (kept.status, kept.transitions[-1].reason, kept.exit_code) == (status, reason, code)
+    assert kept.log_bytes == 7
+    assert house.board.get(job.id) is None
+
+
+async def test_a_job_whose_start_is_refused_ends_with_the_engines_words(house: House) -> None:
+    await house.reconciler.adopt([], {})
+    house.engine.fault = EngineFault("no room on the stage")
+    job = new_job()
+    add(house.database, job)
+    house.reconciler.submitted(job)
+    await house.until(job, JobStatus.FAILED)
+
+    kept = await house.kept(job)
+    assert (kept.transitions[-1].reason, kept.transitions[-1].description) == (
+        Reason.CANNOT_RUN,
+        "no room on the stage",
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "runs"),
+    [
+        (RestartPolicy.NEVER, 1, 1),
+        (RestartPolicy.ON_FAILURE, 0, 1),
+        (RestartPolicy.ON_FAILURE, 1, 2),
+        (RestartPolicy.ALWAYS, 0, 2),
+    ],
+)
+async def test_a_restart_policy_makes_another_run(
+    house: House, policy: RestartPolicy, code: int, runs: int
+) -> None:
+    await house.reconciler.adopt([], {})
+    job = await house.submit(policy)
+    cause = ExitCause.ERROR if code else ExitCause.COMPLETED
+    house.engine.report(started(job))
+    house.engine.report(exited(job, code, cause))
+
+    if runs == 2:
+        await house.board.wait_until(job, lambda one: one.run == 1)
+        await house.until_started(job)
+        assert job.is_active
+        house.engine.report(exited(job, code, cause))  # of the first run: told already
+        house.engine.report(started(job, run=1))
+        await house.board.wait_until(job, lambda one: one.run_started)
+        assert job.run == 1
+    else:
+        await house.board.wait_until(job, lambda one: not one.is_active)
+    assert len(house.engine.started) == runs
+
+
+async def test_a_job_that_is_stopped_is_cancelled_for_the_first_reason(house: House) -> None:
+    await house.reconciler.adopt([], {})
+    job = await house.submit(RestartPolicy.ALWAYS)
+    house.engine.report(started(job))
+    await house.until(job, JobStatus.RUNNING)
+
+    house.reconciler.stop(job, Reason.LIFE_SPAN_ENDED)
+    house.reconciler.stop(job, Reason.USER_REQUESTED)
+    async with house.engine.asked:
+        await house.engine.asked.wait_for(lambda: job.id in house.engine.stopped)
+    house.engine.report(exited(job, 143, ExitCause.ERROR))
+    await house.until(job, JobStatus.CANCELLED)
+
+    kept = await house.kept(job)
+    assert (kept.transitions[-1].reason, kept.exit_code) == (Reason.LIFE_SPAN_ENDED, 143)
+
+
+def placed(run_started: bool) -> JobRecord:
+    job = new_job()
+    job.placed, job.run_started = True, run_started
+    if run_started:
+        job.step(JobStatus.RUNNING, None, datetime.now(UTC))
+    return job
+
+
+async def test_a_start_that_a_crash_cut_off_is_repeated(house: House) -> None:
+    job = placed(run_started=False)
+    add(house.database, job)
+
+    await house.reconciler.adopt([job], {})
+
+    await house.until_started(job)
+    assert job.is_active
+
+
+async def test_a_run_that_the_engine_has_lost_ends_its_job(house: House) -> None:
+    job = placed(run_started=True)
+    add(house.database, job)
+
+    await house.reconciler.adopt([job], {})
+
+    kept = await house.kept(job)
+    assert (kept.status, kept.transitions[-1].reason) == (JobStatus.FAILED, Reason.NOT_FOUND)
+    assert house.engine.started == []
+
+
+async def test_a_run_that_ended_meanwhile_is_told_as_it_was(house: House) -> None:
+    job = placed(run_started=True)
+    add(house.database, job)
+    house.engine.known[RunRef(job.id)] = RunState(
+        started=started(job), exited=exited(job, 3, ExitCause.ERROR)
+    )
+
+    await house.reconciler.adopt([job], {})
+
+    kept = await house.kept(job)
+    assert (kept.status, kept.exit_code) == (JobStatus.FAILED, 3)
+
+
+async def test_a_run_that_goes_on_is_taken_over_and_stopped_if_that_was_asked_for(
+    house: House,
+) -> None:
+    going, leaving = placed(run_started=True), placed(run_started=True)
+    leaving.stop_reason = Reason.USER_REQUESTED.value
+    add(house.database, going, leaving)
+    for job in (going, leaving):
+        house.engine.known[RunRef(job.id)] = RunState(started=started(job))
+
+    await house.reconciler.adopt([going, leaving], {})
+    async with house.engine.asked:
+        await house.engine.asked.wait_for(lambda: house.engine.stopped)
+
+    assert house.engine.stopped == [leaving.id]
+    assert house.engine.started == []
+    house.engine.report(exited(going))
+    await house.until(going, JobStatus.SUCCEEDED)
+
+
+async def test_a_job_that_was_stopped_before_it_had_a_place_never_starts(house: House) -> None:
+    job = new_job()
+    job.stop_reason = Reason.USER_REQUESTED.value
+    add(house.database, job)
+
+    await house.reconciler.adopt([job], {})
+
+    kept = await house.kept(job)
+    assert (kept.status, kept.transitions[-1].reason) == (
+        JobStatus.CANCELLED,
+        Reason.USER_REQUESTED,
+    )
+    assert house.engine.started == []
