@@ -88,7 +88,9 @@ def test_what_is_known_of_a_bake_can_be_had_as_json(swept: tuple[Person, str]) -
 
 def test_outputs_of_tasks_and_calls_are_shown_with_them(swept: tuple[Person, str]) -> None:
     person, _ = swept
-    assert "Outputs:\n  verdict: it is 0.1\n" in person.flow_ok("show", "swept", "judge")
+    shown = person.flow("show", "swept", "judge")
+    assert "Outputs:\n  verdict: it is 0.1\n" in shown.stderr
+    assert "verdict:" not in shown.stdout  # It is the job's.
     told = person.flow_ok("inspect", "swept")
     assert "\n  judge: verdict='it is 0.1'\n" in told
     assert re.search(r"Attempt #1 succeeded in \d", told)

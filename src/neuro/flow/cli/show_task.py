@@ -31,7 +31,6 @@ def show_task(
     """Print the task's status and its output. Raises Failed, or UsageError before it began."""
     from neuro.flow.cli.bake_looks import COLORS, outputs_lines
 
-    context.out.leave_stdout_to_job()
     found = find_bake(context, bake)
     chosen = find_attempt(context, found, LAST if attempt is None else attempt)
     tasks = context.run(context.client.bakes.tasks(chosen.id))
@@ -49,6 +48,7 @@ def show_task(
 
         context.out.print(document(task_document(task)))
         return
+    context.out.leave_stdout_to_job()
     if not context.out.quiet:
         result = context.paint(chosen.result.value, COLORS[chosen.result])
         status = context.paint(task.status.value, COLORS[task.status])
