@@ -221,3 +221,16 @@ def test_a_workspace_is_its_users(
     assert hers.jobs()["sleeper"] == "N/A"
     assert "is not running" in hers.run("kill", "sleeper").out
     assert "Killed job sleeper" in flow.run("kill", "sleeper").out
+
+
+def test_a_project_with_an_owner_runs_as_one_without(
+    make_flow: Callable[[str, str], FlowClient], server: ServerProcess
+) -> None:
+    flow = make_flow(server.user, server.token)
+    flow.write("project", f"id: {flow.project}\nowner: {server.user}\nrole: {server.user}/x\n")
+    flow.run("mkvolumes")
+    flow.run("upload", "ALL")
+
+    outcome = flow.run("run", "greet", "-p", "who", "owner")
+
+    assert "hello owner" in outcome.lines

@@ -325,3 +325,8 @@ async def test_what_may_be_seen_but_not_changed_is_403_material(access: AccessSe
 
     with pytest.raises(NotPermitted, match="you have 'read'"):
         alice.require(parse_uri("user://alice"), Action.WRITE)
+
+
+async def test_a_role_is_nobody_who_could_be_added(access: AccessService) -> None:
+    with pytest.raises(NotPermitted, match="role"):
+        await access.add_user("root/projects/sweep")

@@ -139,6 +139,7 @@ class Bake(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a batch workflow.
 
     ``owner`` is who submitted it: whoever starts it again, it runs in their name.
+    ``finished_at`` is when its last attempt ended; None while one goes on.
     """
 
     id: str
@@ -152,6 +153,7 @@ class Bake(msgspec.Struct, frozen=True, kw_only=True):
     meta: BakeMeta = BakeMeta()
     last_attempt: Attempt | None = None
     owner: str | None = None
+    finished_at: datetime | None = None
 
 
 class BakeRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,11 @@ def check_job_name(name: str) -> str:
     )
 
 
+def is_role(name: str) -> bool:
+    """Whether ``name`` is that of a role, such as ``ann/projects/sweep``; in URLs it has colons."""
+    return "/" in name or ":" in name
+
+
 def check_user_name(name: str) -> str:
     """Return ``name``, or raise InvalidInput."""
     if 3 <= len(name) <= 21 and _USER_NAME.fullmatch(name):

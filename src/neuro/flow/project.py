@@ -54,16 +54,24 @@ def read_project_of(workspace: Workspace, report: Report) -> Project:
         return Project("project", None)
 
 
-def load(workspace: Workspace, *, environment: Environment, with_jobs: bool = True) -> LiveWorkflow:
+def load(
+    workspace: Workspace,
+    *,
+    environment: Environment,
+    with_jobs: bool = True,
+    report: Report | None = None,
+) -> LiveWorkflow:
     """Read the live workflow. Raises FlowError with every problem of its files.
 
     Who needs no jobs of it is content with a project file that says what there is besides.
+    ``report`` is given the notes on them.
     """
+    from neuro.flow.evaluate.doubts import doubt_hashes
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.syntax.reader import load_source, read_live
     from neuro.flow.syntax.tree import LiveFile
 
-    report = Report()
+    report = report or Report()
     project = read_project_of(workspace, report)
     live = None
     path = flow_file(workspace.config_dir, "live")
@@ -91,13 +99,19 @@ def load(workspace: Workspace, *, environment: Environment, with_jobs: bool = Tr
         report=report,
     )
     report.raise_if_any()
+    doubt_hashes(live, workspace.root, report, batch=False)
     return workflow
 
 
-def check(workspace: Workspace, *, environment: Environment) -> list[Problem]:
-    """Find the problems of every flow file, without running anything they ask for."""
+def check(
+    workspace: Workspace, *, environment: Environment, report: Report | None = None
+) -> list[Problem]:
+    """Find the problems of every flow file, without running anything they ask for.
+
+    ``report`` is given the notes on them.
+    """
     from neuro.flow.evaluate.check import check_workspace
 
-    report = Report()
+    report = report or Report()
     project = read_project_of(workspace, report)
     return check_workspace(workspace, project.id, project.file, environment, report)

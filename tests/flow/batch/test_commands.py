@@ -145,3 +145,34 @@ def test_plain_output_is_passed_on_as_it_is() -> None:
     assert reader.feed(chunk) is chunk
     assert reader.feed(chunk) == chunk
     assert reader.close() == b""
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_a_command_may_begin_behind_a_carriage_return(size: int) -> None:
+    bar = b"\r 50%|##|\r100%|####|\r            \r"
+    output = (
+        bar + b"::set-output name=loss::0.25\n::set-output name=a::1\r::set-output name=b::2\r\nx"
+    )
+    shown, reader = read(*(output[at : at + size] for at in range(0, len(output), size)))
+
+    assert reader.outputs == {"loss": "0.25", "a": "1", "b": "2"}
+    assert shown == bar + b"x"
+    assert not reader.warnings
+
+
+def test_a_command_in_the_middle_of_a_line_is_told() -> None:
+    shown, reader = read(b"100%|####|::set-output name=loss::0.25\n")
+
+    assert shown == b"100%|####|::set-output name=loss::0.25\n"
+    assert reader.outputs == {}
+    assert reader.warnings == [
+        "`::set-output` of loss stands in the middle of a line and sets nothing: print a line end"
+        " before it"
+    ]
+
+
+def test_a_shells_trace_of_a_command_is_not_told() -> None:
+    _, reader = read(b"+ echo '::set-output name=a::1'\n::set-output name=a::1\n")
+
+    assert reader.outputs == {"a": "1"}
+    assert not reader.warnings

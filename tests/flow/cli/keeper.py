@@ -83,6 +83,7 @@ class Keeper:
         *statuses: TaskStatus,
         raw_id: str | None = None,
         message: str | None = None,
+        outputs: dict[str, str] | None = None,
     ) -> None:
         now = datetime.now(UTC)
         number = next(_numbers)
@@ -96,7 +97,7 @@ class Keeper:
             yaml_id=yaml_id,
             raw_id=raw_id,
             statuses=steps,
-            outputs={} if over else None,
+            outputs=(outputs or {}) if over else None,
             state={} if over else None,
             message=message,
         )

@@ -121,8 +121,8 @@ def test_programs_are_told_of_bakes_and_plans(baker: Person) -> None:
     jobs = json.loads(baker.flow_ok("ps", "--json"))
     shown = json.loads(baker.flow_ok("show", "hello", "--json"))
 
-    assert (bake["name"], bake["last_attempt"]["result"]) == ("told", "succeeded")
-    fetch = next(task for task in seen["tasks"] if task["yaml_id"] == "fetch")
+    assert (bake["name"], bake["status"]) == ("told", "succeeded")
+    fetch = next(task for task in seen["tasks"] if task["id"] == "fetch")
     assert (fetch["status"], fetch["outputs"]) == ("succeeded", {"size": "7"})
     assert plan["tasks"][0]["task"] == "fetch"
     assert {"job_id", "suffix", "job"} <= jobs[0].keys()

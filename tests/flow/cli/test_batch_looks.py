@@ -484,11 +484,13 @@ def test_a_plan_tells_every_mistake(planner: Person) -> None:
 
 
 def test_a_graph_without_graphviz(planner: Person, tmp_path: Path) -> None:
-    done = planner.flow("plan", "sweep", "-o", "graph.svg", PATH=str(tmp_path))
+    done = planner.flow("plan", "sweep", "-o", "graph.png", PATH=str(tmp_path))
 
     assert done.returncode == 1
-    for words in ("apt install graphviz", "brew install graphviz", "graph.dot"):
+    for words in ("apt install graphviz", "brew install graphviz", "graph.svg"):
         assert words in done.stderr
+    for drawn in ("graph.svg", "graph.pdf"):
+        assert planner.flow("plan", "sweep", "-o", drawn, PATH=str(tmp_path)).returncode == 0
     assert planner.flow_ok("plan", "sweep", "-o", "graph.dot") == "Saved the graph as graph.dot\n"
     assert (planner.project / "graph.dot").read_text().startswith('strict digraph "sweep" {')
 

@@ -250,3 +250,30 @@ def test_jobs_of_other_projects_and_people_are_not_its_own(person: Person) -> No
 
     assert person.flow_ok("kill", "ALL") == ""
     assert person.ok("-q", "ps") == job
+
+
+def test_a_volume_that_is_not_there_yet_says_how_it_comes_there(person: Person) -> None:
+    person.write(
+        ".neuro/live.yml",
+        "kind: live\nvolumes: {code: {remote: storage:new/code, mount: /code, local: code}}\n"
+        "jobs: {a: {image: ubuntu, volumes: ['${{ volumes.code.ref_ro }}'], cmd: ls}}\n",
+    )
+    done = person.flow("run", "a")
+
+    assert done.returncode == 65
+    assert "storage://default/" in done.stderr
+    assert done.stderr.endswith(
+        "It is volume 'code' of this project:\n"
+        "  neuro-flow mkvolumes           # makes the folders of all volumes\n"
+        "  neuro-flow upload code         # copies code there\n"
+    )
+
+
+def test_values_that_change_on_their_way_are_told_before_a_job_runs(person: Person) -> None:
+    person.write(
+        ".neuro/live.yml", "kind: live\njobs: {a: {image: ubuntu, env: {V: 3.10}, cmd: 'true'}}\n"
+    )
+    for words in (["check"], ["run", "--dry-run", "a"]):
+        done = person.flow(*words)
+        assert done.returncode == 0
+        assert "WARNING: 3.10 is sent as the text 3.1" in done.stderr

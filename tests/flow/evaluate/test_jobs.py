@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 
 import pytest
@@ -183,4 +184,51 @@ def test_a_projects_mixin_takes_in_all_keys_of_a_workflows(place) -> None:
           a: {mixins: [debug]}
         """)
     assert (job.image, job.preset, job.detach, job.port_forward) == ("x", "small", True, ("80:80",))
+    assert place.check() == []
+
+
+@pytest.mark.parametrize(
+    ("project", "name"),
+    [("id: p", "user"), ("{id: p, owner: ann}", "ann"), ("{id: p, project_name: q}", "q")],
+)
+def test_the_platforms_project_is_called_as_its_owner(place, project, name) -> None:
+    place.write(".neuro/project.yml", project)
+    job = place.resolve("""\
+        volumes: {v: {remote: "storage:/${{ project.project_name }}/x", mount: /v}}
+        jobs:
+          a: {image: "image:/${{ project.project_name }}/i", volumes: ["${{ volumes.v.ref }}"]}
+        """)
+    assert (job.image, job.volumes) == (f"image:/{name}/i", (f"storage:/{name}/x:/v:rw",))
+
+
+def test_records_are_written_as_json_with_the_fields_that_they_store(place) -> None:
+    job = place.resolve("""\
+        volumes: {v: {remote: storage:v, mount: /v}}
+        jobs:
+          a:
+            image: x
+            env:
+              PROJECT: ${{ to_json(project) }}
+              FLOW: ${{ to_json(flow) }}
+              VOLUME: ${{ to_json(volumes.v) }}
+        """)
+    assert job.env["PROJECT"] == (
+        '{"id": "my_ws", "project_name": "user", "owner": null, "role": null}'
+    )
+    assert json.loads(job.env["FLOW"]) == {
+        "flow_id": "live",
+        "project_id": "my_ws",
+        "workspace": str(place.root),
+        "title": "live",
+        "username": "user",
+    }
+    assert job.env["VOLUME"] == (
+        '{"id": "v", "remote": "storage:v", "mount": "/v", "read_only": false,'
+        ' "local": null, "full_local_path": null}'
+    )
+
+
+def test_a_params_description_may_hold_an_expression_that_nobody_evaluates(place) -> None:
+    text = "jobs: {a: {image: x, params: {n: {default: '1', descr: 'of ${{ needs.nobody }}'}}}}"
+    assert place.resolve(text).image == "x"
     assert place.check() == []

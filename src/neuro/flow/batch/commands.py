@@ -16,7 +16,13 @@ MAX_VALUES_BYTES = 4 << 20
 _MAX_LINE = MAX_VALUE_BYTES + 4096
 _MAX_WARNINGS = 100
 
-_BEGINNING = re.compile(rb"(?m)^[^\S\n]*::")
+# Lines end with \n, \r\n or \r: what follows a progress bar stands in a line of its own.
+_HERE = re.compile(rb"[^\S\r\n]*::")
+_LATER = re.compile(rb"[\r\n]([^\S\r\n]*::)")
+_LINE_END = re.compile(rb"\r\n|[\r\n]")
+_WITHIN = re.compile(
+    rb"::\s*(set-output|save-state)\s+name\s*=\s*([A-Za-z][A-Za-z0-9_]*)\s*(?:::|<<)"
+)
 _SET = re.compile(
     rb"::\s*(set-output|save-state)\s+name\s*=\s*([A-Za-z][A-Za-z0-9_]*)\s*"
     rb"(?:::(.*)|<<\s*(\S+))",
@@ -40,6 +46,8 @@ class CommandReader:
         # A line whose end is still to come: what might be a command is kept, of any other line it
         # is enough to know that its rest is to be shown (or not: a command that is too long).
         self._kept = b""
+        # Commands that stood in the middle of a line; a shell's trace repeats them there.
+        self._within: dict[tuple[str, str], None] = {}
         self._in_plain = False
         self._in_dropped = False
         self._stop: bytes | None = None
@@ -57,9 +65,10 @@ class CommandReader:
         shown: list[bytes] = []
         start = 0
         if self._in_plain or self._in_dropped:
-            start = data.find(b"\n") + 1
+            end = _LINE_END.search(data)
+            start = end.end() if end else 0
             if self._in_plain:
-                shown.append(data[: start or len(data)])
+                shown.append(self._plain(data[: start or len(data)]))
             if not start:
                 return b"".join(shown)
             self._in_plain = self._in_dropped = False
@@ -85,30 +94,54 @@ class CommandReader:
                 " is missing"
             )
             self._lines = []
+        for command, name in self._within:
+            if name not in (self.outputs if command == "set-output" else self.state):
+                self._warn(
+                    f"`::{command}` of {name} stands in the middle of a line and sets nothing:"
+                    " print a line end before it"
+                )
         return shown
+
+    def _plain(self, data: bytes) -> bytes:
+        """Output that is shown as it is; commands that are lost in it are noted."""
+        if self._stop is None and data.find(b"::") >= 0:
+            for found in _WITHIN.finditer(data):
+                if len(self._within) < _MAX_WARNINGS:
+                    self._within[found[1].decode(), found[2].decode()] = None
+        return data
 
     def _pass(self, data: bytes, start: int, shown: list[bytes]) -> int:
         """Show lines up to the first that may be a command, and take that; return its end."""
-        found = _BEGINNING.search(data, start) if data.find(b"::", start) >= 0 else None
-        if found is None:
+        begin = self._beginning(data, start)
+        if begin is None:
             # The last line may still become a command's.
-            last = data.rfind(b"\n") + 1
-            last = max(last, start)
+            last = max(data.rfind(b"\n"), data.rfind(b"\r"), start - 1) + 1
             if last < len(data) and self._may_begin(data[last:]):
-                shown.append(data[start:last])
+                shown.append(self._plain(data[start:last]))
                 self._kept = data[last:]
             else:
-                shown.append(data[start:] if start else data)
+                shown.append(self._plain(data[start:] if start else data))
                 self._in_plain = last < len(data)
             return len(data)
-        if found.start() > start:
-            shown.append(data[start : found.start()])
-        end = data.find(b"\n", found.end()) + 1
-        if end:
-            shown.append(self._line(data[found.start() : end]))
-            return end
-        self._keep(data[found.start() :], shown)
+        if begin > start:
+            shown.append(self._plain(data[start:begin]))
+        end = _LINE_END.search(data, begin)
+        # A \r that comes last may be half of an end.
+        if end is not None and (end.end() < len(data) or end[0] != b"\r"):
+            shown.append(self._line(data[begin : end.end()]))
+            return end.end()
+        self._keep(data[begin:], shown)
         return len(data)
+
+    @staticmethod
+    def _beginning(data: bytes, start: int) -> int | None:
+        """Where the first line begins that may be a command; ``start`` begins a line."""
+        if data.find(b"::", start) < 0:
+            return None
+        if _HERE.match(data, start):
+            return start
+        found = _LATER.search(data, start)
+        return found.start(1) if found else None
 
     @staticmethod
     def _may_begin(line: bytes) -> bool:

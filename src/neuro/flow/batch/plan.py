@@ -12,6 +12,7 @@ from neuro.flow.evaluate.batch.facts import NO_BAKE, Facts, collect_git
 from neuro.flow.evaluate.batch.sources import FLOW, PROJECT, DiskFiles
 from neuro.flow.evaluate.batch.survey import PlannedImage, survey
 from neuro.flow.evaluate.batch.workflow import BatchWorkflow, read_files
+from neuro.flow.evaluate.doubts import doubt_hashes
 from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.model import Node
 from neuro.flow.syntax import tree
@@ -70,9 +71,13 @@ def make_plan(
     batch_name: str,
     params: Mapping[str, str],
     environment: Environment,
+    report: Report | None = None,
 ) -> Plan:
-    """Read a batch from the disk and plan it. Raises FlowError with every problem, sorted."""
-    report = Report()
+    """Read a batch from the disk and plan it. Raises FlowError with every problem, sorted.
+
+    ``report`` is given the notes on its files.
+    """
+    report = report or Report()
     batch_name = _without_suffix(batch_name)
     files = DiskFiles(workspace, batch_name, Actions(workspace.root, environment.cache_dir))
     git = collect_git(environment.cwd)
@@ -87,6 +92,7 @@ def make_plan(
     read = read_files(files, report)
     if read is None:
         raise FlowError(report.sorted())
+    doubt_hashes(read.file, workspace.root, report, batch=True)
     found = survey(read, files, facts, params, report)
     problems = report.first_of_each_place()
     if found is None or problems:

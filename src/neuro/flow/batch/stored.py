@@ -12,9 +12,10 @@ from neuro.domain.bakes import Attempt, BakeMeta
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from neuro.client import Client
-    from neuro.domain.bakes import Bake, ConfigFile
+    from neuro.domain.bakes import Bake, ConfigFile, ConfigsMeta
     from neuro.flow.batch.patience import Patience
     from neuro.flow.model import Workflow
 
@@ -49,24 +50,36 @@ async def stored_workflow(
     """Read an attempt's files, and evaluate what its tasks share. Raises FlowError."""
     import asyncio  # not for those who only submit
 
+    def read(file_id: str) -> asyncio.Future[ConfigFile]:
+        return asyncio.ensure_future(patience(lambda: client.bakes.file(file_id)))
+
+    ids = config_ids(attempt.configs_meta)
+    texts = {file.id: file for file in await asyncio.gather(*map(read, ids))}
+    return workflow_of(client.user, bake, attempt, texts)
+
+
+def config_ids(configs: ConfigsMeta) -> list[str]:
+    """The ids of the files that an attempt is read from, each once."""
+    ids = [configs.flow_config_id, *configs.action_config_ids.values()]
+    if configs.project_config_id is not None:
+        ids.append(configs.project_config_id)
+    return [*dict.fromkeys(ids)]
+
+
+def workflow_of(
+    user: str, bake: Bake | BriefBake, attempt: Attempt, texts: Mapping[str, ConfigFile]
+) -> Workflow:
+    """An attempt's workflow, of its files by their ids. Raises FlowError."""
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.batch.sources import StoredFiles
     from neuro.flow.evaluate.batch.workflow import stored_batch
 
     configs = attempt.configs_meta
-    ids = [configs.flow_config_id, *configs.action_config_ids.values()]
-    if configs.project_config_id is not None:
-        ids.append(configs.project_config_id)
-
-    def read(file_id: str) -> asyncio.Future[ConfigFile]:
-        return asyncio.ensure_future(patience(lambda: client.bakes.file(file_id)))
-
-    texts = {file.id: file for file in await asyncio.gather(*map(read, dict.fromkeys(ids)))}
     facts = Facts(
         bake_id=bake.id,
         batch=bake.batch,
         workspace=Path(configs.workspace),
-        user=client.user,
+        user=user,
         git=bake.meta.git_info,
         hashes=dict(bake.meta.hashes),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,8 @@ SIGNS: Mapping[TaskStatus, str] = {
 }
 # What no shell reads anything into: letters of any language too.
 _PLAIN = re.compile(r"[\w.:@%+=/-]+")
+# As much of an output as stands in one line with others.
+_LONGEST_VALUE = 80
 # What stands for a task that has not begun.
 WAITING_SIGN, WAITING = "○", "waiting"
 IMAGE_COLORS: Mapping[ImageStatus, str] = {
@@ -78,6 +80,28 @@ def assignments(params: Mapping[str, str]) -> str:
     )
 
 
+def outputs_line(outputs: Mapping[str, str]) -> str:
+    """Outputs in one line, as parameters are written; the ends of long values are left out.
+
+    >>> outputs_line({"loss": "0.25", "words": "5 is prime"})
+    "loss=0.25, words='5 is prime'"
+    """
+    return assignments(
+        {
+            name: value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}…"
+            for name, value in outputs.items()
+        }
+    )
+
+
+def outputs_lines(outputs: Mapping[str, str], indent: str) -> Iterator[str]:
+    """A line for each output; the further lines of a value stand below its first one."""
+    for name, value in outputs.items():
+        first, *rest = value.split("\n")
+        yield f"{indent}{name}: {first}"
+        yield from (f"{indent}  {line}" for line in rest)
+
+
 def _word(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else shlex.quote(text)
 
@@ -92,6 +116,12 @@ def started_at(task: Task) -> datetime | None:
 def finished_at(task: Task) -> datetime | None:
     """When a task ended."""
     return task.statuses[-1].created_at if task.status.is_finished else None
+
+
+def took(task: Task, now: datetime) -> timedelta | None:
+    """How long a task ran, or has run so far; None for one that never began."""
+    begun = started_at(task)
+    return None if begun is None else max((finished_at(task) or now) - begun, timedelta())
 
 
 def clock(moment: datetime, now: datetime) -> str:

@@ -98,8 +98,7 @@ def task_names(graphs: Graphs) -> set[str]:
 
 def server_project(context: FlowContext) -> str | None:
     """The id that the server has for the project; None before its first bake or run."""
-    project = context.project
-    found = context.run(context.client.flows.project_by_name(project.id, owner=project.owner))
+    found = context.run(context.client.flows.project_by_name(context.project.id))
     return found.id if found is not None else None
 
 

@@ -19,15 +19,15 @@ from neuro.flow.cli.thin_table import Row, ThinTable
 if TYPE_CHECKING:
     from neuro.domain.bakes import Bake
 
-TITLES = ("ID", "NAME", "BATCH", "EXECUTOR", "STATUS", "WHEN")
+TITLES = ("ID", "NAME", "BATCH", "EXECUTOR", "STATUS", "WHEN", "TOOK")
 # Wide enough for `bake-<uuid>`, and for the executor's `job-<uuid>`.
-WIDTHS = (41, 12, 20, 40, 9, 10)
+WIDTHS = (41, 12, 20, 40, 9, 10, 0)
 NARROW_TITLES = ("ID/NAME", "BATCH", "STATUS", "WHEN")
 
 
 def row(bake: Bake, now: datetime) -> Row | None:
     """What is said of a bake; None for one whose submission was interrupted."""
-    from neuro.flow.cli.bake_looks import COLORS
+    from neuro.flow.cli.bake_looks import COLORS, how_long
 
     attempt = bake.last_attempt
     if attempt is None:
@@ -40,6 +40,7 @@ def row(bake: Bake, now: datetime) -> Row | None:
             attempt.executor_id or "",
             attempt.result.value,
             ago(bake.created_at, now),
+            how_long((bake.finished_at or now) - attempt.created_at),
         ),
         COLORS[attempt.result],
     )
@@ -47,9 +48,9 @@ def row(bake: Bake, now: datetime) -> Row | None:
 
 def narrow(row: Row) -> Row:
     """A row for a narrow terminal: the name stands below the id."""
-    bake_id, name, batch, _, *others = row.cells
+    bake_id, name, batch, _, status, when, _ = row.cells
     pieces = wrap(name, len(bake_id) - 2) if name else []
-    return row._replace(cells=("\n  ".join([bake_id, *pieces]), batch, *others))
+    return row._replace(cells=("\n  ".join([bake_id, *pieces]), batch, status, when))
 
 
 @click.command(
@@ -78,7 +79,10 @@ def command(
 ) -> None:
     """List the project's bakes: runs of its batches.
 
-    In a narrow terminal names stand below ids, and there is no column EXECUTOR; `inspect` tells it.
+    TOOK is how long the last attempt ran, or has run so far.
+
+    In a narrow terminal names stand below ids, and there are no columns EXECUTOR and TOOK, which
+    `inspect` tells.
     """
     from neuro.domain.bakes import BakeFilter
 
@@ -98,7 +102,9 @@ def command(
         )
         found = context.run(context.client.bakes.list(query))
     if as_json:
-        out.print(document(found))
+        from neuro.flow.cli.bake_json import bake_document
+
+        out.print(document([bake_document(bake, bake.last_attempt) for bake in found]))
         return
     if out.quiet:
         for bake in found:

@@ -45,7 +45,10 @@ def plan_of(
 
     name = check_batch(context, batch)
     params = {**(read_params(file) if file else {}), **dict(param)}
-    return make_plan(context.workspace, name, params, environment=context.environment)
+    plan = make_plan(context.workspace, name, params, context.environment, context.remarks)
+    _ = context.project  # One that belongs to somebody else is refused.
+    context.warn()
+    return plan
 
 
 def check_presets(context: FlowContext, plan: Plan) -> None:

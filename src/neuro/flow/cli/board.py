@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,9 @@ from neuro.flow.cli.bake_looks import (
     called,
     finished_at,
     how_long,
+    outputs_line,
     started_at,
+    took,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +100,10 @@ class Board:
             self._groups[before.status if before else None].pop(task_id, None)
             self._groups[task.status][task_id] = None
         return task
+
+    def is_call(self, task_id: str) -> bool:
+        """Whether a node calls others: it is in no line of the table."""
+        return task_id in self._calls
 
     def knows(self, task_id: str) -> bool:
         """Whether the graphs have this task."""
@@ -223,9 +229,12 @@ class Board:
             if left >= _TIME:
                 line += f"  {_time(task, now):<7}"
                 left -= _TIME
-            message = task.message or self.reasons.get(task_id) if task else None
-            if message and left >= _SHORTEST_MESSAGE:
-                line += f"  {_cut(_one_line(message), left - 2)}"
+            said = task.message or self.reasons.get(task_id) if task else None
+            told = _one_line(said) if said else ""
+            if task and task.outputs and not told:
+                told = outputs_line(task.outputs)
+            if told and left >= _SHORTEST_MESSAGE:
+                line += f"  {_cut(told, left - 2)}"
             yield line.rstrip()
 
     def _bar(self, now: datetime, paint: Paint, width: int) -> str:
@@ -260,14 +269,14 @@ def change_line(task: Task, now: datetime) -> str:
         said += f" in {how_long(ended - begun)}"
     if task.message:
         said += f": {_one_line(task.message)}"
+    if task.outputs and task.status.is_finished:
+        said += f"; outputs: {outputs_line(task.outputs)}"
     return f"{moment.astimezone(now.tzinfo):%H:%M:%S} {task.yaml_id}: {said}"
 
 
 def _time(task: Task | None, now: datetime) -> str:
-    begun = started_at(task) if task else None
-    if task is None or begun is None:
-        return ""
-    return how_long(max((finished_at(task) or now) - begun, timedelta()))
+    duration = took(task, now) if task else None
+    return "" if duration is None else how_long(duration)
 
 
 def waits_for(ahead: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from neuro.cli.lazy import Command
+from neuro.cli.render.json_text import document, json_option
 from neuro.flow.cli.context import FlowContext, pass_context
 
 if TYPE_CHECKING:
@@ -25,24 +26,20 @@ def flow_files(config_dir: Path) -> list[Path]:
     )
 
 
-def as_json(problems: Sequence[Problem]) -> str:
-    """One object per problem, for editors and scripts."""
-    import json
-
-    return json.dumps(
-        [
-            {
-                "file": problem.at.source.name if problem.at else None,
-                "line": problem.at.line if problem.at else None,
-                "column": problem.at.column if problem.at else None,
-                "message": problem.message,
-                "hint": problem.hint,
-            }
-            for problem in problems
-        ],
-        indent=2,
-        ensure_ascii=False,
-    )
+def as_told(problems: Sequence[Problem], notes: Sequence[Problem] = ()) -> list[dict[str, object]]:
+    """One object per problem and per note, for editors and scripts."""
+    return [
+        {
+            "file": problem.at.source.name if problem.at else None,
+            "line": problem.at.line if problem.at else None,
+            "column": problem.at.column if problem.at else None,
+            "message": problem.message,
+            "hint": problem.hint,
+            "severity": severity,
+        }
+        for severity, found in (("error", problems), ("warning", notes))
+        for problem in found
+    ]
 
 
 def _count(number: int, noun: str) -> str:
@@ -68,20 +65,23 @@ def summary(problems: Sequence[Problem], files: int) -> str:
         neuro-flow check --json | jq '.[].message'
     """,
 )
-@click.option("--json", "wants_json", is_flag=True, help="Print the problems as JSON.")
+@json_option("Print the problems as JSON.")
 @pass_context
-def command(context: FlowContext, wants_json: bool) -> int:
+def command(context: FlowContext, as_json: bool) -> int:
     """Find every mistake in the project's flow files, and in the local actions that they use.
 
     Nothing is run and nothing is asked of the server. The exit code is 1 where there is a mistake.
+    What is allowed, and likely not what was meant, is a warning.
     """
     from neuro.flow.project import check
 
     workspace, out = context.workspace, context.out
-    problems = check(workspace, environment=context.environment)
-    if wants_json:
-        out.print(as_json(problems))
+    remarks = context.remarks
+    problems = check(workspace, environment=context.environment, report=remarks)
+    if as_json:
+        out.print(document(as_told(problems, remarks.notes)))
     else:
+        context.warn()
         for problem in problems:
             out.print(problem.render(color=out.color) + "\n")
         out.print(summary(problems, len(flow_files(workspace.config_dir))))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.live import LiveJobs
     from neuro.flow.project import Project
+    from neuro.flow.syntax.problems import Report
     from neuro.flow.workspace import Workspace
 
 
@@ -72,11 +73,26 @@ class FlowContext(Context):
         return Environment(user=user, cwd=Path.cwd(), cache_dir=self.config_dir / "flow")
 
     @cached_property
+    def remarks(self) -> Report:
+        """Holds the notes on the files that were read."""
+        from neuro.flow.syntax.problems import Report
+
+        return Report()
+
+    def warn(self) -> None:
+        """Say what is allowed in the files that were read, and likely not what was meant."""
+        for note in self.remarks.notes:
+            if not self.out.quiet:
+                self.out.warning(note.render(color=False))
+
+    @cached_property
     def workflow(self) -> LiveWorkflow:
         """The live workflow. Raises FlowError with every problem of its files."""
         from neuro.flow.project import load
 
-        return load(self.workspace, environment=self.environment)
+        found = load(self.workspace, environment=self.environment, report=self.remarks)
+        self.require_own(found.owner)
+        return found
 
     @cached_property
     def sections(self) -> LiveWorkflow:
@@ -86,18 +102,37 @@ class FlowContext(Context):
         """
         from neuro.flow.project import load
 
-        return load(self.workspace, environment=self.environment, with_jobs=False)
+        found = load(self.workspace, environment=self.environment, with_jobs=False)
+        self.require_own(found.owner)
+        return found
 
     @cached_property
     def project(self) -> Project:
-        """What the project is called. Raises FlowError where its file is wrong."""
+        """What the project is called. Raises FlowError where its file is wrong, or Failed."""
         from neuro.flow.project import read_project_of
         from neuro.flow.syntax.problems import Report
 
         report = Report()
         project = read_project_of(self.workspace, report)
         report.raise_if_any()
+        self.require_own(project.owner)
         return project
+
+    def require_own(self, owner: str | None) -> None:
+        """Raise Failed for a project whose file says that it is somebody else's.
+
+        Whoever is not logged in may read its files: nothing of them reaches a platform.
+        """
+        from neuro.flow.cli.failures import Failed
+
+        user = self.environment.user
+        if owner is None or not user or owner == user:
+            return
+        raise Failed(
+            f"This project belongs to {owner} (`owner: {owner}` in project.yml), and you are logged"
+            f" in as {user}. Projects cannot be shared yet: log in as {owner}, or remove `owner:`"
+            " to work in a project of your own."
+        )
 
     @cached_property
     def _clients(self) -> list[Client]:

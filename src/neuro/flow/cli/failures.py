@@ -18,7 +18,9 @@ class Failed(Failure):
 
 
 class Delegated(Exception):
-    """A command of ``neuro`` failed; its error is the cause."""
+    """A command of ``neuro`` failed; its error is the cause. ``hint`` says what to do here."""
+
+    hint: str | None = None
 
 
 _OWN_CODES = (
@@ -33,7 +35,10 @@ _OWN_CODES = (
 def report(error: BaseException, context: Context | None) -> int:
     """Say on standard error what went wrong; return the exit code."""
     if isinstance(error, Delegated) and error.__cause__ is not None:
-        return failures.report(error.__cause__, context)
+        code = failures.report(error.__cause__, context)
+        if error.hint is not None and context is not None:
+            context.out.note(error.hint)
+        return code
     if isinstance(error, FlowError) and context is not None:
         if context.show_traceback:
             import traceback

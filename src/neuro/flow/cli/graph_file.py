@@ -1,4 +1,4 @@
-"""A graph in a file: for Graphviz, or laid out by it."""
+"""A graph in a file: drawn here, for Graphviz, or, as a PNG, laid out by it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SOURCES = (".dot", ".gv")
 DRAWN = (".pdf", ".svg", ".png")
 
 _MISSING = """\
-Graphviz is not installed, and it lays out {name}. Install it with `apt install graphviz`, or on a
-Mac with `brew install graphviz`; `{source}` can be written without it."""
+Graphviz is not installed, and it draws {name}. Install it with `apt install graphviz`, or on a
+Mac with `brew install graphviz`; `{drawn}` can be drawn without it."""
 
 
 class GraphFile(NamedTuple):
@@ -51,17 +51,27 @@ def write_graph(
     batch: str,
     graphs: Graphs,
     statuses: Mapping[str, TaskStatus],
+    times: Mapping[str, str],
     *,
     view: bool = False,
 ) -> None:
-    """Write the file and say so; ``view`` opens it too. Raises Failed without Graphviz."""
-    from neuro.flow.batch.draw import dot
+    """Write the file and say so; ``view`` opens it too. Raises Failed for a PNG without Graphviz.
 
-    text = dot(batch, graphs, statuses)
-    if file.kind == "dot":
-        file.path.write_text(text, "utf-8")
+    ``times`` are what is said of how long tasks took.
+    """
+    if file.kind in ("svg", "pdf"):
+        from neuro.flow.batch import picture
+
+        drawn = picture.lay_out(batch, graphs, statuses, times)
+        file.path.write_bytes((picture.svg if file.kind == "svg" else picture.pdf)(drawn))
     else:
-        _lay_out(text, file)
+        from neuro.flow.batch.draw import dot
+
+        text = dot(batch, graphs, statuses)
+        if file.kind == "dot":
+            file.path.write_text(text, "utf-8")
+        else:
+            _lay_out(text, file)
     context.out.print(str(file.path) if context.out.quiet else f"Saved the graph as {file.path}")
     if view:
         import click
@@ -80,8 +90,8 @@ def _lay_out(text: str, file: GraphFile) -> None:
             check=False,
         )
     except FileNotFoundError:
-        source = file.path.with_suffix(".dot")
-        raise Failed(_MISSING.format(name=file.path, source=source)) from None
+        drawn = file.path.with_suffix(".svg")
+        raise Failed(_MISSING.format(name=file.path, drawn=drawn)) from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         raise Failed(f"Graphviz could not draw {file.path}: {said}")

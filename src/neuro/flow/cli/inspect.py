@@ -10,7 +10,7 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
-from neuro.cli.render.json_text import document, json_option, plain
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.times import local_now
 from neuro.flow.cli.bake_names import find_attempt, find_bake
 from neuro.flow.cli.bake_options import attempt_option, graph_option
@@ -21,16 +21,16 @@ from neuro.flow.cli.thin_table import NEVER, Row, ThinTable
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, BakeImage, Graphs, Task
 
-TASK_TITLES = ("ID", "STATUS", "RAW ID", "STARTED", "FINISHED")
-_FIRM = ("STATUS", "STARTED", "FINISHED")
+TASK_TITLES = ("ID", "STATUS", "RAW ID", "STARTED", "FINISHED", "TOOK")
+_FIRM = ("STATUS", "STARTED", "FINISHED", "TOOK")
 IMAGE_TITLES = ("REF", "STATUS", "BUILDER ID")
 
 
-def task_row(task: Task, now: datetime) -> Row:
-    """What is said of a task."""
-    from neuro.flow.cli.bake_looks import COLORS, clock, finished_at, started_at
+def task_row(task: Task, now: datetime, *, is_over: bool = False) -> Row:
+    """What is said of a task; where its attempt ``is_over``, no time runs on."""
+    from neuro.flow.cli.bake_looks import COLORS, clock, finished_at, how_long, started_at, took
 
-    begun, ended = started_at(task), finished_at(task)
+    begun, ended, duration = started_at(task), finished_at(task), took(task, now)
     if begun is None and task.statuses:
         begun = task.statuses[0].created_at
     return Row(
@@ -40,6 +40,7 @@ def task_row(task: Task, now: datetime) -> Row:
             task.raw_id or NEVER,
             clock(begun, now) if begun else NEVER,
             clock(ended, now) if ended else NEVER,
+            how_long(duration) if duration is not None and (ended or not is_over) else NEVER,
         ),
         COLORS[task.status],
     )
@@ -79,7 +80,8 @@ class Seen(NamedTuple):
 def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     """The lines about an attempt."""
     from neuro.domain.bakes import TaskStatus
-    from neuro.flow.cli.bake_looks import COLORS, assignments
+    from neuro.flow.cli.bake_looks import COLORS, assignments, how_long, outputs_line
+    from neuro.flow.cli.board import finished_time
 
     bake, attempt, paint = seen.bake, seen.attempt, context.paint
     result = paint(attempt.result.value, COLORS[attempt.result])
@@ -91,7 +93,9 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
         yield f"Tags: {', '.join(bake.tags)}"
     if bake.params:
         yield f"Parameters: {assignments(bake.params)}"
-    yield f"Attempt #{attempt.number} {result}"
+    ended = finished_time(attempt, seen.tasks)
+    took = f" in {how_long(ended - attempt.created_at)}" if ended else ""
+    yield f"Attempt #{attempt.number} {result}{took}"
     if attempt.message:
         yield f"  {attempt.message}"
     concurrency = bake.meta.concurrency
@@ -100,9 +104,13 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     if attempt.executor_id:
         yield f"Executor {attempt.executor_id} {seen.executor}"
     yield "Tasks:"
-    rows = [task_row(task, now) for task in seen.tasks]
+    rows = [task_row(task, now, is_over=attempt.result.is_finished) for task in seen.tasks]
     table = ThinTable(TASK_TITLES, paint)
     yield from table.fitting(rows, terminal_width(), spare="RAW ID", firm=_FIRM)
+    outputs = [task for task in seen.tasks if task.outputs]
+    if outputs:
+        yield "Outputs:"
+        yield from (f"  {task.yaml_id}: {outputs_line(task.outputs or {})}" for task in outputs)
     messages = [(task.yaml_id, task.message) for task in seen.tasks if task.message]
     if messages:
         yield "Messages:"
@@ -123,6 +131,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     examples="""
         neuro-flow inspect nightly
         neuro-flow inspect nightly --watch            # see it go on, until it is over
+        neuro-flow inspect nightly --outputs          # what a sweep gave, beside its matrix
         neuro-flow inspect nightly --graph
         neuro-flow inspect nightly --output-graph graph.pdf
         neuro-flow inspect --attempt 1 bake-2c9d8e1f-5b1c-4a7e-9f60-3d2b1a0c9e8f
@@ -131,6 +140,9 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
 @click.argument("bake", metavar="BAKE", shell_complete=offer("bakes"))
 @attempt_option()
 @click.option("-w", "--watch", is_flag=True, help="Show what changes, until the bake is over.")
+@click.option(
+    "--outputs", is_flag=True, help="Show the outputs of tasks, beside the values of their matrix."
+)
 @click.option("--graph", is_flag=True, help="Draw the graph in the terminal.")
 @graph_option
 @click.option("--dot", "kind", flag_value="dot", help="Write it for Graphviz, as BAKE_N.gv.")
@@ -143,6 +155,7 @@ def command(
     bake: str,
     attempt: int,
     watch: bool,
+    outputs: bool,
     graph: bool,
     output_graph: str | None,
     kind: str | None,
@@ -153,7 +166,7 @@ def command(
 
     A terminal too narrow for it does without the column RAW ID.
 
-    Files other than .dot and .gv are laid out by Graphviz's `dot`, which must be installed.
+    A .png is drawn by Graphviz's `dot`, which must be installed; the other files need nothing.
     """
     found = find_bake(context, bake)
     chosen = find_attempt(context, found, attempt)
@@ -169,11 +182,10 @@ def command(
 
         file = GraphFile.of(output_graph, kind, f"{found.id}_{chosen.number}")
         statuses = {task.yaml_id: task.status for task in tasks}
-        write_graph(context, file, found.batch, found.graphs, statuses, view=view)
+        write_graph(context, file, found.batch, found.graphs, statuses, _times(tasks), view=view)
         return 0
-    if as_json:
-        images = context.run(bakes.images(found.id))
-        context.out.print(document(as_told(found, chosen, tasks, images)))
+    if outputs or as_json:
+        _print_outputs(context, found, chosen, tasks, as_json=as_json)
         return 0
     if context.out.quiet:
         for task in tasks:
@@ -188,6 +200,30 @@ def command(
     for line in drawn(context, seen):
         context.out.print(line)
     return 0
+
+
+def _print_outputs(
+    context: FlowContext, bake: Bake, attempt: Attempt, tasks: Sequence[Task], *, as_json: bool
+) -> None:
+    from neuro.flow.cli import outputs
+
+    known = outputs.matrices(context, bake, attempt, tasks)
+    if not as_json:
+        for line in outputs.told(context, tasks, known):
+            context.out.print(line)
+        return
+    from neuro.flow.cli.bake_json import inspect_document
+
+    images = context.run(context.client.bakes.images(bake.id))
+    values = {task_id: row.values for task_id, row in known.items()}
+    context.out.print(document(inspect_document(bake, attempt, tasks, values, images)))
+
+
+def _times(tasks: Sequence[Task]) -> dict[str, str]:
+    from neuro.flow.cli.bake_looks import how_long, took
+
+    now = local_now()
+    return {it.yaml_id: how_long(ran) for it in tasks if (ran := took(it, now)) is not None}
 
 
 def with_reasons(context: FlowContext, bake: Bake, tasks: list[Task]) -> list[Task]:
@@ -207,14 +243,6 @@ def with_reasons(context: FlowContext, bake: Bake, tasks: list[Task]) -> list[Ta
         else task
         for task in tasks
     ]
-
-
-def as_told(
-    bake: Bake, attempt: Attempt, tasks: Sequence[Task], images: Sequence[BakeImage]
-) -> dict[str, object]:
-    """What programs are told of an attempt."""
-    shown = [{**plain(task), "status": task.status} for task in tasks]
-    return {"bake": bake, "attempt": attempt, "tasks": shown, "images": images}
 
 
 def drawn(context: FlowContext, seen: Seen) -> list[str]:
@@ -237,7 +265,12 @@ def _executor(context: FlowContext, attempt: Attempt) -> str | None:
 
     if attempt.executor_id is None:
         return None
+    from neuro.domain.bakes import TaskStatus
+
     try:
-        return context.run(context.client.jobs.get(attempt.executor_id)).status.value
+        job = context.run(context.client.jobs.get(attempt.executor_id))
+        if attempt.result is TaskStatus.CANCELLED and job.status.is_finished:
+            return "ended"  # Its exit code tells scripts that the bake did not succeed: no fault.
+        return job.status.value
     except PlatformError:
         return "unknown"  # Its job may be somebody else's.

@@ -70,7 +70,7 @@ def command(
         from neuro.flow.cli.graph_file import GraphFile, write_graph
 
         graph_file = GraphFile.of(output_graph, None, plan.workflow.batch)
-        write_graph(context, graph_file, plan.workflow.batch, plan.graphs, {})
+        write_graph(context, graph_file, plan.workflow.batch, plan.graphs, {}, {})
         return
     if out.quiet:
         for full_id in in_order(plan.graphs):

@@ -9,7 +9,7 @@ import click
 
 from neuro.cli.lazy import Command
 from neuro.flow.cli.context import FlowContext, pass_context
-from neuro.flow.cli.failures import Failed
+from neuro.flow.cli.failures import Delegated, Failed
 from neuro.flow.cli.names import check_runnable, offer
 from neuro.flow.cli.params import check_params, job_options, made_up_suffix
 from neuro.flow.command_line import run_words
@@ -66,7 +66,10 @@ def command(
     from neuro.flow.cli.effects import DryRun, RealRun
 
     effects = DryRun(context) if dry_run else RealRun(context)
-    job = workflow.resolve(job_id, params=params, suffix=suffix, args=args, effects=effects)
+    job = workflow.resolve(
+        job_id, params=params, suffix=suffix, args=args, effects=effects, report=context.remarks
+    )
+    context.warn()
     words = run_words(job, args)
     if dry_run:
         context.out.print(shlex.join(["neuro", "run", *words]))
@@ -74,7 +77,13 @@ def command(
     from neuro.flow.cli.platform import RUN, neuro
 
     context.run(context.live.register())
-    return neuro(context, RUN, *words, name="run")
+    try:
+        return neuro(context, RUN, *words, name="run")
+    except Delegated as error:
+        from neuro.flow.cli.volumes import missing_volume
+
+        error.hint = missing_volume(context, str(error))
+        raise
 
 
 def _connect(

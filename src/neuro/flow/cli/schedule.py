@@ -46,12 +46,9 @@ def command(
     from neuro.flow.batch.submit import meta_of
 
     when, workflow = plan.schedule, plan.workflow
-    flows, owner = context.client.flows, context.project.owner
-    found = context.run(flows.project_by_name(workflow.project_id, owner=owner))
-    if found is None:
-        found = context.run(flows.get_or_create_project(workflow.project_id))
+    project = context.run(context.client.flows.get_or_create_project(workflow.project_id))
     request = ScheduleRequest(
-        project_id=found.id,
+        project_id=project.id,
         batch=workflow.batch,
         cron=when.cron,
         timezone=when.timezone,

@@ -81,7 +81,7 @@ def _plain(key: str, value: Any) -> Any:
     default=None,
     help="Whether to print the task's lines that are commands (`::set-output …`) too.",
 )
-@json_option("Print the job as JSON rather than YAML.")
+@json_option("Print what is known of it as JSON.")
 @pass_context
 def command(
     context: FlowContext,
@@ -96,16 +96,15 @@ def command(
     """Print what is behind a name.
 
     With one name: JOB of live.yml as it would be run, every expression evaluated; nothing is sent
-    or run. With two: the output of TASK in BAKE, followed while the task runs.
+    or run. With two: the outputs of TASK in BAKE, and what it printed, followed while it runs; with
+    --json, what is known of TASK, without what it printed.
     """
     if task_id is not None:
-        if suffix is not None or param or as_json:
-            raise click.UsageError(
-                "--suffix, --param and --json are for jobs of live.yml, not for tasks"
-            )
+        if suffix is not None or param:
+            raise click.UsageError("--suffix and --param are for jobs of live.yml, not for tasks")
         from neuro.flow.cli.show_task import show_task
 
-        show_task(context, job_id, task_id, attempt=attempt, raw=bool(raw))
+        show_task(context, job_id, task_id, attempt=attempt, raw=bool(raw), as_json=as_json)
         return
     if attempt is not None or raw is not None:
         raise click.UsageError(

@@ -20,12 +20,17 @@ _NAMED = 3
 
 
 def show_task(
-    context: FlowContext, bake: str, task_id: str, *, attempt: int | None, raw: bool
+    context: FlowContext,
+    bake: str,
+    task_id: str,
+    *,
+    attempt: int | None,
+    raw: bool,
+    as_json: bool = False,
 ) -> None:
     """Print the task's status and its output. Raises Failed, or UsageError before it began."""
-    from neuro.flow.cli.bake_looks import COLORS
+    from neuro.flow.cli.bake_looks import COLORS, outputs_lines
 
-    context.out.leave_stdout_to_job()
     found = find_bake(context, bake)
     chosen = find_attempt(context, found, LAST if attempt is None else attempt)
     tasks = context.run(context.client.bakes.tasks(chosen.id))
@@ -37,6 +42,13 @@ def show_task(
         _refuse_whole(found.graphs, task_id)
         known = task_names(found.graphs) | {it.yaml_id for it in tasks}
         raise no_such("task", task_id, known, f"`neuro-flow inspect {bake}` lists those there are")
+    if as_json:
+        from neuro.cli.render.json_text import document
+        from neuro.flow.cli.bake_json import task_document
+
+        context.out.print(document(task_document(task)))
+        return
+    context.out.leave_stdout_to_job()
     if not context.out.quiet:
         result = context.paint(chosen.result.value, COLORS[chosen.result])
         status = context.paint(task.status.value, COLORS[task.status])
@@ -44,6 +56,10 @@ def show_task(
         context.out.print(
             f"Task {task_id} {status}" + (f": {task.message}" if task.message else "")
         )
+        if task.outputs:
+            context.out.print("Outputs:")
+            for line in outputs_lines(task.outputs, "  "):
+                context.out.print(line)
     if task.raw_id is None:
         context.out.note(_why_silent(task, found.graphs))
         return

@@ -28,6 +28,31 @@ def _wanted(context: FlowContext, name: str) -> list[VolumeRecord]:
     return found
 
 
+def missing_volume(context: FlowContext, said: str) -> str | None:
+    """What to do where the platform said that one of the workflow's volumes is not there."""
+    from neuro.domain.errors import InvalidInput
+    from neuro.domain.uris import complete_uri, full_text
+
+    account = context.account
+    for volume in context.sections.volumes.values():
+        try:
+            uri = complete_uri(
+                str(volume.remote), "storage", cluster=account.cluster, user=account.user
+            )
+        except InvalidInput:
+            continue  # A disk, for example.
+        if f"{full_text(uri)} does not exist" not in said:
+            continue
+        if volume.local is None:
+            return f"It is volume '{volume.id}': `neuro mkdir -p {volume.remote}` makes its folder."
+        return (
+            f"It is volume '{volume.id}' of this project:\n"
+            f"  neuro-flow mkvolumes           # makes the folders of all volumes\n"
+            f"  neuro-flow upload {volume.id:<12} # copies {volume.local} there"
+        )
+    return None
+
+
 def _each(volumes: Iterable[VolumeRecord], action: Callable[[VolumeRecord], int]) -> int:
     codes = [action(volume) for volume in volumes]
     return next((code for code in codes if code), 0)

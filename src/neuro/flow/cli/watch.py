@@ -110,6 +110,10 @@ class Redrawn:
     def changed(self, board: Board, tasks: list[Task]) -> None:
         import shutil
 
+        for task in tasks:
+            # What calls give would be seen nowhere: the table has the tasks in them.
+            if board.is_call(task.yaml_id) and task.status.is_finished and task.outputs:
+                self.say(change_line(task, local_now()))
         width, height = shutil.get_terminal_size()
         lines = board.lines(local_now(), self._paint, width=width, height=height)
         sys.stdout.write(

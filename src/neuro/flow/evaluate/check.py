@@ -10,9 +10,10 @@ from neuro.flow.evaluate.actions import Action, Actions
 from neuro.flow.evaluate.check_names import ANYBODY, DEFAULTS, common_names
 from neuro.flow.evaluate.check_tasks import TaskCheck
 from neuro.flow.evaluate.contexts import FlowRecord, MultiRecord, VolumeRecord
+from neuro.flow.evaluate.doubts import doubt_hashes
 from neuro.flow.evaluate.jobs import LiveWorkflow
 from neuro.flow.evaluate.mixins import Mixins
-from neuro.flow.evaluate.sections import constant_flag
+from neuro.flow.evaluate.sections import constant_flag, constant_text
 from neuro.flow.evaluate.static import Names, check_template, record, values_of
 from neuro.flow.evaluate.units import Owner, report_no_image
 from neuro.flow.evaluate.values import Unknowable, Values
@@ -83,13 +84,21 @@ class _Check:
         self._tasks = TaskCheck(self._actions, self._report)
 
     def run(self) -> list[Problem]:
-
+        project, user = self._project, self._environment.user
+        owner = constant_text(project.owner) if project is not None else None
+        if project is not None and project.owner is not None and user and owner != user:
+            self._report.note(
+                f"The project belongs to {owner}, and you are logged in as {user}:"
+                " commands that need a platform refuse it",
+                project.owner.at,
+                "Remove `owner:` to work in a project of your own.",
+            )
         config_dir = self._workspace.config_dir
-        live, project = flow_file(config_dir, "live"), flow_file(config_dir, "project")
+        live, own = flow_file(config_dir, "live"), flow_file(config_dir, "project")
         if live is not None:
             self._live_path(live)
         for path in sorted(_flow_files(config_dir)):
-            if path not in (live, project):
+            if path not in (live, own):
                 self._any_path(path)
         return self._report.first_of_each_place()
 
@@ -97,16 +106,19 @@ class _Check:
         source = load_source(path, self._report)
         file = read_live(source, self._report) if source is not None else None
         if file is not None:
+            doubt_hashes(file, self._workspace.root, self._report, batch=False)
             self._live(file)
 
     def _any_path(self, path: Path) -> None:
         report = Report()
         source = load_source(path, report)
         file = read_any(source, report) if source is not None else None
+        if file is not None:
+            doubt_hashes(file, self._workspace.root, report, batch=True)
         if isinstance(file, tree.BatchFile):
             batch = path.relative_to(self._workspace.config_dir).with_suffix("").as_posix()
             self._batch(batch, file, report)
-        self._report.take(report.problems)
+        self._report.take(report.problems, report.notes)
         if isinstance(file, tree.ActionFile):
             name = path.relative_to(self._workspace.root).with_suffix("")
             self._tasks.file(Action(file, path), name.as_posix())

@@ -22,9 +22,9 @@ class ProjectRecord(Record):
     FIELDS: ClassVar[frozenset[str]] = frozenset({"id", "owner", "role", "project_name"})
 
     id: str
+    project_name: str
     owner: str | None
     role: str | None
-    project_name: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ class LiveWorkflow:
         checking: bool = False,
     ) -> None:
         self.project_id = project_id
+        self.owner = constant_text(project.owner) if project is not None else None
         self.flow_id = constant_text(live.id) or "live"
         self.title = constant_text(live.title) or self.flow_id
         self.environment = environment
@@ -84,7 +85,7 @@ class LiveWorkflow:
         self._live = live
         self._flow = FlowRecord(self.flow_id, project_id, root, self.title, environment.user)
         first = {
-            "project": project_record(project_id, project),
+            "project": project_record(project_id, project, environment.user),
             "flow": self._flow,
             "git": (UnaskedGit if checking else GitRecord)(environment.cwd),
         }
@@ -150,9 +151,13 @@ class LiveWorkflow:
         suffix: str | None = None,
         args: tuple[str, ...] = (),
         effects: Effects,
+        report: Report | None = None,
     ) -> ResolvedJob:
-        """Evaluate a job. Raises FlowError with every problem found."""
-        report = Report()
+        """Evaluate a job. Raises FlowError with every problem found.
+
+        ``report`` is given the notes on it.
+        """
+        report = report or Report()
         job = self._job(job_id)
         self._check_multi(job_id, job, suffix, args, report)
         report.raise_if_any()

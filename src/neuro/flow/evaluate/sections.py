@@ -127,14 +127,17 @@ def _inside(folder: str, file: str) -> PurePosixPath | None:
         return None
 
 
-def project_record(project_id: str, project: ProjectFile | None) -> ProjectRecord:
-    """Make the `project` context; without a project file there is only the id."""
-    return ProjectRecord(
-        project_id,
-        constant_text(project.owner) if project is not None else None,
-        constant_text(project.role) if project is not None else None,
-        constant_text(project.project_name) if project is not None else None,
-    )
+def project_record(project_id: str, project: ProjectFile | None, user: str) -> ProjectRecord:
+    """Make the `project` context of who evaluates it.
+
+    The platform keeps things by owner, so the `project_name` that files build addresses from
+    (`storage:/${{ project.project_name }}/data`) is the owner's name, unless the file has another.
+    """
+    owner = role = name = None
+    if project is not None:
+        owner, role = constant_text(project.owner), constant_text(project.role)
+        name = constant_text(project.project_name)
+    return ProjectRecord(project_id, name or owner or user, owner, role)
 
 
 def merged_defaults(own: D, project: ProjectFile | None) -> D:

@@ -83,7 +83,8 @@ def values_of(node: tree.Node, *, batch: bool) -> Iterator[tuple[str, Value]]:
     for name, place in _places(type(node), batch):
         found = getattr(node, name)
         if isinstance(found, Value):
-            yield place, found
+            if place:  # Else nobody evaluates it.
+                yield place, found
         elif found:
             yield from _below(found, place, batch)
 

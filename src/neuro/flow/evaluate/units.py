@@ -49,7 +49,7 @@ def evaluate_unit(
         "schedule_timeout": values.number(unit.schedule_timeout) or defaults.schedule_timeout,
         "life_span": values.number(unit.life_span) or defaults.life_span,
         "http_port": int(port) if port else None,
-        "http_auth": values.flag(unit.http_auth),
+        "http_auth": values.login(unit.http_auth),
         "entrypoint": values.text(unit.entrypoint),
         "cmd": values.text(unit.cmd),
         "workdir": values.text(unit.workdir) or defaults.workdir,

@@ -57,6 +57,24 @@ class Values:
         found = self.one(value)
         return found if isinstance(found, int | float) else None
 
+    def login(self, value: Value | None) -> bool | None:
+        """Return whether a server asks for a login; that a text switched it off is noted.
+
+        The original takes any text that is not empty for true, so that files from there may have
+        been asking for a login all the time.
+        """
+        found = self.flag(value)
+        if found is False and value is not None and value.template is not None:
+            raw, ok = self._raw(value)
+            if ok and isinstance(raw, str):
+                self._report.note(
+                    f"http_auth is the text '{raw}', which switches the login off: everybody who"
+                    " reaches the port gets in",
+                    value.at,
+                    "The original asked for a login here, as for any text. Write true to have it.",
+                )
+        return found
+
     def flag(self, value: Value | None) -> bool | None:
         found = self.one(value)
         return None if found is None else bool(found)

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from neuro.flow.expressions.values import Record, fields_of, ordered
+from neuro.flow.expressions.values import Record, fields_of, ordered, stored_fields_of
 
 MAX_STEPS = 500_000
 MAX_SIZE = 32_000_000
@@ -225,7 +225,7 @@ def json_ready(value: object) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Record):
-        return {name: json_ready(getattr(value, name)) for name in fields_of(value)}
+        return {name: json_ready(getattr(value, name)) for name in stored_fields_of(value)}
     if isinstance(value, Mapping):
         return {_json_key(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
 from typing import ClassVar
@@ -31,8 +32,16 @@ class URI(str):
 
 def fields_of(record: Record) -> tuple[str, ...]:
     """A record's readable names, in a fixed order."""
-    fields = type(record).FIELDS
-    return tuple(sorted(fields)) if isinstance(fields, set | frozenset) else tuple(fields)
+    names = type(record).FIELDS
+    return tuple(sorted(names)) if isinstance(names, set | frozenset) else tuple(names)
+
+
+def stored_fields_of(record: Record) -> tuple[str, ...]:
+    """A record's fields without those that are computed from others, in the order of its class."""
+    readable = fields_of(record)
+    if not is_dataclass(record):
+        return readable
+    return tuple(field.name for field in fields(record) if field.name in readable)
 
 
 def kind_of(value: object) -> str:

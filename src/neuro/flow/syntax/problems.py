@@ -73,10 +73,14 @@ class FlowError(Exception):
 
 
 class Report:
-    """Collects problems, so that one run tells them all. It never raises by itself."""
+    """Collects problems, so that one run tells them all. It never raises by itself.
+
+    Notes are about what is allowed and likely a mistake: nothing fails because of them.
+    """
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self._notes: dict[Problem, None] = {}
         self._known: set[tuple[str, str, int, int]] = set()
 
     @property
@@ -92,10 +96,22 @@ class Report:
             self._known.add(known)
             self.problems.append(problem)
 
-    def take(self, problems: Iterable[Problem]) -> None:
-        """Note the problems of another report."""
+    def note(self, message: str, at: Position | None, hint: str | None = None) -> None:
+        """Note what is allowed, and likely not what was meant."""
+        if len(self._notes) < MOST_PROBLEMS:
+            self._notes[Problem(message, at, hint)] = None
+
+    @property
+    def notes(self) -> list[Problem]:
+        """The notes by file, then by place, each once."""
+        return sorted(self._notes, key=_place)
+
+    def take(self, problems: Iterable[Problem], notes: Iterable[Problem] = ()) -> None:
+        """Note the problems, and the notes, of another report."""
         for problem in problems:
             self.add(problem.message, problem.at, problem.hint)
+        for one in notes:
+            self.note(one.message, one.at, one.hint)
 
     def sorted(self) -> tuple[Problem, ...]:
         """The problems by file, then by place. Those without a place come first."""

@@ -182,7 +182,8 @@ class Param(Node):
     """``params.<name>``: without a default it must be given."""
 
     default: Value | None = key(Scalar(STR), "The value if none is given.", "L2", "B0")
-    descr: Value | None = key(Scalar(SIMPLE_STR), "What it is for.")
+    # Nobody evaluates it, so it may read what it likes.
+    descr: Value | None = key(Scalar(STR), "What it is for.")
 
 
 @tree_node(init=False)

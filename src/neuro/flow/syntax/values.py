@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from neuro.flow.syntax.keys import Choice
 from neuro.flow.syntax.problems import Report, nearest
 from neuro.flow.syntax.types import (
+    STR,
     BadValue,
     ListValue,
     MapValue,
@@ -71,7 +72,14 @@ class Values:
             self.report.add(f"Empty value is not allowed for {of.name}", node.at)
             return None
         try:
-            return Value(of, node.at, of.constant(data))
+            value = of.constant(data)
+            if of is STR and not isinstance(data, str) and value != node.text:
+                self.report.note(
+                    f"{node.text} is sent as the text {value}: YAML reads it as {describe(data)}",
+                    node.at,
+                    f"To send what is written, quote it: '{node.text}'",
+                )
+            return Value(of, node.at, value)
         except ValueError as error:
             hint = error.hint if isinstance(error, BadValue) else None
             self.report.add(str(error), node.at, hint)

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import msgspec
 
-from neuro.domain.errors import NotFound, NotPermitted
+from neuro.domain.errors import InvalidInput, NotFound, NotPermitted
+from neuro.domain.names import is_role
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.domain.users import PermissionEntry, Token, TokenRequest, User, UserRequest
@@ -91,6 +92,20 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
             for entry in entries
             if prefix is None or str(entry.uri).startswith(prefix)
         ]
+
+    @api.add("POST", "/api/v1/users/{user}/permissions", status=201, section="7")
+    async def share(call: Call, body: list[PermissionEntry]) -> list[PermissionEntry]:
+        """Share with a role: accepted, and nobody is given anything, as roles have no members.
+
+        Flow clients of a project with an owner share each job with the project's role, and fail
+        where they cannot. A user is refused, who would wait for what was shared.
+        """
+        user = call.segment("user")
+        if not is_role(user):
+            raise InvalidInput(
+                f"This server cannot share with users yet: {user[:80]} was given nothing."
+            )
+        return body
 
     @api.add("GET", "/api/v1/users/{user}/tokens")
     async def list_tokens(call: Call) -> list[Token]:

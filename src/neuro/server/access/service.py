@@ -18,8 +18,15 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from sqlalchemy import Connection
 
-from neuro.domain.errors import AlreadyExists, Conflict, InvalidInput, NotAuthenticated, NotFound
-from neuro.domain.names import check_user_name
+from neuro.domain.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+)
+from neuro.domain.names import check_user_name, is_role
 from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
 from neuro.domain.users import Token, User
 from neuro.server.access import tables
@@ -145,9 +152,14 @@ class AccessService:
     ) -> User:
         """Make a user who owns what is theirs; an admin also manages everybody's.
 
-        Raises InvalidInput for a bad name, AlreadyExists for a taken one, and, unless it
-        ``may_be_retired``, for one of somebody who was removed.
+        Raises InvalidInput for a bad name, NotPermitted for a role's, AlreadyExists for a taken
+        one, and, unless it ``may_be_retired``, for one of somebody who was removed.
         """
+        if is_role(name):
+            raise NotPermitted(
+                f"'{name[:80]}' would be a role, and this server has none yet: projects cannot be"
+                " shared."
+            )
         check_user_name(name)
         user = User(name=name, is_admin=is_admin, created_at=self._now())
         grants = owner_permissions(name, self._cluster)

@@ -389,3 +389,12 @@ def test_hints_lead_to_what_was_meant(place, task, hint):
     place.write(".neuro/b.yml", f"kind: batch\ntasks: [{{image: a, {task}}}]\n")
     with pytest.raises(FlowError, match=hint):
         place.plan()
+
+
+def test_the_platforms_project_is_called_as_who_bakes(place) -> None:
+    made = place.batch("""\
+        params: {n: {default: "1", descr: "of ${{ flow.title }}"}}
+        tasks:
+          - {id: a, image: "image:/${{ project.project_name }}/i", cmd: x}
+        """)
+    assert made.task("a").image == "image:/user/i"

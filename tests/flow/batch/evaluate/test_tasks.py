@@ -284,10 +284,10 @@ def test_rows_of_a_group_as_a_need(place):
     task = batch.task("b", **{"a-k-1": gave(o="1", p="2"), "a-k-x": gave(o="3")})
     assert task.env["O"] == '{"o": ["1", "3"], "p": ["2", null]}'
     assert task.cmd == (
-        '[{"id": "a-k-1", "matrix": {"k": 1, "ORDINAL": 0}, "outputs": {"o": "1", "p": "2"}, '
-        '"result": "succeeded"}, '
-        '{"id": "a-k-x", "matrix": {"k": "x", "ORDINAL": 1}, "outputs": {"o": "3"}, '
-        '"result": "succeeded"}]'
+        '[{"id": "a-k-1", "matrix": {"k": 1, "ORDINAL": 0}, "result": "succeeded", '
+        '"outputs": {"o": "1", "p": "2"}}, '
+        '{"id": "a-k-x", "matrix": {"k": "x", "ORDINAL": 1}, "result": "succeeded", '
+        '"outputs": {"o": "3"}}]'
     )
 
 

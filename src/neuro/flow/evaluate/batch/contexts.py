@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias, TypeVar
@@ -160,7 +160,7 @@ class NeedRecord(Ended):
     """`needs.<id>`: how a task ended, as soon as it has."""
 
     __slots__ = ("_outcome",)
-    FIELDS: ClassVar[frozenset[str]] = frozenset({"result", "outputs"})
+    FIELDS: ClassVar[Collection[str]] = ("result", "outputs")
 
     def __init__(self, outcome: Outcome | None) -> None:
         self._outcome = outcome
@@ -191,7 +191,7 @@ class RowRecord(NeedRecord):
     """An element of `needs.<id>.rows`: how one row of a matrix ended."""
 
     __slots__ = ("id", "matrix")
-    FIELDS: ClassVar[frozenset[str]] = frozenset({"id", "result", "outputs", "matrix"})
+    FIELDS: ClassVar[Collection[str]] = ("id", "matrix", "result", "outputs")
 
     def __init__(self, name: str, matrix: Mapping[str, object], outcome: Outcome | None) -> None:
         super().__init__(outcome)
@@ -214,7 +214,7 @@ class GroupRecord(Ended):
     """`needs.<id>` of a matrix: how all its rows ended."""
 
     __slots__ = ("_whole", "rows")
-    FIELDS: ClassVar[frozenset[str]] = frozenset({"result", "rows", "outputs"})
+    FIELDS: ClassVar[Collection[str]] = ("result", "outputs", "rows")
 
     def __init__(self, rows: list[RowRecord], whole: Outcome | None = None) -> None:
         # Without rows, as nothing came of the matrix, there may be an outcome of the whole.

@@ -118,7 +118,7 @@ class BatchWorkflow:
     def _root_frame(self, report: Report) -> Frame:
         ground, file, project = self.ground, self.file, self.project
         first: dict[str, object] = {
-            "project": project_record(self.project_id, project),
+            "project": project_record(self.project_id, project, ground.facts.user),
             "flow": ground.flow,
             "git": ground.git,
             "params": self.params,

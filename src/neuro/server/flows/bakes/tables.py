@@ -98,6 +98,7 @@ BRIEF = (
     bakes.c.created_at,
     bakes.c.details,
     bakes.c.owner,
+    bakes.c.finished_at,
 )
 
 
@@ -302,4 +303,5 @@ def _make(row: Any, graphs: Graphs) -> Bake:
         tags=details.tags,
         meta=details.meta,
         owner=row.owner,
+        finished_at=row.finished_at,
     )
