@@ -134,7 +134,7 @@ def test_the_folder_of_the_configuration_can_be_chosen(home: Home, tmp_path: Pat
     (folder / "user.toml").write_text("[nope]\n")
 
     assert home.run("--neuromation-config", str(folder), "ps").returncode == 70
-    assert "no section [nope]" in home.run("nope", NEUROMATION_CONFIG=str(folder)).stderr
+    assert "no section 'nope'" in home.run("nope", NEUROMATION_CONFIG=str(folder)).stderr
 
 
 def test_output_that_nobody_reads_on_is_no_error(home: Home) -> None:

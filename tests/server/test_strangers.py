@@ -33,8 +33,9 @@ from tests.server.jobs import running
 from tests.server.test_routes import PUBLIC
 from tests.server_process import ServerProcess
 
-# What is nobody's in particular: whoever has a token may ask.
+# What is nobody's in particular, or changes nothing: whoever has a token may ask.
 FOR_EVERYBODY = {
+    ("POST", "/api/v1/users/{user}/permissions"),
     ("GET", "/api/v1/monitoring/jobs/capacity"),
     ("GET", "/api/v1/secured-ping"),
     ("GET", "/api/v1/server"),

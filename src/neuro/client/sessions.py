@@ -19,7 +19,9 @@ class _InputState(msgspec.Struct, frozen=True):
 
 
 class JobSession:
-    """A live connection to a job's process: ``attach`` or ``exec`` (wire protocol, section 9.3).
+    """A live connection to a job's process: ``attach`` or ``exec``.
+
+    See docs/reference/wire-protocol.md#attach.
 
     ``exit_code`` is known once ``read`` has returned None, unless the connection was lost.
     ``taken`` is how many bytes the process's input has taken in all, and ``input_closed`` that it

@@ -130,7 +130,7 @@ def wrap(text: str, width: int) -> list[str]:
     letters only where nothing else is left.
 
     >>> wrap("two words and job-name/path", 9)
-    ['two words', 'and', 'job-name/', 'path']
+    ['two words', 'and job-', 'name/path']
     """
     if display_width(text) <= width or width <= 0:
         return [text]

@@ -93,7 +93,7 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
             if prefix is None or str(entry.uri).startswith(prefix)
         ]
 
-    @api.add("POST", "/api/v1/users/{user}/permissions", status=201, section="7")
+    @api.add("POST", "/api/v1/users/{user}/permissions", status=201, section="users")
     async def share(call: Call, body: list[PermissionEntry]) -> list[PermissionEntry]:
         """Share with a role: accepted, and nobody is given anything, as roles have no members.
 
