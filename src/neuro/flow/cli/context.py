@@ -64,11 +64,12 @@ class FlowContext(Context):
         from pathlib import Path
 
         from neuro.cli.failures import Failure
+        from neuro.client.accounts import NotConfigured
         from neuro.flow.evaluate.environment import Environment
 
         try:
             user = self.account.user
-        except Failure:
+        except (Failure, NotConfigured):
             user = ""
         return Environment(user=user, cwd=Path.cwd(), cache_dir=self.config_dir / "flow")
 
