@@ -124,10 +124,10 @@ def shell(request: pytest.FixtureRequest, person: Home, tmp_path: Path) -> Shell
 
 
 def test_shells_complete_words_with_colons(person: Home, shell: Shell) -> None:
-    person.ok("-q", "run", "--detach", "--name", "colon-job", "ubuntu", "sleep", "100")
+    person.ok("-q", "run", "--detach", "--name", "quaint-job", "ubuntu", "sleep", "100")
 
-    for keys in ("status job:col\t", "status 'job:col\t", "status job\\:col\t"):
-        assert shell.called(keys, person.work_dir) == ["status", "job:colon-job"]
+    for keys in ("status job:qua\t", "status 'job:qua\t", "status job\\:qua\t"):
+        assert shell.called(keys, person.work_dir) == ["status", "job:quaint-job"]
 
 
 def test_shells_complete_paths_with_blanks(person: Home, shell: Shell) -> None:

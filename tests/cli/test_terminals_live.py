@@ -94,7 +94,7 @@ def test_the_terminal_is_put_back_afterwards(person: Home) -> None:
 def test_short_output_of_a_terminal_job_is_not_lost(person: Home) -> None:
     for number in range(3):
         with person.terminal("run", "ubuntu", "echo", f"number-{number}") as it:
-            it.until(f"number-{number}\r\n")
+            it.until(f"number-{number}\r")
             assert it.end() == 0
 
 

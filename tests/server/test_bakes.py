@@ -165,8 +165,10 @@ async def test_a_bake_of_the_flow_clients_from_its_making_to_its_end(
     status, ended = await wire.call("PUT", "attempts/replace", {**running, "result": "succeeded"})
     assert (status, ended["result"]) == (200, "succeeded")
     query = f"project_id={project.id}&fetch_last_attempt=1"
-    shown = {**bake, "last_attempt": ended}
-    assert await wire.lines(f"bakes?{query}") == [shown]
+    (listed,) = await wire.lines(f"bakes?{query}")
+    finished_at = listed["finished_at"]
+    assert listed == {**bake, "last_attempt": ended, "finished_at": finished_at}
+    assert datetime.fromisoformat(finished_at) >= datetime.fromisoformat(bake["created_at"])
     assert await wire.call("GET", f"bakes/by_name?{query}&name=myname") == (200, shown)
     assert await wire.lines(f"attempts?bake_id={bake['id']}") == [ended]
     for number in (1, -1):
