@@ -169,7 +169,7 @@ async def test_a_bake_of_the_flow_clients_from_its_making_to_its_end(
     finished_at = listed["finished_at"]
     assert listed == {**bake, "last_attempt": ended, "finished_at": finished_at}
     assert datetime.fromisoformat(finished_at) >= datetime.fromisoformat(bake["created_at"])
-    assert await wire.call("GET", f"bakes/by_name?{query}&name=myname") == (200, shown)
+    assert await wire.call("GET", f"bakes/by_name?{query}&name=myname") == (200, listed)
     assert await wire.lines(f"attempts?bake_id={bake['id']}") == [ended]
     for number in (1, -1):
         path = f"attempts/by_number?bake_id={bake['id']}&number={number}"
