@@ -314,14 +314,14 @@ def test_why_a_start_failed_is_said_also_where_the_log_is_rotated_meanwhile(
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'neuro.server' in sys.orig_argv:\n"
-        "    sys.modules['neuro.engines.sandbox.engine'] = None\n"
+        "    sys.modules['neuro.engines.sandbox.syscalls'] = None\n"
     )
 
     done = home.run("up", "--port", "0", PYTHONPATH=str(tmp_path))
 
     assert done.returncode != 0
     assert "The server ended while starting." in done.stderr
-    assert "import of neuro.engines.sandbox.engine halted" in done.stderr
+    assert "import of neuro.engines.sandbox.syscalls halted" in done.stderr
     assert '{"' not in done.stderr
     assert log.stat().st_size < 1 << 20
     assert log.with_name("server.log.1").stat().st_size > 10 << 20
