@@ -36,7 +36,7 @@ class Home:
         (self.data_dir / "server.toml").write_text("stop_grace_seconds = 0.1\n")
 
     def environment(self, **more: str) -> dict[str, str]:
-        left_out = ("NEURO_", "NEUROMATION_", "NO_COLOR", "XDG_", "COMP_", "_NEURO")
+        left_out = ("NEURO_", "NEUROMATION_", "NO_COLOR", "XDG_", "COMP_", "_NEURO", "COLUMNS")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
         own = {"HOME": str(self.folder), "NEURO_DATA_DIR": str(self.data_dir), "TERM": "xterm"}
         return kept | own | more
