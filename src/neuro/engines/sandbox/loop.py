@@ -49,7 +49,7 @@ class Loop:
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self.watch(reader, READ, self._bury)
+        self.watch(reader, READ, lambda _: self._bury(reader))
         os.write(writer, b"\0")  # there may be some already
 
     def on_end(self, pid: int, action: Callable[[int], None]) -> None:

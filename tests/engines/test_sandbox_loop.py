@@ -1,0 +1,57 @@
+"""The supervisor's loop: children are buried as they end, and nothing wakes it up for nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from neuro.engines.sandbox.loop import Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    before = signal.getsignal(signal.SIGCHLD)
+    loop = Loop()
+    loop.bury_children()
+    yield loop
+    os.close(signal.set_wakeup_fd(-1))
+    signal.signal(signal.SIGCHLD, before)
+
+
+def child(code: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(code)
+    return pid
+
+
+def test_who_asked_is_told_how_a_child_ended(loop: Loop) -> None:
+    told: list[int] = []
+
+    def ended(status: int) -> None:
+        told.append(os.waitstatus_to_exitcode(status))
+        loop.running = False
+
+    child(3)  # nobody asks
+    loop.on_end(child(7), ended)
+    loop.run()
+
+    assert told == [7]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_loop_that_has_nothing_to_do_takes_no_time(loop: Loop) -> None:
+    def stop() -> None:
+        loop.running = False
+
+    loop.on_end(child(0), lambda _: None)
+    loop.after(0.5, stop)
+    began = time.process_time()
+    loop.run()
+
+    assert time.process_time() - began < 0.1
