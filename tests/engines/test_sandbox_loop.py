@@ -36,13 +36,14 @@ def test_who_asked_is_told_how_a_child_ended(loop: Loop) -> None:
         told.append(os.waitstatus_to_exitcode(status))
         loop.running = False
 
-    child(3)  # nobody asks
+    nobodys = child(3)
+    os.waitid(os.P_PID, nobodys, os.WEXITED | os.WNOWAIT)
     loop.on_end(child(7), ended)
     loop.run()
 
     assert told == [7]
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(nobodys, os.WNOHANG)
 
 
 def test_a_loop_that_has_nothing_to_do_takes_no_time(loop: Loop) -> None:
