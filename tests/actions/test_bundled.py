@@ -110,9 +110,9 @@ async def talk(client: Client, job: Job, port: int, request: bytes) -> bytes:
     while time.monotonic() < deadline:
         answer = b""
         try:
-            async with client.jobs.port_forward(job.id, port) as socket:
-                await socket.send(request)
-                while (data := await socket.receive()) is not None:
+            async with client.jobs.port_forward(job.id, port) as connection:
+                await connection.send(request)
+                while (data := await connection.receive()) is not None:
                     answer += data
         except PlatformError:
             pass

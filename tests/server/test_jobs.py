@@ -308,9 +308,12 @@ async def test_a_port_inside_a_job_is_reached(client: Client) -> None:
     async for _ in client.jobs.logs(job.id):
         break
 
-    async with client.jobs.port_forward(job.id, 8642) as socket:
-        await socket.send(b"hello")
-        assert await socket.receive() == b"HELLO"
+    async with client.jobs.port_forward(job.id, 8642) as connection:
+        await connection.send(b"hello")
+        assert await connection.receive() == b"HELLO"
+        assert await connection.receive() is None
+        await connection.send_eof()
+        await connection.wait_closed()
 
     await finished(client, job)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from neuro.client.connections import HALF_CLOSE_PROTOCOL, JobConnection
 from neuro.client.messages import answered, below, each, get, lines, tell, with_message
 from neuro.client.sessions import CHANNEL_PROTOCOLS, JobSession
-from neuro.client.transport import Params, Request, WebSocket
+from neuro.client.transport import Params, Request
 from neuro.domain.errors import InvalidInput, NoSuchJob
 from neuro.domain.jobs import (
     LEFT_OUT_HEADER,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from neuro.client.client import Client
 
 PAGE = 1000
-# With it an empty message of a forwarded port is the end of one direction, and the other goes on.
-HALF_CLOSE_PROTOCOL = "half-close.neu.ro"
 # The server gives a sign of life every 15 seconds: after three of them the connection is dead.
 SILENCE_SECONDS = 45.0
 _JOBS = "/jobs"
@@ -285,15 +284,12 @@ class Jobs:
                 yield msgspec.json.decode(message, type=UsageSample)
 
     @asynccontextmanager
-    async def port_forward(self, job_id: str, port: int) -> AsyncIterator[WebSocket]:
-        """One TCP connection to ``port`` of the job, as raw bytes both ways.
-
-        An empty message ends one direction, where the socket's protocol is HALF_CLOSE_PROTOCOL.
-        """
+    async def port_forward(self, job_id: str, port: int) -> AsyncIterator[JobConnection]:
+        """One TCP connection to ``port`` of the job, as raw bytes both ways."""
         path = self._monitoring(job_id, f"port_forward/{port}")
         connection = self._transport.websocket(path, protocols=(HALF_CLOSE_PROTOCOL,))
         async with connection as socket:
-            yield socket
+            yield JobConnection(socket)
 
     @staticmethod
     def _monitoring(job_id: str, what: str) -> str:

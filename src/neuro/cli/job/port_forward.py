@@ -13,8 +13,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import IO, Failure
 from neuro.cli.lazy import Command
 from neuro.client import Client
-from neuro.client.jobs import HALF_CLOSE_PROTOCOL
-from neuro.client.transport import WebSocket
+from neuro.client.connections import JobConnection
 from neuro.domain.errors import InvalidInput, PlatformError
 
 
@@ -57,8 +56,8 @@ class Forwarder:
     def _handler(self, remote: int):  # type: ignore[no-untyped-def]
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
-                async with self._client.jobs.port_forward(self._job_id, remote) as socket:
-                    await _carry(reader, writer, socket)
+                async with self._client.jobs.port_forward(self._job_id, remote) as connection:
+                    await _carry(reader, writer, connection)
             except PlatformError as error:
                 self._context.out.error(f"Port {remote} of the job: {error}")
             except OSError:
@@ -72,27 +71,22 @@ class Forwarder:
 
 
 async def _carry(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, socket: WebSocket
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: JobConnection
 ) -> None:
-    halves = socket.protocol == HALF_CLOSE_PROTOCOL
-
     async def outward() -> None:
         while data := await reader.read(1 << 16):
-            await socket.send(data)
-        if halves:
-            await socket.send(b"")
+            await connection.send(data)
+        await connection.send_eof()
 
     async def inward() -> None:
-        while (data := await socket.receive()) is not None:
-            if data:
-                writer.write(data)
-                await writer.drain()
-            elif halves:
-                writer.write_eof()
+        while (data := await connection.receive()) is not None:
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+        await connection.wait_closed()  # the local program may still send
 
     sending = asyncio.ensure_future(outward())
     try:
-        # A program that has sent all may still read: the server ends the connection.
         await inward()
     finally:
         sending.cancel()
