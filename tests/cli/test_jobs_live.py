@@ -425,8 +425,16 @@ def test_a_page_is_opened_with_the_persons_browser(person: Home) -> None:
     job = detach(person, "--name", "paged", "--port", "8080", "ubuntu", "sleep", "100")
 
     said = person.ok("job", "browse", "paged", BROWSER="true")
+    programs = person.folder / "programs"
+    programs.mkdir()
+    for name in ("lynx", "w3m", "www-browser"):
+        programs.joinpath(name).write_text("#!/bin/sh\necho a browser of text\n")
+        programs.joinpath(name).chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    of_text = person.ok("job", "browse", "paged", PATH=path, DISPLAY="", WAYLAND_DISPLAY="")
 
     assert said.startswith("Browsing job, please open: http://paged--")
+    assert of_text == said
     assert person.run("job", "browse", "not-there").returncode == 65
     assert job
 

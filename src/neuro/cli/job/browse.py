@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from neuro.cli.context import Context, pass_context
@@ -23,9 +26,16 @@ def browse(out: Output, job: Job) -> None:
         f" `neuro port-forward {job.name or job.id} {port}:{port}`, then http://localhost:{port}/"
     )
     out.flush()
-    import webbrowser
+    if out.is_terminal or _has_windows():
+        import webbrowser
 
-    webbrowser.open(url)
+        webbrowser.open(url)
+
+
+def _has_windows() -> bool:
+    """Whether a browser would open beside us: one of text would write into a script's output."""
+    known = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in known)
 
 
 @click.command("browse", cls=Command, examples="neuro job browse my-notebook")
