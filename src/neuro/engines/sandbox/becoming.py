@@ -48,6 +48,7 @@ def main(
     ``group``, its users are those of ``block``, its private files in ``folder``.
     """
     try:
+        kernel.set_name("neuro-command")
         try:
             address = _prepare(plan, block, group, folder)
             init.lead(lifeline, launch.namespaces(plan))
