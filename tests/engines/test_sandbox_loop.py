@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from neuro.engines.sandbox.loop import Loop
+from neuro.engines.sandbox.loop import READ, Loop
 
 
 @pytest.fixture
@@ -56,3 +56,29 @@ def test_a_loop_that_has_nothing_to_do_takes_no_time(loop: Loop) -> None:
     loop.run()
 
     assert time.process_time() - began < 0.1
+
+
+def test_the_next_descriptor_of_a_number_is_not_told_what_the_last_one_was(loop: Loop) -> None:
+    """As when a session's pipe closes while the next session's connection opens."""
+    (first, told), (second, other) = os.pipe(), os.pipe()
+    heard: list[int] = []
+
+    def replace(_: int) -> None:
+        for fd in (first, second):
+            loop.forget(fd)
+            os.close(fd)
+        new = os.pipe()
+        assert second in new
+        loop.watch(second, READ, heard.append)
+        loop.after(0, stop)
+
+    def stop() -> None:
+        loop.running = False
+
+    os.close(other)  # the second one says that it is over, and the first one is heard before
+    os.write(told, b"x")
+    loop.watch(first, READ, replace)
+    loop.watch(second, READ, replace)
+    loop.run()
+
+    assert heard == []

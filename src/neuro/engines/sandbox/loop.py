@@ -22,6 +22,7 @@ class Loop:
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._deadlines: list[tuple[float, Callable[[], None]]] = []
         self._children: dict[int, Callable[[int], None]] = {}
+        self._forgotten: set[int] = set()  # since events were last asked for
         self.running = True
 
     def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
@@ -33,6 +34,7 @@ class Loop:
         """Stop watching ``fd``; nothing if it is not watched."""
         if self._handlers.pop(fd, None) is not None:
             self._poll.unregister(fd)
+            self._forgotten.add(fd)
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         """Call ``action`` once, later."""
@@ -90,8 +92,11 @@ class Loop:
     def run(self) -> None:
         """Serve until ``running`` is False."""
         while self.running:
-            for fd, events in self._poll.poll(self._patience()):
-                handler = self._handlers.get(fd)
+            ready = self._poll.poll(self._patience())
+            self._forgotten.clear()
+            for fd, events in ready:
+                # What a forgotten descriptor had to say is not the next one's of that number.
+                handler = self._handlers.get(fd) if fd not in self._forgotten else None
                 if handler is not None:
                     handler(events)
             now = time.monotonic()
