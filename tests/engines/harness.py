@@ -217,9 +217,9 @@ class SandboxKind(EngineKind):
         mounts = Path("/proc/self/mountinfo").read_text()
         found |= {f"mount {line}" for line in mounts.splitlines() if str(folder) in line}
         identity = (layout.read_record(f"{folder}/installation") or {}).get("id")
-        for group in Path("/sys/fs/cgroup").glob(f"**/neuro-{identity}/*/"):
-            if group.name not in waiting:
-                found.add(f"group {group}")
+        for parent, names, _ in os.walk("/sys/fs/cgroup"):  # passes over what goes meanwhile
+            if os.path.basename(parent) == f"neuro-{identity}":
+                found |= {f"group {parent}/{name}" for name in names if name not in waiting}
         return found
 
     def supervisor_of(self, folder: Path, ref: RunRef) -> int:

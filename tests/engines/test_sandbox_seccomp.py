@@ -442,9 +442,14 @@ def needed(name: str) -> str:
     return found or name
 
 
-def optional(name: str) -> pytest.MarkDecorator:
-    """Compilers and runtimes that are large: run where they happen to be."""
-    return pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
+def optional(name: str, version: str = "--version") -> pytest.MarkDecorator:
+    """Compilers and runtimes that are large: run where they happen to be, and say their version.
+
+    A version manager's program may stand for one that is not there.
+    """
+    found = shutil.which(name)
+    is_there = found and not subprocess.run([found, version], capture_output=True).returncode
+    return pytest.mark.skipif(not is_there, reason=f"{name} is not installed")
 
 
 @pytest.fixture
@@ -517,7 +522,7 @@ def test_java_compiles_and_runs(place: Path) -> None:
         assert run(["java", "-cp", str(place), "Hello"], uid).endswith("hello\n0\n")
 
 
-@optional("go")
+@optional("go", "version")
 def test_go_compiles_and_runs(place: Path) -> None:
     (place / "hello.go").write_text(
         textwrap.dedent(
