@@ -111,6 +111,17 @@ async def test_exec_with_a_terminal(runs: Runs) -> None:
     await session.close()
 
 
+async def test_a_process_of_exec_that_closes_its_terminal_goes_on(runs: Runs) -> None:
+    ref = await runs.start("sleep", "600")
+    closes = "import os, time; [os.close(stream) for stream in (0, 1, 2)]; time.sleep(0.5)"
+    session = await runs.engine.exec(ref.job_id, ["python3", "-c", closes], tty=True)
+
+    await drain(session)
+
+    assert await session.wait() == 0
+    await session.close()
+
+
 async def test_the_terminal_of_exec_has_a_name_inside(runs: Runs) -> None:
     ref = await runs.start("sleep", "600")
     session = await runs.engine.exec(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.engines.harness import Runs, read_until
 
 # Says something for each thing that a terminal can do to a program. A signal that comes just before
@@ -24,6 +26,24 @@ async def test_without_a_terminal_there_is_none_and_the_input_is_empty(runs: Run
     done = await runs.shell("test -t 0 || test -t 1 || echo none; cat; echo end")
 
     assert done.output == b"none\nend\n"
+
+
+CLOSES_ITS_TERMINAL = """
+import os, time
+os.write(1, b"going on")
+for stream in (0, 1, 2):
+    os.close(stream)
+time.sleep(0.5)  # nothing tells when the kernel would hang up
+os.write(os.open("/dev/tty", os.O_WRONLY), b", without it")
+"""
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+async def test_a_command_that_closes_its_terminal_goes_on(runs: Runs, stdin: bool) -> None:
+    """As many do when they have said all, before they end."""
+    done = await runs.run("python3", "-c", CLOSES_ITS_TERMINAL, tty=True, stdin=stdin)
+
+    assert (done.code, done.output) == (0, b"going on, without it")
 
 
 async def test_it_is_the_controlling_terminal(runs: Runs) -> None:

@@ -60,7 +60,7 @@ class Execution:
         self._owned: set[int] = set()
         self._alive = True
         inner = self._open_terminal(terminal) if terminal else self._open_pipes()
-        ours = set(inner)
+        ours = set(inner) - self._owned
         try:
             word = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             ours.add(word)
@@ -83,7 +83,9 @@ class Execution:
     def _open_terminal(self, terminal: Callable[[], tuple[int, int]]) -> tuple[int, int, int]:
         master, slave = terminal()
         os.set_blocking(master, False)
-        self._owned.add(master)
+        # A process that closes the terminal goes on: if nobody had it open any more we would close
+        # our side, and the kernel hang up on the process (SIGHUP).
+        self._owned |= {master, slave}
         self._sources[master] = wire.OUTPUT
         self._stdin = master
         self._feed = Feed(master, self._stdin_blocked, self._stdin_changed)
