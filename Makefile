@@ -4,7 +4,7 @@
 #   make demo    start the platform and train a classifier on it
 #   make test    all tests (TESTS="tests/storage -k uris" for some)
 #   make test-fast   those that need the fewest processes
-#   make fuzz    20,000 random jobs against the fence around jobs: most of an hour
+#   make fuzz    20,000 random jobs against the fence around jobs, 500 kills of a bake: hours
 #   make lint    formatting, rules, types, layers, documentation
 #   make wheel   the package, under dist/: for `pip install dist/NAME[server]`
 #   make bench   measure, and write a table
@@ -68,7 +68,8 @@ test-fast: $(SETUP)
 	@$(PYTEST) -m "not slow" $(TESTS)
 
 fuzz: $(SETUP)
-	@NEURO_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/security/test_fuzz.py
+	@NEURO_FUZZ_CASES=20000 NEURO_TEST_KILLS=500 $(BIN)/python -m pytest \
+		tests/security/test_fuzz.py tests/faults/test_kills.py
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
