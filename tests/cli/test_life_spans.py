@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from neuro.cli.job.follow import job_exit_code
+from neuro.cli.job.exit_code import job_exit_code
+from neuro.cli.render.job_status import status_rows
 from neuro.domain.errors import InvalidInput
 from neuro.domain.jobs import JobStatus
 from neuro.domain.life_spans import check_schedule_timeout, life_span_minutes
@@ -49,6 +50,29 @@ def test_a_job_that_was_cut_off_does_not_end_well(
     job = make_job(status=JobStatus.CANCELLED, reason=reason, history={"exit_code": code})
 
     assert job_exit_code(job) == exit_code
+
+
+def test_the_status_of_a_job_that_was_cut_off_tells_the_exit_code_that_run_had() -> None:
+    def told(code: int) -> list[str]:
+        job = make_job(
+            status=JobStatus.CANCELLED, reason="LifeSpanEnded", history={"exit_code": code}
+        )
+        rows = status_rows(job, user="anna")
+        return [row.value for row in rows if row.label == "Exit code"]
+
+    assert told(0) == ["124 (its command ended with 0)"]
+    assert told(143) == ["143"]
+
+
+def test_a_start_that_was_waited_for_in_vain_is_no_success(person: Home) -> None:
+    everything = ("--preset", "cpu-large")
+    person.ok("-q", "run", "--detach", *everything, "ubuntu", "sleep", "100")
+
+    with person.start("run", "--detach", "--name", "in-vain", *everything, "ubuntu", "true") as it:
+        it.until("Waits for ")
+        person.ok("kill", "in-vain")
+        it.until("cancelled (UserRequested)")
+        assert it.end() == 130
 
 
 def test_life_spans_are_kept_as_they_are_written_or_refused(person: Home) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection, text
 
+from neuro.client import Client
 from neuro.domain.errors import (
     AlreadyExists,
     Conflict,
@@ -19,6 +20,7 @@ from neuro.domain.errors import (
     NotAuthenticated,
     NotFound,
     NotPermitted,
+    PlatformError,
     Unavailable,
 )
 from neuro.domain.permissions import Action
@@ -330,3 +332,19 @@ async def test_what_may_be_seen_but_not_changed_is_403_material(access: AccessSe
 async def test_a_role_is_nobody_who_could_be_added(access: AccessService) -> None:
     with pytest.raises(NotPermitted, match="role"):
         await access.add_user("root/projects/sweep")
+
+
+@pytest.mark.parametrize(
+    ("role", "code", "said"),
+    [
+        ("alice/projects/sweep", "already_exists", "already exists"),
+        ("root/projects/sweep", "not_permitted", "admins"),
+    ],
+)
+async def test_a_role_of_ones_own_is_there_already_and_no_other(
+    alice: Client, role: str, code: str, said: str
+) -> None:
+    with pytest.raises(PlatformError, match=said) as refused:
+        await alice.users.add(role)
+
+    assert refused.value.code == code

@@ -8,7 +8,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.job_row import View
-from neuro.cli.render.json_text import document, json_option
+from neuro.cli.render.json_text import document, json_option, plain
 from neuro.cli.render.table import Column, Line, Table
 from neuro.cli.render.times import local_now
 from neuro.domain.durations import parse_duration
@@ -61,9 +61,15 @@ def users(context: Context, quiet: bool, as_json: bool) -> None:
 @click.option("--admin", "is_admin", is_flag=True, help="Make them an administrator.")
 @click.option("--expires-in", metavar="TIMEDELTA", help="How long their first token is good.")
 @_quiet
+@json_option()
 @pass_context
 def add_user(
-    context: Context, name: str, is_admin: bool, expires_in: str | None, quiet: bool
+    context: Context,
+    name: str,
+    is_admin: bool,
+    expires_in: str | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Add the user NAME, and print the line that logs them in; -q prints the token only."""
     seconds = parse_duration(expires_in).total_seconds() if expires_in else None
@@ -72,6 +78,9 @@ def add_user(
     token = context.run(
         client.users.create_token(user.name, label="first login", expires_in=seconds)
     )
+    if as_json:
+        out.print(document({**plain(user), "api_url": context.account.url, "token": plain(token)}))
+        return
     if quiet or out.quiet:
         out.print(token.token or "")
         return

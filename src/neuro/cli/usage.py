@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.sizes import gnu_size
 from neuro.cli.render.table import Column, Line, Table
 from neuro.cli.render.times import local_now, parse_moment
@@ -72,14 +73,19 @@ async def _collect(context: Context, query: JobFilter) -> dict[str, Usage]:
     metavar="DATE_OR_TIMEDELTA",
     help="Count jobs that were created after this.",
 )
+@json_option("Print one JSON document; memory is bytes.")
 @pass_context
-def command(context: Context, since: str) -> None:
+def command(context: Context, since: str, as_json: bool) -> None:
     """Show what each person's jobs use now, and how long they have run.
 
     CPU, MEMORY and GPU are what running jobs hold; the hours are what all jobs held since then.
     """
     query = JobFilter(since=parse_moment(since, local_now()), cluster_name=context.account.cluster)
     found = context.run(_collect(context, query))
+    people = sorted(found.items(), key=lambda item: -item[1].cpu_hours)
+    if as_json:
+        context.out.print(document([{"owner": owner, **asdict(it)} for owner, it in people]))
+        return
     names = (
         "OWNER",
         "PENDING",
@@ -91,10 +97,7 @@ def command(context: Context, since: str) -> None:
         "CPU-HOURS",
         "GPU-HOURS",
     )
-    rows = [
-        tuple((Line(text),) for text in (owner, *_texts(usage)))
-        for owner, usage in sorted(found.items(), key=lambda item: -item[1].cpu_hours)
-    ]
+    rows = [tuple((Line(text),) for text in (owner, *_texts(usage))) for owner, usage in people]
     table = Table([Column(name) for name in names], width=terminal_width())
     table.measure(rows)
     for line in (table.header(), *table.lines(rows)):

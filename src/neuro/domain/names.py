@@ -44,6 +44,15 @@ def is_role(name: str) -> bool:
     return "/" in name or ":" in name
 
 
+def owner_of_role(name: str) -> str:
+    """Whose a role is.
+
+    >>> owner_of_role("ann/projects/sweep")
+    'ann'
+    """
+    return name.replace(":", "/").partition("/")[0]
+
+
 def check_user_name(name: str) -> str:
     """Return ``name``, or raise InvalidInput."""
     if 3 <= len(name) <= 21 and _USER_NAME.fullmatch(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 
 import pytest
 
@@ -84,6 +85,69 @@ def test_what_is_known_of_a_bake_can_be_had_as_json(swept: tuple[Person, str]) -
     assert listed == {key: bake[key] for key in listed}
     shown = json.loads(person.flow_ok("show", "--json", "swept", "judge"))
     assert shown["outputs"] == {"verdict": "it is 0.1"}
+    tasks["judge"].pop("matrix")
+    assert shown == tasks["judge"]
+
+
+def test_a_bake_that_goes_on_is_told_as_a_line_of_json_for_each_change(
+    swept: tuple[Person, str],
+) -> None:
+    person, _ = swept
+    done = person.flow("bake", "sweep", "-n", "told", "--json")
+
+    first, *changes, last = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (first["event"], first["name"], first["status"]) == ("bake", "told", "pending")
+    assert (last["event"], last["id"], last["status"]) == ("bake", first["id"], "succeeded")
+    assert datetime.fromisoformat(last["finished_at"]) > datetime.fromisoformat(last["started_at"])
+    tasks = [it for it in changes if it["event"] == "task"]
+    judged = [it for it in tasks if it["id"] == "judge.say"]
+    assert [it["status"] for it in judged][-2:] == ["running", "succeeded"]
+    assert judged[-1]["outputs"] == {"text": "it is 0.1"}
+    kept = json.loads(person.flow_ok("show", "--json", "told", "judge.say"))
+    assert judged[-1] == {"event": "task", **kept}
+
+
+def test_a_bake_that_failed_and_its_restart_are_told_as_json(person: Person) -> None:
+    person.write(
+        ".neuro/breaks.yml",
+        "kind: batch\ndefaults: {preset: small}\n"
+        "tasks: [{id: breaks, image: ubuntu, bash: exit 3}]\n",
+    )
+    done = person.flow("bake", "breaks", "-n", "breaks", "--json")
+    again = person.flow("restart", "breaks", "--json")
+    watched = person.flow("inspect", "breaks", "--watch", "--json")
+
+    assert [it.returncode for it in (done, again, watched)] == [1, 1, 1]
+    for number, it in ((1, done), (2, again), (2, watched)):
+        lines = [json.loads(line) for line in it.stdout.splitlines()]
+        assert {line["attempt"] for line in lines if line["event"] == "bake"} == {number}
+        assert lines[-1]["status"] == "failed"
+        assert ("breaks", "failed", "exit code 3") in [
+            (line["id"], line["status"], line.get("message")) for line in lines
+        ]
+
+
+def test_a_bake_that_is_left_alone_is_told_as_one_line_of_json(person: Person) -> None:
+    person.write(
+        ".neuro/left.yml",
+        'kind: batch\ndefaults: {preset: small}\ntasks: [{id: a, image: ubuntu, cmd: "true"}]\n',
+    )
+    (line,) = person.flow_ok("bake", "left", "--detach", "--json").splitlines()
+
+    bake = json.loads(line)
+    assert bake["id"].startswith("bake-")
+    person.flow_ok("inspect", "--watch", bake["id"])
+
+
+def test_the_jobs_that_were_stopped_are_told_as_json(person: Person) -> None:
+    person.flow_ok("run", "serves")
+
+    stopped = json.loads(person.flow_ok("kill", "ALL", "--json"))
+    again = json.loads(person.flow_ok("kill", "serves", "--json"))
+
+    assert [(it["job"], it["killed"], it["error"]) for it in stopped] == [("serves", True, None)]
+    assert [(it["id"], it["killed"]) for it in again] == [(stopped[0]["id"], False)]
 
 
 def test_outputs_of_tasks_and_calls_are_shown_with_them(swept: tuple[Person, str]) -> None:

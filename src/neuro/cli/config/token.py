@@ -36,12 +36,18 @@ def _user_option(text: str) -> Callable[[F], F]:
 @click.option("--label", default="", help="What it is for.")
 @click.option("--expires-in", metavar="TIMEDELTA", help="How long it is good, like 90d.")
 @_user_option("For another user")
+@json_option()
 @pass_context
-def create(context: Context, label: str, expires_in: str | None, user: str | None) -> None:
+def create(
+    context: Context, label: str, expires_in: str | None, user: str | None, as_json: bool
+) -> None:
     """Make a token and print it: it can not be shown again."""
     seconds = parse_duration(expires_in).total_seconds() if expires_in else None
     owner = user or context.client.user
     token = context.run(context.client.users.create_token(owner, label=label, expires_in=seconds))
+    if as_json:
+        context.out.print(document(token))
+        return
     context.out.print(token.token or "")
     context.out.note(
         f"Token {token.id} of {owner} is good until {iso_seconds(token.expires_at, local_now())}."

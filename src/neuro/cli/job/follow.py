@@ -14,13 +14,14 @@ from contextlib import aclosing
 from threading import Event, Thread
 
 from neuro.cli.context import Context
-from neuro.cli.failures import INTERRUPTED, MALFUNCTION, TIMEOUT, Failure
+from neuro.cli.failures import Failure
+from neuro.cli.job.exit_code import job_exit_code
 from neuro.cli.job.output import ATTACHED, Progress
 from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.client.transport import ServerUnreachable
 from neuro.domain.errors import PlatformError
-from neuro.domain.jobs import Job, JobStatus, Reason
+from neuro.domain.jobs import Job, JobStatus
 
 # Between two questions for the status of a job that starts: soon first, then seldom.
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
@@ -39,17 +40,6 @@ def write_all(number: int, data: bytes) -> None:
             view = view[os.write(number, view) :]
         except BlockingIOError:
             select.select([], [number], [])
-
-
-def job_exit_code(job: Job) -> int:
-    """The command's exit code for a job that is over."""
-    code = job.history.exit_code
-    if job.status is JobStatus.FAILED:
-        return code or MALFUNCTION
-    if job.status is JobStatus.CANCELLED:
-        # Cut off, even where the command had its own way of ending well.
-        return code or (TIMEOUT if job.history.reason == Reason.LIFE_SPAN_ENDED else INTERRUPTED)
-    return code or 0
 
 
 class LogReader:

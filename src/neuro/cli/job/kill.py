@@ -6,6 +6,7 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
+from neuro.cli.render.json_text import document, json_option
 from neuro.domain.errors import InvalidInput, NotFound, NotPermitted
 
 
@@ -15,20 +16,29 @@ from neuro.domain.errors import InvalidInput, NotFound, NotPermitted
     examples="""
         neuro kill my-job
         neuro kill my-job job-fb835ab0-5285-4360-8ee1-880a8ebf824c
+        neuro kill --json my-job | jq -r '.[].id'
     """,
 )
 @click.argument("jobs", nargs=-1, required=True)
+@json_option("Print one JSON document: each of JOBS, its id, and why it cannot be stopped.")
 @pass_context
-def command(context: Context, jobs: tuple[str, ...]) -> int:
+def command(context: Context, jobs: tuple[str, ...], as_json: bool) -> int:
     """Stop JOBS, by name or id. Prints each one that was told to stop."""
     client, failed = context.client, False
+    told: list[dict[str, object]] = []
     for job in jobs:
+        job_id = None
         try:
             job_id = context.run(client.jobs.resolve(job))
             context.run(client.jobs.kill(job_id))
         except (InvalidInput, NotFound, NotPermitted) as error:
             failed = True
             context.out.say(context.out.style(f"Cannot kill job {job}: {error}", fg="red"))
+            told.append({"job": job, "id": job_id, "killed": False, "error": str(error)})
         else:
-            context.out.print(job_id)
+            told.append({"job": job, "id": job_id, "killed": True, "error": None})
+            if not as_json:
+                context.out.print(job_id)
+    if as_json:
+        context.out.print(document(told))
     return 1 if failed else 0

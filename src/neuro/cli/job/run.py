@@ -10,9 +10,9 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import BAD_VALUE, Failure
+from neuro.cli.job.exit_code import job_exit_code
 from neuro.cli.job.follow import (
     follow,
-    job_exit_code,
     refuse_without_terminal,
     say_detached,
     wait_for_start,
@@ -123,7 +123,7 @@ def _stay(
 
 
 def _started(context: Context, job: Job) -> int:
-    if job.status is JobStatus.FAILED:
+    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
         from neuro.cli.job.follow import explain_end
 
         explain_end(context, job)

@@ -14,10 +14,10 @@ from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from threading import Thread
 
 from neuro.cli.context import FOREVER, Context
+from neuro.cli.job.exit_code import job_exit_code
 from neuro.cli.job.follow import (
     explain_end,
     has_begun,
-    job_exit_code,
     say_detached,
     wait_for,
     wait_for_start,

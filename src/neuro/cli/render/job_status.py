@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
+from neuro.cli.job.exit_code import job_exit_code
 from neuro.cli.render.job_row import STATUS_COLORS
 from neuro.cli.render.printable import printable
 from neuro.cli.render.sizes import gnu_size
@@ -182,7 +183,9 @@ def _times(job: Job) -> Iterator[Row]:
     if history.finished_at:
         yield Row("Finished", iso(history.finished_at))
     if history.exit_code is not None:
-        yield Row("Exit code", str(history.exit_code))
+        code = job_exit_code(job)
+        own = f" (its command ended with {history.exit_code})" if code != history.exit_code else ""
+        yield Row("Exit code", f"{code}{own}")
     if job.status is JobStatus.FAILED:
         yield from _optional("Description", history.description)
 

@@ -19,6 +19,19 @@ from neuro.client.installation import server_state
 NOT_RUNNING = 3
 
 
+def status_document(context: Context, where: Path) -> dict[str, object]:
+    """What programs are told of the server on this machine, whether it runs or not."""
+    server = find_running(where)
+    told: dict[str, object] = {"running": server is not None, "data_dir": str(where)}
+    if server is None:
+        return told
+    told |= {"pid": server.pid, "started_at": server.started_at, "api_url": server.url}
+    if (owner := read_owner(where)) is not None:
+        client = Client.blocking(owner.url, owner.token, timeout=context.timeout)
+        told |= {"user": owner.user, **plain(context.run(server_state(client)))}
+    return told
+
+
 @click.command("status", cls=Command, examples="neuro server status")
 @data_dir_option
 @json_option()
@@ -26,22 +39,15 @@ NOT_RUNNING = 3
 def command(context: Context, data_dir: Path | None, as_json: bool) -> int:
     """Say whether the server on this machine runs; the exit code is 3 where it does not."""
     where, out = folder_of_current(context, data_dir), context.out
+    if as_json:
+        told = status_document(context, where)
+        out.print(document(told))
+        return 0 if told["running"] else NOT_RUNNING
     server = find_running(where)
-    told: dict[str, object] = {"running": server is not None, "data_dir": str(where)}
     if server is None:
-        if as_json:
-            out.print(document(told))
-            return NOT_RUNNING
         out.print(f"No server runs on {where}. `{up_command(where)}` starts one.")
         return NOT_RUNNING
     owner = read_owner(where)
-    if as_json:
-        told |= {"pid": server.pid, "started_at": server.started_at, "api_url": server.url}
-        if owner is not None:
-            client = Client.blocking(owner.url, owner.token, timeout=context.timeout)
-            told |= {"user": owner.user, **plain(context.run(server_state(client)))}
-        out.print(document(told))
-        return 0
     since = f" since {server.started_at}" if server.started_at else ""
     out.print(f"The server runs{since} (pid {server.pid}).\n")
     if owner is None:

@@ -11,6 +11,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import MALFUNCTION, Failure
 from neuro.cli.lazy import Command
 from neuro.cli.login import log_in, read_owner
+from neuro.cli.render.json_text import document, json_option
 from neuro.cli.server.local import (
     check_installed,
     find_running,
@@ -20,6 +21,7 @@ from neuro.cli.server.local import (
     start,
 )
 from neuro.cli.server.options import DEFAULT_PORT, folder, server_options
+from neuro.cli.server.status import status_document
 from neuro.cli.server.summary import print_facts, print_next
 from neuro.client.accounts import Account
 from neuro.client.installation import server_state
@@ -51,9 +53,15 @@ def _log_in(context: Context, data_dir: Path) -> Account:
     """,
 )
 @server_options
+@json_option("Print one JSON document, that of `neuro server status --json`.")
 @pass_context
 def command(
-    context: Context, port: int, host: str, data_dir: Path | None, database: str | None
+    context: Context,
+    port: int,
+    host: str,
+    data_dir: Path | None,
+    database: str | None,
+    as_json: bool,
 ) -> None:
     """Start the platform on this machine, and log in to it."""
     check_installed()
@@ -73,6 +81,9 @@ def command(
                 " applies it."
             )
     account = _log_in(context, where)
+    if as_json:
+        out.print(document(status_document(context, where)))
+        return
     if out.quiet:
         out.print(account.url)
         return

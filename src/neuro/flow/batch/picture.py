@@ -1,14 +1,18 @@
 """A bake as a picture that needs no other program: laid out here, from left to right.
 
-Every box names its state, so that nobody needs the colours. Sizes are points.
+Every box names its state, so that nobody needs the colours. No line crosses a box: where a node
+needs another one of a column that is not the one before, the line has a place of its own, a lane,
+in the columns between. Nodes that need the same share their lanes. Sizes are points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from neuro.cli.render.printable import printable
+from neuro.cli.render.table import display_width
 from neuro.domain.bakes import Graphs, TaskStatus
 from neuro.flow.batch.layers import is_call, label
 from neuro.flow.order import levels
@@ -16,6 +20,7 @@ from neuro.flow.order import levels
 # Of a font whose letters are all as wide: widths are known without the font.
 SIZE, LETTER = 11.0, 0.6
 _HEIGHT, _PAD, _GAP, _BETWEEN, _HEAD = 34.0, 8.0, 12.0, 46.0, 20.0
+_SQUARE = 14.0
 # A matrix of more rows is set in several columns.
 _MOST_IN_COLUMN = 16
 WAITING = "waiting"
@@ -34,6 +39,10 @@ FILLS: Mapping[str, str] = {
 }
 # Nothing ran in these: their borders are broken.
 _BROKEN = (WAITING, TaskStatus.SKIPPED, TaskStatus.CACHED)
+_FRAME = "#fafafa"
+
+Needs = tuple[str, ...]
+Spell = Callable[[str], str]
 
 
 class Box(NamedTuple):
@@ -58,12 +67,13 @@ class Words(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """From the right side of a box to the left side of another."""
+    """A line from left to right; only the last piece of a way has a ``head``."""
 
     x1: float
     y1: float
     x2: float
     y2: float
+    head: bool = True
 
 
 @dataclass
@@ -78,173 +88,224 @@ class Picture:
 
 
 def lay_out(
-    batch: str, graphs: Graphs, statuses: Mapping[str, TaskStatus], times: Mapping[str, str]
+    batch: str,
+    graphs: Graphs,
+    statuses: Mapping[str, TaskStatus],
+    times: Mapping[str, str],
+    *,
+    spell: Spell = printable,
+    note: str = "",
 ) -> Picture:
-    """Place all nodes of a bake; ``times`` are what is said of how long each took."""
-    layout = _Layout(graphs, statuses, times)
+    """Place all nodes of a bake; ``times`` are what is said of how long each took.
+
+    ``spell`` writes names with the letters that can be drawn; where it changed one, ``note`` stands
+    below.
+    """
+    layout = _Layout(graphs, statuses, times, spell)
     picture = layout.picture
-    picture.words.append(Words(_GAP, _GAP + SIZE, batch, bold=True))
-    width, height = layout.graph("", _GAP, _GAP + _HEAD)
-    bottom = _GAP + _HEAD + height + _GAP
-    x = _GAP
-    states = {str(statuses.get(node, WAITING)) for node in layout.places}
-    for state in (it for it in map(str, FILLS) if it in states):
-        picture.boxes.append(Box(x, bottom, 14.0, 14.0, FILLS[state], state in _BROKEN))
-        picture.words.append(Words(x + 20.0, bottom + SIZE, state))
-        x += 20.0 + _wide(state) + 2 * _GAP
-    picture.width = max(width + 2 * _GAP, x, _wide(batch) + 2 * _GAP)
-    picture.height = bottom + 14.0 + _GAP
+    title = layout.spelled(batch)
+    picture.words.append(Words(_GAP, _GAP + SIZE, title, bold=True))
+    grid = layout.measured("")
+    layout.place(grid, _GAP, _GAP + _HEAD)
+    bottom = _GAP + _HEAD + grid.height + _GAP
+    right = max(_GAP + grid.width, _GAP + wide(title), _legend(layout, bottom))
+    picture.height = bottom + _SQUARE + _GAP
+    if layout.is_respelled and note:
+        picture.words.append(Words(_GAP, picture.height + SIZE, note))
+        picture.height += SIZE + _GAP
+        right = max(right, _GAP + wide(note))
+    picture.width = right + _GAP
     return picture
 
 
-def _wide(text: str) -> float:
-    return len(text) * SIZE * LETTER
+def wide(text: str) -> float:
+    """How wide a text is drawn."""
+    return display_width(text) * SIZE * LETTER
+
+
+def _legend(layout: _Layout, y: float) -> float:
+    """A square and a word for each state that there is; where the row ends."""
+    x = _GAP
+    there = {layout.state(node) for node in layout.drawn}
+    for state in (it for it in map(str, FILLS) if it in there):
+        layout.picture.boxes.append(_box(x, y, _SQUARE, _SQUARE, FILLS[state], state))
+        layout.picture.words.append(Words(x + 20.0, y + SIZE, state))
+        x += 20.0 + wide(state) + 2 * _GAP
+    return x - 2 * _GAP
+
+
+def _box(x: float, y: float, width: float, height: float, fill: str, state: str) -> Box:
+    heavy = 2.0 if state == TaskStatus.FAILED else 1.0
+    return Box(x, y, width, height, fill, state in _BROKEN, heavy)
+
+
+@dataclass
+class _Grid:
+    """A graph in columns: how large it is, before it has its place.
+
+    ``lanes`` are, for each column, what those nodes need whose lines pass there.
+    """
+
+    columns: list[list[str]]
+    lanes: list[list[Needs]]
+    sizes: dict[str, tuple[float, float]]
+    inner: dict[str, _Grid]
+
+    @property
+    def widths(self) -> list[float]:
+        return [max(self.sizes[node][0] for node in column) for column in self.columns]
+
+    @property
+    def width(self) -> float:
+        return sum(self.widths) + _BETWEEN * max(len(self.columns) - 1, 0)
+
+    def tall(self, number: int) -> float:
+        column, lanes = self.columns[number], self.lanes[number]
+        boxes = sum(self.sizes[node][1] for node in column)
+        return boxes + _GAP * (len(column) + len(lanes) - 1)
+
+    @property
+    def height(self) -> float:
+        return max(map(self.tall, range(len(self.columns))), default=0.0)
 
 
 class _Layout:
     def __init__(
-        self, graphs: Graphs, statuses: Mapping[str, TaskStatus], times: Mapping[str, str]
+        self,
+        graphs: Graphs,
+        statuses: Mapping[str, TaskStatus],
+        times: Mapping[str, str],
+        spell: Spell,
     ) -> None:
         self.picture = Picture()
-        self.places: dict[str, tuple[float, float, float, float]] = {}
+        self.drawn: list[str] = []
+        self.is_respelled = False
         self._graphs = graphs
         self._statuses = statuses
         self._times = times
+        self._spell = spell
 
-    def graph(self, prefix: str, x: float, y: float) -> tuple[float, float]:
-        """Place a graph with its upper left corner there; its size."""
+    def spelled(self, text: str) -> str:
+        """A name as it is drawn."""
+        found = self._spell(text)
+        self.is_respelled |= found != text
+        return found
+
+    def state(self, node: str) -> str:
+        return str(self._statuses.get(node, WAITING))
+
+    def _lines(self, prefix: str, node: str) -> tuple[str, str]:
+        said = f"{self.state(node)} {self._times.get(node, '')}".rstrip()
+        return self.spelled(label(prefix, node)), said
+
+    def measured(self, prefix: str) -> _Grid:
+        """A graph, with all that is called in it, in its columns."""
         nodes = self._graphs.get(prefix, {})
-        left, tallest = x, 0.0
-        for column in self._columns(prefix):
-            widest, top = 0.0, y
+        columns = [*_columns(nodes)]
+        grid = _Grid(columns, _lanes(nodes, columns), {}, {})
+        for node in nodes:
+            width = max(map(wide, self._lines(prefix, node))) + 2 * _PAD
+            height = _HEIGHT
+            if is_call(self._graphs, node):
+                inner = grid.inner[node] = self.measured(node)
+                width = max(width, inner.width + 2 * _PAD)
+                height = _HEIGHT + 2.0 + inner.height + _PAD
+            grid.sizes[node] = (width, height)
+        return grid
+
+    def place(self, grid: _Grid, x: float, y: float, prefix: str = "") -> None:
+        """Draw a graph with its upper left corner there."""
+        way = _Ways(self.picture.arrows)
+        for number, column in enumerate(grid.columns):
+            width = grid.widths[number]
+            top = y + (grid.height - grid.tall(number)) / 2
+            comes_from = {lane: way.height(lane, number) for lane in grid.lanes[number]}
+            left = sorted(comes_from, key=comes_from.__getitem__)
             for node in column:
-                width, height = self._node(prefix, node, left, top)
-                widest, top = max(widest, width), top + height + _GAP
-            left += widest + _BETWEEN
-            tallest = max(tallest, top - _GAP - y)
-        for node, needs in nodes.items():
-            for need in needs:
-                if need in self.places and node in self.places:
-                    ax, ay, width, height = self.places[need]
-                    bx, by, _, lower = self.places[node]
-                    start = (ax + width, ay + height / 2)
-                    self.picture.arrows.append(Arrow(*start, bx, by + lower / 2))
-        return max(left - _BETWEEN - x, 0.0), tallest
+                height = grid.sizes[node][1]
+                while left and comes_from[left[0]] <= top + height / 2:
+                    way.lane(left.pop(0), number, x, x + width, top)
+                    top += _GAP
+                self._node(grid, prefix, node, x, top, width)
+                needs = [it for it in self._graphs[prefix][node] if it in grid.sizes]
+                way.node(node, needs, number, x, x + width, top + height / 2)
+                top += height + _GAP
+            for lane in left:
+                way.lane(lane, number, x, x + width, top)
+                top += _GAP
+            x += width + _BETWEEN
 
-    def _columns(self, prefix: str) -> Iterator[list[str]]:
-        nodes = self._graphs.get(prefix, {})
-        by_level: dict[int, list[str]] = {}
-        for node, level in levels(nodes).items():
-            by_level.setdefault(level, []).append(node)
-        for level in sorted(by_level):
-            column = by_level[level]
-            for start in range(0, len(column), _MOST_IN_COLUMN):
-                yield column[start : start + _MOST_IN_COLUMN]
-
-    def _node(self, prefix: str, node: str, x: float, y: float) -> tuple[float, float]:
-        name = label(prefix, node)
-        state = str(self._statuses.get(node, WAITING))
-        said = f"{state} {self._times.get(node, '')}".rstrip()
-        width = max(_wide(name), _wide(said)) + 2 * _PAD
-        height = _HEIGHT
-        index = len(self.picture.boxes)
-        if is_call(self._graphs, node):
-            top = y + _HEIGHT + 2.0
-            inner = self.graph(node, x + _PAD, top)
-            width = max(width, inner[0] + 2 * _PAD)
-            height = _HEIGHT + 2.0 + inner[1] + _PAD
-        fill = "#fafafa" if is_call(self._graphs, node) else FILLS[state]
-        heavy = 2.0 if state == TaskStatus.FAILED else 1.0
-        # Behind what is in it.
-        self.picture.boxes.insert(index, Box(x, y, width, height, fill, state in _BROKEN, heavy))
+    def _node(self, grid: _Grid, prefix: str, node: str, x: float, y: float, width: float) -> None:
+        """All boxes of a column are as wide: no line passes beside a narrow one."""
+        self.drawn.append(node)
+        name, said = self._lines(prefix, node)
+        state, inner = self.state(node), grid.inner.get(node)
+        fill = FILLS[state] if inner is None else _FRAME
+        self.picture.boxes.append(_box(x, y, width, grid.sizes[node][1], fill, state))
         self.picture.words.append(Words(x + _PAD, y + 14.0, name, bold=True))
         self.picture.words.append(Words(x + _PAD, y + 28.0, said))
-        self.places[node] = (x, y, width, height)
-        return width, height
+        if inner is not None:
+            self.place(inner, x + _PAD, y + _HEIGHT + 2.0, node)
 
 
-def svg(picture: Picture) -> bytes:
-    """The picture as SVG."""
-    from xml.sax.saxutils import escape
-
-    width, height = f"{picture.width:.0f}", f"{picture.height:.0f}"
-    lines = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
-        f' viewBox="0 0 {width} {height}" font-family="Courier, monospace" font-size="{SIZE:g}">',
-        '<rect width="100%" height="100%" fill="#ffffff"/>',
-    ]
-    for box in picture.boxes:
-        dash = ' stroke-dasharray="4 3"' if box.broken else ""
-        lines.append(
-            f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}"'
-            f' height="{box.height:.1f}" rx="3" fill="{box.fill}" stroke="#333333"'
-            f' stroke-width="{box.line:g}"{dash}/>'
-        )
-    for it in picture.arrows:
-        middle = (it.x1 + it.x2) / 2
-        lines.append(
-            f'<path d="M{it.x1:.1f} {it.y1:.1f} C{middle:.1f} {it.y1:.1f} {middle:.1f}'
-            f' {it.y2:.1f} {it.x2:.1f} {it.y2:.1f}" fill="none" stroke="#333333"/>'
-            f'<path d="M{it.x2:.1f} {it.y2:.1f} l-6 -3 v6 z" fill="#333333"/>'
-        )
-    for words in picture.words:
-        # Fonts differ a little: the text is made as wide as its place.
-        weight = ' font-weight="bold"' if words.bold else ""
-        lines.append(
-            f'<text x="{words.x:.1f}" y="{words.y:.1f}" textLength="{_wide(words.text):.1f}"'
-            f' xml:space="preserve"{weight}>{escape(words.text)}</text>'
-        )
-    return "\n".join([*lines, "</svg>", ""]).encode()
+def _columns(nodes: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+    by_level: dict[int, list[str]] = {}
+    for node, level in levels(nodes).items():
+        by_level.setdefault(level, []).append(node)
+    for level in sorted(by_level):
+        column = by_level[level]
+        for start in range(0, len(column), _MOST_IN_COLUMN):
+            yield column[start : start + _MOST_IN_COLUMN]
 
 
-def pdf(picture: Picture) -> bytes:
-    """The picture as a PDF of one page; letters that its fonts do not have become `?`."""
-    height = picture.height
-    drawn = [b"0.2 G"]
+def _lanes(
+    nodes: Mapping[str, Sequence[str]], columns: Sequence[Sequence[str]]
+) -> list[list[Needs]]:
+    at = {node: number for number, column in enumerate(columns) for node in column}
+    farthest: dict[Needs, int] = {}
+    for node, of in nodes.items():
+        needs = tuple(it for it in of if it in at)
+        farthest[needs] = max(farthest.get(needs, 0), at[node])
+    found: list[list[Needs]] = [[] for _ in columns]
+    for needs, last in farthest.items():
+        first = min((at[it] for it in needs), default=last)
+        for number in range(first + 1, last):
+            found[number].append(needs)
+    return found
 
-    def put(text: str) -> None:
-        drawn.append(text.encode("cp1252", "replace"))
 
-    for box in picture.boxes:
-        red, green, blue = (int(box.fill[at : at + 2], 16) / 255 for at in (1, 3, 5))
-        put(f"{red:.3f} {green:.3f} {blue:.3f} rg {box.line:g} w")
-        put("[4 3] 0 d" if box.broken else "[] 0 d")
-        corner = f"{box.x:.1f} {height - box.y - box.height:.1f}"
-        put(f"{corner} {box.width:.1f} {box.height:.1f} re B")
-    put("1 w [] 0 d 0.2 g")
-    for it in picture.arrows:
-        middle, y1, y2 = (it.x1 + it.x2) / 2, height - it.y1, height - it.y2
-        put(
-            f"{it.x1:.1f} {y1:.1f} m {middle:.1f} {y1:.1f} {middle:.1f} {y2:.1f} {it.x2:.1f}"
-            f" {y2:.1f} c S {it.x2:.1f} {y2:.1f} m {it.x2 - 6:.1f} {y2 + 3:.1f} l"
-            f" {it.x2 - 6:.1f} {y2 - 3:.1f} l f"
-        )
-    put("0 g")
-    for words in picture.words:
-        text = words.text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
-        font = "B" if words.bold else "R"
-        put(f"BT /{font} {SIZE:g} Tf {words.x:.1f} {height - words.y:.1f} Td ({text}) Tj ET")
-    stream = b"\n".join(drawn)
-    fonts = " ".join(
-        f"/{name} << /Type /Font /Subtype /Type1 /BaseFont /{face} /Encoding /WinAnsiEncoding >>"
-        for name, face in (("R", "Courier"), ("B", "Courier-Bold"))
-    )
-    objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {picture.width:.0f} {height:.0f}]"
-        f" /Resources << /Font << {fonts} >> >> /Contents 4 0 R >>".encode(),
-        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
-    ]
-    whole = b"%PDF-1.4\n"
-    places = []
-    for number, content in enumerate(objects, 1):
-        places.append(len(whole))
-        whole += b"%d 0 obj\n%s\nendobj\n" % (number, content)
-    table = b"".join(b"%010d 00000 n \n" % place for place in places)
-    count = len(objects) + 1
-    return whole + (
-        b"xref\n0 %d\n0000000000 65535 f \n%strailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n"
-        b"%%%%EOF\n" % (count, table, count, len(whole))
-    )
+class _Ways:
+    """Draws the lines of a graph, column after column: from boxes to lanes to boxes."""
+
+    def __init__(self, arrows: list[Arrow]) -> None:
+        self._arrows = arrows
+        self._ends: dict[str, tuple[int, float, float]] = {}  # column, right side and middle
+        self._lanes: dict[tuple[Needs, int], tuple[float, float]] = {}  # by what and column
+
+    def height(self, needs: Needs, number: int) -> float:
+        """Where the lines of a lane in this column come from."""
+        if (needs, number - 1) in self._lanes:
+            return self._lanes[needs, number - 1][1]
+        known = [self._ends[it][2] for it in needs if it in self._ends]
+        return sum(known) / len(known)
+
+    def lane(self, needs: Needs, number: int, x: float, right: float, y: float) -> None:
+        self._come(needs, number, x, y, head=False)
+        self._arrows.append(Arrow(x, y, right, y, head=False))
+        self._lanes[needs, number] = (right, y)
+
+    def node(
+        self, name: str, needs: Sequence[str], number: int, x: float, right: float, y: float
+    ) -> None:
+        self._come(tuple(needs), number, x, y, head=True)
+        self._ends[name] = (number, right, y)
+
+    def _come(self, needs: Needs, number: int, x: float, y: float, *, head: bool) -> None:
+        """Lead the lines of the column before here: a lane's, and those of boxes."""
+        if (needs, number - 1) in self._lanes:
+            right, middle = self._lanes[needs, number - 1]
+            self._arrows.append(Arrow(right, middle, x, y, head))
+        for need in needs:
+            if need in self._ends and self._ends[need][0] == number - 1:
+                _, right, middle = self._ends[need]
+                self._arrows.append(Arrow(right, middle, x, y, head))

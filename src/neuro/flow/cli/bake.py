@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from neuro.cli.lazy import Command
+from neuro.cli.render.json_text import json_option
 from neuro.flow.cli.bake_names import is_bake_id
 from neuro.flow.cli.bake_options import check_driver, driver_options
 from neuro.flow.cli.batch_params import batch_argument, check_presets, param_options, plan_of
@@ -16,6 +17,8 @@ from neuro.flow.cli.context import FlowContext, pass_context
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, TaskStatus
+
+STREAMS = "Print a line of JSON for each change of the bake and its tasks."
 
 
 @click.command(
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
         neuro-flow bake train -p lr 0.1 -p epochs 20 --name wide
         neuro-flow bake train --meta-from-file params.yml -t nightly
         neuro-flow -q bake train --detach          # prints the bake's id
+        neuro-flow bake train --json | jq -c 'select(.event == "task") | {id, status, outputs}'
     """,
 )
 @batch_argument
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("-t", "--tag", "tags", multiple=True, help="A tag of the bake (repeatable).")
 @driver_options("bake")
+@json_option(STREAMS)
 @pass_context
 def command(
     context: FlowContext,
@@ -45,6 +50,7 @@ def command(
     tags: tuple[str, ...],
     detach: bool,
     local_executor: bool,
+    as_json: bool,
 ) -> int:
     """Run BATCH, which is the file .neuro/BATCH.yml, and watch its tasks.
 
@@ -62,7 +68,11 @@ def command(
 
     bake, attempt = context.run(submit(context.client, plan, name=name, tags=[*tags]))
     out = context.out
-    if out.quiet:
+    if as_json:
+        from neuro.flow.cli.bake_json import bake_line
+
+        out.print(bake_line(bake, attempt))
+    elif out.quiet:
         out.print(bake.id)
     else:
         called = f" ({name})" if name else ""
@@ -75,7 +85,15 @@ def command(
         from neuro.flow.cli.local import run_local_phase
 
         ended = run_local_phase(context, plan.workflow, bake, attempt)
-    return go_on(context, bake, attempt, ended, detach=detach, local_executor=local_executor)
+    return go_on(
+        context,
+        bake,
+        attempt,
+        ended,
+        detach=detach,
+        local_executor=local_executor,
+        as_json=as_json,
+    )
 
 
 def go_on(
@@ -86,6 +104,7 @@ def go_on(
     *,
     detach: bool,
     local_executor: bool,
+    as_json: bool,
 ) -> int:
     """Have an attempt driven, unless its local actions ended it, and watch; the exit code."""
     from neuro.domain.errors import PlatformError
@@ -93,13 +112,13 @@ def go_on(
     from neuro.flow.cli.watch import watch_to_end
 
     if ended is not None:
-        return watch_to_end(context, bake, attempt)
+        return watch_to_end(context, bake, attempt, as_json=as_json)
     if local_executor:
         from neuro.flow.cli.local import LocalDriver
 
         driver = LocalDriver(context, bake, attempt)
         driver.start()
-        return driver.exit_code(watch_to_end(context, bake, attempt, driver))
+        return driver.exit_code(watch_to_end(context, bake, attempt, driver, as_json=as_json))
     try:
         context.run(context.client.bakes.start_executor(attempt.id))
     except BaseException:
@@ -108,9 +127,9 @@ def go_on(
             cancel(context, attempt)
         raise
     if detach:
-        if not context.out.quiet:
+        if not context.out.quiet and not as_json:
             from neuro.flow.cli.bake_looks import word_of
 
             context.out.print(f"See how it goes on: neuro-flow inspect --watch {word_of(bake)}")
         return 0
-    return watch_to_end(context, bake, attempt)
+    return watch_to_end(context, bake, attempt, as_json=as_json)

@@ -60,10 +60,14 @@ def write_graph(
     ``times`` are what is said of how long tasks took.
     """
     if file.kind in ("svg", "pdf"):
-        from neuro.flow.batch import picture
+        from neuro.flow.batch.picture import lay_out
+        from neuro.flow.batch.picture_files import NOTE, latin, pdf, svg
 
-        drawn = picture.lay_out(batch, graphs, statuses, times)
-        file.path.write_bytes((picture.svg if file.kind == "svg" else picture.pdf)(drawn))
+        if file.kind == "svg":
+            drawn = svg(lay_out(batch, graphs, statuses, times))
+        else:
+            drawn = pdf(lay_out(batch, graphs, statuses, times, spell=latin, note=NOTE))
+        file.path.write_bytes(drawn)
     else:
         from neuro.flow.batch.draw import dot
 

@@ -148,7 +148,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
 @click.option("--dot", "kind", flag_value="dot", help="Write it for Graphviz, as BAKE_N.gv.")
 @click.option("--pdf", "kind", flag_value="pdf", help="Write it as a PDF, BAKE_N.gv.pdf.")
 @click.option("--view", is_flag=True, help="Open what was written.")
-@json_option()
+@json_option("Print one JSON document; with --watch, a line for each change.")
 @pass_context
 def command(
     context: FlowContext,
@@ -173,7 +173,11 @@ def command(
     if watch:
         from neuro.flow.cli.watch import watch_to_end
 
-        return watch_to_end(context, found, chosen)
+        if as_json:
+            from neuro.flow.cli.bake_json import bake_line
+
+            context.out.print(bake_line(found, chosen))
+        return watch_to_end(context, found, chosen, as_json=as_json)
     bakes = context.client.bakes
     tasks = by_creation(context.run(bakes.tasks(chosen.id)), found.graphs)
     tasks = with_reasons(context, found, tasks)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from neuro.cli.lazy import Command
+from neuro.cli.render.json_text import document, json_option
 from neuro.domain.jobs import Job
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.names import ALL, check_job, offer
@@ -30,24 +31,27 @@ TOGETHER = 100
 )
 @click.argument("job_id", metavar="JOB", shell_complete=offer("jobs_or_all"))
 @click.argument("suffix", required=False, shell_complete=offer("suffixes"))
+@json_option("Print one JSON document: each job, its id, and why it cannot be stopped.")
 @pass_context
-def command(context: FlowContext, job_id: str, suffix: str | None) -> int:
+def command(context: FlowContext, job_id: str, suffix: str | None, as_json: bool) -> int:
     """Stop JOB, and wait for its end; of a multi-job, the one with SUFFIX. ALL: every one."""
     workflow, live = context.workflow, context.live
     if job_id == ALL:
         if suffix is not None:
             raise click.UsageError("Suffix is not supported when killing ALL jobs")
         active = context.run(live.active())
-        return _kill(context, [(_name(workflow, job), job) for job in reversed(active)])
+        named = [(_name(workflow, job), job) for job in reversed(active)]
+        return _kill(context, named, as_json=as_json)
     check_job(workflow, job_id, suffix)
     if suffix is None and workflow.is_multi(job_id):
         raise click.UsageError(f"Please provide a suffix for multi-job {job_id}")
     found = context.run(live.find(job_id, suffix))
     name = label(job_id, suffix)
     if found is None or found.status.is_finished:
-        context.out.print(f"Job {name} is not running")
+        said = document([_told(name, found, killed=False)]) if as_json else None
+        context.out.print(said or f"Job {name} is not running")
         return 0
-    return _kill(context, [(name, found)])
+    return _kill(context, [(name, found)], as_json=as_json)
 
 
 def _name(workflow: LiveWorkflow, job: Job) -> str:
@@ -57,25 +61,41 @@ def _name(workflow: LiveWorkflow, job: Job) -> str:
     return job.id  # The file does not have it any more.
 
 
-def _kill(context: FlowContext, jobs: list[tuple[str, Job]]) -> int:
+def _told(
+    name: str, job: Job | None, *, killed: bool, error: Exception | None = None
+) -> dict[str, object]:
+    return {
+        "job": name,
+        "id": job.id if job else None,
+        "killed": killed,
+        "error": str(error) if error else None,
+    }
+
+
+def _kill(context: FlowContext, jobs: list[tuple[str, Job]], *, as_json: bool) -> int:
     from neuro.domain.errors import NotFound, NotPermitted
 
     client, code = context.client, 0
+    told = []
     left: list[tuple[str, str]] = []
     for name, job in jobs:
         try:
             context.run(client.jobs.kill(job.id))
             left.append((job.id, name))
+            told.append(_told(name, job, killed=True))
         except (NotFound, NotPermitted) as error:
             code = 1
+            told.append(_told(name, job, killed=False, error=error))
             context.out.error(f"Cannot kill job {name}: {error}")
     for start in range(0, len(left), TOGETHER):
-        context.run(_wait(context, dict(left[start : start + TOGETHER])))
+        context.run(_wait(context, dict(left[start : start + TOGETHER]), quiet=as_json))
+    if as_json:
+        context.out.print(document(told))
     return code
 
 
-async def _wait(context: FlowContext, left: dict[str, str]) -> None:
-    """Say of each of these jobs (names by ids) that it is over, as soon as it is."""
+async def _wait(context: FlowContext, left: dict[str, str], *, quiet: bool) -> None:
+    """Say of each of these jobs (names by ids) that it is over, as soon as it is; or only wait."""
     from contextlib import aclosing
 
     while left:
@@ -83,7 +103,9 @@ async def _wait(context: FlowContext, left: dict[str, str]) -> None:
             async for event in events:
                 job = event.job
                 if job is not None and job.status.is_finished and job.id in left:
-                    context.out.print(f"Killed job {left.pop(job.id)}")
-                    context.out.flush()
+                    name = left.pop(job.id)
+                    if not quiet:
+                        context.out.print(f"Killed job {name}")
+                        context.out.flush()
                 if not left:
                     return

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from neuro.cli.lazy import Command
+from neuro.cli.render.json_text import json_option
+from neuro.flow.cli.bake import STREAMS
 from neuro.flow.cli.bake_names import find_attempt, find_bake
 from neuro.flow.cli.bake_options import attempt_option, check_driver, driver_options
 from neuro.flow.cli.context import FlowContext, pass_context
@@ -43,6 +45,7 @@ async def _restart(context: FlowContext, bake: Bake, attempt: int, from_failed: 
     help="Whether what succeeded is kept.",
 )
 @driver_options("attempt")
+@json_option(STREAMS)
 @pass_context
 def command(
     context: FlowContext,
@@ -51,6 +54,7 @@ def command(
     from_failed: bool,
     detach: bool,
     local_executor: bool,
+    as_json: bool,
 ) -> int:
     """Make another attempt of BAKE, which is an id or a name, and watch it as `bake` does.
 
@@ -70,6 +74,7 @@ def command(
     from neuro.flow.batch.stored import is_foreign
     from neuro.flow.batch.submit import NothingLeft, restart
     from neuro.flow.cli.bake import go_on
+    from neuro.flow.cli.bake_json import bake_line
     from neuro.flow.cli.bake_looks import called
     from neuro.flow.cli.local import run_local_phase
 
@@ -91,7 +96,15 @@ def command(
         raise Failed(str(error)) from None
     out = context.out
     said = f"Attempt #{made.number} of bake {called(found)} is created."
-    out.print(found.id if out.quiet else said)
+    out.print(bake_line(found, made) if as_json else found.id if out.quiet else said)
     out.flush()
     ended = run_local_phase(context, None, found, made)
-    return go_on(context, found, made, ended, detach=detach, local_executor=local_executor)
+    return go_on(
+        context,
+        found,
+        made,
+        ended,
+        detach=detach,
+        local_executor=local_executor,
+        as_json=as_json,
+    )

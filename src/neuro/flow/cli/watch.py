@@ -53,7 +53,9 @@ class Left(Exception):
 
 
 class Screen(Protocol):
-    """Shows a board."""
+    """Shows a board; ``everything`` asks for the tasks too that begin to wait for their start."""
+
+    everything: bool
 
     def changed(self, board: Board, tasks: list[Task]) -> None:
         """Of these tasks something new is known, or of none, and time has passed."""
@@ -69,6 +71,7 @@ class Lines:
 
     def __init__(self, out: Output) -> None:
         self._out = out
+        self.everything = out.verbose > 0
         self._ahead: tuple[str, ...] = ()
         self._waiting: set[str] = set()
 
@@ -93,6 +96,8 @@ class Lines:
 class Silence:
     """Nothing at all: ``--quiet``."""
 
+    everything = False
+
     def changed(self, board: Board, tasks: list[Task]) -> None:
         pass
 
@@ -102,6 +107,8 @@ class Silence:
 
 class Redrawn:
     """A table that is drawn over the one before."""
+
+    everything = False
 
     def __init__(self, context: FlowContext) -> None:
         self._paint = context.paint
@@ -138,8 +145,12 @@ class Redrawn:
         return f"\r\x1b[{rows}A" if rows else ""
 
 
-def screen_of(context: FlowContext) -> Screen:
+def screen_of(context: FlowContext, *, as_json: bool = False) -> Screen:
     """The one that fits where the output goes."""
+    if as_json:
+        from neuro.flow.cli.bake_json import JsonLines
+
+        return JsonLines(context.out)
     if context.out.quiet:
         return Silence()
     # What else is told with -v would stand in the table.
@@ -228,10 +239,15 @@ class Driver(Protocol):
 
 
 def watch(
-    context: FlowContext, bake: Bake, attempt: Attempt, driver: Driver | None = None
+    context: FlowContext,
+    bake: Bake,
+    attempt: Attempt,
+    driver: Driver | None = None,
+    *,
+    as_json: bool = False,
 ) -> Board:
     """Show the attempt until it is over. Raises Left after Ctrl-C, unless a driver takes it."""
-    board, screen = Board(bake, attempt), screen_of(context)
+    board, screen = Board(bake, attempt), screen_of(context, as_json=as_json)
     events = Events(context, bake.id, attempt.number)
     events.start()
     if driver is not None:
@@ -279,7 +295,7 @@ def _step(context: FlowContext, board: Board, screen: Screen, events: Events) ->
         if task is not None:
             if not board.knows(task.yaml_id):
                 board.see(context.run(context.client.bakes.get(board.bake.id)))
-            if task.status is not TaskStatus.PENDING or context.out.verbose:
+            if task.status is not TaskStatus.PENDING or screen.everything:
                 changed.append(task)
         until = min(until, time.monotonic() + _TOGETHER)
         wait = until - time.monotonic()
@@ -297,13 +313,20 @@ def _name_of(context: FlowContext, bake_id: str) -> str:
 
 
 def watch_to_end(
-    context: FlowContext, bake: Bake, attempt: Attempt, driver: Driver | None = None
+    context: FlowContext,
+    bake: Bake,
+    attempt: Attempt,
+    driver: Driver | None = None,
+    *,
+    as_json: bool = False,
 ) -> int:
-    """Watch, tell how it ended, and return the exit code; Ctrl-C leaves the bake alone."""
-    from neuro.flow.cli.ending import tell_end
+    """Watch, tell how it ended, and return the exit code; Ctrl-C leaves the bake alone.
+
+    ``as_json`` prints a line for each change instead, and a last one of the bake.
+    """
 
     try:
-        board = watch(context, bake, attempt, driver)
+        board = watch(context, bake, attempt, driver, as_json=as_json)
     except Left:
         name = word_of(bake)
         context.out.note(
@@ -312,4 +335,12 @@ def watch_to_end(
             f"  neuro-flow cancel {name}            # stop it"
         )
         return 0
+    if as_json:
+        from neuro.flow.cli.bake_json import bake_line
+
+        ended = context.run(context.client.bakes.get(bake.id))
+        context.out.print(bake_line(ended, board.attempt))
+        return 0 if board.attempt.result is TaskStatus.SUCCEEDED else 1
+    from neuro.flow.cli.ending import tell_end
+
     return tell_end(context, board)

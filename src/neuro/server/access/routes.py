@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import msgspec
 
-from neuro.domain.errors import InvalidInput, NotFound, NotPermitted
-from neuro.domain.names import is_role
+from neuro.domain.errors import AlreadyExists, InvalidInput, NotFound, NotPermitted
+from neuro.domain.names import is_role, owner_of_role
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.domain.users import PermissionEntry, Token, TokenRequest, User, UserRequest
@@ -59,7 +59,16 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
 
     @api.add("POST", "/api/v1/users", status=201)
     async def add_user(call: Call, body: UserRequest) -> User:
-        """Make a user (admins)."""
+        """Make a user (admins). One's own role is answered as one that is there already.
+
+        Flow clients of a project with an owner make its role before they start a job, and the
+        oldest go on at no other answer.
+        """
+        if is_role(body.name) and owner_of_role(body.name) == call.user:
+            raise AlreadyExists(
+                f"Role '{body.name[:80]}' already exists, and nobody can be in it: projects cannot"
+                " be shared."
+            )
         require_admin(call)
         require_person(call)
         return await access.add_user(body.name, is_admin=body.is_admin)
