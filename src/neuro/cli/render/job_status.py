@@ -8,11 +8,11 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from neuro.cli.render.job_row import STATUS_COLORS
-from neuro.cli.render.printable import printable
 from neuro.cli.render.sizes import gnu_size
 from neuro.cli.render.table import Style
 from neuro.cli.render.times import iso, life_span
 from neuro.domain.jobs import Job, JobStatus, Priority, RestartPolicy, Transition
+from neuro.domain.printable import printable
 from neuro.domain.uris import parse_uri
 
 
