@@ -43,6 +43,7 @@ from neuro.flow.syntax.problems import Report
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.batch.ground import Element, Frame, Ground
+    from neuro.flow.evaluate.batch.workflow import BatchWorkflow
     from neuro.flow.evaluate.check_graph import SeenNeeds
     from neuro.flow.syntax.types import Value
 
@@ -87,10 +88,10 @@ class TaskCheck:
                 self._value(value, around.at(place, every))
         return around
 
-    def tasks(self, around: Around, frame: Frame, ground: Ground) -> None:
+    def tasks(self, around: Around, workflow: BatchWorkflow) -> None:
         """Check the tasks of a batch, and all that can be reached from them."""
-        self._ground = ground
-        self._tasks(frame, around)
+        self._ground = workflow.ground
+        self._tasks(workflow.root_frame, around, workflow)
 
     def _volumes(self, file: tree.BatchFile, project: tree.ProjectFile | None) -> Shape:
         found: dict[str, Shape] = {}
@@ -195,15 +196,20 @@ class TaskCheck:
 
     # Tasks
 
-    def _tasks(self, frame: Frame, around: Around) -> SeenNeeds:
+    def _tasks(
+        self, frame: Frame, around: Around, workflow: BatchWorkflow | None = None
+    ) -> SeenNeeds:
         # Imported here: with what evaluates batches, for those who have some.
         from neuro.flow.evaluate.batch.graph import build
         from neuro.flow.evaluate.check_graph import SeenNeeds
 
         assert self._ground is not None  # only batches have tasks
         told = Report()
-        ground = replace(self._ground, is_broken=bool(self._report.problems))
-        built = build(frame, ground, told)
+        is_broken = bool(self._report.problems)
+        if workflow is not None and not is_broken:
+            built = workflow.built(frame, told)  # kept there for the plan
+        else:
+            built = build(frame, replace(self._ground, is_broken=is_broken), told)
         # One for all calls of modules here: they all see the same names.
         inner = Around({**around.names, **any_task()}, {}, around.mixins)
         needs = SeenNeeds(built)

@@ -74,7 +74,7 @@ def survey(
     check = TaskCheck(files.actions, report)
     around = check.batch(facts.batch, read.file, read.project)
     workflow = BatchWorkflow(read, files, facts, params, report)
-    check.tasks(around, workflow.root_frame, workflow.ground)
+    check.tasks(around, workflow)
     if not readable:
         # What is missing from the tree would be told again by all that is made of it.
         return None

@@ -52,6 +52,7 @@ from neuro.flow.syntax.reader import read_batch, read_project
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.batch.facts import Facts
+    from neuro.flow.evaluate.batch.graph import Built
     from neuro.flow.evaluate.batch.sources import Files
     from neuro.flow.evaluate.contexts import ImageRecord, VolumeRecord
     from neuro.flow.model import Outcomes
@@ -289,12 +290,17 @@ class BatchWorkflow:
 
     def build(self, frame: Frame, report: Report) -> Graph:
         """Build the graph of a frame, and remember it if there is nothing wrong with it."""
+        return self.built(frame, report).graph
+
+    def built(self, frame: Frame, report: Report) -> Built:
+        """Build the graph of a frame like `build`, and return its elements too."""
         before = len(report.problems)
-        found = graphs.build(frame, self.ground, report).graph
+        built = graphs.build(frame, self.ground, report)
+        found = built.graph
         if len(report.problems) == before:
             self._frames[frame.prefix], self._graphs[frame.prefix] = frame, found
             self._nodes[frame.prefix] = found.nodes
-        return found
+        return built
 
     def examine(self, node: Node, report: Report) -> Evaluation:
         """Make what evaluates a node before anything has run."""
