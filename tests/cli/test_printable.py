@@ -11,9 +11,9 @@ from neuro.cli.output import Output
 from neuro.cli.render.columns import parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, View, job_row
 from neuro.cli.render.job_status import status_rows
-from neuro.cli.render.printable import harmless, printable
 from neuro.cli.render.table import Column, Line, Table
 from neuro.domain.jobs import Job, JobStatus
+from neuro.domain.printable import harmless, printable
 from neuro.flow.cli.thin_table import Row, ThinTable
 from neuro.flow.syntax.problems import Problem
 from neuro.flow.syntax.source import Source

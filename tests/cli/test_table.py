@@ -13,8 +13,9 @@ from neuro.cli.job.ls import Printer
 from neuro.cli.output import Output
 from neuro.cli.render.columns import parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, PS_DEFAULT, PS_NARROWER, View
-from neuro.cli.render.table import Cell, Column, Line, Table, display_width, wrap
+from neuro.cli.render.table import Cell, Column, Line, Table, wrap
 from neuro.domain.jobs import JobStatus
+from neuro.domain.printable import display_width
 from tests.cli.jobs import CREATED, JOB_ID, make_job
 
 

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from neuro.domain.bakes import ConfigsMeta
 from neuro.flow.cli.bake_names import batch_names
 from neuro.flow.evaluate.actions import bind_inputs
+from neuro.flow.evaluate.batch.facts import Facts
+from neuro.flow.evaluate.batch.graph import build
+from neuro.flow.evaluate.batch.ground import place_of
+from neuro.flow.evaluate.batch.sources import StoredFiles
+from neuro.flow.evaluate.batch.unknown import unknown_frame, unknown_ground
 from neuro.flow.evaluate.environment import Environment
-from neuro.flow.evaluate.graph import outline
 from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.expressions.evaluator import EvaluationError, Scope, evaluate
 from neuro.flow.expressions.nodes import Template
 from neuro.flow.expressions.parser import parse_template
+from neuro.flow.model import Node
 from neuro.flow.project import check as check_workspace
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.problems import Problem, Report
@@ -55,6 +62,21 @@ def read(text: str) -> tree.BatchFile:
     report.raise_if_any()
     assert file is not None
     return file
+
+
+def nodes_of(file: tree.BatchFile) -> list[Node]:
+    """The graph of a file that calls nothing."""
+    facts = Facts(bake_id="", batch="train", workspace=Path("/ws"), user="user", checking=True)
+    files = StoredFiles(ConfigsMeta(workspace="/ws", flow_config_id=""), {})
+    report = Report()
+    frame = unknown_frame(file.tasks, (), Mixins(file.mixins), ())
+    graph = build(frame, unknown_ground(files, facts), report).graph
+    report.raise_if_any()
+    return [*graph.nodes.values()]
+
+
+def rows_of(file: tree.BatchFile) -> list[Mapping[str, object]]:
+    return [place_of(node).matrix for node in nodes_of(file)]
 
 
 def value(text: str, **names: object) -> object:
@@ -104,16 +126,16 @@ def test_mixins_bring_needs_enable_strategy_and_cache_once() -> None:
     task = file.tasks[1]
     assert isinstance(task, tree.Task)
     whole = Mixins(file.mixins).apply(task, task.mixins, report)
-    rows = outline([file.tasks[0], whole], report).elements[1]
     report.raise_if_any()
+    _, *rows = nodes_of(file)
     assert whole.volumes is not None
     assert [part.constant for part in whole.volumes.parts] == ["b", "a"]
     assert whole.enable is not None
     assert whole.enable.constant is True
     assert whole.cache is not None
     assert whole.cache.strategy == "none"
-    assert rows.ids == ["two-k-1", "two-k-2", "two-k-3"]
-    assert [[need.id for need in needs or ()] for needs in rows.needs] == [["one"]] * 3
+    assert [row.id for row in rows] == [("two-k-1",), ("two-k-2",), ("two-k-3",)]
+    assert [[*row.needs] for row in rows] == [[("one",)]] * 3
 
 
 def test_rows_to_include_and_exclude_keep_their_types() -> None:
@@ -121,18 +143,14 @@ def test_rows_to_include_and_exclude_keep_their_types() -> None:
         "tasks:\n- image: x\n  strategy:\n    matrix:\n      k: [1, '1', true, 1.5]\n"
         "      exclude: [{k: 1}, {k: 1.5}]\n      include: [{k: 7}]\n"
     )
-    report = Report()
-    (task,) = outline(file.tasks, report).elements
-    assert task.rows is not None
-    assert [row["k"] for row in task.rows] == ["1", True, 7]
-    assert [row["ORDINAL"] for row in task.rows] == [0, 1, 2]
+    rows = rows_of(file)
+    assert [row["k"] for row in rows] == ["1", True, 7]
+    assert [row["ORDINAL"] for row in rows] == [0, 1, 2]
 
 
 def test_a_matrix_may_have_rows_to_include_only() -> None:
     file = read("tasks: [{image: x, strategy: {matrix: {include: [{a: 1}, {a: 2}]}}}]\n")
-    (task,) = outline(file.tasks, Report()).elements
-    assert task.rows is not None
-    assert [row["a"] for row in task.rows] == [1, 2]
+    assert [row["a"] for row in rows_of(file)] == [1, 2]
 
 
 def test_a_key_to_exclude_that_there_is_not_has_a_place(root: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import click
 
-from neuro.cli.render.printable import harmless
+from neuro.domain.printable import harmless
 
 
 class Output:

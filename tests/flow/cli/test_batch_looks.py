@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from neuro.cli.render.table import display_width
 from neuro.domain.bakes import (
     Attempt,
     Bake,
@@ -18,6 +17,7 @@ from neuro.domain.bakes import (
     TaskStatus,
     TaskTransition,
 )
+from neuro.domain.printable import display_width
 from neuro.flow.cli.bake_looks import clock, how_long, word_of
 from neuro.flow.cli.bake_names import is_bake_id
 from neuro.flow.cli.batch_params import read_params

@@ -430,6 +430,7 @@ def test_a_mistake_in_what_a_batch_reaches(files, case: str) -> None:
 
 
 RIGHT = {
+    "a matrix of empty lists": "- {id: a, image: x, strategy: {matrix: {k: []}}}",
     "a diamond whose join comes first": (
         "- {id: join, image: x, needs: [left, right]}\n- {id: left, image: x, needs: [root]}\n"
         "- {id: right, image: x, needs: [root]}\n- {id: root, image: x, needs: []}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import random
 import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from neuro.flow import evaluate
 from neuro.flow.batch.plan import Plan, make_plan
 from neuro.flow.syntax.problems import FlowError, Report
 from neuro.flow.syntax.reader import read_any, read_batch
@@ -242,3 +246,28 @@ def mutated(choose: random.Random, texts: list[str], words: list[str]) -> str:
                     place = choose.choice(found)
                     text = text[: place.start()] + choose.choice(words) + text[place.end() :]
     return text
+
+
+def sentences() -> list[str]:
+    """What the evaluation of flow files reports or raises, with {} for what changes."""
+    found = []
+    for path in Path(evaluate.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case (
+                    ast.Call(func=ast.Attribute(attr="add" | "note"), args=[first, _, *_])
+                    | ast.Call(func=ast.Name(id="EvaluationError"), args=[first, *_])
+                ) if isinstance(first, ast.Constant | ast.JoinedStr):
+                    parts = first.values if isinstance(first, ast.JoinedStr) else [first]
+                    found.append(
+                        "".join(
+                            str(p.value) if isinstance(p, ast.Constant) else "{}" for p in parts
+                        )
+                    )
+    return found
+
+
+def test_each_sentence_stands_in_one_place() -> None:
+    said = Counter(sentences())
+    assert len(said) > 40
+    assert [sentence for sentence, times in said.items() if times > 1] == []

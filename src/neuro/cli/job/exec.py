@@ -10,10 +10,10 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import INTERRUPTED, MALFUNCTION, Failure
 from neuro.cli.job.follow import refuse_without_terminal, write_all
-from neuro.cli.job.request import join_command
 from neuro.cli.job.sending import send_input
 from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
+from neuro.client.job_request import join_command
 from neuro.client.sessions import JobSession
 from neuro.domain.errors import NotFound
 

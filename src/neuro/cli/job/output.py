@@ -6,8 +6,8 @@ from time import monotonic
 
 from neuro.cli.output import Output
 from neuro.cli.render.job_row import STATUS_COLORS
-from neuro.cli.render.printable import harmless
 from neuro.domain.jobs import Job, JobStatus
+from neuro.domain.printable import harmless
 
 ATTACHED = """\
 Terminal is attached to the remote job, so you receive the job's output.

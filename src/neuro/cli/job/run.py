@@ -18,10 +18,10 @@ from neuro.cli.job.follow import (
     wait_for_start,
 )
 from neuro.cli.job.output import Progress, header
-from neuro.cli.job.request import RunOptions, Where, job_request
 from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import approximately
+from neuro.client.job_request import RunOptions, Where, job_request
 from neuro.domain.jobs import Job, JobRequest, JobStatus, Priority, RestartPolicy
 
 _EXAMPLES = """

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from neuro.cli.job.exit_code import job_exit_code
 from neuro.cli.render.job_row import STATUS_COLORS
-from neuro.cli.render.printable import printable
 from neuro.cli.render.sizes import gnu_size
 from neuro.cli.render.table import Style
 from neuro.cli.render.times import iso, life_span
 from neuro.domain.jobs import Job, JobStatus, Priority, RestartPolicy, Transition
+from neuro.domain.printable import printable
 from neuro.domain.uris import parse_uri
 
 

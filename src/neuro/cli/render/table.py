@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from neuro.cli.render.printable import printable
+from neuro.domain.printable import display_width, printable
 
 
 class Line(NamedTuple):
@@ -161,13 +161,3 @@ def _letters(text: str) -> Iterable[str]:
 def longest_word(text: str) -> int:
     """How many columns the widest word of ``text`` takes."""
     return max(map(display_width, text.split()), default=0)
-
-
-def display_width(text: str) -> int:
-    """How many columns of a terminal ``text`` takes."""
-    if text.isascii():
-        return len(text)
-    # Loaded for the names that need it only: joined letters and emoji take what tables say.
-    from wcwidth import wcswidth
-
-    return max(wcswidth(text), 0)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from neuro.cli.output import Output
-from neuro.cli.render.printable import printable
 from neuro.cli.render.sizes import gnu_size
-from neuro.cli.render.table import display_width
+from neuro.domain.printable import display_width, printable
 from neuro.domain.storage import FileStatus, FileType
 from neuro.domain.uris import ResourceURI
 

@@ -6,10 +6,10 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
-from neuro.cli.render.printable import printable
 from neuro.cli.storage.items import Items
 from neuro.cli.storage.operands import expand_uris
 from neuro.domain.errors import StorageFault
+from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
 
 

@@ -10,10 +10,10 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.render.json_text import document, json_option
-from neuro.cli.render.printable import printable
 from neuro.cli.storage.items import collect
 from neuro.cli.storage.looks import SORTS, as_told, is_shown, name_text, ordered, size_text
 from neuro.domain.errors import StorageFault
+from neuro.domain.printable import printable
 from neuro.domain.storage import FileStatus, FileType
 from neuro.domain.uris import ResourceURI
 

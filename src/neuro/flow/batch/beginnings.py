@@ -12,7 +12,8 @@ from neuro.domain.bakes import Task, TaskStatus
 from neuro.flow.batch.actions import LookUp, Redraw, RunLocal
 from neuro.flow.batch.cache import key_with
 from neuro.flow.batch.endings import Endings
-from neuro.flow.batch.items import JOB_KINDS, Item, Phase, Scope
+from neuro.flow.batch.items import JOB_KINDS, Item, Scope
+from neuro.flow.batch.phases import Event
 from neuro.flow.batch.tries import Tries
 from neuro.flow.batch.work import Work
 from neuro.flow.model import FullId, Graph, NodeKind, ResolvedTask
@@ -61,7 +62,7 @@ class Beginnings:
             return
         node, work = item.node, self._work
         if self._local_phase and node.kind not in (NodeKind.LOCAL, NodeKind.CALL):
-            item.phase = Phase.WAITING
+            item.pass_on(Event.PUT_OFF)
             return
         enable = self._endings.evaluated(item, lambda: work.workflow.enable(node, item.needs), now)
         if enable is None:
@@ -95,7 +96,7 @@ class Beginnings:
             return
         item.number += 1
         if item.number == 1 and item.is_kept:
-            item.phase = Phase.LOOKING
+            item.pass_on(Event.LOOK_UP)
             key = key_with(item.task, item.join.text(item.scope))
             self._work.ask(LookUp(item.node.id, item.task, key))
         else:
@@ -125,7 +126,7 @@ class Beginnings:
 
     def _mark_open(self, item: Item, now: datetime) -> None:
         """Something goes on that is no job; its record may tell so already."""
-        item.phase = Phase.OPEN
+        item.pass_on(Event.OPEN)
         if not item.statuses:
             item.step(TaskStatus.PENDING, now)
             self._work.write(item)
@@ -149,7 +150,7 @@ class Beginnings:
         rows = self._endings.evaluated(item, lambda: work.workflow.expand(node, item.needs), now)
         if rows is None:
             return
-        item.phase = Phase.OPEN
+        item.pass_on(Event.OPEN)
         added = work.readiness.add(item.scope, rows)
         item.rows = [row for row in added if row.node.group == node.id]
         item.rows_unstarted = item.rows_unfinished = len(item.rows)

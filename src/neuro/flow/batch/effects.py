@@ -9,7 +9,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from neuro.cli.job.request import Where
+from neuro.client.job_request import Where
 from neuro.domain.bakes import BakeChange, Graphs, TaskRequest, TaskStatus
 from neuro.domain.errors import (
     InvalidInput,

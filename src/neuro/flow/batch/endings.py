@@ -13,8 +13,9 @@ from neuro.domain.bakes import TaskStatus
 from neuro.domain.jobs import JobState
 from neuro.flow.batch.actions import ReadLog
 from neuro.flow.batch.cache import key_with
-from neuro.flow.batch.items import BAD, Item, Phase, Scope, result_of
+from neuro.flow.batch.items import BAD, Item, Scope, result_of
 from neuro.flow.batch.job_ends import ended
+from neuro.flow.batch.phases import Event, Phase
 from neuro.flow.batch.verdict import Verdict
 from neuro.flow.batch.wording import forgiven
 from neuro.flow.batch.work import Work
@@ -64,11 +65,11 @@ class Endings:
     def give_up(self, item: Item, now: datetime) -> None:
         """Take the failure of the last try as the task's own."""
         assert item.job is not None
-        self.read(item, item.job, now)
+        self.read(item, item.job, Event.GIVE_UP, now)
 
-    def read(self, item: Item, job: JobState, now: datetime) -> None:
+    def read(self, item: Item, job: JobState, event: Event, now: datetime) -> None:
         """See what the output of a job that is over has set; then the task ends."""
-        item.phase = Phase.READING
+        item.pass_on(event)
         if job.log_bytes == 0:
             self.conclude(item, _NOTHING, _NOTHING, None, now)
         else:
@@ -107,7 +108,7 @@ class Endings:
         """All that follows from a node's end, its record being written."""
         node, scope, work = item.node, item.scope, self._work
         work.places.leave(item)
-        item.phase = Phase.DONE
+        item.pass_on(Event.END)
         work.busy.pop(node.id, None)
         if item.job_id is not None:
             work.of_job.pop(item.job_id, None)

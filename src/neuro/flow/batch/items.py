@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum
 
 from neuro.domain.bakes import TaskRequest, TaskStatus, TaskTransition
 from neuro.domain.jobs import JobState
 from neuro.flow.batch.cache import text_of
+from neuro.flow.batch.phases import Event, Phase, after
 from neuro.flow.batch.wording import failure_of
 from neuro.flow.model import FullId, Level, Node, NodeKind, Outcome, ResolvedTask, join_id
 
@@ -18,21 +18,6 @@ JOB_KINDS = (NodeKind.TASK, NodeKind.STATEFUL, NodeKind.POST)
 BAD = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 
 _LONGEST_MESSAGE = 16 << 10
-
-
-class Phase(IntEnum):
-    """How far a node has come."""
-
-    WAITING = 0  # for its needs
-    READY = 1  # to be looked at
-    QUEUED = 2  # for a place within its limit
-    LOOKING = 3  # for an earlier outcome
-    SUBMITTING = 4
-    ACTIVE = 5  # its job is known and not over
-    READING = 6  # its job's output
-    PAUSING = 7  # before its next try
-    OPEN = 8  # a call, a group or a local command that is under way
-    DONE = 9
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +101,7 @@ class Item:
     node: Node
     scope: Scope
     join: Join
-    phase: Phase = Phase.WAITING
+    _phase: Phase = Phase.WAITING
     after_start: list[Join] = field(default_factory=list)
     after_end: list[Join] = field(default_factory=list)
     always: bool | None = None
@@ -142,6 +127,15 @@ class Item:
     outputs: Mapping[str, str] | None = None
     state: Mapping[str, str] | None = None
     message: str | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """How far it has come."""
+        return self._phase
+
+    def pass_on(self, event: Event) -> None:
+        """Go on to the phase that an event leads to. Raises ImpossibleEvent."""
+        self._phase = after(self._phase, event)
 
     @property
     def text(self) -> str:
@@ -224,7 +218,7 @@ class Places:
             return True
         taken = self._taken.get(limit.key, 0)
         if taken >= limit.size and not anyhow:
-            item.phase = Phase.QUEUED
+            item.pass_on(Event.NO_PLACE)
             self._queues.setdefault(limit.key, deque()).append(item)
             return False
         self._taken[limit.key] = taken + 1

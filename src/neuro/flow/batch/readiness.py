@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from neuro.flow.batch.items import Item, Join, Phase, Scope
+from neuro.flow.batch.items import Item, Join, Scope
+from neuro.flow.batch.phases import Event, Phase
 from neuro.flow.model import Level, Node
 
 
@@ -62,7 +63,7 @@ class Readiness:
 
     def _put(self, item: Item) -> None:
         if item.phase is Phase.WAITING:
-            item.phase = Phase.READY
+            item.pass_on(Event.NEEDS_CLOSED)
             self._ready.append(item)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from neuro.cli.job.request import Where, environment, parse_volumes
+from neuro.client.job_request import Where, environment, parse_volumes
 from neuro.domain.jobs import HttpPort, JobRequest, RequestedResources, RestartPolicy
 from neuro.domain.life_spans import life_span_minutes
 from neuro.domain.names import MAX_TAGS, check_tags

@@ -283,6 +283,6 @@ def _common(marks: Iterable[Mark]) -> str:
 
 
 def _length(line: Line) -> int:
-    from neuro.cli.render.table import display_width
+    from neuro.domain.printable import display_width
 
     return sum(display_width(text) for text, _ in line)

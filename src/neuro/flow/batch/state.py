@@ -19,7 +19,8 @@ from neuro.flow.batch.actions import Action, Submit
 from neuro.flow.batch.beginnings import Beginnings
 from neuro.flow.batch.cache import is_fresh
 from neuro.flow.batch.endings import Endings
-from neuro.flow.batch.items import Item, Phase, Scope
+from neuro.flow.batch.items import Item, Scope
+from neuro.flow.batch.phases import Phase
 from neuro.flow.batch.timers import Timer, Timers
 from neuro.flow.batch.tries import Tries
 from neuro.flow.batch.verdict import Verdict

@@ -7,7 +7,7 @@ from datetime import datetime
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from neuro.flow.batch.items import Phase
+from neuro.flow.batch.phases import Phase
 from neuro.flow.model import FullId
 
 

@@ -11,8 +11,9 @@ from neuro.domain.bakes import TaskStatus
 from neuro.domain.jobs import JobState, JobStatus
 from neuro.flow.batch.actions import Submit
 from neuro.flow.batch.endings import Endings, ended_as
-from neuro.flow.batch.items import Item, Phase
+from neuro.flow.batch.items import Item
 from neuro.flow.batch.job_ends import pause, pause_before_next
+from neuro.flow.batch.phases import Event, Phase
 from neuro.flow.batch.timers import Timer, Timers
 from neuro.flow.batch.unclaimed import Unclaimed
 from neuro.flow.batch.work import Work
@@ -37,7 +38,7 @@ class Tries:
     def submit(self, item: Item) -> None:
         """Have a try made a job."""
         assert item.task is not None
-        item.phase = Phase.SUBMITTING
+        item.pass_on(Event.SUBMIT)
         item.killed = item.timed_out = False
         self._unclaimed.asked()
         self._work.ask(Submit(item.node.id, item.number, item.task))
@@ -81,7 +82,7 @@ class Tries:
 
     def _hold(self, item: Item, job_id: str) -> None:
         item.job_id = job_id
-        item.phase = Phase.ACTIVE
+        item.pass_on(Event.JOB_KNOWN)
         self._work.of_job[job_id] = item
 
     def _follow(self, item: Item, job: JobState | None, now: datetime) -> None:
@@ -144,10 +145,10 @@ class Tries:
         status, message = ended_as(item, job)
         task = item.task
         if status is not TaskStatus.FAILED or task is None or not self._has_another(item, task):
-            self._endings.read(item, job, now)
+            self._endings.read(item, job, Event.JOB_OVER, now)
             return
         retry = task.retry
-        item.phase = Phase.PAUSING
+        item.pass_on(Event.TRY_AGAIN)
         item.message = f"Try {item.number} of {retry.attempts}: {message}"
         self._work.write(item)
         moment = min(job.finished_at or now, now) + pause_before_next(retry, item.number)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from neuro.cli.render.table import display_width
 from neuro.domain.bakes import Attempt, Bake, BakeEvent, Task, TaskStatus
+from neuro.domain.printable import display_width
 from neuro.flow.batch.layers import in_order, is_call
 from neuro.flow.batch.wording import failure_of, is_forgiven
 from neuro.flow.cli.bake_looks import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
-from neuro.cli.render.printable import printable
-from neuro.cli.render.table import display_width, wrap
+from neuro.cli.render.table import wrap
+from neuro.domain.printable import display_width, printable
 
 NEVER = "N/A"
 Paint = Callable[[str, str | None], str]

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import structs
 
 from neuro.cli.output import Output
-from neuro.cli.render.printable import harmless
-from neuro.cli.render.table import display_width
 from neuro.cli.render.times import local_now
 from neuro.client.blocking import run
 from neuro.domain.bakes import BakeEvent, Task, TaskStatus
 from neuro.domain.errors import PlatformError, Unavailable
+from neuro.domain.printable import display_width, harmless
 from neuro.flow.cli.bake_looks import called, word_of
 from neuro.flow.cli.board import Board, change_line, waits_for
 from neuro.flow.cli.context import FlowContext

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate.actions import Action, Actions
+from neuro.flow.evaluate.calls import LIVE
 from neuro.flow.evaluate.check_names import ANYBODY, DEFAULTS, common_names
 from neuro.flow.evaluate.check_tasks import TaskCheck
 from neuro.flow.evaluate.contexts import FlowRecord, MultiRecord, VolumeRecord
@@ -25,6 +26,7 @@ from neuro.flow.workspace import flow_file
 
 if TYPE_CHECKING:
     from neuro.domain.jobs import Job
+    from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.syntax.problems import Problem
     from neuro.flow.syntax.types import Value
@@ -120,13 +122,32 @@ class _Check:
             self._batch(batch, file, report)
         self._report.take(report.problems, report.notes)
         if isinstance(file, tree.ActionFile):
-            name = path.relative_to(self._workspace.root).with_suffix("")
-            self._tasks.file(Action(file, path), name.as_posix())
+            self._action(Action(file, path))
+
+    def _action(self, action: Action) -> None:
+        # Imported here: with what evaluates batches, for those who have some.
+        from neuro.flow.evaluate.batch.sources import DiskFiles
+        from neuro.flow.evaluate.batch.unknown import unknown_ground
+
+        name = action.path.relative_to(self._workspace.root).with_suffix("").as_posix()
+        files = DiskFiles(self._workspace, name, self._actions)
+        self._tasks.file(action, name, unknown_ground(files, self._facts(name)))
+
+    def _facts(self, name: str) -> Facts:
+        from neuro.flow.evaluate.batch.facts import NO_BAKE, Facts
+
+        return Facts(
+            bake_id=NO_BAKE,
+            batch=name,
+            workspace=self._workspace.root,
+            user=self._environment.user,
+            collecting=True,
+            checking=True,
+        )
 
     def _batch(self, name: str, file: tree.BatchFile, report: Report) -> None:
         """Plan a batch as if nothing were given: what a plan would refuse in any case is wrong."""
         # Imported here: with what evaluates batches, for those who have some.
-        from neuro.flow.evaluate.batch.facts import NO_BAKE, Facts
         from neuro.flow.evaluate.batch.sources import DiskFiles
         from neuro.flow.evaluate.batch.survey import survey
         from neuro.flow.evaluate.batch.workflow import BatchFiles
@@ -135,14 +156,7 @@ class _Check:
         survey(
             BatchFiles(file, self._project, self._project_id),
             DiskFiles(self._workspace, name, self._actions),
-            Facts(
-                bake_id=NO_BAKE,
-                batch=name,
-                workspace=self._workspace.root,
-                user=self._environment.user,
-                collecting=True,
-                checking=True,
-            ),
+            self._facts(name),
             {},
             report,
         )
@@ -184,8 +198,8 @@ class _Check:
 
     def _live_call(self, call: tree.Call, names: Names) -> None:
         third = {**names, "params": dict.fromkeys(call.params)}
-        called = self._tasks.called(call, ("live",), "live", ANYBODY)
-        job = called.action.file.job if called is not None else None
+        called = self._tasks.called(call, LIVE, ANYBODY)
+        job = called.file.job if called is not None else None
         if called is None or (job is not None and constant_flag(job.multi)):
             third["multi"] = record(MultiRecord)
         for place, value in values_of(call, batch=False):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from neuro.flow.evaluate.contexts import GitRecord, ImageRecord, ProjectRecord, VolumeRecord
-from neuro.flow.evaluate.graph import matrix_keys
-from neuro.flow.evaluate.mixins import overlay
+from neuro.flow.evaluate.mixins import UnknownMixins, overlay
 from neuro.flow.evaluate.static import Members, Names, Shape, record, values_of
 from neuro.flow.syntax import tree
 
@@ -51,9 +50,8 @@ class Around:
 
     names: Names
     places: Places
-    # None where nobody says which there are.
+    # None where there are none, as in actions.
     mixins: Mixins | None
-    has_mixins: bool = True
 
     def at(self, place: str, own: Names) -> Names:
         """The names of a place, a task's own ones included."""
@@ -62,7 +60,7 @@ class Around:
 
 # Who calls a module that is checked for itself: nobody knows what there is.
 ANYBODY: Final = Around(
-    dict.fromkeys((*PROJECT, *DEFAULTS, "multi", *_MATRIX, "needs", "state")), {}, None
+    dict.fromkeys((*PROJECT, *DEFAULTS, "multi", *_MATRIX, "needs", "state")), {}, UnknownMixins()
 )
 
 
@@ -121,6 +119,12 @@ def _keys(values: MapValue | None) -> Shape:
         return {}
     found = [key for key, _ in values.parts]
     return None if None in found else {key: None for key in found if key is not None}
+
+
+def matrix_keys(matrix: tree.Matrix) -> tuple[str, ...]:
+    """The keys that rows have: without lists of values, those of the rows to include."""
+    names = tuple(name for name, values in matrix.products.items() if values.parts)
+    return names if names or not matrix.include else tuple(matrix.include[0].values)
 
 
 def matrix_members(strategy: tree.Strategy | None) -> Shape:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from neuro.domain.errors import InvalidInput
 from neuro.domain.flows import check_batch_name
 from neuro.flow.evaluate.actions import Action, Actions, check_literals, check_names
-from neuro.flow.evaluate.check_graph import (
-    Called,
-    Content,
-    TaskGraph,
-    check_ids,
-    check_order,
-    every_need,
-    post_needs,
-    seen_needs,
+from neuro.flow.evaluate.calls import (
+    BATCH,
+    find_called,
+    reference_of,
+    report_circle,
+    report_no_mixins,
 )
 from neuro.flow.evaluate.check_names import (
     ACTION_PLACES,
@@ -38,36 +35,40 @@ from neuro.flow.evaluate.contexts import (
     ImageRecord,
     VolumeRecord,
 )
-from neuro.flow.evaluate.graph import Element, is_late, outline
 from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.evaluate.static import Names, Refused, Shape, check_template, record, values_of
 from neuro.flow.evaluate.units import Owner, report_no_image
 from neuro.flow.syntax import tree
+from neuro.flow.syntax.problems import Report
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.evaluate.batch.ground import Element, Frame, Ground
+    from neuro.flow.evaluate.batch.workflow import BatchWorkflow
+    from neuro.flow.evaluate.check_graph import SeenNeeds
     from neuro.flow.syntax.types import Value
-
-_KINDS = ("batch", "stateful", "local")
 
 
 class TaskCheck:
-    """Checks batches and actions of one workspace, each file once for each way it is called."""
+    """Checks what batches and actions of one workspace read and call.
+
+    Each file is looked at once for each way it is called, with nothing known of its inputs: so
+    also what no bake evaluates is checked, such as the second half of an `or`. The graphs that
+    expressions read are the planner's.
+    """
 
     def __init__(self, actions: Actions, report: Report) -> None:
         self._actions = actions
         self._report = report
-        self._readable = True
+        self._readable = not report.problems
         self._checked: set[tuple[Path, Around | None]] = set()
-        self._contents: dict[Path, Content] = {}
+        self._ground: Ground | None = None
         # The actions that are being checked, each in the one before it, with their references.
         self._way: list[tuple[Path, str]] = []
 
     # Files
 
-    def batch(self, name: str, file: tree.BatchFile, project: tree.ProjectFile | None) -> None:
-        """Check a batch and all that can be reached from it."""
-        self._readable = not self._report.problems
+    def batch(self, name: str, file: tree.BatchFile, project: tree.ProjectFile | None) -> Around:
+        """Check what a batch says outside of its tasks; return what `tasks` is to be given."""
         try:
             check_batch_name(name)
         except InvalidInput as error:
@@ -80,15 +81,17 @@ class TaskCheck:
         around = Around(names, BATCH_PLACES, mixins)
         for place, value in file_values(file, project):
             self._value(value, around.at(place, names))
-        for part in (file, project):
-            if part is not None and part.defaults is not None:
-                self._parallel(part.defaults.max_parallel)
         mixins.check(file.mixins, self._report)
         every: Names = {**names, **any_task()}
         for mixin in file.mixins.values():
             for place, value in values_of(mixin, batch=True):
                 self._value(value, around.at(place, every))
-        self._tasks(file.tasks, around, Content())
+        return around
+
+    def tasks(self, around: Around, workflow: BatchWorkflow) -> None:
+        """Check the tasks of a batch, and all that can be reached from them."""
+        self._ground = workflow.ground
+        self._tasks(workflow.root_frame, around, workflow)
 
     def _volumes(self, file: tree.BatchFile, project: tree.ProjectFile | None) -> Shape:
         found: dict[str, Shape] = {}
@@ -96,7 +99,7 @@ class TaskCheck:
             found[name] = record(VolumeRecord)
             if volume.local is None:
                 continue
-            message = f"A batch uploads nothing, and volume '{name}' has a `local` folder"
+            message = no_upload(name)
             if name in file.volumes:
                 hint = (
                     f"Leave `local` out here. Where live.yml or project.yml declares '{name}' with"
@@ -104,34 +107,28 @@ class TaskCheck:
                 )
                 self._report.add(message, volume.key_at["local"], hint)
                 continue
-            hint = (
-                f"Declare '{name}' in this file too, without `local`, and upload it before the "
-                f"bake with `neuro-flow upload {name}`."
-            )
-            found[name] = Refused(message, hint)
+            found[name] = Refused(message, upload_before(name))
         return found
 
-    def file(self, action: Action, name: str) -> None:
+    def file(self, action: Action, name: str, ground: Ground) -> None:
         """Check the file of an action that perhaps nobody calls: as a module it sees the most."""
-        self._readable = not self._report.problems
+        self._ground = ground
         self._file(action, ANYBODY, f"ws:{name}")
 
-    def _file(self, action: Action, caller: Around | None, reference: str) -> Content:
+    def _file(self, action: Action, caller: Around | None, reference: str) -> None:
         """Check an action's file. A caller is given for a module, which sees its names."""
         path = action.path.resolve()
         mark = (path, caller)
         if mark in self._checked:
-            return self._contents[path]
+            return
         self._checked.add(mark)
-        content = self._contents[path] = Content()
         self._way.append((path, reference))
         try:
-            self._action(action.file, caller, content)
+            self._action(action.file, caller)
         finally:
             self._way.pop()
-        return content
 
-    def _action(self, file: tree.ActionFile, caller: Around | None, content: Content) -> None:
+    def _action(self, file: tree.ActionFile, caller: Around | None) -> None:
         names: dict[str, Shape] = {
             "inputs": dict.fromkeys(file.inputs),
             "flow": {**(record(ActionFlowRecord) or {}), "life_span": None},
@@ -146,38 +143,28 @@ class TaskCheck:
             for _, value in values_of(file.job, batch=False):
                 self._value(value, {**outer, **own}, batch=False)
             if caller is None and file.job.mixins is not None:
-                self._report.add("Mixins are not available in an action", file.job.mixins.at)
+                report_no_mixins(file.job.mixins.at, self._report)
         if file.main is not None:
-            content.remote = ()
             for _, value in values_of(file.main, batch=True):
                 self._value(value, inputs)
             if caller is ANYBODY:
                 self._post(file, {**outer, "inputs": None})
         if file.cmd is not None:
-            content.local = ()
             self._value(file.cmd, inputs)
         if file.kind == "batch":
-            self._batch_action(file, names, caller, content)
+            self._batch_action(file, names, caller)
 
-    def _batch_action(
-        self,
-        file: tree.ActionFile,
-        names: Names,
-        caller: Around | None,
-        content: Content,
-    ) -> None:
+    def _batch_action(self, file: tree.ActionFile, names: Names, caller: Around | None) -> None:
         outer: Names = caller.names if caller is not None else {}
         places = {
             place: (*some, *outer) if place not in ("B0", "BM") else some
             for place, some in ACTION_PLACES.items()
         }
-        mixins = caller.mixins if caller is not None else Mixins({})
+        mixins = caller.mixins if caller is not None else None
         # A module's own images are beside its caller's.
         images = outer.get("images", {})
         merged = None if images is None else {**images, **(names["images"] or {})}
-        around = Around(
-            {**outer, **names, "images": merged}, places, mixins, has_mixins=caller is not None
-        )
+        around = Around({**outer, **names, "images": merged}, places, mixins)
         every: Names = {**around.names, **any_task()}
         for image in file.images.values():
             for _, value in values_of(image, batch=True):
@@ -185,11 +172,19 @@ class TaskCheck:
         if file.cache is not None:
             for _, value in values_of(file.cache, batch=True):
                 self._value(value, around.at("B2", every))
-        graph = self._tasks(file.tasks, around, content)
-        inner = every_need(graph)
+        needs = self._tasks(self._unknown_frame(file, around), around)
+        last: Names = {**around.names, "needs": needs.whole()}
         for output in file.outputs.values():
             if output.value is not None:
-                self._value(output.value, around.at("AO", {**around.names, "needs": inner}))
+                self._value(output.value, around.at("AO", last))
+
+    def _unknown_frame(self, file: tree.ActionFile, around: Around) -> Frame:
+        """Where an action's tasks stand if nothing is known of who calls it."""
+        from neuro.flow.evaluate.batch.unknown import unknown_frame
+
+        return unknown_frame(
+            file.tasks, around.names, around.mixins, tuple(name for _, name in self._way)
+        )
 
     def _post(self, file: tree.ActionFile, names: Names) -> None:
         """The second part of a stateful action sees what the one sees that calls it."""
@@ -202,70 +197,52 @@ class TaskCheck:
     # Tasks
 
     def _tasks(
-        self, tasks: Sequence[tree.Task | tree.TaskCall], around: Around, content: Content
-    ) -> TaskGraph:
-        whole = [self._with_mixins(task, around) for task in tasks]
-        found = outline(whole, self._report)
+        self, frame: Frame, around: Around, workflow: BatchWorkflow | None = None
+    ) -> SeenNeeds:
+        # Imported here: with what evaluates batches, for those who have some.
+        from neuro.flow.evaluate.batch.graph import build
+        from neuro.flow.evaluate.check_graph import SeenNeeds
+
+        assert self._ground is not None  # only batches have tasks
+        told = Report()
+        is_broken = bool(self._report.problems)
+        if workflow is not None and not is_broken:
+            built = workflow.built(frame, told)  # kept there for the plan
+        else:
+            built = build(frame, replace(self._ground, is_broken=is_broken), told)
         # One for all calls of modules here: they all see the same names.
         inner = Around({**around.names, **any_task()}, {}, around.mixins)
-        called = [
-            self._call(unit, around, inner, content) if isinstance(unit, tree.TaskCall) else None
-            for unit in whole
-        ]
-        hints = {name: f"Add {name} to the `needs:` of this task." for name in found.nodes}
-        graph = TaskGraph(found, called, hints)
-        for task, element in zip(tasks, found.elements, strict=True):
-            self._element(task, element, graph, around)
-        for index, needs in post_needs(graph).items():
-            self._post_of(whole[index], called[index], needs, around)
-        check_ids(graph, self._report)
-        check_order(graph, content, self._report)
-        return graph
+        needs = SeenNeeds(built)
+        for element in built.elements:
+            called = None
+            if isinstance(element.task, tree.TaskCall):
+                called = self.called(element.task, BATCH, inner)
+            self._element(element, needs.of(element), around)
+            if called is not None:
+                self._post_of(element, called, needs.of_post(element), around)
+        # Of what is found at one place, names come first: they are told with the nearest ones.
+        self._report.take(told.problems)
+        return needs
 
-    def _with_mixins(
-        self, task: tree.Task | tree.TaskCall, around: Around
-    ) -> tree.Task | tree.TaskCall:
-        if not isinstance(task, tree.Task) or task.mixins is None or around.mixins is None:
-            return task
-        if not around.has_mixins:
-            self._report.add("Mixins are not available in an action", task.mixins.at)
-            return task
-        return around.mixins.apply(task, task.mixins, self._report)
-
-    def _post_of(
-        self,
-        call: tree.Task | tree.TaskCall,
-        found: Called | None,
-        needs: Shape,
-        around: Around,
-    ) -> None:
+    def _post_of(self, element: Element, found: Action, needs: Shape, around: Around) -> None:
         """What runs in the end for a call sees what the call sees, and other needs."""
-        assert found is not None  # it was read
         own: Names = {
             **around.names,
             **any_task(),
-            "matrix": matrix_members(call.strategy),
+            "matrix": matrix_members(element.task.strategy),
             "needs": needs,
         }
-        self._post(found.action.file, around.at("B5", own))
+        self._post(found.file, around.at("B5", own))
 
-    def _element(
-        self,
-        task: tree.Task | tree.TaskCall,
-        element: Element,
-        graph: TaskGraph,
-        around: Around,
-    ) -> None:
+    def _element(self, element: Element, needs: Shape, around: Around) -> None:
         unit = element.task
         own: Names = {
             **around.names,
             "strategy": STRATEGY,
             "matrix": matrix_members(unit.strategy),
-            "needs": seen_needs(graph, element),
+            "needs": needs,
             "state": {},
         }
-        if unit.strategy is not None:
-            self._parallel(unit.strategy.max_parallel)
         selected: dict[str, Names] = {}
         if "needs" in around.names:
             # The rows of a module's task may depend on what its caller has waited for.
@@ -281,52 +258,22 @@ class TaskCheck:
             # It may be one that could not be read: that is told already.
             return
         # Mixins that are not known here may bring it.
-        if unit.mixins is None or (around.mixins is not None and around.has_mixins):
-            report_no_image(Owner("task", element.name, task.at), self._report)
+        if unit.mixins is None or (around.mixins is not None and around.mixins.is_known):
+            report_no_image(Owner("task", element.name, unit.at), self._report)
 
     # Calls
 
-    def _call(
-        self, call: tree.TaskCall, around: Around, inner: Around, content: Content
-    ) -> Called | None:
-        found = self.called(call, _KINDS, "batch", inner)
-        if found is None:
-            return None
-        kind = found.action.file.kind
-        if kind != "batch" and call.cache is not None:
-            self._report.add(
-                f"Specifying cache in action call to the action {_reference(call)} of kind {kind} "
-                "is not supported",
-                call.key_at["cache"],
-                "Only tasks and the tasks of batch actions are cached: leave it out.",
-            )
-        if kind == "local" and is_late(call):
-            self._report.add("The matrix of a local action cannot be decided by outputs", call.at)
-        return found
-
     def called(
-        self, call: tree.Call | tree.TaskCall, kinds: tuple[str, ...], mode: str, caller: Around
-    ) -> Called | None:
+        self, call: tree.Call | tree.TaskCall, kinds: tuple[str, ...], caller: Around
+    ) -> Action | None:
         """Check the call of an action, and the action, where it can be read from here."""
-        value = call.module if call.module is not None else call.action
-        if value is None:
-            return None
-        reference = str(value.constant)
-        if call.module is not None and not reference.startswith(("ws:", "workspace:")):
-            self._report.add(
-                f"Module {reference} should be a file of the workspace: write ws:PATH", value.at
-            )
-            return None
-        action = self._actions.get(reference, value.at, self._report, broken=True)
+        action = find_called(
+            call,
+            kinds,
+            lambda reference, at: self._actions.get(reference, at, self._report, broken=True),
+            self._report,
+        )
         if action is None:
-            return None
-        kind = action.file.kind
-        if kind not in kinds:
-            self._report.add(
-                f"Action {reference} has kind {kind}, that is not supported in {mode} mode",
-                value.at,
-                f"Here are called actions of kind {', '.join(kinds)}.",
-            )
             return None
         parts = call.args.parts if call.args is not None else ()
         check_names(
@@ -341,24 +288,25 @@ class TaskCheck:
         path = action.path.resolve()
         if path in way:
             circle = [name for _, name in self._way[way.index(path) :]]
-            self._report.add(
-                f"Actions call each other in a circle: {' -> '.join([*circle, reference])}",
-                value.at,
-                "Such a bake would never end.",
-            )
-            return Called(action, Content())
-        module = caller if call.module is not None else None
-        return Called(action, self._file(action, module, reference))
-
-    def _parallel(self, value: Value | None) -> None:
-        if value is not None and value.template is None and cast(int, value.constant) < 1:
-            self._report.add("max_parallel should be at least 1", value.at)
+            report_circle(circle, call, self._report)
+        else:
+            module = caller if call.module is not None else None
+            self._file(action, module, reference_of(call))
+        return action
 
     def _value(self, value: Value, names: Names, *, batch: bool = True) -> None:
         if value.template is not None:
             check_template(value.template, names, self._report, batch=batch)
 
 
-def _reference(call: tree.TaskCall) -> str:
-    value = call.module if call.module is not None else call.action
-    return str(value.constant) if value is not None else ""
+def no_upload(volume: str) -> str:
+    """Why a volume with a local folder is refused: a bake does not need this machine."""
+    return f"A batch uploads nothing, and volume '{volume}' has a `local` folder"
+
+
+def upload_before(volume: str) -> str:
+    """What to do about a volume with a local folder that the project declares."""
+    return (
+        f"Declare '{volume}' in this file too, without `local`, and upload it before the bake"
+        f" with `neuro-flow upload {volume}`."
+    )

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 # Functions of a task's outcome, which live jobs do not have.
 OF_TASKS = ("success", "failure", "always")
+# What is said of functions out of their place, by the check of names and by evaluation.
+IN_TASKS_ONLY = "{}() is only available inside a task definition"
+IN_LIVE_ONLY = "{}() is only available in a live workflow"
+NO_DEPENDENCY = "{}() got an argument that is not a dependency: {!r}"
+ADD_TO_NEEDS = "Write it into `needs:`, without a level."
+INSTEAD_OF: Mapping[str, str] = {
+    "upload": "Upload before the bake, with `neuro-flow upload`.",
+    "inspect_job": "Tasks read how others ended in `needs`.",
+}
 
 _CHUNK = 1 << 20
 _NO_HASH = "0" * 64
@@ -94,7 +103,7 @@ def live_functions(
 
 def _refuse(name: str) -> Callable[[Scope, Sequence[object]], object]:
     def call(_: Scope, __: Sequence[object]) -> object:
-        raise EvaluationError(f"{name}() is only available inside a task definition")
+        raise EvaluationError(IN_TASKS_ONLY.format(name))
 
     return call
 

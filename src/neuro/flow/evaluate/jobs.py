@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import names
 from neuro.flow.evaluate.actions import Action, Actions, bind_inputs, check_literals
+from neuro.flow.evaluate.calls import LIVE, find_called, report_no_mixins
 from neuro.flow.evaluate.contexts import (
     ActionFlowRecord,
     FlowRecord,
@@ -233,26 +234,10 @@ class LiveWorkflow:
 
     def action_of(self, call: Call, report: Report) -> Action | None:
         """Return the live action, or the module, that a call names."""
-        value = call.module if call.module is not None else call.action
-        assert value is not None  # the reader makes no other calls
-        reference = str(value.constant)
-        if call.module is not None and not reference.startswith(("ws:", "workspace:")):
-            report.add(
-                f"Module {reference} should be a file of the workspace: write ws:PATH", value.at
-            )
-            return None
-        action = self.actions.get(reference, value.at, report)
-        if action is not None and action.file.kind != "live":
-            report.add(
-                f"Action {reference} has kind {action.file.kind}, "
-                "that is not supported in live mode",
-                value.at,
-                "Jobs call actions of kind live; those of other kinds are called in a batch.",
-            )
-            return None
-        if action is not None and action.file.job is None:
-            return None
-        return action
+        action = find_called(
+            call, LIVE, lambda reference, at: self.actions.get(reference, at, report), report
+        )
+        return action if action is not None and action.file.job is not None else None
 
     def _call(
         self,
@@ -296,7 +281,7 @@ class LiveWorkflow:
         else:
             scope = Scope(own, functions)
             if job.mixins is not None:
-                report.add("Mixins are not available in an action", job.mixins.at)
+                report_no_mixins(job.mixins.at, report)
             defaults = Defaults({}, self._defaults.tags)
         values = Values(scope, report)
         return self._unit(job_id, job, call.at, values, defaults, suffix, report)

@@ -101,6 +101,8 @@ def _widened(mixin: Mixin, kind: type[Mixin]) -> Mixin:
 class Mixins:
     """The mixins of a workflow, each resolved once."""
 
+    is_known = True
+
     def __init__(self, known: Mapping[str, Mixin]) -> None:
         # The project's are told no keys of live files or batches, but may take in mixins that
         # have them: so all are of the class that has the most.
@@ -179,3 +181,16 @@ class Mixins:
         finally:
             self._open.pop()
         return self._resolved[name]
+
+
+class UnknownMixins(Mixins):
+    """Those of a caller that is not known: nobody says which there are."""
+
+    is_known = False
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def apply(self, unit: Laid, names: ListValue | None, report: Report) -> Laid:
+        """Leave a unit as it is."""
+        return unit

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from neuro.flow.evaluate.boundary import OUTSIDE, leads_out
-from neuro.flow.evaluate.functions import OF_TASKS
+from neuro.flow.evaluate.functions import (
+    ADD_TO_NEEDS,
+    IN_LIVE_ONLY,
+    IN_TASKS_ONLY,
+    INSTEAD_OF,
+    NO_DEPENDENCY,
+    OF_TASKS,
+)
 from neuro.flow.expressions.nodes import (
     Attribute,
     Call,
@@ -34,10 +41,6 @@ Names: TypeAlias = "Mapping[str, Shape]"
 _LIVE, _BATCH = 0, 1
 # What is known only once tasks have ended.
 _LATE = ("needs", "state")
-_LIVE_ONLY: Mapping[str, str] = {
-    "upload": "Upload before the bake, with `neuro-flow upload`.",
-    "inspect_job": "Tasks read how others ended in `needs`.",
-}
 
 
 class Members(dict[str, "Shape"]):
@@ -134,7 +137,7 @@ def _check_call(
     if name in OF_TASKS:
         if "needs" not in names:
             report.add(
-                f"{name}() is only available inside a task definition",
+                IN_TASKS_ONLY.format(name),
                 template.locate(call.offset),
             )
             return
@@ -142,11 +145,11 @@ def _check_call(
         for argument in call.arguments:
             if isinstance(argument, Literal) and needs is not None and argument.value not in needs:
                 _report_no_need(template, name, argument, needs, report)
-    elif batch and name in _LIVE_ONLY:
+    elif batch and name in INSTEAD_OF:
         report.add(
-            f"{name}() is only available in a live workflow",
+            IN_LIVE_ONLY.format(name),
             template.locate(call.offset),
-            _LIVE_ONLY[name],
+            INSTEAD_OF[name],
         )
     elif name == "hash_files" and (outside := _outside(call)) is not None:
         # In the words and at the place of the evaluation, where it comes to that too.
@@ -172,11 +175,11 @@ def _report_no_need(
 ) -> None:
     word = str(argument.value)
     report.add(
-        f"{function}() got an argument that is not a dependency: {argument.value!r}",
+        NO_DEPENDENCY.format(function, argument.value),
         template.locate(argument.offset),
         (needs.hints.get(word) if isinstance(needs, Members) else None)
         or nearest(word, needs)
-        or "Write it into `needs:`, without a level.",
+        or ADD_TO_NEEDS,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from neuro.cli.render.printable import printable
+from neuro.domain.printable import printable
 from neuro.flow.syntax.source import Position
 
 # Of what stands in several lines.

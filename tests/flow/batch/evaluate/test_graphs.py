@@ -427,7 +427,7 @@ def test_a_group_has_at_most_256_rows(place):
 
 def test_equal_rows_of_a_group_are_an_error(place):
     batch = place.batch(DYNAMIC)
-    with pytest.raises(FlowError, match="'each-k-1' is there twice"):
+    with pytest.raises(FlowError, match="Two rows of the matrix have the id 'each-k-1'"):
         batch.workflow.expand(batch.stored("each"), {("list",): gave(names="[1, 1]")})
 
 
@@ -615,7 +615,7 @@ LATE = [
         tasks:
         - {id: c, image: a, strategy: {matrix: {k: "${{ from_json(params.ks) }}"}}}
         """,
-        "The id 'c-k-1' is there twice",
+        "Two rows of the matrix have the id 'c-k-1'",
     ),
     (
         """

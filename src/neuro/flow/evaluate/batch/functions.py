@@ -8,7 +8,14 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate.batch.contexts import Ended, Needs
-from neuro.flow.evaluate.functions import live_functions
+from neuro.flow.evaluate.functions import (
+    ADD_TO_NEEDS,
+    IN_LIVE_ONLY,
+    IN_TASKS_ONLY,
+    INSTEAD_OF,
+    NO_DEPENDENCY,
+    live_functions,
+)
 from neuro.flow.expressions.evaluator import EvaluationError
 from neuro.flow.expressions.functions import function
 from neuro.flow.syntax.problems import nearest
@@ -67,7 +74,7 @@ def _needs(scope: Scope, name: str) -> Needs:
     except KeyError:
         needs = None
     if not isinstance(needs, Needs):
-        raise EvaluationError(f"{name}() is only available inside a task definition")
+        raise EvaluationError(IN_TASKS_ONLY.format(name))
     return needs
 
 
@@ -76,8 +83,8 @@ def _asked(scope: Scope, name: str, arguments: Sequence[object]) -> Iterator[End
     for number, one in enumerate(arguments or needs):
         if not isinstance(one, str) or one not in needs:
             raise EvaluationError(
-                f"{name}() got an argument that is not a dependency: {one!r}",
-                hint=nearest(str(one), needs) or "Write it into `needs:`, without a level.",
+                NO_DEPENDENCY.format(name, one),
+                hint=nearest(str(one), needs) or ADD_TO_NEEDS,
                 argument=number,
             )
         yield needs[one]
@@ -99,6 +106,6 @@ def _always(_: Scope, __: Sequence[object]) -> object:
 
 def _upload(_: Scope, __: Sequence[object]) -> object:
     raise EvaluationError(
-        "upload() is only available in a live workflow",
-        hint="Upload before baking, with `neuro-flow upload`.",
+        IN_LIVE_ONLY.format("upload"),
+        hint=INSTEAD_OF["upload"],
     )

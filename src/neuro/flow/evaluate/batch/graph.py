@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from neuro.flow.evaluate.batch import matrix
+from neuro.flow.evaluate.batch.circles import report_circles
 from neuro.flow.evaluate.batch.contexts import (
     OPEN,
     UNKNOWN,
@@ -17,16 +18,29 @@ from neuro.flow.evaluate.batch.contexts import (
     StrategyRecord,
     Target,
 )
-from neuro.flow.evaluate.batch.ground import Element, Frame, Ground, Place
+from neuro.flow.evaluate.batch.ground import (
+    Element,
+    Frame,
+    Ground,
+    Place,
+)
+from neuro.flow.evaluate.batch.ids import check_nodes, report_twice
+from neuro.flow.evaluate.batch.values import BatchValues
+from neuro.flow.evaluate.calls import (
+    BATCH,
+    find_called,
+    reference_of,
+    report_circle,
+    report_no_mixins,
+)
 from neuro.flow.evaluate.sections import constant_text
+from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.model import ROOT, FullId, Graph, Level, Limit, Node, NodeKind
-from neuro.flow.order import circles
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.syntax.problems import Report, nearest
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.actions import Action
-    from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.source import Position
 
 _KINDS = {
@@ -50,9 +64,23 @@ class _Waits:
 _NOTHING = _Waits()
 
 
-def build(frame: Frame, ground: Ground, report: Report) -> Graph:
-    """Build the graph of a frame's tasks."""
-    return _Builder(frame, ground, report).build()
+class Built(NamedTuple):
+    """A graph, and the elements of the list of tasks that it was made of.
+
+    An element whose ids are not known, or are wrong, has no nodes.
+    """
+
+    graph: Graph
+    elements: tuple[Element, ...]
+
+
+def build(frame: Frame, ground: Ground, report: Report) -> Built:
+    """Build the graph of a frame's tasks, as far as what they are is known."""
+    before = len(report.problems)
+    built = _Builder(frame, ground, report).build()
+    if len(report.problems) == before:
+        check_nodes(built.graph.nodes, report)
+    return built
 
 
 class _Builder:
@@ -60,13 +88,13 @@ class _Builder:
         self.frame = frame
         self.ground = ground
         self.report = report
-        self.known: dict[str, tuple[Target, Position]] = {}
+        self.known: dict[str, tuple[Target, Element]] = {}
         self.nodes: dict[FullId, Node] = {}
         self.waits: dict[tuple[tuple[str, str], ...], _Waits] = {}
         # Whether there are ids that only the submission tells: then any need may be of one.
         self.open = False
 
-    def build(self) -> Graph:
+    def build(self) -> Built:
         elements: list[tuple[Element, list[Member]]] = []
         for number, task in enumerate(self.frame.tasks, start=1):
             element = self._element(number, task)
@@ -77,9 +105,8 @@ class _Builder:
             self._nodes(element, members, before)
             before = self._default_waits(element, members)
         self._posts(elements)
-        if not self.report.problems:
-            _report_circles(self.nodes, self.report)
-        return Graph(self.frame.prefix, self.nodes)
+        report_circles(self.nodes, self.report)
+        return Built(Graph(self.frame.prefix, self.nodes), tuple(one for one, _ in elements))
 
     # Elements
 
@@ -94,10 +121,11 @@ class _Builder:
                     f"Specifying cache in action call to the action {reference_of(task)} of kind "
                     f"{action.file.kind} is not supported",
                     task.key_at["cache"],
+                    "Only tasks and the tasks of batch actions are cached: leave it out.",
                 )
         elif task.mixins is not None:
             if self.frame.mixins is None:
-                self.report.add("Mixins are not available in an action", task.mixins.at)
+                report_no_mixins(task.mixins.at, self.report)
             else:
                 task = self.frame.mixins.apply(task, task.mixins, self.report)
         return Element(self.frame, number, task, kind, action, self.frame.strategy)
@@ -110,7 +138,7 @@ class _Builder:
             element.decided = False
             element.group = _constant_id(task)
             member = Member((*prefix, element.group or f"task-{element.number}"), _NO_ROW)
-            self._add(member.id[-1], GroupTarget(member.id, None), task)
+            self._add(member.id[-1], GroupTarget(member.id, None), element)
             return [member]
         names, element.group = row_names(element, rows, self.ground, self.report)
         # What is wrong with an id has been told: needs of it are not wrong too.
@@ -118,24 +146,17 @@ class _Builder:
         members = [
             Member((*prefix, name), row) for name, row in zip(names, rows, strict=True) if name
         ]
-        found = [member for member in members if self._add(member.id[-1], member.id, task)]
+        found = [member for member in members if self._add(member.id[-1], member.id, element)]
         if element.group is not None:
             group = GroupTarget((*prefix, element.group), tuple(found))
-            self._add(element.group, group, task)
+            self._add(element.group, group, element)
         return found
 
-    def _add(self, name: str, target: Target, task: tree.Task | tree.TaskCall) -> bool:
-        at = task.id.at if task.id is not None else task.at
-        if name not in self.known:
-            self.known[name] = target, at
-            return True
-        first = self.known[name][1]
-        self.report.add(
-            f"The id '{name}' is there twice",
-            at,
-            f"The first one is the task at line {first.line}.",
-        )
-        return False
+    def _add(self, name: str, target: Target, element: Element) -> bool:
+        first = self.known.setdefault(name, (target, element))
+        if first[0] is not target:
+            report_twice(name, first[1], element, self.report)
+        return first[0] is target
 
     # Nodes
 
@@ -201,11 +222,12 @@ class _Builder:
         return self.waits[key]
 
     def _unknown_need(self, element: Element, name: str, at: Position) -> None:
-        own = _constant_id(element.task)
-        subject = f"Task {own}" if own is not None else "The task"
-        hint = nearest(name, self.known)
-        if hint is None and self.known:
-            hint = f"There are: {', '.join(sorted(self.known))}."
+        subject = "The task" if element.task.id is None else f"Task {element.name}"
+        # The ids that people write, not those that are made of rows.
+        known = [one for one in self.known if one.isidentifier()]
+        hint = nearest(name, known)
+        if hint is None and known:
+            hint = f"There are: {', '.join(sorted(known))}."
         self.report.add(f"{subject} needs unknown task {name}", at, hint)
 
     def _resolved(self, found: Iterable[tuple[str, str]]) -> _Waits:
@@ -249,7 +271,7 @@ class _Builder:
                     targets = RowsToCome(targets)
                 main = self.nodes[member.id]
                 post = post_node(main, member, needs, targets, self.ground)
-                if not self._add(post.id[-1], post.id, element.task):
+                if not self._add(post.id[-1], post.id, element):
                     continue
                 self.nodes[post.id] = post
                 posts.append(post.id)
@@ -291,33 +313,14 @@ def post_node(
 
 def called(task: tree.TaskCall, frame: Frame, ground: Ground, report: Report) -> Action | None:
     """Return the action, or the module, that a task calls."""
-    value = task.module if task.module is not None else task.action
-    assert value is not None  # the reader makes no other calls
+    action = find_called(
+        task, BATCH, lambda reference, at: ground.files.action(reference, at, report), report
+    )
     reference = reference_of(task)
-    if task.module is not None and not reference.startswith(("ws:", "workspace:")):
-        report.add(f"Module {reference} should be a file of the workspace: write ws:PATH", value.at)
-        return None
-    action = ground.files.action(reference, value.at, report)
-    if action is None:
-        return None
-    if action.file.kind not in _KINDS:
-        report.add(
-            f"Action {reference} has kind {action.file.kind}, that is not supported in batch mode.",
-            value.at,
-            f"Here are called actions of kind {', '.join(_KINDS)}.",
-        )
-        return None
-    if reference in frame.calls:
-        circle = " -> ".join([*frame.calls[frame.calls.index(reference) :], reference])
-        report.add(f"Actions call each other in a circle: {circle}", value.at)
+    if action is not None and reference in frame.calls:
+        report_circle(frame.calls[frame.calls.index(reference) :], task, report)
         return None
     return action
-
-
-def reference_of(task: tree.TaskCall) -> str:
-    """The reference of the action that a task calls."""
-    value = task.module if task.module is not None else task.action
-    return str(value.constant) if value is not None else ""
 
 
 def element_rows(
@@ -333,21 +336,24 @@ def element_rows(
         # A module's matrix sees what its caller has waited for as well.
         needs = ChainMap(outer, needs)  # type: ignore[arg-type]
     names = {**frame.names, "strategy": frame.strategy, "needs": needs}
-    values = ground.values(names, report)
+    told = Report()
+    values = BatchValues(Scope(names, ground.functions), told, ground.hashes)
     fail_fast = values.flag(strategy.fail_fast)
-    parallel = values.number(strategy.max_parallel)
-    if parallel is not None and parallel < 1 and strategy.max_parallel is not None:
-        report.add("max_parallel should be at least 1", strategy.max_parallel.at)
-    if parallel is not None:
-        element.own_limit = max(1, int(parallel))
+    element.own_limit = values.parallel(strategy.max_parallel) or element.own_limit
     element.strategy = StrategyRecord(
         frame.strategy.fail_fast if fail_fast is None else fail_fast,
         element.own_limit or frame.strategy.max_parallel,
     )
-    if strategy.matrix is None:
-        return None if values.late else (_NO_ROW,)
-    rows = matrix.rows_of(strategy.matrix, element.number, values, report)
-    element.open = rows is None and not values.late
+    matrix_ = strategy.matrix
+    rows: tuple[matrix.Row, ...] | None
+    if matrix_ is None:
+        rows = None if values.late else (_NO_ROW,)
+    else:
+        rows = matrix.rows_of(matrix_, element.number, values, told)
+        element.open = rows is None and not values.late
+    for problem in told.problems:
+        if not ground.is_broken or (matrix_ is not None and problem.at == matrix_.at):
+            report.add(problem.message, problem.at, problem.hint)
     return rows
 
 
@@ -378,6 +384,9 @@ def row_names(
         base = str(found)
         if not has_matrix:
             return [base for _ in rows], None
+    if rows and not any(row.keys() - {"ORDINAL"} for row in rows):
+        # All lists are empty, or the matrix could not be read: there is nothing to name rows by.
+        return [base for _ in rows], None
     return [matrix.row_id(base, row) for row in rows], base
 
 
@@ -451,18 +460,3 @@ def _sinks(nodes: Mapping[FullId, Node]) -> Iterator[FullId]:
     for needs in _shared(nodes.values()):
         awaited.update(one for one, level in needs.items() if level is Level.COMPLETED)
     return (one for one in nodes if one not in awaited)
-
-
-def _report_circles(nodes: Mapping[FullId, Node], report: Report) -> None:
-    """Report tasks that wait for each other."""
-    for circle in circles({node.id: node.needs for node in nodes.values()}):
-        names = [full_id[-1] for full_id in (*circle, circle[0])]
-        report.add(
-            f"Tasks need each other in a circle: {' -> '.join(names)}", _needs_at(nodes[circle[0]])
-        )
-
-
-def _needs_at(node: Node) -> Position:
-    assert isinstance(node.source, Place)
-    needs = node.source.element.task.needs
-    return needs.at if needs is not None else node.at

@@ -10,6 +10,7 @@ from neuro.flow.evaluate.batch.contexts import Needs
 from neuro.flow.evaluate.batch.values import BatchValues
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.model import NodeKind
+from neuro.flow.syntax.problems import Report
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.actions import Action
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.mixins import Mixins
     from neuro.flow.evaluate.sections import Defaults
     from neuro.flow.expressions.functions import Function
-    from neuro.flow.model import CacheRule, FullId, Outcomes
+    from neuro.flow.model import CacheRule, FullId, Node, Outcomes
     from neuro.flow.syntax import tree
-    from neuro.flow.syntax.problems import Report
 
 DEFAULT_MAX_PARALLEL = 10
 
@@ -60,10 +60,16 @@ class Ground:
     images: dict[FullId, BuiltImage] = field(default_factory=dict)
     hashes: HashCalls | None = None
     last_needs: Needs | None = None
+    is_broken: bool = False
+    """Whether something is wrong with the files already: what is missing from them is passed over.
+
+    All that reads it would tell of it again.
+    """
 
     def values(self, names: Mapping[str, object], report: Report) -> BatchValues:
         """Make what evaluates with some names."""
-        return BatchValues(Scope(names, self.functions), report, self.hashes)
+        told = Report() if self.is_broken else report
+        return BatchValues(Scope(names, self.functions), told, self.hashes)
 
     def needs(self, targets: Mapping[str, Target], outcomes: Outcomes) -> Needs:
         """Make the `needs` of a task, or give those of the last one where they are the same.
@@ -115,6 +121,14 @@ class Element:
     """
 
     @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        own = self.task.id
+        if self.group is None and own is not None and own.template is None:
+            return str(own.constant)
+        return self.group or f"task-{self.number}"
+
+    @property
     def is_unread(self) -> bool:
         """Whether it calls an action whose file is not here, or could not be read."""
         return self.action is None and self.kind is NodeKind.CALL
@@ -154,3 +168,9 @@ class Place:
             "strategy": element.strategy,
             "matrix": self.matrix,
         }
+
+
+def place_of(node: Node) -> Place:
+    """What a node is evaluated with."""
+    assert isinstance(node.source, Place)
+    return node.source

@@ -6,15 +6,17 @@ Ids that people write have no dots, but rows of matrices are named by their valu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from neuro.flow.evaluate.batch.ground import Place
+from neuro.flow.evaluate.batch.ground import place_of
 from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.model import FullId, Node, NodeKind
 
 if TYPE_CHECKING:
+    from neuro.flow.evaluate.batch.ground import Element
     from neuro.flow.syntax.problems import Report
+    from neuro.flow.syntax.source import Position
     from neuro.flow.syntax.tree import Task, TaskCall
 
 Nodes = Mapping[FullId, Node]
@@ -25,30 +27,42 @@ def with_rows(beside: Nodes, group: Node, rows: Iterable[Node], report: Report) 
     whole = {id: node for id, node in beside.items() if node.group != group.id}
     for row in rows:
         if row.id in whole:
-            report.add(f"The id '{row.id[-1]}' is there twice", group.at)
+            first = place_of(whole[row.id]).element
+            report_twice(row.id[-1], first, place_of(row).element, report)
         whole[row.id] = row
     check_nodes(whole, report)
     return whole
 
 
+def report_twice(name: str, first: Element, again: Element, report: Report) -> None:
+    """Report an id that another task, or another row of the same one, has already."""
+    if first is again:
+        report.add(
+            f"Two rows of the matrix have the id '{name}'",
+            _id_at(again.task),
+            "Let the id tell them apart: ${{ matrix.ORDINAL }} is each row's number.",
+        )
+    else:
+        report.add(
+            f"The id '{name}' is there twice",
+            _id_at(again.task),
+            f"The first one is the task at line {_id_at(first.task).line}.",
+        )
+
+
+def _id_at(task: Task | TaskCall) -> Position:
+    return task.id.at if task.id is not None else task.at
+
+
 def check_nodes(nodes: Nodes, report: Report) -> None:
     """Report the rows of a graph that look like a task in a call beside them."""
+    # Whether there is such a task may be known only when the call opens, so it does not matter.
     calls = {id[-1] for id, node in nodes.items() if node.kind is NodeKind.CALL}
-    check_dots(((id[-1], _task_of(node)) for id, node in nodes.items()), calls, report)
-
-
-def check_dots(
-    rows: Iterable[tuple[str, Task | TaskCall]], calls: Collection[str], report: Report
-) -> None:
-    """Report ids of rows that look like a task in one of the calls.
-
-    Whether there is such a task may be known only when the call opens, so it does not matter.
-    """
-    for name, task in rows:
-        for head, rest in _splits(name):
+    for id, node in nodes.items():
+        for head, rest in _splits(id[-1]):
             # Ids of tasks begin with a letter: numbers, as in 1 and 1.5, are no matter.
             if head in calls and rest[:1].isidentifier():
-                _report(name, task, head, report)
+                _report(id[-1], place_of(node).element.task, head, report)
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:
@@ -58,15 +72,10 @@ def _splits(name: str) -> Iterator[tuple[str, str]]:
         at = name.find(".", at + 1)
 
 
-def _task_of(node: Node) -> Task | TaskCall:
-    assert isinstance(node.source, Place)
-    return node.source.element.task
-
-
 def _report(row: str, task: Task | TaskCall, call: str, report: Report) -> None:
     report.add(
         f"The row '{row}' could not be told from a task in '{call}', which is a call",
-        task.id.at if task.id is not None else task.at,
+        _id_at(task),
         "Give the rows ids without dots, such as"
         f" `id: {constant_text(task.id) or 'row'}_${{{{ matrix.ORDINAL }}}}`.",
     )

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from neuro.domain.bakes import Concurrency, Graphs
+from neuro.flow.evaluate.batch.circles import needs_at
 from neuro.flow.evaluate.batch.contexts import UNKNOWN
 from neuro.flow.evaluate.batch.ground import Ground, Place
 from neuro.flow.evaluate.batch.workflow import BatchFiles, BatchWorkflow
-from neuro.flow.evaluate.check_tasks import TaskCheck
+from neuro.flow.evaluate.check_tasks import TaskCheck, no_upload, upload_before
 from neuro.flow.expressions.values import URI
 from neuro.flow.model import FullId, Graph, Node, NodeKind, ResolvedTask, join_id
 from neuro.flow.order import in_order
@@ -70,8 +71,10 @@ def survey(
     The report is the batch's own: what reading its files has told is in it already.
     """
     readable = not report.problems
-    TaskCheck(files.actions, report).batch(facts.batch, read.file, read.project)
+    check = TaskCheck(files.actions, report)
+    around = check.batch(facts.batch, read.file, read.project)
     workflow = BatchWorkflow(read, files, facts, params, report)
+    check.tasks(around, workflow)
     if not readable:
         # What is missing from the tree would be told again by all that is made of it.
         return None
@@ -80,7 +83,7 @@ def survey(
     concurrency = _concurrency(workflow, report)
     images = _images(workflow.ground, report)
     if not report.problems:
-        # As far as that can be seen without evaluating anything, it has been told.
+        # Where a graph is wrong, what waits for what is not worth telling.
         walk.check_locals()
         _check_volumes(workflow, report)
     return Survey(workflow, walk.graphs, walk.nodes, images, concurrency, walk.presets)
@@ -98,8 +101,8 @@ class _Walk:
         # What lies below a group of calls is looked at for its problems, and not shown.
         self.hidden = 0
         self.count = 0
-        # Local actions, and the remote tasks that they wait for.
-        self.late: list[tuple[Node, FullId]] = []
+        # Local actions, and what they wait for that is remote.
+        self.late: list[tuple[Node, _Remote]] = []
 
     def all(self) -> None:
         """Start at the outermost graph."""
@@ -109,13 +112,13 @@ class _Walk:
         """Local actions run before all else: they cannot wait for a task on the platform."""
         for node, remote in self.late:
             self.report.add(
-                f"Local action '{join_id(node.id)}' depends on remote task '{join_id(remote)}'",
-                node.at,
+                f"Local action '{join_id(node.id)}' depends on remote task '{join_id(remote.id)}'",
+                remote.at or node.at,
                 "Local actions all run before the tasks on the platform: let it need none of "
                 "those, `needs: []` for example.",
             )
 
-    def _graph(self, graph: Graph, remote: FullId | None) -> FullId | None:
+    def _graph(self, graph: Graph, remote: _Remote | None) -> FullId | None:
         """Look at a graph below a node that waits for a remote task; return its first own one."""
         self.count += len(graph.nodes)
         if self.count > MOST_NODES:
@@ -134,7 +137,7 @@ class _Walk:
                 own = own or found
         return own
 
-    def _node(self, node: Node, remote: FullId | None) -> FullId | None:
+    def _node(self, node: Node, remote: _Remote | None) -> FullId | None:
         """Look at a node; return the first remote task that it is, or that is below it."""
         if self.count > MOST_NODES:
             return None
@@ -167,7 +170,9 @@ class _Walk:
                 hides = node.kind is NodeKind.GROUP and not node.source.element.open
                 self.hidden += hides
                 graph = self.workflow.build(frame, self.report)
-                found = self._graph(graph, remote)
+                # Nothing inside can change what a call waits for.
+                outer = remote and remote._replace(at=remote.at or node.at)
+                found = self._graph(graph, outer)
                 self.workflow.examine_outputs(node, {}, self.report)
                 self.hidden -= hides
                 return found
@@ -182,26 +187,43 @@ class _Walk:
         self.presets[job.preset] = given.at if given is not None else task.at
 
 
+class _Remote(NamedTuple):
+    """A task on the platform that something waits for, and where a file says so."""
+
+    id: FullId
+    at: Position | None
+
+
 class _Behind:
     """Which remote tasks come before the nodes of a graph."""
 
-    def __init__(self, graph: Graph, around: FullId | None) -> None:
+    def __init__(self, graph: Graph, around: _Remote | None) -> None:
+        # The first that each node is, or that is below it.
         self.remote: dict[FullId, FullId] = {}
         self._around = around
-        self._known: dict[int, FullId | None] = {}
         self._graph = graph
-        self._behind: dict[FullId, FullId | None] = {}
+        self._known: dict[int, _Remote | None] = {}
+        self._behind: dict[FullId, _Remote | None] = {}
 
-    def of(self, node: Node) -> FullId | None:
+    def of(self, node: Node) -> _Remote | None:
         """The first remote task that a node waits for, itself or by others."""
         mark = id(node.needs)
         if mark not in self._known:
-            found = self._around
-            for need in node.needs:
-                found = found or self.remote.get(need) or self._behind.get(need)
-            self._known[mark] = found
+            self._known[mark] = self._around or self._first(node)
         self._behind[node.id] = self._known[mark]
         return self._known[mark]
+
+    def _first(self, node: Node) -> _Remote | None:
+        for need in node.needs:
+            own = self.remote.get(need)
+            before = self._behind.get(need)
+            if own is not None or before is not None:
+                at = needs_at(node, self._graph.nodes[need])
+                if own is not None:
+                    return _Remote(own, at)
+                assert before is not None
+                return before._replace(at=at or before.at)
+        return None
 
 
 def _wire(graph: Graph) -> dict[str, list[str]]:
@@ -258,21 +280,11 @@ def _ref_at(image: tree.Image) -> Position:
 
 
 def _check_volumes(workflow: BatchWorkflow, report: Report) -> None:
-    """A local folder is uploaded before, by hand: a bake does not need this machine."""
-    for key, record in workflow.volumes.items():
-        own = workflow.file.volumes.get(key)
-        if record.local is None or (own is None and key not in workflow.volumes.read):
-            continue
-        volume = own
-        if volume is None and workflow.project is not None:
+    """A local folder that only evaluation shows to be read: of the project's volumes."""
+    for key in workflow.volumes.read - workflow.file.volumes.keys():
+        if workflow.volumes[key].local is not None and workflow.project is not None:
             volume = workflow.project.volumes[key]
-        assert volume is not None  # it is of one of the two files
-        report.add(
-            f"Volumes sync is not supported in a batch: volume '{key}' has a local folder",
-            volume.key_at.get("local", volume.at),
-            f"Declare '{key}' in the batch without `local`, and upload it before the bake with "
-            f"`neuro-flow upload {key}`.",
-        )
+            report.add(no_upload(key), volume.key_at.get("local", volume.at), upload_before(key))
 
 
 def _concurrency(workflow: BatchWorkflow, report: Report) -> Concurrency | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from neuro.domain.flows import tag_form
 from neuro.flow.evaluate.actions import bind_inputs, check_names
 from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, Partial
-from neuro.flow.evaluate.batch.graph import reference_of
 from neuro.flow.evaluate.batch.ground import BuiltImage, Element, Frame, Ground, Place
+from neuro.flow.evaluate.calls import reference_of
 from neuro.flow.evaluate.sections import Defaults, evaluate_image, is_storage
 from neuro.flow.evaluate.units import Owner, evaluate_unit
 from neuro.flow.evaluate.values import Unknowable

@@ -29,6 +29,15 @@ class BatchValues(Values):
         super().__init__(scope, report)
         self._hashes = hashes
 
+    def parallel(self, value: Value | None) -> int | None:
+        """Return how many may run at once; None where nobody says, or it is not known."""
+        found = self.number(value)
+        if found is None or value is None:
+            return None
+        if found < 1:
+            self._report.add("max_parallel should be at least 1", value.at)
+        return max(1, int(found))
+
     def not_known(self, value: Value) -> None:
         """Note it, and hash the files that the rest of the expression asks for."""
         super().not_known(value)

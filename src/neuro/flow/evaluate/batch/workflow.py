@@ -22,7 +22,7 @@ from neuro.flow.evaluate.batch.contexts import (
 )
 from neuro.flow.evaluate.batch.functions import batch_functions
 from neuro.flow.evaluate.batch.ground import DEFAULT_MAX_PARALLEL, Frame, Ground, Place
-from neuro.flow.evaluate.batch.ids import Nodes, check_nodes, with_rows
+from neuro.flow.evaluate.batch.ids import Nodes, with_rows
 from neuro.flow.evaluate.batch.tasks import Evaluation, cache_rule, evaluate_images
 from neuro.flow.evaluate.batch.values import HashCalls
 from neuro.flow.evaluate.mixins import Mixins
@@ -52,6 +52,7 @@ from neuro.flow.syntax.reader import read_batch, read_project
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.batch.facts import Facts
+    from neuro.flow.evaluate.batch.graph import Built
     from neuro.flow.evaluate.batch.sources import Files
     from neuro.flow.evaluate.contexts import ImageRecord, VolumeRecord
     from neuro.flow.model import Outcomes
@@ -139,10 +140,7 @@ class BatchWorkflow:
             "images": evaluate_images({**images, **file.images}, first, ROOT, ground, report),
         }
         second = ground.values(names, report)
-        parallel = second.number(merged.max_parallel)
-        if parallel is not None and parallel < 1 and merged.max_parallel is not None:
-            report.add("max_parallel should be at least 1", merged.max_parallel.at)
-        ground.max_parallel = DEFAULT_MAX_PARALLEL if parallel is None else max(1, int(parallel))
+        ground.max_parallel = second.parallel(merged.max_parallel) or DEFAULT_MAX_PARALLEL
         fail_fast = second.flag(merged.fail_fast)
         cache = CacheRule()
         if project is not None and project.defaults is not None:
@@ -279,6 +277,11 @@ class BatchWorkflow:
         """Make what evaluates the keys of the file itself: place B1."""
         return self.ground.values(self._first, report)
 
+    @property
+    def root_frame(self) -> Frame:
+        """Where the batch's own tasks stand."""
+        return self._frames[ROOT]
+
     def build_root(self, report: Report) -> Graph:
         """Build the outermost graph, once."""
         if ROOT not in self._graphs:
@@ -287,14 +290,17 @@ class BatchWorkflow:
 
     def build(self, frame: Frame, report: Report) -> Graph:
         """Build the graph of a frame, and remember it if there is nothing wrong with it."""
+        return self.built(frame, report).graph
+
+    def built(self, frame: Frame, report: Report) -> Built:
+        """Build the graph of a frame like `build`, and return its elements too."""
         before = len(report.problems)
-        found = graphs.build(frame, self.ground, report)
-        if len(report.problems) == before:
-            check_nodes(found.nodes, report)
+        built = graphs.build(frame, self.ground, report)
+        found = built.graph
         if len(report.problems) == before:
             self._frames[frame.prefix], self._graphs[frame.prefix] = frame, found
             self._nodes[frame.prefix] = found.nodes
-        return found
+        return built
 
     def examine(self, node: Node, report: Report) -> Evaluation:
         """Make what evaluates a node before anything has run."""

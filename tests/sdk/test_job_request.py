@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuro.cli.job.generate_run_command import run_command
-from neuro.cli.job.request import (
+from neuro.client.job_request import (
     RunOptions,
     Where,
     environment,

@@ -51,3 +51,13 @@ def _escaped(found: re.Match[str]) -> str:
     if found[0] >= "\udc80":
         return _written(found[0])
     return f"\\u{ord(found[0]):04x}"  # In the form that is also JSON's.
+
+
+def display_width(text: str) -> int:
+    """How many columns of a terminal ``text`` takes."""
+    if text.isascii():
+        return len(text)
+    # Loaded for the names that need it only: joined letters and emoji take what tables say.
+    from wcwidth import wcswidth
+
+    return max(wcswidth(text), 0)
