@@ -398,7 +398,7 @@ def test_a_local_port_that_is_taken_is_named(person: Home) -> None:
         done = person.run("port-forward", job, f"{port}:80")
 
     assert done.returncode == 74
-    assert f"Port {port} cannot be listened on" in done.stderr
+    assert f"Cannot listen on port {port}" in done.stderr
 
 
 def test_a_life_span_can_be_made_longer(person: Home) -> None:

@@ -197,7 +197,7 @@ def test_a_server_that_is_away_is_waited_for(person: Person, keeper: Keeper) -> 
     with person.watch("inspect", "live", "--watch") as watching:
         watching.until("fetch: running\n")
         person.ok("down")
-        watching.until("The server is away")
+        watching.until("The server does not answer")
         person.ok("up", "--port", str(keeper.port))
         keeper.task(attempt, "fetch", P, R, S)
         keeper.end(attempt, S)
@@ -214,7 +214,7 @@ def test_a_server_that_comes_back_elsewhere_is_found(person: Person, keeper: Kee
     with person.watch("inspect", "live", "--watch") as watching, socket() as taken:
         watching.until("fetch: running\n")
         person.ok("down")
-        watching.until("The server is away")
+        watching.until("The server does not answer")
         taken.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", keeper.port))  # so that it is not chosen again
         person.ok("up", "--port", "0")

@@ -47,7 +47,7 @@ def main() -> int:
             names=options.name,
         )
     except (OSError, OverflowError) as error:
-        parser.error(f"{options.host}:{options.port} cannot be listened on: {error}.")
+        parser.error(f"Cannot listen on {options.host}:{options.port}: {error}.")
     threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
     sys.stdout.write(f"Showing {options.root} on http://{options.host}:{server.server_port}/\n")
     sys.stdout.flush()

@@ -19,7 +19,7 @@ def refreshed(context: Context) -> Account:
     try:
         config = context.run(context.client.config())
     except ServerUnreachable as error:
-        context.out.warning(f"{error} This is what it said last.")
+        context.out.warning(f"{error} What follows is its last answer.")
         return account
     if config.clusters and config != account.config:
         fresh = msgspec.structs.replace(account, config=config)

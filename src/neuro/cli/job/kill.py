@@ -20,7 +20,7 @@ from neuro.domain.errors import InvalidInput, NotFound, NotPermitted
 @click.argument("jobs", nargs=-1, required=True)
 @pass_context
 def command(context: Context, jobs: tuple[str, ...]) -> int:
-    """Stop JOBS, by name or id. Prints each one that was told to stop."""
+    """Stop JOBS, by name or id. Prints each one that it stops."""
     client, failed = context.client, False
     for job in jobs:
         try:

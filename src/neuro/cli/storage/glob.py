@@ -14,7 +14,7 @@ from neuro.domain.uris import full_text
 @click.argument("patterns", nargs=-1)
 @pass_context
 def command(context: Context, patterns: tuple[str, ...]) -> None:
-    """Print the URIs of all that matches PATTERNS: *, ?, [a-z], and ** for any folders."""
+    """Print the URIs that match PATTERNS: *, ?, [a-z], and ** for any folders."""
     for pattern in patterns:
         for uri in context.run(collect(context.client.storage.glob(pattern))):
             context.out.print(full_text(uri))

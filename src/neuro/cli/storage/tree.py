@@ -41,7 +41,7 @@ def command(
     top = storage.uri(path)
     status = context.run(storage.stat(top))
     if status.type is not FileType.DIRECTORY:
-        raise StorageFault("ENOTDIR", f"'{path}' is no folder.")
+        raise StorageFault("ENOTDIR", f"'{path}' is not a folder.")
     out.print(printable(path))
     folders = files = 0
     for node in _nodes(context, top, "", everything, sort):

@@ -197,7 +197,7 @@ class Events:
                     raise
                 if lost_at is None:
                     lost_at = time.monotonic()
-                    self._queue.put("The server is away; waiting for it…")
+                    self._queue.put("The server does not answer; waiting for it…")
                 if time.monotonic() - lost_at > PATIENCE:
                     raise
             time.sleep(_PAUSE)
