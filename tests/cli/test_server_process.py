@@ -205,7 +205,7 @@ def test_removing_a_person_is_asked_about(running: Home) -> None:
 
     again = running.run("admin", "add-user", "boris")
     assert again.returncode != 0
-    assert "was that of a user who was removed" in again.stderr
+    assert "belonged to a user who was removed" in again.stderr
     assert running.run("admin", "remove-user", "--yes", "nobody").returncode != 0
 
 

@@ -95,7 +95,7 @@ def parse_job_ref(text: str) -> JobRef:
     expected = 2 if rest.startswith("/") else 1
     if len(words) != expected or not all(words) or cluster == "":
         raise InvalidInput(
-            f"'{text}' names no job: write NAME, job:NAME, job:/OWNER/NAME or"
+            f"'{text}' does not name a job: write NAME, job:NAME, job:/OWNER/NAME or"
             " job://CLUSTER/OWNER/NAME."
         )
     owner = words[0] if expected == 2 else None

@@ -127,8 +127,9 @@ def check_batch_name(name: str) -> str:
         return name
     shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in name[:80])
     raise InvalidInput(
-        f"Invalid batch '{shown}': its file's path in .neuro, without the ending, is what a batch"
-        f" is called. Use 1 to {MAX_BATCH_NAME} bytes of UTF-8, without control characters."
+        f"Invalid batch '{shown}': a batch is called by its file's path in .neuro,"
+        f" without the ending. Use 1 to {MAX_BATCH_NAME} bytes of UTF-8, without control"
+        " characters."
     )
 
 

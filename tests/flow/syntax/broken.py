@@ -153,17 +153,17 @@ VALUES = [
     ("live", JOB + "    life_span: ▶5m1h\n", "'5m1h' is not a time delta unit"),
     ("live", JOB + "    life_span: ▶-5\n", "'-5' is negative: a time delta is not"),
     ("live", JOB + "    life_span: ▶5s\n",
-     "A job's life span of 5s is too short: it is 1m or more, in whole minutes. `timeout 5s COMMAND`"
+     "A job's life span of 5s is too short: give 1m or more, in whole minutes. `timeout 5s COMMAND`"
      " in the job ends a command to the second."),
     ("live", JOB + "    life_span: ▶400000d\n",
-     "A job's life span of 400000d is too long: it is 366000d, which is about a thousand years, at"
-     " most."),
+     "A job's life span of 400000d is too long: give at most 366000d, which is about a thousand"
+     " years."),
     ("live", JOB + "    life_span: ▶inf\n",
-     "A job's life span of inf is too long: it is 366000d, which is about a thousand years, at"
-     " most."),
+     "A job's life span of inf is too long: give at most 366000d, which is about a thousand"
+     " years."),
     ("live", JOB + "    schedule_timeout: ▶99999999d\n",
-     "A job's schedule timeout of 99999999d is too long: it is 366000d, which is about a thousand"
-     " years, at most."),
+     "A job's schedule timeout of 99999999d is too long: give at most 366000d, which is about a"
+     " thousand years."),
     ("live", JOB + "    port_forward: [▶22:22]\n", "'1342' is not a LOCAL:REMOTE ports pair"),
     ("live", JOB + '    port_forward: [▶"80"]\n', "'80' is not a LOCAL:REMOTE ports pair"),
     ("live", JOB + '    port_forward: [▶"80:99999"]\n',
