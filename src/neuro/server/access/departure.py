@@ -35,10 +35,7 @@ class Departures:
         """
         if name == self._machine_owner:
             await self._access.user(name)
-            raise Conflict(
-                f"{name} is this machine's own user, in whose name the server runs: it cannot be"
-                " removed."
-            )
+            raise Conflict(f"{name} is the user who runs this server, and cannot be removed.")
         await self._access.remove_user(name)
         log.info("user removed", user=name)
         await self._end({name})
@@ -55,4 +52,4 @@ class Departures:
                 await end(names)
             except Exception:
                 # The others must end all the same; the sweep comes back to this one.
-                log.exception("cannot end the work of who is gone yet")
+                log.exception("cannot end a removed user's work yet")

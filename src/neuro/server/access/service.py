@@ -171,8 +171,8 @@ class AccessService:
                 raise AlreadyExists(f"User '{name}' already exists.")
             if not may_be_retired and tables.is_retired(connection, name):
                 raise AlreadyExists(
-                    f"The name '{name}' was that of a user who was removed, and what they left"
-                    " would belong to the new one: choose another name."
+                    f"The name '{name}' belonged to a user who was removed, and a new user"
+                    " would get their files and jobs: choose another name."
                 )
             tables.add_user(connection, user, grants)
 
@@ -230,7 +230,7 @@ class AccessService:
         One that is for a ``job`` makes who has it a JobIdentity.
         """
         if not timedelta() < life <= MAX_TOKEN_LIFE:
-            raise InvalidInput(f"A token can live up to {MAX_TOKEN_LIFE.days} days.")
+            raise InvalidInput(f"A token can be valid for at most {MAX_TOKEN_LIFE.days} days.")
         if len(label) > MAX_LABEL:
             raise InvalidInput(f"A label can be {MAX_LABEL} characters long.")
         await self.user(user)

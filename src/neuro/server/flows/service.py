@@ -66,7 +66,7 @@ class FlowService:
             raise InvalidInput("This server has no organizations: leave out org_name.")
         owner = request.project_name or caller.user
         if not is_word(owner):
-            raise InvalidInput(f"'{owner[:80]}' cannot be the name of anybody's project.")
+            raise InvalidInput(f"'{owner[:80]}' cannot be the name of a project's owner.")
         caller.require(self._guard.uri(owner), Action.WRITE)
         project = Project(
             id=new_project_id(),

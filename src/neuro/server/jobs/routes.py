@@ -146,7 +146,7 @@ def monitoring_routes(jobs: JobService) -> Routes:
         record = await find(call, Action.WRITE)
         port = call.segment("port")
         if not port.isdecimal():
-            raise InvalidInput(f"'{port}' is no port.")
+            raise InvalidInput(f"'{port}' is not a port.")
         return await streams.forward_port(call, jobs, record, int(port))
 
     @api.add("POST", MONITORING + "/{job}/kill", status=204, section="capacity-kill-and-save")

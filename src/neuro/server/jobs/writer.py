@@ -19,7 +19,7 @@ log = structlog.get_logger("neuro.jobs")
 MAX_BATCH = 200
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
-_DEAD = "The server can write no more records of jobs: it is ending. Its log says why."
+_DEAD = "The server cannot write records of jobs any more, and is ending; its log says why."
 
 
 class Writer:

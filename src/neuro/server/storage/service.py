@@ -250,4 +250,7 @@ def _nothing(_: object) -> None:
 
 def _refuse_root(place: Place) -> None:
     if len(place.segments) < 2:
-        raise StorageFault("EPERM", f"'{place.path}' is the root of an owner's files: it stays.")
+        raise StorageFault(
+            "EPERM",
+            f"'{place.path}' is the root of an owner's files: it cannot be moved or removed.",
+        )

@@ -30,7 +30,8 @@ def fault_of(error: OSError, path: str) -> PlatformError:
     """The platform's error for what the operating system said about ``path``."""
     if isinstance(error, Escape):
         return StorageFault(
-            "EACCES", f"'{path}' goes through a symbolic link that leads outside, or nowhere."
+            "EACCES",
+            f"'{path}' goes through a symbolic link that leads out of the storage, or is dangling.",
         )
     if error.errno == errno.ENOENT:
         return NotFound(f"'{path}' was not found.")
@@ -212,7 +213,7 @@ class Tree:
                 if not stat.S_ISDIR(os.fstat(found).st_mode):
                     raise StorageFault(
                         "EEXIST" if length == len(place.segments) else "ENOTDIR",
-                        f"'{step.path}' is there and is no folder.",
+                        f"'{step.path}' exists and is not a folder.",
                     )
 
     def _deepest_folder(self, place: Place) -> int:
@@ -340,7 +341,9 @@ def name_on_disk(folder: int, segment: str) -> bytes:
     if name in alike or not alike:
         return name
     if len(alike) > 1:
-        raise StorageFault("EILSEQ", f"{len(alike)} names look like '{segment}': rename in a job.")
+        raise StorageFault(
+            "EILSEQ", f"{len(alike)} names look like '{segment}': rename them from a job."
+        )
     return alike[0]
 
 
@@ -363,7 +366,9 @@ def _check_regular(status: os.stat_result, path: str) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise StorageFault("EISDIR", f"'{path}' is a folder.")
     if not stat.S_ISREG(status.st_mode):
-        raise StorageFault("EINVAL", f"'{path}' is no regular file: it cannot be read or written.")
+        raise StorageFault(
+            "EINVAL", f"'{path}' is not a regular file: it cannot be read or written."
+        )
 
 
 def _link_status(folder: int, place: Place, permission: Action) -> FileStatus | None:

@@ -20,7 +20,7 @@ def take_over(connection: Connection, attempt: Attempt, kept: Kept) -> None:
     """
     source = tables.by_number(connection, attempt.bake_id, kept.attempt)
     if source is None:
-        raise InvalidInput(f"This bake has no attempt #{kept.attempt} of which tasks can be kept.")
+        raise InvalidInput(f"This bake has no attempt #{kept.attempt} to keep tasks from.")
     known = tasks.steps_of(connection, source.id, {*kept.tasks, *kept.calls})
     for yaml_id in kept.tasks:
         steps = known.get(yaml_id)

@@ -123,7 +123,9 @@ class AttemptService:
         """
         check_attempt(request)
         if request.kept is not None:
-            raise InvalidInput("An attempt keeps tasks from its making on: say so in the POST.")
+            raise InvalidInput(
+                "Tasks can be kept only when an attempt is made: name them in the POST."
+            )
         message = check_message(request.message)
 
         def write(connection: Connection) -> Change:
