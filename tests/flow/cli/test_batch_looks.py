@@ -425,7 +425,7 @@ def test_a_plan_shows_what_would_run(planner: Person) -> None:
     done = planner.flow("plan", "sweep", "-p", "lr", "7")
 
     assert done.returncode == 0
-    assert "What is kept of earlier bakes is not known: You are not logged in." in done.stderr
+    assert "The cached outcomes are not known: You are not logged in." in done.stderr
     head, _, picture = ("\n" + done.stdout).partition("╵           ╵\n")
     assert head + "╵           ╵\n" == PLANNED
     assert "– never" in picture

@@ -257,7 +257,7 @@ def test_a_bake_is_cancelled_once(person: Person, keeper: Keeper) -> None:
     ("words", "code", "says"),
     [
         (["inspect", "nigthly"], 1, "There is no bake nigthly. Did you mean 'nightly'?"),
-        (["inspect", "other"], 1, "`neuro-flow bakes` lists those there are"),
+        (["inspect", "other"], 1, "`neuro-flow bakes` lists them all"),
         (["inspect", "sweep"], 1, "It is a batch, and its last bake is nightly."),
         (["logs", "nightly", "fetch"], 1, "neuro-flow show nightly fetch"),
         (["cancel", "bake-12345678-1234-1234-1234-123456789abc"], 1, "There is no bake bake-"),
@@ -316,7 +316,7 @@ def test_what_is_kept_can_be_forgotten(person: Person, keeper: Keeper) -> None:
     keep("a")
     keep("b")
     said = person.flow_ok("clear-cache", "sweep", "a")
-    assert said == "Forgot what was kept for task a of batch sweep.\n"
+    assert said == "Forgot the cached outcomes of task a of batch sweep.\n"
     assert kept() == ["b"]
     keep("a")
     person.flow_ok("clear-cache", "sweep.yml")
