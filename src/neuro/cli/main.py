@@ -143,7 +143,7 @@ def _groups() -> dict[str, click.Group]:
 
 
 class Root(LazyGroup):
-    """``neuro`` itself: what is no command may be an alias of the configuration files."""
+    """``neuro`` itself: other words may be aliases of the configuration files."""
 
     def invoke(self, ctx: click.Context) -> Any:
         # Before the command is looked up: an alias is looked up in the configuration.

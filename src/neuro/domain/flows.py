@@ -103,7 +103,7 @@ def is_word(text: str) -> bool:
 
 
 def check_project_name(name: str) -> str:
-    """Return ``name``, or raise InvalidInput. What looks like an id is no name: both are URIs."""
+    """Return ``name``, or raise InvalidInput. A name cannot look like an id: both are in URIs."""
     if is_word(name) and not is_project_id(name):
         return name
     raise InvalidInput(

@@ -33,7 +33,7 @@ def refreshed(context: Context) -> Account:
 
 
 def as_told(account: Account) -> dict[str, object]:
-    """What programs are told of an account: never its token."""
+    """An account as JSON for programs, without its token."""
     return {
         "user": account.user,
         "cluster": account.cluster,

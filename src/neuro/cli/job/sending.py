@@ -98,7 +98,7 @@ class Upstream:
     """
 
     def __init__(self, context: Context, job_id: str, *, sends_input: bool, window: bool) -> None:
-        """``window`` asks for this terminal's size to be told, first and whenever it changes."""
+        """``window``: send this terminal's size, first and whenever it changes."""
         self._context = context
         self._job_id = job_id
         self._sends_input = sends_input

@@ -1,4 +1,4 @@
-"""What a project is asked for: the defaults of its names, and which names are good."""
+"""The questions of a new project: defaults of its names, and which names are valid."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ class Draft:
         self.offset = 0
 
     def make_executable(self) -> None:
-        """Let the file be run by whoever may read it."""
+        """Make the file executable for everybody who may read it."""
         mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
         os.fchmod(self._fd, mode | (mode & 0o444) >> 2)
 

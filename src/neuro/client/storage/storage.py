@@ -160,7 +160,7 @@ class Storage:
         await self._calls.rename(self.uri(source), self.uri(target))
 
     async def remove(self, uri: URI, *, recursive: bool = False) -> AsyncGenerator[Removed, None]:
-        """Remove a file, or with ``recursive`` a folder, telling what is gone.
+        """Remove a file, or with ``recursive`` a folder; yields what was removed.
 
         The removal goes as far as the iteration does. StorageFault EISDIR.
         """

@@ -43,7 +43,7 @@ def command(context: FlowContext, bake: str, attempt: int) -> None:
 
 
 def cancel(context: FlowContext, attempt: Attempt) -> Attempt:
-    """Tell the server that an attempt is cancelled; its executor hears of it. What is kept."""
+    """Mark an attempt as cancelled, for its executor to see. Returns it as stored."""
     from neuro.domain.bakes import AttemptRequest, TaskStatus
 
     request = AttemptRequest(

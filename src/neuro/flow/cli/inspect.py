@@ -68,7 +68,7 @@ def by_creation(tasks: Sequence[Task], graphs: Graphs) -> list[Task]:
 
 
 class Seen(NamedTuple):
-    """All that is told of an attempt."""
+    """Everything that `inspect` shows of an attempt."""
 
     bake: Bake
     attempt: Attempt

@@ -50,7 +50,7 @@ def matrices(
 
 
 class _Walk:
-    """Goes through the graphs of a bake as far as its outcomes tell what is in them."""
+    """Goes through the graphs of a bake as far as its outcomes decide them."""
 
     def __init__(self, workflow: Workflow, bake: Bake, tasks: Sequence[Task]) -> None:
         self.found: dict[str, Varied] = {}

@@ -100,7 +100,7 @@ def _forecast(context: FlowContext, plan: Plan, now: datetime) -> dict[str, Fore
 
 
 def as_told(plan: Plan, known: Mapping[str, Forecast]) -> dict[str, object]:
-    """What programs are told of a plan. ``needs`` are the tasks that one waits for."""
+    """A plan as JSON for programs. ``needs`` are the tasks that one waits for."""
     graphs = plan.graphs.values()
     needs = {task: sorted(others) for graph in graphs for task, others in graph.items()}
     tasks = [

@@ -94,7 +94,7 @@ def _why_silent(task: Task, graphs: Graphs) -> str:
 
 
 def _copy(context: FlowContext, job_id: str, *, raw: bool) -> list[str]:
-    """Write a job's output; return what is said of its lines that are no commands after all."""
+    """Write a job's output; return warnings about lines that look like commands and are not."""
     from neuro.cli.job.log_copy import copy_log, print_bytes
     from neuro.client.jobs import LogPart
     from neuro.flow.batch.commands import CommandReader

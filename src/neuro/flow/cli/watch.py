@@ -42,7 +42,7 @@ PATIENCE = 15 * 60.0
 
 
 class Sign(Enum):
-    """What is told between events."""
+    """A message between events."""
 
     BEGIN = auto()  # a connection, which tells all once more
     WAKE = auto()  # the driver has ended
@@ -149,7 +149,7 @@ def screen_of(context: FlowContext) -> Screen:
 
 
 class Events:
-    """The events of an attempt, read in a thread; what was told before a lost connection, again."""
+    """The events of an attempt, read in a thread; after a lost connection they come again."""
 
     def __init__(self, context: FlowContext, bake_id: str, number: int) -> None:
         self._context = context
@@ -289,7 +289,7 @@ def _step(context: FlowContext, board: Board, screen: Screen, events: Events) ->
 
 
 def _name_of(context: FlowContext, bake_id: str) -> str:
-    """What people call a bake of which only the id is told."""
+    """The name of a bake, of which an event has only the id."""
     try:
         return called(context.run(context.client.bakes.get(bake_id)))
     except PlatformError:

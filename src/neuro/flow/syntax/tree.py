@@ -538,7 +538,7 @@ class StatefulAction(ActionFile):
 
 @tree_node(init=False)
 class LocalAction(ActionFile):
-    """An action that runs a command on the machine of who starts the batch."""
+    """An action that runs a command on the machine that starts the batch."""
 
     outputs: Mapping[str, Output] = table_key(Special("outputs"), "What the action gives.")
     cmd: Value | None = key(Special("command"), "The command.", "", "S", required=True)

@@ -23,7 +23,7 @@ class Departures:
     """Removes people of one installation."""
 
     def __init__(self, access: AccessService, machine_owner: str, ends: Sequence[EndWork]) -> None:
-        """``machine_owner`` is the machine's own user, who is made again at each start."""
+        """``machine_owner`` is the user who runs the server, made again at each start."""
         self._access = access
         self._machine_owner = machine_owner
         self._ends = ends
@@ -41,7 +41,7 @@ class Departures:
         await self._end({name})
 
     async def sweep(self) -> None:
-        """End what is left of people who are gone."""
+        """End what removed people left behind."""
         gone = await self._access.gone()
         if gone:
             await self._end(gone)

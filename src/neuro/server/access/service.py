@@ -141,9 +141,9 @@ class AccessService:
             ) from None
 
     async def identity_of(self, user: str) -> Identity:
-        """A user with all that they may do now: for what the server does in their name.
+        """A user with all their present permissions: for what the server does in their name.
 
-        Raises NotFound for one who is gone.
+        Raises NotFound for a removed user.
         """
         return Identity(user=user, permissions=tuple(await self.permissions(user)), token_id="")
 
@@ -227,7 +227,7 @@ class AccessService:
     ) -> Token:
         """Issue a token; its text is in the answer and nowhere else. Raises NotFound.
 
-        One that is for a ``job`` makes who has it a JobIdentity.
+        A token for a ``job`` gives its holder a JobIdentity.
         """
         if not timedelta() < life <= MAX_TOKEN_LIFE:
             raise InvalidInput(f"A token can be valid for at most {MAX_TOKEN_LIFE.days} days.")

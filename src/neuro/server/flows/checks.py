@@ -121,7 +121,7 @@ def check_tags(tags: Sequence[str]) -> None:
 
 
 def check_graphs(graphs: Graphs) -> None:
-    """Raise InvalidInput for graphs that are too large or hold what is no id."""
+    """Raise InvalidInput for graphs that are too large or hold malformed ids."""
     nodes = 0
     for prefix, graph in graphs.items():
         if prefix:

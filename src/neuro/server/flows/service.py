@@ -45,7 +45,7 @@ class FlowService:
     """
 
     def __init__(self, database: Database, cluster: str, hub: Hub) -> None:
-        """``hub`` is told of projects that are removed."""
+        """``hub`` gets an event for each removed project."""
         self._database = database
         self._cluster = cluster
         self._guard = Guard(cluster)

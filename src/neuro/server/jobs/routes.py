@@ -60,7 +60,7 @@ def job_routes(jobs: JobService) -> Routes:
 
     @api.add("GET", "/api/v1/jobs/events", streams=NDJSON)
     async def events(call: Call, query: JobEventFilter) -> web.StreamResponse:
-        """What becomes of jobs: the state of those that match, then every change at once."""
+        """Changes of jobs: the state of every job that matches, then each change at once."""
         return await live_ndjson(call, jobs.events(call.identity, query))
 
     @api.add("GET", "/api/v1/jobs/{job}", section="jobs")

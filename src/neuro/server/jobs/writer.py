@@ -26,7 +26,7 @@ class Writer:
     """Collects changed records; one task writes what has collected, again and again.
 
     A disk without space, or a database that is away, is tried again for as long as it takes.
-    Whoever waits for a write is told meanwhile.
+    A caller that waits for a write gets an error meanwhile.
     """
 
     def __init__(self, database: Database) -> None:

@@ -68,5 +68,5 @@ def _check_length(text: str) -> None:
 
 
 def readable(name: str | bytes) -> str:
-    """A name from the disk as clients see it: what is no UTF-8 becomes U+FFFD."""
+    """A name from the disk as clients see it: bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")

@@ -144,7 +144,7 @@ class Tree:
     # Looking
 
     def status(self, place: Place, permission: Action) -> FileStatus:
-        """What is there, links followed; a link that cannot be followed is told as a link."""
+        """The status, links followed; a link that cannot be followed shows as a link."""
         try:
             with self.opened(place, os.O_PATH) as found:
                 return _status(place.path, os.fstat(found), permission)
@@ -160,7 +160,7 @@ class Tree:
     def entries(
         self, place: Place, permission: Action, known: dict[str, Action], only: bool
     ) -> Iterator[list[FileStatus]]:
-        """What is in a folder, in batches, in no order; links are told as links.
+        """The entries of a folder, in batches, in no order; links show as links.
 
         ``known`` has the names with a wider permission; with ``only`` nothing else is listed.
         """
@@ -250,7 +250,7 @@ class Tree:
         return Place(tuple(readable(part) for part in inside.parts), place.fence)
 
     def remove(self, place: Place, *, recursive: bool) -> Iterator[list[Removed]]:
-        """Remove a file, or a folder with all below it, telling what is gone, in batches."""
+        """Remove a file, or a folder with everything below it; yields removed names in batches."""
         with self.opened(place.parent, os.O_PATH | os.O_DIRECTORY) as folder, faults(place.path):
             name = name_on_disk(folder, place.name)
             if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
