@@ -16,7 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python3 -m neuro.actions.filebrowser",
         description="Show one folder in a browser: list, upload, download, move, delete.",
-        epilog="There are no accounts: who reaches the port may do all of that.",
+        epilog="There are no accounts: anybody who reaches the port may do all of that.",
     )
     parser.add_argument("--root", required=True, metavar="DIR", help="the folder to show")
     parser.add_argument(
