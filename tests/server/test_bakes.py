@@ -386,7 +386,7 @@ async def test_an_attempt_keeps_what_an_earlier_one_has_left(
         ({"attempt": 1, "tasks": ["done"], "calls": ["new"]}, 400, "'new' has not begun in"),
         ({"attempt": 1, "tasks": ["done"], "calls": ["done"]}, 400, "each task only once"),
         ({"attempt": 1, "tasks": ["done", ""]}, 400, "id of a task"),
-        ({"attempt": 2, "tasks": ["done"]}, 400, "has no attempt #2 of which"),
+        ({"attempt": 2, "tasks": ["done"]}, 400, "has no attempt #2 to keep"),
         ({"attempt": 3, "tasks": ["done"]}, 400, "Attempt #3 can keep only tasks of an earlier"),
         ({"attempt": -1, "tasks": ["done"]}, 400, "Attempt #3 can keep only tasks of an earlier"),
         ({"attempt": 1, "tasks": [f"t{number}" for number in range(20_001)]}, 413, "at most"),

@@ -160,8 +160,8 @@ class StorageAPI:
         place = self._place(call, Action.WRITE)
         if query.size < 0 or not 0 <= query.offset <= query.size:
             raise InvalidInput(
-                f"offset is {query.offset} and size {query.size}: give an offset from 0 to the"
-                " size."
+                f"The offset is {query.offset} and the size {query.size}: both must be 0 or more,"
+                " and the offset at most the size."
             )
         upload = await self._service.begin_upload(
             place,
