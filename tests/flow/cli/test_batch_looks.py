@@ -343,7 +343,7 @@ def test_parameters_of_a_file_are_texts(tmp_path: Path) -> None:
     [
         ("- a\n", "holds no parameters"),
         ("a: 1\nb: [1]\n", "line 2"),
-        ("a: 1\na: 2\n", "line 2: parameter a is there twice"),
+        ("a: 1\na: 2\n", "line 2: parameter a is given twice"),
         ("a: 'x\n", "cannot be read"),
     ],
 )
