@@ -536,4 +536,4 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(browser: FileBrowser) -> Non
     )
 
     assert done.returncode == 2
-    assert "cannot be listened on" in done.stderr
+    assert "Cannot listen on" in done.stderr

@@ -52,7 +52,7 @@ def test_an_alias_of_an_alias_is_refused(home: Home) -> None:
     done = home.run("a")
 
     assert done.returncode == 70
-    assert "begins with no command of neuro" in done.stderr
+    assert "does not begin with a command of neuro" in done.stderr
 
 
 def test_aliases_are_listed(home: Home) -> None:

@@ -73,7 +73,7 @@ def test_aliases_and_storage_filters_are_read(tmp_path: Path) -> None:
         ("[storage]\ncp-exclude = 'x'\n", "must be a list of strings"),
         ("[storage]\ncp-exclude = [1]\n", r"cp-exclude\[0\]' must be a string"),
         ("[alias.x]\ncmd = 'a'\nname = 'b'\n", "has no parameter 'name'"),
-        ("[job]\ncluster-name = 'x'\n", "belongs into a project's .neuro.toml"),
+        ("[job]\ncluster-name = 'x'\n", "belongs in a project's .neuro.toml"),
         ("top = 1\n", "no section 'top'"),
         ("job = 1\n", "'job' must be a section"),
         ("[alias]\nx = 1\n", "'alias.x' must be a section"),

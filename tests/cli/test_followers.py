@@ -59,7 +59,7 @@ def test_top_outlives_a_restart_of_the_server(running: Home) -> None:
         it.until(job)
         port = running.ok("server", "status").split("127.0.0.1:")[1].split("/")[0]
         running.ok("down")
-        said = it.until("The server is away; waiting for it…")
+        said = it.until("The server does not answer; waiting for it…")
         running.ok("up", "--port", port)
         it.until(job)
         let_on(running, job)

@@ -82,8 +82,8 @@ def test_life_spans_are_kept_as_they_are_written_or_refused(person: Home) -> Non
     endless = person.run("run", "--life-span", "99999999999d", "ubuntu", "true")
 
     assert (refused.returncode, waiting.returncode, endless.returncode) == (127, 127, 127)
-    assert "life span of 5s is too short: it is 1m or more" in refused.stderr
-    assert "of 99999999d is too long: it is 366000d" in waiting.stderr
+    assert "life span of 5s is too short: give 1m or more" in refused.stderr
+    assert "of 99999999d is too long: give at most 366000d" in waiting.stderr
     assert "too long" in endless.stderr
     assert "90s is rounded up to 1m30s" not in rounded.stderr
     assert "90s is rounded up to 2m" in rounded.stderr

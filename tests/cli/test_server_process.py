@@ -187,7 +187,7 @@ def test_removing_a_person_is_asked_about(running: Home) -> None:
     unasked = running.run("admin", "remove-user", "boris")
     assert unasked.returncode == 2
     assert "This would remove boris and stop 0 jobs." in unasked.stderr
-    assert "There is no terminal to ask at: add --yes." in unasked.stderr
+    assert "There is no terminal to ask on: add --yes." in unasked.stderr
     with running.terminal("admin", "remove-user", "boris") as shown:
         shown.until("Remove boris? [y/N]: ")
         shown.press("n\n")
@@ -205,7 +205,7 @@ def test_removing_a_person_is_asked_about(running: Home) -> None:
 
     again = running.run("admin", "add-user", "boris")
     assert again.returncode != 0
-    assert "was that of a user who was removed" in again.stderr
+    assert "belonged to a user who was removed" in again.stderr
     assert running.run("admin", "remove-user", "--yes", "nobody").returncode != 0
 
 

@@ -94,5 +94,5 @@ def test_what_is_not_a_uri_is_refused(text: str) -> None:
 
 
 def test_a_uri_without_an_owner_says_so() -> None:
-    with pytest.raises(InvalidInput, match="names no owner"):
+    with pytest.raises(InvalidInput, match="does not name an owner"):
         ResourceURI("storage", "default").owner  # noqa: B018

@@ -71,7 +71,7 @@ async def test_a_terminal_is_killed_and_its_bake_begun_again(impatient: Project)
     first = await project.ended(bake)
     assert first.result == "failed"
     assert first.message is not None
-    assert "has not been heard of" in first.message
+    assert "has been silent" in first.message
     assert "`neuro-flow restart`" in first.message
     for job in await project.jobs(bake):
         await project.over(job)

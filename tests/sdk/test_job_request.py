@@ -104,7 +104,7 @@ def test_disks_and_secrets_are_mounts_of_their_own() -> None:
         ("ALL", "no longer supported"),
         ("storage:data", "Invalid volume"),
         ("data:/mnt", "Invalid volume"),
-        ("storage:data:mnt", "no absolute path"),
+        ("storage:data:mnt", "not an absolute path"),
         ("storage:data:/mnt:wr", "Wrong mode 'wr'"),
         ("storage:../bob:/mnt:ro", "climbs out"),
         ("storage:~/x:/mnt", "'~' means nothing"),

@@ -114,7 +114,7 @@ async def test_main_jobs_that_die_without_getting_on_are_given_up(server: Server
 
     assert last.result is TaskStatus.FAILED
     assert last.message is not None
-    assert last.message.startswith("Its main job died 3 times without getting on")
+    assert last.message.startswith("Its main job died 3 times without progress")
     assert sorted(job.id for job in jobs) == sorted([*mains, task.id])
     assert task.status is JobStatus.CANCELLED
 

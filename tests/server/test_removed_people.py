@@ -118,7 +118,7 @@ async def test_nobody_gets_the_name_of_somebody_who_was_removed(
 
 
 async def test_the_machines_own_user_stays(client: Client) -> None:
-    with pytest.raises(Conflict, match="this machine's own user"):
+    with pytest.raises(Conflict, match="the user who runs this server"):
         await client.users.remove(client.user)
 
     assert (await client.users.get(client.user)).is_admin

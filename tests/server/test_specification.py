@@ -46,7 +46,7 @@ def volume(source: str, target: str) -> dict[str, object]:
         ({"tags": ["a b"]}, "Invalid tag 'a b'"),
         ({"description": "x" * 5000}, "A description"),
         ({"max_run_time_minutes": 0}, "max_run_time_minutes"),
-        ({"schedule_timeout": -1}, "schedule timeout is more than 0 seconds"),
+        ({"schedule_timeout": -1}, "schedule timeout must be more than 0 seconds"),
         ({"image": "UPPER:case"}, "Invalid image"),
         ({"image": "ubuntu:"}, "Invalid image"),
         ({"image": ""}, "Invalid image"),

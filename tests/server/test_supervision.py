@@ -201,7 +201,7 @@ async def test_an_executor_that_is_no_job_of_this_server_has_to_be_heard_of(
     last = await ended(client, bake.id)
     assert (last.result, last.executor_id) == (FAILED, "job-elsewhere")
     assert last.message is not None
-    assert "has not been heard of" in last.message
+    assert "has been silent" in last.message
 
 
 async def test_only_the_server_says_that_a_schedule_made_a_bake(

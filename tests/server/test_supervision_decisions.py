@@ -71,9 +71,9 @@ def test_what_is_done_for_an_attempt(facts: Facts, decision: Decision) -> None:
 @pytest.mark.parametrize(
     ("facts", "result", "words"),
     [
-        (Facts(RUNNING, TERMINAL, silent=120.0), FAILED, "not been heard of for 2m"),
-        (Facts(PENDING, TERMINAL, silent=600.0), FAILED, "Nobody has begun it for 10m"),
-        (Facts(RUNNING, DEAD, deaths=20), FAILED, "died 20 times without getting on"),
+        (Facts(RUNNING, TERMINAL, silent=120.0), FAILED, "been silent for 2m"),
+        (Facts(PENDING, TERMINAL, silent=600.0), FAILED, "It was not begun for 10m"),
+        (Facts(RUNNING, DEAD, deaths=20), FAILED, "died 20 times without progress"),
         (Facts(RUNNING, Executor.KILLED_BY_USER), CANCELLED, "killed by its user"),
         (Facts(RUNNING, Executor.OUT_OF_TIME), FAILED, "life span ended"),
     ],

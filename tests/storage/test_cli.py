@@ -521,7 +521,7 @@ class TestCp:
         ran = neuro("cp", "-r", "storage:tree", "back")
 
         assert ran.code == 72
-        assert "the link leads to no file in the storage" in ran.err
+        assert "the link does not lead to a file in the storage" in ran.err
         assert Path("back/a").exists()
 
     def test_a_summary_is_printed_on_demand(self, neuro: Neuro, home: Path) -> None:

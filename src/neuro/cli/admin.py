@@ -15,7 +15,7 @@ from neuro.domain.durations import parse_duration
 from neuro.domain.jobs import ACTIVE, JobFilter
 from neuro.domain.names import check_user_name
 
-_quiet = click.option("-q", "--quiet", is_flag=True, help="Print what a script needs only.")
+_quiet = click.option("-q", "--quiet", is_flag=True, help="Print only what a script needs.")
 
 
 @click.command("users", cls=Command, examples="neuro admin users")
@@ -59,7 +59,7 @@ def users(context: Context, quiet: bool, as_json: bool) -> None:
 )
 @click.argument("name")
 @click.option("--admin", "is_admin", is_flag=True, help="Make them an administrator.")
-@click.option("--expires-in", metavar="TIMEDELTA", help="How long their first token is good.")
+@click.option("--expires-in", metavar="TIMEDELTA", help="How long their first token is valid.")
 @_quiet
 @json_option()
 @pass_context
@@ -71,7 +71,7 @@ def add_user(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Add the user NAME, and print the line that logs them in; -q prints the token only."""
+    """Add the user NAME, and print the line that logs them in; -q prints only the token."""
     seconds = parse_duration(expires_in).total_seconds() if expires_in else None
     client, out = context.client, context.out
     user = context.run(client.users.add(check_user_name(name), is_admin=is_admin))
@@ -98,14 +98,14 @@ def add_user(
     """,
 )
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @pass_context
 def remove_user(context: Context, name: str, yes: bool) -> None:
-    """Remove the user NAME, with all that they have begun.
+    """Remove the user NAME, and stop everything that they started.
 
-    Their tokens are useless from now on, their jobs are stopped, their bakes cancelled and their
-    schedules removed. Their files and the records of their jobs stay, for administrators. Nobody
-    can be given the name again.
+    Their tokens are revoked, their jobs are stopped, their bakes are cancelled and their
+    schedules are removed. Their files and the records of their jobs stay, for administrators. The
+    name cannot be used again.
     """
     client, out = context.client, context.out
     context.run(client.users.get(name))
@@ -115,7 +115,7 @@ def remove_user(context: Context, name: str, yes: bool) -> None:
         if not out.is_terminal:
             raise click.UsageError(
                 f"This would remove {name} and stop {active} {'job' if active == 1 else 'jobs'}."
-                " There is no terminal to ask at: add --yes."
+                " There is no terminal to ask on: add --yes."
             )
         click.confirm(
             f"{name} has {jobs}, which will be stopped, as will their bakes and schedules.\n"

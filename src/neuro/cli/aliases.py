@@ -41,7 +41,7 @@ def _internal(alias: Alias, root: LazyGroup) -> click.Command:
         if command is None:
             # An alias of an alias could go round in circles.
             raise Failure(
-                f"alias.{alias.name}: '{alias.cmd}' begins with no command of neuro.", CONFIG
+                f"alias.{alias.name}: '{alias.cmd}' does not begin with a command of neuro.", CONFIG
             )
         with command.make_context(words[0], words[1:], parent=ctx.parent) as inner:
             return command.invoke(inner)
@@ -68,7 +68,9 @@ def _external(alias: Alias) -> click.Command:
         try:
             return subprocess.run(line, check=False).returncode
         except FileNotFoundError:
-            raise Failure(f"alias.{alias.name}: no program '{line[0]}'", NOT_FOUND) from None
+            raise Failure(
+                f"alias.{alias.name}: there is no program '{line[0]}'", NOT_FOUND
+            ) from None
 
     return click.Command(
         alias.name,
@@ -90,7 +92,7 @@ def _option(alias: Alias, text: str) -> click.Option:
     match = _OPTION.fullmatch(text.strip())
     if match is None:
         raise Failure(
-            f"alias.{alias.name}: '{text}' is no option: write '-d, --depth=N  what it does'.",
+            f"alias.{alias.name}: '{text}' is not an option: write '-d, --depth=N  what it does'.",
             CONFIG,
         )
     names = [name.strip() for name in match["names"].split(",")]
@@ -124,7 +126,11 @@ def command_line(alias: Alias, words: Mapping[str, Sequence[str]]) -> list[str]:
     for word in shlex.split(alias.exec or ""):
         fields = [name.lower() for name in _FIELD.findall(word)]
         if unknown := [name for name in fields if name not in known]:
-            raise Failure(f"alias.{alias.name}: nothing is called {{{unknown[0]}}}", CONFIG)
+            raise Failure(
+                f"alias.{alias.name}: exec uses {{{unknown[0]}}}, which neither args nor"
+                " options name",
+                CONFIG,
+            )
         replaced = replaced or bool(fields)
         if fields and word == f"{{{_FIELD.findall(word)[0]}}}":
             line += known[fields[0]]

@@ -174,5 +174,5 @@ def generate(context: Context, shell: str) -> None:
 @click.argument("shell", type=_SHELL)
 @pass_context
 def patch(context: Context, shell: str) -> None:
-    """Put completion into the start-up file of SHELL; again is no harm."""
+    """Add completion to the start-up file of SHELL. A second call changes nothing."""
     patch_start_file(context.out, shell)

@@ -87,7 +87,7 @@ def _sentence(error: BaseException) -> str:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{where}"
     return (
-        f"Something unexpected happened ({type(error).__name__}: {error}). This is a mistake in"
+        f"Something unexpected happened ({type(error).__name__}: {error}). This is a bug in"
         " `neuro`: `neuro --show-traceback …` shows where."
     )
 

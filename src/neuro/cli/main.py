@@ -31,7 +31,7 @@ JOB = _table(
     "job",
     run="Run a job: an image, a command, a preset.",
     ls="List jobs.",
-    status="Show all about a job.",
+    status="Show everything about a job.",
     logs="Print the output of a job, and follow it.",
     attach="Attach the terminal to a running job.",
     exec="Run a command inside a running job.",
@@ -67,7 +67,7 @@ CONFIG = _table(
 TOKEN = {
     "create": Entry("neuro.cli.config.token:create", "Make a token for a script or a machine."),
     "ls": Entry("neuro.cli.config.token:ls", "List tokens."),
-    "revoke": Entry("neuro.cli.config.token:revoke", "Make a token useless."),
+    "revoke": Entry("neuro.cli.config.token:revoke", "Revoke a token."),
 }
 ADMIN = {
     "users": Entry("neuro.cli.admin:users", "List the users."),
@@ -143,7 +143,7 @@ def _groups() -> dict[str, click.Group]:
 
 
 class Root(LazyGroup):
-    """``neuro`` itself: what is no command may be an alias of the configuration files."""
+    """``neuro`` itself: other words may be aliases of the configuration files."""
 
     def invoke(self, ctx: click.Context) -> Any:
         # Before the command is looked up: an alias is looked up in the configuration.
@@ -185,7 +185,7 @@ def _flag(*names: str, text: str, **more: Any) -> click.Option:
 
 
 def _options() -> list[click.Parameter]:
-    unused = "Accepted for scripts: this command line never calls out."
+    unused = "Accepted for scripts, without effect: no statistics are sent."
     return [
         _flag("-v", "--verbose", text="Say more; twice for even more.", count=True),
         _flag("-q", "--quiet", text="Say less; lists become bare ids.", count=True),

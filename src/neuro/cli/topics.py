@@ -23,7 +23,7 @@ everything is appended:
     args = "DIR..."
     options = ["-h, --human-readable  print sizes like 1K", "-d, --max-depth=N  only so deep"]
 
-`args` writes [NAME] for what may be left out and NAME... for several.
+In `args`, [NAME] is an optional argument, and NAME... takes several.
 `neuro config aliases` lists what there is.
 """
 

@@ -160,7 +160,7 @@ def _sentence(error: str, where: str, kind: type[UserFile]) -> str:
         if section is None:
             return f"the file has no section '{key}'; known are [job], [storage], [alias.NAME]."
         if kind is UserFile and key in ("cluster-name", "org-name"):
-            return f"'{section}.{key}' belongs into a project's {LOCAL_FILE}."
+            return f"'{section}.{key}' belongs in a project's {LOCAL_FILE}."
         tables: dict[str, type[Section]] = {"job": Job, "storage": Storage}
         table = AliasTable if where else tables[section]
         known = ", ".join(field.encode_name for field in msgspec.structs.fields(table))

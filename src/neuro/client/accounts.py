@@ -31,7 +31,7 @@ _CLAIMS = ("identity", "https://platform.neuromation.io/user")
 
 
 class NotConfigured(PlatformError):
-    """Nobody is logged in here, or what is kept of the logins cannot be used."""
+    """Nobody is logged in here, or the stored logins cannot be used."""
 
     code = "not_configured"
     status = 400

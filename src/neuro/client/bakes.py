@@ -112,7 +112,7 @@ class Bakes:
     async def replace_attempt(self, request: AttemptRequest) -> Attempt:
         """Change an attempt's result, executor and message.
 
-        A result that is final stays: what is returned is what is kept.
+        A final result stays. Returns the attempt as it is stored.
         """
         return await send(self._transport, "PUT", f"{_ATTEMPTS}/replace", request, Attempt)
 

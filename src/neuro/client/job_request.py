@@ -232,6 +232,6 @@ def _parts(text: str) -> tuple[str, str, bool | None]:
         raise InvalidInput(f"Invalid volume '{text}': {form}.")
     if not target.startswith("/"):
         raise InvalidInput(
-            f"Invalid volume '{text}': '{target}' is no absolute path in the job; {form}."
+            f"Invalid volume '{text}': '{target}' is not an absolute path in the job; {form}."
         )
     return source, target, read_only

@@ -53,7 +53,7 @@ class LogPart(msgspec.Struct, frozen=True):
     follow: bool = True
 
     def params(self) -> list[tuple[str, str]]:
-        """The query; what is not asked for is left out."""
+        """The query, without fields that are not set."""
         given = (
             ("since", self.since.isoformat() if self.since else None),
             ("timestamps", "true" if self.timestamps else None),
@@ -95,7 +95,7 @@ def parse_job_ref(text: str) -> JobRef:
     expected = 2 if rest.startswith("/") else 1
     if len(words) != expected or not all(words) or cluster == "":
         raise InvalidInput(
-            f"'{text}' names no job: write NAME, job:NAME, job:/OWNER/NAME or"
+            f"'{text}' does not name a job: write NAME, job:NAME, job:/OWNER/NAME or"
             " job://CLUSTER/OWNER/NAME."
         )
     owner = words[0] if expected == 2 else None
@@ -180,7 +180,7 @@ class Jobs:
         ids: Sequence[str] = (),
         after: str | None = None,
     ) -> AsyncGenerator[JobEvent, None]:
-        """What becomes of the jobs with all these tags, as it happens, over one connection.
+        """Changes of the jobs that have all these tags, as they happen, over one connection.
 
         ``ids`` asks for these jobs alone: a hundred at most, as they are part of the address.
 
@@ -237,7 +237,7 @@ class Jobs:
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         """A part of the output: how many bytes of it come before, and the bytes themselves.
 
-        Who lost the connection comes back with ``skip``: that number and how many have come.
+        After a lost connection, come back with ``skip``: that number plus the bytes received.
         """
         call = Request(
             method="GET",

@@ -66,7 +66,7 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BakeMeta(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a bake's circumstances. All but ``git_info`` is this platform's own.
+    """The circumstances of a bake. All fields but ``git_info`` are this platform's own.
 
     ``hashes`` holds what ``hash_files`` gave at submission, by a digest of its arguments;
     ``life_span`` is seconds from the start of an attempt; ``schedule`` the id of the schedule that
@@ -138,7 +138,7 @@ Graphs = dict[str, dict[str, list[str]]]
 class Bake(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a batch workflow.
 
-    ``owner`` is who submitted it: whoever starts it again, it runs in their name.
+    ``owner`` submitted it, and every attempt runs in that name.
     ``finished_at`` is when its last attempt ended; None while one goes on.
     """
 
@@ -322,7 +322,7 @@ class BakeEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Overlap(StrEnum):
-    """What a schedule does where its bake before still runs."""
+    """What a schedule does when its previous bake still runs."""
 
     SKIP = "skip"
     ALLOW = "allow"

@@ -25,11 +25,13 @@ def parse_duration(text: str) -> timedelta:
         return timedelta()
     units = [unit for _, unit in _PART.findall(word)]
     if not _WHOLE.fullmatch(word) or len(set(units)) != len(units):
-        raise InvalidInput(f"'{text}' is no duration: write it like 1d2h3m4s (2h30m, 45s).")
+        raise InvalidInput(f"'{text}' is not a duration: write it like 1d2h3m4s (2h30m, 45s).")
     try:
         return timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(word)))
     except OverflowError:
-        raise InvalidInput(f"'{text}' is too long: no duration has a billion days.") from None
+        raise InvalidInput(
+            f"'{text}' is too long: a duration has fewer than a billion days."
+        ) from None
 
 
 def format_duration(duration: timedelta) -> str:

@@ -66,7 +66,7 @@ class NotPermitted(PlatformError):
 
 
 class NotFound(PlatformError):
-    """Absent, or hidden from this caller: the two are never told apart."""
+    """Absent, or hidden from this caller: callers cannot tell which."""
 
     code = "not_found"
     status = 404

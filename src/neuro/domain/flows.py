@@ -103,7 +103,7 @@ def is_word(text: str) -> bool:
 
 
 def check_project_name(name: str) -> str:
-    """Return ``name``, or raise InvalidInput. What looks like an id is no name: both are URIs."""
+    """Return ``name``, or raise InvalidInput. A name cannot look like an id: both are in URIs."""
     if is_word(name) and not is_project_id(name):
         return name
     raise InvalidInput(
@@ -127,8 +127,9 @@ def check_batch_name(name: str) -> str:
         return name
     shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in name[:80])
     raise InvalidInput(
-        f"Invalid batch '{shown}': its file's path in .neuro, without the ending, is what a batch"
-        f" is called. Use 1 to {MAX_BATCH_NAME} bytes of UTF-8, without control characters."
+        f"Invalid batch '{shown}': a batch is called by its file's path in .neuro,"
+        f" without the ending. Use 1 to {MAX_BATCH_NAME} bytes of UTF-8, without control"
+        " characters."
     )
 
 

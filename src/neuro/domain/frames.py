@@ -148,7 +148,7 @@ class FrameReader:
     def _read_header(self) -> tuple[int, int, int, int, int]:
         header = _HEADER.unpack(b"".join(self._take(HEADER_BYTES)))
         if header[3] > MAX_DATA_BYTES or not Kind.FOLDER <= header[0] <= Kind.END:
-            raise InvalidInput("This is no stream of files: a frame makes no sense.")
+            raise InvalidInput("This is not a stream of files: a frame is malformed.")
         return header
 
     def _take(self, count: int) -> list[memoryview]:

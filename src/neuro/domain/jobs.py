@@ -314,7 +314,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line of GET /jobs/events: a job's state, ``synced``, or (with neither) a sign of life.
 
-    Whoever comes back with the newest ``cursor`` is told only what changed since. It is empty as
+    A reader that comes back with the newest ``cursor`` gets only later changes. It is empty as
     long as the beginning was not told whole, up to the line that is ``synced``.
     """
 
@@ -326,7 +326,7 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class JobEventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """The query of GET /jobs/events: jobs with all of these tags, of any of these owners.
 
-    With ids, only of these jobs: so whoever waits for a few is not told of all that ended before.
+    With ids, only of these jobs: so a reader that waits for a few does not get all earlier ones.
     """
 
     tag: list[str] = []

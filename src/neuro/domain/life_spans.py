@@ -30,7 +30,7 @@ def check_life_span(seconds: float, written: str | None = None) -> None:
     """Raise InvalidInput where no job can live that long, or that briefly."""
     if 0 < seconds < 60:
         raise InvalidInput(
-            f"A job's life span of {_shown(seconds, written)} is too short: it is 1m or more, in"
+            f"A job's life span of {_shown(seconds, written)} is too short: give 1m or more, in"
             " whole minutes. `timeout 5s COMMAND` in the job ends a command to the second."
         )
     check_longest("A job's life span", seconds, written)
@@ -39,7 +39,7 @@ def check_life_span(seconds: float, written: str | None = None) -> None:
 def check_schedule_timeout(seconds: float, written: str | None = None) -> None:
     """Raise InvalidInput where no job can wait that long for its start."""
     if seconds <= 0:
-        raise InvalidInput("A job's schedule timeout is more than 0 seconds.")
+        raise InvalidInput("A job's schedule timeout must be more than 0 seconds.")
     check_longest("A job's schedule timeout", seconds, written)
 
 
@@ -47,7 +47,7 @@ def check_longest(what: str, seconds: float, written: str | None = None) -> None
     """Raise InvalidInput for a time beyond all bounds. ``what`` begins the sentence."""
     if not seconds <= LONGEST_SECONDS:
         raise InvalidInput(
-            f"{what} of {_shown(seconds, written)} is too long: it is {_LONGEST_TEXT}, at most."
+            f"{what} of {_shown(seconds, written)} is too long: give at most {_LONGEST_TEXT}."
         )
 
 

@@ -48,7 +48,7 @@ def check_text(text: str, field: str, kind: str = "line") -> None:
 
 _ALLOWED = {
     "line": "Control characters are not allowed there.",
-    "lines": "Of control characters only tabs and line ends are allowed there.",
+    "lines": "The only control characters allowed there are tabs and line ends.",
     "verbatim": "All characters but NUL and lone surrogates are allowed there.",
     "message": "All characters but lone surrogates are allowed there.",
 }

@@ -34,7 +34,9 @@ class ResourceURI(msgspec.Struct, frozen=True):
     def owner(self) -> str:
         """The first segment; raises InvalidInput where the URI names no owner."""
         if not self.segments:
-            raise InvalidInput(f"'{self}' names no owner: write {self.scheme}://CLUSTER/OWNER/…")
+            raise InvalidInput(
+                f"'{self}' does not name an owner: write {self.scheme}://CLUSTER/OWNER/…"
+            )
         return self.segments[0]
 
     @property

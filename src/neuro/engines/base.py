@@ -155,7 +155,7 @@ class Session(Protocol):
     async def read(self) -> tuple[int, bytes] | None:
         """The next (channel, bytes), or None when the other side is over.
 
-        An item of ``Channel.STDIN`` is no output: the session's ``input`` has changed.
+        An item of ``Channel.STDIN`` is not output: the session's ``input`` has changed.
         """
         ...
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What `project.yml` says, or what is taken where there is none."""
+    """The contents of `project.yml`, or the defaults where there is none."""
 
     id: str
     file: ProjectFile | None

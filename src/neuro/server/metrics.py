@@ -82,10 +82,10 @@ class _Gauge:
 
 
 class Gauges(Collector):
-    """What is so at the moment that somebody asks."""
+    """The gauges: read at the moment of a request."""
 
     def __init__(self, board: Board, folder: Path) -> None:
-        """``folder`` is the data directory, whose disk is told of."""
+        """``folder`` is the data directory, whose disk is reported."""
         self._board = board
         self._folder = folder
         self._all = [

@@ -33,7 +33,7 @@ class OwnerLogin(msgspec.Struct, frozen=True):
 
 
 def machine_owner() -> str:
-    """What the machine's own user is called here."""
+    """The platform's name of the user who runs the server."""
     return user_name_from(getpass.getuser())
 
 
@@ -101,7 +101,7 @@ class Announcement:
         }
 
     def begin(self) -> None:
-        """Say it, whatever an earlier server said. Raises OSError."""
+        """Write the files, over those of an earlier server. Raises OSError."""
         for path, content in self._files.items():
             _write_private(path, content)
 

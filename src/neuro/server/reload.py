@@ -29,7 +29,7 @@ def digest_of(data_dir: Path) -> str:
 
 
 class Reload:
-    """What was asked for by signals: to begin again, or to end."""
+    """What signals asked for: to begin again, or to end."""
 
     def __init__(self, data_dir: Path, stop: asyncio.Event) -> None:
         """``stop`` ends the server that runs."""
@@ -53,7 +53,7 @@ class Reload:
         self._stop.set()
 
     def end(self) -> None:
-        """The server is to end, whatever else was asked for."""
+        """Let the server end; this wins over a reload."""
         self._is_ending = True
         self.is_due = False
         self._stop.set()

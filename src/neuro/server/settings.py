@@ -188,7 +188,7 @@ def parse_bytes(text: int | str) -> int:
             raise ValueError(size)
         return size
     except (ValueError, OverflowError):
-        raise InvalidInput(f"'{text}' is no size: write it like 512M or 2G.") from None
+        raise InvalidInput(f"'{text}' is not a size: write it like 512M or 2G.") from None
 
 
 def disk_for(total: int) -> int:

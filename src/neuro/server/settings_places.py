@@ -101,7 +101,7 @@ def spelled(key: Key) -> str:
 
 
 def with_line(text: str, error: Exception) -> str:
-    """What is wrong, behind the line of ``text`` that it is about, as far as that is found."""
+    """The error, with the number of its line in ``text`` before it, where that is found."""
     if isinstance(error, Misplaced):
         line = line_of(text, error.key)
     else:

@@ -189,9 +189,7 @@ def test_what_was_done_before_is_foretold_and_taken(baker: Person) -> None:
     assert "4 tasks, 3 answered" in baker.flow_ok("plan", "sweep", *mark)
     # A matrix is all of its rows.
     said = baker.flow_ok("clear-cache", "sweep", "train")
-    assert said == (
-        "Forgot what was kept for task train and the 2 that it stands for of batch sweep.\n"
-    )
+    assert said == ("Forgot the cached outcomes of task train (2 tasks) of batch sweep.\n")
     assert "4 tasks, 1 answered" in baker.flow_ok("plan", "sweep", *mark)
     assert "Did you mean 'report'?" in baker.flow("clear-cache", "sweep", "raport").stderr
     assert "Did you mean 'train'?" in baker.flow("clear-cache", "sweep", "trian").stderr

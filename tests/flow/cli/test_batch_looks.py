@@ -343,7 +343,7 @@ def test_parameters_of_a_file_are_texts(tmp_path: Path) -> None:
     [
         ("- a\n", "holds no parameters"),
         ("a: 1\nb: [1]\n", "line 2"),
-        ("a: 1\na: 2\n", "line 2: parameter a is there twice"),
+        ("a: 1\na: 2\n", "line 2: parameter a is given twice"),
         ("a: 'x\n", "cannot be read"),
     ],
 )
@@ -425,7 +425,7 @@ def test_a_plan_shows_what_would_run(planner: Person) -> None:
     done = planner.flow("plan", "sweep", "-p", "lr", "7")
 
     assert done.returncode == 0
-    assert "What is kept of earlier bakes is not known: You are not logged in." in done.stderr
+    assert "The cached outcomes are not known: You are not logged in." in done.stderr
     head, _, picture = ("\n" + done.stdout).partition("╵           ╵\n")
     assert head + "╵           ╵\n" == PLANNED
     assert "– never" in picture

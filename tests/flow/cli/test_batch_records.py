@@ -197,7 +197,7 @@ def test_a_server_that_is_away_is_waited_for(person: Person, keeper: Keeper) -> 
     with person.watch("inspect", "live", "--watch") as watching:
         watching.until("fetch: running\n")
         person.ok("down")
-        watching.until("The server is away")
+        watching.until("The server does not answer")
         person.ok("up", "--port", str(keeper.port))
         keeper.task(attempt, "fetch", P, R, S)
         keeper.end(attempt, S)
@@ -214,7 +214,7 @@ def test_a_server_that_comes_back_elsewhere_is_found(person: Person, keeper: Kee
     with person.watch("inspect", "live", "--watch") as watching, socket() as taken:
         watching.until("fetch: running\n")
         person.ok("down")
-        watching.until("The server is away")
+        watching.until("The server does not answer")
         taken.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", keeper.port))  # so that it is not chosen again
         person.ok("up", "--port", "0")
@@ -257,7 +257,7 @@ def test_a_bake_is_cancelled_once(person: Person, keeper: Keeper) -> None:
     ("words", "code", "says"),
     [
         (["inspect", "nigthly"], 1, "There is no bake nigthly. Did you mean 'nightly'?"),
-        (["inspect", "other"], 1, "`neuro-flow bakes` lists those there are"),
+        (["inspect", "other"], 1, "`neuro-flow bakes` lists them all"),
         (["inspect", "sweep"], 1, "It is a batch, and its last bake is nightly."),
         (["logs", "nightly", "fetch"], 1, "neuro-flow show nightly fetch"),
         (["cancel", "bake-12345678-1234-1234-1234-123456789abc"], 1, "There is no bake bake-"),
@@ -316,7 +316,7 @@ def test_what_is_kept_can_be_forgotten(person: Person, keeper: Keeper) -> None:
     keep("a")
     keep("b")
     said = person.flow_ok("clear-cache", "sweep", "a")
-    assert said == "Forgot what was kept for task a of batch sweep.\n"
+    assert said == "Forgot the cached outcomes of task a of batch sweep.\n"
     assert kept() == ["b"]
     keep("a")
     person.flow_ok("clear-cache", "sweep.yml")

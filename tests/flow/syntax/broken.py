@@ -47,7 +47,7 @@ YAML = [
     (
         "live",
         "kind: live\njobs: {}\n▶---\nkind: live\n",
-        "A second document starts here, and a flow file is one",
+        "A second document starts here, and a flow file has only one",
     ),
     ("live", "kind: live\ntitle: a▶\x00b\n", "The character U+0000 is not allowed in YAML"),
     ("live", "kind: live\ntitle: é▶\x1bb\n", "The character U+001B is not allowed in YAML"),
@@ -153,17 +153,17 @@ VALUES = [
     ("live", JOB + "    life_span: ▶5m1h\n", "'5m1h' is not a time delta unit"),
     ("live", JOB + "    life_span: ▶-5\n", "'-5' is negative: a time delta is not"),
     ("live", JOB + "    life_span: ▶5s\n",
-     "A job's life span of 5s is too short: it is 1m or more, in whole minutes. `timeout 5s COMMAND`"
+     "A job's life span of 5s is too short: give 1m or more, in whole minutes. `timeout 5s COMMAND`"
      " in the job ends a command to the second."),
     ("live", JOB + "    life_span: ▶400000d\n",
-     "A job's life span of 400000d is too long: it is 366000d, which is about a thousand years, at"
-     " most."),
+     "A job's life span of 400000d is too long: give at most 366000d, which is about a thousand"
+     " years."),
     ("live", JOB + "    life_span: ▶inf\n",
-     "A job's life span of inf is too long: it is 366000d, which is about a thousand years, at"
-     " most."),
+     "A job's life span of inf is too long: give at most 366000d, which is about a thousand"
+     " years."),
     ("live", JOB + "    schedule_timeout: ▶99999999d\n",
-     "A job's schedule timeout of 99999999d is too long: it is 366000d, which is about a thousand"
-     " years, at most."),
+     "A job's schedule timeout of 99999999d is too long: give at most 366000d, which is about a"
+     " thousand years."),
     ("live", JOB + "    port_forward: [▶22:22]\n", "'1342' is not a LOCAL:REMOTE ports pair"),
     ("live", JOB + '    port_forward: [▶"80"]\n', "'80' is not a LOCAL:REMOTE ports pair"),
     ("live", JOB + '    port_forward: [▶"80:99999"]\n',
@@ -222,10 +222,10 @@ VALUES = [
     ("batch", TASK + "schedule: ▶0 3 * * *\n", "expected a mapping, got text"),
     ("batch", TASK + "schedule: ▶{timezone: UTC}\n", "missing mandatory key 'cron'"),
     ("batch", TASK + "schedule: {cron: ▶daily}\n",
-     "'daily' is no schedule: expected 5 fields, got 1"),
+     "'daily' is not a schedule: expected 5 fields, got 1"),
     ("batch", TASK + "schedule: {cron: ▶'0 3 * * 1 x'}\n",
-     "'0 3 * * 1 x' is no schedule: expected 5 fields, got 6"),
-    ("batch", TASK + "schedule: {cron: ▶0 25 * * *}\n", "'0 25 * * *' is no schedule: bad hour"),
+     "'0 3 * * 1 x' is not a schedule: expected 5 fields, got 6"),
+    ("batch", TASK + "schedule: {cron: ▶0 25 * * *}\n", "'0 25 * * *' is not a schedule: bad hour"),
     ("batch", TASK + "schedule: {cron: 0 3 * * *, timezone: ▶Europe/Berln}\n",
      "'Europe/Berln' is not a time zone"),
     ("batch", TASK + "schedule: {cron: 0 3 * * *, overlap: ▶wait}\n",

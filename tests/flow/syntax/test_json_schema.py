@@ -20,7 +20,7 @@ BEYOND = (
     "The default is",
     "ports are 1 to",
     "as a key, got",
-    "no schedule: bad",
+    "not a schedule: bad",
     "is not a time zone",
     "is too short",
     "is too long",

@@ -46,7 +46,7 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
         file.truncate(50 * 1024 * 1024)
     report = Report()
     assert load_source(path, report) is None
-    assert report.problems[0].message == f"{path} is larger than 10 MB, no flow file is"
+    assert report.problems[0].message == f"{path} is larger than 10 MB, the most for a flow file"
 
 
 def test_a_file_of_countless_mistakes_tells_some() -> None:

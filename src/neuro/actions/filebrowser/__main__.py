@@ -16,7 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python3 -m neuro.actions.filebrowser",
         description="Show one folder in a browser: list, upload, download, move, delete.",
-        epilog="There are no accounts: who reaches the port may do all of that.",
+        epilog="There are no accounts: anybody who reaches the port may do all of that.",
     )
     parser.add_argument("--root", required=True, metavar="DIR", help="the folder to show")
     parser.add_argument(
@@ -47,7 +47,7 @@ def main() -> int:
             names=options.name,
         )
     except (OSError, OverflowError) as error:
-        parser.error(f"{options.host}:{options.port} cannot be listened on: {error}.")
+        parser.error(f"Cannot listen on {options.host}:{options.port}: {error}.")
     threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
     sys.stdout.write(f"Showing {options.root} on http://{options.host}:{server.server_port}/\n")
     sys.stdout.flush()

@@ -64,7 +64,7 @@ class Sorting:
 
     @classmethod
     def of(cls, query: dict[str, str]) -> Sorting:
-        """What a query asks for; nonsense is as if it were not there."""
+        """The sorting that a query asks for; nonsense in it is ignored."""
         key = query.get("sort", "name")
         page = query.get("page", "1")
         return cls(

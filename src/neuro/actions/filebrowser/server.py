@@ -320,7 +320,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @staticmethod
     def _naming(work: Callable[..., None], *paths: Path) -> None:
-        """Do it; what the system refuses is told of the last name."""
+        """Do it; an error of the system names the last name."""
         try:
             work(*paths)
         except OSError as error:

@@ -128,7 +128,7 @@ RUSSIAN: Texts = {
 
 
 def choose(accept_language: str) -> Texts:
-    """The language that a browser likes best of those that there are; English for all others."""
+    """The available language that a browser prefers; English where it names none of them."""
     best, language = 0.0, ENGLISH
     for item in accept_language.split(","):
         tag, _, rest = item.strip().partition(";")

@@ -27,7 +27,7 @@ def welcome(context: Context, account: Account) -> None:
     cls=Command,
     examples="""
         neuro login                             # to the server on this machine
-        neuro login --data-dir /var/lib/neuro   # to that which systemd starts
+        neuro login --data-dir /var/lib/neuro   # to the one that systemd starts
         neuro config login-with-token TOKEN http://lab.example.org:8085
     """,
 )
@@ -45,14 +45,14 @@ def command(context: Context, url: str | None, data_dir: Path | None) -> None:
         )
     if wanted is None:
         raise Failure(
-            f"No server was started on {where} yet, or it is another person's. Start one with"
-            " `neuro up`, name the folder of one with --data-dir, or log in with what its"
+            f"No server was started on {where} yet, or it belongs to another user. Start one with"
+            " `neuro up`, name its folder with --data-dir, or log in with the line that its"
             " administrator gives you: `neuro config login-with-token TOKEN URL`.",
             CONFIG,
         )
     raise Failure(
-        f"{wanted} is not the server on {where}. If it is this machine's, name its folder:"
-        " `neuro login --data-dir DIR`. Else ask its administrator for a token (`neuro admin"
+        f"{wanted} is not the server on {where}. If it runs on this machine, name its folder:"
+        " `neuro login --data-dir DIR`. Otherwise ask its administrator for a token (`neuro admin"
         f" add-user`), then `neuro config login-with-token TOKEN {wanted}`.",
         CONFIG,
     )

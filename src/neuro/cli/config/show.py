@@ -19,7 +19,7 @@ def refreshed(context: Context) -> Account:
     try:
         config = context.run(context.client.config())
     except ServerUnreachable as error:
-        context.out.warning(f"{error} This is what it said last.")
+        context.out.warning(f"{error} What follows is its last answer.")
         return account
     if config.clusters and config != account.config:
         fresh = msgspec.structs.replace(account, config=config)
@@ -33,7 +33,7 @@ def refreshed(context: Context) -> Account:
 
 
 def as_told(account: Account) -> dict[str, object]:
-    """What programs are told of an account: never its token."""
+    """An account as JSON for programs, without its token."""
     return {
         "user": account.user,
         "cluster": account.cluster,

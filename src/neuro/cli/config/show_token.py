@@ -15,5 +15,5 @@ from neuro.cli.lazy import Command
 )
 @pass_context
 def command(context: Context) -> None:
-    """Print the token in use. Who has it is you: treat it as a password."""
+    """Print the token in use. Anybody who has it can act as you: treat it like a password."""
     context.out.print(context.account.token)

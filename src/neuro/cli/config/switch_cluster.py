@@ -51,7 +51,9 @@ def _ask(context: Context, places: Sequence[Place]) -> Place:
     """,
 )
 @click.argument("cluster_name", required=False)
-@click.option("--server", metavar="URL", help="Which server's, where several have it.")
+@click.option(
+    "--server", metavar="URL", help="The server's URL, where several servers have the cluster."
+)
 @pass_context
 def command(context: Context, cluster_name: str | None, server: str | None) -> None:
     """Make CLUSTER_NAME the current cluster; without a name, ask."""
@@ -75,4 +77,4 @@ def command(context: Context, cluster_name: str | None, server: str | None) -> N
     where = f" at {chosen.url}" if len(accounts.accounts) > 1 else ""
     out.print(f"The current cluster is {chosen.cluster}{where}")
     if (local := context.user_config.cluster_name) and local != chosen.cluster:
-        out.warning(f"Here, .neuro.toml chooses the cluster '{local}' all the same.")
+        out.warning(f"In this folder .neuro.toml still chooses the cluster '{local}'.")

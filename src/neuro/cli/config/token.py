@@ -34,14 +34,14 @@ def _user_option(text: str) -> Callable[[F], F]:
     """,
 )
 @click.option("--label", default="", help="What it is for.")
-@click.option("--expires-in", metavar="TIMEDELTA", help="How long it is good, like 90d.")
+@click.option("--expires-in", metavar="TIMEDELTA", help="How long it is valid, like 90d.")
 @_user_option("For another user")
 @json_option()
 @pass_context
 def create(
     context: Context, label: str, expires_in: str | None, user: str | None, as_json: bool
 ) -> None:
-    """Make a token and print it: it can not be shown again."""
+    """Make a token and print it. It cannot be shown again."""
     seconds = parse_duration(expires_in).total_seconds() if expires_in else None
     owner = user or context.client.user
     token = context.run(context.client.users.create_token(owner, label=label, expires_in=seconds))
@@ -50,7 +50,7 @@ def create(
         return
     context.out.print(token.token or "")
     context.out.note(
-        f"Token {token.id} of {owner} is good until {iso_seconds(token.expires_at, local_now())}."
+        f"Token {token.id} of {owner} is valid until {iso_seconds(token.expires_at, local_now())}."
     )
 
 
@@ -100,6 +100,6 @@ def ls(context: Context, user: str | None, as_json: bool) -> None:
 @_user_option("Another user's")
 @pass_context
 def revoke(context: Context, token_id: str, user: str | None) -> None:
-    """Make the token with TOKEN_ID useless, at once and for ever."""
+    """Revoke the token with TOKEN_ID, at once and for good."""
     context.run(context.client.users.revoke_token(user or context.client.user, token_id))
-    context.out.note(f"Token {token_id} is revoked.")
+    context.out.note(f"Token {token_id} was revoked.")

@@ -35,7 +35,7 @@ from neuro.domain.errors import Conflict
 def command(context: Context, job: str, forwards: tuple[str, ...], tty: bool | None) -> int:
     """Attach to JOB: see its output, and use its terminal if it was started with -t.
 
-    Ctrl-C detaches, and from the terminal of a job Ctrl-P Ctrl-Q.
+    Ctrl-C detaches; in the terminal of a job that has one, Ctrl-P Ctrl-Q does.
     """
     context.out.leave_stdout_to_job()
     found = context.run(context.client.jobs.find(job))

@@ -22,7 +22,7 @@ def command(context: Context, job: str, additional_life_span: str) -> None:
     seconds = parse_duration(additional_life_span).total_seconds()
     minutes = life_span_minutes(seconds, additional_life_span)
     if minutes is None:
-        raise InvalidInput("Add a minute at least: write it like 1d2h30m.")
+        raise InvalidInput("Add a minute or more: write it like 1d2h30m.")
     client, out = context.client, context.out
     job_id = context.run(client.jobs.resolve(job))
     context.run(client.jobs.extend_life_span(job_id, minutes))

@@ -56,12 +56,17 @@ async def _exec(context: Context, job_id: str, command: str, *, tty: bool) -> in
 )
 @click.argument("job")
 @click.argument("cmd", nargs=-1, type=click.UNPROCESSED, required=True)
-@click.option("-t/-T", "--tty/--no-tty", default=None, help="With a terminal; default: if here is.")
+@click.option(
+    "-t/-T",
+    "--tty/--no-tty",
+    default=None,
+    help="Give CMD a terminal; default: if there is one here.",
+)
 @pass_context
 def command(context: Context, job: str, cmd: tuple[str, ...], tty: bool | None) -> int:
     """Run CMD inside JOB and exit with its exit code.
 
-    In a terminal, keys go into CMD, and Ctrl-C too. Piped input is passed on to its end.
+    In a terminal all keys go to CMD, Ctrl-C included. Piped input is passed on, up to its end.
     """
     if tty:
         refuse_without_terminal(context)
@@ -73,7 +78,7 @@ def command(context: Context, job: str, cmd: tuple[str, ...], tty: bool | None) 
     try:
         return asyncio.run(_exec(context, job_id, line, tty=terminal))
     except NotFound as error:
-        raise NotFound(f"{error} Is it running? `neuro status {job}` tells.") from None
+        raise NotFound(f"{error} `neuro status {job}` says more.") from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return INTERRUPTED

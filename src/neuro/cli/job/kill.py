@@ -23,7 +23,7 @@ from neuro.domain.errors import InvalidInput, NotFound, NotPermitted
 @json_option("Print one JSON document: each of JOBS, its id, and why it cannot be stopped.")
 @pass_context
 def command(context: Context, jobs: tuple[str, ...], as_json: bool) -> int:
-    """Stop JOBS, by name or id. Prints each one that was told to stop."""
+    """Stop JOBS, by name or id. Prints each one that it stops."""
     client, failed = context.client, False
     told: list[dict[str, object]] = []
     for job in jobs:

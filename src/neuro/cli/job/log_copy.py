@@ -90,7 +90,7 @@ class _Copy:
                     raise
                 if lost_at is None:
                     lost_at = time.monotonic()
-                    self._context.out.note("The server is away; waiting for it…")
+                    self._context.out.note("The server does not answer; waiting for it…")
                 if time.monotonic() - lost_at > PATIENCE:
                     raise
             time.sleep(_PAUSE)

@@ -19,20 +19,20 @@ from neuro.client.jobs import LogPart
     examples="""
         neuro logs my-job
         neuro logs --since 10m --timestamps my-job
-        neuro logs --tail 20 my-job             # the last lines, and what comes
+        neuro logs --tail 20 my-job             # the last lines, then new ones
         neuro logs --no-follow my-job | grep loss
     """,
 )
 @click.argument("job")
-@click.option("--since", metavar="DATE_OR_TIMEDELTA", help="Only what came after this.")
-@click.option("--timestamps", is_flag=True, help="The time before each line.")
+@click.option("--since", metavar="DATE_OR_TIMEDELTA", help="Only output after this.")
+@click.option("--timestamps", is_flag=True, help="Print the time before each line.")
 @click.option(
-    "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines, and what comes."
+    "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines, then new ones."
 )
 @click.option(
     "--follow/--no-follow",
     default=True,
-    help="Whether to go on until the job is over, or to end with what there is.",
+    help="Go on until the job is over, or end with the output so far.",
     show_default=True,
 )
 @pass_context
@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Print the output of JOB, and follow it until the job is over.
 
-    A restart of the server only interrupts it. It ends when nobody reads it any more, as behind
+    It goes on after a restart of the server, and ends when its reader ends, as in
     `| head`.
     """
     moment = parse_moment(since, local_now()) if since else None

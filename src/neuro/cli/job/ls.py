@@ -142,7 +142,7 @@ async def show(
         neuro ps --all --recent-first           # everything, newest first
         neuro ps -s failed --since 1d           # what failed since yesterday
         neuro ps -t experiment:7 -o bob         # by tag and owner
-        neuro ps --all-owners                   # of everybody, with what pending jobs wait for
+        neuro ps --all-owners                   # everybody's, with what pending jobs wait for
         neuro ps --format "id name status preset command"
         neuro -q ps | xargs neuro kill          # bare ids
         neuro ps --json | jq -r '.[].container.image'
@@ -160,7 +160,7 @@ async def show(
 @click.option(
     "--all-owners",
     is_flag=True,
-    help="Of everybody, with reasons: what administrators (and those it is shared with) may see.",
+    help="The jobs of all owners that you may see, with reasons; administrators see all.",
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Also jobs that are over.")
 @click.option("-n", "--name", metavar="NAME", help="Only jobs with this name.")
@@ -196,9 +196,9 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """List jobs: those that are pending or running, oldest first.
+    """List pending and running jobs, oldest first.
 
-    In a narrow terminal it has fewer columns; `--wide`, `--format` and `--json` have all.
+    A narrow terminal gets fewer columns; `--wide`, `--format` and `--json` keep them all.
     """
     if all_owners and owners:
         raise click.UsageError("Give --owner or --all-owners, not both.")

@@ -24,7 +24,7 @@ def parse_ports(text: str) -> tuple[int, int]:
         pair = int(local), int(remote)
         if all(0 < port < 65536 for port in pair):
             return pair
-    raise InvalidInput(f"'{text}' are no ports: write LOCAL:REMOTE, for example 8080:80.")
+    raise InvalidInput(f"'{text}' is not a pair of ports: write LOCAL:REMOTE, for example 8080:80.")
 
 
 class Forwarder:
@@ -43,7 +43,7 @@ class Forwarder:
                 server = await asyncio.start_server(self._handler(remote), "localhost", local)
             except OSError as error:
                 raise Failure(
-                    f"Port {local} cannot be listened on: {error.strerror or error}. Choose"
+                    f"Cannot listen on port {local}: {error.strerror or error}. Choose"
                     " another one.",
                     IO,
                 ) from None
@@ -136,7 +136,7 @@ def forward_in_background(context: Context, job_id: str, texts: Sequence[str]) -
 @click.argument("local_remote_port", nargs=-1, required=True)
 @pass_context
 def command(context: Context, job: str, local_remote_port: tuple[str, ...]) -> int:
-    """Forward local ports into JOB: LOCAL:REMOTE, as many as wanted."""
+    """Forward local ports into JOB; LOCAL:REMOTE may be repeated."""
     ports = [parse_ports(text) for text in local_remote_port]
     found = context.run(context.client.jobs.find(job))
     if found.status.is_finished:

@@ -73,8 +73,8 @@ def _description(context: click.Context, _: click.Parameter, text: str | None) -
     options = {name for param in context.command.params for name in param.opts}
     if text is not None and text.partition("=")[0] in options:
         raise click.UsageError(
-            f"-d is the description here, and '{text}' became its text. `--detach` does not stay"
-            f" with the job; `-d TEXT {text}` describes it."
+            f"Here -d is --description, and it took '{text}' as the text. `--detach` ends once"
+            f" the job runs; `-d TEXT {text}` describes the job."
         )
     return text
 
@@ -161,7 +161,9 @@ def _life_span(context: Context, given: str | None) -> str | None:
 @click.argument("image")
 @click.argument("cmd", nargs=-1, type=click.UNPROCESSED)
 @click.option("-s", "--preset", metavar="PRESET", help="Resources; default: the first preset.")
-@click.option("-n", "--name", metavar="NAME", help="A name; one active job of yours can have it.")
+@click.option(
+    "-n", "--name", metavar="NAME", help="A name; only one of your active jobs can have it."
+)
 @click.option("-d", "--description", metavar="DESC", callback=_description, help="What it is for.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag (repeatable).")
 @click.option(
@@ -199,7 +201,7 @@ def _life_span(context: Context, given: str | None) -> str | None:
 )
 @click.option("--http-auth/--no-http-auth", default=None, help="Ask visitors to sign in.")
 @click.option("--browse", is_flag=True, help="Open the job's web page once it runs.")
-@click.option("--detach", is_flag=True, help="Do not wait for the job's output and end.")
+@click.option("--detach", is_flag=True, help="End once the job runs; do not follow its output.")
 @click.option(
     "--wait-start/--no-wait-start", default=True, help="Wait until the job runs, or fails."
 )
@@ -207,7 +209,7 @@ def _life_span(context: Context, given: str | None) -> str | None:
     "-t/-T",
     "--tty/--no-tty",
     default=None,
-    help="Use the job's terminal from here: the keys go into it, Ctrl-P Ctrl-Q detaches."
+    help="Use the job's terminal from here: keys go to it, Ctrl-P Ctrl-Q detaches."
     " -T: no terminal.",
 )
 @click.option("--entrypoint", help="In place of the image's entrypoint.")
@@ -236,7 +238,7 @@ def _life_span(context: Context, given: str | None) -> str | None:
     multiple=True,
     help="Forward a local port into the job while it is attached (repeatable).",
 )
-@click.option("--pass-config/--no-pass-config", help="Log `neuro` in inside the job.")
+@click.option("--pass-config/--no-pass-config", help="Log in `neuro` inside the job.")
 @click.option("--wait-for-seat/--no-wait-for-seat", help="Wait where a quota is used up.")
 @click.option("--privileged", is_flag=True, help="With all capabilities, where allowed.")
 @click.option("--cluster", metavar="CLUSTER", help="In another cluster.")
@@ -255,7 +257,7 @@ def command(
 ) -> int:
     """Run CMD in IMAGE with a preset's resources.
 
-    Options of `neuro run` stand before IMAGE; all behind it belongs to the command.
+    Options of `neuro run` come before IMAGE; everything after it belongs to the command.
     """
     _check(http=given["http"], http_auth=given["http_auth"], browse=browse, wait_start=wait_start)
     detach = detach or not wait_start

@@ -98,7 +98,7 @@ class Upstream:
     """
 
     def __init__(self, context: Context, job_id: str, *, sends_input: bool, window: bool) -> None:
-        """``window`` asks for this terminal's size to be told, first and whenever it changes."""
+        """``window``: send this terminal's size, first and whenever it changes."""
         self._context = context
         self._job_id = job_id
         self._sends_input = sends_input
@@ -141,7 +141,7 @@ class Upstream:
             except ServerUnreachable:
                 pass
             except PlatformError as error:
-                self._context.out.warning(f"Nothing can be sent to the job: {error}")
+                self._context.out.warning(f"Cannot send input to the job: {error}")
                 return
             self._was_lost = True
             await asyncio.sleep(1)
@@ -150,7 +150,7 @@ class Upstream:
     def _tell_lost(self) -> None:
         if self._sends_input and self._kept:
             self._context.out.warning(
-                "The connection was lost while the input was sent: the job has only a part of it."
+                "The connection was lost while input was being sent: the job got only a part of it."
             )
 
     async def _converse(self, session: JobSession, source: _StandardInput | None) -> None:

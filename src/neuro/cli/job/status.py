@@ -32,7 +32,7 @@ def print_rows(out: Output, rows: list[Row]) -> None:
 @json_option("Print the job as one JSON document, with the fields of the API.")
 @pass_context
 def command(context: Context, job: str, full_uri: bool, as_json: bool) -> None:
-    """Show all about JOB: an id, a name or a job: URI."""
+    """Show everything about JOB: an id, a name or a job: URI."""
     found = context.run(context.client.jobs.find(job))
     if as_json:
         context.out.print(document(found))

@@ -214,7 +214,7 @@ async def _refresh(context: Context, watcher: Watcher) -> bool:
         except Unavailable:
             if lost_at is None:
                 lost_at = time.monotonic()
-                context.out.note("The server is away; waiting for it…")
+                context.out.note("The server does not answer; waiting for it…")
             if time.monotonic() - lost_at > PATIENCE:
                 raise
             await asyncio.sleep(REFRESH_SECONDS)
@@ -266,7 +266,9 @@ async def _watch(context: Context, wanted: Wanted, screen: Screen | JsonLines) -
 @click.option("--format", "columns", metavar="COLUMNS", help="See `neuro help top-format`.")
 @click.option("--full-uri", is_flag=True, expose_value=False, help="Image URIs in full.")
 @click.option("--sort", default="cpu", show_default=True, metavar="COLUMNS", help="Order.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="End after this, with code 124.")
+@click.option(
+    "--timeout", type=float, metavar="SECONDS", help="End after this time, with exit code 124."
+)
 @json_option("Print a line of JSON for each job, each second.")
 @pass_context
 def command(
@@ -284,7 +286,7 @@ def command(
     timeout: float | None,
     as_json: bool,
 ) -> int:
-    """Show what JOBS use, once a second; without JOBS, all that run."""
+    """Show what JOBS use, once a second; without JOBS, what all running jobs use."""
     account = context.account
     shown = parse_columns(columns or context.user_config.top_format or TOP_DEFAULT, TOP_COLUMNS)
     sort_uses([], sort, View("", local_now()))  # A wrong --sort is said before anything else.

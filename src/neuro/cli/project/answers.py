@@ -1,4 +1,4 @@
-"""What a project is asked for: the defaults of its names, and which names are good."""
+"""The questions of a new project: defaults of its names, and which names are valid."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def _about_name(value: str) -> str | None:
 def _about_slug(value: str, longest: int) -> str | None:
     if not _SLUG.fullmatch(value):
         return (
-            f"'{value}' is no name for a project's folder: use lower-case letters, digits and"
-            " single dashes, a letter first."
+            f"'{value}' cannot be the name of a project's folder: use lower-case letters,"
+            " digits and single dashes, a letter first."
         )
     if len(value) > longest:
         return f"'{value}' is longer than {longest} characters: choose a shorter project_slug."
@@ -68,8 +68,8 @@ def _about_code(value: str) -> str | None:
 
     if not _MODULE.fullmatch(value) or keyword.iskeyword(value):
         return (
-            f"'{value}' is no name of a Python module: use letters, digits and underscores, a"
-            " letter first."
+            f"'{value}' cannot be the name of a Python module: use letters, digits and"
+            " underscores, a letter first."
         )
     if value.lower() in _FOLDERS:
         return f"'{value}' is another folder of the project: choose a different code_directory."

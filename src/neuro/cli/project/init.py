@@ -62,8 +62,8 @@ def command(
     """Make the folder of a new project, with a small example that works.
 
     Asks for the project's name, its folder's name (the slug) and the code's folder; Enter takes
-    what is offered. NAME is offered as the project's name; a KEY=VALUE is an answer, and is not
-    asked for.
+    the offered value. NAME is offered as the project's name; KEY=VALUE answers a question before
+    it is asked.
     """
     variables = questions(template)
     name, given = _parse(words, variables)
@@ -113,7 +113,7 @@ def _check_free(folder: Path) -> None:
     # Before the other questions: nobody answers them for nothing.
     if os.path.lexists(folder):
         raise Failure(
-            f"{folder} is there already, and stays as it is: choose another project_slug.", IO
+            f"{folder} exists already, and was not changed: choose another project_slug.", IO
         )
 
 

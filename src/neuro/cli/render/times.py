@@ -68,8 +68,8 @@ def parse_moment(text: str, now: datetime) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput(
-            f"'{text}' is no date: write it like 2026-11-21, 2026-11-21T08:30 or, for how long ago,"
-            " 1d2h3m4s."
+            f"'{text}' is not a date: write it like 2026-11-21, 2026-11-21T08:30 or, for how"
+            " long ago, 1d2h3m4s."
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
 

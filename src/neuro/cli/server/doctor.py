@@ -99,11 +99,11 @@ def _examine(data_dir: Path) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         raise Failure(
-            f"The look at this machine did not end in {_PATIENCE:.0f} seconds.", MALFUNCTION
+            f"The check of this machine did not end in {_PATIENCE:.0f} seconds.", MALFUNCTION
         ) from None
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise Failure(f"The look at this machine failed: {last}", MALFUNCTION)
+        raise Failure(f"The check of this machine failed: {last}", MALFUNCTION)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -148,7 +148,7 @@ def _print_profile(out: Output) -> None:
     else:
         out.warning(
             f"This environment uses the interpreter {interpreter}: with the profile every program"
-            " of that interpreter may make user namespaces. An environment with an interpreter of"
-            " its own: python3 -m venv --copies DIR"
+            " of that interpreter may make user namespaces. Make an environment with its own"
+            " interpreter: python3 -m venv --copies DIR"
         )
     out.print(profile(interpreter), newline=False)

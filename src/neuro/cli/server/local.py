@@ -145,7 +145,7 @@ def start(command: Sequence[str], environment: dict[str, str], data_dir: Path) -
     if line is None:
         process.terminate()
         raise Failure(
-            f"The server did not get ready in {START_SECONDS:.0f} seconds.{_tail(log, begin)}",
+            f"The server was not ready in {START_SECONDS:.0f} seconds.{_tail(log, begin)}",
             MALFUNCTION,
         )
     message = json.loads(line) if line else {}
@@ -202,8 +202,8 @@ def stop(server: LocalServer) -> None:
         signal.pidfd_send_signal(handle, signal.SIGTERM)
         if not select.select([handle], [], [], STOP_SECONDS)[0]:
             raise Failure(
-                f"The server (pid {server.pid}) was told to stop {STOP_SECONDS:.0f} seconds ago and"
-                " has not yet.",
+                f"The server (pid {server.pid}) has not ended {STOP_SECONDS:.0f} seconds after"
+                " it was asked to.",
                 MALFUNCTION,
             )
     except ProcessLookupError:

@@ -38,13 +38,15 @@ def server_options(command: F) -> F:
             help="PostgreSQL's address; default: $NEURO_DATABASE, SQLite in the data folder.",
         ),
         data_dir_option,
-        click.option("--host", default="127.0.0.1", show_default=True, help="Listen here."),
+        click.option(
+            "--host", default="127.0.0.1", show_default=True, help="The address to listen on."
+        ),
         click.option(
             "--port",
             type=click.IntRange(0, 65535),
             default=DEFAULT_PORT,
             show_default=True,
-            help="Listen there; 0 for any free port.",
+            help="The port to listen on; 0 for any free one.",
         ),
     ):
         command = option(command)

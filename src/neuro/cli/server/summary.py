@@ -27,7 +27,7 @@ def amount_text(amount: Amount) -> str:
 
 
 def facts(account: Account, state: ServerState, data_dir: Path) -> Iterator[tuple[str, str]]:
-    """What is to be known of a running server, as labels and values."""
+    """The facts about a running server, as labels and values."""
     yield "API URL", account.url
     yield "User", account.user
     yield "Cluster", account.cluster

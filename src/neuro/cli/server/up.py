@@ -31,8 +31,8 @@ def _log_in(context: Context, data_dir: Path) -> Account:
     owner = read_owner(data_dir)
     if owner is None:
         raise Failure(
-            f"The server runs, but {data_dir}/run/owner.json cannot be read: it is another"
-            " person's. Ask them for a token: `neuro admin add-user`.",
+            f"The server runs, but {data_dir}/run/owner.json cannot be read: it belongs to"
+            " another user. Ask them for a token: `neuro admin add-user`.",
             MALFUNCTION,
         )
     before = context.accounts.current

@@ -62,13 +62,13 @@ class Copy(NamedTuple):
         neuro cp data.csv storage:                      # into your home
         neuro cp -r ./data storage:digits/data          # a folder
         neuro cp -r storage:digits/results .            # and back
-        neuro cp --continue big.tar storage:            # go on where it broke off
-        neuro cp -r --exclude '*.tmp' . storage:code    # without some
+        neuro cp --continue big.tar storage:            # continue a broken copy
+        neuro cp -r --exclude '*.tmp' . storage:code    # leave some out
         neuro cp 'storage:logs/**/*.txt' ./logs
     """,
 )
 @click.argument("paths", nargs=-1, metavar="[SOURCES]... [DESTINATION]")
-@click.option("-r", "--recursive", is_flag=True, help="Copy folders with all that is in them.")
+@click.option("-r", "--recursive", is_flag=True, help="Copy folders with everything in them.")
 @click.option("--glob/--no-glob", default=True, help="Expand wildcards in URIs.", show_default=True)
 @click.option(
     "-t", "--target-directory", metavar="DIRECTORY", help="Copy all SOURCES into DIRECTORY."
@@ -81,7 +81,7 @@ class Copy(NamedTuple):
 )
 @click.option("-u", "--update", is_flag=True, help="Copy only what is newer, or has another size.")
 @click.option("--keep-newer", is_flag=True, hidden=True)  # For `neuro-flow download`.
-@click.option("--continue", "resume", is_flag=True, help="Go on with files that broke off.")
+@click.option("--continue", "resume", is_flag=True, help="Continue files that were copied in part.")
 @click.option(
     "--exclude", multiple=True, metavar="PATTERN", help="Leave out what matches, as .gitignore."
 )
@@ -110,8 +110,8 @@ def command(
 ) -> int:
     """Copy files and folders: one of SOURCES and DESTINATION is in the storage.
 
-    A destination that is a folder, or ends with a slash, is copied into. A file appears at the
-    other side when all of it is there.
+    If DESTINATION is a folder or ends with a slash, SOURCES are copied into it. A file appears on
+    the other side once it is complete.
     """
     operands = parse_operands(paths, target_directory, no_target_directory)
     config = context.user_config
@@ -169,7 +169,7 @@ def _copy_all(
     into = goes_into(context, operands, destination)
     several = len(sources) > 1
     if into and several and not is_folder(context, destination):
-        items.failed(f"copy to {operands.destination}", NotFound("it is no folder."))
+        items.failed(f"copy to {operands.destination}", NotFound("it is not a folder."))
         return
     if into and several and isinstance(destination, Remote):
         sources = _copy_files(context, items, sources, destination, copy, progress)

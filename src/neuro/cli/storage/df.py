@@ -15,7 +15,7 @@ from neuro.cli.render.sizes import gnu_size
 @json_option("Print one JSON document; sizes are bytes.")
 @pass_context
 def command(context: Context, path: str, as_json: bool) -> None:
-    """Show the size of the disk that PATH (storage: by default) is on, and what is free."""
+    """Show the size of the disk that PATH (storage: by default) is on, and how much is free."""
     storage = context.client.storage
     uri = storage.uri(path)
     usage = context.run(storage.disk_usage(uri))

@@ -28,7 +28,7 @@ _TOGETHER = 8
 @json_option("Print one JSON document, with the fields of `neuro ls --json`.")
 @pass_context
 def command(context: Context, patterns: tuple[str, ...], as_json: bool) -> None:
-    """Print the URIs of all that matches PATTERNS: *, ?, [a-z], and ** for any folders."""
+    """Print the URIs that match PATTERNS: *, ?, [a-z], and ** for any folders."""
     matches: list[ResourceURI] = []
     for pattern in patterns:
         found = context.run(collect(context.client.storage.glob(pattern)))

@@ -44,7 +44,7 @@ class Items:
             self.failed(what, error)
 
     def failed(self, what: str, error: Exception) -> None:
-        """Say a failure that was told in another way."""
+        """Report a failure that did not come as an exception."""
         self.failures += 1
         hint = ""
         if isinstance(error, NotFound) and self._quoted:

@@ -44,7 +44,7 @@ def name_text(entry: FileStatus, out: Output) -> str:
 
 
 def as_told(entry: FileStatus, uri: ResourceURI) -> dict[str, object]:
-    """What programs are told of an entry: ``size`` in bytes, ``path`` in its cluster."""
+    """An entry as JSON for programs: ``size`` in bytes, ``path`` in its cluster."""
     return {
         "name": uri.segments[-1] if uri.segments else "",
         "path": uri.path,

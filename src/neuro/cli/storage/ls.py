@@ -26,7 +26,7 @@ from neuro.domain.storage import FileStatus, FileType
 @click.option(
     "-d", "--directory", is_flag=True, help="Show folders themselves, not what is in them."
 )
-@click.option("-l", "long", is_flag=True, help="Show kind, right, size and time.")
+@click.option("-l", "long", is_flag=True, help="Show kind, permission, size and time.")
 @click.option("-h", "--human-readable", "human", is_flag=True, help="With -l: sizes as 1.5K.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Show names that begin with a dot.")
 @click.option(
@@ -48,7 +48,7 @@ def command(
     sort: str,
     as_json: bool,
 ) -> int:
-    """List what is in PATHS (storage: by default)."""
+    """List the contents of PATHS (storage: by default)."""
     storage, out = context.client.storage, context.out
     items = Items(context, paths)
     told: list[dict[str, object]] = []

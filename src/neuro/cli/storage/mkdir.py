@@ -12,7 +12,7 @@ from neuro.cli.storage.items import Items
 @click.command("mkdir", cls=Command, examples="neuro mkdir -p storage:digits/results")
 @click.argument("paths", nargs=-1, required=True)
 @click.option(
-    "-p", "--parents", is_flag=True, help="Make those above too; no error where it is there."
+    "-p", "--parents", is_flag=True, help="Make the folders above too; no error if it exists."
 )
 @pass_context
 def command(context: Context, paths: tuple[str, ...], parents: bool) -> int:

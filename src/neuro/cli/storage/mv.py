@@ -44,7 +44,7 @@ def command(
     target_directory: str | None,
     no_target_directory: bool,
 ) -> int:
-    """Move SOURCES into the folder DESTINATION, or give one of them another name."""
+    """Move SOURCES into the folder DESTINATION, or rename one of them."""
     operands = parse_operands(paths, target_directory, no_target_directory)
     storage = context.client.storage
     items = Items(context, operands.sources)
@@ -52,7 +52,7 @@ def command(
     sources = [Remote(uri) for uri in expand_uris(context, operands.sources, items, glob=glob)]
     into = goes_into(context, operands, destination)
     if into and len(sources) > 1 and not is_folder(context, destination):
-        items.failed(f"move to {destination}", NotFound("it is no folder."))
+        items.failed(f"move to {destination}", NotFound("it is not a folder."))
         return items.exit_code
     for source in sources:
         target = destination.child(source.name) if into else destination

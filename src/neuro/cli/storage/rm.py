@@ -25,9 +25,9 @@ from neuro.domain.uris import ResourceURI
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--glob/--no-glob", default=True, help="Expand wildcards.", show_default=True)
 @click.option(
-    "-p/-P", "--progress/--no-progress", default=None, help="Count what is gone, on a terminal."
+    "-p/-P", "--progress/--no-progress", default=None, help="Count what is removed, on a terminal."
 )
-@click.option("-r", "--recursive", is_flag=True, help="Remove folders with all that is in them.")
+@click.option("-r", "--recursive", is_flag=True, help="Remove folders with everything in them.")
 @pass_context
 def command(
     context: Context, paths: tuple[str, ...], glob: bool, progress: bool | None, recursive: bool

@@ -49,7 +49,7 @@ def command(
     top = storage.uri(path)
     status = context.run(storage.stat(top))
     if status.type is not FileType.DIRECTORY:
-        raise StorageFault("ENOTDIR", f"'{path}' is no folder.")
+        raise StorageFault("ENOTDIR", f"'{path}' is not a folder.")
     if as_json:
         out.print(document(_told(context, top, status, everything, sort)))
         return 0

@@ -67,7 +67,7 @@ class Downloader:
         return os.path.join(self._target, relative) if relative else str(self._target)
 
     async def bring(self, entries: Sequence[RemoteEntry]) -> None:
-        """Make the folders and bring the files; a failing one is told to the tally."""
+        """Make the folders and bring the files; a failing one goes to the tally."""
         self._make_folders(entries)
         files = [e for e in entries if e.status.type is FileType.FILE and not self._is_there(e)]
         self._tally.progress.expect(len(files), sum(entry.status.length for entry in files))

@@ -48,7 +48,7 @@ def parse_pattern(text: str, *, cluster: str, user: str) -> Pattern:
     if "#" in path:
         raise InvalidInput(f"'{text}' has '#': write it as %23.")
     if has_wildcards(host):
-        raise InvalidInput(f"'{text}': a cluster's name can have no wildcards.")
+        raise InvalidInput(f"'{text}': a cluster's name cannot have wildcards.")
     raw = check_path_segments(path.split("/"), text)
     plain = next((i for i, part in enumerate(raw) if has_wildcards(part)), len(raw))
     start = parse_uri("/".join((f"storage://{host}", *raw[:plain])))

@@ -117,7 +117,11 @@ def _walk(
             status = entry.stat()
         except OSError as error:
             dangling = error.errno == errno.ENOENT and os.path.islink(entry.path)
-            why = "the link leads nowhere" if dangling else os.strerror(error.errno or 0)
+            why = (
+                "the link is dangling: its target does not exist"
+                if dangling
+                else os.strerror(error.errno or 0)
+            )
             yield Odd(entry.path, path, why)
         except UnicodeEncodeError:
             yield Odd(entry.path, path, "the name is not in UTF-8")
@@ -127,7 +131,7 @@ def _walk(
             elif not is_folder:
                 yield Odd(entry.path, path, "it is neither a file nor a folder", special=True)
             elif _identity(status) in above:
-                yield Odd(entry.path, path, "the link leads to a folder that it is in")
+                yield Odd(entry.path, path, "the link leads to a folder above it")
             else:
                 folders.append((entry.path, path, _identity(status)))
     for place, path, identity in folders:
@@ -206,7 +210,7 @@ class Draft:
         self.offset = 0
 
     def make_executable(self) -> None:
-        """Let the file be run by whoever may read it."""
+        """Make the file executable for everybody who may read it."""
         mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
         os.fchmod(self._fd, mode | (mode & 0o444) >> 2)
 

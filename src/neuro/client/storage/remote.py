@@ -73,4 +73,4 @@ async def walk(calls: Calls, top: ResourceURI, keep: Filter) -> AsyncGenerator[R
 def check_name(name: str) -> None:
     """Raise InvalidInput for a name that would lead out of the folder it is written into."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise InvalidInput(f"The server lists {name!r}, which is no file's name.")
+        raise InvalidInput(f"The server lists {name!r}, which is not a file name.")

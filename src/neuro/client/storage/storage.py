@@ -145,14 +145,14 @@ class Storage:
         """
         target = self.uri(uri)
         if not exist_ok and await self.exists(target):
-            raise StorageFault("EEXIST", f"'{target}' is there already.")
+            raise StorageFault("EEXIST", f"'{target}' exists already.")
         if not parents and len(target.segments) > 1:
             above = ResourceURI(target.scheme, target.host, target.segments[:-1])
             status = await remote.optional_status(self._calls, above)
             if status is None:
                 raise NotFound(f"The folder '{above}' was not found.")
             if status.type is not FileType.DIRECTORY:
-                raise StorageFault("ENOTDIR", f"'{above}' is no folder.")
+                raise StorageFault("ENOTDIR", f"'{above}' is not a folder.")
         await self._calls.make_folders(target)
 
     async def rename(self, source: URI, target: URI) -> None:
@@ -160,7 +160,7 @@ class Storage:
         await self._calls.rename(self.uri(source), self.uri(target))
 
     async def remove(self, uri: URI, *, recursive: bool = False) -> AsyncGenerator[Removed, None]:
-        """Remove a file, or with ``recursive`` a folder, telling what is gone.
+        """Remove a file, or with ``recursive`` a folder; yields what was removed.
 
         The removal goes as far as the iteration does. StorageFault EISDIR.
         """
@@ -207,7 +207,7 @@ class Storage:
         for source in map(Path, sources):
             try:
                 if source.name in files:
-                    raise AlreadyExists(f"another of the files has the name '{source.name}'.")
+                    raise AlreadyExists(f"another file is called '{source.name}' too.")
                 files[source.name] = local.describe(source, source.name)
             except PlatformError as error:
                 tally.fail(str(source), str(uri.child(source.name)), error)
@@ -289,7 +289,7 @@ class Storage:
         uri = self.uri(source)
         status = await self._calls.status(uri)
         if status.type is not FileType.DIRECTORY:
-            raise StorageFault("ENOTDIR", f"'{uri}' is no folder.")
+            raise StorageFault("ENOTDIR", f"'{uri}' is not a folder.")
         tally = Tally(progress or Silent())
         entries = [entry async for entry in self._wanted(uri, target, keep, tally)]
         downloader = self._downloader(uri, target, tally, update, resume, keep_newer)
@@ -304,7 +304,7 @@ class Storage:
                 where = top.child(*entry.relative.split("/"))
                 status = await remote.optional_status(self._calls, where)
                 if status is None or status.type is not FileType.FILE:
-                    error = NotFound("the link leads to no file in the storage.")
+                    error = NotFound("the link does not lead to a file in the storage.")
                     tally.fail(str(where), os.path.join(target, entry.relative), error)
                     continue
                 yield remote.RemoteEntry(entry.relative, status)

@@ -71,7 +71,7 @@ class Uploader:
     async def send(self, folders: Sequence[LocalFolder], files: Sequence[LocalFile]) -> None:
         """Make the folders and send the files, ``relative`` below the target.
 
-        A file that fails is told to the tally; raises for what stops everything.
+        A failing file goes to the tally; raises for errors that stop everything.
         """
         if self._update or self._resume:
             there = await index(self._calls, self._target, {folder.relative for folder in folders})

@@ -195,7 +195,7 @@ def _make_folder(root: int, path: str, what: str, *, inside_closed: bool = False
             if error.errno == errno.ENOTDIR:
                 raise Refused(_no_folder(what, path, so_far)) from None
             dangling = error.errno == errno.EEXIST
-            reason = "the link there leads nowhere" if dangling else error.strerror
+            reason = "the link there is dangling" if dangling else error.strerror
             where = "" if what.endswith(f" {so_far}") else f" {so_far}:"
             raise Refused(f"{what} cannot be made:{where} {reason}") from None
         finally:

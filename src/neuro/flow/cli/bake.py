@@ -35,7 +35,7 @@ STREAMS = "Print a line of JSON for each change of the bake and its tasks."
 @batch_argument
 @param_options
 @click.option(
-    "-n", "--name", metavar="NAME", help="What to call the bake; free again when it is over."
+    "-n", "--name", metavar="NAME", help="The bake's name; free again when the bake is over."
 )
 @click.option("-t", "--tag", "tags", multiple=True, help="A tag of the bake (repeatable).")
 @driver_options("bake")
@@ -54,8 +54,8 @@ def command(
 ) -> int:
     """Run BATCH, which is the file .neuro/BATCH.yml, and watch its tasks.
 
-    Every mistake in its files is told before anything is started. Ctrl-C leaves the bake to itself
-    (exit code 0); with --local-executor it cancels it (130).
+    Every mistake in its files is reported before anything is started. Ctrl-C leaves the bake
+    running (exit code 0); with --local-executor it cancels the bake (130).
 
     The exit code is 0 where the bake succeeded, 1 where it failed or was cancelled.
     """

@@ -118,7 +118,7 @@ def find_bake(context: FlowContext, text: str) -> Bake:
     except NotFound:
         known = _all(context, project_id)
         names = {bake.name for bake in known if bake.name}
-        advice = "`neuro-flow bakes` lists those there are"
+        advice = "`neuro-flow bakes` lists them all"
         if last := next((bake for bake in reversed(known) if bake.batch == text), None):
             from neuro.flow.cli.bake_looks import called
 

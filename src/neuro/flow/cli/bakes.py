@@ -81,8 +81,8 @@ def command(
 
     TOOK is how long the last attempt ran, or has run so far.
 
-    In a narrow terminal names stand below ids, and there are no columns EXECUTOR and TOOK, which
-    `inspect` tells.
+    In a narrow terminal names stand below ids, and the columns EXECUTOR and TOOK are left out:
+    `inspect` shows them.
     """
     from neuro.domain.bakes import BakeFilter
 

@@ -91,7 +91,7 @@ def read_params(path: Path) -> dict[str, str]:
             if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode):
                 if key.value in found:
                     line = key.start_mark.line + 1
-                    raise Failed(f"{path}, line {line}: parameter {key.value} is there twice.")
+                    raise Failed(f"{path}, line {line}: parameter {key.value} is given twice.")
                 found[key.value] = value.value
                 continue
             line = key.start_mark.line + 1

@@ -39,7 +39,7 @@ _DIM = "bright_black"
 
 
 class Board:
-    """The bake's tasks as the events told of them."""
+    """The bake's tasks as its events describe them."""
 
     def __init__(self, bake: Bake, attempt: Attempt) -> None:
         self.bake = bake
@@ -67,11 +67,11 @@ class Board:
             self._groups[task.status if task else None][task_id] = None
 
     def begin(self) -> None:
-        """All is told once more, the attempt first."""
+        """Start anew: all events come again, the attempt first."""
         self._synced = False
 
     def take(self, event: BakeEvent) -> Task | None:
-        """Note what an event tells; the task, where its status or what is said of it is new."""
+        """Note an event; returns its task where the status or the text to show is new."""
         if event.attempt is not None and event.attempt.number == self.attempt.number:
             self.attempt = event.attempt
         if event.ahead is not None:
@@ -126,7 +126,7 @@ class Board:
 
     @property
     def tasks(self) -> Sequence[Task]:
-        """All that were told of."""
+        """All tasks that events named."""
         return [*self._tasks.values()]
 
     @property

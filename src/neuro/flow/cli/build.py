@@ -15,13 +15,13 @@ from neuro.flow.command_line import build_words
 
 @click.command("build", cls=Command, examples="neuro-flow build myimage")
 @click.argument("image", shell_complete=offer("images"))
-@click.option("-F", "--force-overwrite", is_flag=True, help="Build it where it is there already.")
+@click.option("-F", "--force-overwrite", is_flag=True, help="Build it even if it exists.")
 @pass_context
 def command(context: FlowContext, image: str, force_overwrite: bool) -> None:
     """Build IMAGE from its context and Dockerfile, or ALL that have one.
 
-    This needs a cluster with a builder of images: elsewhere the command line is shown that would
-    build it.
+    This needs a cluster that builds images. Elsewhere the command line that would build it is
+    shown.
     """
     found = one_or_all("image", image, context.sections.images)
     if image == ALL:
@@ -29,7 +29,7 @@ def command(context: FlowContext, image: str, force_overwrite: bool) -> None:
     for it in found:
         if it.context is None:
             raise Failed(
-                f"Image {it.id} has nothing to be built from: give it `context:` and `dockerfile:`",
+                f"Image {it.id} cannot be built: give it `context:` and `dockerfile:`",
                 2,
             )
     for it in found:

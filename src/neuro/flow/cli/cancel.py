@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def command(context: FlowContext, bake: str, attempt: int) -> None:
     """Cancel BAKE, which is an id or a name: its tasks are stopped, and no others begin.
 
-    Tasks with `enable: ${{ always() }}` run all the same: they clean up.
+    Tasks with `enable: ${{ always() }}` still run: they clean up.
     """
     from neuro.domain.bakes import TaskStatus
     from neuro.flow.cli.bake_looks import called
@@ -43,7 +43,7 @@ def command(context: FlowContext, bake: str, attempt: int) -> None:
 
 
 def cancel(context: FlowContext, attempt: Attempt) -> Attempt:
-    """Tell the server that an attempt is cancelled; its executor hears of it. What is kept."""
+    """Mark an attempt as cancelled, for its executor to see. Returns it as stored."""
     from neuro.domain.bakes import AttemptRequest, TaskStatus
 
     request = AttemptRequest(

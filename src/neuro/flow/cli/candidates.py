@@ -166,7 +166,7 @@ def _given(ctx: click.Context, name: str) -> str | None:
 
 
 def _batch_tasks(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, str | None]]:
-    """The tasks of the batch's bakes: what is kept is theirs."""
+    """The tasks of the batch's bakes: cached outcomes are theirs."""
     batch = ctx.params.get("batch")
     bakes = [it for it in _recent_bakes(context) if it.batch == batch]
     return [(task, None) for bake in bakes[:1] for task in tasks_in_order(bake.graphs)]

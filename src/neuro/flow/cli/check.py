@@ -70,8 +70,8 @@ def summary(problems: Sequence[Problem], files: int) -> str:
 def command(context: FlowContext, as_json: bool) -> int:
     """Find every mistake in the project's flow files, and in the local actions that they use.
 
-    Nothing is run and nothing is asked of the server. The exit code is 1 where there is a mistake.
-    What is allowed, and likely not what was meant, is a warning.
+    It runs nothing and asks the server nothing. The exit code is 1 where there is a mistake. A
+    warning marks what is allowed, but probably not meant.
     """
     from neuro.flow.project import check
 

@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 @click.argument("task_id", metavar="[TASK]", required=False, shell_complete=offer("batch_tasks"))
 @pass_context
 def command(context: FlowContext, batch: str, task_id: str | None) -> None:
-    """Forget the outcomes that are kept for BATCH, for its TASK, or for ALL of the project.
+    """Forget the cached outcomes of BATCH, of its TASK, or of the project's batches (ALL).
 
-    A task's id is the whole one, as `inspect` shows it; that of a matrix stands for its rows, and
-    that of a call for all tasks in it. Batches that the project does not have any more are
-    forgotten with ALL.
+    TASK is a full id, as `inspect` shows it. The id of a matrix stands for all its rows, and the id
+    of a call for all tasks in it. ALL includes batches that the project does not have any more.
     """
     if batch == ALL and task_id is not None:
         raise click.UsageError("ALL is every task of every batch: it takes no TASK")
@@ -49,9 +48,9 @@ def command(context: FlowContext, batch: str, task_id: str | None) -> None:
     if not context.out.quiet:
         what = "all batches" if name is None else f"batch {name}"
         if task_id is not None:
-            more = f" and the {len(tasks) - 1} that it stands for" if len(tasks) > 1 else ""
+            more = f" ({len(tasks) - 1} tasks)" if len(tasks) > 1 else ""
             what = f"task {task_id}{more} of {what}"
-        context.out.print(f"Forgot what was kept for {what}.")
+        context.out.print(f"Forgot the cached outcomes of {what}.")
 
 
 def _meant(context: FlowContext, project_id: str, batch: str, task_id: str) -> list[str]:
@@ -65,7 +64,7 @@ def _meant(context: FlowContext, project_id: str, batch: str, task_id: str) -> l
             known.update(task_names(bake.graphs))
             found.update(dict.fromkeys(_below(bake.graphs, task_id)))
     if known and task_id not in known and len(found) == 1:
-        advice = f"`neuro-flow plan {shlex.quote(batch)}` shows those there are"
+        advice = f"`neuro-flow plan {shlex.quote(batch)}` shows its tasks"
         raise no_such("task", task_id, known, advice)
     return [*found]
 

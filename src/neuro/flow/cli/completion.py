@@ -28,5 +28,5 @@ def generate(context: FlowContext, shell: str) -> None:
 @click.argument("shell", type=_SHELL)
 @pass_context
 def patch(context: FlowContext, shell: str) -> None:
-    """Put completion into the start-up file of SHELL; again is no harm."""
+    """Add completion to the start-up file of SHELL. A second call changes nothing."""
     patch_start_file(context.out, shell, PROGRAM)

@@ -60,7 +60,7 @@ class FlowContext(Context):
 
     @cached_property
     def environment(self) -> Environment:
-        """Who asks and from where; nobody needs to be logged in for it."""
+        """The caller and the folder; works without a login."""
         from pathlib import Path
 
         from neuro.cli.failures import Failure
@@ -81,7 +81,7 @@ class FlowContext(Context):
         return Report()
 
     def warn(self) -> None:
-        """Say what is allowed in the files that were read, and likely not what was meant."""
+        """Print warnings: what is allowed in the files, and probably not meant."""
         for note in self.remarks.notes:
             if not self.out.quiet:
                 self.out.warning(note.render(color=False))

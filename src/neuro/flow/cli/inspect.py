@@ -68,7 +68,7 @@ def by_creation(tasks: Sequence[Task], graphs: Graphs) -> list[Task]:
 
 
 class Seen(NamedTuple):
-    """All that is told of an attempt."""
+    """Everything that `inspect` shows of an attempt."""
 
     bake: Bake
     attempt: Attempt
@@ -147,7 +147,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
 @graph_option
 @click.option("--dot", "kind", flag_value="dot", help="Write it for Graphviz, as BAKE_N.gv.")
 @click.option("--pdf", "kind", flag_value="pdf", help="Write it as a PDF, BAKE_N.gv.pdf.")
-@click.option("--view", is_flag=True, help="Open what was written.")
+@click.option("--view", is_flag=True, help="Open the file that was written.")
 @json_option("Print one JSON document; with --watch, a line for each change.")
 @pass_context
 def command(
@@ -164,7 +164,7 @@ def command(
 ) -> int:
     """Show an attempt of BAKE, which is an id or a name, and its tasks.
 
-    A terminal too narrow for it does without the column RAW ID.
+    In a narrow terminal the column RAW ID is left out.
 
     A .png is drawn by Graphviz's `dot`, which must be installed; the other files need nothing.
     """

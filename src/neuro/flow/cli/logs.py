@@ -22,12 +22,12 @@ from neuro.flow.cli.names import find_job, offer
 @click.argument("job_id", metavar="JOB", shell_complete=offer("jobs"))
 @click.argument("suffix", required=False, shell_complete=offer("suffixes"))
 @click.option(
-    "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines, and what comes."
+    "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines, then new ones."
 )
 @click.option(
     "--follow/--no-follow",
     default=True,
-    help="Whether to go on until the job is over, or to end with what there is.",
+    help="Go on until the job is over, or end with the output so far.",
     show_default=True,
 )
 @pass_context

@@ -29,7 +29,7 @@ def _entry(module: str, text: str, attribute: str = "command") -> Entry:
 LIVE: Mapping[str, Entry] = {
     "run": _entry("run", "Run a job of live.yml, or connect to it where it runs."),
     "ps": _entry("ps", "List the jobs of live.yml, with what became of each."),
-    "status": _entry("status", "Show all about a job."),
+    "status": _entry("status", "Show everything about a job."),
     "logs": _entry("logs", "Print the output of a job, and follow it."),
     "kill": _entry("kill", "Stop a job, or ALL of them."),
     "show": _entry("show", "Print a job as it would be run, or the output of a bake's task."),

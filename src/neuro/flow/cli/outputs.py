@@ -50,7 +50,7 @@ def matrices(
 
 
 class _Walk:
-    """Goes through the graphs of a bake as far as its outcomes tell what is in them."""
+    """Goes through the graphs of a bake as far as its outcomes decide them."""
 
     def __init__(self, workflow: Workflow, bake: Bake, tasks: Sequence[Task]) -> None:
         self.found: dict[str, Varied] = {}
@@ -120,7 +120,7 @@ def told(context: FlowContext, tasks: Sequence[Task], known: Mapping[str, Varied
         yield f"{task.yaml_id}:"
         yield from outputs_lines(task.outputs or {}, "  ")
     if not rows and not others:
-        yield "No task has given outputs: `::set-output name=NAME::VALUE` in its output does."
+        yield "No task has outputs. A task sets one by printing `::set-output name=NAME::VALUE`."
 
 
 def _table(context: FlowContext, tasks: Sequence[Task], known: Mapping[str, Varied]) -> list[str]:

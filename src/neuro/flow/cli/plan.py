@@ -55,12 +55,12 @@ def command(
     output_graph: str | None,
     as_json: bool,
 ) -> None:
-    """Show what `bake` would run, in order: nothing is started, and nothing is kept.
+    """Show what `bake` would run, in order. Nothing is started, and nothing is stored.
 
-    The column THEN tells what runs, what is skipped, and what an earlier bake's outcome answers.
-    What outcomes of other tasks decide is told as `depends`, or as `?`.
+    The column THEN says which tasks run, which are skipped, and which take an earlier bake's
+    outcome. `depends` and `?` stand for what the outcomes of other tasks decide.
 
-    Every mistake in the files is told, with exit code 1.
+    Every mistake in the files is reported, with exit code 1.
     """
     from neuro.flow.batch.layers import in_order
 
@@ -95,12 +95,12 @@ def _forecast(context: FlowContext, plan: Plan, now: datetime) -> dict[str, Fore
         project_id = server_project(context)
         return context.run(forecast(context.client, plan, project_id, now))
     except (Failure, PlatformError) as error:
-        context.out.note(f"What is kept of earlier bakes is not known: {error}")
+        context.out.note(f"The cached outcomes are not known: {error}")
         return context.run(forecast(None, plan, None, now))
 
 
 def as_told(plan: Plan, known: Mapping[str, Forecast]) -> dict[str, object]:
-    """What programs are told of a plan. ``needs`` are the tasks that one waits for."""
+    """A plan as JSON for programs. ``needs`` are the tasks that one waits for."""
     graphs = plan.graphs.values()
     needs = {task: sorted(others) for graph in graphs for task, others in graph.items()}
     tasks = [

@@ -58,9 +58,9 @@ def command(
 ) -> int:
     """Make another attempt of BAKE, which is an id or a name, and watch it as `bake` does.
 
-    It has the files and parameters that the bake was submitted with: what was changed in the
-    project since then needs a new bake. Where --no-from-failed runs everything again, outcomes that
-    the cache keeps are taken all the same.
+    It uses the files and parameters that the bake was submitted with; later changes in the project
+    need a new bake. --no-from-failed runs everything again, but still takes outcomes from the
+    cache.
 
     Somebody else's bake, which administrators may restart, runs in its owner's name and with its
     owner's rights. It is not restarted where one of its local actions would run on this machine.

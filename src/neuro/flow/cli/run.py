@@ -44,8 +44,8 @@ def command(
 ) -> int:
     """Run JOB, and see its output.
 
-    Where it runs already, connect to it. ARGS are added to the command of a multi-job; parameters
-    are the better way.
+    If it runs already, connect to it. ARGS are added to the command of a multi-job; prefer
+    parameters.
     """
     workflow = context.workflow
     if args:

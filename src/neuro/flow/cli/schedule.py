@@ -31,7 +31,7 @@ def command(
     file: Path | None,
     tags: tuple[str, ...],
 ) -> None:
-    """Have the server start BATCH at the times that `schedule:` in its file tells.
+    """Have the server start BATCH at the times that `schedule:` in its file gives.
 
     The files are sent as they are now: after a change, schedule it again.
     """
@@ -39,7 +39,7 @@ def command(
     check_presets(context, plan)
     if plan.schedule is None:
         raise Failed(
-            f"Batch {plan.workflow.batch} says nothing of when: write `schedule:` with `cron:` into"
+            f"Batch {plan.workflow.batch} has no schedule: write `schedule:` with `cron:` into"
             " its file, such as `cron: 0 3 * * *` for three o'clock at night."
         )
     from neuro.domain.bakes import ScheduledFile, ScheduleRequest

@@ -51,7 +51,7 @@ def _of_project(context: FlowContext) -> list[Schedule]:
 @json_option()
 @pass_context
 def schedules(context: FlowContext, as_json: bool) -> None:
-    """List the batches that are started by the clock: when they will be, and last were.
+    """List the batches that the clock starts: when each starts next, and when it last did.
 
     NEXT and LAST are in this machine's time zone.
     """
@@ -71,20 +71,20 @@ def schedules(context: FlowContext, as_json: bool) -> None:
         if it.message:
             out.note(context.out.style(f"{it.batch}: {it.message}", fg="yellow"))
     if not found:
-        out.note("Nothing is scheduled: `neuro-flow schedule BATCH` does what its file says.")
+        out.note("Nothing is scheduled: `neuro-flow schedule BATCH` schedules a batch.")
 
 
 @click.command("unschedule", cls=Command, examples="neuro-flow unschedule nightly")
 @click.argument("batch", metavar="BATCH", shell_complete=offer("scheduled"))
 @pass_context
 def unschedule(context: FlowContext, batch: str) -> None:
-    """Start BATCH by the clock no longer. Bakes that run go on."""
+    """Stop starting BATCH by the clock. Running bakes go on."""
     name = batch.removesuffix(".yml").removesuffix(".yaml")
     found = _of_project(context)
     schedule = next((it for it in found if it.batch == name), None)
     if schedule is None:
         known = [it.batch for it in found]
-        raise no_such("schedule of", name, known, "`neuro-flow schedules` lists those there are")
+        raise no_such("schedule of", name, known, "`neuro-flow schedules` lists them all")
     context.run(context.client.bakes.delete_schedule(schedule.id))
     said = f"Batch {name} is not started by the clock any more."
     context.out.print(name if context.out.quiet else said)

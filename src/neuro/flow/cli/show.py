@@ -79,7 +79,7 @@ def _plain(key: str, value: Any) -> Any:
     "-r/-R",
     "--raw/--no-raw",
     default=None,
-    help="Whether to print the task's lines that are commands (`::set-output …`) too.",
+    help="Print the task's lines that are commands (`::set-output …`) too.",
 )
 @json_option("Print what is known of it as JSON.")
 @pass_context

@@ -41,7 +41,7 @@ def show_task(
     if task is None:
         _refuse_whole(found.graphs, task_id)
         known = task_names(found.graphs) | {it.yaml_id for it in tasks}
-        raise no_such("task", task_id, known, f"`neuro-flow inspect {bake}` lists those there are")
+        raise no_such("task", task_id, known, f"`neuro-flow inspect {bake}` lists its tasks")
     if as_json:
         from neuro.cli.render.json_text import document
         from neuro.flow.cli.bake_json import task_document
@@ -87,14 +87,14 @@ def _why_silent(task: Task, graphs: Graphs) -> str:
         return f"Task {name} has no job of its own, it calls others: {inner}{more}."
     if task.status is TaskStatus.SKIPPED:
         return (
-            f"Task {name} was skipped: its `enable` was false, which it is by itself where what it "
-            "needs has not succeeded; or the bake was being cancelled."
+            f"Task {name} was skipped: its `enable` was false, which is the default "
+            "after a task that it needs did not succeed; or the bake was being cancelled."
         )
     return f"Task {name} has no job of its own, and so no output."
 
 
 def _copy(context: FlowContext, job_id: str, *, raw: bool) -> list[str]:
-    """Write a job's output; return what is said of its lines that are no commands after all."""
+    """Write a job's output; return warnings about lines that look like commands and are not."""
     from neuro.cli.job.log_copy import copy_log, print_bytes
     from neuro.client.jobs import LogPart
     from neuro.flow.batch.commands import CommandReader

@@ -16,7 +16,7 @@ from neuro.flow.cli.names import find_job, offer
 @json_option("Print the job as one JSON document, with the fields of the API.")
 @pass_context
 def command(context: FlowContext, job_id: str, suffix: str | None, as_json: bool) -> int:
-    """Show all about JOB; of a multi-job, about the one with SUFFIX."""
+    """Show everything about JOB; of a multi-job, about the one with SUFFIX."""
     from neuro.flow.cli.platform import STATUS, neuro
 
     options = ("--json",) if as_json else ()

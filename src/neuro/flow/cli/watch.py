@@ -41,7 +41,7 @@ PATIENCE = 15 * 60.0
 
 
 class Sign(Enum):
-    """What is told between events."""
+    """A message between events."""
 
     BEGIN = auto()  # a connection, which tells all once more
     WAKE = auto()  # the driver has ended
@@ -159,7 +159,7 @@ def screen_of(context: FlowContext, *, as_json: bool = False) -> Screen:
 
 
 class Events:
-    """The events of an attempt, read in a thread; what was told before a lost connection, again."""
+    """The events of an attempt, read in a thread; after a lost connection they come again."""
 
     def __init__(self, context: FlowContext, bake_id: str, number: int) -> None:
         self._context = context
@@ -207,7 +207,7 @@ class Events:
                     raise
                 if lost_at is None:
                     lost_at = time.monotonic()
-                    self._queue.put("The server is away; waiting for it…")
+                    self._queue.put("The server does not answer; waiting for it…")
                 if time.monotonic() - lost_at > PATIENCE:
                     raise
             time.sleep(_PAUSE)
@@ -304,7 +304,7 @@ def _step(context: FlowContext, board: Board, screen: Screen, events: Events) ->
 
 
 def _name_of(context: FlowContext, bake_id: str) -> str:
-    """What people call a bake of which only the id is told."""
+    """The name of a bake, of which an event has only the id."""
     try:
         return called(context.run(context.client.bakes.get(bake_id)))
     except PlatformError:

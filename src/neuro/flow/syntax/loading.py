@@ -35,7 +35,9 @@ def load_source(path: Path, report: Report) -> Source | None:
         report.add(f"Cannot read {name}: {error.strerror}", None)
         return None
     if len(data) > MAX_BYTES:
-        report.add(f"{name} is larger than {MAX_BYTES // 1024**2} MB, no flow file is", None)
+        report.add(
+            f"{name} is larger than {MAX_BYTES // 1024**2} MB, the most for a flow file", None
+        )
         return None
     try:
         text = data.decode()

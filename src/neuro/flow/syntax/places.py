@@ -52,7 +52,7 @@ def words_of(node: type[Node]) -> tuple[str, ...]:
 
 
 def hint(word: str, node: type[Node]) -> str:
-    """What to do about a key that does not belong into a mapping."""
+    """What to do about a key that does not belong in a mapping."""
     key = meant(word, node)
     if key is not None:
         return f"Did you mean '{key}'?"
@@ -94,9 +94,9 @@ def _elsewhere(word: str, node: type[Node]) -> str | None:
     if issubclass(node, LiveDefaults) and word in keys_of(Defaults):
         return f"'{word}' is for batches: a live file's defaults do not have it."
     if issubclass(node, LiveDefaults) and word in words_of(LiveUnit):
-        return f"'{word}' belongs into a job or a task, not into the defaults."
+        return f"'{word}' belongs in a job or a task, not into the defaults."
     if issubclass(node, Image | Volume) and word in words_of(ExecUnit):
-        return f"'{word}' belongs into a job or a task."
+        return f"'{word}' belongs in a job or a task."
     if issubclass(node, Strategy) and word in ("include", "exclude"):
         return f"'{word}' belongs below matrix:."
     return None
@@ -105,11 +105,11 @@ def _elsewhere(word: str, node: type[Node]) -> str | None:
 def _in_file(word: str, node: type[Node]) -> str | None:
     if issubclass(node, LiveFile):
         if word in ("tasks", "task"):
-            return "Tasks belong into a batch file, with kind: batch. A live file has jobs."
+            return "Tasks belong in a batch file, with kind: batch. A live file has jobs."
         if word == "params":
-            return "In a live file, params belong into a job."
+            return "In a live file, params belong in a job."
     if issubclass(node, BatchFile) and word in ("jobs", "job"):
-        return "Jobs belong into a live file, with kind: live. A batch file has tasks."
+        return "Jobs belong in a live file, with kind: live. A batch file has tasks."
     if issubclass(node, ProjectFile) and word in ("jobs", "tasks", "kind"):
         return "A project file has no jobs or tasks: those are in live.yml and in batch files."
     if issubclass(node, ActionFile) and word in ("jobs", "defaults", "volumes", "mixins", "params"):

@@ -73,7 +73,7 @@ class FlowError(Exception):
 
 
 class Report:
-    """Collects problems, so that one run tells them all. It never raises by itself.
+    """Collects problems, so that one run reports them all. It never raises by itself.
 
     Notes are about what is allowed and likely a mistake: nothing fails because of them.
     """
@@ -97,7 +97,7 @@ class Report:
             self.problems.append(problem)
 
     def note(self, message: str, at: Position | None, hint: str | None = None) -> None:
-        """Note what is allowed, and likely not what was meant."""
+        """Note what is allowed, and probably not meant."""
         if len(self._notes) < MOST_PROBLEMS:
             self._notes[Problem(message, at, hint)] = None
 
@@ -118,7 +118,7 @@ class Report:
         return tuple(sorted(self.problems, key=_place))
 
     def first_of_each_place(self) -> list[Problem]:
-        """One problem a place: what is found there next is mostly the same in other words."""
+        """One problem for each place: later ones there mostly repeat the first."""
         seen: set[Position] = set()
         found: list[Problem] = []
         for problem in self.sorted():

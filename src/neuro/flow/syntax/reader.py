@@ -1,6 +1,6 @@
 """From YAML to the typed tree of each kind of flow file, collecting every problem.
 
-What is wrong is missing from the tree and told in the report: whoever evaluates a tree asks the
+Wrong values are missing from the tree and reported: code that evaluates a tree asks the
 report first, and whoever checks one goes on with what could be read. There is no tree at all
 where the YAML is broken, or the file is of another kind.
 """

@@ -86,11 +86,13 @@ class Cache(Node):
 
     strategy: str | None = key(
         Choice("cache strategy", CACHE_STRATEGIES),
-        "Whether an earlier success of the same task is taken instead of running it.",
+        "Whether an earlier success of the same task is used instead of running it.",
     )
-    life_span: Value | None = key(Scalar(TIME_DELTA), "How long a success can be taken.", "", "B2")
+    life_span: Value | None = key(
+        Scalar(TIME_DELTA), "How long an earlier success can be used.", "", "B2"
+    )
     key: Value | None = key(
-        Scalar(STR), "A text of yours: where it changes, no earlier success is taken.", "", "B2"
+        Scalar(STR), "Any text: when it changes, no earlier success is used.", "", "B2"
     )
 
 
@@ -98,9 +100,11 @@ class Cache(Node):
 class TaskCache(Cache):
     """``cache`` of a task or a call."""
 
-    life_span: Value | None = key(Scalar(TIME_DELTA), "How long a success can be taken.", "", "B4")
+    life_span: Value | None = key(
+        Scalar(TIME_DELTA), "How long an earlier success can be used.", "", "B4"
+    )
     key: Value | None = key(
-        Scalar(STR), "A text of yours: where it changes, no earlier success is taken.", "", "B5"
+        Scalar(STR), "Any text: when it changes, no earlier success is used.", "", "B5"
     )
 
 
@@ -346,7 +350,7 @@ class Retry(Node):
         Scalar(TIME_DELTA), "The pause before the second try; none by default.", "", "B5"
     )
     backoff: Value | None = key(
-        Scalar(BACKOFF), "By what each pause is longer than the one before it.", "", "B5"
+        Scalar(BACKOFF), "The factor by which each pause is longer than the one before.", "", "B5"
     )
 
 
@@ -439,10 +443,10 @@ class Schedule(Node):
     timezone: Value | None = key(Scalar(TIME_ZONE), "The time zone; UTC by default.")
     catch_up: str | None = key(
         Choice("way to catch up", CATCH_UPS),
-        "Which of the times that passed while the server was down are made up for.",
+        "Which of the starts missed while the server was down are made up for.",
     )
     overlap: str | None = key(
-        Choice("overlap", OVERLAPS), "What to do where the bake before still runs."
+        Choice("overlap", OVERLAPS), "What to do when the previous bake still runs."
     )
 
 
@@ -468,7 +472,7 @@ class BatchFile(Node):
         Section("Schedule"), "When the server starts the batch by itself."
     )
     concurrency: Concurrency | None = key(
-        Special("concurrency"), "Of which bakes one waits for the other: a group's name, or more."
+        Special("concurrency"), "Which bakes run one after the other: a group's name, or more."
     )
     params: Mapping[str, Param] = table_key(Special("params"), "Values given when starting it.")
     defaults: Defaults | None = key(Section("Defaults"), "Defaults of the tasks.")
@@ -534,7 +538,7 @@ class StatefulAction(ActionFile):
 
 @tree_node(init=False)
 class LocalAction(ActionFile):
-    """An action that runs a command on the machine of who starts the batch."""
+    """An action that runs a command on the machine that starts the batch."""
 
     outputs: Mapping[str, Output] = table_key(Special("outputs"), "What the action gives.")
     cmd: Value | None = key(Special("command"), "The command.", "", "S", required=True)

@@ -218,10 +218,12 @@ def _cron(value: object) -> str:
     try:
         fields = len(text.split())
         if fields != 5:
-            raise BadValue(f"{_shown(value)} is no schedule: expected 5 fields, got {fields}", hint)
+            raise BadValue(
+                f"{_shown(value)} is not a schedule: expected 5 fields, got {fields}", hint
+            )
         next(CronSim(text, datetime(2024, 1, 1)))
     except CronSimError as error:
-        raise BadValue(f"{_shown(value)} is no schedule: {str(error).lower()}", hint) from None
+        raise BadValue(f"{_shown(value)} is not a schedule: {str(error).lower()}", hint) from None
     except StopIteration:
         raise BadValue(f"{_shown(value)} is a time that never comes") from None
     return text

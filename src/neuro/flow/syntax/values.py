@@ -209,4 +209,4 @@ class Values:
         return None
 
 
-_EMPTY = 'Write "" for empty text, or take the line away.'
+_EMPTY = 'Write "" for empty text, or remove the line.'

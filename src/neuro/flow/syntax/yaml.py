@@ -190,9 +190,9 @@ class _Composer:
                     documents += 1
                     if documents > 1:
                         self._report.add(
-                            "A second document starts here, and a flow file is one",
+                            "A second document starts here, and a flow file has only one",
                             self._at(event.start_mark.index),
-                            "Take away the line with ---, or make two files of it.",
+                            "Remove the line with ---, or make two files of it.",
                         )
                         return self._root
                 elif kind is events.StreamEndEvent:

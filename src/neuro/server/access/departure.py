@@ -23,7 +23,7 @@ class Departures:
     """Removes people of one installation."""
 
     def __init__(self, access: AccessService, machine_owner: str, ends: Sequence[EndWork]) -> None:
-        """``machine_owner`` is the machine's own user, who is made again at each start."""
+        """``machine_owner`` is the user who runs the server, made again at each start."""
         self._access = access
         self._machine_owner = machine_owner
         self._ends = ends
@@ -35,16 +35,13 @@ class Departures:
         """
         if name == self._machine_owner:
             await self._access.user(name)
-            raise Conflict(
-                f"{name} is this machine's own user, in whose name the server runs: it cannot be"
-                " removed."
-            )
+            raise Conflict(f"{name} is the user who runs this server, and cannot be removed.")
         await self._access.remove_user(name)
         log.info("user removed", user=name)
         await self._end({name})
 
     async def sweep(self) -> None:
-        """End what is left of people who are gone."""
+        """End what removed people left behind."""
         gone = await self._access.gone()
         if gone:
             await self._end(gone)
@@ -55,4 +52,4 @@ class Departures:
                 await end(names)
             except Exception:
                 # The others must end all the same; the sweep comes back to this one.
-                log.exception("cannot end the work of who is gone yet")
+                log.exception("cannot end a removed user's work yet")

@@ -20,8 +20,8 @@ def load_or_create_key(path: Path) -> bytes:
     except FileExistsError:
         if path.stat().st_mode & 0o077:
             raise PermissionError(
-                f"Others can read the signing key {path}: run `chmod 600 {path}`, and if that was"
-                " so for long, delete it (everybody logs in again)."
+                f"Others can read the signing key {path}: run `chmod 600 {path}`. If others may"
+                " have copied it, delete it; then everybody has to log in again."
             ) from None
         return path.read_bytes()
     with os.fdopen(file, "wb") as stream:

@@ -38,8 +38,8 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
     def require_person(call: Call) -> None:
         if isinstance(call.identity, JobIdentity):
             raise NotPermitted(
-                f"This is the token of {call.identity.job_id}, which ends with it: it can neither"
-                " make nor revoke tokens nor change users. Do that where you are logged in."
+                f"This token belongs to {call.identity.job_id}, which ends with it: it can neither"
+                " make nor revoke tokens, nor change users. Use your own login for that."
             )
 
     def require_admin(call: Call) -> None:

@@ -141,9 +141,9 @@ class AccessService:
             ) from None
 
     async def identity_of(self, user: str) -> Identity:
-        """A user with all that they may do now: for what the server does in their name.
+        """A user with all their present permissions: for what the server does in their name.
 
-        Raises NotFound for one who is gone.
+        Raises NotFound for a removed user.
         """
         return Identity(user=user, permissions=tuple(await self.permissions(user)), token_id="")
 
@@ -171,8 +171,8 @@ class AccessService:
                 raise AlreadyExists(f"User '{name}' already exists.")
             if not may_be_retired and tables.is_retired(connection, name):
                 raise AlreadyExists(
-                    f"The name '{name}' was that of a user who was removed, and what they left"
-                    " would belong to the new one: choose another name."
+                    f"The name '{name}' belonged to a user who was removed, and a new user"
+                    " would get their files and jobs: choose another name."
                 )
             tables.add_user(connection, user, grants)
 
@@ -227,10 +227,10 @@ class AccessService:
     ) -> Token:
         """Issue a token; its text is in the answer and nowhere else. Raises NotFound.
 
-        One that is for a ``job`` makes who has it a JobIdentity.
+        A token for a ``job`` gives its holder a JobIdentity.
         """
         if not timedelta() < life <= MAX_TOKEN_LIFE:
-            raise InvalidInput(f"A token can live up to {MAX_TOKEN_LIFE.days} days.")
+            raise InvalidInput(f"A token can be valid for at most {MAX_TOKEN_LIFE.days} days.")
         if len(label) > MAX_LABEL:
             raise InvalidInput(f"A label can be {MAX_LABEL} characters long.")
         await self.user(user)

@@ -12,7 +12,7 @@ HEAD = "0008"
 
 
 def migrate(database: Database) -> None:
-    """Apply what is missing.
+    """Apply the missing migrations.
 
     Raises Conflict for a database of a newer version, Unavailable for one that does not answer.
     """

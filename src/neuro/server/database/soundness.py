@@ -56,7 +56,9 @@ def check(database: Database, path: Path, seconds: float) -> None:
         except Exception as error:
             if "interrupted" not in str(error):
                 raise
-            log.warning("the look at the database took too long, and was given up", seconds=seconds)
+            log.warning(
+                "the check of the database took too long, and was given up", seconds=seconds
+            )
             return
         finally:
             driver.set_progress_handler(None, 0)

@@ -28,7 +28,7 @@ def unpack(blob: bytes, kind: type[T]) -> T:
 
 
 def unread(blob: bytes) -> msgspec.Raw:
-    """The JSON of packed bytes, to be passed on as it is. Raises as ``unpack`` for what is none."""
+    """The JSON of packed bytes, to be passed on as it is. Raises as ``unpack``."""
     raw = _raw(blob)
     if raw is blob:
         # What was compressed has a sum that was checked just now; this is short.

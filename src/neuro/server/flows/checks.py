@@ -79,7 +79,7 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError:
-        raise InvalidInput(f"{moment.isoformat()} is no time that can be kept.") from None
+        raise InvalidInput(f"{moment.isoformat()} is not a time that can be stored.") from None
 
 
 def check_message(message: str | None) -> str | None:
@@ -121,7 +121,7 @@ def check_tags(tags: Sequence[str]) -> None:
 
 
 def check_graphs(graphs: Graphs) -> None:
-    """Raise InvalidInput for graphs that are too large or hold what is no id."""
+    """Raise InvalidInput for graphs that are too large or hold malformed ids."""
     nodes = 0
     for prefix, graph in graphs.items():
         if prefix:
@@ -145,12 +145,12 @@ def check_attempt(request: AttemptRequest) -> None:
 def check_kept(kept: Kept, number: int) -> None:
     """Raise InvalidInput or TooLarge for what the attempt of a number cannot keep."""
     if not 1 <= kept.attempt < number:
-        raise InvalidInput(f"Attempt #{number} can keep what an earlier one has left only.")
+        raise InvalidInput(f"Attempt #{number} can keep only tasks of an earlier attempt.")
     ids = [*kept.tasks, *kept.calls]
     if len(ids) > MAX_NODES:
         raise TooLarge(f"An attempt can keep {MAX_NODES} tasks at most.")
     if len(set(ids)) < len(ids):
-        raise InvalidInput("An attempt can keep each task once only.")
+        raise InvalidInput("An attempt can keep each task only once.")
     for each in ids:
         _full_id(each)
 
@@ -178,9 +178,9 @@ def check_batch(requests: Sequence[TaskRequest]) -> None:
     if len(requests) > MAX_TASKS_A_CALL:
         raise TooLarge(f"One call can write {MAX_TASKS_A_CALL} tasks at most.")
     if len({request.attempt_id for request in requests}) > 1:
-        raise InvalidInput("One call can write tasks of one attempt only.")
+        raise InvalidInput("One call can write tasks of only one attempt.")
     if len({request.yaml_id for request in requests}) < len(requests):
-        raise InvalidInput("One call can write each task once only.")
+        raise InvalidInput("One call can write each task only once.")
     for request in requests:
         check_task(request)
 

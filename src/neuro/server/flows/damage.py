@@ -1,7 +1,7 @@
 """Records that cannot be read any more: one of them never hides the others.
 
-A disk, a power loss or a hand in the database may damage a row. Who reads that one is told so;
-lists and the server's own work go on without it, and the log names it, without what it holds.
+A disk, a power loss or a hand in the database may damage a row. Reading it is an error that says
+so. Lists and the server's own work go on without it, and the log names it, without its contents.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def sound(rows: Iterable[Any], read: Callable[[Any], T]) -> Iterator[T]:
 
 
 def sound_or_none(row: Any, read: Callable[[Any], T]) -> T | None:
-    """What a row holds; None where it is damaged."""
+    """The contents of a row; None where it is damaged."""
     try:
         return read(row)
     except Damaged as error:

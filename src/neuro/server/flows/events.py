@@ -1,4 +1,4 @@
-"""What happens to bakes, told to those who follow it: streams of clients, and the supervision.
+"""Changes of bakes for their followers: streams of clients, and the supervision.
 
 Two ways to listen, both on the event loop's thread:
 

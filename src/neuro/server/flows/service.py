@@ -45,7 +45,7 @@ class FlowService:
     """
 
     def __init__(self, database: Database, cluster: str, hub: Hub) -> None:
-        """``hub`` is told of projects that are removed."""
+        """``hub`` gets an event for each removed project."""
         self._database = database
         self._cluster = cluster
         self._guard = Guard(cluster)
@@ -66,7 +66,7 @@ class FlowService:
             raise InvalidInput("This server has no organizations: leave out org_name.")
         owner = request.project_name or caller.user
         if not is_word(owner):
-            raise InvalidInput(f"'{owner[:80]}' cannot be the name of anybody's project.")
+            raise InvalidInput(f"'{owner[:80]}' cannot be the name of a project's owner.")
         caller.require(self._guard.uri(owner), Action.WRITE)
         project = Project(
             id=new_project_id(),

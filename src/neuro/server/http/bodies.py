@@ -143,7 +143,7 @@ async def read_json(
                 more = max(0, len(raw) - MAX_JSON_BODY) - taken
                 if more > bodies.free:
                     raise TooManyRequests(
-                        "The server reads too many large bodies; try again later."
+                        "The server is reading too many large bodies; try again later."
                     )
                 bodies.free -= more
                 taken += more

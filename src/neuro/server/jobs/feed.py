@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which jobs a reader is told of."""
+    """Which jobs a reader wants."""
 
     visible: Visibility
     tags: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Change:
 
 
 class Reader:
-    """What one reader was not told yet: a state per job, so never more than there are jobs."""
+    """The states that one reader has not got yet: one per job, so never more than jobs."""
 
     def __init__(self, wanted: Wanted, max_behind: int) -> None:
         self.wanted = wanted

@@ -60,7 +60,7 @@ def job_routes(jobs: JobService) -> Routes:
 
     @api.add("GET", "/api/v1/jobs/events", streams=NDJSON)
     async def events(call: Call, query: JobEventFilter) -> web.StreamResponse:
-        """What becomes of jobs: the state of those that match, then every change at once."""
+        """Changes of jobs: the state of every job that matches, then each change at once."""
         return await live_ndjson(call, jobs.events(call.identity, query))
 
     @api.add("GET", "/api/v1/jobs/{job}", section="jobs")
@@ -146,7 +146,7 @@ def monitoring_routes(jobs: JobService) -> Routes:
         record = await find(call, Action.WRITE)
         port = call.segment("port")
         if not port.isdecimal():
-            raise InvalidInput(f"'{port}' is no port.")
+            raise InvalidInput(f"'{port}' is not a port.")
         return await streams.forward_port(call, jobs, record, int(port))
 
     @api.add("POST", MONITORING + "/{job}/kill", status=204, section="capacity-kill-and-save")

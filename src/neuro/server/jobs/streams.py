@@ -270,7 +270,7 @@ async def forward_port(
 async def _in_running(record: JobRecord, opening: Coroutine[Any, Any, T]) -> T:
     if record.status is not JobStatus.RUNNING:
         opening.close()
-        raise NotFound(f"Job {record.id} is not running: it is {record.status}.")
+        raise NotFound(f"Job {record.id} is not running: its status is {record.status}.")
     try:
         return await opening
     except RunNotFound:

@@ -19,14 +19,14 @@ log = structlog.get_logger("neuro.jobs")
 MAX_BATCH = 200
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
-_DEAD = "The server can write no more records of jobs: it is ending. Its log says why."
+_DEAD = "The server cannot write records of jobs any more, and is ending; its log says why."
 
 
 class Writer:
     """Collects changed records; one task writes what has collected, again and again.
 
     A disk without space, or a database that is away, is tried again for as long as it takes.
-    Whoever waits for a write is told meanwhile.
+    A caller that waits for a write gets an error meanwhile.
     """
 
     def __init__(self, database: Database) -> None:

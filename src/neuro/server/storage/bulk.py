@@ -141,7 +141,9 @@ class BulkIntake:
     def _inside(self, segments: tuple[str, ...]) -> Place:
         place = self._place.child(*segments)
         if len(place.segments) > 1 and place.segments[1] == STAGING:
-            raise InvalidInput(f"'{STAGING}' is where uploads wait: choose another name.")
+            raise InvalidInput(
+                f"'{STAGING}' is reserved for unfinished uploads: choose another name."
+            )
         return place
 
     def _folder(self, segments: tuple[str, ...]) -> int:

@@ -26,9 +26,11 @@ def parse_path(text: str) -> tuple[str, ...]:
     _check_length(text)
     segments = check_path_segments(text.split("/"), text)
     if segments and segments[0].startswith("."):
-        raise InvalidInput(f"'{segments[0]}' is no owner: an owner's name begins with a letter.")
+        raise InvalidInput(
+            f"'{segments[0]}' is not an owner: an owner's name begins with a letter."
+        )
     if len(segments) > 1 and segments[1] == STAGING:
-        raise InvalidInput(f"'{STAGING}' is where uploads wait: choose another name.")
+        raise InvalidInput(f"'{STAGING}' is reserved for unfinished uploads: choose another name.")
     return segments
 
 
@@ -66,5 +68,5 @@ def _check_length(text: str) -> None:
 
 
 def readable(name: str | bytes) -> str:
-    """A name from the disk as clients see it: what is no UTF-8 becomes U+FFFD."""
+    """A name from the disk as clients see it: bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")

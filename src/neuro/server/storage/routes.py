@@ -159,7 +159,10 @@ class StorageAPI:
     async def upload(self, call: Call, query: StorageQuery) -> web.StreamResponse:
         place = self._place(call, Action.WRITE)
         if query.size < 0 or not 0 <= query.offset <= query.size:
-            raise InvalidInput(f"offset {query.offset} of size {query.size} makes no sense.")
+            raise InvalidInput(
+                f"The offset is {query.offset} and the size {query.size}: both must be 0 or more,"
+                " and the offset at most the size."
+            )
         upload = await self._service.begin_upload(
             place,
             call.user,

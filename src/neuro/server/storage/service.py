@@ -216,7 +216,7 @@ class StorageService:
         await self.in_thread(self._tree.rename, source, target)
 
     def remove(self, place: Place, *, recursive: bool) -> AsyncGenerator[list[Removed], None]:
-        """Remove, telling what is gone. Raises NotFound, StorageFault EISDIR."""
+        """Remove; yields what was removed. Raises NotFound, StorageFault EISDIR."""
         _refuse_root(place)
         return self._stepped(self._tree.remove(place, recursive=recursive))
 
@@ -250,4 +250,7 @@ def _nothing(_: object) -> None:
 
 def _refuse_root(place: Place) -> None:
     if len(place.segments) < 2:
-        raise StorageFault("EPERM", f"'{place.path}' is the root of an owner's files: it stays.")
+        raise StorageFault(
+            "EPERM",
+            f"'{place.path}' is the root of an owner's files: it cannot be moved or removed.",
+        )

@@ -30,7 +30,8 @@ def fault_of(error: OSError, path: str) -> PlatformError:
     """The platform's error for what the operating system said about ``path``."""
     if isinstance(error, Escape):
         return StorageFault(
-            "EACCES", f"'{path}' goes through a symbolic link that leads outside, or nowhere."
+            "EACCES",
+            f"'{path}' goes through a symbolic link that leads out of the storage, or is dangling.",
         )
     if error.errno == errno.ENOENT:
         return NotFound(f"'{path}' was not found.")
@@ -143,7 +144,7 @@ class Tree:
     # Looking
 
     def status(self, place: Place, permission: Action) -> FileStatus:
-        """What is there, links followed; a link that cannot be followed is told as a link."""
+        """The status, links followed; a link that cannot be followed shows as a link."""
         try:
             with self.opened(place, os.O_PATH) as found:
                 return _status(place.path, os.fstat(found), permission)
@@ -159,7 +160,7 @@ class Tree:
     def entries(
         self, place: Place, permission: Action, known: dict[str, Action], only: bool
     ) -> Iterator[list[FileStatus]]:
-        """What is in a folder, in batches, in no order; links are told as links.
+        """The entries of a folder, in batches, in no order; links show as links.
 
         ``known`` has the names with a wider permission; with ``only`` nothing else is listed.
         """
@@ -212,7 +213,7 @@ class Tree:
                 if not stat.S_ISDIR(os.fstat(found).st_mode):
                     raise StorageFault(
                         "EEXIST" if length == len(place.segments) else "ENOTDIR",
-                        f"'{step.path}' is there and is no folder.",
+                        f"'{step.path}' exists and is not a folder.",
                     )
 
     def _deepest_folder(self, place: Place) -> int:
@@ -249,7 +250,7 @@ class Tree:
         return Place(tuple(readable(part) for part in inside.parts), place.fence)
 
     def remove(self, place: Place, *, recursive: bool) -> Iterator[list[Removed]]:
-        """Remove a file, or a folder with all below it, telling what is gone, in batches."""
+        """Remove a file, or a folder with everything below it; yields removed names in batches."""
         with self.opened(place.parent, os.O_PATH | os.O_DIRECTORY) as folder, faults(place.path):
             name = name_on_disk(folder, place.name)
             if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
@@ -340,7 +341,9 @@ def name_on_disk(folder: int, segment: str) -> bytes:
     if name in alike or not alike:
         return name
     if len(alike) > 1:
-        raise StorageFault("EILSEQ", f"{len(alike)} names look like '{segment}': rename in a job.")
+        raise StorageFault(
+            "EILSEQ", f"{len(alike)} names look like '{segment}': rename them from a job."
+        )
     return alike[0]
 
 
@@ -363,7 +366,9 @@ def _check_regular(status: os.stat_result, path: str) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise StorageFault("EISDIR", f"'{path}' is a folder.")
     if not stat.S_ISREG(status.st_mode):
-        raise StorageFault("EINVAL", f"'{path}' is no regular file: it cannot be read or written.")
+        raise StorageFault(
+            "EINVAL", f"'{path}' is not a regular file: it cannot be read or written."
+        )
 
 
 def _link_status(folder: int, place: Place, permission: Action) -> FileStatus | None:

@@ -1,6 +1,7 @@
 """What a new attempt takes over from an earlier one of its bake: in the transaction of its making.
 
-Whoever sees the attempt sees what it keeps: an executor that began without would run it again.
+A reader that sees the attempt sees the kept tasks too: an executor that began without them would
+run them again.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from neuro.server.flows.tasks import tables as tasks
 
 
 def take_over(connection: Connection, attempt: Attempt, kept: Kept) -> None:
-    """Give an attempt that was just added what it keeps.
+    """Copy the kept records to an attempt that was just added.
 
-    Raises InvalidInput for what is not there to be kept.
+    Raises InvalidInput for a record that the earlier attempt does not have.
     """
     source = tables.by_number(connection, attempt.bake_id, kept.attempt)
     if source is None:
-        raise InvalidInput(f"This bake has no attempt #{kept.attempt} of which tasks can be kept.")
+        raise InvalidInput(f"This bake has no attempt #{kept.attempt} to keep tasks from.")
     known = tasks.steps_of(connection, source.id, {*kept.tasks, *kept.calls})
     for yaml_id in kept.tasks:
         steps = known.get(yaml_id)

@@ -119,11 +119,13 @@ class AttemptService:
         """Change the result, executor and message of a bake's attempt of that number.
 
         A final result stays, and with it the rest: a cancel is never undone by an executor that
-        did not know of it. What is returned is what is kept.
+        did not know of it. Returns the attempt as stored.
         """
         check_attempt(request)
         if request.kept is not None:
-            raise InvalidInput("An attempt keeps tasks from its making on: say so in the POST.")
+            raise InvalidInput(
+                "Tasks can be kept only when an attempt is made: name them in the POST."
+            )
         message = check_message(request.message)
 
         def write(connection: Connection) -> Change:
@@ -154,7 +156,7 @@ class AttemptService:
         executor_id: str | None = None,
         message: str | None = None,
     ) -> Attempt | None:
-        """Change what is given, as the server itself; None for an attempt that has gone.
+        """Change the given fields, as the server itself; None for a removed attempt.
 
         A final result stays, as in ``replace``.
         """

@@ -81,7 +81,7 @@ bake_tags = Table(
 
 
 class Details(msgspec.Struct, frozen=True):
-    """What is kept of a bake and never searched."""
+    """The part of a bake that is stored and never searched."""
 
     params: dict[str, str]
     tags: list[str]
@@ -231,7 +231,7 @@ def set_status(connection: Connection, bake_id: str, status: TaskStatus) -> None
 
 
 def finished_before(connection: Connection, moment: datetime, limit: int) -> list[str]:
-    """Ids of bakes that ended before a moment, those that ended first first."""
+    """Ids of bakes that ended before a moment, the oldest end first."""
     rows = connection.execute(
         select(bakes.c.id)
         .where(bakes.c.finished_at < moment)
@@ -242,7 +242,7 @@ def finished_before(connection: Connection, moment: datetime, limit: int) -> lis
 
 
 def finished_beyond(connection: Connection, keep: int, moment: datetime, limit: int) -> list[str]:
-    """Ids of finished bakes that are not among the ``keep`` newest, those that ended first first.
+    """Ids of finished bakes that are not among the ``keep`` newest, the oldest end first.
 
     Those that ended only after ``moment`` are left alone.
     """

@@ -146,7 +146,7 @@ def owner_of(connection: Connection, schedule_id: str, project_id: str) -> str |
 
 
 def due(connection: Connection, now: datetime) -> list[str]:
-    """The ids of those whose time has come, those that wait longest first."""
+    """The ids of schedules that are due, the longest waiting first."""
     rows = connection.execute(
         select(schedules.c.id).where(schedules.c.next_at <= now).order_by(schedules.c.next_at)
     )
@@ -208,7 +208,7 @@ def running(connection: Connection, schedule_id: str) -> Attempt | None:
 
 
 def tell(connection: Connection, schedule_id: str, message: str) -> None:
-    """Keep a message for whoever looks at the schedule."""
+    """Store a message for the people who look at the schedule."""
     connection.execute(
         update(schedules).where(schedules.c.id == schedule_id).values(message=message)
     )

@@ -24,7 +24,7 @@ ON_TIME = timedelta(seconds=90)
 
 
 def check_timing(cron: str, timezone: str, now: datetime) -> None:
-    """Raise InvalidInput for what is no cron expression, no time zone, or never due again."""
+    """Raise InvalidInput for a bad cron expression or time zone, or one never due again."""
     _zone(timezone)
     try:
         if len(cron) > MAX_CRON or len(cron.split()) != 5:

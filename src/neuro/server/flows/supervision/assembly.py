@@ -71,7 +71,7 @@ class Supervision:
                     attempt_id, result=TaskStatus.CANCELLED, message="Its owner was removed."
                 )
             except PlatformError:  # a damaged one keeps no other alive
-                log.exception("cannot cancel the attempt of who is gone", attempt=attempt_id)
+                log.exception("cannot cancel a removed user's attempt", attempt=attempt_id)
 
     async def close(self) -> None:
         """Stop; bakes go on."""

@@ -133,13 +133,13 @@ def _driven_from_a_terminal(facts: Facts, limits: Limits) -> Decision:
     if is_running:
         return Finish(
             TaskStatus.FAILED,
-            f"Its executor, in a terminal, has not been heard of for {silence}:"
+            f"Its executor, in a terminal, has been silent for {silence}:"
             " `neuro-flow restart` goes on from there.",
         )
     return Finish(
         TaskStatus.FAILED,
-        f"Nobody has begun it for {silence}; whoever submitted it seems to be gone:"
-        " `neuro-flow restart` begins it.",
+        f"It was not begun for {silence}; the command that submitted it seems to be"
+        " gone: `neuro-flow restart` begins it.",
     )
 
 
@@ -162,7 +162,7 @@ def _driven_by_a_job(facts: Facts, limits: Limits) -> Decision:
     if facts.deaths >= limits.deaths:
         return Finish(
             TaskStatus.FAILED,
-            f"Its main job died {facts.deaths} times without getting on: see `neuro logs` of the"
+            f"Its main job died {facts.deaths} times without progress: see `neuro logs` of the"
             " last one; `neuro-flow restart` goes on from there.",
         )
     pause = limits.pause_after(facts.deaths)

@@ -19,7 +19,7 @@ DEFAULT_MINUTES = 10 * 24 * 60
 
 
 def request(project: Project, bake: Bake) -> JobRequest:
-    """What is submitted; always the same for a bake, as the key of a submission demands."""
+    """The request to submit; always the same for a bake, as the idempotency key demands."""
     life_span = bake.meta.life_span
     minutes = DEFAULT_MINUTES if life_span is None else math.ceil(life_span / 60) + MARGIN_MINUTES
     return JobRequest(
@@ -60,7 +60,7 @@ def bake_of(record: JobRecord) -> str | None:
 
 
 def state_of(record: JobRecord | None) -> Executor:
-    """What is known of who drives an attempt; ``record`` is the job that it names, if any."""
+    """The state of an attempt's executor; ``record`` is the job that it names, if any."""
     if record is None:
         # Nor does anybody know in whose name another one could be started.
         return Executor.TERMINAL

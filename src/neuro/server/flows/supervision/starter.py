@@ -111,7 +111,7 @@ class Starter:
         return await self._database.read(partial(records.known, attempt_id=attempt_id))
 
     async def _owner(self, known: Known) -> Identity:
-        """In whose name a bake is driven. Raises NotFound for one who is gone."""
+        """The user in whose name a bake is driven. Raises NotFound for a removed one."""
         owner = known.bake.owner or known.project.owner
         try:
             return await self._access.identity_of(owner)

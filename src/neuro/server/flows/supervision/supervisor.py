@@ -52,7 +52,7 @@ RETRY_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Watch:
-    """What is remembered of an attempt between two looks; times are the event loop's."""
+    """The state kept of an attempt between two checks; times are the event loop's."""
 
     bake_id: str
     heard_at: float
