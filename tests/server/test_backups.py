@@ -49,9 +49,7 @@ class Backups:
 
 
 @pytest.fixture
-def backups(
-    request: pytest.FixtureRequest, own_database: str | None, tmp_path: Path
-) -> Backups:
+def backups(request: pytest.FixtureRequest, own_database: str | None, tmp_path: Path) -> Backups:
     """A place for the back-ups of ``own_server``."""
     (tmp_path / "backup").mkdir()
     postgres = None if own_database is None else request.getfixturevalue("postgres_server")
