@@ -58,7 +58,8 @@ from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
-from neuro.server.jobs.service import ControlLimits, JobService, Offer
+from neuro.server.jobs.service import JobService
+from neuro.server.jobs.submission import ControlLimits, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.metrics import watch
