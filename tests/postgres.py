@@ -87,12 +87,33 @@ class PostgresServer:
     @contextmanager
     def database(self) -> Iterator[str]:
         """The URL of a fresh, empty database, dropped at the end with whoever is still in it."""
+        url = self.create()
+        try:
+            yield url
+        finally:
+            self._execute(f'DROP DATABASE "{_name(url)}" WITH (FORCE)')
+
+    def create(self) -> str:
+        """The URL of a fresh, empty database that stays until the server goes."""
         name = f"test_{uuid.uuid4().hex}"
         self._execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
-        try:
-            yield self.url(name)
-        finally:
-            self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        return self.url(name)
+
+    def empty(self, url: str) -> None:
+        """Drop a database that nobody is connected to, and create it again."""
+        self._execute(f'DROP DATABASE "{_name(url)}"')
+        self._execute(f'CREATE DATABASE "{_name(url)}" TEMPLATE template0')
+
+    def dump(self, url: str, to: Path) -> None:
+        """``pg_dump``, as the administrator's guide has it."""
+        command = [self._binaries / "pg_dump", "--format=custom", "--dbname", url]
+        with to.open("wb") as file:
+            subprocess.run(command, check=True, stdout=file)
+
+    def restore(self, dump: Path, url: str) -> None:
+        """``pg_restore``, likewise. Raises CalledProcessError where anything is in its way."""
+        command = [self._binaries / "pg_restore", "--exit-on-error", "--dbname", url, dump]
+        subprocess.run(command, check=True)
 
     def _make(self, binaries: Path) -> None:
         self._folder.chmod(0o755)
@@ -171,6 +192,10 @@ class PostgresServer:
     def _stop(self) -> None:
         self.crash()  # Nobody will read what it would still write.
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _name(url: str) -> str:
+    return url.partition("?")[0].rpartition("/")[2]
 
 
 def _unprivileged_user() -> pwd.struct_passwd:

@@ -77,7 +77,7 @@ async def test_a_network_is_chosen_anew_where_a_person_removed_it_from_the_recor
     await first.close()
     before = json.loads(record.read_text())
     record.write_text(json.dumps({"id": before["id"]}))
-    monkeypatch.setattr(nat, "_routes", lambda: [(_number(before["subnet"]), 0xFFFF0000)])
+    monkeypatch.setattr(nat, "routes", lambda: [(_number(before["subnet"]), 0xFFFF0000)])
 
     second = SandboxEngine(folder, SandboxSettings())
     await second.open()

@@ -26,7 +26,7 @@ from neuro.domain.bakes import (
 from neuro.domain.errors import NotFound
 from neuro.domain.flows import ProjectRequest
 from neuro.server.access.service import AccessService
-from neuro.server.app import _keep_flows
+from neuro.server.app import keep_flows
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.database.schema import metadata
@@ -269,9 +269,9 @@ def test_the_settings_say_how_much_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text("[retention]\ndays = 2\nbakes = 3\ncache_days = 0.5\n")
 
-    assert _keep_flows(load_settings(file).retention) == KeepFlows(
+    assert keep_flows(load_settings(file).retention) == KeepFlows(
         age=2 * DAY, bakes=3, cache_age=timedelta(hours=12)
     )
-    assert _keep_flows(load_settings(tmp_path / "none").retention) == KeepFlows(
+    assert keep_flows(load_settings(tmp_path / "none").retention) == KeepFlows(
         age=180 * DAY, bakes=10_000, cache_age=365 * DAY
     )

@@ -36,8 +36,9 @@ from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, Specification
-from neuro.server.jobs.service import ControlLimits, JobService, Offer
+from neuro.server.jobs.service import JobService
 from neuro.server.jobs.specification import CONTROL_AMOUNT, is_control
+from neuro.server.jobs.submission import ControlLimits, Offer
 from neuro.server.jobs.writer import Writer
 from tests.server.jobs import finished, output_of, running, submit
 from tests.server_process import running_server

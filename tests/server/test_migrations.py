@@ -48,6 +48,20 @@ def test_migrations_build_what_the_code_declares(database_url: str) -> None:
     database.close()
 
 
+def test_a_developer_can_go_back_to_the_first_migration_and_forth(database_url: str) -> None:
+    database = Database(database_url)
+    config = _config()
+
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        command.downgrade(config, "0001")
+        command.upgrade(config, "head")
+
+    assert _differences(database) == []
+    database.close()
+
+
 def test_a_new_database_has_what_the_code_declares(database_url: str) -> None:
     database = Database(database_url)
 

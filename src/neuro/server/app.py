@@ -58,7 +58,8 @@ from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
-from neuro.server.jobs.service import ControlLimits, JobService, Offer
+from neuro.server.jobs.service import JobService
+from neuro.server.jobs.submission import ControlLimits, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.metrics import watch
@@ -236,8 +237,8 @@ async def _assemble(
     )
     await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)], patience)
     url = address_of(host, port)
-    of_jobs = Retention(database, engines, _keep_jobs(settings.retention))
-    of_flows = FlowRetention(database, hub, _keep_flows(settings.retention))
+    of_jobs = Retention(database, engines, keep_jobs(settings.retention))
+    of_flows = FlowRetention(database, hub, keep_flows(settings.retention))
 
     async def keep_reserve() -> None:
         await asyncio.to_thread(reserve.keep, folder)
@@ -362,7 +363,8 @@ def _capacity(settings: Settings, machine: Amount) -> Amount:
     )
 
 
-def _keep_jobs(retention: RetentionSetting) -> Keep:
+def keep_jobs(retention: RetentionSetting) -> Keep:
+    """What the settings say of finished jobs."""
     return Keep(
         age=timedelta(days=retention.days),
         jobs=retention.jobs,
@@ -370,7 +372,8 @@ def _keep_jobs(retention: RetentionSetting) -> Keep:
     )
 
 
-def _keep_flows(retention: RetentionSetting) -> KeepFlows:
+def keep_flows(retention: RetentionSetting) -> KeepFlows:
+    """What the settings say of finished bakes and kept outcomes."""
     return KeepFlows(
         age=timedelta(days=retention.days),
         bakes=retention.bakes,

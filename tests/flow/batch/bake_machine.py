@@ -18,7 +18,7 @@ from neuro.domain.bakes import (
     TaskStatus,
 )
 from neuro.domain.jobs import JobState, JobStatus, Reason
-from neuro.flow.batch.actions import (
+from neuro.flow.batch.instructions import (
     Finish,
     Kill,
     LookUp,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neuro.flow.batch.actions import Submit
+from neuro.flow.batch.instructions import Submit
 from tests.flow.batch.bake_machine import Behaviour, Machine, run_batch, workflow_of
 
 FAILS = Behaviour((1,))

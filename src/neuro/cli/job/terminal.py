@@ -144,7 +144,7 @@ async def feed(session: JobSession, detach: DetachKeys | None) -> None:
                 return
 
 
-class Screen:
+class ShownLog:
     """Shows a job's log; where the connection was lost it goes on behind what was shown."""
 
     def __init__(self, context: Context, job_id: str) -> None:
@@ -163,7 +163,7 @@ class Screen:
                 self._shown += len(fresh)
 
 
-async def _converse(context: Context, job_id: str, screen: Screen) -> bool:
+async def _converse(context: Context, job_id: str, shown: ShownLog) -> bool:
     """Keys to the job, its log to the screen. True: the person detached.
 
     The screen shows the log and not the attached stream, so that nothing is missing and nothing is
@@ -178,9 +178,9 @@ async def _converse(context: Context, job_id: str, screen: Screen) -> bool:
                     _heard(session),
                     _resizing(session),
                 ):
-                    await _first_of(screen.show(), feed(session, detach))
+                    await _first_of(shown.show(), feed(session, detach))
             except NotFound:
-                await screen.show()  # It ended before.
+                await shown.show()  # It ended before.
     return detach.pressed
 
 
@@ -227,11 +227,11 @@ def attach_terminal(
 
 
 def _attached(context: Context, job: Job) -> int:
-    screen = Screen(context, job.id)
+    shown = ShownLog(context, job.id)
     while True:
         detached = False
         with suppress(ServerUnreachable):
-            detached = asyncio.run(_converse(context, job.id, screen))
+            detached = asyncio.run(_converse(context, job.id, shown))
         if detached:
             say_detached(context, job)
             return 0

@@ -34,7 +34,7 @@ class NoNetwork(Exception):
 
 def choose_subnet() -> str:
     """A /16 that no route of the host touches. Raises NoNetwork."""
-    taken = _routes()
+    taken = routes()
     for candidate in _CANDIDATES:
         base = struct.unpack("!I", socket.inet_aton(candidate))[0]
         if not any(base & mask == other & 0xFFFF0000 & mask for other, mask in taken):
@@ -233,7 +233,7 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _routes() -> list[tuple[int, int]]:
+def routes() -> list[tuple[int, int]]:
     """The host's routes as (network, mask), but the default and the jobs' own."""
     found = []
     for line in Path("/proc/net/route").read_text("ascii").splitlines()[1:]:

@@ -1,19 +1,18 @@
 """The process that looks after one run, from its launch to its exit record.
 
-It is a fork of the zygote and depends on nobody. Clients (the engine's control connection, attach,
-exec) come and go. What it knows at the end is written to the run's folder before anyone is told.
+It is a fork of the zygote and depends on nobody; its clients come and go (``reception``). What it
+knows at the end is written to the run's folder before anyone is told.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 from neuro.engines.sandbox import (
@@ -26,24 +25,21 @@ from neuro.engines.sandbox import (
     layout,
     neighbours,
     network,
-    watching,
     wire,
 )
 from neuro.engines.sandbox.berth import Berth
-from neuro.engines.sandbox.client import Client
-from neuro.engines.sandbox.disk import DiskWatch, entries_for
 from neuro.engines.sandbox.ending import LOST, Ending, conclude
+from neuro.engines.sandbox.handover import receive_run
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.inlet import Inlet, PipeInlet
 from neuro.engines.sandbox.loop import READ, Loop
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
 from neuro.engines.sandbox.output import OutputLog
+from neuro.engines.sandbox.oversight import Oversight
 from neuro.engines.sandbox.pasta import Pasta
-from neuro.engines.sandbox.watching import Watch
+from neuro.engines.sandbox.reception import Reception
 
 _FOLDER_SECONDS = 5.0  # between two looks at whether the run's folder is there
-_SENDER_SECONDS = 15 * 60.0  # that the input waits for whoever sends it
-_FAREWELL = 10.0  # seconds that a slow client of a finished run is given
 
 
 def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) -> None:
@@ -67,24 +63,6 @@ def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket)
             traceback.print_exc(file=file)
 
 
-def hand_over(supervisor: socket.socket, request: bytes, listener: socket.socket) -> None:
-    """Give a run to a supervisor that waits for one. Raises OSError where it is gone."""
-    with open(os.memfd_create("request"), "r+b", buffering=0) as file:
-        file.write(request)
-        socket.send_fds(supervisor, [b"r"], [file.fileno(), listener.fileno()])
-
-
-def receive_run(zygote: socket.socket) -> tuple[launch.Request, socket.socket] | None:
-    """What ``hand_over`` gave; None where the zygote is gone."""
-    _, given = wire.receive_descriptors(zygote, 1, 2)
-    zygote.close()
-    if len(given) != 2:
-        return None
-    with open(given[0], "rb") as file:
-        file.seek(0)
-        return launch.request_from(json.load(file)), socket.socket(fileno=given[1])
-
-
 class Supervisor:
     """The state of one run and what may happen to it."""
 
@@ -104,14 +82,11 @@ class Supervisor:
         self._folder = folder
         # Once the end is told, the job may be removed and another begin under its name.
         self._place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._listener = listener
         self._loop = Loop()
         self._loop.bury_children()
-        self._clients: set[Client] = set()
-        self._attached: set[Client] = set()
-        self._senders: set[Client] = set()  # those of them that may send input
-        self._executions: set[execution.Execution] = set()
         self._log = OutputLog(layout.output_folder(plan.folder, request.job_id), plan.retention)
+        self._reception = Reception(self._loop, listener, self._log, plan, self)
+        self._oversight = Oversight(self._loop, self._kill)
         self._began_at = self._log.end
         self._group = berth.group
         self._prepared: launch.Prepared | None = None
@@ -124,19 +99,13 @@ class Supervisor:
         self._started: int | None = None
         self._stopping = False
         self._killed = False
-        self._exceeded = False
         self._record: dict[str, Any] | None = None
         self._outlet: PipeOutlet | TerminalOutlet | None = None
-        self._inlet: Inlet | None = None
-        self._watch: Watch | None = None
-        self._disk_watch: DiskWatch | None = None
-        self._disk_excess: str | None = None
         self._pasta: Pasta | None = None
 
     def run(self) -> None:
         """Launch, serve, conclude, clean up."""
-        self._listener.setblocking(False)
-        self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
+        self._reception.open()
         try:
             layout.keep_room(self._folder)
             self._settle()
@@ -203,24 +172,25 @@ class Supervisor:
         self._write_state()
 
     def _open_streams(self) -> None:
-        towards = self._loop, self._log, self._written, self._output_over
+        reception = self._reception
+        towards = self._loop, self._log, reception.written, self._perhaps_over
+        inlet: Inlet | None = None
         if self._request.tty:
             self._outlet = TerminalOutlet(
                 *towards,
                 entering.open_terminal(self._berth.init),
                 keyboard=self._request.stdin,
-                pause=self._pause_senders,
-                on_change=self._input_changed,
+                pause=reception.pause_senders,
+                on_change=reception.input_changed,
             )
-            self._inlet = self._outlet if self._request.stdin else None
+            inlet = self._outlet if self._request.stdin else None
         elif self._request.stdin and self._request.run == 0:
             # What was sent to the first run is not there to be sent to the next.
-            inlet = PipeInlet(self._loop, self._pause_senders, self._input_changed)
-            self._inlet = inlet
+            inlet = PipeInlet(self._loop, reception.pause_senders, reception.input_changed)
             self._outlet = PipeOutlet(*towards, inlet.inner)
-            self._loop.after(_SENDER_SECONDS, self._end_deserted_input)
         else:
             self._outlet = PipeOutlet(*towards, None)
+        reception.join(self._outlet, inlet)
 
     def _meet_neighbours(self) -> None:
         """Let the runs with the same label know this one, and reach it."""
@@ -254,22 +224,10 @@ class Supervisor:
         self._prepared = None
         self._outlet.begin()
         if self._plan.groups.version == 0:
-            self._watch = Watch(
-                self._loop,
-                self._berth.init,
-                cores=os.sched_getaffinity(self._berth.init),
-                memory=self._request.memory,
-                on_excess=self._memory_exceeded,
-            )
+            self._oversight.watch_memory(self._berth.init, self._request.memory)
         if self._request.disk:
-            self._disk_watch = DiskWatch(
-                self._loop,
-                f"/proc/self/fd/{self._place}/layers",
-                limit=self._request.disk,
-                inodes=entries_for(self._request.disk),
-                on_excess=self._disk_exceeded,
-                processes=partial(watching.processes, self._berth.init),
-            )
+            layers = f"/proc/self/fd/{self._place}/layers"
+            self._oversight.watch_disk(layers, self._berth.init, self._request.disk)
 
     def _write_state(self) -> None:
         """What is needed to clean up after us if we vanish."""
@@ -318,7 +276,8 @@ class Supervisor:
         if self._refusal is not None or self._killed_before_start():
             return
         self._started = time.time_ns()
-        self._tell(wire.json_frame(wire.STARTED, {"at": self._started, "init": self._init}))
+        begun = {"at": self._started, "init": self._init}
+        self._reception.tell(wire.json_frame(wire.STARTED, begun))
         if self._stopping:
             self._terminate()
 
@@ -341,9 +300,6 @@ class Supervisor:
         while self._word is not None:
             self._read_word()
 
-    def _output_over(self) -> None:
-        self._perhaps_over()
-
     def _perhaps_over(self) -> None:
         if self._record is not None or self._init_status is None or self._command_status is None:
             return
@@ -353,7 +309,7 @@ class Supervisor:
             if not self._outlet.over:
                 self._clear()  # no process is left, and its files may be what fills the disk
             return
-        exceeded = self._exceeded or _asked(self._group.out_of_memory)
+        exceeded = self._oversight.memory_exceeded or _asked(self._group.out_of_memory)
         self._conclude(
             conclude(
                 # Our first process ends by itself; what ends it besides ends the run.
@@ -365,23 +321,19 @@ class Supervisor:
                 shared_network=self._plan.network.kind == launch.SHARED,
                 refusal=self._refusal,
                 last_output=self._log.read_since(max(self._began_at, self._log.end - 4096), 4096),
-                disk_excess=self._disk_excess,
+                disk_excess=self._oversight.disk_excess,
                 signal=_signal_of(self._command_status),
             )
         )
 
     def _conclude(self, ending: Ending) -> None:
-        for watch in (self._watch, self._disk_watch):
-            if watch is not None:
-                watch.end()
+        self._oversight.end()
         if self._pasta is not None:
             self._pasta.end()
         self._group.kill()
         self._group.remove()
         self._leave_neighbours()
-        # A client of exec must have its process's end before the run's.
-        for one in list(self._executions):
-            one.finish()
+        self._reception.end_executions()
         self._record = {
             "at": time.time_ns(),
             "started": self._started,
@@ -402,32 +354,9 @@ class Supervisor:
             self._clear()
             self._loop.after(0.5, self._write_record)
             return
-        self._tell(wire.json_frame(wire.EXITED, self._record))
-        for client in list(self._attached):
-            client.send(wire.json_frame(wire.CODE, {"code": self._record["exit_code"]}))
-        self._loop.forget(self._listener.fileno())
-        self._listener.close()
-        self._loop.after(_FAREWELL, self._leave)
-        for client in list(self._clients):
-            client.finish()
-        self._perhaps_leave()
-
-    def _perhaps_leave(self) -> None:
-        if self._record is not None and not self._clients:
-            self._leave()
-
-    def _leave(self) -> None:
-        self._loop.running = False
+        self._reception.close(self._record)
 
     # Signals.
-
-    def _disk_exceeded(self, sentence: str) -> None:
-        self._disk_excess = sentence
-        self._kill()
-
-    def _memory_exceeded(self) -> None:
-        self._exceeded = True
-        self._kill()
 
     def _kill(self) -> None:
         """SIGKILL to every process of the run, by way of its init."""
@@ -442,7 +371,8 @@ class Supervisor:
         except OSError:
             pass
 
-    def _stop(self, grace: float) -> None:
+    def stop(self, grace: float) -> None:
+        """End the run: SIGTERM now, SIGKILL after ``grace`` seconds."""
         if self._record is not None:
             return
         if not self._stopping:
@@ -460,44 +390,20 @@ class Supervisor:
         if self._command_status is None:
             os.kill(self._berth.command, signal.SIGTERM)
 
-    # Clients.
+    # What clients may learn of the run, and do with it.
 
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
-        client = Client(self._loop, connection, self._first_frame)
-        self._clients.add(client)
-        client.on_close = lambda: self._gone(client)
+    @property
+    def first_process(self) -> int | None:
+        """The run's first process while there is one: others can enter the run."""
+        return self._init if self._init_status is None else None
 
-    def _gone(self, client: Client) -> None:
-        self._clients.discard(client)
-        self._attached.discard(client)
-        if client in self._senders:
-            self._senders.discard(client)
-            # Its server may be restarting: the sender comes back and goes on where it was.
-            self._loop.after(_SENDER_SECONDS, self._end_deserted_input)
-        self._perhaps_leave()
+    @property
+    def is_started(self) -> bool:
+        """Whether the command has begun."""
+        return self._started is not None
 
-    def _end_deserted_input(self) -> None:
-        if isinstance(self._inlet, PipeInlet) and not self._senders:
-            self._inlet.end()
-
-    def _first_frame(self, client: Client, kind: int, payload: bytes) -> None:
-        if kind == wire.CONTROL:
-            client.on_frame = self._control
-            client.send(wire.json_frame(wire.STATE, self._state()))
-        elif kind == wire.ATTACH:
-            self._attach(client, sends=bool(json.loads(payload)["stdin"]))
-        elif kind == wire.EXEC:
-            self._execute(client, payload)
-        elif kind == wire.CONNECT:
-            self._connect(client)
-        else:
-            client.close()
-
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """What the engine must know of the run."""
         return {
             "started": self._started,
             "init": self._init,
@@ -508,100 +414,18 @@ class Supervisor:
             "gpus": list(self._request.gpus),
         }
 
-    def _control(self, client: Client, kind: int, payload: bytes) -> None:
-        if kind == wire.STOP:
-            self._stop(float(json.loads(payload)["grace"]))
-        elif kind == wire.FOLLOW:
-            client.follow = wire.OFFSET.unpack(payload)[0]
-            self._written()
-
-    def _written(self) -> None:
-        for client in self._clients:
-            if client.follow is not None and self._log.end > client.follow:
-                client.follow = None
-                client.send(wire.frame(wire.WROTE, wire.OFFSET.pack(self._log.end)))
-
-    def _tell(self, message: bytes) -> None:
-        for client in list(self._clients):
-            if client not in self._attached and client.on_frame == self._control:
-                client.send(message)
-
-    def _attach(self, client: Client, *, sends: bool) -> None:
-        self._attached.add(client)
-        if sends:
-            self._senders.add(client)
-        client.on_frame = self._attached_frame
-        inlet = self._inlet
-        opened = {"end": self._log.end, "taken": inlet.taken if inlet is not None else 0}
-        client.send(wire.json_frame(wire.OPENED, opened))
-        if inlet is None or inlet.closed:
-            client.send(wire.frame(wire.INPUT_CLOSED))
-
-    def _attached_frame(self, client: Client, kind: int, payload: bytes) -> None:
-        if kind == wire.RESIZE and isinstance(self._outlet, TerminalOutlet):
-            self._outlet.resize(payload)
-        elif self._inlet is None or client not in self._senders:
-            return
-        elif kind == wire.INPUT:
-            self._inlet.write(payload)
-        elif kind == wire.INPUT_END:
-            self._inlet.end()
-
-    def _input_changed(self) -> None:
-        assert self._inlet is not None
-        for client in list(self._senders):
-            client.send(wire.frame(wire.INPUT_TAKEN, wire.OFFSET.pack(self._inlet.taken)))
-            if self._inlet.closed:
-                client.send(wire.frame(wire.INPUT_CLOSED))
-
-    def _pause_senders(self, blocked: bool) -> None:
-        for client in self._senders:
-            client.read_on(not blocked)
-
-    def _execute(self, client: Client, payload: bytes) -> None:
-        argv, tty = execution.argv_of(payload)
-        init = self._init
-        if self._started is None or init is None or self._init_status is not None:
-            client.send(wire.json_frame(wire.OPENED, {"error": "not running"}))
-            client.finish()
-            return
-
-        def spawn(streams: tuple[int, int, int], word: int) -> int:
-            return entering.execute(
-                self._plan, self._request, self._group, init, argv, streams, word, tty=tty
-            )
-
-        client.send(wire.json_frame(wire.OPENED, {"taken": 0}))
-        closing = client.on_close
-        terminal = partial(entering.open_terminal, init) if tty else None
-        try:
-            one = execution.Execution(
-                self._loop, client, spawn, terminal=terminal, on_over=self._executions.discard
-            )
-        except OSError as error:
-            text = f"the command cannot be started: {error.strerror}\n".encode()
-            client.send(wire.frame(wire.ERROR_OUTPUT, text))
-            client.send(wire.json_frame(wire.CODE, {"code": 126}))
-            client.finish()
-            return
-        self._executions.add(one)
-        ending = client.on_close
-
-        def closed() -> None:
-            for action in (ending, closing):
-                if action is not None:
-                    action()
-
-        client.on_close = closed
-
-    def _connect(self, client: Client) -> None:
-        init = self._init
-        if init is not None and self._init_status is None:
-            try:
-                entering.socket_inside(self._plan, init, client.connection)
-            except OSError:
-                pass
-        client.finish()
+    def spawn(
+        self,
+        init: int,
+        command: tuple[Sequence[str], bool],
+        streams: tuple[int, int, int],
+        word: int,
+    ) -> int:
+        """Start a command inside, as ``execution`` needs it. Returns its pid, raises OSError."""
+        argv, tty = command
+        return entering.execute(
+            self._plan, self._request, self._group, init, argv, streams, word, tty=tty
+        )
 
 
 def _identity(pid: int | None) -> list[int | None] | None:

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from neuro.domain.bakes import Task, TaskStatus
-from neuro.flow.batch.actions import LookUp, Redraw, RunLocal
 from neuro.flow.batch.cache import key_with
 from neuro.flow.batch.endings import Endings
+from neuro.flow.batch.instructions import LookUp, Redraw, RunLocal
 from neuro.flow.batch.items import JOB_KINDS, Item, Scope
 from neuro.flow.batch.phases import Event
 from neuro.flow.batch.tries import Tries

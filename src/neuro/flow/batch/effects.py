@@ -22,9 +22,11 @@ from neuro.domain.errors import (
     TooManyRequests,
 )
 from neuro.domain.jobs import Job, JobState
-from neuro.flow.batch.actions import (
-    Action,
+from neuro.flow.batch.commands import CommandReader
+from neuro.flow.batch.errands import Errands
+from neuro.flow.batch.instructions import (
     Finish,
+    Instruction,
     Kill,
     LookUp,
     ReadLog,
@@ -32,8 +34,6 @@ from neuro.flow.batch.actions import (
     Redraw,
     Submit,
 )
-from neuro.flow.batch.commands import CommandReader
-from neuro.flow.batch.errands import Errands
 from neuro.flow.batch.patience import Patience
 from neuro.flow.batch.records import Records
 from neuro.flow.batch.requests import attempt_tag, job_request, submission_key
@@ -126,23 +126,23 @@ class Effects:
         self._state.wake(time_now())
         self.act()
 
-    def _do(self, action: Action) -> None:
-        match action:
+    def _do(self, instruction: Instruction) -> None:
+        match instruction:
             case Record(request):
                 self._records.add(request)
                 self._tell(request)
             case Submit():
-                self._errands.start(self._submit(action))
+                self._errands.start(self._submit(instruction))
             case LookUp():
-                self._errands.start(self._look_up(action))
+                self._errands.start(self._look_up(instruction))
             case ReadLog():
-                self._errands.start(self._read(action))
+                self._errands.start(self._read(instruction))
             case Kill(job_id):
                 self._errands.owe(self._kill(job_id))
             case Redraw(prefix, graph):
                 self._redraw(prefix, graph)
             case Finish():
-                self._finished(action)
+                self._finished(instruction)
 
     def _tell(self, request: TaskRequest) -> None:
         status = request.statuses[-1].status

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from neuro.domain.bakes import TaskStatus
 from neuro.domain.jobs import JobState
-from neuro.flow.batch.actions import ReadLog
 from neuro.flow.batch.cache import key_with
+from neuro.flow.batch.instructions import ReadLog
 from neuro.flow.batch.items import BAD, Item, Scope, result_of
 from neuro.flow.batch.job_ends import ended
 from neuro.flow.batch.phases import Event, Phase

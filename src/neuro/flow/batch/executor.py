@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from neuro.domain.bakes import Attempt, AttemptRequest, Task, TaskStatus
 from neuro.domain.errors import NotFound, NotPermitted, PlatformError
 from neuro.domain.jobs import JobState
-from neuro.flow.batch.actions import Finish
 from neuro.flow.batch.effects import Effects, Log, time_now
 from neuro.flow.batch.errands import Errands
+from neuro.flow.batch.instructions import Finish
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.records import Records
 from neuro.flow.batch.state import BakeState

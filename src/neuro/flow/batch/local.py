@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from neuro.domain.bakes import AttemptRequest, TaskStatus
 from neuro.domain.errors import Conflict, PlatformError
-from neuro.flow.batch.actions import Action, Record, RunLocal
 from neuro.flow.batch.commands import CommandReader
+from neuro.flow.batch.instructions import Instruction, Record, RunLocal
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import is_foreign, stored_workflow
@@ -61,12 +61,12 @@ async def refuse_local_actions(
     _refuse(bake, state.take())
 
 
-def _refuse(bake: Bake, actions: Iterable[Action]) -> None:
-    for action in actions:
-        if isinstance(action, RunLocal):
+def _refuse(bake: Bake, instructions: Iterable[Instruction]) -> None:
+    for instruction in instructions:
+        if isinstance(instruction, RunLocal):
             raise Conflict(
                 f"Bake {bake.name or bake.id} is {bake.owner}'s: {bake.owner}'s local action"
-                f" {join_id(action.command.id)} would run on your machine. {bake.owner} can"
+                f" {join_id(instruction.command.id)} would run on your machine. {bake.owner} can"
                 " restart it."
             )
 
@@ -92,15 +92,15 @@ class _LocalPhase:
         stored = await self._patience(lambda: self._client.bakes.tasks(self._attempt.id))
         state = BakeState(self._workflow, self._attempt.id, stored, local_phase=True)
         state.start(_now())
-        actions = state.take()
-        if not any(isinstance(action, RunLocal) for action in actions):
+        instructions = state.take()
+        if not any(isinstance(instruction, RunLocal) for instruction in instructions):
             # What follows without running anything, the executor finds out as well.
             return None
         if is_foreign(self._client, self._bake):
-            _refuse(self._bake, actions)
+            _refuse(self._bake, instructions)
         watch = asyncio.create_task(self._watch())
         try:
-            return await self._all(state, actions, watch)
+            return await self._all(state, instructions, watch)
         except asyncio.CancelledError:
             # An interrupt at the terminal: whoever waits for the bake should know.
             await asyncio.shield(self._interrupted(state))
@@ -111,11 +111,15 @@ class _LocalPhase:
                 await watch
 
     async def _all(
-        self, state: BakeState, actions: list[Action], watch: asyncio.Task[TaskStatus]
+        self, state: BakeState, instructions: list[Instruction], watch: asyncio.Task[TaskStatus]
     ) -> TaskStatus | None:
         while True:
-            await self._write(actions)
-            commands = [action.command for action in actions if isinstance(action, RunLocal)]
+            await self._write(instructions)
+            commands = [
+                instruction.command
+                for instruction in instructions
+                if isinstance(instruction, RunLocal)
+            ]
             if not commands:
                 return None
             for command in commands:
@@ -126,7 +130,7 @@ class _LocalPhase:
                         return await watch
                     message = f"Local action {join_id(command.id)} failed."
                     return await self._finish(TaskStatus.FAILED, message)
-            actions = state.take()
+            instructions = state.take()
 
     async def _interrupted(self, state: BakeState) -> None:
         await self._write(state.take())
@@ -207,8 +211,10 @@ class _LocalPhase:
         if rest.strip():
             self._log(rest.decode("utf-8", "replace").rstrip("\n"))
 
-    async def _write(self, actions: list[Action]) -> None:
-        requests = [action.request for action in actions if isinstance(action, Record)]
+    async def _write(self, instructions: list[Instruction]) -> None:
+        requests = [
+            instruction.request for instruction in instructions if isinstance(instruction, Record)
+        ]
         newest = {request.yaml_id: request for request in requests}
         if newest:
             await self._patience(lambda: self._client.bakes.put_tasks([*newest.values()]))

@@ -1,7 +1,7 @@
 """The state of a bake's attempt as a machine without I/O and without a clock.
 
 What happens goes in (a job's change, an answer, a timer, a cancellation, each with the time), and
-what is to be done comes out of ``take``: see ``actions``. Given the records that an earlier
+what is to be done comes out of ``take``: see ``instructions``. Given the records that an earlier
 executor left, it continues where that one was: every decision follows from the workflow, the
 records and the states of jobs, so what was not recorded is decided again in the same way, and a
 job that was submitted is found again by its key (see ``requests.submission_key``).
@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from neuro.domain.bakes import CacheEntry, Task, TaskRequest, TaskStatus, TaskTransition
 from neuro.domain.durations import format_duration
 from neuro.domain.jobs import JobState
-from neuro.flow.batch.actions import Action, Submit
 from neuro.flow.batch.beginnings import Beginnings
 from neuro.flow.batch.cache import is_fresh
 from neuro.flow.batch.endings import Endings
+from neuro.flow.batch.instructions import Instruction, Submit
 from neuro.flow.batch.items import Item, Scope
 from neuro.flow.batch.phases import Phase
 from neuro.flow.batch.timers import Timer, Timers
@@ -75,7 +75,7 @@ class BakeState:
         """When ``wake`` is to be called."""
         return self._timers.next
 
-    def take(self) -> list[Action]:
+    def take(self) -> list[Instruction]:
         """What is to be done since the last call, in order."""
         return self._work.take()
 

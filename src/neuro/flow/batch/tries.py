@@ -9,8 +9,8 @@ from datetime import datetime
 
 from neuro.domain.bakes import TaskStatus
 from neuro.domain.jobs import JobState, JobStatus
-from neuro.flow.batch.actions import Submit
 from neuro.flow.batch.endings import Endings, ended_as
+from neuro.flow.batch.instructions import Submit
 from neuro.flow.batch.items import Item
 from neuro.flow.batch.job_ends import pause, pause_before_next
 from neuro.flow.batch.phases import Event, Phase

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neuro.domain.bakes import TaskStatus
-from neuro.flow.batch.actions import Finish
+from neuro.flow.batch.instructions import Finish
 from neuro.flow.batch.items import Item, Scope
 from neuro.flow.batch.wording import failure_of
 

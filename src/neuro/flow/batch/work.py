@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from neuro.flow.batch.actions import Action, Kill, Record
+from neuro.flow.batch.instructions import Instruction, Kill, Record
 from neuro.flow.batch.items import Item, Places
 from neuro.flow.batch.readiness import Readiness
 from neuro.flow.model import FullId, Workflow
@@ -22,15 +22,15 @@ class Work:
     # Nodes that have begun and not ended, and those of them that have a job.
     busy: dict[FullId, Item] = field(default_factory=dict)
     of_job: dict[str, Item] = field(default_factory=dict)
-    actions: list[Action] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
 
-    def ask(self, action: Action) -> None:
+    def ask(self, instruction: Instruction) -> None:
         """Have the executor do something."""
-        self.actions.append(action)
+        self.instructions.append(instruction)
 
-    def take(self) -> list[Action]:
+    def take(self) -> list[Instruction]:
         """What was asked for since the last call, in order."""
-        taken, self.actions = self.actions, []
+        taken, self.instructions = self.instructions, []
         return taken
 
     def write(self, item: Item, cache_key: str | None = None) -> None:

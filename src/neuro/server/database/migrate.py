@@ -30,7 +30,8 @@ def _migrate(database: Database) -> None:
     if current > HEAD:
         raise Conflict(
             f"The database was written by a newer version (schema {current}, this one knows"
-            f" {HEAD}): install that version again."
+            f" {HEAD}): install that version again, or restore the back-up that was made before"
+            " the upgrade."
         )
     _upgrade(database)
 

@@ -16,7 +16,7 @@ PROJECTS = "/api/v1/flow/projects"
 LIVE_JOBS = "/api/v1/flow/live_jobs"
 
 
-class ByName(ProjectFilter, frozen=True, kw_only=True):
+class ProjectByName(ProjectFilter, frozen=True, kw_only=True):
     name: str
 
 
@@ -24,7 +24,7 @@ class OfProject(msgspec.Struct, frozen=True):
     project_id: str
 
 
-class ByYamlId(msgspec.Struct, frozen=True):
+class LiveJobByYamlId(msgspec.Struct, frozen=True):
     project_id: str
     yaml_id: str
 
@@ -49,7 +49,7 @@ def _add_projects(api: Routes, flows: FlowService) -> None:
         return await flows.create_project(call.identity, body)
 
     @api.add("GET", f"{PROJECTS}/by_name", section="flows")
-    async def project_by_name(call: Call, query: ByName) -> Project:
+    async def project_by_name(call: Call, query: ProjectByName) -> Project:
         """The project of a name: of project_name's, else of owner's, else the caller's own."""
         return await flows.project_by_name(call.identity, query.name, query)
 
@@ -81,7 +81,7 @@ def _add_live_jobs(api: Routes, flows: FlowService) -> None:
         return await flows.replace_live_job(call.identity, body)
 
     @api.add("GET", f"{LIVE_JOBS}/by_yaml_id", section="flows")
-    async def live_job_by_yaml_id(call: Call, query: ByYamlId) -> LiveJob:
+    async def live_job_by_yaml_id(call: Call, query: LiveJobByYamlId) -> LiveJob:
         """The live job of a project and a yaml_id."""
         return await flows.live_job_by_yaml_id(call.identity, query.project_id, query.yaml_id)
 

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from neuro.domain.errors import PlatformError, Unavailable
-from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
+from neuro.domain.jobs import JobStatus, Reason
 from neuro.engines.base import (
     Engine,
     EngineFault,
@@ -28,26 +28,17 @@ from neuro.engines.base import (
     RunState,
     Started,
 )
+from neuro.server.jobs import endings
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
 
 log = structlog.get_logger("neuro.jobs")
 
-MAX_BACKOFF_SECONDS = 60.0
 # Between two looks at whether the GPUs of all other jobs are known; see ``Lane.give_gpus``.
 UNKNOWN_GPUS_SECONDS = 5.0
 # Between two tries of a run that the machine is not ready for.
 NOT_READY_SECONDS = 2.0
-
-_EXIT_REASONS = {
-    ExitCause.COMPLETED: Reason.COMPLETED,
-    ExitCause.ERROR: Reason.ERROR,
-    ExitCause.OUT_OF_MEMORY: Reason.OOM_KILLED,
-    ExitCause.DISK_LIMIT: Reason.DISK_LIMIT_EXCEEDED,
-    ExitCause.CANNOT_START: Reason.CANNOT_RUN,
-    ExitCause.LOST: Reason.NOT_FOUND,
-}
 
 
 class Reconciler:
@@ -103,7 +94,7 @@ class Reconciler:
     def _resume(self, record: JobRecord, state: RunState | None) -> None:
         if state is None:
             if record.placed and record.run_started:
-                self._exited(_lost(record))
+                self._exited(endings.lost(record, _now()))
             elif record.stop_reason is not None:
                 self._finish_unstarted(record)
             elif record.placed:
@@ -195,8 +186,7 @@ class Reconciler:
             return
         except (EngineFault, PlatformError, OSError) as error:
             log.warning("job cannot start", job=record.id, error=str(error))
-            cause = ExitCause.CANNOT_START
-            self._exited(_ended(record, cause, _sentence(error)))
+            self._exited(endings.cannot_start(record, _now(), _sentence(error)))
             return
         if record.stop_reason is not None:
             await self._stop(record)
@@ -252,7 +242,7 @@ class Reconciler:
             return
         if event.cause is ExitCause.NOT_READY:
             self._not_ready(record, event.message or "")
-        elif self._must_restart(record, event):
+        elif endings.must_restart(record, event):
             self._restart_later(record, event)
         else:
             self._finish(record, event)
@@ -270,28 +260,8 @@ class Reconciler:
             self._changed(record)
         self._start_later(record, NOT_READY_SECONDS)
 
-    def _must_restart(self, record: JobRecord, event: Exited) -> bool:
-        policy = record.specification.restart_policy
-        return (
-            record.stop_reason is None
-            and event.cause is not ExitCause.CANNOT_START
-            and (
-                policy is RestartPolicy.ALWAYS
-                or (policy is RestartPolicy.ON_FAILURE and event.exit_code != 0)
-            )
-        )
-
     def _restart_later(self, record: JobRecord, event: Exited) -> None:
-        delay = min(2.0 ** min(record.run, 10), MAX_BACKOFF_SECONDS)
-        record.run += 1
-        record.run_started = False
-        code = "unknown" if event.exit_code is None else event.exit_code
-        record.step(
-            JobStatus.RUNNING,
-            Reason.RESTARTING,
-            event.at,
-            description=f"Exit code {code}; restart {record.run} in {delay:g} seconds",
-        )
+        delay = endings.restart(record, event)
         self._changed(record)
         if self._board.lanes[record.engine].run_is_over(record):
             self.schedule()
@@ -309,24 +279,11 @@ class Reconciler:
         await self._start(record)
 
     def _finish(self, record: JobRecord, event: Exited) -> None:
-        reason: str = _EXIT_REASONS[event.cause]
-        status = JobStatus.SUCCEEDED if event.exit_code == 0 else JobStatus.FAILED
-        if record.stop_reason is not None:
-            status, reason = JobStatus.CANCELLED, record.stop_reason
-        record.log_bytes = event.output_bytes
-        record.step(status, reason, event.at, description=event.message, exit_code=event.exit_code)
+        endings.finish(record, event)
         self._over(record)
 
     def _finish_unstarted(self, record: JobRecord) -> None:
-        reason = record.stop_reason or Reason.USER_REQUESTED
-        status = JobStatus.CANCELLED
-        description = None
-        if reason == Reason.SCALE_UP_FAILED:
-            status = JobStatus.FAILED
-            description = "It was not scheduled in time: " + (
-                self._board.waits_for(record) or "the machine was busy"
-            )
-        record.step(status, reason, _now(), description=description)
+        endings.finish_unstarted(record, _now(), self._board.waits_for(record))
         self._over(record)
 
     def _over(self, record: JobRecord) -> None:
@@ -392,16 +349,6 @@ class Reconciler:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("reconciler task failed", exc_info=task.exception())
-
-
-def _lost(record: JobRecord) -> Exited:
-    return _ended(record, ExitCause.LOST, "The machine restarted or the run was removed.")
-
-
-def _ended(record: JobRecord, cause: ExitCause, message: str) -> Exited:
-    return Exited(
-        ref=RunRef(record.id, record.run), at=_now(), exit_code=None, cause=cause, message=message
-    )
 
 
 def _sentence(error: Exception) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from neuro.engines.base import Engine
 from neuro.server.database.engine import Database
-from neuro.server.jobs import tables
+from neuro.server.jobs import expiry
 
 log = structlog.get_logger("neuro.jobs")
 
@@ -40,15 +40,15 @@ class Retention:
         removed = 0
         before = datetime.now(UTC) - self._keep.age
         while ids := await self._database.read(
-            lambda connection: tables.finished_before(connection, before, BATCH)
+            lambda connection: expiry.finished_before(connection, before, BATCH)
         ):
             removed += await self._remove(ids)
         while ids := await self._database.read(
-            lambda connection: tables.finished_beyond(connection, self._keep.jobs, BATCH)
+            lambda connection: expiry.finished_beyond(connection, self._keep.jobs, BATCH)
         ):
             removed += await self._remove(ids)
         while ids := await self._database.read(
-            lambda connection: tables.logs_beyond(connection, self._keep.log_bytes, BATCH)
+            lambda connection: expiry.logs_beyond(connection, self._keep.log_bytes, BATCH)
         ):
             await self._forget_logs(ids)
         if removed:
@@ -58,7 +58,7 @@ class Retention:
     async def _remove(self, ids: Sequence[str]) -> int:
         # The log goes first: a crash in between leaves a record without a log, never the reverse.
         await self._forget_logs(ids)
-        await self._database.write(lambda connection: tables.delete_jobs(connection, ids))
+        await self._database.write(lambda connection: expiry.delete_jobs(connection, ids))
         return len(ids)
 
     async def _forget_logs(self, ids: Sequence[str]) -> None:
@@ -67,6 +67,6 @@ class Retention:
                 await engine.remove(job_id)
 
         def mark(connection: Connection) -> None:
-            tables.mark_logs_removed(connection, ids)
+            expiry.mark_logs_removed(connection, ids)
 
         await self._database.write(mark)

@@ -214,7 +214,9 @@ class AttemptService:
     async def attempts(self, caller: Identity, bake_id: str) -> AsyncGenerator[Attempt]:
         """A bake's attempts by number; none where the caller can see no such bake."""
 
-        def page(after: tables.Listed | None, connection: Connection) -> list[tables.Listed]:
+        def page(
+            after: tables.ListedAttempt | None, connection: Connection
+        ) -> list[tables.ListedAttempt]:
             if after is None:
                 self._guard.bake(connection, caller, bake_id, Action.READ)
             return tables.list_attempts(connection, bake_id, page=PAGE, after=after)

@@ -101,7 +101,7 @@ def by_number(connection: Connection, bake_id: str, number: int) -> Attempt | No
     return None if row is None else _attempt(row)
 
 
-class Listed(NamedTuple):
+class ListedAttempt(NamedTuple):
     """An attempt of a list; None for a damaged one."""
 
     number: int
@@ -109,15 +109,15 @@ class Listed(NamedTuple):
 
 
 def list_attempts(
-    connection: Connection, bake_id: str, *, page: int, after: Listed | None
-) -> list[Listed]:
+    connection: Connection, bake_id: str, *, page: int, after: ListedAttempt | None
+) -> list[ListedAttempt]:
     """At most ``page`` attempts of a bake by number, behind ``after``."""
     statement = select(attempts).where(attempts.c.bake_id == bake_id)
     statement = statement.order_by(attempts.c.number).limit(page)
     if after is not None:
         statement = statement.where(attempts.c.number > after.number)
     rows = connection.execute(statement)
-    return [Listed(row.number, sound_or_none(row, _attempt)) for row in rows]
+    return [ListedAttempt(row.number, sound_or_none(row, _attempt)) for row in rows]
 
 
 def last_of(connection: Connection, bake_ids: Sequence[str]) -> dict[str, Attempt]:

@@ -15,7 +15,7 @@ from neuro.server.http.streams import NDJSON
 BAKES = "/api/v1/flow/bakes"
 
 
-class ByName(msgspec.Struct, frozen=True):
+class BakeByName(msgspec.Struct, frozen=True):
     project_id: str
     name: str
     fetch_last_attempt: bool = False
@@ -39,7 +39,7 @@ def add_bakes(api: Routes, bakes: BakeService) -> None:
         return await bakes.create(call.identity, body)
 
     @api.add("GET", f"{BAKES}/by_name", section="flows")
-    async def bake_by_name(call: Call, query: ByName) -> Bake:
+    async def bake_by_name(call: Call, query: BakeByName) -> Bake:
         """The newest bake of a project's and a name."""
         return await bakes.by_name(
             call.identity, query.project_id, query.name, last_attempt=query.fetch_last_attempt

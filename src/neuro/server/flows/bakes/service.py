@@ -121,7 +121,9 @@ class BakeService:
             return
         query = msgspec.structs.replace(query, since=aware(query.since), until=aware(query.until))
 
-        def page(after: tables.Listed | None, connection: Connection) -> list[tables.Listed]:
+        def page(
+            after: tables.ListedBake | None, connection: Connection
+        ) -> list[tables.ListedBake]:
             if after is None:
                 self._guard.project(connection, caller, query.project_id, Action.READ)
             found = tables.list_bakes(connection, query, page=PAGE, after=after)

@@ -172,7 +172,7 @@ def open_by_name(connection: Connection, project_id: str, name: str) -> str | No
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedBake:
     """A bake of a list: its graphs stay packed until its turn comes; None for a damaged one."""
 
     place: tuple[datetime, int]
@@ -185,8 +185,8 @@ class Listed:
 
 
 def list_bakes(
-    connection: Connection, query: BakeFilter, *, page: int, after: Listed | None
-) -> list[Listed]:
+    connection: Connection, query: BakeFilter, *, page: int, after: ListedBake | None
+) -> list[ListedBake]:
     """At most ``page`` bakes behind ``after``."""
     place = tuple_(bakes.c.created_at, bakes.c.sequence)
     conditions: list[ColumnElement[bool]] = [bakes.c.project_id == query.project_id]
@@ -210,7 +210,7 @@ def list_bakes(
         conditions.append(place < behind if query.reverse else place > behind)
     rows = connection.execute(statement.where(*conditions))
     return [
-        Listed((row.created_at, row.sequence), row.id, sound_or_none(row, brief), row.graphs)
+        ListedBake((row.created_at, row.sequence), row.id, sound_or_none(row, brief), row.graphs)
         for row in rows
     ]
 
@@ -284,7 +284,7 @@ def _bake(row: Any) -> Bake:
 
 
 @reads("bake")
-def _whole(listed: Listed) -> Bake | None:
+def _whole(listed: ListedBake) -> Bake | None:
     if listed.bake is None:
         return None
     return msgspec.structs.replace(listed.bake, graphs=cast(Graphs, unread(listed.graphs)))

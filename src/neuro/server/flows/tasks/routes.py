@@ -19,7 +19,7 @@ class OfAttempt(msgspec.Struct, frozen=True):
     attempt_id: str
 
 
-class ByYamlId(msgspec.Struct, frozen=True):
+class TaskByYamlId(msgspec.Struct, frozen=True):
     attempt_id: str
     yaml_id: str
 
@@ -48,7 +48,7 @@ def add_tasks(api: Routes, tasks: TaskService) -> None:
         await tasks.put(call.identity, body)
 
     @api.add("GET", f"{TASKS}/by_yaml_id", section="flows")
-    async def task_by_yaml_id(call: Call, query: ByYamlId) -> Task:
+    async def task_by_yaml_id(call: Call, query: TaskByYamlId) -> Task:
         """The task of an attempt and a yaml_id."""
         return await tasks.by_yaml_id(call.identity, query.attempt_id, query.yaml_id)
 

@@ -73,4 +73,4 @@ class Finish:
     message: str | None
 
 
-Action = LookUp | Submit | Kill | ReadLog | RunLocal | Record | Redraw | Finish
+Instruction = LookUp | Submit | Kill | ReadLog | RunLocal | Record | Redraw | Finish

@@ -1,0 +1,59 @@
+"""Limits of a run that no control group holds: memory where there is none, and private files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+from neuro.engines.sandbox import watching
+from neuro.engines.sandbox.disk import DiskWatch, entries_for
+from neuro.engines.sandbox.loop import Loop
+from neuro.engines.sandbox.watching import Watch
+
+
+class Oversight:
+    """Looks at what a run takes, and kills one that takes too much.
+
+    ``memory_exceeded`` and ``disk_excess`` (a sentence) say afterwards what it was.
+    """
+
+    def __init__(self, loop: Loop, kill: Callable[[], None]) -> None:
+        self._loop = loop
+        self._kill = kill
+        self._watches: list[Watch | DiskWatch] = []
+        self.memory_exceeded = False
+        self.disk_excess: str | None = None
+
+    def watch_memory(self, init: int, limit: int) -> None:
+        """Keep the processes of ``init`` below ``limit`` bytes, and on the cores it has now."""
+        cores = os.sched_getaffinity(init)
+        self._watches.append(
+            Watch(self._loop, init, cores=cores, memory=limit, on_excess=self._memory_exceeded)
+        )
+
+    def watch_disk(self, layers: str, init: int, limit: int) -> None:
+        """Keep the private files in ``layers`` below ``limit`` bytes."""
+        self._watches.append(
+            DiskWatch(
+                self._loop,
+                layers,
+                limit=limit,
+                inodes=entries_for(limit),
+                on_excess=self._disk_exceeded,
+                processes=partial(watching.processes, init),
+            )
+        )
+
+    def end(self) -> None:
+        """Look no more."""
+        for watch in self._watches:
+            watch.end()
+
+    def _memory_exceeded(self) -> None:
+        self.memory_exceeded = True
+        self._kill()
+
+    def _disk_exceeded(self, sentence: str) -> None:
+        self.disk_excess = sentence
+        self._kill()

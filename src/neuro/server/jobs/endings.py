@@ -1,0 +1,88 @@
+"""What becomes of a job when its run has ended: restarted, or over with a status and a reason.
+
+Changes the record and nothing else; the reconciler does the rest.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
+from neuro.engines.base import ExitCause, Exited, RunRef
+from neuro.server.jobs.record import JobRecord
+
+MAX_BACKOFF_SECONDS = 60.0
+
+_REASONS = {
+    ExitCause.COMPLETED: Reason.COMPLETED,
+    ExitCause.ERROR: Reason.ERROR,
+    ExitCause.OUT_OF_MEMORY: Reason.OOM_KILLED,
+    ExitCause.DISK_LIMIT: Reason.DISK_LIMIT_EXCEEDED,
+    ExitCause.CANNOT_START: Reason.CANNOT_RUN,
+    ExitCause.LOST: Reason.NOT_FOUND,
+}
+
+
+def must_restart(record: JobRecord, event: Exited) -> bool:
+    """Whether the job's policy asks for another run."""
+    policy = record.specification.restart_policy
+    return (
+        record.stop_reason is None
+        and event.cause is not ExitCause.CANNOT_START
+        and (
+            policy is RestartPolicy.ALWAYS
+            or (policy is RestartPolicy.ON_FAILURE and event.exit_code != 0)
+        )
+    )
+
+
+def restart(record: JobRecord, event: Exited) -> float:
+    """Record that another run follows. Returns the seconds until it starts."""
+    delay = min(2.0 ** min(record.run, 10), MAX_BACKOFF_SECONDS)
+    record.run += 1
+    record.run_started = False
+    code = "unknown" if event.exit_code is None else event.exit_code
+    record.step(
+        JobStatus.RUNNING,
+        Reason.RESTARTING,
+        event.at,
+        description=f"Exit code {code}; restart {record.run} in {delay:g} seconds",
+    )
+    return delay
+
+
+def finish(record: JobRecord, event: Exited) -> None:
+    """Record that the job is over, with what its last run ended with."""
+    reason: str = _REASONS[event.cause]
+    status = JobStatus.SUCCEEDED if event.exit_code == 0 else JobStatus.FAILED
+    if record.stop_reason is not None:
+        status, reason = JobStatus.CANCELLED, record.stop_reason
+    record.log_bytes = event.output_bytes
+    record.step(status, reason, event.at, description=event.message, exit_code=event.exit_code)
+
+
+def finish_unstarted(record: JobRecord, at: datetime, waited_for: str | None) -> None:
+    """Record that the job is over without a run. ``waited_for`` is a sentence: what it needed."""
+    reason = record.stop_reason or Reason.USER_REQUESTED
+    status = JobStatus.CANCELLED
+    description = None
+    if reason == Reason.SCALE_UP_FAILED:
+        status = JobStatus.FAILED
+        description = f"It was not scheduled in time: {waited_for or 'the machine was busy'}"
+    record.step(status, reason, at, description=description)
+
+
+def lost(record: JobRecord, at: datetime) -> Exited:
+    """The end of a run of which the engine knows nothing."""
+    return _ended(record, at, ExitCause.LOST, "The machine restarted or the run was removed.")
+
+
+def cannot_start(record: JobRecord, at: datetime, why: str) -> Exited:
+    """The end of a run that the engine could not begin."""
+    return _ended(record, at, ExitCause.CANNOT_START, why)
+
+
+def _ended(record: JobRecord, at: datetime, cause: ExitCause, message: str) -> Exited:
+    return Exited(
+        ref=RunRef(record.id, record.run), at=at, exit_code=None, cause=cause, message=message
+    )
