@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from neuro.cli.render.printable import printable
-from neuro.cli.render.table import display_width
 from neuro.domain.bakes import Graphs, TaskStatus
+from neuro.domain.printable import display_width, printable
 from neuro.flow.batch.layers import is_call, label
 from neuro.flow.order import levels
 

@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterator
 
-from neuro.cli.render.printable import printable
+from neuro.domain.printable import printable
 from neuro.flow.batch.picture import SIZE, Arrow, Box, Picture, wide
 
 NOTE = "The fonts of a PDF lack some letters of the names: they are spelled out. An .svg has them."
