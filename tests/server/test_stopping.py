@@ -80,7 +80,7 @@ async def test_a_taken_port_is_said_before_anything_is_touched(
         ("nonsense", "server.toml"),
         ("colour = 'red'", "colour"),
         ("[[presets]]\nname = 'x'\ncpu = 0\nmemory = '1G'", r"presets\[1\].cpu is 0"),
-        ("[[presets]]\nname = 'x'\ncpu = 1\nmemory = 'much'", "'much' is no size"),
+        ("[[presets]]\nname = 'x'\ncpu = 1\nmemory = 'much'", "'much' is not a size"),
         ("cluster = 'No Good'", "Invalid cluster name"),
     ],
 )

@@ -454,7 +454,7 @@ def test_a_plan_shows_what_would_run(planner: Person) -> None:
         (["clear-cache", "ALL", "task"], 2, "ALL is every task"),
         (["show", "sweep", "task", "-s", "x"], 2, "--suffix"),
         (["show", "hello", "--raw"], 2, "--raw"),
-        (["bakes", "--since", "long ago"], 1, "'long ago' is no date"),
+        (["bakes", "--since", "long ago"], 1, "'long ago' is not a date"),
         (["bakes"], 1, "You are not logged in"),
         (["inspect", "nightly"], 1, "You are not logged in"),
         (["executes"], 2, "execute"),
