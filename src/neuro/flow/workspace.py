@@ -30,11 +30,19 @@ def find_workspace(start: Path, config: Path | None = None) -> Workspace:
         start = config
     start = start.absolute()
     for folder in (start, *start.parents):
-        if folder.parent != folder and (folder / CONFIG_DIR).is_dir():
-            return Workspace(folder, folder / CONFIG_DIR)
+        found = folder / CONFIG_DIR
+        if folder.parent != folder and found.is_dir() and not _is_persons_own(found):
+            return Workspace(folder, found)
     raise ValueError(
         f"No {CONFIG_DIR} folder in {start} or above it. "
         "Go to a project's folder, or start one with `neuro-flow init`."
+    )
+
+
+def _is_persons_own(config: Path) -> bool:
+    """Whether it is where `neuro` keeps the person's login, and has no file of a project."""
+    return config.parent == Path.home() and not any(
+        path.suffix in SUFFIXES for path in config.iterdir()
     )
 
 

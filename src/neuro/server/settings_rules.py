@@ -47,6 +47,13 @@ _RULES: Mapping[str, Rule] = {
     "bakes.restarts": _COUNT,
     "bakes.main_jobs": _COUNT,
     "bakes.main_jobs_per_owner": _COUNT,
+    **dict.fromkeys(
+        ("limits.requests_per_user", "limits.streams_per_user", "limits.connections_per_address"),
+        Rule(1, 1e6, "a count, 1 or more"),
+    ),
+    **dict.fromkeys(
+        ("limits.head", "limits.body_stall", "limits.idle"), Rule(0.1, _DAY, "seconds, 0.1 or more")
+    ),
     "presets.cpu": Rule(0.001, 1e6, "CPU cores, 0.001 or more"),
     "presets.gpu": Rule(0, 10_000, "a count of GPUs, 0 or more"),
 }

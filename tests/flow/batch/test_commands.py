@@ -27,7 +27,7 @@ def test_worked_example() -> None:
     assert reader.warnings == [
         "Unknown command ::set-output name=bad-name::x",
         "Unknown command ::unknown::x",
-        "A value has at least one character, and there is none in ::set-output name=empty::",
+        "A value needs at least one character: ::set-output name=empty:: has none",
     ]
     assert reader.problem is None
 
@@ -61,7 +61,7 @@ def test_value_that_does_not_end_is_told() -> None:
     shown, reader = read(b"::set-output name=x<<EOF\n1\n2")
     assert reader.outputs == {}
     assert shown == b""
-    assert "does not end" in reader.warnings[0]
+    assert "is not closed" in reader.warnings[0]
 
 
 def test_what_is_no_text_is_replaced() -> None:

@@ -322,7 +322,7 @@ async def test_left_to_the_main_job(bakery: Bakery) -> None:
     job = await bakery.client.bakes.start_executor(attempt.id)
     await bakery.drive(bake)
     assert bakery.lines[-1] in (
-        f"Job {job.id} drives the bake: it is left to that.",
+        f"Job {job.id} drives the bake: nothing to do here.",
         "Attempt #1 has succeeded already.",
     )
     async for _ in bakery.client.jobs.logs(job.id):

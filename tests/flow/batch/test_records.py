@@ -104,7 +104,7 @@ async def test_a_record_that_is_refused_holds_up_no_other() -> None:
             records.add(record(id, "skipped"))
         await records.flush()
     assert server.batches == [["a"], ["c"]]
-    assert lines == ["The record of b was not taken: has ended already"]
+    assert lines == ["The server refused the record of b: has ended already"]
 
 
 @pytest.mark.parametrize(

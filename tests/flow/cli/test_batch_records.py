@@ -284,7 +284,12 @@ def test_what_is_wrong_is_said(
     ("result", "number", "code", "says"),
     [
         (R, 1, 1, "ERROR: Attempt #1 of again is running: wait for its end, or stop it"),
-        (F, 99, 1, "ERROR: again has 99 attempts, which is the most: start a new bake."),
+        (
+            F,
+            99,
+            1,
+            "ERROR: again has 99 attempts, the most that a bake can have: start a new bake.",
+        ),
         # Another option does it.
         (S, 1, 2, "neuro-flow restart --no-from-failed again"),
     ],

@@ -213,7 +213,7 @@ CASES = {
     ),
     "a key whose list is empty": (
         "tasks:\n- {image: x, strategy: {matrix: {k: [], n: [1]}}, cmd: '${{ matrix.▶k }}'}",
-        "No attribute 'k' in 'matrix'", "Its list is empty",
+        "No attribute 'k' in 'matrix'", "An empty list has no effect",
     ),
     "a key that rows to include do not have": (
         "tasks:\n- {image: x, strategy: {matrix: {include: [{a: 1}]}}, cmd: '${{ matrix.▶b }}'}",

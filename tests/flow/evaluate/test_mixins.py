@@ -64,7 +64,7 @@ def test_too_deep_a_chain_is_told(place) -> None:
 
     problems = place.check()
 
-    assert problems[0].message.startswith("Mixins that take in others, more than 100 levels deep")
+    assert problems[0].message.startswith("Mixins include each other more than 100 levels deep")
 
 
 def test_what_becomes_too_much_is_told(place) -> None:
@@ -76,4 +76,4 @@ def test_what_becomes_too_much_is_told(place) -> None:
 
     problems = place.check()
 
-    assert problems[0].message == "The mixins make more than 10000 items of this"
+    assert problems[0].message == "The mixins produce more than 10000 items here"

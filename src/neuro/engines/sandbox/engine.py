@@ -254,12 +254,13 @@ class SandboxEngine:
         """Nothing of the run has begun: take its folder away, and make new berths."""
         log.warning("run %d of %s cannot begin yet: %s", ref.run, ref.job_id, record["message"])
         place = layout.run_folder(self._folder, ref.job_id, ref.run)
-        await asyncio.to_thread(leftovers.discard, self._folder, place)
         try:
+            await asyncio.to_thread(leftovers.discard, self._folder, place)
             await self._mend(anew=True)
         except (EngineFault, OSError) as error:
             self.trouble = str(error)
-        self._events.put_nowait(exited(ref, record))
+        finally:  # the job waits for it, whatever goes wrong here
+            self._events.put_nowait(exited(ref, record))
 
     async def _report_finished(self, ref: RunRef) -> None:
         """A run that was over before anybody connected to it."""

@@ -267,7 +267,8 @@ def _kill_rest(
             _kill_and_wait(process, until)
     match state.get("neighbour"):
         case [int(number), str(address)]:
-            neighbours.withdraw(folder, number, address)
+            with contextlib.suppress(OSError):  # a name that stays leads nowhere
+                neighbours.withdraw(folder, number, address)
     berth = layout.berth_of(state, ref.job_id, ref.run)
     places = [groups, *_recorded(state.get("groups"))]
     left = cgroups.clear(

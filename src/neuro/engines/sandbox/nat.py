@@ -245,12 +245,16 @@ def routes() -> list[tuple[int, int]]:
 
 
 def _run(command: list[str], text: str | None = None) -> str:
+    """What it prints. Raises subprocess.SubprocessError."""
     return subprocess.run(
         command, input=text, capture_output=True, text=True, timeout=_TIMEOUT, check=True
     ).stdout
 
 
 def _succeeds(command: list[str]) -> bool:
-    return (
-        subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False).returncode == 0
-    )
+    """Whether it exits with 0. Raises TimeoutError where it takes too long to know."""
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{command[0]} does not answer") from error
+    return done.returncode == 0

@@ -121,6 +121,7 @@ class Supervisor:
         self._clear()
 
     def _refuse(self, ending: Ending) -> None:
+        self._init = None  # its pid may be another process's from here on
         self._berth.discard()
         self._conclude(ending)
 

@@ -90,7 +90,7 @@ class CommandReader:
         if self._end is not None:
             self._end = None
             self._warn(
-                f"`{self._target[0]}` of {self._target[1]} does not end: the line after its value"
+                f"`{self._target[0]}` of {self._target[1]} is not closed: the line after its value"
                 " is missing"
             )
             self._lines = []
@@ -177,7 +177,7 @@ class CommandReader:
                 self._set(command, name, found[3])
             elif found[4] is None:
                 shown = text.decode()
-                self._warn(f"A value has at least one character, and there is none in {shown}")
+                self._warn(f"A value needs at least one character: {shown} has none")
             else:
                 self._target, self._end, self._size = (command, name), found[4], 0
                 self._lines = []

@@ -195,7 +195,7 @@ class Effects:
                 self._warned_images.add(known)
                 self._log(
                     f"Image {known} has a context, and this platform builds no images yet: its"
-                    " tasks are started all the same."
+                    " tasks start with the existing image."
                 )
 
     async def _look_up(self, action: LookUp) -> None:

@@ -77,8 +77,9 @@ class _Driver:
         self._bake = await self._patience(lambda: brief_bake(self._client, bake_id))
         if is_foreign(self._client, self._bake):
             raise NotPermitted(
-                f"Bake {bake_id} is {self._bake.owner}'s, and would be driven with the rights of"
-                f" {self._client.user}: its main job drives it, `neuro-flow restart` starts one."
+                f"Bake {bake_id} belongs to {self._bake.owner}, and this would drive it with"
+                f" the rights of {self._client.user}: `neuro-flow restart` starts a main job"
+                " for it."
             )
         last = self._bake.last_attempt
         if last is None:
@@ -216,7 +217,7 @@ class _Driver:
         await self._is_synced.wait()
         if self._executor_id is None:
             if self._attempt.executor_id is not None:
-                self._leave(f"Job {self._attempt.executor_id} drives the bake: it is left to that.")
+                self._leave(f"Job {self._attempt.executor_id} drives the bake: nothing to do here.")
                 return False
             return True
         try:
@@ -224,7 +225,7 @@ class _Driver:
                 while self._is_foreign(self._attempt):
                     await self._change()
         except TimeoutError:
-            self._leave(f"Job {self._attempt.executor_id} drives the bake: it is left to that.")
+            self._leave(f"Job {self._attempt.executor_id} drives the bake: nothing to do here.")
             return False
         return True
 
@@ -298,7 +299,7 @@ class _Driver:
             return
         taken_over = not self._is_foreign(before) and self._is_foreign(attempt)
         if taken_over:
-            self._leave(f"Job {attempt.executor_id} drives the bake now: it is left to that.")
+            self._leave(f"Job {attempt.executor_id} drives the bake now: nothing to do here.")
         elif attempt.result is TaskStatus.CANCELLED:
             self._cancelled(attempt)
         elif attempt.result.is_finished:

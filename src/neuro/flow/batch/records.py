@@ -111,7 +111,7 @@ class Records:
             await self._patience(lambda: self._put(requests))
         except (Conflict, InvalidInput, TooLarge) as error:
             if len(requests) == 1:
-                self._log(f"The record of {requests[0].yaml_id} was not taken: {error}")
+                self._log(f"The server refused the record of {requests[0].yaml_id}: {error}")
                 return
             for request in requests:
                 await self._send([request])

@@ -123,7 +123,7 @@ async def _close(client: Client, bake: Bake) -> None:
         number=1,
         result=TaskStatus.CANCELLED,
         configs_meta=ConfigsMeta(workspace="", flow_config_id=""),
-        message="It was not submitted to the end.",
+        message="Its submission was interrupted.",
     )
     if attempt is None:
         await client.bakes.create_attempt(request)
@@ -152,11 +152,13 @@ async def restart(client: Client, bake: Bake, attempt_number: int, from_failed: 
             )
     if from_failed and chosen.result is TaskStatus.SUCCEEDED:
         raise NothingLeft(
-            f"Attempt #{chosen.number} of {name} succeeded: nothing is left to be run. To run all"
-            f" of it again: `neuro-flow restart --no-from-failed {name}`."
+            f"Attempt #{chosen.number} of {name} succeeded: nothing is left to run. To run"
+            f" everything again: `neuro-flow restart --no-from-failed {name}`."
         )
     if last.number >= MAX_ATTEMPTS:
-        raise Conflict(f"{name} has {last.number} attempts, which is the most: start a new bake.")
+        raise Conflict(
+            f"{name} has {last.number} attempts, the most that a bake can have: start a new bake."
+        )
     kept = None
     tasks: list[Task] = []
     if from_failed:

@@ -134,4 +134,4 @@ def matrix_members(strategy: tree.Strategy | None) -> Shape:
         return None if strategy is not None and "matrix" in strategy.specified else {}
     empty = {name for name, values in strategy.matrix.products.items() if not values.parts}
     known = {**dict.fromkeys(matrix_keys(strategy.matrix)), "ORDINAL": None}
-    return Members(known, dict.fromkeys(empty, "Its list is empty: that is as good as no key."))
+    return Members(known, dict.fromkeys(empty, "An empty list has no effect: remove the key."))

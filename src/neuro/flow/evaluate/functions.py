@@ -127,7 +127,7 @@ def hash_below(root: Path, patterns: Sequence[object], boundary: Path, *, read: 
         try:
             found = sorted(root.glob(pattern))
         except (ValueError, NotImplementedError) as error:
-            raise EvaluationError(f"'{pattern}' is no pattern of files: {error}") from None
+            raise EvaluationError(f"'{pattern}' is not a file pattern: {error}") from None
         for path in found:
             if not path.is_file():
                 continue

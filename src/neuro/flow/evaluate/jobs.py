@@ -203,7 +203,7 @@ class LiveWorkflow:
         multi = self.is_multi_job(job, report)
         if not multi and (suffix is not None or args):
             what = "A suffix is" if suffix is not None else "Additional arguments are"
-            report.add(f"{what} for multi-jobs only, and '{job_id}' is none", job.at)
+            report.add(f"{what} for multi-jobs only, and '{job_id}' is not one", job.at)
         if multi and suffix is None:
             report.add(f"Job '{job_id}' is a multi-job: it needs a suffix", job.at)
 

@@ -125,7 +125,7 @@ class Mixins:
             unit = overlay(unit, mixin)
             if _size(unit) > MAX_JOINED:
                 report.add(
-                    f"The mixins make more than {MAX_JOINED} items of this",
+                    f"The mixins produce more than {MAX_JOINED} items here",
                     at,
                     "Give fewer to each job or task.",
                 )
@@ -166,7 +166,7 @@ class Mixins:
         if name in self._resolved:
             return self._resolved[name]
         if len(self._open) >= MAX_DEPTH:
-            report.add(f"Mixins that take in others, more than {MAX_DEPTH} levels deep", at)
+            report.add(f"Mixins include each other more than {MAX_DEPTH} levels deep", at)
             return None
         mixin = self._known.get(name)
         if mixin is None:

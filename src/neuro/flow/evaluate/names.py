@@ -15,7 +15,7 @@ def id_problem(text: str) -> str | None:
     if not text.isidentifier():
         return f"'{text}' is not an identifier: use letters, digits and underscores."
     if text == text.upper():
-        return f"'{text}' is no valid id: names without a lower-case letter are reserved."
+        return f"'{text}' is not a valid id: names without a lower-case letter are reserved."
     return None
 
 

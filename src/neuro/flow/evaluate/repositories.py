@@ -123,6 +123,6 @@ def _run_git(command: list[str], failure: str) -> None:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         reason = lines[-1].removeprefix("fatal: ") if lines else f"git ended with {done.returncode}"
         raise ValueError(
-            f"{failure}: {reason.rstrip('.')}. Where the repository is private or mirrored, set "
-            f"{BASE_VARIABLE} to where it is reached (git@github.com: for SSH)."
+            f"{failure}: {reason.rstrip('.')}. If the repository is private or mirrored, set "
+            f"{BASE_VARIABLE} to its base address (git@github.com: for SSH)."
         )

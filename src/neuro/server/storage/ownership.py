@@ -18,7 +18,7 @@ def inherit(folder: int, made: int) -> None:
     Raises OSError.
     """
     owner = os.fstat(folder)
-    if owner.st_uid != os.geteuid():
+    if os.geteuid() == 0 and owner.st_uid != 0:
         os.fchown(made, owner.st_uid, owner.st_gid)
 
 

@@ -106,6 +106,8 @@ class StagedFile:
             raise InvalidInput("The upload cannot go on there: ask how much has arrived.")
         found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=room)
         try:
+            if not stat.S_ISREG(os.fstat(found).st_mode):  # a job may have put a pipe there
+                raise InvalidInput("The upload cannot go on there: ask how much has arrived.")
             fd = reopen(found, os.O_WRONLY)
         finally:
             os.close(found)

@@ -206,7 +206,10 @@ def test_hashes_that_outputs_decide_are_told_at_submission(place):
 def test_a_commit_is_an_error_only_where_it_is_read(place):
     assert place.plan("tasks: [{image: a}]").git is None
     found = place.problems('tasks: [{image: a, cmd: "${{ git.sha }}"}]')
-    assert found == ["Git info is not available: was the bake submitted from under git?"]
+    assert found == [
+        "Git info is not available: the project was not in a Git repository when the bake"
+        " was submitted"
+    ]
 
 
 # enable

@@ -72,7 +72,8 @@ class CommitRecord(Record):
             raise NotGiven
         if self._info is None:
             raise EvaluationError(
-                "Git info is not available: was the bake submitted from under git?",
+                "Git info is not available: the project was not in a Git repository when the bake"
+                " was submitted",
                 hint="`git init` and a first commit give `git` its values.",
             )
         return self._info

@@ -407,7 +407,8 @@ def row_node(
         tolerated = bool(values.flag(element.task.continue_on_error))
         if values.late:
             report.add(
-                "continue_on_error cannot depend on outputs", element.task.continue_on_error.at
+                "continue_on_error cannot depend on outputs: give a constant or a parameter",
+                element.task.continue_on_error.at,
             )
     return Node(
         id=member.id,
