@@ -416,7 +416,7 @@ def test_mkdir_says_what_is_missing_or_in_the_way(alice: Person, server: Storage
         alice.do(lambda s: s.mkdir("storage:a/b"))
     with pytest.raises(StorageFault, match="already"):
         alice.do(lambda s: s.mkdir("storage:file"))
-    with pytest.raises(StorageFault, match="no folder"):
+    with pytest.raises(StorageFault, match="not a folder"):
         alice.do(lambda s: s.mkdir("storage:file/b"))
     with pytest.raises(StorageFault):
         alice.do(lambda s: s.mkdir("storage:file", exist_ok=True))
