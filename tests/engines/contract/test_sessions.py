@@ -122,6 +122,24 @@ async def test_a_process_of_exec_that_closes_its_terminal_goes_on(runs: Runs) ->
     await session.close()
 
 
+async def test_a_job_that_used_up_its_terminals_gets_none_of_the_machines(runs: Runs) -> None:
+    uses_up = (
+        "import os, time\n"
+        "try:\n"
+        "    while True: os.open('/dev/ptmx', os.O_RDWR)\n"
+        "except OSError: print('none left', flush=True)\n"
+        "time.sleep(600)"
+    )
+    ref = await runs.start("python3", "-c", uses_up)
+    await runs.says(ref.job_id, b"none left")
+
+    session = await runs.engine.exec(ref.job_id, ["tty"], tty=True)
+
+    assert b"cannot be started" in b"".join(await drain(session))
+    assert await session.wait() == 126
+    await session.close()
+
+
 async def test_the_terminal_of_exec_has_a_name_inside(runs: Runs) -> None:
     ref = await runs.start("sleep", "600")
     session = await runs.engine.exec(
@@ -286,3 +304,24 @@ async def test_a_process_that_closes_its_input_is_noticed(runs: Runs) -> None:
             assert await session.read() is not None
 
     await session.close()
+
+
+async def test_who_sends_beside_one_that_waits_has_to_wait_too(runs: Runs) -> None:
+    """Nobody's input piles up in a supervisor, whose memory is not the job's."""
+    ref = await runs.start("sleep", "600", stdin=True)
+    first = await runs.engine.attach(ref.job_id, stdin=True, output=False)
+    for _ in range(4):
+        await first.write(b"x" * 65_536)  # more than a pipe holds
+    async with asyncio.timeout(PATIENCE):
+        while not first.input.taken:
+            assert await first.read() is not None
+
+    second = await runs.engine.attach(ref.job_id, stdin=True, output=False)
+    sending = asyncio.ensure_future(second.write(b"x" * (4 << 20)))
+    done, _ = await asyncio.wait([sending], timeout=3)
+
+    assert not done
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    await first.close()
+    await second.close()

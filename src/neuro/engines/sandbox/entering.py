@@ -20,6 +20,7 @@ from neuro.engines.sandbox.launch import (
 from neuro.engines.sandbox.launcher import Command
 
 _TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
+_EXHAUSTED = {errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 def execute(
@@ -97,7 +98,8 @@ def _enter(plan: Plan, group: cgroups.Group, init: int) -> None:
 def open_terminal(init: int) -> tuple[int, int]:
     """A new terminal (master, slave) of the sandbox's own, so that it has a name in there.
 
-    One of the machine's where the sandbox cannot be looked into.
+    One of the machine's where the sandbox cannot be looked into. Raises OSError, also where the
+    sandbox has no more: those of the machine are not a job's to use up.
     """
     try:
         root = os.open(f"/proc/{init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -105,13 +107,17 @@ def open_terminal(init: int) -> tuple[int, int]:
             master = kernel.open_without_links("dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, root)
         finally:
             os.close(root)
-    except OSError:
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
         return os.openpty()
     try:
         fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("=i", 0))
         slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
         os.close(master)
+        if error.errno in _EXHAUSTED:
+            raise
         return os.openpty()
     return master, slave
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -71,6 +72,8 @@ class Reception:
         self._attached: set[Client] = set()
         self._senders: set[Client] = set()  # those of them that may send input
         self._executions: set[execution.Execution] = set()
+        self._blocked = False  # the run's input takes no more at the moment
+        self._deserted_since: float | None = None
         self._closed = False
 
     def open(self) -> None:
@@ -83,7 +86,7 @@ class Reception:
         self._outlet = outlet
         self._inlet = inlet
         if isinstance(inlet, PipeInlet):
-            self._loop.after(_SENDER_SECONDS, self._end_deserted_input)
+            self._wait_for_sender()
 
     def close(self, record: dict[str, Any]) -> None:
         """Tell everybody of the end, which ``record`` is, and let go of them."""
@@ -122,7 +125,8 @@ class Reception:
                 client.send(wire.frame(wire.INPUT_CLOSED))
 
     def pause_senders(self, blocked: bool) -> None:
-        """Read no more input while the run is ``blocked``."""
+        """Read no more input while the run is ``blocked``, also from who comes meanwhile."""
+        self._blocked = blocked
         for client in self._senders:
             client.read_on(not blocked)
 
@@ -147,8 +151,7 @@ class Reception:
         self._attached.discard(client)
         if client in self._senders:
             self._senders.discard(client)
-            # Its server may be restarting: the sender comes back and goes on where it was.
-            self._loop.after(_SENDER_SECONDS, self._end_deserted_input)
+            self._wait_for_sender()
         self._perhaps_leave()
 
     def _perhaps_leave(self) -> None:
@@ -158,8 +161,17 @@ class Reception:
     def _leave(self) -> None:
         self._loop.running = False
 
+    def _wait_for_sender(self) -> None:
+        """End the input if nobody comes: a server may be restarting, and its sender come back."""
+        if not self._senders:
+            self._deserted_since = time.monotonic()
+            self._loop.after(_SENDER_SECONDS, self._end_deserted_input)
+
     def _end_deserted_input(self) -> None:
-        if isinstance(self._inlet, PipeInlet) and not self._senders:
+        since = self._deserted_since
+        if since is None or time.monotonic() - since < _SENDER_SECONDS:
+            return  # somebody came in the meantime, and may have left again
+        if isinstance(self._inlet, PipeInlet):
             self._inlet.end()
 
     # What clients ask for.
@@ -188,6 +200,8 @@ class Reception:
         self._attached.add(client)
         if sends:
             self._senders.add(client)
+            self._deserted_since = None
+            client.read_on(not self._blocked)
         client.on_frame = self._attached_frame
         inlet = self._inlet
         opened = {"end": self._log.end, "taken": inlet.taken if inlet is not None else 0}
