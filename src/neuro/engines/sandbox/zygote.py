@@ -1,8 +1,9 @@
 """The process that forks supervisors: small, started with the server, gone with it.
 
-It claims a run before it forks, by renaming a folder with a listening socket in it to the run's
-name. So a request that a dead server left behind and the same request of the next server can never
-both run, and whoever finds a run's folder can connect to it.
+Supervisors wait, forked, for a run. The zygote claims the run before it gives it to one, by
+renaming a folder with a listening socket in it to the run's name. So a request that a dead server
+left behind and the same request of the next server can never both run, and whoever finds a run's
+folder can connect to it.
 """
 
 from __future__ import annotations

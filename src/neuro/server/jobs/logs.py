@@ -1,4 +1,4 @@
-"""Which bytes of a job's log a request asks for (wire protocol, 9.1)."""
+"""Which bytes of a job's log a request asks for (docs/reference/wire-protocol.md#logs)."""
 
 from __future__ import annotations
 
