@@ -34,11 +34,18 @@ def command(context: Context, jobs: tuple[str, ...], as_json: bool) -> int:
         except (InvalidInput, NotFound, NotPermitted) as error:
             failed = True
             context.out.say(context.out.style(f"Cannot kill job {job}: {error}", fg="red"))
-            told.append({"job": job, "id": job_id, "killed": False, "error": str(error)})
+            told.append(kill_document(job, job_id, killed=False, error=error))
         else:
-            told.append({"job": job, "id": job_id, "killed": True, "error": None})
+            told.append(kill_document(job, job_id, killed=True))
             if not as_json:
                 context.out.print(job_id)
     if as_json:
         context.out.print(document(told))
     return 1 if failed else 0
+
+
+def kill_document(
+    job: str, job_id: str | None, *, killed: bool, error: Exception | None = None
+) -> dict[str, object]:
+    """What programs are told of a job, named ``job``, that was to be stopped."""
+    return {"job": job, "id": job_id, "killed": killed, "error": str(error) if error else None}

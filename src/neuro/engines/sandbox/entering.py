@@ -102,23 +102,25 @@ def open_terminal(init: int) -> tuple[int, int]:
     sandbox has no more: those of the machine are not a job's to use up.
     """
     try:
-        root = os.open(f"/proc/{init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            master = kernel.open_without_links("dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, root)
-        finally:
-            os.close(root)
+        return _open_own_terminal(init)
     except OSError as error:
         if error.errno in _EXHAUSTED:
             raise
         return os.openpty()
+
+
+def _open_own_terminal(init: int) -> tuple[int, int]:
+    root = os.open(f"/proc/{init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        master = kernel.open_without_links("dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, root)
+    finally:
+        os.close(root)
     try:
         fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("=i", 0))
         slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
+    except OSError:
         os.close(master)
-        if error.errno in _EXHAUSTED:
-            raise
-        return os.openpty()
+        raise
     return master, slave
 
 

@@ -154,7 +154,7 @@ class Execution:
                 data = os.read(fd, _PORTION)
             except BlockingIOError:
                 return
-            except OSError:  # EIO: no process has the terminal open
+            except OSError:  # EIO: somebody hung up the terminal
                 data = b""
             if not data:
                 self._close(fd)

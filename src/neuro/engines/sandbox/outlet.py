@@ -37,20 +37,16 @@ class _Outlet:
         self._on_over = on_over
         self._source = source
         self._waiting = False
-        self._slave: int | None = None  # of a terminal
         os.set_blocking(source, False)
 
     def begin(self) -> None:
         """The job has its own copies of ``inner`` now."""
-        for fd in set(self.inner) - {self._slave}:
+        for fd in set(self.inner):
             os.close(fd)
         self._resume()
 
     def drain(self) -> None:
         """Every process of the job is gone: take what is left."""
-        if self._slave is not None:
-            os.close(self._slave)
-            self._slave = None
         if not self._waiting:
             self._ready(READ)
 
@@ -135,10 +131,17 @@ class TerminalOutlet(_Outlet):
         super().__init__(loop, log, on_written, on_over, master, (stdin, slave))
         # While we have it open, a command that closes it goes on: at the end of its last user we
         # would close our side too, and the kernel hang up on the command (SIGHUP).
-        self._slave = slave
+        self._kept_open: int | None = os.dup(slave)
         self._unwritten = b""
         self._pause = pause
         self._feed = Feed(master, self._blocked, on_change)
+
+    def drain(self) -> None:
+        """Every process of the job is gone: take what is left."""
+        if self._kept_open is not None:
+            os.close(self._kept_open)
+            self._kept_open = None
+        super().drain()
 
     @property
     def taken(self) -> int:

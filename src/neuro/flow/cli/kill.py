@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from neuro.cli.job.kill import kill_document
 from neuro.cli.lazy import Command
 from neuro.cli.render.json_text import document, json_option
 from neuro.domain.jobs import Job
@@ -48,7 +49,8 @@ def command(context: FlowContext, job_id: str, suffix: str | None, as_json: bool
     found = context.run(live.find(job_id, suffix))
     name = label(job_id, suffix)
     if found is None or found.status.is_finished:
-        said = document([_told(name, found, killed=False)]) if as_json else None
+        known = found.id if found is not None else None
+        said = document([kill_document(name, known, killed=False)]) if as_json else None
         context.out.print(said or f"Job {name} is not running")
         return 0
     return _kill(context, [(name, found)], as_json=as_json)
@@ -61,17 +63,6 @@ def _name(workflow: LiveWorkflow, job: Job) -> str:
     return job.id  # The file does not have it any more.
 
 
-def _told(
-    name: str, job: Job | None, *, killed: bool, error: Exception | None = None
-) -> dict[str, object]:
-    return {
-        "job": name,
-        "id": job.id if job else None,
-        "killed": killed,
-        "error": str(error) if error else None,
-    }
-
-
 def _kill(context: FlowContext, jobs: list[tuple[str, Job]], *, as_json: bool) -> int:
     from neuro.domain.errors import NotFound, NotPermitted
 
@@ -82,10 +73,10 @@ def _kill(context: FlowContext, jobs: list[tuple[str, Job]], *, as_json: bool) -
         try:
             context.run(client.jobs.kill(job.id))
             left.append((job.id, name))
-            told.append(_told(name, job, killed=True))
+            told.append(kill_document(name, job.id, killed=True))
         except (NotFound, NotPermitted) as error:
             code = 1
-            told.append(_told(name, job, killed=False, error=error))
+            told.append(kill_document(name, job.id, killed=False, error=error))
             context.out.error(f"Cannot kill job {name}: {error}")
     for start in range(0, len(left), TOGETHER):
         context.run(_wait(context, dict(left[start : start + TOGETHER]), quiet=as_json))

@@ -102,17 +102,17 @@ class StagedFile:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=room)
             return cls(room, name, _create(room, name, executable), 0)
-        if staged_bytes(room, name) < offset:
-            raise InvalidInput("The upload cannot go on there: ask how much has arrived.")
-        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=room)
-        try:
-            if not stat.S_ISREG(os.fstat(found).st_mode):  # a job may have put a pipe there
-                raise InvalidInput("The upload cannot go on there: ask how much has arrived.")
-            fd = reopen(found, os.O_WRONLY)
-        finally:
-            os.close(found)
-        os.ftruncate(fd, offset)
-        return cls(room, name, fd, offset)
+        with suppress(FileNotFoundError):
+            # What was looked at is what is opened: a job may put a pipe there in between.
+            found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=room)
+            try:
+                if _bytes_of(os.fstat(found)) >= offset:
+                    fd = reopen(found, os.O_WRONLY)
+                    os.ftruncate(fd, offset)
+                    return cls(room, name, fd, offset)
+            finally:
+                os.close(found)
+        raise InvalidInput("The upload cannot go on there: ask how much has arrived.")
 
     def write(self, parts: Sequence[memoryview]) -> None:
         """Put bytes behind what is there; raises OSError."""
@@ -186,9 +186,12 @@ def _create(room: int, name: str, executable: bool) -> int:
 def staged_bytes(room: int, name: str) -> int:
     """How much of an upload is there; 0 for none."""
     try:
-        status = os.stat(name, dir_fd=room, follow_symlinks=False)
+        return _bytes_of(os.stat(name, dir_fd=room, follow_symlinks=False))
     except FileNotFoundError:
         return 0
+
+
+def _bytes_of(status: os.stat_result) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
