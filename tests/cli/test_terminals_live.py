@@ -57,7 +57,7 @@ def test_ctrl_c_reaches_the_program_in_a_jobs_terminal(person: Home) -> None:
     with person.terminal("run", "-t", *SHELL) as it:
         it.until(BANNER)
         it.until("# ")
-        it.press("echo go; sleep 100; echo st''opped\r")
+        it.press("sh -c 'echo go; exec sleep 100'; echo st''opped\r")
         it.until("go\r\n")
         it.press("\x03")
         it.until("# ")
