@@ -114,6 +114,6 @@ ESCAPES: tuple[tuple[str, str], ...] = (
     ("All terminals of the machine", "A limit for each job"),
     (
         "More cores than were given, by choosing others where there are no control groups",
-        "Processes are brought back by the one that looks after the job",
+        "The job's supervisor brings the processes back",
     ),
 )

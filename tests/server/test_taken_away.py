@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shutil
 import subprocess
@@ -50,12 +51,19 @@ def take_groups(server: ServerProcess) -> None:
     )
 
 
+def remove(folder: Path) -> None:
+    """Moved aside first: the engine goes on making and removing what lies in it."""
+    aside = folder.with_name(f"{folder.name}-taken")
+    folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def take_berths(server: ServerProcess) -> None:
-    shutil.rmtree(server.data_dir / "engines/sandbox/berths")
+    remove(server.data_dir / "engines/sandbox/berths")
 
 
 def take_land(server: ServerProcess) -> None:
-    shutil.rmtree(server.data_dir / "engines/sandbox/land")
+    remove(server.data_dir / "engines/sandbox/land")
 
 
 @pytest.mark.parametrize("take", [take_groups, take_berths, take_land])
@@ -117,12 +125,22 @@ def ready(server: ServerProcess) -> str | None:
     return None
 
 
+def put_a_file_in_place_of(folder: Path) -> None:
+    """So that nothing can be made there. The engine may make the folder anew meanwhile."""
+    for number in itertools.count():
+        folder.rename(folder.with_name(f"taken-{number}"))
+        try:
+            folder.touch(exist_ok=False)
+            return
+        except FileExistsError:
+            continue
+
+
 async def test_what_cannot_be_made_again_is_told_and_the_job_waits(server: ServerProcess) -> None:
     berths = server.data_dir / "engines/sandbox/berths"
     async with Client.connect(server.url, server.token) as client:
         assert ready(server) is None
-        shutil.rmtree(berths)
-        berths.touch()  # nothing can be made here
+        put_a_file_in_place_of(berths)
 
         job = await submit(client, "echo late")
         killed = await submit(client, "echo never")

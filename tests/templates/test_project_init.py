@@ -128,7 +128,7 @@ def test_a_bad_answer_is_asked_for_again(home: Home) -> None:
     done = answering(home, "Digits\nMy Digits\n2nd\ndigits\nclass\ndata\nnets\n")
 
     assert done.returncode == 0
-    assert [line.partition(" is ")[0] for line in done.stderr.splitlines()] == [
+    assert [re.split(" cannot | is ", line)[0] for line in done.stderr.splitlines()] == [
         "ERROR: 'My Digits'",
         "ERROR: '2nd'",
         "ERROR: 'class'",
@@ -164,7 +164,7 @@ def test_a_folder_that_is_there_stays_as_it_is(home: Home) -> None:
     done = answering(home, "Digits\n\n\n")
 
     assert done.returncode != 0
-    assert "digits is there already" in done.stderr
+    assert "digits exists already" in done.stderr
     assert content_of(home.work_dir) == {"digits/mine": b"kept"}
 
 
