@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from neuro.domain.bakes import Attempt, Bake
-from neuro.domain.errors import Damaged, NotFound
+from neuro.domain.errors import NotFound
 from neuro.domain.flows import Project, is_project_id
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
@@ -81,16 +81,14 @@ class Guard:
     ) -> Bake:
         """The bake of an id, without its graphs."""
         hidden = hidden or missing("Bake", bake_id)
-        try:
-            bake = bakes.brief_bake(connection, bake_id) if is_id("bake", bake_id) else None
-        except Damaged:
-            # That it is there is for those only who may see it.
-            project_id = bakes.project_of(connection, bake_id)
-            self.project(connection, caller, project_id, action, hidden)
-            raise
+        # Asked first: that there is a bake, if a damaged one, is for those only who may see it.
+        project = bakes.project_of(connection, bake_id) if is_id("bake", bake_id) else None
+        if project is None:
+            raise hidden
+        self.require(caller, project, action, hidden)
+        bake = bakes.brief_bake(connection, bake_id)
         if bake is None:
             raise hidden
-        self.project(connection, caller, bake.project_id, action, hidden)
         return bake
 
     def attempt(
@@ -105,15 +103,12 @@ class Guard:
     ) -> Attempt:
         """The attempt of an id; ``locked`` holds it until the transaction ends."""
         hidden = hidden or missing("Attempt", attempt_id)
-        attempt = None
-        if is_id("attempt", attempt_id):
-            try:
-                attempt = attempts.get_attempt(connection, attempt_id, locked=locked)
-            except Damaged:
-                bake_id = attempts.bake_of(connection, attempt_id)
-                self.bake(connection, caller, bake_id, action, hidden)
-                raise
+        is_one = is_id("attempt", attempt_id)
+        project = attempts.project_of(connection, attempt_id) if is_one else None
+        if project is None:
+            raise hidden
+        self.require(caller, project, action, hidden)
+        attempt = attempts.get_attempt(connection, attempt_id, locked=locked)
         if attempt is None:
             raise hidden
-        self.bake(connection, caller, attempt.bake_id, action, hidden)
         return attempt

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     delete,
     insert,
     select,
@@ -58,9 +59,12 @@ def add_project(connection: Connection, project: Project) -> None:
     )
 
 
+_BY_ID = select(projects).where(projects.c.id == bindparam("b_id"))
+
+
 def get_project(connection: Connection, project_id: str) -> Project | None:
-    row = connection.execute(select(projects).where(projects.c.id == project_id)).one_or_none()
-    return None if row is None else _project(row)
+    row = connection.execute(_BY_ID, {"b_id": project_id}).one_or_none()
+    return None if row is None else project_of_row(row)
 
 
 def project_by_name(connection: Connection, cluster: str, owner: str, name: str) -> Project | None:
@@ -69,7 +73,7 @@ def project_by_name(connection: Connection, cluster: str, owner: str, name: str)
             projects.c.cluster == cluster, projects.c.owner == owner, projects.c.name == name
         )
     ).one_or_none()
-    return None if row is None else _project(row)
+    return None if row is None else project_of_row(row)
 
 
 def list_projects(
@@ -95,7 +99,7 @@ def list_projects(
     if after is not None:
         place = tuple_(projects.c.owner, projects.c.name)
         statement = statement.where(place > tuple_(after.owner, after.name))
-    return [_project(row) for row in connection.execute(statement)]
+    return [project_of_row(row) for row in connection.execute(statement)]
 
 
 def remove_project(connection: Connection, project_id: str) -> None:
@@ -151,7 +155,8 @@ def list_live_jobs(
     return [_live_job(row) for row in connection.execute(statement)]
 
 
-def _project(row: Any) -> Project:
+def project_of_row(row: Any) -> Project:
+    """The project that a row of the table of projects tells of."""
     return Project(
         id=row.id, name=row.name, owner=row.owner, cluster=row.cluster, project_name=row.owner
     )

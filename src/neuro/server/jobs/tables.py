@@ -123,7 +123,7 @@ def insert_job(connection: Connection, record: JobRecord) -> int:
 def insert_key(connection: Connection, owner: str, key: str, digest: str, sequence: int) -> None:
     """Keep what a submission was called. Raises IntegrityError for a key that is taken."""
     connection.execute(
-        insert(job_keys).values(owner=owner, key=key, digest=digest, sequence=sequence)
+        _INSERT_KEY, {"owner": owner, "key": key, "digest": digest, "sequence": sequence}
     )
 
 
@@ -295,6 +295,7 @@ def _changing(record: JobRecord) -> dict[str, Any]:
 
 
 _INSERT = insert(jobs)
+_INSERT_KEY = insert(job_keys)
 _BY_ID = select(jobs).where(jobs.c.id == bindparam("b_id"))
 _CHANGING = [
     "status",

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     func,
     insert,
     select,
@@ -24,10 +25,12 @@ from sqlalchemy import (
 )
 
 from neuro.domain.bakes import Attempt, ConfigsMeta, TaskStatus
+from neuro.domain.flows import Project
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.flows.bakes.tables import bakes
 from neuro.server.flows.blobs import pack, unpack
 from neuro.server.flows.damage import reads, sound, sound_or_none
+from neuro.server.flows.tables import project_of_row, projects
 
 _OPEN = [status.value for status in TaskStatus if not status.is_finished]
 
@@ -75,19 +78,27 @@ def change_attempt(connection: Connection, attempt: Attempt) -> None:
     )
 
 
+_BY_ID = select(attempts).where(attempts.c.id == bindparam("b_id"))
+_LOCKED_BY_ID = _BY_ID.with_for_update()
+_PROJECT_OF = (
+    select(projects)
+    .join(bakes, bakes.c.project_id == projects.c.id)
+    .join(attempts, attempts.c.bake_id == bakes.c.id)
+    .where(attempts.c.id == bindparam("b_id"))
+)
+
+
 def get_attempt(connection: Connection, attempt_id: str, *, locked: bool = False) -> Attempt | None:
     """An attempt; ``locked`` holds it until the transaction ends."""
-    statement = select(attempts).where(attempts.c.id == attempt_id)
-    if locked:
-        statement = statement.with_for_update()
-    row = connection.execute(statement).one_or_none()
+    statement = _LOCKED_BY_ID if locked else _BY_ID
+    row = connection.execute(statement, {"b_id": attempt_id}).one_or_none()
     return None if row is None else _attempt(row)
 
 
-def bake_of(connection: Connection, attempt_id: str) -> str:
-    """The id of an attempt's bake, also where the attempt itself cannot be read."""
-    statement = select(attempts.c.bake_id).where(attempts.c.id == attempt_id)
-    return connection.execute(statement).scalar_one_or_none() or ""
+def project_of(connection: Connection, attempt_id: str) -> Project | None:
+    """The project of an attempt, also where it or its bake cannot be read."""
+    row = connection.execute(_PROJECT_OF, {"b_id": attempt_id}).one_or_none()
+    return None if row is None else project_of_row(row)
 
 
 def by_number(connection: Connection, bake_id: str, number: int) -> Attempt | None:

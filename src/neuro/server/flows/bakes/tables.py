@@ -21,6 +21,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Table,
+    bindparam,
     delete,
     func,
     insert,
@@ -31,10 +32,12 @@ from sqlalchemy import (
 )
 
 from neuro.domain.bakes import Bake, BakeFilter, BakeMeta, Graphs, TaskStatus
+from neuro.domain.flows import Project
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.flows.blobs import pack, unpack, unread
 from neuro.server.flows.damage import reads, sound_or_none
+from neuro.server.flows.tables import project_of_row, projects
 
 _IS_OPEN = text("status IN ('unknown', 'pending', 'running')")
 
@@ -134,16 +137,24 @@ def get_bake(connection: Connection, bake_id: str) -> Bake | None:
     return None if row is None else _bake(row)
 
 
+_BRIEF_BY_ID = select(*BRIEF).where(bakes.c.id == bindparam("b_id"))
+_PROJECT_OF = (
+    select(projects)
+    .join(bakes, bakes.c.project_id == projects.c.id)
+    .where(bakes.c.id == bindparam("b_id"))
+)
+
+
 def brief_bake(connection: Connection, bake_id: str) -> Bake | None:
     """A bake without its graphs."""
-    row = connection.execute(select(*BRIEF).where(bakes.c.id == bake_id)).one_or_none()
+    row = connection.execute(_BRIEF_BY_ID, {"b_id": bake_id}).one_or_none()
     return None if row is None else brief(row)
 
 
-def project_of(connection: Connection, bake_id: str) -> str:
-    """The id of a bake's project, also where the bake itself cannot be read."""
-    statement = select(bakes.c.project_id).where(bakes.c.id == bake_id)
-    return connection.execute(statement).scalar_one_or_none() or ""
+def project_of(connection: Connection, bake_id: str) -> Project | None:
+    """The project of a bake, also where the bake itself cannot be read."""
+    row = connection.execute(_PROJECT_OF, {"b_id": bake_id}).one_or_none()
+    return None if row is None else project_of_row(row)
 
 
 def prefixes_of(connection: Connection, bake_id: str) -> set[str]:

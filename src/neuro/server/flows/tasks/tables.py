@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     Connection,
     ForeignKey,
+    Insert,
     LargeBinary,
     String,
     Table,
@@ -43,6 +44,25 @@ tasks = Table(
 
 _CHANGING = ("raw_id", "statuses", "outputs", "state", "message")
 
+_BY_YAML_ID = select(tasks).where(
+    tasks.c.attempt_id == bindparam("b_attempt"),
+    tasks.c.yaml_id.in_(bindparam("b_yaml_ids", expanding=True)),
+)
+
+
+def _upsert(statement: sqlite.Insert | postgresql.Insert) -> Insert:
+    return statement.on_conflict_do_update(
+        index_elements=["attempt_id", "yaml_id"],
+        set_={name: statement.excluded[name] for name in _CHANGING},
+    )
+
+
+# Made once: to build the statement takes longer than to run it.
+_UPSERTS = {
+    "sqlite": _upsert(sqlite.insert(tasks)),
+    "postgresql": _upsert(postgresql.insert(tasks)),
+}
+
 
 class OpenTask(NamedTuple):
     """What is known of a task that goes on."""
@@ -59,12 +79,7 @@ def add_task(connection: Connection, task: Task) -> None:
 
 def put_tasks(connection: Connection, new: Sequence[Task]) -> None:
     """Add tasks, or change those of the same attempt and ``yaml_id``, which keep their ids."""
-    upsert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(tasks)
-    statement = upsert.on_conflict_do_update(
-        index_elements=["attempt_id", "yaml_id"],
-        set_={name: upsert.excluded[name] for name in _CHANGING},
-    )
-    connection.execute(statement, [_columns(task) for task in new])
+    connection.execute(_UPSERTS[connection.dialect.name], [_columns(task) for task in new])
 
 
 def copy_tasks(
@@ -110,9 +125,7 @@ def tasks_by_yaml_id(
     connection: Connection, attempt_id: str, yaml_ids: Sequence[str]
 ) -> dict[str, Task]:
     """Tasks of an attempt, those of these ids that are there."""
-    rows = connection.execute(
-        select(tasks).where(tasks.c.attempt_id == attempt_id, tasks.c.yaml_id.in_(yaml_ids))
-    )
+    rows = connection.execute(_BY_YAML_ID, {"b_attempt": attempt_id, "b_yaml_ids": yaml_ids})
     return {row.yaml_id: _task(row) for row in rows}
 
 
