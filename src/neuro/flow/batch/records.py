@@ -39,7 +39,7 @@ from neuro.domain.errors import Conflict, InvalidInput, TooLarge
 from neuro.flow.batch.patience import Patience
 
 # What is gathered before it is sent: a short task's whole life is one call instead of three.
-LINGER_SECONDS = 0.05
+LINGER_SECONDS = 0.1
 MAX_TASKS = 1000
 MAX_BYTES = 8 << 20
 
