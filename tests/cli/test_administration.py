@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -84,6 +89,38 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     assert "line 1: there is no key 'clustre'" in refused.stderr
     assert "tiny" in running.ok("server", "status")
     settings.write_text(good)
+
+
+def test_an_earlier_version_is_not_ended_by_a_reload(running: Home) -> None:
+    announced = running.data_dir / "run" / "server.json"
+    said = json.loads(announced.read_text())
+    del said["settings"]  # as versions without it announced themselves
+    announced.write_text(json.dumps(said))
+
+    refused = running.run("server", "reload")
+
+    assert refused.returncode == 70
+    assert "is of an earlier version, which cannot reload" in refused.stderr
+    assert "`neuro down` and `neuro up`" in refused.stderr
+    os.kill(said["pid"], 0)
+
+
+def test_a_server_that_ends_during_a_reload_is_told_at_once(running: Home) -> None:
+    """The server that is announced ends at the signal."""
+    announced = running.data_dir / "run" / "server.json"
+    said = json.loads(announced.read_text())
+    running.run("down")
+    script = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX)"
+    command = [sys.executable, "-c", f"{script}; print(1, flush=True); time.sleep(600)"]
+    with subprocess.Popen([*command, announced.with_name("lock")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        announced.write_text(json.dumps({**said, "pid": other.pid}))
+        threading.Thread(target=other.wait).start()  # a dead child of ours would look alive
+
+        failed = running.run("server", "reload")
+
+    assert "ended instead of applying its settings" in failed.stderr
 
 
 def usage_owner(home: Home) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 import stat
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause, RunRef
-from neuro.engines.sandbox import SandboxEngine, SandboxSettings
+from neuro.engines.base import EngineFault, ExitCause, Mount, RunRef
+from neuro.engines.sandbox import SandboxEngine, SandboxSettings, engine
 from tests.engines.harness import Runs, eventually, spec
 
 BUDGET = 5 << 20  # bytes of memory for what supervises one run
@@ -306,3 +307,107 @@ async def test_long_paths_are_no_problem(tmp_path: Path) -> None:
 
     assert (await runs.run("echo", "hello")).output == b"hello\n"
     await runs.close()
+
+
+async def test_a_run_waits_for_a_server_that_has_no_descriptors_left(
+    sandbox: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = spec("echo", "late")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    await sandbox.run("true")
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        starting = asyncio.create_task(sandbox.engine.start(wanted))
+        await eventually(lambda: "no connection to" in caplog.text, "it does not wait")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    await starting
+
+    done = await sandbox.finished(RunRef(wanted.job_id))
+    assert (done.code, done.output) == (0, b"late\n")
+
+
+async def test_what_the_machine_cannot_do_now_is_not_the_runs_fault(
+    sandbox: Runs, folder: Path
+) -> None:
+    wanted = spec("echo", "late")
+    log = folder / "jobs" / wanted.job_id / "output"
+    log.parent.mkdir(parents=True)
+    log.touch()  # no log can be made
+
+    await sandbox.engine.start(wanted)
+    first = await sandbox.exited(RunRef(wanted.job_id))
+    assert first.cause is ExitCause.NOT_READY
+
+    log.unlink()
+    sandbox.told.clear()
+    await sandbox.engine.start(wanted)
+    done = await sandbox.finished(RunRef(wanted.job_id))
+    assert (done.code, done.output) == (0, b"late\n")
+
+
+@pytest.mark.root
+async def test_neighbours_that_cannot_be_told_are_not_the_runs_fault(
+    sandbox: Runs, folder: Path
+) -> None:
+    (folder / "neighbours").rename(folder / "taken")
+    (folder / "neighbours").touch()
+
+    await sandbox.engine.start(wanted := spec("true", neighbours="alice"))
+    first = await sandbox.exited(RunRef(wanted.job_id))
+
+    assert first.cause is ExitCause.NOT_READY
+    (folder / "neighbours").unlink()
+    (folder / "taken").rename(folder / "neighbours")
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk on which nothing can be made. The engine sees what is mounted before it opens."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = "size=1m,nr_inodes=1,mode=777"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.root
+async def test_a_full_disk_under_the_working_folder_is_not_the_runs_fault(
+    full_disk: Path, sandbox: Runs
+) -> None:
+    mounts = (Mount(source=str(full_disk), target="/data", read_only=False),)
+
+    done = await sandbox.run("true", mounts=mounts, working_dir="/data/new")
+
+    assert done.exited.cause is ExitCause.NOT_READY
+    assert "No space left" in (done.exited.message or "")
+
+
+@pytest.mark.parametrize("how", ["damaged", "unreadable"])
+async def test_a_lost_exit_record_is_told_as_that(
+    folder: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "READ_SECONDS", 0.0)
+    opened = SandboxEngine(folder)
+    await opened.open()
+    await opened.adopt([])
+    runs = Runs(opened)
+    wanted = spec("true")
+    await opened.start(wanted)
+    await runs.exited(ref := RunRef(wanted.job_id))
+    record = folder / "jobs" / wanted.job_id / "runs" / "0" / "exit"
+    if how == "damaged":
+        record.write_bytes(b"\0" * 100)
+    else:
+        record.unlink()
+        record.symlink_to(record)
+    runs.told.clear()
+
+    await opened.start(wanted)  # as after a crash before the end of the run was written down
+    told = await runs.exited(ref)
+    await runs.close()
+
+    assert told.cause is ExitCause.LOST
+    assert "the record of how the run ended" in (told.message or "")

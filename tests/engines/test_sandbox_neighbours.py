@@ -75,6 +75,48 @@ def test_the_file_stays_the_same_and_small_as_runs_come_and_go(place: str) -> No
     assert path.stat().st_size <= size + len("10.213.0.51\tj49\n")
 
 
+@pytest.mark.parametrize("left", [b"10.213.0.9", b"10.213.0.9\tjob-9 tr", b"1", b"\0\0\0", b"\xff"])
+def test_half_a_line_that_a_crash_left_spoils_no_other(place: str, left: bytes) -> None:
+    number = announce(place, "alice", "10.213.0.1", ["job-1"])
+    path = Path(neighbours.hosts_file(place, number))
+    with path.open("ab") as file:
+        file.write(left)
+
+    announce(place, "alice", "10.213.0.2", ["job-2"])
+
+    assert lines(place, number) == [*LOOPBACK, "10.213.0.1\tjob-1", "10.213.0.2\tjob-2"]
+    withdraw(place, number, "10.213.0.2")
+    assert lines(place, number) == [*LOOPBACK, "10.213.0.1\tjob-1"]
+    withdraw(place, number, "10.213.0.1")
+    assert release(place, "alice")
+
+
+@pytest.mark.parametrize("written", [0, 7, len(LOOPBACK[0]) + 1, len("\n".join(LOOPBACK))])
+def test_half_a_head_that_a_crash_left_is_made_whole(place: str, written: int) -> None:
+    number = number_of(place, "alice")
+    path = Path(neighbours.hosts_file(place, number))
+    path.write_bytes(path.read_bytes()[:written])
+
+    announce(place, "alice", "10.213.0.1", ["job-1"])
+
+    assert lines(place, number) == [*LOOPBACK, "10.213.0.1\tjob-1"]
+
+
+def test_drafts_that_a_crash_left_are_in_nobodys_way(place: str) -> None:
+    number = number_of(place, "alice")
+    folder = Path(neighbours.hosts_file(place, number)).parent
+    drafts = [folder / "label.tmp", folder.parent / "labels" / "0123.tmp"]
+    for draft in drafts:
+        draft.write_text("half")
+    assert release(place, "alice")
+
+    number_of(place, "alice")
+    for draft in drafts:
+        draft.write_text("half")
+    sweep(place)
+    assert not any(draft.exists() for draft in drafts)
+
+
 @pytest.mark.parametrize(
     "name",
     ["a b", "a\nb", "", "#", "a#b", "localhost", "-a", "a-", "a" * 64, "я", "a..b", "a\tb", "a."],

@@ -119,10 +119,22 @@ BY_ARGUMENT: list[tuple[str, tuple[int, ...], int]] = [
     ("ptrace", (PTRACE_SEIZE, HIGH | 1), errno.EPERM),
     *(
         (name, (high | pid,), errno.EPERM if pid == 1 else 0)
-        for name in ("process_vm_readv", "process_vm_writev", "pidfd_open", "prlimit64")
+        for name in (
+            *("process_vm_readv", "process_vm_writev", "pidfd_open", "prlimit64"),
+            *("sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler"),
+        )
         for pid in (0, 1, 2)
         for high in (0, HIGH)
     ),
+    *(
+        (name, (process, high | who), errno.EPERM if who == 1 else 0)
+        for name, process in (("setpriority", 0), ("ioprio_set", 1))
+        for who in (0, 1, 2)
+        for high in (0, HIGH)
+    ),
+    ("setpriority", (1, 1), 0),  # a process group
+    ("setpriority", (HIGH | 2, 0), errno.EPERM),  # all of a user
+    ("ioprio_set", (3, 0), errno.EPERM),
 ]
 
 

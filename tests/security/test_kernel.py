@@ -126,6 +126,12 @@ for name, number, arguments in (
     ('quotactl', n(179, 60), (0x800002 << 8, 0, 0, 0)), ('ptrace init', n(101, 117), (16, 1, 0, 0)),
     ('seize init', n(101, 117), (0x4206, 1, 0, 0)), ('pidfd_open init', 434, (1, 0)),
     ('prlimit init', n(302, 261), (1, 7, bytes(16), 0)),
+    ('affinity of init', n(203, 122), (1, 8, b'\\1' + bytes(7))),
+    ('scheduler of init', n(144, 119), (1, 5, bytes(4))),
+    ('parameters of init', n(142, 118), (1, bytes(4))),
+    ('attributes of init', n(314, 274), (1, struct.pack('IIQiIQQQ', 48, 5, 0, 0, 0, 0, 0, 0), 0)),
+    ('priority of init', n(141, 140), (0, 1, 19)), ('all of a user', n(141, 140), (2, 0, 19)),
+    ('disk priority of init', n(251, 30), (1, 1, 3 << 13)),
     ('readv init', n(310, 270), (1, 0, 0, 0, 0, 0)), ('chroot', n(161, 51), (b'/tmp',)),
     ('mknod', n(133, -1), (b'/tmp/d', 0o60666, os.makedev(254, 0))),
 ):

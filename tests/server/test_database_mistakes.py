@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,3 +46,19 @@ def test_a_missing_driver_is_told_with_what_to_install(monkeypatch: pytest.Monke
 
     with pytest.raises(InvalidInput, match=r"pip install '/path/to/clone\[server,postgres\]'"):
         Database("postgresql://user@host/name")
+
+
+@pytest.mark.root
+def test_a_start_that_the_database_refuses_leaves_nothing_of_the_engine(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "data")
+    server.start()
+    server.stop()
+    (server.data_dir / "installation").write_text("0" * 32 + "\n")
+
+    with pytest.raises(RuntimeError, match="belongs to another database"):
+        server.start()
+
+    name = json.loads((server.data_dir / "engines/sandbox/installation").read_text())["id"]
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/neuro-{name}"))
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
+    assert name not in tables.stdout

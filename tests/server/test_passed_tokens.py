@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from neuro.client import Client
 from neuro.domain.jobs import Job
+from neuro.server.access.service import AccessService
+from neuro.server.database.engine import Database, sqlite_url
+from neuro.server.database.migrate import migrate
+from neuro.server.jobs.passed_tokens import PassedTokens
 from tests.server.jobs import finished, submit
+from tests.server.test_tables import record
 from tests.server_process import ServerProcess
 
 SAYS = "echo $NEURO_PASSED_CONFIG"
@@ -82,17 +88,38 @@ async def test_a_job_that_ends_by_itself_ends_its_token(
 
 
 async def test_a_job_that_restarts_keeps_a_token(server: ServerProcess, client: Client) -> None:
-    job, _ = await with_token(
+    job, first = await with_token(
         client, "test -e /tmp/x && sleep 1000; touch /tmp/x; exit 1", restart_policy="on-failure"
     )
     async with asyncio.timeout(60):
         while (await client.jobs.get(job.id)).history.restarts < 1:
             await asyncio.sleep(0.01)
-    token = await token_of(client, job)
+    async with asyncio.timeout(20):
+        while (token := await token_of(client, job)) == first:
+            await asyncio.sleep(0.01)
 
     assert await status(server.url, token) == 200
+    assert await status(server.url, first) == 401
     await client.jobs.kill(job.id)
     await becomes_useless(server.url, token)
+
+
+async def test_a_run_whose_start_is_tried_again_has_one_token(tmp_path: Path) -> None:
+    database = Database(sqlite_url(tmp_path / "neuro.db"))
+    migrate(database)
+    access = AccessService(database, b"k" * 32, "default")
+    await access.add_user("alice")
+    tokens = PassedTokens(database, access)
+    job = record(over=False)
+
+    assert await tokens.issue(job) == await tokens.issue(job)
+    # A server that was restarted has no token left to give once more.
+    another = await PassedTokens(database, access).issue(job)
+
+    good = [one for one in await access.tokens("alice") if one.revoked_at is None]
+    assert len(good) == 1
+    assert (await access.authenticate(another)).token_id == good[0].id
+    database.close()
 
 
 async def test_a_jobs_token_makes_no_other_and_changes_no_user(

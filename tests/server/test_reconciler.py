@@ -89,3 +89,33 @@ async def test_a_job_that_is_given_gpus_while_the_database_is_away_starts_later(
     assert job.status is JobStatus.SUCCEEDED
     await reconciler.close()
     await writer.close()
+
+
+@pytest.mark.parametrize(
+    "trouble", [Unavailable("The server's disk is full."), OSError(28, "No space left on device")]
+)
+async def test_a_job_outlives_trouble_of_the_server_at_its_start(
+    database: Database, engine: SandboxEngine, trouble: Exception
+) -> None:
+    job = record(over=False)
+    job.placed = True
+    add(database, job)
+    board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB)})
+    writer = Writer(database)
+    writer.start()
+    troubles = [trouble]
+
+    async def make_spec(job: JobRecord) -> RunSpec:
+        if troubles:
+            raise troubles.pop()
+        return await spec_of(job)
+
+    reconciler = Reconciler(board, writer, {"sandbox": engine}, make_spec, stop_grace=0)
+    await reconciler.adopt([job], {})
+
+    async with asyncio.timeout(30):
+        await board.wait_until(job, lambda one: one.status is JobStatus.SUCCEEDED)
+    assert job.status is JobStatus.SUCCEEDED
+    assert any("tries again" in (one.description or "") for one in job.transitions)
+    await reconciler.close()
+    await writer.close()

@@ -90,6 +90,76 @@ async def test_a_newer_change_is_not_overwritten_by_what_was_put_back(
     assert kept_code(database, job.id) == 3
 
 
+def refuse(database: Database, job_id: str, how: str) -> None:
+    """Let the database take any record but one."""
+    database.write_now(
+        lambda c: c.execute(
+            text(
+                f"CREATE TRIGGER refuses BEFORE UPDATE ON jobs WHEN NEW.id = '{job_id}'"
+                f" BEGIN SELECT {how}; END"
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize("how", ["RAISE(ABORT, 'never')", "json('{')"])
+async def test_a_record_that_the_database_refuses_stops_no_other(
+    database: Database,
+    writer: Writer,
+    how: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad, before, after = (record(over=False) for _ in range(3))
+    for job in (bad, before, after):
+        add(database, job)
+    refuse(database, bad.id, how)
+
+    writer.save(ended(bad))
+    writer.save(ended(before))
+    await writer.settle()
+    writer.save(ended(after))
+    await writer.flush()
+
+    assert [kept_code(database, job.id) for job in (before, after)] == [3, 3]
+    assert writer.unsaved(bad.id) is bad
+    assert writer.trouble is None
+    with pytest.raises(Unavailable, match=bad.id):
+        await writer.flush(bad.id)
+    assert capsys.readouterr().out.count(bad.id) == 1
+
+
+async def test_a_record_that_cannot_even_be_encoded_stops_no_other(
+    database: Database, writer: Writer
+) -> None:
+    bad, good = record(over=False), record(over=False)
+    for job in (bad, good):
+        add(database, job)
+
+    bad.log_bytes = 1 << 70
+    writer.save(bad)
+    writer.save(ended(good))
+    await writer.flush()
+
+    assert kept_code(database, good.id) == 3
+
+
+async def test_a_refused_record_is_written_once_the_database_takes_it(
+    database: Database, writer: Writer
+) -> None:
+    job = record(over=False)
+    add(database, job)
+    refuse(database, job.id, "RAISE(ABORT, 'not yet')")
+    writer.save(job)
+    await writer.flush()
+
+    database.write_now(lambda c: c.execute(text("DROP TRIGGER refuses")))
+    writer.save(ended(job))
+    await writer.flush(job.id)
+
+    assert kept_code(database, job.id) == 3
+    assert writer.unsaved(job.id) is None
+
+
 async def test_closing_gives_up_on_a_database_that_stays_away(database: Database) -> None:
     writer = Writer(database)
     writer.start()

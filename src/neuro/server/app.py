@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,8 +17,7 @@ from sqlalchemy import text
 
 from neuro import __version__
 from neuro.domain.errors import PlatformError
-from neuro.domain.resources import Amount
-from neuro.engines.base import Engine, RunRef
+from neuro.engines.base import Engine
 from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
@@ -50,37 +45,25 @@ from neuro.server.http.pages import answer_at_jobs_addresses
 from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
-from neuro.server.jobs import tables as job_tables
-from neuro.server.jobs.board import Board
-from neuro.server.jobs.feed import Feed
-from neuro.server.jobs.launch import Launcher
-from neuro.server.jobs.passed_tokens import PassedTokens
-from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.assembly import DEFAULT_ENGINE, Jobs, Means, start_jobs
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
-from neuro.server.jobs.service import JobService
-from neuro.server.jobs.submission import ControlLimits, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.metrics import watch
 from neuro.server.owner import Announcement, machine_owner, only_one, write_login
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
-    LimitSetting,
     RetentionSetting,
     Settings,
-    disk_for,
     load_settings,
     parse_bytes,
-    presets_for,
 )
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService
 from neuro.server.sweeping import sweep_regularly
 
 log = structlog.get_logger("neuro.server")
-
-DEFAULT_ENGINE = "sandbox"
 
 
 @dataclass(frozen=True)
@@ -91,6 +74,29 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8085
     database: str | None = None
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What every part stands on."""
+
+    folder: Path
+    settings: Settings
+    database: Database
+    engines: Mapping[str, Engine]
+    access: AccessService
+    storage: StorageService
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the routes and the clock call."""
+
+    jobs: Jobs
+    flows: FlowService
+    bakes: BakeServices
+    supervision: Supervision
+    departures: Departures
 
 
 @asynccontextmanager
@@ -108,22 +114,10 @@ async def serving(options: Options) -> AsyncIterator[str]:
         listener = stack.enter_context(bind(options.host, options.port))
         digest = digest_of(folder)
         settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
-        url = options.database or settings.database or sqlite_url(folder / "neuro.db")
-        database = Database(url)
-        # The marker goes last: a server that is killed while it closes the database leaves it.
-        stack.enter_context(at_work(database, folder / "run" / "at-work"))
-        stack.callback(database.close)
-        held = await asyncio.to_thread(hold, database)
-        if held is not None:
-            stack.callback(held.invalidate)
-        engines = _engines(folder, settings, listener.getsockname()[1])
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(
-            loop.run_in_executor(None, _prepare_database, database, folder),
-            *(engine.open() for engine in engines.values()),
-        )
-        for engine in engines.values():
-            stack.push_async_callback(engine.close)
+        database = await _open_database(stack, folder, options.database or settings.database)
+        sandbox = sandbox_settings(settings, folder, listener.getsockname()[1])
+        engines = {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox", sandbox)}
+        await _open(stack, engines, asyncio.to_thread(_prepare_database, database, folder))
         address = await _assemble(stack, listener, folder, settings, database, engines)
         announcement = Announcement(folder, address, lock_again, digest)
         announcement.begin()
@@ -131,6 +125,32 @@ async def serving(options: Options) -> AsyncIterator[str]:
         stack.callback(asyncio.create_task(announcement.keep_on(), name="run folder").cancel)
         log.info("ready", url=address)
         yield address
+
+
+async def _open_database(stack: AsyncExitStack, folder: Path, url: str | None) -> Database:
+    database = Database(url or sqlite_url(folder / "neuro.db"))
+    # The marker goes last: a server that is killed while it closes the database leaves it.
+    stack.enter_context(at_work(database, folder / "run" / "at-work"))
+    stack.callback(database.close)
+    held = await asyncio.to_thread(hold, database)
+    if held is not None:
+        stack.callback(held.invalidate)
+    return database
+
+
+async def _open(
+    stack: AsyncExitStack, engines: Mapping[str, Engine], beside: Awaitable[None]
+) -> None:
+    """Open the engines while ``beside`` is done. Whatever fails, those that are open are closed."""
+    failed, *opened = await asyncio.gather(
+        beside, *(engine.open() for engine in engines.values()), return_exceptions=True
+    )
+    for engine, error in zip(engines.values(), opened, strict=True):
+        if error is None:
+            stack.push_async_callback(engine.close)
+    for error in (failed, *opened):
+        if error is not None:
+            raise error
 
 
 async def _assemble(
@@ -141,170 +161,76 @@ async def _assemble(
     database: Database,
     engines: Mapping[str, Engine],
 ) -> str:
-    key = load_or_create_key(folder / "keys" / "tokens.key")
-    access = AccessService(database, key, settings.cluster)
+    access = AccessService(
+        database, load_or_create_key(folder / "keys" / "tokens.key"), settings.cluster
+    )
+    owner = engines[DEFAULT_ENGINE].files_owner
     storage = await asyncio.to_thread(
-        StorageService,
-        folder / "storage",
-        settings.cluster,
-        owner=engines[DEFAULT_ENGINE].files_owner,
+        StorageService, folder / "storage", settings.cluster, owner=owner
     )
     stack.push_async_callback(storage.close)
-    capacities = {
-        name: _capacity(settings, await engine.capacity()) for name, engine in engines.items()
-    }
-    whole = capacities[DEFAULT_ENGINE]
-    disk = disk_for(shutil.disk_usage(folder).total)
-    presets = presets_for(settings, whole, engines[DEFAULT_ENGINE].gpu_model, disk)
-    disks = {preset.name: preset.disk for preset in presets}
-    board = Board(capacities)
-    writer = Writer(database)
-    writer.start(on_death=_end_in_order)
-    stack.push_async_callback(writer.close)
+    ground = _Ground(folder, settings, database, engines, access, storage)
     host, port = listener.getsockname()[:2]
-    tokens = PassedTokens(database, access)
-    stack.push_async_callback(tokens.close)
-    board.listen(tokens.job_changed)
-
-    def api_url(engine: str) -> str:
-        return address_of(engines[engine].host_address, port)
-
-    commands = str(Path(sys.prefix) / "bin")
-    launcher = Launcher(
-        settings.cluster,
-        storage,
-        tokens.issue,
-        api_url,
-        commands,
-        lambda preset: disks.get(preset or "", disk),
-    )
-    reconciler = Reconciler(
-        board, writer, engines, launcher.make_spec, stop_grace=settings.stop_grace_seconds
-    )
-    stack.push_async_callback(reconciler.close)
-    await _adopt(database, reconciler, engines)
-    # Those of jobs that ended while there was no server.
-    await writer.flush()
-    await tokens.sweep()
     domain = settings.jobs_domain or f"localhost:{port}"
-    jobs = JobService(
+    means = await Means.of(settings, engines, folder)
+    jobs = await start_jobs(
+        stack,
         database,
-        board,
-        writer,
-        reconciler,
+        settings,
         engines,
-        Offer(settings.cluster, presets, DEFAULT_ENGINE, domain, api_url),
-        check_volumes=launcher.check_volumes,
-        image_notice=_image_notice,
-        feed=Feed(board),
-        control=ControlLimits(settings.bakes.main_jobs, settings.bakes.main_jobs_per_owner),
-        active_per_owner=settings.limits.active_jobs_per_owner,
-    )
-    installation = Installation(
-        cluster=settings.cluster,
-        presets=presets,
-        capacity=whole,
-        database="sqlite" if database.is_sqlite else "postgresql",
-        notices={name: engine.notices for name, engine in engines.items()},
+        means,
+        access=access,
+        files=storage,
+        api_url=lambda engine: address_of(engines[engine].host_address, port),
+        jobs_domain=domain,
     )
     hub = Hub()
-    flows = FlowService(database, settings.cluster, hub)
-    bakes = BakeServices.of(database, settings.cluster, hub)
-    supervision = Supervision(database, bakes, board, jobs, access, limits_of(settings.bakes))
-    stack.push_async_callback(supervision.close)
-    departures = Departures(access, machine_owner(), [supervision.end_all_of, jobs.end_all_of])
-    app = _application(
-        access,
-        departures,
-        storage,
-        jobs,
-        flows,
-        bakes,
-        supervision,
-        installation,
-        board,
-        database,
-        settings.limits,
-        engines,
-        writer,
-        folder,
-        domain,
-    )
-    limits = settings.limits
-    addresses = [engine.host_address for engine in engines.values()]
-    patience = Patience(
-        limits.head, limits.idle, connections_per_address=limits.connections_per_address
-    )
-    await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)], patience)
+    parts = _parts(stack, ground, jobs, hub)
+    await _listen(stack, listener, _application(ground, parts, means, domain), ground)
+    await _sweep(stack, ground, parts, hub)
+    await parts.supervision.start()
     url = address_of(host, port)
-    of_jobs = Retention(database, engines, keep_jobs(settings.retention))
-    of_flows = FlowRetention(database, hub, keep_flows(settings.retention))
-
-    async def keep_reserve() -> None:
-        await asyncio.to_thread(reserve.keep, folder)
-
-    await keep_reserve()
-    sweeps = {
-        "jobs": of_jobs.sweep,
-        "bakes": of_flows.sweep,
-        "tokens": tokens.sweep,
-        "people": departures.sweep,
-        "the disk's reserve": keep_reserve,
-    }
-    for what, sweep in sweeps.items():
-        sweeper = asyncio.create_task(sweep_regularly(sweep, what), name=f"retention of {what}")
-        stack.callback(sweeper.cancel)
-    await supervision.start()
     await write_login(folder, access, url)
-    await departures.sweep()
+    await parts.departures.sweep()
     return url
 
 
-def _application(
-    access: AccessService,
-    departures: Departures,
-    storage: StorageService,
-    jobs: JobService,
-    flows: FlowService,
-    bakes: BakeServices,
-    supervision: Supervision,
-    installation: Installation,
-    board: Board,
-    database: Database,
-    limits: LimitSetting,
-    engines: Mapping[str, Engine],
-    writer: Writer,
-    folder: Path,
-    jobs_domain: str,
-) -> web.Application:
-    async def troubles() -> list[str]:
-        found = [
-            f"Engine {name} can start no jobs: {engine.trouble}."
-            for name, engine in engines.items()
-            if engine.trouble is not None
-        ]
-        if writer.trouble is not None:
-            found.append(writer.trouble)
-        try:
-            await database.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
-        except PlatformError as error:
-            found.append(error.message)
-        return found
+def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Parts:
+    database, settings, access = ground.database, ground.settings, ground.access
+    bakes = BakeServices.of(database, settings.cluster, hub)
+    limits = limits_of(settings.bakes)
+    supervision = Supervision(database, bakes, jobs.board, jobs.service, access, limits)
+    stack.push_async_callback(supervision.close)
+    leaving = [supervision.end_all_of, jobs.service.end_all_of]
+    departures = Departures(access, machine_owner(), leaving)
+    flows = FlowService(database, settings.cluster, hub)
+    return _Parts(jobs, flows, bakes, supervision, departures)
 
+
+def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str) -> web.Application:
+    database, engines, limits = ground.database, ground.engines, ground.settings.limits
+    installation = Installation(
+        cluster=ground.settings.cluster,
+        presets=means.presets,
+        capacity=means.capacities[DEFAULT_ENGINE],
+        database="sqlite" if database.is_sqlite else "postgresql",
+        notices={name: engine.notices for name, engine in engines.items()},
+    )
+    jobs = parts.jobs
     metrics = Metrics()
-    watch(metrics.registry, board, folder)
+    watch(metrics.registry, jobs.board, ground.folder)
     routes = [
-        *installation_routes(installation, board).items,
-        *job_routes(jobs).items,
-        *monitoring_routes(jobs).items,
-        *storage_routes(storage).items,
-        *access_routes(access, departures, installation.cluster).items,
-        *flow_routes(flows).items,
-        *bake_routes(bakes).items,
-        *supervision.routes,
+        *installation_routes(installation, jobs.board).items,
+        *job_routes(jobs.service).items,
+        *monitoring_routes(jobs.service).items,
+        *storage_routes(ground.storage).items,
+        *access_routes(ground.access, parts.departures, installation.cluster).items,
+        *flow_routes(parts.flows).items,
+        *bake_routes(parts.bakes).items,
+        *parts.supervision.routes,
     ]
-    operations = operation_routes(metrics, troubles, routes, __version__)
-    routes += operations.items
+    troubles = partial(_troubles, engines, jobs.writer, database)
+    routes += operation_routes(metrics, troubles, routes, __version__).items
     app = web.Application(
         middlewares=[
             metrics.middleware(),
@@ -315,20 +241,59 @@ def _application(
         client_max_size=MAX_JSON_BODY,
     )
     app.on_response_prepare.append(version_signal(__version__))
-    app[AUTHENTICATOR] = access
+    app[AUTHENTICATOR] = ground.access
     budgets = Budgets(limits.requests_per_user, limits.streams_per_user)
     install(app, routes, Pace(limits.body_stall), budgets)
-    access.listen(app[STREAMS].end_those_of)
+    ground.access.listen(app[STREAMS].end_those_of)
     return app
 
 
-async def _adopt(database: Database, reconciler: Reconciler, engines: Mapping[str, Engine]) -> None:
-    active = await database.read(job_tables.active_jobs)
-    known: dict[str, list[RunRef]] = {}
-    for name in engines:
-        runs = await database.read(partial(job_tables.runs_with_logs, engine=name))
-        known[name] = [RunRef(job_id, run) for job_id, run in runs]
-    await reconciler.adopt(active, known)
+async def _troubles(engines: Mapping[str, Engine], writer: Writer, database: Database) -> list[str]:
+    """Why the server can do less than it should, in sentences."""
+    found = [
+        f"Engine {name} can start no jobs: {engine.trouble}."
+        for name, engine in engines.items()
+        if engine.trouble is not None
+    ]
+    if writer.trouble is not None:
+        found.append(writer.trouble)
+    try:
+        await database.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
+    except PlatformError as error:
+        found.append(error.message)
+    return found
+
+
+async def _listen(
+    stack: AsyncExitStack, listener: socket.socket, app: web.Application, ground: _Ground
+) -> None:
+    host, port = listener.getsockname()[:2]
+    limits = ground.settings.limits
+    addresses = [engine.host_address for engine in ground.engines.values()]
+    patience = Patience(
+        limits.head, limits.idle, connections_per_address=limits.connections_per_address
+    )
+    await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)], patience)
+
+
+async def _sweep(stack: AsyncExitStack, ground: _Ground, parts: _Parts, hub: Hub) -> None:
+    """Begin what is done again and again: forgetting what is old, mending what was left over."""
+    settings, database = ground.settings, ground.database
+
+    async def keep_reserve() -> None:
+        await asyncio.to_thread(reserve.keep, ground.folder)
+
+    await keep_reserve()
+    sweeps = {
+        "jobs": Retention(database, ground.engines, keep_jobs(settings.retention)).sweep,
+        "bakes": FlowRetention(database, hub, keep_flows(settings.retention)).sweep,
+        "tokens": parts.jobs.tokens.sweep,
+        "people": parts.departures.sweep,
+        "the disk's reserve": keep_reserve,
+    }
+    for what, sweep in sweeps.items():
+        sweeper = asyncio.create_task(sweep_regularly(sweep, what), name=f"retention of {what}")
+        stack.callback(sweeper.cancel)
 
 
 def _prepare_database(database: Database, folder: Path) -> None:
@@ -342,25 +307,6 @@ def _prepare_folder(folder: Path) -> Path:
     for name in ("run", "storage", "keys", "logs", "engines"):
         (folder / name).mkdir(exist_ok=True, mode=0o700)
     return folder
-
-
-def _end_in_order() -> None:
-    """End the server as its administrator would: a new one finds everything as it is."""
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _engines(folder: Path, settings: Settings, port: int) -> dict[str, Engine]:
-    sandbox = sandbox_settings(settings, folder, port)
-    return {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox", sandbox)}
-
-
-def _capacity(settings: Settings, machine: Amount) -> Amount:
-    asked = settings.capacity
-    return Amount(
-        cpu=machine.cpu if asked.cpu is None else asked.cpu,
-        memory=machine.memory if asked.memory is None else parse_bytes(asked.memory),
-        gpu=machine.gpu,
-    )
 
 
 def keep_jobs(retention: RetentionSetting) -> Keep:
@@ -378,13 +324,4 @@ def keep_flows(retention: RetentionSetting) -> KeepFlows:
         age=timedelta(days=retention.days),
         bakes=retention.bakes,
         cache_age=timedelta(days=retention.cache_days),
-    )
-
-
-def _image_notice(engine: str, image: str) -> str | None:
-    if engine != DEFAULT_ENGINE:
-        return None
-    return (
-        f"Image {image} is recorded, not pulled: the sandbox engine runs every job on this"
-        " machine's own programs."
     )

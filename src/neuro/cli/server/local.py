@@ -67,8 +67,15 @@ def has_changed_settings(server: LocalServer, data_dir: Path) -> bool:
 def reload(server: LocalServer, data_dir: Path) -> None:
     """Let the server read its settings again, and return once it is up with them.
 
-    Raises Failure with what is wrong with them: then nothing has changed.
+    Raises Failure with what is wrong with them, or where the server is of a version that the signal
+    would end: then nothing has changed.
     """
+    if server.settings is None:
+        raise Failure(
+            f"The server (pid {server.pid}) is of an earlier version, which cannot reload its"
+            " settings. `neuro down` and `neuro up` apply them; jobs go on running.",
+            CONFIG,
+        )
     answer = data_dir / "run" / "reload.json"
     end = time.monotonic() + START_SECONDS
     try:
@@ -76,7 +83,15 @@ def reload(server: LocalServer, data_dir: Path) -> None:
         os.kill(server.pid, signal.SIGHUP)
     except PermissionError:
         raise Failure(f"The server (pid {server.pid}) belongs to another user.", 77) from None
+    except ProcessLookupError:
+        pass  # told below
     while time.monotonic() < end:
+        if not _is_locked(lock_file(data_dir)) and not _is_alive(server.pid):
+            raise Failure(
+                f"The server (pid {server.pid}) ended instead of applying its settings: see"
+                f" {log_file(data_dir)}, and start it with `neuro up`.",
+                MALFUNCTION,
+            )
         if answer.exists():
             error = json.loads(answer.read_bytes())["error"]
             if error is not None:
@@ -90,6 +105,14 @@ def reload(server: LocalServer, data_dir: Path) -> None:
         f" {log_file(data_dir)}.",
         MALFUNCTION,
     )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _is_locked(path: Path) -> bool:

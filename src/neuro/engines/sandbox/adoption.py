@@ -61,10 +61,17 @@ class Adoption:
         return {ref: state for ref, state in states.items() if ref in set(known)}
 
     async def bury(
-        self, ref: RunRef, *, until: float | None = None, told: Mapping[str, Any] | None = None
+        self,
+        ref: RunRef,
+        *,
+        until: float | None = None,
+        told: Mapping[str, Any] | None = None,
+        why: str | None = None,
     ) -> dict[str, Any]:
         """The exit record of a run whose supervisor vanished: see ``leftovers.bury``."""
-        bury = partial(leftovers.bury, self._folder, ref, self._groups, until=until, told=told)
+        bury = partial(
+            leftovers.bury, self._folder, ref, self._groups, until=until, told=told, why=why
+        )
         record, left = await asyncio.to_thread(bury)
         self._tidying.begin(left)
         return record

@@ -114,7 +114,7 @@ def _run(plan: launch.Plan, descriptors: Sequence[int]) -> NoReturn:
         _arrange(plan, order, trees)
         command = launch.command_of(plan, order)
     except (OSError, ValueError, inside.Refused) as error:
-        os.write(word, launcher.refused(launcher.NOT_EXECUTABLE, launcher.reason_of(error)))
+        os.write(word, launcher.refused(launcher.code_of(error), launcher.reason_of(error)))
         os._exit(1)
     launcher.become(command, (stdin, output, output), word)
 

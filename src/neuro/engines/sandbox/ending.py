@@ -50,16 +50,17 @@ def conclude(
     """The ending. ``status`` is the wait status of the command, or of its init if that was killed.
 
     ``killed`` is whether we did that. ``refusal`` is why the command could not begin, with the exit
-    code for it. ``last_output`` is the end of what the run wrote. ``disk_excess`` is what ``disk``
-    says of a run that was killed for the size of its private files. ``signal`` is what ended the
-    command, if one did.
+    code for it, 0 where that is the machine's fault. ``last_output`` is the end of what the run
+    wrote. ``disk_excess`` is what ``disk`` says of a run that was killed for the size of its
+    private files. ``signal`` is what ended the command, if one did.
     """
     code = os.waitstatus_to_exitcode(status)
     if not started:
         if stopping:
             return Ending(_TERMINATED, ERROR, "it was stopped before it began")
         if refusal is not None:
-            return Ending(refusal[0], CANNOT_START, refusal[1])
+            code, reason = refusal
+            return Ending(code, CANNOT_START, reason) if code else Ending.not_ready(reason)
         return Ending.cannot_start("its processes were killed before the command began")
     if out_of_memory and code != 0:
         return Ending(code if code > 0 else _KILLED, OUT_OF_MEMORY, "the memory limit was reached")

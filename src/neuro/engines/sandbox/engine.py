@@ -21,7 +21,7 @@ from neuro.engines.base import (
     Session,
     Usage,
 )
-from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat
+from neuro.engines.sandbox import cgroups, identities, kernel, layout, leftovers, machine, nat
 from neuro.engines.sandbox.adoption import Adoption
 from neuro.engines.sandbox.ending import NOT_READY
 from neuro.engines.sandbox.keeping import Keeping
@@ -34,6 +34,7 @@ from neuro.engines.sandbox.states import exited, started
 from neuro.engines.sandbox.tidying import Tidying
 
 _RETRY_SECONDS = 1.0
+READ_SECONDS = 60.0  # that an exit record may be out of reach before the run counts as lost
 _KEEP_SECONDS = 5.0  # between two looks at what runs stand on
 
 log = logging.getLogger("neuro.engine")
@@ -209,10 +210,16 @@ class SandboxEngine:
     async def _connect_to(self, ref: RunRef) -> bool:
         """Take a run under control; False where no supervisor listens any more."""
         folder = layout.run_folder(self._folder, ref.job_id, ref.run)
-        try:
-            link = await Link.open(folder, ref, self._begun, self._vanished)
-        except OSError:
-            return False
+        while True:
+            try:
+                link = await Link.open(folder, ref, self._begun, self._vanished)
+                break
+            except OSError as error:
+                if error.errno not in kernel.EXHAUSTED:
+                    return False
+                # It is the server that cannot: nothing is known of the run.
+                log.warning("no connection to %s yet: %s", ref.job_id, error)
+            await asyncio.sleep(_RETRY_SECONDS)
         if not link.over.is_set():
             self._links[ref] = link
         return True
@@ -229,17 +236,25 @@ class SandboxEngine:
             self._spawn(self._find_out(link))
 
     async def _find_out(self, link: Link) -> None:
-        while True:
+        link.record = await self._end_of(link.ref, link.state)
+        self._over(link, link.record)
+
+    async def _end_of(self, ref: RunRef, told: dict[str, Any] | None = None) -> dict[str, Any]:
+        """How a run ended that has no supervisor any more, as far as that is known."""
+        patience = asyncio.get_running_loop().time() + READ_SECONDS
+        why = None
+        while why is None:
             try:
-                record = await asyncio.to_thread(self._record, link.ref)
+                record = await asyncio.to_thread(self._record, ref)
+                if record is not None:
+                    return record
                 break
-            except OSError as error:  # it may be there: nothing may be said over it
-                log.warning("the end of %s cannot be read: %s", link.ref.job_id, error)
+            except OSError as error:  # it may be there: nothing may be said over it at once
+                log.warning("the end of %s cannot be read: %s", ref.job_id, error)
+                if asyncio.get_running_loop().time() > patience:
+                    why = f"the record of how the run ended cannot be read: {error.strerror}"
                 await asyncio.sleep(_RETRY_SECONDS)
-        if record is None:
-            record = await self._adopting().bury(link.ref, told=link.state)
-        link.record = record
-        self._over(link, record)
+        return await self._adopting().bury(ref, told=told, why=why)
 
     def _over(self, link: Link, record: dict[str, Any]) -> None:
         link.finished()
@@ -264,9 +279,7 @@ class SandboxEngine:
 
     async def _report_finished(self, ref: RunRef) -> None:
         """A run that was over before anybody connected to it."""
-        record = await asyncio.to_thread(self._record, ref)
-        if record is None:
-            record = await self._adopting().bury(ref)
+        record = await self._end_of(ref)
         if (event := started(ref, record.get("started"))) is not None:
             self._events.put_nowait(event)
         if record["cause"] == NOT_READY:

@@ -20,7 +20,6 @@ from neuro.engines.sandbox.launch import (
 from neuro.engines.sandbox.launcher import Command
 
 _TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
-_EXHAUSTED = {errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 def execute(
@@ -104,7 +103,7 @@ def open_terminal(init: int) -> tuple[int, int]:
     try:
         return _open_own_terminal(init)
     except OSError as error:
-        if error.errno in _EXHAUSTED:
+        if error.errno in kernel.EXHAUSTED:
             raise
         return os.openpty()
 

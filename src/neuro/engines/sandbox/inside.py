@@ -159,7 +159,7 @@ def mount_volumes(volumes: Sequence[tuple[int, str, bool]]) -> None:
             try:
                 kernel.attach(tree, place)
             except OSError as error:
-                raise Refused(f"{what} cannot be mounted: {error.strerror}") from None
+                raise Refused(f"{what} cannot be mounted: {error.strerror}") from error
             finally:
                 os.close(place)
     finally:
@@ -172,7 +172,7 @@ def make_working_folder(path: str) -> None:
     try:
         os.close(_make_folder(root, path, f"the working directory {path}", inside_closed=True))
     except OSError as error:
-        raise Refused(f"the working directory {path} cannot be used: {error.strerror}") from None
+        raise Refused(f"the working directory {path} cannot be used: {error.strerror}") from error
     finally:
         os.close(root)
 
@@ -197,7 +197,7 @@ def _make_folder(root: int, path: str, what: str, *, inside_closed: bool = False
             dangling = error.errno == errno.EEXIST
             reason = "the link there is dangling" if dangling else error.strerror
             where = "" if what.endswith(f" {so_far}") else f" {so_far}:"
-            raise Refused(f"{what} cannot be made:{where} {reason}") from None
+            raise Refused(f"{what} cannot be made:{where} {reason}") from error
         finally:
             os.close(folder)
         folder = found
@@ -231,13 +231,13 @@ def _file(root: int, path: str, what: str) -> int:
     except FileExistsError:
         pass
     except OSError as error:
-        raise Refused(f"{what} cannot be made: {error.strerror}") from None
+        raise Refused(f"{what} cannot be made: {error.strerror}") from error
     finally:
         os.close(folder)
     try:
         place = kernel.open_below(root, path)
     except OSError as error:
-        raise Refused(f"{what} cannot be mounted: {error.strerror}") from None
+        raise Refused(f"{what} cannot be mounted: {error.strerror}") from error
     if stat.S_ISDIR(os.fstat(place).st_mode):
         os.close(place)
         raise Refused(f"{what} is one file, and a folder is there already")

@@ -9,6 +9,11 @@ import signal
 import struct
 from collections.abc import Sequence
 
+# What a machine says that has none left, of memory, descriptors or disk.
+EXHAUSTED = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS)
+)
+
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000

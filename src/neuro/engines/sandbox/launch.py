@@ -226,7 +226,7 @@ def write_own_files(etc: str, hostname: str, address: str) -> None:
 def prepare(plan: Plan, request: Request, block: Block) -> Prepared:
     """Work out how to begin the run.
 
-    Raises ValueError and OSError for what is known to be impossible before.
+    Raises ValueError for what is impossible, OSError for what this machine cannot do now.
     """
     trees: list[int] = []
     volumes: list[tuple[str, bool]] = []
@@ -289,6 +289,8 @@ def _open_source(source: str, target: str) -> int:
     except FileNotFoundError:
         raise ValueError(f"the folder of the volume at {target} does not exist") from None
     except OSError as error:
+        if error.errno in kernel.EXHAUSTED:
+            raise
         raise ValueError(f"the volume at {target} cannot be mounted: {error.strerror}") from None
 
 
@@ -301,6 +303,8 @@ def _volume(opened: int, target: str, block: Block, *, read_only: bool) -> int:
         )
     except OSError as error:
         os.close(tree)
+        if error.errno in kernel.EXHAUSTED:
+            raise
         raise ValueError(
             f"the volume at {target} cannot be mounted: its file system does not let files belong"
             f" to another user in a mount ({error.strerror})"

@@ -19,6 +19,9 @@ from neuro.engines.sandbox import kernel, seccomp
 
 _WORD = 3
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+NOT_READY = 0  # the machine's fault, not the command's: it may be begun again
+# Of what goes wrong inside, where memory and processes are limited for the run alone.
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EIO}
 _SEPARATOR = b"\0"
 
 
@@ -87,6 +90,14 @@ def become(command: Command, streams: tuple[int, int, int], word: int) -> NoRetu
 def refused(code: int, reason: str) -> bytes:
     """What to write to the word where the command does not begin."""
     return b"%d" % code + _SEPARATOR + reason.encode("utf-8", "replace")[:2048]
+
+
+def code_of(error: Exception) -> int:
+    """The exit code for what went wrong inside before the command's own turn."""
+    said = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(said, OSError) and said.errno in _OF_THE_MACHINE:
+        return NOT_READY
+    return NOT_EXECUTABLE
 
 
 def reason_of(error: Exception) -> str:

@@ -109,8 +109,8 @@ def keep_room(folder: str) -> None:
     """
     fd = os.open(f"{folder}/{_ROOM}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        if not os.fstat(fd).st_size:
-            os.write(fd, bytes(_RECORD_SIZE))
+        if os.fstat(fd).st_size < _RECORD_SIZE and os.write(fd, bytes(_RECORD_SIZE)) < _RECORD_SIZE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
 
@@ -154,11 +154,13 @@ def add_state(path: str, value: Any) -> None:
     """Make ``value`` the newest state at ``path``; a reader sees it whole or the one before it.
 
     States are lines of one file. A file renamed into place each time would cost an inode, and ext4
-    searches the longer the more inodes were freed lately.
+    searches the longer the more inodes were freed lately. Raises OSError.
     """
+    text = json.dumps(value).encode() + b"\n"
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.write(fd, json.dumps(value).encode() + b"\n")
+        if os.write(fd, text) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
 

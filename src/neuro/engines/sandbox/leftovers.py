@@ -25,6 +25,7 @@ from neuro.engines.sandbox.removal import Stopped
 
 PATIENCE = 2.0  # seconds for killed processes to be gone, of all runs together
 _VANISHED = "the process that looked after the run vanished (a reboot, or it was killed)"
+_DAMAGED = "the record of how the run ended is damaged: whether it succeeded is not known"
 _DELETED = "the run's folder was deleted while it ran"
 _SERVERS_GROUP = "neuro-server"
 
@@ -133,10 +134,12 @@ def bury(
     *,
     until: float | None = None,
     told: Mapping[str, Any] | None = None,
+    why: str | None = None,
 ) -> tuple[dict[str, Any], list[cgroups.Group]]:
     """Clean up after a run whose supervisor vanished; its exit record, which is written here.
 
-    ``told`` is what the supervisor said of itself, for a run whose folder is gone. Waits for killed
+    ``told`` is what the supervisor said of itself, for a run whose folder is gone; ``why`` is what
+    is known of its end, if it is not that the supervisor vanished. Waits for killed
     processes ``until`` a monotonic time, 2 seconds by default. Also returns the control groups that
     are still there. Raises nothing for what is damaged: the run is lost anyway.
     """
@@ -144,7 +147,7 @@ def bury(
     is_there = os.path.isdir(place)
     state = layout.read_state(f"{place}/{layout.STATE}") or dict(told or {})
     left = _kill_rest(folder, ref, state, groups, _moment(until))
-    record = lost(folder, ref, _VANISHED if is_there else _DELETED)
+    record = lost(folder, ref, why or _what_happened(place))
     if is_there:
         # The private files go first: they may be what fills the disk.
         _discard_private(folder, place)
@@ -154,6 +157,12 @@ def bury(
             log.warning("the end of %s is not on disk: %s", _named(ref), error)
         sweep_run(folder, ref)
     return record, left
+
+
+def _what_happened(place: str) -> str:
+    if not os.path.isdir(place):
+        return _DELETED
+    return _DAMAGED if os.path.lexists(f"{place}/{layout.EXIT}") else _VANISHED
 
 
 def sweep_run(folder: str, ref: RunRef) -> None:

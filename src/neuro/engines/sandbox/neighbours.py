@@ -13,17 +13,19 @@ taken and no run of the first one is left.
 
 The hosts file is mounted into running jobs, so it is never replaced, and no reader ever sees half
 a line: a run that leaves has the first character of its line turned into ``#``, and a line may be
-written over only while it begins so.
+written over only while it begins so. What a crash left half written is taken away by whoever
+changes the file next.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from neuro.engines.sandbox import network
 from neuro.engines.sandbox.network import GROUPS
@@ -32,6 +34,7 @@ NOBODY = 0  # the number of a run without neighbours
 
 _HEAD = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9_-]{1,63})*")
+_DRAFT = ".tmp"
 _TAKEN = ("localhost", "ip6-localhost", "ip6-loopback")
 
 
@@ -88,11 +91,16 @@ def release(folder: str, label: str) -> bool:
 def sweep(folder: str) -> None:
     """Withdraw the runs whose networks are gone (their supervisors were killed). Raises OSError.
 
-    To be called in the host's network.
+    To be called in the host's network. Drafts that a crash left behind are removed.
     """
     with _alone(folder):
         for number in _numbers(folder):
             _strike(hosts_file(folder, number), _gone)
+        for name in ("labels", *map(str, _numbers(folder))):
+            with os.scandir(f"{_place(folder)}/{name}") as entries:
+                for entry in entries:
+                    if entry.name.endswith(_DRAFT):
+                        os.unlink(entry.path)
 
 
 def is_host_name(name: str) -> bool:
@@ -125,10 +133,11 @@ def _take(folder: str, label: str, number: int) -> None:
     place = f"{_place(folder)}/{number}"
     os.makedirs(place, mode=0o755, exist_ok=True)
     _write(f"{place}/label", label.encode())
-    with open(hosts_file(folder, number), "ab") as file:
+    path = hosts_file(folder, number)
+    with open(path, "ab") as file:
         os.fchmod(file.fileno(), 0o644)  # jobs read it, whichever user they are
-        if file.tell() == 0:
-            file.write(_HEAD)
+    with _opened(path):
+        pass  # it has its head now
     _write(_label_file(folder, label), str(number).encode())
 
 
@@ -136,16 +145,14 @@ def _free(folder: str, number: int) -> bool:
     """Give a number back where no run is announced under it."""
     place = f"{_place(folder)}/{number}"
     try:
-        with open(hosts_file(folder, number), "rb") as file:
-            if any(_addresses(file.read())):
+        with _opened(hosts_file(folder, number)) as (_, text):
+            if any(_addresses(text)):
                 return False
     except FileNotFoundError:
         pass  # a crash left half of it
-    for name in ("label", "hosts"):
-        try:
+    for name in ("label", f"label{_DRAFT}", "hosts"):
+        with suppress(FileNotFoundError):
             os.unlink(f"{place}/{name}")
-        except FileNotFoundError:
-            pass
     os.rmdir(place)
     return True
 
@@ -170,30 +177,26 @@ def _numbers(folder: str) -> list[int]:
 
 def _put(path: str, line: bytes) -> None:
     """Write a line over one that is struck out, or at the end; its first character comes last."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        text = _read(fd)
-        for start, end in _struck(text):
-            if end - start >= len(line):
-                os.pwrite(fd, line[1:].ljust(end - start - 1), start + 1)
-                os.pwrite(fd, line[:1], start)
-                return
-        os.pwrite(fd, line + b"\n", len(text))
-    finally:
-        os.close(fd)
+    with _opened(path) as (fd, text):
+        start, length = next(
+            ((start, end - start) for start, end in _struck(text) if end - start >= len(line)),
+            (len(text), len(line)),
+        )
+        if start == len(text):
+            _write_at(fd, b"#" + line[1:] + b"\n", start)
+        else:
+            _write_at(fd, line[1:].ljust(length - 1), start + 1)
+        _write_at(fd, line[:1], start)
 
 
 def _strike(path: str, choose: Callable[[bytes], Iterable[int]]) -> None:
     """Strike out the lines that begin where ``choose`` says."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        with _opened(path) as (fd, text):
+            for start in choose(text):
+                _write_at(fd, b"#", start)
     except FileNotFoundError:
         return
-    try:
-        for start in choose(_read(fd)):
-            os.pwrite(fd, b"#", start)
-    finally:
-        os.close(fd)
 
 
 def _lines_of(text: bytes, address: str) -> Iterator[int]:
@@ -213,7 +216,7 @@ def _addresses(text: bytes) -> Iterator[tuple[str, int]]:
     start = len(_HEAD)
     for line in text[start:].splitlines(keepends=True):
         if line[:1].isdigit():
-            yield line.partition(b"\t")[0].decode(), start
+            yield line.partition(b"\t")[0].decode("ascii", "replace"), start
         start += len(line)
 
 
@@ -227,8 +230,27 @@ def _struck(text: bytes) -> Iterator[tuple[int, int]]:
         start = text.find(b"\n#", end)
 
 
-def _read(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[int, bytes]]:
+    """A hosts file and what is in it, whole lines only. To be called alone."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        text = os.pread(fd, os.fstat(fd).st_size, 0)
+        if len(text) < len(_HEAD):
+            _write_at(fd, _HEAD, 0)
+            text = _HEAD
+        elif not text.endswith(b"\n"):
+            text = text[: text.rfind(b"\n") + 1]
+            os.ftruncate(fd, len(text))
+        yield fd, text
+    finally:
+        os.close(fd)
+
+
+def _write_at(fd: int, data: bytes, offset: int) -> None:
+    """All of it. Raises OSError."""
+    if os.pwrite(fd, data, offset) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # Files.
@@ -243,7 +265,7 @@ def _label_file(folder: str, label: str) -> str:
 
 
 def _write(path: str, text: bytes) -> None:
-    temporary = f"{path}.tmp"
+    temporary = f"{path}{_DRAFT}"
     with open(temporary, "wb") as file:
         file.write(text)
     os.rename(temporary, path)

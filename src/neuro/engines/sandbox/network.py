@@ -70,7 +70,7 @@ def exists(address: str) -> bool:
     """Whether a run has this address now; to be asked in the host's network."""
     try:
         socket.if_indextoname(_index(address))
-    except OSError:
+    except (OSError, ValueError):  # also of what is no address
         return False
     return True
 

@@ -20,10 +20,18 @@ def exited(ref: RunRef, record: Mapping[str, Any]) -> Exited:
         ref=ref,
         at=_time(record["at"]),
         exit_code=record["exit_code"],
-        cause=ExitCause(record["cause"]),
+        cause=_cause(record),
         message=record["message"],
         output_bytes=record["output_bytes"],
     )
+
+
+def _cause(record: Mapping[str, Any]) -> ExitCause:
+    try:
+        return ExitCause(record["cause"])
+    except ValueError:  # a later version has causes that this one does not know
+        code = record["exit_code"]
+        return ExitCause.LOST if code is None else ExitCause.ERROR
 
 
 def ended(ref: RunRef, record: Mapping[str, Any]) -> RunState:

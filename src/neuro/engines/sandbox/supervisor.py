@@ -6,6 +6,7 @@ knows at the end is written to the run's folder before anyone is told.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -40,6 +41,7 @@ from neuro.engines.sandbox.pasta import Pasta
 from neuro.engines.sandbox.reception import Reception
 
 _FOLDER_SECONDS = 5.0  # between two looks at whether the run's folder is there
+_FULL_SECONDS = 0.5  # between two tries to write the exit record to a full disk
 
 
 def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) -> None:
@@ -57,10 +59,30 @@ def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket)
     kernel.set_name("neuro-job")
     folder = layout.run_folder(plan.folder, request.job_id, request.run)
     try:
-        Supervisor(plan, request, folder, listener, berth, block).run()
+        try:
+            supervisor = Supervisor(plan, request, folder, listener, berth, block)
+        except OSError as error:
+            berth.discard()
+            _say_not_ready(folder, error)
+        else:
+            supervisor.run()
     except BaseException:
         with open(f"{folder}/fault", "w", encoding="utf-8") as file:
             traceback.print_exc(file=file)
+
+
+def _say_not_ready(folder: str, error: OSError) -> None:
+    """The exit record of a run that could not even be looked after."""
+    ending = Ending.not_ready(launcher.reason_of(error))
+    record = {"at": time.time_ns(), "started": None, "output_bytes": 0, **asdict(ending)}
+    while True:
+        try:
+            layout.write_exit(folder, record)
+            return
+        except FileNotFoundError:  # somebody deleted the folder
+            return
+        except OSError:
+            time.sleep(_FULL_SECONDS)
 
 
 class Supervisor:
@@ -107,20 +129,18 @@ class Supervisor:
         """Launch, serve, conclude, clean up."""
         self._reception.open()
         try:
-            layout.keep_room(self._folder)
             self._settle()
-        except OSError as error:
+            self._launch()
+        except ValueError as error:  # what was asked for is impossible
+            self._refuse(Ending.cannot_start(str(error)))
+        except OSError as error:  # it is this machine that cannot do it now
             self._refuse(Ending.not_ready(launcher.reason_of(error)))
-        else:
-            try:
-                self._launch()
-            except (OSError, ValueError) as error:
-                self._refuse(Ending.cannot_start(launcher.reason_of(error)))
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
 
     def _refuse(self, ending: Ending) -> None:
+        self._forget_word()
         self._init = None  # its pid may be another process's from here on
         self._berth.discard()
         self._conclude(ending)
@@ -149,9 +169,7 @@ class Supervisor:
 
     def _launch(self) -> None:
         berth = self._berth
-        self._group.limit(
-            cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
-        )
+        self._limit()
         if self._plan.groups.version == 0:
             cores = launch.cores_for(self._request.cpu)
             for pid in (berth.init, berth.command):
@@ -168,9 +186,18 @@ class Supervisor:
             self._pasta = Pasta(
                 self._loop, self._plan.network, berth.init, self._folder, self._pasta_ready
             )
-        else:
-            self._begin()
         self._write_state()
+        if self._pasta is None:
+            self._begin()
+
+    def _limit(self) -> None:
+        limits = cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
+        try:
+            self._group.limit(limits)
+        except OSError as error:
+            if error.errno == errno.EBUSY:  # cgroup v1: what is in the group takes more already
+                raise ValueError("its memory limit is too small for a process to begin") from None
+            raise
 
     def _open_streams(self) -> None:
         reception = self._reception
@@ -213,9 +240,13 @@ class Supervisor:
             pass  # the next server's start finds that its network is gone
 
     def _begin(self) -> None:
-        """Let the second process become the command."""
+        """Let the second process become the command.
+
+        Raises OSError, and then it does not: nothing may fail behind the berth's ``begin``.
+        """
         assert self._prepared is not None
         assert self._outlet is not None
+        self._oversee()
         self._word, word = os.pipe()
         self._loop.watch(self._word, READ, lambda _: self._read_word())
         try:
@@ -224,6 +255,8 @@ class Supervisor:
             os.close(word)
         self._prepared = None
         self._outlet.begin()
+
+    def _oversee(self) -> None:
         if self._plan.groups.version == 0:
             self._oversight.watch_memory(self._berth.init, self._request.memory)
         if self._request.disk:
@@ -243,15 +276,17 @@ class Supervisor:
         layout.add_state(f"{self._folder}/{layout.STATE}", record)
 
     def _pasta_ready(self, worked: bool) -> None:
+        if self._record is not None:
+            return  # it was ended because the run cannot begin
         reason = "the network of the job cannot be made"
         if worked:
             try:
                 self._begin()
-            except (OSError, ValueError) as error:
+            except OSError as error:
                 reason = launcher.reason_of(error)
             else:
                 return
-        self._refusal = (launcher.NOT_EXECUTABLE, reason)
+        self._refusal = (launcher.NOT_READY, reason)
         self._abandon()
 
     def _abandon(self) -> None:
@@ -271,9 +306,7 @@ class Supervisor:
         if said:
             self._refusal = self._refusal or launcher.refusal(said)
             return
-        self._loop.forget(self._word)
-        os.close(self._word)
-        self._word = None
+        self._forget_word()
         if self._refusal is not None or self._killed_before_start():
             return
         self._started = time.time_ns()
@@ -281,6 +314,12 @@ class Supervisor:
         self._reception.tell(wire.json_frame(wire.STARTED, begun))
         if self._stopping:
             self._terminate()
+
+    def _forget_word(self) -> None:
+        if self._word is not None:
+            self._loop.forget(self._word)
+            os.close(self._word)
+            self._word = None
 
     def _killed_before_start(self) -> bool:
         return self._init_status not in (None, 0)
@@ -353,7 +392,7 @@ class Supervisor:
         except OSError:
             # The disk is full, perhaps of this run's own files. Nobody is told until it is certain.
             self._clear()
-            self._loop.after(0.5, self._write_record)
+            self._loop.after(_FULL_SECONDS, self._write_record)
             return
         self._reception.close(self._record)
 

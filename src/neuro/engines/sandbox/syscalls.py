@@ -157,6 +157,19 @@ _UNSHARE_HARMLESS = 0x00000100 | 0x00000200 | 0x00000400 | 0x00000800 | 0x000100
 _NOT_INIT_FIRST: Rule = (((_is(0, _INIT),), errno.EPERM), ((), ALLOW))
 _NOT_INIT_SECOND: Rule = (((_is(1, _INIT),), errno.EPERM), ((), ALLOW))
 
+_PRIO_PROCESS, _PRIO_USER = 0, 2
+_IOPRIO_WHO_PROCESS, _IOPRIO_WHO_USER = 1, 3
+
+
+def _not_init_of_any(process: int, user: int) -> Rule:
+    """Not for init alone, and not for all processes of a user, of whom it is one."""
+    return (
+        ((_is(0, process), _is(1, _INIT)), errno.EPERM),
+        ((_is(0, user),), errno.EPERM),
+        ((), ALLOW),
+    )
+
+
 CHECKED: dict[str, Rule] = {
     # clone() cuts its flags to 32 bits; what has more bits is clone3() only.
     "clone": (
@@ -200,6 +213,13 @@ CHECKED: dict[str, Rule] = {
     # Without a descriptor of it there is no pidfd_getfd() and process_madvise() on init either.
     "pidfd_open": _NOT_INIT_FIRST,
     "prlimit64": _NOT_INIT_FIRST,
+    # It is of the job's user, so the kernel would let the job starve it.
+    "sched_setaffinity": _NOT_INIT_FIRST,
+    "sched_setattr": _NOT_INIT_FIRST,
+    "sched_setparam": _NOT_INIT_FIRST,
+    "sched_setscheduler": _NOT_INIT_FIRST,
+    "setpriority": _not_init_of_any(_PRIO_PROCESS, _PRIO_USER),
+    "ioprio_set": _not_init_of_any(_IOPRIO_WHO_PROCESS, _IOPRIO_WHO_USER),
 }
 
 # Operations on a ring are not system calls: with io_uring a job may open sockets of every family.
@@ -284,10 +304,9 @@ _ALLOWED = (
     "rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend "
     "rt_sigtimedwait rt_tgsigqueueinfo sigaltstack pause alarm "
     # scheduling, limits, usage
-    "sched_yield sched_getaffinity sched_setaffinity sched_getattr sched_setattr "
-    "sched_getparam sched_setparam sched_getscheduler sched_setscheduler "
+    "sched_yield sched_getaffinity sched_getattr sched_getparam sched_getscheduler "
     "sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority "
-    "setpriority ioprio_get ioprio_set getrlimit setrlimit getrusage times sysinfo uname "
+    "ioprio_get getrlimit setrlimit getrusage times sysinfo uname "
     # time. adjtimex() and clock_adjtime() also read; the kernel refuses the rest.
     "time gettimeofday clock_gettime clock_getres clock_nanosleep nanosleep adjtimex "
     "clock_adjtime getitimer setitimer timer_create timer_settime timer_gettime "

@@ -165,8 +165,9 @@ class Waiting:
         with one.channel, listener:
             try:
                 hand_over(one.channel, json.dumps(request).encode(), listener)
-            except OSError:
-                pass  # whoever connects finds that nobody listens, and buries the run
+            except OSError as error:  # nothing of it has begun
+                layout.remove_tree(layout.run_folder(self._plan.folder, job_id, run))
+                return f"the run cannot be handed to a supervisor: {error}"
         return "started"
 
     def _take(self) -> _One:
@@ -251,6 +252,7 @@ def _claim(folder: str, job_id: str, run: int, berth: str) -> socket.socket | No
     try:
         # From here on whoever cleans up after the run must know what it would lie in.
         layout.add_state(f"{claim}/{layout.STATE}", {"berth": berth})
+        layout.keep_room(claim)
         os.rename(claim, final)
     except OSError as error:
         listener.close()

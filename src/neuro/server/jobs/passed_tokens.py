@@ -30,18 +30,30 @@ class PassedTokens:
         self._database = database
         self._access = access
         self._tasks: set[asyncio.Task[None]] = set()
+        # By job: the run that a token was made for, and its text. A start may be tried again.
+        self._issued: dict[str, tuple[int, str]] = {}
 
     async def issue(self, record: JobRecord) -> str:
-        """A token with which a job acts in its owner's name. Raises NotFound without an owner."""
+        """A token with which a run of a job acts in its owner's name.
+
+        The same however often the run is asked for; what earlier runs were given ends. Raises
+        NotFound without an owner, Unavailable.
+        """
+        run, text = self._issued.get(record.id, (None, ""))
+        if run == record.run:
+            return text
+        await self._access.end_tokens_of_jobs([record.id])
         token = await self._access.make_token(
             record.owner, label=f"job {record.id}", life=LIFE, job=record.id
         )
+        self._issued[record.id] = record.run, token.token or ""
         return token.token or ""
 
     def job_changed(self, record: JobRecord) -> None:
         """End the tokens of a job that is over; for ``Board.listen``."""
         if record.is_active or not record.specification.pass_config:
             return
+        self._issued.pop(record.id, None)
         task = asyncio.get_running_loop().create_task(self._end(record.id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -181,10 +181,11 @@ class Reconciler:
             await self._writer.settle()
         try:
             await engine.start(await self._make_spec(record))
-        except NotReady as error:
-            self._not_ready(record, str(error))
+        except (NotReady, Unavailable, OSError) as error:
+            # A database that is away, a full disk: that is no fault of the job's.
+            self._not_ready(record, _sentence(error))
             return
-        except (EngineFault, PlatformError, OSError) as error:
+        except (EngineFault, PlatformError) as error:
             log.warning("job cannot start", job=record.id, error=str(error))
             self._exited(endings.cannot_start(record, _now(), _sentence(error)))
             return

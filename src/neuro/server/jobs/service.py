@@ -242,7 +242,7 @@ class JobService:
         live.max_run_time_minutes = minutes
         self._reconciler.life_span_changed(live)
         try:
-            await self._writer.flush()
+            await self._writer.flush(live.id)
         except Unavailable:
             live.max_run_time_minutes = before
             self._reconciler.life_span_changed(live)

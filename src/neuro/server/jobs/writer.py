@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from neuro.domain.errors import Unavailable
 from neuro.server.database.engine import Database
@@ -18,7 +19,10 @@ log = structlog.get_logger("neuro.jobs")
 
 MAX_BATCH = 200
 RETRY_SECONDS = 1.0
+REFUSED_SECONDS = 60.0  # between two tries of records that the database refuses
 CLOSE_SECONDS = 5.0
+# What one record can be the cause of, before the database sees it.
+_UNWRITABLE = (ArithmeticError, ValueError, TypeError, msgspec.MsgspecError)
 _DEAD = "The server cannot write records of jobs any more, and is ending; its log says why."
 
 
@@ -26,13 +30,17 @@ class Writer:
     """Collects changed records; one task writes what has collected, again and again.
 
     A disk without space, or a database that is away, is tried again for as long as it takes.
-    A caller that waits for a write gets an error meanwhile.
+    A caller that waits for a write gets an error meanwhile. A record that the database refuses
+    while it takes others is told in the log and kept aside: nobody else waits for it.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._dirty: dict[str, JobRecord] = {}
         self._writing: dict[str, JobRecord] = {}
+        self._refused: dict[str, JobRecord] = {}
+        # What failed since something was written: the database was away, or it is one of them.
+        self._suspects: set[str] = set()
         self._wake = asyncio.Event()
         self._flushed: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -52,21 +60,24 @@ class Writer:
 
     def unsaved(self, job_id: str) -> JobRecord | None:
         """The record of a job whose newest state is not in the database yet."""
-        return self._dirty.get(job_id) or self._writing.get(job_id)
+        places = (self._dirty, self._writing, self._refused)
+        return next((place[job_id] for place in places if job_id in place), None)
 
-    async def flush(self) -> None:
-        """Return once all that was saved before this call is in the database.
+    async def flush(self, job_id: str | None = None) -> None:
+        """Return once all that was saved before this call is in the database, or refused by it.
 
-        Raises Unavailable once that fails. The records are kept, and written as soon as they can.
+        Raises Unavailable once that fails, and where it is the record of ``job_id`` that is
+        refused. The records are kept, and written as soon as they can.
         """
-        if not self._dirty and not self._writing:
-            return
-        if self._is_dead:
-            raise Unavailable(_DEAD)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._flushed.append(future)
-        self._wake.set()
-        await future
+        if self._dirty or self._writing:
+            if self._is_dead:
+                raise Unavailable(_DEAD)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._flushed.append(future)
+            self._wake.set()
+            await future
+        if job_id in self._refused:
+            raise Unavailable(f"The server's database refuses the record of {job_id}.")
 
     async def settle(self) -> None:
         """``flush``, however long the database is away. Raises Unavailable only at the end."""
@@ -87,14 +98,15 @@ class Writer:
                 await self.settle()
         except (TimeoutError, Unavailable):
             log.error("changes of jobs are not written", jobs=len(self._dirty | self._writing))
+        for job_id in self._refused:
+            log.error("the record of a job was refused to the end", job=job_id)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._wait()
             waiting, self._flushed = self._flushed, []
             try:
                 while self._dirty:
@@ -111,18 +123,87 @@ class Writer:
             self.trouble = None
             _tell(waiting, None)
 
-    async def _write_batch(self) -> None:
-        # Copies, because the event loop goes on changing the records while the thread writes.
-        ids = list(self._dirty)[:MAX_BATCH]
-        batch = self._writing = {job_id: self._dirty.pop(job_id) for job_id in ids}
-        copies = [replace(one, transitions=list(one.transitions)) for one in batch.values()]
+    async def _wait(self) -> None:
+        """Return when there is something to write, or time to try what was refused."""
         try:
-            await self._database.write(lambda c: tables.update_jobs(c, copies))
-        except BaseException:
-            self._dirty = {**batch, **self._dirty}  # before anything else can fail
+            async with asyncio.timeout(REFUSED_SECONDS if self._refused else None):
+                await self._wake.wait()
+        except TimeoutError:
+            self._dirty = {**self._refused, **self._dirty}
+        self._wake.clear()
+
+    async def _write_batch(self) -> None:
+        ids = list(self._dirty)[: 1 if self._suspects else MAX_BATCH]
+        batch = self._writing = {job_id: self._dirty.pop(job_id) for job_id in ids}
+        try:
+            written = await self._write_those(batch)
+            if written is not None and self._suspects:
+                await self._find_culprits(batch, written)
+        except BaseException as error:
+            # Before anything else can fail. The others come first the next time: if the database
+            # takes one of them, it is these that it does not take.
+            self._dirty |= {key: one for key, one in batch.items() if key not in self._dirty}
+            if isinstance(error, Unavailable | SQLAlchemyError):
+                self._suspects.update(batch)
             raise
         finally:
             self._writing = {}
+
+    async def _write_those(self, batch: dict[str, JobRecord]) -> JobRecord | None:
+        """Write these, and take each out of ``batch``; one that the database has taken."""
+        every = list(batch.values())
+        try:
+            await self._write(every)
+            batch.clear()
+            return every[0]
+        except (SQLAlchemyError, *_UNWRITABLE) as error:
+            if not _is_of_a_record(error):
+                raise
+        written = None
+        for job_id, record in list(batch.items()):
+            try:
+                await self._write([record])
+                written = record
+            except (SQLAlchemyError, *_UNWRITABLE) as error:
+                if not _is_of_a_record(error):
+                    raise
+                self._refuse(record, error)
+            del batch[job_id]
+        return written
+
+    async def _find_culprits(self, batch: dict[str, JobRecord], good: JobRecord) -> None:
+        """Write the suspects one by one. Refused is what fails while ``good`` can be written."""
+        for job_id in list(self._suspects):
+            if job_id not in self._dirty:
+                self._suspects.discard(job_id)
+                continue
+            record = batch[job_id] = self._dirty.pop(job_id)
+            try:
+                await self._write([record])
+            except (Unavailable, SQLAlchemyError, *_UNWRITABLE) as error:
+                await self._write([good])
+                self._refuse(record, error)
+            del batch[job_id]
+
+    async def _write(self, records: list[JobRecord]) -> None:
+        # Copies, because the event loop goes on changing the records while the thread writes.
+        copies = [replace(one, transitions=list(one.transitions)) for one in records]
+        await self._database.write(lambda c: tables.update_jobs(c, copies))
+        for record in records:
+            self._suspects.discard(record.id)
+            self._refused.pop(record.id, None)
+
+    def _refuse(self, record: JobRecord, error: Exception) -> None:
+        self._suspects.discard(record.id)
+        if record.id not in self._refused:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            log.error(
+                "the database refuses the record of a job",
+                job=record.id,
+                owner=record.owner,
+                error=str(cause),
+            )
+        self._refused[record.id] = record
 
     def _ended(self, task: asyncio.Task[None], on_death: Callable[[], None]) -> None:
         if task.cancelled():
@@ -145,6 +226,13 @@ def _tell(waiting: list[asyncio.Future[None]], error: Exception | None) -> None:
             future.set_exception(error)
         else:
             future.set_exception(Unavailable(_sentence(error)))
+
+
+def _is_of_a_record(error: Exception) -> bool:
+    """Whether it is a record that the database refuses, not the database that is away."""
+    if isinstance(error, DBAPIError):
+        return isinstance(error, IntegrityError | DataError)
+    return isinstance(error, (StatementError, *_UNWRITABLE))
 
 
 def _sentence(error: Exception) -> str:

@@ -6,6 +6,7 @@ Files work happens in a bounded pool of threads, so that a slow disk never stops
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from neuro.domain.errors import InvalidInput, NotFound, StorageFault
+from neuro.domain.errors import InvalidInput, NotFound, StorageFault, Unavailable
 from neuro.domain.permissions import Action
 from neuro.domain.storage import DiskUsage, FileStatus, Removed
 from neuro.domain.uris import ResourceURI
@@ -29,6 +30,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 8
+# What no other path would help with.
+_OF_THE_SERVER = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +229,8 @@ class StorageService:
         """The real folder or file behind a storage URI, for a job's volume.
 
         ``create`` makes missing folders. No component of it is a symbolic link. Raises NotFound
-        where there is nothing, InvalidInput for another cluster, for links and special files.
+        where there is nothing, InvalidInput for another cluster, for links and special files,
+        Unavailable where the server's disk is full or does not answer.
         Blocking: a few system calls.
         """
         if uri.scheme != "storage" or uri.host != self.cluster:
@@ -234,13 +238,16 @@ class StorageService:
                 f"'{uri}' is not in this cluster's storage, storage://{self.cluster}."
             )
         segments = parse_path(uri.path)
-        if create and segments:
-            self.make_home(segments[0])
         try:
+            if create and segments:
+                with faults(segments[0]):
+                    self.make_home(segments[0])
             return self._tree.host_path(Place(segments, len(segments)), create=create)
         except NotFound:
             raise NotFound(f"'{uri}' was not found in the storage.") from None
         except StorageFault as fault:
+            if fault.number in _OF_THE_SERVER:
+                raise Unavailable(f"'{uri}' cannot be used now: {fault.message}") from None
             raise InvalidInput(f"'{uri}' cannot be mounted: {fault.message}") from None
 
 

@@ -1,0 +1,145 @@
+"""What jobs need, put together: what the machine offers, who moves them, what routes call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from neuro.domain.resources import Amount, Preset
+from neuro.engines.base import Engine, RunRef
+from neuro.server.access.service import AccessService
+from neuro.server.database.engine import Database
+from neuro.server.jobs import tables
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.launch import Files, Launcher
+from neuro.server.jobs.passed_tokens import PassedTokens
+from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.service import JobService
+from neuro.server.jobs.submission import ControlLimits, Offer
+from neuro.server.jobs.writer import Writer
+from neuro.server.settings import Settings, disk_for, parse_bytes, presets_for
+
+DEFAULT_ENGINE = "sandbox"
+
+
+@dataclass(frozen=True)
+class Means:
+    """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest."""
+
+    capacities: dict[str, Amount]
+    presets: list[Preset]
+    disk: int
+
+    @classmethod
+    async def of(cls, settings: Settings, engines: Mapping[str, Engine], folder: Path) -> Means:
+        """What this machine has, as far as the settings give it away."""
+        capacities = {
+            name: _capacity(settings, await engine.capacity()) for name, engine in engines.items()
+        }
+        disk = disk_for(shutil.disk_usage(folder).total)
+        model = engines[DEFAULT_ENGINE].gpu_model
+        presets = presets_for(settings, capacities[DEFAULT_ENGINE], model, disk)
+        return cls(capacities, presets, disk)
+
+    def disk_of(self, preset: str | None) -> int:
+        """How many bytes of private files a job with this preset may have."""
+        known = {one.name: one.disk for one in self.presets}
+        return known.get(preset or "", self.disk)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The parts that others need."""
+
+    board: Board
+    writer: Writer
+    tokens: PassedTokens
+    service: JobService
+
+
+async def start_jobs(
+    stack: AsyncExitStack,
+    database: Database,
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    means: Means,
+    *,
+    access: AccessService,
+    files: Files,
+    api_url: Callable[[str], str],
+    jobs_domain: str,
+) -> Jobs:
+    """Take over the jobs that there are, and be ready for others. ``stack`` ends all of it.
+
+    ``api_url(engine)`` is where jobs find the platform, ``jobs_domain`` the host of their pages.
+    """
+    board = Board(means.capacities)
+    writer = Writer(database)
+    writer.start(on_death=_end_in_order)
+    stack.push_async_callback(writer.close)
+    tokens = PassedTokens(database, access)
+    stack.push_async_callback(tokens.close)
+    board.listen(tokens.job_changed)
+    commands = str(Path(sys.prefix) / "bin")
+    launcher = Launcher(settings.cluster, files, tokens.issue, api_url, commands, means.disk_of)
+    grace = settings.stop_grace_seconds
+    reconciler = Reconciler(board, writer, engines, launcher.make_spec, stop_grace=grace)
+    stack.push_async_callback(reconciler.close)
+    await _adopt(database, reconciler, engines)
+    # Those of jobs that ended while there was no server.
+    await writer.flush()
+    await tokens.sweep()
+    service = JobService(
+        database,
+        board,
+        writer,
+        reconciler,
+        engines,
+        Offer(settings.cluster, means.presets, DEFAULT_ENGINE, jobs_domain, api_url),
+        check_volumes=launcher.check_volumes,
+        image_notice=_image_notice,
+        feed=Feed(board),
+        control=ControlLimits(settings.bakes.main_jobs, settings.bakes.main_jobs_per_owner),
+        active_per_owner=settings.limits.active_jobs_per_owner,
+    )
+    return Jobs(board, writer, tokens, service)
+
+
+async def _adopt(database: Database, reconciler: Reconciler, engines: Mapping[str, Engine]) -> None:
+    active = await database.read(tables.active_jobs)
+    known: dict[str, list[RunRef]] = {}
+    for name in engines:
+        runs = await database.read(partial(tables.runs_with_logs, engine=name))
+        known[name] = [RunRef(job_id, run) for job_id, run in runs]
+    await reconciler.adopt(active, known)
+
+
+def _capacity(settings: Settings, machine: Amount) -> Amount:
+    asked = settings.capacity
+    return Amount(
+        cpu=machine.cpu if asked.cpu is None else asked.cpu,
+        memory=machine.memory if asked.memory is None else parse_bytes(asked.memory),
+        gpu=machine.gpu,
+    )
+
+
+def _end_in_order() -> None:
+    """End the server as its administrator would: a new one finds everything as it is."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _image_notice(engine: str, image: str) -> str | None:
+    if engine != DEFAULT_ENGINE:
+        return None
+    return (
+        f"Image {image} is recorded, not pulled: the sandbox engine runs every job on this"
+        " machine's own programs."
+    )
