@@ -39,6 +39,8 @@ log = structlog.get_logger("neuro.jobs")
 UNKNOWN_GPUS_SECONDS = 5.0
 # Between two tries of a run that the machine is not ready for.
 NOT_READY_SECONDS = 2.0
+# Between two tries of what an engine failed at: to stop a run, to tell what happens.
+AGAIN_SECONDS = 1.0
 
 
 class Reconciler:
@@ -183,13 +185,25 @@ class Reconciler:
             await engine.start(await self._make_spec(record))
         except (NotReady, Unavailable, OSError) as error:
             # A database that is away, a full disk: that is no fault of the job's.
-            self._not_ready(record, _sentence(error))
+            await self._start_failed(record, error)
             return
         except (EngineFault, PlatformError) as error:
             log.warning("job cannot start", job=record.id, error=str(error))
             self._exited(endings.cannot_start(record, _now(), _sentence(error)))
             return
+        except Exception as error:
+            log.error("the start of a job failed", job=record.id, exc_info=error)
+            await self._start_failed(record, error)
+            return
         if record.stop_reason is not None:
+            await self._stop(record)
+
+    async def _start_failed(self, record: JobRecord, error: Exception) -> None:
+        """Try again; or, where it is to end, end what may run: the answer may have been lost."""
+        if record.stop_reason is None:
+            self._not_ready(record, _sentence(error))
+        elif record.is_active:
+            self._waiting.add(record.id)
             await self._stop(record)
 
     def stop(self, record: JobRecord, reason: Reason) -> None:
@@ -207,7 +221,13 @@ class Reconciler:
     async def _stop(self, record: JobRecord) -> None:
         with suppress(Unavailable):  # a full disk keeps no job alive
             await self._writer.flush()
-        await self._engines[record.engine].stop(record.id, self._stop_grace)
+        while record.is_active:
+            try:
+                await self._engines[record.engine].stop(record.id, self._stop_grace)
+                break
+            except Exception as error:
+                log.error("a job cannot be stopped yet", job=record.id, exc_info=error)
+                await asyncio.sleep(AGAIN_SECONDS)
         waited = record.id in self._waiting
         self._cancel_timer(record)
         if waited:
@@ -219,11 +239,16 @@ class Reconciler:
         self._watch_deadline(record)
 
     async def _watch(self, name: str) -> None:
-        async for event in self._engines[name].events():
-            if isinstance(event, Started):
-                self._started(event)
-            else:
-                self._exited(event)
+        while True:
+            try:
+                async for event in self._engines[name].events():
+                    if isinstance(event, Started):
+                        self._started(event)
+                    else:
+                        self._exited(event)
+            except Exception as error:
+                log.error("an engine's events broke off", engine=name, exc_info=error)
+            await asyncio.sleep(AGAIN_SECONDS)
 
     def _started(self, event: Started) -> None:
         record = self._board.get(event.ref.job_id)
