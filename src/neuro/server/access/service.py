@@ -28,7 +28,7 @@ from neuro.domain.errors import (
 )
 from neuro.domain.names import check_user_name, is_role
 from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
-from neuro.domain.users import Token, User
+from neuro.domain.users import Token, User, check_token_life
 from neuro.server.access import tables
 from neuro.server.database.engine import Database
 from neuro.server.http.identity import Identity
@@ -37,7 +37,6 @@ from neuro.server.log import Seldom
 log = structlog.get_logger("neuro.access")
 
 DEFAULT_TOKEN_LIFE = timedelta(days=365)
-MAX_TOKEN_LIFE = timedelta(days=3650)
 MAX_LABEL = 256
 # Identities of the tokens in use, so that a request costs no look-up; small, and dropped whole.
 MAX_CACHED_IDENTITIES = 4096
@@ -229,8 +228,7 @@ class AccessService:
 
         A token for a ``job`` gives its holder a JobIdentity.
         """
-        if not timedelta() < life <= MAX_TOKEN_LIFE:
-            raise InvalidInput(f"A token can be valid for at most {MAX_TOKEN_LIFE.days} days.")
+        check_token_life(life)
         if len(label) > MAX_LABEL:
             raise InvalidInput(f"A label can be {MAX_LABEL} characters long.")
         await self.user(user)
