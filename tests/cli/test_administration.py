@@ -71,6 +71,13 @@ def test_administrators_see_everybodys_jobs_with_reasons_and_usage(running: Home
     running.ok("kill", first, second)
 
 
+def test_a_token_of_no_life_makes_no_user(running: Home) -> None:
+    refused = running.run("admin", "add-user", "--expires-in", "0s", "bella")
+
+    assert "at least one second" in refused.stderr
+    assert "bella" not in running.ok("admin", "users", "-q").split()
+
+
 def test_changed_settings_are_told_and_applied(running: Home) -> None:
     settings = running.data_dir / "server.toml"
     good = settings.read_text()

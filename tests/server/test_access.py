@@ -254,6 +254,23 @@ async def test_a_name_that_was_never_anybodys_is_not_retired(access: AccessServi
     await access.add_user("alice")
 
 
+@pytest.mark.parametrize(
+    ("life", "said"),
+    [
+        (timedelta(), "at least one second"),
+        (timedelta(seconds=1e-6), "at least one second"),
+        (timedelta(days=3651), "at most 3650 days"),
+    ],
+)
+async def test_a_life_that_no_token_can_have_is_told(
+    access: AccessService, life: timedelta, said: str
+) -> None:
+    await access.add_user("carol")
+
+    with pytest.raises(InvalidInput, match=said):
+        await access.make_token("carol", life=life)
+
+
 async def test_tokens_of_long_ago_are_forgotten(database: Database) -> None:
     clock = [datetime.now(UTC)]
     access = AccessService(database, KEY, "default", now=lambda: clock[0])

@@ -31,6 +31,7 @@ from neuro.domain.bakes import (
 from neuro.domain.flows import ProjectRequest
 from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import parse_uri
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.flows.attempts.follow import PAGE, Events, Follower
@@ -39,7 +40,6 @@ from neuro.server.flows.bake_routes import BakeServices
 from neuro.server.flows.events import Hub, Observer
 from neuro.server.flows.service import FlowService
 from neuro.server.flows.tasks.tables import page_of_tasks
-from neuro.server.http.identity import Identity
 from tests.server_process import running_server
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -30,8 +30,8 @@ from neuro.domain.permissions import Action, Permission
 from neuro.domain.resources import GIB, MIB, NOTHING, Amount, Preset
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import RunSpec
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.http.identity import Identity
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.reconciler import Reconciler

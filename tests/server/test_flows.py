@@ -14,11 +14,11 @@ from neuro.domain.errors import Conflict, InvalidInput, NotFound, NotPermitted
 from neuro.domain.flows import LiveJob, LiveJobRequest, Project, ProjectFilter, ProjectRequest
 from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import parse_uri
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.flows.events import Hub
 from neuro.server.flows.service import FlowService
-from neuro.server.http.identity import Identity
 from tests.server.wire import NDJSON, Wire
 from tests.server_process import ServerProcess
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 
+import aiohttp
 import msgspec
 import pytest
 
@@ -18,6 +20,7 @@ from neuro.domain.errors import (
 )
 from neuro.domain.jobs import JobFilter, JobRequest, JobStatus
 from tests.server.jobs import finished, output_of, running, submit
+from tests.server_process import ServerProcess
 
 
 async def test_a_job_runs_and_its_output_and_exit_code_are_kept(client: Client) -> None:
@@ -316,6 +319,36 @@ async def test_a_port_inside_a_job_is_reached(client: Client) -> None:
         await connection.wait_closed()
 
     await finished(client, job)
+
+
+async def test_data_behind_its_end_is_told_as_a_mistake_of_the_client(
+    server: ServerProcess, client: Client
+) -> None:
+    script = (
+        'import socket, time; s = socket.create_server(("127.0.0.1", 8642));'
+        ' print("up", flush=True); c = s.accept()[0]; time.sleep(1000)'
+    )
+    job = await submit(client, f"python3 -c '{script}'")
+    async for _ in client.jobs.logs(job.id):
+        break
+
+    headers = {"Authorization": f"Bearer {server.token}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.ws_connect(
+            f"{server.url}/monitoring/jobs/{job.id}/port_forward/8642",
+            protocols=("half-close.neu.ro",),
+        ) as socket,
+    ):
+        await socket.send_bytes(b"")
+        await socket.send_bytes(b"")
+        await socket.send_bytes(b"late")
+        async with asyncio.timeout(20):
+            assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert socket.close_code == aiohttp.WSCloseCode.PROTOCOL_ERROR
+    assert "RuntimeError" not in server.log()
+
+    await client.jobs.kill(job.id)
 
 
 async def test_the_first_use_of_an_image_is_remarked_on_once(alice: Client) -> None:

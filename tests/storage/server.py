@@ -21,8 +21,8 @@ from neuro.domain.frames import BULK_FEATURE
 from neuro.domain.permissions import Action, Permission, admin_permissions, owner_permissions
 from neuro.domain.server_config import ClusterMessage, ServerConfig
 from neuro.domain.uris import parse_uri
+from neuro.server.access.identity import Identity
 from neuro.server.http.errors import render_errors
-from neuro.server.http.identity import Identity
 from neuro.server.http.routes import AUTHENTICATOR, Call, Routes, install
 from neuro.server.storage.paths import MAX_LINE_BYTES
 from neuro.server.storage.routes import storage_routes

@@ -14,6 +14,7 @@ from neuro.cli.render.times import local_now
 from neuro.domain.durations import parse_duration
 from neuro.domain.jobs import ACTIVE, JobFilter
 from neuro.domain.names import check_user_name
+from neuro.domain.users import check_token_life
 
 _quiet = click.option("-q", "--quiet", is_flag=True, help="Print only what a script needs.")
 
@@ -72,7 +73,9 @@ def add_user(
     as_json: bool,
 ) -> None:
     """Add the user NAME, and print the line that logs them in; -q prints only the token."""
-    seconds = parse_duration(expires_in).total_seconds() if expires_in else None
+    # Before there is a user without a token, whose name nobody could have again.
+    life = check_token_life(parse_duration(expires_in)) if expires_in else None
+    seconds = life.total_seconds() if life is not None else None
     client, out = context.client, context.out
     user = context.run(client.users.add(check_user_name(name), is_admin=is_admin))
     token = context.run(

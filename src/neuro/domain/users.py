@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import msgspec
 
+from neuro.domain.errors import InvalidInput
 from neuro.domain.permissions import Action
+
+MIN_TOKEN_LIFE, MAX_TOKEN_LIFE = timedelta(seconds=1), timedelta(days=3650)
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,3 +46,16 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: datetime
     revoked_at: datetime | None = None
     token: str | None = None
+
+
+def check_token_life(life: timedelta) -> timedelta:
+    """``life`` if a token can be valid for it. Raises InvalidInput.
+
+    >>> check_token_life(timedelta(days=1))
+    datetime.timedelta(days=1)
+    """
+    if life < MIN_TOKEN_LIFE:
+        raise InvalidInput("A token is valid for at least one second: give it a longer life.")
+    if life > MAX_TOKEN_LIFE:
+        raise InvalidInput(f"A token is valid for at most {MAX_TOKEN_LIFE.days} days.")
+    return life

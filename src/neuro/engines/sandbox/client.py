@@ -32,6 +32,7 @@ class Client:
         self._loop = loop
         self._frames = wire.Frames()
         self._waiting = bytearray()
+        self._newest = b""
         self._reading = True
         self._last = False
         self._watch()
@@ -50,6 +51,7 @@ class Client:
         """Send one frame, now or when the reader is ready. Nothing after the end."""
         if not self.open or self._last:
             return
+        message, self._newest = self._newest + message, b""
         if not self._waiting:
             try:
                 sent = self.connection.send(message)
@@ -63,8 +65,17 @@ class Client:
             self._waiting += message
             self._watch()
 
+    def send_newest(self, message: bytes) -> None:
+        """Send a frame that makes the last one of its kind old: a slow reader gets only this."""
+        if self._waiting:
+            self._newest = message
+        else:
+            self.send(message)
+
     def finish(self) -> None:
         """Close once all has been sent."""
+        if self._newest:
+            self.send(b"")
         self._last = True
         if not self._waiting:
             self.close()
@@ -88,6 +99,7 @@ class Client:
     def _unheard(self) -> None:
         """The other end is gone. What it said before, perhaps to stop, still counts."""
         self._last = True
+        self._newest = b""
         self._waiting.clear()
         if self._reading:
             self._watch()  # the connection closes where it is read to its end
@@ -118,7 +130,9 @@ class Client:
             self._unheard()
             return
         del self._waiting[:sent]
-        if self._waiting:
+        if not self._waiting and self._newest:
+            self.send(b"")
+        if self._waiting or not self.open:
             return
         self._watch()
         if self._last:

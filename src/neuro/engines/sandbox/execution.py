@@ -10,6 +10,7 @@ import struct
 import termios
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 
 from neuro.engines.sandbox import wire
 from neuro.engines.sandbox.client import Client, Feed
@@ -92,9 +93,15 @@ class Execution:
         return slave, slave, slave
 
     def _open_pipes(self) -> tuple[int, int, int]:
-        stdin, self._stdin = os.pipe()
-        out, stdout = os.pipe()
-        err, stderr = os.pipe()
+        pipes: list[tuple[int, int]] = []
+        try:
+            for _ in range(3):
+                pipes.append(os.pipe())
+        except OSError:
+            for fd in chain.from_iterable(pipes):
+                os.close(fd)
+            raise
+        (stdin, self._stdin), (out, stdout), (err, stderr) = pipes
         for fd in (self._stdin, out, err):
             os.set_blocking(fd, False)
             self._owned.add(fd)
@@ -123,7 +130,8 @@ class Execution:
             self._feed.resume()
 
     def _stdin_changed(self) -> None:
-        self._client.send(wire.frame(wire.INPUT_TAKEN, wire.OFFSET.pack(self._feed.taken)))
+        taken = wire.frame(wire.INPUT_TAKEN, wire.OFFSET.pack(self._feed.taken))
+        self._client.send_newest(taken)
         if self._feed.closed and not self._tty:
             self._client.send(wire.frame(wire.INPUT_CLOSED))
             self._close(self._stdin)

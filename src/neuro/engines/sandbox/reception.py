@@ -120,7 +120,7 @@ class Reception:
         """Tell those who send input how much of it was taken, and whether it is closed."""
         assert self._inlet is not None
         for client in list(self._senders):
-            client.send(wire.frame(wire.INPUT_TAKEN, wire.OFFSET.pack(self._inlet.taken)))
+            client.send_newest(wire.frame(wire.INPUT_TAKEN, wire.OFFSET.pack(self._inlet.taken)))
             if self._inlet.closed:
                 client.send(wire.frame(wire.INPUT_CLOSED))
 

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -30,7 +29,6 @@ from neuro.engines.sandbox import (
 )
 from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.ending import LOST, Ending, conclude
-from neuro.engines.sandbox.handover import receive_run
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.inlet import Inlet, PipeInlet
 from neuro.engines.sandbox.loop import READ, Loop
@@ -42,47 +40,6 @@ from neuro.engines.sandbox.reception import Reception
 
 _FOLDER_SECONDS = 5.0  # between two looks at whether the run's folder is there
 _FULL_SECONDS = 0.5  # between two tries to write the exit record to a full disk
-
-
-def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) -> None:
-    """Make the berth ``name``, wait for a run, look after it. Returns when all is cleaned up."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    berth = Berth(plan, name, block)
-    berth.make(zygote)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    given = receive_run(zygote)
-    if given is None:
-        berth.discard()
-        return
-    request, listener = given
-    kernel.set_name("neuro-job")
-    folder = layout.run_folder(plan.folder, request.job_id, request.run)
-    try:
-        try:
-            supervisor = Supervisor(plan, request, folder, listener, berth, block)
-        except OSError as error:
-            berth.discard()
-            _say_not_ready(folder, error)
-        else:
-            supervisor.run()
-    except BaseException:
-        with open(f"{folder}/fault", "w", encoding="utf-8") as file:
-            traceback.print_exc(file=file)
-
-
-def _say_not_ready(folder: str, error: OSError) -> None:
-    """The exit record of a run that could not even be looked after."""
-    ending = Ending.not_ready(launcher.reason_of(error))
-    record = {"at": time.time_ns(), "started": None, "output_bytes": 0, **asdict(ending)}
-    while True:
-        try:
-            layout.write_exit(folder, record)
-            return
-        except FileNotFoundError:  # somebody deleted the folder
-            return
-        except OSError:
-            time.sleep(_FULL_SECONDS)
 
 
 class Supervisor:
@@ -278,15 +235,16 @@ class Supervisor:
     def _pasta_ready(self, worked: bool) -> None:
         if self._record is not None:
             return  # it was ended because the run cannot begin
-        reason = "the network of the job cannot be made"
+        self._refusal = launcher.NOT_READY, "the network of the job cannot be made"
         if worked:
             try:
+                self._refusal = None
                 self._begin()
-            except OSError as error:
-                reason = launcher.reason_of(error)
-            else:
                 return
-        self._refusal = (launcher.NOT_READY, reason)
+            except OSError as error:
+                self._refusal = launcher.NOT_READY, launcher.reason_of(error)
+            except ValueError as error:
+                self._refusal = launcher.NOT_EXECUTABLE, str(error)
         self._abandon()
 
     def _abandon(self) -> None:

@@ -26,7 +26,7 @@ from neuro.engines.sandbox import init, inside, kernel, layout, stage, wire
 from neuro.engines.sandbox.handover import hand_over
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.launch import Plan, plan_from
-from neuro.engines.sandbox.supervisor import supervise
+from neuro.engines.sandbox.waiting import supervise
 
 _GUARDED = "--guarded"
 _SPARE = 2  # supervisors that wait for a run

@@ -12,7 +12,8 @@ from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.domain.users import PermissionEntry, Token, TokenRequest, User, UserRequest
 from neuro.server.access.departure import Departures
-from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService, JobIdentity
+from neuro.server.access.identity import JobIdentity
+from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService
 from neuro.server.http.routes import Call, Routes
 
 MAX_PAGE = 1000

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -28,34 +27,20 @@ from neuro.domain.errors import (
 )
 from neuro.domain.names import check_user_name, is_role
 from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
-from neuro.domain.users import Token, User
+from neuro.domain.users import Token, User, check_token_life
 from neuro.server.access import tables
+from neuro.server.access.identity import Identity, JobIdentity
 from neuro.server.database.engine import Database
-from neuro.server.http.identity import Identity
 from neuro.server.log import Seldom
 
 log = structlog.get_logger("neuro.access")
 
 DEFAULT_TOKEN_LIFE = timedelta(days=365)
-MAX_TOKEN_LIFE = timedelta(days=3650)
 MAX_LABEL = 256
 # Identities of the tokens in use, so that a request costs no look-up; small, and dropped whole.
 MAX_CACHED_IDENTITIES = 4096
 ALGORITHM = "HS256"
-
-
-# Jobs whose tokens are looked for at once.
-JOBS_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class JobIdentity(Identity):
-    """A job, by the token that it was given: it may do what its owner may, as long as it lives.
-
-    It issues no tokens and changes no users, or what it may do would outlive it.
-    """
-
-    job_id: str = ""
+JOBS_AT_ONCE = 500  # whose tokens are looked for
 
 
 def _now() -> datetime:
@@ -229,8 +214,7 @@ class AccessService:
 
         A token for a ``job`` gives its holder a JobIdentity.
         """
-        if not timedelta() < life <= MAX_TOKEN_LIFE:
-            raise InvalidInput(f"A token can be valid for at most {MAX_TOKEN_LIFE.days} days.")
+        check_token_life(life)
         if len(label) > MAX_LABEL:
             raise InvalidInput(f"A label can be {MAX_LABEL} characters long.")
         await self.user(user)

@@ -16,10 +16,10 @@ from neuro.domain.errors import NotFound
 from neuro.domain.flows import Project, is_project_id
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
+from neuro.server.access.identity import Identity
 from neuro.server.flows import tables
 from neuro.server.flows.attempts import tables as attempts
 from neuro.server.flows.bakes import tables as bakes
-from neuro.server.http.identity import Identity
 
 _ID = re.compile(r"([a-z-]+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -25,6 +25,7 @@ from neuro.domain.flows import (
     new_project_id,
 )
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.access.visibility import Visibility
 from neuro.server.database.engine import Database
 from neuro.server.flows import tables
@@ -33,7 +34,6 @@ from neuro.server.flows.bakes.tables import ids_of_project
 from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard
 from neuro.server.flows.transactions import commit, paged
-from neuro.server.http.identity import Identity
 
 PAGE = 500
 

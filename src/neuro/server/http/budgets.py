@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from neuro.domain.errors import TooManyRequests
-from neuro.server.http.identity import Identity
+from neuro.server.access.identity import Identity
 
 
 @dataclass

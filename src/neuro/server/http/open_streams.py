@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from neuro.server.http.identity import Identity
+from neuro.server.access.identity import Identity
 
 
 def _now() -> datetime:

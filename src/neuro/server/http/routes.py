@@ -20,6 +20,7 @@ from aiohttp import hdrs, web
 
 from neuro.domain.errors import InvalidInput, NotAuthenticated
 from neuro.domain.texts import check_text
+from neuro.server.access.identity import Authenticator, Identity
 from neuro.server.http.bodies import (
     LARGE_BODIES,
     MAX_JSON_BODY,
@@ -30,7 +31,6 @@ from neuro.server.http.bodies import (
     read_json,
 )
 from neuro.server.http.budgets import BUDGETS, Budgets
-from neuro.server.http.identity import Authenticator, Identity
 from neuro.server.http.open_streams import OpenStream, Streams
 from neuro.server.http.texts import text_check
 

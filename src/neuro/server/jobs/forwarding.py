@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from neuro.engines.base import Connection
 from neuro.server.http.streams import binary_messages
@@ -13,6 +13,7 @@ from neuro.server.http.streams import binary_messages
 # With this protocol an empty message is the end of one direction (as a TCP FIN is), and the other
 # goes on. Clients without it never send one: there the end of either is the end of both.
 HALF_CLOSE_PROTOCOL = "half-close.neu.ro"
+_AFTER_THE_END = b"Data came after the end of this direction."
 
 
 async def join(socket: web.WebSocketResponse, connection: Connection) -> None:
@@ -50,8 +51,11 @@ async def _to_job(
 ) -> None:
     with suppress(ConnectionError):
         async for data in binary_messages(socket):
+            if data and ended.is_set():
+                await socket.close(code=WSCloseCode.PROTOCOL_ERROR, message=_AFTER_THE_END)
+                return
             if data:
                 await connection.write(data)
-            elif socket.ws_protocol == HALF_CLOSE_PROTOCOL:
-                await connection.write_eof()
+            elif socket.ws_protocol == HALF_CLOSE_PROTOCOL and not ended.is_set():
                 ended.set()
+                await connection.write_eof()

@@ -24,9 +24,9 @@ from neuro.domain.names import check_job_name, is_job_id
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Engine
+from neuro.server.access.identity import Identity
 from neuro.server.access.visibility import Visibility
 from neuro.server.database.engine import Database
-from neuro.server.http.identity import Identity
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted

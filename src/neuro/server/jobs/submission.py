@@ -27,8 +27,8 @@ from neuro.domain.jobs import ContainerRequest, Job, JobRequest, JobStatus, Reas
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import Preset
 from neuro.domain.uris import ResourceURI
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.http.identity import Identity
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler

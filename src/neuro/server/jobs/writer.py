@@ -1,4 +1,4 @@
-"""Writes changed jobs to the database in batches, in the order of their changes."""
+"""Writes the newest state of changed jobs to the database, in batches."""
 
 from __future__ import annotations
 

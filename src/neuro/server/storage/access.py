@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from neuro.domain.errors import NotFound
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
-from neuro.server.http.identity import Identity
+from neuro.server.access.identity import Identity
 from neuro.server.storage.confine import Place
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from neuro.domain.bakes import Attempt, AttemptRequest, Bake, TaskStatus, new_id
 from neuro.domain.errors import InvalidInput, NotFound, NotUnique
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts import tables
 from neuro.server.flows.attempts.keeping import take_over
@@ -21,7 +22,6 @@ from neuro.server.flows.checks import check_attempt, check_kept, check_message, 
 from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard, missing
 from neuro.server.flows.transactions import commit, paged
-from neuro.server.http.identity import Identity
 from neuro.server.jobs import tables as job_tables
 
 PAGE = 100

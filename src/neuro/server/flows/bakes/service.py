@@ -22,6 +22,7 @@ from neuro.domain.bakes import (
 )
 from neuro.domain.errors import NotFound, NotUnique
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts import tables as attempts
 from neuro.server.flows.bakes import tables
@@ -37,7 +38,6 @@ from neuro.server.flows.checks import (
 from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard, missing
 from neuro.server.flows.transactions import paged
-from neuro.server.http.identity import Identity
 
 PAGE = 50
 # Who makes a bake makes its first attempt in seconds, or was ended in between.

@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 
 from neuro.domain.bakes import CacheEntry, CacheEntryRequest, new_id
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows.cache import tables
 from neuro.server.flows.checks import (
@@ -17,7 +18,6 @@ from neuro.server.flows.checks import (
     moment_or_now,
 )
 from neuro.server.flows.guard import Guard, is_id, missing
-from neuro.server.http.identity import Identity
 
 
 class CacheService:

@@ -8,11 +8,11 @@ from sqlalchemy.exc import IntegrityError
 from neuro.domain.bakes import ConfigFile, ConfigFileRequest, new_id
 from neuro.domain.errors import TooLarge
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows.checks import MAX_FILES_OF_A_BAKE, check_file
 from neuro.server.flows.files import tables
 from neuro.server.flows.guard import Guard, is_id, missing
-from neuro.server.http.identity import Identity
 
 
 class FileService:

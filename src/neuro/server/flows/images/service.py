@@ -11,12 +11,12 @@ from sqlalchemy.exc import IntegrityError
 from neuro.domain.bakes import BakeImage, BakeImageChange, BakeImageRequest, new_id
 from neuro.domain.errors import NotFound, NotUnique
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows.checks import MAX_FULL_ID, check_builder, check_image, fits
 from neuro.server.flows.guard import Guard, is_id, missing
 from neuro.server.flows.images import tables
 from neuro.server.flows.transactions import paged
-from neuro.server.http.identity import Identity
 
 PAGE = 100
 

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from neuro.domain.bakes import Attempt, Bake, CatchUp, Overlap, Schedule, TaskStatus
 from neuro.domain.errors import NotFound, NotPermitted, PlatformError, Unavailable
+from neuro.server.access.identity import Identity
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts import tables as attempts
@@ -33,7 +34,6 @@ from neuro.server.flows.schedules.service import check_may_start
 from neuro.server.flows.schedules.tables import Stored
 from neuro.server.flows.schedules.times import MAX_CATCH_UP, due_between, next_after, to_start
 from neuro.server.flows.transactions import commit
-from neuro.server.http.identity import Identity
 
 log = structlog.get_logger("neuro.schedules")
 

@@ -12,6 +12,7 @@ from neuro.domain.bakes import Schedule, ScheduleRequest, new_id
 from neuro.domain.errors import Conflict, NotFound
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows.guard import Guard, is_id, missing
 from neuro.server.flows.schedules import tables
@@ -19,7 +20,6 @@ from neuro.server.flows.schedules.making import check
 from neuro.server.flows.schedules.tables import Stored
 from neuro.server.flows.schedules.times import check_timing, next_after
 from neuro.server.flows.transactions import paged
-from neuro.server.http.identity import Identity
 
 MAX_SCHEDULES = 1000
 # Each holds the texts of its flow files.

@@ -15,13 +15,13 @@ from neuro.domain.bakes import TaskStatus
 from neuro.domain.errors import Conflict, NotFound, PlatformError, TooManyRequests, Unavailable
 from neuro.domain.jobs import Job
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts.service import AttemptService
 from neuro.server.flows.schedules import tables as schedules
 from neuro.server.flows.supervision import main_jobs, records
 from neuro.server.flows.supervision.records import Known
-from neuro.server.http.identity import Identity
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from neuro.domain.bakes import CacheEntry, Task, TaskRequest, TaskStatus, new_id
 from neuro.domain.errors import Conflict, NotFound, NotUnique
 from neuro.domain.permissions import Action
+from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows.bakes.tables import brief_bake
 from neuro.server.flows.cache.tables import put_entry
@@ -27,7 +28,6 @@ from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard, is_id, missing
 from neuro.server.flows.tasks import tables
 from neuro.server.flows.transactions import commit, paged
-from neuro.server.http.identity import Identity
 
 # Few of them are held at once: each may have outputs of megabytes.
 PAGE = 50

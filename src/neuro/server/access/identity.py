@@ -43,6 +43,16 @@ class Identity:
             raise NotPermitted(f"You need the permission '{action}' on {uri}; you have '{best}'.")
 
 
+@dataclass(frozen=True, slots=True)
+class JobIdentity(Identity):
+    """A job, by the token that it was given: it may do what its owner may, as long as it lives.
+
+    It issues no tokens and changes no users, or what it may do would outlive it.
+    """
+
+    job_id: str = ""
+
+
 class Authenticator(Protocol):
     """Turns a bearer token into an identity."""
 
