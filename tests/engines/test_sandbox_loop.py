@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -82,3 +84,39 @@ def test_the_next_descriptor_of_a_number_is_not_told_what_the_last_one_was(loop:
     loop.run()
 
     assert heard == []
+
+
+class CountedListener(socket.socket):
+    """Counts how often it was asked for a connection."""
+
+    asked = 0
+
+    def accept(self) -> tuple[socket.socket, object]:
+        self.asked += 1
+        return super().accept()
+
+
+def test_without_descriptors_a_connection_waits_and_nothing_spins(loop: Loop) -> None:
+    accepted: list[socket.socket] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with CountedListener() as listener, socket.socket() as client:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client.connect(listener.getsockname())
+        loop.accept(listener, lambda connection: (accepted.append(connection), stop()))
+
+        def stop() -> None:
+            loop.running = False
+
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            loop.after(0.35, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)))
+            loop.run()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+        assert len(accepted) == 1
+        assert 2 <= listener.asked <= 6  # once every tenth of a second
+        accepted[0].close()

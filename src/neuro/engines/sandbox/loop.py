@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable
 
+from neuro.engines.sandbox.kernel import EXHAUSTED
+
 READ, WRITE = select.POLLIN, select.POLLOUT
+ACCEPT_SECONDS = 0.1  # between two tries to accept a connection without descriptors
 
 
 class Loop:
@@ -29,6 +33,31 @@ class Loop:
         """Call ``handler`` with what happened on ``fd``; also on errors and hang-ups."""
         self._handlers[fd] = handler
         self._poll.register(fd, events)
+
+    def accept(self, listener: socket.socket, action: Callable[[socket.socket], None]) -> None:
+        """Call ``action`` with each connection, until ``forget`` or the listener is closed.
+
+        Where there are no descriptors left, those who come wait for a moment: the listener stays
+        ready, and without a pause nothing else would be done.
+        """
+        fd = listener.fileno()
+
+        def ready(_: int) -> None:
+            try:
+                connection, _address = listener.accept()
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self.forget(fd)
+                    self.after(ACCEPT_SECONDS, again)
+                return
+            action(connection)
+
+        def again() -> None:
+            if listener.fileno() == fd:
+                self.watch(fd, READ, ready)
+
+        listener.setblocking(False)
+        self.watch(fd, READ, ready)
 
     def forget(self, fd: int) -> None:
         """Stop watching ``fd``; nothing if it is not watched."""

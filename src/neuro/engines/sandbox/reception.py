@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from neuro.engines.sandbox import entering, execution, launch, wire
 from neuro.engines.sandbox.client import Client
 from neuro.engines.sandbox.inlet import Inlet, PipeInlet
-from neuro.engines.sandbox.loop import READ, Loop
+from neuro.engines.sandbox.loop import Loop
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
 from neuro.engines.sandbox.output import OutputLog
 
@@ -78,8 +78,7 @@ class Reception:
 
     def open(self) -> None:
         """Accept clients from now on."""
-        self._listener.setblocking(False)
-        self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
+        self._loop.accept(self._listener, self._accept)
 
     def join(self, outlet: PipeOutlet | TerminalOutlet, inlet: Inlet | None) -> None:
         """Let clients who attach resize the run's terminal, and write to its input."""
@@ -137,11 +136,7 @@ class Reception:
 
     # Coming and going.
 
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
+    def _accept(self, connection: socket.socket) -> None:
         client = Client(self._loop, connection, self._first_frame)
         self._clients.add(client)
         client.on_close = lambda: self._gone(client)
