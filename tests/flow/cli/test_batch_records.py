@@ -92,6 +92,7 @@ def test_a_narrow_terminal_shows_bakes_and_tasks_in_its_lines(
         assert max(len(line) for line in lines if re.search("[│┼╵]", line)) <= 80
         titles = next(line.replace(" │", "").split() for line in lines if "STATUS" in line)
         assert titles in (["ID/NAME", "BATCH", "STATUS", "WHEN"],
+                          ["ID/BATCH", "(NAME)", "STATUS", "WHEN"],
                           ["ID", "STATUS", "STARTED", "FINISHED", "TOOK"])  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Known, Shown, column_ids, parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, View, job_line, when
 from neuro.cli.render.json_text import json_option, line, plain
-from neuro.cli.render.table import Cell, Line, Table
+from neuro.cli.render.redrawing import Redrawing
+from neuro.cli.render.table import Cell, Line, Table, first_that_fits
 from neuro.cli.render.times import local_now
 from neuro.client import Client
 from neuro.domain.errors import PlatformError, Unavailable
@@ -35,6 +37,14 @@ USAGE_COLUMNS: dict[str, Known] = {
     "gpu_memory": Known("GPU_MEMORY (MB)", align="right", shrinks=False),
 }
 TOP_COLUMNS = PS_COLUMNS | USAGE_COLUMNS
+# What narrow terminals are shown instead, the first that fits; and where no job has a GPU.
+TOP_NARROWER = (
+    "id name cpu memory gpu gpu_memory",
+    "id/name when cpu memory gpu gpu_memory",
+    "id/name cpu memory gpu gpu_memory",
+    "id/name cpu memory gpu",
+)
+TOP_WITHOUT_GPUS = ("id name when cpu memory", "id/name when cpu memory")
 REFRESH_SECONDS = 1.0
 LIST_SECONDS = 3.0
 
@@ -177,32 +187,59 @@ class JsonLines:
 class Screen:
     """Draws table after table; on a terminal each in the place of the one before."""
 
-    def __init__(self, out: Output, columns: Sequence[Shown], sort: str) -> None:
+    def __init__(self, out: Output, columns: Sequence[Shown] | None, sort: str) -> None:
+        """``columns`` None: those that fit the terminal."""
         self._out = out
-        self._columns = columns
+        self._asked = columns
         self._sort = sort
-        self._height = 0
+        self._redrawing = Redrawing()
 
     def begin(self) -> None:
         """Something else was said: leave it there, and draw below."""
-        self._height = 0
+        self._redrawing.begin()
 
     def draw(self, uses: Mapping[str, Use], user: str) -> None:
+        """Show what these jobs use now."""
         view = View(user, local_now(), self._out.iso_dates)
-        rows = [
-            use_row(use, self._columns, view)
-            for use in sort_uses(list(uses.values()), self._sort, view)
-        ]
-        table = Table([column.look for column in self._columns], width=terminal_width())
-        table.measure(rows)
-        lines = [self._out.style(table.header(), bold=True), *table.lines(rows)]
+        ordered = sort_uses(list(uses.values()), self._sort, view)
+        tables = (_Measured(columns, ordered, view) for columns in self._choices(ordered))
+        lines = first_that_fits(tables).lines(self._out)
         if self._out.is_terminal:
-            back = f"\x1b[{self._height}A" if self._height else ""
-            self._out.draw(back + "\x1b[J" + "\n".join(lines) + "\n")
-            self._height = len(lines)
+            self._redrawing.draw(_cut(lines, shutil.get_terminal_size().lines - 1))
         else:
             self._out.print("\n".join(lines))
         sys.stdout.flush()
+
+    def _choices(self, uses: Sequence[Use]) -> list[Sequence[Shown]]:
+        if self._asked is not None:
+            return [self._asked]
+        with_gpu = any(use.sample and use.sample.gpu_duty_cycle is not None for use in uses)
+        narrower = TOP_NARROWER if with_gpu else TOP_WITHOUT_GPUS
+        return [parse_columns(text, TOP_COLUMNS) for text in (TOP_DEFAULT, *narrower)]
+
+
+class _Measured:
+    """A table of jobs with certain columns, which may fit or not."""
+
+    def __init__(self, columns: Sequence[Shown], uses: Sequence[Use], view: View) -> None:
+        self._rows = [use_row(use, columns, view) for use in uses]
+        self._table = Table([column.look for column in columns], width=terminal_width())
+        self._table.measure(self._rows)
+
+    @property
+    def fits(self) -> bool:
+        return self._table.fits
+
+    def lines(self, out: Output) -> list[str]:
+        return [out.style(self._table.header(), bold=True), *self._table.lines(self._rows)]
+
+
+def _cut(lines: list[str], height: int) -> list[str]:
+    # The cursor cannot go back beyond the top of the screen.
+    if len(lines) <= height:
+        return lines
+    kept = lines[: max(height - 1, 1)]
+    return [*kept, f"… and {len(lines) - len(kept)} more lines: a higher terminal shows them."]
 
 
 async def _refresh(context: Context, watcher: Watcher) -> bool:
@@ -288,7 +325,8 @@ def command(
 ) -> int:
     """Show what JOBS use, once a second; without JOBS, what all running jobs use."""
     account = context.account
-    shown = parse_columns(columns or context.user_config.top_format or TOP_DEFAULT, TOP_COLUMNS)
+    asked = columns or context.user_config.top_format
+    shown = parse_columns(asked, TOP_COLUMNS) if asked else None
     sort_uses([], sort, View("", local_now()))  # A wrong --sort is said before anything else.
     query = job_filter(
         now=local_now(),
