@@ -9,8 +9,9 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import INTERRUPTED, MALFUNCTION, Failure
-from neuro.cli.job.follow import refuse_without_terminal, write_all
+from neuro.cli.job.follow import refuse_without_terminal
 from neuro.cli.job.hints import shell_hint
+from neuro.cli.job.log_copy import write_all
 from neuro.cli.job.sending import send_input
 from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command

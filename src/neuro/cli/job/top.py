@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
@@ -15,9 +14,9 @@ import click
 
 from neuro.cli.context import FOREVER, Context, pass_context
 from neuro.cli.failures import BAD_VALUE, ILLEGAL, TIMEOUT, Failure
-from neuro.cli.job.follow import PATIENCE
 from neuro.cli.job.ls import job_filter
 from neuro.cli.lazy import Command
+from neuro.cli.outage import Outage
 from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Known, Shown, column_ids, parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, View, job_line, when
@@ -26,7 +25,7 @@ from neuro.cli.render.redrawing import Redrawing
 from neuro.cli.render.table import Cell, Line, Table, first_that_fits
 from neuro.cli.render.times import local_now
 from neuro.client import Client
-from neuro.domain.errors import PlatformError, Unavailable
+from neuro.domain.errors import PlatformError
 from neuro.domain.jobs import Job, JobFilter, JobStatus, UsageSample
 
 TOP_DEFAULT = "id name when cpu memory gpu gpu_memory"
@@ -244,19 +243,14 @@ def _cut(lines: list[str], height: int) -> list[str]:
 
 async def _refresh(context: Context, watcher: Watcher) -> bool:
     """Refresh, waiting for a server that is away; whether it was."""
-    lost_at: float | None = None
+    outage = Outage(context.out.note)
     while True:
         try:
             await watcher.refresh()
-        except Unavailable:
-            if lost_at is None:
-                lost_at = time.monotonic()
-                context.out.note("The server does not answer; waiting for it…")
-            if time.monotonic() - lost_at > PATIENCE:
-                raise
-            await asyncio.sleep(REFRESH_SECONDS)
+        except PlatformError as error:
+            await asyncio.sleep(outage.lost(error))
         else:
-            return lost_at is not None
+            return outage.over()
 
 
 async def _watch(context: Context, wanted: Wanted, screen: Screen | JsonLines) -> None:

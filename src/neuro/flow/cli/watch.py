@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
+from neuro.cli.outage import PAUSE, Outage
 from neuro.cli.output import Output
 from neuro.cli.render.redrawing import Redrawing
 from neuro.cli.render.times import local_now
 from neuro.client.blocking import run
 from neuro.domain.bakes import BakeEvent, Task, TaskStatus
-from neuro.domain.errors import PlatformError, Unavailable
+from neuro.domain.errors import PlatformError
 from neuro.flow.cli.bake_looks import called, word_of
 from neuro.flow.cli.board import Board, change_line, waits_for
 from neuro.flow.cli.context import FlowContext
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 
 # Clocks on the screen move; and changes that come together are drawn together.
 _TICK, _TOGETHER = 1.0, 0.05
-_PAUSE, _GRACE = 1.0, 5.0
-# How long a lost server is waited for.
-PATIENCE = 15 * 60.0
+_GRACE = 5.0
 
 
 class Sign(Enum):
@@ -144,6 +143,7 @@ class Events:
         self._bake_id = bake_id
         self._number = number
         self._queue: SimpleQueue[BakeEvent | BaseException | Sign | str] = SimpleQueue()
+        self._outage = Outage(self._queue.put)
 
     def start(self) -> None:
         Thread(target=self._read, name="events", daemon=True).start()
@@ -172,29 +172,23 @@ class Events:
             self._queue.put(error)
 
     def _read_on(self) -> None:
-        lost_at: float | None = None
         while True:
             try:
                 run(self._read_once())
-                lost_at = None
+                pause = PAUSE
             except PlatformError as error:
                 if address := self._context.follow_server(self._bake_id):
                     self._queue.put(f"The server is at {address} now.")
                     continue
-                if not isinstance(error, Unavailable):
-                    raise
-                if lost_at is None:
-                    lost_at = time.monotonic()
-                    self._queue.put("The server does not answer; waiting for it…")
-                if time.monotonic() - lost_at > PATIENCE:
-                    raise
-            time.sleep(_PAUSE)
+                pause = self._outage.lost(error)
+            time.sleep(pause)
 
     async def _read_once(self) -> None:
         bakes = self._context.client.bakes
         self._queue.put(Sign.BEGIN)
         async with aclosing(bakes.events(self._bake_id, self._number)) as events:
             async for event in events:
+                self._outage.over()
                 self._queue.put(event)
 
 
