@@ -147,7 +147,7 @@ async def show(
         neuro ps --all --recent-first           # everything, newest first
         neuro ps -s failed --since 1d           # what failed since yesterday
         neuro ps -t experiment:7 -o bob         # by tag and owner
-        neuro ps --all-owners                   # everybody's, with what pending jobs wait for
+        neuro ps --all-owners                   # everybody's, with reasons
         neuro ps --format "id name status preset command"
         neuro -q ps | xargs neuro kill          # bare ids
         neuro ps --json | jq -r '.[].container.image'

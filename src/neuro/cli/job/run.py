@@ -29,7 +29,8 @@ _EXAMPLES = """
     neuro run ubuntu echo 'Hello, World!'
     neuro run --preset cpu-small --name train -v storage:digits:/project:rw \\
         python:3.11 -- python /project/train.py --epochs 10
-    neuro run --detach --life-span 2h -e SEED=7 -v storage:code:/code ubuntu /code/work.sh
+    neuro run --detach --life-span 2h -e SEED=7 -v storage:code:/code \\
+        ubuntu /code/work.sh
     neuro run --port 8888 --no-http-auth --browse jupyter/base-notebook
     neuro run python:3.11 -- python - < script.py # piped input is passed on
     neuro run -t ubuntu bash                      # a terminal inside a job

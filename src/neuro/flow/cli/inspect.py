@@ -136,7 +136,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     examples="""
         neuro-flow inspect nightly
         neuro-flow inspect nightly --watch            # see it go on, until it is over
-        neuro-flow inspect nightly --outputs          # what a sweep gave, beside its matrix
+        neuro-flow inspect nightly --outputs          # beside the matrix values
         neuro-flow inspect nightly --graph
         neuro-flow inspect nightly --output-graph graph.pdf
         neuro-flow inspect --attempt 1 bake-2c9d8e1f-5b1c-4a7e-9f60-3d2b1a0c9e8f

@@ -33,7 +33,7 @@ async def _restart(context: FlowContext, bake: Bake, attempt: int, from_failed: 
     examples="""
         neuro-flow restart nightly
         neuro-flow restart nightly --no-from-failed
-        neuro-flow clear-cache sweep && neuro-flow restart nightly --no-from-failed   # all anew
+        neuro-flow clear-cache sweep && neuro-flow restart nightly --no-from-failed
     """,
 )
 @click.argument("bake", metavar="BAKE", shell_complete=offer("ended_bakes"))

@@ -20,14 +20,18 @@ from neuro.flow.cli.thin_table import NEVER, Layout, Row, firm, thin_table
 if TYPE_CHECKING:
     from neuro.domain.bakes import Schedule
 
-COLUMNS = (
-    Column("BATCH"),
-    firm("CRON"),
-    Column("TIME ZONE"),
-    firm("NEXT"),
-    firm("LAST"),
-    Column("LAST BAKE", shrinks=False, spare=1),
-)
+
+def columns(now: datetime) -> list[Column]:
+    """The columns; those of times name their zone, which is the one of ``now``."""
+    zone = now.strftime("%Z")
+    return [
+        Column("BATCH"),
+        firm("CRON"),
+        Column("TIME ZONE"),
+        firm(f"NEXT ({zone})"),
+        firm(f"LAST ({zone})"),
+        Column("LAST BAKE", shrinks=False, spare=1),
+    ]
 
 
 def row(schedule: Schedule, now: datetime) -> Row:
@@ -72,7 +76,7 @@ def schedules(context: FlowContext, as_json: bool) -> None:
         for it in found:
             out.print(it.batch)
         return
-    layout = Layout(COLUMNS, [row(it, now) for it in found])
+    layout = Layout(columns(now), [row(it, now) for it in found])
     for line in thin_table([layout], context.paint, terminal_width()):
         out.print(line)
     for it in found:
