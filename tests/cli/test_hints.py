@@ -121,6 +121,18 @@ def test_what_is_nearly_right_is_told(person: Home, words: str, code: int, says:
     assert says in done.stderr
 
 
+def test_a_copy_into_a_folder_that_is_not_there_says_how_to_make_it(person: Home) -> None:
+    (person.work_dir / "a.txt").write_text("a")
+
+    done = person.run("cp", "a.txt", "storage:not/there/yet/")
+
+    assert done.returncode == 72
+    assert "`neuro mkdir -p storage://default/root/not/there/yet` makes it" in done.stderr
+    person.ok("mkdir", "-p", "storage:not/there/yet")
+    person.ok("cp", "a.txt", "storage:not/there/yet/")
+    person.ok("rm", "-r", "storage:not")
+
+
 def test_a_move_into_a_folder_that_is_not_there_says_how_to_make_it(person: Home) -> None:
     person.ok("mkdir", "-p", "storage:moved")
 
