@@ -191,6 +191,23 @@ def test_top_draws_no_more_than_a_screen_holds(monkeypatch: pytest.MonkeyPatch) 
     assert "… and 43 more lines" in shown
 
 
+def test_top_counts_the_rows_of_lines_that_are_too_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    uses = used_jobs(f"job-{number}" for number in range(50))
+
+    first, up, _ = re.split(r"\r\x1b\[(\d+)A", drawn(monkeypatch, (50, 12), uses, uses))
+
+    lines = first.replace("\x1b[K", "").replace("\x1b[J", "").splitlines()
+    assert int(up) == sum(-(-len(line) // 50) for line in lines) <= 11
+
+
+def test_a_job_without_a_name_takes_no_empty_line() -> None:
+    columns = [Column("ID/NAME"), Column("X")]
+
+    assert laid_out(columns, [cells("1/a", "x"), cells("2/", "y"), cells("3/c", "z")])[1:] == [
+        "1        x", "a", "2        y", "3        z", "c",
+    ]  # fmt: skip
+
+
 def test_a_wide_terminal_has_all_columns() -> None:
     assert jobs_in(200)[0].split()[-2:] == ["CLUSTER", "DESCRIPTION"]
     assert jobs_in(80)[0].split()[:3] == ["ID", "NAME", "STATUS"]

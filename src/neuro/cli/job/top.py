@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import NamedTuple
 
 import click
@@ -21,7 +22,7 @@ from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Known, Shown, column_ids, parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, View, job_line, when
 from neuro.cli.render.json_text import json_option, line, plain
-from neuro.cli.render.redrawing import Redrawing
+from neuro.cli.render.redrawing import Redrawing, rows_of
 from neuro.cli.render.table import Cell, Line, Table, first_that_fits
 from neuro.cli.render.times import local_now
 from neuro.client import Client
@@ -42,8 +43,9 @@ TOP_NARROWER = (
     "id/name when cpu memory gpu gpu_memory",
     "id/name cpu memory gpu gpu_memory",
     "id/name cpu memory gpu",
+    "id/name cpu memory",
 )
-TOP_WITHOUT_GPUS = ("id name when cpu memory", "id/name when cpu memory")
+TOP_WITHOUT_GPUS = ("id name when cpu memory", "id/name when cpu memory", "id/name cpu memory")
 REFRESH_SECONDS = 1.0
 LIST_SECONDS = 3.0
 
@@ -204,7 +206,7 @@ class Screen:
         tables = (_Measured(columns, ordered, view) for columns in self._choices(ordered))
         lines = first_that_fits(tables).lines(self._out)
         if self._out.is_terminal:
-            self._redrawing.draw(_cut(lines, shutil.get_terminal_size().lines - 1))
+            self._redrawing.draw(_cut(lines, *shutil.get_terminal_size()))
         else:
             self._out.print("\n".join(lines))
         sys.stdout.flush()
@@ -233,11 +235,12 @@ class _Measured:
         return [out.style(self._table.header(), bold=True), *self._table.lines(self._rows)]
 
 
-def _cut(lines: list[str], height: int) -> list[str]:
-    # The cursor cannot go back beyond the top of the screen.
-    if len(lines) <= height:
+def _cut(lines: list[str], width: int, height: int) -> list[str]:
+    # The cursor cannot go back beyond the top of the screen; its last row is the cursor's own.
+    rows = list(accumulate(rows_of(line, width) for line in lines))
+    if rows[-1] < height:
         return lines
-    kept = lines[: max(height - 1, 1)]
+    kept = lines[: max(sum(it < height - 1 for it in rows), 1)]
     return [*kept, f"… and {len(lines) - len(kept)} more lines: a higher terminal shows them."]
 
 

@@ -12,11 +12,16 @@ from neuro.domain.printable import display_width, harmless
 _COLOR = re.compile(r"\x1b\[[\d;]*m")
 
 
+def rows_of(line: str, width: int) -> int:
+    """How many rows of a screen of ``width`` columns a line takes."""
+    return max(-(-display_width(_COLOR.sub("", line)) // width), 1)
+
+
 class Redrawing:
     """The end of a terminal's screen, drawn again and again in one place."""
 
     def __init__(self) -> None:
-        self._drawn: list[int] = []  # how wide each line is
+        self._drawn: list[str] = []
 
     def draw(self, lines: Sequence[str]) -> None:
         """Show these lines in place of the ones before. Only colours and text go through."""
@@ -25,7 +30,7 @@ class Redrawing:
             self._back(width) + "".join(f"{harmless(line)}\x1b[K\n" for line in lines) + "\x1b[J"
         )
         sys.stdout.flush()
-        self._drawn = [display_width(_COLOR.sub("", line)) for line in lines]
+        self._drawn = [*lines]
 
     def say(self, text: str) -> None:
         """Something that stays: what is drawn next stands below it."""
@@ -39,7 +44,6 @@ class Redrawing:
         self._drawn = []
 
     def _back(self, width: int) -> str:
-        # A line that is too wide takes several rows of the screen; a terminal that became narrower
-        # has broken lines that had fitted.
-        rows = sum(max(-(-drawn // width), 1) for drawn in self._drawn)
+        # A terminal that became narrower has broken lines that had fitted.
+        rows = sum(rows_of(line, width) for line in self._drawn)
         return f"\r\x1b[{rows}A" if rows else ""

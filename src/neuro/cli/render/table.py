@@ -169,7 +169,9 @@ class Table:
             [Line(piece, line.fg) for line in cell for piece in wrap(printable(line.text), width)]
             for cell, width in zip(row, self._widths, strict=True)
         ]
-        height = max((len(cell) for cell in wrapped), default=1)
+        # A job without a name has no empty line below its id.
+        filled = (n for cell in wrapped for n, line in enumerate(cell, start=1) if line.text)
+        height = max(filled, default=1)
         return [
             (self._indent + self._gap.join(self._pieces(wrapped, number))).rstrip()
             for number in range(height)

@@ -35,7 +35,8 @@ def layouts(rows: list[Row]) -> list[Layout]:
 
     def narrow(row: Row) -> Row:
         label, status, raw_id, moment = row.cells
-        return row._replace(cells=(f"{label}\n  {raw_id}", status, moment))
+        below = "" if raw_id == NEVER else f"\n  {raw_id}"
+        return row._replace(cells=(label + below, status, moment))
 
     return [Layout(COLUMNS, rows), Layout(NARROW, [*map(narrow, rows)])]
 
