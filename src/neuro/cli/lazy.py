@@ -108,6 +108,11 @@ class LazyGroup(click.Group):
         known = [*self.groups, *self.entries, *others]
         near = get_close_matches(name, known, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(repr(word) for word in near)}?" if near else ""
+        if name == "help":
+            hint = (
+                f" `{self.name} --help` lists the commands, and `{self.name} COMMAND --help` tells"
+                " of one."
+            )
         return f"No such command '{name}'.{hint}"
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
