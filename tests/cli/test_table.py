@@ -21,6 +21,7 @@ from neuro.cli.render.table import Cell, Column, Line, Table, without_spares, wr
 from neuro.domain.jobs import JobStatus, UsageSample
 from neuro.domain.printable import display_width
 from tests.cli.jobs import CREATED, JOB_ID, make_job
+from tests.cli.platform import Home
 
 
 def cells(*texts: str) -> list[Cell]:
@@ -206,6 +207,20 @@ def test_a_job_without_a_name_takes_no_empty_line() -> None:
     assert laid_out(columns, [cells("1/a", "x"), cells("2/", "y"), cells("3/c", "z")])[1:] == [
         "1        x", "a", "2        y", "3        z", "c",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_list_of_tokens_fits_the_terminal(person: Home, width: int) -> None:
+    label = f"job {JOB_ID}"
+    person.ok("config", "token", "create", "--label", label)
+
+    with person.terminal("--color", "no", "config", "token", "ls", columns=width) as it:
+        assert it.end() == 0
+        lines = it.shown.splitlines()
+
+    assert max(map(len, lines)) <= width
+    assert any(line.endswith("valid") for line in lines)
+    assert any(label in line for line in lines)
 
 
 def test_a_wide_terminal_has_all_columns() -> None:

@@ -23,7 +23,7 @@ from neuro.cli.render.columns import Known, Shown, column_ids, parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, View, job_line, when
 from neuro.cli.render.json_text import json_option, line, plain
 from neuro.cli.render.redrawing import Redrawing, rows_of
-from neuro.cli.render.table import Cell, Line, Table, first_that_fits
+from neuro.cli.render.table import Cell, Line, Sheet, first_that_fits
 from neuro.cli.render.times import local_now
 from neuro.client import Client
 from neuro.domain.errors import PlatformError
@@ -203,8 +203,15 @@ class Screen:
         """Show what these jobs use now."""
         view = View(user, local_now(), self._out.iso_dates)
         ordered = sort_uses(list(uses.values()), self._sort, view)
-        tables = (_Measured(columns, ordered, view) for columns in self._choices(ordered))
-        lines = first_that_fits(tables).lines(self._out)
+        sheet = first_that_fits(
+            Sheet(
+                [column.look for column in columns],
+                [use_row(use, columns, view) for use in ordered],
+                terminal_width(),
+            )
+            for columns in self._choices(ordered)
+        )
+        lines = [self._out.style(sheet.header(), bold=True), *sheet.lines()]
         if self._out.is_terminal:
             self._redrawing.draw(_cut(lines, *shutil.get_terminal_size()))
         else:
@@ -217,22 +224,6 @@ class Screen:
         with_gpu = any(use.sample and use.sample.gpu_duty_cycle is not None for use in uses)
         narrower = TOP_NARROWER if with_gpu else TOP_WITHOUT_GPUS
         return [parse_columns(text, TOP_COLUMNS) for text in (TOP_DEFAULT, *narrower)]
-
-
-class _Measured:
-    """A table of jobs with certain columns, which may fit or not."""
-
-    def __init__(self, columns: Sequence[Shown], uses: Sequence[Use], view: View) -> None:
-        self._rows = [use_row(use, columns, view) for use in uses]
-        self._table = Table([column.look for column in columns], width=terminal_width())
-        self._table.measure(self._rows)
-
-    @property
-    def fits(self) -> bool:
-        return self._table.fits
-
-    def lines(self, out: Output) -> list[str]:
-        return [out.style(self._table.header(), bold=True), *self._table.lines(self._rows)]
 
 
 def _cut(lines: list[str], width: int, height: int) -> list[str]:

@@ -185,6 +185,35 @@ class Table:
             yield " " * left + self._style(line.text, line.fg) + " " * (space - left)
 
 
+class Sheet:
+    """A table together with all of its rows, measured."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[Cell]],
+        width: int | None,
+        style: Style | None = None,
+    ) -> None:
+        """``width`` is what must fit; None: anything fits."""
+        self._table = Table(columns, width=width, style=style)
+        self._rows = rows
+        self._table.measure(rows)
+
+    @property
+    def fits(self) -> bool:
+        """See ``Table.fits``."""
+        return self._table.fits
+
+    def header(self) -> str:
+        """The row of titles."""
+        return self._table.header()
+
+    def lines(self) -> Iterator[str]:
+        """The lines of all rows."""
+        return self._table.lines(self._rows)
+
+
 def wrap(text: str, width: int) -> list[str]:
     """``text`` in pieces of at most ``width`` columns.
 
