@@ -5,13 +5,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
 
+from neuro.cli import main
 from neuro.cli.lazy import Command
 from neuro.cli.main import TOPICS, root
 from neuro.cli.topics import TEXTS
+from neuro.flow.cli import main as flow_main
 from tests.cli.platform import Home
 
 HEAVY = (
@@ -111,6 +114,25 @@ def test_every_listed_topic_has_a_page(home: Home) -> None:
     assert set(TOPICS) == set(TEXTS)
     for topic in TOPICS:
         assert home.ok("help", topic).startswith("# ")
+
+
+def helps(command: click.Command, context: click.Context) -> Iterator[str]:
+    context.terminal_width = 80
+    yield from command.get_help(context).splitlines()
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from helps(below, click.Context(below, info_name=name, parent=context))
+
+
+@pytest.mark.parametrize("program", [main, flow_main], ids=["neuro", "neuro-flow"])
+def test_no_help_is_wider_than_80_columns(program: ModuleType) -> None:
+    root = program.root()
+    lines = [*helps(root, click.Context(root, info_name="neuro"))]
+    lines += [line for text in TEXTS.values() for line in text.splitlines()]
+
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_the_version_is_printed(home: Home) -> None:

@@ -122,6 +122,9 @@ def test_what_matches_is_told_as_a_list_of_a_folder_is(person: Home) -> None:
     (entry,) = told(person, "storage", "glob", "storage:match*.csv", "storage:nothing*")
 
     assert entry in told(person, "ls")
+    asked = person.run("--trace", "storage", "glob", "--json", "storage:match*.csv").stderr
+    assert "LISTSTATUS" in asked
+    assert "GETFILESTATUS" not in asked  # The listing has told all.
     assert told(person, "storage", "glob", "storage:nothing*") == []
 
 

@@ -14,7 +14,7 @@ from neuro.cli.render.job_status import status_rows
 from neuro.cli.render.table import Column, Line, Table
 from neuro.domain.jobs import Job, JobStatus
 from neuro.domain.printable import harmless, printable
-from neuro.flow.cli.thin_table import Row, ThinTable
+from neuro.flow.cli.thin_table import Layout, Row, firm, thin_table
 from neuro.flow.syntax.problems import Problem
 from neuro.flow.syntax.source import Source
 from tests.cli.jobs import make_job
@@ -78,9 +78,9 @@ def test_columns_stay_below_each_other() -> None:
 
 
 def test_thin_tables_of_flows_do() -> None:
-    table = ThinTable(("JOB", "STATUS"), lambda text, _fg: text)
+    layout = Layout((Column("JOB"), firm("STATUS")), [Row((TRICKS, "two\nlines"))])
 
-    lines = table.fitting([Row((TRICKS, "two\nlines"))], 40)
+    lines = thin_table([layout], lambda text, _fg: text, 40)
 
     assert_clean("".join(lines))
     assert any("lines" in line for line in lines)

@@ -82,7 +82,7 @@ def test_a_terminal_outlives_a_restart_of_the_server(running: Home) -> None:
         it.press("WORD=kept\r")
         it.until("# ")
         running.ok("down")
-        it.until("Connection lost")
+        it.until("The server does not answer; waiting for it…")
         running.ok("up", "--port", port)
         it.until("Connected again.")
         it.press("echo it was $WORD; exit 3\r")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from contextlib import redirect_stdout
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
 
@@ -10,13 +13,15 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from neuro.cli.job.ls import Printer
+from neuro.cli.job.top import Screen, Use
 from neuro.cli.output import Output
 from neuro.cli.render.columns import parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, PS_DEFAULT, PS_NARROWER, View
-from neuro.cli.render.table import Cell, Column, Line, Table, wrap
-from neuro.domain.jobs import JobStatus
+from neuro.cli.render.table import Cell, Column, Line, Table, without_spares, wrap
+from neuro.domain.jobs import JobStatus, UsageSample
 from neuro.domain.printable import display_width
 from tests.cli.jobs import CREATED, JOB_ID, make_job
+from tests.cli.platform import Home
 
 
 def cells(*texts: str) -> list[Cell]:
@@ -119,7 +124,103 @@ def test_a_list_of_jobs_fits_the_terminal_and_breaks_no_word(width: int) -> None
 
     assert max(map(len, lines)) <= width
     assert JOB_ID in lines[1]
+    assert "now" in lines[1]
     assert any(name in line for line in lines)
+
+
+def test_times_stay_in_one_line_and_are_broken_last() -> None:
+    columns = [Column("WHEN", shrinks=False), Column("TEXT")]
+    row = [cells("16 seconds ago", "a text of some words")]
+
+    assert laid_out(columns, row, width=28)[1].startswith("16 seconds ago  ")
+    assert laid_out(columns, row, width=22)[1].startswith("16 seconds  ")
+
+
+def test_a_table_leaves_out_its_spare_columns() -> None:
+    columns = [Column("ID"), Column("RAW", spare=2), Column("LAST", spare=1)]
+
+    assert [*without_spares(columns)] == [[0, 1, 2], [0, 2], [0]]
+
+
+def used_jobs(names: Iterable[str], *, gpu: int | None = None) -> dict[str, Use]:
+    sample = UsageSample(
+        cpu=0.123, memory=1024.5, memory_bytes=0, timestamp=0.0, gpu_duty_cycle=gpu
+    )
+    since = {"started_at": datetime.now(UTC) - timedelta(minutes=59)}
+    return {
+        name: Use(make_job(status=JobStatus.RUNNING, history=since, name=name), sample)
+        for name in names
+    }
+
+
+def drawn(terminal_of: pytest.MonkeyPatch, size: tuple[int, int], *screens: dict[str, Use]) -> str:
+    """What `neuro top` writes to a terminal of this size."""
+    terminal_of.setenv("COLUMNS", str(size[0]))
+    terminal_of.setenv("LINES", str(size[1]))
+    with redirect_stdout(StringIO()) as shown:
+        shown.isatty = lambda: True  # type: ignore[method-assign]
+        out = Output(color=False)
+        out.is_terminal = True
+        screen = Screen(out, None, "cpu")
+        for uses in screens:
+            screen.draw(uses, "anna")
+    return shown.getvalue()
+
+
+@pytest.mark.parametrize("gpu", [None, 50])
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_top_redraws_as_many_rows_as_it_drew(
+    monkeypatch: pytest.MonkeyPatch, width: int, gpu: int | None
+) -> None:
+    uses = used_jobs(["train", "my-long-training-job-name"], gpu=gpu)
+
+    first, up, second = re.split(r"\r\x1b\[(\d+)A", drawn(monkeypatch, (width, 24), uses, uses))
+
+    lines = first.replace("\x1b[K", "").replace("\x1b[J", "").splitlines()
+    assert max(map(len, lines)) <= width
+    assert int(up) == len(lines)
+    assert ("59 minutes ago" in first) is (gpu is None)
+    assert first == second
+
+
+def test_top_draws_no_more_than_a_screen_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    uses = used_jobs(f"job-{number}" for number in range(50))
+
+    shown = drawn(monkeypatch, (100, 10), uses)
+
+    assert shown.count("\n") == 9
+    assert "… and 43 more lines" in shown
+
+
+def test_top_counts_the_rows_of_lines_that_are_too_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    uses = used_jobs(f"job-{number}" for number in range(50))
+
+    first, up, _ = re.split(r"\r\x1b\[(\d+)A", drawn(monkeypatch, (50, 12), uses, uses))
+
+    lines = first.replace("\x1b[K", "").replace("\x1b[J", "").splitlines()
+    assert int(up) == sum(-(-len(line) // 50) for line in lines) <= 11
+
+
+def test_a_job_without_a_name_takes_no_empty_line() -> None:
+    columns = [Column("ID/NAME"), Column("X")]
+
+    assert laid_out(columns, [cells("1/a", "x"), cells("2/", "y"), cells("3/c", "z")])[1:] == [
+        "1        x", "a", "2        y", "3        z", "c",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_list_of_tokens_fits_the_terminal(person: Home, width: int) -> None:
+    label = f"job {JOB_ID}"
+    person.ok("config", "token", "create", "--label", label)
+
+    with person.terminal("--color", "no", "config", "token", "ls", columns=width) as it:
+        assert it.end() == 0
+        lines = it.shown.splitlines()
+
+    assert max(map(len, lines)) <= width
+    assert any(line.endswith("valid") for line in lines)
+    assert any(label in line for line in lines)
 
 
 def test_a_wide_terminal_has_all_columns() -> None:

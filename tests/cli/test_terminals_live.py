@@ -235,6 +235,6 @@ def test_top_redraws_in_place_on_a_terminal(person: Home) -> None:
 
     with person.terminal("top", "drawn", columns=160) as it:  # "2 seconds ago" is one line
         it.until("drawn")
-        it.until("\x1b[2A\x1b[J")
+        it.until("\r\x1b[2A")
         it.press("\x03")
         assert it.end() == 130

@@ -306,7 +306,7 @@ async def test_control_jobs_are_bounded_in_number(
         Reconciler(board, writer, {}, make_spec, stop_grace=1),
         {},
         Offer("default", [preset], "sandbox", "localhost", str),
-        check_volumes=lambda container: None,
+        check_volumes=lambda container: [],
         image_notice=lambda engine, image: None,
         feed=Feed(board),
         control=limits,

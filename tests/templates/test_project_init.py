@@ -214,6 +214,11 @@ def test_the_slug_that_is_offered_is_always_good(name: str) -> None:
     assert complaint("flow", "project_slug", slug_of(name)) is None
 
 
+def test_a_name_in_cyrillic_is_spelled_in_latin_letters() -> None:
+    assert slug_of("Распознавание цифр, этап 2") == "raspoznavanie-tsifr-etap-2"
+    assert slug_of("Модель") == "model"
+
+
 def test_elsewhere(home: Home) -> None:
     (home.work_dir / "projects").mkdir()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.lazy import Command
+from neuro.cli.lazy import Command, LazyGroup
 from neuro.cli.topics import TEXTS
 
 
@@ -27,6 +27,12 @@ def command(context: Context, ctx: click.Context, words: tuple[str, ...]) -> Non
         context.out.print(TEXTS[words[0]], newline=False)
         return
     assert ctx.parent is not None
+    root = ctx.parent.command
+    if words and isinstance(root, LazyGroup) and root.get_command(ctx.parent, words[0]) is None:
+        ctx.parent.fail(
+            f"{root.unknown(words[0], TEXTS)} `neuro --help` lists the commands; topics are"
+            f" {', '.join(TEXTS)}."
+        )
     here, what = ctx.parent, ctx.parent.command
     for word in words:
         if not isinstance(what, click.Group):

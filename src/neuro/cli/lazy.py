@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from itertools import islice
 from typing import Any, NamedTuple
@@ -101,13 +101,18 @@ class LazyGroup(click.Group):
             ctx.fail(self.unknown(name))
         return (name if command else None), command, args[1:]
 
-    def unknown(self, name: str) -> str:
-        """The sentence for a command that does not exist, with the nearest ones."""
+    def unknown(self, name: str, others: Iterable[str] = ()) -> str:
+        """The sentence for a command that does not exist, with the nearest ones, ``others`` too."""
         from difflib import get_close_matches
 
-        known = [*self.groups, *self.entries]
+        known = [*self.groups, *self.entries, *others]
         near = get_close_matches(name, known, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(repr(word) for word in near)}?" if near else ""
+        if name == "help":
+            hint = (
+                f" `{self.name} --help` lists the commands, and `{self.name} COMMAND --help` tells"
+                " of one."
+            )
         return f"No such command '{name}'.{hint}"
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

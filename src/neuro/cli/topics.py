@@ -21,7 +21,10 @@ everything is appended:
     [alias.du]
     exec = "du {opts}"
     args = "DIR..."
-    options = ["-h, --human-readable  print sizes like 1K", "-d, --max-depth=N  only so deep"]
+    options = [
+        "-h, --human-readable  print sizes like 1K",
+        "-d, --max-depth=N  only so deep",
+    ]
 
 In `args`, [NAME] is an optional argument, and NAME... takes several.
 `neuro config aliases` lists what there is.
@@ -96,8 +99,8 @@ or $NEUROMATION_CONFIG name another folder than ~/.neuro.
     [job]
     ps-format = "id name status"      # see `neuro help ps-format`
     top-format = "name cpu memory"    # see `neuro help top-format`
-    life-span = "2d3h20min"           # default of `neuro run --life-span`; built in: 1d
-    cluster-name = "default"          # only in .neuro.toml: the cluster of this project
+    life-span = "2d3h20min"           # default of `neuro run --life-span`
+    cluster-name = "default"          # only in .neuro.toml: the project's
 
     [storage]
     cp-exclude = ["*.tmp", "!keep.tmp"]          # what `neuro cp` leaves out

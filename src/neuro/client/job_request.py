@@ -23,6 +23,8 @@ from neuro.domain.names import check_job_name, check_tags
 from neuro.domain.uris import complete_uri, full_text
 
 DEFAULT_LIFE_SPAN = "1d"
+# The schemes of what can be mounted.
+_MOUNTED = ("storage", "disk", "secret")
 
 
 class Where(NamedTuple):
@@ -216,6 +218,26 @@ def parse_volumes(texts: Sequence[str], where: Where) -> Volumes:
     return volumes
 
 
+def _meant(text: str, source: str) -> str | None:
+    """What to write in place of a source that is not in the storage, where that can be told."""
+    scheme, colon, path = source.partition(":")
+    if source.startswith(("/", ".", "~")):
+        name = source.rstrip("/").rpartition("/")[2].strip(".~") or "data"
+        end = text.removeprefix(source)
+        return (
+            "a job sees folders of the storage, not of this machine. Copy it there with"
+            f" `neuro cp -r {source} storage:{name}`, then mount 'storage:{name}{end}'."
+        )
+    if source in _MOUNTED:
+        return f"the path in the job is missing. Write it like {text}:/data."
+    if not colon:
+        return f"did you mean 'storage:{text}'?" if source else None
+    from difflib import get_close_matches
+
+    near = get_close_matches(scheme.lower(), _MOUNTED, 1)
+    return f"did you mean '{near[0]}:{path}{text.removeprefix(source)}'?" if near else None
+
+
 def _parts(text: str) -> tuple[str, str, bool | None]:
     form = "write it like storage:FOLDER:/PATH:ro (or :rw)"
     if text in ("HOME", "ALL"):
@@ -227,9 +249,9 @@ def _parts(text: str) -> tuple[str, str, bool | None]:
         source, _, target = source.rpartition(":")
     elif source.partition(":")[2] and not target.startswith("/") and ":/" in source:
         raise InvalidInput(f"Wrong mode '{target}' of volume '{text}': it is ro or rw; {form}.")
-    scheme, colon, _ = source.partition(":")
-    if not colon or scheme not in ("storage", "disk", "secret"):
-        raise InvalidInput(f"Invalid volume '{text}': {form}.")
+    scheme = source.partition(":")[0]
+    if ":" not in source or scheme not in _MOUNTED:
+        raise InvalidInput(f"Invalid volume '{text}': {_meant(text, source) or f'{form}.'}")
     if not target.startswith("/"):
         raise InvalidInput(
             f"Invalid volume '{text}': '{target}' is not an absolute path in the job; {form}."

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import msgspec
 
@@ -122,8 +123,8 @@ class Jobs:
         call = with_message("POST", _JOBS, request, params=from_preset, headers=headers)
         async with answered(self._transport, call) as response:
             job = msgspec.json.decode(await response.read(), type=Job)
-            notice = response.headers.get("X-Neuro-Notice")
-        return Submitted(job, (notice,) if notice else ())
+            notices = unquote(response.headers.get("X-Neuro-Notice") or "")
+        return Submitted(job, tuple(notices.split("\n")) if notices else ())
 
     async def get(self, job_id: str) -> Job:
         """The job with this id. Raises NoSuchJob."""

@@ -25,7 +25,8 @@ class JobSession:
 
     ``exit_code`` is known once ``read`` has returned None, unless the connection was lost.
     ``taken`` is how many bytes the process's input has taken in all, and ``input_closed`` that it
-    takes no more; both as of the last ``read``. ``is_over``: ``read`` has returned None.
+    takes no more; both as of the last ``read``, and only where the server ``counts_input``.
+    ``is_over``: ``read`` has returned None.
     """
 
     STDIN, STDOUT, STDERR, RESULT, RESIZE, INPUT = range(6)
@@ -38,7 +39,7 @@ class JobSession:
         self.input_closed = False
         self.is_over = False
         self._socket = socket
-        self._counts = socket.protocol == COUNTED_INPUT
+        self.counts_input = socket.protocol == COUNTED_INPUT
         self._sent = 0
         self._known = asyncio.Event()
         self._changed = asyncio.Event()
@@ -69,7 +70,7 @@ class JobSession:
 
         ``read`` must go on meanwhile.
         """
-        if self._counts:
+        if self.counts_input:
             await self._known.wait()
         self._sent = self.taken
         return self.taken
@@ -80,7 +81,9 @@ class JobSession:
         Where a megabyte is on its way it waits until the process has read some; ``read`` must go on
         meanwhile. Raises BrokenPipeError once nobody reads any more.
         """
-        while self._counts and not self.input_closed and self._sent - self.taken >= WINDOW_BYTES:
+        while (
+            self.counts_input and not self.input_closed and self._sent - self.taken >= WINDOW_BYTES
+        ):
             self._changed.clear()
             await self._changed.wait()
         if self.input_closed:
@@ -90,7 +93,7 @@ class JobSession:
 
     async def write_eof(self) -> None:
         """End the process's standard input; to a terminal, type the end of a file."""
-        if self._counts and not self.input_closed:
+        if self.counts_input and not self.input_closed:
             await self._socket.send(b'\x05{"end":true}')
 
     async def until_input_closed(self) -> None:

@@ -509,7 +509,10 @@ def test_a_batch_is_put_on_the_clock_and_taken_off(baker: Person) -> None:
     said = baker.flow_ok("schedule", "nightly", "-p", "lr", "0.7", "-t", "night")
     assert said.startswith("Batch nightly is started by the clock: 0 3 * * * (UTC); next ")
     assert said.endswith(f" {datetime.now().astimezone():%Z}.\n")
-    row = [cell.strip() for cell in baker.flow_ok("schedules").splitlines()[3].split("│")]
+    listed = baker.flow_ok("schedules").splitlines()
+    zone = datetime.now().astimezone().strftime("%Z")
+    assert f"NEXT ({zone})" in listed[1]
+    row = [cell.strip() for cell in listed[3].split("│")]
     assert row[:3] == ["nightly", "0 3 * * *", "UTC"]
     assert row[4:] == ["N/A", "N/A"]
     assert baker.offered("unschedule", "") == ["nightly"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from neuro.cli.render.table import Column
 from neuro.domain.bakes import (
     Attempt,
     Bake,
@@ -18,13 +19,14 @@ from neuro.domain.bakes import (
     TaskTransition,
 )
 from neuro.domain.printable import display_width
+from neuro.flow.cli import bakes, ps
 from neuro.flow.cli.bake_looks import clock, how_long, word_of
 from neuro.flow.cli.bake_names import is_bake_id
 from neuro.flow.cli.batch_params import read_params
 from neuro.flow.cli.board import Board, change_line
 from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.inspect import by_creation
-from neuro.flow.cli.thin_table import Row, ThinTable
+from neuro.flow.cli.thin_table import Layout, Row, firm, thin_table
 from tests.flow.cli.project import Person
 
 START = datetime(2026, 11, 21, 16, 0, 0, tzinfo=UTC)
@@ -283,10 +285,14 @@ def test_times_have_their_date_where_it_is_another() -> None:
     assert clock(START - timedelta(days=400), START) == "Oct 17 2025"
 
 
-def test_a_thin_table_has_its_least_widths() -> None:
-    table = ThinTable(("A", "STATUS"), lambda text, fg: f"<{text}>" if fg else text, widths=(6, 0))
+def painted(text: str, fg: str | None) -> str:
+    return f"<{text}>" if fg else text
 
-    assert table.whole([Row(("名", "ok"), "green")]) == [
+
+def test_a_thin_table_has_its_least_widths() -> None:
+    layout = Layout((Column("A", min=6), firm("STATUS")), [Row(("名", "ok"), "green")])
+
+    assert thin_table([layout], painted, None) == [
         "",
         "  A      │ STATUS",
         "╶────────┼────────╴",
@@ -296,12 +302,12 @@ def test_a_thin_table_has_its_least_widths() -> None:
 
 
 NARROW = """
-  ID        │ STATUS │ WHEN
-╶───────────┼────────┼───────────╴
-  train-lr- │ <ok>     │ 1 minute
-  0.1       │        │ ago
-    sweep   │        │
-            ╵        ╵
+  ID         │ STATUS │ WHEN
+╶────────────┼────────┼────────────╴
+  train-lr-  │ <ok>     │ 1 minute
+  0.1        │        │ ago
+    sweep    │        │
+             ╵        ╵
 """
 
 
@@ -320,13 +326,44 @@ def test_a_thin_table_does_without_a_column_where_there_is_no_room(
 
 
 def test_a_thin_table_breaks_cells_where_there_is_no_room_at_all() -> None:
-    assert "\n".join(thin(34)) + "\n" == NARROW
+    assert "\n".join(thin(36)) + "\n" == NARROW
 
 
 def thin(available: int | None) -> list[str]:
-    table = ThinTable(("ID", "RAW", "STATUS", "WHEN"), lambda text, fg: f"<{text}>" if fg else text)
+    raw = Column("RAW", shrinks=False, spare=1)
     row = Row(("train-lr-0.1\n  sweep", "job-12345678", "ok", "1 minute ago"), "green")
-    return table.fitting([row], available, spare="RAW", firm=("STATUS",))
+    layout = Layout((Column("ID"), raw, firm("STATUS"), firm("WHEN")), [row])
+    return thin_table([layout], painted, available)
+
+
+LONG_AGO = "59 minutes ago"
+ID = "12345678-1234-1234-1234-123456789abc"
+
+
+@pytest.mark.parametrize(
+    "layouts",
+    [
+        bakes.layouts(
+            [
+                Row((f"bake-{ID}", name, "sweep-of-all", f"job-{ID}", "succeeded", LONG_AGO, "9m"))
+                for name in ("", "nightly-of-the-large-model")
+            ]
+        ),
+        ps.layouts(
+            [
+                Row((label, "succeeded", f"job-{ID}", LONG_AGO))
+                for label in ("train", "multitrain fast")
+            ]
+        ),
+    ],
+)
+@pytest.mark.parametrize("available", [80, 100, 120])
+def test_lists_keep_ids_states_and_times_whole(layouts: list[Layout], available: int) -> None:
+    lines = thin_table(layouts, painted, available)
+
+    assert max(map(display_width, lines)) <= available
+    assert sum(ID in line and "succeeded" in line for line in lines) in (0, 2)
+    assert sum(LONG_AGO in line for line in lines) == 2
 
 
 def test_parameters_of_a_file_are_texts(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_an_unknown_job_is_said_with_those_that_there_are(alone: Person) -> None
         (["build", "public"], 2, "context"),
         (["build", "own"], 1, "This installation cannot build images yet"),
         (["nope"], 2, "No such command 'nope'"),
+        (["help", "run"], 2, "`neuro-flow COMMAND --help` tells of one."),
         (["ps"], 1, "You are not logged in"),
     ],
 )

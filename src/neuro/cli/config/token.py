@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -10,10 +10,10 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
-from neuro.cli.output import terminal_width
+from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.job_row import View
 from neuro.cli.render.json_text import document, json_option, plain
-from neuro.cli.render.table import Column, Line, Table
+from neuro.cli.render.table import Column, Line, Sheet, first_that_fits
 from neuro.cli.render.times import iso_seconds, local_now
 from neuro.domain.durations import parse_duration
 from neuro.domain.users import Token
@@ -77,22 +77,30 @@ def ls(context: Context, user: str | None, as_json: bool) -> None:
             out.print(token.id)
         return
     view = View(context.client.user, now, out.iso_dates)
-    rows = [
-        (
-            (Line(token.id),),
-            (Line(token.label),),
-            (Line(view.time(token.created_at)),),
-            (Line(iso_seconds(token.expires_at, now)),),
-            (Line(*state(token, now)),),
-        )
-        for token in tokens
-    ]
-    titles = ("ID", "LABEL", "CREATED", "EXPIRES", "STATE")
-    columns = [Column(title, shrinks=title == "LABEL") for title in titles]
-    table = Table(columns, width=terminal_width(), style=lambda text, fg: out.style(text, fg=fg))
-    table.measure(rows)
-    for line in (table.header(), *table.lines(rows)):
+    sheet = first_that_fits(_sheets(tokens, view, out))
+    for line in (sheet.header(), *sheet.lines()):
         out.print(line)
+
+
+def _sheets(tokens: Sequence[Token], view: View, out: Output) -> Iterator[Sheet]:
+    def cells(token: Token) -> tuple[Line, ...]:
+        expires = iso_seconds(token.expires_at, view.now)
+        texts = (token.id, token.label, view.time(token.created_at), expires)
+        return (*map(Line, texts), Line(*state(token, view.now)))
+
+    def sheet(*stacks: tuple[int, ...]) -> Sheet:
+        """Of these columns, or of several in one."""
+        shown = [
+            Column("/".join(titles[it] for it in stack), shrinks=stack == (1,)) for stack in stacks
+        ]
+        rows = [[tuple(row[it] for it in stack) for stack in stacks] for row in told]
+        return Sheet(shown, rows, terminal_width(), lambda text, fg: out.style(text, fg=fg))
+
+    told = [cells(token) for token in tokens]
+    titles = ("ID", "LABEL", "CREATED", "EXPIRES", "STATE")
+    yield sheet((0,), (1,), (2,), (3,), (4,))
+    yield sheet((0, 1), (2,), (3,), (4,))
+    yield sheet((0, 1), (3,), (4,))
 
 
 @click.command("revoke", cls=Command, examples="neuro config token revoke TOKEN_ID")

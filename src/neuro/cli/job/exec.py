@@ -9,7 +9,9 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import INTERRUPTED, MALFUNCTION, Failure
-from neuro.cli.job.follow import refuse_without_terminal, write_all
+from neuro.cli.job.follow import refuse_without_terminal
+from neuro.cli.job.hints import shell_hint
+from neuro.cli.job.log_copy import write_all
 from neuro.cli.job.sending import send_input
 from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
@@ -73,6 +75,8 @@ def command(context: Context, job: str, cmd: tuple[str, ...], tty: bool | None) 
     line = join_command(cmd)
     if line is None:
         raise click.UsageError("Missing argument 'CMD...'.")
+    if hint := shell_hint(line, f"neuro exec {job}"):
+        context.out.note(hint)
     job_id = context.run(context.client.jobs.resolve(job))
     terminal = context.out.is_terminal if tty is None else tty
     try:

@@ -7,52 +7,36 @@ for the status and prints the steps. The reader waits at a gate until the last s
 
 from __future__ import annotations
 
-import os
-import select
 import time
-from contextlib import aclosing
 from threading import Event, Thread
 
 from neuro.cli.context import Context
 from neuro.cli.failures import Failure
 from neuro.cli.job.exit_code import job_exit_code
+from neuro.cli.job.log_copy import LogCopy, write_all
 from neuro.cli.job.output import ATTACHED, Progress
-from neuro.client import Client
+from neuro.cli.outage import Outage
 from neuro.client.blocking import run
-from neuro.client.transport import ServerUnreachable
 from neuro.domain.errors import PlatformError
 from neuro.domain.jobs import Job, JobStatus
 
 # Between two questions for the status of a job that starts: soon first, then seldom.
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
-# How long a lost server is waited for, as the original command line does.
-PATIENCE = 15 * 60.0
 # How long the main thread waits at a time. A signal that arrives just before a wait begins, or in
 # another thread, does not end it: Python runs its handler only when the wait is over.
 _HEARING = 0.25
 
 
-def write_all(number: int, data: bytes) -> None:
-    """Write all of ``data`` to a file descriptor, waiting where it cannot take more."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(number, view) :]
-        except BlockingIOError:
-            select.select([], [number], [])
-
-
 class LogReader:
     """Copies a job's log to standard output in a thread, from behind a gate."""
 
-    def __init__(self, context: Context, job_id: str) -> None:
-        self._context = context
-        self._job_id = job_id
-        self._received = 0
+    def __init__(self, context: Context, job_id: str, outage: Outage) -> None:
         self._gate = Event()
         self.stirred = Event()  # the first bytes are here, or the log is over
         self.ended = Event()
         self.error: BaseException | None = None
+        client = context.streaming_client()
+        self._copy = LogCopy(client, job_id, self._let_through, outage, answered=True)
         self._thread = Thread(target=self._read, name="log", daemon=True)
 
     def start(self) -> None:
@@ -64,56 +48,17 @@ class LogReader:
 
     def _read(self) -> None:
         try:
-            self._copy(self._context.streaming_client())
+            self._copy.to_the_end()
         except BaseException as error:
             self.error = error
         finally:
             self.ended.set()
             self.stirred.set()
 
-    def _copy(self, client: Client) -> None:
-        lost_at: float | None = None
-        while True:
-            try:
-                run(self._copy_once(client))
-            except ServerUnreachable:
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > PATIENCE:
-                    raise
-                if self._gate.is_set():
-                    self._context.out.note("Connection lost. Retrying in 1 seconds")
-                time.sleep(1)
-            else:
-                # A server that is going down ends its streams: the job goes on without it.
-                if wait_for(client, self._job_id).status.is_finished:
-                    return
-                lost_at = None
-
-    async def _copy_once(self, client: Client) -> None:
-        # The log is byte for byte the same each time: what was seen before is skipped.
-        skip = self._received
-        async with aclosing(client.jobs.logs(self._job_id)) as chunks:
-            async for chunk in chunks:
-                if skip >= len(chunk):
-                    skip -= len(chunk)
-                    continue
-                fresh, skip = chunk[skip:], 0
-                self.stirred.set()
-                self._gate.wait()
-                write_all(1, fresh)
-                self._received += len(fresh)
-
-
-def wait_for(client: Client, job_id: str, patience: float = PATIENCE) -> Job:
-    """The job, waiting for a server that is away."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            return run(client.jobs.get(job_id))
-        except ServerUnreachable:
-            if time.monotonic() > until:
-                raise
-            time.sleep(1)
+    def _let_through(self, data: bytes) -> None:
+        self.stirred.set()
+        self._gate.wait()
+        write_all(1, data)
 
 
 def wait_for_start(
@@ -123,12 +68,14 @@ def wait_for_start(
     *,
     stirred: Event | None = None,
     hint: str | None = None,
+    outage: Outage | None = None,
 ) -> Job:
     """Print the job's steps until it runs or is over; ``stirred`` ends a pause early.
 
     ``hint`` is said once, where the job has to wait for others.
     """
     client, pause, wake = context.client, FIRST_PAUSE, stirred or Event()
+    outage, job_id = outage or Outage(context.out.note), job.id
     progress.show(job)
     while job.status in (JobStatus.PENDING, JobStatus.SUSPENDED):
         if hint is not None and job.history.description:
@@ -139,15 +86,15 @@ def wait_for_start(
             # Its output has begun, or there is none to come: now the status cannot be far.
             wake = Event()
         pause = min(pause * 1.5, LONGEST_PAUSE)
-        job = wait_for(client, job.id)
+        job = outage.insist(lambda: run(client.jobs.get(job_id)))
         progress.show(job)
     return job
 
 
-def wait_for_end(context: Context, job_id: str) -> Job:
+def wait_for_end(context: Context, job_id: str, outage: Outage) -> Job:
     """The job once it is over; ask it when its output has ended."""
-    pause = FIRST_PAUSE
-    while not (job := wait_for(context.client, job_id)).status.is_finished:
+    pause, jobs = FIRST_PAUSE, context.client.jobs
+    while not (job := outage.insist(lambda: run(jobs.get(job_id)))).status.is_finished:
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE)
     return job
@@ -163,7 +110,8 @@ def follow(context: Context, job: Job, *, sends_input: bool = False) -> int:
 
     ``sends_input`` passes standard input on to the job meanwhile.
     """
-    reader = LogReader(context, job.id)
+    outage = Outage(context.out.note)
+    reader = LogReader(context, job.id, outage)
     progress = Progress(context.out)
     reader.start()
     window = job.container.tty and context.out.is_terminal
@@ -172,24 +120,24 @@ def follow(context: Context, job: Job, *, sends_input: bool = False) -> int:
 
         Upstream(context, job.id, sends_input=sends_input, window=window).start()
     try:
-        job = wait_for_start(context, job, progress, stirred=reader.stirred)
+        job = wait_for_start(context, job, progress, stirred=reader.stirred, outage=outage)
         if has_begun(job) and not context.out.quiet:
             context.out.print(ATTACHED.format(keys="Ctrl-C"))
             context.out.flush()
         reader.open()
         while not reader.ended.wait(_HEARING):
             pass
-        return _end(context, job.id, reader, progress)
+        return _end(context, job.id, reader, outage)
     except KeyboardInterrupt:
         progress.end()
         say_detached(context, job)
         return 0
 
 
-def _end(context: Context, job_id: str, reader: LogReader, progress: Progress) -> int:
+def _end(context: Context, job_id: str, reader: LogReader, outage: Outage) -> int:
     if isinstance(reader.error, OSError):
         raise reader.error  # Nobody reads our output any more.
-    job = wait_for_end(context, job_id)
+    job = wait_for_end(context, job_id, outage)
     if reader.error is not None and job.history.started_at is not None:
         if isinstance(reader.error, PlatformError):
             context.out.warning(f"The output could not be read: {reader.error}")

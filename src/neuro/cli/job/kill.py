@@ -7,7 +7,8 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.render.json_text import document, json_option
-from neuro.domain.errors import InvalidInput, NotFound, NotPermitted
+from neuro.domain.errors import InvalidInput, NotFound, NotPermitted, Unavailable
+from neuro.domain.jobs import JobStatus
 
 
 @click.command(
@@ -23,13 +24,20 @@ from neuro.domain.errors import InvalidInput, NotFound, NotPermitted
 @json_option("Print one JSON document: each of JOBS, its id, and why it cannot be stopped.")
 @pass_context
 def command(context: Context, jobs: tuple[str, ...], as_json: bool) -> int:
-    """Stop JOBS, by name or id. Prints each one that it stops."""
+    """Stop JOBS, by name or id. Prints each one that it stops.
+
+    A job that is over already is no failure.
+    """
     client, failed = context.client, False
     told: list[dict[str, object]] = []
     for job in jobs:
         job_id = None
         try:
             job_id = context.run(client.jobs.resolve(job))
+            if (ended := _ended(context, job_id)) is not None:
+                context.out.note(f"Job {job} is over already ({ended.value}).")
+                told.append(kill_document(job, job_id, killed=False))
+                continue
             context.run(client.jobs.kill(job_id))
         except (InvalidInput, NotFound, NotPermitted) as error:
             failed = True
@@ -42,6 +50,14 @@ def command(context: Context, jobs: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         context.out.print(document(told))
     return 1 if failed else 0
+
+
+def _ended(context: Context, job_id: str) -> JobStatus | None:
+    try:
+        status = context.run(context.client.jobs.get(job_id)).status
+    except Unavailable:  # Jobs can be stopped where their records cannot be read.
+        return None
+    return status if status.is_finished else None
 
 
 def kill_document(

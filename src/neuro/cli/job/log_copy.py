@@ -15,17 +15,26 @@ from threading import Thread
 from msgspec import structs
 
 from neuro.cli.context import Context
-from neuro.cli.job.follow import PATIENCE, wait_for, write_all
+from neuro.cli.outage import PAUSE, Outage
 from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.client.jobs import LogPart
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import PlatformError
 
 Write = Callable[[bytes], None]
-_PAUSE = 1.0
 # A signal that arrives just before a wait begins is heard only when the wait is over.
 _HEARING_MS = 250
 _STDOUT = 1
+
+
+def write_all(number: int, data: bytes) -> None:
+    """Write all of ``data`` to a file descriptor, waiting where it cannot take more."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(number, view) :]
+        except BlockingIOError:
+            select.select([], [number], [])
 
 
 def print_bytes(data: bytes) -> None:
@@ -39,7 +48,7 @@ def copy_log(context: Context, job_id: str, part: LogPart, write: Write = print_
     A server that is away is waited for. Raises BrokenPipeError once nobody reads standard output,
     and what the server refuses.
     """
-    copy = _Copy(context, job_id, part, write)
+    copy = LogCopy(context.streaming_client(), job_id, write, Outage(context.out.note), part)
     ended, ending = os.pipe()
     failures: list[BaseException] = []
 
@@ -64,40 +73,54 @@ def copy_log(context: Context, job_id: str, part: LogPart, write: Write = print_
         raise failures[0]
 
 
-class _Copy:
+class LogCopy:
     """A copy that goes on where it was."""
 
-    def __init__(self, context: Context, job_id: str, part: LogPart, write: Write) -> None:
-        self._context = context
+    def __init__(
+        self,
+        client: Client,
+        job_id: str,
+        write: Write,
+        outage: Outage,
+        part: LogPart | None = None,
+        *,
+        answered: bool = False,
+    ) -> None:
+        """``client`` waits for long; ``answered``: the server was there before."""
+        self._client = client
         self._job_id = job_id
-        self._part = part
+        self._part = part or LogPart()
         self._write = write
-        self._answered = False  # The server was there once.
+        self._outage = outage
+        self._answered = answered
 
     def to_the_end(self) -> None:
-        """Copy until the job is over; without ``follow``, what there is."""
-        client = self._context.streaming_client()
-        lost_at: float | None = None
+        """Copy until the job is over; without ``follow``, what there is.
+
+        Raises what the server refuses, and what ``write`` raises.
+        """
         while True:
             try:
-                run(self._once(client))
+                run(self._once())
                 # A server that is going down ends its streams: the job goes on without it.
-                if not self._part.follow or wait_for(client, self._job_id).status.is_finished:
+                if not self._part.follow or self._is_over():
                     return
-                lost_at = None
-            except Unavailable:
+                pause = PAUSE
+            except PlatformError as error:
                 if not self._answered:
                     raise
-                if lost_at is None:
-                    lost_at = time.monotonic()
-                    self._context.out.note("The server does not answer; waiting for it…")
-                if time.monotonic() - lost_at > PATIENCE:
-                    raise
-            time.sleep(_PAUSE)
+                pause = self._outage.lost(error)
+            time.sleep(pause)
 
-    async def _once(self, client: Client) -> None:
-        async with client.jobs.log_part(self._job_id, self._part) as (left_out, chunks):
+    def _is_over(self) -> bool:
+        job = run(self._client.jobs.get(self._job_id))
+        self._outage.over()
+        return job.status.is_finished
+
+    async def _once(self) -> None:
+        async with self._client.jobs.log_part(self._job_id, self._part) as (left_out, chunks):
             self._answered = True
+            self._outage.over()
             self._part = structs.replace(self._part, tail=None, skip=left_out)
             async for chunk in chunks:
                 self._write(chunk)

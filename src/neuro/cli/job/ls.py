@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import datetime
+from typing import NamedTuple
 
 import click
 
@@ -14,6 +15,7 @@ from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Shown, parse_columns
 from neuro.cli.render.job_row import (
     PS_ALL_OWNERS,
+    PS_ALL_OWNERS_NARROWER,
     PS_COLUMNS,
     PS_DEFAULT,
     PS_NARROWER,
@@ -21,7 +23,7 @@ from neuro.cli.render.job_row import (
     job_row,
 )
 from neuro.cli.render.json_text import document, json_option
-from neuro.cli.render.table import Table
+from neuro.cli.render.table import Table, first_that_fits
 from neuro.cli.render.times import local_now, parse_moment
 from neuro.client.jobs import PAGE
 from neuro.domain.jobs import ACTIVE, Job, JobFilter, JobStatus
@@ -58,6 +60,17 @@ def job_filter(
     )
 
 
+class _Chosen(NamedTuple):
+    """The columns that fit, and their table."""
+
+    columns: Sequence[Shown]
+    table: Table
+
+    @property
+    def fits(self) -> bool:
+        return self.table.fits
+
+
 class Printer:
     """Prints jobs as they come: a first page decides the widths, the others follow."""
 
@@ -74,21 +87,14 @@ class Printer:
         self._choices = [columns, *narrower]
         self._view = view
         self._width = width
-        self._columns = columns
-        self._table = self._table_of(columns)
+        self._chosen: _Chosen | None = None
         self._page: list[Job] = []
-        self._begun = False
 
-    def _table_of(self, columns: Sequence[Shown]) -> Table:
+    def _measured(self, columns: Sequence[Shown]) -> _Chosen:
         looks = [column.look for column in columns]
-        return Table(looks, width=self._width, style=self._style)
-
-    def _choose(self) -> None:
-        for columns in self._choices:
-            self._columns, self._table = columns, self._table_of(columns)
-            self._table.measure([job_row(job, columns, self._view) for job in self._page])
-            if self._table.fits:
-                return
+        chosen = _Chosen(columns, Table(looks, width=self._width, style=self._style))
+        chosen.table.measure([job_row(job, columns, self._view) for job in self._page])
+        return chosen
 
     def _style(self, text: str, fg: str | None) -> str:
         return self._out.style(text, fg=fg) if fg else text
@@ -100,16 +106,15 @@ class Printer:
 
     def flush(self) -> None:
         """Print what has come; the header before the first."""
-        if not self._begun:
-            self._choose()
-        rows = [job_row(job, self._columns, self._view) for job in self._page]
+        is_first = self._chosen is None
+        self._chosen = chosen = self._chosen or first_that_fits(map(self._measured, self._choices))
+        rows = [job_row(job, chosen.columns, self._view) for job in self._page]
         self._page.clear()
-        self._table.measure(rows)
-        if not self._begun:
-            self._out.print(self._out.style(self._table.header(), bold=True))
-            self._begun = True
+        chosen.table.measure(rows)
+        if is_first:
+            self._out.print(self._out.style(chosen.table.header(), bold=True))
         if rows:
-            self._out.print("\n".join(self._table.lines(rows)))
+            self._out.print("\n".join(chosen.table.lines(rows)))
 
 
 async def collect(context: Context, query: JobFilter, *, description: str | None) -> list[Job]:
@@ -142,7 +147,7 @@ async def show(
         neuro ps --all --recent-first           # everything, newest first
         neuro ps -s failed --since 1d           # what failed since yesterday
         neuro ps -t experiment:7 -o bob         # by tag and owner
-        neuro ps --all-owners                   # everybody's, with what pending jobs wait for
+        neuro ps --all-owners                   # everybody's, with reasons
         neuro ps --format "id name status preset command"
         neuro -q ps | xargs neuro kill          # bare ids
         neuro ps --json | jq -r '.[].container.image'
@@ -202,11 +207,11 @@ def command(
     """
     if all_owners and owners:
         raise click.UsageError("Give --owner or --all-owners, not both.")
-    columns = columns or (PS_ALL_OWNERS if all_owners else None)
     out, account = context.out, context.account
-    asked = columns or context.user_config.ps_format
-    shown = parse_columns(asked or PS_DEFAULT, PS_COLUMNS)
-    narrower = () if asked else [parse_columns(text, PS_COLUMNS) for text in PS_NARROWER]
+    asked = columns or (None if all_owners else context.user_config.ps_format)
+    usual = (PS_ALL_OWNERS, *PS_ALL_OWNERS_NARROWER) if all_owners else (PS_DEFAULT, *PS_NARROWER)
+    formats = [asked] if asked else usual
+    shown, *narrower = [parse_columns(text, PS_COLUMNS) for text in formats]
     query = job_filter(
         now=local_now(),
         cluster=cluster or account.cluster,

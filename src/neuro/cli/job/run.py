@@ -17,6 +17,7 @@ from neuro.cli.job.follow import (
     say_detached,
     wait_for_start,
 )
+from neuro.cli.job.hints import keyboard_hint, shell_hint
 from neuro.cli.job.output import Progress, header
 from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
@@ -28,7 +29,8 @@ _EXAMPLES = """
     neuro run ubuntu echo 'Hello, World!'
     neuro run --preset cpu-small --name train -v storage:digits:/project:rw \\
         python:3.11 -- python /project/train.py --epochs 10
-    neuro run --detach --life-span 2h -e SEED=7 -v storage:code:/code ubuntu /code/work.sh
+    neuro run --detach --life-span 2h -e SEED=7 -v storage:code:/code \\
+        ubuntu /code/work.sh
     neuro run --port 8888 --no-http-auth --browse jupyter/base-notebook
     neuro run python:3.11 -- python - < script.py # piped input is passed on
     neuro run -t ubuntu bash                      # a terminal inside a job
@@ -281,11 +283,17 @@ def command(
     options = RunOptions(image=image, command=cmd, tty=bool(tty), stdin=stdin, **given)
     where = Where(cluster or context.client.cluster, context.client.user)
     files = _read_files(options.env_files)
-    job = _submit(context, job_request(options, where, environ=os.environ, read_text=files))
+    request = job_request(options, where, environ=os.environ, read_text=files)
+    if hint := shell_hint(request.command, f"neuro run {image}"):
+        context.out.note(hint)
+    job = _submit(context, request)
     if not wait_start:
         return 0
     try:
-        return _stay(context, job, detach=detach, browse=browse, forwards=forwards)
+        code = _stay(context, job, detach=detach, browse=browse, forwards=forwards)
+        if code == 0 and tty and stdin is False and (hint := keyboard_hint(cmd, image)):
+            context.out.note(hint)
+        return code
     except KeyboardInterrupt:
         say_detached(context, job)
         return 0

@@ -6,17 +6,16 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from threading import Semaphore, Thread
 from typing import Any
 
 from neuro.cli.context import FOREVER, Context
-from neuro.cli.job.follow import PATIENCE
+from neuro.cli.outage import PAUSE, Outage
 from neuro.client.sessions import JobSession
 from neuro.client.transport import ServerUnreachable
-from neuro.domain.errors import NotFound, PlatformError
+from neuro.domain.errors import NotFound, PlatformError, TooManyRequests, Unavailable
 
 _PORTION = 1 << 16
 _STDIN = 0
@@ -125,8 +124,18 @@ class Upstream:
         self._resized = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         source = _StandardInput() if self._sends_input else None
-        lost_at = time.monotonic()
-        while time.monotonic() - lost_at < PATIENCE:
+        try:
+            await self._serve_on(source)
+        except NotFound:
+            pass  # The job is over.
+        except (Unavailable, TooManyRequests):
+            self._tell_lost()
+        except PlatformError as error:
+            self._context.out.warning(f"Cannot send input to the job: {error}")
+
+    async def _serve_on(self, source: _StandardInput | None) -> None:
+        outage = Outage()  # Whoever shows the output says that the server is away.
+        while True:
             try:
                 async with (
                     self._context.aio_client(timeout=FOREVER) as client,
@@ -134,18 +143,13 @@ class Upstream:
                         self._job_id, tty=self._window, stdin=source is not None, output=False
                     ) as session,
                 ):
+                    outage.over()
                     await self._converse(session, source)
-                lost_at = time.monotonic()
-            except NotFound:
-                return  # The job is over.
-            except ServerUnreachable:
-                pass
+                pause = PAUSE
             except PlatformError as error:
-                self._context.out.warning(f"Cannot send input to the job: {error}")
-                return
+                pause = outage.lost(error)
             self._was_lost = True
-            await asyncio.sleep(1)
-        self._tell_lost()
+            await asyncio.sleep(pause)
 
     def _tell_lost(self) -> None:
         if self._sends_input and self._kept:
@@ -162,7 +166,9 @@ class Upstream:
         await _first_of(*sides)
 
     async def _send(self, session: JobSession, source: _StandardInput) -> None:
-        self._forget(await session.resume())
+        taken = await session.resume()
+        if session.counts_input:
+            self._forget(taken)
         if session.input_closed and self._was_lost and not session.is_over:
             self._tell_lost()
         with suppress(BrokenPipeError):
@@ -173,17 +179,25 @@ class Upstream:
         await asyncio.Event().wait()  # The connection ends with the job.
 
     async def _send_rest(self, session: JobSession, source: _StandardInput) -> None:
-        if self._kept:
-            await session.write(bytes(self._kept))
+        await self._write_kept(session)
         while not self._ended:
             portion = await source.read()
-            self._forget(session.taken)
+            if session.counts_input:
+                self._forget(session.taken)
             self._kept += portion
             self._ended = not portion
-            if portion:
-                await session.write(portion)
+            await self._write_kept(session, portion)
         await session.write_eof()
         await session.until_input_closed()
+
+    async def _write_kept(self, session: JobSession, portion: bytes | None = None) -> None:
+        """Send all that is kept, or the last portion of it."""
+        if data := bytes(self._kept) if portion is None else portion:
+            await session.write(data)
+        if not session.counts_input:
+            # A server that does not tell what the job has taken: sent is taken, and never sent
+            # twice.
+            self._forget(self._start + len(self._kept))
 
     def _forget(self, taken: int) -> None:
         del self._kept[: taken - self._start]

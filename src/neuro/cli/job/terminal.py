@@ -19,14 +19,14 @@ from neuro.cli.job.follow import (
     explain_end,
     has_begun,
     say_detached,
-    wait_for,
     wait_for_start,
-    write_all,
 )
+from neuro.cli.job.log_copy import write_all
 from neuro.cli.job.output import ATTACHED, Progress
+from neuro.cli.outage import PAUSE, Outage
 from neuro.client.sessions import JobSession
 from neuro.client.transport import ServerUnreachable
-from neuro.domain.errors import NotFound
+from neuro.domain.errors import NotFound, PlatformError
 from neuro.domain.jobs import Job
 
 _CTRL_P, _CTRL_Q = b"\x10", b"\x11"
@@ -163,7 +163,7 @@ class ShownLog:
                 self._shown += len(fresh)
 
 
-async def _converse(context: Context, job_id: str, shown: ShownLog) -> bool:
+async def _converse(context: Context, job_id: str, shown: ShownLog, outage: Outage) -> bool:
     """Keys to the job, its log to the screen. True: the person detached.
 
     The screen shows the log and not the attached stream, so that nothing is missing and nothing is
@@ -178,6 +178,7 @@ async def _converse(context: Context, job_id: str, shown: ShownLog) -> bool:
                     _heard(session),
                     _resizing(session),
                 ):
+                    outage.over()
                     await _first_of(shown.show(), feed(session, detach))
             except NotFound:
                 await shown.show()  # It ended before.
@@ -227,31 +228,25 @@ def attach_terminal(
 
 
 def _attached(context: Context, job: Job) -> int:
-    shown = ShownLog(context, job.id)
+    jobs, shown, outage = context.client.jobs, ShownLog(context, job.id), Outage(context.out.note)
+    was_lost = False
     while True:
-        detached = False
-        with suppress(ServerUnreachable):
-            detached = asyncio.run(_converse(context, job.id, shown))
-        if detached:
-            say_detached(context, job)
-            return 0
-        job = _seen_again(context, job.id)
-        if job.status.is_finished:
-            explain_end(context, job)
-            return job_exit_code(job)
-
-
-def _seen_again(context: Context, job_id: str) -> Job:
-    """The job, once the server answers again where the connection was lost."""
-    with suppress(ServerUnreachable):
-        job = context.run(context.client.jobs.get(job_id))
-        if job.status.is_finished:
-            return job
-    context.out.note("\r\nConnection lost. Retrying in 1 seconds")
-    time.sleep(1)
-    job = wait_for(context.client, job_id)
-    context.out.note("Connected again.")
-    return job
+        try:
+            if was_lost:
+                context.run(jobs.get(job.id))
+                context.out.note("Connected again.")
+                was_lost = False
+            if asyncio.run(_converse(context, job.id, shown, outage)):
+                say_detached(context, job)
+                return 0
+            job = context.run(jobs.get(job.id))
+            if job.status.is_finished:
+                explain_end(context, job)
+                return job_exit_code(job)
+            pause = PAUSE  # The server has ended its streams, as it does when it goes down.
+        except PlatformError as error:
+            pause, was_lost = outage.lost(error), True
+        time.sleep(pause)
 
 
 async def converse_exec(session: JobSession) -> None:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import NamedTuple
 
 import click
 
 from neuro.cli.context import FOREVER, Context, pass_context
 from neuro.cli.failures import BAD_VALUE, ILLEGAL, TIMEOUT, Failure
-from neuro.cli.job.follow import PATIENCE
 from neuro.cli.job.ls import job_filter
 from neuro.cli.lazy import Command
+from neuro.cli.outage import Outage
 from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.columns import Known, Shown, column_ids, parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, View, job_line, when
 from neuro.cli.render.json_text import json_option, line, plain
-from neuro.cli.render.table import Cell, Line, Table
+from neuro.cli.render.redrawing import Redrawing, rows_of
+from neuro.cli.render.table import Cell, Line, Sheet, first_that_fits
 from neuro.cli.render.times import local_now
 from neuro.client import Client
-from neuro.domain.errors import PlatformError, Unavailable
+from neuro.domain.errors import PlatformError
 from neuro.domain.jobs import Job, JobFilter, JobStatus, UsageSample
 
 TOP_DEFAULT = "id name when cpu memory gpu gpu_memory"
@@ -35,6 +37,15 @@ USAGE_COLUMNS: dict[str, Known] = {
     "gpu_memory": Known("GPU_MEMORY (MB)", align="right", shrinks=False),
 }
 TOP_COLUMNS = PS_COLUMNS | USAGE_COLUMNS
+# What narrow terminals are shown instead, the first that fits; and where no job has a GPU.
+TOP_NARROWER = (
+    "id name cpu memory gpu gpu_memory",
+    "id/name when cpu memory gpu gpu_memory",
+    "id/name cpu memory gpu gpu_memory",
+    "id/name cpu memory gpu",
+    "id/name cpu memory",
+)
+TOP_WITHOUT_GPUS = ("id name when cpu memory", "id/name when cpu memory", "id/name cpu memory")
 REFRESH_SECONDS = 1.0
 LIST_SECONDS = 3.0
 
@@ -177,49 +188,63 @@ class JsonLines:
 class Screen:
     """Draws table after table; on a terminal each in the place of the one before."""
 
-    def __init__(self, out: Output, columns: Sequence[Shown], sort: str) -> None:
+    def __init__(self, out: Output, columns: Sequence[Shown] | None, sort: str) -> None:
+        """``columns`` None: those that fit the terminal."""
         self._out = out
-        self._columns = columns
+        self._asked = columns
         self._sort = sort
-        self._height = 0
+        self._redrawing = Redrawing()
 
     def begin(self) -> None:
         """Something else was said: leave it there, and draw below."""
-        self._height = 0
+        self._redrawing.begin()
 
     def draw(self, uses: Mapping[str, Use], user: str) -> None:
+        """Show what these jobs use now."""
         view = View(user, local_now(), self._out.iso_dates)
-        rows = [
-            use_row(use, self._columns, view)
-            for use in sort_uses(list(uses.values()), self._sort, view)
-        ]
-        table = Table([column.look for column in self._columns], width=terminal_width())
-        table.measure(rows)
-        lines = [self._out.style(table.header(), bold=True), *table.lines(rows)]
+        ordered = sort_uses(list(uses.values()), self._sort, view)
+        sheet = first_that_fits(
+            Sheet(
+                [column.look for column in columns],
+                [use_row(use, columns, view) for use in ordered],
+                terminal_width(),
+            )
+            for columns in self._choices(ordered)
+        )
+        lines = [self._out.style(sheet.header(), bold=True), *sheet.lines()]
         if self._out.is_terminal:
-            back = f"\x1b[{self._height}A" if self._height else ""
-            self._out.draw(back + "\x1b[J" + "\n".join(lines) + "\n")
-            self._height = len(lines)
+            self._redrawing.draw(_cut(lines, *shutil.get_terminal_size()))
         else:
             self._out.print("\n".join(lines))
         sys.stdout.flush()
 
+    def _choices(self, uses: Sequence[Use]) -> list[Sequence[Shown]]:
+        if self._asked is not None:
+            return [self._asked]
+        with_gpu = any(use.sample and use.sample.gpu_duty_cycle is not None for use in uses)
+        narrower = TOP_NARROWER if with_gpu else TOP_WITHOUT_GPUS
+        return [parse_columns(text, TOP_COLUMNS) for text in (TOP_DEFAULT, *narrower)]
+
+
+def _cut(lines: list[str], width: int, height: int) -> list[str]:
+    # The cursor cannot go back beyond the top of the screen; its last row is the cursor's own.
+    rows = list(accumulate(rows_of(line, width) for line in lines))
+    if rows[-1] < height:
+        return lines
+    kept = lines[: max(sum(it < height - 1 for it in rows), 1)]
+    return [*kept, f"… and {len(lines) - len(kept)} more lines: a higher terminal shows them."]
+
 
 async def _refresh(context: Context, watcher: Watcher) -> bool:
     """Refresh, waiting for a server that is away; whether it was."""
-    lost_at: float | None = None
+    outage = Outage(context.out.note)
     while True:
         try:
             await watcher.refresh()
-        except Unavailable:
-            if lost_at is None:
-                lost_at = time.monotonic()
-                context.out.note("The server does not answer; waiting for it…")
-            if time.monotonic() - lost_at > PATIENCE:
-                raise
-            await asyncio.sleep(REFRESH_SECONDS)
+        except PlatformError as error:
+            await asyncio.sleep(outage.lost(error))
         else:
-            return lost_at is not None
+            return outage.over()
 
 
 async def _watch(context: Context, wanted: Wanted, screen: Screen | JsonLines) -> None:
@@ -288,7 +313,8 @@ def command(
 ) -> int:
     """Show what JOBS use, once a second; without JOBS, what all running jobs use."""
     account = context.account
-    shown = parse_columns(columns or context.user_config.top_format or TOP_DEFAULT, TOP_COLUMNS)
+    asked = columns or context.user_config.top_format
+    shown = parse_columns(asked, TOP_COLUMNS) if asked else None
     sort_uses([], sort, View("", local_now()))  # A wrong --sort is said before anything else.
     query = job_filter(
         now=local_now(),

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+from neuro.domain.cyrillic import in_latin
+
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 
 _SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -30,7 +32,12 @@ def default(name: str, written: str, answers: Mapping[str, str]) -> str:
 
 
 def slug_of(name: str) -> str:
-    """A project's name in lower-case letters, digits and dashes."""
+    """A project's name in lower-case letters, digits and dashes.
+
+    >>> slug_of("Альфа: модель №2"), slug_of("日本")
+    ('alfa-model-no2', 'project')
+    """
+    name = "".join(in_latin(letter) or letter for letter in name).replace("'", "")
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
     if not slug[:1].isalpha():

@@ -37,7 +37,7 @@ READ = {"flow": "HELP.md", "makefile": "README.md"}
         neuro project init 'Neuro Tutorial'             # offers this one
         neuro project init Digits --no-input            # asks nothing
         neuro project init Digits code_directory=nets   # asks for the others
-        neuro project init --template makefile          # with make in place of neuro-flow
+        neuro project init --template makefile          # make, not neuro-flow
     """,
 )
 @click.argument("words", nargs=-1, metavar="[NAME] [KEY=VALUE]...")

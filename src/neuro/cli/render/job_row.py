@@ -21,22 +21,28 @@ PS_NARROWER = (
     "id/name status when",
 )
 PS_ALL_OWNERS = "id owner name status when preset reason"
+PS_ALL_OWNERS_NARROWER = (
+    "id/name owner status when preset reason",
+    "id/name owner status when reason",
+    "id/name owner status when",
+    "id/owner/name status when",
+)
 PS_COLUMNS: dict[str, Known] = {
     "id": Known("ID", max=40, shrinks=False),
     "name": Known("NAME", max=40),
     "tags": Known("TAGS", max=40),
     "status": Known("STATUS", max=10, shrinks=False),
-    "when": Known("WHEN", max=32),
-    "created": Known("CREATED", max=25),
-    "started": Known("STARTED", max=25),
-    "finished": Known("FINISHED", max=25),
+    "when": Known("WHEN", max=32, shrinks=False),
+    "created": Known("CREATED", max=25, shrinks=False),
+    "started": Known("STARTED", max=25, shrinks=False),
+    "finished": Known("FINISHED", max=25, shrinks=False),
     "image": Known("IMAGE", max=40),
     "owner": Known("OWNER", max=25),
     "cluster_name": Known("CLUSTER", max=15),
     "org_name": Known("ORG", max=25),
     "description": Known("DESCRIPTION", max=50),
     "command": Known("COMMAND", max=100),
-    "life_span": Known("LIFE-SPAN"),
+    "life_span": Known("LIFE-SPAN", shrinks=False),
     "workdir": Known("WORKDIR", max=40),
     "preset": Known("PRESET"),
     "reason": Known("REASON", max=60),

@@ -26,7 +26,7 @@ def presets_table(
     engines = {preset.engine for preset in presets}
     columns = [*_COLUMNS, *([_ENGINE] if len(engines) > 1 else [])]
     rows = [_row(preset)[: len(columns)] for preset in presets]
-    table = Table(columns, gap=4, indent=indent, style=style)
+    table = Table(columns, gap=" " * 4, indent=indent, style=style)
     table.measure(rows)
     yield table.header()
     yield from table.lines(rows)

@@ -25,6 +25,7 @@ from neuro.cli.storage.operands import (
 from neuro.client.storage import Outcome
 from neuro.client.storage.filters import Filter, Rule
 from neuro.domain.errors import NotFound, StorageFault
+from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:
     from neuro.cli.storage.progress import CommandProgress
@@ -226,7 +227,13 @@ def _copy_one(
             )
         else:
             call = storage.download_file(source.uri, target.path, **how)
-    outcome: Outcome | bool = run(call)
+    try:
+        outcome: Outcome | bool = run(call)
+    except NotFound as error:
+        if recursive or isinstance(target, Local):
+            raise
+        folder = ResourceURI(target.uri.scheme, target.uri.host, target.uri.segments[:-1])
+        raise NotFound(f"{error} `neuro mkdir -p {folder}` makes it.") from None
     progress.done(outcome)
     if outcome is False:
         context.out.info(f"{source} is up to date")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 
 from neuro.cli.context import Context, pass_context
@@ -9,11 +11,9 @@ from neuro.cli.lazy import Command
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.storage.items import collect
 from neuro.cli.storage.looks import as_told
+from neuro.client.storage.globs import Match
 from neuro.domain.errors import NotFound
-from neuro.domain.uris import ResourceURI, full_text
-
-# Requests that are under way at once.
-_TOGETHER = 8
+from neuro.domain.uris import full_text
 
 
 @click.command(
@@ -29,25 +29,23 @@ _TOGETHER = 8
 @pass_context
 def command(context: Context, patterns: tuple[str, ...], as_json: bool) -> None:
     """Print the URIs that match PATTERNS: *, ?, [a-z], and ** for any folders."""
-    matches: list[ResourceURI] = []
+    told: list[dict[str, object]] = []
     for pattern in patterns:
-        found = context.run(collect(context.client.storage.glob(pattern)))
-        matches += found
-        if not as_json:
-            for uri in found:
-                context.out.print(full_text(uri))
+        found = context.run(collect(context.client.storage.glob_entries(pattern)))
+        if as_json:
+            told += context.run(_told(context, found))
+            continue
+        for match in found:
+            context.out.print(full_text(match.uri))
     if as_json:
-        context.out.print(document(context.run(_told(context, matches))))
+        context.out.print(document(told))
 
 
-async def _told(context: Context, uris: list[ResourceURI]) -> list[dict[str, object]]:
-    storage = context.client.storage
-
-    async def one(uri: ResourceURI) -> list[dict[str, object]]:
-        try:
-            return [as_told(await storage.stat(uri), uri)]
-        except NotFound:
-            return []  # It was removed in the meantime.
-
-    entries = await context.client.transport.gather([one(it) for it in uris], limit=_TOGETHER)
-    return [entry for found in entries for entry in found]
+async def _told(context: Context, matches: list[Match]) -> list[dict[str, object]]:
+    told = []
+    for it in matches:
+        with suppress(NotFound):  # It was removed in the meantime.
+            # Nothing listed the folder that a pattern begins in.
+            entry = it.entry or await context.client.storage.stat(it.uri)
+            told.append(as_told(entry, it.uri))
+    return told

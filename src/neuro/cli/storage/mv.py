@@ -15,6 +15,7 @@ from neuro.cli.storage.operands import (
     parse_operands,
 )
 from neuro.domain.errors import NotFound
+from neuro.domain.uris import ResourceURI
 
 
 @click.command(
@@ -57,7 +58,21 @@ def command(
     for source in sources:
         target = destination.child(source.name) if into else destination
         with items.doing(f"move {source} to {target}"):
-            context.run(storage.rename(source.uri, target.uri))
+            try:
+                context.run(storage.rename(source.uri, target.uri))
+            except NotFound as error:
+                raise _missing(context, source, target) or error from None
             if context.out.verbose:
                 context.out.print(f"{source} -> {target}")
     return items.exit_code
+
+
+def _missing(context: Context, source: Remote, target: Remote) -> NotFound | None:
+    """Which of the two is not there, and what to do; None where both are by now."""
+    storage, uri = context.client.storage, target.uri
+    if not context.run(storage.exists(source.uri)):
+        return NotFound(f"{source} does not exist.")
+    folder = ResourceURI(uri.scheme, uri.host, uri.segments[:-1])
+    if not context.run(storage.exists(folder)):
+        return NotFound(f"the folder {folder} does not exist: `neuro mkdir -p {folder}` makes it.")
+    return None

@@ -96,7 +96,19 @@ def parse_place(context: Context, text: str) -> Place:
         quoted = os.fsencode(text.removeprefix(f"{FILE_SCHEME}:"))
         path = os.fsdecode(unquote_to_bytes(quoted))
         return Local(path.removeprefix("//") if path.startswith("///") else path)
+    _check_scheme(text)
     return Local(text)
+
+
+def _check_scheme(text: str) -> None:
+    # "stroage:data" would be a file's name, and be made.
+    scheme, colon, rest = text.partition(":")
+    if not colon or os.path.lexists(text) or not scheme.isalpha():
+        return
+    from difflib import get_close_matches
+
+    if near := get_close_matches(scheme.lower(), (SCHEME, FILE_SCHEME), 1, cutoff=0.7):
+        raise InvalidInput(f"'{text}' is not a storage URI. Did you mean '{near[0]}:{rest}'?")
 
 
 def expand(context: Context, texts: Sequence[str], items: Items, *, glob: bool) -> list[Place]:

@@ -64,18 +64,26 @@ def _requote(part: str, text: str) -> str:
     )
 
 
-async def expand(pattern: Pattern, list_folder: List) -> AsyncGenerator[ResourceURI, None]:
+class Match(msgspec.Struct, frozen=True):
+    """What matches, and its entry in the listing of its folder; None where none was listed."""
+
+    uri: ResourceURI
+    entry: FileStatus | None = None
+
+
+async def expand(pattern: Pattern, list_folder: List) -> AsyncGenerator[Match, None]:
     """Everything that matches, by name within each folder. Yields the start without wildcards."""
+    start = Match(pattern.start)
     if not pattern.parts:
-        yield pattern.start
+        yield start
         return
-    async for found in _below(pattern.start, pattern.parts, list_folder):
+    async for found in _below(start, pattern.parts, list_folder):
         yield found
 
 
 async def _below(
-    folder: ResourceURI, parts: tuple[str, ...], list_folder: List
-) -> AsyncGenerator[ResourceURI, None]:
+    folder: Match, parts: tuple[str, ...], list_folder: List
+) -> AsyncGenerator[Match, None]:
     part, rest = parts[0], parts[1:]
     if part == "**":
         if rest:
@@ -84,12 +92,12 @@ async def _below(
         else:
             yield folder
     expression = re.compile(translate("*" if part == "**" else part))
-    for entry in await _sorted(folder, list_folder):
+    for entry in await _sorted(folder.uri, list_folder):
         if entry.path.startswith(".") and not part.startswith("."):
             continue
         if expression.match(entry.path) is None:
             continue
-        child = folder.child(entry.path)
+        child = Match(folder.uri.child(entry.path), entry)
         is_folder = entry.type is not FileType.FILE
         if part == "**":
             if entry.type is FileType.DIRECTORY:

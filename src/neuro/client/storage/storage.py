@@ -87,6 +87,11 @@ class Storage:
 
     async def glob(self, pattern: str) -> AsyncGenerator[ResourceURI, None]:
         """What matches ``storage:data/**/*.txt``: ``*``, ``?``, ``[…]`` and ``**``."""
+        async for found in self.glob_entries(pattern):
+            yield found.uri
+
+    async def glob_entries(self, pattern: str) -> AsyncGenerator[globs.Match, None]:
+        """What matches, with what the listings of folders say of it."""
         parsed = globs.parse_pattern(pattern, cluster=self._client.cluster, user=self._client.user)
         if not parsed.parts and not await self.exists(parsed.start):
             return

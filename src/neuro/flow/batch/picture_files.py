@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterator
 
+from neuro.domain.cyrillic import in_latin
 from neuro.domain.printable import printable
 from neuro.flow.batch.picture import SIZE, Arrow, Box, Picture, wide
 
@@ -13,11 +14,6 @@ NOTE = "The fonts of a PDF lack some letters of the names: they are spelled out.
 # No page of a PDF is longer in its own units.
 _LONGEST = 14400
 _ENCODING = "cp1252"
-
-_CYRILLIC_LETTERS = "абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґў"
-_IN_LATIN = """\
-a b v g d e yo zh z i y k l m n o p r s t u f kh ts ch sh shch '' y ' e yu ya i yi ye g w"""
-_CYRILLIC = dict(zip(_CYRILLIC_LETTERS, _IN_LATIN.split(), strict=True))
 
 
 def svg(picture: Picture) -> bytes:
@@ -68,8 +64,8 @@ def latin(text: str) -> str:
 def _latin(letter: str) -> str:
     if _is_drawn(letter):
         return letter
-    if (spelled := _CYRILLIC.get(letter.lower())) is not None:
-        return spelled if letter.islower() else spelled.capitalize()
+    if (spelled := in_latin(letter)) is not None:
+        return spelled
     plain = unicodedata.normalize("NFKD", letter)
     bare = "".join(it for it in plain if not unicodedata.combining(it))
     return bare if bare and _is_drawn(bare) else letter.encode("ascii", "backslashreplace").decode()

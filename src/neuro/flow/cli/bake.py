@@ -29,7 +29,7 @@ STREAMS = "Print a line of JSON for each change of the bake and its tasks."
         neuro-flow bake train -p lr 0.1 -p epochs 20 --name wide
         neuro-flow bake train --meta-from-file params.yml -t nightly
         neuro-flow -q bake train --detach          # prints the bake's id
-        neuro-flow bake train --json | jq -c 'select(.event == "task") | {id, status, outputs}'
+        neuro-flow bake train --json | jq -c 'select(.event == "task")'
     """,
 )
 @batch_argument

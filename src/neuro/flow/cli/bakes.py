@@ -10,19 +10,27 @@ import click
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.json_text import document, json_option
-from neuro.cli.render.table import wrap
+from neuro.cli.render.table import Column
 from neuro.cli.render.times import ago, local_now, parse_moment
 from neuro.flow.cli.bake_names import server_project
 from neuro.flow.cli.context import FlowContext, pass_context
-from neuro.flow.cli.thin_table import Row, ThinTable
+from neuro.flow.cli.thin_table import Layout, Row, firm, thin_table
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Bake
 
-TITLES = ("ID", "NAME", "BATCH", "EXECUTOR", "STATUS", "WHEN", "TOOK")
 # Wide enough for `bake-<uuid>`, and for the executor's `job-<uuid>`.
-WIDTHS = (41, 12, 20, 40, 9, 10, 0)
-NARROW_TITLES = ("ID/NAME", "BATCH", "STATUS", "WHEN")
+COLUMNS = (
+    firm("ID", least=41),
+    Column("NAME", min=12),
+    Column("BATCH", min=20),
+    firm("EXECUTOR", least=40),
+    firm("STATUS", least=9),
+    firm("WHEN", least=10),
+    firm("TOOK"),
+)
+NARROW = (Column("ID/NAME"), Column("BATCH"), firm("STATUS"), firm("WHEN"))
+NARROWEST = (Column("ID/BATCH (NAME)"), firm("STATUS"), firm("WHEN"))
 
 
 def row(bake: Bake, now: datetime) -> Row | None:
@@ -46,11 +54,24 @@ def row(bake: Bake, now: datetime) -> Row | None:
     )
 
 
-def narrow(row: Row) -> Row:
-    """A row for a narrow terminal: the name stands below the id."""
-    bake_id, name, batch, _, status, when, _ = row.cells
-    pieces = wrap(name, len(bake_id) - 2) if name else []
-    return row._replace(cells=("\n  ".join([bake_id, *pieces]), batch, status, when))
+def layouts(rows: list[Row]) -> list[Layout]:
+    """The ways to list bakes, the widest first."""
+
+    def narrow(row: Row) -> Row:
+        bake_id, name, batch, _, status, when, _ = row.cells
+        below = f"\n  {name}" if name else ""
+        return row._replace(cells=(bake_id + below, batch, status, when))
+
+    def narrowest(row: Row) -> Row:
+        bake_id, name, batch, _, status, when, _ = row.cells
+        below = f"\n  {batch} ({name})" if name else f"\n  {batch}"
+        return row._replace(cells=(bake_id + below, status, when))
+
+    return [
+        Layout(COLUMNS, rows),
+        Layout(NARROW, [*map(narrow, rows)]),
+        Layout(NARROWEST, [*map(narrowest, rows)]),
+    ]
 
 
 @click.command(
@@ -81,8 +102,8 @@ def command(
 
     TOOK is how long the last attempt ran, or has run so far.
 
-    In a narrow terminal names stand below ids, and the columns EXECUTOR and TOOK are left out:
-    `inspect` shows them.
+    In a narrow terminal names and batches stand below ids, and the columns EXECUTOR and TOOK are
+    left out: `inspect` shows them.
     """
     from neuro.domain.bakes import BakeFilter
 
@@ -125,9 +146,4 @@ def _table(context: FlowContext, bakes: list[Bake], now: datetime) -> list[str]:
             context.out.note(context.out.style(text, fg="yellow"))
         else:
             rows.append(shown)
-    table = ThinTable(TITLES, context.paint, widths=WIDTHS)
-    lines, available = table.whole(rows), terminal_width()
-    if available is None or table.width <= available:
-        return lines
-    table = ThinTable(NARROW_TITLES, context.paint)
-    return table.fitting([*map(narrow, rows)], available, firm=("ID/NAME", "STATUS"))
+    return thin_table(layouts(rows), context.paint, terminal_width())

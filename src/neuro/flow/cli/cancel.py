@@ -10,6 +10,7 @@ from neuro.cli.lazy import Command
 from neuro.flow.cli.bake_names import find_attempt, find_bake
 from neuro.flow.cli.bake_options import attempt_option
 from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.failures import Failed
 from neuro.flow.cli.names import offer
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def command(context: FlowContext, bake: str, attempt: int) -> None:
     kept = cancel(context, chosen) if not chosen.result.is_finished else None
     if kept is None or kept.result is not TaskStatus.CANCELLED:
         # It may have ended in the meantime.
-        raise click.UsageError(f"Attempt #{chosen.number} of {bake} is already stopped.")
+        ended = kept or chosen
+        raise Failed(
+            f"Attempt #{ended.number} of bake {called(found)} is over already:"
+            f" {ended.result.value}."
+        )
     said = f"Attempt #{chosen.number} of bake {called(found)} is cancelled."
     context.out.print(found.id if context.out.quiet else said)
 

@@ -11,19 +11,26 @@ import click
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.json_text import document, json_option
+from neuro.cli.render.table import Column
 from neuro.cli.render.times import local_now
 from neuro.flow.cli.bake_names import find_attempt, find_bake
 from neuro.flow.cli.bake_options import attempt_option, graph_option
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.names import offer
-from neuro.flow.cli.thin_table import NEVER, Row, ThinTable
+from neuro.flow.cli.thin_table import NEVER, Layout, Row, firm, thin_table
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, BakeImage, Graphs, Task
 
-TASK_TITLES = ("ID", "STATUS", "RAW ID", "STARTED", "FINISHED", "TOOK")
-_FIRM = ("STATUS", "STARTED", "FINISHED", "TOOK")
-IMAGE_TITLES = ("REF", "STATUS", "BUILDER ID")
+TASK_COLUMNS = (
+    Column("ID"),
+    firm("STATUS"),
+    Column("RAW ID", shrinks=False, spare=1),
+    firm("STARTED"),
+    firm("FINISHED"),
+    firm("TOOK"),
+)
+IMAGE_COLUMNS = (Column("REF"), firm("STATUS"), Column("BUILDER ID", shrinks=False, spare=1))
 
 
 def task_row(task: Task, now: datetime, *, is_over: bool = False) -> Row:
@@ -105,8 +112,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
         yield f"Executor {attempt.executor_id} {seen.executor}"
     yield "Tasks:"
     rows = [task_row(task, now, is_over=attempt.result.is_finished) for task in seen.tasks]
-    table = ThinTable(TASK_TITLES, paint)
-    yield from table.fitting(rows, terminal_width(), spare="RAW ID", firm=_FIRM)
+    yield from thin_table([Layout(TASK_COLUMNS, rows)], paint, terminal_width())
     outputs = [task for task in seen.tasks if task.outputs]
     if outputs:
         yield "Outputs:"
@@ -120,9 +126,8 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
             yield from (f"  {line}" for line in rest)
     if seen.images:
         yield "Images:"
-        images = ThinTable(IMAGE_TITLES, paint)
-        rows = [image_row(it) for it in seen.images]
-        yield from images.fitting(rows, terminal_width(), spare="BUILDER ID", firm=_FIRM)
+        images = Layout(IMAGE_COLUMNS, [image_row(it) for it in seen.images])
+        yield from thin_table([images], paint, terminal_width())
 
 
 @click.command(
@@ -131,7 +136,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     examples="""
         neuro-flow inspect nightly
         neuro-flow inspect nightly --watch            # see it go on, until it is over
-        neuro-flow inspect nightly --outputs          # what a sweep gave, beside its matrix
+        neuro-flow inspect nightly --outputs          # beside the matrix values
         neuro-flow inspect nightly --graph
         neuro-flow inspect nightly --output-graph graph.pdf
         neuro-flow inspect --attempt 1 bake-2c9d8e1f-5b1c-4a7e-9f60-3d2b1a0c9e8f

@@ -146,7 +146,7 @@ def root() -> Root:
             neuro-flow mkvolumes && neuro-flow upload ALL   # send code and data
             neuro-flow run train                            # run a job and see its output
             neuro-flow ps                                   # what became of each job
-            neuro-flow bake sweep --name night              # run .neuro/sweep.yml, a batch
+            neuro-flow bake sweep --name night              # run a batch of tasks
             neuro-flow inspect night --graph                # see how far it is
         """,
     )

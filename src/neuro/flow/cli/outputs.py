@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from neuro.cli.output import terminal_width
-from neuro.flow.cli.thin_table import Row, ThinTable
+from neuro.cli.render.table import Column
+from neuro.flow.cli.thin_table import Layout, Row, firm, thin_table
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, ConfigFile, Task
@@ -128,7 +129,7 @@ def _table(context: FlowContext, tasks: Sequence[Task], known: Mapping[str, Vari
 
     keys = [*dict.fromkeys(key for task in tasks for key in known[task.yaml_id].values)]
     names = [*dict.fromkeys(name for task in tasks for name in task.outputs or ())]
-    table = ThinTable(("ID", "STATUS", *keys, *names), context.paint)
+    columns = [Column("ID"), firm("STATUS"), *(Column(title) for title in (*keys, *names))]
     rows = [
         Row(
             (
@@ -141,4 +142,4 @@ def _table(context: FlowContext, tasks: Sequence[Task], known: Mapping[str, Vari
         )
         for task in tasks
     ]
-    return table.fitting(rows, terminal_width(), firm=("STATUS",))
+    return thin_table([Layout(columns, rows)], context.paint, terminal_width())

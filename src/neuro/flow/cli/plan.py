@@ -14,12 +14,13 @@ from neuro.cli.failures import Failure
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.json_text import document, json_option
+from neuro.cli.render.table import Column
 from neuro.cli.render.times import ago, local_now
 from neuro.flow.cli.bake_names import server_project
 from neuro.flow.cli.bake_options import graph_option
 from neuro.flow.cli.batch_params import batch_argument, check_presets, param_options, plan_of
 from neuro.flow.cli.context import FlowContext, pass_context
-from neuro.flow.cli.thin_table import Row, ThinTable
+from neuro.flow.cli.thin_table import Layout, Row, firm, thin_table
 
 if TYPE_CHECKING:
     from neuro.flow.batch.forecast import Forecast
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from neuro.flow.batch.sketch import Mark
     from neuro.flow.model import Node
 
-TITLES = ("TASK", "KIND", "IMAGE", "PRESET", "THEN")
+COLUMNS = (Column("TASK"), Column("KIND"), Column("IMAGE"), Column("PRESET"), firm("THEN"))
 # What is known only when it comes to it.
 _LATER = "?"
 
@@ -148,8 +149,7 @@ def _table(
     context: FlowContext, plan: Plan, known: Mapping[str, Forecast], now: datetime
 ) -> list[str]:
     rows = [_row(full_id, plan.nodes[full_id], known[full_id], now) for full_id in known]
-    table = ThinTable(TITLES, context.paint, colored="THEN")
-    return table.fitting(rows, terminal_width())
+    return thin_table([Layout(COLUMNS, rows)], context.paint, terminal_width(), colored="THEN")
 
 
 def _row(full_id: str, node: Node, one: Forecast, now: datetime) -> Row:

@@ -10,23 +10,35 @@ from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.job_row import STATUS_COLORS, when
 from neuro.cli.render.json_text import document, json_option
+from neuro.cli.render.table import Column
 from neuro.cli.render.times import ago, local_now
-from neuro.flow.cli import thin_table
 from neuro.flow.cli.context import FlowContext, pass_context
-from neuro.flow.cli.thin_table import NEVER, ThinTable
-from neuro.flow.live import Row
+from neuro.flow.cli.thin_table import NEVER, Layout, Row, firm, thin_table
+from neuro.flow.live import Row as LiveRow
 
-TITLES = ("JOB", "STATUS", "RAW ID", "WHEN")
+COLUMNS = (Column("JOB"), firm("STATUS"), firm("RAW ID"), firm("WHEN"))
+NARROW = (Column("JOB/RAW ID"), firm("STATUS"), firm("WHEN"))
 
 
-def shown(row: Row, now: datetime) -> thin_table.Row:
+def shown(row: LiveRow, now: datetime) -> Row:
     """What is said of a job."""
     job = row.job
     if job is None:
-        return thin_table.Row((row.label, "unknown", NEVER, NEVER), "bright_black")
+        return Row((row.label, "unknown", NEVER, NEVER), "bright_black")
     moment = when(job)
     cells = (row.label, job.status.value, job.id, ago(moment, now) if moment else NEVER)
-    return thin_table.Row(cells, STATUS_COLORS[job.status])
+    return Row(cells, STATUS_COLORS[job.status])
+
+
+def layouts(rows: list[Row]) -> list[Layout]:
+    """The ways to list jobs, the widest first."""
+
+    def narrow(row: Row) -> Row:
+        label, status, raw_id, moment = row.cells
+        below = "" if raw_id == NEVER else f"\n  {raw_id}"
+        return row._replace(cells=(label + below, status, moment))
+
+    return [Layout(COLUMNS, rows), Layout(NARROW, [*map(narrow, rows)])]
 
 
 @click.command("ps", cls=Command, examples="neuro-flow ps")
@@ -48,7 +60,6 @@ def command(context: FlowContext, as_json: bool) -> None:
                 out.print(row.job.id)
         return
     now = local_now()
-    table = ThinTable(TITLES, context.paint)
-    lines = table.fitting([shown(row, now) for row in rows], terminal_width(), firm=("RAW ID",))
-    for line in lines:
+    told = [shown(row, now) for row in rows]
+    for line in thin_table(layouts(told), context.paint, terminal_width()):
         out.print(line)

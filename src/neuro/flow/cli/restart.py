@@ -33,7 +33,7 @@ async def _restart(context: FlowContext, bake: Bake, attempt: int, from_failed: 
     examples="""
         neuro-flow restart nightly
         neuro-flow restart nightly --no-from-failed
-        neuro-flow clear-cache sweep && neuro-flow restart nightly --no-from-failed   # all anew
+        neuro-flow clear-cache sweep && neuro-flow restart nightly --no-from-failed
     """,
 )
 @click.argument("bake", metavar="BAKE", shell_complete=offer("ended_bakes"))
@@ -90,9 +90,7 @@ def command(
             made = asyncio.run(_restart(context, found, chosen.number, from_failed))
         else:
             made = context.run(restart(context.client, found, chosen.number, from_failed))
-    except NothingLeft as error:
-        raise click.UsageError(str(error)) from None
-    except Conflict as error:
+    except (NothingLeft, Conflict) as error:
         raise Failed(str(error)) from None
     out = context.out
     said = f"Attempt #{made.number} of bake {called(found)} is created."

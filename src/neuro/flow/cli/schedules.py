@@ -10,16 +10,28 @@ import click
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
 from neuro.cli.render.json_text import document, json_option
+from neuro.cli.render.table import Column
 from neuro.cli.render.times import local_now
 from neuro.flow.cli.bake_names import no_such, server_project
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.names import offer
-from neuro.flow.cli.thin_table import NEVER, Row, ThinTable
+from neuro.flow.cli.thin_table import NEVER, Layout, Row, firm, thin_table
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Schedule
 
-TITLES = ("BATCH", "CRON", "TIME ZONE", "NEXT", "LAST", "LAST BAKE")
+
+def columns(now: datetime) -> list[Column]:
+    """The columns; those of times name their zone, which is the one of ``now``."""
+    zone = now.strftime("%Z")
+    return [
+        Column("BATCH"),
+        firm("CRON"),
+        Column("TIME ZONE"),
+        firm(f"NEXT ({zone})"),
+        firm(f"LAST ({zone})"),
+        Column("LAST BAKE", shrinks=False, spare=1),
+    ]
 
 
 def row(schedule: Schedule, now: datetime) -> Row:
@@ -64,8 +76,8 @@ def schedules(context: FlowContext, as_json: bool) -> None:
         for it in found:
             out.print(it.batch)
         return
-    table = ThinTable(TITLES, context.paint)
-    for line in table.fitting([row(it, now) for it in found], terminal_width(), spare="LAST BAKE"):
+    layout = Layout(columns(now), [row(it, now) for it in found])
+    for line in thin_table([layout], context.paint, terminal_width()):
         out.print(line)
     for it in found:
         if it.message:

@@ -1,17 +1,19 @@
-"""Tables with thin lines between the columns and below the titles."""
+"""Tables with thin lines between the columns and below the titles.
+
+They fit into a terminal as all tables do: see neuro.cli.render.table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-from neuro.cli.render.table import wrap
-from neuro.domain.printable import display_width, printable
+from neuro.cli.render.table import Cell, Column, Line, Table, first_that_fits, without_spares
 
 NEVER = "N/A"
 Paint = Callable[[str, str | None], str]
-# Narrower than this, cells would be broken too often to be read.
-_NARROWEST = 9
+# What the line below the titles has more than the rows.
+_RIM = 2
 
 
 class Row(NamedTuple):
@@ -21,104 +23,68 @@ class Row(NamedTuple):
     fg: str | None = None
 
 
-def _harmless(rows: Sequence[Row]) -> list[Row]:
-    return [Row(tuple(printable(cell, keep="\n") for cell in row.cells), row.fg) for row in rows]
+class Layout(NamedTuple):
+    """One way to show something: its columns, and rows with a cell for each."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+
+
+def firm(title: str, *, least: int = 0) -> Column:
+    """A column of ids, states, times or numbers, whose cells stay in one line."""
+    return Column(title, min=least, shrinks=False)
 
 
 class ThinTable:
-    """Lays rows out; ``colored`` is the column that has their colour."""
+    """A layout that is measured; ``colored`` is the column that has the rows' colours."""
 
     def __init__(
-        self,
-        titles: Sequence[str],
-        paint: Paint,
-        *,
-        colored: str = "STATUS",
-        widths: Sequence[int] | None = None,
+        self, layout: Layout, paint: Paint, available: int | None = None, *, colored: str = "STATUS"
     ) -> None:
-        """``widths`` are the least that columns have where there is room; 0: as wide as needed."""
-        self._titles = titles
-        self._paint = paint
+        """``available`` is how many columns of a terminal there are; None: any number."""
+        self._titles = [column.title for column in layout.columns]
         self._colored = colored
-        least = widths or [0] * len(titles)
-        self._widths = [max(len(title), width) for title, width in zip(titles, least, strict=True)]
-
-    def whole(self, rows: Sequence[Row]) -> list[str]:
-        """All lines of a table that has these rows."""
-        rows = _harmless(rows)
-        self._measure(rows)
-        return self._all(rows)
-
-    def fitting(
-        self,
-        rows: Sequence[Row],
-        available: int | None,
-        *,
-        spare: str | None = None,
-        firm: Sequence[str] = (),
-    ) -> list[str]:
-        """All lines of a table that is ``available`` columns wide, if it can be; None: any width.
-
-        Where there is too little room, it has no column ``spare``; where that is not enough, cells
-        are broken into several lines, except those of the ``firm`` columns.
-        """
-        rows = _harmless(rows)
-        self._measure(rows)
-        if available is None or self.width <= available:
-            return self._all(rows)
-        table, rows = self._without(spare, rows)
-        table._measure(rows)
-        table._shrink(available, firm)
-        return table._all(rows)
+        width = None if available is None else available - _RIM
+        self._table = Table(layout.columns, width=width, style=paint, gap=" │ ", indent=2)
+        self._rows = [self._cells(row) for row in layout.rows]
+        self._table.measure(self._rows)
 
     @property
-    def width(self) -> int:
-        """How many columns of a terminal the rows that it was given take."""
-        return sum(width + 3 for width in self._widths) + 1
+    def fits(self) -> bool:
+        """Whether it fits without breaking what should stay whole."""
+        return self._table.fits
 
-    def _measure(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            for number, cell in enumerate(row.cells):
-                widest = max(map(display_width, cell.split("\n")))
-                self._widths[number] = max(self._widths[number], widest)
-
-    def _without(self, spare: str | None, rows: Sequence[Row]) -> tuple[Self, Sequence[Row]]:
-        kept = [number for number, title in enumerate(self._titles) if title != spare]
-        titles = [self._titles[number] for number in kept]
-        fewer = [Row(tuple(row.cells[number] for number in kept), row.fg) for row in rows]
-        return type(self)(titles, self._paint, colored=self._colored), fewer
-
-    def _shrink(self, available: int, firm: Sequence[str]) -> None:
-        while self.width > available:
-            candidates = [
-                (self._widths[number], -number)
-                for number, title in enumerate(self._titles)
-                if title not in firm and self._widths[number] > max(len(title), _NARROWEST)
-            ]
-            if not candidates:
-                return
-            self._widths[-max(candidates)[1]] -= 1
-
-    def _all(self, rows: Iterable[Row]) -> list[str]:
-        rule = "┼".join("─" * (width + 2) for width in self._widths)
-        lines = ["", *self._lines(Row(tuple(self._titles))), f"╶{rule}╴"]
-        for row in rows:
-            lines += self._lines(row)
-        return [*lines, f" {'╵'.join(' ' * (width + 2) for width in self._widths)}".rstrip()]
-
-    def _lines(self, row: Row) -> Iterator[str]:
-        cells = [
-            [piece for line in cell.split("\n") for piece in wrap(line, width)]
-            for cell, width in zip(row.cells, self._widths, strict=True)
+    def _cells(self, row: Row) -> list[Cell]:
+        return [
+            tuple(Line(line, row.fg if title == self._colored else None) for line in text)
+            for title, text in zip(
+                self._titles, (cell.split("\n") for cell in row.cells), strict=True
+            )
         ]
-        for number in range(max(map(len, cells))):
-            pieces = (cell[number] if number < len(cell) else "" for cell in cells)
-            yield self._line(pieces, row.fg)
 
-    def _line(self, pieces: Iterable[str], fg: str | None) -> str:
-        padded = [
-            self._paint(piece, fg if piece and title == self._colored else None)
-            + " " * (width - display_width(piece))
-            for piece, width, title in zip(pieces, self._widths, self._titles, strict=True)
-        ]
-        return f"  {' │ '.join(padded)}".rstrip()
+    def lines(self) -> Iterator[str]:
+        """All lines, the empty one above included."""
+        widths = [width + 2 for width in self._table.widths]
+        yield ""
+        yield self._table.header()
+        yield f"╶{'┼'.join('─' * width for width in widths)}╴"
+        yield from self._table.lines(self._rows)
+        yield f" {'╵'.join(' ' * width for width in widths)}".rstrip()
+
+
+def thin_table(
+    layouts: Sequence[Layout], paint: Paint, available: int | None, *, colored: str = "STATUS"
+) -> list[str]:
+    """The lines of the first layout that fits, without its spare columns if need be."""
+    tables = (
+        ThinTable(fewer, paint, available, colored=colored)
+        for layout in layouts
+        for fewer in _ever_fewer(layout)
+    )
+    return [*first_that_fits(tables).lines()]
+
+
+def _ever_fewer(layout: Layout) -> Iterator[Layout]:
+    for kept in without_spares(layout.columns):
+        rows = [Row(tuple(row.cells[it] for it in kept), row.fg) for row in layout.rows]
+        yield Layout([layout.columns[it] for it in kept], rows)

@@ -6,8 +6,6 @@ A thread reads the server's stream of events; the main one waits for them, draws
 from __future__ import annotations
 
 import os
-import re
-import sys
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -18,12 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
+from neuro.cli.outage import PAUSE, Outage
 from neuro.cli.output import Output
+from neuro.cli.render.redrawing import Redrawing
 from neuro.cli.render.times import local_now
 from neuro.client.blocking import run
 from neuro.domain.bakes import BakeEvent, Task, TaskStatus
-from neuro.domain.errors import PlatformError, Unavailable
-from neuro.domain.printable import display_width, harmless
+from neuro.domain.errors import PlatformError
 from neuro.flow.cli.bake_looks import called, word_of
 from neuro.flow.cli.board import Board, change_line, waits_for
 from neuro.flow.cli.context import FlowContext
@@ -32,12 +31,9 @@ from neuro.flow.cli.waiting import Waiting
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake
 
-_COLOR = re.compile(r"\x1b\[[\d;]*m")
 # Clocks on the screen move; and changes that come together are drawn together.
 _TICK, _TOGETHER = 1.0, 0.05
-_PAUSE, _GRACE = 1.0, 5.0
-# How long a lost server is waited for.
-PATIENCE = 15 * 60.0
+_GRACE = 5.0
 
 
 class Sign(Enum):
@@ -111,7 +107,8 @@ class Redrawn:
 
     def __init__(self, context: FlowContext) -> None:
         self._paint = context.paint
-        self._drawn: list[int] = []  # how wide each line is
+        self._screen = Redrawing()
+        self.say = self._screen.say  # The table moves down: what was said stays above it.
 
     def changed(self, board: Board, tasks: list[Task]) -> None:
         import shutil
@@ -121,27 +118,7 @@ class Redrawn:
             if board.is_call(task.yaml_id) and task.status.is_finished and task.outputs:
                 self.say(change_line(task, local_now()))
         width, height = shutil.get_terminal_size()
-        lines = board.lines(local_now(), self._paint, width=width, height=height)
-        sys.stdout.write(
-            self._back(width) + "".join(f"{harmless(line)}\x1b[K\n" for line in lines) + "\x1b[J"
-        )
-        sys.stdout.flush()
-        self._drawn = [display_width(_COLOR.sub("", line)) for line in lines]
-
-    def say(self, text: str) -> None:
-        """The table moves down: what was said stays above it."""
-        import shutil
-
-        sys.stdout.write(
-            f"{self._back(shutil.get_terminal_size().columns)}\x1b[J{harmless(text)}\n"
-        )
-        sys.stdout.flush()
-        self._drawn = []
-
-    def _back(self, width: int) -> str:
-        # A terminal that became narrower has broken the lines.
-        rows = sum(max(-(-drawn // width), 1) for drawn in self._drawn)
-        return f"\r\x1b[{rows}A" if rows else ""
+        self._screen.draw(board.lines(local_now(), self._paint, width=width, height=height))
 
 
 def screen_of(context: FlowContext, *, as_json: bool = False) -> Screen:
@@ -166,6 +143,7 @@ class Events:
         self._bake_id = bake_id
         self._number = number
         self._queue: SimpleQueue[BakeEvent | BaseException | Sign | str] = SimpleQueue()
+        self._outage = Outage(self._queue.put)
 
     def start(self) -> None:
         Thread(target=self._read, name="events", daemon=True).start()
@@ -194,29 +172,23 @@ class Events:
             self._queue.put(error)
 
     def _read_on(self) -> None:
-        lost_at: float | None = None
         while True:
             try:
                 run(self._read_once())
-                lost_at = None
+                pause = PAUSE
             except PlatformError as error:
                 if address := self._context.follow_server(self._bake_id):
                     self._queue.put(f"The server is at {address} now.")
                     continue
-                if not isinstance(error, Unavailable):
-                    raise
-                if lost_at is None:
-                    lost_at = time.monotonic()
-                    self._queue.put("The server does not answer; waiting for it…")
-                if time.monotonic() - lost_at > PATIENCE:
-                    raise
-            time.sleep(_PAUSE)
+                pause = self._outage.lost(error)
+            time.sleep(pause)
 
     async def _read_once(self) -> None:
         bakes = self._context.client.bakes
         self._queue.put(Sign.BEGIN)
         async with aclosing(bakes.events(self._bake_id, self._number)) as events:
             async for event in events:
+                self._outage.over()
                 self._queue.put(event)
 
 

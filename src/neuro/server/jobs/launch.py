@@ -12,6 +12,7 @@ import msgspec
 from neuro.domain.errors import InvalidInput, NotFound
 from neuro.domain.images import is_executor_image
 from neuro.domain.jobs import ContainerRequest, Volume
+from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Mount, RunSpec
 from neuro.server.jobs.record import JobRecord
@@ -54,17 +55,30 @@ class Launcher:
         self._commands = commands
         self._disk_of = disk_of
 
-    def check_volumes(self, container: ContainerRequest) -> None:
-        """Raise InvalidInput for a volume that is not there, or that has no place in another one.
+    def check_volumes(self, container: ContainerRequest) -> list[str]:
+        """Make the folders of read-write volumes that are missing; a sentence about each.
 
-        Read-write ones are made.
+        Raises InvalidInput for a read-only volume that is not there, and for one that has no place
+        in another one.
         """
+        made = []
         for volume in container.volumes:
+            uri = storage_uri(volume.src_storage_uri, self._cluster)
+            if not volume.read_only and not self._is_there(uri):
+                made.append(f"{printable(str(uri))} did not exist: an empty folder was made there.")
             self._source(volume.src_storage_uri, create=not volume.read_only)
         for volume in container.volumes:
             outer = _volume_around(volume, container.volumes)
             if outer is not None and outer.read_only:
                 self._check_place(volume, outer)
+        return made
+
+    def _is_there(self, uri: ResourceURI) -> bool:
+        try:
+            self._files.host_path(uri, create=False)
+        except NotFound:
+            return False
+        return True
 
     def _check_place(self, volume: Volume, outer: Volume) -> None:
         # In a volume that can be written to, the engine makes what is missing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
@@ -23,6 +24,8 @@ from neuro.server.jobs.streams import AttachQuery, ExecQuery
 # The plain JSON form is held in memory whole; who wants more asks for NDJSON or for pages.
 MAX_JSON_LIST = 10_000
 NOTICE_HEADER = "X-Neuro-Notice"
+# What a header has as it is: ASCII that can be printed, but for the sign of what is written out.
+_PLAIN = "".join(sorted(set(map(chr, range(32, 127))) - {"%"}))
 KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotent-Replayed"
 MONITORING = "/api/v1/monitoring/jobs"
@@ -38,8 +41,9 @@ def job_routes(jobs: JobService) -> Routes:
         key = call.request.headers.get(KEY_HEADER)
         submitted = await jobs.submit(call.identity, body, key)
         response = json_response(submitted.job, 202)
-        if submitted.notice:
-            response.headers[NOTICE_HEADER] = submitted.notice
+        if submitted.notices:
+            # A line each. Names are of any letters, and headers are not.
+            response.headers[NOTICE_HEADER] = quote("\n".join(submitted.notices), safe=_PLAIN)
         if submitted.replayed:
             response.headers[REPLAYED_HEADER] = "true"
         return response  # type: ignore[return-value]  # the same job, with a header

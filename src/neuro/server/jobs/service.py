@@ -56,7 +56,7 @@ class JobService:
         engines: Mapping[str, Engine],
         offer: Offer,
         *,
-        check_volumes: Callable[[ContainerRequest], None],
+        check_volumes: Callable[[ContainerRequest], list[str]],
         image_notice: Callable[[str, str], str | None],
         feed: Feed,
         control: ControlLimits | None = None,
@@ -64,7 +64,7 @@ class JobService:
     ) -> None:
         """``image_notice(engine, image)`` says what a first-time user of an image should know.
 
-        ``check_volumes`` raises InvalidInput for a volume that is not there.
+        ``check_volumes`` raises InvalidInput for a volume that is not there, and says what it made.
         """
         self._database = database
         self._board = board

@@ -73,7 +73,7 @@ class Submitted:
     """
 
     job: Job
-    notice: str | None = None
+    notices: tuple[str, ...] = ()
     replayed: bool = False
 
 
@@ -106,7 +106,7 @@ class Submissions:
         reconciler: Reconciler,
         offer: Offer,
         *,
-        check_volumes: Callable[[ContainerRequest], None],
+        check_volumes: Callable[[ContainerRequest], list[str]],
         image_notice: Callable[[str, str], str | None],
         control: ControlLimits,
         active_per_owner: int,
@@ -172,15 +172,16 @@ class Submissions:
             request, container, offer.cluster, caller.user
         ):
             caller.require(uri, action, hidden=_hidden(uri))
-        self._check_volumes(container)
+        notices = self._check_volumes(container)
         record = self._new_record(caller.user, request, container)
-        notice = await self._notice(record)
+        if (notice := await self._notice(record)) is not None:
+            notices.append(notice)
         # A caller who leaves now must not leave a record behind that nobody schedules. What became
         # of it, nobody asks then.
         inserted = asyncio.create_task(self._insert(record, key))
         inserted.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(inserted)
-        return Submitted(self._show(record), notice)
+        return Submitted(self._show(record), tuple(notices))
 
     async def _insert(self, record: JobRecord, key: Key | None) -> None:
         def insert(connection: Connection) -> int:

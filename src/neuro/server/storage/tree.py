@@ -234,10 +234,12 @@ class Tree:
         with (
             self.opened(source.parent, os.O_PATH | os.O_DIRECTORY) as from_folder,
             self.opened(target.parent, os.O_PATH | os.O_DIRECTORY) as to_folder,
-            faults(f"{source.path}' to '{target.path}"),
         ):
             name = name_on_disk(from_folder, source.name)
-            os.rename(name, target.name.encode(), src_dir_fd=from_folder, dst_dir_fd=to_folder)
+            with faults(source.path):
+                os.stat(name, dir_fd=from_folder, follow_symlinks=False)
+            with faults(f"{source.path}' to '{target.path}"):
+                os.rename(name, target.name.encode(), src_dir_fd=from_folder, dst_dir_fd=to_folder)
 
     def behind(self, place: Place) -> Place:
         """The real place behind links; the place itself where they lead nowhere, or outside."""
