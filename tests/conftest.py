@@ -11,12 +11,13 @@ import pytest
 
 from tests.postgres import PostgresServer, find_binaries
 
-# What takes longest begins first, so that no worker is left with it at the end. The fast half of
-# the tests is without it.
+# What takes longest begins first, so that no worker is left with it at the end: a file is one
+# worker's. The fast half of the tests is without it.
 _LONGEST = (
     "engines/test_as_a_plain_user.py",
     "faults",
     "clients",
+    "actions/test_bundled.py",
     "engines",
     "flow/cli",
     "security",
@@ -30,10 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     CI has everything and skips nothing.
     """
-    items.sort(key=_turn)
+    turns = {path: _turn(path) for path in {item.path for item in items}}
     for item in items:
-        if _turn(item) < len(_LONGEST):
+        if turns[item.path] < len(_LONGEST):
             item.add_marker(pytest.mark.slow)
+    # Then the files of the others that take long, wherever they are.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (turns[item.path], item.path not in slow))
     if os.environ.get("CI"):
         return
     not_root = pytest.mark.skip(reason="needs root")
@@ -50,8 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_compiler)
 
 
-def _turn(item: pytest.Item) -> int:
-    where = item.path.relative_to(_HERE)
+def _turn(path: Path) -> int:
+    where = path.relative_to(_HERE)
     for number, place in enumerate(_LONGEST):
         if where.is_relative_to(place):
             return number

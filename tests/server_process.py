@@ -122,17 +122,18 @@ def running_server(data_dir: Path, **options: Any) -> Iterator[ServerProcess]:
         yield server
     finally:
         if server.is_running():
-            _kill_all_jobs(server)
+            end_jobs(server.url, server.token)
             server.stop()
 
 
-def _kill_all_jobs(server: ServerProcess) -> None:
+def end_jobs(url: str, token: str) -> None:
+    """Kill everybody's jobs, and wait for their end. ``token`` is an administrator's."""
     from neuro.client import Client
     from neuro.client.blocking import run
     from neuro.domain.jobs import ACTIVE, JobFilter
 
     async def kill() -> None:
-        async with Client.blocking(server.url, server.token) as client:
+        async with Client.blocking(url, token) as client:
             active = [job.id async for job in client.jobs.list(JobFilter(status=sorted(ACTIVE)))]
             for job_id in active:
                 await client.jobs.kill(job_id)
