@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +23,20 @@ _LONGEST = (
     "flow/cli",
     "security",
     "actions",
+    "server/test_backups.py",
+    "server/test_copies.py",
+    "server/test_damaged_database.py",
+    "server/test_doctor.py",
+    "server/test_full_disk.py",
+    "server/test_database_mistakes.py",
+    "server/test_crash.py",
+    "server/test_every_operation.py",
 )
 _HERE = Path(__file__).parent
+
+# Shells have what runs in the background ignore Ctrl-C, and all that it starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
