@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import PostgresServer, find_binaries
+from tests.server_process import ServerProcess
 
 # What takes longest begins first, so that no worker is left with it at the end: a file is one
 # worker's. The fast half of the tests is without it.
@@ -33,6 +34,8 @@ _LONGEST = (
     "server/test_every_operation.py",
 )
 _HERE = Path(__file__).parent
+
+ServerProcess.forks = True
 
 # Shells have what runs in the background ignore Ctrl-C, and all that it starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
