@@ -39,8 +39,8 @@ memory = "4G"
 class ServerProcess:
     """``python -m neuro.server run`` on a port of its own; the port stays across restarts.
 
-    ``program`` is what Python runs instead of that. Where ``forks`` is set, as the tests have it,
-    those without one are forks: see ``tests.warm``.
+    ``program`` is a file that Python runs instead of that, and its first arguments. Where ``forks``
+    is set, as the tests have it, they are forks: see ``tests.warm``.
     """
 
     forks = False
@@ -68,8 +68,9 @@ class ServerProcess:
         arguments += ["--database", self._database] if self._database else []
         with reader, writer:
             # The linker reads this when a program begins, and never again.
-            if self.forks and not self._program and "LD_PRELOAD" not in os.environ:
-                self._process = Fork(arguments, writer, self.data_dir / "server.log")
+            if self.forks and "LD_PRELOAD" not in os.environ:
+                log = self.data_dir / "server.log"
+                self._process = Fork([*self._program, *arguments], writer, log)
             else:
                 self._process = self._begin(arguments, writer.fileno())
             writer.close()

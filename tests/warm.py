@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -23,7 +24,10 @@ class Fork:
     """A server that was begun so, as ``subprocess.Popen`` would show it."""
 
     def __init__(self, arguments: list[str], ready: Connection, log: Path) -> None:
-        """``ready`` is given as ``--ready-fd``; what the server says is added to ``log``."""
+        """``arguments`` are the server's own; a file that runs it may stand before them.
+
+        ``ready`` is given as ``--ready-fd``; what the server says is added to ``log``.
+        """
         self._process = _CONTEXT.Process(
             target=_serve, args=(arguments, ready, log, {**os.environ}, os.getcwd()), daemon=True
         )
@@ -49,7 +53,7 @@ class Fork:
 
 def _serve(
     arguments: list[str], ready: Connection, log: Path, environment: dict[str, str], folder: str
-) -> int:
+) -> None:
     from neuro.server.__main__ import main
 
     os.environ.clear()
@@ -63,8 +67,13 @@ def _serve(
         for number in numbers:
             os.dup2(fd, number)
         os.close(fd)
-    sys.argv = ["neuro.server", *arguments, "--ready-fd", str(os.dup(ready.fileno()))]
+    arguments += ["--ready-fd", str(os.dup(ready.fileno()))]
     ready.close()
-    code = main()
-    atexit._run_exitfuncs()  # which multiprocessing leaves out
-    sys.exit(code)
+    try:
+        if arguments[0] == "run":
+            sys.argv = ["neuro.server", *arguments]
+            sys.exit(main())
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
