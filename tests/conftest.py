@@ -33,6 +33,8 @@ _LONGEST = (
     "server/test_crash.py",
     "server/test_every_operation.py",
 )
+# Fixtures that are whole platforms, each with its command line: not of the fast half either.
+_PLATFORMS = {"platform", "running"}
 _HERE = Path(__file__).parent
 
 ServerProcess.forks = True
@@ -49,7 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     turns = {path: _turn(path) for path in {item.path for item in items}}
     for item in items:
-        if turns[item.path] < len(_LONGEST):
+        is_live = isinstance(item, pytest.Function) and _PLATFORMS & {*item.fixturenames}
+        if turns[item.path] < len(_LONGEST) or is_live:
             item.add_marker(pytest.mark.slow)
     # Then the files of the others that take long, wherever they are.
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -7,15 +7,6 @@ import pytest
 
 from tests.cli.platform import Home
 
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a whole platform, under either name, is not of the fast half."""
-    for item in items:
-        if item.path.is_relative_to(HERE) and {"platform", "running"} & {*item.fixturenames}:
-            item.add_marker(pytest.mark.slow)
-
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:

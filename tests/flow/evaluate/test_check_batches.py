@@ -541,12 +541,12 @@ def test_what_is_right(files, case: str) -> None:
         make_plan(files.workspace, "train", params, files.environment)
 
 
-def test_five_thousand_tasks_are_checked_at_once(place) -> None:
+def test_two_thousand_tasks_are_checked_at_once(place) -> None:
     task = "- id: t{0}\n  image: x\n  needs: [{1}]\n  cmd: run ${{{{ matrix.k }}}}\n"
-    task += "  strategy: {{matrix: {{k: '${{{{ range(50) }}}}'}}}}\n"
-    tasks = [task.format(n, f"t{n - 1}" if n else "") for n in range(100)]
+    task += "  strategy: {{matrix: {{k: '${{{{ range(25) }}}}'}}}}\n"
+    tasks = [task.format(n, f"t{n - 1}" if n else "") for n in range(80)]
     took = []
-    for some in (tasks[:50], tasks):
+    for some in (tasks[:40], tasks):
         place.write(".neuro/train.yml", f"{BATCH}tasks:\n{''.join(some)}")
         assert place.check() == []
         took.append(calls(place.check))
