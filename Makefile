@@ -26,6 +26,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
 	2>/dev/null && echo $$python && break; done)
 
+# Containers often say that Python shall write no bytecode: then each of the thousands of processes
+# of a test run would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Versions are checked against the index only when they change: a stamp remembers what is installed.
 SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo

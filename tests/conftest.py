@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.postgres import PostgresServer, find_binaries
+from tests.server_process import ServerProcess
 
-# What takes longest begins first, so that no worker is left with it at the end. The fast half of
-# the tests is without it.
+# What takes longest begins first, so that no worker is left with it at the end: a file is one
+# worker's. The fast half of the tests is without it.
 _LONGEST = (
     "engines/test_as_a_plain_user.py",
     "faults",
     "clients",
+    "actions/test_bundled.py",
     "engines",
     "flow/cli",
     "security",
     "actions",
+    "server/test_backups.py",
+    "server/test_copies.py",
+    "server/test_damaged_database.py",
+    "server/test_doctor.py",
+    "server/test_full_disk.py",
+    "server/test_database_mistakes.py",
+    "server/test_crash.py",
+    "server/test_every_operation.py",
 )
+# Fixtures that are whole platforms, each with its command line: not of the fast half either.
+_PLATFORMS = {"platform", "running"}
 _HERE = Path(__file__).parent
+
+ServerProcess.forks = True
+
+# Shells have what runs in the background ignore Ctrl-C, and all that it starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,10 +49,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     CI has everything and skips nothing.
     """
-    items.sort(key=_turn)
+    turns = {path: _turn(path) for path in {item.path for item in items}}
     for item in items:
-        if _turn(item) < len(_LONGEST):
+        is_live = isinstance(item, pytest.Function) and _PLATFORMS & {*item.fixturenames}
+        if turns[item.path] < len(_LONGEST) or is_live:
             item.add_marker(pytest.mark.slow)
+    # Then the files of the others that take long, wherever they are.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (turns[item.path], item.path not in slow))
     if os.environ.get("CI"):
         return
     not_root = pytest.mark.skip(reason="needs root")
@@ -50,8 +73,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_compiler)
 
 
-def _turn(item: pytest.Item) -> int:
-    where = item.path.relative_to(_HERE)
+def _turn(path: Path) -> int:
+    where = path.relative_to(_HERE)
     for number, place in enumerate(_LONGEST):
         if where.is_relative_to(place):
             return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.warm import Fork
 
 # Small presets, so that a machine of two cores runs many jobs side by side.
 SETTINGS = """
@@ -34,7 +37,13 @@ memory = "4G"
 
 
 class ServerProcess:
-    """``python -m neuro.server run`` on a port of its own; the port stays across restarts."""
+    """``python -m neuro.server run`` on a port of its own; the port stays across restarts.
+
+    ``program`` is a file that Python runs instead of that, and its first arguments. Where ``forks``
+    is set, as the tests have it, they are forks: see ``tests.warm``.
+    """
+
+    forks = False
 
     def __init__(
         self,
@@ -42,37 +51,48 @@ class ServerProcess:
         *,
         settings: str = SETTINGS,
         database: str | None = None,
-        program: Sequence[str] = ("-m", "neuro.server"),
+        program: Sequence[str] = (),
     ) -> None:
         self.data_dir = data_dir
         self.port = 0
         self._database = database
         self._program = program
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Fork | None = None
         data_dir.mkdir(parents=True, exist_ok=True)
         (data_dir / "server.toml").write_text(settings)
 
     def start(self) -> None:
         """Return once it is ready. Raises RuntimeError with what it said instead."""
-        read, write = os.pipe()
-        command = [
-            sys.executable, *self._program, "run",
-            "--data-dir", str(self.data_dir), "--port", str(self.port), "--ready-fd", str(write),
-            *(["--database", self._database] if self._database else []),
-        ]  # fmt: skip
-        with (self.data_dir / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, pass_fds=[write], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        os.close(write)
-        with os.fdopen(read) as ready:
-            line = ready.readline()
+        reader, writer = multiprocessing.Pipe(duplex=False)
+        arguments = ["run", "--data-dir", str(self.data_dir), "--port", str(self.port)]
+        arguments += ["--database", self._database] if self._database else []
+        with reader, writer:
+            # The linker reads this when a program begins, and never again.
+            if self.forks and "LD_PRELOAD" not in os.environ:
+                log = self.data_dir / "server.log"
+                self._process = Fork([*self._program, *arguments], writer, log)
+            else:
+                self._process = self._begin(arguments, writer.fileno())
+            writer.close()
+            with open(reader.fileno(), closefd=False) as ready:
+                line = ready.readline()
         message: dict[str, Any] = json.loads(line) if line else {"error": self.log()}
         if "error" in message:
             self._process.wait()
             raise RuntimeError(message["error"])
         self.url: str = message["url"]
         self.port = int(self.url.split(":")[2].split("/")[0])
+
+    def _begin(self, arguments: list[str], ready: int) -> subprocess.Popen[bytes]:
+        program = self._program or ("-m", "neuro.server")
+        with (self.data_dir / "server.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, *program, *arguments, "--ready-fd", str(ready)],
+                pass_fds=[ready],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     @property
     def database_url(self) -> str:
@@ -122,17 +142,18 @@ def running_server(data_dir: Path, **options: Any) -> Iterator[ServerProcess]:
         yield server
     finally:
         if server.is_running():
-            _kill_all_jobs(server)
+            end_jobs(server.url, server.token)
             server.stop()
 
 
-def _kill_all_jobs(server: ServerProcess) -> None:
+def end_jobs(url: str, token: str) -> None:
+    """Kill everybody's jobs, and wait for their end. ``token`` is an administrator's."""
     from neuro.client import Client
     from neuro.client.blocking import run
     from neuro.domain.jobs import ACTIVE, JobFilter
 
     async def kill() -> None:
-        async with Client.blocking(server.url, server.token) as client:
+        async with Client.blocking(url, token) as client:
             active = [job.id async for job in client.jobs.list(JobFilter(status=sorted(ACTIVE)))]
             for job_id in active:
                 await client.jobs.kill(job_id)

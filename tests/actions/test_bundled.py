@@ -17,7 +17,7 @@ import neuro.actions
 from neuro.cli.server.options import DEFAULT_PORT
 from neuro.client import Client
 from neuro.domain.errors import PlatformError
-from neuro.domain.jobs import Job, JobFilter
+from neuro.domain.jobs import Job, JobFilter, JobStatus
 from tests.cli.platform import Home
 
 NEURO_FLOW = [sys.executable, "-m", "neuro.flow"]
@@ -217,9 +217,7 @@ async def test_a_shell_in_a_job_for_debugging(person: Home, client: Client) -> N
 
     assert f"neuro exec {job.id} bash" in said
     assert "2" in version.split()
-    began = time.monotonic()
-    await ended(client, job)
-    assert time.monotonic() - began < 20
+    assert (await ended(client, job)).status is JobStatus.CANCELLED
 
 
 @pytest.mark.parametrize("path", sorted(Path("src/neuro/actions").glob("*.yml")), ids=str)

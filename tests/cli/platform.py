@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import json
 import os
 import pty
 import select
@@ -17,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
+
+from tests.server_process import end_jobs
 
 NEURO = [sys.executable, "-m", "neuro.cli"]
 PATIENCE = 30.0
@@ -68,11 +71,9 @@ class Home:
         self.ok("down")
 
     def end_jobs(self) -> None:
-        """Stop what is active, and wait for its end: logs last as long as their job."""
-        if jobs := self.ok("-q", "ps").split():
-            self.run("kill", *jobs)
-            for job in jobs:
-                self.run("logs", job)
+        """Stop what is active, and wait for its end, without a process for it after each test."""
+        login = json.loads((self.data_dir / "run" / "owner.json").read_text())
+        end_jobs(login["url"], login["token"])
 
     def start(self, *words: str) -> Terminal:
         """Run ``neuro`` with pipes in place of a terminal, and watch it."""

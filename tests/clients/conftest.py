@@ -38,19 +38,9 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def environment(version: str) -> Path:
-    """The folder of the client's virtual environment."""
-    return _installed(version)
-
-
-@pytest.fixture(scope="session")
-def flow_environment(version: str) -> Path:
-    """The folder of a virtual environment with the flow client in it too."""
-    return _installed(version, with_flow=True)
-
-
-def _installed(version: str, *, with_flow: bool = False) -> Path:
+    """The folder of the virtual environment with the clients in it."""
     try:
-        return install(version, with_flow=with_flow)
+        return install(version)
     except NoSuchPython as error:
         if os.environ.get("CI"):
             raise

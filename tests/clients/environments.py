@@ -34,16 +34,15 @@ class NoSuchPython(Exception):
     """The clients need Python 3.11: some of what they pin does not run on later ones."""
 
 
-def install(version: str, *, with_flow: bool = False) -> Path:
-    """The environment's folder with ``bin/neuro`` in it; made at the first call, which takes
-    about 20 seconds. ``with_flow`` is another environment, with ``bin/neuro-flow`` in it too.
+def install(version: str) -> Path:
+    """The environment's folder with ``bin/neuro`` and ``bin/neuro-flow`` in it.
 
-    Raises NoSuchPython, RuntimeError with what pip said.
+    Made at the first call, which takes about 20 seconds. Raises NoSuchPython, RuntimeError with
+    what pip said.
     """
-    recipe = _recipe(version, with_flow=with_flow)
+    recipe = _recipe(version)
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
-    what = "neuro-flow" if with_flow else "neuro-cli"
-    folder = _cache() / f"{what}-{version}-{digest}"
+    folder = _cache() / f"neuro-{version}-{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_suffix(".lock")):
         if not _is_complete(folder):
@@ -54,11 +53,11 @@ def install(version: str, *, with_flow: bool = False) -> Path:
     return folder
 
 
-def _recipe(version: str, *, with_flow: bool) -> dict[str, str]:
-    flow = f" neuro-flow=={FLOW_VERSIONS[version]}" if with_flow else ""
+def _recipe(version: str) -> dict[str, str]:
+    clients = f"neuro-cli=={version} neuro-sdk=={version} neuro-flow=={FLOW_VERSIONS[version]}"
     return {
         "constraints": (_HERE / "constraints" / f"{version}.txt").read_text(),
-        "requirements": f"neuro-cli=={version} neuro-sdk=={version} {_SETUPTOOLS}{flow}",
+        "requirements": f"{clients} {_SETUPTOOLS}",
         "python": find_python(),
     }
 

@@ -134,13 +134,13 @@ class Seen:
 @pytest.fixture(scope="module")
 def flow(
     version: str,
-    flow_environment: Path,
+    environment: Path,
     server: ServerProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> FlowClient:
     """A workspace of the machine's owner with batches."""
     home = tmp_path_factory.mktemp(f"batch-{version}-")
-    client = ReferenceClient(version, flow_environment, home, server.url, server.user)
+    client = ReferenceClient(version, environment, home, server.url, server.user)
     client.run("config", "login-with-token", server.token, server.url)
     flow = FlowClient(client, f"batch_{version.replace('.', '_')}")
     for name, text in (("good", BATCH), ("failing", FAILING), ("sleeping", SLEEPING)):

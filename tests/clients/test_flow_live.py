@@ -63,7 +63,7 @@ jobs:
 @pytest.fixture(scope="module")
 def make_flow(
     version: str,
-    flow_environment: Path,
+    environment: Path,
     server: ServerProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str, str], FlowClient]:
@@ -71,7 +71,7 @@ def make_flow(
 
     def make(user: str, token: str) -> FlowClient:
         home = tmp_path_factory.mktemp(f"flow-{user}-{version}-")
-        client = ReferenceClient(version, flow_environment, home, server.url, user)
+        client = ReferenceClient(version, environment, home, server.url, user)
         client.run("config", "login-with-token", token, server.url)
         flow = FlowClient(client, f"flow_{version.replace('.', '_')}")
         flow.write("live", LIVE.format(project=flow.project))

@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from neuro.engines.base import EngineFault, ExitCause, Mount, RunRef
 from neuro.engines.sandbox import SandboxEngine, SandboxSettings, engine
+from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import Runs, eventually, spec
 
 BUDGET = 5 << 20  # bytes of memory for what supervises one run
@@ -234,6 +235,22 @@ async def test_networks_leave_nothing_behind(sandbox: Runs) -> None:
 
 def _routes() -> str:
     return subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+
+
+async def test_a_port_that_is_taken_is_explained(folder: Path) -> None:
+    engine = SandboxEngine(folder, SandboxSettings(network="shared"))
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+    port = free_port()
+    await serve(runs, port, "a")
+
+    done = await runs.run("python3", "-c", SERVER, str(port), "b")
+
+    assert done.code == 1
+    assert "share the host's network" in (done.exited.message or "")
+    await runs.stop_all()
+    await runs.close()
 
 
 @pytest.mark.root

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from neuro.client import Client
 from neuro.client.transport import Request
-from neuro.domain.errors import PlatformError, TooManyRequests
+from neuro.domain.errors import TooManyRequests
 from neuro.server.http.budgets import Budgets
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import backpressure
@@ -228,9 +228,8 @@ async def test_slow_bodies_of_one_person_hold_nobody_else_up(
     await finished(client, job)
     assert [status for status, _ in await asyncio.gather(*pending)] == [408] * 8
     # Their places are free again.
-    with contextlib.suppress(PlatformError):
-        await alice.jobs.get("no-such-job")
-    assert (await alice.jobs.capacity())["cpu-small"] >= 0
+    async with alice.transport.send(call) as response:
+        assert response.status == 200
 
 
 async def test_streams_of_one_person_have_a_budget_of_their_own(
@@ -255,7 +254,9 @@ async def test_whoever_holds_all_connections_of_an_address_keeps_no_other_out(
 ) -> None:
     held = [await peers.connect() for _ in range(60)]
 
-    assert (await client.jobs.capacity())["cpu-small"] > 0
+    # A connection of its own: the client's may have been open before these.
+    async with Client.connect(server.url, server.token) as other:
+        assert (await other.users.get(server.user)).name == server.user
     # The oldest were closed for the others, without a word.
     early = await asyncio.wait_for(asyncio.gather(*(peer.rest() for peer in held[:15])), 10)
     assert set(early) == {b""}
@@ -298,8 +299,8 @@ async def test_malformed_requests_cost_the_log_a_line_and_show_it_nothing(
             for raw in garbage():
                 peer = await peers.connect()
                 await peer.send(raw)
-                answer = await asyncio.wait_for(peer.rest(), 15) if raw != garbage()[-1] else b""
-                assert b"HTTP/1.1 5" not in answer
+                answer = await asyncio.wait_for(peer.rest(), 15)
+                assert answer.split()[1] == b"400", raw
                 peer.close()
         grown = server.log()[before:]
 

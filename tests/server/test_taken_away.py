@@ -101,7 +101,7 @@ def test_the_fence_of_the_network_is_put_up_again(server: ServerProcess) -> None
 def test_what_says_where_the_server_is_comes_back(server: ServerProcess) -> None:
     run = server.data_dir / "run"
     before = {name: (run / name).read_bytes() for name in ("server.json", "owner.json")}
-    shutil.rmtree(run)
+    remove(run)
 
     def is_back() -> bool:
         return all((run / name).exists() for name in before) and not _is_free(run / "lock")

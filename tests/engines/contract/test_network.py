@@ -110,18 +110,6 @@ async def test_two_jobs_listen_on_the_same_port(runs: Runs) -> None:
     assert await ask(runs, second, port, b"x") == b"b:x"
 
 
-async def test_a_port_that_is_taken_is_explained(runs: Runs) -> None:
-    if not shared(runs):
-        pytest.skip("jobs have networks of their own here")
-    port = free_port()
-    await serve(runs, port, "a")
-
-    done = await runs.run("python3", "-c", SERVER, str(port), "b")
-
-    assert done.code == 1
-    assert "port" in (done.exited.message or "")
-
-
 async def test_a_port_without_a_listener_is_refused(runs: Runs) -> None:
     ref = await runs.start("sleep", "600")
 

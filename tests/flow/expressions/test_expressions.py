@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -448,7 +447,6 @@ def mutations(count: int) -> Iterator[str]:
 def test_mutated_text_gives_a_value_or_a_problem_with_a_place() -> None:
     outcomes = {"value": 0, "syntax": 0, "evaluation": 0, "placeless": 0}
     for text in mutations(3000):
-        started = time.monotonic()
         template, problems = read(text)
         if template is None:
             assert problems, text
@@ -459,6 +457,5 @@ def test_mutated_text_gives_a_value_or_a_problem_with_a_place() -> None:
                 outcomes["value"] += 1
             except EvaluationError as error:
                 outcomes["evaluation" if error.at else "placeless"] += 1
-        assert time.monotonic() - started < 20, text
     assert outcomes.pop("placeless") == 0
     assert all(count > 50 for count in outcomes.values()), outcomes

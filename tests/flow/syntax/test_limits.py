@@ -1,6 +1,5 @@
 """Files that are meant to hurt cost no more than their size, and are told with a place."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -26,11 +25,9 @@ def test_aliases_cannot_grow_without_bounds() -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
     for before, name in zip("abcdefgh", "bcdefghi", strict=True):
         bomb += f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
-    started = time.perf_counter()
     message, line, _ = only(read(bomb))
     assert message == "The aliases of this file stand for more than 100000 nodes"
-    assert line in (5, 6, 7)
-    assert time.perf_counter() - started < 5
+    assert line in (5, 6, 7)  # of nine: it read no further
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
