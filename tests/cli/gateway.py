@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Self
 
 AWAY = (
@@ -23,6 +23,7 @@ class Gateway:
         self._target = port
         self._leaves_out = leaves_out
         self._is_open = True
+        self._lock = Lock()
         self.has_refused = Event()  # a 503 was answered since it was closed
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -38,13 +39,14 @@ class Gateway:
 
     def close(self) -> None:
         """End all connections, and answer 503 from now on."""
-        self._is_open = False
-        self.has_refused.clear()
-        for pair in self._pairs:
-            for side in pair:
-                with suppress(OSError):
-                    side.shutdown(socket.SHUT_RDWR)
-        self._pairs.clear()
+        with self._lock:
+            self._is_open = False
+            self.has_refused.clear()
+            for pair in self._pairs:
+                for side in pair:
+                    with suppress(OSError):
+                        side.shutdown(socket.SHUT_RDWR)
+            self._pairs.clear()
 
     def open(self) -> None:
         """Pass connections on again."""
@@ -59,12 +61,15 @@ class Gateway:
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):
             first = client.recv(1 << 16)
-            if not self._is_open:
-                client.sendall(AWAY)
-                self.has_refused.set()
-                return
             with socket.create_connection(("127.0.0.1", self._target)) as server:
-                self._pairs.append((client, server))
+                with self._lock:
+                    is_open = self._is_open
+                    if is_open:
+                        self._pairs.append((client, server))
+                if not is_open:
+                    client.sendall(AWAY)
+                    self.has_refused.set()
+                    return
                 server.sendall(first.replace(self._leaves_out, b"") if self._leaves_out else first)
                 Thread(target=_carry, args=(client, server), daemon=True).start()
                 _carry(server, client)

@@ -291,7 +291,8 @@ def command(
         return 0
     try:
         code = _stay(context, job, detach=detach, browse=browse, forwards=forwards)
-        if code == 0 and tty and stdin is False and (hint := keyboard_hint(cmd, image)):
+        hint = keyboard_hint(cmd, image) if code == 0 and tty and stdin is False else None
+        if hint and context.run(context.client.jobs.get(job.id)).status.is_finished:
             context.out.note(hint)
         return code
     except KeyboardInterrupt:

@@ -107,6 +107,7 @@ class Upstream:
         self._was_lost = False
         self._kept = bytearray()
         self._start = 0  # the offset in the input of the first byte that is kept
+        self._is_unsure = False  # something was on its way, and nobody counts
         self._ended = False
 
     def start(self) -> None:
@@ -152,7 +153,7 @@ class Upstream:
             await asyncio.sleep(pause)
 
     def _tell_lost(self) -> None:
-        if self._sends_input and self._kept:
+        if self._sends_input and (self._kept or self._is_unsure):
             self._context.out.warning(
                 "The connection was lost while input was being sent: the job got only a part of it."
             )
@@ -169,7 +170,7 @@ class Upstream:
         taken = await session.resume()
         if session.counts_input:
             self._forget(taken)
-        if session.input_closed and self._was_lost and not session.is_over:
+        if (session.input_closed or self._is_unsure) and self._was_lost and not session.is_over:
             self._tell_lost()
         with suppress(BrokenPipeError):
             await _first_of(self._send_rest(session, source), session.until_input_closed())
@@ -192,16 +193,20 @@ class Upstream:
 
     async def _write_kept(self, session: JobSession, portion: bytes | None = None) -> None:
         """Send all that is kept, or the last portion of it."""
-        if data := bytes(self._kept) if portion is None else portion:
-            await session.write(data)
+        data = bytes(self._kept) if portion is None else portion
         if not session.counts_input:
-            # A server that does not tell what the job has taken: sent is taken, and never sent
-            # twice.
+            # A server that does not tell what the job has taken: what is on its way counts as
+            # taken, for it may not be sent twice.
             self._forget(self._start + len(self._kept))
+            self._is_unsure = bool(data)
+        if data:
+            await session.write(data)
+        self._is_unsure = False
 
     def _forget(self, taken: int) -> None:
-        del self._kept[: taken - self._start]
-        self._start = taken
+        if taken > self._start:
+            del self._kept[: taken - self._start]
+            self._start = taken
 
     async def _tell_size(self, session: JobSession) -> None:
         assert self._resized is not None

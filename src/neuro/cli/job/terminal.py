@@ -178,7 +178,8 @@ async def _converse(context: Context, job_id: str, shown: ShownLog, outage: Outa
                     _heard(session),
                     _resizing(session),
                 ):
-                    outage.over()
+                    if outage.over():
+                        context.out.note("Connected again.")
                     await _first_of(shown.show(), feed(session, detach))
             except NotFound:
                 await shown.show()  # It ended before.
@@ -229,13 +230,8 @@ def attach_terminal(
 
 def _attached(context: Context, job: Job) -> int:
     jobs, shown, outage = context.client.jobs, ShownLog(context, job.id), Outage(context.out.note)
-    was_lost = False
     while True:
         try:
-            if was_lost:
-                context.run(jobs.get(job.id))
-                context.out.note("Connected again.")
-                was_lost = False
             if asyncio.run(_converse(context, job.id, shown, outage)):
                 say_detached(context, job)
                 return 0
@@ -245,7 +241,7 @@ def _attached(context: Context, job: Job) -> int:
                 return job_exit_code(job)
             pause = PAUSE  # The server has ended its streams, as it does when it goes down.
         except PlatformError as error:
-            pause, was_lost = outage.lost(error), True
+            pause = outage.lost(error)
         time.sleep(pause)
 
 

@@ -19,13 +19,13 @@ from neuro.cli.storage.operands import (
     expand,
     goes_into,
     is_folder,
+    missing_folder,
     parse_operands,
     parse_place,
 )
 from neuro.client.storage import Outcome
 from neuro.client.storage.filters import Filter, Rule
 from neuro.domain.errors import NotFound, StorageFault
-from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:
     from neuro.cli.storage.progress import CommandProgress
@@ -232,8 +232,7 @@ def _copy_one(
     except NotFound as error:
         if recursive or isinstance(target, Local):
             raise
-        folder = ResourceURI(target.uri.scheme, target.uri.host, target.uri.segments[:-1])
-        raise NotFound(f"{error} `neuro mkdir -p {folder}` makes it.") from None
+        raise missing_folder(context, target.uri) or error from None
     progress.done(outcome)
     if outcome is False:
         context.out.info(f"{source} is up to date")

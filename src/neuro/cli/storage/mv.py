@@ -12,10 +12,10 @@ from neuro.cli.storage.operands import (
     expand_uris,
     goes_into,
     is_folder,
+    missing_folder,
     parse_operands,
 )
 from neuro.domain.errors import NotFound
-from neuro.domain.uris import ResourceURI
 
 
 @click.command(
@@ -69,10 +69,6 @@ def command(
 
 def _missing(context: Context, source: Remote, target: Remote) -> NotFound | None:
     """Which of the two is not there, and what to do; None where both are by now."""
-    storage, uri = context.client.storage, target.uri
-    if not context.run(storage.exists(source.uri)):
+    if not context.run(context.client.storage.exists(source.uri)):
         return NotFound(f"{source} does not exist.")
-    folder = ResourceURI(uri.scheme, uri.host, uri.segments[:-1])
-    if not context.run(storage.exists(folder)):
-        return NotFound(f"the folder {folder} does not exist: `neuro mkdir -p {folder}` makes it.")
-    return None
+    return missing_folder(context, target.uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from neuro.cli.context import Context
 from neuro.cli.storage.items import Items, collect
 from neuro.client.storage.globs import has_wildcards
 from neuro.domain.errors import InvalidInput, NotFound
-from neuro.domain.uris import ResourceURI
+from neuro.domain.uris import ResourceURI, full_text
 
 SCHEME, FILE_SCHEME = "storage", "file"
 _NO_MATCH = NotFound("nothing matches. With --no-glob, * ? and [ ] are parts of a name.")
@@ -178,3 +179,12 @@ def goes_into(context: Context, operands: Operands, destination: Place) -> bool:
     if operands.into is not None:
         return operands.into
     return operands.destination.endswith("/") or is_folder(context, destination)
+
+
+def missing_folder(context: Context, uri: ResourceURI) -> NotFound | None:
+    """That the folder above is not there, and how to make it; None where it is."""
+    folder = ResourceURI(uri.scheme, uri.host, uri.segments[:-1])
+    if context.run(context.client.storage.exists(folder)):
+        return None
+    argument = shlex.quote(full_text(folder))
+    return NotFound(f"the folder {folder} does not exist: `neuro mkdir -p {argument}` makes it.")

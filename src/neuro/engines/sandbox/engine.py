@@ -251,7 +251,8 @@ class SandboxEngine:
                 break
             except OSError as error:  # it may be there: nothing may be said over it at once
                 log.warning("the end of %s cannot be read: %s", ref.job_id, error)
-                if asyncio.get_running_loop().time() > patience:
+                is_over = asyncio.get_running_loop().time() > patience
+                if is_over and error.errno not in kernel.EXHAUSTED:
                     why = f"the record of how the run ended cannot be read: {error.strerror}"
                 await asyncio.sleep(_RETRY_SECONDS)
         return await self._adopting().bury(ref, told=told, why=why)

@@ -9,7 +9,7 @@ import signal
 import struct
 from collections.abc import Sequence
 
-# What a machine says that has none left, of memory, descriptors or disk.
+# Error numbers of a machine that is out of memory, descriptors or disk.
 EXHAUSTED = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS)
 )

@@ -20,7 +20,7 @@ from neuro.engines.sandbox import kernel, seccomp
 _WORD = 3
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 NOT_READY = 0  # the machine's fault, not the command's: it may be begun again
-# Of what goes wrong inside, where memory and processes are limited for the run alone.
+# A run's own limits cause ENOMEM and EMFILE; these are the machine's.
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EIO}
 _SEPARATOR = b"\0"
 

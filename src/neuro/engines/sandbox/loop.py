@@ -35,7 +35,7 @@ class Loop:
         self._poll.register(fd, events)
 
     def accept(self, listener: socket.socket, action: Callable[[socket.socket], None]) -> None:
-        """Call ``action`` with each connection, until ``forget`` or the listener is closed.
+        """Call ``action`` with each connection, until the listener is closed.
 
         Where there are no descriptors left, those who come wait for a moment: the listener stays
         ready, and without a pause nothing else would be done.

@@ -20,6 +20,7 @@ from neuro.server.jobs.specification import argv_of, storage_uri
 
 PASSED_CONFIG = "NEURO_PASSED_CONFIG"
 _DOMAIN = "platform-jobs"
+_NAMED, _LONGEST_NAME = 3, 200  # of the folders that a notice tells of; letters
 
 
 class Files(Protocol):
@@ -65,13 +66,13 @@ class Launcher:
         for volume in container.volumes:
             uri = storage_uri(volume.src_storage_uri, self._cluster)
             if not volume.read_only and not self._is_there(uri):
-                made.append(f"{printable(str(uri))} did not exist: an empty folder was made there.")
+                made.append(printable(str(uri)))
             self._source(volume.src_storage_uri, create=not volume.read_only)
         for volume in container.volumes:
             outer = _volume_around(volume, container.volumes)
             if outer is not None and outer.read_only:
                 self._check_place(volume, outer)
-        return made
+        return _made(made)
 
     def _is_there(self, uri: ResourceURI) -> bool:
         try:
@@ -195,3 +196,14 @@ def _names(record: JobRecord) -> tuple[str, ...]:
     """The host names under which other jobs of its owner reach a job, if it has a network."""
     every = (record.id, _internal_name(record), record.name, _named_internal_name(record))
     return tuple(name for name in every if name)
+
+
+def _made(folders: list[str]) -> list[str]:
+    """What to say of folders that were made. Few are named: clients take a header of 8 KB."""
+    if not folders:
+        return []
+    if len(folders) == 1:
+        return [f"{folders[0][:_LONGEST_NAME]} did not exist: an empty folder was made there."]
+    first = ", ".join(folder[:_LONGEST_NAME] for folder in folders[:_NAMED])
+    more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
+    return [f"{first}{more} did not exist: empty folders were made there."]

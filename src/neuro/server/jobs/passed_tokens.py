@@ -46,6 +46,9 @@ class PassedTokens:
         token = await self._access.make_token(
             record.owner, label=f"job {record.id}", life=LIFE, job=record.id
         )
+        if not record.is_active:  # it ended meanwhile, and nobody would end this one
+            await self._end(record.id)
+            return token.token or ""
         self._issued[record.id] = record.run, token.token or ""
         return token.token or ""
 

@@ -37,8 +37,9 @@ log = structlog.get_logger("neuro.jobs")
 
 # Between two looks at whether the GPUs of all other jobs are known; see ``Lane.give_gpus``.
 UNKNOWN_GPUS_SECONDS = 5.0
-# Between two tries of a run that the machine is not ready for.
+# Between the first two tries of a run that the machine is not ready for; the later pauses grow.
 NOT_READY_SECONDS = 2.0
+MAX_PAUSE_SECONDS = 30.0
 # Between two tries of what an engine failed at: to stop a run, to tell what happens.
 AGAIN_SECONDS = 1.0
 
@@ -66,6 +67,7 @@ class Reconciler:
         self._stop_grace = stop_grace
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._waiting: set[str] = set()  # jobs whose timer is for a start
+        self._tries: dict[str, int] = {}  # starts of a job that failed one after the other
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule_is_due = False
 
@@ -199,10 +201,12 @@ class Reconciler:
             await self._stop(record)
 
     async def _start_failed(self, record: JobRecord, error: Exception) -> None:
-        """Try again; or, where it is to end, end what may run: the answer may have been lost."""
+        """Retry the start. If the job must end, stop the run: it may have begun all the same."""
+        if not record.is_active or record.run_started:
+            return  # it had begun, and only the answer was lost
         if record.stop_reason is None:
             self._not_ready(record, _sentence(error))
-        elif record.is_active:
+        else:
             self._waiting.add(record.id)
             await self._stop(record)
 
@@ -255,6 +259,7 @@ class Reconciler:
         if record is None or record.run != event.ref.run or record.run_started:
             return
         record.run_started = True
+        self._tries.pop(record.id, None)
         log.info("job started", job=record.id, owner=record.owner, run=record.run)
         self._cancel_timer(record)
         reason = Reason.RESTARTING if record.run else None
@@ -284,7 +289,10 @@ class Reconciler:
         if last.description != said:
             record.step(record.status, last.reason, _now(), description=said)
             self._changed(record)
-        self._start_later(record, NOT_READY_SECONDS)
+        # One job's own trouble, such as a volume that is full, must not keep the engine busy.
+        tries = self._tries[record.id] = self._tries.get(record.id, 0) + 1
+        pause = NOT_READY_SECONDS * 2 ** min(tries - 1, 10)
+        self._start_later(record, min(pause, MAX_PAUSE_SECONDS))
 
     def _restart_later(self, record: JobRecord, event: Exited) -> None:
         delay = endings.restart(record, event)
@@ -322,6 +330,7 @@ class Reconciler:
             exit_code=record.exit_code,
         )
         self._cancel_timer(record)
+        self._tries.pop(record.id, None)
         self._board.remove(record)
         self._changed(record)
         self.schedule()

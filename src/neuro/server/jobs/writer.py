@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
@@ -39,7 +40,8 @@ class Writer:
         self._dirty: dict[str, JobRecord] = {}
         self._writing: dict[str, JobRecord] = {}
         self._refused: dict[str, JobRecord] = {}
-        # What failed since something was written: the database was away, or it is one of them.
+        self._refused_until = 0.0  # when those are tried again
+        # Ids of the records of failed writes, since the last success.
         self._suspects: set[str] = set()
         self._wake = asyncio.Event()
         self._flushed: list[asyncio.Future[None]] = []
@@ -125,11 +127,13 @@ class Writer:
 
     async def _wait(self) -> None:
         """Return when there is something to write, or time to try what was refused."""
-        try:
-            async with asyncio.timeout(REFUSED_SECONDS if self._refused else None):
+        clock = asyncio.get_running_loop().time
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._refused_until if self._refused else None):
                 await self._wake.wait()
-        except TimeoutError:
+        if self._refused and clock() >= self._refused_until:
             self._dirty = {**self._refused, **self._dirty}
+            self._refused_until = clock() + REFUSED_SECONDS
         self._wake.clear()
 
     async def _write_batch(self) -> None:
@@ -150,7 +154,7 @@ class Writer:
             self._writing = {}
 
     async def _write_those(self, batch: dict[str, JobRecord]) -> JobRecord | None:
-        """Write these, and take each out of ``batch``; one that the database has taken."""
+        """Write these, and take each out of ``batch``; returns a record that was written."""
         every = list(batch.values())
         try:
             await self._write(every)
@@ -178,11 +182,15 @@ class Writer:
                 self._suspects.discard(job_id)
                 continue
             record = batch[job_id] = self._dirty.pop(job_id)
-            try:
-                await self._write([record])
-            except (Unavailable, SQLAlchemyError, *_UNWRITABLE) as error:
-                await self._write([good])
-                self._refuse(record, error)
+            # Twice: a database that was away for one moment has refused nothing.
+            for is_last in (False, True):
+                try:
+                    await self._write([record])
+                    break
+                except (Unavailable, SQLAlchemyError, *_UNWRITABLE) as error:
+                    await self._write([good])
+                    if is_last:
+                        self._refuse(record, error)
             del batch[job_id]
 
     async def _write(self, records: list[JobRecord]) -> None:
@@ -195,6 +203,8 @@ class Writer:
 
     def _refuse(self, record: JobRecord, error: Exception) -> None:
         self._suspects.discard(record.id)
+        if not self._refused:
+            self._refused_until = asyncio.get_running_loop().time() + REFUSED_SECONDS
         if record.id not in self._refused:
             cause = error.orig if isinstance(error, DBAPIError) else error
             log.error(
