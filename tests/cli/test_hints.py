@@ -94,6 +94,16 @@ def test_a_folder_that_a_volume_makes_is_said(person: Home) -> None:
     assert "typo/2 does not exist" in refused.stderr
 
 
+def test_many_folders_that_volumes_make_are_said_in_a_few_words(person: Home) -> None:
+    name = "длинный" * 15
+    volumes = [f"--volume=storage:many/{number}-{name}:/v{number}" for number in range(40)]
+
+    done = person.run("run", *volumes, "ubuntu", "true")
+
+    assert done.returncode == 0, done.stderr
+    assert "and 37 more did not exist: empty folders were made there." in done.stderr
+
+
 def test_a_job_that_is_over_is_not_said_to_be_killed(person: Home) -> None:
     person.ok("run", "--name", "brief", "ubuntu", "true")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import resource
@@ -11,12 +12,13 @@ import stat
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from neuro.engines.base import EngineFault, ExitCause, Mount, RunRef
-from neuro.engines.sandbox import SandboxEngine, SandboxSettings, engine
+from neuro.engines.sandbox import SandboxEngine, SandboxSettings, engine, layout
 from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import Runs, eventually, spec
 
@@ -400,6 +402,34 @@ async def test_a_full_disk_under_the_working_folder_is_not_the_runs_fault(
 
     assert done.exited.cause is ExitCause.NOT_READY
     assert "No space left" in (done.exited.message or "")
+
+
+async def test_an_exit_record_waits_for_a_descriptor_to_read_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "READ_SECONDS", 0.0)
+    opened = SandboxEngine(folder)
+    await opened.open()
+    await opened.adopt([])
+    runs = Runs(opened)
+    wanted = spec("true")
+    await opened.start(wanted)
+    await runs.exited(ref := RunRef(wanted.job_id))
+    runs.told.clear()
+    real, troubles = layout.read_exit, [errno.EMFILE, errno.ENFILE]
+
+    def read_exit(place: str) -> dict[str, Any] | None:
+        if troubles:
+            raise OSError(troubles.pop(), "no descriptor is left")
+        return real(place)
+
+    monkeypatch.setattr(layout, "read_exit", read_exit)
+    await opened.start(wanted)  # as after a crash before the end of the run was written down
+    told = await runs.exited(ref)
+    await runs.close()
+
+    assert troubles == []
+    assert (told.cause, told.exit_code) == (ExitCause.COMPLETED, 0)
 
 
 @pytest.mark.parametrize("how", ["damaged", "unreadable"])

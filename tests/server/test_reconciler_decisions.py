@@ -193,6 +193,37 @@ async def test_a_job_whose_start_is_refused_ends_with_the_engines_words(house: H
     )
 
 
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_start_of_which_only_the_answer_is_lost_is_not_repeated(
+    house: House, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.server.jobs.reconciler.NOT_READY_SECONDS", 0.0)
+    await house.reconciler.adopt([], {})
+    job = new_job()
+    add(house.database, job)
+    asked = 0
+
+    async def start(spec: RunSpec) -> None:
+        nonlocal asked
+        asked += 1
+        house.engine.report(started(job))
+        if ends:
+            house.engine.report(exited(job))
+        await house.board.wait_until(job, lambda one: one.run_started and one.is_active != ends)
+        raise OSError("the connection broke")
+
+    monkeypatch.setattr(house.engine, "start", start)
+    house.reconciler.submitted(job)
+    await house.until(job, JobStatus.SUCCEEDED if ends else JobStatus.RUNNING)
+    for _ in range(100):  # a second start would be asked for at once
+        await asyncio.sleep(0)
+    kept = await house.kept(job)
+
+    assert asked == 1
+    assert kept.status is (JobStatus.SUCCEEDED if ends else JobStatus.RUNNING)
+    assert kept.transitions[-1].description is None
+
+
 @pytest.mark.parametrize(
     ("policy", "code", "runs"),
     [
