@@ -53,7 +53,7 @@ $(SETUP): requirements/dev.txt pyproject.toml
 	@touch $@
 
 $(DEMO): $(SETUP) examples/digits/requirements.txt
-	@echo "Installing what the example's job imports into $(VENV)"
+	@echo "Installing what the example's job and some tests import into $(VENV)"
 	@$(PIP) install --require-hashes -r examples/digits/requirements.txt
 	@touch $@
 
@@ -65,10 +65,10 @@ demo: $(DEMO)
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	--durations 10
-test: $(SETUP)
+test: $(DEMO)
 	@$(PYTEST) $(TESTS)
 
-test-fast: $(SETUP)
+test-fast: $(DEMO)
 	@$(PYTEST) -m "not slow" $(TESTS)
 
 fuzz: $(SETUP)
