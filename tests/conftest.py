@@ -32,6 +32,13 @@ _LONGEST = (
     "server/test_database_mistakes.py",
     "server/test_crash.py",
     "server/test_every_operation.py",
+    "cli/test_server_process.py",
+    "cli/test_completion.py",
+    "server/test_removed_people.py",
+    "server/test_supervision_silence.py",
+    "server/test_gpus.py",
+    "server/test_schedules.py",
+    "server/test_live_streams_revoked.py",
 )
 # Fixtures that are whole platforms, each with its command line: not of the fast half either.
 _PLATFORMS = {"platform", "running"}
