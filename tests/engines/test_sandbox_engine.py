@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause, Mount, RunRef
+from neuro.engines.base import EngineFault, ExitCause, Mount, RunRef, RunSpec
 from neuro.engines.sandbox import SandboxEngine, SandboxSettings, engine, layout
 from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import Runs, eventually, spec
@@ -404,18 +404,24 @@ async def test_a_full_disk_under_the_working_folder_is_not_the_runs_fault(
     assert "No space left" in (done.exited.message or "")
 
 
-async def test_an_exit_record_waits_for_a_descriptor_to_read_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "READ_SECONDS", 0.0)
+async def after_a_run(folder: Path, wanted: RunSpec) -> Runs:
+    """An engine in which this run has ended, and nobody knows of it any more."""
     opened = SandboxEngine(folder)
     await opened.open()
     await opened.adopt([])
     runs = Runs(opened)
-    wanted = spec("true")
     await opened.start(wanted)
-    await runs.exited(ref := RunRef(wanted.job_id))
+    await runs.exited(RunRef(wanted.job_id))
     runs.told.clear()
+    return runs
+
+
+async def test_an_exit_record_waits_for_a_descriptor_to_read_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "READ_SECONDS", 0.0)
+    wanted = spec("true")
+    runs = await after_a_run(folder, wanted)
     real, troubles = layout.read_exit, [errno.EMFILE, errno.ENFILE]
 
     def read_exit(place: str) -> dict[str, Any] | None:
@@ -424,8 +430,9 @@ async def test_an_exit_record_waits_for_a_descriptor_to_read_it(
         return real(place)
 
     monkeypatch.setattr(layout, "read_exit", read_exit)
-    await opened.start(wanted)  # as after a crash before the end of the run was written down
-    told = await runs.exited(ref)
+    # As after a crash before the end of the run was written down.
+    await runs.engine.start(wanted)
+    told = await runs.exited(RunRef(wanted.job_id))
     await runs.close()
 
     assert troubles == []
@@ -437,23 +444,18 @@ async def test_a_lost_exit_record_is_told_as_that(
     folder: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "READ_SECONDS", 0.0)
-    opened = SandboxEngine(folder)
-    await opened.open()
-    await opened.adopt([])
-    runs = Runs(opened)
     wanted = spec("true")
-    await opened.start(wanted)
-    await runs.exited(ref := RunRef(wanted.job_id))
+    runs = await after_a_run(folder, wanted)
     record = folder / "jobs" / wanted.job_id / "runs" / "0" / "exit"
     if how == "damaged":
         record.write_bytes(b"\0" * 100)
     else:
         record.unlink()
         record.symlink_to(record)
-    runs.told.clear()
 
-    await opened.start(wanted)  # as after a crash before the end of the run was written down
-    told = await runs.exited(ref)
+    # As after a crash before the end of the run was written down.
+    await runs.engine.start(wanted)
+    told = await runs.exited(RunRef(wanted.job_id))
     await runs.close()
 
     assert told.cause is ExitCause.LOST

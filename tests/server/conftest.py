@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 
 from neuro.client import Client
+from neuro.server.database.engine import Database, sqlite_url
+from neuro.server.database.migrate import migrate
 from tests.server.wire import Wire
 from tests.server_process import ServerProcess, running_server
 
@@ -30,6 +32,15 @@ def server(
         running_server(folder, database=url) as server,
     ):
         yield server
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An empty SQLite, for what needs no server."""
+    database = Database(sqlite_url(tmp_path / "neuro.db"))
+    migrate(database)
+    yield database
+    database.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

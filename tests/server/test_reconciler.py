@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -17,8 +17,7 @@ from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import Amount
 from neuro.engines.base import RunSpec
 from neuro.engines.sandbox import SandboxEngine, SandboxSettings
-from neuro.server.database.engine import Database, sqlite_url
-from neuro.server.database.migrate import migrate
+from neuro.server.database.engine import Database
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
@@ -27,14 +26,6 @@ from tests.server.test_tables import add, record
 from tests.server.test_writer import rename_table
 
 GIB = 1 << 30
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(sqlite_url(tmp_path / "neuro.db"))
-    migrate(database)
-    yield database
-    database.close()
 
 
 @pytest_asyncio.fixture

@@ -7,9 +7,8 @@ sandboxes report so is for the tests of the engines.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -27,8 +26,7 @@ from neuro.engines.base import (
     RunState,
     Started,
 )
-from neuro.server.database.engine import Database, sqlite_url
-from neuro.server.database.migrate import migrate
+from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler
@@ -133,14 +131,6 @@ def exited(
         cause=cause,
         output_bytes=7,
     )
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(sqlite_url(tmp_path / "neuro.db"))
-    migrate(database)
-    yield database
-    database.close()
 
 
 @pytest_asyncio.fixture

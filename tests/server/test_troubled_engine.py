@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import msgspec
@@ -14,8 +13,7 @@ import structlog
 from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
 from neuro.domain.resources import NOTHING, Amount
 from neuro.engines.base import RunRef, RunSpec
-from neuro.server.database.engine import Database, sqlite_url
-from neuro.server.database.migrate import migrate
+from neuro.server.database.engine import Database
 from neuro.server.jobs import endings, reconciler, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler
@@ -28,14 +26,6 @@ GIB = 1 << 30
 CAPACITY = Amount(cpu=3, memory=3 * GIB)
 JOBS = 12
 COMMANDS = (("exit", "0"), ("exit", "0"), ("exit", "3"), ("wait",))
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(sqlite_url(tmp_path / "neuro.db"))
-    migrate(database)
-    yield database
-    database.close()
 
 
 @pytest.fixture(autouse=True)

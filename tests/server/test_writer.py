@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,20 +15,11 @@ from sqlalchemy import text
 
 from neuro.domain.errors import Unavailable
 from neuro.domain.jobs import JobStatus
-from neuro.server.database.engine import Database, sqlite_url
-from neuro.server.database.migrate import migrate
+from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
 from tests.server.test_tables import add, record
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(sqlite_url(tmp_path / "neuro.db"))
-    migrate(database)
-    yield database
-    database.close()
 
 
 @pytest_asyncio.fixture

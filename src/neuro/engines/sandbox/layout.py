@@ -35,6 +35,7 @@ STATE = "state"
 _GET_FLAGS, _SET_FLAGS, _TOP_FOLDER = 0x80086601, 0x40086602, 0x00020000
 EXIT = "exit"
 _ROOM = "exit.room"
+FULL_SECONDS = 0.5  # between two tries to write an exit record to a full disk
 _RECORD_SIZE = 4096  # bytes; a longer message is cut
 
 

@@ -39,7 +39,6 @@ from neuro.engines.sandbox.pasta import Pasta
 from neuro.engines.sandbox.reception import Reception
 
 _FOLDER_SECONDS = 5.0  # between two looks at whether the run's folder is there
-_FULL_SECONDS = 0.5  # between two tries to write the exit record to a full disk
 
 
 class Supervisor:
@@ -235,16 +234,15 @@ class Supervisor:
     def _pasta_ready(self, worked: bool) -> None:
         if self._record is not None:
             return  # it was ended because the run cannot begin
-        self._refusal = launcher.NOT_READY, "the network of the job cannot be made"
-        if worked:
-            try:
-                self._refusal = None
+        try:
+            if worked:
                 self._begin()
                 return
-            except OSError as error:
-                self._refusal = launcher.NOT_READY, launcher.reason_of(error)
-            except ValueError as error:
-                self._refusal = launcher.NOT_EXECUTABLE, str(error)
+            self._refusal = launcher.NOT_READY, "the network of the job cannot be made"
+        except OSError as error:
+            self._refusal = launcher.NOT_READY, launcher.reason_of(error)
+        except ValueError as error:
+            self._refusal = launcher.NOT_EXECUTABLE, str(error)
         self._abandon()
 
     def _abandon(self) -> None:
@@ -350,7 +348,7 @@ class Supervisor:
         except OSError:
             # The disk is full, perhaps of this run's own files. Nobody is told until it is certain.
             self._clear()
-            self._loop.after(_FULL_SECONDS, self._write_record)
+            self._loop.after(layout.FULL_SECONDS, self._write_record)
             return
         self._reception.close(self._record)
 

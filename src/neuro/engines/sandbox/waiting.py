@@ -15,8 +15,6 @@ from neuro.engines.sandbox.handover import receive_run
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.supervisor import Supervisor
 
-_FULL_SECONDS = 0.5  # between two tries to write to a full disk
-
 
 def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) -> None:
     """Make the berth ``name``, wait for a run, look after it. Returns when all is cleaned up."""
@@ -56,4 +54,4 @@ def _say_not_ready(folder: str, error: OSError) -> None:
         except FileNotFoundError:  # somebody deleted the folder
             return
         except OSError:
-            time.sleep(_FULL_SECONDS)
+            time.sleep(layout.FULL_SECONDS)
