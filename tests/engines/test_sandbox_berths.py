@@ -23,7 +23,7 @@ async def test_nothing_waits_before_the_first_run(runs: Runs, folder: Path) -> N
 
     await runs.run("true")
 
-    assert waiting(folder)
+    await eventually(lambda: bool(waiting(folder)), "no berth is made")
 
 
 async def test_those_of_a_killed_zygote_go_with_it(

@@ -549,3 +549,16 @@ def test_a_group_is_joined_at_once(lab: Lab) -> None:
         lab.join_group(job, 7)
 
     assert lab.ask(one, other.address, port) == one.address
+
+
+def test_a_pair_has_one_queue_whatever_the_processors(lab: Lab) -> None:
+    fence = make_fence()
+    lab.set_up(fence)
+    job = lab.job(fence)
+
+    inside = lab.in_job(job, "ip", "-details", "-json", "link", "show", "eth0")
+    outside = lab.on_host("ip", "-details", "-json", "link", "show", lab.interface(fence, job))
+
+    for side in (inside, outside):
+        (link,) = json.loads(side)
+        assert (link["num_tx_queues"], link["num_rx_queues"]) == (1, 1)

@@ -40,6 +40,7 @@ class Berth:
         self._channel: socket.socket | None = None
         self._lifeline: socket.socket | None = None
         self._refusal: OSError | None = None
+        self._mounts: int | None = None
 
     def make(self, zygote: socket.socket) -> None:
         """Begin to make it. What is impossible is told to the run that comes (``occupy``).
@@ -135,6 +136,23 @@ class Berth:
             raise self._refusal
         self.address = self._expect(becoming.READY)
         os.rename(self._folder, f"{run_folder}/layers")
+        self._hold_mounts()
+
+    def _hold_mounts(self) -> None:
+        """Let the mounts outlive the processes, so that nobody waits for them to be taken down.
+
+        The kernel waits for each overlay in turn, and until then no end of its process is told.
+        """
+        try:
+            self._mounts = os.open(f"/proc/{self.command}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            pass  # a plain user may not look there: the processes take them down as they end
+
+    def release_mounts(self) -> None:
+        """Take down the mounts. Before that, what is deleted below them keeps its space."""
+        if self._mounts is not None:
+            os.close(self._mounts)
+            self._mounts = None
 
     def begin(self, prepared: launch.Prepared, run_folder: str, passed: tuple[int, ...]) -> None:
         """Let the run begin; ``passed`` are its stdin, its output and the word (``launcher``)."""
@@ -176,5 +194,6 @@ class Berth:
     def discard(self) -> None:
         """No run began in it: take all of it away."""
         self.end_processes()
+        self.release_mounts()
         self.group.remove()
         layout.remove_tree(self._folder)

@@ -161,17 +161,18 @@ def _make_pair(
         number = int.from_bytes(os.urandom(2)) % 0xFEFF + 1  # 0xFF00 and up: host_address
         address = socket.inet_ntoa(struct.pack("!I", base + number))
         index = _index(address)
+        alike = _attribute(4, struct.pack("=I", mtu)) + _ONE_QUEUE
         peer = _IFINFO.pack(0, 0, 2, 0, 0) + b"".join(
             (
                 _attribute(3, b"eth0\0"),
-                _attribute(4, struct.pack("=I", mtu)),
+                alike,
                 _attribute(28, struct.pack("=I", namespace)),
             )
         )
         body = _IFINFO.pack(0, 0, index, _UP, _UP) + b"".join(
             (
                 _attribute(3, f"{prefix}{number:04x}".encode() + b"\0"),
-                _attribute(4, struct.pack("=I", mtu)),
+                alike,
                 _attribute(1, _HOST_MAC),
                 _attribute(18, _attribute(1, b"veth\0") + _attribute(2, _attribute(1, peer))),
             )
@@ -225,6 +226,11 @@ def _netlink() -> socket.socket:
 def _attribute(kind: int, value: bytes) -> bytes:
     length = 4 + len(value)
     return struct.pack("=HH", length, kind) + value + b"\0" * (-length % 4)
+
+
+# Of each direction. Where a pair has one per processor, the kernel takes all but one out of use at
+# once, and waits for that twice while nobody else may change a network.
+_ONE_QUEUE = _attribute(31, struct.pack("=I", 1)) + _attribute(32, struct.pack("=I", 1))
 
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:

@@ -110,6 +110,7 @@ class Supervisor:
 
     def _clear(self) -> None:
         """Delete the private files. What cannot go is left to the next server's start."""
+        self._berth.release_mounts()
         try:
             layout.remove_tree(f"/proc/self/fd/{self._place}/layers")
         except OSError:
