@@ -36,6 +36,22 @@ def test_a_label_keeps_its_number_and_shares_it_with_nobody(place: str) -> None:
     assert announce(place, "alice", "10.213.0.1", ["a"]) == alice
 
 
+def test_labels_with_one_beginning_keep_their_numbers(place: str) -> None:
+    labels = [f"{'long' * 50}/{number}" for number in range(3)]
+    numbers = [announce(place, label, f"10.213.0.{at}", ["a"]) for at, label in enumerate(labels)]
+
+    assert len(set(numbers)) == 3
+    assert [number_of(place, label) for label in reversed(labels)] == numbers[::-1]
+
+
+def test_a_number_is_found_where_the_labels_file_is_gone(place: str) -> None:
+    number = announce(place, "alice", "10.213.0.1", ["a"])
+    for file in Path(place, "neighbours", "labels").iterdir():
+        file.unlink()
+
+    assert announce(place, "alice", "10.213.0.2", ["b"]) == number
+
+
 def test_no_label_is_nobodys_neighbour(place: str) -> None:
     assert number_of(place, "") == NOBODY
     assert announce(place, "", "10.213.0.1", ["a"]) == NOBODY

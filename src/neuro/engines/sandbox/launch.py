@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import math
 import os
-import shutil
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +51,7 @@ class Plan:
     """What all runs have in common; made by the engine, used by the supervisors.
 
     ``plain`` is that the server has no rights over this machine; ``shared_ids`` that all runs are
-    one user of it; ``system_calls`` the filter, as base64, because a plan travels as JSON.
+    one user of it; ``system_calls`` the filter, in hexadecimal, because a plan travels as JSON.
     """
 
     folder: str
@@ -72,7 +69,7 @@ class Plan:
     @property
     def filter_program(self) -> bytes:
         """What the kernel checks each system call of a run with."""
-        return base64.b64decode(self.system_calls)
+        return bytes.fromhex(self.system_calls)
 
 
 @dataclass(frozen=True)
@@ -194,6 +191,8 @@ def make_layers(plan: Plan, folder: str, block: Block) -> None:
     for number, path in enumerate(("/", *land.overlays)):
         upper = f"{folder}/{number}"
         if path == "/" and not land.writable:
+            import shutil  # seldom needed, and large: sleeping runs would hold it
+
             shutil.copytree(f"{plan.folder}/land/{land.template}", upper, symlinks=True)
             for place, _, _ in os.walk(upper):
                 block.give(place)
@@ -326,6 +325,6 @@ def prove_volumes(folder: str, block: Block) -> None:
 def cores_for(cpu: float) -> list[int]:
     """The cores that a run is kept on where no control group limits it."""
     allowed = sorted(os.sched_getaffinity(0))
-    count = max(1, min(len(allowed), math.ceil(cpu)))
+    count = max(1, min(len(allowed), int(-(-cpu // 1))))
     first = os.getpid() % len(allowed)
     return [(allowed * 2)[first + number] for number in range(count)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import re
@@ -24,7 +23,7 @@ from neuro.engines.sandbox import (
     probing,
     resolving,
     seccomp,
-    userland,
+    userland_search,
 )
 from neuro.engines.sandbox import network as network_of_runs
 from neuro.engines.sandbox.firewall import Fence
@@ -87,7 +86,7 @@ def unfenced(folder: str, settings: SandboxSettings, groups: cgroups.Groups) -> 
     system_calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf)
     return Plan(
         folder=folder,
-        userland=userland.find(folder, settings.visible, settings.masked),
+        userland=userland_search.find(folder, settings.visible, settings.masked),
         groups=groups,
         network=Network(SHARED),
         retention=settings.retention,
@@ -96,7 +95,7 @@ def unfenced(folder: str, settings: SandboxSettings, groups: cgroups.Groups) -> 
         device_folder=settings.device_folder,
         plain=os.geteuid() != 0,
         shared_ids=False,
-        system_calls=base64.b64encode(system_calls).decode(),
+        system_calls=system_calls.hex(),
     )
 
 
@@ -116,7 +115,7 @@ def fence(plan: Plan, settings: SandboxSettings, notices: list[str]) -> Plan:
         if (shared and not settings.shared_ids) or ((shared or mapped) and plan.plain):
             continue
         if shared:
-            userland.give_away(plan.folder, identities.STORAGE)
+            userland_search.give_away(plan.folder, identities.STORAGE)
         land = replace(plan.userland, mapped=mapped, writable=writable)
         reason = probing.refusal(replace(alone, userland=land, shared_ids=shared))
         if reason is None:

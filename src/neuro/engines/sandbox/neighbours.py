@@ -4,7 +4,7 @@ Runs with one label (their owner's name) are neighbours. The label's number is t
 interfaces, which the rules of the host compare; the file of the number is their ``/etc/hosts``::
 
     neighbours/lock               held while anything here changes
-    neighbours/labels/<digest>    a label's number
+    neighbours/labels/<its hex>   a label's number
     neighbours/<number>/hosts     one line for each run: its address and its names
     neighbours/<number>/label     the label
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -121,6 +120,11 @@ def _number(folder: str, label: str) -> int:
     if known is not None:
         return known
     taken = set(_numbers(folder))
+    # Labels may share a file, if they are long, and earlier versions named the files otherwise.
+    number = next((each for each in sorted(taken) if _belongs_to(folder, each, label)), NOBODY)
+    if number != NOBODY:
+        _take(folder, label, number)
+        return number
     number = next((each for each in range(1, GROUPS) if each not in taken), NOBODY)
     if number == NOBODY:
         number = next((each for each in sorted(taken) if _free(folder, each)), NOBODY)
@@ -162,10 +166,17 @@ def _known(folder: str, label: str) -> int | None:
     try:
         with open(_label_file(folder, label), "rb") as file:
             number = int(file.read())
-        with open(f"{_place(folder)}/{number}/label", "rb") as file:
-            return number if file.read() == label.encode() else None
     except (FileNotFoundError, ValueError):
         return None
+    return number if _belongs_to(folder, number, label) else None
+
+
+def _belongs_to(folder: str, number: int, label: str) -> bool:
+    try:
+        with open(f"{_place(folder)}/{number}/label", "rb") as file:
+            return file.read() == label.encode()
+    except FileNotFoundError:
+        return False
 
 
 def _numbers(folder: str) -> list[int]:
@@ -261,7 +272,7 @@ def _place(folder: str) -> str:
 
 
 def _label_file(folder: str, label: str) -> str:
-    return f"{_place(folder)}/labels/{hashlib.sha256(label.encode()).hexdigest()[:32]}"
+    return f"{_place(folder)}/labels/{label.encode().hex()[:200]}"
 
 
 def _write(path: str, text: bytes) -> None:

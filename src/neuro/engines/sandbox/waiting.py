@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import time
-import traceback
 from dataclasses import asdict
 
 from neuro.engines.sandbox import kernel, launch, launcher, layout
@@ -39,6 +38,8 @@ def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket)
         else:
             supervisor.run()
     except BaseException:
+        import traceback  # large: sleeping runs would hold it
+
         with open(f"{folder}/fault", "w", encoding="utf-8") as file:
             traceback.print_exc(file=file)
 
