@@ -122,6 +122,22 @@ async def test_a_run_whose_start_is_tried_again_has_one_token(tmp_path: Path) ->
     database.close()
 
 
+async def test_a_token_that_was_revoked_is_not_given_once_more(tmp_path: Path) -> None:
+    database = Database(sqlite_url(tmp_path / "neuro.db"))
+    migrate(database)
+    access = AccessService(database, b"k" * 32, "default")
+    await access.add_user("alice")
+    tokens = PassedTokens(database, access)
+    job = record(over=False)
+    first = await access.authenticate(await tokens.issue(job))
+
+    await access.revoke_token("alice", first.token_id)
+    second = await access.authenticate(await tokens.issue(job))
+
+    assert second.token_id != first.token_id
+    database.close()
+
+
 async def test_a_jobs_token_makes_no_other_and_changes_no_user(
     server: ServerProcess, client: Client
 ) -> None:

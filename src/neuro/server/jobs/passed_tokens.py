@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 
+from neuro.domain.users import Token
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
@@ -30,8 +31,9 @@ class PassedTokens:
         self._database = database
         self._access = access
         self._tasks: set[asyncio.Task[None]] = set()
-        # By job: the run that a token was made for, and its text. A start may be tried again.
-        self._issued: dict[str, tuple[int, str]] = {}
+        # By job: the run that a token was made for, and the token. A start may be tried again.
+        self._issued: dict[str, tuple[int, Token]] = {}
+        access.listen(self._token_ended)
 
     async def issue(self, record: JobRecord) -> str:
         """A token with which a run of a job acts in its owner's name.
@@ -39,9 +41,9 @@ class PassedTokens:
         The same however often the run is asked for; what earlier runs were given ends. Raises
         NotFound without an owner, Unavailable.
         """
-        run, text = self._issued.get(record.id, (None, ""))
-        if run == record.run:
-            return text
+        issued = self._issued.get(record.id)
+        if issued is not None and issued[0] == record.run:
+            return issued[1].token or ""
         await self._access.end_tokens_of_jobs([record.id])
         token = await self._access.make_token(
             record.owner, label=f"job {record.id}", life=LIFE, job=record.id
@@ -49,8 +51,14 @@ class PassedTokens:
         if not record.is_active:  # it ended meanwhile, and nobody would end this one
             await self._end(record.id)
             return token.token or ""
-        self._issued[record.id] = record.run, token.token or ""
+        self._issued[record.id] = record.run, token
         return token.token or ""
+
+    def _token_ended(self, user: str, token_id: str | None) -> None:
+        """Forget what somebody revoked; None means all of the user's."""
+        for job_id, (_, token) in [*self._issued.items()]:
+            if token.id == token_id or (token_id is None and token.user == user):
+                del self._issued[job_id]
 
     def job_changed(self, record: JobRecord) -> None:
         """End the tokens of a job that is over; for ``Board.listen``."""
