@@ -39,6 +39,9 @@ _LONGEST = (
     "server/test_gpus.py",
     "server/test_schedules.py",
     "server/test_live_streams_revoked.py",
+    "server/test_bakes.py",
+    "server/test_bakes_access.py",
+    "storage/test_transfers.py",
 )
 # Fixtures that are whole platforms, each with its command line: not of the fast half either.
 _PLATFORMS = {"platform", "running"}

@@ -207,6 +207,7 @@ def test_an_action_that_was_not_fetched_hides_nothing_else(files) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, MUTATED, PER_TEST))
 def test_batches_with_mistakes_in_them(files, first: int) -> None:
     """Words, lines and characters that somebody has mixed up, the same ones in every run."""
