@@ -236,3 +236,19 @@ async def test_the_hosts_own_services_are_out_of_reach(runs: Runs) -> None:
             port = service.getsockname()[1]
             with socket.create_connection((host, port), 3):  # the host itself reaches it
                 assert (await asked(runs, host, port)).startswith("refused")
+
+
+LOW = """
+import socket
+with socket.create_server(("0.0.0.0", 80)) as server:
+    client = socket.create_connection(("127.0.0.1", 80), 3)
+    server.accept()[0].close()
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as ping:
+    ping.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\0", ("127.0.0.1", 0))
+"""
+
+
+async def test_root_of_a_job_listens_at_any_port_and_pings(runs: Runs) -> None:
+    done = await runs.run("python3", "-c", LOW)
+
+    assert (done.code == 0) != shared(runs), done.output

@@ -78,6 +78,7 @@ def _prepare(plan: launch.Plan, block: Block, group: cgroups.Group, folder: str)
     _leave_the_host(plan, block)
     if plan.network.kind == launch.PASTA:
         network.raise_loopback()
+        network.open_low_ports()
     inside.make_root(plan.userland, plain=plan.plain)
     return address
 

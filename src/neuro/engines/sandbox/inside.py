@@ -110,7 +110,9 @@ def _overlay(land: Userland, number: int, path: str) -> None:
     lower = ":".join(_escaped(source) for source in (*reversed(layers), below))
     flags = MS_NOSUID | MS_NODEV
     if land.writable:
-        options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
+        # A run's private files never outlive it. Without "volatile" the end of each overlay waits
+        # until all of the disk's files are written back, everybody's.
+        options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr,volatile"
     else:
         # ``upper`` still brings what is the run's own: its hosts
         flags, options = flags | MS_RDONLY, f"lowerdir={upper}:{lower},userxattr"

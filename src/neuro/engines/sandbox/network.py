@@ -53,7 +53,21 @@ def enter_new(subnet: str, mtu: int, prefix: str) -> str:
         _send(outside, [_route(address, 32, index, link=True)])
     with _netlink() as inside:
         _send(inside, _inside(address))
+    open_low_ports(2**31 - 1)
     return address
+
+
+def open_low_ports(last_group: int = 0) -> None:
+    """Let everybody in the calling process's new network listen below port 1024, and ping.
+
+    A run is root there without the capability for it. Containers elsewhere have the same. To be
+    called where /proc is the machine's; ``last_group`` is the highest number of a group that the
+    network's user namespace has. Raises OSError.
+    """
+    pinging = "ping_group_range", f"0 {last_group}"
+    for name, text in (("ip_unprivileged_port_start", "0"), pinging):
+        with open(f"/proc/sys/net/ipv4/{name}", "w") as file:
+            file.write(text)
 
 
 def join_group(address: str, number: int) -> None:
