@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -564,3 +565,39 @@ def test_a_pair_has_one_queue_whatever_the_processors(lab: Lab) -> None:
     for side in (inside, outside):
         (link,) = json.loads(side)
         assert (link["num_tx_queues"], link["num_rx_queues"]) == (1, 1)
+
+
+MANY = """
+import socket, sys
+held = []
+try:
+    for _ in range(int(sys.argv[3])):
+        held.append(socket.create_connection((sys.argv[1], int(sys.argv[2])), 3))
+except OSError:
+    pass
+print(len(held))
+"""
+
+
+def test_a_job_does_not_fill_the_hosts_table_of_connections(lab: Lab, missing: str) -> None:
+    fence = make_fence(flows=20)
+    lab.set_up(fence, without=missing)
+    job, other = lab.job(fence, 1), lab.job(fence, 2)
+    port = lab.listen_on_lan("0.0.0.0")
+
+    made = lab.in_job(job, sys.executable, "-ISc", MANY, LAN, str(port), "40")
+
+    assert int(made) == 20
+    assert lab.ask(other, LAN, port) == HOST
+
+
+def test_an_address_of_no_job_leads_nowhere(lab: Lab, missing: str) -> None:
+    fence = make_fence()
+    lab.set_up(fence, without=missing)
+    job = lab.job(fence, 1)
+    nobody = "10.213.254.1"  # the machine beside the host would answer
+    lab.on_lan("ip", "address", "add", f"{nobody}/32", "dev", "lo")
+    port = lab.listen_on_lan(nobody)
+    assert not lab.refuses("host", nobody, port)
+
+    assert lab.refuses(job, nobody, port)

@@ -44,7 +44,8 @@ NOT_PERMITTED = """
     uselib ustat
 """
 NOT_THERE = """
-    clone3 io_uring_setup io_uring_enter io_uring_register statmount listmount modify_ldt _sysctl
+    clone3 io_uring_setup io_uring_enter io_uring_register io_setup io_destroy io_getevents
+    io_pgetevents io_submit io_cancel statmount listmount modify_ldt _sysctl
     afs_syscall create_module epoll_ctl_old epoll_wait_old get_kernel_syms get_thread_area getpmsg
     nfsservctl putpmsg query_module security set_thread_area tuxcall vserver
 """
@@ -53,6 +54,7 @@ REFUSED = {
     **dict.fromkeys(NOT_THERE.split(), errno.ENOSYS),
 }
 
+F_GETFL, F_SETLEASE, F_SETDELEG = 3, 1024, 1040
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_ALG, AF_VSOCK = 1, 2, 10, 16, 17, 38, 40
 SOCK_STREAM, SOCK_RAW, SOCK_PACKET, SOCK_CLOEXEC, SOCK_NONBLOCK = 1, 3, 10, 0o2000000, 0o4000
 CLONE_FS, CLONE_FILES, CLONE_NEWTIME, CLONE_SYSVSEM = 0x200, 0x400, 0x80, 0x40000
@@ -109,6 +111,12 @@ BY_ARGUMENT: list[tuple[str, tuple[int, ...], int]] = [
     *(
         ("ioctl", (0, high | command), errno.EPERM)
         for command in (TIOCSTI, TIOCLINUX)
+        for high in (0, HIGH)
+    ),
+    ("fcntl", (0, F_GETFL), 0),
+    *(
+        ("fcntl", (0, high | command), errno.EINVAL)
+        for command in (F_SETLEASE, F_SETDELEG)
         for high in (0, HIGH)
     ),
     *(("personality", (value,), 0) for value in (0, 8, 0x20000, 0x20008, 0xFFFFFFFF, HIGH)),
@@ -170,6 +178,8 @@ def test_the_filter_refuses_what_is_on_the_list_and_nothing_else(
     open_names = {"perf_event_open"} if options["perf"] else set()
     if options["io_uring"]:
         open_names |= {"io_uring_setup", "io_uring_enter", "io_uring_register"}
+        open_names |= {"io_setup", "io_destroy", "io_getevents", "io_pgetevents"}
+        open_names |= {"io_submit", "io_cancel"}
 
     for name, number in numbers.items():
         if name not in syscalls.CHECKED:

@@ -197,6 +197,8 @@ class Group:
             memory = self.folders["memory"]
             _write(f"{memory}/memory.limit_in_bytes", str(limits.memory))
             _try_write(f"{memory}/memory.memsw.limit_in_bytes", str(limits.memory))
+            # What waits in connections is counted for itself here.
+            _try_write(f"{memory}/memory.kmem.tcp.limit_in_bytes", str(limits.memory))
             if "pids" in self.folders:
                 _write(f"{self.folders['pids']}/pids.max", str(limits.processes))
             if "cpu" in self.folders:

@@ -65,6 +65,7 @@ def execute(
     if first == 0:
         try:
             kernel.hide_memory()  # until the command begins we are a copy of the supervisor
+            kernel.hide_arguments()
             _enter(plan, group, init)
             second = os.fork()
             if second == 0:

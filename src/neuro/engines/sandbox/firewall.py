@@ -6,7 +6,9 @@ What they say, for IPv4 and IPv6 alike:
 - nobody else reaches a job, but by a connection that the job itself began;
 - of the host, jobs reach the API's address and port, and the resolver where the host is one;
 - jobs reach no link-local or metadata address, and private networks only where the settings say so;
-- a packet with an address that is not its job's own is dropped.
+- a packet with an address that is not its job's own is dropped;
+- the jobs of one group have at most ``flows`` connections at a time, as far as the host follows
+  them: its table of connections is everybody's.
 
 All names hold the installation's id, so that installations on one host do not touch each other.
 The one exception is ``MARKER``: it is there as long as forwarding is on because of us.
@@ -33,7 +35,8 @@ class Fence:
     """What the rules of one installation depend on.
 
     ``port`` is the API's at ``host_address`` (0: none is open to jobs). ``private`` says whether
-    jobs may reach private networks. ``resolvers`` are the addresses that answer their names.
+    jobs may reach private networks. ``resolvers`` are the addresses that answer their names,
+    ``flows`` the connections that the jobs of one person may have.
     """
 
     installation: str
@@ -42,6 +45,7 @@ class Fence:
     port: int = 0
     private: bool = True
     resolvers: tuple[str, ...] = ()
+    flows: int = 32768
 
 
 def table(installation: str) -> str:
@@ -64,6 +68,11 @@ table inet {table(fence.installation)} {{
     type devgroup . devgroup
     elements = {{ {", ".join(f"{n} . {n}" for n in range(1, GROUPS))} }}
   }}
+  set followed {{
+    type devgroup
+    flags dynamic
+    size {GROUPS}
+  }}
   chain arriving {{
     type filter hook prerouting priority -150; policy accept;
     iifname {ours} fib saddr . iif oif missing drop
@@ -75,6 +84,7 @@ table inet {table(fence.installation)} {{
   }}
   chain to_host {{
     ct state established,related accept
+    ct state new {_few(fence)}
 {_lines(_api(fence))}{_lines(_names(fence))}    {_REJECT}
   }}
   chain forward {{
@@ -84,6 +94,7 @@ table inet {table(fence.installation)} {{
   }}
   chain to_job {{
     ct state established,related accept
+    iifname {ours} ct state new {_few(fence)}
     iifname {ours} meta iifgroup . meta oifgroup @neighbours accept
     iifname "{PREFIX}*" {_REJECT}
     drop
@@ -91,7 +102,9 @@ table inet {table(fence.installation)} {{
   chain from_job {{
     ct state established,related accept
     oifname "{PREFIX}*" {_REJECT}
+    ip daddr {fence.subnet}/16 {_REJECT}
     ct status dnat {_REJECT}
+    ct state new {_few(fence)}
 {_lines(_names(fence))}{_lines(_far(fence))}  }}
   chain out {{
     type nat hook postrouting priority 100; policy accept;
@@ -125,6 +138,10 @@ def _removal(name: str) -> str:
 
 def _lines(rules: Iterable[str]) -> str:
     return "".join(f"    {rule}\n" for rule in rules)
+
+
+def _few(fence: Fence) -> str:
+    return f"add @followed {{ meta iifgroup ct count over {fence.flows} }} {_REJECT}"
 
 
 def _api(fence: Fence) -> list[str]:
@@ -183,11 +200,14 @@ def iptables_rules(fence: Fence, *, let_through: bool) -> str:
         for protocol in ("udp", "tcp")
     ]
     going = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    few = f"-m connlimit --connlimit-above {fence.flows} --connlimit-mask 32 --connlimit-saddr"
+    few = f"-i {ours} -m conntrack --ctstate NEW {few} {reject}"
     host = fence.host_address
     api = [f"-i {ours} -d {host} -p tcp --dport {fence.port} -j ACCEPT"] if fence.port else []
     rules = {
         into: [
             f"-i {ours} {going}",
+            few,
             *api,
             *names,
             f"-i {ours} {reject}",
@@ -201,7 +221,9 @@ def iptables_rules(fence: Fence, *, let_through: bool) -> str:
             f"-o {ours} -j DROP",
             f"-i {ours} {going}",
             f"-i {ours} -o {PREFIX}+ {reject}",
+            f"-i {ours} -d {fence.subnet}/16 {reject}",
             f"-i {ours} -m conntrack --ctstate DNAT {reject}",
+            few,
             *names,
             *(
                 f"-i {ours} -d {each} {reject}"

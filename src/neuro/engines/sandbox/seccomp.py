@@ -59,8 +59,8 @@ _MACHINE = os.uname().machine
 def program(*, io_uring: bool = False, perf: bool = False, machine: str | None = None) -> bytes:
     """The filter as an array of ``struct sock_filter``, for ``machine`` or the one we run on.
 
-    ``io_uring`` and ``perf`` allow io_uring and perf_event_open besides. Raises ValueError for a
-    machine whose system calls are not known.
+    ``io_uring`` allows io_uring and its older brother, AIO, ``perf`` allows perf_event_open. Raises
+    ValueError for a machine whose system calls are not known.
     """
     # The process that installs a filter does not need the tables.
     from neuro.engines.sandbox import syscalls

@@ -143,6 +143,7 @@ _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _SOCK_TYPE_MASK, _SOCK_PACKET = 0xF, 10
 _NETLINK_ROUTE = 0
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_F_SETLEASE, _F_SETDELEG = 1024, 1040
 _INIT = 1
 # mount, cgroup, uts, ipc, user, pid and network namespaces. The bit of time namespaces lies among
 # those of the signal here, so clone() cannot make one.
@@ -199,6 +200,13 @@ CHECKED: dict[str, Rule] = {
         ((_is(1, _TIOCLINUX),), errno.EPERM),
         ((), ALLOW),
     ),
+    # Who opens a file with a lease on it waits up to 45 seconds for the lease's holder: the server,
+    # whose storage jobs share. The kernel's parameter is an unsigned int.
+    "fcntl": (
+        ((_is(1, _F_SETLEASE),), errno.EINVAL),
+        ((_is(1, _F_SETDELEG),), errno.EINVAL),
+        ((), ALLOW),
+    ),
     # Docker's: Linux, Linux in 32 bits, each with the 2.6 version's number, and asking. gdb warns
     # that it could not switch the randomization of addresses off, and goes on.
     "personality": (
@@ -224,6 +232,7 @@ CHECKED: dict[str, Rule] = {
 
 # Operations on a ring are not system calls: with io_uring a job may open sockets of every family.
 IO_URING = ("io_uring_setup", "io_uring_enter", "io_uring_register")
+AIO = ("io_setup", "io_destroy", "io_getevents", "io_pgetevents", "io_submit", "io_cancel")
 PERF = ("perf_event_open",)
 
 # Most of these need capabilities that no job has. The filter refuses them too, as Docker's does:
@@ -255,6 +264,8 @@ _ABSENT = (
     "clone3 "
     # libuv, tokio and liburing's users fall back to epoll and threads.
     "io_uring_setup io_uring_enter io_uring_register "
+    # The machine has 65,536 places for all that use these, and one job may take them all.
+    "io_setup io_destroy io_getevents io_pgetevents io_submit io_cancel "
     # libmount falls back to /proc/self/mountinfo.
     "statmount listmount "
     # Docker allows it. Local descriptor tables serve 16-bit programs and Wine's 32-bit ones, not
@@ -271,7 +282,7 @@ _ALLOWED = (
     "open openat openat2 creat close close_range read write readv writev pread64 pwrite64 "
     "preadv pwritev preadv2 pwritev2 lseek sendfile splice tee vmsplice copy_file_range "
     "truncate ftruncate fallocate fadvise64 readahead sync syncfs fsync fdatasync "
-    "sync_file_range dup dup2 dup3 fcntl flock pipe pipe2 memfd_create memfd_secret cachestat "
+    "sync_file_range dup dup2 dup3 flock pipe pipe2 memfd_create memfd_secret cachestat "
     # files: names, modes, attributes. Setuid modes are not looked at (apt, dpkg and tar set
     # them): such files have no effect on a job, which has the no_new_privs flag.
     "stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 chmod fchmod "
@@ -285,7 +296,7 @@ _ALLOWED = (
     "poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait "
     "epoll_pwait2 eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime "
     "timerfd_gettime inotify_init inotify_init1 inotify_add_watch inotify_rm_watch "
-    "fanotify_mark io_setup io_destroy io_getevents io_pgetevents io_submit io_cancel "
+    "fanotify_mark "
     # memory
     "brk mmap munmap mremap mprotect msync mincore madvise process_madvise process_mrelease "
     "mlock mlock2 mlockall munlock munlockall mseal remap_file_pages membarrier "
@@ -335,7 +346,7 @@ def verdicts(*, io_uring: bool = False, perf: bool = False) -> dict[str, Verdict
     found.update(dict.fromkeys(DENIED, errno.EPERM))
     found.update(dict.fromkeys(ABSENT, errno.ENOSYS))
     found.update(CHECKED)
-    for names, wanted in ((IO_URING, io_uring), (PERF, perf)):
+    for names, wanted in ((IO_URING, io_uring), (AIO, io_uring), (PERF, perf)):
         if wanted:
             found.update(dict.fromkeys(names, ALLOW))
     return found
