@@ -347,6 +347,25 @@ async def test_a_run_waits_for_a_server_that_has_no_descriptors_left(
     assert (done.code, done.output) == (0, b"late\n")
 
 
+async def test_a_run_begins_with_the_limit_of_descriptors_that_it_is_given(folder: Path) -> None:
+    engine = SandboxEngine(folder, SandboxSettings(open_files=256))
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+    first = await runs.shell("ulimit -Sn; ulimit -Hn")
+    (folder / "berths").rename(folder / "away")  # so that all is made again, and told the zygote
+    second = await runs.shell("ulimit -Sn; ulimit -Hn")
+    ref = await runs.start("sleep", "600")
+    executed = await runs.execute(ref, "sh", "-c", "ulimit -Sn")
+    await runs.stop_all()
+    await runs.close()
+
+    assert first.lines == second.lines == ["256", str(most)]
+    assert executed[:2] == (0, b"256\n")
+
+
 async def test_what_the_machine_cannot_do_now_is_not_the_runs_fault(
     sandbox: Runs, folder: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from datetime import datetime
 from pathlib import Path
@@ -87,7 +88,10 @@ class SandboxEngine:
         self._path.chmod(0o700)
         self._tidying = Tidying(self._folder)
         self._looking = Looking(self._folder, self._live)
-        self._nursery = Nursery(self._folder)
+        open_files = self._settings.open_files
+        if open_files is None:
+            open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._nursery = Nursery(self._folder, open_files)
         opening = asyncio.create_task(self._nursery.open())
         try:
             # Its reason is the better one where both fail.

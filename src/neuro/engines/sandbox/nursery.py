@@ -27,8 +27,10 @@ log = logging.getLogger("neuro.engine")
 class Nursery:
     """Starts runs. One zygote at a time; requests that it took to its grave are asked again."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, open_files: int) -> None:
+        """``open_files`` is the soft limit of descriptors that runs begin with."""
         self._folder = folder
+        self._open_files = open_files
         self._plan: Plan | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -90,7 +92,7 @@ class Nursery:
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         command = [*probing.python(), "-c", _START.format(root=probing.PACKAGE_ROOT)]
-        command += [self._folder, str(theirs.fileno())]
+        command += [self._folder, str(theirs.fileno()), str(self._open_files)]
 
         def launch() -> subprocess.Popen[bytes]:
             return subprocess.Popen(

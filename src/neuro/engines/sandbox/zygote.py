@@ -34,8 +34,11 @@ _LULL = 0.008  # seconds after a start until the next is made ready
 
 
 def main() -> None:
-    """``zygote FOLDER FD``: serve the engine at the other end of the socket ``FD``."""
-    folder, fd = sys.argv[1], int(sys.argv[2])
+    """``zygote FOLDER FD OPEN_FILES``: serve the engine at the other end of the socket ``FD``.
+
+    ``OPEN_FILES`` is the soft limit of descriptors that runs begin with.
+    """
+    folder, fd, open_files = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if _GUARDED not in sys.argv:
         _guard()
     os.umask(0o022)
@@ -61,7 +64,7 @@ def main() -> None:
         engine.sendall(wire.frame(wire.READY))
     except BrokenPipeError:
         return  # the server ended while we started
-    _serve(engine, lock)
+    _serve(engine, lock, open_files)
 
 
 def _guard() -> None:
@@ -78,7 +81,7 @@ def _guard() -> None:
     os.execv(sys.executable, arguments)
 
 
-def _serve(engine: socket.socket, lock: int) -> None:
+def _serve(engine: socket.socket, lock: int, open_files: int) -> None:
     frames = wire.Frames()
     waiting: Waiting | None = None
     while data := _receive(engine):
@@ -87,7 +90,7 @@ def _serve(engine: socket.socket, lock: int) -> None:
             if kind == wire.CONFIGURE:
                 if waiting is not None:
                     waiting.dismiss()
-                waiting = Waiting(plan_from(message), (engine.fileno(), lock))
+                waiting = Waiting(plan_from(message), (engine.fileno(), lock), open_files)
             elif kind == wire.START and waiting is not None:
                 answer = waiting.start(message["request"])
                 try:
@@ -133,14 +136,14 @@ class _One:
 class Waiting:
     """Supervisors that wait in their berths, once a first run was asked for."""
 
-    def __init__(self, plan: Plan, mine: tuple[int, int]) -> None:
+    def __init__(self, plan: Plan, mine: tuple[int, int], open_files: int) -> None:
         """``mine`` are descriptors that supervisors must not have."""
         self._plan = plan
         self._blocks = stage.blocks(plan)
-        # Each block of users that was ever needed at once is three descriptors of ours. Runs have
-        # the limit that we began with.
-        self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = self._open_files[1]
+        # Each block of users that was ever needed at once is three descriptors of ours. What runs
+        # begin with is not for us to raise: a program that calls select() breaks beyond 1024.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self._open_files = open_files, most
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._mine = mine
         self._ones: list[_One] = []
