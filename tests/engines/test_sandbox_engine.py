@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import re
 import resource
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause, Mount, RunRef, RunSpec
+from neuro.engines.base import EngineFault, ExitCause, Mount, NotReady, RunRef, RunSpec
 from neuro.engines.sandbox import SandboxEngine, SandboxSettings, engine, layout
 from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import Runs, eventually, spec
@@ -345,6 +346,49 @@ async def test_a_run_waits_for_a_server_that_has_no_descriptors_left(
 
     done = await sandbox.finished(RunRef(wanted.job_id))
     assert (done.code, done.output) == (0, b"late\n")
+
+
+async def test_a_start_for_which_the_zygote_has_no_descriptors_leaves_nothing(
+    sandbox: Runs, folder: Path
+) -> None:
+    await sandbox.run("true")
+    (zygote,) = processes("neuro-zygote", folder)
+    limits = resource.prlimit(zygote, resource.RLIMIT_NOFILE)
+    wanted = spec("echo", "late")
+    refusals = []
+
+    for free in itertools.count():
+        numbers = {int(one.name) for one in Path(f"/proc/{zygote}/fd").iterdir()}
+        lowest = sorted(set(range(1024)) - numbers)[free]  # from there on none can be opened
+        resource.prlimit(zygote, resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            await sandbox.engine.start(wanted)
+            break
+        except NotReady as error:
+            refusals.append(str(error))
+        finally:
+            resource.prlimit(zygote, resource.RLIMIT_NOFILE, limits)
+        assert os.listdir(folder / "jobs" / wanted.job_id / "runs") == []
+
+    done = await sandbox.finished(RunRef(wanted.job_id))
+    assert (done.code, done.output) == (0, b"late\n")
+    assert refusals
+    assert all("Too many open files" in one for one in refusals)
+
+
+async def test_a_claim_that_a_killed_zygote_left_keeps_no_run_from_beginning(
+    sandbox: Runs, folder: Path
+) -> None:
+    (zygote,) = processes("neuro-zygote", folder)
+    wanted = spec("echo", "here")
+    claim = folder / "jobs" / wanted.job_id / "runs" / f".0.{zygote}"
+    claim.mkdir(parents=True)
+    layout.listen(str(claim)).close()
+
+    await sandbox.engine.start(wanted)
+
+    assert (await sandbox.finished(RunRef(wanted.job_id))).output == b"here\n"
+    assert not claim.exists()
 
 
 async def test_a_run_begins_with_the_limit_of_descriptors_that_it_is_given(folder: Path) -> None:

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -116,6 +117,18 @@ def keep_room(folder: str) -> None:
         os.close(fd)
 
 
+def remove_claim(folder: str) -> None:
+    """Delete the folder of a run that nobody was given; nothing if it is not there.
+
+    Needs no descriptor: that there are none left is the usual reason. Raises OSError.
+    """
+    for name in (SOCKET, STATE, _ROOM):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{folder}/{name}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(folder)
+
+
 def write_exit(folder: str, record: Mapping[str, Any]) -> None:
     """Write the exit record of the run in ``folder``, into the room that was kept for it.
 
@@ -211,11 +224,15 @@ class ShortPath:
 
 
 def listen(folder: str) -> socket.socket:
-    """A unix socket that listens at ``folder``/socket."""
+    """A unix socket that listens at ``folder``/socket. Raises OSError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ShortPath(folder, SOCKET) as path:
-        listener.bind(path)
-    listener.listen(64)
+    try:
+        with ShortPath(folder, SOCKET) as path:
+            listener.bind(path)
+        listener.listen(64)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

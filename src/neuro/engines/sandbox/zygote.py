@@ -8,7 +8,7 @@ folder can connect to it.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import fcntl
 import gc
 import json
@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import init, inside, kernel, layout, stage, wire
+from neuro.engines.sandbox import claims, init, inside, kernel, stage, wire
 from neuro.engines.sandbox.handover import hand_over
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.launch import Plan, plan_from
@@ -158,7 +158,7 @@ class Waiting:
         except OSError as error:
             return f"no process can be started: {error}"
         try:
-            listener = _claim(self._plan.folder, job_id, run, one.berth)
+            listener = claims.claim(self._plan.folder, job_id, run, one.berth)
         except (OSError, ValueError) as error:
             self._ones.append(one)
             return f"the run's folder cannot be made: {error}"
@@ -169,7 +169,8 @@ class Waiting:
             try:
                 hand_over(one.channel, json.dumps(request).encode(), listener)
             except OSError as error:  # nothing of it has begun
-                layout.remove_tree(layout.run_folder(self._plan.folder, job_id, run))
+                with contextlib.suppress(OSError):  # its disk is gone: then the run is lost
+                    claims.withdraw(self._plan.folder, job_id, run)
                 return f"the run cannot be handed to a supervisor: {error}"
         return "started"
 
@@ -242,28 +243,6 @@ class Waiting:
         theirs.close()
         block.release()
         return _One(pid, berth, channel)
-
-
-def _claim(folder: str, job_id: str, run: int, berth: str) -> socket.socket | None:
-    """A listening socket in the run's folder, or None where the run was claimed before."""
-    final = layout.run_folder(folder, job_id, run)
-    if os.path.exists(final):
-        return None
-    claim = f"{os.path.dirname(final)}/.{run}.{os.getpid()}"
-    os.makedirs(claim, exist_ok=True)
-    listener = layout.listen(claim)
-    try:
-        # From here on whoever cleans up after the run must know what it would lie in.
-        layout.add_state(f"{claim}/{layout.STATE}", {"berth": berth})
-        layout.keep_room(claim)
-        os.rename(claim, final)
-    except OSError as error:
-        listener.close()
-        layout.remove_tree(claim)
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            return None
-        raise
-    return listener
 
 
 if __name__ == "__main__":
