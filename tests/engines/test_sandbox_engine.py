@@ -13,13 +13,13 @@ import stat
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from neuro.engines.base import EngineFault, ExitCause, Mount, NotReady, RunRef, RunSpec
 from neuro.engines.sandbox import SandboxEngine, SandboxSettings, engine, layout
+from neuro.engines.sandbox.ending import ExitRecord
 from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import Runs, eventually, spec
 
@@ -487,7 +487,7 @@ async def test_an_exit_record_waits_for_a_descriptor_to_read_it(
     runs = await after_a_run(folder, wanted)
     real, troubles = layout.read_exit, [errno.EMFILE, errno.ENFILE]
 
-    def read_exit(place: str) -> dict[str, Any] | None:
+    def read_exit(place: str) -> ExitRecord | None:
         if troubles:
             raise OSError(troubles.pop(), "no descriptor is left")
         return real(place)

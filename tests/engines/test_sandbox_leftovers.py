@@ -281,6 +281,6 @@ def test_a_run_without_a_folder_is_buried_as_deleted(folder: Path) -> None:
 
     record, left = leftovers.bury(str(folder), RunRef("job-gone"), cgroups.Groups(), told={})
 
-    assert record["message"] == "the run's folder was deleted while it ran"
+    assert record.message == "the run's folder was deleted while it ran"
     assert not left
     assert not list((folder / "jobs").iterdir())

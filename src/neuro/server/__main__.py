@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -21,6 +20,7 @@ import uvloop
 
 from neuro.domain.errors import PlatformError
 from neuro.engines.base import EngineFault
+from neuro.engines.exhaustion import FULL
 from neuro.server.app import Options, serving
 from neuro.server.log import configure_logging
 from neuro.server.reload import Reload
@@ -97,7 +97,7 @@ async def _serve(options: Options, ready_fd: int | None) -> int:
             reload.done()
     except (PlatformError, EngineFault, OSError) as error:
         sentence = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             sentence = (
                 f"The disk that {options.data_dir} is on is full: free some space, and start again."
             )

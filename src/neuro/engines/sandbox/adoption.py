@@ -11,6 +11,7 @@ from typing import Any
 
 from neuro.engines.base import RunRef, RunState
 from neuro.engines.sandbox import cgroups, layout, leftovers
+from neuro.engines.sandbox.ending import ExitRecord
 from neuro.engines.sandbox.link import Link
 from neuro.engines.sandbox.states import ended, started
 from neuro.engines.sandbox.tidying import Tidying
@@ -67,7 +68,7 @@ class Adoption:
         until: float | None = None,
         told: Mapping[str, Any] | None = None,
         why: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> ExitRecord:
         """The exit record of a run whose supervisor vanished: see ``leftovers.bury``."""
         bury = partial(
             leftovers.bury, self._folder, ref, self._groups, until=until, told=told, why=why
@@ -120,7 +121,7 @@ class Adoption:
         except Exception:
             log.exception("run %d of %s cannot be removed", ref.run, ref.job_id)
 
-    def _record(self, ref: RunRef) -> dict[str, Any] | None:
+    def _record(self, ref: RunRef) -> ExitRecord | None:
         return layout.read_exit(layout.run_folder(self._folder, ref.job_id, ref.run))
 
 

@@ -22,9 +22,10 @@ from neuro.engines.base import (
     Session,
     Usage,
 )
-from neuro.engines.sandbox import cgroups, identities, kernel, layout, leftovers, machine, nat
+from neuro.engines.exhaustion import EXHAUSTED
+from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat
 from neuro.engines.sandbox.adoption import Adoption
-from neuro.engines.sandbox.ending import NOT_READY
+from neuro.engines.sandbox.ending import NOT_READY, ExitRecord
 from neuro.engines.sandbox.keeping import Keeping
 from neuro.engines.sandbox.launch import OWN, Plan, Request
 from neuro.engines.sandbox.link import Link
@@ -219,7 +220,7 @@ class SandboxEngine:
                 link = await Link.open(folder, ref, self._begun, self._vanished)
                 break
             except OSError as error:
-                if error.errno not in kernel.EXHAUSTED:
+                if error.errno not in EXHAUSTED:
                     return False
                 # It is the server that cannot: nothing is known of the run.
                 log.warning("no connection to %s yet: %s", ref.job_id, error)
@@ -243,7 +244,7 @@ class SandboxEngine:
         link.record = await self._end_of(link.ref, link.state)
         self._over(link, link.record)
 
-    async def _end_of(self, ref: RunRef, told: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def _end_of(self, ref: RunRef, told: dict[str, Any] | None = None) -> ExitRecord:
         """How a run ended that has no supervisor any more, as far as that is known."""
         patience = asyncio.get_running_loop().time() + READ_SECONDS
         why = None
@@ -256,23 +257,23 @@ class SandboxEngine:
             except OSError as error:  # it may be there: nothing may be said over it at once
                 log.warning("the end of %s cannot be read: %s", ref.job_id, error)
                 is_over = asyncio.get_running_loop().time() > patience
-                if is_over and error.errno not in kernel.EXHAUSTED:
+                if is_over and error.errno not in EXHAUSTED:
                     why = f"the record of how the run ended cannot be read: {error.strerror}"
                 await asyncio.sleep(_RETRY_SECONDS)
         return await self._adopting().bury(ref, told=told, why=why)
 
-    def _over(self, link: Link, record: dict[str, Any]) -> None:
+    def _over(self, link: Link, record: ExitRecord) -> None:
         link.finished()
         if self._links.get(link.ref) is link:
             del self._links[link.ref]
-        if record["cause"] == NOT_READY:
+        if record.cause == NOT_READY:
             self._spawn(self._give_back(link.ref, record))
         else:
             self._events.put_nowait(exited(link.ref, record))
 
-    async def _give_back(self, ref: RunRef, record: dict[str, Any]) -> None:
+    async def _give_back(self, ref: RunRef, record: ExitRecord) -> None:
         """Nothing of the run has begun: take its folder away, and make new berths."""
-        log.warning("run %d of %s cannot begin yet: %s", ref.run, ref.job_id, record["message"])
+        log.warning("run %d of %s cannot begin yet: %s", ref.run, ref.job_id, record.message)
         place = layout.run_folder(self._folder, ref.job_id, ref.run)
         try:
             await asyncio.to_thread(leftovers.discard, self._folder, place)
@@ -285,9 +286,9 @@ class SandboxEngine:
     async def _report_finished(self, ref: RunRef) -> None:
         """A run that was over before anybody connected to it."""
         record = await self._end_of(ref)
-        if (event := started(ref, record.get("started"))) is not None:
+        if (event := started(ref, record.started)) is not None:
             self._events.put_nowait(event)
-        if record["cause"] == NOT_READY:
+        if record.cause == NOT_READY:
             await self._give_back(ref, record)
         else:
             self._events.put_nowait(exited(ref, record))
@@ -354,7 +355,7 @@ class SandboxEngine:
         going = [link for ref, link in self._links.items() if ref.job_id == job_id]
         return max(going, key=lambda link: link.ref.run) if going else None
 
-    def _record(self, ref: RunRef) -> dict[str, Any] | None:
+    def _record(self, ref: RunRef) -> ExitRecord | None:
         return layout.read_exit(layout.run_folder(self._folder, ref.job_id, ref.run))
 
     def _spawn(self, work: Any) -> None:

@@ -15,13 +15,12 @@ import termios
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from neuro.engines.exhaustion import BEYOND_LIMITS
 from neuro.engines.sandbox import kernel, seccomp
 
 _WORD = 3
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 NOT_READY = 0  # the machine's fault, not the command's: it may be begun again
-# A run's own limits cause ENOMEM and EMFILE; these are the machine's.
-_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EIO}
 _SEPARATOR = b"\0"
 
 
@@ -95,7 +94,7 @@ def refused(code: int, reason: str) -> bytes:
 def code_of(error: Exception) -> int:
     """The exit code for what went wrong inside before the command's own turn."""
     said = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(said, OSError) and said.errno in _OF_THE_MACHINE:
+    if isinstance(said, OSError) and said.errno in BEYOND_LIMITS:
         return NOT_READY
     return NOT_EXECUTABLE
 

@@ -25,8 +25,10 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from neuro.engines.sandbox.ending import ExitRecord
 from neuro.engines.sandbox.removal import remove_tree as remove_tree
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -129,15 +131,16 @@ def remove_claim(folder: str) -> None:
         os.rmdir(folder)
 
 
-def write_exit(folder: str, record: Mapping[str, Any]) -> None:
+def write_exit(folder: str, record: ExitRecord) -> None:
     """Write the exit record of the run in ``folder``, into the room that was kept for it.
 
     A reader sees all of it or none. Raises OSError: without kept room for a full disk, and
     FileNotFoundError where the run's folder is gone.
     """
-    text = json.dumps(record).encode()
-    if len(text) > _RECORD_SIZE and isinstance(record.get("message"), str):
-        text = json.dumps({**record, "message": record["message"][:400] + " ..."}).encode()
+    text = json.dumps(record.as_json()).encode()
+    if len(text) > _RECORD_SIZE and record.message is not None:
+        shortened = replace(record, message=record.message[:400] + " ...")
+        text = json.dumps(shortened.as_json()).encode()
     fd = os.open(f"{folder}/{_ROOM}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if os.write(fd, text) < len(text):
@@ -148,20 +151,12 @@ def write_exit(folder: str, record: Mapping[str, Any]) -> None:
     os.rename(f"{folder}/{_ROOM}", f"{folder}/{EXIT}")
 
 
-def read_exit(folder: str) -> dict[str, Any] | None:
+def read_exit(folder: str) -> ExitRecord | None:
     """The exit record of the run in ``folder``; None if it is absent or damaged.
 
     Raises OSError where it may be there and cannot be read: such a run must not be taken for lost.
     """
-    record = read_record(f"{folder}/{EXIT}")
-    if record is None:
-        return None
-    types = {
-        **{"at": int, "output_bytes": int, "cause": str},
-        **{"started": int | None, "exit_code": int | None, "message": str | None},
-    }
-    whole = all(name in record and isinstance(record[name], type_) for name, type_ in types.items())
-    return record if whole else None
+    return ExitRecord.from_json(read_record(f"{folder}/{EXIT}"))
 
 
 def add_state(path: str, value: Any) -> None:

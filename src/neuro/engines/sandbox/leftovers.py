@@ -18,7 +18,7 @@ from typing import Any
 
 from neuro.engines.base import RunRef
 from neuro.engines.sandbox import cgroups, layout, neighbours
-from neuro.engines.sandbox.ending import LOST, NOT_READY
+from neuro.engines.sandbox.ending import LOST, NOT_READY, Ending, ExitRecord
 from neuro.engines.sandbox.kernel import process_start
 from neuro.engines.sandbox.output import kept_bytes
 from neuro.engines.sandbox.removal import Stopped
@@ -95,9 +95,9 @@ def forget_processes(folder: str) -> None:
 
 def finished(
     folder: str, refs: Collection[RunRef]
-) -> tuple[dict[RunRef, dict[str, Any]], list[RunRef]]:
+) -> tuple[dict[RunRef, ExitRecord], list[RunRef]]:
     """The exit records of those that have one, whose private files go; and those without."""
-    records: dict[RunRef, dict[str, Any]] = {}
+    records: dict[RunRef, ExitRecord] = {}
     rest: list[RunRef] = []
     for ref in refs:
         try:
@@ -107,7 +107,7 @@ def finished(
         if record is None:
             rest.append(ref)
             continue
-        if record["cause"] == NOT_READY:  # as if it had never been asked for
+        if record.cause == NOT_READY:  # as if it had never been asked for
             discard(folder, layout.run_folder(folder, ref.job_id, ref.run))
             continue
         records[ref] = record
@@ -115,16 +115,10 @@ def finished(
     return records, rest
 
 
-def lost(folder: str, ref: RunRef, why: str) -> dict[str, Any]:
+def lost(folder: str, ref: RunRef, why: str) -> ExitRecord:
     """The exit record of a run of which nothing more is known than ``why``."""
-    return {
-        "at": time.time_ns(),
-        "started": None,
-        "output_bytes": kept_bytes(layout.output_folder(folder, ref.job_id)),
-        "exit_code": None,
-        "cause": LOST,
-        "message": why,
-    }
+    kept = kept_bytes(layout.output_folder(folder, ref.job_id))
+    return ExitRecord.of(Ending(None, LOST, why), time.time_ns(), output_bytes=kept)
 
 
 def bury(
@@ -135,7 +129,7 @@ def bury(
     until: float | None = None,
     told: Mapping[str, Any] | None = None,
     why: str | None = None,
-) -> tuple[dict[str, Any], list[cgroups.Group]]:
+) -> tuple[ExitRecord, list[cgroups.Group]]:
     """Clean up after a run whose supervisor vanished; its exit record, which is written here.
 
     ``told`` is what the supervisor said of itself, for a run whose folder is gone; ``why`` is what

@@ -28,7 +28,7 @@ from neuro.engines.sandbox import (
     wire,
 )
 from neuro.engines.sandbox.berth import Berth
-from neuro.engines.sandbox.ending import LOST, Ending, conclude
+from neuro.engines.sandbox.ending import LOST, Ending, ExitRecord, conclude
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.inlet import Inlet, PipeInlet
 from neuro.engines.sandbox.loop import READ, Loop
@@ -77,7 +77,7 @@ class Supervisor:
         self._started: int | None = None
         self._stopping = False
         self._killed = False
-        self._record: dict[str, Any] | None = None
+        self._record: ExitRecord | None = None
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._pasta: Pasta | None = None
 
@@ -330,12 +330,8 @@ class Supervisor:
         self._group.remove()
         self._leave_neighbours()
         self._reception.end_executions()
-        self._record = {
-            "at": time.time_ns(),
-            "started": self._started,
-            "output_bytes": self._log.kept(),
-            **asdict(ending),
-        }
+        kept = self._log.kept()
+        self._record = ExitRecord.of(ending, time.time_ns(), self._started, kept)
         self._write_record()
 
     def _write_record(self) -> None:
@@ -344,7 +340,7 @@ class Supervisor:
             layout.write_exit(f"/proc/self/fd/{self._place}", self._record)
         except FileNotFoundError:  # somebody deleted the folder: there is no place to write to
             message = "the run's folder was deleted while it ran"
-            self._record.update(exit_code=None, cause=LOST, message=message)
+            self._record = replace(self._record, exit_code=None, cause=LOST, message=message)
         except OSError:
             # The disk is full, perhaps of this run's own files. Nobody is told until it is certain.
             self._clear()

@@ -6,11 +6,10 @@ import signal
 import socket
 import time
 import traceback
-from dataclasses import asdict
 
 from neuro.engines.sandbox import kernel, launch, launcher, layout
 from neuro.engines.sandbox.berth import Berth
-from neuro.engines.sandbox.ending import Ending
+from neuro.engines.sandbox.ending import Ending, ExitRecord
 from neuro.engines.sandbox.handover import receive_run
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.supervisor import Supervisor
@@ -46,7 +45,7 @@ def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket)
 def _say_not_ready(folder: str, error: OSError) -> None:
     """The exit record of a run that could not even be looked after."""
     ending = Ending.not_ready(launcher.reason_of(error))
-    record = {"at": time.time_ns(), "started": None, "output_bytes": 0, **asdict(ending)}
+    record = ExitRecord.of(ending, time.time_ns())
     while True:
         try:
             layout.write_exit(folder, record)
