@@ -12,13 +12,14 @@ import signal
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause, Mount, NotReady, RunRef, RunSpec
-from neuro.engines.sandbox import SandboxEngine, SandboxSettings, engine, layout
+from neuro.engines.base import EngineFault, ExitCause, Mount, NotReady, RunRef, RunSpec, RunState
+from neuro.engines.sandbox import SandboxEngine, SandboxSettings, adoption, engine, layout
 from neuro.engines.sandbox.ending import ExitRecord
 from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import Runs, eventually, spec
@@ -96,6 +97,117 @@ async def test_a_zygote_that_cannot_be_replaced_at_first_is_replaced_later(
     assert done.output == b"after\n"
 
 
+async def test_a_run_that_is_stopped_while_its_start_is_under_way_is_ended(
+    sandbox: Runs, folder: Path
+) -> None:
+    (zygote,) = processes("neuro-zygote", folder)
+    wanted = spec("sleep", "600")
+    ref = RunRef(wanted.job_id)
+    os.kill(zygote, signal.SIGSTOP)
+    starting = asyncio.create_task(sandbox.engine.start(wanted))
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(sandbox.engine.stop(ref, 0))
+    await asyncio.sleep(0)
+
+    os.kill(zygote, signal.SIGCONT)
+
+    await starting
+    assert await stopping
+    assert (await sandbox.exited(ref)).exit_code in (137, 143)
+
+
+async def test_a_run_that_is_stopped_while_nobody_can_start_it_never_begins(
+    sandbox: Runs, folder: Path
+) -> None:
+    (zygote,) = processes("neuro-zygote", folder)
+    wanted = spec("echo", "here")
+    lock = folder / "zygote.lock"
+    lock.unlink()
+    lock.mkdir()  # the next one ends at once
+    os.kill(zygote, signal.SIGKILL)
+
+    with pytest.raises(NotReady, match="failed at once"):
+        await sandbox.engine.start(wanted)
+    assert not await sandbox.engine.stop(RunRef(wanted.job_id), 0)
+    lock.rmdir()
+    async with asyncio.timeout(30):
+        done = await sandbox.run("echo", "after")
+
+    assert done.output == b"after\n"
+    assert not (folder / "jobs" / wanted.job_id).exists()
+
+
+async def another_life(folder: Path, *argv: str) -> tuple[RunRef, Runs]:
+    """A run that goes on, and the engine of a next server, which has not looked for it yet."""
+    first = SandboxEngine(folder)
+    await first.open()
+    await first.adopt([])
+    runs = Runs(first)
+    ref = await runs.start(*argv)
+    await runs.close()
+    second = SandboxEngine(folder)
+    await second.open()
+    return ref, Runs(second)
+
+
+async def test_a_run_that_nobody_has_taken_over_is_stopped(folder: Path) -> None:
+    ref, runs = await another_life(folder, "sleep", "600")
+
+    assert await runs.engine.stop(ref, 0)
+
+    assert (await runs.exited(ref)).exit_code in (137, 143)
+    await runs.close()
+
+
+@contextmanager
+def free_descriptors(count: int) -> Iterator[None]:
+    """This process can open ``count`` more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.dup(0) for _ in range(count + 1)]
+    for number in free:
+        os.close(number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_a_run_is_not_lost_where_the_server_has_no_descriptors_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "LOOK_SECONDS", 0.5)
+    ref, runs = await another_life(folder, "sleep", "600")
+
+    with free_descriptors(1):  # enough to read files one by one
+        states = await runs.engine.adopt([ref])
+        stopping = asyncio.create_task(runs.engine.stop(ref, 0))
+        await asyncio.sleep(0)
+
+    assert states == {ref: RunState(trouble="Too many open files")}
+    await runs.started(ref)
+    assert await stopping
+    assert (await runs.exited(ref)).cause is ExitCause.ERROR
+    await runs.close()
+
+
+async def test_runs_are_looked_for_until_the_server_has_a_descriptor_to_do_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ref, runs = await another_life(folder, "sleep", "600")
+
+    with free_descriptors(0):
+        adopting = asyncio.create_task(runs.engine.adopt([ref]))
+        await eventually(lambda: "cannot be found yet" in caplog.text, "it does not wait")
+    states = await adopting
+
+    assert states[ref].started is not None
+    assert states[ref].exited is None
+    await runs.engine.stop(ref, 0)
+    await runs.exited(ref)
+    await runs.close()
+
+
 async def test_the_umask_of_the_server_closes_nothing_to_the_users_of_a_job(folder: Path) -> None:
     engine = SandboxEngine(folder)
     before = os.umask(0o077)
@@ -147,7 +259,7 @@ async def test_no_command_line_and_no_environment_tells_a_secret(sandbox: Runs) 
         ):
             telling.append(name)
     assert telling == []
-    await sandbox.engine.stop(ref.job_id, 0)
+    await sandbox.engine.stop(ref, 0)
 
 
 async def test_no_file_of_the_engine_tells_a_secret(sandbox: Runs, folder: Path) -> None:
@@ -230,7 +342,7 @@ async def test_networks_leave_nothing_behind(sandbox: Runs) -> None:
     address = (await sandbox.says(ref.job_id, b"\n")).decode().strip()
     assert address in _routes()
 
-    await sandbox.engine.stop(ref.job_id, 0)
+    await sandbox.engine.stop(ref, 0)
     await sandbox.exited(ref)
 
     await eventually(lambda: address not in _routes(), "the route is still there")
@@ -274,7 +386,7 @@ async def test_the_last_one_turns_the_rules_off(folder: Path) -> None:
     await again.open()
     await again.adopt([RunRef(begun.job_id)])
     runs = Runs(again)
-    await again.stop(begun.job_id, 0)
+    await again.stop(RunRef(begun.job_id), 0)
     await runs.exited(RunRef(begun.job_id))
     await runs.close()
 
@@ -333,15 +445,11 @@ async def test_a_run_waits_for_a_server_that_has_no_descriptors_left(
     sandbox: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     wanted = spec("echo", "late")
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
     await sandbox.run("true")
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
-    try:
+    with free_descriptors(0):
         starting = asyncio.create_task(sandbox.engine.start(wanted))
         await eventually(lambda: "no connection to" in caplog.text, "it does not wait")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
     await starting
 
     done = await sandbox.finished(RunRef(wanted.job_id))

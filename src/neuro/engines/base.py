@@ -115,10 +115,15 @@ Event = Started | Exited
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``adopt`` found: at least one of the two, or neither if the run is about to start."""
+    """What ``adopt`` found: ``started``, ``exited`` or both; neither if the run is about to start.
+
+    ``trouble`` is why nothing is known of the run yet, by the engine's fault: events follow, and
+    tell a start also of a run that had begun before.
+    """
 
     started: Started | None = None
     exited: Exited | None = None
+    trouble: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,10 +278,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def stop(self, job_id: str, grace: float) -> None:
-        """SIGTERM to the main process, SIGKILL to all after ``grace`` seconds. ``Exited`` follows.
+    async def stop(self, ref: RunRef, grace: float) -> bool:
+        """SIGTERM to the main process, SIGKILL to all after ``grace`` seconds.
 
-        Returns once the request is in the run's hands, not when it is over. Nothing if it is over.
+        True once the request is in the run's hands: ``Exited`` follows, or was told before. False
+        where there is no such run; then no earlier ``start`` brings it about any more.
         """
         ...
 

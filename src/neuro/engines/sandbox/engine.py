@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Coroutine
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class SandboxEngine:
         self._folder = ""
         self._plan: Plan | None = None
         self._links: dict[RunRef, Link] = {}
-        self._starting: dict[RunRef, asyncio.Future[None]] = {}
+        self._coming: dict[RunRef, asyncio.Future[None]] = {}  # starts that are under way
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._nursery: Nursery | None = None
@@ -110,7 +111,12 @@ class SandboxEngine:
         await self._nursery.configure(plan)
         self._take(plan)
         self._adoption = Adoption(
-            self._folder, plan.groups, self._links, self._connect_to, self._tidying
+            self._folder,
+            plan.groups,
+            self._links,
+            self._connect_once,
+            self._tidying,
+            lambda finding: self._spawn(self._tell_late(finding)),
         )
         self._spawn(self._keep())
 
@@ -150,9 +156,10 @@ class SandboxEngine:
 
     async def close(self) -> None:
         """See the protocol."""
-        for task in list(self._tasks):
+        tasks = [*self._tasks, *self._coming.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._tidying.close()
         for link in list(self._links.values()):
             link.close()
@@ -190,12 +197,14 @@ class SandboxEngine:
         ref = RunRef(spec.job_id, spec.run)
         if ref in self._links:
             return
-        if ref not in self._starting:
-            task = asyncio.ensure_future(self._start(ref, _request(spec)))
-            self._starting[ref] = task
-            task.add_done_callback(lambda _: self._starting.pop(ref, None))
+        if ref not in self._coming:
+            self._come(ref, self._start(ref, _request(spec)))
         # A caller that gives up does not leave a run that nobody listens to.
-        await asyncio.shield(self._starting[ref])
+        await asyncio.shield(self._coming[ref])
+
+    def _come(self, ref: RunRef, work: Coroutine[Any, Any, None]) -> None:
+        self._coming[ref] = task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: self._coming.pop(ref, None))
 
     async def _start(self, ref: RunRef, request: Request) -> None:
         assert self._nursery is not None
@@ -209,25 +218,48 @@ class SandboxEngine:
             raise NotReady(str(error)) from error
         except EngineFault as error:
             raise NotReady(str(error)) from None
-        if not await self._connect_to(ref):
-            await self._report_finished(ref)
+        await self._take_up(ref)
 
-    async def _connect_to(self, ref: RunRef) -> bool:
-        """Take a run under control; False where no supervisor listens any more."""
-        folder = layout.run_folder(self._folder, ref.job_id, ref.run)
+    async def _take_up(self, ref: RunRef) -> None:
+        """Take a run under control, or tell how it ended, whenever that can be done."""
+        is_told = False
         while True:
             try:
-                link = await Link.open(folder, ref, self._begun, self._vanished)
-                break
+                if not await self._connect_once(ref):
+                    await self._report_finished(ref)
+                return
             except OSError as error:
                 if error.errno not in EXHAUSTED:
-                    return False
-                # It is the server that cannot: nothing is known of the run.
-                log.warning("no connection to %s yet: %s", ref.job_id, error)
-            await asyncio.sleep(_RETRY_SECONDS)
-        if not link.over.is_set():
+                    raise
+                if not is_told:
+                    log.warning("no connection to %s yet: %s", ref.job_id, error)
+                    is_told = True
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _connect_once(self, ref: RunRef) -> bool:
+        """Take a run under control; False where no supervisor listens any more.
+
+        Raises OSError where that can be told later: it is the server that cannot connect.
+        """
+        folder = layout.run_folder(self._folder, ref.job_id, ref.run)
+        try:
+            link = await Link.open(folder, ref, self._begun, self._vanished)
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
+            return False
+        if ref in self._links:  # somebody else was quicker
+            link.close()
+        elif not link.over.is_set():
             self._links[ref] = link
         return True
+
+    async def _tell_late(self, finding: Awaitable[RunState]) -> None:
+        """Tell as events what ``adopt`` could not; a connection has told of a start itself."""
+        state = await finding
+        for event in (state.started, state.exited):
+            if event is not None:
+                self._events.put_nowait(event)
 
     def _begun(self, link: Link) -> None:
         if (event := started(link.ref, link.started)) is not None:
@@ -248,19 +280,16 @@ class SandboxEngine:
         """How a run ended that has no supervisor any more, as far as that is known."""
         patience = asyncio.get_running_loop().time() + READ_SECONDS
         why = None
-        while why is None:
+        while True:
             try:
-                record = await asyncio.to_thread(self._record, ref)
-                if record is not None:
-                    return record
-                break
+                record = await asyncio.to_thread(self._record, ref) if why is None else None
+                return record or await self._adopting().bury(ref, told=told, why=why)
             except OSError as error:  # it may be there: nothing may be said over it at once
                 log.warning("the end of %s cannot be read: %s", ref.job_id, error)
                 is_over = asyncio.get_running_loop().time() > patience
                 if is_over and error.errno not in EXHAUSTED:
                     why = f"the record of how the run ended cannot be read: {error.strerror}"
                 await asyncio.sleep(_RETRY_SECONDS)
-        return await self._adopting().bury(ref, told=told, why=why)
 
     def _over(self, link: Link, record: ExitRecord) -> None:
         link.finished()
@@ -293,11 +322,18 @@ class SandboxEngine:
         else:
             self._events.put_nowait(exited(ref, record))
 
-    async def stop(self, job_id: str, grace: float) -> None:
+    async def stop(self, ref: RunRef, grace: float) -> bool:
         """See the protocol."""
-        for ref, link in list(self._links.items()):
-            if ref.job_id == job_id:
-                link.stop(grace)
+        if ref in self._coming:  # only its end shows whether it made a run
+            await asyncio.wait({self._coming[ref]})
+        if ref not in self._links:
+            if not os.path.isdir(layout.run_folder(self._folder, ref.job_id, ref.run)):
+                return False
+            # Claimed for a start whose answer was lost, not taken over yet, or over.
+            await self._take_up(ref)
+        if ref in self._links:
+            self._links[ref].stop(grace)
+        return True
 
     async def remove(self, job_id: str) -> None:
         """See the protocol. Raises EngineFault for a job that is going on."""

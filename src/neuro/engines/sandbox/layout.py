@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox.ending import ExitRecord
 from neuro.engines.sandbox.removal import remove_tree as remove_tree
 
@@ -175,11 +176,16 @@ def add_state(path: str, value: Any) -> None:
 
 
 def read_state(path: str) -> dict[str, Any] | None:
-    """The newest state at ``path``; None if there is none."""
+    """The newest state at ``path``; None if there is none, or it cannot be read.
+
+    Raises OSError where it can be read later.
+    """
     try:
         with open(path, "rb") as file:
             lines = file.read().splitlines()
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
     return next((value for line in reversed(lines) if (value := _object(line)) is not None), None)
 

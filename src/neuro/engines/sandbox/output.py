@@ -12,7 +12,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from neuro.engines.exhaustion import FULL
+from neuro.engines.exhaustion import EXHAUSTED, FULL
 
 RECORD = struct.Struct("<QQ")
 _CHUNK = 1 << 20
@@ -42,10 +42,15 @@ def segment_path(folder: str, start: int, kind: str = "log") -> str:
 
 
 def kept_bytes(folder: str) -> int:
-    """The size of a job's log as it is kept now."""
+    """The size of a job's log as it is kept now; 0 where it cannot be read.
+
+    Raises OSError where it can be read later.
+    """
     try:
         return sum(os.path.getsize(segment_path(folder, start)) for start in segments(folder))
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return 0
 
 
