@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.base import EngineFault, ExitCause, Mount, NotReady, RunRef, RunSpec, RunState
-from neuro.engines.sandbox import SandboxEngine, SandboxSettings, adoption, engine, layout
+from neuro.engines.sandbox import SandboxEngine, SandboxSettings, adoption, engine, inside, layout
 from neuro.engines.sandbox.ending import ExitRecord
 from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import Runs, eventually, spec
@@ -564,15 +564,40 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
-async def test_a_full_disk_under_the_working_folder_is_not_the_runs_fault(
-    full_disk: Path, sandbox: Runs
+@pytest.mark.parametrize("what", ["working folder", "mount point"])
+async def test_a_full_volume_is_neither_the_commands_fault_nor_that_of_other_runs(
+    full_disk: Path, what: str, sandbox: Runs, folder: Path, tmp_path: Path
 ) -> None:
-    mounts = (Mount(source=str(full_disk), target="/data", read_only=False),)
+    mounts = [Mount(source=str(full_disk), target="/data", read_only=False)]
+    if what == "mount point":
+        mounts.append(Mount(source=str(tmp_path / "visible"), target="/data/new"))
+    await sandbox.run("true")
+    await eventually(lambda: len(processes("neuro-berth", folder)) == 2, "no two wait")
+    first, second = sorted(processes("neuro-berth", folder))
 
-    done = await sandbox.run("true", mounts=mounts, working_dir="/data/new")
+    done = await sandbox.run("true", mounts=tuple(mounts), working_dir="/data/new")
+    await eventually(lambda: len(processes("neuro-berth", folder)) == 2, "no two wait")
 
-    assert done.exited.cause is ExitCause.NOT_READY
-    assert "No space left" in (done.exited.message or "")
+    assert done.exited.cause is ExitCause.VOLUME_NOT_READY
+    assert "/data/new cannot be made: No space left" in (done.exited.message or "")
+    waiting = processes("neuro-berth", folder)  # one was this run's, the other still waits
+    assert len({first, second} & set(waiting)) == 1
+    assert not (folder / "jobs" / done.ref.job_id / "runs" / "0").exists()
+
+
+def test_a_folder_lies_on_a_mount_or_beside_it(tmp_path: Path) -> None:
+    for name in ("data", "database"):
+        (tmp_path / name).mkdir()
+    mount, root = os.open(tmp_path / "data", os.O_PATH), os.open("/", os.O_PATH)
+
+    found = [
+        inside.lies_on(str(tmp_path / place), [root, mount])
+        for place in ("data", "data/new", "database", ".")
+    ]
+    os.close(mount)
+    os.close(root)
+
+    assert found == [True, True, False, False]
 
 
 async def after_a_run(folder: Path, wanted: RunSpec) -> Runs:

@@ -340,6 +340,31 @@ async def test_a_job_that_was_stopped_before_it_had_a_place_never_starts(house: 
     assert house.engine.started == []
 
 
+@pytest.mark.parametrize(
+    ("cause", "sentence"),
+    [
+        (ExitCause.NOT_READY, "The server cannot start jobs now, and tries again: full"),
+        (
+            ExitCause.VOLUME_NOT_READY,
+            "The job cannot start now, and the server tries again: full",
+        ),
+    ],
+)
+async def test_a_job_says_whose_trouble_it_waits_for(
+    house: House, cause: ExitCause, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.server.jobs.reconciler.NOT_READY_SECONDS", 0.0)
+    await house.reconciler.adopt([], {})
+    job = await house.submit()
+    house.engine.started.clear()
+
+    house.engine.report(msgspec.structs.replace(exited(job, None, cause), message="full"))
+    await house.until_started(job)
+
+    assert job.is_active
+    assert job.transitions[-1].description == sentence
+
+
 @pytest.mark.parametrize("has_run", [True, False])
 async def test_a_job_that_is_stopped_while_its_start_is_in_doubt_ends_as_its_run_does(
     house: House, has_run: bool

@@ -94,6 +94,7 @@ class ExitCause(StrEnum):
     DISK_LIMIT = "disk_limit"  # the limit on private files; ``message`` has the numbers
     CANNOT_START = "cannot_start"  # the command was never run; ``message`` says why
     NOT_READY = "not_ready"  # as that, by the engine's fault: the run may be started again
+    VOLUME_NOT_READY = "volume_not_ready"  # as that, by a volume of its own: full, or it fails
     LOST = "lost"  # the run's supervision vanished (host reboot, kill -9 of the supervisor)
 
 
@@ -274,7 +275,8 @@ class Engine(Protocol):
         """Begin a run; returns when it is under supervision. ``Started``/``Exited`` follow.
 
         Idempotent: a run that exists already is left as it is. Raises NotReady where it may be
-        tried again; so may be a run that ``Exited`` with NOT_READY, of which nothing is left.
+        tried again; so may be a run that ``Exited`` with NOT_READY or VOLUME_NOT_READY, of which
+        nothing is left.
         """
         ...
 

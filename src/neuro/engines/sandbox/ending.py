@@ -10,6 +10,7 @@ from typing import Any, Self
 
 COMPLETED, ERROR, OUT_OF_MEMORY = "completed", "error", "out_of_memory"
 CANNOT_START, NOT_READY, LOST = "cannot_start", "not_ready", "lost"
+VOLUME_NOT_READY = "volume_not_ready"
 DISK_LIMIT = "disk_limit"
 
 _TAKEN = re.compile(rb"[Aa]ddress already in use|EADDRINUSE|port is already (?:in use|allocated)")
@@ -64,6 +65,11 @@ class ExitRecord:
         whole = all(isinstance(known.get(name, ...), type_) for name, type_ in _TYPES.items())
         return cls(**known) if whole else None
 
+    @property
+    def may_begin_again(self) -> bool:
+        """Whether it is as if the run had never been asked for."""
+        return self.cause in (NOT_READY, VOLUME_NOT_READY)
+
     def as_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
         return asdict(self)
@@ -91,9 +97,9 @@ def conclude(
     """The ending. ``status`` is the wait status of the command, or of its init if that was killed.
 
     ``killed`` is whether we did that. ``refusal`` is why the command could not begin, with the exit
-    code for it, 0 where that is the machine's fault. ``last_output`` is the end of what the run
-    wrote. ``disk_excess`` is what ``disk`` says of a run that was killed for the size of its
-    private files. ``signal`` is what ended the command, if one did.
+    code for it, 0 where that is the machine's fault, -1 where it is a volume's. ``last_output`` is
+    the end of what the run wrote. ``disk_excess`` is what ``disk`` says of a run that was killed
+    for the size of its private files. ``signal`` is what ended the command, if one did.
     """
     code = os.waitstatus_to_exitcode(status)
     if not started:
@@ -101,6 +107,8 @@ def conclude(
             return Ending(_TERMINATED, ERROR, "it was stopped before it began")
         if refusal is not None:
             code, reason = refusal
+            if code == -1:
+                return Ending(None, VOLUME_NOT_READY, reason)
             return Ending(code, CANNOT_START, reason) if code else Ending.not_ready(reason)
         return Ending.cannot_start("its processes were killed before the command began")
     if out_of_memory and code != 0:

@@ -295,18 +295,19 @@ class SandboxEngine:
         link.finished()
         if self._links.get(link.ref) is link:
             del self._links[link.ref]
-        if record.cause == NOT_READY:
+        if record.may_begin_again:
             self._spawn(self._give_back(link.ref, record))
         else:
             self._events.put_nowait(exited(link.ref, record))
 
     async def _give_back(self, ref: RunRef, record: ExitRecord) -> None:
-        """Nothing of the run has begun: take its folder away, and make new berths."""
+        """Nothing of the run has begun: take its folder away, and mend what was at fault."""
         log.warning("run %d of %s cannot begin yet: %s", ref.run, ref.job_id, record.message)
         place = layout.run_folder(self._folder, ref.job_id, ref.run)
         try:
             await asyncio.to_thread(leftovers.discard, self._folder, place)
-            await self._mend(anew=True)
+            if record.cause == NOT_READY:  # new berths make no room on a volume of the run's own
+                await self._mend(anew=True)
         except (EngineFault, OSError) as error:
             self.trouble = str(error)
         finally:  # the job waits for it, whatever goes wrong here
@@ -317,7 +318,7 @@ class SandboxEngine:
         record = await self._end_of(ref)
         if (event := started(ref, record.started)) is not None:
             self._events.put_nowait(event)
-        if record.cause == NOT_READY:
+        if record.may_begin_again:
             await self._give_back(ref, record)
         else:
             self._events.put_nowait(exited(ref, record))

@@ -20,7 +20,8 @@ from neuro.engines.sandbox import kernel, seccomp
 
 _WORD = 3
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
-NOT_READY = 0  # the machine's fault, not the command's: it may be begun again
+# The machine's fault, or a volume's, and not the command's: it may be begun again.
+NOT_READY, VOLUME_NOT_READY = 0, -1
 _SEPARATOR = b"\0"
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from neuro.engines.base import RunRef
 from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, layout, neighbours
-from neuro.engines.sandbox.ending import LOST, NOT_READY, Ending, ExitRecord
+from neuro.engines.sandbox.ending import LOST, Ending, ExitRecord
 from neuro.engines.sandbox.kernel import process_start
 from neuro.engines.sandbox.output import kept_bytes
 from neuro.engines.sandbox.removal import Stopped
@@ -113,7 +113,7 @@ def finished(
         if record is None:
             rest.append(ref)
             continue
-        if record.cause == NOT_READY:  # as if it had never been asked for
+        if record.may_begin_again:  # as if it had never been asked for
             discard(folder, layout.run_folder(folder, ref.job_id, ref.run))
             continue
         records[ref] = record

@@ -43,6 +43,9 @@ MAX_PAUSE_SECONDS = 30.0
 # Between two tries of what an engine failed at: to stop a run, to tell what happens.
 AGAIN_SECONDS = 1.0
 
+_SERVERS_TROUBLE = "The server cannot start jobs now, and tries again"
+_VOLUMES_TROUBLE = "The job cannot start now, and the server tries again"
+
 
 class Reconciler:
     """One for all engines; everything happens on the event loop, between two awaits."""
@@ -290,18 +293,20 @@ class Reconciler:
         self._unknown.discard(record.id)
         if event.cause is ExitCause.NOT_READY:
             self._not_ready(record, event.message or "")
+        elif event.cause is ExitCause.VOLUME_NOT_READY:
+            self._not_ready(record, event.message or "", _VOLUMES_TROUBLE)
         elif endings.must_restart(record, event):
             self._restart_later(record, event)
         else:
             self._finish(record, event)
 
-    def _not_ready(self, record: JobRecord, why: str) -> None:
-        """It is the machine's trouble: the job keeps what it was given, and is tried again."""
+    def _not_ready(self, record: JobRecord, why: str, what: str = _SERVERS_TROUBLE) -> None:
+        """It is not the job's fault: it keeps what it was given, and is tried again."""
         log.warning("job cannot start yet", job=record.id, why=why)
         if record.stop_reason is not None:
             self._finish_unstarted(record)
             return
-        self._say(record, f"The server cannot start jobs now, and tries again: {why}")
+        self._say(record, f"{what}: {why}")
         # One job's own trouble, such as a volume that is full, must not keep the engine busy.
         tries = self._tries[record.id] = self._tries.get(record.id, 0) + 1
         pause = NOT_READY_SECONDS * 2 ** min(tries - 1, 10)
