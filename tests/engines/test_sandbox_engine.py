@@ -19,7 +19,14 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.base import EngineFault, ExitCause, Mount, NotReady, RunRef, RunSpec, RunState
-from neuro.engines.sandbox import SandboxEngine, SandboxSettings, adoption, engine, inside, layout
+from neuro.engines.sandbox import (
+    SandboxEngine,
+    SandboxSettings,
+    adoption,
+    connections,
+    inside,
+    layout,
+)
 from neuro.engines.sandbox.ending import ExitRecord
 from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import Runs, eventually, spec
@@ -615,7 +622,7 @@ async def after_a_run(folder: Path, wanted: RunSpec) -> Runs:
 async def test_an_exit_record_waits_for_a_descriptor_to_read_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.0)
     wanted = spec("true")
     runs = await after_a_run(folder, wanted)
     real, troubles = layout.read_exit, [errno.EMFILE, errno.ENFILE]
@@ -639,7 +646,7 @@ async def test_an_exit_record_waits_for_a_descriptor_to_read_it(
 async def test_a_lost_exit_record_is_told_as_that(
     folder: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.0)
     wanted = spec("true")
     runs = await after_a_run(folder, wanted)
     record = folder / "jobs" / wanted.job_id / "runs" / "0" / "exit"

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Any
 
 from neuro.engines.base import RunRef, RunState
 from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, layout, leftovers
-from neuro.engines.sandbox.ending import ExitRecord
-from neuro.engines.sandbox.link import Link
+from neuro.engines.sandbox.connections import RETRY_SECONDS, Connections
 from neuro.engines.sandbox.states import ended, started
 from neuro.engines.sandbox.tidying import Tidying
 
 ANSWER_SECONDS = 10.0  # for a supervisor of an earlier life to say how its run is
 LOOK_SECONDS = 12.0  # for how all runs are, until the server goes on without some of them
-_RETRY_SECONDS = 1.0
 
 log = logging.getLogger("neuro.engine")
 
@@ -31,20 +28,14 @@ class Adoption:
         self,
         folder: str,
         groups: cgroups.Groups,
-        links: dict[RunRef, Link],
-        connect: Callable[[RunRef], Awaitable[bool]],
+        connections: Connections,
         tidying: Tidying,
         late: Callable[[Awaitable[RunState]], None],
     ) -> None:
-        """``connect`` puts a run into ``links``, or says that no supervisor listens any more.
-
-        It raises OSError where that can be told later. ``late`` waits for the state of a run that
-        is not known when all others are, and tells it as events.
-        """
+        """``late`` waits for the state of a run that is not known with the others, and tells it."""
         self._folder = folder
         self._groups = groups
-        self._links = links
-        self._connect = connect
+        self._connections = connections
         self._tidying = tidying
         self._late = late
         self._reasons: dict[RunRef, str] = {}  # why it is not known how a run is
@@ -75,26 +66,10 @@ class Adoption:
             log.warning("what belongs to no job stays until the next start: %s", error)
         return {ref: state for ref, state in states.items() if ref in set(known)}
 
-    async def bury(
-        self,
-        ref: RunRef,
-        *,
-        until: float | None = None,
-        told: Mapping[str, Any] | None = None,
-        why: str | None = None,
-    ) -> ExitRecord:
-        """The exit record of a run whose supervisor vanished: see ``leftovers.bury``."""
-        bury = partial(
-            leftovers.bury, self._folder, ref, self._groups, until=until, told=told, why=why
-        )
-        record, left = await asyncio.to_thread(bury)
-        self._tidying.begin(left)
-        return record
-
     def _sweep(
         self, jobs: set[str], late: Collection[RunRef], zygote: int | None
     ) -> list[cgroups.Group]:
-        told = {ref: link.state for ref, link in self._links.items()}
+        told = {ref: link.state for ref, link in self._connections.links.items()}
         for ref in late:
             place = layout.run_folder(self._folder, ref.job_id, ref.run)
             told[ref] = layout.read_state(f"{place}/{layout.STATE}") or {}
@@ -107,7 +82,7 @@ class Adoption:
                 return await asyncio.to_thread(leftovers.runs, self._folder)
             except OSError as error:  # a run that is not found would be begun again, or be lost
                 log.warning("the runs of before cannot be found yet: %s", error)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _take_one(self, ref: RunRef, until: float) -> RunState:
         finding = asyncio.ensure_future(self._find(ref, until))
@@ -133,34 +108,35 @@ class Adoption:
                     if ref not in self._reasons:
                         log.warning("run %d of %s is not taken over yet: %s", *_named(ref), error)
                     self._reasons[ref] = error.strerror or str(error)
-                    await asyncio.sleep(_RETRY_SECONDS)
+                    await asyncio.sleep(RETRY_SECONDS)
                 else:
                     log.exception("run %d of %s cannot be taken over", *_named(ref))
                     why = f"the run cannot be taken over: {error}"
 
     async def _state(self, ref: RunRef, until: float) -> RunState:
         async with asyncio.timeout(ANSWER_SECONDS):
-            connected = await self._connect(ref)
+            connected = await self._connections.connect(ref)
         if connected:
-            link = self._links.get(ref)
+            link = self._connections.links.get(ref)
             return RunState(started=started(ref, link.started) if link else None)
-        record = await asyncio.to_thread(self._record, ref)  # it may have ended just now
+        # It may have ended just now.
+        record = await asyncio.to_thread(self._connections.record, ref)
         if record is None:
-            record = await self.bury(ref, until=until)
+            record = await self._connections.bury(ref, until=until)
         return ended(ref, record)
 
     async def _destroy(self, ref: RunRef, until: float) -> None:
         """Kill a run that nobody knows. What fails is that run's: the sweep kills its group."""
         try:
-            if await asyncio.to_thread(self._record, ref) is None:
+            if await asyncio.to_thread(self._connections.record, ref) is None:
                 async with asyncio.timeout_at(_loop_time(until)):
-                    if await self._connect(ref):
-                        link = self._links[ref]
+                    if await self._connections.connect(ref):
+                        link = self._connections.links[ref]
                         link.stop(0)
                         await link.over.wait()
         except TimeoutError:
-            if ref in self._links:
-                self._links.pop(ref).close()
+            if ref in self._connections.links:
+                self._connections.links.pop(ref).close()
         except Exception:
             log.exception("run %d of %s cannot be stopped", *_named(ref))
         try:
@@ -168,9 +144,6 @@ class Adoption:
             self._tidying.begin(await asyncio.to_thread(destroy))
         except Exception:
             log.exception("run %d of %s cannot be removed", *_named(ref))
-
-    def _record(self, ref: RunRef) -> ExitRecord | None:
-        return layout.read_exit(layout.run_folder(self._folder, ref.job_id, ref.run))
 
 
 def _loop_time(moment: float) -> float:
