@@ -140,7 +140,7 @@ class Runs:
         over = {event.ref for event in self.told if isinstance(event, Exited)}
         going = {event.ref for event in self.told if isinstance(event, Started)} - over
         for ref in going:
-            await self.engine.stop(ref.job_id, 0)
+            await self.engine.stop(ref, 0)
         for ref in going:
             await self.exited(ref)
 

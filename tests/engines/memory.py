@@ -68,10 +68,12 @@ class MemoryEngine:
         if spec.argv[0] == "exit":
             self.end(ref, int(spec.argv[1]))
 
-    async def stop(self, job_id: str, grace: float) -> None:
-        for ref in [ref for ref, state in self.states.items() if state.exited is None]:
-            if ref.job_id == job_id:
-                self.end(ref, 143)
+    async def stop(self, ref: RunRef, grace: float) -> bool:
+        if ref not in self.states:
+            return False
+        if self.states[ref].exited is None:
+            self.end(ref, 143)
+        return True
 
     def end(self, ref: RunRef, code: int) -> None:
         """End a run that runs."""
@@ -93,23 +95,50 @@ class MemoryEngine:
 class TroubledEngine(MemoryEngine):
     """The same with every trouble that the protocol allows, by the choices of ``random``.
 
-    What it is asked may take a while, fail before or after it was done; events come late, twice,
-    those of different jobs in any order; and the stream of events breaks off.
+    What it is asked may take a while, fail before, after or long before it is done; what it stops
+    may end later; events come late, twice, those of different jobs in any order; and the stream of
+    events breaks off.
     """
 
     def __init__(self, random: Random) -> None:
         super().__init__()
         self._random = random
+        self._later: dict[RunRef, asyncio.Task[None]] = {}
+
+    async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
+        await asyncio.gather(*self._later.values())  # what a server that is gone had asked for
+        return await super().adopt(known)
 
     async def start(self, spec: RunSpec) -> None:
+        ref = RunRef(spec.job_id, spec.run)
+        if ref not in self._later:
+            self._later[ref] = asyncio.create_task(self._start(spec))
+            self._later[ref].add_done_callback(lambda _: self._later.pop(ref))
+        late = self._later[ref]
         await self._trouble("start")
-        await super().start(spec)
+        await asyncio.shield(late)
         await self._trouble("start, which it did")
 
-    async def stop(self, job_id: str, grace: float) -> None:
+    async def _start(self, spec: RunSpec) -> None:
+        for _ in range(self._random.choice([0, 1, 5, 20])):
+            await asyncio.sleep(0)
+        await super().start(spec)
+
+    async def stop(self, ref: RunRef, grace: float) -> bool:
+        if ref in self._later:
+            await asyncio.wait({self._later[ref]})
         await self._trouble("stop")
-        await super().stop(job_id, grace)
+        if self._random.random() < 0.5 and ref in self.states:
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.002, self._end_later, ref)
+            return True
+        known = await super().stop(ref, grace)
         await self._trouble("stop, which it did")
+        return known
+
+    def _end_later(self, ref: RunRef) -> None:
+        if ref in self.states and self.states[ref].exited is None:
+            self.end(ref, 143)
 
     async def events(self) -> AsyncIterator[Event]:
         async for event in super().events():

@@ -41,6 +41,7 @@ TAKEN = b"OSError: [Errno 98] Address already in use\n"
         ({"status": 9, "started": False, "stopping": True}, 143, "error"),
         ({"status": 127 << 8, "started": False, "refusal": NOT_FOUND}, 127, "cannot_start"),
         ({"status": 1 << 8, "started": False, "refusal": (0, "full")}, None, "not_ready"),
+        ({"status": 9, "started": False, "refusal": (-1, "full")}, None, "volume_not_ready"),
         ({"status": 127 << 8}, 127, "error"),
         ({"status": 126 << 8, "last_output": b"env: x: Permission denied\n"}, 126, "error"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import re
 import resource
@@ -11,14 +12,22 @@ import signal
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause, Mount, RunRef, RunSpec
-from neuro.engines.sandbox import SandboxEngine, SandboxSettings, engine, layout
+from neuro.engines.base import EngineFault, ExitCause, Mount, NotReady, RunRef, RunSpec, RunState
+from neuro.engines.sandbox import (
+    SandboxEngine,
+    SandboxSettings,
+    adoption,
+    connections,
+    inside,
+    layout,
+)
+from neuro.engines.sandbox.ending import ExitRecord
 from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import Runs, eventually, spec
 
@@ -95,6 +104,117 @@ async def test_a_zygote_that_cannot_be_replaced_at_first_is_replaced_later(
     assert done.output == b"after\n"
 
 
+async def test_a_run_that_is_stopped_while_its_start_is_under_way_is_ended(
+    sandbox: Runs, folder: Path
+) -> None:
+    (zygote,) = processes("neuro-zygote", folder)
+    wanted = spec("sleep", "600")
+    ref = RunRef(wanted.job_id)
+    os.kill(zygote, signal.SIGSTOP)
+    starting = asyncio.create_task(sandbox.engine.start(wanted))
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(sandbox.engine.stop(ref, 0))
+    await asyncio.sleep(0)
+
+    os.kill(zygote, signal.SIGCONT)
+
+    await starting
+    assert await stopping
+    assert (await sandbox.exited(ref)).exit_code in (137, 143)
+
+
+async def test_a_run_that_is_stopped_while_nobody_can_start_it_never_begins(
+    sandbox: Runs, folder: Path
+) -> None:
+    (zygote,) = processes("neuro-zygote", folder)
+    wanted = spec("echo", "here")
+    lock = folder / "zygote.lock"
+    lock.unlink()
+    lock.mkdir()  # the next one ends at once
+    os.kill(zygote, signal.SIGKILL)
+
+    with pytest.raises(NotReady, match="failed at once"):
+        await sandbox.engine.start(wanted)
+    assert not await sandbox.engine.stop(RunRef(wanted.job_id), 0)
+    lock.rmdir()
+    async with asyncio.timeout(30):
+        done = await sandbox.run("echo", "after")
+
+    assert done.output == b"after\n"
+    assert not (folder / "jobs" / wanted.job_id).exists()
+
+
+async def another_life(folder: Path, *argv: str) -> tuple[RunRef, Runs]:
+    """A run that goes on, and the engine of a next server, which has not looked for it yet."""
+    first = SandboxEngine(folder)
+    await first.open()
+    await first.adopt([])
+    runs = Runs(first)
+    ref = await runs.start(*argv)
+    await runs.close()
+    second = SandboxEngine(folder)
+    await second.open()
+    return ref, Runs(second)
+
+
+async def test_a_run_that_nobody_has_taken_over_is_stopped(folder: Path) -> None:
+    ref, runs = await another_life(folder, "sleep", "600")
+
+    assert await runs.engine.stop(ref, 0)
+
+    assert (await runs.exited(ref)).exit_code in (137, 143)
+    await runs.close()
+
+
+@contextmanager
+def free_descriptors(count: int) -> Iterator[None]:
+    """This process can open ``count`` more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.dup(0) for _ in range(count + 1)]
+    for number in free:
+        os.close(number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_a_run_is_not_lost_where_the_server_has_no_descriptors_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "LOOK_SECONDS", 0.5)
+    ref, runs = await another_life(folder, "sleep", "600")
+
+    with free_descriptors(1):  # enough to read files one by one
+        states = await runs.engine.adopt([ref])
+        stopping = asyncio.create_task(runs.engine.stop(ref, 0))
+        await asyncio.sleep(0)
+
+    assert states == {ref: RunState(trouble="Too many open files")}
+    await runs.started(ref)
+    assert await stopping
+    assert (await runs.exited(ref)).cause is ExitCause.ERROR
+    await runs.close()
+
+
+async def test_runs_are_looked_for_until_the_server_has_a_descriptor_to_do_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ref, runs = await another_life(folder, "sleep", "600")
+
+    with free_descriptors(0):
+        adopting = asyncio.create_task(runs.engine.adopt([ref]))
+        await eventually(lambda: "cannot be found yet" in caplog.text, "it does not wait")
+    states = await adopting
+
+    assert states[ref].started is not None
+    assert states[ref].exited is None
+    await runs.engine.stop(ref, 0)
+    await runs.exited(ref)
+    await runs.close()
+
+
 async def test_the_umask_of_the_server_closes_nothing_to_the_users_of_a_job(folder: Path) -> None:
     engine = SandboxEngine(folder)
     before = os.umask(0o077)
@@ -146,7 +266,7 @@ async def test_no_command_line_and_no_environment_tells_a_secret(sandbox: Runs) 
         ):
             telling.append(name)
     assert telling == []
-    await sandbox.engine.stop(ref.job_id, 0)
+    await sandbox.engine.stop(ref, 0)
 
 
 async def test_no_file_of_the_engine_tells_a_secret(sandbox: Runs, folder: Path) -> None:
@@ -229,7 +349,7 @@ async def test_networks_leave_nothing_behind(sandbox: Runs) -> None:
     address = (await sandbox.says(ref.job_id, b"\n")).decode().strip()
     assert address in _routes()
 
-    await sandbox.engine.stop(ref.job_id, 0)
+    await sandbox.engine.stop(ref, 0)
     await sandbox.exited(ref)
 
     await eventually(lambda: address not in _routes(), "the route is still there")
@@ -273,7 +393,7 @@ async def test_the_last_one_turns_the_rules_off(folder: Path) -> None:
     await again.open()
     await again.adopt([RunRef(begun.job_id)])
     runs = Runs(again)
-    await again.stop(begun.job_id, 0)
+    await again.stop(RunRef(begun.job_id), 0)
     await runs.exited(RunRef(begun.job_id))
     await runs.close()
 
@@ -332,19 +452,77 @@ async def test_a_run_waits_for_a_server_that_has_no_descriptors_left(
     sandbox: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     wanted = spec("echo", "late")
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
     await sandbox.run("true")
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
-    try:
+    with free_descriptors(0):
         starting = asyncio.create_task(sandbox.engine.start(wanted))
         await eventually(lambda: "no connection to" in caplog.text, "it does not wait")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
     await starting
 
     done = await sandbox.finished(RunRef(wanted.job_id))
     assert (done.code, done.output) == (0, b"late\n")
+
+
+async def test_a_start_for_which_the_zygote_has_no_descriptors_leaves_nothing(
+    sandbox: Runs, folder: Path
+) -> None:
+    await sandbox.run("true")
+    (zygote,) = processes("neuro-zygote", folder)
+    limits = resource.prlimit(zygote, resource.RLIMIT_NOFILE)
+    wanted = spec("echo", "late")
+    refusals = []
+
+    for free in itertools.count():
+        numbers = {int(one.name) for one in Path(f"/proc/{zygote}/fd").iterdir()}
+        lowest = sorted(set(range(1024)) - numbers)[free]  # from there on none can be opened
+        resource.prlimit(zygote, resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            await sandbox.engine.start(wanted)
+            break
+        except NotReady as error:
+            refusals.append(str(error))
+        finally:
+            resource.prlimit(zygote, resource.RLIMIT_NOFILE, limits)
+        assert os.listdir(folder / "jobs" / wanted.job_id / "runs") == []
+
+    done = await sandbox.finished(RunRef(wanted.job_id))
+    assert (done.code, done.output) == (0, b"late\n")
+    assert refusals
+    assert all("Too many open files" in one for one in refusals)
+
+
+async def test_a_claim_that_a_killed_zygote_left_keeps_no_run_from_beginning(
+    sandbox: Runs, folder: Path
+) -> None:
+    (zygote,) = processes("neuro-zygote", folder)
+    wanted = spec("echo", "here")
+    claim = folder / "jobs" / wanted.job_id / "runs" / f".0.{zygote}"
+    claim.mkdir(parents=True)
+    layout.listen(str(claim)).close()
+
+    await sandbox.engine.start(wanted)
+
+    assert (await sandbox.finished(RunRef(wanted.job_id))).output == b"here\n"
+    assert not claim.exists()
+
+
+async def test_a_run_begins_with_the_limit_of_descriptors_that_it_is_given(folder: Path) -> None:
+    engine = SandboxEngine(folder, SandboxSettings(open_files=256))
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+    first = await runs.shell("ulimit -Sn; ulimit -Hn")
+    (folder / "berths").rename(folder / "away")  # so that all is made again, and told the zygote
+    second = await runs.shell("ulimit -Sn; ulimit -Hn")
+    ref = await runs.start("sleep", "600")
+    executed = await runs.execute(ref, "sh", "-c", "ulimit -Sn")
+    await runs.stop_all()
+    await runs.close()
+
+    assert first.lines == second.lines == ["256", str(most)]
+    assert executed[:2] == (0, b"256\n")
 
 
 async def test_what_the_machine_cannot_do_now_is_not_the_runs_fault(
@@ -393,15 +571,40 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
-async def test_a_full_disk_under_the_working_folder_is_not_the_runs_fault(
-    full_disk: Path, sandbox: Runs
+@pytest.mark.parametrize("what", ["working folder", "mount point"])
+async def test_a_full_volume_is_neither_the_commands_fault_nor_that_of_other_runs(
+    full_disk: Path, what: str, sandbox: Runs, folder: Path, tmp_path: Path
 ) -> None:
-    mounts = (Mount(source=str(full_disk), target="/data", read_only=False),)
+    mounts = [Mount(source=str(full_disk), target="/data", read_only=False)]
+    if what == "mount point":
+        mounts.append(Mount(source=str(tmp_path / "visible"), target="/data/new"))
+    await sandbox.run("true")
+    await eventually(lambda: len(processes("neuro-berth", folder)) == 2, "no two wait")
+    first, second = sorted(processes("neuro-berth", folder))
 
-    done = await sandbox.run("true", mounts=mounts, working_dir="/data/new")
+    done = await sandbox.run("true", mounts=tuple(mounts), working_dir="/data/new")
+    await eventually(lambda: len(processes("neuro-berth", folder)) == 2, "no two wait")
 
-    assert done.exited.cause is ExitCause.NOT_READY
-    assert "No space left" in (done.exited.message or "")
+    assert done.exited.cause is ExitCause.VOLUME_NOT_READY
+    assert "/data/new cannot be made: No space left" in (done.exited.message or "")
+    waiting = processes("neuro-berth", folder)  # one was this run's, the other still waits
+    assert len({first, second} & set(waiting)) == 1
+    assert not (folder / "jobs" / done.ref.job_id / "runs" / "0").exists()
+
+
+def test_a_folder_lies_on_a_mount_or_beside_it(tmp_path: Path) -> None:
+    for name in ("data", "database"):
+        (tmp_path / name).mkdir()
+    mount, root = os.open(tmp_path / "data", os.O_PATH), os.open("/", os.O_PATH)
+
+    found = [
+        inside.lies_on(str(tmp_path / place), [root, mount])
+        for place in ("data", "data/new", "database", ".")
+    ]
+    os.close(mount)
+    os.close(root)
+
+    assert found == [True, True, False, False]
 
 
 async def after_a_run(folder: Path, wanted: RunSpec) -> Runs:
@@ -419,12 +622,12 @@ async def after_a_run(folder: Path, wanted: RunSpec) -> Runs:
 async def test_an_exit_record_waits_for_a_descriptor_to_read_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.0)
     wanted = spec("true")
     runs = await after_a_run(folder, wanted)
     real, troubles = layout.read_exit, [errno.EMFILE, errno.ENFILE]
 
-    def read_exit(place: str) -> dict[str, Any] | None:
+    def read_exit(place: str) -> ExitRecord | None:
         if troubles:
             raise OSError(troubles.pop(), "no descriptor is left")
         return real(place)
@@ -443,7 +646,7 @@ async def test_an_exit_record_waits_for_a_descriptor_to_read_it(
 async def test_a_lost_exit_record_is_told_as_that(
     folder: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.0)
     wanted = spec("true")
     runs = await after_a_run(folder, wanted)
     record = folder / "jobs" / wanted.job_id / "runs" / "0" / "exit"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from neuro.engines.sandbox import layout
+from neuro.engines.sandbox.ending import Ending, ExitRecord
 from tests.disks import fill
 
 
@@ -55,7 +58,7 @@ def test_a_state_is_there_while_the_next_one_is_written(path: str) -> None:
         os.waitpid(writer, 0)
 
 
-RECORD = {"at": 1, "started": None, "output_bytes": 0, "exit_code": 0, "cause": "completed"}
+RECORD = ExitRecord.of(Ending(0, "completed"), at=1)
 
 
 @pytest.mark.root
@@ -66,7 +69,7 @@ def test_an_exit_record_finds_its_room_on_a_full_disk(tmp_path: Path) -> None:
         (tmp_path / "without").mkdir()
         layout.keep_room(str(tmp_path / "with"))
         fill(tmp_path)
-        record = {**RECORD, "message": "\x1b" * 5000}
+        record = replace(RECORD, message="\x1b" * 5000)
 
         layout.write_exit(str(tmp_path / "with"), record)
         with pytest.raises(OSError, match="No space"):
@@ -74,7 +77,7 @@ def test_an_exit_record_finds_its_room_on_a_full_disk(tmp_path: Path) -> None:
 
         kept = layout.read_exit(str(tmp_path / "with"))
         assert kept is not None
-        assert kept["message"].endswith("...")
+        assert str(kept.message).endswith("...")
         assert [path.name for path in (tmp_path / "with").iterdir()] == ["exit"]
         assert layout.read_exit(str(tmp_path / "without")) is None
     finally:
@@ -82,12 +85,29 @@ def test_an_exit_record_finds_its_room_on_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_an_exit_record_is_written_without_kept_room_too(tmp_path: Path) -> None:
-    record = {**RECORD, "message": None}
+    layout.write_exit(str(tmp_path), RECORD)
+    layout.write_exit(str(tmp_path), replace(RECORD, exit_code=5))
 
-    layout.write_exit(str(tmp_path), record)
-    layout.write_exit(str(tmp_path), {**record, "exit_code": 5})
+    assert layout.read_exit(str(tmp_path)) == replace(RECORD, exit_code=5)
 
-    assert layout.read_exit(str(tmp_path)) == {**record, "exit_code": 5}
+
+@pytest.mark.parametrize("name", [one.name for one in fields(ExitRecord)])
+@pytest.mark.parametrize("damage", ["missing", "of another type"])
+def test_an_exit_record_that_is_damaged_is_none(tmp_path: Path, name: str, damage: str) -> None:
+    value = RECORD.as_json()
+    if damage == "missing":
+        del value[name]
+    else:
+        value[name] = ["?"]
+    (tmp_path / "exit").write_text(json.dumps(value))
+
+    assert layout.read_exit(str(tmp_path)) is None
+
+
+def test_what_a_later_version_says_besides_damages_no_exit_record(tmp_path: Path) -> None:
+    (tmp_path / "exit").write_text(json.dumps({**RECORD.as_json(), "more": 1}))
+
+    assert layout.read_exit(str(tmp_path)) == RECORD
 
 
 def test_an_exit_record_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:

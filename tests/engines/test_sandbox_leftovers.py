@@ -250,7 +250,7 @@ async def test_a_run_whose_folder_is_deleted_can_be_stopped_at_once(
     ref = await runs.start("sleep", "600")
     delete(folder / "jobs" / ref.job_id)
 
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 0)
 
     assert (await runs.exited(ref)).cause is ExitCause.LOST
 
@@ -281,6 +281,6 @@ def test_a_run_without_a_folder_is_buried_as_deleted(folder: Path) -> None:
 
     record, left = leftovers.bury(str(folder), RunRef("job-gone"), cgroups.Groups(), told={})
 
-    assert record["message"] == "the run's folder was deleted while it ran"
+    assert record.message == "the run's folder was deleted while it ran"
     assert not left
     assert not list((folder / "jobs").iterdir())

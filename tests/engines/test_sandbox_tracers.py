@@ -62,7 +62,7 @@ async def test_a_run_that_traces_what_is_executed_in_it_can_be_stopped(runs: Run
     await runs.says(ref.job_id, b"seized")
     await session.write_eof()
 
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 0)
 
     assert (await runs.exited(ref)).cause is ExitCause.ERROR
     await session.close()

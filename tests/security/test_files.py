@@ -102,7 +102,7 @@ async def test_private_files_of_the_host_stay_so(
         host.check_output(output)
     for output in seen:
         assert output.count(b"everybody may read this") >= len(places)
-    await runs.engine.stop(before.job_id, 0)
+    await runs.engine.stop(before, 0)
 
 
 async def test_a_job_cannot_open_a_private_file_up(
@@ -159,7 +159,7 @@ async def test_another_jobs_files_and_processes_do_not_show(runs: Runs, host: Ho
 
     host.check_output(done.output)
     assert "601" not in done.output.decode()
-    await runs.engine.stop(other.job_id, 0)
+    await runs.engine.stop(other, 0)
 
 
 _SEND = """

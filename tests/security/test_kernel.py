@@ -163,7 +163,7 @@ async def test_no_command_of_exec_has_more_rights(runs: Runs) -> None:
     rights = [line.split() for line in status.decode().splitlines() if line[:3] == "Cap"]
     assert {int(value, 16) for _, value in rights} == {0}
     assert "NoNewPrivs:\t1" in status.decode()
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 0)
 
 
 async def test_no_socket_leads_to_the_kernel_or_the_hypervisor(runs: Runs) -> None:
@@ -265,7 +265,7 @@ async def test_the_hosts_interpreter_cannot_be_written_to(runs: Runs) -> None:
     _, out, err = await runs.execute(ref, "/tmp/s")
 
     assert out in (b"Read-only file system\n", b"Text file busy\n", b"Permission denied\n"), err
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 0)
 
 
 async def test_nothing_dangerous_is_left_on_the_host(runs: Runs, host: Host, as_root: None) -> None:
@@ -300,7 +300,7 @@ async def test_nothing_dangerous_is_left_on_the_host(runs: Runs, host: Host, as_
             )
         if stat.S_ISCHR(info.st_mode):
             assert info.st_rdev == 0  # a whiteout
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 0)
 
 
 async def test_a_job_that_is_told_to_die_by_itself_is_over(runs: Runs) -> None:
@@ -354,4 +354,4 @@ os.execv('/bin/sh', ['sh', '-c', 'rmdir /w; echo ready; exec sleep 600'])
     session = await runs.engine.exec(ref.job_id, ["no-such"], tty=True)
     out, err = await drain(session)
     assert b"IMPORTED" not in out + err
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 0)

@@ -70,7 +70,7 @@ async def test_anothers_ports_and_sockets_are_not_reached(runs: Runs) -> None:
 
     assert "REACHED" not in done.output.decode()
     assert done.code == 0
-    await runs.engine.stop(other.job_id, 0)
+    await runs.engine.stop(other, 0)
 
 
 async def test_one_job_does_not_take_all_terminals(runs: Runs, host: Host) -> None:
@@ -86,7 +86,7 @@ async def test_one_job_does_not_take_all_terminals(runs: Runs, host: Host) -> No
 
     assert done.lines == ["mine"]
     for ref in greedy:
-        await runs.engine.stop(ref.job_id, 0)
+        await runs.engine.stop(ref, 0)
 
 
 @pytest.mark.parametrize("place", ["/dev", "/dev/shm", "/run"])

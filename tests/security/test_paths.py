@@ -142,7 +142,7 @@ async def test_a_command_of_exec_never_begins_on_the_host(
         _, out, err = await runs.execute(ref, "sh", "-c", look)
         host.check_output(out + err, name)
     host.check()
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 0)
 
 
 async def test_a_volume_is_mounted_through_an_absolute_link(runs: Runs, host: Host) -> None:

@@ -69,7 +69,7 @@ async def test_a_command_of_exec_with_a_nul_does_not_begin(runs: Runs) -> None:
 
     assert (code, out) == (126, b"")
     assert b"NUL" in err
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 0)
 
 
 @pytest.mark.parametrize("name", ["", "=", "a=b"])

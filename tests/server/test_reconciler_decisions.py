@@ -44,7 +44,8 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.known: dict[RunRef, RunState] = {}
         self.started: list[RunRef] = []
-        self.stopped: list[str] = []
+        self.stopped: list[RunRef] = []
+        self.lacks: set[RunRef] = set()  # what it says that it does not have
         self.fault: Exception | None = None
         self.asked = asyncio.Condition()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -63,10 +64,11 @@ class ScriptedEngine:
             self.started.append(RunRef(spec.job_id, spec.run))
             self.asked.notify_all()
 
-    async def stop(self, job_id: str, grace: float) -> None:
+    async def stop(self, ref: RunRef, grace: float) -> bool:
         async with self.asked:
-            self.stopped.append(job_id)
+            self.stopped.append(ref)
             self.asked.notify_all()
+        return ref not in self.lacks
 
     def report(self, event: Event) -> None:
         self._events.put_nowait(event)
@@ -254,7 +256,7 @@ async def test_a_job_that_is_stopped_is_cancelled_for_the_first_reason(house: Ho
     house.reconciler.stop(job, Reason.LIFE_SPAN_ENDED)
     house.reconciler.stop(job, Reason.USER_REQUESTED)
     async with house.engine.asked:
-        await house.engine.asked.wait_for(lambda: job.id in house.engine.stopped)
+        await house.engine.asked.wait_for(lambda: RunRef(job.id) in house.engine.stopped)
     house.engine.report(exited(job, 143, ExitCause.ERROR))
     await house.until(job, JobStatus.CANCELLED)
 
@@ -317,7 +319,7 @@ async def test_a_run_that_goes_on_is_taken_over_and_stopped_if_that_was_asked_fo
     async with house.engine.asked:
         await house.engine.asked.wait_for(lambda: house.engine.stopped)
 
-    assert house.engine.stopped == [leaving.id]
+    assert house.engine.stopped == [RunRef(leaving.id)]
     assert house.engine.started == []
     house.engine.report(exited(going))
     await house.until(going, JobStatus.SUCCEEDED)
@@ -336,3 +338,99 @@ async def test_a_job_that_was_stopped_before_it_had_a_place_never_starts(house: 
         Reason.USER_REQUESTED,
     )
     assert house.engine.started == []
+
+
+@pytest.mark.parametrize(
+    ("cause", "sentence"),
+    [
+        (ExitCause.NOT_READY, "The server cannot start jobs now, and tries again: full"),
+        (
+            ExitCause.VOLUME_NOT_READY,
+            "The job cannot start now, and the server tries again: full",
+        ),
+    ],
+)
+async def test_a_job_says_whose_trouble_it_waits_for(
+    house: House, cause: ExitCause, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.server.jobs.reconciler.NOT_READY_SECONDS", 0.0)
+    await house.reconciler.adopt([], {})
+    job = await house.submit()
+    house.engine.started.clear()
+
+    house.engine.report(msgspec.structs.replace(exited(job, None, cause), message="full"))
+    await house.until_started(job)
+
+    assert job.is_active
+    assert job.transitions[-1].description == sentence
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+async def test_a_job_that_is_stopped_while_its_start_is_in_doubt_ends_as_its_run_does(
+    house: House, has_run: bool
+) -> None:
+    await house.reconciler.adopt([], {})
+    house.engine.fault = OSError("the connection broke")  # perhaps after it had been done
+    job = new_job()
+    add(house.database, job)
+    if not has_run:
+        house.engine.lacks.add(RunRef(job.id))
+    house.reconciler.submitted(job)
+    await house.board.wait_until(job, lambda one: "broke" in str(one.transitions[-1].description))
+
+    house.reconciler.stop(job, Reason.USER_REQUESTED)
+    async with house.engine.asked:
+        await house.engine.asked.wait_for(lambda: house.engine.stopped)
+    if has_run:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert job.is_active  # its run has its time to end
+        house.engine.report(exited(job, 5, ExitCause.ERROR))
+    await house.until(job, JobStatus.CANCELLED)
+
+    assert (await house.kept(job)).exit_code == (5 if has_run else None)
+    assert house.engine.started == []
+
+
+async def test_a_stop_that_came_before_the_answer_to_a_start_is_asked_for_once_more(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.reconciler.adopt([], {})
+    job = new_job()
+    add(house.database, job)
+    house.engine.lacks.add(RunRef(job.id))
+
+    async def start(spec: RunSpec) -> None:
+        house.reconciler.stop(job, Reason.USER_REQUESTED)
+        async with house.engine.asked:
+            await house.engine.asked.wait_for(lambda: house.engine.stopped)
+        house.engine.lacks.clear()
+        house.engine.report(started(job))
+        await house.until(job, JobStatus.RUNNING)
+        raise OSError("the connection broke")
+
+    monkeypatch.setattr(house.engine, "start", start)
+    house.reconciler.submitted(job)
+    async with house.engine.asked:
+        await house.engine.asked.wait_for(lambda: len(house.engine.stopped) == 2)
+    house.engine.report(exited(job, 143, ExitCause.ERROR))
+    await house.until(job, JobStatus.CANCELLED)
+
+
+async def test_a_job_says_that_the_engine_does_not_know_yet_how_it_is(house: House) -> None:
+    job = placed(run_started=True)
+    add(house.database, job)
+    house.engine.known[RunRef(job.id)] = RunState(trouble="too many open files")
+
+    await house.reconciler.adopt([job], {})
+
+    said = job.transitions[-1]
+    assert (said.status, said.description) == (
+        JobStatus.RUNNING,
+        "The server cannot look after the job yet: too many open files",
+    )
+    house.engine.report(started(job))
+    await house.board.wait_until(job, lambda one: one.transitions[-1].description is None)
+    assert job.status is JobStatus.RUNNING
+    house.engine.report(exited(job))
+    await house.until(job, JobStatus.SUCCEEDED)

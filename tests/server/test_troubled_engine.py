@@ -143,6 +143,10 @@ async def test_every_job_ends_once_as_it_should(database: Database, seed: int) -
             await life.writer.settle()
             held = [job.specification.amount for job in life.board if job.placed]
             assert sum(amount.cpu for amount in held) <= CAPACITY.cpu
+            # What is over has no run that goes on, or comes later.
+            assert {RunRef(one.job_id, one.run) for one in engine.live} <= {
+                RunRef(job.id, job.run) for job in life.board
+            }
             if random.random() < 0.2:
                 await life.be_killed()
                 life = Life(database, engine)

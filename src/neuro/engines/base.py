@@ -94,6 +94,7 @@ class ExitCause(StrEnum):
     DISK_LIMIT = "disk_limit"  # the limit on private files; ``message`` has the numbers
     CANNOT_START = "cannot_start"  # the command was never run; ``message`` says why
     NOT_READY = "not_ready"  # as that, by the engine's fault: the run may be started again
+    VOLUME_NOT_READY = "volume_not_ready"  # as that, by a volume of its own: full, or it fails
     LOST = "lost"  # the run's supervision vanished (host reboot, kill -9 of the supervisor)
 
 
@@ -115,10 +116,15 @@ Event = Started | Exited
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``adopt`` found: at least one of the two, or neither if the run is about to start."""
+    """What ``adopt`` found: ``started``, ``exited`` or both; neither if the run is about to start.
+
+    ``trouble`` is why nothing is known of the run yet, by the engine's fault: events follow, and
+    tell a start also of a run that had begun before.
+    """
 
     started: Started | None = None
     exited: Exited | None = None
+    trouble: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,14 +275,16 @@ class Engine(Protocol):
         """Begin a run; returns when it is under supervision. ``Started``/``Exited`` follow.
 
         Idempotent: a run that exists already is left as it is. Raises NotReady where it may be
-        tried again; so may be a run that ``Exited`` with NOT_READY, of which nothing is left.
+        tried again; so may be a run that ``Exited`` with NOT_READY or VOLUME_NOT_READY, of which
+        nothing is left.
         """
         ...
 
-    async def stop(self, job_id: str, grace: float) -> None:
-        """SIGTERM to the main process, SIGKILL to all after ``grace`` seconds. ``Exited`` follows.
+    async def stop(self, ref: RunRef, grace: float) -> bool:
+        """SIGTERM to the main process, SIGKILL to all after ``grace`` seconds.
 
-        Returns once the request is in the run's hands, not when it is over. Nothing if it is over.
+        True once the request is in the run's hands: ``Exited`` follows, or was told before. False
+        where there is no such run; then no earlier ``start`` brings it about any more.
         """
         ...
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
+import contextlib
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ import uvloop
 
 from neuro.domain.errors import PlatformError
 from neuro.engines.base import EngineFault
+from neuro.engines.exhaustion import FULL
 from neuro.server.app import Options, serving
 from neuro.server.log import configure_logging
 from neuro.server.reload import Reload
@@ -35,10 +37,22 @@ def main() -> int:
         host=arguments.host,
         port=arguments.port,
         database=arguments.database,
+        open_files=_raise_open_files(),
     )
     os.umask(0o077)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(options, arguments.ready_fd))
+
+
+def _raise_open_files() -> int:
+    """Let this process open as many files as it may; returns how many it could open before.
+
+    Each job and each stream takes a descriptor, and the usual soft limit is 1024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # The kernel's own limit may be lower by now.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,7 +97,7 @@ async def _serve(options: Options, ready_fd: int | None) -> int:
             reload.done()
     except (PlatformError, EngineFault, OSError) as error:
         sentence = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             sentence = (
                 f"The disk that {options.data_dir} is on is full: free some space, and start again."
             )

@@ -68,12 +68,16 @@ log = structlog.get_logger("neuro.server")
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line decides. ``database`` is a URL, or None for SQLite in the folder."""
+    """What the command line decides. ``database`` is a URL, or None for SQLite in the folder.
+
+    ``open_files`` is the soft limit of descriptors that jobs begin with, None for the server's own.
+    """
 
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 8085
     database: str | None = None
+    open_files: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ async def serving(options: Options) -> AsyncIterator[str]:
         digest = digest_of(folder)
         settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
         database = await _open_database(stack, folder, options.database or settings.database)
-        sandbox = sandbox_settings(settings, folder, listener.getsockname()[1])
+        port = listener.getsockname()[1]
+        sandbox = sandbox_settings(settings, folder, port, options.open_files)
         engines = {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox", sandbox)}
         await _open(stack, engines, asyncio.to_thread(_prepare_database, database, folder))
         address = await _assemble(stack, listener, folder, settings, database, engines)

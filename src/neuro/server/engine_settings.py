@@ -9,10 +9,16 @@ from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.server.settings import Settings, parse_bytes
 
 
-def sandbox_settings(settings: Settings, folder: Path, port: int) -> SandboxSettings:
-    """Jobs reach ``port`` of this machine, the API's, and never see ``folder``."""
+def sandbox_settings(
+    settings: Settings, folder: Path, port: int, open_files: int | None = None
+) -> SandboxSettings:
+    """Jobs reach ``port`` of this machine, the API's, and never see ``folder``.
+
+    ``open_files`` is the soft limit of descriptors that they begin with, None for the server's own.
+    """
     return SandboxSettings(
         shared_ids=settings.sandbox.shared_ids,
+        open_files=open_files,
         io_uring=settings.sandbox.io_uring,
         perf=settings.sandbox.perf,
         masked=(str(folder),),

@@ -41,7 +41,7 @@ async def test_stop_is_a_term_signal_to_the_main_process(runs: Runs) -> None:
     ref = await runs.start("sh", "-c", script)
     await runs.says(ref.job_id, b"ready")
 
-    await runs.engine.stop(ref.job_id, 20)
+    await runs.engine.stop(ref, 20)
     done = await runs.finished(ref)
 
     assert (done.code, done.lines[-1]) == (5, "terminated")
@@ -51,7 +51,7 @@ async def test_what_ignores_the_signal_is_killed_after_the_grace(runs: Runs) -> 
     ref = await runs.start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
     await runs.says(ref.job_id, b"ready")
 
-    await runs.engine.stop(ref.job_id, 0.2)
+    await runs.engine.stop(ref, 0.2)
     done = await runs.exited(ref)
 
     assert done.exit_code == 128 + signal.SIGKILL
@@ -62,8 +62,8 @@ async def test_a_second_stop_may_be_more_urgent(runs: Runs) -> None:
     ref = await runs.start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
     await runs.says(ref.job_id, b"ready")
 
-    await runs.engine.stop(ref.job_id, 600)
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 600)
+    await runs.engine.stop(ref, 0)
 
     assert (await runs.exited(ref)).exit_code == 137
 
@@ -72,7 +72,7 @@ async def test_a_stop_right_after_the_start_is_not_lost(runs: Runs) -> None:
     begun = spec("sleep", "600")
     await runs.engine.start(begun)
 
-    await runs.engine.stop(begun.job_id, 5)
+    await runs.engine.stop(RunRef(begun.job_id), 5)
 
     assert (await runs.exited(RunRef(begun.job_id))).exit_code == 143
 
@@ -80,8 +80,9 @@ async def test_a_stop_right_after_the_start_is_not_lost(runs: Runs) -> None:
 async def test_stopping_what_is_over_or_unknown_does_nothing(runs: Runs) -> None:
     done = await runs.run("true")
 
-    await runs.engine.stop(done.ref.job_id, 1)
-    await runs.engine.stop("job-unknown", 1)
+    assert await runs.engine.stop(done.ref, 1)
+    assert not await runs.engine.stop(RunRef("job-unknown"), 1)
+    assert not await runs.engine.stop(RunRef(done.ref.job_id, 1), 1)
 
 
 async def test_children_do_not_outlive_their_run(runs: Runs, tmp_path: Path) -> None:

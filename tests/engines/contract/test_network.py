@@ -194,7 +194,7 @@ async def test_a_run_that_is_over_is_forgotten(runs: Runs) -> None:
     stays = await runs.start("sleep", "600", neighbours="alice", names=("stays",))
     assert (await runs.execute(stays, "getent", "hosts", "gone"))[0] == 0
 
-    await runs.engine.stop(gone.job_id, 0)
+    await runs.engine.stop(gone, 0)
     await runs.exited(gone)
 
     assert (await runs.execute(stays, "getent", "hosts", "gone"))[0] != 0
@@ -222,7 +222,7 @@ async def test_neighbours_stay_neighbours_when_the_server_starts_anew(
         assert (await asked(runs, "old", port, neighbours="carol")).startswith("refused")
     finally:
         for ref in going:
-            await again.stop(ref.job_id, 0)
+            await again.stop(ref, 0)
         for ref in going:
             await runs.exited(ref)
         await runs.close()

@@ -196,7 +196,7 @@ async def test_exec_ends_with_its_run(runs: Runs) -> None:
     session = await runs.engine.exec(ref.job_id, ["sh", "-c", "echo ready; sleep 600"], tty=False)
     await read_until(session, b"ready")
 
-    await runs.engine.stop(ref.job_id, 0)
+    await runs.engine.stop(ref, 0)
     await drain(session)
 
     assert await session.wait() == 137

@@ -150,7 +150,7 @@ async def test_an_adopted_run_can_be_followed_entered_and_stopped(servers: Serve
     ref = RunRef(begun.job_id)
     await runs.says(ref.job_id, b"ready")
     code, out, _ = await runs.execute(ref, "echo", "inside")
-    await runs.engine.stop(ref.job_id, 5)
+    await runs.engine.stop(ref, 5)
 
     assert (code, out) == (0, b"inside\n")
     assert (await runs.exited(ref)).exit_code == 143
@@ -162,7 +162,7 @@ async def test_the_grace_of_a_stop_ends_without_a_server(servers: Servers) -> No
     await runs.engine.start(begun)
     await runs.says(begun.job_id, b"ready")
     supervisor = servers.kind.supervisor_of(servers.folder, RunRef(begun.job_id))
-    await runs.engine.stop(begun.job_id, 0.5)
+    await runs.engine.stop(RunRef(begun.job_id), 0.5)
     await runs.close()
 
     await eventually(lambda: not _alive(supervisor), "the run is not killed")

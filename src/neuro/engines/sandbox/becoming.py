@@ -115,8 +115,14 @@ def _run(plan: launch.Plan, descriptors: Sequence[int]) -> NoReturn:
         _arrange(plan, order, trees)
         command = launch.command_of(plan, order)
     except (OSError, ValueError, inside.Refused) as error:
-        os.write(word, launcher.refused(launcher.code_of(error), launcher.reason_of(error)))
+        code = launcher.code_of(error)
+        if code == launcher.NOT_READY and isinstance(error, inside.Refused):
+            volumes = trees[len(order.devices) :]
+            code = launcher.VOLUME_NOT_READY if inside.lies_on(error.place, volumes) else code
+        os.write(word, launcher.refused(code, launcher.reason_of(error)))
         os._exit(1)
+    for tree in trees:
+        os.close(tree)
     launcher.become(command, (stdin, output, output), word)
 
 
@@ -130,6 +136,4 @@ def _arrange(plan: launch.Plan, order: launch.Order, trees: Sequence[int]) -> No
     ]
     inside.mount_devices(devices)
     inside.mount_volumes(volumes)
-    for tree in trees:
-        os.close(tree)
     inside.make_working_folder(order.working_dir)

@@ -192,8 +192,11 @@ class Berth:
         self.init = self.command = 0
 
     def discard(self) -> None:
-        """No run began in it: take all of it away."""
+        """No run began in it: take all of it away. What cannot go is swept at a server's start."""
         self.end_processes()
         self.release_mounts()
-        self.group.remove()
-        layout.remove_tree(self._folder)
+        try:
+            self.group.remove()
+            layout.remove_tree(self._folder)
+        except OSError:  # perhaps what the run could not begin for: the reason is told, not this
+            pass

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal as signals
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 COMPLETED, ERROR, OUT_OF_MEMORY = "completed", "error", "out_of_memory"
 CANNOT_START, NOT_READY, LOST = "cannot_start", "not_ready", "lost"
+VOLUME_NOT_READY = "volume_not_ready"
 DISK_LIMIT = "disk_limit"
 
 _TAKEN = re.compile(rb"[Aa]ddress already in use|EADDRINUSE|port is already (?:in use|allocated)")
@@ -17,7 +19,7 @@ _TERMINATED, _KILLED = 143, 137
 
 @dataclass(frozen=True)
 class Ending:
-    """The part of an exit record that is not a time."""
+    """How a run ended: the part of an exit record that is decided."""
 
     exit_code: int | None
     cause: str
@@ -32,6 +34,51 @@ class Ending:
     def not_ready(cls, reason: str) -> Ending:
         """The command was never run, and could be: this machine was not ready for any."""
         return cls(None, NOT_READY, reason)
+
+
+@dataclass(frozen=True)
+class ExitRecord:
+    """What is written of a run that is over, and told to whoever is connected to it.
+
+    ``at`` and ``started`` are nanoseconds since 1970; ``output_bytes`` is the size of the job's
+    log as it is kept. The names are those in the file: runs of one version end under another.
+    """
+
+    at: int
+    started: int | None
+    output_bytes: int
+    exit_code: int | None
+    cause: str
+    message: str | None
+
+    @classmethod
+    def of(cls, ending: Ending, at: int, started: int | None = None, output_bytes: int = 0) -> Self:
+        """The record of an ending."""
+        return cls(at, started, output_bytes, ending.exit_code, ending.cause, ending.message)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self | None:
+        """The record that ``as_json`` made; None where anything of it is missing or damaged."""
+        if not isinstance(value, dict):
+            return None
+        known = {name: value[name] for name in _TYPES if name in value}
+        whole = all(isinstance(known.get(name, ...), type_) for name, type_ in _TYPES.items())
+        return cls(**known) if whole else None
+
+    @property
+    def may_begin_again(self) -> bool:
+        """Whether it is as if the run had never been asked for."""
+        return self.cause in (NOT_READY, VOLUME_NOT_READY)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as a JSON object."""
+        return asdict(self)
+
+
+_TYPES = {
+    **{"at": int, "started": int | None, "output_bytes": int},
+    **{"exit_code": int | None, "cause": str, "message": str | None},
+}
 
 
 def conclude(
@@ -50,9 +97,9 @@ def conclude(
     """The ending. ``status`` is the wait status of the command, or of its init if that was killed.
 
     ``killed`` is whether we did that. ``refusal`` is why the command could not begin, with the exit
-    code for it, 0 where that is the machine's fault. ``last_output`` is the end of what the run
-    wrote. ``disk_excess`` is what ``disk`` says of a run that was killed for the size of its
-    private files. ``signal`` is what ended the command, if one did.
+    code for it, 0 where that is the machine's fault, -1 where it is a volume's. ``last_output`` is
+    the end of what the run wrote. ``disk_excess`` is what ``disk`` says of a run that was killed
+    for the size of its private files. ``signal`` is what ended the command, if one did.
     """
     code = os.waitstatus_to_exitcode(status)
     if not started:
@@ -60,6 +107,8 @@ def conclude(
             return Ending(_TERMINATED, ERROR, "it was stopped before it began")
         if refusal is not None:
             code, reason = refusal
+            if code == -1:
+                return Ending(None, VOLUME_NOT_READY, reason)
             return Ending(code, CANNOT_START, reason) if code else Ending.not_ready(reason)
         return Ending.cannot_start("its processes were killed before the command began")
     if out_of_memory and code != 0:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+import os
+import resource
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Coroutine
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,20 +23,16 @@ from neuro.engines.base import (
     Session,
     Usage,
 )
-from neuro.engines.sandbox import cgroups, identities, kernel, layout, leftovers, machine, nat
+from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat
 from neuro.engines.sandbox.adoption import Adoption
-from neuro.engines.sandbox.ending import NOT_READY
+from neuro.engines.sandbox.connections import Connections
 from neuro.engines.sandbox.keeping import Keeping
 from neuro.engines.sandbox.launch import OWN, Plan, Request
-from neuro.engines.sandbox.link import Link
 from neuro.engines.sandbox.looking import Looking
 from neuro.engines.sandbox.nursery import Nursery
 from neuro.engines.sandbox.settings import SandboxSettings
-from neuro.engines.sandbox.states import exited, started
 from neuro.engines.sandbox.tidying import Tidying
 
-_RETRY_SECONDS = 1.0
-READ_SECONDS = 60.0  # that an exit record may be out of reach before the run counts as lost
 _KEEP_SECONDS = 5.0  # between two looks at what runs stand on
 
 log = logging.getLogger("neuro.engine")
@@ -54,14 +52,13 @@ class SandboxEngine:
         self._settings = settings or SandboxSettings()
         self._folder = ""
         self._plan: Plan | None = None
-        self._links: dict[RunRef, Link] = {}
-        self._starting: dict[RunRef, asyncio.Future[None]] = {}
+        self._coming: dict[RunRef, asyncio.Future[None]] = {}  # starts that are under way
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._nursery: Nursery | None = None
         self._tidying = Tidying("")
-        self._looking = Looking("", self._live)
-        self._adoption: Adoption | None = None
+        self._looking = Looking("", lambda job_id: None)
+        self._connections: Connections | None = None
         self._keeping: Keeping | None = None
         self._mending = asyncio.Lock()
         self.trouble: str | None = None
@@ -86,8 +83,10 @@ class SandboxEngine:
         self._path.mkdir(parents=True, exist_ok=True)
         self._path.chmod(0o700)
         self._tidying = Tidying(self._folder)
-        self._looking = Looking(self._folder, self._live)
-        self._nursery = Nursery(self._folder)
+        open_files = self._settings.open_files
+        if open_files is None:
+            open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._nursery = Nursery(self._folder, open_files)
         opening = asyncio.create_task(self._nursery.open())
         try:
             # Its reason is the better one where both fail.
@@ -104,9 +103,11 @@ class SandboxEngine:
         self.gpu_model = await asyncio.to_thread(machine.gpu_model)
         await self._nursery.configure(plan)
         self._take(plan)
-        self._adoption = Adoption(
-            self._folder, plan.groups, self._links, self._connect_to, self._tidying
+        tell = self._events.put_nowait
+        self._connections = Connections(
+            self._folder, plan.groups, self._tidying, tell, self._mend_anew
         )
+        self._looking = Looking(self._folder, self._connections.live)
         self._spawn(self._keep())
 
     def _take(self, plan: Plan) -> None:
@@ -143,16 +144,21 @@ class SandboxEngine:
             self._take(plan)
             self.trouble = None
 
+    async def _mend_anew(self) -> None:
+        try:
+            await self._mend(anew=True)
+        except (EngineFault, OSError) as error:
+            self.trouble = str(error)
+
     async def close(self) -> None:
         """See the protocol."""
-        for task in list(self._tasks):
+        tasks = [*self._tasks, *self._coming.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._connections is not None:
+            await self._connections.close()
         await self._tidying.close()
-        for link in list(self._links.values()):
-            link.close()
-            link.finished()
-        self._links.clear()
         if self._nursery is not None:
             await self._nursery.close()
         if self._plan is not None:
@@ -170,7 +176,14 @@ class SandboxEngine:
     async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
         """See the protocol."""
         zygote = self._nursery.pid if self._nursery is not None else None
-        return await self._adopting().take_over(known, zygote)
+        adoption = Adoption(
+            self._folder,
+            self._ready().groups,
+            self._connected(),
+            self._tidying,
+            lambda finding: self._spawn(self._tell_late(finding)),
+        )
+        return await adoption.take_over(known, zygote)
 
     # Runs.
 
@@ -181,16 +194,17 @@ class SandboxEngine:
 
     async def start(self, spec: RunSpec) -> None:
         """See the protocol. Raises EngineFault where no process can be started."""
-        self._ready()
         ref = RunRef(spec.job_id, spec.run)
-        if ref in self._links:
+        if ref in self._connected().links:
             return
-        if ref not in self._starting:
-            task = asyncio.ensure_future(self._start(ref, _request(spec)))
-            self._starting[ref] = task
-            task.add_done_callback(lambda _: self._starting.pop(ref, None))
+        if ref not in self._coming:
+            self._come(ref, self._start(ref, _request(spec)))
         # A caller that gives up does not leave a run that nobody listens to.
-        await asyncio.shield(self._starting[ref])
+        await asyncio.shield(self._coming[ref])
+
+    def _come(self, ref: RunRef, work: Coroutine[Any, Any, None]) -> None:
+        self._coming[ref] = task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: self._coming.pop(ref, None))
 
     async def _start(self, ref: RunRef, request: Request) -> None:
         assert self._nursery is not None
@@ -204,99 +218,32 @@ class SandboxEngine:
             raise NotReady(str(error)) from error
         except EngineFault as error:
             raise NotReady(str(error)) from None
-        if not await self._connect_to(ref):
-            await self._report_finished(ref)
+        await self._connected().take_up(ref)
 
-    async def _connect_to(self, ref: RunRef) -> bool:
-        """Take a run under control; False where no supervisor listens any more."""
-        folder = layout.run_folder(self._folder, ref.job_id, ref.run)
-        while True:
-            try:
-                link = await Link.open(folder, ref, self._begun, self._vanished)
-                break
-            except OSError as error:
-                if error.errno not in kernel.EXHAUSTED:
-                    return False
-                # It is the server that cannot: nothing is known of the run.
-                log.warning("no connection to %s yet: %s", ref.job_id, error)
-            await asyncio.sleep(_RETRY_SECONDS)
-        if not link.over.is_set():
-            self._links[ref] = link
-        return True
+    async def _tell_late(self, finding: Awaitable[RunState]) -> None:
+        """Tell as events what ``adopt`` could not; a connection has told of a start itself."""
+        state = await finding
+        for event in (state.started, state.exited):
+            if event is not None:
+                self._events.put_nowait(event)
 
-    def _begun(self, link: Link) -> None:
-        if (event := started(link.ref, link.started)) is not None:
-            self._events.put_nowait(event)
-
-    def _vanished(self, link: Link) -> None:
-        """The connection to a supervisor ended: it said why, or its exit record must."""
-        if link.record is not None:
-            self._over(link, link.record)
-        else:
-            self._spawn(self._find_out(link))
-
-    async def _find_out(self, link: Link) -> None:
-        link.record = await self._end_of(link.ref, link.state)
-        self._over(link, link.record)
-
-    async def _end_of(self, ref: RunRef, told: dict[str, Any] | None = None) -> dict[str, Any]:
-        """How a run ended that has no supervisor any more, as far as that is known."""
-        patience = asyncio.get_running_loop().time() + READ_SECONDS
-        why = None
-        while why is None:
-            try:
-                record = await asyncio.to_thread(self._record, ref)
-                if record is not None:
-                    return record
-                break
-            except OSError as error:  # it may be there: nothing may be said over it at once
-                log.warning("the end of %s cannot be read: %s", ref.job_id, error)
-                is_over = asyncio.get_running_loop().time() > patience
-                if is_over and error.errno not in kernel.EXHAUSTED:
-                    why = f"the record of how the run ended cannot be read: {error.strerror}"
-                await asyncio.sleep(_RETRY_SECONDS)
-        return await self._adopting().bury(ref, told=told, why=why)
-
-    def _over(self, link: Link, record: dict[str, Any]) -> None:
-        link.finished()
-        if self._links.get(link.ref) is link:
-            del self._links[link.ref]
-        if record["cause"] == NOT_READY:
-            self._spawn(self._give_back(link.ref, record))
-        else:
-            self._events.put_nowait(exited(link.ref, record))
-
-    async def _give_back(self, ref: RunRef, record: dict[str, Any]) -> None:
-        """Nothing of the run has begun: take its folder away, and make new berths."""
-        log.warning("run %d of %s cannot begin yet: %s", ref.run, ref.job_id, record["message"])
-        place = layout.run_folder(self._folder, ref.job_id, ref.run)
-        try:
-            await asyncio.to_thread(leftovers.discard, self._folder, place)
-            await self._mend(anew=True)
-        except (EngineFault, OSError) as error:
-            self.trouble = str(error)
-        finally:  # the job waits for it, whatever goes wrong here
-            self._events.put_nowait(exited(ref, record))
-
-    async def _report_finished(self, ref: RunRef) -> None:
-        """A run that was over before anybody connected to it."""
-        record = await self._end_of(ref)
-        if (event := started(ref, record.get("started"))) is not None:
-            self._events.put_nowait(event)
-        if record["cause"] == NOT_READY:
-            await self._give_back(ref, record)
-        else:
-            self._events.put_nowait(exited(ref, record))
-
-    async def stop(self, job_id: str, grace: float) -> None:
+    async def stop(self, ref: RunRef, grace: float) -> bool:
         """See the protocol."""
-        for ref, link in list(self._links.items()):
-            if ref.job_id == job_id:
-                link.stop(grace)
+        if ref in self._coming:  # only its end shows whether it made a run
+            await asyncio.wait({self._coming[ref]})
+        connections = self._connected()
+        if ref not in connections.links:
+            if not os.path.isdir(layout.run_folder(self._folder, ref.job_id, ref.run)):
+                return False
+            # Claimed for a start whose answer was lost, not taken over yet, or over.
+            await connections.take_up(ref)
+        if ref in connections.links:
+            connections.links[ref].stop(grace)
+        return True
 
     async def remove(self, job_id: str) -> None:
         """See the protocol. Raises EngineFault for a job that is going on."""
-        if self._live(job_id) is not None:
+        if self._connected().live(job_id) is not None:
             raise EngineFault(f"{job_id} is still running: stop it before it is removed")
         await asyncio.to_thread(leftovers.discard_job, self._folder, job_id)
         self._tidying.begin()
@@ -341,17 +288,10 @@ class SandboxEngine:
             raise EngineFault("the engine is not open")
         return self._plan
 
-    def _adopting(self) -> Adoption:
-        if self._adoption is None:
+    def _connected(self) -> Connections:
+        if self._connections is None:
             raise EngineFault("the engine is not open")
-        return self._adoption
-
-    def _live(self, job_id: str) -> Link | None:
-        going = [link for ref, link in self._links.items() if ref.job_id == job_id]
-        return max(going, key=lambda link: link.ref.run) if going else None
-
-    def _record(self, ref: RunRef) -> dict[str, Any] | None:
-        return layout.read_exit(layout.run_folder(self._folder, ref.job_id, ref.run))
+        return self._connections
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

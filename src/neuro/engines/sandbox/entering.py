@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
+from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, kernel, launcher
 from neuro.engines.sandbox.launch import (
     Plan,
@@ -104,7 +105,7 @@ def open_terminal(init: int) -> tuple[int, int]:
     try:
         return _open_own_terminal(init)
     except OSError as error:
-        if error.errno in kernel.EXHAUSTED:
+        if error.errno in EXHAUSTED:
             raise
         return os.openpty()
 

@@ -119,7 +119,11 @@ class Blocks:
         if self._plain:
             return Block(self._prepare(None, None))
         users = user_namespace(f"0 {STORAGE} {BLOCK}")
-        return Block(self._prepare(users, None), base=STORAGE, users=users)
+        try:
+            return Block(self._prepare(users, None), base=STORAGE, users=users)
+        except OSError:
+            os.close(users)
+            raise
 
     def _block(self, number: int, lock: int) -> Block:
         if number not in self._made:

@@ -37,7 +37,14 @@ _CLOSED = ("/proc", "/sys", "/dev")  # nothing of a user's may lie there
 
 
 class Refused(Exception):
-    """What was asked for cannot be done; the sentence says why, for the job's owner."""
+    """What was asked for cannot be done; the sentence says why, for the job's owner.
+
+    ``place`` is the folder in which something could not be made, if that was it.
+    """
+
+    def __init__(self, sentence: str, place: str = "") -> None:
+        super().__init__(sentence)
+        self.place = place
 
 
 @cache
@@ -168,6 +175,12 @@ def mount_volumes(volumes: Sequence[tuple[int, str, bool]]) -> None:
         os.close(root)
 
 
+def lies_on(place: str, trees: Sequence[int]) -> bool:
+    """Whether a folder of the run lies on one of the mounts ``trees``."""
+    mounts = [_path(tree) for tree in trees]  # "/" for one that is not attached yet
+    return any(f"{place}/".startswith(f"{mount}/") for mount in mounts if mount != "/")
+
+
 def make_working_folder(path: str) -> None:
     """Make the folder in which the command begins, if it is not there. Raises Refused."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -199,7 +212,7 @@ def _make_folder(root: int, path: str, what: str, *, inside_closed: bool = False
             dangling = error.errno == errno.EEXIST
             reason = "the link there is dangling" if dangling else error.strerror
             where = "" if what.endswith(f" {so_far}") else f" {so_far}:"
-            raise Refused(f"{what} cannot be made:{where} {reason}") from error
+            raise Refused(f"{what} cannot be made:{where} {reason}", _path(folder)) from error
         finally:
             os.close(folder)
         folder = found
@@ -233,7 +246,7 @@ def _file(root: int, path: str, what: str) -> int:
     except FileExistsError:
         pass
     except OSError as error:
-        raise Refused(f"{what} cannot be made: {error.strerror}") from error
+        raise Refused(f"{what} cannot be made: {error.strerror}", _path(folder)) from error
     finally:
         os.close(folder)
     try:
@@ -248,7 +261,11 @@ def _file(root: int, path: str, what: str) -> int:
 
 
 def _check_open(place: int, what: str) -> None:
-    path = os.readlink(f"/proc/self/fd/{place}")
+    path = _path(place)
     if path == "/" or any(path == closed or path.startswith(closed + "/") for closed in _CLOSED):
         os.close(place)
         raise Refused(f"{what} leads to {path}, where nothing can be mounted")
+
+
+def _path(opened: int) -> str:
+    return os.readlink(f"/proc/self/fd/{opened}")

@@ -9,11 +9,6 @@ import signal
 import struct
 from collections.abc import Sequence
 
-# Error numbers of a machine that is out of memory, descriptors or disk.
-EXHAUSTED = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS)
-)
-
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000

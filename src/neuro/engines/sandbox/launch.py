@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, kernel
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.kernel import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
@@ -288,7 +289,7 @@ def _open_source(source: str, target: str) -> int:
     except FileNotFoundError:
         raise ValueError(f"the folder of the volume at {target} does not exist") from None
     except OSError as error:
-        if error.errno in kernel.EXHAUSTED:
+        if error.errno in EXHAUSTED:
             raise
         raise ValueError(f"the volume at {target} cannot be mounted: {error.strerror}") from None
 
@@ -302,7 +303,7 @@ def _volume(opened: int, target: str, block: Block, *, read_only: bool) -> int:
         )
     except OSError as error:
         os.close(tree)
-        if error.errno in kernel.EXHAUSTED:
+        if error.errno in EXHAUSTED:
             raise
         raise ValueError(
             f"the volume at {target} cannot be mounted: its file system does not let files belong"

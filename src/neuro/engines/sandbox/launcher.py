@@ -12,17 +12,65 @@ import fcntl
 import os
 import resource
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from neuro.engines.exhaustion import BEYOND_LIMITS
 from neuro.engines.sandbox import kernel, seccomp
+from neuro.engines.sandbox.loop import READ, Loop
 
 _WORD = 3
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
-NOT_READY = 0  # the machine's fault, not the command's: it may be begun again
-# A run's own limits cause ENOMEM and EMFILE; these are the machine's.
-_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EIO}
+# The machine's fault, or a volume's, and not the command's: it may be begun again.
+NOT_READY, VOLUME_NOT_READY = 0, -1
 _SEPARATOR = b"\0"
+
+
+class Word:
+    """Where the supervisor hears why the command does not begin, or that it has begun.
+
+    ``refusal`` is the exit code and the reason, once there is one: the first that is told.
+    """
+
+    def __init__(self, loop: Loop, on_begun: Callable[[], None]) -> None:
+        """``on_begun`` is called when the word ended without a refusal."""
+        self.refusal: tuple[int, str] | None = None
+        self._loop = loop
+        self._on_begun = on_begun
+        self._fd: int | None = None
+
+    def open(self) -> int:
+        """The end that ``become`` writes to. Raises OSError."""
+        self._fd, theirs = os.pipe()
+        self._loop.watch(self._fd, READ, lambda _: self._read())
+        return theirs
+
+    def refuse(self, code: int, reason: str) -> None:
+        """It is known already that the command will not begin."""
+        self.refusal = self.refusal or (code, reason)
+
+    def read_to_end(self) -> None:
+        """Every process that could write is gone."""
+        while self._fd is not None:
+            self._read()
+
+    def forget(self) -> None:
+        """Hear no more."""
+        if self._fd is not None:
+            self._loop.forget(self._fd)
+            os.close(self._fd)
+            self._fd = None
+
+    def _read(self) -> None:
+        if self._fd is None:
+            return
+        said = os.read(self._fd, 4096)
+        if said:
+            self.refusal = self.refusal or refusal(said)
+            return
+        self.forget()
+        if self.refusal is None:
+            self._on_begun()
 
 
 class Command:
@@ -95,7 +143,7 @@ def refused(code: int, reason: str) -> bytes:
 def code_of(error: Exception) -> int:
     """The exit code for what went wrong inside before the command's own turn."""
     said = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(said, OSError) and said.errno in _OF_THE_MACHINE:
+    if isinstance(said, OSError) and said.errno in BEYOND_LIMITS:
         return NOT_READY
     return NOT_EXECUTABLE
 

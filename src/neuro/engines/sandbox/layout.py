@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -24,8 +25,11 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from neuro.engines.exhaustion import EXHAUSTED
+from neuro.engines.sandbox.ending import ExitRecord
 from neuro.engines.sandbox.removal import remove_tree as remove_tree
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -116,15 +120,28 @@ def keep_room(folder: str) -> None:
         os.close(fd)
 
 
-def write_exit(folder: str, record: Mapping[str, Any]) -> None:
+def remove_claim(folder: str) -> None:
+    """Delete the folder of a run that nobody was given; nothing if it is not there.
+
+    Needs no descriptor: that there are none left is the usual reason. Raises OSError.
+    """
+    for name in (SOCKET, STATE, _ROOM):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{folder}/{name}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(folder)
+
+
+def write_exit(folder: str, record: ExitRecord) -> None:
     """Write the exit record of the run in ``folder``, into the room that was kept for it.
 
     A reader sees all of it or none. Raises OSError: without kept room for a full disk, and
     FileNotFoundError where the run's folder is gone.
     """
-    text = json.dumps(record).encode()
-    if len(text) > _RECORD_SIZE and isinstance(record.get("message"), str):
-        text = json.dumps({**record, "message": record["message"][:400] + " ..."}).encode()
+    text = json.dumps(record.as_json()).encode()
+    if len(text) > _RECORD_SIZE and record.message is not None:
+        shortened = replace(record, message=record.message[:400] + " ...")
+        text = json.dumps(shortened.as_json()).encode()
     fd = os.open(f"{folder}/{_ROOM}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if os.write(fd, text) < len(text):
@@ -135,20 +152,12 @@ def write_exit(folder: str, record: Mapping[str, Any]) -> None:
     os.rename(f"{folder}/{_ROOM}", f"{folder}/{EXIT}")
 
 
-def read_exit(folder: str) -> dict[str, Any] | None:
+def read_exit(folder: str) -> ExitRecord | None:
     """The exit record of the run in ``folder``; None if it is absent or damaged.
 
     Raises OSError where it may be there and cannot be read: such a run must not be taken for lost.
     """
-    record = read_record(f"{folder}/{EXIT}")
-    if record is None:
-        return None
-    types = {
-        **{"at": int, "output_bytes": int, "cause": str},
-        **{"started": int | None, "exit_code": int | None, "message": str | None},
-    }
-    whole = all(name in record and isinstance(record[name], type_) for name, type_ in types.items())
-    return record if whole else None
+    return ExitRecord.from_json(read_record(f"{folder}/{EXIT}"))
 
 
 def add_state(path: str, value: Any) -> None:
@@ -167,11 +176,16 @@ def add_state(path: str, value: Any) -> None:
 
 
 def read_state(path: str) -> dict[str, Any] | None:
-    """The newest state at ``path``; None if there is none."""
+    """The newest state at ``path``; None if there is none, or it cannot be read.
+
+    Raises OSError where it can be read later.
+    """
     try:
         with open(path, "rb") as file:
             lines = file.read().splitlines()
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
     return next((value for line in reversed(lines) if (value := _object(line)) is not None), None)
 
@@ -211,11 +225,15 @@ class ShortPath:
 
 
 def listen(folder: str) -> socket.socket:
-    """A unix socket that listens at ``folder``/socket."""
+    """A unix socket that listens at ``folder``/socket. Raises OSError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ShortPath(folder, SOCKET) as path:
-        listener.bind(path)
-    listener.listen(64)
+    try:
+        with ShortPath(folder, SOCKET) as path:
+            listener.bind(path)
+        listener.listen(64)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

@@ -17,8 +17,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from neuro.engines.base import RunRef
+from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, layout, neighbours
-from neuro.engines.sandbox.ending import LOST, NOT_READY
+from neuro.engines.sandbox.ending import LOST, Ending, ExitRecord
 from neuro.engines.sandbox.kernel import process_start
 from neuro.engines.sandbox.output import kept_bytes
 from neuro.engines.sandbox.removal import Stopped
@@ -33,18 +34,21 @@ log = logging.getLogger("neuro.engine")
 
 
 def runs(folder: str) -> list[RunRef]:
-    """Every run that has a folder, oldest first within a job."""
+    """Every run that has a folder, oldest first within a job.
+
+    Raises OSError where they can be found later: none may be taken for lost.
+    """
     found: list[RunRef] = []
     for job_id in filter(layout.is_job_id, jobs(folder)):
-        names = _names(f"{folder}/jobs/{job_id}/runs")
+        names = _found(f"{folder}/jobs/{job_id}/runs")
         numbers = sorted(int(name) for name in names if _is_run(name))
         found += [RunRef(job_id, number) for number in numbers]
     return found
 
 
 def jobs(folder: str) -> list[str]:
-    """The name of everything that lies where jobs have their folders."""
-    return _names(f"{folder}/jobs")
+    """The name of everything that lies where jobs have their folders. Raises OSError: see runs."""
+    return _found(f"{folder}/jobs")
 
 
 def _is_run(name: str) -> bool:
@@ -66,7 +70,7 @@ def is_copy(folder: str) -> bool:
     """Whether a run of this folder goes on in another one, of which this is a copy.
 
     Its supervisor lives, and nobody listens where it would. For folders of earlier versions, which
-    do not know their place.
+    do not know their place. Raises OSError where that can be told later.
     """
     for ref in runs(folder):
         place = layout.run_folder(folder, ref.job_id, ref.run)
@@ -77,7 +81,9 @@ def is_copy(folder: str) -> bool:
             continue
         try:
             layout.connect(place).close()
-        except OSError:
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
             return not os.path.lexists(f"{place}/{layout.EXIT}")
     return False
 
@@ -95,9 +101,9 @@ def forget_processes(folder: str) -> None:
 
 def finished(
     folder: str, refs: Collection[RunRef]
-) -> tuple[dict[RunRef, dict[str, Any]], list[RunRef]]:
+) -> tuple[dict[RunRef, ExitRecord], list[RunRef]]:
     """The exit records of those that have one, whose private files go; and those without."""
-    records: dict[RunRef, dict[str, Any]] = {}
+    records: dict[RunRef, ExitRecord] = {}
     rest: list[RunRef] = []
     for ref in refs:
         try:
@@ -107,7 +113,7 @@ def finished(
         if record is None:
             rest.append(ref)
             continue
-        if record["cause"] == NOT_READY:  # as if it had never been asked for
+        if record.may_begin_again:  # as if it had never been asked for
             discard(folder, layout.run_folder(folder, ref.job_id, ref.run))
             continue
         records[ref] = record
@@ -115,16 +121,10 @@ def finished(
     return records, rest
 
 
-def lost(folder: str, ref: RunRef, why: str) -> dict[str, Any]:
+def lost(folder: str, ref: RunRef, why: str) -> ExitRecord:
     """The exit record of a run of which nothing more is known than ``why``."""
-    return {
-        "at": time.time_ns(),
-        "started": None,
-        "output_bytes": kept_bytes(layout.output_folder(folder, ref.job_id)),
-        "exit_code": None,
-        "cause": LOST,
-        "message": why,
-    }
+    kept = kept_bytes(layout.output_folder(folder, ref.job_id))
+    return ExitRecord.of(Ending(None, LOST, why), time.time_ns(), output_bytes=kept)
 
 
 def bury(
@@ -135,13 +135,14 @@ def bury(
     until: float | None = None,
     told: Mapping[str, Any] | None = None,
     why: str | None = None,
-) -> tuple[dict[str, Any], list[cgroups.Group]]:
+) -> tuple[ExitRecord, list[cgroups.Group]]:
     """Clean up after a run whose supervisor vanished; its exit record, which is written here.
 
     ``told`` is what the supervisor said of itself, for a run whose folder is gone; ``why`` is what
     is known of its end, if it is not that the supervisor vanished. Waits for killed
     processes ``until`` a monotonic time, 2 seconds by default. Also returns the control groups that
-    are still there. Raises nothing for what is damaged: the run is lost anyway.
+    are still there. Raises nothing for what is damaged: the run is lost anyway. Raises OSError
+    where it must be tried again.
     """
     place = layout.run_folder(folder, ref.job_id, ref.run)
     is_there = os.path.isdir(place)
@@ -188,7 +189,10 @@ def _discard_private(folder: str, place: str) -> None:
 def destroy_run(
     folder: str, ref: RunRef, groups: cgroups.Groups, *, until: float | None = None
 ) -> list[cgroups.Group]:
-    """Kill everything that belongs to a run that nobody knows; its groups that are still there."""
+    """Kill everything that belongs to a run that nobody knows; its groups that are still there.
+
+    Raises OSError where it must be tried again.
+    """
     place = layout.run_folder(folder, ref.job_id, ref.run)
     state = layout.read_state(f"{place}/{layout.STATE}") or {}
     moment = _moment(until)
@@ -246,7 +250,8 @@ def sweep(
     """Take away the jobs that are not ``known``, and all that belongs to no run.
 
     ``going`` are the berths of runs that go on; those of the live ``zygote`` stay too. Returns the
-    control groups that are still there: their processes are killed.
+    control groups that are still there: their processes are killed. Raises OSError where there are
+    no descriptors: the next start does it.
     """
     for name in jobs(folder):
         if name not in known:
@@ -330,9 +335,20 @@ def _named(ref: RunRef) -> str:
 def _names(folder: str) -> list[str]:
     """What is in a folder; nothing where there is none, or it cannot be read."""
     try:
+        return _found(folder)
+    except OSError as error:
+        log.warning("cannot read %s: %s", folder, error)
+        return []
+
+
+def _found(folder: str) -> list[str]:
+    """``_names``, but raises OSError where it can be read later."""
+    try:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
         return []
     except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         log.warning("cannot read %s: %s", folder, error)
         return []

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from neuro.engines.base import RunRef
 from neuro.engines.sandbox import layout, wire
+from neuro.engines.sandbox.ending import ExitRecord
 from neuro.engines.sandbox.taking import take
 
 
@@ -27,7 +28,7 @@ class Link(asyncio.Protocol):
     ) -> None:
         self.ref = ref
         self.state: dict[str, Any] = {}
-        self.record: dict[str, Any] | None = None
+        self.record: ExitRecord | None = None
         self.over = asyncio.Event()
         self.previous_usage: tuple[float, float] | None = None
         self._on_started = on_started
@@ -120,7 +121,7 @@ class Link(asyncio.Protocol):
             self.state["init"] = json.loads(payload)["init"]
             self._on_started(self)
         elif kind == wire.EXITED:
-            self.record = json.loads(payload)
+            self.record = ExitRecord.from_json(json.loads(payload))
         elif kind == wire.WROTE:
             end = wire.OFFSET.unpack(payload)[0]
             for offset, waiter in self._followers:

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from neuro.engines.sandbox.kernel import EXHAUSTED
+from neuro.engines.exhaustion import EXHAUSTED
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 ACCEPT_SECONDS = 0.1  # between two tries to accept a connection without descriptors

@@ -25,10 +25,12 @@ log = logging.getLogger("neuro.engine")
 
 
 class Nursery:
-    """Starts runs. One zygote at a time; requests that it took to its grave are asked again."""
+    """Starts runs. One zygote at a time; the next one is asked what one took to its grave."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, open_files: int) -> None:
+        """``open_files`` is the soft limit of descriptors that runs begin with."""
         self._folder = folder
+        self._open_files = open_files
         self._plan: Plan | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -90,7 +92,7 @@ class Nursery:
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         command = [*probing.python(), "-c", _START.format(root=probing.PACKAGE_ROOT)]
-        command += [self._folder, str(theirs.fileno())]
+        command += [self._folder, str(theirs.fileno()), str(self._open_files)]
 
         def launch() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
@@ -147,11 +149,18 @@ class Nursery:
                     await self.configure(self._plan)
             except (EngineFault, OSError) as error:
                 log.error("jobs cannot be started, trying again: %s", error)
+                self._refuse(error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             for number, (request, _) in list(self._asked.items()):
                 self._ask(number, request)
             return reader
+
+    def _refuse(self, error: Exception) -> None:
+        """Answer what nobody can be asked: what a dead zygote had claimed, its folder shows."""
+        for _, answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(NotReady(str(error)))
 
     def _answered(self, message: dict[str, Any]) -> None:
         asked = self._asked.get(message["id"])

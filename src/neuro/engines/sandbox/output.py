@@ -7,16 +7,16 @@ A full disk loses nothing: ``NoSpace`` is raised, the bytes stay in the pipe and
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import time
 from dataclasses import dataclass
 
+from neuro.engines.exhaustion import EXHAUSTED, FULL
+
 RECORD = struct.Struct("<QQ")
 _CHUNK = 1 << 20
 _RESOLUTION = 1_000_000  # ns: chunks closer than this share one index record
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class NoSpace(OSError):
@@ -42,10 +42,15 @@ def segment_path(folder: str, start: int, kind: str = "log") -> str:
 
 
 def kept_bytes(folder: str) -> int:
-    """The size of a job's log as it is kept now."""
+    """The size of a job's log as it is kept now; 0 where it cannot be read.
+
+    Raises OSError where it can be read later.
+    """
     try:
         return sum(os.path.getsize(segment_path(folder, start)) for start in segments(folder))
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return 0
 
 
@@ -161,7 +166,7 @@ class OutputLog:
         try:
             written = os.pwrite(self._index, self._unwritten, self._index_end)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             written = 0
             self._unwritten = self._unwritten[: RECORD.size * 4096]
@@ -170,6 +175,6 @@ class OutputLog:
 
 
 def _translated(error: OSError) -> OSError:
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return NoSpace(error.errno, os.strerror(error.errno))
     return error

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from neuro.engines.sandbox import entering, execution, launch, wire
 from neuro.engines.sandbox.client import Client
+from neuro.engines.sandbox.ending import ExitRecord
 from neuro.engines.sandbox.inlet import Inlet, PipeInlet
 from neuro.engines.sandbox.loop import Loop
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
@@ -87,12 +88,12 @@ class Reception:
         if isinstance(inlet, PipeInlet):
             self._wait_for_sender()
 
-    def close(self, record: dict[str, Any]) -> None:
+    def close(self, record: ExitRecord) -> None:
         """Tell everybody of the end, which ``record`` is, and let go of them."""
         self._closed = True
-        self.tell(wire.json_frame(wire.EXITED, record))
+        self.tell(wire.json_frame(wire.EXITED, record.as_json()))
         for client in list(self._attached):
-            client.send(wire.json_frame(wire.CODE, {"code": record["exit_code"]}))
+            client.send(wire.json_frame(wire.CODE, {"code": record.exit_code}))
         self._loop.forget(self._listener.fileno())
         self._listener.close()
         self._loop.after(_FAREWELL, self._leave)

@@ -192,7 +192,7 @@ class AttachSession(_Input):
 
     async def wait(self) -> int | None:
         await self._link.over.wait()
-        return self._link.record["exit_code"] if self._link.record else None
+        return self._link.record.exit_code if self._link.record else None
 
     async def close(self) -> None:
         for task in self._next.values():

@@ -19,7 +19,8 @@ class SandboxSettings:
     own reach those that the internet does not (10.0.0.0/8 and the like). ``processes`` bounds
     processes and threads together. ``shared_ids`` lets all runs be one user of the machine where
     file systems cannot map users. ``io_uring`` and ``perf`` allow runs these system calls.
-    ``device_folder`` and ``cgroup_root`` are where the machine has them.
+    ``open_files`` is the soft limit of descriptors that runs begin with, None for this process's
+    own. ``device_folder`` and ``cgroup_root`` are where the machine has them.
     """
 
     visible: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class SandboxSettings:
     host_port: int = 0
     processes: int = 8192
     shared_ids: bool = False
+    open_files: int | None = None
     io_uring: bool = False
     perf: bool = False
     retention: Retention = field(default_factory=Retention)

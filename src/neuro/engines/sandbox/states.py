@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from neuro.engines.base import ExitCause, Exited, RunRef, RunState, Started
+from neuro.engines.sandbox.ending import ExitRecord
 
 
 def started(ref: RunRef, at: int | None) -> Started | None:
@@ -14,29 +13,29 @@ def started(ref: RunRef, at: int | None) -> Started | None:
     return Started(ref=ref, at=_time(at)) if at is not None else None
 
 
-def exited(ref: RunRef, record: Mapping[str, Any]) -> Exited:
+def exited(ref: RunRef, record: ExitRecord) -> Exited:
     """A run's end."""
     return Exited(
         ref=ref,
-        at=_time(record["at"]),
-        exit_code=record["exit_code"],
+        at=_time(record.at),
+        exit_code=record.exit_code,
         cause=_cause(record),
-        message=record["message"],
-        output_bytes=record["output_bytes"],
+        message=record.message,
+        output_bytes=record.output_bytes,
     )
 
 
-def _cause(record: Mapping[str, Any]) -> ExitCause:
+def _cause(record: ExitRecord) -> ExitCause:
     try:
-        return ExitCause(record["cause"])
+        return ExitCause(record.cause)
     except ValueError:  # a later version has causes that this one does not know
-        code = record["exit_code"]
+        code = record.exit_code
         return ExitCause.LOST if code is None else ExitCause.ERROR
 
 
-def ended(ref: RunRef, record: Mapping[str, Any]) -> RunState:
+def ended(ref: RunRef, record: ExitRecord) -> RunState:
     """The state of a run that is over."""
-    return RunState(started=started(ref, record.get("started")), exited=exited(ref, record))
+    return RunState(started=started(ref, record.started), exited=exited(ref, record))
 
 
 def _time(nanoseconds: int) -> datetime:

@@ -28,10 +28,10 @@ from neuro.engines.sandbox import (
     wire,
 )
 from neuro.engines.sandbox.berth import Berth
-from neuro.engines.sandbox.ending import LOST, Ending, conclude
+from neuro.engines.sandbox.ending import LOST, Ending, ExitRecord, conclude
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.inlet import Inlet, PipeInlet
-from neuro.engines.sandbox.loop import READ, Loop
+from neuro.engines.sandbox.loop import Loop
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
 from neuro.engines.sandbox.output import OutputLog
 from neuro.engines.sandbox.oversight import Oversight
@@ -69,15 +69,14 @@ class Supervisor:
         self._group = berth.group
         self._prepared: launch.Prepared | None = None
         self._neighbour = (neighbours.NOBODY, "")
-        self._word: int | None = None
-        self._refusal: tuple[int, str] | None = None
+        self._word = launcher.Word(self._loop, self._command_begun)
         self._init: int | None = None
         self._command_status: int | None = None
         self._init_status: int | None = None
         self._started: int | None = None
         self._stopping = False
         self._killed = False
-        self._record: dict[str, Any] | None = None
+        self._record: ExitRecord | None = None
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._pasta: Pasta | None = None
 
@@ -96,7 +95,7 @@ class Supervisor:
         self._clear()
 
     def _refuse(self, ending: Ending) -> None:
-        self._forget_word()
+        self._word.forget()
         self._init = None  # its pid may be another process's from here on
         self._berth.discard()
         self._conclude(ending)
@@ -204,8 +203,7 @@ class Supervisor:
         assert self._prepared is not None
         assert self._outlet is not None
         self._oversee()
-        self._word, word = os.pipe()
-        self._loop.watch(self._word, READ, lambda _: self._read_word())
+        word = self._word.open()
         try:
             self._berth.begin(self._prepared, self._folder, (*self._outlet.inner, word))
         finally:
@@ -239,11 +237,11 @@ class Supervisor:
             if worked:
                 self._begin()
                 return
-            self._refusal = launcher.NOT_READY, "the network of the job cannot be made"
+            self._word.refuse(launcher.NOT_READY, "the network of the job cannot be made")
         except OSError as error:
-            self._refusal = launcher.NOT_READY, launcher.reason_of(error)
+            self._word.refuse(launcher.NOT_READY, launcher.reason_of(error))
         except ValueError as error:
-            self._refusal = launcher.NOT_EXECUTABLE, str(error)
+            self._word.refuse(launcher.NOT_EXECUTABLE, str(error))
         self._abandon()
 
     def _abandon(self) -> None:
@@ -255,31 +253,14 @@ class Supervisor:
         self._outlet.begin()
         self._kill()
 
-    def _read_word(self) -> None:
-        """Why the command cannot begin; at the end of the pipe without a word it has begun."""
-        if self._word is None:
-            return
-        said = os.read(self._word, 4096)
-        if said:
-            self._refusal = self._refusal or launcher.refusal(said)
-            return
-        self._forget_word()
-        if self._refusal is not None or self._killed_before_start():
+    def _command_begun(self) -> None:
+        if self._init_status not in (None, 0):  # killed before it began: nobody could say so
             return
         self._started = time.time_ns()
         begun = {"at": self._started, "init": self._init}
         self._reception.tell(wire.json_frame(wire.STARTED, begun))
         if self._stopping:
             self._terminate()
-
-    def _forget_word(self) -> None:
-        if self._word is not None:
-            self._loop.forget(self._word)
-            os.close(self._word)
-            self._word = None
-
-    def _killed_before_start(self) -> bool:
-        return self._init_status not in (None, 0)
 
     # The end.
 
@@ -290,12 +271,8 @@ class Supervisor:
     def _init_buried(self, status: int) -> None:
         """Every process of the pid namespace is gone: that is what its init waits for."""
         self._init_status = status
-        self._read_word_to_its_end()
+        self._word.read_to_end()
         self._perhaps_over()
-
-    def _read_word_to_its_end(self) -> None:
-        while self._word is not None:
-            self._read_word()
 
     def _perhaps_over(self) -> None:
         if self._record is not None or self._init_status is None or self._command_status is None:
@@ -316,7 +293,7 @@ class Supervisor:
                 killed=self._killed,
                 out_of_memory=exceeded,
                 shared_network=self._plan.network.kind == launch.SHARED,
-                refusal=self._refusal,
+                refusal=self._word.refusal,
                 last_output=self._log.read_since(max(self._began_at, self._log.end - 4096), 4096),
                 disk_excess=self._oversight.disk_excess,
                 signal=_signal_of(self._command_status),
@@ -331,12 +308,8 @@ class Supervisor:
         self._group.remove()
         self._leave_neighbours()
         self._reception.end_executions()
-        self._record = {
-            "at": time.time_ns(),
-            "started": self._started,
-            "output_bytes": self._log.kept(),
-            **asdict(ending),
-        }
+        kept = self._log.kept()
+        self._record = ExitRecord.of(ending, time.time_ns(), self._started, kept)
         self._write_record()
 
     def _write_record(self) -> None:
@@ -345,7 +318,7 @@ class Supervisor:
             layout.write_exit(f"/proc/self/fd/{self._place}", self._record)
         except FileNotFoundError:  # somebody deleted the folder: there is no place to write to
             message = "the run's folder was deleted while it ran"
-            self._record.update(exit_code=None, cause=LOST, message=message)
+            self._record = replace(self._record, exit_code=None, cause=LOST, message=message)
         except OSError:
             # The disk is full, perhaps of this run's own files. Nobody is told until it is certain.
             self._clear()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from dataclasses import asdict
 
 from neuro.engines.sandbox import kernel, launch, launcher, layout
 from neuro.engines.sandbox.berth import Berth
-from neuro.engines.sandbox.ending import Ending
+from neuro.engines.sandbox.ending import Ending, ExitRecord
 from neuro.engines.sandbox.handover import receive_run
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.supervisor import Supervisor
@@ -47,7 +46,7 @@ def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket)
 def _say_not_ready(folder: str, error: OSError) -> None:
     """The exit record of a run that could not even be looked after."""
     ending = Ending.not_ready(launcher.reason_of(error))
-    record = {"at": time.time_ns(), "started": None, "output_bytes": 0, **asdict(ending)}
+    record = ExitRecord.of(ending, time.time_ns())
     while True:
         try:
             layout.write_exit(folder, record)

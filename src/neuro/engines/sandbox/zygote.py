@@ -8,7 +8,7 @@ folder can connect to it.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import fcntl
 import gc
 import json
@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import init, inside, kernel, layout, stage, wire
+from neuro.engines.sandbox import claims, init, inside, kernel, stage, wire
 from neuro.engines.sandbox.handover import hand_over
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.launch import Plan, plan_from
@@ -34,8 +34,11 @@ _LULL = 0.008  # seconds after a start until the next is made ready
 
 
 def main() -> None:
-    """``zygote FOLDER FD``: serve the engine at the other end of the socket ``FD``."""
-    folder, fd = sys.argv[1], int(sys.argv[2])
+    """``zygote FOLDER FD OPEN_FILES``: serve the engine at the other end of the socket ``FD``.
+
+    ``OPEN_FILES`` is the soft limit of descriptors that runs begin with.
+    """
+    folder, fd, open_files = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if _GUARDED not in sys.argv:
         _guard()
     os.umask(0o022)
@@ -61,7 +64,7 @@ def main() -> None:
         engine.sendall(wire.frame(wire.READY))
     except BrokenPipeError:
         return  # the server ended while we started
-    _serve(engine, lock)
+    _serve(engine, lock, open_files)
 
 
 def _guard() -> None:
@@ -78,7 +81,7 @@ def _guard() -> None:
     os.execv(sys.executable, arguments)
 
 
-def _serve(engine: socket.socket, lock: int) -> None:
+def _serve(engine: socket.socket, lock: int, open_files: int) -> None:
     frames = wire.Frames()
     waiting: Waiting | None = None
     while data := _receive(engine):
@@ -87,7 +90,7 @@ def _serve(engine: socket.socket, lock: int) -> None:
             if kind == wire.CONFIGURE:
                 if waiting is not None:
                     waiting.dismiss()
-                waiting = Waiting(plan_from(message), (engine.fileno(), lock))
+                waiting = Waiting(plan_from(message), (engine.fileno(), lock), open_files)
             elif kind == wire.START and waiting is not None:
                 answer = waiting.start(message["request"])
                 try:
@@ -133,14 +136,14 @@ class _One:
 class Waiting:
     """Supervisors that wait in their berths, once a first run was asked for."""
 
-    def __init__(self, plan: Plan, mine: tuple[int, int]) -> None:
+    def __init__(self, plan: Plan, mine: tuple[int, int], open_files: int) -> None:
         """``mine`` are descriptors that supervisors must not have."""
         self._plan = plan
         self._blocks = stage.blocks(plan)
-        # Each block of users that was ever needed at once is three descriptors of ours. Runs have
-        # the limit that we began with.
-        self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = self._open_files[1]
+        # Each block of users that was ever needed at once is three descriptors of ours. What runs
+        # begin with is not for us to raise: a program that calls select() breaks beyond 1024.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self._open_files = open_files, most
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._mine = mine
         self._ones: list[_One] = []
@@ -155,7 +158,7 @@ class Waiting:
         except OSError as error:
             return f"no process can be started: {error}"
         try:
-            listener = _claim(self._plan.folder, job_id, run, one.berth)
+            listener = claims.claim(self._plan.folder, job_id, run, one.berth)
         except (OSError, ValueError) as error:
             self._ones.append(one)
             return f"the run's folder cannot be made: {error}"
@@ -166,7 +169,8 @@ class Waiting:
             try:
                 hand_over(one.channel, json.dumps(request).encode(), listener)
             except OSError as error:  # nothing of it has begun
-                layout.remove_tree(layout.run_folder(self._plan.folder, job_id, run))
+                with contextlib.suppress(OSError):  # its disk is gone: then the run is lost
+                    claims.withdraw(self._plan.folder, job_id, run)
                 return f"the run cannot be handed to a supervisor: {error}"
         return "started"
 
@@ -239,28 +243,6 @@ class Waiting:
         theirs.close()
         block.release()
         return _One(pid, berth, channel)
-
-
-def _claim(folder: str, job_id: str, run: int, berth: str) -> socket.socket | None:
-    """A listening socket in the run's folder, or None where the run was claimed before."""
-    final = layout.run_folder(folder, job_id, run)
-    if os.path.exists(final):
-        return None
-    claim = f"{os.path.dirname(final)}/.{run}.{os.getpid()}"
-    os.makedirs(claim, exist_ok=True)
-    listener = layout.listen(claim)
-    try:
-        # From here on whoever cleans up after the run must know what it would lie in.
-        layout.add_state(f"{claim}/{layout.STATE}", {"berth": berth})
-        layout.keep_room(claim)
-        os.rename(claim, final)
-    except OSError as error:
-        listener.close()
-        layout.remove_tree(claim)
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            return None
-        raise
-    return listener
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -18,6 +17,7 @@ from neuro.domain.errors import (
     TooSlow,
     Unavailable,
 )
+from neuro.engines.exhaustion import FULL
 from neuro.server.http.routes import json_response
 
 log = structlog.get_logger("neuro.http")
@@ -46,7 +46,7 @@ async def render_errors(request: web.Request, handler: Endpoint) -> web.StreamRe
     except OSError as error:
         if isinstance(error, ConnectionResetError) and _has_left(request):
             return web.Response()  # Nobody reads it.
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             return _answer(request, StorageFault("ENOSPC", "The server's disk is full."))
         return _unexpected(request, error)
     except Exception as error:

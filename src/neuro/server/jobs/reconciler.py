@@ -43,6 +43,9 @@ MAX_PAUSE_SECONDS = 30.0
 # Between two tries of what an engine failed at: to stop a run, to tell what happens.
 AGAIN_SECONDS = 1.0
 
+_SERVERS_TROUBLE = "The server cannot start jobs now, and tries again"
+_VOLUMES_TROUBLE = "The job cannot start now, and the server tries again"
+
 
 class Reconciler:
     """One for all engines; everything happens on the event loop, between two awaits."""
@@ -68,6 +71,7 @@ class Reconciler:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._waiting: set[str] = set()  # jobs whose timer is for a start
         self._tries: dict[str, int] = {}  # starts of a job that failed one after the other
+        self._unknown: set[str] = set()  # jobs of which the engine cannot say yet how they are
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule_is_due = False
 
@@ -106,6 +110,9 @@ class Reconciler:
             else:
                 self._watch_schedule_timeout(record)
             return
+        if state.trouble is not None:
+            self._unknown.add(record.id)
+            self._say(record, f"The server cannot look after the job yet: {state.trouble}")
         if state.started is not None:
             self._started(state.started)
         if state.exited is not None:
@@ -173,7 +180,7 @@ class Reconciler:
 
     async def _start(self, record: JobRecord) -> None:
         if record.stop_reason is not None and not record.run_started:
-            self._finish_unstarted(record)
+            await self._stop(record, waits=True)
             return
         engine = self._engines[record.engine]
         before = record.gpus
@@ -184,7 +191,9 @@ class Reconciler:
             self._changed(record)
             await self._writer.settle()
         try:
-            await engine.start(await self._make_spec(record))
+            spec = await self._make_spec(record)
+            if record.stop_reason is None:
+                await engine.start(spec)
         except (NotReady, Unavailable, OSError) as error:
             # A database that is away, a full disk: that is no fault of the job's.
             await self._start_failed(record, error)
@@ -198,17 +207,14 @@ class Reconciler:
             await self._start_failed(record, error)
             return
         if record.stop_reason is not None:
-            await self._stop(record)
+            await self._stop(record, waits=True)
 
     async def _start_failed(self, record: JobRecord, error: Exception) -> None:
         """Retry the start. If the job must end, stop the run: it may have begun all the same."""
-        if not record.is_active or record.run_started:
-            return  # it had begun, and only the answer was lost
-        if record.stop_reason is None:
+        if record.stop_reason is not None:
+            await self._stop(record, waits=True)
+        elif record.is_active and not record.run_started:  # or only the answer was lost
             self._not_ready(record, _sentence(error))
-        else:
-            self._waiting.add(record.id)
-            await self._stop(record)
 
     def stop(self, record: JobRecord, reason: Reason) -> None:
         """End a job for a reason; its first reason stays. Idempotent."""
@@ -222,19 +228,26 @@ class Reconciler:
         else:
             self._spawn(self._stop(record))
 
-    async def _stop(self, record: JobRecord) -> None:
+    async def _stop(self, record: JobRecord, *, waits: bool = False) -> None:
+        """Let the engine end the run. The job is over at once only where no run will ever be.
+
+        ``waits``: no start of it is under way, or the caller is what was.
+        """
         with suppress(Unavailable):  # a full disk keeps no job alive
             await self._writer.flush()
         while record.is_active:
             try:
-                await self._engines[record.engine].stop(record.id, self._stop_grace)
+                ref = RunRef(record.id, record.run)
+                has_run = await self._engines[record.engine].stop(ref, self._stop_grace)
                 break
             except Exception as error:
                 log.error("a job cannot be stopped yet", job=record.id, exc_info=error)
                 await asyncio.sleep(AGAIN_SECONDS)
-        waited = record.id in self._waiting
+        else:
+            return
+        waits = waits or record.id in self._waiting
         self._cancel_timer(record)
-        if waited:
+        if waits and not has_run and record.is_active and not record.run_started:
             self._finish_unstarted(record)
 
     def life_span_changed(self, record: JobRecord) -> None:
@@ -256,8 +269,14 @@ class Reconciler:
 
     def _started(self, event: Started) -> None:
         record = self._board.get(event.ref.job_id)
-        if record is None or record.run != event.ref.run or record.run_started:
+        if record is None or record.run != event.ref.run:
             return
+        if record.run_started:
+            if record.id in self._unknown:
+                self._unknown.discard(record.id)
+                self._say(record, None)
+            return
+        self._unknown.discard(record.id)
         record.run_started = True
         self._tries.pop(record.id, None)
         log.info("job started", job=record.id, owner=record.owner, run=record.run)
@@ -271,28 +290,34 @@ class Reconciler:
         record = self._board.get(event.ref.job_id)
         if record is None or record.run != event.ref.run:
             return
+        self._unknown.discard(record.id)
         if event.cause is ExitCause.NOT_READY:
             self._not_ready(record, event.message or "")
+        elif event.cause is ExitCause.VOLUME_NOT_READY:
+            self._not_ready(record, event.message or "", _VOLUMES_TROUBLE)
         elif endings.must_restart(record, event):
             self._restart_later(record, event)
         else:
             self._finish(record, event)
 
-    def _not_ready(self, record: JobRecord, why: str) -> None:
-        """It is the machine's trouble: the job keeps what it was given, and is tried again."""
+    def _not_ready(self, record: JobRecord, why: str, what: str = _SERVERS_TROUBLE) -> None:
+        """It is not the job's fault: it keeps what it was given, and is tried again."""
         log.warning("job cannot start yet", job=record.id, why=why)
         if record.stop_reason is not None:
             self._finish_unstarted(record)
             return
-        last = record.transitions[-1]
-        said = f"The server cannot start jobs now, and tries again: {why}"
-        if last.description != said:
-            record.step(record.status, last.reason, _now(), description=said)
-            self._changed(record)
+        self._say(record, f"{what}: {why}")
         # One job's own trouble, such as a volume that is full, must not keep the engine busy.
         tries = self._tries[record.id] = self._tries.get(record.id, 0) + 1
         pause = NOT_READY_SECONDS * 2 ** min(tries - 1, 10)
         self._start_later(record, min(pause, MAX_PAUSE_SECONDS))
+
+    def _say(self, record: JobRecord, sentence: str | None) -> None:
+        """Let the job's description be ``sentence``."""
+        last = record.transitions[-1]
+        if last.description != sentence:
+            record.step(record.status, last.reason, _now(), description=sentence)
+            self._changed(record)
 
     def _restart_later(self, record: JobRecord, event: Exited) -> None:
         delay = endings.restart(record, event)

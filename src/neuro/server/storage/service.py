@@ -6,7 +6,6 @@ Files work happens in a bounded pool of threads, so that a slow disk never stops
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from neuro.domain.errors import InvalidInput, NotFound, StorageFault, Unavailabl
 from neuro.domain.permissions import Action
 from neuro.domain.storage import DiskUsage, FileStatus, Removed
 from neuro.domain.uris import ResourceURI
+from neuro.engines.exhaustion import FAILING
 from neuro.server.storage.bulk import BulkIntake, outgoing
 from neuro.server.storage.confine import Place
 from neuro.server.storage.ownership import give_all
@@ -30,8 +30,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 8
-# What no other path would help with.
-_OF_THE_SERVER = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +244,7 @@ class StorageService:
         except NotFound:
             raise NotFound(f"'{uri}' was not found in the storage.") from None
         except StorageFault as fault:
-            if fault.number in _OF_THE_SERVER:
+            if fault.number in FAILING:  # no other path would help
                 raise Unavailable(f"'{uri}' cannot be used now: {fault.message}") from None
             raise InvalidInput(f"'{uri}' cannot be mounted: {fault.message}") from None
 
