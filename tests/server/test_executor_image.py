@@ -34,6 +34,7 @@ from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.service import JobService
@@ -224,7 +225,7 @@ def record(
         engine="sandbox",
         priority=Priority.NORMAL,
         created_at=now,
-        placed=placed,
+        phase=Phase.STARTING if placed else Phase.WAITING,
         sequence=number,
         specification=Specification(
             container=Container(image=THEIRS, resources=resources),
@@ -232,8 +233,7 @@ def record(
             control=control,
         ),
     )
-    made.step(JobStatus.PENDING, Reason.CREATING, now)
-    return made
+    return made.stepped(Reason.CREATING, now)
 
 
 def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
@@ -246,8 +246,7 @@ def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
 
     chosen = board.choose("sandbox")
 
-    assert chosen == controls
-    assert all(job.placed for job in controls)
+    assert chosen == [(job.id, ()) for job in controls]
     assert board.lanes["sandbox"].taken == CONTROL_AMOUNT  # the other's, who asked for as much
     assert board.choose("sandbox") == []
 

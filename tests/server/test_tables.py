@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
@@ -51,10 +52,8 @@ def record(
             tags=["tests"],
         ),
     )
-    made.step(JobStatus.PENDING, "Creating", moment)
-    if over:
-        made.step(JobStatus.SUCCEEDED, "Completed", moment, exit_code=0)
-    return made
+    made = made.stepped("Creating", moment)
+    return made.ended(JobStatus.SUCCEEDED, "Completed", moment, exit_code=0) if over else made
 
 
 def add(database: Database, *records: JobRecord) -> list[str]:
@@ -83,8 +82,7 @@ def test_a_record_is_read_as_it_was_written(database: Database) -> None:
     with database.engine.connect() as connection:
         found = tables.get_job(connection, made.id)
     assert found is not None
-    made.sequence = found.sequence
-    assert found == made
+    assert found == replace(made, sequence=found.sequence)
 
 
 def test_one_damaged_record_never_breaks_a_list(database: Database) -> None:

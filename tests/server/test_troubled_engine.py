@@ -14,7 +14,7 @@ from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
 from neuro.domain.resources import NOTHING, Amount
 from neuro.engines.base import RunRef, RunSpec
 from neuro.server.database.engine import Database
-from neuro.server.jobs import endings, reconciler, tables
+from neuro.server.jobs import endings, life, reconciler, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
@@ -38,8 +38,9 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NOT_READY_SECONDS", "AGAIN_SECONDS"):
-        monkeypatch.setattr(reconciler, name, 0.001)
+    for name in ("NOT_READY_SECONDS", "STOP_AGAIN_SECONDS"):
+        monkeypatch.setattr(life, name, 0.001)
+    monkeypatch.setattr(reconciler, "AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(endings, "MAX_BACKOFF_SECONDS", 0.001)
 
 
@@ -72,9 +73,9 @@ class Life:
         await self.reconciler.adopt(active, {"sandbox": known})
 
     def submit(self, job: JobRecord) -> None:
-        self.board.reserve(job)
-        job.sequence = self._database.write_now(lambda c: tables.insert_job(c, job))
-        self.reconciler.submitted(job)
+        reserved = self.board.reserve(job)
+        sequence = self._database.write_now(lambda c: tables.insert_job(c, reserved))
+        self.reconciler.submitted(msgspec.structs.replace(reserved, sequence=sequence))
 
     async def is_quiet(self) -> None:
         """Return once no job is active."""
@@ -102,13 +103,13 @@ def argv(job: JobRecord) -> tuple[str, ...]:
 
 def new_job(random: Random) -> JobRecord:
     made = record(over=False)
-    made.specification = msgspec.structs.replace(
+    specification = msgspec.structs.replace(
         made.specification,
         tags=["-".join(random.choice(COMMANDS))],
         amount=Amount(cpu=random.choice([1, 1, 2]), memory=GIB),
         restart_policy=random.choice([RestartPolicy.NEVER, RestartPolicy.NEVER, *RestartPolicy]),
     )
-    return made
+    return msgspec.structs.replace(made, specification=specification)
 
 
 def never_ends(job: JobRecord) -> bool:
@@ -128,38 +129,38 @@ async def test_every_job_ends_once_as_it_should(database: Database, seed: int) -
     jobs = [new_job(random) for _ in range(JOBS)]
     kept_back = list(jobs)
     asked: set[str] = set()
-    life = Life(database, engine)
+    server = Life(database, engine)
     async with asyncio.timeout(60):
-        await life.begin()
+        await server.begin()
         while kept_back:
             for _ in range(random.randint(0, 3)):
                 if kept_back:
-                    life.submit(kept_back.pop())
-            for job in list(life.board):
+                    server.submit(kept_back.pop())
+            for job in list(server.board):
                 if random.random() < 0.1:
                     asked.add(job.id)
-                    life.reconciler.stop(job, Reason.USER_REQUESTED)
+                    server.reconciler.stop(job, Reason.USER_REQUESTED)
             await asyncio.sleep(random.choice([0, 0, 0.001, 0.005]))
-            await life.writer.settle()
-            held = [job.specification.amount for job in life.board if job.placed]
+            await server.writer.settle()
+            held = [job.specification.amount for job in server.board if job.placed]
             assert sum(amount.cpu for amount in held) <= CAPACITY.cpu
             if random.random() < 0.2:
-                await life.be_killed()
-                life = Life(database, engine)
-                await life.begin()
-        for job in list(life.board):
+                await server.be_killed()
+                server = Life(database, engine)
+                await server.begin()
+        for job in list(server.board):
             if never_ends(job):
                 asked.add(job.id)
-                life.reconciler.stop(job, Reason.USER_REQUESTED)
-        await life.is_quiet()
+                server.reconciler.stop(job, Reason.USER_REQUESTED)
+        await server.is_quiet()
 
-    assert life.board.lanes["sandbox"].taken == NOTHING
+    assert server.board.lanes["sandbox"].taken == NOTHING
     for job in jobs:
         kept = database.write_now(lambda c, job_id=job.id: tables.get_job(c, job_id))
         assert kept is not None
         ends = [one for one in kept.transitions if one.status.is_finished]
         assert len(ends) == 1
-        assert ends == kept.transitions[-1:]
+        assert ends == [kept.transitions[-1]]
         if kept.status is JobStatus.CANCELLED:
             assert job.id in asked
         else:
@@ -168,4 +169,4 @@ async def test_every_job_ends_once_as_it_should(database: Database, seed: int) -
             )
     assert set(engine.begun.values()) <= {1}
     assert engine.live == []
-    await life.end()
+    await server.end()

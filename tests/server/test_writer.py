@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from neuro.domain.errors import Unavailable
@@ -36,8 +37,7 @@ def rename_table(database: Database, old: str, new: str) -> None:
 
 
 def ended(job: JobRecord) -> JobRecord:
-    job.step(JobStatus.FAILED, "Error", datetime.now(UTC), exit_code=3)
-    return job
+    return job.ended(JobStatus.FAILED, "Error", datetime.now(UTC), exit_code=3)
 
 
 def kept_code(database: Database, job_id: str) -> int | None:
@@ -53,10 +53,11 @@ async def test_whoever_waits_is_told_and_the_record_is_written_later(
     add(database, job)
     rename_table(database, "jobs", "away")
 
-    writer.save(ended(job))
+    over = ended(job)
+    writer.save(over)
     with pytest.raises(Unavailable):
         await writer.flush()
-    assert writer.unsaved(job.id) is job
+    assert writer.unsaved(job.id) is over
     rename_table(database, "away", "jobs")
 
     await writer.settle()
@@ -105,14 +106,15 @@ async def test_a_record_that_the_database_refuses_stops_no_other(
         add(database, job)
     refuse(database, bad.id, how)
 
-    writer.save(ended(bad))
+    refused = ended(bad)
+    writer.save(refused)
     writer.save(ended(before))
     await writer.settle()
     writer.save(ended(after))
     await writer.flush()
 
     assert [kept_code(database, job.id) for job in (before, after)] == [3, 3]
-    assert writer.unsaved(bad.id) is bad
+    assert writer.unsaved(bad.id) is refused
     assert writer.trouble is None
     with pytest.raises(Unavailable, match=bad.id):
         await writer.flush(bad.id)
@@ -126,8 +128,7 @@ async def test_a_record_that_cannot_even_be_encoded_stops_no_other(
     for job in (bad, good):
         add(database, job)
 
-    bad.log_bytes = 1 << 70
-    writer.save(bad)
+    writer.save(replace(bad, log_bytes=1 << 70))
     writer.save(ended(good))
     await writer.flush()
 

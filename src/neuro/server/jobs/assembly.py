@@ -85,7 +85,7 @@ async def start_jobs(
     writer = Writer(database)
     writer.start(on_death=_end_in_order)
     stack.push_async_callback(writer.close)
-    tokens = PassedTokens(database, access)
+    tokens = PassedTokens(database, access, lambda job_id: board.get(job_id) is not None)
     stack.push_async_callback(tokens.close)
     board.listen(tokens.job_changed)
     commands = str(Path(sys.prefix) / "bin")

@@ -8,6 +8,7 @@ are over.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -26,8 +27,12 @@ LIFE = timedelta(days=30)
 class PassedTokens:
     """Issues and ends the tokens of one installation's jobs."""
 
-    def __init__(self, database: Database, access: AccessService) -> None:
+    def __init__(
+        self, database: Database, access: AccessService, is_active: Callable[[str], bool]
+    ) -> None:
+        """``is_active`` says whether the job of an id is not over."""
         self._database = database
+        self._is_active = is_active
         self._access = access
         self._tasks: set[asyncio.Task[None]] = set()
         # By job: the run that a token was made for, and its text. A start may be tried again.
@@ -46,7 +51,7 @@ class PassedTokens:
         token = await self._access.make_token(
             record.owner, label=f"job {record.id}", life=LIFE, job=record.id
         )
-        if not record.is_active:  # it ended meanwhile, and nobody would end this one
+        if not self._is_active(record.id):  # it ended meanwhile, and nobody would end this one
             await self._end(record.id)
             return token.token or ""
         self._issued[record.id] = record.run, token.token or ""

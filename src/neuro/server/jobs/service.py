@@ -238,14 +238,11 @@ class JobService:
         if minutes is None:
             raise InvalidInput("Give additional_max_run_time_minutes or max_run_time_minutes.")
         specification.check_minutes(minutes)
-        before = live.max_run_time_minutes
-        live.max_run_time_minutes = minutes
-        self._reconciler.life_span_changed(live)
+        self._reconciler.set_life_span(live, minutes)
         try:
             await self._writer.flush(live.id)
         except Unavailable:
-            live.max_run_time_minutes = before
-            self._reconciler.life_span_changed(live)
+            self._reconciler.set_life_span(live, live.max_run_time_minutes)
             raise
 
     def capacity(self) -> dict[str, int]:
@@ -265,11 +262,15 @@ class JobService:
 
     async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
         """Wait until ``holds`` is true of a job, or it is over; returns its newest state."""
-        live = self._board.get(record.id)
-        if live is not None:
-            await self._board.wait_until(live, holds)
-            return live
-        return record
+        if self._board.get(record.id) is not None:
+            return await self._board.wait_until(record, holds)
+        if not record.is_active:
+            return record
+        # It has ended since it was looked at.
+        newest = await self.record(record.id)
+        if newest is None:
+            raise NoSuchJob(f"no such job {record.id}")
+        return newest
 
     def engine_of(self, record: JobRecord) -> Engine:
         return self._engines[record.engine]

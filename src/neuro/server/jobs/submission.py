@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -23,7 +24,7 @@ from neuro.domain.errors import (
     TooManyRequests,
 )
 from neuro.domain.images import is_executor_image
-from neuro.domain.jobs import ContainerRequest, Job, JobRequest, JobStatus, Reason
+from neuro.domain.jobs import ContainerRequest, Job, JobRequest, Reason
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import Preset
 from neuro.domain.uris import ResourceURI
@@ -158,7 +159,7 @@ class Submissions:
                 f"The Idempotency-Key '{key.text}' was used for another request, which made"
                 f" {record.id}: choose a new key for a new job."
             )
-        return Submitted(self._show(self._board.get(record.id) or record), replayed=True)
+        return Submitted(self._show(self._newest(record)), replayed=True)
 
     async def _submit(self, caller: Identity, request: JobRequest, key: Key | None) -> Submitted:
         offer = self._offer
@@ -180,12 +181,15 @@ class Submissions:
         # of it, nobody asks then.
         inserted = asyncio.create_task(self._insert(record, key))
         inserted.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(inserted)
-        return Submitted(self._show(record), tuple(notices))
+        accepted = await asyncio.shield(inserted)
+        return Submitted(self._show(self._newest(accepted)), tuple(notices))
 
-    async def _insert(self, record: JobRecord, key: Key | None) -> None:
+    def _newest(self, record: JobRecord) -> JobRecord:
+        return self._board.get(record.id) or self._writer.unsaved(record.id) or record
+
+    async def _insert(self, record: JobRecord, key: Key | None) -> JobRecord:
         def insert(connection: Connection) -> int:
-            sequence = tables.insert_job(connection, record)
+            sequence = tables.insert_job(connection, reserved)
             if key is not None:
                 tables.insert_key(connection, record.owner, key.text, key.digest, sequence)
             return sequence
@@ -201,16 +205,17 @@ class Submissions:
                 " `neuro kill`.",
                 retry_after=10,
             )
-        self._board.reserve(record)
+        reserved = self._board.reserve(record)
         try:
-            record.sequence = await self._database.write(insert)
+            accepted = replace(reserved, sequence=await self._database.write(insert))
         except BaseException as error:
             self._board.release(record)
             self._reconciler.schedule()
             if isinstance(error, IntegrityError):
                 raise await self._name_is_taken(record) from None
             raise
-        self._reconciler.submitted(record)
+        self._reconciler.submitted(accepted)
+        return accepted
 
     def _check_control(self, owner: str) -> None:
         limits = self._control
@@ -279,8 +284,7 @@ class Submissions:
                 api_url=offer.api_url(engine) if control and request.pass_config else None,
             ),
         )
-        record.step(JobStatus.PENDING, Reason.CREATING, now)
-        return record
+        return record.stepped(Reason.CREATING, now)
 
     def _page_of(self, name: str) -> str:
         return f"http://{name}.jobs.{self._offer.jobs_domain}"

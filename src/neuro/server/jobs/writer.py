@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 import msgspec
 import structlog
@@ -194,9 +193,7 @@ class Writer:
             del batch[job_id]
 
     async def _write(self, records: list[JobRecord]) -> None:
-        # Copies, because the event loop goes on changing the records while the thread writes.
-        copies = [replace(one, transitions=list(one.transitions)) for one in records]
-        await self._database.write(lambda c: tables.update_jobs(c, copies))
+        await self._database.write(lambda c: tables.update_jobs(c, records))
         for record in records:
             self._suspects.discard(record.id)
             self._refused.pop(record.id, None)
