@@ -21,9 +21,9 @@ from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.launch import Files, Launcher
 from neuro.server.jobs.passed_tokens import PassedTokens
+from neuro.server.jobs.plan import Limits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.submission import ControlLimits, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.settings import Settings, disk_for, parse_bytes, presets_for
 
@@ -107,8 +107,11 @@ async def start_jobs(
         check_volumes=launcher.check_volumes,
         image_notice=_image_notice,
         feed=Feed(board),
-        control=ControlLimits(settings.bakes.main_jobs, settings.bakes.main_jobs_per_owner),
-        active_per_owner=settings.limits.active_jobs_per_owner,
+        limits=Limits(
+            settings.bakes.main_jobs,
+            settings.bakes.main_jobs_per_owner,
+            settings.limits.active_jobs_per_owner,
+        ),
     )
     return Jobs(board, writer, tokens, service)
 

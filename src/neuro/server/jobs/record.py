@@ -44,8 +44,6 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     scheduler_enabled: bool = False
     preemptible_node: bool = False
     credits_per_hour: str = "0"
-    http_url: str | None = None
-    http_url_named: str | None = None
     control: bool = False
     api_url: str | None = None
 
@@ -165,9 +163,15 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         return max(timedelta(), (self.finished_at or now) - self.started_at)
 
 
-def to_wire(record: JobRecord, now: datetime, waiting: str | None = None) -> Job:
-    """A record as clients read it. ``waiting`` says what a pending job waits for."""
+def to_wire(
+    record: JobRecord, now: datetime, waiting: str | None = None, *, jobs_domain: str
+) -> Job:
+    """A record as clients read it.
+
+    ``waiting`` says what a pending job waits for, ``jobs_domain`` is the host of web pages of jobs.
+    """
     spec = record.specification
+    page, named_page = _pages(record, jobs_domain) if spec.container.http else (None, None)
     last = record.transitions[-1] if record.transitions else None
     description = last.description if last else None
     if record.status is JobStatus.PENDING and waiting:
@@ -206,8 +210,8 @@ def to_wire(record: JobRecord, now: datetime, waiting: str | None = None) -> Job
         preset_name=spec.preset_name,
         total_price_credits=str((price * hours).quantize(Decimal("0.0001"))),
         price_credits_per_hour=spec.credits_per_hour,
-        http_url=spec.http_url,
-        http_url_named=spec.http_url_named,
+        http_url=page,
+        http_url_named=named_page,
         internal_hostname=f"{record.id}.platform-jobs",
         internal_hostname_named=(
             f"{record.name}--{record.owner}.platform-jobs" if record.name else None
@@ -220,3 +224,9 @@ def to_wire(record: JobRecord, now: datetime, waiting: str | None = None) -> Job
         materialized=record.status.is_finished,
         logs_removed=record.logs_removed,
     )
+
+
+def _pages(record: JobRecord, jobs_domain: str) -> tuple[str, str | None]:
+    """Where a job's web page is, by its id and by its name."""
+    named = f"http://{record.name}--{record.owner}.jobs.{jobs_domain}" if record.name else None
+    return f"http://{record.id}.jobs.{jobs_domain}", named

@@ -30,15 +30,10 @@ from neuro.server.database.engine import Database
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.plan import Limits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
-from neuro.server.jobs.submission import (
-    MAX_ACTIVE_JOBS,
-    ControlLimits,
-    Offer,
-    Submissions,
-    Submitted,
-)
+from neuro.server.jobs.submission import Submissions, Submitted
 from neuro.server.jobs.writer import Writer
 
 PAGE = 500
@@ -59,8 +54,7 @@ class JobService:
         check_volumes: Callable[[ContainerRequest], list[str]],
         image_notice: Callable[[str, str], str | None],
         feed: Feed,
-        control: ControlLimits | None = None,
-        active_per_owner: int = MAX_ACTIVE_JOBS,
+        limits: Limits | None = None,
     ) -> None:
         """``image_notice(engine, image)`` says what a first-time user of an image should know.
 
@@ -81,19 +75,28 @@ class JobService:
             offer,
             check_volumes=check_volumes,
             image_notice=image_notice,
-            control=control or ControlLimits(),
-            active_per_owner=active_per_owner,
+            limits=limits or Limits(),
         )
 
     async def submit(
-        self, caller: Identity, request: JobRequest, key: str | None = None
+        self,
+        caller: Identity,
+        request: JobRequest,
+        key: str | None = None,
+        *,
+        control: bool = False,
     ) -> Submitted:
         """Accept a job: see ``Submissions.submit``."""
-        return await self._submissions.submit(caller, request, key)
+        return await self._submissions.submit(caller, request, key, control=control)
 
     def show(self, record: JobRecord) -> Job:
         """A record as clients read it."""
-        return to_wire(record, datetime.now(UTC), self._board.waits_for(record))
+        return to_wire(
+            record,
+            datetime.now(UTC),
+            self._board.waits_for(record),
+            jobs_domain=self._offer.jobs_domain,
+        )
 
     async def find(self, caller: Identity, name_or_id: str, action: Action) -> JobRecord:
         """The job behind an id, or behind the name of one of the caller's own (the newest).
