@@ -30,6 +30,7 @@ from neuro.domain.resources import GIB, MIB, NOTHING, Amount, Preset
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import RunSpec
 from neuro.server.access.identity import Identity
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
@@ -302,7 +303,7 @@ async def test_control_jobs_are_bounded_in_number(
         database,
         board,
         writer,
-        Reconciler(board, writer, {}, make_spec, stop_grace=1),
+        Reconciler(board, writer, {}, make_spec, Background(), stop_grace=1),
         {},
         Offer("default", [preset], "sandbox", "localhost", str),
         check_volumes=lambda container: [],

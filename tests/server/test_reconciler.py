@@ -17,6 +17,7 @@ from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import Amount
 from neuro.engines.base import RunSpec
 from neuro.engines.sandbox import SandboxEngine, SandboxSettings
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.phases import Phase
@@ -65,8 +66,8 @@ async def test_a_job_that_is_given_gpus_while_the_database_is_away_starts_later(
     add(database, job)
     board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB, gpu=1)})
     writer = Writer(database)
-    writer.start()
-    reconciler = Reconciler(board, writer, {"sandbox": engine}, spec_of, stop_grace=0)
+    writer.start(Background())
+    reconciler = Reconciler(board, writer, {"sandbox": engine}, spec_of, Background(), stop_grace=0)
     rename_table(database, "jobs", "away")
 
     await reconciler.adopt([job], {})
@@ -92,7 +93,7 @@ async def test_a_job_outlives_trouble_of_the_server_at_its_start(
     add(database, job)
     board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB)})
     writer = Writer(database)
-    writer.start()
+    writer.start(Background())
     troubles = [trouble]
 
     async def make_spec(job: JobRecord) -> RunSpec:
@@ -100,7 +101,9 @@ async def test_a_job_outlives_trouble_of_the_server_at_its_start(
             raise troubles.pop()
         return await spec_of(job)
 
-    reconciler = Reconciler(board, writer, {"sandbox": engine}, make_spec, stop_grace=0)
+    reconciler = Reconciler(
+        board, writer, {"sandbox": engine}, make_spec, Background(), stop_grace=0
+    )
     await reconciler.adopt([job], {})
 
     async with asyncio.timeout(30):

@@ -26,6 +26,7 @@ from neuro.engines.base import (
     RunState,
     Started,
 )
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
@@ -86,6 +87,7 @@ class House:
             self.writer,
             {"sandbox": self.engine},  # type: ignore[dict-item]  # what is asked here of one
             spec_of,
+            Background(),
             stop_grace=0,
         )
 
@@ -141,7 +143,7 @@ def exited(
 @pytest_asyncio.fixture
 async def house(database: Database) -> AsyncIterator[House]:
     house = House(database)
-    house.writer.start()
+    house.writer.start(Background())
     yield house
     await house.reconciler.close()
     await house.writer.close()

@@ -13,8 +13,10 @@ import structlog
 from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
 from neuro.domain.resources import NOTHING, Amount
 from neuro.engines.base import RunRef, RunSpec
+from neuro.server import background
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
-from neuro.server.jobs import endings, life, reconciler, tables
+from neuro.server.jobs import endings, life, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
@@ -33,14 +35,15 @@ def quiet() -> Iterator[None]:
     """Every trouble is told in the log, with its traceback: hundreds of them."""
     with structlog.testing.capture_logs() as logged:
         yield
-    assert "reconciler task failed" not in {line["event"] for line in logged}
+    failed = [line["task"] for line in logged if line["event"] == "a background task failed"]
+    assert set(failed) <= {"watch over the engine sandbox"}
 
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NOT_READY_SECONDS", "STOP_AGAIN_SECONDS"):
         monkeypatch.setattr(life, name, 0.001)
-    monkeypatch.setattr(reconciler, "AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(background, "PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(endings, "MAX_BACKOFF_SECONDS", 0.001)
 
 
@@ -50,6 +53,7 @@ class Life:
     def __init__(self, database: Database, engine: TroubledEngine) -> None:
         self._database = database
         self.engine = engine
+        self.background = Background()
         self.board = Board({"sandbox": CAPACITY})
         self.writer = Writer(database)
         self.reconciler = Reconciler(
@@ -57,6 +61,7 @@ class Life:
             self.writer,
             {"sandbox": engine},  # type: ignore[dict-item]  # what is asked here of one
             self._spec,
+            self.background,
             stop_grace=0,
         )
 
@@ -66,7 +71,7 @@ class Life:
         )
 
     async def begin(self) -> None:
-        self.writer.start()
+        self.writer.start(self.background)
         active = self._database.write_now(tables.active_jobs)
         runs = self._database.write_now(lambda c: tables.runs_with_logs(c, "sandbox"))
         known = [RunRef(job_id, run) for job_id, run in runs]
@@ -87,10 +92,7 @@ class Life:
     async def be_killed(self) -> None:
         """End with nothing more written than is."""
         await self.reconciler.close()
-        task = self.writer._task
-        assert task is not None
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await self.background.close()
 
     async def end(self) -> None:
         await self.reconciler.close()

@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from neuro.domain.errors import Unavailable
 from neuro.domain.jobs import JobStatus
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.record import JobRecord
@@ -26,7 +27,7 @@ from tests.server.test_tables import add, record
 @pytest_asyncio.fixture
 async def writer(database: Database) -> AsyncIterator[Writer]:
     writer = Writer(database)
-    writer.start()
+    writer.start(Background())
     yield writer
     await writer.close()
 
@@ -157,7 +158,7 @@ async def test_a_refused_record_is_written_once_the_database_takes_it(
 
 async def test_closing_gives_up_on_a_database_that_stays_away(database: Database) -> None:
     writer = Writer(database)
-    writer.start()
+    writer.start(Background())
     job = record(over=False)
     add(database, job)
     rename_table(database, "jobs", "away")
@@ -172,7 +173,8 @@ async def test_closing_gives_up_on_a_database_that_stays_away(database: Database
 async def test_a_dead_writer_says_so_and_ends_the_server(database: Database) -> None:
     writer = Writer(database)
     died = asyncio.Event()
-    writer.start(on_death=died.set)
+    background = Background(died.set)
+    writer.start(background)
     database.close()
 
     writer.save(record())
@@ -183,6 +185,7 @@ async def test_a_dead_writer_says_so_and_ends_the_server(database: Database) -> 
         await died.wait()
         with pytest.raises(Unavailable, match="is ending"):
             await writer.settle()
+        assert background.troubles
         await writer.close()
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -15,6 +13,7 @@ from pathlib import Path
 from neuro.domain.resources import Amount, Preset
 from neuro.engines.base import Engine, RunRef
 from neuro.server.access.service import AccessService
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
@@ -71,6 +70,7 @@ async def start_jobs(
     settings: Settings,
     engines: Mapping[str, Engine],
     means: Means,
+    background: Background,
     *,
     access: AccessService,
     files: Files,
@@ -83,15 +83,19 @@ async def start_jobs(
     """
     board = Board(means.capacities)
     writer = Writer(database)
-    writer.start(on_death=_end_in_order)
+    writer.start(background)
     stack.push_async_callback(writer.close)
-    tokens = PassedTokens(database, access, lambda job_id: board.get(job_id) is not None)
+    tokens = PassedTokens(
+        database, access, lambda job_id: board.get(job_id) is not None, background
+    )
     stack.push_async_callback(tokens.close)
     board.listen(tokens.job_changed)
     commands = str(Path(sys.prefix) / "bin")
     launcher = Launcher(settings.cluster, files, tokens.issue, api_url, commands, means.disk_of)
     grace = settings.stop_grace_seconds
-    reconciler = Reconciler(board, writer, engines, launcher.make_spec, stop_grace=grace)
+    reconciler = Reconciler(
+        board, writer, engines, launcher.make_spec, background, stop_grace=grace
+    )
     stack.push_async_callback(reconciler.close)
     await _adopt(database, reconciler, engines)
     # Those of jobs that ended while there was no server.
@@ -132,11 +136,6 @@ def _capacity(settings: Settings, machine: Amount) -> Amount:
         memory=machine.memory if asked.memory is None else parse_bytes(asked.memory),
         gpu=machine.gpu,
     )
-
-
-def _end_in_order() -> None:
-    """End the server as its administrator would: a new one finds everything as it is."""
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _image_notice(engine: str, image: str) -> str | None:

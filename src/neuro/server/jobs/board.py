@@ -119,6 +119,10 @@ class Board:
     def get(self, job_id: str) -> JobRecord | None:
         return self._records.get(job_id)
 
+    def holds(self, job_id: str) -> bool:
+        """Whether a job is active."""
+        return job_id in self._records
+
     @property
     def control_jobs(self) -> int:
         """How many control jobs there are, those on their way to the database included."""

@@ -7,7 +7,6 @@ are over.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -15,6 +14,7 @@ from functools import partial
 import structlog
 
 from neuro.server.access.service import AccessService
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.record import JobRecord
@@ -28,13 +28,17 @@ class PassedTokens:
     """Issues and ends the tokens of one installation's jobs."""
 
     def __init__(
-        self, database: Database, access: AccessService, is_active: Callable[[str], bool]
+        self,
+        database: Database,
+        access: AccessService,
+        is_active: Callable[[str], bool],
+        background: Background,
     ) -> None:
         """``is_active`` says whether the job of an id is not over."""
         self._database = database
         self._is_active = is_active
         self._access = access
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = background.errands("end of the tokens of jobs")
         # By job: the run that a token was made for, and its text. A start may be tried again.
         self._issued: dict[str, tuple[int, str]] = {}
 
@@ -62,9 +66,7 @@ class PassedTokens:
         if record.is_active or not record.specification.pass_config:
             return
         self._issued.pop(record.id, None)
-        task = asyncio.get_running_loop().create_task(self._end(record.id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._errands.begin(self._end(record.id))
 
     async def _end(self, job_id: str) -> None:
         try:
@@ -84,4 +86,4 @@ class PassedTokens:
 
     async def close(self) -> None:
         """Finish what has begun."""
-        await asyncio.gather(*self._tasks)
+        await self._errands.finish()

@@ -9,10 +9,10 @@ to say, and nothing of it stands here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Reason
 from neuro.engines.base import Engine, EngineFault, Exited, NotReady, RunRef, RunSpec, RunState
+from neuro.server.background import Background, Kept
 from neuro.server.jobs import life
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.phases import Event, Phase
@@ -28,8 +29,6 @@ from neuro.server.jobs.writer import Writer
 
 log = structlog.get_logger("neuro.jobs")
 
-# Before an engine whose events broke off is asked for them again.
-AGAIN_SECONDS = 1.0
 # Timers far away are looked at again once a day: the loop's clock may drift from UTC.
 LONGEST_TIMER = 86400.0
 
@@ -43,6 +42,7 @@ class Reconciler:
         writer: Writer,
         engines: Mapping[str, Engine],
         make_spec: Callable[[JobRecord], Awaitable[RunSpec]],
+        background: Background,
         *,
         stop_grace: float,
     ) -> None:
@@ -57,7 +57,9 @@ class Reconciler:
         self._stop_grace = stop_grace
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._unwritten: list[tuple[str, int]] = []  # runs that start once they are written
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = background
+        self._watches: list[Kept] = []
+        self._errands = background.errands("reconciler of jobs")
         self._schedule_is_due = False
 
     async def adopt(self, active: Iterable[JobRecord], known: Mapping[str, list[RunRef]]) -> None:
@@ -75,7 +77,8 @@ class Reconciler:
                 for happening in life.on_return(record, state, _now()):
                     self._tell(record.id, happening)
         for name in self._engines:
-            self._spawn(self._watch(name))
+            what = f"watch over the engine {name}"
+            self._watches.append(self._background.keep(what, partial(self._watch, name)))
         self.schedule()
 
     def _take_again(self, record: JobRecord, state: RunState | None) -> None:
@@ -91,9 +94,9 @@ class Reconciler:
         """Stop reconciling; jobs go on running."""
         for timer in self._timers.values():
             timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for watch in self._watches:
+            await watch.stop()
+        await self._errands.stop()
 
     def submitted(self, record: JobRecord) -> None:
         """A new job starts, if the board has its resources reserved, or waits for its turn."""
@@ -132,13 +135,8 @@ class Reconciler:
                 self._tell(job_id, life.Given(Event.PLACED, gpus))
 
     async def _watch(self, name: str) -> None:
-        while True:
-            try:
-                async for event in self._engines[name].events():
-                    self._tell(event.ref.job_id, event)
-            except Exception as error:
-                log.error("an engine's events broke off", engine=name, exc_info=error)
-            await asyncio.sleep(AGAIN_SECONDS)
+        async for event in self._engines[name].events():
+            self._tell(event.ref.job_id, event)
 
     # What happened, and what is asked for.
 
@@ -162,12 +160,12 @@ class Reconciler:
                 self._board.changed(record)
             case life.Start(run, after_write=True):
                 if not self._unwritten:
-                    self._spawn(self._start_written())
+                    self._errands.begin(self._start_written())
                 self._unwritten.append((record.id, run))
             case life.Start(run):
-                self._spawn(self._start(record.id, run))
+                self._errands.begin(self._start(record.id, run))
             case life.Stop(number):
-                self._spawn(self._stop(record, number))
+                self._errands.begin(self._stop(record, number))
             case life.RunIsOver():
                 if self._board.lanes[record.engine].run_is_over(record):
                     self.schedule()
@@ -180,7 +178,7 @@ class Reconciler:
         runs, self._unwritten = self._unwritten, []
         await self._writer.settle()
         for job_id, run in runs:
-            self._spawn(self._start(job_id, run))
+            self._errands.begin(self._start(job_id, run))
 
     async def _start(self, job_id: str, run: int) -> None:
         record = self._board.get(job_id)
@@ -239,16 +237,6 @@ class Reconciler:
         record = self._board.get(job_id)
         if record is not None:
             self._tell(job_id, life.Alarm(self._board.waits_for(record)))
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("reconciler task failed", exc_info=task.exception())
 
 
 def _log(before: JobRecord, after: JobRecord, happening: life.Happening) -> None:
