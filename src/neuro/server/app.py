@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,8 +20,8 @@ from sqlalchemy import text
 
 from neuro import __version__
 from neuro.domain.errors import PlatformError
+from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
-from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
@@ -31,7 +32,12 @@ from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs, hold
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
-from neuro.server.engine_settings import sandbox_settings
+from neuro.server.engine_settings import (
+    DEFAULT_ENGINE,
+    check_in_use,
+    engine_settings,
+    make_engines,
+)
 from neuro.server.flows.bake_routes import BakeServices, bake_routes
 from neuro.server.flows.events import Hub
 from neuro.server.flows.retention import FlowRetention, KeepFlows
@@ -48,7 +54,8 @@ from neuro.server.http.pages import answer_at_jobs_addresses
 from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
-from neuro.server.jobs.assembly import DEFAULT_ENGINE, Jobs, Means, start_jobs
+from neuro.server.jobs.assembly import Jobs, Means, start_jobs
+from neuro.server.jobs.board import Board
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.writer import Writer
@@ -60,7 +67,6 @@ from neuro.server.settings import (
     RetentionSetting,
     Settings,
     load_settings,
-    parse_bytes,
 )
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService
@@ -104,9 +110,17 @@ class _Parts:
     departures: Departures
 
 
+@dataclass(frozen=True)
+class Server:
+    """One that is ready. ``check`` raises PlatformError for settings that it cannot begin with."""
+
+    url: str
+    check: Callable[[Settings], None]
+
+
 @asynccontextmanager
-async def serving(options: Options) -> AsyncIterator[str]:
-    """Run the whole server; yields the API's URL once every part is ready.
+async def serving(options: Options) -> AsyncIterator[Server]:
+    """Run the whole server; yields once every part is ready.
 
     Raises Conflict where another server has the data folder or the port, InvalidInput for bad
     settings, EngineFault where this machine cannot run jobs.
@@ -118,20 +132,26 @@ async def serving(options: Options) -> AsyncIterator[str]:
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
         digest = digest_of(folder)
-        settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
+        settings = load_settings(folder / "server.toml")
         database = await _open_database(stack, folder, options.database or settings.database)
-        sandbox = sandbox_settings(settings, folder, listener.getsockname()[1])
-        engines = {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox", sandbox)}
+        port = listener.getsockname()[1]
+        engines = make_engines(engine_settings(settings), folder, port)
         await _open(stack, engines, asyncio.to_thread(_prepare_database, database, folder))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
-        address = await _assemble(stack, listener, folder, settings, database, engines, background)
+        address, board = await _assemble(
+            stack, listener, folder, settings, database, engines, background
+        )
         announcement = Announcement(folder, address, lock_again, digest)
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
         log.info("ready", url=address)
-        yield address
+        yield Server(address, partial(_check, board))
+
+
+def _check(board: Board, settings: Settings) -> None:
+    check_in_use(engine_settings(settings), Counter(record.engine for record in board))
 
 
 async def _open_database(stack: AsyncExitStack, folder: Path, url: str | None) -> Database:
@@ -168,7 +188,7 @@ async def _assemble(
     database: Database,
     engines: Mapping[str, Engine],
     background: Background,
-) -> str:
+) -> tuple[str, Board]:
     access = AccessService(
         database, load_or_create_key(folder / "keys" / "tokens.key"), settings.cluster
     )
@@ -201,7 +221,7 @@ async def _assemble(
     url = address_of(host, port)
     await write_login(folder, access, url)
     await parts.departures.sweep()
-    return url
+    return url, jobs.board
 
 
 def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Parts:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 from sqlalchemy import Connection
 
-from neuro.domain.errors import InvalidInput, NoSuchJob, Unavailable
+from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, Unavailable
 from neuro.domain.jobs import (
     ContainerRequest,
     Job,
@@ -276,7 +276,14 @@ class JobService:
         return newest
 
     def engine_of(self, record: JobRecord) -> Engine:
-        return self._engines[record.engine]
+        """The engine that a job is, or was, on. Raises NotFound where there is none any more."""
+        engine = self._engines.get(record.engine)
+        if engine is None:
+            raise NotFound(
+                f"Job {record.id} ran on the engine '{record.engine}', which this server does not"
+                " have any more."
+            )
+        return engine
 
 
 def _with_times_in_utc(query: JobFilter) -> JobFilter:
