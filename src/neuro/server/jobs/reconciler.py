@@ -250,6 +250,8 @@ def _log(before: JobRecord, after: JobRecord, happening: life.Happening) -> None
     if after.phase is Phase.PAUSING and after.tries > before.tries:
         log.warning("job cannot start yet", job=job, why=_why(happening))
     if not after.is_active:
+        if isinstance(happening, life.StartTrouble):
+            log.warning("job cannot start", job=job, error=happening.why)
         log.info(
             "job is over",
             job=job,
