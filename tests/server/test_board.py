@@ -35,10 +35,10 @@ def record(cpu: float, number: int = 1) -> JobRecord:
 def test_what_is_reserved_is_taken_once() -> None:
     on, job = board(), record(cpu=1)
 
-    on.reserve(job)
-    on.add(job)
+    placed = on.reserve(job)
+    on.add(placed)
 
-    assert job.placed
+    assert placed.placed
     assert on.lanes["sandbox"].taken == job.specification.amount
     on.remove(job)
     assert on.lanes["sandbox"].taken == NOTHING
@@ -48,18 +48,13 @@ def test_nothing_is_reserved_past_a_job_that_waits() -> None:
     on, small = board(), record(cpu=1, number=2)
     on.add(record(cpu=4))
 
-    on.reserve(small)
-
-    assert not small.placed
+    assert not on.reserve(small).placed
 
 
 def test_nothing_is_reserved_that_is_not_free() -> None:
     on, first, second = board(), record(cpu=2), record(cpu=1, number=2)
 
-    on.reserve(first)
-    on.reserve(second)
-
-    assert (first.placed, second.placed) == (True, False)
+    assert [on.reserve(job).placed for job in (first, second)] == [True, False]
 
 
 def test_a_job_that_is_not_written_gives_back_what_was_reserved() -> None:

@@ -17,7 +17,6 @@ from neuro.domain.errors import TooManyRequests
 from neuro.domain.images import EXECUTOR_IMAGE, is_executor_image
 from neuro.domain.jobs import (
     Container,
-    ContainerRequest,
     JobRequest,
     JobStatus,
     Priority,
@@ -31,14 +30,17 @@ from neuro.domain.resources import GIB, MIB, NOTHING, Amount, Preset
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import RunSpec
 from neuro.server.access.identity import Identity
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.old_clients import is_main_job
+from neuro.server.jobs.phases import Phase
+from neuro.server.jobs.plan import Limits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.specification import CONTROL_AMOUNT, is_control
-from neuro.server.jobs.submission import ControlLimits, Offer
+from neuro.server.jobs.specification import CONTROL_AMOUNT
 from neuro.server.jobs.writer import Writer
 from tests.server.jobs import finished, output_of, running, submit
 from tests.server_process import running_server
@@ -170,30 +172,30 @@ def test_which_images_are_the_platform_itself(image: str, expected: bool) -> Non
     ],
 )
 def test_which_commands_drive_a_bake(command: str, expected: bool) -> None:
-    assert is_control(ContainerRequest(image=THEIRS, command=command)) is expected
+    assert is_main_job(JobRequest(image=THEIRS, command=command)) is expected
 
 
 def test_the_same_command_in_any_other_image_is_a_job_like_all() -> None:
-    container = ContainerRequest(image="ubuntu", command="neuro-flow execute bake-1")
+    request = JobRequest(image="ubuntu", command="neuro-flow execute bake-1")
 
-    assert not is_control(container)
+    assert not is_main_job(request)
 
 
 def test_with_files_or_an_environment_of_its_own_it_is_a_job_like_all() -> None:
-    def given(path: str, **env: str) -> ContainerRequest:
+    def given(path: str, **env: str) -> JobRequest:
         volume = Volume(src_storage_uri="storage:x", dst_path=path)
         command = "neuro-flow execute 1"
-        return ContainerRequest(image=THEIRS, command=command, volumes=[volume], env=env)
+        return JobRequest(image=THEIRS, command=command, volumes=[volume], env=env)
 
-    assert is_control(given("/root/.neuro/logs"))
-    assert is_control(given("/root/.neuro/logs--life-span=7d"))
-    assert not is_control(given("/root/.neuro"))
-    assert not is_control(given("/root/.neuro/logs-x"))
-    assert not is_control(given("/root/.neuro/logs/l/neuro-flow"))
-    assert not is_control(given("/root/.neuro/logs/"))
-    assert not is_control(given("/root/.neuro/logs--life-span=7d/bin"))
-    assert not is_control(given("/code"))
-    assert not is_control(given("/root/.neuro/logs", PYTHONPATH="/root/.neuro/logs"))
+    assert is_main_job(given("/root/.neuro/logs"))
+    assert is_main_job(given("/root/.neuro/logs--life-span=7d"))
+    assert not is_main_job(given("/root/.neuro"))
+    assert not is_main_job(given("/root/.neuro/logs-x"))
+    assert not is_main_job(given("/root/.neuro/logs/l/neuro-flow"))
+    assert not is_main_job(given("/root/.neuro/logs/"))
+    assert not is_main_job(given("/root/.neuro/logs--life-span=7d/bin"))
+    assert not is_main_job(given("/code"))
+    assert not is_main_job(given("/root/.neuro/logs", PYTHONPATH="/root/.neuro/logs"))
 
 
 def test_two_volumes_make_it_a_job_like_all() -> None:
@@ -202,13 +204,13 @@ def test_two_volumes_make_it_a_job_like_all() -> None:
         for path in ("/root/.neuro/logs", "/root/.apolo/logs")
     ]
 
-    assert not is_control(
-        ContainerRequest(image=THEIRS, command="neuro-flow execute 1", volumes=volumes)
+    assert not is_main_job(
+        JobRequest(image=THEIRS, command="neuro-flow execute 1", volumes=volumes)
     )
 
 
 def test_an_entrypoint_counts_as_the_beginning_of_the_command() -> None:
-    assert is_control(ContainerRequest(image=THEIRS, entrypoint="neuro-flow", command="execute 1"))
+    assert is_main_job(JobRequest(image=THEIRS, entrypoint="neuro-flow", command="execute 1"))
 
 
 def record(
@@ -224,7 +226,7 @@ def record(
         engine="sandbox",
         priority=Priority.NORMAL,
         created_at=now,
-        placed=placed,
+        phase=Phase.STARTING if placed else Phase.WAITING,
         sequence=number,
         specification=Specification(
             container=Container(image=THEIRS, resources=resources),
@@ -232,8 +234,7 @@ def record(
             control=control,
         ),
     )
-    made.step(JobStatus.PENDING, Reason.CREATING, now)
-    return made
+    return made.stepped(Reason.CREATING, now)
 
 
 def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
@@ -246,8 +247,7 @@ def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
 
     chosen = board.choose("sandbox")
 
-    assert chosen == controls
-    assert all(job.placed for job in controls)
+    assert chosen == [(job.id, ()) for job in controls]
     assert board.lanes["sandbox"].taken == CONTROL_AMOUNT  # the other's, who asked for as much
     assert board.choose("sandbox") == []
 
@@ -283,12 +283,12 @@ def test_a_control_job_counts_from_when_its_place_is_reserved() -> None:
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        (ControlLimits(total=3), "^3 bakes are driven already"),
-        (ControlLimits(per_owner=2), "^2 bakes of 'alice' are driven already"),
+        (Limits(controls=3), "^3 bakes are driven already"),
+        (Limits(controls_per_owner=2), "^2 bakes of 'alice' are driven already"),
     ],
 )
 async def test_control_jobs_are_bounded_in_number(
-    tmp_path: Path, limits: ControlLimits, words: str
+    tmp_path: Path, limits: Limits, words: str
 ) -> None:
     async def make_spec(record: JobRecord) -> RunSpec:
         raise AssertionError("nothing may start here")
@@ -303,18 +303,18 @@ async def test_control_jobs_are_bounded_in_number(
         database,
         board,
         writer,
-        Reconciler(board, writer, {}, make_spec, stop_grace=1),
+        Reconciler(board, writer, {}, make_spec, Background(), stop_grace=1),
         {},
         Offer("default", [preset], "sandbox", "localhost", str),
         check_volumes=lambda container: [],
         image_notice=lambda engine, image: None,
         feed=Feed(board),
-        control=limits,
+        limits=limits,
     )
     own = Permission(uri=ResourceURI("job", "default", ("alice",)), action=Action.MANAGE)
     caller = Identity("alice", (own,), "token")
     request = JobRequest(image=EXECUTOR_IMAGE, command="neuro-flow execute bake-1")
 
     with pytest.raises(TooManyRequests, match=words):
-        await service.submit(caller, request)
+        await service.submit(caller, request, control=True)
     database.close()

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from neuro.client import Client
 from neuro.client.transport import ServerUnreachable
@@ -29,6 +30,7 @@ from neuro.domain.resources import GIB, Amount
 from neuro.server.access.visibility import Visibility
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord, Specification
 from tests.server.jobs import finished, running, submit
 from tests.server_process import running_server
@@ -278,13 +280,13 @@ def record(*tags: str, owner: str = "alice", name: str | None = None) -> JobReco
             tags=list(tags),
         ),
     )
-    made.step(JobStatus.PENDING, Reason.CREATING, now)
-    return made
+    return made.stepped(Reason.CREATING, now)
 
 
-def step(board: Board, record: JobRecord, status: JobStatus, reason: str | None = None) -> None:
-    record.step(status, reason, datetime.now(UTC))
-    board.changed(record)
+def begins(board: Board, record: JobRecord) -> JobRecord:
+    began = replace(record, phase=Phase.RUNNING).stepped(None, datetime.now(UTC))
+    board.changed(began)
+    return began
 
 
 async def no_records() -> AsyncGenerator[JobRecord]:
@@ -342,8 +344,8 @@ async def test_a_slow_reader_gets_the_newest_state_of_each_job(board: Board) -> 
         await anext(blocks)
         for job in (first, second):
             board.changed(job)
-            step(board, job, JobStatus.RUNNING)
-        step(board, first, JobStatus.SUCCEEDED)
+            begins(board, job)
+        board.changed(first.ended(JobStatus.SUCCEEDED, None, datetime.now(UTC)))
         events = events_in(await anext(blocks))
 
     told = [(event.job.id, event.job.status) for event in events if event.job]
@@ -397,7 +399,7 @@ async def test_a_cursor_that_is_too_old_brings_the_whole_state(board: Board) -> 
     async with aclosing(feed.watch(wanted, old.cursor, records)) as blocks:
         whole = events_in(await anext(blocks))
         (synced,) = events_in(await anext(blocks))
-    step(board, jobs[0], JobStatus.RUNNING)
+    begins(board, jobs[0])
     async with aclosing(feed.watch(wanted, synced.cursor, records)) as blocks:
         changed = events_in(await anext(blocks))
 
@@ -411,7 +413,7 @@ async def test_what_changes_while_the_state_is_read_is_told_after_it(board: Boar
 
     async def records() -> AsyncGenerator[JobRecord]:
         yield job
-        step(board, job, JobStatus.RUNNING)
+        begins(board, job)
 
     wanted = Wanted(Visibility(everything=True))
     async with aclosing(feed.watch(wanted, None, records)) as blocks:
@@ -452,11 +454,10 @@ async def test_output_that_is_not_known_to_be_empty_is_not_called_so(
     board: Board, reason: str, run: int, log_bytes: int, told: int | None
 ) -> None:
     feed = Feed(board, heartbeat=LONG)
-    job = record()
-    job.run, job.log_bytes = run, log_bytes
+    job = replace(record(), run=run, log_bytes=log_bytes)
     async with aclosing(watched(feed)) as blocks:
         await anext(blocks)
-        step(board, job, JobStatus.FAILED, reason)
+        board.changed(job.ended(JobStatus.FAILED, reason, datetime.now(UTC)))
         (event,) = events_in(await anext(blocks))
 
     assert event.job is not None

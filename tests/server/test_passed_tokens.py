@@ -13,6 +13,7 @@ import pytest
 from neuro.client import Client
 from neuro.domain.jobs import Job
 from neuro.server.access.service import AccessService
+from neuro.server.background import Background
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
 from neuro.server.jobs.passed_tokens import PassedTokens
@@ -109,12 +110,12 @@ async def test_a_run_whose_start_is_tried_again_has_one_token(tmp_path: Path) ->
     migrate(database)
     access = AccessService(database, b"k" * 32, "default")
     await access.add_user("alice")
-    tokens = PassedTokens(database, access)
+    tokens = PassedTokens(database, access, lambda job_id: True, Background())
     job = record(over=False)
 
     assert await tokens.issue(job) == await tokens.issue(job)
     # A server that was restarted has no token left to give once more.
-    another = await PassedTokens(database, access).issue(job)
+    another = await PassedTokens(database, access, lambda job_id: True, Background()).issue(job)
 
     good = [one for one in await access.tokens("alice") if one.revoked_at is None]
     assert len(good) == 1
@@ -127,7 +128,7 @@ async def test_a_token_that_was_revoked_is_not_given_once_more(tmp_path: Path) -
     migrate(database)
     access = AccessService(database, b"k" * 32, "default")
     await access.add_user("alice")
-    tokens = PassedTokens(database, access)
+    tokens = PassedTokens(database, access, lambda job_id: True, Background())
     job = record(over=False)
     first = await access.authenticate(await tokens.issue(job))
 

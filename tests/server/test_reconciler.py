@@ -8,17 +8,19 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from neuro.domain.errors import Unavailable
 from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import Amount
 from neuro.engines.base import RunSpec
 from neuro.engines.sandbox import SandboxEngine, SandboxSettings
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
@@ -57,27 +59,26 @@ async def spec_of(job: JobRecord) -> RunSpec:
 async def test_a_job_that_is_given_gpus_while_the_database_is_away_starts_later(
     database: Database, engine: SandboxEngine
 ) -> None:
-    job = record(over=False)
-    amount = Amount(cpu=1, memory=GIB, gpu=1)
-    job.specification = msgspec.structs.replace(job.specification, amount=amount)
-    job.placed, job.run, job.gpus = True, 1, None  # between two runs; nobody knows its GPUs
+    queued = record(over=False)
+    wants_a_gpu = replace(queued.specification, amount=Amount(cpu=1, memory=GIB, gpu=1))
+    # Between two runs; nobody knows its GPUs.
+    job = replace(queued, specification=wants_a_gpu, phase=Phase.STARTING, run=1, gpus=None)
     add(database, job)
     board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB, gpu=1)})
     writer = Writer(database)
-    writer.start()
-    reconciler = Reconciler(board, writer, {"sandbox": engine}, spec_of, stop_grace=0)
+    writer.start(Background())
+    reconciler = Reconciler(board, writer, {"sandbox": engine}, spec_of, Background(), stop_grace=0)
     rename_table(database, "jobs", "away")
 
     await reconciler.adopt([job], {})
-    while job.gpus is None:
-        await asyncio.sleep(0)
+    await board.wait_until(job, lambda one: one.gpus is not None)
     with pytest.raises(Unavailable):
         await writer.flush()
     rename_table(database, "away", "jobs")
 
     async with asyncio.timeout(15):
-        await board.wait_until(job, lambda one: one.status is JobStatus.SUCCEEDED)
-    assert job.status is JobStatus.SUCCEEDED
+        over = await board.wait_until(job, lambda one: not one.is_active)
+    assert over.status is JobStatus.SUCCEEDED
     await reconciler.close()
     await writer.close()
 
@@ -88,12 +89,11 @@ async def test_a_job_that_is_given_gpus_while_the_database_is_away_starts_later(
 async def test_a_job_outlives_trouble_of_the_server_at_its_start(
     database: Database, engine: SandboxEngine, trouble: Exception
 ) -> None:
-    job = record(over=False)
-    job.placed = True
+    job = replace(record(over=False), phase=Phase.STARTING)
     add(database, job)
     board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB)})
     writer = Writer(database)
-    writer.start()
+    writer.start(Background())
     troubles = [trouble]
 
     async def make_spec(job: JobRecord) -> RunSpec:
@@ -101,12 +101,14 @@ async def test_a_job_outlives_trouble_of_the_server_at_its_start(
             raise troubles.pop()
         return await spec_of(job)
 
-    reconciler = Reconciler(board, writer, {"sandbox": engine}, make_spec, stop_grace=0)
+    reconciler = Reconciler(
+        board, writer, {"sandbox": engine}, make_spec, Background(), stop_grace=0
+    )
     await reconciler.adopt([job], {})
 
     async with asyncio.timeout(30):
-        await board.wait_until(job, lambda one: one.status is JobStatus.SUCCEEDED)
-    assert job.status is JobStatus.SUCCEEDED
-    assert any("tries again" in (one.description or "") for one in job.transitions)
+        over = await board.wait_until(job, lambda one: not one.is_active)
+    assert over.status is JobStatus.SUCCEEDED
+    assert any("tries again" in (one.description or "") for one in over.transitions)
     await reconciler.close()
     await writer.close()

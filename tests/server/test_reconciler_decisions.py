@@ -7,12 +7,12 @@ sandboxes report so is for the tests of the engines.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
 from neuro.domain.resources import Amount
@@ -26,9 +26,11 @@ from neuro.engines.base import (
     RunState,
     Started,
 )
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
@@ -87,6 +89,7 @@ class House:
             self.writer,
             {"sandbox": self.engine},  # type: ignore[dict-item]  # what is asked here of one
             spec_of,
+            Background(),
             stop_grace=0,
         )
 
@@ -102,8 +105,13 @@ class House:
         async with self.engine.asked:
             await self.engine.asked.wait_for(lambda: RunRef(job.id, job.run) in self.engine.started)
 
-    async def until(self, job: JobRecord, status: JobStatus) -> None:
-        await self.board.wait_until(job, lambda one: one.status is status)
+    async def until(self, job: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
+        """A job once this is true of it, or it is over."""
+        live = self.board.get(job.id) or self.writer.unsaved(job.id)
+        return await self.board.wait_until(live, holds) if live else await self.kept(job)
+
+    async def until_it_is(self, job: JobRecord, status: JobStatus) -> None:
+        assert (await self.until(job, lambda one: one.status is status)).status is status
 
     async def kept(self, job: JobRecord) -> JobRecord:
         """The job as the database has it."""
@@ -115,8 +123,7 @@ class House:
 
 def new_job(policy: RestartPolicy = RestartPolicy.NEVER) -> JobRecord:
     job = record(over=False)
-    job.specification = msgspec.structs.replace(job.specification, restart_policy=policy)
-    return job
+    return replace(job, specification=replace(job.specification, restart_policy=policy))
 
 
 def started(job: JobRecord, run: int = 0) -> Started:
@@ -138,7 +145,7 @@ def exited(
 @pytest_asyncio.fixture
 async def house(database: Database) -> AsyncIterator[House]:
     house = House(database)
-    house.writer.start()
+    house.writer.start(Background())
     yield house
     await house.reconciler.close()
     await house.writer.close()
@@ -162,7 +169,7 @@ async def test_how_a_run_ended_is_how_its_job_did(
     job = await house.submit()
     house.engine.report(started(job))
     house.engine.report(exited(job, code, cause))
-    await house.until(job, status)
+    await house.until_it_is(job, status)
 
     kept = await house.kept(job)
     assert (kept.status, kept.transitions[-1].reason, kept.exit_code) == (status, reason, code)
@@ -176,7 +183,7 @@ async def test_a_job_whose_start_is_refused_ends_with_the_engines_words(house: H
     job = new_job()
     add(house.database, job)
     house.reconciler.submitted(job)
-    await house.until(job, JobStatus.FAILED)
+    await house.until_it_is(job, JobStatus.FAILED)
 
     kept = await house.kept(job)
     assert (kept.transitions[-1].reason, kept.transitions[-1].description) == (
@@ -189,7 +196,7 @@ async def test_a_job_whose_start_is_refused_ends_with_the_engines_words(house: H
 async def test_a_start_of_which_only_the_answer_is_lost_is_not_repeated(
     house: House, ends: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuro.server.jobs.reconciler.NOT_READY_SECONDS", 0.0)
+    monkeypatch.setattr("neuro.server.jobs.life.NOT_READY_SECONDS", 0.0)
     await house.reconciler.adopt([], {})
     job = new_job()
     add(house.database, job)
@@ -201,12 +208,12 @@ async def test_a_start_of_which_only_the_answer_is_lost_is_not_repeated(
         house.engine.report(started(job))
         if ends:
             house.engine.report(exited(job))
-        await house.board.wait_until(job, lambda one: one.run_started and one.is_active != ends)
+        await house.until(job, lambda one: one.run_started and not ends)
         raise OSError("the connection broke")
 
     monkeypatch.setattr(house.engine, "start", start)
     house.reconciler.submitted(job)
-    await house.until(job, JobStatus.SUCCEEDED if ends else JobStatus.RUNNING)
+    await house.until_it_is(job, JobStatus.SUCCEEDED if ends else JobStatus.RUNNING)
     for _ in range(100):  # a second start would be asked for at once
         await asyncio.sleep(0)
     kept = await house.kept(job)
@@ -235,15 +242,14 @@ async def test_a_restart_policy_makes_another_run(
     house.engine.report(exited(job, code, cause))
 
     if runs == 2:
-        await house.board.wait_until(job, lambda one: one.run == 1)
-        await house.until_started(job)
-        assert job.is_active
+        again = await house.until(job, lambda one: one.run == 1)
+        await house.until_started(again)
+        assert again.is_active
         house.engine.report(exited(job, code, cause))  # of the first run: told already
         house.engine.report(started(job, run=1))
-        await house.board.wait_until(job, lambda one: one.run_started)
-        assert job.run == 1
+        assert (await house.until(again, lambda one: one.run_started)).run == 1
     else:
-        await house.board.wait_until(job, lambda one: not one.is_active)
+        await house.until(job, lambda one: not one.is_active)
     assert len(house.engine.started) == runs
 
 
@@ -251,25 +257,23 @@ async def test_a_job_that_is_stopped_is_cancelled_for_the_first_reason(house: Ho
     await house.reconciler.adopt([], {})
     job = await house.submit(RestartPolicy.ALWAYS)
     house.engine.report(started(job))
-    await house.until(job, JobStatus.RUNNING)
+    await house.until_it_is(job, JobStatus.RUNNING)
 
     house.reconciler.stop(job, Reason.LIFE_SPAN_ENDED)
     house.reconciler.stop(job, Reason.USER_REQUESTED)
     async with house.engine.asked:
         await house.engine.asked.wait_for(lambda: RunRef(job.id) in house.engine.stopped)
     house.engine.report(exited(job, 143, ExitCause.ERROR))
-    await house.until(job, JobStatus.CANCELLED)
+    await house.until_it_is(job, JobStatus.CANCELLED)
 
     kept = await house.kept(job)
     assert (kept.transitions[-1].reason, kept.exit_code) == (Reason.LIFE_SPAN_ENDED, 143)
 
 
 def placed(run_started: bool) -> JobRecord:
-    job = new_job()
-    job.placed, job.run_started = True, run_started
-    if run_started:
-        job.step(JobStatus.RUNNING, None, datetime.now(UTC))
-    return job
+    if not run_started:
+        return replace(new_job(), phase=Phase.STARTING)
+    return replace(new_job(), phase=Phase.RUNNING).stepped(None, datetime.now(UTC))
 
 
 async def test_a_start_that_a_crash_cut_off_is_repeated(house: House) -> None:
@@ -279,7 +283,7 @@ async def test_a_start_that_a_crash_cut_off_is_repeated(house: House) -> None:
     await house.reconciler.adopt([job], {})
 
     await house.until_started(job)
-    assert job.is_active
+    assert house.board.get(job.id) is not None
 
 
 async def test_a_run_that_the_engine_has_lost_ends_its_job(house: House) -> None:
@@ -309,9 +313,10 @@ async def test_a_run_that_ended_meanwhile_is_told_as_it_was(house: House) -> Non
 async def test_a_run_that_goes_on_is_taken_over_and_stopped_if_that_was_asked_for(
     house: House,
 ) -> None:
-    going, leaving = placed(run_started=True), placed(run_started=True)
-    leaving.stop_reason = Reason.USER_REQUESTED.value
-    add(house.database, going, leaving)
+    going = placed(run_started=True)
+    stopped = replace(placed(run_started=True), stop_reason=Reason.USER_REQUESTED.value)
+    add(house.database, going, stopped)
+    leaving = await house.kept(stopped)
     for job in (going, leaving):
         house.engine.known[RunRef(job.id)] = RunState(started=started(job))
 
@@ -322,15 +327,14 @@ async def test_a_run_that_goes_on_is_taken_over_and_stopped_if_that_was_asked_fo
     assert house.engine.stopped == [RunRef(leaving.id)]
     assert house.engine.started == []
     house.engine.report(exited(going))
-    await house.until(going, JobStatus.SUCCEEDED)
+    await house.until_it_is(going, JobStatus.SUCCEEDED)
 
 
 async def test_a_job_that_was_stopped_before_it_had_a_place_never_starts(house: House) -> None:
-    job = new_job()
-    job.stop_reason = Reason.USER_REQUESTED.value
+    job = replace(new_job(), stop_reason=Reason.USER_REQUESTED.value)
     add(house.database, job)
 
-    await house.reconciler.adopt([job], {})
+    await house.reconciler.adopt([await house.kept(job)], {})
 
     kept = await house.kept(job)
     assert (kept.status, kept.transitions[-1].reason) == (
@@ -353,16 +357,17 @@ async def test_a_job_that_was_stopped_before_it_had_a_place_never_starts(house: 
 async def test_a_job_says_whose_trouble_it_waits_for(
     house: House, cause: ExitCause, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuro.server.jobs.reconciler.NOT_READY_SECONDS", 0.0)
+    monkeypatch.setattr("neuro.server.jobs.life.NOT_READY_SECONDS", 0.0)
     await house.reconciler.adopt([], {})
     job = await house.submit()
     house.engine.started.clear()
 
-    house.engine.report(msgspec.structs.replace(exited(job, None, cause), message="full"))
+    house.engine.report(replace(exited(job, None, cause), message="full"))
     await house.until_started(job)
 
-    assert job.is_active
-    assert job.transitions[-1].description == sentence
+    now = house.board.get(job.id)
+    assert now is not None
+    assert now.transitions[-1].description == sentence
 
 
 @pytest.mark.parametrize("has_run", [True, False])
@@ -376,7 +381,7 @@ async def test_a_job_that_is_stopped_while_its_start_is_in_doubt_ends_as_its_run
     if not has_run:
         house.engine.lacks.add(RunRef(job.id))
     house.reconciler.submitted(job)
-    await house.board.wait_until(job, lambda one: "broke" in str(one.transitions[-1].description))
+    await house.until(job, lambda one: "broke" in str(one.transitions[-1].description))
 
     house.reconciler.stop(job, Reason.USER_REQUESTED)
     async with house.engine.asked:
@@ -384,9 +389,9 @@ async def test_a_job_that_is_stopped_while_its_start_is_in_doubt_ends_as_its_run
     if has_run:
         for _ in range(100):
             await asyncio.sleep(0)
-        assert job.is_active  # its run has its time to end
+        assert house.board.get(job.id) is not None  # its run has its time to end
         house.engine.report(exited(job, 5, ExitCause.ERROR))
-    await house.until(job, JobStatus.CANCELLED)
+    await house.until_it_is(job, JobStatus.CANCELLED)
 
     assert (await house.kept(job)).exit_code == (5 if has_run else None)
     assert house.engine.started == []
@@ -406,7 +411,7 @@ async def test_a_stop_that_came_before_the_answer_to_a_start_is_asked_for_once_m
             await house.engine.asked.wait_for(lambda: house.engine.stopped)
         house.engine.lacks.clear()
         house.engine.report(started(job))
-        await house.until(job, JobStatus.RUNNING)
+        await house.until_it_is(job, JobStatus.RUNNING)
         raise OSError("the connection broke")
 
     monkeypatch.setattr(house.engine, "start", start)
@@ -414,7 +419,7 @@ async def test_a_stop_that_came_before_the_answer_to_a_start_is_asked_for_once_m
     async with house.engine.asked:
         await house.engine.asked.wait_for(lambda: len(house.engine.stopped) == 2)
     house.engine.report(exited(job, 143, ExitCause.ERROR))
-    await house.until(job, JobStatus.CANCELLED)
+    await house.until_it_is(job, JobStatus.CANCELLED)
 
 
 async def test_a_job_says_that_the_engine_does_not_know_yet_how_it_is(house: House) -> None:
@@ -424,13 +429,13 @@ async def test_a_job_says_that_the_engine_does_not_know_yet_how_it_is(house: Hou
 
     await house.reconciler.adopt([job], {})
 
-    said = job.transitions[-1]
+    said = (await house.until(job, lambda _: True)).transitions[-1]
     assert (said.status, said.description) == (
         JobStatus.RUNNING,
         "The server cannot look after the job yet: too many open files",
     )
     house.engine.report(started(job))
-    await house.board.wait_until(job, lambda one: one.transitions[-1].description is None)
-    assert job.status is JobStatus.RUNNING
+    known = await house.until(job, lambda one: one.transitions[-1].description is None)
+    assert known.status is JobStatus.RUNNING
     house.engine.report(exited(job))
-    await house.until(job, JobStatus.SUCCEEDED)
+    await house.until_it_is(job, JobStatus.SUCCEEDED)

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from neuro.domain.errors import InvalidInput
+from neuro.domain.resources import GIB, Amount
+from neuro.engines.sandbox.kind import Table
+from neuro.server.engine_settings import capacities_of, engine_settings
 from neuro.server.settings import load_settings
 from tests.server_process import ServerProcess
 
@@ -55,7 +58,26 @@ PLACES = {
     "[capacity]\ncpu = -3": ("line 2: capacity.cpu is -3", "CPU cores"),
     "x = 1\ncluster = lab": ("line 2",),
 }
-CASES |= PLACES
+TWO = "[capacity]\ncpu = 1\nmemory = '1G'\n[engines.second]\nkind = 'sandbox'\n"
+ENGINES = {
+    "[engines.second]\ncpu = 1": ("line 1: engines.second needs 'kind'", "must be sandbox"),
+    "[engines.second]\nkind = 'docker'": ("line 2: engine 'second'", "'docker'", "be sandbox"),
+    "[engines.second]\nkind = 3": ("line 2: engine 'second': kind is 3",),
+    "[engines.Second]\nkind = 'sandbox'": ("line 1: Invalid engine name 'Second'",),
+    "[engines.sandbox]\ncores = 2": ("line 2: there is no key 'cores'", "cpu, io_uring, kind"),
+    "[engines.sandbox]\ncpu = 0": ("line 1: engines.sandbox.cpu is 0", "0.01 or more"),
+    "[engines.sandbox]\nmemory = '1Q'": ("engines.sandbox.memory", "'1Q' is not a size"),
+    "[engines.sandbox]\nlog_limit = '1Q'": ("log_limit", "'1Q' is not a size"),
+    "[engines.sandbox]\nperf = 'yes'": ("line 2: engines.sandbox.perf is 'yes'", "true or false"),
+    "engines = 3": ("line 1: engines must be sections", "[engines.NAME]"),
+    "[engines]\nsandbox = 3": ("line 1: engines must be sections",),
+    TWO: ("line 4: engine 'second' shares this machine with 'sandbox'", "cpu and memory"),
+    TWO + "cpu = 1\nmemory = '1G'\n" + PRESET + "engine = 'third'": (
+        "preset 'a': engine is 'third', which this server does not have",
+        "must be sandbox or second",
+    ),
+}
+CASES |= PLACES | ENGINES
 
 
 def test_a_byte_order_mark_is_no_key(tmp_path: Path) -> None:
@@ -85,6 +107,48 @@ def test_a_server_with_a_preset_of_an_engine_that_is_not_there_does_not_start(
 
     with pytest.raises(RuntimeError, match="engine is 'gone', which this server does not have"):
         server.start()
+
+
+def test_the_sections_of_before_say_what_the_embedded_engine_is(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    path.write_text(
+        "log_limit = '3M'\n[capacity]\ncpu = 2\nmemory = '2G'\n[network]\nprivate = false\n"
+        "[sandbox]\nperf = true\nio_uring = true\n"
+        "[engines.sandbox]\nio_uring = false\n"
+        "[engines.second]\nkind = 'sandbox'\ncpu = 1\nmemory = '1G'\n"
+    )
+
+    made = engine_settings(load_settings(path))
+
+    assert made == {
+        "sandbox": Table(
+            cpu=2, memory="2G", log_limit="3M", private_networks=False, perf=True, io_uring=False
+        ),
+        "second": Table(
+            kind="sandbox",
+            cpu=1,
+            memory="1G",
+            log_limit="3M",
+            private_networks=False,
+            perf=True,
+            io_uring=True,
+        ),
+    }
+
+
+def test_the_gpus_of_a_machine_are_given_away_once(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    path.write_text(TWO + "cpu = 1\nmemory = '1G'\n")
+    machine = Amount(cpu=8, memory=8 * GIB, gpu=2)
+
+    capacities = capacities_of(
+        engine_settings(load_settings(path)), {"sandbox": machine, "second": machine}
+    )
+
+    assert capacities == {
+        "sandbox": Amount(cpu=1, memory=GIB, gpu=2),
+        "second": Amount(cpu=1, memory=GIB),
+    }
 
 
 def test_what_the_guide_shows_is_fine(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from neuro.domain.resources import GIB, Amount, Preset
 from neuro.server.jobs.specification import (
     argv_of,
     check_fits,
-    check_request,
     choose_preset,
     container_of,
     explicit_amount,
+    mistakes,
 )
 
 PRESETS = [
@@ -28,7 +28,8 @@ def request(**changes: object) -> JobRequest:
 
 
 def check(asked: JobRequest) -> None:
-    check_request(asked, container_of(asked), "default")
+    for mistake in mistakes(asked, container_of(asked), "default"):
+        raise mistake
 
 
 def volume(source: str, target: str) -> dict[str, object]:

@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.jobs import Container, JobFilter, JobStatus, Priority, Resources
+from neuro.domain.jobs import Container, JobFilter, JobStatus, Priority, Reason, Resources
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import GIB, Amount
 from neuro.server.access.visibility import Visibility
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.jobs import tables
+from neuro.server.jobs.phases import ENDING, Phase
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.retention import Keep, Retention
+from tests.server.life import as_kept
 
 EVERYBODYS = Visibility(everything=True)
 LONG = timedelta(days=1000)
@@ -51,10 +54,8 @@ def record(
             tags=["tests"],
         ),
     )
-    made.step(JobStatus.PENDING, "Creating", moment)
-    if over:
-        made.step(JobStatus.SUCCEEDED, "Completed", moment, exit_code=0)
-    return made
+    made = made.stepped("Creating", moment)
+    return made.ended(JobStatus.SUCCEEDED, "Completed", moment, exit_code=0) if over else made
 
 
 def add(database: Database, *records: JobRecord) -> list[str]:
@@ -83,8 +84,28 @@ def test_a_record_is_read_as_it_was_written(database: Database) -> None:
     with database.engine.connect() as connection:
         found = tables.get_job(connection, made.id)
     assert found is not None
-    made.sequence = found.sequence
-    assert found == made
+    assert found == replace(made, sequence=found.sequence)
+
+
+@pytest.mark.parametrize("phase", list(Phase)[:-1])
+def test_the_next_server_reads_how_far_a_job_has_come(database: Database, phase: Phase) -> None:
+    reason = Reason.USER_REQUESTED.value if phase in ENDING else None
+    made = replace(record(over=False), phase=phase, stop_reason=reason, tries=3, stops=2)
+
+    add(database, made)
+
+    found = database.write_now(lambda c: tables.get_job(c, made.id))
+    assert found is not None
+    assert found == replace(as_kept(made), sequence=found.sequence)
+
+
+def test_a_status_that_its_steps_do_not_tell_is_damage(database: Database) -> None:
+    (bad,) = add(database, record(over=False))
+
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET status = 'failed'"))
+
+    assert bad not in listed(database)
 
 
 def test_one_damaged_record_never_breaks_a_list(database: Database) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from neuro.domain.errors import Unavailable
 from neuro.domain.jobs import JobStatus
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.record import JobRecord
@@ -25,7 +27,7 @@ from tests.server.test_tables import add, record
 @pytest_asyncio.fixture
 async def writer(database: Database) -> AsyncIterator[Writer]:
     writer = Writer(database)
-    writer.start()
+    writer.start(Background())
     yield writer
     await writer.close()
 
@@ -36,8 +38,7 @@ def rename_table(database: Database, old: str, new: str) -> None:
 
 
 def ended(job: JobRecord) -> JobRecord:
-    job.step(JobStatus.FAILED, "Error", datetime.now(UTC), exit_code=3)
-    return job
+    return job.ended(JobStatus.FAILED, "Error", datetime.now(UTC), exit_code=3)
 
 
 def kept_code(database: Database, job_id: str) -> int | None:
@@ -53,10 +54,11 @@ async def test_whoever_waits_is_told_and_the_record_is_written_later(
     add(database, job)
     rename_table(database, "jobs", "away")
 
-    writer.save(ended(job))
+    over = ended(job)
+    writer.save(over)
     with pytest.raises(Unavailable):
         await writer.flush()
-    assert writer.unsaved(job.id) is job
+    assert writer.unsaved(job.id) is over
     rename_table(database, "away", "jobs")
 
     await writer.settle()
@@ -105,14 +107,15 @@ async def test_a_record_that_the_database_refuses_stops_no_other(
         add(database, job)
     refuse(database, bad.id, how)
 
-    writer.save(ended(bad))
+    refused = ended(bad)
+    writer.save(refused)
     writer.save(ended(before))
     await writer.settle()
     writer.save(ended(after))
     await writer.flush()
 
     assert [kept_code(database, job.id) for job in (before, after)] == [3, 3]
-    assert writer.unsaved(bad.id) is bad
+    assert writer.unsaved(bad.id) is refused
     assert writer.trouble is None
     with pytest.raises(Unavailable, match=bad.id):
         await writer.flush(bad.id)
@@ -126,8 +129,7 @@ async def test_a_record_that_cannot_even_be_encoded_stops_no_other(
     for job in (bad, good):
         add(database, job)
 
-    bad.log_bytes = 1 << 70
-    writer.save(bad)
+    writer.save(replace(bad, log_bytes=1 << 70))
     writer.save(ended(good))
     await writer.flush()
 
@@ -156,7 +158,7 @@ async def test_a_refused_record_is_written_once_the_database_takes_it(
 
 async def test_closing_gives_up_on_a_database_that_stays_away(database: Database) -> None:
     writer = Writer(database)
-    writer.start()
+    writer.start(Background())
     job = record(over=False)
     add(database, job)
     rename_table(database, "jobs", "away")
@@ -171,7 +173,8 @@ async def test_closing_gives_up_on_a_database_that_stays_away(database: Database
 async def test_a_dead_writer_says_so_and_ends_the_server(database: Database) -> None:
     writer = Writer(database)
     died = asyncio.Event()
-    writer.start(on_death=died.set)
+    background = Background(died.set)
+    writer.start(background)
     database.close()
 
     writer.save(record())
@@ -182,6 +185,7 @@ async def test_a_dead_writer_says_so_and_ends_the_server(database: Database) -> 
         await died.wait()
         with pytest.raises(Unavailable, match="is ending"):
             await writer.settle()
+        assert background.troubles
         await writer.close()
 
 

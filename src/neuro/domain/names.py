@@ -73,6 +73,16 @@ def check_cluster_name(name: str) -> str:
     )
 
 
+def check_engine_name(name: str) -> str:
+    """Return ``name``, or raise InvalidInput: it is a folder's name too."""
+    if len(name) <= 32 and _JOB_NAME.fullmatch(name):
+        return name
+    raise InvalidInput(
+        f"Invalid engine name '{name[:80]}': use up to 32 lower-case letters, digits and single"
+        " hyphens between them, a letter first."
+    )
+
+
 def check_tags(tags: list[str]) -> list[str]:
     """Return ``tags``, or raise InvalidInput: at most 16, each 1 to 256 non-space characters."""
     if len(tags) > MAX_TAGS:

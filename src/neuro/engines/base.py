@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -220,7 +220,10 @@ class NotReady(EngineFault):
 
 
 class Engine(Protocol):
-    """See the module's docstring. Every method may be called at any time after ``open``.
+    """What every engine can do. Every method may be called at any time after ``open``.
+
+    What else an engine can do with runs is told by ``Attaches``, ``Executes``, ``Connects`` and
+    ``Measures``.
 
     ``notices`` are sentences about what this machine lacks and what to install; ``gpu_model`` names
     its GPUs; ``host_address`` is where a run reaches the platform's API on this machine. All three
@@ -308,22 +311,45 @@ class Engine(Protocol):
         """
         ...
 
+    async def capacity(self) -> Amount:
+        """All that this engine can give to jobs (not what is free)."""
+        ...
+
+
+# What an engine may lack. One that can do it has the method, and that is all that it takes.
+
+
+@runtime_checkable
+class Attaches(Protocol):
+    """An engine whose runs can be attached to."""
+
     async def attach(self, job_id: str, *, stdin: bool, output: bool) -> Session:
         """Connect to the main process. Output begins at this moment: no replay. RunNotFound."""
         ...
+
+
+@runtime_checkable
+class Executes(Protocol):
+    """An engine that starts further processes in a run."""
 
     async def exec(self, job_id: str, argv: Collection[str], *, tty: bool) -> Session:
         """Run another process inside. RunNotFound where the job is not running."""
         ...
 
+
+@runtime_checkable
+class Connects(Protocol):
+    """An engine that reaches the ports of a run."""
+
     async def connect(self, job_id: str, port: int) -> Connection:
         """A TCP connection to the job's 127.0.0.1:port. RunNotFound, NotListening."""
         ...
 
+
+@runtime_checkable
+class Measures(Protocol):
+    """An engine that knows what a run uses."""
+
     async def usage(self, job_id: str) -> Usage:
         """What the run uses now. RunNotFound where the job is not running."""
-        ...
-
-    async def capacity(self) -> Amount:
-        """All that this engine can give to jobs (not what is free)."""
         ...

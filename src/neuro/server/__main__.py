@@ -83,7 +83,8 @@ async def _serve(options: Options, ready_fd: int | None) -> int:
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     try:
         while True:
-            async with serving(options) as url:
+            async with serving(options) as server:
+                url, reload.check = server.url, server.check
                 # What start-up made lives as long as the server: spare the collector looking at it.
                 gc.collect()
                 gc.freeze()

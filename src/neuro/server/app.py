@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,18 +20,24 @@ from sqlalchemy import text
 
 from neuro import __version__
 from neuro.domain.errors import PlatformError
+from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
-from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
+from neuro.server.background import Background
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs, hold
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
-from neuro.server.engine_settings import sandbox_settings
+from neuro.server.engine_settings import (
+    DEFAULT_ENGINE,
+    check_in_use,
+    engine_settings,
+    make_engines,
+)
 from neuro.server.flows.bake_routes import BakeServices, bake_routes
 from neuro.server.flows.events import Hub
 from neuro.server.flows.retention import FlowRetention, KeepFlows
@@ -45,7 +54,8 @@ from neuro.server.http.pages import answer_at_jobs_addresses
 from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
-from neuro.server.jobs.assembly import DEFAULT_ENGINE, Jobs, Means, start_jobs
+from neuro.server.jobs.assembly import Jobs, Means, start_jobs
+from neuro.server.jobs.board import Board
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.writer import Writer
@@ -57,13 +67,13 @@ from neuro.server.settings import (
     RetentionSetting,
     Settings,
     load_settings,
-    parse_bytes,
 )
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService
-from neuro.server.sweeping import sweep_regularly
 
 log = structlog.get_logger("neuro.server")
+
+SWEEP_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ class _Ground:
     engines: Mapping[str, Engine]
     access: AccessService
     storage: StorageService
+    background: Background
 
 
 @dataclass(frozen=True)
@@ -103,9 +114,17 @@ class _Parts:
     departures: Departures
 
 
+@dataclass(frozen=True)
+class Server:
+    """One that is ready. ``check`` raises PlatformError for settings that it cannot begin with."""
+
+    url: str
+    check: Callable[[Settings], None]
+
+
 @asynccontextmanager
-async def serving(options: Options) -> AsyncIterator[str]:
-    """Run the whole server; yields the API's URL once every part is ready.
+async def serving(options: Options) -> AsyncIterator[Server]:
+    """Run the whole server; yields once every part is ready.
 
     Raises Conflict where another server has the data folder or the port, InvalidInput for bad
     settings, EngineFault where this machine cannot run jobs.
@@ -117,19 +136,26 @@ async def serving(options: Options) -> AsyncIterator[str]:
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
         digest = digest_of(folder)
-        settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
+        settings = load_settings(folder / "server.toml")
         database = await _open_database(stack, folder, options.database or settings.database)
         port = listener.getsockname()[1]
-        sandbox = sandbox_settings(settings, folder, port, options.open_files)
-        engines = {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox", sandbox)}
+        engines = make_engines(engine_settings(settings), folder, port, options.open_files)
         await _open(stack, engines, asyncio.to_thread(_prepare_database, database, folder))
-        address = await _assemble(stack, listener, folder, settings, database, engines)
+        background = Background(_end_in_order)
+        stack.push_async_callback(background.close)
+        address, board = await _assemble(
+            stack, listener, folder, settings, database, engines, background
+        )
         announcement = Announcement(folder, address, lock_again, digest)
         announcement.begin()
         stack.callback(announcement.withdraw)
-        stack.callback(asyncio.create_task(announcement.keep_on(), name="run folder").cancel)
+        background.keep("watch over the folder 'run'", announcement.keep_on)
         log.info("ready", url=address)
-        yield address
+        yield Server(address, partial(_check, board))
+
+
+def _check(board: Board, settings: Settings) -> None:
+    check_in_use(engine_settings(settings), Counter(record.engine for record in board))
 
 
 async def _open_database(stack: AsyncExitStack, folder: Path, url: str | None) -> Database:
@@ -165,7 +191,8 @@ async def _assemble(
     settings: Settings,
     database: Database,
     engines: Mapping[str, Engine],
-) -> str:
+    background: Background,
+) -> tuple[str, Board]:
     access = AccessService(
         database, load_or_create_key(folder / "keys" / "tokens.key"), settings.cluster
     )
@@ -174,7 +201,7 @@ async def _assemble(
         StorageService, folder / "storage", settings.cluster, owner=owner
     )
     stack.push_async_callback(storage.close)
-    ground = _Ground(folder, settings, database, engines, access, storage)
+    ground = _Ground(folder, settings, database, engines, access, storage, background)
     host, port = listener.getsockname()[:2]
     domain = settings.jobs_domain or f"localhost:{port}"
     means = await Means.of(settings, engines, folder)
@@ -184,6 +211,7 @@ async def _assemble(
         settings,
         engines,
         means,
+        background,
         access=access,
         files=storage,
         api_url=lambda engine: address_of(engines[engine].host_address, port),
@@ -192,19 +220,21 @@ async def _assemble(
     hub = Hub()
     parts = _parts(stack, ground, jobs, hub)
     await _listen(stack, listener, _application(ground, parts, means, domain), ground)
-    await _sweep(stack, ground, parts, hub)
+    await _sweep(ground, parts, hub)
     await parts.supervision.start()
     url = address_of(host, port)
     await write_login(folder, access, url)
     await parts.departures.sweep()
-    return url
+    return url, jobs.board
 
 
 def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Parts:
     database, settings, access = ground.database, ground.settings, ground.access
     bakes = BakeServices.of(database, settings.cluster, hub)
     limits = limits_of(settings.bakes)
-    supervision = Supervision(database, bakes, jobs.board, jobs.service, access, limits)
+    supervision = Supervision(
+        database, bakes, jobs.board, jobs.service, access, limits, ground.background
+    )
     stack.push_async_callback(supervision.close)
     leaving = [supervision.end_all_of, jobs.service.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
@@ -234,7 +264,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
     ]
-    troubles = partial(_troubles, engines, jobs.writer, database)
+    troubles = partial(_troubles, ground, jobs.writer)
     routes += operation_routes(metrics, troubles, routes, __version__).items
     app = web.Application(
         middlewares=[
@@ -253,17 +283,18 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
     return app
 
 
-async def _troubles(engines: Mapping[str, Engine], writer: Writer, database: Database) -> list[str]:
+async def _troubles(ground: _Ground, writer: Writer) -> list[str]:
     """Why the server can do less than it should, in sentences."""
     found = [
         f"Engine {name} can start no jobs: {engine.trouble}."
-        for name, engine in engines.items()
+        for name, engine in ground.engines.items()
         if engine.trouble is not None
     ]
+    found += ground.background.troubles
     if writer.trouble is not None:
         found.append(writer.trouble)
     try:
-        await database.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
+        await ground.database.read(lambda c: c.execute(text("SELECT 1")).scalar())
     except PlatformError as error:
         found.append(error.message)
     return found
@@ -281,7 +312,7 @@ async def _listen(
     await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)], patience)
 
 
-async def _sweep(stack: AsyncExitStack, ground: _Ground, parts: _Parts, hub: Hub) -> None:
+async def _sweep(ground: _Ground, parts: _Parts, hub: Hub) -> None:
     """Begin what is done again and again: forgetting what is old, mending what was left over."""
     settings, database = ground.settings, ground.database
 
@@ -290,15 +321,21 @@ async def _sweep(stack: AsyncExitStack, ground: _Ground, parts: _Parts, hub: Hub
 
     await keep_reserve()
     sweeps = {
-        "jobs": Retention(database, ground.engines, keep_jobs(settings.retention)).sweep,
-        "bakes": FlowRetention(database, hub, keep_flows(settings.retention)).sweep,
-        "tokens": parts.jobs.tokens.sweep,
-        "people": parts.departures.sweep,
-        "the disk's reserve": keep_reserve,
+        "sweep of old jobs": Retention(
+            database, ground.engines, keep_jobs(settings.retention)
+        ).sweep,
+        "sweep of old bakes": FlowRetention(database, hub, keep_flows(settings.retention)).sweep,
+        "sweep of tokens": parts.jobs.tokens.sweep,
+        "sweep of people who are gone": parts.departures.sweep,
+        "reserve of the disk": keep_reserve,
     }
     for what, sweep in sweeps.items():
-        sweeper = asyncio.create_task(sweep_regularly(sweep, what), name=f"retention of {what}")
-        stack.callback(sweeper.cancel)
+        ground.background.every(SWEEP_SECONDS, what, sweep)
+
+
+def _end_in_order() -> None:
+    """End the server as its administrator would: a new one finds everything as it is."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _prepare_database(database: Database, folder: Path) -> None:

@@ -11,9 +11,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from neuro.domain.errors import PlatformError
+from neuro.engines.sandbox.kind import Table, settings_of
 from neuro.engines.sandbox.layout import remove_tree
 from neuro.engines.sandbox.survey import Finding, survey
-from neuro.server.engine_settings import sandbox_settings
+from neuro.server.engine_settings import DEFAULT_ENGINE, engine_settings, site_of
 from neuro.server.settings import load_settings
 
 
@@ -43,7 +44,10 @@ def examine(data_dir: Path) -> list[Finding]:
         )
         return [Finding("data directory", "failed", text)]
     try:
-        found = survey(folder, sandbox_settings(settings, data_dir.resolve(), port=0))
+        table = engine_settings(settings)[DEFAULT_ENGINE]
+        assert isinstance(table, Table)
+        site = site_of(DEFAULT_ENGINE, data_dir.resolve(), port=0)
+        found = survey(folder, settings_of(site, table))
         return [replace(one, text=one.text.replace(folder, str(data_dir))) for one in found]
     finally:
         remove_tree(folder)

@@ -1,29 +1,140 @@
-"""What ``server.toml`` says of the engine that is embedded, in the engine's words."""
+"""What ``server.toml`` says of engines: which there are, and what each is made of.
+
+The embedded engine, ``sandbox``, is always there: the platform's own commands run on it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from neuro.engines.sandbox.output import Retention
-from neuro.engines.sandbox.settings import SandboxSettings
-from neuro.server.settings import Settings, parse_bytes
+import msgspec
+
+from neuro.domain.errors import Conflict
+from neuro.domain.names import check_engine_name
+from neuro.domain.resources import Amount
+from neuro.domain.sizes import check_size, parse_bytes
+from neuro.engines.base import Engine
+from neuro.engines.registry import KINDS, EngineSettings, Site, kind_of
+from neuro.server.settings_places import Misplaced, check_shape, placed
+from neuro.server.settings_rules import check_numbers
+
+if TYPE_CHECKING:
+    from neuro.server.settings import Settings
+
+DEFAULT_ENGINE = "sandbox"
 
 
-def sandbox_settings(
-    settings: Settings, folder: Path, port: int, open_files: int | None = None
-) -> SandboxSettings:
-    """Jobs reach ``port`` of this machine, the API's, and never see ``folder``.
+def engine_settings(settings: Settings) -> dict[str, EngineSettings]:
+    """The settings of all engines, by their names. Raises InvalidInput."""
+    tables = {DEFAULT_ENGINE: {}, **settings.engines}
+    made = {name: _settings_of(settings, name, table) for name, table in tables.items()}
+    sharing = [name for name, one in made.items() if kind_of(kind_name(name, one)).of_this_machine]
+    for name in sharing:
+        if len(sharing) > 1 and (made[name].cpu is None or made[name].memory is None):
+            others = " and ".join(f"'{other}'" for other in sharing if other != name)
+            raise Misplaced(
+                ("engines", name),
+                f"engine '{name}' shares this machine with {others}: give each of them cpu and"
+                " memory",
+            )
+    return made
 
-    ``open_files`` is the soft limit of descriptors that they begin with, None for the server's own.
+
+def kind_name(name: str, settings: EngineSettings) -> str:
+    """Of which kind an engine is."""
+    return settings.kind or name
+
+
+def site_of(name: str, data: Path, port: int, open_files: int | None = None) -> Site:
+    """Where an engine is: its runs reach ``port`` of this machine, and never see ``data``."""
+    return Site(data / "engines" / name, data, port, open_files)
+
+
+def make_engines(
+    every: Mapping[str, EngineSettings], data: Path, port: int, open_files: int | None = None
+) -> dict[str, Engine]:
+    """All engines, by their names; none is open yet."""
+    return {
+        name: kind_of(kind_name(name, one)).make(site_of(name, data, port, open_files), one)
+        for name, one in every.items()
+    }
+
+
+def capacities_of(
+    every: Mapping[str, EngineSettings], machines: Mapping[str, Amount]
+) -> dict[str, Amount]:
+    """What jobs may take of each engine; ``machines`` is what each has.
+
+    The GPUs of a machine are all the first engine's that has a part of it.
     """
-    return SandboxSettings(
-        shared_ids=settings.sandbox.shared_ids,
-        open_files=open_files,
-        io_uring=settings.sandbox.io_uring,
-        perf=settings.sandbox.perf,
-        masked=(str(folder),),
-        network="shared" if settings.network.shared else "auto",
-        private_networks=settings.network.private,
-        host_port=port,
-        retention=Retention(total=parse_bytes(settings.log_limit)),
+    capacities = {}
+    has_gpus = True
+    for name, one in every.items():
+        machine = machines[name]
+        gpus = machine.gpu
+        if kind_of(kind_name(name, one)).of_this_machine:
+            gpus, has_gpus = (gpus, False) if has_gpus else (0, False)
+        capacities[name] = Amount(
+            cpu=machine.cpu if one.cpu is None else one.cpu,
+            memory=machine.memory if one.memory is None else parse_bytes(one.memory),
+            gpu=gpus,
+        )
+    return capacities
+
+
+def check_in_use(known: Collection[str], in_use: Mapping[str, int]) -> None:
+    """Raise Conflict for an engine that there is not, and that has jobs which are not over.
+
+    ``in_use`` is how many of these each engine has.
+    """
+    for name, count in sorted(in_use.items()):
+        if name not in known:
+            jobs = "1 job on it is" if count == 1 else f"{count} jobs on it are"
+            raise Conflict(
+                f"The engine '{name}' is not in server.toml any more, and {jobs} not over: put"
+                f" [engines.{name}] back, end them with `neuro kill`, and then remove it."
+            )
+
+
+def _settings_of(settings: Settings, name: str, table: Mapping[str, Any]) -> EngineSettings:
+    at = ("engines", name)
+    with placed(at):
+        check_engine_name(name)
+    kind = table.get("kind", name)
+    if not isinstance(kind, str) or kind not in KINDS:
+        known = " or ".join(sorted(KINDS))
+        if "kind" not in table:
+            raise Misplaced(at, f"engines.{name} needs 'kind': it must be {known}")
+        raise Misplaced(
+            (*at, "kind"),
+            f"engine '{name}': kind is {kind!r}, which this server does not have: it must be"
+            f" {known}",
+        )
+    known_kind = kind_of(kind)
+    check_shape(known_kind.settings, table, at)
+    made = msgspec.convert(
+        {**_of_other_sections(settings, name, kind), **table}, known_kind.settings
     )
+    with placed(at):
+        check_numbers(made, f"engines.{name}", "engines")
+        if made.memory is not None:
+            check_size(f"engines.{name}.memory", made.memory)
+        known_kind.check(made)
+    return made
+
+
+def _of_other_sections(settings: Settings, name: str, kind: str) -> dict[str, Any]:
+    """What sections that are older than ``[engines]`` say of an engine."""
+    found: dict[str, Any] = {}
+    if kind == DEFAULT_ENGINE:
+        found = {
+            **msgspec.structs.asdict(settings.sandbox),
+            "private_networks": settings.network.private,
+            "shared_network": settings.network.shared,
+            "log_limit": settings.log_limit,
+        }
+    if name == DEFAULT_ENGINE:
+        found |= msgspec.structs.asdict(settings.capacity)
+    return found

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from neuro.domain.errors import PlatformError
-from neuro.server.settings import load_settings
+from neuro.server.settings import Settings, load_settings
 
 log = structlog.get_logger("neuro.server")
 
@@ -28,12 +29,18 @@ def digest_of(data_dir: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _take_all(settings: Settings) -> None:
+    pass
+
+
 class Reload:
     """What signals asked for: to begin again, or to end."""
 
     def __init__(self, data_dir: Path, stop: asyncio.Event) -> None:
         """``stop`` ends the server that runs."""
         self.is_due = False
+        # Raises PlatformError for settings that the server that runs could not begin again with.
+        self.check: Callable[[Settings], None] = _take_all
         self._is_ending = False
         self._data_dir = data_dir.expanduser().resolve()
         self._stop = stop
@@ -43,7 +50,7 @@ class Reload:
         if self._is_ending:
             return
         try:
-            load_settings(self._data_dir / "server.toml")
+            self.check(load_settings(self._data_dir / "server.toml"))
         except (PlatformError, OSError) as error:
             log.error("server.toml is not applied", error=str(error))
             self._answer(str(error))

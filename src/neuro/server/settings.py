@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from neuro.domain.errors import InvalidInput
 from neuro.domain.names import check_cluster_name
 from neuro.domain.resources import GIB, MIB, Amount, Preset
+from neuro.domain.sizes import check_size, parse_bytes
+from neuro.server.engine_settings import DEFAULT_ENGINE, engine_settings
 from neuro.server.settings_places import check_shape, with_line
 from neuro.server.settings_rules import check_settings
 
@@ -31,7 +33,7 @@ class PresetSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     gpu_model: str | None = None
     credits_per_hour: str = "0"
     preemptible: bool = False
-    engine: str = "sandbox"
+    engine: str = DEFAULT_ENGINE
     disk: int | str | None = None
 
 
@@ -118,7 +120,7 @@ class LimitSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``server.toml``."""
+    """``server.toml``. ``engines`` are sections ``[engines.NAME]``: see ``engine_settings``."""
 
     cluster: str = "default"
     database: str | None = None
@@ -132,13 +134,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     network: NetworkSetting = NetworkSetting()
     sandbox: SandboxSetting = SandboxSetting()
     limits: LimitSetting = LimitSetting()
+    engines: dict[str, dict[str, Any]] = {}
 
 
-def load_settings(path: Path, engines: Collection[str] = ("sandbox",)) -> Settings:
+def load_settings(path: Path) -> Settings:
     """Read the settings; an absent file means all defaults.
 
-    ``engines`` are those that presets may name. Raises InvalidInput that names the file and what is
-    wrong in it.
+    Raises InvalidInput that names the file and what is wrong in it.
     """
     try:
         text = path.read_text("utf-8-sig")  # editors of Windows put a mark before the text
@@ -149,46 +151,17 @@ def load_settings(path: Path, engines: Collection[str] = ("sandbox",)) -> Settin
         check_shape(Settings, content)
         settings = msgspec.convert(content, Settings)
         check_cluster_name(settings.cluster)
-        check_settings(settings, engines)
+        check_settings(settings, {DEFAULT_ENGINE, *settings.engines})
         for preset in settings.presets:
             _preset(preset)
         check_size("retention.log_bytes", settings.retention.log_bytes, least=0)
         check_size("log_limit", settings.log_limit)
         if settings.capacity.memory is not None:
             check_size("capacity.memory", settings.capacity.memory)
+        engine_settings(settings)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidInput, ValueError) as error:
         raise InvalidInput(f"{path}: {with_line(text, error)}") from None
     return settings
-
-
-def check_size(key: str, text: int | str, least: int = MIB) -> None:
-    """Raise InvalidInput where a size is none, or too small."""
-    try:
-        size = parse_bytes(text)
-    except InvalidInput as error:
-        raise InvalidInput(f"{key}: {error}") from None
-    if size < least:
-        raise InvalidInput(f"{key} is {text}: it must be a size of {least >> 20}M or more, like 2G")
-
-
-def parse_bytes(text: int | str) -> int:
-    """``2G``, ``512M``, ``1.5T`` or plain bytes. Raises InvalidInput.
-
-    >>> parse_bytes("2G")
-    2147483648
-    """
-    if isinstance(text, int):
-        return text
-    units = {"K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
-    number = text.strip().upper().removesuffix("B").removesuffix("I")
-    unit = units.get(number[-1:], 1)
-    try:
-        size = int(float(number[:-1] if unit > 1 else number) * unit)
-        if size < 0:
-            raise ValueError(size)
-        return size
-    except (ValueError, OverflowError):
-        raise InvalidInput(f"'{text}' is not a size: write it like 512M or 2G.") from None
 
 
 def disk_for(total: int) -> int:

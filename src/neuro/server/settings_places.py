@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -49,6 +50,12 @@ def _check_value(hint: Any, value: Any, key: Key) -> None:
             for number, each in enumerate(value):
                 _check_value(get_args(kind)[0], each, (*key, number))
             return
+        if get_origin(kind) is dict:
+            if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
+                raise Misplaced(
+                    key, f"{spelled(key)} must be sections: begin each with [{key[-1]}.NAME]"
+                )
+            return
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             if not isinstance(value, dict):
                 raise Misplaced(key, f"{spelled(key)} must be a section: begin it with [{key[-1]}]")
@@ -83,6 +90,17 @@ class Misplaced(InvalidInput):
     def __init__(self, key: Key, message: str) -> None:
         super().__init__(message)
         self.key = key
+
+
+@contextmanager
+def placed(key: Key) -> Iterator[None]:
+    """Around checks of what is at a key: mistakes get the place."""
+    try:
+        yield
+    except Misplaced:
+        raise
+    except InvalidInput as error:
+        raise Misplaced(key, error.message) from None
 
 
 def spelled(key: Key) -> str:

@@ -36,6 +36,7 @@ _SECONDS = Rule(0, _CENTURY * _DAY, "seconds, 0 or more")
 _RULES: Mapping[str, Rule] = {
     "stop_grace_seconds": Rule(0, _DAY, "seconds, from 0 to 86400"),
     "capacity.cpu": Rule(0.01, 1e6, "CPU cores, 0.01 or more"),
+    "engines.cpu": Rule(0.01, 1e6, "CPU cores, 0.01 or more"),
     "retention.days": _DAYS,
     "retention.cache_days": _DAYS,
     "retention.jobs": _COUNT,
@@ -61,10 +62,7 @@ _RULES: Mapping[str, Rule] = {
 
 def check_settings(settings: Settings, engines: Collection[str]) -> None:
     """Raise InvalidInput for the first value that cannot be; ``engines`` are those there are."""
-    for shown, key, value in _values(settings):
-        rule = _RULES.get(key, _NUMBER)
-        if not math.isfinite(value) or not rule.least <= value <= rule.most:
-            raise InvalidInput(f"{shown} is {value}: give {rule.what}")
+    check_numbers(settings)
     names: set[str] = set()
     for preset in settings.presets:
         _check_preset(preset, names, engines)
@@ -77,6 +75,17 @@ def check_settings(settings: Settings, engines: Collection[str]) -> None:
             f"database begins with '{database.partition(':')[0][:40]}': it must be a URL such as"
             " postgresql://user@host/name or sqlite:///PATH"
         )
+
+
+def check_numbers(struct: msgspec.Struct, at: str = "", key: str = "") -> None:
+    """Raise InvalidInput for the first number that cannot be.
+
+    ``at`` is what to call ``struct``, and ``key`` the section whose rules it has.
+    """
+    for shown, of, value in _values(struct, at, key):
+        rule = _RULES.get(of, _NUMBER)
+        if not math.isfinite(value) or not rule.least <= value <= rule.most:
+            raise InvalidInput(f"{shown} is {value}: give {rule.what}")
 
 
 def _values(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from itertools import product
 from pathlib import Path
 
@@ -11,23 +10,9 @@ import pytest
 
 from neuro.flow.batch import phases
 from neuro.flow.batch.phases import TABLE, Event, ImpossibleEvent, Phase, after
+from tests.documented import ways
 
-ROOT = Path(__file__).parents[3]
-ROW = re.compile(r"^ *\| ([A-Z]+) \| (.+) \|$", re.MULTILINE)
-
-
-def documented() -> dict[tuple[Phase, Event], Phase]:
-    """The table of the documentation."""
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    found = {}
-    for phase, ways in ROW.findall(text):
-        for way in ways.split(", "):
-            event, _, then = way.partition(" → ")
-            found[Phase[phase], Event[event]] = Phase[then]
-    return found
-
-
-DOCUMENTED = documented()
+DOCUMENTED = ways("A bake's way", Phase, Event)
 
 
 @pytest.mark.parametrize(("phase", "event"), [*product(Phase, Event)])

@@ -99,7 +99,7 @@ def operation_routes(
 
     @api.add("GET", "/ready", public=True, probe=True)
     async def ready(call: Call) -> Health:
-        """Whether jobs can be started and recorded; 503 with the reason where they cannot."""
+        """Whether jobs can be started and recorded, and background tasks go on; 503 if not."""
         if found := await troubles():
             raise Unavailable(" ".join(found))
         return Health("ready")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,20 +13,27 @@ from pathlib import Path
 
 from neuro.domain.resources import Amount, Preset
 from neuro.engines.base import Engine, RunRef
+from neuro.engines.registry import kind_of
 from neuro.server.access.service import AccessService
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
+from neuro.server.engine_settings import (
+    DEFAULT_ENGINE,
+    capacities_of,
+    check_in_use,
+    engine_settings,
+    kind_name,
+)
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.launch import Files, Launcher
 from neuro.server.jobs.passed_tokens import PassedTokens
+from neuro.server.jobs.plan import Limits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.submission import ControlLimits, Offer
 from neuro.server.jobs.writer import Writer
-from neuro.server.settings import Settings, disk_for, parse_bytes, presets_for
-
-DEFAULT_ENGINE = "sandbox"
+from neuro.server.settings import Settings, disk_for, presets_for
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,8 @@ class Means:
     @classmethod
     async def of(cls, settings: Settings, engines: Mapping[str, Engine], folder: Path) -> Means:
         """What this machine has, as far as the settings give it away."""
-        capacities = {
-            name: _capacity(settings, await engine.capacity()) for name, engine in engines.items()
-        }
+        machines = {name: await engine.capacity() for name, engine in engines.items()}
+        capacities = capacities_of(engine_settings(settings), machines)
         disk = disk_for(shutil.disk_usage(folder).total)
         model = engines[DEFAULT_ENGINE].gpu_model
         presets = presets_for(settings, capacities[DEFAULT_ENGINE], model, disk)
@@ -71,6 +76,7 @@ async def start_jobs(
     settings: Settings,
     engines: Mapping[str, Engine],
     means: Means,
+    background: Background,
     *,
     access: AccessService,
     files: Files,
@@ -83,20 +89,25 @@ async def start_jobs(
     """
     board = Board(means.capacities)
     writer = Writer(database)
-    writer.start(on_death=_end_in_order)
+    writer.start(background)
     stack.push_async_callback(writer.close)
-    tokens = PassedTokens(database, access)
+    tokens = PassedTokens(
+        database, access, lambda job_id: board.get(job_id) is not None, background
+    )
     stack.push_async_callback(tokens.close)
     board.listen(tokens.job_changed)
     commands = str(Path(sys.prefix) / "bin")
     launcher = Launcher(settings.cluster, files, tokens.issue, api_url, commands, means.disk_of)
     grace = settings.stop_grace_seconds
-    reconciler = Reconciler(board, writer, engines, launcher.make_spec, stop_grace=grace)
+    reconciler = Reconciler(
+        board, writer, engines, launcher.make_spec, background, stop_grace=grace
+    )
     stack.push_async_callback(reconciler.close)
     await _adopt(database, reconciler, engines)
     # Those of jobs that ended while there was no server.
     await writer.flush()
     await tokens.sweep()
+    kinds = {name: kind_name(name, one) for name, one in engine_settings(settings).items()}
     service = JobService(
         database,
         board,
@@ -105,16 +116,20 @@ async def start_jobs(
         engines,
         Offer(settings.cluster, means.presets, DEFAULT_ENGINE, jobs_domain, api_url),
         check_volumes=launcher.check_volumes,
-        image_notice=_image_notice,
+        image_notice=partial(_image_notice, kinds),
         feed=Feed(board),
-        control=ControlLimits(settings.bakes.main_jobs, settings.bakes.main_jobs_per_owner),
-        active_per_owner=settings.limits.active_jobs_per_owner,
+        limits=Limits(
+            settings.bakes.main_jobs,
+            settings.bakes.main_jobs_per_owner,
+            settings.limits.active_jobs_per_owner,
+        ),
     )
     return Jobs(board, writer, tokens, service)
 
 
 async def _adopt(database: Database, reconciler: Reconciler, engines: Mapping[str, Engine]) -> None:
     active = await database.read(tables.active_jobs)
+    check_in_use(engines, Counter(record.engine for record in active))
     known: dict[str, list[RunRef]] = {}
     for name in engines:
         runs = await database.read(partial(tables.runs_with_logs, engine=name))
@@ -122,24 +137,11 @@ async def _adopt(database: Database, reconciler: Reconciler, engines: Mapping[st
     await reconciler.adopt(active, known)
 
 
-def _capacity(settings: Settings, machine: Amount) -> Amount:
-    asked = settings.capacity
-    return Amount(
-        cpu=machine.cpu if asked.cpu is None else asked.cpu,
-        memory=machine.memory if asked.memory is None else parse_bytes(asked.memory),
-        gpu=machine.gpu,
-    )
-
-
-def _end_in_order() -> None:
-    """End the server as its administrator would: a new one finds everything as it is."""
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _image_notice(engine: str, image: str) -> str | None:
-    if engine != DEFAULT_ENGINE:
+def _image_notice(kinds: Mapping[str, str], engine: str, image: str) -> str | None:
+    """What a first-time user of an image should know; ``kinds`` of engines by their names."""
+    if kind_of(kinds[engine]).has_images:
         return None
     return (
-        f"Image {image} is recorded, not pulled: the sandbox engine runs every job on this"
+        f"Image {image} is recorded, not pulled: the {kinds[engine]} engine runs every job on this"
         " machine's own programs."
     )

@@ -9,10 +9,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-import msgspec
+from msgspec.structs import replace
 
 from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import NOTHING, Amount
+from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.scheduler import Queue, Waiting, choose, explain
 
@@ -25,7 +26,7 @@ class Lane:
         self.taken = NOTHING
         self.queue = Queue()
         # Control jobs wait only for the next look at the queues.
-        self.control: dict[str, JobRecord] = {}
+        self.control: dict[str, None] = {}  # a dict, for its order
         self._gpus: dict[str, tuple[int, ...]] = {}
         # Jobs that run with GPUs that an earlier version did not write down: any may be theirs.
         self._unknown: set[str] = set()
@@ -33,13 +34,12 @@ class Lane:
     @property
     def free(self) -> Amount:
         left = self.capacity - self.taken
-        return msgspec.structs.replace(left, gpu=0) if self._unknown and left.gpu > 0 else left
+        return replace(left, gpu=0) if self._unknown and left.gpu > 0 else left
 
-    def take(self, record: JobRecord) -> None:
-        """Give a job what it asked for."""
+    def take(self, record: JobRecord) -> tuple[int, ...]:
+        """Give a job what it asked for. Returns the GPUs that its runs see."""
         self._count(record, self.taken + record.specification.amount)
-        if self._needs_gpus(record):
-            self.give_gpus(record)
+        return self.gpus_for(record) or ()
 
     def hold(self, record: JobRecord) -> None:
         """Let an adopted job keep what it has, before anybody else is given anything."""
@@ -51,20 +51,20 @@ class Lane:
         else:
             self._unknown.add(record.id)
 
-    def give_gpus(self, record: JobRecord) -> bool:
-        """Say which GPUs the next run of a job sees: those that it holds, or else free ones.
+    def gpus_for(self, record: JobRecord) -> tuple[int, ...] | None:
+        """Which GPUs the next run of a job sees: those that it holds, or else free ones.
 
-        False while it has none and any may be another's: the job has to wait.
+        None while it has none and any may be another's: the job has to wait.
         """
-        if not self._needs_gpus(record) or record.id in self._gpus:
-            return True
-        if self._unknown:
-            return False
-        held = {gpu for gpus in self._gpus.values() for gpu in gpus}
-        free = [gpu for gpu in range(self.capacity.gpu) if gpu not in held]
-        record.gpus = tuple(free[: record.specification.amount.gpu])
-        self._gpus[record.id] = record.gpus
-        return True
+        if not self._needs_gpus(record):
+            return record.gpus or ()
+        if record.id not in self._gpus:
+            if self._unknown:
+                return None
+            held = {gpu for gpus in self._gpus.values() for gpu in gpus}
+            free = [gpu for gpu in range(self.capacity.gpu) if gpu not in held]
+            self._gpus[record.id] = tuple(free[: record.specification.amount.gpu])
+        return self._gpus[record.id]
 
     def run_is_over(self, record: JobRecord) -> bool:
         """A run of a job is over, the job may go on: true if nobody knew which GPUs it saw."""
@@ -87,6 +87,14 @@ class Lane:
         return record.specification.amount.gpu > 0 and not record.specification.control
 
 
+class Watcher:
+    """Somebody who waits for a job to change, and its newest record."""
+
+    def __init__(self, record: JobRecord) -> None:
+        self.newest = record
+        self.wake = asyncio.Event()
+
+
 class Board:
     """All active jobs, by id."""
 
@@ -99,7 +107,7 @@ class Board:
         # How many active jobs each owner has; and under whom each job is counted.
         self._jobs_of: Counter[str] = Counter()
         self._counted: dict[str, str] = {}
-        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._watchers: dict[str, list[Watcher]] = {}
         self._listeners: list[Callable[[JobRecord], None]] = []
 
     def __len__(self) -> int:
@@ -110,6 +118,10 @@ class Board:
 
     def get(self, job_id: str) -> JobRecord | None:
         return self._records.get(job_id)
+
+    def holds(self, job_id: str) -> bool:
+        """Whether a job is active."""
+        return job_id in self._records
 
     @property
     def control_jobs(self) -> int:
@@ -134,9 +146,14 @@ class Board:
                 lane.hold(record)
                 self._holding.add(record.id)
         elif record.specification.control:
-            lane.control[record.id] = record
+            lane.control[record.id] = None
         else:
             lane.queue.add(waiting(record))
+
+    def put(self, record: JobRecord) -> None:
+        """Let a job that is on the board be what it has become."""
+        if record.id in self._records:
+            self._records[record.id] = record
 
     def _count(self, record: JobRecord) -> None:
         if record.specification.control:
@@ -153,18 +170,18 @@ class Board:
             if not self._jobs_of[owner]:
                 del self._jobs_of[owner]
 
-    def reserve(self, record: JobRecord) -> None:
+    def reserve(self, record: JobRecord) -> JobRecord:
         """Give a job that is not on the board yet its resources, if nobody is ahead of it.
 
-        It gets its place among those that are counted.
+        It gets its place among those that are counted. Returns what it is then.
         """
         self._count(record)
         lane = self.lanes[record.engine]
         amount = record.specification.amount
-        if not record.specification.control and not lane.queue and amount.fits(lane.free):
-            lane.take(record)
-            self._holding.add(record.id)
-            record.placed = True
+        if record.specification.control or lane.queue or not amount.fits(lane.free):
+            return record
+        self._holding.add(record.id)
+        return replace(record, phase=Phase.STARTING, gpus=lane.take(record))
 
     def release(self, record: JobRecord) -> None:
         """Take back what ``reserve`` gave: the job will not be on the board."""
@@ -173,18 +190,18 @@ class Board:
             self._holding.discard(record.id)
             self.lanes[record.engine].give_back(record)
 
-    def choose(self, engine: str) -> list[JobRecord]:
-        """Take from a queue the jobs that start now, and give them their resources."""
+    def choose(self, engine: str) -> list[tuple[str, tuple[int, ...]]]:
+        """Take from a queue the jobs that start now, and give them their resources.
+
+        Returns the id of each, and the GPUs that it was given.
+        """
         lane = self.lanes[engine]
-        queued = [self._records[job.id] for job in choose(lane.queue, lane.free)]
-        for record in queued:
-            lane.queue.remove(waiting(record))
-            lane.take(record)
-        chosen = [*lane.control.values(), *queued]
+        chosen: list[tuple[str, tuple[int, ...]]] = [(job_id, ()) for job_id in lane.control]
         lane.control.clear()
-        for record in chosen:
-            self._holding.add(record.id)
-            record.placed = True
+        for job in choose(lane.queue, lane.free):
+            lane.queue.remove(job)
+            chosen.append((job.id, lane.take(self._records[job.id])))
+        self._holding.update(job_id for job_id, _ in chosen)
         return chosen
 
     def remove(self, record: JobRecord) -> None:
@@ -196,7 +213,9 @@ class Board:
         if record.id in self._holding:
             self._holding.discard(record.id)
             lane.give_back(record)
-        elif lane.control.pop(record.id, None) is None:
+        elif record.id in lane.control:
+            del lane.control[record.id]
+        else:
             lane.queue.remove(waiting(record))
 
     def waits_for(self, record: JobRecord) -> str | None:
@@ -215,18 +234,25 @@ class Board:
 
     def changed(self, record: JobRecord) -> None:
         """Wake everybody who waits for a change of this job, and tell the listeners."""
-        for future in self._watchers.pop(record.id, ()):
-            if not future.done():
-                future.set_result(None)
+        for watcher in self._watchers.get(record.id, ()):
+            watcher.newest = record
+            watcher.wake.set()
         for listener in self._listeners:
             listener(record)
 
-    async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> None:
-        """Return once ``holds(record)`` is true, or the job is over."""
-        while not holds(record) and record.is_active:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._watchers.setdefault(record.id, []).append(future)
-            await future
+    async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
+        """Return a job on the board once ``holds`` is true of it, or it is over."""
+        watcher = Watcher(self._records.get(record.id, record))
+        self._watchers.setdefault(record.id, []).append(watcher)
+        try:
+            while not holds(watcher.newest) and watcher.newest.is_active:
+                watcher.wake.clear()
+                await watcher.wake.wait()
+            return watcher.newest
+        finally:
+            self._watchers[record.id].remove(watcher)
+            if not self._watchers[record.id]:
+                del self._watchers[record.id]
 
 
 def waiting(record: JobRecord) -> Waiting:

@@ -1,14 +1,14 @@
-"""What becomes of a job when its run has ended: restarted, or over with a status and a reason.
-
-Changes the record and nothing else; the reconciler does the rest.
-"""
+"""What becomes of a job whose run has ended: restarted, or over with a status and a reason."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
 from neuro.engines.base import ExitCause, Exited, RunRef
+from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord
 
 MAX_BACKOFF_SECONDS = 60.0
@@ -36,40 +36,38 @@ def must_restart(record: JobRecord, event: Exited) -> bool:
     )
 
 
-def restart(record: JobRecord, event: Exited) -> float:
-    """Record that another run follows. Returns the seconds until it starts."""
-    delay = min(2.0 ** min(record.run, 10), MAX_BACKOFF_SECONDS)
-    record.run += 1
-    record.run_started = False
+def backoff(run: int) -> float:
+    """Seconds between a run and the next."""
+    return min(2.0 ** min(run, 10), MAX_BACKOFF_SECONDS)
+
+
+def restarted(record: JobRecord, event: Exited) -> JobRecord:
+    """The job before its next run."""
+    run = record.run + 1
     code = "unknown" if event.exit_code is None else event.exit_code
-    record.step(
-        JobStatus.RUNNING,
-        Reason.RESTARTING,
-        event.at,
-        description=f"Exit code {code}; restart {record.run} in {delay:g} seconds",
-    )
-    return delay
+    said = f"Exit code {code}; restart {run} in {backoff(record.run):g} seconds"
+    paused = replace(record, phase=Phase.PAUSING, run=run, tries=0)
+    return paused.stepped(Reason.RESTARTING, event.at, said)
 
 
-def finish(record: JobRecord, event: Exited) -> None:
-    """Record that the job is over, with what its last run ended with."""
+def finished(record: JobRecord, event: Exited) -> JobRecord:
+    """The job that is over with its last run."""
     reason: str = _REASONS[event.cause]
     status = JobStatus.SUCCEEDED if event.exit_code == 0 else JobStatus.FAILED
     if record.stop_reason is not None:
         status, reason = JobStatus.CANCELLED, record.stop_reason
-    record.log_bytes = event.output_bytes
-    record.step(status, reason, event.at, description=event.message, exit_code=event.exit_code)
+    return replace(record, log_bytes=event.output_bytes).ended(
+        status, reason, event.at, description=event.message, exit_code=event.exit_code
+    )
 
 
-def finish_unstarted(record: JobRecord, at: datetime, waited_for: str | None) -> None:
-    """Record that the job is over without a run. ``waited_for`` is a sentence: what it needed."""
+def withdrawn(record: JobRecord, at: datetime, waited_for: str | None = None) -> JobRecord:
+    """The job that is over without a run. ``waited_for`` is a sentence: what it needed."""
     reason = record.stop_reason or Reason.USER_REQUESTED
-    status = JobStatus.CANCELLED
-    description = None
-    if reason == Reason.SCALE_UP_FAILED:
-        status = JobStatus.FAILED
-        description = f"It was not scheduled in time: {waited_for or 'the machine was busy'}"
-    record.step(status, reason, at, description=description)
+    if reason != Reason.SCALE_UP_FAILED:
+        return record.ended(JobStatus.CANCELLED, reason, at)
+    description = f"It was not scheduled in time: {waited_for or 'the machine was busy'}"
+    return record.ended(JobStatus.FAILED, reason, at, description=description)
 
 
 def lost(record: JobRecord, at: datetime) -> Exited:

@@ -41,7 +41,11 @@ def _log_of(
 
 
 async def bytes_left_out(jobs: JobService, record: JobRecord, query: LogQuery) -> int:
-    """How many bytes of the log come before what the query asks for."""
+    """How many bytes of the log come before what the query asks for.
+
+    Raises NotFound where the job's engine is gone: before any of an answer is sent.
+    """
+    jobs.engine_of(record)
     if query.tail is None:
         return query.skip
     newlines, last = 0, b"\n"

@@ -7,7 +7,7 @@ are over.
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -15,6 +15,7 @@ import structlog
 
 from neuro.domain.users import Token
 from neuro.server.access.service import AccessService
+from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.record import JobRecord
@@ -27,10 +28,18 @@ LIFE = timedelta(days=30)
 class PassedTokens:
     """Issues and ends the tokens of one installation's jobs."""
 
-    def __init__(self, database: Database, access: AccessService) -> None:
+    def __init__(
+        self,
+        database: Database,
+        access: AccessService,
+        is_active: Callable[[str], bool],
+        background: Background,
+    ) -> None:
+        """``is_active`` says whether the job of an id is not over."""
         self._database = database
+        self._is_active = is_active
         self._access = access
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = background.errands("end of the tokens of jobs")
         # By job: the run that a token was made for, and the token. A start may be tried again.
         self._issued: dict[str, tuple[int, Token]] = {}
         access.listen(self._token_ended)
@@ -48,7 +57,7 @@ class PassedTokens:
         token = await self._access.make_token(
             record.owner, label=f"job {record.id}", life=LIFE, job=record.id
         )
-        if not record.is_active:  # it ended meanwhile, and nobody would end this one
+        if not self._is_active(record.id):  # it ended meanwhile, and nobody would end this one
             await self._end(record.id)
             return token.token or ""
         self._issued[record.id] = record.run, token
@@ -65,9 +74,7 @@ class PassedTokens:
         if record.is_active or not record.specification.pass_config:
             return
         self._issued.pop(record.id, None)
-        task = asyncio.get_running_loop().create_task(self._end(record.id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._errands.begin(self._end(record.id))
 
     async def _end(self, job_id: str) -> None:
         try:
@@ -87,4 +94,4 @@ class PassedTokens:
 
     async def close(self) -> None:
         """Finish what has begun."""
-        await asyncio.gather(*self._tasks)
+        await self._errands.finish()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
 from neuro.domain.jobs import (
     Container,
@@ -18,9 +19,10 @@ from neuro.domain.jobs import (
     Transition,
 )
 from neuro.domain.resources import Amount
+from neuro.server.jobs.phases import BEGUN, Phase
 
-# A job that restarts for ever keeps its newest steps only.
-MAX_TRANSITIONS = 100
+# A job that restarts for ever keeps its first step and its newest ones only.
+MAX_TRANSITIONS = 101
 
 
 class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,18 +44,19 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     scheduler_enabled: bool = False
     preemptible_node: bool = False
     credits_per_hour: str = "0"
-    http_url: str | None = None
-    http_url_named: str | None = None
     control: bool = False
     api_url: str | None = None
 
 
-@dataclass(slots=True)
-class JobRecord:
-    """One job. ``run`` counts restarts; ``placed`` means the engine was told to start that run.
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One job at one moment; ``life.decide`` says what it is after an event.
 
-    ``gpus`` are the indexes of the GPUs that it was given, from then on and over restarts; None
-    where a version that did not write them down gave them.
+    ``run`` counts restarts. ``gpus`` are the indexes of the GPUs that it was given, from its
+    placement on and over restarts; None where a version that did not write them down gave them.
+    ``stop_reason`` is why it is to end, from when that is known.
+
+    The last three are not kept: when an alarm is due, how many starts of the run failed one after
+    the other, and how often the engine was asked to stop it.
     """
 
     id: str
@@ -64,20 +67,19 @@ class JobRecord:
     specification: Specification
     priority: Priority
     created_at: datetime
-    status: JobStatus = JobStatus.PENDING
-    transitions: list[Transition] = field(default_factory=list)
+    phase: Phase = Phase.WAITING
+    transitions: tuple[Transition, ...] = ()
     max_run_time_minutes: int | None = None
     started_at: datetime | None = None
-    finished_at: datetime | None = None
-    exit_code: int | None = None
     stop_reason: str | None = None
     run: int = 0
-    placed: bool = False
-    run_started: bool = False
     gpus: tuple[int, ...] | None = ()
     logs_removed: bool = False
     log_bytes: int = 0
     sequence: int = 0
+    wake_at: datetime | None = None
+    tries: int = 0
+    stops: int = 0
 
     @property
     def uri(self) -> str:
@@ -85,7 +87,32 @@ class JobRecord:
 
     @property
     def is_active(self) -> bool:
-        return not self.status.is_finished
+        return self.phase is not Phase.OVER
+
+    @property
+    def status(self) -> JobStatus:
+        """What clients are told; a job that restarts is running."""
+        if self.phase is Phase.OVER:
+            return self.transitions[-1].status
+        return JobStatus.RUNNING if self.run or self.run_started else JobStatus.PENDING
+
+    @property
+    def placed(self) -> bool:
+        """Whether it holds its resources."""
+        return Phase.WAITING < self.phase < Phase.OVER
+
+    @property
+    def run_started(self) -> bool:
+        """Whether the command of its present run has begun, and the run is not over."""
+        return self.phase in BEGUN
+
+    @property
+    def finished_at(self) -> datetime | None:
+        return None if self.is_active else self.transitions[-1].transition_time
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self.is_active else self.transitions[-1].exit_code
 
     @property
     def deadline(self) -> datetime | None:
@@ -94,7 +121,17 @@ class JobRecord:
             return None
         return self.started_at + timedelta(minutes=self.max_run_time_minutes)
 
-    def step(
+    def stepped(self, reason: str | None, at: datetime, description: str | None = None) -> Self:
+        """The same with one more step of its history, in the status that it has."""
+        step = Transition(
+            status=self.status, transition_time=at, reason=reason, description=description
+        )
+        started_at = self.started_at
+        if started_at is None and step.status is JobStatus.RUNNING:
+            started_at = at
+        return replace(self, transitions=self._with(step), started_at=started_at)
+
+    def ended(
         self,
         status: JobStatus,
         reason: str | None,
@@ -102,28 +139,22 @@ class JobRecord:
         *,
         description: str | None = None,
         exit_code: int | None = None,
-    ) -> None:
-        """Go to a status; a finished job stays as it is."""
-        if self.status.is_finished:
-            return
-        self.transitions.append(
-            Transition(
-                status=status,
-                transition_time=at,
-                reason=reason,
-                description=description,
-                exit_code=exit_code,
-            )
+    ) -> Self:
+        """The same, over."""
+        step = Transition(
+            status=status,
+            transition_time=at,
+            reason=reason,
+            description=description,
+            exit_code=exit_code,
         )
-        del self.transitions[1:-MAX_TRANSITIONS]
-        self.status = status
-        if status is JobStatus.RUNNING and self.started_at is None:
-            self.started_at = at
-        if status.is_finished:
-            self.finished_at = at
-            # Clients want both times of every finished job, also of one that never ran.
-            self.started_at = self.started_at or at
-            self.exit_code = exit_code
+        # Clients want both times of every finished job, also of one that never ran.
+        started_at = self.started_at or at
+        return replace(self, phase=Phase.OVER, transitions=self._with(step), started_at=started_at)
+
+    def _with(self, step: Transition) -> tuple[Transition, ...]:
+        every = (*self.transitions, step)
+        return every if len(every) <= MAX_TRANSITIONS else (every[0], *every[1 - MAX_TRANSITIONS :])
 
     def run_time(self, now: datetime) -> timedelta:
         """How long it has run."""
@@ -132,9 +163,15 @@ class JobRecord:
         return max(timedelta(), (self.finished_at or now) - self.started_at)
 
 
-def to_wire(record: JobRecord, now: datetime, waiting: str | None = None) -> Job:
-    """A record as clients read it. ``waiting`` says what a pending job waits for."""
+def to_wire(
+    record: JobRecord, now: datetime, waiting: str | None = None, *, jobs_domain: str
+) -> Job:
+    """A record as clients read it.
+
+    ``waiting`` says what a pending job waits for, ``jobs_domain`` is the host of web pages of jobs.
+    """
     spec = record.specification
+    page, named_page = _pages(record, jobs_domain) if spec.container.http else (None, None)
     last = record.transitions[-1] if record.transitions else None
     description = last.description if last else None
     if record.status is JobStatus.PENDING and waiting:
@@ -162,7 +199,7 @@ def to_wire(record: JobRecord, now: datetime, waiting: str | None = None) -> Job
             restarts=record.run,
             exit_code=record.exit_code,
         ),
-        statuses=record.transitions,
+        statuses=list(record.transitions),
         container=spec.container,
         scheduler_enabled=spec.scheduler_enabled,
         preemptible_node=spec.preemptible_node,
@@ -173,8 +210,8 @@ def to_wire(record: JobRecord, now: datetime, waiting: str | None = None) -> Job
         preset_name=spec.preset_name,
         total_price_credits=str((price * hours).quantize(Decimal("0.0001"))),
         price_credits_per_hour=spec.credits_per_hour,
-        http_url=spec.http_url,
-        http_url_named=spec.http_url_named,
+        http_url=page,
+        http_url_named=named_page,
         internal_hostname=f"{record.id}.platform-jobs",
         internal_hostname_named=(
             f"{record.name}--{record.owner}.platform-jobs" if record.name else None
@@ -187,3 +224,9 @@ def to_wire(record: JobRecord, now: datetime, waiting: str | None = None) -> Job
         materialized=record.status.is_finished,
         logs_removed=record.logs_removed,
     )
+
+
+def _pages(record: JobRecord, jobs_domain: str) -> tuple[str, str | None]:
+    """Where a job's web page is, by its id and by its name."""
+    named = f"http://{record.name}--{record.owner}.jobs.{jobs_domain}" if record.name else None
+    return f"http://{record.id}.jobs.{jobs_domain}", named

@@ -17,6 +17,7 @@ from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, live_ndjson, ndj
 from neuro.server.jobs import streams
 from neuro.server.jobs.companions import Companions
 from neuro.server.jobs.logs import LogQuery
+from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.streams import AttachQuery, ExecQuery
@@ -39,7 +40,8 @@ def job_routes(jobs: JobService) -> Routes:
     async def submit(call: Call, body: JobRequest) -> Job:
         """Submit a job; its container's keys come flat (``?from_preset``) or nested."""
         key = call.request.headers.get(KEY_HEADER)
-        submitted = await jobs.submit(call.identity, body, key)
+        control = is_main_job(body)
+        submitted = await jobs.submit(call.identity, body, key, control=control)
         response = json_response(submitted.job, 202)
         if submitted.notices:
             # A line each. Names are of any letters, and headers are not.

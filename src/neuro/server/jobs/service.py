@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 from sqlalchemy import Connection
 
-from neuro.domain.errors import InvalidInput, NoSuchJob, Unavailable
+from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, Unavailable
 from neuro.domain.jobs import (
     ContainerRequest,
     Job,
@@ -30,15 +30,10 @@ from neuro.server.database.engine import Database
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.plan import Limits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
-from neuro.server.jobs.submission import (
-    MAX_ACTIVE_JOBS,
-    ControlLimits,
-    Offer,
-    Submissions,
-    Submitted,
-)
+from neuro.server.jobs.submission import Submissions, Submitted
 from neuro.server.jobs.writer import Writer
 
 PAGE = 500
@@ -59,8 +54,7 @@ class JobService:
         check_volumes: Callable[[ContainerRequest], list[str]],
         image_notice: Callable[[str, str], str | None],
         feed: Feed,
-        control: ControlLimits | None = None,
-        active_per_owner: int = MAX_ACTIVE_JOBS,
+        limits: Limits | None = None,
     ) -> None:
         """``image_notice(engine, image)`` says what a first-time user of an image should know.
 
@@ -81,19 +75,28 @@ class JobService:
             offer,
             check_volumes=check_volumes,
             image_notice=image_notice,
-            control=control or ControlLimits(),
-            active_per_owner=active_per_owner,
+            limits=limits or Limits(),
         )
 
     async def submit(
-        self, caller: Identity, request: JobRequest, key: str | None = None
+        self,
+        caller: Identity,
+        request: JobRequest,
+        key: str | None = None,
+        *,
+        control: bool = False,
     ) -> Submitted:
         """Accept a job: see ``Submissions.submit``."""
-        return await self._submissions.submit(caller, request, key)
+        return await self._submissions.submit(caller, request, key, control=control)
 
     def show(self, record: JobRecord) -> Job:
         """A record as clients read it."""
-        return to_wire(record, datetime.now(UTC), self._board.waits_for(record))
+        return to_wire(
+            record,
+            datetime.now(UTC),
+            self._board.waits_for(record),
+            jobs_domain=self._offer.jobs_domain,
+        )
 
     async def find(self, caller: Identity, name_or_id: str, action: Action) -> JobRecord:
         """The job behind an id, or behind the name of one of the caller's own (the newest).
@@ -238,14 +241,11 @@ class JobService:
         if minutes is None:
             raise InvalidInput("Give additional_max_run_time_minutes or max_run_time_minutes.")
         specification.check_minutes(minutes)
-        before = live.max_run_time_minutes
-        live.max_run_time_minutes = minutes
-        self._reconciler.life_span_changed(live)
+        self._reconciler.set_life_span(live, minutes)
         try:
             await self._writer.flush(live.id)
         except Unavailable:
-            live.max_run_time_minutes = before
-            self._reconciler.life_span_changed(live)
+            self._reconciler.set_life_span(live, live.max_run_time_minutes)
             raise
 
     def capacity(self) -> dict[str, int]:
@@ -265,14 +265,25 @@ class JobService:
 
     async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
         """Wait until ``holds`` is true of a job, or it is over; returns its newest state."""
-        live = self._board.get(record.id)
-        if live is not None:
-            await self._board.wait_until(live, holds)
-            return live
-        return record
+        if self._board.get(record.id) is not None:
+            return await self._board.wait_until(record, holds)
+        if not record.is_active:
+            return record
+        # It has ended since it was looked at.
+        newest = await self.record(record.id)
+        if newest is None:
+            raise NoSuchJob(f"no such job {record.id}")
+        return newest
 
     def engine_of(self, record: JobRecord) -> Engine:
-        return self._engines[record.engine]
+        """The engine that a job is, or was, on. Raises NotFound where there is none any more."""
+        engine = self._engines.get(record.engine)
+        if engine is None:
+            raise NotFound(
+                f"Job {record.id} ran on the engine '{record.engine}', which this server does not"
+                " have any more."
+            )
+        return engine
 
 
 def _with_times_in_utc(query: JobFilter) -> JobFilter:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from neuro.domain.errors import InvalidInput, NeverFits, NotSupported
-from neuro.domain.images import check_image, is_executor_image, with_tag
+from neuro.domain.errors import InvalidInput, NeverFits, NotSupported, PlatformError
+from neuro.domain.images import check_image, with_tag
 from neuro.domain.jobs import (
     Container,
     ContainerRequest,
@@ -28,11 +27,6 @@ MAX_VOLUMES = 64
 
 # A control job takes nothing from the capacity, so what it may use is small, and the same for all.
 CONTROL_AMOUNT = Amount(cpu=1.0, memory=512 * MIB)
-_OPTIONS_WITH_VALUE = ("--config", "--color")  # of neuro-flow itself
-# Where the flow clients mount what their executors log (published ones write their option for the
-# logs' life into the path). This folder itself and nothing below: a volume within a volume could
-# bring programs along.
-_EXECUTOR_LOGS = re.compile(r"/root/\.(?:neuro|apolo)/logs(?:--life-span=[0-9a-z]{1,32})?")
 # The system's own folders: what is in them leads to processes, devices and other jobs' files.
 _OF_THE_SYSTEM = ("proc", "sys", "dev")
 # What a job takes at least, whatever it asks for: some memory of the host is its supervisor's.
@@ -52,25 +46,34 @@ def container_of(request: JobRequest) -> ContainerRequest:
     return ContainerRequest(**{name: getattr(request, name) for name in _FLAT})
 
 
-def check_request(request: JobRequest, container: ContainerRequest, cluster: str) -> None:
-    """Raise InvalidInput for the first rule that a request breaks."""
+def mistakes(
+    request: JobRequest, container: ContainerRequest, cluster: str
+) -> Iterator[PlatformError]:
+    """Every rule that a request breaks, as InvalidInput or NotSupported."""
     if request.cluster_name not in (None, cluster):
-        raise InvalidInput(
+        yield InvalidInput(
             f"Cluster '{request.cluster_name}' is unknown; this server's cluster is '{cluster}'."
         )
     if request.name is not None:
-        check_job_name(request.name)
-    check_tags(request.tags)
+        yield from raised(check_job_name, request.name)
+    yield from raised(check_tags, request.tags)
     if len(request.description or "") > MAX_DESCRIPTION:
-        raise InvalidInput(f"A description can be {MAX_DESCRIPTION} characters long.")
-    minutes = request.max_run_time_minutes
-    if minutes is not None:
-        check_minutes(minutes)
+        yield InvalidInput(f"A description can be {MAX_DESCRIPTION} characters long.")
+    if request.max_run_time_minutes is not None:
+        yield from raised(check_minutes, request.max_run_time_minutes)
     if request.schedule_timeout is not None:
-        check_schedule_timeout(request.schedule_timeout)
+        yield from raised(check_schedule_timeout, request.schedule_timeout)
     if request.pass_config and "NEURO_PASSED_CONFIG" in container.env:
-        raise InvalidInput("NEURO_PASSED_CONFIG is set by --pass-config: take it out of the env.")
-    _check_container(container, cluster)
+        yield InvalidInput("NEURO_PASSED_CONFIG is set by --pass-config: take it out of the env.")
+    yield from _mistakes_of_container(container, cluster)
+
+
+def raised(check: Callable[..., object], *about: object) -> Iterator[PlatformError]:
+    """What a check raises, as a value."""
+    try:
+        check(*about)
+    except PlatformError as error:
+        yield error
 
 
 def check_minutes(minutes: int) -> None:
@@ -82,23 +85,23 @@ def check_minutes(minutes: int) -> None:
         )
 
 
-def _check_container(container: ContainerRequest, cluster: str) -> None:
-    check_image(container.image)
+def _mistakes_of_container(container: ContainerRequest, cluster: str) -> Iterator[PlatformError]:
+    yield from raised(check_image, container.image)
     if len(container.command or "") + len(container.entrypoint or "") > MAX_TEXT:
-        raise InvalidInput(
+        yield InvalidInput(
             f"The command is over {MAX_TEXT} characters: put it in a file on a volume."
         )
-    argv_of(container)
-    _check_environment(container.env)
+    yield from raised(argv_of, container)
+    yield from _mistakes_of_environment(container.env)
     if container.http is not None and not 1 <= container.http.port <= 65535:
-        raise InvalidInput(f"HTTP port {container.http.port} is not between 1 and 65535.")
+        yield InvalidInput(f"HTTP port {container.http.port} is not between 1 and 65535.")
     if container.working_dir is not None:
-        _check_working_dir(container.working_dir)
+        yield from raised(_check_working_dir, container.working_dir)
     if container.secret_env or container.secret_volumes:
-        raise NotSupported("This server has no secrets yet: pass values with --env meanwhile.")
+        yield NotSupported("This server has no secrets yet: pass values with --env meanwhile.")
     if container.disk_volumes:
-        raise NotSupported("This server has no disks yet: mount a storage: volume meanwhile.")
-    _check_volumes(container, cluster)
+        yield NotSupported("This server has no disks yet: mount a storage: volume meanwhile.")
+    yield from _mistakes_of_volumes(container, cluster)
 
 
 def _check_working_dir(path: str) -> None:
@@ -125,37 +128,42 @@ def _place(path: str) -> str:
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def _check_environment(env: Mapping[str, str]) -> None:
+def _mistakes_of_environment(env: Mapping[str, str]) -> Iterator[PlatformError]:
     if sum(len(name) + len(value) + 2 for name, value in env.items()) > MAX_TEXT:
-        raise InvalidInput(f"The environment is over {MAX_TEXT} characters.")
+        yield InvalidInput(f"The environment is over {MAX_TEXT} characters.")
     for name, value in env.items():
         if not name or "=" in name or "\0" in name + value:
-            raise InvalidInput(f"'{name[:80]}' cannot be an environment variable.")
+            yield InvalidInput(f"'{name[:80]}' cannot be an environment variable.")
 
 
-def _check_volumes(container: ContainerRequest, cluster: str) -> None:
+def _mistakes_of_volumes(container: ContainerRequest, cluster: str) -> Iterator[PlatformError]:
     if len(container.volumes) > MAX_VOLUMES:
-        raise InvalidInput(f"A job can have {MAX_VOLUMES} volumes at most.")
+        yield InvalidInput(f"A job can have {MAX_VOLUMES} volumes at most.")
+        return
     seen: set[str] = set()
     for volume in container.volumes:
         target = volume.dst_path
-        check_text(target, "The mount path")
-        if not target.startswith("/") or ".." in target.split("/"):
-            raise InvalidInput(
-                f"The mount path '{target}' must be absolute, without '..' (like /project/data)."
-            )
-        place = _place(target)
-        if place == "/":
-            raise InvalidInput("A volume cannot be mounted at '/': choose a folder below it.")
-        if (folder := _system_folder(target)) is not None:
-            raise InvalidInput(
-                f"A volume cannot be mounted at '{target}': /{folder} is the system's. Choose"
-                " another folder."
-            )
-        if place in seen:
-            raise InvalidInput(f"Two volumes are mounted at '{target}': give each its own path.")
-        seen.add(place)
-        storage_uri(volume.src_storage_uri, cluster)
+        wrong = list(raised(_check_mount_path, target))
+        yield from wrong
+        if not wrong and _place(target) in seen:
+            yield InvalidInput(f"Two volumes are mounted at '{target}': give each its own path.")
+        seen.add(_place(target))
+        yield from raised(storage_uri, volume.src_storage_uri, cluster)
+
+
+def _check_mount_path(target: str) -> None:
+    check_text(target, "The mount path")
+    if not target.startswith("/") or ".." in target.split("/"):
+        raise InvalidInput(
+            f"The mount path '{target}' must be absolute, without '..' (like /project/data)."
+        )
+    if _place(target) == "/":
+        raise InvalidInput("A volume cannot be mounted at '/': choose a folder below it.")
+    if (folder := _system_folder(target)) is not None:
+        raise InvalidInput(
+            f"A volume cannot be mounted at '{target}': /{folder} is the system's. Choose"
+            " another folder."
+        )
 
 
 def storage_uri(text: str, cluster: str) -> ResourceURI:
@@ -171,13 +179,16 @@ def storage_uri(text: str, cluster: str) -> ResourceURI:
 def needed_permissions(
     request: JobRequest, container: ContainerRequest, cluster: str, owner: str
 ) -> Iterator[tuple[ResourceURI, Action]]:
-    """What a caller must be allowed in order to submit this."""
+    """What a caller must be allowed in order to submit this, as far as it can be understood."""
     yield ResourceURI("job", cluster, (owner,)), Action.WRITE
     if request.privileged:
         yield ResourceURI("cluster", cluster), Action.MANAGE
-    for volume in container.volumes:
-        action = Action.READ if volume.read_only else Action.WRITE
-        yield storage_uri(volume.src_storage_uri, cluster), action
+    for volume in container.volumes[:MAX_VOLUMES]:
+        try:
+            uri = storage_uri(volume.src_storage_uri, cluster)
+        except InvalidInput:
+            continue  # one of the mistakes
+        yield uri, Action.READ if volume.read_only else Action.WRITE
 
 
 def argv_of(container: ContainerRequest | Container) -> tuple[str, ...]:
@@ -189,28 +200,6 @@ def argv_of(container: ContainerRequest | Container) -> tuple[str, ...]:
         )
     except ValueError as error:
         raise InvalidInput(f"invalid command format: {error} (check the quotes)") from None
-
-
-def is_control(container: ContainerRequest) -> bool:
-    """Whether this runs ``neuro-flow [OPTION]... execute``, which drives the jobs of a bake.
-
-    With an environment or files of its own it might run anything else, and is a job like all. So
-    is one with a volume that is not exactly the folder of its logs, or with two.
-    """
-    program, *words = argv_of(container) or ("",)
-    if program != "neuro-flow" or not is_executor_image(container.image):
-        return False
-    if container.env or len(container.volumes) > 1:
-        return False
-    if not all(_EXECUTOR_LOGS.fullmatch(volume.dst_path) for volume in container.volumes):
-        return False
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("-"):
-            return word == "execute"
-        if word in _OPTIONS_WITH_VALUE:
-            next(rest, None)
-    return False
 
 
 def choose_preset(

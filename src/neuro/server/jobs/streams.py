@@ -17,9 +17,17 @@ from aiohttp import web
 from neuro.domain.errors import InvalidInput, NotFound, NotPermitted, Unavailable
 from neuro.domain.jobs import LEFT_OUT_HEADER, JobStatus, UsageSample
 from neuro.domain.texts import Lines
-from neuro.engines.base import Channel, Engine, NotListening, RunNotFound, Session
+from neuro.engines.base import (
+    Attaches,
+    Channel,
+    Measures,
+    NotListening,
+    RunNotFound,
+    Session,
+)
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import BYTES, binary_messages, websocket
+from neuro.server.jobs.abilities import attaching, connecting, executing, measuring
 from neuro.server.jobs.companions import Companion, Companions
 from neuro.server.jobs.forwarding import HALF_CLOSE_PROTOCOL, join
 from neuro.server.jobs.logs import LogQuery, bytes_left_out, log_chunks
@@ -134,6 +142,9 @@ async def attach(
     was_over = record.status.is_finished
     if was_over and not wants_output:
         raise NotFound(f"Job {record.id} is not running.")
+    engine = jobs.engine_of(record)
+    if query.stdin or not wants_output:
+        attaching(engine, record)  # The output alone is in the log.
     socket = await websocket(call, protocols=CHANNEL_PROTOCOLS)
     if was_over:
         # The client asks for the job next, sees that it is over, and waits for its log alone.
@@ -150,11 +161,9 @@ async def attach(
     if socket.closed:
         return socket
     session = None
-    if not record.status.is_finished:
+    if not record.status.is_finished and isinstance(engine, Attaches):
         with suppress(RunNotFound):
-            session = await jobs.engine_of(record).attach(
-                record.id, stdin=query.stdin, output=wants_output
-            )
+            session = await engine.attach(record.id, stdin=query.stdin, output=wants_output)
     if session is not None:
         # From here on a terminal's output comes over this connection.
         if companion is not None and caught_up:
@@ -196,7 +205,8 @@ async def execute(
             " what it does, and `neuro run` starts a job for commands of your own."
         )
     argv = _split(query.cmd)
-    session = await _in_running(record, jobs.engine_of(record).exec(record.id, argv, tty=query.tty))
+    engine = executing(jobs.engine_of(record), record)
+    session = await _in_running(record, engine.exec(record.id, argv, tty=query.tty))
     try:
         socket = await websocket(call, protocols=CHANNEL_PROTOCOLS)
         if not (query.stdin or query.tty):
@@ -224,14 +234,14 @@ def _split(command: str) -> list[str]:
 
 async def telemetry(call: Call, jobs: JobService, record: JobRecord) -> web.WebSocketResponse:
     """One sample a second while the job runs."""
-    engine = jobs.engine_of(record)
+    engine = measuring(jobs.engine_of(record), record)
     socket = await websocket(call)
     await _until_first(_send_samples(socket, engine, record.id), _until_closed(socket))
     await socket.close()
     return socket
 
 
-async def _send_samples(socket: web.WebSocketResponse, engine: Engine, job_id: str) -> None:
+async def _send_samples(socket: web.WebSocketResponse, engine: Measures, job_id: str) -> None:
     with suppress(RunNotFound):
         while True:
             usage = await engine.usage(job_id)
@@ -254,8 +264,9 @@ async def forward_port(
     """One TCP connection into a job as binary messages."""
     if not 1 <= port <= 65535:
         raise InvalidInput(f"Port {port} is not between 1 and 65535.")
+    engine = connecting(jobs.engine_of(record), record)
     try:
-        connection = await _in_running(record, jobs.engine_of(record).connect(record.id, port))
+        connection = await _in_running(record, engine.connect(record.id, port))
     except NotListening:
         raise Unavailable(f"Nothing listens on port {port} of job {record.id}.") from None
     try:

@@ -29,6 +29,7 @@ from neuro.domain.jobs import ACTIVE, JobFilter, JobStatus, Priority, Transition
 from neuro.server.access.visibility import Visibility
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
+from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord, Specification
 
 log = structlog.get_logger("neuro.jobs")
@@ -102,7 +103,7 @@ job_keys = Table(
 
 _encode = msgspec.json.Encoder().encode
 _decode_specification = msgspec.json.Decoder(Specification).decode
-_decode_transitions = msgspec.json.Decoder(list[Transition]).decode
+_decode_transitions = msgspec.json.Decoder(tuple[Transition, ...]).decode
 _PRIORITIES = tuple(sorted(Priority, key=lambda priority: priority.rank))
 
 
@@ -330,7 +331,21 @@ def _records(rows: Iterable[Any]) -> list[JobRecord]:
     return records
 
 
+def _phase(row: Any, transitions: Sequence[Transition]) -> Phase:
+    """The phase of a job of which nobody is at work. Raises ValueError."""
+    if JobStatus(row.status).is_finished:
+        if not transitions or transitions[-1].status.value != row.status:
+            raise ValueError(f"it is {row.status}, and its steps do not say so")
+        return Phase.OVER
+    if row.stop_reason is not None:
+        return Phase.STOPPING if row.run_started else Phase.RECALLING
+    if row.run_started:
+        return Phase.RUNNING
+    return Phase.STARTING if row.placed else Phase.WAITING
+
+
 def _record(row: Any) -> JobRecord:
+    transitions = _decode_transitions(row.transitions)
     return JobRecord(
         id=row.id,
         owner=row.owner,
@@ -340,16 +355,12 @@ def _record(row: Any) -> JobRecord:
         specification=_decode_specification(row.specification),
         priority=_PRIORITIES[row.priority],
         created_at=row.created_at,
-        status=JobStatus(row.status),
-        transitions=_decode_transitions(row.transitions),
+        phase=_phase(row, transitions),
+        transitions=transitions,
         max_run_time_minutes=row.max_run_time_minutes,
         started_at=row.started_at,
-        finished_at=row.finished_at,
-        exit_code=row.exit_code,
         stop_reason=row.stop_reason,
         run=row.run,
-        placed=row.placed,
-        run_started=row.run_started,
         logs_removed=row.logs_removed,
         log_bytes=row.log_bytes,
         gpus=None if row.gpus is None else tuple(map(int, filter(None, row.gpus.split(",")))),

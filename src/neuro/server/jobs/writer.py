@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 import msgspec
 import structlog
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from neuro.domain.errors import Unavailable
+from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.record import JobRecord
@@ -45,15 +44,14 @@ class Writer:
         self._suspects: set[str] = set()
         self._wake = asyncio.Event()
         self._flushed: list[asyncio.Future[None]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._kept: Kept | None = None
         self._is_dead = False
         # Why the last changes of jobs are not in the database yet; None where they are.
         self.trouble: str | None = None
 
-    def start(self, on_death: Callable[[], None] = lambda: None) -> None:
-        """Begin to write. ``on_death`` is called if that ends by a fault of the program's own."""
-        self._task = asyncio.create_task(self._run(), name="job-writer")
-        self._task.add_done_callback(lambda task: self._ended(task, on_death))
+    def start(self, background: Background) -> None:
+        """Begin to write; the server ends where that fails by a fault of the program's own."""
+        self._kept = background.keep("writer of jobs", self._run, vital=True)
 
     def save(self, record: JobRecord) -> None:
         """Write this record soon."""
@@ -102,11 +100,20 @@ class Writer:
             log.error("changes of jobs are not written", jobs=len(self._dirty | self._writing))
         for job_id in self._refused:
             log.error("the record of a job was refused to the end", job=job_id)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._kept is not None:
+            await self._kept.stop()
 
     async def _run(self) -> None:
+        try:
+            await self._write_for_ever()
+        except Exception:
+            self._is_dead = True
+            self.trouble = _DEAD
+            waiting, self._flushed = self._flushed, []
+            _tell(waiting, Unavailable(_DEAD))
+            raise
+
+    async def _write_for_ever(self) -> None:
         while True:
             await self._wait()
             waiting, self._flushed = self._flushed, []
@@ -194,9 +201,7 @@ class Writer:
             del batch[job_id]
 
     async def _write(self, records: list[JobRecord]) -> None:
-        # Copies, because the event loop goes on changing the records while the thread writes.
-        copies = [replace(one, transitions=list(one.transitions)) for one in records]
-        await self._database.write(lambda c: tables.update_jobs(c, copies))
+        await self._database.write(lambda c: tables.update_jobs(c, records))
         for record in records:
             self._suspects.discard(record.id)
             self._refused.pop(record.id, None)
@@ -214,16 +219,6 @@ class Writer:
                 error=str(cause),
             )
         self._refused[record.id] = record
-
-    def _ended(self, task: asyncio.Task[None], on_death: Callable[[], None]) -> None:
-        if task.cancelled():
-            return
-        self._is_dead = True
-        self.trouble = _DEAD
-        waiting, self._flushed = self._flushed, []
-        _tell(waiting, Unavailable(_DEAD))
-        log.error("jobs are not written any more", exc_info=task.exception())
-        on_death()
 
 
 def _tell(waiting: list[asyncio.Future[None]], error: Exception | None) -> None:

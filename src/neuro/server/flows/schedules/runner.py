@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -78,14 +79,12 @@ class Runner:
             try:
                 await self.start_due()
                 seconds = await self._until_next()
-            except Exception:
-                log.exception("cannot start what is due, trying again")
+            except Unavailable as error:
+                log.error("cannot start what is due, trying again", error=error.message)
                 seconds = RETRY_SECONDS
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._changed.wait()
-            except TimeoutError:
-                continue
 
     async def _until_next(self) -> float:
         moment = await self._database.read(tables.next_due)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 from functools import partial
 
@@ -11,6 +10,7 @@ import structlog
 from neuro.domain.bakes import TaskStatus
 from neuro.domain.errors import PlatformError
 from neuro.server.access.service import AccessService
+from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts.tables import unfinished_of_owners
 from neuro.server.flows.bake_routes import BakeServices
@@ -41,10 +41,13 @@ class Supervision:
         jobs: JobService,
         access: AccessService,
         limits: Limits,
+        background: Background,
     ) -> None:
         guard, hub, attempts = services.guard, services.hub, services.attempts
         starter = Starter(database, jobs, attempts, access)
-        self._supervisor = Supervisor(database, hub, board, jobs, attempts, starter, limits)
+        self._supervisor = Supervisor(
+            database, hub, board, jobs, attempts, starter, limits, background
+        )
         self._database = database
         self._attempts = attempts
         self._runner = Runner(database, guard, hub, attempts, access)
@@ -53,12 +56,13 @@ class Supervision:
             *supervision_routes(attempts, starter).items,
             *schedule_routes(service).items,
         ]
-        self._running: asyncio.Task[None] | None = None
+        self._background = background
+        self._schedules: Kept | None = None
 
     async def start(self) -> None:
         """Take over what there is; the server must be ready for the jobs that this starts."""
         await self._supervisor.start()
-        self._running = asyncio.create_task(self._runner.run(), name="schedules")
+        self._schedules = self._background.keep("schedules of bakes", self._runner.run)
 
     async def end_all_of(self, owners: Collection[str]) -> None:
         """Cancel the bakes of people who are gone, and remove their schedules."""
@@ -75,9 +79,8 @@ class Supervision:
 
     async def close(self) -> None:
         """Stop; bakes go on."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        if self._schedules is not None:
+            await self._schedules.stop()
         await self._supervisor.close()
 
 

@@ -133,7 +133,8 @@ class Starter:
     async def _submit(self, owner: Identity, known: Known) -> Job:
         attempt = known.attempt
         request = main_jobs.request(known.project, known.bake)
-        submitted = await self._jobs.submit(owner, request, main_jobs.key_of(attempt))
+        key = main_jobs.key_of(attempt)
+        submitted = await self._jobs.submit(owner, request, key, control=True)
         await self._attempts.change(attempt.id, executor_id=submitted.job.id)
         return submitted.job
 

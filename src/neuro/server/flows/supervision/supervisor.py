@@ -9,11 +9,10 @@ the start of the server.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -21,6 +20,7 @@ from sqlalchemy import Connection
 from neuro.domain.bakes import Attempt, Bake, TaskStatus
 from neuro.domain.errors import Damaged, TooManyRequests, Unavailable
 from neuro.domain.jobs import Reason
+from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
 from neuro.server.flows.attempts.service import AttemptService
 from neuro.server.flows.events import Hub, Observer
@@ -77,6 +77,7 @@ class Supervisor(Observer):
         attempts: AttemptService,
         starter: Starter,
         limits: Limits,
+        background: Background,
     ) -> None:
         self._database = database
         self._hub = hub
@@ -93,7 +94,9 @@ class Supervisor(Observer):
         # In the order in which they are to be looked at; a dict, so that each is there once.
         self._due: dict[str, None] = {}
         self._wake = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = background
+        self._looking: Kept | None = None
+        self._errands = background.errands("supervision of bakes")
 
     async def start(self) -> None:
         """Take over what there is, and begin."""
@@ -108,17 +111,17 @@ class Supervisor(Observer):
         found = await self._database.read(partial(records.to_watch, bake_ids=bakes_at_work))
         for attempt, bake in found:
             self.attempt_created(bake, attempt)
-        self._spawn(self._end_stranded())
-        self._spawn(self._run())
+        self._errands.begin(self._end_stranded())
+        self._looking = self._background.keep("supervision of bakes", self._run)
 
     async def close(self) -> None:
         """Stop; bakes go on."""
         for watch in self._watches.values():
             if watch.timer is not None:
                 watch.timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._looking is not None:
+            await self._looking.stop()
+        await self._errands.stop()
 
     # What is heard.
 
@@ -170,7 +173,7 @@ class Supervisor(Observer):
         for attempt in unfinished:
             self._drop(attempt.id)
             self._leave(attempt.id)
-        self._spawn(self._end_bakes({attempt.bake_id for attempt in unfinished}))
+        self._errands.begin(self._end_bakes({attempt.bake_id for attempt in unfinished}))
 
     def _job_changed(self, record: JobRecord) -> None:
         if not record.is_active and record.id in self._attempt_of_job:
@@ -179,7 +182,7 @@ class Supervisor(Observer):
         attempt_id = None if bake_id is None else self._undriven.get(bake_id)
         # Those of the server itself are handed over by whoever starts them.
         if attempt_id is not None and not self._starter.is_at(attempt_id):
-            self._spawn(self._starter.adopt(attempt_id, record))
+            self._errands.begin(self._starter.adopt(attempt_id, record))
 
     # What is remembered.
 
@@ -389,11 +392,6 @@ class Supervisor(Observer):
         self, found: Iterable[JobRecord], reason: Reason = Reason.USER_REQUESTED
     ) -> None:
         await asyncio.gather(*(self._jobs.kill(record, reason) for record in found))
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _is_scheduled(known: Known) -> bool:

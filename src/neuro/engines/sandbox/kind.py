@@ -1,0 +1,51 @@
+"""What the registry knows of this engine: its settings, and how it is made of them."""
+
+from __future__ import annotations
+
+from neuro.domain.sizes import check_size, parse_bytes
+from neuro.engines.registry import EngineSettings, Kind, Site
+from neuro.engines.sandbox.engine import SandboxEngine
+from neuro.engines.sandbox.output import Retention
+from neuro.engines.sandbox.settings import SandboxSettings
+
+
+class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[engines.NAME]`` of this kind; see ``SandboxSettings``.
+
+    ``log_limit`` is the size of one job's output that is kept.
+    """
+
+    shared_ids: bool = False
+    io_uring: bool = False
+    perf: bool = False
+    private_networks: bool = True
+    shared_network: bool = False
+    log_limit: int | str = "1G"
+
+
+def check(table: Table) -> None:
+    """Raise InvalidInput for a size that cannot be."""
+    check_size("log_limit", table.log_limit)
+
+
+def settings_of(site: Site, table: Table) -> SandboxSettings:
+    """The engine's own settings. Jobs reach the API's port, and never see the data folder."""
+    return SandboxSettings(
+        shared_ids=table.shared_ids,
+        open_files=site.open_files,
+        io_uring=table.io_uring,
+        perf=table.perf,
+        masked=(str(site.data),),
+        network="shared" if table.shared_network else "auto",
+        private_networks=table.private_networks,
+        host_port=site.port,
+        retention=Retention(total=parse_bytes(table.log_limit)),
+    )
+
+
+def make(site: Site, table: Table) -> SandboxEngine:
+    """An engine that is not open yet."""
+    return SandboxEngine(site.folder, settings_of(site, table))
+
+
+KIND = Kind(settings=Table, make=make, check=check, of_this_machine=True, has_images=False)

@@ -1,0 +1,162 @@
+"""The life of a job: properties of it over whatever may happen, in any order."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
+from neuro.engines.base import ExitCause
+from neuro.server.jobs import life
+from neuro.server.jobs.phases import Event, Phase
+from tests.server.life import BEGINNING, World, check_step, exited, new_job, started
+
+MOMENTS = st.integers(0, 5000).map(lambda seconds: BEGINNING + timedelta(seconds=seconds))
+RUNS = st.integers(0, 2)
+ANY = st.one_of(
+    st.builds(life.Told, st.sampled_from(Event), st.none() | RUNS),
+    st.builds(life.Given, st.sampled_from([Event.PLACED, Event.GPUS_GIVEN]), st.just((1,))),
+    st.builds(started, RUNS, MOMENTS),
+    st.builds(exited, RUNS, st.sampled_from([0, 3, None]), st.sampled_from(ExitCause), MOMENTS),
+    st.builds(
+        life.StartTrouble, st.sampled_from([Event.START_FAILED, Event.REFUSED]), RUNS, st.just("x")
+    ),
+    st.builds(life.StopAsked, st.sampled_from([Reason.USER_REQUESTED, Reason.ADDRESS_CHANGED])),
+    st.builds(
+        life.StopAnswered,
+        st.sampled_from([Event.STOP_DONE, Event.NOTHING_TO_STOP, Event.STOP_FAILED]),
+        st.integers(0, 3),
+    ),
+    st.builds(life.Alarm, st.none() | st.just("4 CPU")),
+    st.builds(life.LifeSpanSet, st.none() | st.integers(1, 60)),
+)
+JOBS = st.builds(new_job, st.sampled_from(RestartPolicy), st.sampled_from([None, None, 60.0]))
+
+
+@settings(deadline=None, max_examples=200)
+@given(JOBS, st.lists(st.tuples(ANY, MOMENTS), max_size=40))
+def test_nothing_that_is_told_makes_two_ends_or_undoes_one(
+    job: life.JobRecord, told: list[tuple[life.Happening, life.datetime]]
+) -> None:
+    for happening, now in told:
+        after, effects = life.decide(job, happening, now)
+        check_step(job, after)
+        assert job.is_active or not effects
+        assert (life.Free() in effects) == (job.is_active and not after.is_active)
+        job = after
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data(), JOBS)
+def test_a_job_has_a_next_event_until_it_is_over_and_leaves_no_run_behind(
+    data: st.DataObject, job: life.JobRecord
+) -> None:
+    world = World(job)
+    for _ in range(data.draw(st.integers(0, 40))):
+        happens(data, world)
+    if world.record.is_active and world.record.stop_reason is None:
+        world.tell(life.StopAsked(Reason.USER_REQUESTED))
+    for _ in range(100):  # enough for whatever is on its way
+        if not world.moves:
+            break
+        world.moves[0]()
+
+    assert not world.moves
+    assert not world.record.is_active
+    assert not world.begun
+
+
+def happens(data: st.DataObject, world: World) -> None:
+    """One thing that may happen now."""
+    can = [
+        world.end_all,
+        lambda: world.end_all(0),
+        world.ring_early,
+        world.begin_again,
+        lambda: world.tell(life.StopAsked(Reason.USER_REQUESTED)),
+        lambda: world.tell(life.LifeSpanSet(data.draw(st.none() | st.integers(1, 60)))),
+        *world.moves,
+        *world.moves,
+    ]
+    if world.asked:
+        can += [
+            lambda: world.fail_to_start(does=data.draw(st.booleans())),
+            world.refuse,
+            world.take_back,
+        ]
+    if world.stops:
+        can.append(lambda: world.fail_to_stop(does=data.draw(st.booleans())))
+    if world.unheard:
+        place = data.draw(st.integers(0, len(world.unheard) - 1))
+        can.append(lambda: world.hear(place, again=data.draw(st.booleans())))
+    if world.timer is not None:
+        can.append(world.ring)
+    data.draw(st.sampled_from(can))()
+
+
+def test_a_run_that_begins_though_its_start_failed_is_that_of_the_job() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    world.ask()
+    world.fail_to_start(does=True)
+    assert world.record.phase is Phase.PAUSING
+
+    world.hear()
+
+    assert (world.record.phase, world.timer) == (Phase.RUNNING, None)
+
+
+def test_an_end_that_is_told_before_the_beginning_is_the_end() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    world.tell(exited(0, 3, ExitCause.ERROR))
+
+    world.tell(started(0))
+
+    assert (world.record.status, world.record.exit_code) == (JobStatus.FAILED, 3)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_late_word_of_an_earlier_try_ends_no_run(late: bool) -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    world.tell(started(0))
+    if late:
+        world.tell(life.StopAsked(Reason.USER_REQUESTED))
+
+    world.tell(exited(0, None, ExitCause.NOT_READY))
+
+    assert world.record.phase is (Phase.STOPPING if late else Phase.RUNNING)
+
+
+def test_a_stop_that_the_engine_failed_at_is_tried_again() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    world.begin(0)
+    world.hear()
+    world.tell(life.StopAsked(Reason.USER_REQUESTED))
+    world.fail_to_stop(does=False)
+
+    world.ring()
+    world.stop()
+    world.hear()
+
+    assert world.record.status is JobStatus.CANCELLED
+
+
+def test_the_answer_to_an_earlier_stop_ends_nothing() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    world.ask()
+    world.tell(life.StopAsked(Reason.USER_REQUESTED))
+    world.fail_to_start(does=True)  # after the engine was asked to stop what was not there yet
+    first, second = world.stops
+
+    world.tell(life.StopAnswered(Event.NOTHING_TO_STOP, first))
+    assert world.record.phase is Phase.WITHDRAWING
+    world.tell(life.StopAnswered(Event.NOTHING_TO_STOP, second))
+
+    assert world.record.status is JobStatus.CANCELLED
