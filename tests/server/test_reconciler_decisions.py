@@ -411,7 +411,7 @@ async def test_a_stop_that_came_before_the_answer_to_a_start_is_asked_for_once_m
             await house.engine.asked.wait_for(lambda: house.engine.stopped)
         house.engine.lacks.clear()
         house.engine.report(started(job))
-        await house.until_it_is(job, JobStatus.RUNNING)
+        await house.until(job, lambda one: one.status is JobStatus.RUNNING)
         raise OSError("the connection broke")
 
     monkeypatch.setattr(house.engine, "start", start)
