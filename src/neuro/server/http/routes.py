@@ -18,7 +18,7 @@ from typing import Any, TypeGuard, get_origin, get_type_hints
 import msgspec
 from aiohttp import hdrs, web
 
-from neuro.domain.errors import InvalidInput, NotAuthenticated
+from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain
 from neuro.domain.texts import check_text
 from neuro.server.access.identity import Authenticator, Identity
 from neuro.server.http.bodies import (
@@ -207,6 +207,7 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
 
     async def work(call: Call) -> web.StreamResponse:
         request = call.request
+        _check_encoding(request)
         if not route.names_files:
             for name, segment in request.match_info.items():
                 check_text(segment, f"'{name}' in the path")
@@ -263,6 +264,15 @@ def _token_of(header: str) -> str:
         except (binascii.Error, UnicodeDecodeError):
             pass
     raise NotAuthenticated("The Authorization header must be 'Bearer <token>'.")
+
+
+def _check_encoding(request: web.Request) -> None:
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+    if encoding not in ("", "identity") and request.body_exists:
+        raise NotPlain(
+            f"The body is compressed ('{encoding[:40]}'): send it as it is, without"
+            " Content-Encoding."
+        )
 
 
 def _query_decoder(kind: Any) -> Callable[[web.Request], Any]:
