@@ -394,3 +394,16 @@ async def test_the_rest_of_a_refused_body_is_not_inflated() -> None:
         await reader.read()
 
     assert [content.total_bytes for content in bodies] == [len(body), 0]
+
+
+async def test_a_port_of_many_digits_is_refused(server: ServerProcess, client: Client) -> None:
+    job = await submit(client, "sleep 1000")
+    headers = {"Authorization": f"Bearer {server.token}"}
+    url = f"{server.url}/monitoring/jobs/{job.id}/port_forward/{'9' * 5000}"
+
+    async with aiohttp.ClientSession() as http, http.get(url, headers=headers) as response:
+        answer = await response.json()
+
+    assert (response.status, answer["code"]) == (400, "invalid_input")
+    await client.jobs.kill(job.id)
+    await finished(client, job)

@@ -33,6 +33,7 @@ from neuro.server.http.bodies import (
 from neuro.server.http.budgets import BUDGETS, Budgets
 from neuro.server.http.open_streams import OpenStream, Streams
 from neuro.server.http.texts import text_check
+from neuro.server.turns import working_for
 
 Handler = Callable[..., Awaitable[Any]]
 Encode = Callable[[Any], bytes]
@@ -40,6 +41,7 @@ Encode = Callable[[Any], bytes]
 STREAMS = web.AppKey("streams", Streams)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTE_KEY = "neuro.route"
+_LARGEST = (1 << 63) - 1  # of the numbers that databases and files have
 _VARIABLE = re.compile(r"\{(\w+):[^}]*\}")
 
 
@@ -180,6 +182,7 @@ def install(
     app[BUDGETS] = budgets or Budgets()
     app[STREAMS] = Streams()
     app.on_shutdown.append(app[STREAMS].end_all)
+    app.on_cleanup.append(app[LARGE_BODIES].close)
     for route in routes:
         endpoint = _endpoint(route)
         resource = app.router.add_route(route.method, route.path, endpoint)
@@ -202,7 +205,10 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
         if route.probe:
             return await work(call)
         caller, address = call.identity_or_none, request.remote or ""
-        with request.app[BUDGETS].share(caller, address, is_stream=stream is not None):
+        with (
+            request.app[BUDGETS].share(caller, address, is_stream=stream is not None),
+            working_for(caller.user if caller else ""),
+        ):
             return await work(call)
 
     async def work(call: Call) -> web.StreamResponse:
@@ -294,6 +300,10 @@ def _query_decoder(kind: Any) -> Callable[[web.Request], Any]:
             query = msgspec.convert(values, kind, strict=False)
         except msgspec.ValidationError as error:
             raise InvalidInput(f"The query is not what this call takes: {error}") from None
+        for name in kind.__struct_fields__:
+            value = getattr(query, name)
+            if isinstance(value, int) and abs(value) > _LARGEST:
+                raise InvalidInput(f"'{name}' in the query is beyond {_LARGEST}.")
         check(query)
         return query
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -106,7 +106,7 @@ class Submissions:
         reconciler: Reconciler,
         offer: Offer,
         *,
-        check_volumes: Callable[[ContainerRequest], list[str]],
+        check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
         control: ControlLimits,
         active_per_owner: int,
@@ -172,7 +172,7 @@ class Submissions:
             request, container, offer.cluster, caller.user
         ):
             caller.require(uri, action, hidden=_hidden(uri))
-        notices = self._check_volumes(container)
+        notices = await self._check_volumes(caller.user, container)
         record = self._new_record(caller.user, request, container)
         if (notice := await self._notice(record)) is not None:
             notices.append(notice)
