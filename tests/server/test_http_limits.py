@@ -404,6 +404,6 @@ async def test_a_port_of_many_digits_is_refused(server: ServerProcess, client: C
     async with aiohttp.ClientSession() as http, http.get(url, headers=headers) as response:
         answer = await response.json()
 
-    assert (response.status, answer["code"]) == (400, "invalid_input")
+    assert (response.status, answer["code"]) == (400, "invalid")
     await client.jobs.kill(job.id)
     await finished(client, job)

@@ -102,7 +102,7 @@ class _Watch:
         self._seen = 0
         now = self._loop.time()
         self._end = now + stall if least_rate else math.inf
-        self._timer = self._loop.call_at(now + stall, self._look)
+        self._look_at(now + stall)
 
     def waits(self) -> None:
         """The reader waits for the next piece."""
@@ -118,17 +118,22 @@ class _Watch:
     def end(self) -> None:
         self._timer.cancel()
 
+    def _look_at(self, due: float) -> None:
+        self._due = due
+        self._timer = self._loop.call_at(due, self._look)
+
     def _look(self) -> None:
         now = self._loop.time()
-        # Where the server itself stood still, what came meanwhile is read first.
-        if (late := now - self._timer.when()) > _PUNCTUAL or self._body.total_bytes > self._seen:
-            self._end += late
-            self._timer = self._loop.call_later(self._stall, self._look)
-            return
+        if now - self._due > _PUNCTUAL:
+            # The server itself stood still, and has not looked at what came meanwhile.
+            self._since = None if self._since is None else now
+            self._end = max(self._end, now) + self._stall
         due = now + self._stall if self._since is None else self._since + self._stall
         due = min(due, self._end if self._since is not None else math.inf)
+        if self._since is not None and self._body.total_bytes > self._seen:
+            due = max(due, now + _PUNCTUAL)  # Its reader is about to take what has come.
         if now < due:
-            self._timer = self._loop.call_at(due, self._look)
+            self._look_at(due)
             return
         self._body.set_exception(
             TooSlow(
