@@ -15,7 +15,7 @@ from neuro import __version__
 from neuro.client import Client
 from neuro.domain.errors import TooManyRequests
 from neuro.domain.images import EXECUTOR_IMAGE, is_executor_image
-from neuro.domain.jobs import (
+from neuro.domain.jobs import ContainerRequest, (
     Container,
     JobRequest,
     JobStatus,
@@ -299,6 +299,10 @@ async def test_control_jobs_are_bounded_in_number(
     database = Database(f"sqlite:///{tmp_path / 'unused'}")
     writer = Writer(database)
     preset = Preset(name="cpu-small", cpu=1, memory=GIB)
+
+    async def no_volumes(owner: str, container: ContainerRequest) -> list[str]:
+        return []
+
     service = JobService(
         database,
         board,
@@ -306,7 +310,7 @@ async def test_control_jobs_are_bounded_in_number(
         Reconciler(board, writer, {}, make_spec, Background(), stop_grace=1),
         {},
         Offer("default", [preset], "sandbox", "localhost", str),
-        check_volumes=lambda container: [],
+        check_volumes=no_volumes,
         image_notice=lambda engine, image: None,
         feed=Feed(board),
         limits=limits,

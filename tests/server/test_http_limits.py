@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,9 +18,11 @@ from neuro.client import Client
 from neuro.client.transport import Request
 from neuro.domain.errors import TooManyRequests
 from neuro.server.http.budgets import Budgets
+from neuro.server.http.connections import Patience
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import backpressure
 from neuro.server.http.routes import Call, Routes, install
+from neuro.server.listening import bind, listen
 from tests.server.jobs import finished, submit
 from tests.server_process import SETTINGS, ServerProcess, running_server
 
@@ -345,3 +348,62 @@ async def test_a_server_that_is_full_still_answers_those_who_watch_it() -> None:
         statuses = [(await client.get(path)).status for path in ("/watched", "/asked")]
 
     assert statuses == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/v1/jobs"), ("PUT", "/api/v1/storage/USER/inflated?op=CREATE")],
+)
+async def test_a_compressed_body_is_refused(server: ServerProcess, method: str, path: str) -> None:
+    headers = {"Authorization": f"Bearer {server.token}", "Content-Encoding": "gzip"}
+    url = f"http://127.0.0.1:{server.port}{path.replace('USER', server.user)}"
+    async with aiohttp.ClientSession() as http:
+        body = gzip.compress(b'{"image": "ubuntu", "command": "true"}')
+        async with http.request(method, url, data=body, headers=headers) as response:
+            answer = await response.json()
+
+        del headers["Content-Encoding"]
+        made = f"{server.url}/storage/{server.user}/inflated?op=GETFILESTATUS"
+        async with http.get(made, headers=headers) as response_of_file:
+            pass
+
+    assert (response.status, answer["code"]) == (415, "not_plain")
+    assert response_of_file.status == 404
+
+
+async def test_the_rest_of_a_refused_body_is_not_inflated() -> None:
+    bodies: list[aiohttp.StreamReader] = []
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        bodies.append(request.content)
+        return web.Response(status=401)
+
+    app = web.Application()
+    app.router.add_post("/", refuse)
+    body = gzip.compress(bytes(8 << 20))
+    async with contextlib.AsyncExitStack() as stack:
+        listener = bind("127.0.0.1", 0)
+        await listen(stack, app, [listener], Patience())
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        stack.callback(writer.close)
+        head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        writer.write(f"{head}Content-Encoding: gzip\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        # Behind it comes another request, whose answer shows that all of the body was read.
+        writer.write(body + b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await reader.read()
+
+    assert [content.total_bytes for content in bodies] == [len(body), 0]
+
+
+async def test_a_port_of_many_digits_is_refused(server: ServerProcess, client: Client) -> None:
+    job = await submit(client, "sleep 1000")
+    headers = {"Authorization": f"Bearer {server.token}"}
+    url = f"{server.url}/monitoring/jobs/{job.id}/port_forward/{'9' * 5000}"
+
+    async with aiohttp.ClientSession() as http, http.get(url, headers=headers) as response:
+        answer = await response.json()
+
+    assert (response.status, answer["code"]) == (400, "invalid")
+    await client.jobs.kill(job.id)
+    await finished(client, job)

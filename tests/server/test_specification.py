@@ -39,6 +39,11 @@ def volume(source: str, target: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"working_dir": "/" + "a" * 4096}, "The working directory .* is over 4096 bytes"),
+        (
+            {"volumes": [volume("storage://default/alice", "/m" + "/a" * 2048)]},
+            "The mount path .* is over 4096 bytes",
+        ),
         ({"cluster_name": "mars"}, "Cluster 'mars' is unknown"),
         ({"name": "X"}, "Invalid job name 'X'"),
         ({"name": "job-abc"}, "Invalid job name"),

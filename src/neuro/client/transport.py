@@ -118,6 +118,7 @@ _BY_STATUS: dict[int, type[errors.PlatformError]] = {
     408: errors.TooSlow,
     409: errors.Conflict,
     413: errors.TooLarge,
+    415: errors.NotPlain,
     429: errors.TooManyRequests,
     501: errors.NotSupported,
     502: errors.Unavailable,

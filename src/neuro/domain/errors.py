@@ -92,6 +92,13 @@ class TooLarge(PlatformError):
     status = 413
 
 
+class NotPlain(PlatformError):
+    """A body that is compressed: the server would have to inflate it, to any size."""
+
+    code = "not_plain"
+    status = 415
+
+
 class TooSlow(PlatformError):
     """A request that does not arrive: its connection is closed."""
 

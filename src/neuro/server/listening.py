@@ -17,6 +17,8 @@ from neuro.server.storage.paths import MAX_LINE_BYTES
 EVERYWHERE = ("0.0.0.0", "::", "")
 # How long an ordinary request (an upload, say) may take to end; streams are ended at once.
 SHUTDOWN_SECONDS = 30.0
+# How long the rest of a refused body is read, so that its sender gets to see the answer.
+LINGERING_SECONDS = 3.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -63,6 +65,9 @@ async def listen(
         _within_descriptors(patience),
         access_log=None,
         max_line_size=MAX_LINE_BYTES,
+        # Of a few bytes zlib makes a thousand times as many, before anybody knows the sender.
+        auto_decompress=False,
+        lingering_time=LINGERING_SECONDS,
         # A client that leaves ends its stream at once; what must not be cut short is shielded.
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_SECONDS,

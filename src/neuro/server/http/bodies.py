@@ -15,13 +15,16 @@ from aiohttp import http_exceptions, web
 
 from neuro.domain.errors import InvalidInput, TooLarge, TooManyRequests, TooSlow
 from neuro.server.http.texts import needs_check, text_check
+from neuro.server.turns import Threads
 
 T = TypeVar("T")
 
 MAX_JSON_BODY = 1 << 20
+MAX_DECODED_AT_ONCE = 256 << 10  # bytes; larger ones in a thread
 MAX_LARGE_BODIES = 256 << 20
 # A person's slowest line. A body that is slower as a whole holds a place for nothing.
 LEAST_BYTES_PER_SECOND = 4096
+_PUNCTUAL = 0.5  # seconds that a timer may be late on a busy machine
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,23 @@ class Pace:
 
 
 class LargeBodies:
-    """The memory that bodies over ``MAX_JSON_BODY`` may take, all those at once together."""
+    """The memory that bodies over ``MAX_JSON_BODY`` may take, all those at once together.
+
+    Those over ``MAX_DECODED_AT_ONCE`` are decoded in threads, one of each person at a time.
+    """
 
     def __init__(self, limit: int = MAX_LARGE_BODIES) -> None:
         self.free = limit
+        self._threads = Threads(2, 1, "bodies")
+
+    async def decode(self, decode: Callable[[bytes | bytearray], T], raw: bytearray) -> T:
+        """``decode_json``, in a thread where it would stop the server."""
+        if len(raw) <= MAX_DECODED_AT_ONCE:
+            return decode_json(decode, raw)
+        return await self._threads.do(lambda: decode_json(decode, raw))
+
+    async def close(self, _: object = None) -> None:
+        await self._threads.close()
 
 
 PACE = web.AppKey("pace", Pace)
@@ -83,13 +99,15 @@ class _Watch:
         self._rate = least_rate
         self._loop = asyncio.get_running_loop()
         self._since: float | None = None
+        self._seen = 0
         now = self._loop.time()
         self._end = now + stall if least_rate else math.inf
-        self._timer = self._loop.call_at(now + stall, self._look)
+        self._look_at(now + stall)
 
     def waits(self) -> None:
         """The reader waits for the next piece."""
         self._since = self._loop.time()
+        self._seen = self._body.total_bytes
 
     def got(self, size: int) -> None:
         """A piece of ``size`` bytes has come."""
@@ -100,12 +118,22 @@ class _Watch:
     def end(self) -> None:
         self._timer.cancel()
 
+    def _look_at(self, due: float) -> None:
+        self._due = due
+        self._timer = self._loop.call_at(due, self._look)
+
     def _look(self) -> None:
         now = self._loop.time()
+        if now - self._due > _PUNCTUAL:
+            # The server itself stood still, and has not looked at what came meanwhile.
+            self._since = None if self._since is None else now
+            self._end = max(self._end, now) + self._stall
         due = now + self._stall if self._since is None else self._since + self._stall
         due = min(due, self._end if self._since is not None else math.inf)
+        if self._since is not None and self._body.total_bytes > self._seen:
+            due = max(due, now + _PUNCTUAL)  # Its reader is about to take what has come.
         if now < due:
-            self._timer = self._loop.call_at(due, self._look)
+            self._look_at(due)
             return
         self._body.set_exception(
             TooSlow(
@@ -126,7 +154,7 @@ async def read_json(
     too_large = TooLarge(f"The body is over {max_bytes} bytes.")
     if (request.content_length or 0) > max_bytes:
         raise too_large
-    content, small = request.content, min(max_bytes, MAX_JSON_BODY)
+    content, small = request.content, min(max_bytes, MAX_DECODED_AT_ONCE)
     if content.is_eof() and content.exception() is None and content.total_bytes <= small:
         return decode_json(decode, await content.read())  # All of it is here, as it is mostly.
     bodies = request.app[LARGE_BODIES]
@@ -147,7 +175,7 @@ async def read_json(
                     )
                 bodies.free -= more
                 taken += more
-        return decode_json(decode, raw)
+        return await bodies.decode(decode, raw)
     finally:
         bodies.free += taken
 

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard, get_origin, get_type_hints
 import msgspec
 from aiohttp import hdrs, web
 
-from neuro.domain.errors import InvalidInput, NotAuthenticated
+from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain
 from neuro.domain.texts import check_text
 from neuro.server.access.identity import Authenticator, Identity
 from neuro.server.http.bodies import (
@@ -33,6 +33,7 @@ from neuro.server.http.bodies import (
 from neuro.server.http.budgets import BUDGETS, Budgets
 from neuro.server.http.open_streams import OpenStream, Streams
 from neuro.server.http.texts import text_check
+from neuro.server.turns import working_for
 
 Handler = Callable[..., Awaitable[Any]]
 Encode = Callable[[Any], bytes]
@@ -40,6 +41,7 @@ Encode = Callable[[Any], bytes]
 STREAMS = web.AppKey("streams", Streams)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTE_KEY = "neuro.route"
+_LARGEST = (1 << 63) - 1  # of the numbers that databases and files have
 _VARIABLE = re.compile(r"\{(\w+):[^}]*\}")
 
 
@@ -180,6 +182,7 @@ def install(
     app[BUDGETS] = budgets or Budgets()
     app[STREAMS] = Streams()
     app.on_shutdown.append(app[STREAMS].end_all)
+    app.on_cleanup.append(app[LARGE_BODIES].close)
     for route in routes:
         endpoint = _endpoint(route)
         resource = app.router.add_route(route.method, route.path, endpoint)
@@ -202,11 +205,15 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
         if route.probe:
             return await work(call)
         caller, address = call.identity_or_none, request.remote or ""
-        with request.app[BUDGETS].share(caller, address, is_stream=stream is not None):
+        with (
+            request.app[BUDGETS].share(caller, address, is_stream=stream is not None),
+            working_for(caller.user if caller else ""),
+        ):
             return await work(call)
 
     async def work(call: Call) -> web.StreamResponse:
         request = call.request
+        _check_encoding(request)
         if not route.names_files:
             for name, segment in request.match_info.items():
                 check_text(segment, f"'{name}' in the path")
@@ -265,6 +272,15 @@ def _token_of(header: str) -> str:
     raise NotAuthenticated("The Authorization header must be 'Bearer <token>'.")
 
 
+def _check_encoding(request: web.Request) -> None:
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+    if encoding not in ("", "identity") and request.body_exists:
+        raise NotPlain(
+            f"The body is compressed ('{encoding[:40]}'): send it as it is, without"
+            " Content-Encoding."
+        )
+
+
 def _query_decoder(kind: Any) -> Callable[[web.Request], Any]:
     hints = get_type_hints(kind)
     lists = frozenset(name for name, hint in hints.items() if get_origin(hint) is list)
@@ -284,6 +300,10 @@ def _query_decoder(kind: Any) -> Callable[[web.Request], Any]:
             query = msgspec.convert(values, kind, strict=False)
         except msgspec.ValidationError as error:
             raise InvalidInput(f"The query is not what this call takes: {error}") from None
+        for name in kind.__struct_fields__:
+            value = getattr(query, name)
+            if isinstance(value, int) and abs(value) > _LARGEST:
+                raise InvalidInput(f"'{name}' in the query is beyond {_LARGEST}.")
         check(query)
         return query
 

@@ -194,7 +194,7 @@ class Feed:
     def _number_of(self, cursor: str | None) -> int | None:
         """The number behind a cursor, or None where it says nothing about what is missing."""
         life, _, digits = (cursor or "").partition("-")
-        if life != self._life or not digits.isdecimal():
+        if life != self._life or not digits.isdecimal() or len(digits) > 20:
             return None
         number = int(digits)
         return number if self._forgotten <= number <= self._number else None

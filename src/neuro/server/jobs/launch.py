@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from neuro.domain.errors import InvalidInput, NotFound
 from neuro.domain.images import is_executor_image
-from neuro.domain.jobs import ContainerRequest, Volume
+from neuro.domain.jobs import Container, ContainerRequest, Volume
 from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Mount, RunSpec
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.specification import argv_of, storage_uri
+
+T = TypeVar("T")
 
 PASSED_CONFIG = "NEURO_PASSED_CONFIG"
 _DOMAIN = "platform-jobs"
@@ -28,6 +30,10 @@ class Files(Protocol):
 
     def host_path(self, uri: ResourceURI, *, create: bool) -> Path:
         """The folder or file behind a storage URI. Raises NotFound, InvalidInput."""
+        ...
+
+    async def in_turn_of(self, person: str, work: Callable[[], T]) -> T:
+        """Do blocking work in a thread, when it is the person's turn."""
         ...
 
 
@@ -56,21 +62,25 @@ class Launcher:
         self._commands = commands
         self._disk_of = disk_of
 
-    def check_volumes(self, container: ContainerRequest) -> list[str]:
+    async def check_volumes(self, owner: str, container: ContainerRequest) -> list[str]:
         """Make the folders of read-write volumes that are missing; a sentence about each.
 
         Raises InvalidInput for a read-only volume that is not there, and for one that has no place
         in another one.
         """
+        if not container.volumes:
+            return []
+        return await self._files.in_turn_of(owner, lambda: self._check_volumes(container))
+
+    def _check_volumes(self, container: ContainerRequest) -> list[str]:
         made = []
         for volume in container.volumes:
             uri = storage_uri(volume.src_storage_uri, self._cluster)
             if not volume.read_only and not self._is_there(uri):
                 made.append(printable(str(uri)))
             self._source(volume.src_storage_uri, create=not volume.read_only)
-        for volume in container.volumes:
-            outer = _volume_around(volume, container.volumes)
-            if outer is not None and outer.read_only:
+        for volume, outer in _nested(container.volumes):
+            if outer.read_only:
                 self._check_place(volume, outer)
         return _made(made)
 
@@ -83,7 +93,7 @@ class Launcher:
 
     def _check_place(self, volume: Volume, outer: Volume) -> None:
         # In a volume that can be written to, the engine makes what is missing.
-        names = PurePosixPath(volume.dst_path).relative_to(outer.dst_path).parts
+        names = _parts(volume)[len(_parts(outer)) :]
         place = storage_uri(outer.src_storage_uri, self._cluster).child(*names)
         try:
             there = self._files.host_path(place, create=False).is_dir()
@@ -113,11 +123,8 @@ class Launcher:
                 " empty folder made."
             ) from None
 
-    async def make_spec(self, record: JobRecord) -> RunSpec:
-        """What an engine runs for a record. Raises PlatformError where a volume is gone."""
-        spec = record.specification
-        container = spec.container
-        mounts = tuple(
+    def _mounts(self, container: Container) -> tuple[Mount, ...]:
+        return tuple(
             Mount(
                 source=str(self._source(volume.src_storage_uri, create=not volume.read_only)),
                 target=volume.dst_path,
@@ -125,6 +132,14 @@ class Launcher:
             )
             for volume in container.volumes
         )
+
+    async def make_spec(self, record: JobRecord) -> RunSpec:
+        """What an engine runs for a record. Raises PlatformError where a volume is gone."""
+        spec = record.specification
+        container = spec.container
+        mounts: tuple[Mount, ...] = ()
+        if container.volumes:
+            mounts = await self._files.in_turn_of(record.owner, lambda: self._mounts(container))
         return RunSpec(
             job_id=record.id,
             run=record.run,
@@ -177,11 +192,20 @@ class Launcher:
         return {**spec.container.env, **given}
 
 
-def _volume_around(volume: Volume, volumes: Iterable[Volume]) -> Volume | None:
-    """The innermost of the volumes in which this one is mounted."""
-    above = PurePosixPath(volume.dst_path).parents
-    around = [it for it in volumes if PurePosixPath(it.dst_path) in above]
-    return max(around, key=lambda it: len(PurePosixPath(it.dst_path).parts), default=None)
+def _parts(volume: Volume) -> tuple[str, ...]:
+    return tuple(part for part in volume.dst_path.split("/") if part not in ("", "."))
+
+
+def _nested(volumes: Iterable[Volume]) -> Iterator[tuple[Volume, Volume]]:
+    """Each volume that is mounted in other ones, with the innermost of these."""
+    around: list[tuple[tuple[str, ...], Volume]] = []
+    # What is mounted in a volume comes behind it in this order, before all that is not.
+    for parts, volume in sorted(((_parts(it), it) for it in volumes), key=lambda it: it[0]):
+        while around and around[-1][0] != parts[: len(around[-1][0])]:
+            around.pop()
+        if around:
+            yield volume, around[-1][1]
+        around.append((parts, volume))
 
 
 def _internal_name(record: JobRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from urllib.parse import quote
@@ -30,6 +31,7 @@ _PLAIN = "".join(sorted(set(map(chr, range(32, 127))) - {"%"}))
 KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotent-Replayed"
 MONITORING = "/api/v1/monitoring/jobs"
+_PORT = re.compile(r"[0-9]{1,9}")
 
 
 def job_routes(jobs: JobService) -> Routes:
@@ -151,8 +153,8 @@ def monitoring_routes(jobs: JobService) -> Routes:
         """One TCP connection into the job."""
         record = await find(call, Action.WRITE)
         port = call.segment("port")
-        if not port.isdecimal():
-            raise InvalidInput(f"'{port}' is not a port.")
+        if not _PORT.fullmatch(port):
+            raise InvalidInput(f"'{port[:40]}' is not a port: a port is between 1 and 65535.")
         return await streams.forward_port(call, jobs, record, int(port))
 
     @api.add("POST", MONITORING + "/{job}/kill", status=204, section="capacity-kill-and-save")

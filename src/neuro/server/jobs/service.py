@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 
@@ -51,14 +51,15 @@ class JobService:
         engines: Mapping[str, Engine],
         offer: Offer,
         *,
-        check_volumes: Callable[[ContainerRequest], list[str]],
+        check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
         feed: Feed,
         limits: Limits | None = None,
     ) -> None:
         """``image_notice(engine, image)`` says what a first-time user of an image should know.
 
-        ``check_volumes`` raises InvalidInput for a volume that is not there, and says what it made.
+        ``check_volumes(owner, container)`` says what it made, and raises InvalidInput for a
+        volume that is not there.
         """
         self._database = database
         self._board = board

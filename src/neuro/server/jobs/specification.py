@@ -24,6 +24,7 @@ from neuro.domain.uris import ResourceURI, parse_uri
 MAX_TEXT = 128 * 1024  # of a command, and of the environment as a whole: well below the kernel's
 MAX_DESCRIPTION = 4096
 MAX_VOLUMES = 64
+MAX_PATH_BYTES = 4096  # of a volume's place, and of the working directory, as the kernel has it
 
 # A control job takes nothing from the capacity, so what it may use is small, and the same for all.
 CONTROL_AMOUNT = Amount(cpu=1.0, memory=512 * MIB)
@@ -105,6 +106,7 @@ def _mistakes_of_container(container: ContainerRequest, cluster: str) -> Iterato
 
 
 def _check_working_dir(path: str) -> None:
+    _check_length(path, "The working directory")
     if not path.startswith("/"):
         raise InvalidInput(f"The working directory '{path}' must begin with '/'.")
     if ".." in path.split("/"):
@@ -114,6 +116,13 @@ def _check_working_dir(path: str) -> None:
         raise InvalidInput(
             f"The working directory '{path}' is in /{folder}, which is the system's: choose another"
             " folder, such as /tmp."
+        )
+
+
+def _check_length(path: str, what: str) -> None:
+    if len(path.encode(errors="replace")) > MAX_PATH_BYTES:
+        raise InvalidInput(
+            f"{what} '{path[:40]}…' is over {MAX_PATH_BYTES} bytes long: choose a shorter one."
         )
 
 
@@ -152,6 +161,7 @@ def _mistakes_of_volumes(container: ContainerRequest, cluster: str) -> Iterator[
 
 
 def _check_mount_path(target: str) -> None:
+    _check_length(target, "The mount path")
     check_text(target, "The mount path")
     if not target.startswith("/") or ".." in target.split("/"):
         raise InvalidInput(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -78,7 +78,7 @@ class Submissions:
         reconciler: Reconciler,
         offer: Offer,
         *,
-        check_volumes: Callable[[ContainerRequest], list[str]],
+        check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
         limits: Limits,
     ) -> None:
@@ -146,7 +146,7 @@ class Submissions:
         planned = plan(draft, caller, self._offer, self._capacities)
         if isinstance(planned, Refused):
             raise planned.error()
-        notices = self._check_volumes(planned.container)
+        notices = await self._check_volumes(caller.user, planned.container)
         record = planned.record
         if (notice := await self._notice(record)) is not None:
             notices.append(notice)

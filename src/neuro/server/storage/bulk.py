@@ -33,6 +33,8 @@ from neuro.server.storage.tree import Tree, fault_of, faults
 
 # Folders of the stream that are kept open; files come folder by folder.
 _OPEN_FOLDERS = 16
+# So many files are looked up at once, before others have their turn in the threads.
+_FILES_AT_ONCE = 64
 # So many faults are told one by one; the summary counts all.
 MAX_TOLD_FAULTS = 10_000
 
@@ -165,16 +167,19 @@ class BulkIntake:
 
 
 def outgoing(tree: Tree, place: Place, paths: Sequence[str]) -> Iterator[bytes]:
-    """The frames of files below a folder, in batches of about a megabyte."""
+    """The frames of files below a folder, in batches of about a megabyte or less."""
     batch: list[bytes] = []
     size = 0
-    for path in paths:
+    for count, path in enumerate(paths, 1):
         for frame in _frames_of(tree, place, path):
             batch.append(frame)
             size += len(frame)
             if size >= PIECE_BYTES:
                 yield b"".join(batch)
                 batch, size = [], 0
+        if batch and count % _FILES_AT_ONCE == 0:
+            yield b"".join(batch)
+            batch, size = [], 0
     yield b"".join((*batch, END))
 
 

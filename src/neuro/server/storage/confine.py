@@ -163,5 +163,9 @@ class Fence:
 
 
 def reopen(fd: int, flags: int) -> int:
-    """Open again what an O_PATH descriptor stands for: the very same file, whatever its name."""
-    return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+    """Open again what an O_PATH descriptor stands for: the very same file, whatever its name.
+
+    Raises BlockingIOError where another process has a lease on the file: a job that does not give
+    it up would otherwise hold the thread for as long as the kernel waits, 45 seconds.
+    """
+    return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import msgspec
 from aiohttp import hdrs, web
 
-from neuro.domain.errors import InvalidInput, NotFound
+from neuro.domain.errors import InvalidInput, NotFound, TooLarge
 from neuro.domain.permissions import Action
 from neuro.domain.storage import FileStatus, FileStatusEnvelope
 from neuro.domain.texts import Verbatim
@@ -40,7 +40,8 @@ PATH = PREFIX + r"{path:[\s\S]*}"  # A name may have a line's end in it.
 SECTION = "storage"
 
 MAX_FETCH_BODY = 8 << 20
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(?:\*|\d+)")
+MAX_FETCH_PATHS = 50_000
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(?:\*|\d+)")
 _UPLOAD_ID = re.compile(r"[A-Za-z0-9_.-]{8,128}")
 
 
@@ -193,6 +194,10 @@ class StorageAPI:
         place = self._place(call, Action.READ)
         await self._service.check_folder(place)
         body = await _fetch_body(call.request)
+        if len(body.paths) > MAX_FETCH_PATHS:
+            raise TooLarge(
+                f"A FETCH can name {MAX_FETCH_PATHS} files: ask for the rest in another."
+            )
         return await send_batches(call, self._service.fetch(place, body.paths))
 
     async def delete(self, call: Call, query: StorageQuery) -> web.StreamResponse:

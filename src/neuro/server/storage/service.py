@@ -1,6 +1,7 @@
 """The storage's rules, for programs with an event loop. No HTTP, no permissions.
 
-Files work happens in a bounded pool of threads, so that a slow disk never stops the server.
+Files work happens in a bounded pool of threads, so that a slow disk never stops the server, and
+each person has a share of it (``neuro.server.turns``).
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,13 @@ from neuro.server.storage.ownership import give_all
 from neuro.server.storage.paths import parse_path
 from neuro.server.storage.staging import Staging, Upload, staged_bytes, upload_name
 from neuro.server.storage.tree import Tree, faults
+from neuro.server.turns import Threads, working_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 8
+THREADS_PER_PERSON = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,13 @@ class StorageService:
         if owner is not None:
             give_all(self._tree.root, owner)
         self._staging = Staging(self._tree)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="storage")
+        self._threads = Threads(THREADS, THREADS_PER_PERSON, "storage")
         # How many bodies are coming in now; they share the memory for what is not written yet.
         self.receiving = 0
 
     async def close(self) -> None:
         """Wait for work in the threads, and let go of the folder."""
-        await asyncio.to_thread(self._threads.shutdown)
+        await self._threads.close()
         self._tree.close()
 
     def make_home(self, owner: str) -> None:
@@ -95,8 +97,7 @@ class StorageService:
         **kwargs: P.kwargs,
     ) -> T:
         """Like ``in_thread``; ``release`` takes back a result that nobody waits for any more."""
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        future = self._threads.do(lambda: work(*args, **kwargs))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -223,13 +224,20 @@ class StorageService:
 
     # For jobs
 
+    async def in_turn_of(
+        self, person: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """``in_thread`` for ``person``, where no request of theirs says who it is for."""
+        with working_for(person):
+            return await self.in_thread(work, *args, **kwargs)
+
     def host_path(self, uri: ResourceURI, *, create: bool) -> Path:
         """The real folder or file behind a storage URI, for a job's volume.
 
         ``create`` makes missing folders. No component of it is a symbolic link. Raises NotFound
         where there is nothing, InvalidInput for another cluster, for links and special files,
         Unavailable where the server's disk is full or does not answer.
-        Blocking: a few system calls.
+        Blocking: system calls for every folder on the way.
         """
         if uri.scheme != "storage" or uri.host != self.cluster:
             raise InvalidInput(

@@ -20,10 +20,13 @@ from neuro.domain.storage import DiskUsage, FileStatus, FileType, Removed
 from neuro.server.storage.confine import Escape, Fence, Place, reopen
 from neuro.server.storage.ownership import adopt, inherit
 from neuro.server.storage.paths import STAGING, UNREADABLE, readable
+from neuro.server.storage.removal import remove_below
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _CREATE_TRIES = 16
 LISTING_BATCH = 500
+# Of one folder, in search of a name that is not UTF-8.
+MAX_NAMES_SEARCHED = 20_000
 
 
 def fault_of(error: OSError, path: str) -> PlatformError:
@@ -35,6 +38,8 @@ def fault_of(error: OSError, path: str) -> PlatformError:
         )
     if error.errno == errno.ENOENT:
         return NotFound(f"'{path}' was not found.")
+    if isinstance(error, BlockingIOError):
+        return StorageFault("EBUSY", f"'{path}' is in use by another program: try again later.")
     number = error.errno or errno.EIO
     symbol = "ENOSPC" if number == errno.EDQUOT else errno.errorcode.get(number, "EIO")
     if symbol == "ENOSPC":
@@ -196,38 +201,60 @@ class Tree:
 
     def make_folders(self, place: Place) -> None:
         """Make a folder and those above it; a folder that is there is left as it is."""
-        # The deepest that is there is looked at, too: see ``adopt``.
-        depth = max(1, self._deepest_folder(place))
-        for length in range(depth, len(place.segments) + 1):
-            upper = place.segments[:length]
-            step = Place(upper, min(place.fence, length))
+        deepest = self._deepest_folder(place)
+        if deepest:
+            # It may be left over from a server that was killed: see ``adopt``.
+            upper = _upper(place, deepest)
             with (
-                self.opened(step.parent, os.O_PATH | os.O_DIRECTORY) as folder,
-                faults(step.path),
+                self.opened(upper.parent, os.O_PATH | os.O_DIRECTORY) as folder,
+                faults(upper.path),
             ):
-                with suppress(FileExistsError):
-                    os.mkdir(step.name.encode(), dir_fd=folder)
-                adopt(folder, step.name.encode())
-            # What is in the way may be a file, or a link to nowhere.
-            with self.opened(step, os.O_PATH) as found:
-                if not stat.S_ISDIR(os.fstat(found).st_mode):
+                adopt(folder, name_on_disk(folder, upper.name))
+        with self.opened(_upper(place, deepest), os.O_PATH | os.O_DIRECTORY) as start:
+            current = os.dup(start)
+        try:
+            # From folder to folder: a path from the top costs as many steps as it is deep.
+            for length in range(deepest + 1, len(place.segments) + 1):
+                step = _upper(place, length)
+                above, current = current, self._make_folder(current, step)
+                os.close(above)
+                # What is in the way may be a file.
+                if not stat.S_ISDIR(os.fstat(current).st_mode):
                     raise StorageFault(
                         "EEXIST" if length == len(place.segments) else "ENOTDIR",
                         f"'{step.path}' exists and is not a folder.",
                     )
+        finally:
+            os.close(current)
+
+    def _make_folder(self, folder: int, step: Place) -> int:
+        """A descriptor of what is at ``step``, whose own folder is open as ``folder``."""
+        made = True
+        with faults(step.path):
+            name = step.name.encode()
+            try:
+                os.mkdir(name, dir_fd=folder)
+            except FileExistsError:
+                made = False
+            adopt(folder, name)
+            if made:
+                return self.fence.open_real(folder, [name], os.O_PATH)
+        # Only from the top is known whether a link leads out of the fence.
+        with self.opened(step, os.O_PATH) as found:
+            return os.dup(found)
 
     def _deepest_folder(self, place: Place) -> int:
         """How many of the first segments lead to a folder that is there."""
-        for depth in range(len(place.segments), 0, -1):
-            upper = Place(place.segments[:depth], min(place.fence, depth))
+        # Above a folder that is there, all are there.
+        there, missing = 0, len(place.segments) + 1
+        while missing - there > 1:
+            depth = (there + missing) // 2
             try:
-                with self.opened(upper, os.O_PATH | os.O_DIRECTORY):
-                    return depth
-            except NotFound:
-                continue
-            except StorageFault:
-                return depth - 1
-        return 0
+                with self.opened(_upper(place, depth), os.O_PATH | os.O_DIRECTORY):
+                    there = depth
+            except (NotFound, StorageFault):
+                missing = depth
+        return there
 
     def rename(self, source: Place, target: Place) -> None:
         """POSIX rename: an existing file, or empty folder, at the target is replaced."""
@@ -261,41 +288,7 @@ class Tree:
                 return
             if not recursive:
                 raise StorageFault("EISDIR", f"Target is a directory: '{place.path}'.")
-            yield from self._remove_below(folder, name, place.path)
-
-    def _remove_below(self, folder: int, name: bytes, path: str) -> Iterator[list[Removed]]:
-        # One folder is open at a time, so that no depth runs out of descriptors; each is found
-        # again from the top without following a link.
-        above = [name]
-        pending: list[tuple[list[bytes], bool]] = [(above, False)]
-        while pending:
-            names, emptied = pending.pop()
-            told = "/".join([path, *map(readable, names[1:])])
-            if emptied:
-                self._remove_empty(folder, names)
-                yield [Removed(told, is_dir=True)]
-                continue
-            pending.append((names, True))
-            fd = self.fence.open_real(folder, names, _FOLDER)
-            try:
-                files, folders = _split(fd)
-                for start in range(0, len(files), LISTING_BATCH):
-                    part = files[start : start + LISTING_BATCH]
-                    for file in part:
-                        with suppress(FileNotFoundError):
-                            os.unlink(file, dir_fd=fd)
-                    yield [Removed(f"{told}/{readable(file)}", is_dir=False) for file in part]
-            finally:
-                os.close(fd)
-            pending.extend(([*names, child], False) for child in folders)
-
-    def _remove_empty(self, folder: int, names: list[bytes]) -> None:
-        upper = self.fence.open_real(folder, names[:-1], os.O_PATH | os.O_DIRECTORY)
-        try:
-            with suppress(FileNotFoundError):
-                os.rmdir(names[-1], dir_fd=upper)
-        finally:
-            os.close(upper)
+            yield from remove_below(self.fence, folder, name, place.path)
 
     # For job volumes
 
@@ -318,6 +311,11 @@ class Tree:
             return Path(f"/proc/self/fd/{found}").readlink()
 
 
+def _upper(place: Place, length: int) -> Place:
+    """The folder that the first ``length`` segments lead to."""
+    return Place(place.segments[:length], min(place.fence, length))
+
+
 @contextmanager
 def faults_but_existing(path: str) -> Iterator[None]:
     """Like ``faults``, but lets FileExistsError pass."""
@@ -332,15 +330,15 @@ def faults_but_existing(path: str) -> Iterator[None]:
 def name_on_disk(folder: int, segment: str) -> bytes:
     """The bytes of a name in an open folder; they differ from UTF-8 only for unreadable names."""
     name = segment.encode()
-    if UNREADABLE not in segment:
+    if UNREADABLE not in segment or _is_there(folder, name):
         return name
     scannable = reopen(folder, _FOLDER)
     try:
         with os.scandir(scannable) as scan:
-            alike = [raw for raw in (os.fsencode(e.name) for e in scan) if readable(raw) == segment]
+            alike = _names_like(segment, scan)
     finally:
         os.close(scannable)
-    if name in alike or not alike:
+    if not alike:
         return name
     if len(alike) > 1:
         raise StorageFault(
@@ -349,14 +347,25 @@ def name_on_disk(folder: int, segment: str) -> bytes:
     return alike[0]
 
 
-def _split(folder: int) -> tuple[list[bytes], list[bytes]]:
-    files: list[bytes] = []
-    folders: list[bytes] = []
-    with os.scandir(folder) as scan:
-        for entry in scan:
-            kept = folders if entry.is_dir(follow_symlinks=False) else files
-            kept.append(os.fsencode(entry.name))
-    return files, folders
+def _is_there(folder: int, name: bytes) -> bool:
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
+def _names_like(segment: str, scan: Iterator[os.DirEntry[str]]) -> list[bytes]:
+    alike = []
+    for count, entry in enumerate(scan):
+        if count >= MAX_NAMES_SEARCHED:
+            raise StorageFault(
+                "EILSEQ",
+                f"The folder of '{segment}' has over {MAX_NAMES_SEARCHED:,} names, too many to"
+                " search for one that is not UTF-8: rename it from a job.",
+            )
+        if not entry.name.isascii() and readable(entry.name) == segment:
+            alike.append(os.fsencode(entry.name))
+    return alike
 
 
 def _is_hidden(place: Place, name: str) -> bool:
