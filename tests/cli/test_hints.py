@@ -118,6 +118,17 @@ def test_what_needs_a_terminal_says_so(person: Home) -> None:
         assert "Leave -t out" in done.stderr
 
 
+def test_a_variable_that_is_not_set_here_is_said(person: Home) -> None:
+    (person.work_dir / "names.env").write_text("ALSO_ABSENT\n")
+    words = ("-e", "ABSENT", "-e", "THERE", "--env-file", "names.env", "ubuntu", "true")
+
+    done = person.run("run", *words, THERE="1")
+
+    assert "WARNING: ABSENT is not set here: the job gets it empty." in done.stderr
+    assert "WARNING: ALSO_ABSENT is not set here" in done.stderr
+    assert "THERE is" not in done.stderr
+
+
 def test_a_folder_that_a_volume_makes_is_said(person: Home) -> None:
     words = ("run", "-v", "storage:typo/данные:/d", "ubuntu", "true")
     says = "typo/данные did not exist: an empty folder was made there."

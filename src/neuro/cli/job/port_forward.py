@@ -61,7 +61,8 @@ class Forwarder:
                 async with self._client.jobs.port_forward(self._job_id, remote) as connection:
                     await _carry(reader, writer, connection)
             except PlatformError as error:
-                self._context.out.error(f"Port {remote} of the job: {error}")
+                said, where = str(error), f"port {remote} of"
+                self._context.out.error(said if where in said else f"Port {remote}: {said}")
             except OSError:
                 pass  # The local program has gone.
             finally:

@@ -24,7 +24,13 @@ from neuro.cli.job.output import Progress, header
 from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import approximately
-from neuro.client.job_request import RunOptions, Where, job_request
+from neuro.client.job_request import (
+    RunOptions,
+    Where,
+    env_file_lines,
+    job_request,
+    unset_variables,
+)
 from neuro.domain.jobs import Job, JobRequest, JobStatus, Priority, RestartPolicy
 
 _EXAMPLES = """
@@ -301,6 +307,9 @@ def command(
     where = Where(cluster or context.client.cluster, context.client.user)
     files = _read_files(options.env_files)
     request = job_request(options, where, environ=os.environ, read_text=files)
+    copied = [it for path, text in files.items() for it in env_file_lines(text, path)]
+    for name in unset_variables([*copied, *options.env], os.environ):
+        context.out.warning(f"{name} is not set here: the job gets it empty.")
     if hint := shell_hint(request.command, f"neuro run {image}"):
         context.out.note(hint)
     if hint := _taken_word(given["description"], image, cmd):

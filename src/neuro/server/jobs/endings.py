@@ -68,7 +68,8 @@ def finish_unstarted(record: JobRecord, at: datetime, waited_for: str | None) ->
     description = None
     if reason == Reason.SCALE_UP_FAILED:
         status = JobStatus.FAILED
-        description = f"It was not scheduled in time: {waited_for or 'the machine was busy'}"
+        why = (waited_for or "the machine was busy").replace("Waits for ", "it waited for ", 1)
+        description = f"It was not scheduled in time: {why}"
     record.step(status, reason, at, description=description)
 
 
