@@ -12,6 +12,7 @@ from neuro.cli.job.log_copy import copy_log
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import local_now, parse_moment
 from neuro.client.jobs import LogPart
+from neuro.client.transport import ServerUnreachable
 from neuro.domain.errors import PlatformError
 from neuro.domain.jobs import JobStatus
 
@@ -63,6 +64,8 @@ def command(
 def _say_if_it_waits(context: Context, name: str, job_id: str, *, follow: bool) -> None:
     try:
         job = context.run(context.client.jobs.get(job_id))
+    except ServerUnreachable:
+        raise
     except PlatformError:
         return  # Output can be read where the record cannot, and else says itself why not.
     if job.status is JobStatus.PENDING and not has_begun(job):
