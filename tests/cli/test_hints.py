@@ -17,7 +17,9 @@ WHERE = Where("default", "anna")
     [
         ("ls '|' wc -l", "bash -c 'ls | wc -l'"),
         ("ls | wc -l", "bash -c 'ls | wc -l'"),
-        ("cat 'a file' '>' out", "bash -c 'cat '\"'\"'a file'\"'\"' > out'"),
+        ("cat 'a file' '>' out", "bash -c 'cat \"a file\" > out'"),
+        ("echo '$HOME' '|' wc", "bash -c 'echo $HOME | wc'"),
+        ("echo hi; echo there", "bash -c 'echo hi; echo there'"),
         ("make '&&' make test", "bash -c 'make && make test'"),
         ("work.sh '2>&1'", "bash -c 'work.sh 2>&1'"),
     ],
@@ -33,7 +35,8 @@ def test_a_word_that_only_a_shell_understands_is_remarked_on(command: str, line:
     "command",
     [
         None, "", "echo 'a | b'", "bash -c 'ls | wc'", "expr 3 '>' 2", "find . -exec ls {} ';'",
-        "echo 'x", "echo a|b", "grep -e '|'x",
+        "echo 'x", "echo a|b", "grep -e '|'x", "curl 'http://a/?b=1&c=2'",
+        "echo 'hi;' there", "find . -exec ls {} \\; -print", "echo hi;",
     ],
 )  # fmt: skip
 def test_other_commands_are_not(command: str | None) -> None:
@@ -72,7 +75,7 @@ def test_a_shell_that_nobody_can_type_into_is_remarked_on() -> None:
 
 def test_run_and_exec_say_what_a_shell_would_have_done(person: Home) -> None:
     with person.terminal("run", "--name", "host", "ubuntu", "bash") as it:
-        it.until("Nobody can type into this job")
+        it.until("Nobody can type into this job, so bash has ended.")
         it.until("neuro run -t ubuntu bash")
         assert it.end() == 0
     host = person.ok("-q", "run", "--detach", "ubuntu", "sleep", "600").strip()
@@ -81,6 +84,49 @@ def test_run_and_exec_say_what_a_shell_would_have_done(person: Home) -> None:
 
     assert done.stdout == "a | cat\n"
     assert f"neuro exec {host} -- bash -c 'echo a | cat'" in done.stderr
+
+
+def test_an_image_that_became_the_description_is_said(person: Home) -> None:
+    done = person.run("run", "-d", "ubuntu", "ls")
+
+    assert "'ubuntu' describes this job, as -d is --description, and 'ls' is its image" in (
+        done.stderr
+    )
+    assert "neuro run --detach ubuntu ls" in done.stderr
+    assert "describes" not in person.run("run", "-d", "ubuntu", "ubuntu", "true").stderr
+
+
+@pytest.mark.parametrize("name", ["ex", "job-1234", "No", "job:/anna/x"])
+@pytest.mark.parametrize("command", ["status", "logs", "top", "exec", "attach", "port-forward"])
+def test_a_name_that_no_job_can_have_is_that_of_no_job(
+    person: Home, name: str, command: str
+) -> None:
+    more = {"exec": ["ls"], "port-forward": ["8080:80"]}.get(command, [])
+
+    done = person.run(command, name, *more)
+
+    assert done.returncode == 65
+    assert done.stderr == f"ERROR: There is no job '{name}'. `neuro ps --all` lists yours.\n"
+
+
+def test_what_needs_a_terminal_says_so(person: Home) -> None:
+    for words in (["run", "-t", "ubuntu", "bash"], ["exec", "-t", "web", "tty"]):
+        done = person.run(*words)
+
+        assert done.returncode == 2
+        assert "should be executed from a terminal" in done.stderr
+        assert "Leave -t out" in done.stderr
+
+
+def test_a_variable_that_is_not_set_here_is_said(person: Home) -> None:
+    (person.work_dir / "names.env").write_text("ALSO_ABSENT\n")
+    words = ("-e", "ABSENT", "-e", "THERE", "--env-file", "names.env", "ubuntu", "true")
+
+    done = person.run("run", *words, THERE="1")
+
+    assert "WARNING: ABSENT is not set here: the job gets it empty." in done.stderr
+    assert "WARNING: ALSO_ABSENT is not set here" in done.stderr
+    assert "THERE is" not in done.stderr
 
 
 def test_a_folder_that_a_volume_makes_is_said(person: Home) -> None:

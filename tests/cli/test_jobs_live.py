@@ -421,22 +421,40 @@ def test_the_line_that_makes_a_job_again_makes_it_again(person: Home) -> None:
     assert person.ok("-q", "run", *words[2:]) == "x y\n"
 
 
-def test_a_page_is_opened_with_the_persons_browser(person: Home) -> None:
-    job = detach(person, "--name", "paged", "--port", "8080", "ubuntu", "sleep", "100")
-
-    said = person.ok("job", "browse", "paged", BROWSER="true")
+def test_no_page_is_opened_where_none_is_served(person: Home) -> None:
     programs = person.folder / "programs"
     programs.mkdir()
-    for name in ("lynx", "w3m", "www-browser"):
-        programs.joinpath(name).write_text("#!/bin/sh\necho a browser of text\n")
+    for name in ("lynx", "w3m", "www-browser", "firefox", "xdg-open"):
+        programs.joinpath(name).write_text(f"#!/bin/sh\ntouch {person.folder}/opened\n")
         programs.joinpath(name).chmod(0o755)
-    path = f"{programs}:{os.environ['PATH']}"
-    of_text = person.ok("job", "browse", "paged", PATH=path, DISPLAY="", WAYLAND_DISPLAY="")
+    search = {"PATH": f"{programs}:{os.environ['PATH']}", "BROWSER": str(programs / "firefox")}
+    run = ("run", "--detach", "--name", "paged", "--port", "8080", "--browse")
 
-    assert said.startswith("Browsing job, please open: http://paged--")
-    assert of_text == said
+    ran = person.run(*run, "ubuntu", "sleep", "100", **search)
+    said = person.run("job", "browse", "paged", **search, DISPLAY=":0")
+
+    assert ran.returncode == said.returncode == 0
+    assert said.stdout == "Browsing job, please open: http://localhost:8080/\n"
+    assert said.stdout in ran.stdout
+    for told in (ran, said):
+        assert "`neuro port-forward paged 8080:8080`" in told.stderr
+        assert "`neuro logs paged`" in told.stderr
+    assert not (person.folder / "opened").exists()
     assert person.run("job", "browse", "not-there").returncode == 65
-    assert job
+    person.ok("kill", "paged")
+    person.run("logs", "paged")
+    over = person.run("job", "browse", "paged")
+    assert (over.returncode, over.stdout) == (65, "")
+    assert "Job paged is over (cancelled): it has no page now." in over.stderr
+
+
+def test_the_page_of_a_low_port_is_forwarded_to_one_that_needs_no_privilege(person: Home) -> None:
+    detach(person, "--name", "low", "ubuntu", "sleep", "100")
+
+    said = person.run("job", "browse", "low")
+
+    assert said.stdout.endswith("http://localhost:8080/\n")
+    assert "`neuro port-forward low 8080:80`" in said.stderr
 
 
 @pytest.mark.parametrize(
@@ -452,7 +470,7 @@ def test_a_page_is_opened_with_the_persons_browser(person: Home) -> None:
         (("--http", "0", "--no-http-auth", "ubuntu"), 2, "--no-http-auth requires --http"),
         (("--browse", "--no-wait-start", "ubuntu"), 2, "--no-wait-start"),
         (("--http", "99999", "ubuntu"), 2, "99999"),
-        (("--tty", "ubuntu"), 1, "from a terminal"),
+        (("--tty", "ubuntu"), 2, "from a terminal"),
         ((), 2, "IMAGE"),
     ],
 )

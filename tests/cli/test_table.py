@@ -92,6 +92,8 @@ def test_wrapping_loses_nothing_and_keeps_the_width(text: str, width: int) -> No
         ("to learning-rate", 14, ["to", "learning-rate"]),
         ("sweep-lr-0.1", 9, ["sweep-lr-", "0.1"]),
         ("a/folder/below", 8, ["a/", "folder/", "below"]),
+        ("UserRequested", 10, ["User", "Requested"]),
+        ("OOMKilled", 9, ["OOMKilled"]),
         ("abcdefghij", 4, ["abcd", "efgh", "ij"]),
     ],
 )

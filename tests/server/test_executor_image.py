@@ -15,8 +15,9 @@ from neuro import __version__
 from neuro.client import Client
 from neuro.domain.errors import TooManyRequests
 from neuro.domain.images import EXECUTOR_IMAGE, is_executor_image
-from neuro.domain.jobs import ContainerRequest, (
+from neuro.domain.jobs import (
     Container,
+    ContainerRequest,
     JobRequest,
     JobStatus,
     Priority,

@@ -263,6 +263,15 @@ class TestRm:
 
 
 class TestMv:
+    def test_a_folder_does_not_go_into_itself(self, neuro: Neuro, home: Path) -> None:
+        fill(home, "a/b/c")
+
+        ran = neuro("mv", "storage:a", "storage:a/b")
+
+        assert ran.code == 72
+        assert ran.err.endswith("a folder cannot go into itself.\n")
+        assert (home / "a/b/c").exists()
+
     @pytest.mark.parametrize(
         ("arguments", "result"),
         [

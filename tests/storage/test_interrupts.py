@@ -75,6 +75,7 @@ def test_an_upload_that_was_interrupted_is_not_there_and_can_be_continued(
     code, said = interrupt(upload, environment, lambda: is_begun(home, ".neuro-uploads/*"))
 
     assert (code, "Traceback" in said) == (130, False)
+    assert "the same command with --continue goes on where it was." in said
     assert not (home / "large").exists()
     subprocess.run(command(*upload), env=environment, check=True)
     assert (home / "large").read_bytes() == (tmp_path / "large").read_bytes()
@@ -168,3 +169,28 @@ def test_a_terminal_lists_in_columns(server: StorageServer, environment: dict[st
         (server.home("alice") / name).touch()
 
     assert on_a_terminal(["ls"], environment).splitlines() == ["one  three  two"]
+
+
+def test_a_dash_is_standard_output_and_input(
+    server: StorageServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    home = server.home("alice")
+    (home / "numbers").write_bytes(bytes(range(256)) * 4096)
+
+    def cp(*words: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            command(*words), env=environment, cwd=tmp_path, input=given, capture_output=True
+        )
+
+    out = cp("-v", "cp", "--summary", "storage:numbers", "-")
+    into = cp("cp", "-", "storage:copy", given=out.stdout)
+
+    assert (out.returncode, into.returncode) == (0, 0), out.stderr + into.stderr
+    assert out.stdout == (home / "copy").read_bytes() == (home / "numbers").read_bytes()
+    assert b"Copied 1 file" in out.stderr
+    assert not (tmp_path / "-").exists()
+    for words in (["storage:numbers", "storage:copy", "-"], ["-", "storage:"]):
+        assert cp("cp", *words).returncode == 2
+    (tmp_path / "-").write_text("a file")
+    assert cp("cp", "./-", "storage:named").returncode == 0
+    assert (home / "named").read_text() == "a file"

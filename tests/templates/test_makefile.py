@@ -158,9 +158,13 @@ def test_ps_connect_and_kill_training(project: Project) -> None:
 def test_kill_stops_what_runs_and_forgives_what_does_not(project: Project) -> None:
     project.ok("run_training", *FOREVER)
 
-    project.ok("kill")
+    done = project.make("kill")
 
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Stopped training-digits" in done.stdout
     assert project.is_over("training-digits")
+    again = project.make("kill")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
 
 
 def test_a_package_that_is_lacking_is_told(project: Project) -> None:

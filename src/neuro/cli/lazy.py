@@ -32,11 +32,28 @@ class Command(click.Command):
         for parameter in self.params:
             if isinstance(parameter, PairOption):
                 args = parameter.in_pairs(args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            # Of `neuro` alone: commands of `neuro-flow` have some of the names.
+            if ctx.find_root().command.name == "neuro":
+                raise _explained(error, str(self.name)) from None
+            raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, self.examples)
         super().format_epilog(ctx, formatter)
+
+
+def _explained(error: click.NoSuchOption, command: str) -> click.NoSuchOption:
+    """The error, with what to write in place of an option of other programs."""
+    from neuro.cli.habits import about_option
+
+    hint = about_option(command, error.option_name)
+    if hint is None:
+        return error
+    message = f"{error.message.rstrip('.')}. {hint}"
+    return click.NoSuchOption(error.option_name, message, ctx=error.ctx)
 
 
 class PairOption(click.Option):

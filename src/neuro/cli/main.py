@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -38,7 +38,7 @@ JOB = _table(
     top="Show what running jobs use, as it changes.",
     kill="Stop jobs.",
     port_forward="Forward local ports into a running job.",
-    browse="Open a job's web page.",
+    browse="Say where a job's web page is.",
     bump_life_span="Let a job live longer.",
     generate_run_command="Print the `neuro run` line that makes this job again.",
 )
@@ -157,6 +157,19 @@ class Root(LazyGroup):
 
             command = alias_command(ctx.obj.user_config, cmd_name, self)
         return command
+
+    def unknown(self, name: str, others: Iterable[str] = ()) -> str:
+        from neuro.cli.habits import about_command
+
+        groups = [
+            f"{group} {name}"
+            for group, its in self.groups.items()
+            if isinstance(its, LazyGroup) and name in its.entries
+        ]
+        hint = f"There is `neuro {groups[0]}`." if groups else about_command(name)
+        if hint is not None:
+            return f"No such command '{name}'. {hint}"
+        return super().unknown(name, others)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         def helps(entries: Mapping[str, Entry]) -> list[tuple[str, str]]:

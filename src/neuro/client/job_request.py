@@ -166,6 +166,11 @@ def _check_variable(setting: str) -> None:
         )
 
 
+def unset_variables(settings: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+    """The names that are to be copied from ``environ``, and are not there."""
+    return [it for it in settings if "=" not in it and it not in environ]
+
+
 def environment(
     settings: Iterable[str], environ: Mapping[str, str], where: Where
 ) -> tuple[dict[str, str], dict[str, str]]:

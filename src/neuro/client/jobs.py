@@ -24,7 +24,7 @@ from neuro.domain.jobs import (
     LifeSpanChange,
     UsageSample,
 )
-from neuro.domain.names import check_job_name, is_job_id
+from neuro.domain.names import is_job_id, is_job_name
 
 if TYPE_CHECKING:
     from neuro.client.client import Client
@@ -83,10 +83,10 @@ def parse_job_ref(text: str) -> JobRef:
     >>> parse_job_ref("job:/anna/train")
     JobRef(name='train', owner='anna', cluster=None)
 
-    Raises InvalidInput for anything else.
+    Raises NoSuchJob for a name that no job can have, and InvalidInput for another form.
     """
     if not text.startswith("job:"):
-        return JobRef(text if is_job_id(text) else check_job_name(text))
+        return JobRef(_known(text, text))
     rest = text.removeprefix("job:")
     cluster = None
     if rest.startswith("//"):
@@ -101,7 +101,17 @@ def parse_job_ref(text: str) -> JobRef:
         )
     owner = words[0] if expected == 2 else None
     name = words[-1]
-    return JobRef(name if is_job_id(name) else check_job_name(name), owner, cluster)
+    return JobRef(_known(name, text), owner, cluster)
+
+
+def _known(name: str, text: str) -> str:
+    if not is_job_id(name) and not is_job_name(name):
+        raise _no_such_job(text)
+    return name
+
+
+def _no_such_job(text: str) -> NoSuchJob:
+    return NoSuchJob(f"There is no job '{text}'. `neuro ps --all` lists yours.")
 
 
 class Jobs:
@@ -145,7 +155,7 @@ class Jobs:
         async with aclosing(self._page(query)) as found:
             async for job in found:
                 return job
-        raise NoSuchJob(f"There is no job '{text}'. `neuro ps --all` lists yours.")
+        raise _no_such_job(text)
 
     async def resolve(self, text: str) -> str:
         """The id of the job that a person means; an id is not looked up."""

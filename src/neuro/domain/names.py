@@ -26,9 +26,15 @@ def is_job_id(text: str) -> bool:
     return _JOB_ID.fullmatch(text) is not None
 
 
+def is_job_name(text: str) -> bool:
+    """Whether a job can have this name."""
+    fits = 3 <= len(text) <= 40 and _JOB_NAME.fullmatch(text) is not None
+    return fits and not text.startswith("job-")
+
+
 def check_job_name(name: str) -> str:
     """Return ``name``, or raise InvalidInput with the four rules."""
-    if 3 <= len(name) <= 40 and _JOB_NAME.fullmatch(name) and not name.startswith("job-"):
+    if is_job_name(name):
         return name
     raise InvalidInput(
         f"Invalid job name '{name}'. The name\n"

@@ -8,6 +8,15 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
+def counted(number: float, unit: str) -> str:
+    """A number of a unit, as a person says it.
+
+    >>> counted(1, "CPU"), counted(0.5, "CPU"), counted(2, "GPU")
+    ('1 CPU', '0.5 CPUs', '2 GPUs')
+    """
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
+
+
 class Amount(msgspec.Struct, frozen=True, kw_only=True):
     """What a run occupies, or a machine offers. ``memory`` is bytes, ``cpu`` is cores."""
 

@@ -184,11 +184,15 @@ def test_ctrl_c_in_a_terminal_leaves_the_job_alone(person: Person) -> None:
 def test_several_of_a_multi_job(person: Person) -> None:
     person.flow_ok("run", "multitrain", "-s", "a", "-p", "lr", "0.1")
     person.flow_ok("run", "multitrain", "--suffix", "wide")
+    told = person.flow("run", "multitrain")
+    suffix = re.findall("`neuro-flow logs multitrain (\\w+)`", told.stderr)[0]
+    assert f"`neuro-flow kill multitrain {suffix}` stops it" in told.stderr
+    assert person.flow_ok("kill", "multitrain", suffix) == f"Killed job multitrain {suffix}\n"
     made_up = person.flow_ok("-q", "run", "multitrain").strip()
 
     seen = cells(person.flow_ok("ps"))
     assert {"multitrain a", "multitrain wide"} < set(seen)
-    assert len([name for name in seen if name.startswith("multitrain ")]) == 3
+    assert len([name for name in seen if name.startswith("multitrain ")]) == 4
     assert made_up in [row[1] for row in seen.values()]
     assert person.offered("status", "multitrain", "w") == ["wide"]
 
@@ -213,6 +217,17 @@ def test_a_project_is_known_to_the_server_after_a_run_and_can_be_forgotten(
     )
     done = person.flow("delete-project", "example")
     assert (done.returncode, "Unknown project example" in done.stderr) == (1, True)
+
+
+def test_a_project_without_folders_of_its_own_says_that_there_is_nothing_to_send(
+    person: Person,
+) -> None:
+    person.write(".neuro/live.yml", "kind: live\njobs: {a: {image: ubuntu, cmd: 'true'}}\n")
+
+    for words in (["mkvolumes"], ["upload", "ALL"]):
+        done = person.flow(*words)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "No volume of this project has a folder here (`local:`)" in done.stderr
 
 
 def test_what_neuro_refuses_keeps_its_exit_code(person: Person) -> None:

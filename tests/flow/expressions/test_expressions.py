@@ -216,6 +216,8 @@ def test_text_around_expressions(text: str, expected: str) -> None:
         ("${{ 1", 0, "'}}' is missing", None),
         ("${{ (1 }}", 4, "'(' here is not closed", None),
         ("${{ 1) }}", 5, "')' closes nothing", None),
+        ("${{ x }", 6, "'}' closes nothing", "The expression ends with '}}'."),
+        ("$[[ x ]", 6, "']' closes nothing", "The expression ends with ']]'."),
         ("${{ 007 }}", 4, "'007' is not a number", "Did you mean '7'?"),
         ("${{ 1__2 }}", 4, "is not a number", None),
         ("${{ 12ab }}", 4, "is not a number", None),

@@ -1,46 +1,42 @@
-"""``neuro job browse``: open a job's web page."""
+"""``neuro job browse``: where a job's web page is."""
 
 from __future__ import annotations
-
-import os
-import sys
 
 import click
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.failures import Failure
+from neuro.cli.failures import ILLEGAL, Failure
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output
-from neuro.domain.jobs import Job
+from neuro.domain.jobs import Job, JobStatus
+
+# Ports below need a privilege on this machine, so that the page is forwarded to one above.
+_PLAIN, _ABOVE = 1024, 8000
 
 
 def browse(out: Output, job: Job) -> None:
-    """Say where the page is and open it, where this machine has a browser."""
-    url = job.http_url_named or job.http_url
-    if job.container.http is None or not url or not url.startswith(("http://", "https://")):
+    """Say where the page of a job is, and what leads there.
+
+    Pages have no addresses of their own, so there is nothing that a browser could open yet.
+    """
+    if job.container.http is None:
         raise Failure(f"Job {job.id} serves no web page: run it with --port.", 127)
-    out.print(f"Browsing job, please open: {url}")
-    port = job.container.http.port
+    name, port = job.name or job.id, job.container.http.port
+    if job.status is not JobStatus.RUNNING:
+        state = "is over" if job.status.is_finished else "has not started yet"
+        raise Failure(f"Job {name} {state} ({job.status.value}): it has no page now.", ILLEGAL)
+    local = port if port >= _PLAIN else port + _ABOVE
+    out.print(f"Browsing job, please open: http://localhost:{local}/")
     out.note(
-        "Pages of jobs are not served at addresses of their own yet. If it does not open:"
-        f" `neuro port-forward {job.name or job.id} {port}:{port}`, then http://localhost:{port}/"
+        f"It opens while `neuro port-forward {name} {local}:{port}` runs. If the page asks for a"
+        f" token, as JupyterLab does, `neuro logs {name}` shows it."
     )
     out.flush()
-    if out.is_terminal or _has_windows():
-        import webbrowser
-
-        webbrowser.open(url)
-
-
-def _has_windows() -> bool:
-    """Whether a browser would open beside us: one of text would write into a script's output."""
-    known = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
-    return sys.platform == "darwin" or any(os.environ.get(name) for name in known)
 
 
 @click.command("browse", cls=Command, examples="neuro job browse my-notebook")
 @click.argument("job")
 @pass_context
 def command(context: Context, job: str) -> None:
-    """Open the web page of JOB in a browser ($BROWSER, or the system's)."""
+    """Say where the web page of JOB is, and which command leads there."""
     browse(context.out, context.run(context.client.jobs.find(job)))

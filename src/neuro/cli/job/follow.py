@@ -11,7 +11,7 @@ import time
 from threading import Event, Thread
 
 from neuro.cli.context import Context
-from neuro.cli.failures import Failure
+from neuro.cli.failures import USAGE, Failure
 from neuro.cli.job.exit_code import job_exit_code
 from neuro.cli.job.log_copy import LogCopy, write_all
 from neuro.cli.job.output import ATTACHED, Progress
@@ -174,7 +174,7 @@ def refuse_without_terminal(context: Context) -> None:
     """A terminal job can only be used from a terminal."""
     if not context.out.is_terminal:
         raise Failure(
-            "The operation should be executed from a terminal: standard input, output and error"
-            " must all be one. Use --no-tty otherwise.",
-            1,
+            "The operation should be executed from a terminal: its input, output and errors are not"
+            " all a terminal here. Leave -t out, and it needs none.",
+            USAGE,
         )

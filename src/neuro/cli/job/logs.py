@@ -7,10 +7,14 @@ import sys
 import click
 
 from neuro.cli.context import Context, pass_context
+from neuro.cli.job.follow import has_begun
 from neuro.cli.job.log_copy import copy_log
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import local_now, parse_moment
 from neuro.client.jobs import LogPart
+from neuro.client.transport import ServerUnreachable
+from neuro.domain.errors import PlatformError
+from neuro.domain.jobs import JobStatus
 
 
 @click.command(
@@ -52,5 +56,20 @@ def command(
     moment = parse_moment(since, local_now()) if since else None
     job_id = context.run(context.client.jobs.resolve(job))
     sys.stdout.flush()
+    _say_if_it_waits(context, job, job_id, follow=follow)
     part = LogPart(since=moment, timestamps=timestamps, tail=tail, follow=follow)
     copy_log(context, job_id, part)
+
+
+def _say_if_it_waits(context: Context, name: str, job_id: str, *, follow: bool) -> None:
+    try:
+        job = context.run(context.client.jobs.get(job_id))
+    except ServerUnreachable:
+        raise
+    except PlatformError:
+        return  # Output can be read where the record cannot, and else says itself why not.
+    if job.status is JobStatus.PENDING and not has_begun(job):
+        then = "its output follows once it runs" if follow else "it has no output"
+        context.out.note(
+            f"Job {name} has not started yet: {then}. `neuro status {name}` says what it waits for."
+        )

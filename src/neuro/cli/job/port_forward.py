@@ -10,7 +10,9 @@ from threading import Event, Thread
 import click
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.failures import IO, Failure
+from neuro.cli.failures import ILLEGAL, IO, Failure
+from neuro.cli.job.follow import wait_for_start
+from neuro.cli.job.output import Progress
 from neuro.cli.lazy import Command
 from neuro.client import Client
 from neuro.client.connections import JobConnection
@@ -59,7 +61,8 @@ class Forwarder:
                 async with self._client.jobs.port_forward(self._job_id, remote) as connection:
                     await _carry(reader, writer, connection)
             except PlatformError as error:
-                self._context.out.error(f"Port {remote} of the job: {error}")
+                said, where = str(error), f"port {remote} of"
+                self._context.out.error(said if where in said else f"Port {remote}: {said}")
             except OSError:
                 pass  # The local program has gone.
             finally:
@@ -136,12 +139,14 @@ def forward_in_background(context: Context, job_id: str, texts: Sequence[str]) -
 @click.argument("local_remote_port", nargs=-1, required=True)
 @pass_context
 def command(context: Context, job: str, local_remote_port: tuple[str, ...]) -> int:
-    """Forward local ports into JOB; LOCAL:REMOTE may be repeated."""
+    """Forward local ports into JOB, once it runs; LOCAL:REMOTE may be repeated."""
     ports = [parse_ports(text) for text in local_remote_port]
     found = context.run(context.client.jobs.find(job))
-    if found.status.is_finished:
-        raise Failure(f"Job {job} is over ({found.status.value}).", 65)
-    context.out.note("Press ^C to stop forwarding")
     with suppress(KeyboardInterrupt):
+        if not found.status.is_finished:
+            found = wait_for_start(context, found, Progress(context.out))
+        if found.status.is_finished:
+            raise Failure(f"Job {job} is over ({found.status.value}).", ILLEGAL)
+        context.out.note("Press ^C to stop forwarding")
         asyncio.run(forward(context, found.id, ports))
     return 0

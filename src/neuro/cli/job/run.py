@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import click
@@ -22,7 +24,13 @@ from neuro.cli.job.output import Progress, header
 from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import approximately
-from neuro.client.job_request import RunOptions, Where, job_request
+from neuro.client.job_request import (
+    RunOptions,
+    Where,
+    env_file_lines,
+    job_request,
+    unset_variables,
+)
 from neuro.domain.jobs import Job, JobRequest, JobStatus, Priority, RestartPolicy
 
 _EXAMPLES = """
@@ -37,6 +45,10 @@ _EXAMPLES = """
 """
 
 NO_WAIT = "Ctrl-C leaves it in the queue; with --no-wait-start this command does not wait."
+
+
+# What follows the "d" where options are written together, as in `-dit`.
+_BUNDLED = ("i", "t", "it", "ti")
 
 
 def default_preset(context: Context, *, cluster: str | None) -> str | None:
@@ -72,13 +84,24 @@ def _check(*, http: int, http_auth: bool | None, browse: bool, wait_start: bool)
 
 def _description(context: click.Context, _: click.Parameter, text: str | None) -> str | None:
     # `-d` is what leaves a container to itself elsewhere, and here takes the next word.
-    options = {name for param in context.command.params for name in param.opts}
-    if text is not None and text.partition("=")[0] in options:
+    options = {name for param in context.command.params for name in param.opts} | {"-it", "-i"}
+    if text is not None and (text.partition("=")[0] in options or text in _BUNDLED):
         raise click.UsageError(
             f"Here -d is --description, and it took '{text}' as the text. `--detach` ends once"
             f" the job runs; `-d TEXT {text}` describes the job."
         )
     return text
+
+
+def _taken_word(description: str | None, image: str, words: tuple[str, ...]) -> str | None:
+    """What to say where the word behind ``-d`` was meant to be the image; None where it was not."""
+    if not description or len(description.split()) != 1 or (words and not which(image)):
+        return None
+    line = shlex.join([description, image, *words])
+    return (
+        f"'{description}' describes this job, as -d is --description, and '{image}' is its image."
+        f" If '{description}' is the image: neuro run --detach {line}"
+    )
 
 
 def _submit(context: Context, request: JobRequest) -> Job:
@@ -115,10 +138,10 @@ def _stay(
             from neuro.cli.job.port_forward import forward_in_background
 
             forward_in_background(context, job.id, forwards)
-        if browse:
-            from neuro.cli.job.browse import browse as open_page
+        if browse and not job.status.is_finished:
+            from neuro.cli.job.browse import browse as say_page
 
-            open_page(context.out, job)
+            say_page(context.out, job)
         if detach:
             return _started(context, job)
     return follow(context, job, sends_input=job.container.stdin is True)
@@ -202,7 +225,7 @@ def _life_span(context: Context, given: str | None) -> str | None:
     help="The port of the job's web server; 0 for none.",
 )
 @click.option("--http-auth/--no-http-auth", default=None, help="Ask visitors to sign in.")
-@click.option("--browse", is_flag=True, help="Open the job's web page once it runs.")
+@click.option("--browse", is_flag=True, help="Say where the job's web page is once it runs.")
 @click.option("--detach", is_flag=True, help="End once the job runs; do not follow its output.")
 @click.option(
     "--wait-start/--no-wait-start", default=True, help="Wait until the job runs, or fails."
@@ -284,7 +307,12 @@ def command(
     where = Where(cluster or context.client.cluster, context.client.user)
     files = _read_files(options.env_files)
     request = job_request(options, where, environ=os.environ, read_text=files)
+    copied = [it for path, text in files.items() for it in env_file_lines(text, path)]
+    for name in unset_variables([*copied, *options.env], os.environ):
+        context.out.warning(f"{name} is not set here: the job gets it empty.")
     if hint := shell_hint(request.command, f"neuro run {image}"):
+        context.out.note(hint)
+    if hint := _taken_word(given["description"], image, cmd):
         context.out.note(hint)
     job = _submit(context, request)
     if not wait_start:

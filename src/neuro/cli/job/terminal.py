@@ -218,10 +218,10 @@ def attach_terminal(
         from neuro.cli.job.port_forward import forward_in_background
 
         forward_in_background(context, job.id, forwards)
-    if browse:
-        from neuro.cli.job.browse import browse as open_page
+    if browse and not job.status.is_finished:
+        from neuro.cli.job.browse import browse as say_page
 
-        open_page(context.out, job)
+        say_page(context.out, job)
     if has_begun(job) and not context.out.quiet:
         context.out.print(ATTACHED.format(keys="Ctrl-P Ctrl-Q"))
     context.out.flush()

@@ -247,13 +247,19 @@ async def _refresh(context: Context, watcher: Watcher) -> bool:
             return outage.over()
 
 
+async def _why_not(client: Client, ids: Sequence[str]) -> str:
+    jobs = [await client.jobs.get(job_id) for job_id in ids]
+    states = [f"Job {job.name or job.id} is not running ({job.status.value})." for job in jobs]
+    return "\n".join([*states, f"`neuro status {jobs[0].name or jobs[0].id}` says more."])
+
+
 async def _watch(context: Context, wanted: Wanted, screen: Screen | JsonLines) -> None:
     async with context.aio_client(timeout=FOREVER) as client:
         watcher = Watcher(client, wanted)
         try:
             await watcher.refresh()
             if wanted.ids and not watcher.uses:
-                raise Failure("Job is not running", ILLEGAL)
+                raise Failure(await _why_not(client, wanted.ids), ILLEGAL)
             await watcher.first_samples(2.0)
             waited = 0.0
             while True:

@@ -26,9 +26,10 @@ class Line(NamedTuple):
 
 
 Cell = tuple[Line, ...]
-# Where a text may be cut: behind spaces, or else behind what joins the words of a name.
+# Where a text may be cut: behind spaces, or else behind what joins the words of a name, and before
+# the capital letter of a further word.
 _WORDS = re.compile(r"\S+\s*|^\s+")
-_PARTS = re.compile(r"[^./_,:@-]+[./_,:@-]*|[./_,:@-]+")
+_PARTS = re.compile(r"[^./_,:@-](?:(?!(?<=[a-z])[A-Z])[^./_,:@-])*[./_,:@-]*|[./_,:@-]+")
 # Narrower than this, a column would be higher than anybody reads.
 _NARROWEST = 10
 Style = Callable[[str, str | None], str]
@@ -217,8 +218,8 @@ class Sheet:
 def wrap(text: str, width: int) -> list[str]:
     """``text`` in pieces of at most ``width`` columns.
 
-    It is cut at spaces; a word that is too wide behind one of its hyphens, dots or slashes; within
-    letters only where nothing else is left.
+    It is cut at spaces; a word that is too wide behind one of its hyphens, dots or slashes, or
+    before a capital letter within it; within letters only where nothing else is left.
 
     >>> wrap("two words and job-name/path", 9)
     ['two words', 'and job-', 'name/path']

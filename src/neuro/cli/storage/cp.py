@@ -12,6 +12,8 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.storage.items import Items
 from neuro.cli.storage.operands import (
+    STDIN,
+    STDOUT,
     Local,
     Operands,
     Place,
@@ -22,6 +24,7 @@ from neuro.cli.storage.operands import (
     missing_folder,
     parse_operands,
     parse_place,
+    with_streams,
 )
 from neuro.client.storage import Outcome
 from neuro.client.storage.filters import Filter, Rule
@@ -66,6 +69,7 @@ class Copy(NamedTuple):
         neuro cp --continue big.tar storage:            # continue a broken copy
         neuro cp -r --exclude '*.tmp' . storage:code    # leave some out
         neuro cp 'storage:logs/**/*.txt' ./logs
+        neuro cp storage:results.csv - | head           # to standard output
     """,
 )
 @click.argument("paths", nargs=-1, metavar="[SOURCES]... [DESTINATION]")
@@ -112,9 +116,12 @@ def command(
     """Copy files and folders: one of SOURCES and DESTINATION is in the storage.
 
     If DESTINATION is a folder or ends with a slash, SOURCES are copied into it. A file appears on
-    the other side once it is complete.
+    the other side once it is complete. `-` is standard input or output; a file of that name is ./-.
     """
-    operands = parse_operands(paths, target_directory, no_target_directory)
+    operands = with_streams(parse_operands(paths, target_directory, no_target_directory))
+    piped = operands.destination == STDOUT
+    if piped:
+        context.out.leave_stdout_to_job()
     config = context.user_config
     defaults = [Rule(p.removeprefix("!"), not p.startswith("!")) for p in config.cp_exclude]
     given = click.get_current_context().meta["neuro.filters"]
@@ -132,8 +139,13 @@ def command(
     )
     items = Items(context, operands.sources)
     sources = expand(context, operands.sources, items, glob=glob)
-    with _progress(context, items, progress) as shown:
-        _copy_all(context, items, operands, sources, copy, shown)
+    try:
+        with _progress(context, items, progress and not piped) as shown:
+            _copy_all(context, items, operands, sources, copy, shown)
+    except KeyboardInterrupt:
+        if not piped:
+            context.out.note("\nStopped: the same command with --continue goes on where it was.")
+        raise
     if summary:
         context.out.print(shown.summary(operands.destination))
     elif copy.recursive and (items.failures or context.out.is_terminal):
@@ -168,6 +180,8 @@ def _copy_all(
             where = "this machine" if isinstance(source, Local) else "the storage"
             raise click.UsageError(f"Both {source} and {destination} are on {where}.")
     into = goes_into(context, operands, destination)
+    if into and STDIN in operands.sources:
+        raise click.UsageError(f"Standard input has no name: write one behind {destination}.")
     several = len(sources) > 1
     if into and several and not is_folder(context, destination):
         items.failed(f"copy to {operands.destination}", NotFound("it is not a folder."))

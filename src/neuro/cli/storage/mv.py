@@ -15,7 +15,7 @@ from neuro.cli.storage.operands import (
     missing_folder,
     parse_operands,
 )
-from neuro.domain.errors import NotFound
+from neuro.domain.errors import NotFound, StorageFault
 
 
 @click.command(
@@ -62,9 +62,18 @@ def command(
                 context.run(storage.rename(source.uri, target.uri))
             except NotFound as error:
                 raise _missing(context, source, target) or error from None
+            except StorageFault as fault:
+                if fault.errno == "EINVAL" and _is_below(target, source):
+                    raise StorageFault("EINVAL", "a folder cannot go into itself.") from None
+                raise
             if context.out.verbose:
                 context.out.print(f"{source} -> {target}")
     return items.exit_code
+
+
+def _is_below(place: Remote, folder: Remote) -> bool:
+    outer = folder.uri.segments
+    return place.uri.host == folder.uri.host and place.uri.segments[: len(outer)] == outer
 
 
 def _missing(context: Context, source: Remote, target: Remote) -> NotFound | None:

@@ -18,6 +18,7 @@ from neuro.domain.errors import InvalidInput, NotFound
 from neuro.domain.uris import ResourceURI, full_text
 
 SCHEME, FILE_SCHEME = "storage", "file"
+STDIN, STDOUT = "/dev/stdin", "/dev/stdout"
 _NO_MATCH = NotFound("nothing matches. With --no-glob, * ? and [ ] are parts of a name.")
 
 
@@ -87,6 +88,17 @@ def parse_operands(
     *sources, destination = paths
     into = False if no_target_directory else True if len(sources) > 1 else None
     return Operands(tuple(sources), destination, into)
+
+
+def with_streams(operands: Operands) -> Operands:
+    """The operands with standard input and output in place of ``-``. Raises UsageError."""
+    if operands.destination == "-" and len(operands.sources) > 1:
+        raise click.UsageError("One file goes to standard output, not several.")
+    return Operands(
+        tuple(STDIN if source == "-" else source for source in operands.sources),
+        STDOUT if operands.destination == "-" else operands.destination,
+        operands.into if operands.destination != "-" else False,
+    )
 
 
 def parse_place(context: Context, text: str) -> Place:

@@ -78,12 +78,19 @@ def command(
 
     context.run(context.live.register())
     try:
-        return neuro(context, RUN, *words, name="run")
+        code = neuro(context, RUN, *words, name="run")
     except Delegated as error:
         from neuro.flow.cli.volumes import missing_volume
 
         error.hint = missing_volume(context, str(error))
         raise
+    if job.detach and code == 0:
+        name = job_id if suffix is None else f"{job_id} {suffix}"
+        context.out.note(
+            f"Job {name} goes on by itself. `neuro-flow logs {name}` shows its output, and how to"
+            f" get in where the job says so; `neuro-flow kill {name}` stops it."
+        )
+    return code
 
 
 def _connect(

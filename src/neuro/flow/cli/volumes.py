@@ -22,7 +22,12 @@ _SUMMARY = "--summary"
 def _wanted(context: FlowContext, name: str) -> list[VolumeRecord]:
     found = one_or_all("volume", name, context.sections.volumes)
     if name == ALL:
-        return [volume for volume in found if volume.local is not None]
+        local = [volume for volume in found if volume.local is not None]
+        if not local:
+            context.out.note(
+                "No volume of this project has a folder here (`local:`), so there is nothing to do."
+            )
+        return local
     if found[0].local is None:
         raise Failed(f"Volume {name} has no local folder: give it `local:` where it is declared", 2)
     return found

@@ -126,7 +126,7 @@ def _tokenize(text: str, start: int, opener: str, closer: str) -> tuple[list[Tok
                 if word in "([{":
                     open_brackets.append(token)
                 elif word in ")]}":
-                    _close(open_brackets, token)
+                    _close(open_brackets, token, closer)
                 tokens.append(token)
             elif kind == "operator":
                 tokens.append(Token("operator", word, position))
@@ -150,9 +150,10 @@ def _tokenize(text: str, start: int, opener: str, closer: str) -> tuple[list[Tok
     raise Malformed(f"The expression is not closed: '{closer}' is missing", start - len(opener))
 
 
-def _close(open_brackets: list[Token], token: Token) -> None:
+def _close(open_brackets: list[Token], token: Token, closer: str) -> None:
     if not open_brackets:
-        raise Malformed(f"'{token.text}' closes nothing", token.offset)
+        hint = f"The expression ends with '{closer}'." if token.text in closer else None
+        raise Malformed(f"'{token.text}' closes nothing", token.offset, hint)
     if open_brackets[-1].text != _BRACKETS[token.text]:
         raise _unclosed(open_brackets[-1])
     open_brackets.pop()

@@ -254,7 +254,7 @@ class LiveUnit(Mixin):
     """A job of a live file, as far as a mixin can give it."""
 
     detach: Value | None = key(Scalar(BOOL), "Whether not to follow the job.", "L3")
-    browse: Value | None = key(Scalar(BOOL), "Whether to open the job in the browser.", "L3")
+    browse: Value | None = key(Scalar(BOOL), "Whether to say where the job's web page is.", "L3")
     port_forward: ListValue | None = key(
         ListOf(PORT_PAIR), 'Ports to forward: "LOCAL:REMOTE".', "L3"
     )
@@ -280,7 +280,7 @@ class ActionJob(ExecUnit):
 
     mixins: ListValue | None = key(ListOf(STR), "Names of mixins (in modules only).", "L0", "B0")
     detach: Value | None = key(Scalar(BOOL), "Whether not to follow the job.", "LA")
-    browse: Value | None = key(Scalar(BOOL), "Whether to open the job in the browser.", "LA")
+    browse: Value | None = key(Scalar(BOOL), "Whether to say where the job's web page is.", "LA")
     port_forward: ListValue | None = key(
         ListOf(PORT_PAIR), 'Ports to forward: "LOCAL:REMOTE".', "LA"
     )

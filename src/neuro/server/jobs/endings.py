@@ -66,7 +66,8 @@ def withdrawn(record: JobRecord, at: datetime, waited_for: str | None = None) ->
     reason = record.stop_reason or Reason.USER_REQUESTED
     if reason != Reason.SCALE_UP_FAILED:
         return record.ended(JobStatus.CANCELLED, reason, at)
-    description = f"It was not scheduled in time: {waited_for or 'the machine was busy'}"
+    why = (waited_for or "the machine was busy").replace("Waits for ", "it waited for ", 1)
+    description = f"It was not scheduled in time: {why}"
     return record.ended(JobStatus.FAILED, reason, at, description=description)
 
 

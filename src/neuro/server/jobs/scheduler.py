@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from neuro.domain.resources import GIB, NOTHING, Amount
+from neuro.domain.resources import GIB, NOTHING, Amount, counted
 
 
 class Waiting(msgspec.Struct, frozen=True, order=True):
@@ -87,10 +87,10 @@ def explain(amount: Amount, free: Amount, ahead: int) -> str:
     """What a waiting job waits for, as a sentence that a person can act on."""
     needs = []
     if amount.cpu > free.cpu + 1e-3:
-        needs.append(f"{amount.cpu:g} CPU ({max(0.0, free.cpu):g} free)")
+        needs.append(f"{counted(amount.cpu, 'CPU')} ({max(0.0, free.cpu):g} free)")
     if amount.memory > free.memory:
         needs.append(f"{amount.memory / GIB:.1f} GiB memory ({free.memory / GIB:.1f} free)")
     if amount.gpu > free.gpu:
-        needs.append(f"{amount.gpu} GPU ({free.gpu} free)")
+        needs.append(f"{counted(amount.gpu, 'GPU')} ({free.gpu} free)")
     what = "Waits for " + (" and ".join(needs) if needs else "its turn")
     return what + (f"; {ahead} ahead" if ahead else "")

@@ -17,7 +17,7 @@ from neuro.domain.jobs import (
 from neuro.domain.life_spans import LONGEST_MINUTES, check_schedule_timeout
 from neuro.domain.names import check_job_name, check_tags
 from neuro.domain.permissions import Action
-from neuro.domain.resources import GIB, MIB, Amount, Preset
+from neuro.domain.resources import GIB, MIB, Amount, Preset, counted
 from neuro.domain.texts import check_text
 from neuro.domain.uris import ResourceURI, parse_uri
 
@@ -260,13 +260,14 @@ def check_fits(amount: Amount, capacity: Amount, what: str) -> None:
         return
     short = []
     if amount.cpu > capacity.cpu + 1e-3:
-        short.append(f"{amount.cpu:g} CPU (there are {capacity.cpu:g})")
+        short.append(f"{counted(amount.cpu, 'CPU')} (this machine has {capacity.cpu:g})")
     if amount.memory > capacity.memory:
         short.append(
-            f"{amount.memory / GIB:.1f} GiB of memory (there are {capacity.memory / GIB:.1f})"
+            f"{amount.memory / GIB:.1f} GiB of memory (this machine has"
+            f" {capacity.memory / GIB:.1f})"
         )
     if amount.gpu > capacity.gpu:
-        short.append(f"{amount.gpu} GPU (there are {capacity.gpu})")
+        short.append(f"{counted(amount.gpu, 'GPU')} (this machine has {capacity.gpu})")
     raise NeverFits(
         f"{what} can never run here: it needs {' and '.join(short)}. Choose a smaller preset."
     )
