@@ -222,9 +222,9 @@ async def test_a_shell_in_a_job_for_debugging(person: Home, client: Client) -> N
 
 @pytest.mark.parametrize("path", sorted(Path("src/neuro/actions").glob("*.yml")), ids=str)
 def test_the_files_are_sound(path: Path) -> None:
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Source
     from neuro.flow.syntax.reader import read_action
-    from neuro.flow.syntax.source import Source
 
     report = Report()
     action = read_action(Source(str(path), path.read_text()), report)

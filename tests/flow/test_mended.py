@@ -26,11 +26,11 @@ from neuro.flow.expressions.evaluator import EvaluationError, Scope, evaluate
 from neuro.flow.expressions.nodes import Template
 from neuro.flow.expressions.parser import parse_template
 from neuro.flow.model import Node
+from neuro.flow.problems import Problem, Report
 from neuro.flow.project import check as check_workspace
+from neuro.flow.source import Position, Source
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Problem, Report
 from neuro.flow.syntax.reader import read_action, read_any, read_batch, read_live, read_project
-from neuro.flow.syntax.source import Position, Source
 from neuro.flow.workspace import find_workspace
 
 BATCH = "kind: batch\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from neuro.flow.batch.plan import make_plan
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from tests.flow.work import calls
 
 BATCH = "kind: batch\n"

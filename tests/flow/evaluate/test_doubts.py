@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from neuro.flow.problems import Report
 from neuro.flow.project import check, load
-from neuro.flow.syntax.problems import Report
 from tests.flow.evaluate.conftest import Place, Recorder
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from neuro.flow import evaluate
 from neuro.flow.batch.plan import Plan, make_plan
-from neuro.flow.syntax.problems import FlowError, Report
+from neuro.flow.problems import FlowError, Report
+from neuro.flow.source import Source
 from neuro.flow.syntax.reader import read_any, read_batch
-from neuro.flow.syntax.source import Source
 from neuro.flow.syntax.tree import ActionFile
 from tests.flow.batch.evaluate.batches import rebuilt
 from tests.flow.evaluate import test_check_batches, test_check_posts

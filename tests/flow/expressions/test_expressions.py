@@ -16,8 +16,8 @@ from neuro.flow.expressions.functions import SIGNATURES, STANDARD
 from neuro.flow.expressions.nodes import Template, calls, references
 from neuro.flow.expressions.parser import parse_template
 from neuro.flow.expressions.values import URI, Record
-from neuro.flow.syntax.problems import Report
-from neuro.flow.syntax.source import Position, Source
+from neuro.flow.problems import Report
+from neuro.flow.source import Position, Source
 
 
 class Status(StrEnum):

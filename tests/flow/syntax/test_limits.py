@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from neuro.flow.syntax.problems import FlowError, Report
+from neuro.flow.problems import FlowError, Report
+from neuro.flow.source import Source
 from neuro.flow.syntax.reader import load_source, read_any, read_live
-from neuro.flow.syntax.source import Source
 
 
 def read(text: str) -> Report:

@@ -5,8 +5,8 @@ import yaml as pyyaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuro.flow.syntax.problems import Report
-from neuro.flow.syntax.source import Source
+from neuro.flow.problems import Report
+from neuro.flow.source import Source
 from neuro.flow.syntax.yaml import Entries, Scalar, parse
 
 

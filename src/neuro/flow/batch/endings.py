@@ -20,7 +20,7 @@ from neuro.flow.batch.verdict import Verdict
 from neuro.flow.batch.wording import forgiven
 from neuro.flow.batch.work import Work
 from neuro.flow.model import Outcome
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 
 T = TypeVar("T")
 

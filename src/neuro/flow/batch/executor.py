@@ -29,7 +29,7 @@ from neuro.flow.batch.records import Records
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import BriefBake, brief_bake, is_foreign, stored_workflow
 from neuro.flow.batch.wording import told
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 
 if TYPE_CHECKING:
     from neuro.client import Client

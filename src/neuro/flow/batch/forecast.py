@@ -23,7 +23,7 @@ from neuro.flow.model import (
     ResolvedTask,
     join_id,
 )
-from neuro.flow.syntax.problems import FlowError, Report
+from neuro.flow.problems import FlowError, Report
 from neuro.flow.syntax.types import ALWAYS
 
 if TYPE_CHECKING:

@@ -76,7 +76,7 @@ def _batches_or_all(context: FlowContext, ctx: click.Context) -> Iterable[tuple[
 
 def _batch_params(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, str | None]]:
     from neuro.flow.evaluate.sections import constant_text
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
     from neuro.flow.syntax.reader import load_source, read_batch
     from neuro.flow.workspace import flow_file
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.live import LiveJobs
+    from neuro.flow.problems import Report
     from neuro.flow.project import Project
-    from neuro.flow.syntax.problems import Report
     from neuro.flow.workspace import Workspace
 
 
@@ -76,7 +76,7 @@ class FlowContext(Context):
     @cached_property
     def remarks(self) -> Report:
         """Holds the notes on the files that were read."""
-        from neuro.flow.syntax.problems import Report
+        from neuro.flow.problems import Report
 
         return Report()
 
@@ -110,8 +110,8 @@ class FlowContext(Context):
     @cached_property
     def project(self) -> Project:
         """What the project is called. Raises FlowError where its file is wrong, or Failed."""
+        from neuro.flow.problems import Report
         from neuro.flow.project import read_project_of
-        from neuro.flow.syntax.problems import Report
 
         report = Report()
         project = read_project_of(self.workspace, report)

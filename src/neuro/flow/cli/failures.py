@@ -10,7 +10,7 @@ import click
 from neuro.cli import failures
 from neuro.cli.context import Context
 from neuro.cli.failures import Failure
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 
 
 class Failed(Failure):

@@ -35,7 +35,7 @@ def matrices(
     """
     from neuro.domain.errors import PlatformError
     from neuro.flow.batch.stored import config_ids, workflow_of
-    from neuro.flow.syntax.problems import FlowError
+    from neuro.flow.problems import FlowError
 
     async def read() -> list[ConfigFile]:
         files = [context.client.bakes.file(it) for it in config_ids(attempt.configs_meta)]
@@ -62,7 +62,7 @@ class _Walk:
 
     def _graph(self, graph: Graph) -> None:
         from neuro.flow.model import NodeKind, join_id
-        from neuro.flow.syntax.problems import FlowError
+        from neuro.flow.problems import FlowError
 
         nodes = [*graph.nodes.values()]
         outcomes: dict[FullId, Outcome] = {}

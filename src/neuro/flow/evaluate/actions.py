@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import repositories
 from neuro.flow.evaluate.boundary import is_inside, leads_out
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.problems import nearest
 from neuro.flow.syntax.reader import load_source, read_action
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import ActionFile, Input
     from neuro.flow.syntax.types import MapValue
 

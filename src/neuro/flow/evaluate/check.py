@@ -19,8 +19,8 @@ from neuro.flow.evaluate.static import Names, check_template, record, values_of
 from neuro.flow.evaluate.units import Owner, report_no_image
 from neuro.flow.evaluate.values import Unknowable, Values
 from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.reader import load_source, read_any, read_live
 from neuro.flow.workspace import flow_file
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from neuro.domain.jobs import Job
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.syntax.problems import Problem
+    from neuro.flow.problems import Problem
     from neuro.flow.syntax.types import Value
     from neuro.flow.workspace import Workspace
 

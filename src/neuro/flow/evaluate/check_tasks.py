@@ -38,8 +38,8 @@ from neuro.flow.evaluate.contexts import (
 from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.evaluate.static import Names, Refused, Shape, check_template, record, values_of
 from neuro.flow.evaluate.units import Owner, report_no_image
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.batch.ground import Element, Frame, Ground

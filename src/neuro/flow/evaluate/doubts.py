@@ -9,8 +9,8 @@ from neuro.flow.evaluate.static import values_of
 from neuro.flow.expressions.nodes import Literal, calls
 
 if TYPE_CHECKING:
+    from neuro.flow.problems import Report
     from neuro.flow.syntax import tree
-    from neuro.flow.syntax.problems import Report
 
 
 def doubt_hashes(file: tree.Node, root: Path, report: Report, *, batch: bool) -> None:

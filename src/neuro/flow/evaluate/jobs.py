@@ -36,13 +36,13 @@ from neuro.flow.evaluate.units import Owner, evaluate_unit
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.model import Unit
-from neuro.flow.syntax.problems import FlowError, Problem, Report, nearest
+from neuro.flow.problems import FlowError, Problem, Report, nearest
 from neuro.flow.syntax.tree import ActionJob, Call, LiveDefaults, LiveJob
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Effects, Environment
     from neuro.flow.expressions.functions import Function
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import LiveFile, ProjectFile
 
 _NOTHING: Mapping[str, str] = {}

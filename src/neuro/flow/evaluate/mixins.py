@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from neuro.flow.evaluate.values import Values
 from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.problems import Report, nearest
 from neuro.flow.syntax.keys import keys_of
-from neuro.flow.syntax.problems import Report, nearest
 from neuro.flow.syntax.types import ListValue, MapValue
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import ExecUnit, LiveDefaults, Mixin
 
 # Keys that say how a mapping is read, not what it holds.

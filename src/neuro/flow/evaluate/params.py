@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.problems import nearest
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.values import Values
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import Param
 
 

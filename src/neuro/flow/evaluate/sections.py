@@ -15,7 +15,7 @@ from neuro.flow.syntax.tree import LiveDefaults
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.values import Values
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
     from neuro.flow.syntax.tree import Image, ProjectFile, Volume
     from neuro.flow.syntax.types import Value
 

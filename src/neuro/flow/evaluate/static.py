@@ -26,13 +26,13 @@ from neuro.flow.expressions.nodes import (
     calls,
     children,
 )
+from neuro.flow.problems import nearest
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.keys import keys_of
-from neuro.flow.syntax.problems import nearest
 from neuro.flow.syntax.types import ListValue, MapValue, Value
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
 
 # What a name holds: its known members, or None where any may be there.
 Shape: TypeAlias = "Mapping[str, Shape] | None"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from neuro.flow.evaluate.sections import Defaults
     from neuro.flow.evaluate.values import Values
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import ExecUnit
 
 

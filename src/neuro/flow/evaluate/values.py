@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
-from neuro.flow.syntax.source import Position, Source
+from neuro.flow.source import Position, Source
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.evaluator import Scope
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
     from neuro.flow.syntax.types import ListValue, MapValue, Value
 
 

@@ -35,7 +35,7 @@ from neuro.flow.expressions.values import URI, Record, kind_of, ordered
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
 
 # So that every integer has a text: Python refuses to write more than 4300 digits.
 MAX_BITS = 14_000
@@ -509,7 +509,7 @@ def _choices(name: str, known: Mapping[Any, object]) -> str | None:
 
 
 def _nearest(word: str, known: Any) -> str | None:
-    from neuro.flow.syntax.problems import nearest
+    from neuro.flow.problems import nearest
 
     return nearest(word[:100], [name for name in known if len(name) <= 100][:1000])
 

@@ -25,7 +25,7 @@ from neuro.flow.expressions.nodes import (
 )
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
 
 MAX_DEPTH = 80
 _CONSTANTS = {"None": None, "True": True, "False": False}
@@ -333,7 +333,7 @@ class _Parser:
 def check_arity(name: str, count: int, offset: int) -> None:
     """Refuse a call of a function that is not known, or with a wrong number of arguments."""
     if name not in SIGNATURES:
-        from neuro.flow.syntax.problems import nearest
+        from neuro.flow.problems import nearest
 
         raise Malformed(f"There is no function '{name}'", offset, nearest(name, SIGNATURES))
     fewest, most = SIGNATURES[name]

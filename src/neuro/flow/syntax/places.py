@@ -2,8 +2,8 @@
 
 from typing import Final
 
+from neuro.flow.problems import closest
 from neuro.flow.syntax.keys import keys_of
-from neuro.flow.syntax.problems import closest
 from neuro.flow.syntax.tree import (
     ActionFile,
     ActionJob,

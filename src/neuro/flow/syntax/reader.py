@@ -8,12 +8,12 @@ where the YAML is broken, or the file is of another kind.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
+from neuro.flow.problems import Report, nearest
+from neuro.flow.source import Position, Source
 from neuro.flow.syntax import places, tree
 from neuro.flow.syntax.keys import Choice, Key, ListOf, MapOf, Section, Special, Table, keys_of
 from neuro.flow.syntax.keys import Scalar as ScalarKey
 from neuro.flow.syntax.loading import MAX_BYTES, load_source
-from neuro.flow.syntax.problems import Report, nearest
-from neuro.flow.syntax.source import Position, Source
 from neuro.flow.syntax.types import (
     ATTEMPTS,
     BASH,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Final
 
+from neuro.flow.source import Position
 from neuro.flow.syntax.keys import (
     Choice,
     ListOf,
@@ -22,7 +23,6 @@ from neuro.flow.syntax.keys import (
     table_key,
     tree_node,
 )
-from neuro.flow.syntax.source import Position
 from neuro.flow.syntax.types import (
     ATTEMPTS,
     BACKOFF,

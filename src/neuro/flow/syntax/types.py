@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from neuro.domain.errors import InvalidInput
 from neuro.domain.life_spans import check_life_span, check_longest, check_schedule_timeout
-from neuro.flow.syntax.source import Position
+from neuro.flow.source import Position
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.nodes import Template
@@ -160,7 +160,7 @@ def _constant_enable(value: object) -> object:
         return _constant_bool(value)
     # Imported here: only a mistake needs it.
     from neuro.flow.expressions.functions import SIGNATURES
-    from neuro.flow.syntax.problems import closest
+    from neuro.flow.problems import closest
 
     meant = re.sub(r"\w+(?=\()", lambda name: closest(name[0], SIGNATURES) or name[0], value)
     raise BadValue(

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from neuro.flow.problems import Report, nearest
 from neuro.flow.syntax.keys import Choice
-from neuro.flow.syntax.problems import Report, nearest
 from neuro.flow.syntax.types import (
     STR,
     BadValue,

@@ -13,9 +13,9 @@ import yaml as pyyaml
 from yaml import events
 from yaml.nodes import ScalarNode as PlainNode
 
-from neuro.flow.syntax.problems import Report
+from neuro.flow.problems import Report
+from neuro.flow.source import Position, Source
 from neuro.flow.syntax.scalars import offsets
-from neuro.flow.syntax.source import Position, Source
 
 EMPTY_HINT: Final = "Begin with what it is: kind: batch, or kind: live in live.yml."
 MAX_DEPTH: Final = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neuro.flow.model import ROOT, Level, Limit, NodeKind
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from neuro.flow.syntax.types import ALWAYS
 from tests.flow.batch.evaluate.batches import DONE, FAILED, SKIPPED, every_graph, gave
 

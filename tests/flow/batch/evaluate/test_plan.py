@@ -13,7 +13,7 @@ from neuro.domain.bakes import CatchUp, Concurrency, Overlap
 from neuro.flow.batch.plan import PlannedImage, PlannedSchedule, make_plan
 from neuro.flow.evaluate.environment import Environment
 from neuro.flow.model import NodeKind
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from neuro.flow.workspace import find_workspace
 from tests.flow.batch.evaluate.batches import DONE, every_graph, rebuilt
 

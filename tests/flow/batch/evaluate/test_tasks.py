@@ -6,7 +6,7 @@ import pytest
 
 from neuro.domain.bakes import TaskStatus
 from neuro.flow.model import CacheRule, Outcome, Retry
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from neuro.flow.syntax.types import ALWAYS
 from tests.flow.batch.evaluate.batches import CANCELLED, DONE, FAILED, SKIPPED, gave, rebuilt
 

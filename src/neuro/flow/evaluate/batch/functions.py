@@ -18,7 +18,7 @@ from neuro.flow.evaluate.functions import (
 )
 from neuro.flow.expressions.evaluator import EvaluationError
 from neuro.flow.expressions.functions import function
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.problems import nearest
 from neuro.flow.syntax.types import ALWAYS
 
 if TYPE_CHECKING:

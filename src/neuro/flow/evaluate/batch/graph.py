@@ -36,12 +36,12 @@ from neuro.flow.evaluate.calls import (
 from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.model import ROOT, FullId, Graph, Level, Limit, Node, NodeKind
+from neuro.flow.problems import Report, nearest
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report, nearest
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.actions import Action
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
 
 _KINDS = {
     "batch": NodeKind.CALL,

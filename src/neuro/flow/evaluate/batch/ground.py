@@ -10,7 +10,7 @@ from neuro.flow.evaluate.batch.contexts import Needs
 from neuro.flow.evaluate.batch.values import BatchValues
 from neuro.flow.expressions.evaluator import Scope
 from neuro.flow.model import NodeKind
-from neuro.flow.syntax.problems import Report
+from neuro.flow.problems import Report
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.actions import Action

@@ -15,8 +15,8 @@ from neuro.flow.model import FullId, Node, NodeKind
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.batch.ground import Element
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import Task, TaskCall
 
 Nodes = Mapping[FullId, Node]

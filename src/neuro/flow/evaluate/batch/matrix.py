@@ -12,8 +12,8 @@ from neuro.flow.expressions.nodes import references
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.values import Values
+    from neuro.flow.problems import Report
     from neuro.flow.syntax import tree
-    from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.types import ListValue, Value
 
 MAX_ROWS = 256

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from neuro.flow.evaluate.actions import Action, Actions
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.problems import nearest
+from neuro.flow.source import Source
 from neuro.flow.syntax.reader import load_source, read_action
-from neuro.flow.syntax.source import Source
 from neuro.flow.workspace import SUFFIXES, flow_file
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import ConfigFile, ConfigsMeta
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.workspace import Workspace
 
 FLOW, PROJECT = "flow", "project"

@@ -18,15 +18,15 @@ from neuro.flow.evaluate.check_tasks import TaskCheck, no_upload, upload_before
 from neuro.flow.expressions.values import URI
 from neuro.flow.model import FullId, Graph, Node, NodeKind, ResolvedTask, join_id
 from neuro.flow.order import in_order
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.batch.sources import DiskFiles
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
 
 MOST_NODES = 100_000
 

@@ -23,8 +23,8 @@ from neuro.flow.model import (
     Retry,
     join_id,
 )
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.types import ALWAYS, MapValue
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.contexts import ImageRecord
     from neuro.flow.evaluate.values import Values
     from neuro.flow.model import FullId, Outcomes
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
     from neuro.flow.syntax.types import Always, Value
 
 # What a main has saved; not known before it has.

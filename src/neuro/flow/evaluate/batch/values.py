@@ -11,7 +11,7 @@ from neuro.flow.expressions.nodes import Call, Template, calls, references
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.evaluator import Scope
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
     from neuro.flow.syntax.types import Value
 
 # Contexts that hold what tasks have left.

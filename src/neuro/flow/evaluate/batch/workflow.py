@@ -46,8 +46,8 @@ from neuro.flow.model import (
     NodeKind,
     ResolvedTask,
 )
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.reader import read_batch, read_project
 
 if TYPE_CHECKING:
