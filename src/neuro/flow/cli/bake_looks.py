@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from neuro.domain.bakes import Bake, ImageStatus, Task, TaskStatus
+from neuro.domain.printable import printable
 
 if TYPE_CHECKING:
     from neuro.flow.batch.sketch import Mark
@@ -97,7 +98,7 @@ def outputs_line(outputs: Mapping[str, str]) -> str:
 def outputs_lines(outputs: Mapping[str, str], indent: str) -> Iterator[str]:
     """A line for each output; the further lines of a value stand below its first one."""
     for name, value in outputs.items():
-        first, *rest = value.split("\n")
+        first, *rest = map(printable, value.split("\n"))
         yield f"{indent}{name}: {first}"
         yield from (f"{indent}  {line}" for line in rest)
 

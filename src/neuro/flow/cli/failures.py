@@ -45,7 +45,7 @@ def report(error: BaseException, context: Context | None) -> int:
 
             traceback.print_exception(error)
         for problem in error.problems:
-            context.out.error(problem.render(color=context.out.color))
+            context.out.error(problem.render(color=context.out.color), styled=True)
         return 1
     code = failures.report(error, context)
     return code if isinstance(error, _OWN_CODES) else 1

@@ -13,6 +13,7 @@ from neuro.cli.output import terminal_width
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import Column
 from neuro.cli.render.times import local_now
+from neuro.domain.printable import printable
 from neuro.flow.cli.bake_names import find_attempt, find_bake
 from neuro.flow.cli.bake_options import attempt_option, graph_option
 from neuro.flow.cli.context import FlowContext, pass_context
@@ -22,6 +23,8 @@ from neuro.flow.cli.thin_table import NEVER, Layout, Row, firm, thin_table
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, BakeImage, Graphs, Task
 
+# A message may have several lines.
+_KEPT = "\n\t"
 TASK_COLUMNS = (
     Column("ID"),
     firm("STATUS"),
@@ -104,7 +107,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     took = f" in {how_long(ended - attempt.created_at)}" if ended else ""
     yield f"Attempt #{attempt.number} {result}{took}"
     if attempt.message:
-        yield f"  {attempt.message}"
+        yield f"  {printable(attempt.message, keep=_KEPT)}"
     concurrency = bake.meta.concurrency
     if concurrency is not None and attempt.result is TaskStatus.PENDING:
         yield f"  Bakes of its concurrency group '{concurrency.group}' run one after the other."
@@ -121,7 +124,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     if messages:
         yield "Messages:"
         for task_id, text in messages:
-            first, *rest = text.splitlines()
+            first, *rest = map(printable, text.splitlines())
             yield f"  {task_id}: {first}"
             yield from (f"  {line}" for line in rest)
     if seen.images:
