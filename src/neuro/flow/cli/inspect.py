@@ -41,8 +41,6 @@ def task_row(task: Task, now: datetime, *, is_over: bool = False) -> Row:
     from neuro.flow.cli.bake_looks import COLORS, clock, finished_at, how_long, started_at, took
 
     begun, ended, duration = started_at(task), finished_at(task), took(task, now)
-    if begun is None and task.statuses:
-        begun = task.statuses[0].created_at
     return Row(
         (
             task.yaml_id,

@@ -28,7 +28,7 @@ from neuro.flow.expressions.nodes import (
 )
 from neuro.flow.problems import nearest
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.keys import keys_of
+from neuro.flow.syntax.keys import Stage, keys_of
 from neuro.flow.syntax.types import ListValue, MapValue, Value
 
 if TYPE_CHECKING:
@@ -66,56 +66,56 @@ def record(kind: type) -> Shape:
     return dict.fromkeys(fields)
 
 
-_PLACES: dict[tuple[type[tree.Node], bool], tuple[tuple[str, str], ...]] = {}
+_STAGES: dict[tuple[type[tree.Node], bool], tuple[tuple[str, Stage | None], ...]] = {}
 
 
-def _places(kind: type[tree.Node], batch: bool) -> tuple[tuple[str, str], ...]:
-    """The keys of a class, each with the short name of its contexts."""
-    found = _PLACES.get((kind, batch))
+def _stages(kind: type[tree.Node], batch: bool) -> tuple[tuple[str, Stage | None], ...]:
+    """The keys of a class, each with the stage that evaluates it."""
+    found = _STAGES.get((kind, batch))
     if found is None:
         index = _BATCH if batch else _LIVE
-        found = _PLACES[kind, batch] = tuple(
-            (name, key.contexts[min(index, len(key.contexts) - 1)] if key.contexts else "")
+        found = _STAGES[kind, batch] = tuple(
+            (name, key.stages[min(index, len(key.stages) - 1)] if key.stages else None)
             for name, key in keys_of(kind).items()
         )
     return found
 
 
-def values_of(node: tree.Node, *, batch: bool) -> Iterator[tuple[str, Value]]:
-    """Every value below a node, with the short name of the contexts it is evaluated in."""
-    for name, place in _places(type(node), batch):
+def values_of(node: tree.Node, *, batch: bool) -> Iterator[tuple[Stage | None, Value]]:
+    """Every value below a node, with the stage that evaluates it."""
+    for name, stage in _stages(type(node), batch):
         found = getattr(node, name)
         if isinstance(found, Value):
-            if place:  # Else nobody evaluates it.
-                yield place, found
+            if stage:  # Else nobody evaluates it.
+                yield stage, found
         elif found:
-            yield from _below(found, place, batch)
+            yield from _below(found, stage, batch)
 
 
-def _below(found: object, place: str, batch: bool) -> Iterator[tuple[str, Value]]:
+def _below(found: object, stage: Stage | None, batch: bool) -> Iterator[tuple[Stage | None, Value]]:
     match found:
         case Value():
-            yield place, found
+            yield stage, found
         case ListValue():
             for part in found.parts:
-                yield place, part
+                yield stage, part
         case MapValue():
             for _, part in found.parts:
-                yield place, part
+                yield stage, part
         case tree.Needs():
             for part, _ in found.parts:
-                yield "BM", part
+                yield Stage.GRAPH, part
         case tree.Matrix():
             for products in found.products.values():
-                yield from _below(products, "B3", batch)
+                yield from _below(products, Stage.MATRIX, batch)
             for row in (*found.exclude, *found.include):
                 for value in row.values.values():
-                    yield "B3", value
+                    yield Stage.MATRIX, value
         case tree.Node():
             yield from values_of(found, batch=batch)
         case Mapping():
             for one in found.values():
-                yield from _below(one, place, batch)
+                yield from _below(one, stage, batch)
 
 
 def check_template(

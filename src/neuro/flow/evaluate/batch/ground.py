@@ -89,7 +89,7 @@ class Frame:
 
     prefix: FullId
     names: Mapping[str, object]
-    """Those of place B2, and of the caller for a module."""
+    """Those of `Stage.FILE`, and of the caller for a module."""
     strategy: StrategyRecord
     defaults: Defaults
     cache: CacheRule
@@ -154,14 +154,14 @@ class Place:
         outcomes: Outcomes,
         state: Mapping[str, object] | None = None,
     ) -> dict[str, object]:
-        """The names of place B5."""
+        """The names of `Stage.TASK`."""
         names = self.early_names()
         names["needs"] = ground.needs(self.targets, outcomes)
         names["state"] = state if state is not None else {}
         return names
 
     def early_names(self) -> dict[str, object]:
-        """The names of place B4: without outcomes."""
+        """The names of `Stage.ROW`: without outcomes."""
         element = self.element
         return {
             **element.frame.names,

@@ -274,7 +274,7 @@ class BatchWorkflow:
     # What planning asks: problems are collected, what is not known is left out
 
     def early_values(self, report: Report) -> Values:
-        """Make what evaluates the keys of the file itself: place B1."""
+        """Make what evaluates the keys of the file itself: `Stage.SECTIONS`."""
         return self.ground.values(self._first, report)
 
     @property
