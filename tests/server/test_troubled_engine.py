@@ -86,8 +86,7 @@ class Life:
     async def be_killed(self) -> None:
         """End with nothing more written than is."""
         await self.reconciler.close()
-        task = self.writer._task
-        assert task is not None
+        (task,) = [it for it in asyncio.all_tasks() if it.get_name() == "job-writer"]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
