@@ -132,7 +132,7 @@ WRONG = {
     ),
     "a pattern of files that is a number": (
         "tasks:\n- {image: x, cmd: '${{ hash_files(5) }}'}\n",
-        "Patterns of files are texts, such as '**/*.py'",
+        "Patterns of files are strings, such as '**/*.py'",
     ),
     "a name that no id may be": (
         "tasks:\n- {id: \"${{ 'a' + '-b' }}\", image: x}\n",

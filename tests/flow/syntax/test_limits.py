@@ -118,12 +118,12 @@ def test_every_problem_of_a_file_is_told_at_once() -> None:
         "        imagge: x\n"
         "        ^\n"
         "  Did you mean 'image'?\n"
-        "expected 'tags' to be a list, got text\n"
+        "expected 'tags' to be a list, got a string\n"
         '  in "live.yml", line 5, column 11\n'
         "        tags: y\n"
         "              ^\n"
         "  Write it as a list: [y]\n"
-        "'no' is text, not a bool, allowed: true, false\n"
+        "'no' is a string, not a bool, allowed: true, false\n"
         '  in "live.yml", line 7, column 13\n'
         "        detach: 'no'\n"
         "                ^\n"

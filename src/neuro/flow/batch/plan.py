@@ -45,7 +45,7 @@ class PlannedSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is known of a bake before it starts.
+    """A bake before it starts.
 
     `nodes` are those of every graph that is known, by their joined ids. `graphs` has them as the
     wire does: a GROUP is a placeholder for rows that outputs decide.

@@ -34,11 +34,11 @@ SIGNS: Mapping[TaskStatus, str] = {
     TaskStatus.SKIPPED: "–",
     TaskStatus.CACHED: "◆",
 }
-# What no shell reads anything into: letters of any language too.
+# Characters that no shell interprets: letters of any language too.
 _PLAIN = re.compile(r"[\w.:@%+=/-]+")
 # As much of an output as stands in one line with others.
 _LONGEST_VALUE = 80
-# What stands for a task that has not begun.
+# The sign and the word of a task that has not begun.
 WAITING_SIGN, WAITING = "○", "waiting"
 IMAGE_COLORS: Mapping[ImageStatus, str] = {
     ImageStatus.PENDING: "cyan",
@@ -60,7 +60,7 @@ def mark(status: TaskStatus | None) -> Mark:
 
 
 def called(bake: Bake) -> str:
-    """What people say of a bake: its name, or its id where it has none."""
+    """A bake's name, or its id where it has none."""
     return bake.name or bake.id
 
 

@@ -149,7 +149,7 @@ def _attempts(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, s
 
 
 def _tasks(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, str | None]]:
-    """Those that have an output to be shown."""
+    """Tasks that have an output to be shown."""
     attempt = find_attempt(context, _bake_of(context, ctx), ctx.params.get("attempt") or LAST)
     tasks = context.run(context.client.bakes.tasks(attempt.id))
     return [(it.yaml_id, it.status.value) for it in tasks if it.raw_id is not None]

@@ -23,7 +23,7 @@ _TASKS, _LINES, _LINE = 3, 10, 200
 _KEPT = "\n\t"
 # Longer outputs are not read to their end for ten lines.
 _READ = 64 << 20
-# What a terminal takes for colours, titles and moves of the cursor.
+# Colours, titles and moves of the cursor.
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
@@ -39,7 +39,7 @@ def tell_end(context: FlowContext, board: Board) -> int:
               f" {how_long(ended - attempt.created_at)} ({board.summary()})")  # fmt: skip
     failed = board.failed
     if attempt.message and (not failed or attempt.result is TaskStatus.CANCELLED):
-        # Of a bake that failed it says what is told of the task.
+        # The message of a failed bake repeats the task's.
         out.print(f"  {printable(attempt.message, keep=_KEPT)}")
     if succeeded:
         return 0
@@ -86,7 +86,7 @@ async def _last_lines(client: Client, job_id: str) -> list[str]:
 
 
 def last_shown(line: str) -> str:
-    """What stands in a terminal's line in the end: without colours, and with progress at its last.
+    """A line as a terminal shows it in the end: without colours, with the last progress.
 
     >>> last_shown("\\x1b[31mloss\\x1b[0m 0.5")
     'loss 0.5'

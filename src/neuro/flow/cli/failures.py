@@ -1,6 +1,6 @@
 """Errors to sentences and exit codes: 2 for wrong usage, 1 for what goes wrong here.
 
-What a command of ``neuro`` said inside ``neuro-flow`` keeps its own exit code.
+A command of ``neuro`` that fails inside ``neuro-flow`` keeps its own exit code.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ IMAGE_COLUMNS = (Column("REF"), firm("STATUS"), Column("BUILDER ID", shrinks=Fal
 
 
 def task_row(task: Task, now: datetime, *, is_over: bool = False) -> Row:
-    """What is said of a task; where its attempt ``is_over``, no time runs on."""
+    """A task's row; where its attempt ``is_over``, no duration grows."""
     from neuro.flow.cli.bake_looks import COLORS, clock, finished_at, how_long, started_at, took
 
     begun, ended, duration = started_at(task), finished_at(task), took(task, now)
@@ -55,7 +55,7 @@ def task_row(task: Task, now: datetime, *, is_over: bool = False) -> Row:
 
 
 def image_row(image: BakeImage) -> Row:
-    """What is said of an image."""
+    """An image's row."""
     from neuro.flow.cli.bake_looks import IMAGE_COLORS
 
     cells = (image.ref, image.status.value, image.builder_job_id or NEVER)

@@ -44,13 +44,13 @@ def matrices(
     try:
         texts = {file.id: file for file in context.run(read())}
         workflow = workflow_of(bake.owner or context.client.user, bake, attempt, texts)
-        return _Walk(workflow, bake, tasks).found
+        return _OutputsWalk(workflow, bake, tasks).found
     except (FlowError, PlatformError) as error:
         context.out.note(f"The values of matrices are not known: {error}")
         return {}
 
 
-class _Walk:
+class _OutputsWalk:
     """Goes through the graphs of a bake as far as its outcomes decide them."""
 
     def __init__(self, workflow: Workflow, bake: Bake, tasks: Sequence[Task]) -> None:

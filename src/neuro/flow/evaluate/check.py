@@ -17,8 +17,8 @@ from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.evaluate.sections import constant_flag, constant_text
 from neuro.flow.evaluate.static import Names, check_template, record, values_of
 from neuro.flow.evaluate.units import Owner, report_no_image
-from neuro.flow.evaluate.values import Unknowable, Values
-from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.evaluate.values import Unknowable, ValueEvaluator
+from neuro.flow.expressions.evaluator import ExpressionScope
 from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.keys import Stage
@@ -180,7 +180,7 @@ class _Check:
                 continue
             before = len(self._report.problems)
             unit = mixins.apply(job, job.mixins, self._report)
-            # A mixin that is not there, or an image that is wrong, is told already.
+            # A mixin that is not there, or an image that is wrong, is reported already.
             complete = len(self._report.problems) == before
             self._unit_values(job, names, unit)
             if complete and unit.image is None and ("image" not in unit.specified or readable):
@@ -221,7 +221,7 @@ class _Check:
             checking=True,
         )
         for job_id, job in workflow.jobs.items():
-            values = Values(Scope(workflow.second), self._report)
+            values = ValueEvaluator(ExpressionScope(workflow.second), self._report)
             params = {
                 name: str(values.one(param.default))
                 for name, param in job.params.items()
@@ -250,7 +250,7 @@ def _flow_files(folder: Path) -> Iterator[Path]:
 
 def _file_values(file: tree.LiveFile) -> Iterator[tuple[Stage | None, Value]]:
     """The values outside of jobs and mixins."""
-    sections: list[tree.Node] = [*file.images.values(), *file.volumes.values()]
+    sections: list[tree.TreeNode] = [*file.images.values(), *file.volumes.values()]
     if file.defaults is not None:
         sections.append(file.defaults)
     for section in sections:

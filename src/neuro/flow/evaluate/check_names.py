@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Stages = Mapping[Stage | None, tuple[str, ...]]
 
-# What each stage of a batch sees.
+# The names that each stage of a batch sees.
 PROJECT = ("project", "flow", "params", "git")
 DEFAULTS = ("env", "tags", "volumes", "images")
 _MATRIX = ("strategy", "matrix")
@@ -47,7 +47,7 @@ STRATEGY: Shape = {"fail_fast": None, "max_parallel": None}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Around:
-    """What a list of tasks stands in: the names that all of it reads, and its mixins."""
+    """The surroundings of a list of tasks: the names that all of it reads, and its mixins."""
 
     names: Names
     stages: Stages
@@ -95,7 +95,7 @@ def file_values(
     file: tree.BatchFile, project: tree.ProjectFile | None
 ) -> Iterator[tuple[Stage | None, Value]]:
     """The values outside of tasks and mixins."""
-    sections: list[tree.Node | None] = [
+    sections: list[tree.TreeNode | None] = [
         *by_id(file, project, "images").values(),
         *by_id(file, project, "volumes").values(),
         *file.params.values(),
@@ -129,7 +129,7 @@ def matrix_keys(matrix: tree.Matrix) -> tuple[str, ...]:
 
 
 def matrix_members(strategy: tree.Strategy | None) -> Shape:
-    """What a task reads in `matrix`."""
+    """The names that a task reads in `matrix`."""
     if strategy is None or strategy.matrix is None:
         # One that could not be read has keys that nobody knows.
         return None if strategy is not None and "matrix" in strategy.specified else {}

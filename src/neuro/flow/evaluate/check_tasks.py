@@ -221,12 +221,12 @@ class TaskCheck:
             self._element(element, needs.of(element), around)
             if called is not None:
                 self._post_of(element, called, needs.of_post(element), around)
-        # Of what is found at one place, names come first: they are told with the nearest ones.
+        # Of the problems at one place, names come first: their hint has the nearest ones.
         self._report.take(told.problems)
         return needs
 
     def _post_of(self, element: Element, found: Action, needs: Shape, around: Around) -> None:
-        """What runs in the end for a call sees what the call sees, and other needs."""
+        """Check the post part of a call: it sees the call's names, and other needs."""
         own: Names = {
             **around.names,
             **any_task(),
@@ -256,7 +256,7 @@ class TaskCheck:
         if not isinstance(unit, tree.Task) or unit.image is not None:
             return
         if "image" in unit.specified and not self._readable:
-            # It may be one that could not be read: that is told already.
+            # It may be one that could not be read, which is reported already.
             return
         # Mixins that are not known here may bring it.
         if unit.mixins is None or (around.mixins is not None and around.mixins.is_known):

@@ -1,4 +1,4 @@
-"""What can be said of expressions without evaluating them: the names that they read."""
+"""Checks the names that expressions read, without evaluating them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from neuro.flow.evaluate.functions import (
 )
 from neuro.flow.expressions.nodes import (
     Attribute,
-    Call,
     Comprehension,
-    Item,
+    ExpressionNode,
+    FunctionCall,
     Literal,
     Name,
-    Node,
+    Subscript,
     Template,
     calls,
     children,
@@ -34,12 +34,12 @@ from neuro.flow.syntax.types import ListValue, MapValue, Value
 if TYPE_CHECKING:
     from neuro.flow.problems import Report
 
-# What a name holds: its known members, or None where any may be there.
+# The known members of a name, or None where any may be there.
 Shape: TypeAlias = "Mapping[str, Shape] | None"
 Names: TypeAlias = "Mapping[str, Shape]"
 
 _LIVE, _BATCH = 0, 1
-# What is known only once tasks have ended.
+# Names that are known only once tasks have ended.
 _LATE = ("needs", "state")
 
 
@@ -66,10 +66,10 @@ def record(kind: type) -> Shape:
     return dict.fromkeys(fields)
 
 
-_STAGES: dict[tuple[type[tree.Node], bool], tuple[tuple[str, Stage | None], ...]] = {}
+_STAGES: dict[tuple[type[tree.TreeNode], bool], tuple[tuple[str, Stage | None], ...]] = {}
 
 
-def _stages(kind: type[tree.Node], batch: bool) -> tuple[tuple[str, Stage | None], ...]:
+def _stages(kind: type[tree.TreeNode], batch: bool) -> tuple[tuple[str, Stage | None], ...]:
     """The keys of a class, each with the stage that evaluates it."""
     found = _STAGES.get((kind, batch))
     if found is None:
@@ -81,7 +81,7 @@ def _stages(kind: type[tree.Node], batch: bool) -> tuple[tuple[str, Stage | None
     return found
 
 
-def values_of(node: tree.Node, *, batch: bool) -> Iterator[tuple[Stage | None, Value]]:
+def values_of(node: tree.TreeNode, *, batch: bool) -> Iterator[tuple[Stage | None, Value]]:
     """Every value below a node, with the stage that evaluates it."""
     for name, stage in _stages(type(node), batch):
         found = getattr(node, name)
@@ -111,7 +111,7 @@ def _below(found: object, stage: Stage | None, batch: bool) -> Iterator[tuple[St
             for row in (*found.exclude, *found.include):
                 for value in row.values.values():
                     yield Stage.MATRIX, value
-        case tree.Node():
+        case tree.TreeNode():
             yield from values_of(found, batch=batch)
         case Mapping():
             for one in found.values():
@@ -123,7 +123,7 @@ def check_template(
 ) -> None:
     """Report names and members that are not there, and functions out of their place."""
     for part in template.parts:
-        if isinstance(part, Node):
+        if isinstance(part, ExpressionNode):
             for root, members in _lookups(part, frozenset()):
                 _check_lookup(template, root, members, names, report)
     for call in calls(template):
@@ -131,7 +131,7 @@ def check_template(
 
 
 def _check_call(
-    template: Template, call: Call, names: Names, report: Report, *, batch: bool
+    template: Template, call: FunctionCall, names: Names, report: Report, *, batch: bool
 ) -> None:
     name = call.function
     if name in OF_TASKS:
@@ -164,7 +164,7 @@ def _check_call(
                     report.add(LATE_HASH.format(name), template.locate(root.offset))
 
 
-def _outside(call: Call) -> str | None:
+def _outside(call: FunctionCall) -> str | None:
     """The first pattern of files that leads out of the workspace."""
     literals = (each.value for each in call.arguments if isinstance(each, Literal))
     return next((text for text in literals if isinstance(text, str) and leads_out(text)), None)
@@ -183,11 +183,13 @@ def _report_no_need(
     )
 
 
-def _lookups(node: Node, local: frozenset[str]) -> Iterator[tuple[Name, list[tuple[str, int]]]]:
+def _lookups(
+    node: ExpressionNode, local: frozenset[str]
+) -> Iterator[tuple[Name, list[tuple[str, int]]]]:
     """The names that an expression reads, each with its constant members."""
     members: list[tuple[str, int]] = []
     root = node
-    while isinstance(root, Attribute | Item):
+    while isinstance(root, Attribute | Subscript):
         if isinstance(root, Attribute):
             members.append((root.name, root.offset))
         elif isinstance(root.key, Literal) and isinstance(root.key.value, str):

@@ -1,4 +1,4 @@
-"""What a key of a flow file takes, as metadata of the tree's fields.
+"""The values that a key of a flow file takes, as metadata of the tree's fields.
 
 The reader and the JSON Schema walk the same specifications, so that they cannot disagree.
 """

@@ -66,7 +66,7 @@ _UNIT: Final = (Stage.JOB, Stage.TASK)
 
 
 @tree_node(init=False)
-class Node:
+class TreeNode:
     """A mapping of a file."""
 
     at: Position
@@ -82,7 +82,7 @@ class Node:
 
 
 @tree_node(init=False)
-class Cache(Node):
+class Cache(TreeNode):
     """``cache``: how long a task's outcome stands for running it again."""
 
     strategy: str | None = key(
@@ -93,7 +93,7 @@ class Cache(Node):
         Scalar(TIME_DELTA), "How long an earlier success can be used.", None, Stage.FILE
     )
     key: Value | None = key(
-        Scalar(STR), "Any text: when it changes, no earlier success is used.", None, Stage.FILE
+        Scalar(STR), "Any string: when it changes, no earlier success is used.", None, Stage.FILE
     )
 
 
@@ -105,12 +105,12 @@ class TaskCache(Cache):
         Scalar(TIME_DELTA), "How long an earlier success can be used.", None, Stage.ROW
     )
     key: Value | None = key(
-        Scalar(STR), "Any text: when it changes, no earlier success is used.", None, Stage.TASK
+        Scalar(STR), "Any string: when it changes, no earlier success is used.", None, Stage.TASK
     )
 
 
 @tree_node(init=False)
-class LiveDefaults(Node):
+class LiveDefaults(TreeNode):
     """``defaults`` of a live file: what its jobs have unless they say otherwise."""
 
     env: MapValue | None = key(MapOf(STR), "Environment variables of every job.", *_SECTION)
@@ -140,7 +140,7 @@ class Defaults(LiveDefaults):
 
 
 @tree_node(init=False)
-class Image(Node):
+class Image(TreeNode):
     """``images.<id>``: an image to run, and how to build it."""
 
     ref: Value | None = key(
@@ -169,7 +169,7 @@ class Image(Node):
 
 
 @tree_node(init=False)
-class Volume(Node):
+class Volume(TreeNode):
     """``volumes.<id>``: a folder of the storage, and where it is mounted."""
 
     remote: Value | None = key(
@@ -185,7 +185,7 @@ class Volume(Node):
 
 
 @tree_node(init=False)
-class Param(Node):
+class Param(TreeNode):
     """``params.<name>``: without a default it must be given."""
 
     default: Value | None = key(
@@ -196,7 +196,7 @@ class Param(Node):
 
 
 @tree_node(init=False)
-class Input(Node):
+class Input(TreeNode):
     """``inputs.<name>`` of an action: without a default it must be given."""
 
     descr: Value | None = key(Scalar(SIMPLE_STR), "What it is for.")
@@ -206,7 +206,7 @@ class Input(Node):
 
 
 @tree_node(init=False)
-class Output(Node):
+class Output(TreeNode):
     """``outputs.<name>`` of an action."""
 
     descr: Value | None = key(Scalar(SIMPLE_STR), "What it is.")
@@ -214,8 +214,8 @@ class Output(Node):
 
 
 @tree_node(init=False)
-class ExecUnit(Node):
-    """What a container is started with. ``bash`` and ``python`` are ``cmd`` with that type."""
+class ExecUnit(TreeNode):
+    """The settings of a container. ``bash`` and ``python`` are ``cmd`` with that type."""
 
     title: Value | None = key(Scalar(STR), "The job's description.", *_UNIT)
     name: Value | None = key(Scalar(STR), "The job's name.", *_UNIT)
@@ -299,7 +299,7 @@ class ActionJob(ExecUnit):
 
 
 @tree_node(init=False)
-class Call(Node):
+class Call(TreeNode):
     """A job of a live file that calls an action, or a module: one of the two is there."""
 
     action: Value | None = key(
@@ -311,14 +311,14 @@ class Call(Node):
 
 
 @tree_node(init=False)
-class MatrixRow(Node):
+class MatrixRow(TreeNode):
     """An entry of ``include`` or ``exclude``."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
 
 
 @tree_node(init=False)
-class Matrix(Node):
+class Matrix(TreeNode):
     """``strategy.matrix``: products by key, with rows to leave out and rows to add."""
 
     products: Mapping[str, ListValue] = field(default_factory=dict)
@@ -327,7 +327,7 @@ class Matrix(Node):
 
 
 @tree_node(init=False)
-class Strategy(Node):
+class Strategy(TreeNode):
     """``strategy``: the task's rows, and how they run."""
 
     matrix: Matrix | None = key(
@@ -342,14 +342,14 @@ class Strategy(Node):
 
 
 @tree_node(init=False)
-class Needs(Node):
+class Needs(TreeNode):
     """``needs``: ids of tasks, each with the level to wait for."""
 
     parts: tuple[tuple[Value, str], ...] = ()
 
 
 @tree_node(init=False)
-class Retry(Node):
+class Retry(TreeNode):
     """``retry``: how often a task that fails is tried; a number alone is ``attempts``."""
 
     attempts: Value | None = key(
@@ -401,7 +401,7 @@ class Task(BatchMixin):
 
 
 @tree_node(init=False)
-class TaskCall(Node):
+class TaskCall(TreeNode):
     """An element of ``tasks`` that calls an action, or a module."""
 
     id: Value | None = key(Scalar(ID), "What other tasks name in needs.", None, Stage.GRAPH)
@@ -425,7 +425,7 @@ class TaskCall(Node):
 
 
 @tree_node(init=False)
-class ProjectFile(Node):
+class ProjectFile(TreeNode):
     """``project.yml``."""
 
     id: Value | None = key(Scalar(SIMPLE_ID), "The project's id.", required=True)
@@ -439,7 +439,7 @@ class ProjectFile(Node):
 
 
 @tree_node(init=False)
-class LiveFile(Node):
+class LiveFile(TreeNode):
     """``live.yml``."""
 
     kind: str = key(Choice("kind", ("live",)), "What the file is.", required=True, default="live")
@@ -455,7 +455,7 @@ class LiveFile(Node):
 
 
 @tree_node(init=False)
-class Schedule(Node):
+class Schedule(TreeNode):
     """``schedule``: when the server starts the batch by itself."""
 
     cron: Value | None = key(
@@ -472,8 +472,8 @@ class Schedule(Node):
 
 
 @tree_node(init=False)
-class Concurrency(Node):
-    """``concurrency``: bakes of one group run one after the other; a text alone is the group."""
+class Concurrency(TreeNode):
+    """``concurrency``: bakes of one group run one after the other; a string alone is the group."""
 
     group: Value | None = key(Scalar(STR), "The group's name.", None, Stage.SECTIONS, required=True)
     cancel_running: Value | None = key(
@@ -482,7 +482,7 @@ class Concurrency(Node):
 
 
 @tree_node(init=False)
-class BatchFile(Node):
+class BatchFile(TreeNode):
     """A batch: tasks that need each other."""
 
     kind: str = key(Choice("kind", ("batch",)), "What the file is.", required=True, default="batch")
@@ -508,7 +508,7 @@ class BatchFile(Node):
 
 
 @tree_node(init=False)
-class ActionFile(Node):
+class ActionFile(TreeNode):
     """An action of any kind, with what all kinds have; the kind decides which keys there are."""
 
     kind: str = key(

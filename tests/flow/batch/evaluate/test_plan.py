@@ -359,7 +359,7 @@ def test_what_an_action_is_told_to_be_is_told_together_with_its_own_problems(pla
         "Unsupported input(s): nn",
         "Unsupported input(s): k",
         f"Action ws:atc.yml does not exist: no file {place.root}/atc.yml. Did you mean 'act'?",
-        "expected 'o' to be a mapping, got text",
+        "expected 'o' to be a mapping, got a string",
     ]
 
 

@@ -60,7 +60,7 @@ def check_nodes(nodes: Nodes, report: Report) -> None:
     calls = {id[-1] for id, node in nodes.items() if node.kind is NodeKind.CALL}
     for id, node in nodes.items():
         for head, rest in _splits(id[-1]):
-            # Ids of tasks begin with a letter: numbers, as in 1 and 1.5, are no matter.
+            # Ids of tasks begin with a letter: numbers, as in 1 and 1.5, do not matter.
             if head in calls and rest[:1].isidentifier():
                 _report(id[-1], place_of(node).element.task, head, report)
 

@@ -103,7 +103,7 @@ class StoredFiles:
         return self._source(stored, report) if stored is not None else None
 
     def action(self, reference: str, at: Position, report: Report) -> Action | None:
-        """Read an action's text, once."""
+        """Read an action's file, once."""
         if reference in self._actions:
             return self._actions[reference]
         stored = self._configs.action_config_ids.get(reference)
