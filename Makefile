@@ -72,8 +72,8 @@ test-fast: $(DEMO)
 	@$(PYTEST) -m "not slow" $(TESTS)
 
 fuzz: $(SETUP)
-	@NEURO_FUZZ_CASES=20000 NEURO_TEST_KILLS=500 $(BIN)/python -m pytest \
-		tests/security/test_fuzz.py tests/faults/test_kills.py
+	@NEURO_FUZZ_CASES=20000 NEURO_TEST_KILLS=500 NEURO_FUZZ_VERDICTS=10000 $(BIN)/python -m pytest \
+		tests/security/test_fuzz.py tests/faults/test_kills.py tests/flow/evaluate/test_one_verdict.py
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

@@ -120,7 +120,7 @@ async def talk(client: Client, job: Job, port: int, request: bytes) -> bytes:
             return answer
         now = await client.jobs.get(job.id)
         assert not now.status.is_finished, await output(client, job)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.02)
     raise AssertionError("the page never came")
 
 
@@ -188,6 +188,7 @@ async def test_tensorboard(person: Home, client: Client) -> None:
     assert " 200 " in shown.partition("\r\n")[0]
     assert "<title>TensorBoard</title>" in shown
     assert (await page(client, job, 6006, "/data/runs")).endswith("[]")
+    await until_said(client, job, f"neuro port-forward {job.id} 6006:6006")
     assert listens_inside_alone(person, job, 6006)
     await ended(client, job)
 
@@ -202,6 +203,7 @@ async def test_filebrowser(person: Home, client: Client) -> None:
     uploaded = await talk(client, job, 8095, upload)
 
     assert "./hello.txt" in shown
+    await until_said(client, job, f"neuro port-forward {job.id} 8095:8095")
     assert listens_inside_alone(person, job, 8095)
     assert b" 201 " in uploaded
     assert "up.txt" in person.ok("ls", "storage:demo")
@@ -222,9 +224,9 @@ async def test_a_shell_in_a_job_for_debugging(person: Home, client: Client) -> N
 
 @pytest.mark.parametrize("path", sorted(Path("src/neuro/actions").glob("*.yml")), ids=str)
 def test_the_files_are_sound(path: Path) -> None:
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Source
     from neuro.flow.syntax.reader import read_action
-    from neuro.flow.syntax.source import Source
 
     report = Report()
     action = read_action(Source(str(path), path.read_text()), report)

@@ -110,6 +110,19 @@ def test_the_start_up_file_is_patched_once(home: Home, shell: str) -> None:
     assert once.count(BEGIN) == once.count(END) == 1
 
 
+def test_a_start_up_file_that_is_not_utf_8_stays_as_it_is(home: Home) -> None:
+    start_file = home.folder / ".bashrc"
+    start_file.write_bytes(b"name=\xe9\n")
+
+    ran = home.run("completion", "patch", "bash")
+
+    assert ran.returncode == 74
+    assert "it is not UTF-8 text" in ran.stderr
+    assert 'eval "$(neuro completion generate bash)"' in ran.stderr
+    assert "codec" not in ran.stderr
+    assert start_file.read_bytes() == b"name=\xe9\n"
+
+
 def test_what_stands_around_the_block_stays() -> None:
     first = patched("a\n", "one\n")
     content = first + "b\n"

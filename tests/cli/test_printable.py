@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import msgspec
@@ -11,12 +12,13 @@ from neuro.cli.output import Output
 from neuro.cli.render.columns import parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, View, job_row
 from neuro.cli.render.job_status import status_rows
+from neuro.cli.render.json_text import line
 from neuro.cli.render.table import Column, Line, Table
 from neuro.domain.jobs import Job, JobStatus
 from neuro.domain.printable import harmless, printable
 from neuro.flow.cli.thin_table import Layout, Row, firm, thin_table
-from neuro.flow.syntax.problems import Problem
-from neuro.flow.syntax.source import Source
+from neuro.flow.problems import Problem
+from neuro.flow.source import Source
 from tests.cli.jobs import make_job
 
 # Clears the screen, sets the title, moves to the line above, turns writing around; C1's own CSI.
@@ -94,16 +96,48 @@ def test_a_problem_of_a_flow_file_does() -> None:
     assert SEEN in problem.render()
 
 
-@pytest.mark.parametrize("say", ["print", "say", "note", "warning", "error"])
-def test_whatever_is_printed_keeps_lines_and_colours_only(
+@pytest.mark.parametrize("say", ["print", "say", "note"])
+def test_whatever_is_printed_keeps_lines_and_the_programs_own_colours_only(
     capsys: pytest.CaptureFixture[str], say: str
 ) -> None:
-    getattr(Output(), say)(f"one\n\ttwo \x1b[1;31mred\x1b[0m {TRICKS}")
+    out = Output(color=True)
+
+    getattr(out, say)(f"one\n\ttwo {out.style('red', fg='red', bold=True)} {TRICKS}\x1b[8m")
 
     read = capsys.readouterr()
     text = read.out + read.err
-    assert "one\n\ttwo \x1b[1;31mred\x1b[0m " in text
-    assert_clean(text.replace("\x1b[1;31m", "").replace("\x1b[0m", ""))
+    assert "one\n\ttwo \x1b[31m\x1b[1mred\x1b[0m " in text
+    assert text.endswith("\\x1b[8m\n")
+    for color in ("\x1b[31m", "\x1b[1m", "\x1b[0m"):
+        text = text.replace(color, "")
+    assert_clean(text)
+
+
+@pytest.mark.parametrize("say", ["print", "say", "note", "info", "warning", "error"])
+def test_without_colours_nothing_is_coloured(capsys: pytest.CaptureFixture[str], say: str) -> None:
+    getattr(Output(color=False, verbose=1), say)(f"one\n\ttwo \x1b[31mred {TRICKS}")
+
+    read = capsys.readouterr()
+    assert_clean(read.out + read.err)
+    assert "one\n\ttwo \\x1b[31mred a\\x1b[2J" in read.out + read.err
+
+
+@pytest.mark.parametrize("say", ["info", "warning", "error"])
+def test_a_message_has_no_colours_of_others(capsys: pytest.CaptureFixture[str], say: str) -> None:
+    getattr(Output(color=True, verbose=1), say)("l\x1b[31m is left out")
+
+    assert "l\\x1b[31m is left out\n" in capsys.readouterr().err
+
+
+def test_a_styled_text_has_the_colour_asked_for_and_no_other() -> None:
+    assert Output(color=True).style("a\x1b[8mb", fg="red") == "\x1b[31ma\\x1b[8mb\x1b[0m"
+
+
+def test_json_escapes_what_a_terminal_obeys_in_the_way_of_json() -> None:
+    text = line({"name": TRICKS + "\x7f"})
+
+    assert_clean(text)
+    assert json.loads(text) == {"name": TRICKS + "\x7f"}
 
 
 def test_what_is_fine_stays_as_it_is() -> None:

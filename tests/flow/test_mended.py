@@ -22,15 +22,15 @@ from neuro.flow.evaluate.batch.sources import StoredFiles
 from neuro.flow.evaluate.batch.unknown import unknown_frame, unknown_ground
 from neuro.flow.evaluate.environment import Environment
 from neuro.flow.evaluate.mixins import Mixins
-from neuro.flow.expressions.evaluator import EvaluationError, Scope, evaluate
+from neuro.flow.expressions.evaluator import EvaluationError, ExpressionScope, evaluate
 from neuro.flow.expressions.nodes import Template
 from neuro.flow.expressions.parser import parse_template
 from neuro.flow.model import Node
+from neuro.flow.problems import Problem, Report
 from neuro.flow.project import check as check_workspace
+from neuro.flow.source import Position, Source
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Problem, Report
 from neuro.flow.syntax.reader import read_action, read_any, read_batch, read_live, read_project
-from neuro.flow.syntax.source import Position, Source
 from neuro.flow.workspace import find_workspace
 
 BATCH = "kind: batch\n"
@@ -84,7 +84,7 @@ def value(text: str, **names: object) -> object:
     template = parse_template(text, lambda _: Position(Source("", text), 1, 1), report)
     report.raise_if_any()
     assert isinstance(template, Template)
-    return evaluate(template, Scope(names))
+    return evaluate(template, ExpressionScope(names))
 
 
 def told(kind: str, text: str) -> list[str]:
@@ -180,7 +180,7 @@ def test_literal_arguments_fit_typed_inputs_and_defaults_are_always_there(root: 
 
 def test_the_text_false_is_not_true() -> None:
     assert told("batch", BATCH + "tasks: [{image: x, enable: 'false'}]\n") == [
-        "'false' is text, not a bool, allowed: true, false"
+        "'false' is a string, not a bool, allowed: true, false"
     ]
     enable = read("tasks: [{image: x, enable: '${{ params.p }}'}]\n").tasks[0].enable
     assert enable is not None

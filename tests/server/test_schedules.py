@@ -40,7 +40,7 @@ from neuro.server.database.migrate import migrate
 from neuro.server.flows.bake_routes import BakeServices
 from neuro.server.flows.events import Hub, Observer
 from neuro.server.flows.schedules import service as schedule_service
-from neuro.server.flows.schedules.runner import Runner
+from neuro.server.flows.schedules.runner import ScheduleRunner
 from neuro.server.flows.schedules.service import ScheduleService
 from neuro.server.flows.schedules.tables import schedules as schedule_table
 from neuro.server.flows.service import FlowService
@@ -102,9 +102,9 @@ class House:
             self.database, self.services.guard, changed=self.runner.changed, now=lambda: self.now
         )
 
-    def make_runner(self) -> Runner:
+    def make_runner(self) -> ScheduleRunner:
         services = self.services
-        return Runner(
+        return ScheduleRunner(
             self.database,
             services.guard,
             self.hub,

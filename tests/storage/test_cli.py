@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -110,7 +111,7 @@ class TestLs:
 
         assert ran.code == 72
         assert ran.out == "storage:data:\ninner.txt\nstorage:a.txt\n"
-        assert ran.err.startswith("ERROR: cannot access storage:none: ")
+        assert ran.err.startswith("ERROR: cannot access 'storage:none': ")
 
     def test_a_folder_itself(self, neuro: Neuro) -> None:
         assert neuro.ok("ls", "-d", "storage:data") == "storage:data\n"
@@ -171,7 +172,7 @@ class TestMkdir:
         ran = neuro("mkdir", "storage:x/y", "storage:z")
 
         assert ran.code == 72
-        assert ran.err.startswith("ERROR: cannot create directory storage:x/y: ")
+        assert ran.err.startswith("ERROR: cannot create directory 'storage:x/y': ")
         assert (home / "z").is_dir()
 
 
@@ -193,9 +194,9 @@ class TestRm:
 
         assert ran.code == 72
         assert [line.split(": ")[1] for line in ran.err.splitlines()] == [
-            "cannot access storage:*.none",
-            f"cannot remove {CLUSTER}/alice/none",
-            f"cannot remove {CLUSTER}/alice/data",
+            "cannot access 'storage:*.none'",
+            f"cannot remove '{CLUSTER}/alice/none'",
+            f"cannot remove '{CLUSTER}/alice/data'",
         ]
         assert [path.name for path in home.iterdir()] == ["data"]
 
@@ -205,7 +206,7 @@ class TestRm:
         ran = neuro("rm", "storage:data")
 
         assert ran.code == 72
-        assert f"cannot remove {CLUSTER}/alice/data: Target is a directory" in ran.err
+        assert f"cannot remove '{CLUSTER}/alice/data': Target is a directory" in ran.err
 
     def test_a_pattern_without_a_match_stands_for_itself(self, neuro: Neuro, home: Path) -> None:
         fill(home, "run[1].csv", "run1.csv", "keep[2].csv")
@@ -300,7 +301,7 @@ class TestMv:
         ran = neuro("mv", "storage:none", "storage:a", "storage:d")
 
         assert ran.code == 72
-        assert ran.err.startswith(f"ERROR: cannot move {CLUSTER}/alice/none to ")
+        assert ran.err.startswith(f"ERROR: cannot move '{CLUSTER}/alice/none' to ")
         assert (home / "d/a").exists()
 
 
@@ -405,7 +406,7 @@ class TestCp:
 
         assert ran.code == 72
         assert ran.err.startswith(
-            f"ERROR: cannot copy none to {CLUSTER}/alice/d/none: No such file"
+            f"ERROR: cannot copy 'none' to '{CLUSTER}/alice/d/none': No such file"
         )
         assert sorted(path.name for path in (home / "d").iterdir()) == ["a", "b"]
 
@@ -508,12 +509,28 @@ class TestCp:
         ran = neuro("cp", "-r", "-T", "tree", "storage:tree")
 
         assert ran.code == 72
-        assert "ERROR: cannot copy tree/b\\xff to " in ran.err
+        assert "ERROR: cannot copy 'tree/b\\xff' to " in ran.err
         assert "the name is not in UTF-8" in ran.err
-        assert "ERROR: cannot copy tree/dangling to " in ran.err
+        assert "ERROR: cannot copy 'tree/dangling' to " in ran.err
         assert "WARNING: tree/pipe is left out" in ran.err
         assert "Copied 1 file (6B) to storage:tree, 1 left out" in ran.err
         assert "2 NOT copied" in ran.err
+
+    def test_names_in_messages_play_no_tricks_with_the_terminal(
+        self, neuro: Neuro, home: Path
+    ) -> None:
+        fill(Path(), "tree/a\x1b[31m")
+        Path("tree/link\x1b[8m\nERROR: all is lost").symlink_to("nowhere")
+        os.mkfifo("tree/pipe\x1b[31m\n")
+
+        ran = neuro("--color", "yes", "-v", "cp", "-r", "-T", "tree", "storage:tree\x1b[32m")
+
+        assert ran.code == 72
+        assert "tree/a\\x1b[31m -> " in ran.out
+        assert "tree/link\\x1b[8m\\nERROR: all is lost" in ran.err
+        assert "tree/pipe\\x1b[31m\\n is left out" in ran.err
+        for read in (ran.out, ran.err):
+            assert not re.search(r"(tree|link|pipe|a)\S*\x1b", read)
 
     def test_a_pipe_alone_is_only_a_warning(self, neuro: Neuro, home: Path) -> None:
         fill(Path(), "tree/a")

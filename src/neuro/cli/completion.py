@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.failures import Failure
+from neuro.cli.failures import IO, Failure
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output
 
@@ -125,8 +125,14 @@ def patch_start_file(out: Output, shell: str, program: str = PROGRAM) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         content = path.read_text("utf-8") if path.exists() else ""
         path.write_text(patched(content, line, program), "utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path} cannot be changed: {error}", 74) from None
+    except UnicodeDecodeError:
+        raise Failure(
+            f"{path} cannot be changed: it is not UTF-8 text. Save it as UTF-8, or add this line"
+            f" yourself: {line.rstrip()}",
+            IO,
+        ) from None
+    except OSError as error:
+        raise Failure(f"{path} cannot be changed: {error.strerror}.", IO) from None
     out.print(f"Added completion to {path}. Open a new shell, or: source {path}")
 
 

@@ -84,7 +84,9 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and not error.filename and _folder_is_gone():
         return "The folder that you are in was deleted: go to another one with `cd`."
     if isinstance(error, OSError):
-        where = f": {error.filename}" if error.filename else ""
+        from neuro.domain.printable import printable
+
+        where = f": {printable(str(error.filename))}" if error.filename else ""
         return f"{error.strerror or error}{where}"
     return (
         f"Something unexpected happened ({type(error).__name__}: {error}). This is a bug in"

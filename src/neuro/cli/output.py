@@ -44,11 +44,12 @@ class Output:
         self._is_jobs = not _is_terminal(sys.stdout)
 
     def print(self, text: str = "", *, newline: bool = True) -> None:
-        """A result, on standard output; of what a terminal obeys, it keeps lines and colours."""
+        """A result, on standard output. Only lines, tabs and ``style``'s colours go through."""
+        shown = harmless(text, colors=self.color) + ("\n" if newline else "")
         if self._is_jobs:
-            sys.stderr.write(harmless(text) + "\n" if newline else harmless(text))
+            sys.stderr.write(shown)
         else:
-            self._write(harmless(text) + "\n" if newline else harmless(text))
+            self._write(shown)
 
     def draw(self, text: str) -> None:
         """Text with this program's own moves of the cursor; others' parts are printable."""
@@ -69,16 +70,21 @@ class Output:
     def info(self, text: str) -> None:
         """A remark for ``-v``, on standard error."""
         if self.verbose:
-            self.say(text)
+            self.say(harmless(text, colors=False))
 
     def warning(self, text: str) -> None:
-        self.say(self.style("WARNING:", fg="yellow", bold=True) + f" {text}")
+        """What may be wrong, on standard error. Its text has no colours: names may fake them."""
+        label = self.style("WARNING:", fg="yellow", bold=True)
+        self.say(f"{label} {harmless(text, colors=False)}")
 
-    def error(self, text: str) -> None:
-        self.say(self.style("ERROR:", fg="red", bold=True) + f" {text}")
+    def error(self, text: str, *, styled: bool = False) -> None:
+        """What went wrong, on standard error. Only a ``styled`` text keeps its colours."""
+        label = self.style("ERROR:", fg="red", bold=True)
+        self.say(f"{label} {text if styled else harmless(text, colors=False)}")
 
     def style(self, text: str, *, fg: str | None = None, bold: bool | None = None) -> str:
-        """``text`` in a colour where colours are on, else ``text``."""
+        """``text`` in a colour where colours are on; without colours of its own in any case."""
+        text = harmless(text, colors=False)
         return click.style(text, fg=fg, bold=bold) if self.color and text else text
 
     def flush(self) -> None:
@@ -92,7 +98,7 @@ class Output:
         """A line on standard error, whatever was asked for."""
         with suppress(OSError):  # The next write to standard output tells.
             sys.stdout.flush()  # What was printed before must be read before.
-        sys.stderr.write(harmless(text) + "\n")
+        sys.stderr.write(harmless(text, colors=self.color) + "\n")
         sys.stderr.flush()
 
 

@@ -131,7 +131,7 @@ def _read(path: Path, kind: type[UserFile]) -> dict[str, dict[str, Any]]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except UnicodeDecodeError:
-        raise Failure(f"{path}: the file is not UTF-8 text.", CONFIG) from None
+        raise Failure(f"{path}: the file is not UTF-8 text: save it as UTF-8.", CONFIG) from None
     import tomllib
 
     where = ""

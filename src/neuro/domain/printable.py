@@ -1,8 +1,9 @@
-"""What others wrote, made harmless to the terminal that shows it.
+"""Makes what others wrote harmless to the terminal that shows it.
 
-Descriptions, tags, paths and flow files may hold escape sequences: they move the cursor, rewrite
-lines that were shown before, or set the clipboard. Tables and fields write all of it out; what is
-printed at all passes the second function, which leaves lines and this program's own colours.
+Descriptions, tags, paths and flow files may hold escape sequences, which move the cursor, rewrite
+lines that were shown before, conceal others, or set the clipboard. ``printable`` writes all of them
+out: it is for one name or value, in a table, a field or a message. ``harmless`` is the last guard
+before the terminal: it leaves lines, tabs and, where asked, the colours that this program uses.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import re
 
 # Spaces that Python does not call printable, and no terminal minds.
 _SPACES = "\u00a0\u202f"
-# Control characters but tabs and line ends, an escape that begins no colour, and what turns the
-# direction of writing around.
-_TRICKS = re.compile(
-    r"\x1b(?!\[[0-9;]*m)"
-    r"|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+# Control characters but tabs and line ends, and what turns the direction of writing around.
+_CONTROLS = r"\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+# Bold, plain and the colours of letters: none that conceals, blinks or paints the background.
+_COLOR = r"(?:[01]|3[1-7]|9[0-7])"
+_TRICKS = re.compile(rf"[{_CONTROLS}]|\x1b(?!\[{_COLOR}(?:;{_COLOR})*m)")
+_TRICKS_AND_COLORS = re.compile(rf"[{_CONTROLS}\x1b]")
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -38,19 +39,16 @@ def _written(character: str) -> str:
     return repr(character)[1:-1]
 
 
-def harmless(text: str) -> str:
-    r"""``text`` with its lines, tabs and colours, and nothing else that a terminal obeys.
+def harmless(text: str, *, colors: bool = True) -> str:
+    r"""``text`` with its lines, its tabs and, with ``colors``, the colours that are this program's.
 
     >>> harmless("\x1b[31mred\x1b[0m\n\x1b[2J")
-    '\x1b[31mred\x1b[0m\n\\u001b[2J'
+    '\x1b[31mred\x1b[0m\n\\x1b[2J'
+    >>> harmless("\x1b[31mred", colors=False)
+    '\\x1b[31mred'
     """
-    return _TRICKS.sub(_escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    if found[0] >= "\udc80":
-        return _written(found[0])
-    return f"\\u{ord(found[0]):04x}"  # In the form that is also JSON's.
+    tricks = _TRICKS if colors else _TRICKS_AND_COLORS
+    return tricks.sub(lambda found: _written(found[0]), text)
 
 
 def display_width(text: str) -> int:

@@ -23,7 +23,7 @@ MULTI = "multi:"
 _STARTED = (JobStatus.PENDING, JobStatus.RUNNING)
 
 
-class Row(NamedTuple):
+class LiveRow(NamedTuple):
     """A job of the workflow, or one of a multi-job's, and what it last was on the platform."""
 
     job_id: str
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def label(job_id: str, suffix: str | None) -> str:
-    """A job as people are told of it."""
+    """A job's name in messages."""
     return job_id if suffix is None else f"{job_id} {suffix}"
 
 
@@ -48,7 +48,7 @@ class LiveJobs:
         self._client = client
         self._workflow = workflow
 
-    async def rows(self) -> list[Row]:
+    async def rows(self) -> list[LiveRow]:
         """Every job of the workflow, by id; a multi-job once for each suffix that is known."""
         jobs = [*await self._active(()), *await self._ended(())]
         return rows(self._workflow, jobs)
@@ -59,7 +59,7 @@ class LiveJobs:
         return newest(await self._active(tags)) or newest(await self._ended(tags, limit=1))
 
     async def active(self, tags: Sequence[str] = ()) -> list[Job]:
-        """What is pending, suspended or running, newest first."""
+        """The pending, suspended and running jobs, newest first."""
         return await self._active(tags)
 
     async def _active(self, tags: Sequence[str]) -> list[Job]:
@@ -97,27 +97,29 @@ class LiveJobs:
                 await flows.replace_live_job(project.id, job_id, multi=multi, tags=tags)
 
 
-def rows(workflow: LiveWorkflow, jobs: Iterable[Job]) -> list[Row]:
+def rows(workflow: LiveWorkflow, jobs: Iterable[Job]) -> list[LiveRow]:
     """Sort the platform's jobs to those of the workflow."""
     by_tag: dict[str, list[Job]] = {}
     for job in jobs:
         for tag in job.tags:
             by_tag.setdefault(tag, []).append(job)
     flow_tags = set(workflow.flow_tags())
-    found: list[Row] = []
+    found: list[LiveRow] = []
     for job_id in workflow.job_ids:
         (tag,) = set(workflow.tags_of(job_id)) - flow_tags
         mine = by_tag.get(tag, [])
         if not workflow.is_multi(job_id):
-            found.append(Row(job_id, None, newest(mine)))
+            found.append(LiveRow(job_id, None, newest(mine)))
             continue
         by_suffix: dict[str, list[Job]] = {}
         for job in mine:
             for suffix in suffixes(job):
                 by_suffix.setdefault(suffix, []).append(job)
-        found += [Row(job_id, suffix, newest(them)) for suffix, them in sorted(by_suffix.items())]
+        found += [
+            LiveRow(job_id, suffix, newest(them)) for suffix, them in sorted(by_suffix.items())
+        ]
         if not by_suffix:
-            found.append(Row(job_id, None, None))
+            found.append(LiveRow(job_id, None, None))
     return found
 
 

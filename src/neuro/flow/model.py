@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from neuro.domain.bakes import TaskStatus
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
     from neuro.flow.syntax.types import Always
 
 # The ids on the way from the root graph to a node: ("call", "inner").
@@ -25,7 +25,7 @@ def join_id(full_id: FullId) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """What a container is started with, evaluated; times are seconds, tags are sorted."""
+    """The evaluated settings of a container; times are seconds, tags are sorted."""
 
     image: str
     name: str | None
@@ -45,7 +45,7 @@ class Unit:
 
 
 class NodeKind(StrEnum):
-    """What becomes of a node when it is ready."""
+    """The kind of a node: how it runs once it is ready."""
 
     TASK = "task"  # a job
     CALL = "call"  # a batch action or module: a graph of its own opens
@@ -116,7 +116,7 @@ Outcomes = Mapping[FullId, Outcome]
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class RetryPolicy:
     """How often a task is tried in all, and the pause before the next try.
 
     The pause before try n + 1 is ``delay * backoff ** (n - 1)`` seconds.
@@ -147,13 +147,13 @@ class ResolvedTask(Unit):
     fail_fast: bool
     max_parallel: int
     cache: CacheRule
-    retry: Retry
+    retry: RetryPolicy
     timeout: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class LocalCommand:
-    """What a local action runs: words, without a shell."""
+    """The command of a local action: words, without a shell."""
 
     id: FullId
     words: tuple[str, ...]

@@ -70,7 +70,7 @@ def circles(needs: Mapping[N, Collection[N]]) -> Iterator[list[N]]:
 
 def _layers(needs: Mapping[N, Collection[N]]) -> Iterator[list[N]]:
     sorter = _sorter(needs)
-    # What is in no circle can be put in order all the same.
+    # Nodes outside of circles can be put in order all the same.
     with suppress(CycleError):
         sorter.prepare()
     while ready := sorter.get_ready():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import names
-from neuro.flow.syntax.problems import Problem, Report
+from neuro.flow.problems import Problem, Report
 from neuro.flow.workspace import flow_file
 
 if TYPE_CHECKING:

@@ -81,6 +81,7 @@ async def test_usage_tells_memory_and_cpu(runs: Runs) -> None:
     async with asyncio.timeout(PATIENCE):
         # A busy machine gives it its share later.
         while True:
+            # The usage is a rate since the call before: of a few milliseconds it says nothing.
             await asyncio.sleep(0.5)
             usage = await runs.engine.usage(ref.job_id)
             assert usage.cpu < 1.5

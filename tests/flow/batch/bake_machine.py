@@ -23,9 +23,9 @@ from neuro.flow.batch.instructions import (
     Kill,
     LookUp,
     ReadLog,
-    Record,
     Redraw,
     RunLocal,
+    SaveRecord,
     Submit,
 )
 from neuro.flow.batch.requests import attempt_tag, submission_key
@@ -181,7 +181,7 @@ class Machine:
 
     def gather(self) -> None:
         for action in self.state.take():
-            if isinstance(action, Record):
+            if isinstance(action, SaveRecord):
                 self.unwritten.append(action.request)
             elif isinstance(action, Finish):
                 assert self.finish is None or self.finish == action

@@ -9,6 +9,7 @@ from types import FrameType
 
 import pytest
 
+from neuro.flow.model import NodeKind, join_id
 from tests.flow.batch.bake_machine import BEGIN, Behaviour, Machine, run_batch, workflow_of
 from tests.flow.batch.test_outcomes import FAILS, HANGS, batch, task
 
@@ -178,10 +179,10 @@ def test_crashes_while_others_are_ended(seed: int) -> None:
     strays = set(machine.state.stray_jobs("attempt:1"))
     for job in machine.jobs.values():
         assert job.status.is_finished or job.id in strays
-    nodes = machine.state._root.items  # type: ignore[union-attr]
-    for id, item in nodes.items():
-        if not item.rows:
-            assert machine.records[".".join(id)].status.is_finished
+    nodes = machine.make().root().nodes
+    single = {join_id(id) for id, node in nodes.items() if node.kind is not NodeKind.GROUP}
+    assert single <= machine.records.keys()
+    assert all(record.status.is_finished for record in machine.records.values())
 
 
 def test_a_crash_in_a_cancelled_bake() -> None:

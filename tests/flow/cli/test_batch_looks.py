@@ -25,7 +25,7 @@ from neuro.flow.cli.bake_names import is_bake_id
 from neuro.flow.cli.batch_params import read_params
 from neuro.flow.cli.board import Board, change_line
 from neuro.flow.cli.failures import Failed
-from neuro.flow.cli.inspect import by_creation
+from neuro.flow.cli.inspect import by_creation, task_row
 from neuro.flow.cli.thin_table import Layout, Row, firm, thin_table
 from tests.flow.cli.project import Person
 
@@ -381,7 +381,8 @@ def test_parameters_of_a_file_are_texts(tmp_path: Path) -> None:
         ("- a\n", "holds no parameters"),
         ("a: 1\nb: [1]\n", "line 2"),
         ("a: 1\na: 2\n", "line 2: parameter a is given twice"),
-        ("a: 'x\n", "cannot be read"),
+        ("a: 'x\n", "line 2: this is not YAML: found unexpected end of stream"),
+        ("a: \0\n", "is not YAML"),
     ],
 )
 def test_a_file_that_holds_no_parameters_is_explained(tmp_path: Path, text: str, says: str) -> None:
@@ -390,6 +391,23 @@ def test_a_file_that_holds_no_parameters_is_explained(tmp_path: Path, text: str,
 
     with pytest.raises(Failed, match=says):
         read_params(path)
+
+
+def test_parameters_that_are_not_utf_8_are_explained(tmp_path: Path) -> None:
+    path = tmp_path / "params.yml"
+    path.write_text("a: 1\n", "utf-16")
+
+    with pytest.raises(Failed, match=r"params\.yml is not UTF-8 text: save it as UTF-8\.$"):
+        read_params(path)
+
+
+def test_a_task_that_waits_has_not_started() -> None:
+    now = START + timedelta(seconds=20)
+
+    assert task_row(task("train", (P, 4)), now).cells[3:] == ("N/A", "N/A", "N/A")
+    skipped = task_row(task("train", (P, 4), (TaskStatus.SKIPPED, 5)), now)
+    assert skipped.cells[3] == "N/A"
+    assert task_row(RUNNING[0], now).cells[3] != "N/A"
 
 
 def test_ids_of_bakes_have_a_shape() -> None:

@@ -291,4 +291,4 @@ def test_values_that_change_on_their_way_are_told_before_a_job_runs(person: Pers
     for words in (["check"], ["run", "--dry-run", "a"]):
         done = person.flow(*words)
         assert done.returncode == 0
-        assert "WARNING: 3.10 is sent as the text 3.1" in done.stderr
+        assert "WARNING: 3.10 is sent as the string 3.1" in done.stderr

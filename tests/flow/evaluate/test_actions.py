@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 
 ACTION = """\
 kind: live

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 
 OUT = "leads out of the workspace"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from neuro.flow.batch.plan import make_plan
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from tests.flow.work import calls
 
 BATCH = "kind: batch\n"
@@ -360,7 +360,7 @@ def test_a_mistake_of_a_batch(files, case: str) -> None:
 WRONG = {
     "'3'": ("Type of argument 'n' does not match", "Write 3, without quotes."),
     "\"${{ '3' }}\"": (
-        "Type of argument 'n' does not match", "Convert text with int(): ${{ int(params.x) }}.",
+        "Type of argument 'n' does not match", "Convert a string with int(): ${{ int(params.x) }}.",
     ),
     "'${{ nope.x }}'": ("The 'nope' context is not available", "Available here"),
     "'${{ 1 / 0 }}'": ("Division by zero", ""),

@@ -8,7 +8,7 @@ from neuro.domain.bakes import TaskStatus
 from neuro.flow.batch.plan import make_plan
 from neuro.flow.evaluate.batch.ground import Place
 from neuro.flow.model import Outcome, Workflow
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from tests.flow.batch.bake_machine import workflow_of
 
 BATCH = "kind: batch\ntasks:\n"

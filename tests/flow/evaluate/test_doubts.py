@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from neuro.flow.problems import Report
 from neuro.flow.project import check, load
-from neuro.flow.syntax.problems import Report
 from tests.flow.evaluate.conftest import Place, Recorder
 
 
@@ -27,11 +27,11 @@ def test_texts_that_yaml_reads_as_something_else(place: Place) -> None:
         """,
     )
     assert [message for message, _ in notes(place)] == [
-        "12:30:45 is sent as the text 45045: YAML reads it as a number",
-        "01234 is sent as the text 668: YAML reads it as a number",
-        "3.10 is sent as the text 3.1: YAML reads it as a number",
-        "yes is sent as the text True: YAML reads it as a bool",
-        "1.20 is sent as the text 1.2: YAML reads it as a number",
+        "12:30:45 is sent as the string 45045: YAML reads it as a number",
+        "01234 is sent as the string 668: YAML reads it as a number",
+        "3.10 is sent as the string 3.1: YAML reads it as a number",
+        "yes is sent as the string True: YAML reads it as a bool",
+        "1.20 is sent as the string 1.2: YAML reads it as a number",
     ]
 
 
@@ -70,7 +70,7 @@ def test_a_login_that_a_text_switches_off(place: Place) -> None:
         """,
     )
     said = (
-        "http_auth is the text 'False', which switches the login off: everybody who reaches the"
+        "http_auth is the string 'False', which switches the login off: everybody who reaches the"
         " port gets in"
     )
     assert notes(place) == [(said, 3)]

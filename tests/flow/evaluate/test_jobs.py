@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from neuro.flow.evaluate.names import default_job_name, default_project_id, job_tags
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from neuro.flow.workspace import find_workspace
 
 

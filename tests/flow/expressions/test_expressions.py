@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuro.flow.expressions.evaluator import EvaluationError, Scope, evaluate
+from neuro.flow.expressions.evaluator import EvaluationError, ExpressionScope, evaluate
 from neuro.flow.expressions.functions import SIGNATURES, STANDARD
 from neuro.flow.expressions.nodes import Template, calls, references
 from neuro.flow.expressions.parser import parse_template
 from neuro.flow.expressions.values import URI, Record
-from neuro.flow.syntax.problems import Report
-from neuro.flow.syntax.source import Position, Source
+from neuro.flow.problems import Report
+from neuro.flow.source import Position, Source
 
 
 class Status(StrEnum):
@@ -66,7 +66,7 @@ def value(text: str) -> object:
     assert not problems, problems
     if not isinstance(template, Template):
         return template
-    return evaluate(template, Scope(NAMES))
+    return evaluate(template, ExpressionScope(NAMES))
 
 
 def failure(text: str) -> tuple[str, int, str | None]:
@@ -221,7 +221,7 @@ def test_text_around_expressions(text: str, expected: str) -> None:
         ("${{ 007 }}", 4, "'007' is not a number", "Did you mean '7'?"),
         ("${{ 1__2 }}", 4, "is not a number", None),
         ("${{ 12ab }}", 4, "is not a number", None),
-        ("${{ 'it' 's' }}", 9, "is not expected here", "Texts are joined by '+'."),
+        ("${{ 'it' 's' }}", 9, "is not expected here", "Strings are joined by '+'."),
         ("${{ 'ab }}", 4, "no closing quote", None),
         (r"${{ '\xzz' }}", 5, "not a complete escape", None),
         ("${{ x = 1 }}", 6, "'=' does not belong", "Did you mean '=='?"),
@@ -271,17 +271,17 @@ def test_each_expression_of_a_text_is_checked() -> None:
         ("${{ x[0] }}", 6, "No items can be read from an integer", None),
         ("${{ s[0] }}", 6, "No items can be read from a set", None),
         ("${{ a[7] }}", 6, "No item 7: there are 2", None),
-        ("${{ a['x'] }}", 6, "counted by integers, not text", None),
+        ("${{ a['x'] }}", 6, "counted by integers, not a string", None),
         ("${{ flw.title }}", 4, "The 'flw' context is not available", "Did you mean 'flow'?"),
         ("${{ flow.titel }}", 9, "No attribute 'titel'", "Did you mean 'title'?"),
         ("${{ flow.secret }}", 9, "No attribute 'secret'", None),
         ("${{ flow.__class__ }}", None, "", None),
         ("${{ [1] | [2] }}", 8, "'|' does not work between a list and a list", None),
-        ("${{ 'a' + 1 }}", 8, "'+' does not work between text and an integer", None),
+        ("${{ 'a' + 1 }}", 8, "'+' does not work between a string and an integer", None),
         ("${{ 1 < 'a' }}", 6, "'<' does not work", None),
-        ("${{ -'a' }}", 4, "'-' stands before numbers, not text", None),
+        ("${{ -'a' }}", 4, "'-' stands before numbers, not a string", None),
         ("${{ {[1]: 2} }}", 5, "A list cannot be a key", None),
-        ("${{ join(',', [1,2]) }}", 4, "join() takes a list of texts", None),
+        ("${{ join(',', [1,2]) }}", 4, "join() takes a list of strings", None),
         ("${{ fmt('{x}', 1) }}", 4, "positional fields only", None),
         ("${{ fmt('{0.__class__}', 1) }}", 4, "positional fields only", None),
         ("${{ fmt('{0[0]}', 1) }}", 4, "positional fields only", None),
@@ -289,7 +289,7 @@ def test_each_expression_of_a_text_is_checked() -> None:
         ("${{ fmt('{}') }}", 4, "has no argument", None),
         ("${{ '%99999999d' % 1 }}", 17, "at most 10000", None),
         ("${{ int('a') }}", 4, "'a' is not an integer", None),
-        ("${{ from_json('[') }}", 4, "not JSON", None),
+        ("${{ from_json('[') }}", 4, "is not", None),
         ("${{ upload(d) }}", 4, "upload() is not available here", None),
         ("${{ p / ('a/' * 1000000) }}", 6, "path is too long", None),
         ("${{ p / 1 }}", 6, "'/' does not work between a path and an integer", None),
@@ -298,7 +298,7 @@ def test_each_expression_of_a_text_is_checked() -> None:
         ("${{ str([[[0] * 1000] * 1000] * 1000) }}", 4, "too large", None),
         ("${{ [1 for i in range(900) for j in a] }}", None, "", None),
         ("${{ [[[1 for i in range(999)] for j in range(999)] for k in a] }}", None, "steps", None),
-        ("${{ flow }} x", 4, "A record has no text of its own", None),
+        ("${{ flow }} x", 4, "A record is not a string", None),
         ("${{ from_json('[' * 90000 + ']' * 90000) }}", 4, "nested too deeply", None),
     ],
 )
@@ -340,7 +340,7 @@ def test_a_lazy_value_fails_where_it_was_asked_for() -> None:
     template, _ = read("at ${{ 'x' + git.sha }}")
     assert isinstance(template, Template)
     with pytest.raises(EvaluationError, match="no repository") as caught:
-        evaluate(template, Scope({"git": Failing()}))
+        evaluate(template, ExpressionScope({"git": Failing()}))
     assert caught.value.at is not None
     assert caught.value.at.column - 1 == 17
 
@@ -408,7 +408,7 @@ def test_numbers_compute_as_in_python() -> None:
             return
         assert isinstance(template, Template), problems
         try:
-            got = evaluate(template, Scope({"n": 7}))
+            got = evaluate(template, ExpressionScope({"n": 7}))
         except EvaluationError:
             got = EvaluationError
         assert got == expected
@@ -455,7 +455,7 @@ def test_mutated_text_gives_a_value_or_a_problem_with_a_place() -> None:
             outcomes["syntax"] += 1
         elif isinstance(template, Template):
             try:
-                evaluate(template, Scope(NAMES))
+                evaluate(template, ExpressionScope(NAMES))
                 outcomes["value"] += 1
             except EvaluationError as error:
                 outcomes["evaluation" if error.at else "placeless"] += 1

@@ -2,7 +2,8 @@
 
 import pytest
 
-from neuro.flow.syntax.problems import Problem, Report
+from neuro.flow.problems import Problem, Report
+from neuro.flow.source import Source
 from neuro.flow.syntax.reader import (
     read_action,
     read_any,
@@ -10,7 +11,6 @@ from neuro.flow.syntax.reader import (
     read_live,
     read_project,
 )
-from neuro.flow.syntax.source import Source
 from tests.flow.syntax.broken import EXPRESSIONS, KEYS, TASK, VALUES, YAML
 
 READ = {"live": read_live, "batch": read_batch, "project": read_project, "action": read_action}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from neuro.flow.syntax.problems import FlowError, Report
+from neuro.flow.problems import FlowError, Report
+from neuro.flow.source import Source
 from neuro.flow.syntax.reader import load_source, read_any, read_live
-from neuro.flow.syntax.source import Source
 
 
 def read(text: str) -> Report:
@@ -118,12 +118,12 @@ def test_every_problem_of_a_file_is_told_at_once() -> None:
         "        imagge: x\n"
         "        ^\n"
         "  Did you mean 'image'?\n"
-        "expected 'tags' to be a list, got text\n"
+        "expected 'tags' to be a list, got a string\n"
         '  in "live.yml", line 5, column 11\n'
         "        tags: y\n"
         "              ^\n"
         "  Write it as a list: [y]\n"
-        "'no' is text, not a bool, allowed: true, false\n"
+        "'no' is a string, not a bool, allowed: true, false\n"
         '  in "live.yml", line 7, column 13\n'
         "        detach: 'no'\n"
         "                ^\n"

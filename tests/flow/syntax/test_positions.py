@@ -5,18 +5,18 @@ import yaml as pyyaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuro.flow.syntax.problems import Report
-from neuro.flow.syntax.source import Source
-from neuro.flow.syntax.yaml import Entries, Scalar, parse
+from neuro.flow.problems import Report
+from neuro.flow.source import Source
+from neuro.flow.syntax.yaml import Entries, YamlScalar, parse
 
 
-def scalar(text: str) -> Scalar:
+def scalar(text: str) -> YamlScalar:
     report = Report()
     root = parse(Source("x.yml", text), report)
     assert not report.problems
     assert isinstance(root, Entries)
     value = root.entries[-1][1]
-    assert isinstance(value, Scalar)
+    assert isinstance(value, YamlScalar)
     return value
 
 
@@ -79,7 +79,7 @@ def test_every_character_is_found(value: str, style: str | None, crlf: bool) -> 
     inner = root.entries[0][1]
     assert isinstance(inner, Entries)
     found = inner.entries[0][1]
-    assert isinstance(found, Scalar)
+    assert isinstance(found, YamlScalar)
     if found.data is None or not isinstance(found.data, str):
         return
     assert found.text == value

@@ -7,7 +7,7 @@ from time import monotonic
 from neuro.cli.output import Output
 from neuro.cli.render.job_row import STATUS_COLORS
 from neuro.domain.jobs import Job, JobStatus
-from neuro.domain.printable import harmless
+from neuro.domain.printable import printable
 
 ATTACHED = """\
 Terminal is attached to the remote job, so you receive the job's output.
@@ -108,7 +108,7 @@ class Progress:
     def _line(self, status: JobStatus, text: str) -> str:
         word, space, rest = text.partition(" ")
         styled = self._out.style(word, fg=STATUS_COLORS.get(status))
-        return harmless(f"Status: {styled}{space}{rest}")
+        return f"Status: {styled}{space}{printable(rest)}"
 
     def _sign(self) -> str:
         self._turns += 1

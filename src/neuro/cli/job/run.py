@@ -69,7 +69,7 @@ def _read_text(path: str) -> str:
     try:
         return Path(path).expanduser().read_text("utf-8-sig")
     except UnicodeDecodeError:
-        raise Failure(f"{path} is not UTF-8 text.", BAD_VALUE) from None
+        raise Failure(f"{path} is not UTF-8 text: save it as UTF-8.", BAD_VALUE) from None
 
 
 def _check(*, http: int, http_auth: bool | None, browse: bool, wait_start: bool) -> None:

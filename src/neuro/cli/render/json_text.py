@@ -6,6 +6,7 @@ prints a line for each item as it comes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ import click
 import msgspec
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_OBEYED = re.compile(r"[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def json_option(text: str = "Print one JSON document, for programs.") -> Callable[[F], F]:
@@ -44,4 +47,6 @@ def line(value: Any) -> str:
 
 def _encoded(value: Any) -> bytes:
     # What is of no type of JSON, as a path, is told as text.
-    return msgspec.json.encode(plain(value), enc_hook=str)
+    text = msgspec.json.encode(plain(value), enc_hook=str).decode()
+    # JSON leaves these as they are; a terminal obeys some of them.
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()

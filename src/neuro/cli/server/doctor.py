@@ -84,7 +84,9 @@ def command(context: Context, data_dir: Path | None, as_json: bool, apparmor: bo
     where = folder(data_dir)
     report = _examine(where)
     if as_json:
-        context.out.print(json.dumps(report, indent=2, ensure_ascii=False))
+        from neuro.cli.render.json_text import document
+
+        context.out.print(document(report))
     else:
         context.out.print(f"{_heading(where)}\n")
         _print(context.out, report)

@@ -29,6 +29,7 @@ from neuro.cli.storage.operands import (
 from neuro.client.storage import Outcome
 from neuro.client.storage.filters import Filter, Rule
 from neuro.domain.errors import NotFound, StorageFault
+from neuro.domain.printable import printable
 
 if TYPE_CHECKING:
     from neuro.cli.storage.progress import CommandProgress
@@ -184,13 +185,13 @@ def _copy_all(
         raise click.UsageError(f"Standard input has no name: write one behind {destination}.")
     several = len(sources) > 1
     if into and several and not is_folder(context, destination):
-        items.failed(f"copy to {operands.destination}", NotFound("it is not a folder."))
+        items.failed(f"copy to '{operands.destination}'", NotFound("it is not a folder."))
         return
     if into and several and isinstance(destination, Remote):
         sources = _copy_files(context, items, sources, destination, copy, progress)
     for source in sources:
         target = destination.child(source.name) if into else destination
-        with items.doing(f"copy {source} to {target}"):
+        with items.doing(f"copy '{source}' to '{target}'"):
             _copy_one(context, source, target, copy, progress)
 
 
@@ -204,7 +205,7 @@ def _copy_files(
 ) -> list[Place]:
     """Send the plain files together, in as few requests as it takes; returns the others."""
     files = [it for it in sources if isinstance(it, Local) and not is_folder(context, it)]
-    with items.doing(f"copy to {destination}"):
+    with items.doing(f"copy to '{destination}'"):
         outcome = context.run(
             context.client.storage.upload_files(
                 [file.path for file in files],
@@ -249,4 +250,4 @@ def _copy_one(
         raise missing_folder(context, target.uri) or error from None
     progress.done(outcome)
     if outcome is False:
-        context.out.info(f"{source} is up to date")
+        context.out.info(f"{printable(str(source))} is up to date")

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from neuro.cli.context import Context
 from neuro.client.transport import ServerUnreachable
 from neuro.domain.errors import NotAuthenticated, NotFound, PlatformError, TooManyRequests
+from neuro.domain.printable import printable
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ class Items:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Turn an error inside into a line such as ``cannot remove storage:x: …``.
+        """Turn an error inside into a line such as ``cannot remove 'storage:x': …``.
 
         What would fail for every other item too (no server, no login) ends the command.
         """
@@ -51,7 +52,8 @@ class Items:
             meant = unquote(self._quoted)
             hint = f" In a URI {self._quoted} means '{meant}': write a percent sign as %25."
             self._quoted = None
-        self._out.error(f"cannot {what}: {error}{hint}")
+        # A line end of a name must not break the message, nor fake another one.
+        self._out.error(f"cannot {printable(what)}: {printable(str(error))}{printable(hint)}")
 
     @property
     def exit_code(self) -> int:

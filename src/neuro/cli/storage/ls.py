@@ -10,6 +10,7 @@ from neuro.cli.output import terminal_width
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.storage.items import Items, collect
 from neuro.cli.storage.looks import SORTS, as_told, in_columns, is_shown, long_lines, ordered
+from neuro.domain.printable import printable
 from neuro.domain.storage import FileStatus, FileType
 
 
@@ -63,7 +64,7 @@ def command(
             out.print(line)
 
     for number, (text, uri) in enumerate(uris):
-        with items.doing(f"access {text}"):
+        with items.doing(f"access '{text}'"):
             status = context.run(storage.stat(uri))
             if directory or status.type is not FileType.DIRECTORY:
                 from msgspec.structs import replace
@@ -79,7 +80,7 @@ def command(
                 told += [as_told(entry, uri.child(entry.path)) for entry in chosen]
                 continue
             if len(uris) > 1:
-                out.print(f"{chr(10) if number else ''}{text}:")
+                out.print(f"{chr(10) if number else ''}{printable(text)}:")
             show([entry for entry in entries if is_shown(entry, everything)])
     if as_json:
         out.print(document(told))

@@ -16,6 +16,7 @@ from neuro.cli.storage.operands import (
     parse_operands,
 )
 from neuro.domain.errors import NotFound, StorageFault
+from neuro.domain.printable import printable
 
 
 @click.command(
@@ -53,11 +54,11 @@ def command(
     sources = [Remote(uri) for uri in expand_uris(context, operands.sources, items, glob=glob)]
     into = goes_into(context, operands, destination)
     if into and len(sources) > 1 and not is_folder(context, destination):
-        items.failed(f"move to {destination}", NotFound("it is not a folder."))
+        items.failed(f"move to '{destination}'", NotFound("it is not a folder."))
         return items.exit_code
     for source in sources:
         target = destination.child(source.name) if into else destination
-        with items.doing(f"move {source} to {target}"):
+        with items.doing(f"move '{source}' to '{target}'"):
             try:
                 context.run(storage.rename(source.uri, target.uri))
             except NotFound as error:
@@ -67,7 +68,7 @@ def command(
                     raise StorageFault("EINVAL", "a folder cannot go into itself.") from None
                 raise
             if context.out.verbose:
-                context.out.print(f"{source} -> {target}")
+                context.out.print(f"{printable(str(source))} -> {printable(str(target))}")
     return items.exit_code
 
 

@@ -144,7 +144,7 @@ def _local_matches(place: Place, text: str, items: Items) -> list[Local]:
     if not names and os.path.lexists(str(place)):
         names = [str(place)]
     if not names:
-        items.failed(f"access {text}", _NO_MATCH)
+        items.failed(f"access '{text}'", _NO_MATCH)
     return [Local(name) for name in names]
 
 
@@ -165,7 +165,7 @@ def expand_uris(
         if not found and (named := _named(context, text)) is not None:
             found = [named]
         if not found:
-            items.failed(f"access {text}", _NO_MATCH)
+            items.failed(f"access '{text}'", _NO_MATCH)
         uris += found
     return uris
 

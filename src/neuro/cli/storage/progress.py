@@ -6,6 +6,7 @@ from neuro.cli.output import Output
 from neuro.cli.render.sizes import gnu_size
 from neuro.cli.storage.items import Items
 from neuro.client.storage import Failed, Outcome, Silent
+from neuro.domain.printable import printable
 
 
 class CommandProgress(Silent):
@@ -22,14 +23,14 @@ class CommandProgress(Silent):
     def copied(self, source: str, target: str) -> None:
         self._files += 1
         if self.out.verbose:
-            self.out.print(f"{source} -> {target}")
+            self.out.print(f"{printable(source)} -> {printable(target)}")
 
     def skipped(self, source: str, why: str) -> None:
         self._skipped += 1
-        self.out.warning(f"{source} is left out: {why}")
+        self.out.warning(f"{printable(source)} is left out: {printable(why)}")
 
     def failed(self, failure: Failed) -> None:
-        self._items.failed(f"copy {failure.source} to {failure.target}", failure.error)
+        self._items.failed(f"copy '{failure.source}' to '{failure.target}'", failure.error)
 
     def done(self, outcome: Outcome | bool) -> None:
         """Count what one call of the SDK found to be there already."""
@@ -48,5 +49,6 @@ class CommandProgress(Silent):
             (self._skipped, "left out (neither files nor folders)"),
             (self._items.failures, "NOT copied"),
         )
-        parts = [f"Copied {self._files} {noun} ({gnu_size(self._size)}) to {destination}"]
+        parts = [f"Copied {self._files} {noun} ({gnu_size(self._size)})"]
+        parts[0] += f" to {printable(destination)}"
         return ", ".join(parts + [f"{count} {what}" for count, what in counts if count])

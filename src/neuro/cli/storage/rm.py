@@ -37,7 +37,7 @@ def command(
     counts = context.out.is_terminal if progress is None else progress
     counts = counts and not context.out.quiet and not context.out.verbose
     for uri in expand_uris(context, paths, items, glob=glob):
-        with items.doing(f"remove {uri}"):
+        with items.doing(f"remove '{uri}'"):
             context.run(_remove(context, uri, recursive, counts))
     return items.exit_code
 

@@ -125,7 +125,7 @@ class Beginnings:
         self._work.ask(RunLocal(command))
 
     def _mark_open(self, item: Item, now: datetime) -> None:
-        """Something goes on that is no job; its record may tell so already."""
+        """Mark something that is not a job as running, unless its record says so already."""
         item.pass_on(Event.OPEN)
         if not item.statuses:
             item.step(TaskStatus.PENDING, now)

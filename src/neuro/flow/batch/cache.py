@@ -15,14 +15,14 @@ _BAKE_TAG = "bake_id:"
 def key_of(task: ResolvedTask, needs: Outcomes) -> str:
     """The key of a task: the same for the same work on the same results of the tasks it needs.
 
-    What only says how patiently the work is done is no part of it: retries, time limits, how long
+    Settings of how patiently the work is done are not part of it: retries, time limits, how long
     an outcome is kept, and the tag of the bake.
     """
     return key_with(task, text_of(needs))
 
 
 def text_of(needs: Outcomes) -> str:
-    """What of its needs is part of a task's key; tasks that need the same share it."""
+    """The part of a task's key that its needs make; tasks that need the same share it."""
     return _canonical(
         {
             join_id(id): {"result": outcome.result.value, "outputs": dict(outcome.outputs)}
@@ -32,7 +32,7 @@ def text_of(needs: Outcomes) -> str:
 
 
 def key_with(task: ResolvedTask, needs: str) -> str:
-    """``key_of``, with the text of the needs made before."""
+    """``key_of``, with the string of the needs made before."""
     own = _canonical(
         {
             "id": join_id(task.id),

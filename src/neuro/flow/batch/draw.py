@@ -1,4 +1,4 @@
-"""A bake as a Graphviz drawing: the text that `dot` lays out. Equal graphs give equal texts."""
+"""A bake as a Graphviz drawing: the source that `dot` lays out. Equal graphs give equal sources."""
 
 from __future__ import annotations
 
@@ -99,5 +99,5 @@ def _height(graphs: Graphs, node: str) -> int:
 
 
 def _quoted(text: str) -> str:
-    """A text as Graphviz reads it; in labels a backslash would begin an escape."""
+    """A string as Graphviz reads it; in labels a backslash would begin an escape."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -30,8 +30,8 @@ from neuro.flow.batch.instructions import (
     Kill,
     LookUp,
     ReadLog,
-    Record,
     Redraw,
+    SaveRecord,
     Submit,
 )
 from neuro.flow.batch.patience import Patience
@@ -128,7 +128,7 @@ class Effects:
 
     def _do(self, instruction: Instruction) -> None:
         match instruction:
-            case Record(request):
+            case SaveRecord(request):
                 self._records.add(request)
                 self._tell(request)
             case Submit():
@@ -282,9 +282,9 @@ _BEGAN = datetime.now(UTC), time.monotonic()
 
 
 def time_now() -> datetime:
-    """The time that the state is told: that of the beginning, and what has passed since.
+    """The time for the state: when this process began, and the monotonic time since.
 
-    Whoever sets the clock of the machine moves no timer by that.
+    Setting the machine's clock does not move timers.
     """
     began, ticks = _BEGAN
     return began + timedelta(seconds=time.monotonic() - ticks)

@@ -20,7 +20,7 @@ from neuro.flow.batch.verdict import Verdict
 from neuro.flow.batch.wording import forgiven
 from neuro.flow.batch.work import Work
 from neuro.flow.model import Outcome
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Endings:
         self.end(item, TaskStatus.FAILED, now)
 
     def evaluated(self, item: Item, evaluate: Callable[[], T], now: datetime) -> T | None:
-        """What the workflow says; where it raises, the node has failed, and this is None."""
+        """Evaluate with the workflow; None where it raises, which makes the node fail."""
         try:
             return evaluate()
         except FlowError as error:
@@ -102,7 +102,7 @@ class Endings:
         self._work.write(item, key)
         self.end(item, status, now)
 
-    # What follows.
+    # Consequences.
 
     def end(self, item: Item, status: TaskStatus, now: datetime) -> None:
         """All that follows from a node's end, its record being written."""
@@ -122,7 +122,7 @@ class Endings:
             dict(item.state) if item.state else _NOTHING,
             tolerated,
         )
-        # What is not needed any more, of thousands.
+        # Thousands of nodes keep nothing that they do not need any more.
         item.task = None
         item.job = None
         item.statuses = item.statuses[-1:]
@@ -233,7 +233,7 @@ class Endings:
 
 
 def ended_as(item: Item, job: JobState) -> tuple[TaskStatus, str | None]:
-    """What a task is whose job is over, and why."""
+    """The status of a task whose job is over, and why."""
     timeout = item.task.timeout if item.task is not None else None
     is_ours = item.killed or item.is_cancelling
     return ended(job, timeout, timed_out=item.timed_out, is_ours=is_ours)

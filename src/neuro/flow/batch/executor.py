@@ -1,6 +1,6 @@
 """Drives an attempt of a bake: does what its state asks for, and tells the state what happens.
 
-There is no polling: two streams of events say what becomes of the jobs and of the attempt, a timer
+There is no polling: two streams of events report changes of the jobs and of the attempt, a timer
 wakes the state when it asked for that, and each call that the state wants made is a task of the
 event loop. Whatever fails because the server is away is repeated until it works; whatever was not
 recorded when a process of an executor died is derived again by the next one (see ``records``).
@@ -29,7 +29,7 @@ from neuro.flow.batch.records import Records
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import BriefBake, brief_bake, is_foreign, stored_workflow
 from neuro.flow.batch.wording import told
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 
 if TYPE_CHECKING:
     from neuro.client import Client
@@ -64,7 +64,7 @@ class _Driver:
         self._is_synced = asyncio.Event()
         self._news = asyncio.Event()
         self._jobs_synced = asyncio.Event()
-        # What is told of jobs until the state has begun.
+        # Changes of jobs that arrive before the state has begun.
         self._early: dict[str, JobState] = {}
         self._driving: tuple[BakeState, Effects] | None = None
         self._bake: BriefBake
@@ -269,7 +269,7 @@ class _Driver:
         if not self._ended.done():
             self._ended.set_result(how)
 
-    # What is heard.
+    # Events.
 
     async def _follow_bake(self) -> None:
         number = self._attempt.number
@@ -342,7 +342,7 @@ class _Driver:
             effects.act()
 
     async def _listen(self, listen: Callable[[], AsyncGenerator[None]]) -> None:
-        """Listen for ever; come back when the connection is lost."""
+        """Listen until cancelled; connect again when the connection is lost."""
         pauses = Pauses()
         while True:
             lost: PlatformError | None = None

@@ -23,7 +23,7 @@ from neuro.flow.model import (
     ResolvedTask,
     join_id,
 )
-from neuro.flow.syntax.problems import FlowError, Report
+from neuro.flow.problems import FlowError, Report
 from neuro.flow.syntax.types import ALWAYS
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _JOBS = (NodeKind.TASK, NodeKind.STATEFUL, NodeKind.POST)
 
 
 class Future(StrEnum):
-    """What becomes of a node."""
+    """The outcome that a node will have."""
 
     RUNS = "runs"
     CACHED = "cached"
@@ -94,7 +94,7 @@ class _Oracle:
                 is_sure = enable is ALWAYS and self._is_sure(node, early, around)
                 return Forecast(Future.RUNS if is_sure else Future.OPEN, early)
             if node.kind is NodeKind.CALL:
-                # What it is given is known now, and so may be what is in it.
+                # Its arguments are known now, and so may be its graph.
                 opened = self._workflow.open(node, known)
                 self._nodes.update((join_id(it), inner) for it, inner in opened.nodes.items())
             if node.kind not in _JOBS:
@@ -103,7 +103,7 @@ class _Oracle:
                 return Forecast(Future.RUNS if is_known and is_reached else Future.OPEN)
             task = self._workflow.task(node, known)
         except FlowError:
-            return Forecast(Future.OPEN, self._early(node))  # It reads what is not known yet.
+            return Forecast(Future.OPEN, self._early(node))  # It depends on an unknown value.
         entry = await self._earlier(full_id, node, task, known)
         if entry is not None:
             self._outcomes[node.id] = Outcome(TaskStatus.SUCCEEDED, entry.outputs, entry.state)
@@ -134,7 +134,7 @@ class _Oracle:
         if task is None or (around is not None and around.future is not Future.RUNS):
             return False
         if node.kind is NodeKind.POST:
-            # What was skipped has nothing to clean up.
+            # A skipped task has nothing to clean up.
             return node.main is not None and self.found[join_id(node.main)].future is Future.RUNS
         return self._client is None or not _is_kept(node, task)
 

@@ -1,4 +1,4 @@
-"""What the state of a bake asks its executor to do. Plain values."""
+"""Instructions of a bake's state to its executor. Plain values."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RunLocal:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SaveRecord:
     """Keep what has become of a task."""
 
     request: TaskRequest
@@ -73,4 +73,4 @@ class Finish:
     message: str | None
 
 
-Instruction = LookUp | Submit | Kill | ReadLog | RunLocal | Record | Redraw | Finish
+Instruction = LookUp | Submit | Kill | ReadLog | RunLocal | SaveRecord | Redraw | Finish

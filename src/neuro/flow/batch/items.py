@@ -1,4 +1,4 @@
-"""What the state of a bake is made of: open graphs, nodes, needs that nodes have in common."""
+"""Parts of a bake's state: open graphs, nodes, needs that nodes have in common."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_MESSAGE = 16 << 10
 
 @dataclass(slots=True, eq=False)
 class Scope:
-    """An open graph: the root's, or that of a call."""
+    """An open graph: the root's, or a call's."""
 
     prefix: FullId
     call: Item | None
@@ -162,7 +162,7 @@ class Item:
 
     @property
     def is_tolerable(self) -> bool:
-        """Whether it has not failed, or may."""
+        """Whether it did not fail, or has continue_on_error."""
         outcome = self.outcome
         return outcome is None or outcome.tolerated or outcome.result is not TaskStatus.FAILED
 

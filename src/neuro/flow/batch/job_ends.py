@@ -7,7 +7,7 @@ from datetime import timedelta
 from neuro.domain.bakes import TaskStatus
 from neuro.domain.durations import format_duration
 from neuro.domain.jobs import JobState, JobStatus, Reason
-from neuro.flow.model import Retry
+from neuro.flow.model import RetryPolicy
 
 # More than this is not worth a wait: timedelta itself ends there.
 _LONGEST_PAUSE = 366 * 86400.0
@@ -16,7 +16,7 @@ _LONGEST_PAUSE = 366 * 86400.0
 def ended(
     job: JobState, timeout: float | None, *, timed_out: bool, is_ours: bool
 ) -> tuple[TaskStatus, str | None]:
-    """What a task is whose job is over, and why.
+    """The status of a task whose job is over, and why.
 
     ``timed_out`` tells that the job was ended for its time; the times of the job tell it as well,
     also to an executor that did not end it itself. ``is_ours`` tells that no person did.
@@ -40,7 +40,7 @@ def ended(
     return TaskStatus.FAILED, ": ".join(words) or None
 
 
-def pause_before_next(retry: Retry, number: int) -> timedelta:
+def pause_before_next(retry: RetryPolicy, number: int) -> timedelta:
     """How long to wait after try ``number``."""
     try:
         return pause(retry.delay * retry.backoff ** (number - 1))

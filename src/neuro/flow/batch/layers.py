@@ -35,5 +35,5 @@ def in_order(graphs: Graphs, prefix: str = "") -> Iterator[str]:
 
 
 def tasks_in_order(graphs: Graphs) -> list[str]:
-    """The nodes that are no calls, in their order."""
+    """The nodes that are not calls, in their order."""
     return [node for node in in_order(graphs) if not is_call(graphs, node)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from neuro.domain.bakes import AttemptRequest, TaskStatus
 from neuro.domain.errors import Conflict, PlatformError
 from neuro.flow.batch.commands import CommandReader
-from neuro.flow.batch.instructions import Instruction, Record, RunLocal
+from neuro.flow.batch.instructions import Instruction, RunLocal, SaveRecord
 from neuro.flow.batch.patience import Patience, Pauses, is_passing
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import is_foreign, stored_workflow
@@ -37,7 +37,7 @@ async def local_phase(
     """Run the local actions of an attempt; None where the main phase is next.
 
     Where one fails, so has the attempt, and that is returned. Without a workflow (of a restart) it
-    is read from the files that are kept with the bake. What was recorded as done is not done again.
+    is read from the files that are kept with the bake. Recorded work is not done again.
     """
     patience = Patience(log)
     if workflow is None:
@@ -94,7 +94,7 @@ class _LocalPhase:
         state.start(_now())
         instructions = state.take()
         if not any(isinstance(instruction, RunLocal) for instruction in instructions):
-            # What follows without running anything, the executor finds out as well.
+            # The executor finds out as well what follows without running anything.
             return None
         if is_foreign(self._client, self._bake):
             _refuse(self._bake, instructions)
@@ -185,7 +185,7 @@ class _LocalPhase:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # What it starts itself can be ended with it.
+            # Its own children can be ended with it.
             start_new_session=True,
         )
         assert process.stdout is not None
@@ -213,7 +213,9 @@ class _LocalPhase:
 
     async def _write(self, instructions: list[Instruction]) -> None:
         requests = [
-            instruction.request for instruction in instructions if isinstance(instruction, Record)
+            instruction.request
+            for instruction in instructions
+            if isinstance(instruction, SaveRecord)
         ]
         newest = {request.yaml_id: request for request in requests}
         if newest:

@@ -25,8 +25,8 @@ _FULL = ("ENOSPC", "EDQUOT")
 def is_passing(error: PlatformError) -> bool:
     """Whether a call that failed like this may succeed later, unchanged.
 
-    A server that is away, overloaded, out of disk or in trouble of its own is waited for. What it
-    says of the call itself stays true.
+    A server that is away, overloaded, out of disk or in trouble of its own is waited for. Its
+    answer about the call itself stays true.
     """
     if isinstance(error, StorageFault):
         return error.errno in _FULL

@@ -26,7 +26,7 @@ class Phase(IntEnum):
 
 
 class Event(StrEnum):
-    """What happens to a node."""
+    """An event in a node's life."""
 
     NEEDS_CLOSED = "all that it needs is closed"
     PUT_OFF = "its turn is in the main part of the bake"

@@ -95,7 +95,7 @@ def lay_out(
     spell: Spell = printable,
     note: str = "",
 ) -> Picture:
-    """Place all nodes of a bake; ``times`` are what is said of how long each took.
+    """Place all nodes of a bake; ``times`` are the durations to show with them.
 
     ``spell`` writes names with the letters that can be drawn; where it changed one, ``note`` stands
     below.
@@ -118,7 +118,7 @@ def lay_out(
 
 
 def wide(text: str) -> float:
-    """How wide a text is drawn."""
+    """The width of a string, as drawn."""
     return display_width(text) * SIZE * LETTER
 
 

@@ -80,8 +80,8 @@ def _is_drawn(text: str) -> bool:
 
 
 def pdf(picture: Picture) -> bytes:
-    """The picture as a PDF of one page. Its texts have been through ``latin``."""
-    # What is larger than a page may be is told in larger units.
+    """The picture as a PDF of one page. Its strings have been through ``latin``."""
+    # A page larger than PDF allows is given in larger units.
     unit = math.ceil(max(picture.width, picture.height) / _LONGEST) or 1
     stream = "\n".join(_drawn(picture, unit)).encode(_ENCODING, "backslashreplace")
     fonts = " ".join(

@@ -15,13 +15,13 @@ from neuro.flow.evaluate.batch.workflow import BatchWorkflow, read_files
 from neuro.flow.evaluate.doubts import doubt_hashes
 from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.model import Node
+from neuro.flow.problems import FlowError, Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import FlowError, Report
 from neuro.flow.workspace import SUFFIXES
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
     from neuro.flow.workspace import Workspace
 
 
@@ -45,7 +45,7 @@ class PlannedSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is known of a bake before it starts.
+    """A bake before it starts.
 
     `nodes` are those of every graph that is known, by their joined ids. `graphs` has them as the
     wire does: a GROUP is a placeholder for rows that outputs decide.

@@ -38,7 +38,8 @@ from neuro.domain.bakes import TaskRequest
 from neuro.domain.errors import Conflict, InvalidInput, TooLarge
 from neuro.flow.batch.patience import Patience
 
-# What is gathered before it is sent: a short task's whole life is one call instead of three.
+# Changes are gathered for so long before they are sent: a short task's whole life is one call
+# instead of three.
 LINGER_SECONDS = 0.1
 MAX_TASKS = 1000
 MAX_BYTES = 8 << 20
@@ -77,7 +78,7 @@ class Records:
             await self._written.wait_for(lambda: not self._waiting and not self._sending)
 
     async def run(self) -> None:
-        """Write what there is, for ever."""
+        """Write records as they come, until cancelled."""
         while True:
             await self._news.wait()
             try:

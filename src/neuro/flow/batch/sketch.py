@@ -5,7 +5,7 @@
     ├─ ● train-2 → ● test-2
     ● report
 
-What stands below at the same place comes after; branches run side by side. Where a graph cannot be
+A node below at the same place comes after; branches run side by side. Where a graph cannot be
 told like this, ``← a, b`` names what a node needs.
 """
 
@@ -20,7 +20,7 @@ from neuro.domain.bakes import Graphs
 from neuro.flow.batch.layers import Needs, is_call, label
 from neuro.flow.order import levels
 
-# How many names are told behind the arrow.
+# How many names follow the arrow.
 _NAMED = 4
 # Of a long list of branches that is shortened: what of its beginning is shown, and what matters.
 _FIRST, _LOUD, _LONG = 3, 6, 8
@@ -277,7 +277,7 @@ def _branches(branches: Sequence[Sequence[Line]], *, below: bool, above: bool) -
 
 
 def _common(marks: Iterable[Mark]) -> str:
-    """What all of a branch counts as; nothing, where that is not the same."""
+    """The mark that all nodes of a branch share; None where they differ."""
     kinds = {mark.kind for mark in marks}
     return kinds.pop() if len(kinds) == 1 else ""
 

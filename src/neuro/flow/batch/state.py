@@ -1,8 +1,8 @@
 """The state of a bake's attempt as a machine without I/O and without a clock.
 
-What happens goes in (a job's change, an answer, a timer, a cancellation, each with the time), and
-what is to be done comes out of ``take``: see ``instructions``. Given the records that an earlier
-executor left, it continues where that one was: every decision follows from the workflow, the
+Events go in (a job's change, an answer, a timer, a cancellation, each with the time), and
+``instructions`` come out of ``take``. Given the records that an earlier executor left, it
+continues where that one was: every decision follows from the workflow, the
 records and the states of jobs, so what was not recorded is decided again in the same way, and a
 job that was submitted is found again by its key (see ``requests.submission_key``).
 """
@@ -58,7 +58,7 @@ class BakeState:
         self._root: Scope | None = None
         self._over = False
 
-    # What is known.
+    # Questions.
 
     @property
     def is_over(self) -> bool:
@@ -76,7 +76,7 @@ class BakeState:
         return self._timers.next
 
     def take(self) -> list[Instruction]:
-        """What is to be done since the last call, in order."""
+        """The instructions since the last call, in order."""
         return self._work.take()
 
     def wants(self, action: Submit) -> bool:
@@ -92,7 +92,7 @@ class BakeState:
         """Active jobs with this tag that belong to no record: what a lost executor left behind."""
         return self._tries.strays(tag)
 
-    # What happens.
+    # Events.
 
     def start(self, now: datetime) -> None:
         """Open the root, and continue from the records."""
@@ -231,7 +231,7 @@ class BakeState:
         else:
             self._tries.timed_out(item)
 
-    # What follows.
+    # Consequences.
 
     def _run(self, now: datetime) -> None:
         """Work until nothing more follows from what has happened."""

@@ -76,7 +76,7 @@ async def submit(
     try:
         return bake, await _first_attempt(client, plan, bake)
     except BaseException:
-        # Without an attempt nobody could end it, and its name would be taken for ever.
+        # Without an attempt nobody could end it, and its name would stay taken.
         with suppress(Exception):
             await _close(client, bake)
         raise
@@ -189,7 +189,7 @@ async def restart(client: Client, bake: Bake, attempt_number: int, from_failed: 
 
 
 def kept_of(attempt: int, graphs: Graphs, tasks: Iterable[Task]) -> Kept:
-    """What a restart keeps of the attempt of a number, whose graphs and tasks these are.
+    """The tasks that a restart keeps of the attempt of a number, given its graphs and tasks.
 
     A task is kept if it succeeded (or was cached) and so is all that it needs, and all that the
     calls around it need. A call that is not kept itself goes on with what is kept in it. The main
@@ -261,7 +261,7 @@ class _Keeper:
         return f"{before}post-{own}" in graph and post is not None and post.raw_id is not None
 
     def _all_below(self, call: str) -> None:
-        """What a call that is kept has run, for those who look at it."""
+        """The graph of a call that a restart keeps, to be shown."""
         waiting = [call]
         while waiting:
             for node in self._graphs.get(waiting.pop(), {}):

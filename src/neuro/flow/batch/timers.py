@@ -12,8 +12,10 @@ from neuro.flow.model import FullId
 
 
 class Timer(NamedTuple):
-    """What is due at some time: the end of a try's time or of a pause after it, or (None) of the
-    bake's life span. Nothing where the try, or what it was at, is another by then."""
+    """The end of a try's time limit or of a pause after it, or (None) of the bake's life span.
+
+    It has no effect where the try, or its phase, is another by then.
+    """
 
     id: FullId | None
     number: int = 0
@@ -21,7 +23,7 @@ class Timer(NamedTuple):
 
 
 class Timers:
-    """Those that are still to come; of one time, in the order in which they were set."""
+    """The timers still to come; of one time, in the order in which they were set."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[datetime, int, Timer]] = []
@@ -38,6 +40,6 @@ class Timers:
         heappush(self._heap, (moment, self._serial, timer))
 
     def due(self, now: datetime) -> Iterator[Timer]:
-        """Those whose time has come, also those that are set meanwhile; each is gone then."""
+        """Remove and return the timers that are due, those set meanwhile included."""
         while self._heap and self._heap[0][0] <= now:
             yield heappop(self._heap)[2]

@@ -30,7 +30,7 @@ class Tries:
         self._unclaimed = Unclaimed()
 
     def strays(self, tag: str) -> list[str]:
-        """Active jobs with this tag that are no task's."""
+        """Active jobs with this tag that belong to no task."""
         return self._unclaimed.strays(tag)
 
     # Submissions and their answers.
@@ -93,7 +93,7 @@ class Tries:
         if item.phase is Phase.ACTIVE and item.is_cancelling:
             self._work.kill(item)
 
-    # What is told of jobs.
+    # Changes of jobs.
 
     def job_changed(self, job: JobState, now: datetime) -> None:
         """A job, perhaps of no task, is in another state, or in the one that was known."""

@@ -9,7 +9,7 @@ class Unclaimed:
     """Their newest states.
 
     A job may be heard of before the submission that made it is answered, also of its end. Those
-    that a lost executor made, and that are in no record, stay for ever.
+    that a lost executor made, and that are in no record, stay.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Unclaimed:
             self._jobs.pop(job.id, None)
 
     def claim(self, job_id: str) -> JobState | None:
-        """What is known of a job that turns out to be a task's."""
+        """The state of a job that turns out to be a task's."""
         return self._jobs.pop(job_id, None)
 
     def strays(self, tag: str) -> list[str]:

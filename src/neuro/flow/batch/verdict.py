@@ -9,7 +9,7 @@ from neuro.flow.batch.wording import failure_of
 
 
 class Verdict:
-    """What has happened so far that decides it: the first of each kind gives the reason."""
+    """The events so far that decide it: the first of each kind gives the reason."""
 
     def __init__(self) -> None:
         self._is_cancelled = False

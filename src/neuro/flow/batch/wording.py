@@ -1,4 +1,4 @@
-"""What is said of tasks: records keep it, and those who show records know it again. Pure."""
+"""Messages about tasks: records keep them, and views of records recognise them. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def failure_of(full_id: str) -> str:
 
 
 def forgiven(message: str) -> str:
-    """Why a task failed that may: that nothing else minds is told in the first line."""
+    """Why a task with continue_on_error failed; the first line says that the others go on."""
     what, newline, where = message.partition("\n")
     return f"{what}{_MAY_FAIL}{newline}{where}"
 

@@ -1,10 +1,10 @@
-"""What the parts of a bake's state share: the nodes under way, and what is to be done. Pure."""
+"""The nodes under way and the instructions, shared by the parts of a bake's state. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from neuro.flow.batch.instructions import Instruction, Kill, Record
+from neuro.flow.batch.instructions import Instruction, Kill, SaveRecord
 from neuro.flow.batch.items import Item, Places
 from neuro.flow.batch.readiness import Readiness
 from neuro.flow.model import FullId, Workflow
@@ -29,16 +29,16 @@ class Work:
         self.instructions.append(instruction)
 
     def take(self) -> list[Instruction]:
-        """What was asked for since the last call, in order."""
+        """The instructions since the last call, in order."""
         taken, self.instructions = self.instructions, []
         return taken
 
     def write(self, item: Item, cache_key: str | None = None) -> None:
         """Have the record of a node kept as it is now."""
-        self.ask(Record(item.record(self.attempt_id, cache_key)))
+        self.ask(SaveRecord(item.record(self.attempt_id, cache_key)))
 
     def kill(self, item: Item, *, anyhow: bool = False) -> None:
-        """Have a node's job ended, once. ``anyhow``: also that of an ALWAYS."""
+        """Have a node's job ended, once. ``anyhow``: even where it runs under ALWAYS."""
         if item.job_id is None or item.killed:
             return
         if anyhow or not self.is_always(item):

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from neuro.domain.bakes import Bake, ImageStatus, Task, TaskStatus
+from neuro.domain.printable import printable
 
 if TYPE_CHECKING:
     from neuro.flow.batch.sketch import Mark
@@ -33,11 +34,11 @@ SIGNS: Mapping[TaskStatus, str] = {
     TaskStatus.SKIPPED: "–",
     TaskStatus.CACHED: "◆",
 }
-# What no shell reads anything into: letters of any language too.
+# Characters that no shell interprets: letters of any language too.
 _PLAIN = re.compile(r"[\w.:@%+=/-]+")
 # As much of an output as stands in one line with others.
 _LONGEST_VALUE = 80
-# What stands for a task that has not begun.
+# The sign and the word of a task that has not begun.
 WAITING_SIGN, WAITING = "○", "waiting"
 IMAGE_COLORS: Mapping[ImageStatus, str] = {
     ImageStatus.PENDING: "cyan",
@@ -59,7 +60,7 @@ def mark(status: TaskStatus | None) -> Mark:
 
 
 def called(bake: Bake) -> str:
-    """What people say of a bake: its name, or its id where it has none."""
+    """A bake's name, or its id where it has none."""
     return bake.name or bake.id
 
 
@@ -97,7 +98,7 @@ def outputs_line(outputs: Mapping[str, str]) -> str:
 def outputs_lines(outputs: Mapping[str, str], indent: str) -> Iterator[str]:
     """A line for each output; the further lines of a value stand below its first one."""
     for name, value in outputs.items():
-        first, *rest = value.split("\n")
+        first, *rest = map(printable, value.split("\n"))
         yield f"{indent}{name}: {first}"
         yield from (f"{indent}  {line}" for line in rest)
 

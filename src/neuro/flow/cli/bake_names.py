@@ -1,4 +1,4 @@
-"""What people name on a command line: bakes, attempts, tasks, batches. Looked up, or explained."""
+"""Looks up the bakes, attempts, tasks and batches that a command line names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LAST = -1
 _BAKE_ID = re.compile(r"bake-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BATCH = re.compile(r"^[\"']?kind[\"']?\s*:\s*[\"']?batch\b", re.MULTILINE)
-# What only actions have: they are called by batches, and cannot be baked.
+# Keys that only actions have: batches call them, and they cannot be baked.
 _ACTION = re.compile(r"^[\"']?(?:inputs|outputs)[\"']?\s*:", re.MULTILINE)
 
 # How ids begin that nobody wrote: of tasks without one, and of what ends stateful actions.
@@ -26,7 +26,7 @@ _MADE_UP = ("task", "post")
 
 
 def is_bake_id(text: str) -> bool:
-    """Whether a text has the shape of a bake's id."""
+    """Whether a string has the shape of a bake's id."""
     return _BAKE_ID.fullmatch(text) is not None
 
 
@@ -64,21 +64,21 @@ def _is_job(context: FlowContext, name: str) -> bool:
 
 
 def _inside(folder: Path, path: Path) -> str:
-    """What a batch would be called whose file this is."""
+    """The name of the batch whose file this is."""
     found = os.path.relpath(path, folder)
     return found.removesuffix(".yml").removesuffix(".yaml")
 
 
 def no_such(what: str, name: str, known: Iterable[str], otherwise: str) -> Failed:
     """The sentence for a name that is not there, with the nearest one, or else with advice."""
-    from neuro.flow.syntax.problems import nearest
+    from neuro.flow.problems import nearest
 
     hint = nearest(name, known) or f"{otherwise}."
     return Failed(f"There is no {what} {name}. {hint}")
 
 
 def task_names(graphs: Graphs) -> set[str]:
-    """What people may mean: every task, and what stands for the rows of a matrix.
+    """The names that people may mean: every task, and the placeholders of rows of a matrix.
 
     >>> sorted(task_names({"": {"fit": []}, "fit": {"fit.row-1": [], "fit.row-2": []}}))
     ['fit', 'fit.row', 'fit.row-1', 'fit.row-2']

@@ -34,7 +34,7 @@ NARROWEST = (Column("ID/BATCH (NAME)"), firm("STATUS"), firm("WHEN"))
 
 
 def row(bake: Bake, now: datetime) -> Row | None:
-    """What is said of a bake; None for one whose submission was interrupted."""
+    """A bake's row; None for one whose submission was interrupted."""
     from neuro.flow.cli.bake_looks import COLORS, how_long
 
     attempt = bake.last_attempt

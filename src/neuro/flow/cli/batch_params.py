@@ -55,7 +55,7 @@ def check_presets(context: FlowContext, plan: Plan) -> None:
     """Ask the cluster whether it has what tasks want. Raises FlowError with those it has not."""
     if not plan.presets:
         return
-    from neuro.flow.syntax.problems import FlowError, Problem, nearest
+    from neuro.flow.problems import FlowError, Problem, nearest
 
     cluster = context.account.cluster
     clusters = context.run(context.client.config()).clusters
@@ -74,15 +74,22 @@ def check_presets(context: FlowContext, plan: Plan) -> None:
 
 
 def read_params(path: Path) -> dict[str, str]:
-    """A flat mapping; each value is the text that is written there. Raises Failed."""
+    """A flat mapping; each value is the string that is written there. Raises Failed."""
     import yaml
 
     try:
         root = yaml.compose(path.read_text("utf-8-sig"), Loader=yaml.CSafeLoader)
     except FileNotFoundError:
         raise Failed(f"{path} does not exist.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Failed(f"{path} cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise Failed(f"{path} is not UTF-8 text: save it as UTF-8.") from None
+    except OSError as error:
+        raise Failed(f"{path} cannot be read: {error.strerror}.") from None
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise Failed(f"{path}{where}: this is not YAML: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise Failed(f"{path} is not YAML: {error}") from None
     if root is None:
         return {}
     found: dict[str, str] = {}
@@ -95,6 +102,6 @@ def read_params(path: Path) -> dict[str, str]:
                 found[key.value] = value.value
                 continue
             line = key.start_mark.line + 1
-            raise Failed(f"{path}, line {line}: write NAME: VALUE, where VALUE is one text.")
+            raise Failed(f"{path}, line {line}: write NAME: VALUE, where VALUE is one string.")
         return found
     raise Failed(f"{path} holds no parameters: write lines of NAME: VALUE.")

@@ -1,4 +1,4 @@
-"""What is known of a bake that is watched, and the lines that show it. Nothing here prints."""
+"""A watched bake: its state, and the lines that show it. Nothing here prints."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Board:
         self._tasks: dict[str, Task] = {}
         self._order: dict[str, int] = {}
         self._calls: set[str] = set()
-        # What is counted and shown: tasks, no calls; in order, and by status as they came to it.
+        # The tasks that are counted and shown, without calls: in order, and by status as they
+        # came to it.
         self._leaves: dict[str, Task | None] = {}
         self._groups: dict[TaskStatus | None, dict[str, None]] = {}
         self.see(bake)
@@ -82,7 +83,7 @@ class Board:
     def _note(self, task: Task) -> Task | None:
         task_id = task.yaml_id
         if task.status.is_finished and task_id in self._calls:
-            # What is in a call that was skipped, or failed at once, is never told of.
+            # Tasks inside a call that was skipped, or failed at once, have no events.
             for inner in self.bake.graphs[task_id]:
                 if inner not in self._tasks:
                     skipped = structs.replace(task.statuses[-1], status=TaskStatus.SKIPPED)
@@ -133,7 +134,7 @@ class Board:
     def failed(self) -> list[Task]:
         """The tasks that failed by themselves: a call fails because of one in it.
 
-        Those that may fail come last: the bake has not failed of them.
+        Tasks with continue_on_error come last: the bake did not fail because of them.
         """
         failed = [it for it in self._tasks.values() if it.status is TaskStatus.FAILED]
         alone = [it for it in failed if not self._only_repeats(it)]
@@ -144,7 +145,7 @@ class Board:
         return sorted(alone, key=key)
 
     def _only_repeats(self, call: Task) -> bool:
-        """Whether all that is said of a call is which task in it failed, if anything is said."""
+        """Whether a call's message, if any, only names the task in it that failed."""
         inner = self.bake.graphs.get(call.yaml_id)
         if not inner:
             return False
@@ -172,7 +173,7 @@ class Board:
         lines = [head]
         if self.ahead and not attempt.result.is_finished:
             lines.append(_cut(f"  {waits_for(self.ahead)}", width))
-        # One line is left for the cursor, and one for what is not shown.
+        # One line is left for the cursor, and one for the tasks that are not shown.
         room = max(height - len(lines) - 3, 1)
         shown = self._most_wanted(room)
         lines += self._table(shown, now, paint, width)
@@ -280,7 +281,7 @@ def _time(task: Task | None, now: datetime) -> str:
 
 
 def waits_for(ahead: Sequence[str]) -> str:
-    """What is said of a bake whose concurrency group has others before it."""
+    """The sentence about a bake whose concurrency group has others before it."""
     first, more = ahead[0], len(ahead) - 1
     others = f" and {more} more" if more else ""
     return f"waits for bake {first}{others} of the same concurrency group"
@@ -294,7 +295,7 @@ def _one_line(text: str) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    """A text that is not wider than ``width``."""
+    """A string that is not wider than ``width``."""
     if display_width(text) <= width:
         return text
     cut, used = "", 0

@@ -76,7 +76,7 @@ def _batches_or_all(context: FlowContext, ctx: click.Context) -> Iterable[tuple[
 
 def _batch_params(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, str | None]]:
     from neuro.flow.evaluate.sections import constant_text
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
     from neuro.flow.syntax.reader import load_source, read_batch
     from neuro.flow.workspace import flow_file
 
@@ -149,7 +149,7 @@ def _attempts(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, s
 
 
 def _tasks(context: FlowContext, ctx: click.Context) -> Iterable[tuple[str, str | None]]:
-    """Those that have an output to be shown."""
+    """Tasks that have an output to be shown."""
     attempt = find_attempt(context, _bake_of(context, ctx), ctx.params.get("attempt") or LAST)
     tasks = context.run(context.client.bakes.tasks(attempt.id))
     return [(it.yaml_id, it.status.value) for it in tasks if it.raw_id is not None]

@@ -1,4 +1,4 @@
-"""What every command of ``neuro-flow`` is given: ``neuro``'s context, and the project."""
+"""The context of every ``neuro-flow`` command: ``neuro``'s context, and the project."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.environment import Environment
     from neuro.flow.evaluate.jobs import LiveWorkflow
     from neuro.flow.live import LiveJobs
+    from neuro.flow.problems import Report
     from neuro.flow.project import Project
-    from neuro.flow.syntax.problems import Report
     from neuro.flow.workspace import Workspace
 
 
@@ -76,7 +76,7 @@ class FlowContext(Context):
     @cached_property
     def remarks(self) -> Report:
         """Holds the notes on the files that were read."""
-        from neuro.flow.syntax.problems import Report
+        from neuro.flow.problems import Report
 
         return Report()
 
@@ -97,7 +97,7 @@ class FlowContext(Context):
 
     @cached_property
     def sections(self) -> LiveWorkflow:
-        """What has the volumes and the images: without live.yml, they are those of project.yml.
+        """The volumes and the images: without live.yml, those of project.yml.
 
         Raises FlowError with every problem of the files.
         """
@@ -109,9 +109,9 @@ class FlowContext(Context):
 
     @cached_property
     def project(self) -> Project:
-        """What the project is called. Raises FlowError where its file is wrong, or Failed."""
+        """The project's name and owner. Raises FlowError where its file is wrong, or Failed."""
+        from neuro.flow.problems import Report
         from neuro.flow.project import read_project_of
-        from neuro.flow.syntax.problems import Report
 
         report = Report()
         project = read_project_of(self.workspace, report)
@@ -146,8 +146,8 @@ class FlowContext(Context):
     def follow_server(self, bake_id: str) -> str | None:
         """Go to where `neuro up` has put the server meanwhile; the address, if it is another.
 
-        The server that this person is logged in to now is the same one if it has the bake: of such
-        ids there are no two.
+        The server that this person is logged in to now is the same one if it has the bake:
+        ids of bakes are unique.
         """
         import msgspec
 
@@ -172,7 +172,7 @@ class FlowContext(Context):
         return found.url
 
     def paint(self, text: str, fg: str | None) -> str:
-        """A text in a colour, where colours are on."""
+        """A string in a colour, where colours are on."""
         return self.out.style(text, fg=fg) if fg else text
 
     @cached_property
@@ -180,7 +180,7 @@ class FlowContext(Context):
         """The platform's jobs of the live workflow."""
         from neuro.flow.live import LiveJobs
 
-        workflow = self.workflow  # What is wrong in the files is said first.
+        workflow = self.workflow  # Problems of the files come first.
         return LiveJobs(self.client, workflow)
 
 

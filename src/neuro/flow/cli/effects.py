@@ -1,4 +1,4 @@
-"""What the functions of expressions do outside: `upload()` copies, `inspect_job()` asks."""
+"""Effects of the functions of expressions: `upload()` copies, `inspect_job()` asks."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from neuro.cli.render.times import local_now
 from neuro.domain.bakes import Task, TaskStatus
 from neuro.domain.errors import PlatformError
+from neuro.domain.printable import printable
 from neuro.flow.cli.bake_looks import COLORS, SIGNS, called, how_long, word_of
 from neuro.flow.cli.board import Board, finished_time
 from neuro.flow.cli.context import FlowContext
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 # Of how many failed tasks the output is shown, and how much of it.
 _TASKS, _LINES, _LINE = 3, 10, 200
+# A message may have several lines.
+_KEPT = "\n\t"
 # Longer outputs are not read to their end for ten lines.
 _READ = 64 << 20
-# What a terminal takes for colours, titles and moves of the cursor.
+# Colours, titles and moves of the cursor.
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
@@ -36,8 +39,8 @@ def tell_end(context: FlowContext, board: Board) -> int:
               f" {how_long(ended - attempt.created_at)} ({board.summary()})")  # fmt: skip
     failed = board.failed
     if attempt.message and (not failed or attempt.result is TaskStatus.CANCELLED):
-        # Of a bake that failed it says what is told of the task.
-        out.print(f"  {attempt.message}")
+        # The message of a failed bake repeats the task's.
+        out.print(f"  {printable(attempt.message, keep=_KEPT)}")
     if succeeded:
         return 0
     for task in failed[:_TASKS]:
@@ -53,7 +56,8 @@ def tell_end(context: FlowContext, board: Board) -> int:
 def _tell_task(context: FlowContext, task: Task, bake: str) -> None:
     out = context.out
     sign = context.paint(SIGNS[TaskStatus.FAILED], COLORS[TaskStatus.FAILED])
-    out.print(f"\n{sign} {task.yaml_id}" + (f": {task.message}" if task.message else ""))
+    message = f": {printable(task.message, keep=_KEPT)}" if task.message else ""
+    out.print(f"\n{sign} {task.yaml_id}{message}")
     if task.raw_id is None:
         return
     try:
@@ -78,15 +82,15 @@ async def _last_lines(client: Client, job_id: str) -> list[str]:
     tail += reader.close()
     text = tail.decode(errors="replace").rstrip("\r\n")
     lines = text.split("\n") if text else []
-    return [printable(line)[:_LINE] for line in lines[-_LINES:]]
+    return [last_shown(line)[:_LINE] for line in lines[-_LINES:]]
 
 
-def printable(line: str) -> str:
-    """What stands in a terminal's line in the end: without colours, and with progress at its last.
+def last_shown(line: str) -> str:
+    """A line as a terminal shows it in the end: without colours, with the last progress.
 
-    >>> printable("\\x1b[31mloss\\x1b[0m 0.5")
+    >>> last_shown("\\x1b[31mloss\\x1b[0m 0.5")
     'loss 0.5'
-    >>> printable("10%\\r20%\\r")
+    >>> last_shown("10%\\r20%\\r")
     '20%'
     """
     last = _ESCAPE.sub("", line).rstrip("\r").rpartition("\r")[2]

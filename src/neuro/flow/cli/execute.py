@@ -15,7 +15,7 @@ from neuro.flow.cli.context import FlowContext, pass_context
 if TYPE_CHECKING:
     from neuro.domain.bakes import TaskStatus
 
-# A terminal that goes away, or a key that is pressed in one, is no reason to end.
+# A terminal that goes away, or a key that is pressed in one, does not end the executor.
 _IGNORED = ("HUP", "INT", "QUIT", "TSTP", "TTIN", "TTOU", "WINCH")
 
 

@@ -1,6 +1,6 @@
 """Errors to sentences and exit codes: 2 for wrong usage, 1 for what goes wrong here.
 
-What a command of ``neuro`` said inside ``neuro-flow`` keeps its own exit code.
+A command of ``neuro`` that fails inside ``neuro-flow`` keeps its own exit code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import click
 from neuro.cli import failures
 from neuro.cli.context import Context
 from neuro.cli.failures import Failure
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 
 
 class Failed(Failure):
@@ -45,7 +45,7 @@ def report(error: BaseException, context: Context | None) -> int:
 
             traceback.print_exception(error)
         for problem in error.problems:
-            context.out.error(problem.render(color=context.out.color))
+            context.out.error(problem.render(color=context.out.color), styled=True)
         return 1
     code = failures.report(error, context)
     return code if isinstance(error, _OWN_CODES) else 1

@@ -57,7 +57,7 @@ def write_graph(
 ) -> None:
     """Write the file and say so; ``view`` opens it too. Raises Failed for a PNG without Graphviz.
 
-    ``times`` are what is said of how long tasks took.
+    ``times`` are the durations to show with tasks.
     """
     if file.kind in ("svg", "pdf"):
         from neuro.flow.batch.picture import lay_out

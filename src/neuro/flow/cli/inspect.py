@@ -13,6 +13,7 @@ from neuro.cli.output import terminal_width
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import Column
 from neuro.cli.render.times import local_now
+from neuro.domain.printable import printable
 from neuro.flow.cli.bake_names import find_attempt, find_bake
 from neuro.flow.cli.bake_options import attempt_option, graph_option
 from neuro.flow.cli.context import FlowContext, pass_context
@@ -22,6 +23,8 @@ from neuro.flow.cli.thin_table import NEVER, Layout, Row, firm, thin_table
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, BakeImage, Graphs, Task
 
+# A message may have several lines.
+_KEPT = "\n\t"
 TASK_COLUMNS = (
     Column("ID"),
     firm("STATUS"),
@@ -34,12 +37,10 @@ IMAGE_COLUMNS = (Column("REF"), firm("STATUS"), Column("BUILDER ID", shrinks=Fal
 
 
 def task_row(task: Task, now: datetime, *, is_over: bool = False) -> Row:
-    """What is said of a task; where its attempt ``is_over``, no time runs on."""
+    """A task's row; where its attempt ``is_over``, no duration grows."""
     from neuro.flow.cli.bake_looks import COLORS, clock, finished_at, how_long, started_at, took
 
     begun, ended, duration = started_at(task), finished_at(task), took(task, now)
-    if begun is None and task.statuses:
-        begun = task.statuses[0].created_at
     return Row(
         (
             task.yaml_id,
@@ -54,7 +55,7 @@ def task_row(task: Task, now: datetime, *, is_over: bool = False) -> Row:
 
 
 def image_row(image: BakeImage) -> Row:
-    """What is said of an image."""
+    """An image's row."""
     from neuro.flow.cli.bake_looks import IMAGE_COLORS
 
     cells = (image.ref, image.status.value, image.builder_job_id or NEVER)
@@ -104,7 +105,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     took = f" in {how_long(ended - attempt.created_at)}" if ended else ""
     yield f"Attempt #{attempt.number} {result}{took}"
     if attempt.message:
-        yield f"  {attempt.message}"
+        yield f"  {printable(attempt.message, keep=_KEPT)}"
     concurrency = bake.meta.concurrency
     if concurrency is not None and attempt.result is TaskStatus.PENDING:
         yield f"  Bakes of its concurrency group '{concurrency.group}' run one after the other."
@@ -121,7 +122,7 @@ def told(context: FlowContext, seen: Seen, now: datetime) -> Iterator[str]:
     if messages:
         yield "Messages:"
         for task_id, text in messages:
-            first, *rest = text.splitlines()
+            first, *rest = map(printable, text.splitlines())
             yield f"  {task_id}: {first}"
             yield from (f"  {line}" for line in rest)
     if seen.images:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run_local_phase(
     context: FlowContext, workflow: Workflow | None, bake: Bake, attempt: Attempt
 ) -> TaskStatus | None:
-    """Run the local actions. What the attempt ended as, or None where it goes on.
+    """Run the local actions. Return the attempt's result, or None where it goes on.
 
     Without a workflow it is read from the files that are kept with the bake.
     """
@@ -70,7 +70,7 @@ class LocalDriver:
         return "Cancelling: what runs is being stopped. Ctrl-C again leaves at once."
 
     def exit_code(self, code: int) -> int:
-        """The command's exit code: that of an interrupt, where that ended the bake."""
+        """The command's exit code: an interrupt's, where an interrupt ended the bake."""
         return INTERRUPTED if self._interrupted and code else code
 
     def _run(self) -> None:

@@ -112,7 +112,7 @@ def _options() -> list[click.Parameter]:
             help="When to use colours.",
         ),
         click.Option(["--show-traceback"], is_flag=True, help="Show where an error came from."),
-        # What a main job is called with elsewhere: it has no project's folder, and needs none.
+        # A main job calls this elsewhere: it has no project's folder, and needs none.
         click.Option(["--fake-workspace"], is_flag=True, hidden=True, expose_value=False),
         click.Option(
             ["--version"],

@@ -1,4 +1,4 @@
-"""What people name on a command line, looked up in the workflow, and offered by shells."""
+"""Names of a command line: looked up in the workflow, and offered by shells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL = "ALL"
 
 def unknown(what: str, name: str, known: Iterable[str]) -> Failed:
     """The sentences for a name that the workflow does not have."""
-    from neuro.flow.syntax.problems import nearest
+    from neuro.flow.problems import nearest
 
     names = sorted(known)
     lines = [f"Unknown {what} {name}", f"Existing {what}s: {', '.join(names) or 'none'}"]
@@ -46,7 +46,7 @@ def check_runnable(context: FlowContext, job_id: str, suffix: str | None) -> Non
 
 
 def check_job(workflow: LiveWorkflow, job_id: str, suffix: str | None) -> None:
-    """Raise where there is no such job, or where a suffix is no use."""
+    """Raise where there is no such job, or where it takes no suffix."""
     if job_id not in workflow.job_ids:
         raise unknown("job", job_id, workflow.job_ids)
     if suffix is not None and not workflow.is_multi(job_id):
@@ -79,7 +79,7 @@ def find_job(context: FlowContext, job_id: str, suffix: str | None) -> Job:
 def offer(
     what: str,
 ) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """What a shell is offered for a parameter: a function of ``neuro.flow.cli.candidates``."""
+    """Complete a parameter with a function of ``neuro.flow.cli.candidates``."""
 
     def complete(
         ctx: click.Context, _parameter: click.Parameter, incomplete: str

@@ -35,7 +35,7 @@ def matrices(
     """
     from neuro.domain.errors import PlatformError
     from neuro.flow.batch.stored import config_ids, workflow_of
-    from neuro.flow.syntax.problems import FlowError
+    from neuro.flow.problems import FlowError
 
     async def read() -> list[ConfigFile]:
         files = [context.client.bakes.file(it) for it in config_ids(attempt.configs_meta)]
@@ -44,13 +44,13 @@ def matrices(
     try:
         texts = {file.id: file for file in context.run(read())}
         workflow = workflow_of(bake.owner or context.client.user, bake, attempt, texts)
-        return _Walk(workflow, bake, tasks).found
+        return _OutputsWalk(workflow, bake, tasks).found
     except (FlowError, PlatformError) as error:
         context.out.note(f"The values of matrices are not known: {error}")
         return {}
 
 
-class _Walk:
+class _OutputsWalk:
     """Goes through the graphs of a bake as far as its outcomes decide them."""
 
     def __init__(self, workflow: Workflow, bake: Bake, tasks: Sequence[Task]) -> None:
@@ -62,7 +62,7 @@ class _Walk:
 
     def _graph(self, graph: Graph) -> None:
         from neuro.flow.model import NodeKind, join_id
-        from neuro.flow.syntax.problems import FlowError
+        from neuro.flow.problems import FlowError
 
         nodes = [*graph.nodes.values()]
         outcomes: dict[FullId, Outcome] = {}

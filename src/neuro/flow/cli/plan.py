@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from neuro.flow.model import Node
 
 COLUMNS = (Column("TASK"), Column("KIND"), Column("IMAGE"), Column("PRESET"), firm("THEN"))
-# What is known only when it comes to it.
+# Stands for a value that only the run decides.
 _LATER = "?"
 
 

@@ -14,14 +14,14 @@ from neuro.cli.render.table import Column
 from neuro.cli.render.times import ago, local_now
 from neuro.flow.cli.context import FlowContext, pass_context
 from neuro.flow.cli.thin_table import NEVER, Layout, Row, firm, thin_table
-from neuro.flow.live import Row as LiveRow
+from neuro.flow.live import LiveRow as LiveRow
 
 COLUMNS = (Column("JOB"), firm("STATUS"), firm("RAW ID"), firm("WHEN"))
 NARROW = (Column("JOB/RAW ID"), firm("STATUS"), firm("WHEN"))
 
 
 def shown(row: LiveRow, now: datetime) -> Row:
-    """What is said of a job."""
+    """A job's row."""
     job = row.job
     if job is None:
         return Row((row.label, "unknown", NEVER, NEVER), "bright_black")

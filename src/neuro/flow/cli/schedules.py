@@ -35,7 +35,7 @@ def columns(now: datetime) -> list[Column]:
 
 
 def row(schedule: Schedule, now: datetime) -> Row:
-    """What is said of a schedule."""
+    """A schedule's row."""
 
     def moment(time: datetime | None) -> str:
         return time.astimezone(now.tzinfo).strftime("%b %d %H:%M") if time else NEVER

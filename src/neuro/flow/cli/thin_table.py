@@ -12,7 +12,7 @@ from neuro.cli.render.table import Cell, Column, Line, Table, first_that_fits, w
 
 NEVER = "N/A"
 Paint = Callable[[str, str | None], str]
-# What the line below the titles has more than the rows.
+# How much wider the line below the titles is than the rows.
 _RIM = 2
 
 

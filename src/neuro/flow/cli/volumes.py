@@ -14,7 +14,7 @@ from neuro.flow.cli.platform import COPY, MAKE_FOLDER, REMOVE, neuro
 from neuro.flow.command_line import COPY_OPTIONS, parent_of
 from neuro.flow.evaluate.contexts import VolumeRecord
 
-# What a volume's URI says is meant as it is.
+# A volume's URI is taken literally.
 _AS_IT_IS = "--no-glob"
 _SUMMARY = "--summary"
 
@@ -111,7 +111,7 @@ def download(context: FlowContext, volume: str) -> int:
 
     def get(it: VolumeRecord) -> int:
         local = str(it.full_local_path)
-        # What was worked on here since then must not be lost.
+        # Changes made here since then must not be lost.
         words = (*COPY_OPTIONS, "--keep-newer", _SUMMARY, _AS_IT_IS, "--", it.remote, local)
         return neuro(context, COPY, *words, name="cp")
 

@@ -18,7 +18,7 @@ _PAUSE = 2.0
 
 
 async def reasons(client: Client, bake_id: str, tasks: Iterable[Task]) -> dict[str, str]:
-    """What the pending ones of a bake's tasks wait for, by their full ids."""
+    """What a bake's pending tasks wait for, by their full ids."""
     pending = {
         task.raw_id: task.yaml_id
         for task in tasks

@@ -129,7 +129,7 @@ def screen_of(context: FlowContext, *, as_json: bool = False) -> Screen:
         return JsonLines(context.out)
     if context.out.quiet:
         return Silence()
-    # What else is told with -v would stand in the table.
+    # Other remarks of -v would stand in the table.
     can_move = os.environ.get("TERM") != "dumb"
     is_drawn = context.out.is_terminal and can_move and not context.out.verbose
     return Redrawn(context) if is_drawn else Lines(context.out)
@@ -153,7 +153,7 @@ class Events:
         self._queue.put(Sign.WAKE)
 
     def next(self, timeout: float) -> BakeEvent | Sign | str | None:
-        """What comes next: an event, a sign or a remark; None for nothing in time.
+        """The next event, sign or remark; None for nothing in time.
 
         Raises what ended the reading.
         """
@@ -230,7 +230,7 @@ def watch(
             _step(context, board, screen, events)
             waiting.look()
             if driver is not None and driver.ended:
-                driver = None  # What it told last may still be on its way.
+                driver = None  # Its last events may still be on their way.
             if driver is not None or not board.is_over:
                 continue
             # Of a bake that was cancelled, the ends of its tasks are still to come.

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate import repositories
 from neuro.flow.evaluate.boundary import is_inside, leads_out
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.problems import nearest
 from neuro.flow.syntax.reader import load_source, read_action
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import ActionFile, Input
     from neuro.flow.syntax.types import MapValue
 
@@ -142,7 +142,7 @@ _MATCHES: Mapping[str, tuple[type, ...]] = {
     "float": (int, float),
     "bool": (bool,),
 }
-# What quotes have made a text of.
+# Values that quotes have made strings.
 _SPELT = {"int": r"-?\d+", "float": r"-?\d+(\.\d+)?", "bool": "true|false"}
 
 
@@ -178,7 +178,7 @@ def bind_inputs(
 ) -> dict[str, object]:
     """Return the inputs' values: the given ones by their types, the others' defaults.
 
-    What is missing, or of a wrong type, is reported, and is not among them.
+    An input that is missing, or of a wrong type, is reported and left out.
     """
     check_names({name: where for name, (_, where) in given.items()}, declared, at, report)
     inputs: dict[str, object] = {}
@@ -194,7 +194,7 @@ def bind_inputs(
 
 
 def check_literals(args: MapValue | None, declared: Mapping[str, Input], report: Report) -> None:
-    """Report arguments that are no expressions and not of their input's type."""
+    """Report arguments that are not expressions and not of their input's type."""
     for name, part in args.parts if args is not None else ():
         if name is not None and name in declared and part.template is None:
             _fits(name, part.constant, part.at, declared[name], report, is_literal=True)
@@ -218,7 +218,7 @@ def _fits(
         what = f"{value}, without quotes" if is_quoted else f"a value of type {declared.type}"
         hint = f"Write {what}."
     elif isinstance(value, str) and declared.type == "int":
-        hint = "Convert text with int(): ${{ int(params.x) }}."
+        hint = "Convert a string with int(): ${{ int(params.x) }}."
     report.add(
         f"Type of argument '{name}' does not match the input's declared type: "
         f"the argument is '{type(value).__name__}', the input is '{declared.type}'",

@@ -17,10 +17,11 @@ from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.evaluate.sections import constant_flag, constant_text
 from neuro.flow.evaluate.static import Names, check_template, record, values_of
 from neuro.flow.evaluate.units import Owner, report_no_image
-from neuro.flow.evaluate.values import Unknowable, Values
-from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.evaluate.values import Unknowable, ValueEvaluator
+from neuro.flow.expressions.evaluator import ExpressionScope
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
+from neuro.flow.syntax.keys import Stage
 from neuro.flow.syntax.reader import load_source, read_any, read_live
 from neuro.flow.workspace import flow_file
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from neuro.domain.jobs import Job
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.syntax.problems import Problem
+    from neuro.flow.problems import Problem
     from neuro.flow.syntax.types import Value
     from neuro.flow.workspace import Workspace
 
@@ -167,8 +168,8 @@ class _Check:
         readable = not self._report.problems
         project = self._project
         names = self._live_names(file)
-        for place, value in _file_values(file):
-            self._value(value, _live_place(names, place))
+        for stage, value in _file_values(file):
+            self._value(value, _live_names(names, stage))
         mixins = Mixins({**(project.mixins if project else {}), **file.mixins})
         mixins.check(file.mixins, self._report)
         for mixin in file.mixins.values():
@@ -179,7 +180,7 @@ class _Check:
                 continue
             before = len(self._report.problems)
             unit = mixins.apply(job, job.mixins, self._report)
-            # A mixin that is not there, or an image that is wrong, is told already.
+            # A mixin that is not there, or an image that is wrong, is reported already.
             complete = len(self._report.problems) == before
             self._unit_values(job, names, unit)
             if complete and unit.image is None and ("image" not in unit.specified or readable):
@@ -193,8 +194,8 @@ class _Check:
         third["params"] = dict.fromkeys(whole.params) if whole is not None else None
         if whole is None or constant_flag(whole.multi):
             third["multi"] = record(MultiRecord)
-        for place, value in values_of(unit, batch=False):
-            self._value(value, _live_place(third, place))
+        for stage, value in values_of(unit, batch=False):
+            self._value(value, _live_names(third, stage))
 
     def _live_call(self, call: tree.Call, names: Names) -> None:
         third = {**names, "params": dict.fromkeys(call.params)}
@@ -202,8 +203,8 @@ class _Check:
         job = called.file.job if called is not None else None
         if called is None or (job is not None and constant_flag(job.multi)):
             third["multi"] = record(MultiRecord)
-        for place, value in values_of(call, batch=False):
-            self._value(value, _live_place(third, place))
+        for stage, value in values_of(call, batch=False):
+            self._value(value, _live_names(third, stage))
 
     def _live_names(self, file: tree.LiveFile) -> Names:
         return {**common_names(file, self._project, FlowRecord), "params": {}}
@@ -220,7 +221,7 @@ class _Check:
             checking=True,
         )
         for job_id, job in workflow.jobs.items():
-            values = Values(Scope(workflow.second), self._report)
+            values = ValueEvaluator(ExpressionScope(workflow.second), self._report)
             params = {
                 name: str(values.one(param.default))
                 for name, param in job.params.items()
@@ -247,23 +248,23 @@ def _flow_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _file_values(file: tree.LiveFile) -> Iterator[tuple[str, Value]]:
+def _file_values(file: tree.LiveFile) -> Iterator[tuple[Stage | None, Value]]:
     """The values outside of jobs and mixins."""
-    sections: list[tree.Node] = [*file.images.values(), *file.volumes.values()]
+    sections: list[tree.TreeNode] = [*file.images.values(), *file.volumes.values()]
     if file.defaults is not None:
         sections.append(file.defaults)
     for section in sections:
         yield from values_of(section, batch=False)
 
 
-def _live_place(names: Names, place: str) -> Names:
+def _live_names(names: Names, stage: Stage | None) -> Names:
     visible: tuple[str, ...]
-    match place:
-        case "L1":
+    match stage:
+        case Stage.SECTIONS:
             visible = ("project", "flow", "git")
-        case "L2":
+        case Stage.PARAMS:
             visible = ("project", "flow", "git", *DEFAULTS)
-        case "L3" | "LA":
+        case Stage.JOB:
             return names
         case _:
             visible = ()

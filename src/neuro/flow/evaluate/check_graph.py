@@ -1,4 +1,4 @@
-"""What the expressions of a list of tasks may read of each other, as far as its graph is known."""
+"""The names that expressions of a list of tasks may read of each other."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SeenNeeds:
         }
 
     def of(self, element: Element) -> Shape:
-        """What an element's own expressions read."""
+        """The names that an element's own expressions read."""
         names = _names_in(self._of[element.number].mains)
         return None if names is None else Members(self._ends(names), self._hints_for(element))
 
@@ -63,7 +63,7 @@ class SeenNeeds:
         return Members(self._ends(names), dict.fromkeys(self._shapes, hint))
 
     def whole(self) -> Shape:
-        """What an action's outputs read: all that is in it."""
+        """The names that an action's outputs read: all of its tasks."""
         return self._shapes if self._is_known else None
 
     def _ends(self, names: Iterable[str]) -> dict[str, Shape]:
@@ -97,7 +97,7 @@ def _names_in(nodes: Iterable[Node]) -> list[str] | None:
 
 
 def _end_of(place: Place, *, is_whole: bool) -> Shape:
-    """What is known of how a node ends, or all rows of its matrix."""
+    """The known end of a node, or of all rows of its matrix."""
     action = place.element.action
     outputs: Shape = None
     if action is not None and action.file.kind == "batch":

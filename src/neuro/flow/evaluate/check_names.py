@@ -1,4 +1,4 @@
-"""Which names the expressions of a batch may read at each place, as far as a file tells."""
+"""Which names the expressions of a batch may read at each stage, as far as a file tells."""
 
 from __future__ import annotations
 
@@ -10,52 +10,53 @@ from neuro.flow.evaluate.contexts import GitRecord, ImageRecord, ProjectRecord, 
 from neuro.flow.evaluate.mixins import UnknownMixins, overlay
 from neuro.flow.evaluate.static import Members, Names, Shape, record, values_of
 from neuro.flow.syntax import tree
+from neuro.flow.syntax.keys import Stage
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.mixins import Mixins
     from neuro.flow.syntax.types import MapValue, Value
 
-Places = Mapping[str, tuple[str, ...]]
+Stages = Mapping[Stage | None, tuple[str, ...]]
 
-# What each place of a batch adds to the names of the one before it.
+# The names that each stage of a batch sees.
 PROJECT = ("project", "flow", "params", "git")
 DEFAULTS = ("env", "tags", "volumes", "images")
 _MATRIX = ("strategy", "matrix")
-BATCH_PLACES: Places = {
-    "B0": (),
-    "BM": ("matrix",),
-    "B1": PROJECT,
-    "B2": (*PROJECT, *DEFAULTS),
-    "B3": (*PROJECT, *DEFAULTS, "strategy", "needs"),
-    "B4": (*PROJECT, *DEFAULTS, *_MATRIX),
-    "B5": (*PROJECT, *DEFAULTS, *_MATRIX, "needs", "state"),
+BATCH_STAGES: Stages = {
+    Stage.CONSTANT: (),
+    Stage.GRAPH: ("matrix",),
+    Stage.SECTIONS: PROJECT,
+    Stage.FILE: (*PROJECT, *DEFAULTS),
+    Stage.MATRIX: (*PROJECT, *DEFAULTS, "strategy", "needs"),
+    Stage.ROW: (*PROJECT, *DEFAULTS, *_MATRIX),
+    Stage.TASK: (*PROJECT, *DEFAULTS, *_MATRIX, "needs", "state"),
 }
 _ACTION = ("inputs", "strategy", "git", "flow")
-ACTION_PLACES: Places = {
-    "B0": (),
-    "BM": ("matrix",),
-    "B1": _ACTION,
-    "B2": (*_ACTION, "images"),
-    "B3": (*_ACTION, "images", "needs"),
-    "B4": (*_ACTION, "images", "matrix"),
-    "B5": (*_ACTION, "images", "matrix", "needs", "state"),
-    "AO": (*_ACTION, "images", "needs"),
+ACTION_STAGES: Stages = {
+    Stage.CONSTANT: (),
+    Stage.GRAPH: ("matrix",),
+    Stage.SECTIONS: _ACTION,
+    Stage.FILE: (*_ACTION, "images"),
+    Stage.MATRIX: (*_ACTION, "images", "needs"),
+    Stage.ROW: (*_ACTION, "images", "matrix"),
+    Stage.TASK: (*_ACTION, "images", "matrix", "needs", "state"),
+    Stage.OUTPUTS: (*_ACTION, "images", "needs"),
 }
 STRATEGY: Shape = {"fail_fast": None, "max_parallel": None}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Around:
-    """What a list of tasks stands in: the names that all of it reads, and its mixins."""
+    """The surroundings of a list of tasks: the names that all of it reads, and its mixins."""
 
     names: Names
-    places: Places
+    stages: Stages
     # None where there are none, as in actions.
     mixins: Mixins | None
 
-    def at(self, place: str, own: Names) -> Names:
-        """The names of a place, a task's own ones included."""
-        return {name: own.get(name) for name in self.places.get(place, ())}
+    def at(self, stage: Stage | None, own: Names) -> Names:
+        """The names at a stage, a task's own ones included."""
+        return {name: own.get(name) for name in self.stages.get(stage, ())}
 
 
 # Who calls a module that is checked for itself: nobody knows what there is.
@@ -92,9 +93,9 @@ def by_id(
 
 def file_values(
     file: tree.BatchFile, project: tree.ProjectFile | None
-) -> Iterator[tuple[str, Value]]:
+) -> Iterator[tuple[Stage | None, Value]]:
     """The values outside of tasks and mixins."""
-    sections: list[tree.Node | None] = [
+    sections: list[tree.TreeNode | None] = [
         *by_id(file, project, "images").values(),
         *by_id(file, project, "volumes").values(),
         *file.params.values(),
@@ -106,7 +107,7 @@ def file_values(
         if section is not None:
             yield from values_of(section, batch=True)
     if file.life_span is not None:
-        yield "B0", file.life_span
+        yield Stage.CONSTANT, file.life_span
 
 
 def any_task() -> dict[str, Shape]:
@@ -128,7 +129,7 @@ def matrix_keys(matrix: tree.Matrix) -> tuple[str, ...]:
 
 
 def matrix_members(strategy: tree.Strategy | None) -> Shape:
-    """What a task reads in `matrix`."""
+    """The names that a task reads in `matrix`."""
     if strategy is None or strategy.matrix is None:
         # One that could not be read has keys that nobody knows.
         return None if strategy is not None and "matrix" in strategy.specified else {}

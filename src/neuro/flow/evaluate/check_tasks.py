@@ -17,9 +17,9 @@ from neuro.flow.evaluate.calls import (
     report_no_mixins,
 )
 from neuro.flow.evaluate.check_names import (
-    ACTION_PLACES,
+    ACTION_STAGES,
     ANYBODY,
-    BATCH_PLACES,
+    BATCH_STAGES,
     STRATEGY,
     Around,
     any_task,
@@ -38,8 +38,9 @@ from neuro.flow.evaluate.contexts import (
 from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.evaluate.static import Names, Refused, Shape, check_template, record, values_of
 from neuro.flow.evaluate.units import Owner, report_no_image
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
+from neuro.flow.syntax.keys import Stage
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.batch.ground import Element, Frame, Ground
@@ -78,14 +79,14 @@ class TaskCheck:
         names["params"] = dict.fromkeys(file.params)
         names["volumes"] = self._volumes(file, project)
         mixins = Mixins({**(project.mixins if project is not None else {}), **file.mixins})
-        around = Around(names, BATCH_PLACES, mixins)
-        for place, value in file_values(file, project):
-            self._value(value, around.at(place, names))
+        around = Around(names, BATCH_STAGES, mixins)
+        for stage, value in file_values(file, project):
+            self._value(value, around.at(stage, names))
         mixins.check(file.mixins, self._report)
         every: Names = {**names, **any_task()}
         for mixin in file.mixins.values():
-            for place, value in values_of(mixin, batch=True):
-                self._value(value, around.at(place, every))
+            for stage, value in values_of(mixin, batch=True):
+                self._value(value, around.at(stage, every))
         return around
 
     def tasks(self, around: Around, workflow: BatchWorkflow) -> None:
@@ -156,27 +157,27 @@ class TaskCheck:
 
     def _batch_action(self, file: tree.ActionFile, names: Names, caller: Around | None) -> None:
         outer: Names = caller.names if caller is not None else {}
-        places = {
-            place: (*some, *outer) if place not in ("B0", "BM") else some
-            for place, some in ACTION_PLACES.items()
+        stages = {
+            stage: (*some, *outer) if stage not in (Stage.CONSTANT, Stage.GRAPH) else some
+            for stage, some in ACTION_STAGES.items()
         }
         mixins = caller.mixins if caller is not None else None
         # A module's own images are beside its caller's.
         images = outer.get("images", {})
         merged = None if images is None else {**images, **(names["images"] or {})}
-        around = Around({**outer, **names, "images": merged}, places, mixins)
+        around = Around({**outer, **names, "images": merged}, stages, mixins)
         every: Names = {**around.names, **any_task()}
         for image in file.images.values():
             for _, value in values_of(image, batch=True):
-                self._value(value, around.at("B1", every))
+                self._value(value, around.at(Stage.SECTIONS, every))
         if file.cache is not None:
             for _, value in values_of(file.cache, batch=True):
-                self._value(value, around.at("B2", every))
+                self._value(value, around.at(Stage.FILE, every))
         needs = self._tasks(self._unknown_frame(file, around), around)
         last: Names = {**around.names, "needs": needs.whole()}
         for output in file.outputs.values():
             if output.value is not None:
-                self._value(output.value, around.at("AO", last))
+                self._value(output.value, around.at(Stage.OUTPUTS, last))
 
     def _unknown_frame(self, file: tree.ActionFile, around: Around) -> Frame:
         """Where an action's tasks stand if nothing is known of who calls it."""
@@ -220,19 +221,19 @@ class TaskCheck:
             self._element(element, needs.of(element), around)
             if called is not None:
                 self._post_of(element, called, needs.of_post(element), around)
-        # Of what is found at one place, names come first: they are told with the nearest ones.
+        # Of the problems at one place, names come first: their hint has the nearest ones.
         self._report.take(told.problems)
         return needs
 
     def _post_of(self, element: Element, found: Action, needs: Shape, around: Around) -> None:
-        """What runs in the end for a call sees what the call sees, and other needs."""
+        """Check the post part of a call: it sees the call's names, and other needs."""
         own: Names = {
             **around.names,
             **any_task(),
             "matrix": matrix_members(element.task.strategy),
             "needs": needs,
         }
-        self._post(found.file, around.at("B5", own))
+        self._post(found.file, around.at(Stage.TASK, own))
 
     def _element(self, element: Element, needs: Shape, around: Around) -> None:
         unit = element.task
@@ -243,19 +244,19 @@ class TaskCheck:
             "needs": needs,
             "state": {},
         }
-        selected: dict[str, Names] = {}
+        selected: dict[Stage | None, Names] = {}
         if "needs" in around.names:
             # The rows of a module's task may depend on what its caller has waited for.
-            selected["B3"] = {**around.at("B3", own), "needs": None}
-        for place, value in values_of(unit, batch=True):
+            selected[Stage.MATRIX] = {**around.at(Stage.MATRIX, own), "needs": None}
+        for stage, value in values_of(unit, batch=True):
             if value.template is not None:
-                if place not in selected:
-                    selected[place] = around.at(place, own)
-                check_template(value.template, selected[place], self._report, batch=True)
+                if stage not in selected:
+                    selected[stage] = around.at(stage, own)
+                check_template(value.template, selected[stage], self._report, batch=True)
         if not isinstance(unit, tree.Task) or unit.image is not None:
             return
         if "image" in unit.specified and not self._readable:
-            # It may be one that could not be read: that is told already.
+            # It may be one that could not be read, which is reported already.
             return
         # Mixins that are not known here may bring it.
         if unit.mixins is None or (around.mixins is not None and around.mixins.is_known):

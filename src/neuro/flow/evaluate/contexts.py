@@ -176,7 +176,7 @@ class GitRecord(Record):
 
     @property
     def tags(self) -> list[str]:
-        """The tags of the current commit; one empty text where there is none."""
+        """The tags of the current commit; one empty string where there is none."""
         return self._ask("tag", "--points-at", "HEAD").split("\n")
 
     def _ask(self, *command: str) -> str:

@@ -1,4 +1,4 @@
-"""What is right by the rules of flow files, and mostly not what was meant."""
+"""Warns of values that the rules of flow files allow, and that are rarely meant."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from neuro.flow.evaluate.static import values_of
 from neuro.flow.expressions.nodes import Literal, calls
 
 if TYPE_CHECKING:
+    from neuro.flow.problems import Report
     from neuro.flow.syntax import tree
-    from neuro.flow.syntax.problems import Report
 
 
-def doubt_hashes(file: tree.Node, root: Path, report: Report, *, batch: bool) -> None:
+def doubt_hashes(file: tree.TreeNode, root: Path, report: Report, *, batch: bool) -> None:
     """Note the patterns of hash_files() that match no file: a hash of nothing never changes.
 
     Patterns that expressions make are not looked at.
     """
-    nodes: list[tree.Node] = [file, *getattr(file, "tasks", ())]
+    nodes: list[tree.TreeNode] = [file, *getattr(file, "tasks", ())]
     for value in (value for node in nodes for _, value in values_of(node, batch=batch)):
         if value.template is None:
             continue
@@ -41,4 +41,4 @@ def _matches(root: Path, pattern: str) -> bool:
     try:
         return any(path.is_file() for path in root.glob(pattern))
     except (ValueError, NotImplementedError, OSError):
-        return True  # Not a pattern: that is told when it is evaluated.
+        return True  # Not a pattern: its evaluation reports that.

@@ -23,7 +23,7 @@ class Environment:
     """Actions from repositories are kept below."""
 
 
-class Effects(Protocol):
+class LiveEffects(Protocol):
     """What `upload()` and `inspect_job()` call; a dry run gives one that only tells."""
 
     def upload(self, volume: VolumeRecord) -> None:

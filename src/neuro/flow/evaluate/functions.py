@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate.boundary import OUTSIDE, is_inside, leads_out
 from neuro.flow.evaluate.contexts import JobRecord, VolumeRecord
-from neuro.flow.expressions.evaluator import EvaluationError, Scope
+from neuro.flow.expressions.evaluator import EvaluationError, ExpressionScope
 from neuro.flow.expressions.functions import SIGNATURES, STANDARD, Function
 from neuro.flow.expressions.values import URI
 
 if TYPE_CHECKING:
-    from neuro.flow.evaluate.environment import Effects
+    from neuro.flow.evaluate.environment import LiveEffects
 
     Tags = Callable[[str, str | None], tuple[str, ...]]
 
 # Functions of a task's outcome, which live jobs do not have.
 OF_TASKS = ("success", "failure", "always")
-# What is said of functions out of their place, by the check of names and by evaluation.
+# Messages about functions out of their place, of the check of names and of evaluation.
 IN_TASKS_ONLY = "{}() is only available inside a task definition"
 IN_LIVE_ONLY = "{}() is only available in a live workflow"
 NO_DEPENDENCY = "{}() got an argument that is not a dependency: {!r}"
@@ -35,7 +35,7 @@ _NO_HASH = "0" * 64
 
 
 def live_functions(
-    workspace: Path, effects: Effects | None, tags_of: Tags | None, *, read_files: bool = True
+    workspace: Path, effects: LiveEffects | None, tags_of: Tags | None, *, read_files: bool = True
 ) -> Mapping[str, Function]:
     """Return what may be called in a live workflow.
 
@@ -43,10 +43,10 @@ def live_functions(
     reads no files for their hashes.
     """
 
-    def hash_files(_: Scope, patterns: Sequence[object]) -> str:
+    def hash_files(_: ExpressionScope, patterns: Sequence[object]) -> str:
         return hash_below(workspace, patterns, workspace, read=read_files)
 
-    def hash_files_relative(_: Scope, arguments: Sequence[object]) -> str:
+    def hash_files_relative(_: ExpressionScope, arguments: Sequence[object]) -> str:
         root, *patterns = arguments
         if not isinstance(root, str | Path | PurePosixPath):
             raise EvaluationError(
@@ -59,7 +59,7 @@ def live_functions(
         boundary = workspace if is_inside(folder, workspace) else folder
         return hash_below(folder, patterns, boundary, read=read_files)
 
-    def upload(_: Scope, arguments: Sequence[object]) -> VolumeRecord:
+    def upload(_: ExpressionScope, arguments: Sequence[object]) -> VolumeRecord:
         (volume,) = arguments
         if not isinstance(volume, VolumeRecord):
             raise EvaluationError("upload() takes a volume, such as volumes.code")
@@ -72,7 +72,7 @@ def live_functions(
         effects.upload(volume)
         return volume
 
-    def inspect_job(_: Scope, arguments: Sequence[object]) -> JobRecord:
+    def inspect_job(_: ExpressionScope, arguments: Sequence[object]) -> JobRecord:
         job_id, *rest = arguments
         if effects is None or tags_of is None:
             raise EvaluationError(
@@ -80,7 +80,7 @@ def live_functions(
             )
         suffix = rest[0] if rest else None
         if not isinstance(job_id, str) or not isinstance(suffix, str | None):
-            raise EvaluationError("inspect_job() takes a job's id and a suffix, both text")
+            raise EvaluationError("inspect_job() takes a job's id and a suffix, both strings")
         job = effects.inspect_job(tags_of(job_id, suffix))
         if job is None:
             shown = f"{job_id} {suffix}" if suffix else job_id
@@ -101,8 +101,8 @@ def live_functions(
     }
 
 
-def _refuse(name: str) -> Callable[[Scope, Sequence[object]], object]:
-    def call(_: Scope, __: Sequence[object]) -> object:
+def _refuse(name: str) -> Callable[[ExpressionScope, Sequence[object]], object]:
+    def call(_: ExpressionScope, __: Sequence[object]) -> object:
         raise EvaluationError(IN_TASKS_ONLY.format(name))
 
     return call
@@ -119,7 +119,7 @@ def hash_below(root: Path, patterns: Sequence[object], boundary: Path, *, read: 
     digest = sha256()
     for pattern in patterns:
         if not isinstance(pattern, str):
-            raise EvaluationError("Patterns of files are texts, such as '**/*.py'")
+            raise EvaluationError("Patterns of files are strings, such as '**/*.py'")
         if not Path(os.path.normpath(root / pattern)).is_relative_to(os.path.normpath(boundary)):
             raise EvaluationError(OUTSIDE.format(pattern))
         if not read:
@@ -146,10 +146,10 @@ def hash_below(root: Path, patterns: Sequence[object], boundary: Path, *, read: 
     return digest.hexdigest() if read else _NO_HASH
 
 
-def _parse_volume(_: Scope, arguments: Sequence[object]) -> VolumeRecord:
+def _parse_volume(_: ExpressionScope, arguments: Sequence[object]) -> VolumeRecord:
     (reference,) = arguments
     if not isinstance(reference, str):
-        raise EvaluationError("parse_volume() takes a text, such as 'storage:data:/data'")
+        raise EvaluationError("parse_volume() takes a string, such as 'storage:data:/data'")
     text, read_only = reference, False
     for mode in (":ro", ":rw"):
         if text.endswith(mode):

@@ -23,7 +23,7 @@ from neuro.flow.evaluate.functions import live_functions
 from neuro.flow.evaluate.mixins import Mixins
 from neuro.flow.evaluate.params import bind_params
 from neuro.flow.evaluate.sections import (
-    Defaults,
+    EvaluatedDefaults,
     constant_flag,
     constant_text,
     evaluate_defaults,
@@ -33,16 +33,16 @@ from neuro.flow.evaluate.sections import (
     project_record,
 )
 from neuro.flow.evaluate.units import Owner, evaluate_unit
-from neuro.flow.evaluate.values import Values
-from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.evaluate.values import ValueEvaluator
+from neuro.flow.expressions.evaluator import ExpressionScope
 from neuro.flow.model import Unit
-from neuro.flow.syntax.problems import FlowError, Problem, Report, nearest
+from neuro.flow.problems import FlowError, Problem, Report, nearest
 from neuro.flow.syntax.tree import ActionJob, Call, LiveDefaults, LiveJob
 
 if TYPE_CHECKING:
-    from neuro.flow.evaluate.environment import Effects, Environment
+    from neuro.flow.evaluate.environment import Environment, LiveEffects
     from neuro.flow.expressions.functions import Function
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import LiveFile, ProjectFile
 
 _NOTHING: Mapping[str, str] = {}
@@ -90,7 +90,7 @@ class LiveWorkflow:
             "flow": self._flow,
             "git": (UnaskedGit if checking else GitRecord)(environment.cwd),
         }
-        values = Values(Scope(first, self._functions(None)), report)
+        values = ValueEvaluator(ExpressionScope(first, self._functions(None)), report)
         own = live.defaults if live.defaults is not None else LiveDefaults(at=live.at)
         self._defaults = evaluate_defaults(merged_defaults(own, project), values)
         inherited = project.volumes if project is not None else {}
@@ -126,9 +126,9 @@ class LiveWorkflow:
         return multi
 
     def params_of(self, job_id: str) -> Mapping[str, str | None]:
-        """Return a job's parameters: the default as text, None where one must be given."""
+        """Return a job's parameters: the default as a string, None where one must be given."""
         report = Report()
-        values = Values(Scope(self.second, self._functions(None)), report)
+        values = ValueEvaluator(ExpressionScope(self.second, self._functions(None)), report)
         found = {
             name: None if param.default is None else _text(values.one(param.default))
             for name, param in self._job(job_id).params.items()
@@ -151,7 +151,7 @@ class LiveWorkflow:
         params: Mapping[str, str] = _NOTHING,
         suffix: str | None = None,
         args: tuple[str, ...] = (),
-        effects: Effects,
+        effects: LiveEffects,
         report: Report | None = None,
     ) -> ResolvedJob:
         """Evaluate a job. Raises FlowError with every problem found.
@@ -163,7 +163,7 @@ class LiveWorkflow:
         self._check_multi(job_id, job, suffix, args, report)
         report.raise_if_any()
         functions = self._functions(effects)
-        values = Values(Scope(self.second, functions), report)
+        values = ValueEvaluator(ExpressionScope(self.second, functions), report)
         bound = bind_params(job.params, params, values, report, whose="job", at=job.at)
         # A missing parameter would be told again by every expression that reads it.
         report.raise_if_any()
@@ -178,7 +178,7 @@ class LiveWorkflow:
         params: Mapping[str, str],
         suffix: str | None,
         args: tuple[str, ...],
-        effects: Effects,
+        effects: LiveEffects,
         report: Report,
     ) -> ResolvedJob | None:
         """Evaluate a job whose parameters are known; None where it cannot be."""
@@ -189,7 +189,7 @@ class LiveWorkflow:
         if isinstance(job, Call):
             return self._call(job_id, job, third, suffix, effects, report)
         functions = self._functions(effects)
-        values = Values(Scope(third, functions), report)
+        values = ValueEvaluator(ExpressionScope(third, functions), report)
         return self._unit(job_id, job, job.at, values, self._defaults, suffix, report)
 
     def _check_multi(
@@ -208,7 +208,7 @@ class LiveWorkflow:
             report.add(f"Job '{job_id}' is a multi-job: it needs a suffix", job.at)
 
     def _functions(
-        self, effects: Effects | None, *, inspects: bool = True
+        self, effects: LiveEffects | None, *, inspects: bool = True
     ) -> Mapping[str, Function]:
         return live_functions(
             self._root,
@@ -245,14 +245,14 @@ class LiveWorkflow:
         call: Call,
         third: Mapping[str, object],
         suffix: str | None,
-        effects: Effects,
+        effects: LiveEffects,
         report: Report,
     ) -> ResolvedJob | None:
         action = self.action_of(call, report)
         if action is None:
             return None
         plain = self._functions(effects)
-        argument_values = Values(Scope(third, plain), report)
+        argument_values = ValueEvaluator(ExpressionScope(third, plain), report)
         arguments = argument_values.mapping(call.args)
         if argument_values.unknown:
             return None
@@ -275,15 +275,15 @@ class LiveWorkflow:
         functions = self._functions(effects, inspects=False)
         job = live_job(action)
         if call.module is not None:
-            scope = Scope({**third, **own}, functions)
+            scope = ExpressionScope({**third, **own}, functions)
             job = self.mixins.apply(job, job.mixins, report)
             defaults = self._defaults
         else:
-            scope = Scope(own, functions)
+            scope = ExpressionScope(own, functions)
             if job.mixins is not None:
                 report_no_mixins(job.mixins.at, report)
-            defaults = Defaults({}, self._defaults.tags)
-        values = Values(scope, report)
+            defaults = EvaluatedDefaults({}, self._defaults.tags)
+        values = ValueEvaluator(scope, report)
         return self._unit(job_id, job, call.at, values, defaults, suffix, report)
 
     def _unit(
@@ -291,8 +291,8 @@ class LiveWorkflow:
         job_id: str,
         unit: LiveJob | ActionJob,
         at: Position,
-        values: Values,
-        defaults: Defaults,
+        values: ValueEvaluator,
+        defaults: EvaluatedDefaults,
         suffix: str | None,
         report: Report,
     ) -> ResolvedJob | None:

@@ -7,14 +7,14 @@ from dataclasses import fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from neuro.flow.evaluate.values import Values
-from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.evaluate.values import ValueEvaluator
+from neuro.flow.expressions.evaluator import ExpressionScope
+from neuro.flow.problems import Report, nearest
 from neuro.flow.syntax.keys import keys_of
-from neuro.flow.syntax.problems import Report, nearest
 from neuro.flow.syntax.types import ListValue, MapValue
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import ExecUnit, LiveDefaults, Mixin
 
 # Keys that say how a mapping is read, not what it holds.
@@ -104,7 +104,7 @@ class Mixins:
     is_known = True
 
     def __init__(self, known: Mapping[str, Mixin]) -> None:
-        # The project's are told no keys of live files or batches, but may take in mixins that
+        # The project's know no keys of live files or batches, but may take in mixins that
         # have them: so all are of the class that has the most.
         widest = max(map(type, known.values()), key=lambda one: len(keys_of(one)), default=None)
         self._known = {
@@ -153,7 +153,7 @@ class Mixins:
 
     def _names(self, names: ListValue, report: Report) -> Iterator[tuple[str, Position]]:
         # Functions may make names, but there are no contexts yet.
-        values = Values(Scope({}), report)
+        values = ValueEvaluator(ExpressionScope({}), report)
         for part in names.parts:
             for name in values.texts(replace(names, parts=(part,))):
                 yield name, part.at
@@ -184,7 +184,7 @@ class Mixins:
 
 
 class UnknownMixins(Mixins):
-    """Those of a caller that is not known: nobody says which there are."""
+    """The mixins of an unknown caller: nobody knows which there are."""
 
     is_known = False
 

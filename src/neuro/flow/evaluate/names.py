@@ -11,7 +11,7 @@ MAX_NAME = 40
 
 
 def id_problem(text: str) -> str | None:
-    """Say what keeps a text from being an id, or None."""
+    """Say why a string is not an id, or None."""
     if not text.isidentifier():
         return f"'{text}' is not an identifier: use letters, digits and underscores."
     if text == text.upper():

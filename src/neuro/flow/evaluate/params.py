@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.problems import nearest
 
 if TYPE_CHECKING:
-    from neuro.flow.evaluate.values import Values
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.evaluate.values import ValueEvaluator
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import Param
 
 
 def bind_params(
     declared: Mapping[str, Param],
     given: Mapping[str, str],
-    values: Values,
+    values: ValueEvaluator,
     report: Report,
     *,
     whose: Literal["job", "batch"],
@@ -43,7 +43,7 @@ def bind_params(
         elif param.default is not None:
             bound[name] = str(values.one(param.default))
         elif not checking and ("default" not in param.specified or not report.problems):
-            # That a default could not be read is told already.
+            # A default that could not be read is reported already.
             report.add(
                 f"Param {name} is not initialized and has no default value",
                 param.at,

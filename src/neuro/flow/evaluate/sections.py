@@ -14,8 +14,8 @@ from neuro.flow.expressions.values import URI
 from neuro.flow.syntax.tree import LiveDefaults
 
 if TYPE_CHECKING:
-    from neuro.flow.evaluate.values import Values
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.evaluate.values import ValueEvaluator
+    from neuro.flow.problems import Report
     from neuro.flow.syntax.tree import Image, ProjectFile, Volume
     from neuro.flow.syntax.types import Value
 
@@ -23,7 +23,7 @@ D = TypeVar("D", bound=LiveDefaults)
 
 
 @dataclass(frozen=True, slots=True)
-class Defaults:
+class EvaluatedDefaults:
     """What jobs have unless they say otherwise, evaluated."""
 
     env: Mapping[str, str]
@@ -35,9 +35,9 @@ class Defaults:
     schedule_timeout: float | None = None
 
 
-def evaluate_defaults(defaults: LiveDefaults, values: Values) -> Defaults:
+def evaluate_defaults(defaults: LiveDefaults, values: ValueEvaluator) -> EvaluatedDefaults:
     """Evaluate what jobs and tasks have unless they say otherwise."""
-    return Defaults(
+    return EvaluatedDefaults(
         env=values.env(defaults.env),
         tags=values.texts(defaults.tags),
         volumes=values.texts(defaults.volumes, drop_empty=True),
@@ -48,7 +48,7 @@ def evaluate_defaults(defaults: LiveDefaults, values: Values) -> Defaults:
     )
 
 
-def evaluate_volume(key: str, volume: Volume, values: Values, root: Path) -> VolumeRecord:
+def evaluate_volume(key: str, volume: Volume, values: ValueEvaluator, root: Path) -> VolumeRecord:
     """Evaluate an entry of `volumes`; local folders are below the workspace's root."""
     local = values.one(volume.local)
     mount = values.one(volume.mount)
@@ -63,7 +63,7 @@ def evaluate_volume(key: str, volume: Volume, values: Values, root: Path) -> Vol
 
 
 def evaluate_image(
-    key: str, image: Image, values: Values, root: Path, report: Report
+    key: str, image: Image, values: ValueEvaluator, root: Path, report: Report
 ) -> ImageRecord:
     """Evaluate an entry of `images`; local contexts are below the workspace's root."""
     context, dockerfile = values.text(image.context), values.text(image.dockerfile)
@@ -148,7 +148,7 @@ def merged_defaults(own: D, project: ProjectFile | None) -> D:
 
 
 def constant_text(value: Value | None) -> str | None:
-    """Return a text that takes no expressions."""
+    """Return a string that takes no expressions."""
     return None if value is None or value.constant is None else str(value.constant)
 
 

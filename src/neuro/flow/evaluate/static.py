@@ -1,4 +1,4 @@
-"""What can be said of expressions without evaluating them: the names that they read."""
+"""Checks the names that expressions read, without evaluating them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from neuro.flow.evaluate.functions import (
 )
 from neuro.flow.expressions.nodes import (
     Attribute,
-    Call,
     Comprehension,
-    Item,
+    ExpressionNode,
+    FunctionCall,
     Literal,
     Name,
-    Node,
+    Subscript,
     Template,
     calls,
     children,
 )
+from neuro.flow.problems import nearest
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.keys import keys_of
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.syntax.keys import Stage, keys_of
 from neuro.flow.syntax.types import ListValue, MapValue, Value
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
 
-# What a name holds: its known members, or None where any may be there.
+# The known members of a name, or None where any may be there.
 Shape: TypeAlias = "Mapping[str, Shape] | None"
 Names: TypeAlias = "Mapping[str, Shape]"
 
 _LIVE, _BATCH = 0, 1
-# What is known only once tasks have ended.
+# Names that are known only once tasks have ended.
 _LATE = ("needs", "state")
 
 
@@ -66,56 +66,56 @@ def record(kind: type) -> Shape:
     return dict.fromkeys(fields)
 
 
-_PLACES: dict[tuple[type[tree.Node], bool], tuple[tuple[str, str], ...]] = {}
+_STAGES: dict[tuple[type[tree.TreeNode], bool], tuple[tuple[str, Stage | None], ...]] = {}
 
 
-def _places(kind: type[tree.Node], batch: bool) -> tuple[tuple[str, str], ...]:
-    """The keys of a class, each with the short name of its contexts."""
-    found = _PLACES.get((kind, batch))
+def _stages(kind: type[tree.TreeNode], batch: bool) -> tuple[tuple[str, Stage | None], ...]:
+    """The keys of a class, each with the stage that evaluates it."""
+    found = _STAGES.get((kind, batch))
     if found is None:
         index = _BATCH if batch else _LIVE
-        found = _PLACES[kind, batch] = tuple(
-            (name, key.contexts[min(index, len(key.contexts) - 1)] if key.contexts else "")
+        found = _STAGES[kind, batch] = tuple(
+            (name, key.stages[min(index, len(key.stages) - 1)] if key.stages else None)
             for name, key in keys_of(kind).items()
         )
     return found
 
 
-def values_of(node: tree.Node, *, batch: bool) -> Iterator[tuple[str, Value]]:
-    """Every value below a node, with the short name of the contexts it is evaluated in."""
-    for name, place in _places(type(node), batch):
+def values_of(node: tree.TreeNode, *, batch: bool) -> Iterator[tuple[Stage | None, Value]]:
+    """Every value below a node, with the stage that evaluates it."""
+    for name, stage in _stages(type(node), batch):
         found = getattr(node, name)
         if isinstance(found, Value):
-            if place:  # Else nobody evaluates it.
-                yield place, found
+            if stage:  # Else nobody evaluates it.
+                yield stage, found
         elif found:
-            yield from _below(found, place, batch)
+            yield from _below(found, stage, batch)
 
 
-def _below(found: object, place: str, batch: bool) -> Iterator[tuple[str, Value]]:
+def _below(found: object, stage: Stage | None, batch: bool) -> Iterator[tuple[Stage | None, Value]]:
     match found:
         case Value():
-            yield place, found
+            yield stage, found
         case ListValue():
             for part in found.parts:
-                yield place, part
+                yield stage, part
         case MapValue():
             for _, part in found.parts:
-                yield place, part
+                yield stage, part
         case tree.Needs():
             for part, _ in found.parts:
-                yield "BM", part
+                yield Stage.GRAPH, part
         case tree.Matrix():
             for products in found.products.values():
-                yield from _below(products, "B3", batch)
+                yield from _below(products, Stage.MATRIX, batch)
             for row in (*found.exclude, *found.include):
                 for value in row.values.values():
-                    yield "B3", value
-        case tree.Node():
+                    yield Stage.MATRIX, value
+        case tree.TreeNode():
             yield from values_of(found, batch=batch)
         case Mapping():
             for one in found.values():
-                yield from _below(one, place, batch)
+                yield from _below(one, stage, batch)
 
 
 def check_template(
@@ -123,7 +123,7 @@ def check_template(
 ) -> None:
     """Report names and members that are not there, and functions out of their place."""
     for part in template.parts:
-        if isinstance(part, Node):
+        if isinstance(part, ExpressionNode):
             for root, members in _lookups(part, frozenset()):
                 _check_lookup(template, root, members, names, report)
     for call in calls(template):
@@ -131,7 +131,7 @@ def check_template(
 
 
 def _check_call(
-    template: Template, call: Call, names: Names, report: Report, *, batch: bool
+    template: Template, call: FunctionCall, names: Names, report: Report, *, batch: bool
 ) -> None:
     name = call.function
     if name in OF_TASKS:
@@ -164,7 +164,7 @@ def _check_call(
                     report.add(LATE_HASH.format(name), template.locate(root.offset))
 
 
-def _outside(call: Call) -> str | None:
+def _outside(call: FunctionCall) -> str | None:
     """The first pattern of files that leads out of the workspace."""
     literals = (each.value for each in call.arguments if isinstance(each, Literal))
     return next((text for text in literals if isinstance(text, str) and leads_out(text)), None)
@@ -183,11 +183,13 @@ def _report_no_need(
     )
 
 
-def _lookups(node: Node, local: frozenset[str]) -> Iterator[tuple[Name, list[tuple[str, int]]]]:
+def _lookups(
+    node: ExpressionNode, local: frozenset[str]
+) -> Iterator[tuple[Name, list[tuple[str, int]]]]:
     """The names that an expression reads, each with its constant members."""
     members: list[tuple[str, int]] = []
     root = node
-    while isinstance(root, Attribute | Item):
+    while isinstance(root, Attribute | Subscript):
         if isinstance(root, Attribute):
             members.append((root.name, root.offset))
         elif isinstance(root.key, Literal) and isinstance(root.key.value, str):

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from neuro.flow.evaluate.sections import Defaults
-    from neuro.flow.evaluate.values import Values
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.evaluate.sections import EvaluatedDefaults
+    from neuro.flow.evaluate.values import ValueEvaluator
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import ExecUnit
 
 
@@ -23,8 +23,8 @@ class Owner(NamedTuple):
 
 def evaluate_unit(
     unit: ExecUnit,
-    values: Values,
-    defaults: Defaults,
+    values: ValueEvaluator,
+    defaults: EvaluatedDefaults,
     tags: Iterable[str],
     whose: Owner,
     report: Report,

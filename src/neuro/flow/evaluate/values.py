@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
-from neuro.flow.syntax.source import Position, Source
+from neuro.flow.source import Position, Source
 
 if TYPE_CHECKING:
-    from neuro.flow.expressions.evaluator import Scope
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.expressions.evaluator import ExpressionScope
+    from neuro.flow.problems import Report
     from neuro.flow.syntax.types import ListValue, MapValue, Value
 
 
 class Unknowable(EvaluationError):
-    """What a check cannot know, as it is known only when a job runs. It is no problem."""
+    """A value that is known only when a job runs. A check does not report it."""
 
     def __init__(self) -> None:
         # With a place, even an empty one, nobody on the way takes it for a problem of theirs.
@@ -23,17 +23,17 @@ class Unknowable(EvaluationError):
 
 
 class NotGiven(Unknowable):
-    """What is known when a bake is submitted, and not while its files are only checked."""
+    """A value that is known when a bake is submitted, and not while its files are checked."""
 
 
-class Values:
-    """Evaluates in a scope. What it returns counts only if the report stays empty.
+class ValueEvaluator:
+    """Evaluates in a scope. Its results count only if the report stays empty.
 
     `unknown` tells that something was not evaluated, as it cannot be known yet; `late` that some
     of that is decided by what tasks leave, and will not be known at submission either.
     """
 
-    def __init__(self, scope: Scope, report: Report) -> None:
+    def __init__(self, scope: ExpressionScope, report: Report) -> None:
         self._scope = scope
         self._report = report
         self.unknown = False
@@ -49,7 +49,7 @@ class Values:
         return self._convert(value, raw) if ok else None
 
     def text(self, value: Value | None) -> str | None:
-        """Return a value as text; an empty one is as good as none."""
+        """Return a value as a string; an empty one counts as none."""
         found = self.one(value)
         return str(found) if found is not None and found != "" else None
 
@@ -58,9 +58,9 @@ class Values:
         return found if isinstance(found, int | float) else None
 
     def login(self, value: Value | None) -> bool | None:
-        """Return whether a server asks for a login; that a text switched it off is noted.
+        """Return whether a server asks for a login; note a string that switches it off.
 
-        The original takes any text that is not empty for true, so that files from there may have
+        The original takes any string that is not empty for true, so that files from there may have
         been asking for a login all the time.
         """
         found = self.flag(value)
@@ -68,10 +68,10 @@ class Values:
             raw, ok = self._raw(value)
             if ok and isinstance(raw, str):
                 self._report.note(
-                    f"http_auth is the text '{raw}', which switches the login off: everybody who"
+                    f"http_auth is the string '{raw}', which switches the login off: everybody who"
                     " reaches the port gets in",
                     value.at,
-                    "The original asked for a login here, as for any text. Write true to have it.",
+                    "The original asked for a login here, as for any string. Write true to get it.",
                 )
         return found
 
@@ -135,7 +135,8 @@ class Values:
                 continue
             if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
                 self._report.add(
-                    f"The expression gives {_kind(raw)}, not a mapping with texts as keys", part.at
+                    f"The expression gives {_kind(raw)}, not a mapping with strings as keys",
+                    part.at,
                 )
                 continue
             found.update({name: self._convert(part, item) for name, item in raw.items()})

@@ -17,15 +17,15 @@ from neuro.flow.expressions import functions
 from neuro.flow.expressions.nodes import (
     Attribute,
     Binary,
-    Call,
     Comprehension,
     Conditional,
     DictNode,
-    Item,
+    ExpressionNode,
+    FunctionCall,
     ListNode,
     Literal,
     Name,
-    Node,
+    Subscript,
     Template,
     Unary,
 )
@@ -35,9 +35,9 @@ from neuro.flow.expressions.values import URI, Record, kind_of, ordered
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
 
-# So that every integer has a text: Python refuses to write more than 4300 digits.
+# Python refuses to write integers of more than 4300 digits.
 MAX_BITS = 14_000
 MAX_PATH = 65_536
 
@@ -63,7 +63,7 @@ class EvaluationError(Exception):
         self.argument = argument
 
 
-class Scope:
+class ExpressionScope:
     """The names and functions that an expression may use. The names may be a lazy mapping."""
 
     __slots__ = ("_budget", "functions", "names")
@@ -79,7 +79,7 @@ class Scope:
 
     @property
     def budget(self) -> Budget:
-        """What is left to compute for the expression being evaluated."""
+        """The budget left to the expression being evaluated."""
         if self._budget is None:
             self._budget = Budget()
         return self._budget
@@ -97,8 +97,8 @@ class Scope:
             self._budget = None
 
 
-def evaluate(template: Template, scope: Scope) -> object:
-    """A template's value: of any type for a single expression, a text otherwise."""
+def evaluate(template: Template, scope: ExpressionScope) -> object:
+    """A template's value: of any type for a single expression, a string otherwise."""
     with scope.spending():
         machine = _Evaluation(template, scope)
         single = template.single
@@ -126,13 +126,13 @@ class _Failed(Exception):
 class _Evaluation:
     __slots__ = ("budget", "locals", "scope", "template")
 
-    def __init__(self, template: Template, scope: Scope) -> None:
+    def __init__(self, template: Template, scope: ExpressionScope) -> None:
         self.template = template
         self.scope = scope
         self.budget = scope.budget
         self.locals: dict[str, object] = {}
 
-    def guarded(self, node: Node) -> object:
+    def guarded(self, node: ExpressionNode) -> object:
         try:
             return self.value(node)
         except _Failed as error:
@@ -142,7 +142,7 @@ class _Evaluation:
             at = self.template.locate(node.offset)
             raise EvaluationError("The values are nested too deeply", at) from None
 
-    def guarded_text(self, node: Node) -> str:
+    def guarded_text(self, node: ExpressionNode) -> str:
         value = self.guarded(node)
         try:
             text = to_text(value, self.budget)
@@ -155,7 +155,7 @@ class _Evaluation:
             raise EvaluationError("The values are nested too deeply", at) from None
         return text
 
-    def value(self, node: Node) -> object:
+    def value(self, node: ExpressionNode) -> object:
         try:
             self.budget.step()
         except TooMuch as error:
@@ -188,10 +188,10 @@ class _Evaluation:
                 f"The '{node.name}' context is not available", node.offset, hint
             ) from None
 
-    def trailers(self, node: Attribute | Item) -> object:
-        chain: list[Attribute | Item] = []
-        root: Node = node
-        while isinstance(root, Attribute | Item):
+    def trailers(self, node: Attribute | Subscript) -> object:
+        chain: list[Attribute | Subscript] = []
+        root: ExpressionNode = node
+        while isinstance(root, Attribute | Subscript):
             chain.append(root)
             root = root.target
         value = self.value(root)
@@ -256,7 +256,7 @@ class _Evaluation:
             return "with that key"
         return text if len(text) <= 60 else text[:57] + "..."
 
-    def call(self, node: Call) -> object:
+    def call(self, node: FunctionCall) -> object:
         function = self.scope.functions.get(node.function)
         if function is None:
             raise _Failed(
@@ -362,12 +362,12 @@ class _Evaluation:
         return result
 
 
-_EVALUATE: dict[type[Node], Callable[[_Evaluation, Any], object]] = {
+_EVALUATE: dict[type[ExpressionNode], Callable[[_Evaluation, Any], object]] = {
     Literal: _Evaluation.literal,
     Name: _Evaluation.name,
     Attribute: _Evaluation.trailers,
-    Item: _Evaluation.trailers,
-    Call: _Evaluation.call,
+    Subscript: _Evaluation.trailers,
+    FunctionCall: _Evaluation.call,
     Unary: _Evaluation.unary,
     Binary: _Evaluation.binary,
     Conditional: _Evaluation.conditional,
@@ -492,11 +492,11 @@ _OPERATIONS: dict[str, Callable[[Any, Any, Budget], object]] = {
 
 def _operator_hint(symbol: str, left: object, right: object) -> str | None:
     if symbol == "+" and (isinstance(left, str) or isinstance(right, str)):
-        return "str() makes a text of any value."
+        return "str() makes a string of any value."
     if symbol in ("<", "<=", ">", ">=", "-", "*") and (
         isinstance(left, str) or isinstance(right, str)
     ):
-        return "int() makes an integer of a text."
+        return "int() makes an integer of a string."
     return None
 
 
@@ -509,7 +509,7 @@ def _choices(name: str, known: Mapping[Any, object]) -> str | None:
 
 
 def _nearest(word: str, known: Any) -> str | None:
-    from neuro.flow.syntax.problems import nearest
+    from neuro.flow.problems import nearest
 
     return nearest(word[:100], [name for name in known if len(name) <= 100][:1000])
 

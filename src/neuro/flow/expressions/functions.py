@@ -10,7 +10,7 @@ from neuro.flow.expressions.text import MAX_SIZE, fmt, json_ready, to_text
 from neuro.flow.expressions.values import kind_of, ordered
 
 if TYPE_CHECKING:
-    from neuro.flow.expressions.evaluator import Scope
+    from neuro.flow.expressions.evaluator import ExpressionScope
 
 MAX_ITEMS = 500_000
 
@@ -48,7 +48,7 @@ class Function:
     name: str
     minimum: int
     maximum: int | None
-    call: Callable[[Scope, Sequence[object]], object]
+    call: Callable[[ExpressionScope, Sequence[object]], object]
     doc: str
 
 
@@ -58,7 +58,7 @@ def _wrong(function: str, wanted: str, value: object) -> TypeError:
 
 def _text(function: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _wrong(function, "text", value)
+        raise _wrong(function, "a string", value)
     return value
 
 
@@ -68,14 +68,14 @@ def _mapping(function: str, value: object) -> Mapping[object, object]:
     return value
 
 
-def _len(scope: Scope, arguments: Sequence[object]) -> object:
+def _len(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     value = arguments[0]
     if not isinstance(value, str | list | tuple | set | frozenset | Mapping):
-        raise _wrong("len", "a text, a list, a mapping or a set", value)
+        raise _wrong("len", "a string, a list, a mapping or a set", value)
     return len(value)
 
 
-def _int(scope: Scope, arguments: Sequence[object]) -> object:
+def _int(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     value = arguments[0]
     if isinstance(value, str):
         scope.budget.spend(len(value))
@@ -91,14 +91,14 @@ def _int(scope: Scope, arguments: Sequence[object]) -> object:
             return int(value)
         except (ValueError, OverflowError):
             raise ValueError(f"{value} is not an integer") from None
-    raise _wrong("int", "a number or a text", value)
+    raise _wrong("int", "a number or a string", value)
 
 
-def _str(scope: Scope, arguments: Sequence[object]) -> object:
+def _str(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     return to_text(arguments[0], scope.budget)
 
 
-def _range(scope: Scope, arguments: Sequence[object]) -> object:
+def _range(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     numbers: list[int] = []
     for value in arguments:
         if not isinstance(value, int):
@@ -114,34 +114,34 @@ def _range(scope: Scope, arguments: Sequence[object]) -> object:
     return list(result)
 
 
-def _keys(scope: Scope, arguments: Sequence[object]) -> object:
+def _keys(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     return list(_mapping("keys", arguments[0]))
 
 
-def _values(scope: Scope, arguments: Sequence[object]) -> object:
+def _values(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     return list(_mapping("values", arguments[0]).values())
 
 
-def _fmt(scope: Scope, arguments: Sequence[object]) -> object:
+def _fmt(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     return fmt(_text("fmt", arguments[0]), arguments[1:], scope.budget)
 
 
-def _lower(scope: Scope, arguments: Sequence[object]) -> object:
+def _lower(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     return _text("lower", arguments[0]).lower()
 
 
-def _upper(scope: Scope, arguments: Sequence[object]) -> object:
+def _upper(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     return _text("upper", arguments[0]).upper()
 
 
-def _replace(scope: Scope, arguments: Sequence[object]) -> object:
+def _replace(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     value, old, new = (_text("replace", argument) for argument in arguments)
     scope.budget.spend(len(value))
     scope.budget.spend(max(len(value) + value.count(old) * (len(new) - len(old)), 0))
     return value.replace(old, new)
 
 
-def _join(scope: Scope, arguments: Sequence[object]) -> object:
+def _join(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     separator = _text("join", arguments[0])
     source = arguments[1]
     if isinstance(source, set | frozenset):
@@ -155,63 +155,65 @@ def _join(scope: Scope, arguments: Sequence[object]) -> object:
     for item in source:
         if not convert and not isinstance(item, str):
             raise TypeError(
-                f"join() takes a list of texts, and this one has {kind_of(item)};"
-                " with True as a third argument it makes texts of the items"
+                f"join() takes a list of strings, and this one has {kind_of(item)};"
+                " with True as a third argument it makes strings of the items"
             )
         texts.append(to_text(item, scope.budget))
         scope.budget.spend(len(texts[-1]) + len(separator))
     return separator.join(texts)
 
 
-def _to_json(scope: Scope, arguments: Sequence[object]) -> object:
+def _to_json(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     import json
 
     scope.budget.measure(arguments[0])
     return json.dumps(json_ready(arguments[0]))
 
 
-def _from_json(scope: Scope, arguments: Sequence[object]) -> object:
+def _from_json(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     import json
 
     text = _text("from_json", arguments[0])
-    # A value takes up to sixteen times the memory of its text.
+    # A value takes up to sixteen times the memory of its JSON.
     scope.budget.spend(min(16 * len(text), MAX_SIZE + 1))
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"from_json() got text that is not JSON: {error.msg}"
+            f"from_json() takes JSON, and this string is not: {error.msg}"
             f" at line {error.lineno}, column {error.colno} of it"
         ) from None
 
 
-def _nothing(scope: Scope, arguments: Sequence[object]) -> object:
+def _nothing(scope: ExpressionScope, arguments: Sequence[object]) -> object:
     return None
 
 
-def function(name: str, call: Callable[[Scope, Sequence[object]], object], doc: str) -> Function:
+def function(
+    name: str, call: Callable[[ExpressionScope, Sequence[object]], object], doc: str
+) -> Function:
     """A function with the arguments that the language's table gives to its name."""
     fewest, most = SIGNATURES[name]
     return Function(name, fewest, most, call, doc)
 
 
-# Those that need nothing but their arguments.
+# Functions that need nothing but their arguments.
 STANDARD: Mapping[str, Function] = {
     made.name: made
     for made in (
         function("len", _len, "How many characters, items or keys there are."),
-        function("int", _int, "The integer that a text or a number stands for."),
-        function("str", _str, "A value as text."),
+        function("int", _int, "The integer that a string or a number stands for."),
+        function("str", _str, "A value as a string."),
         function("range", _range, "A list of integers: to a stop, from a start, by a step."),
         function("keys", _keys, "The keys of a mapping, as a list."),
         function("values", _values, "The values of a mapping, as a list."),
-        function("fmt", _fmt, "A text with '{}' filled in by the other arguments."),
-        function("lower", _lower, "A text in small letters."),
-        function("upper", _upper, "A text in capital letters."),
-        function("replace", _replace, "A text with each occurrence of another one replaced."),
-        function("join", _join, "The texts of a list with a separator between them."),
-        function("to_json", _to_json, "A value as JSON text."),
-        function("from_json", _from_json, "The value that a JSON text stands for."),
+        function("fmt", _fmt, "A string with '{}' filled in by the other arguments."),
+        function("lower", _lower, "A string in small letters."),
+        function("upper", _upper, "A string in capital letters."),
+        function("replace", _replace, "A string with each occurrence of another one replaced."),
+        function("join", _join, "The strings of a list with a separator between them."),
+        function("to_json", _to_json, "A value as a JSON string."),
+        function("from_json", _from_json, "The value that a JSON string stands for."),
         function("nothing", _nothing, "None."),
     )
 }

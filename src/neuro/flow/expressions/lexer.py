@@ -57,7 +57,7 @@ _HINTS = {
 
 
 class Malformed(Exception):
-    """What is wrong with an expression's text, and at which offset of the scalar."""
+    """A mistake in an expression, and its offset in the scalar."""
 
     def __init__(self, message: str, offset: int, hint: str | None = None) -> None:
         super().__init__(message)
@@ -166,7 +166,7 @@ def _unclosed(bracket: Token) -> Malformed:
 def _unexpected(text: str, position: int) -> Malformed:
     character = text[position]
     if character in "'\"":
-        return Malformed("The text that starts here has no closing quote on its line", position)
+        return Malformed("The string that starts here has no closing quote on its line", position)
     shown = character if character.isprintable() else f"U+{ord(character):04X}"
     if character.isalpha():
         return Malformed(

@@ -1,4 +1,4 @@
-"""What an expression is once it has been read: a tree of frozen nodes.
+"""An expression once it has been read: a tree of frozen nodes.
 
 Every node knows an offset in the parsed text of its scalar: the character to show when it fails.
 """
@@ -10,131 +10,131 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
 
 # From an offset in the parsed text of a scalar to the position in the file.
 Locate: TypeAlias = "Callable[[int], Position]"
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ExpressionNode:
     """A part of an expression, and where it stands."""
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
-class Literal(Node):
-    """A number, a text, `True`, `False` or `None`."""
+class Literal(ExpressionNode):
+    """A number, a string, `True`, `False` or `None`."""
 
     value: object
 
 
 @dataclass(frozen=True, slots=True)
-class Name(Node):
+class Name(ExpressionNode):
     """A context, or the name that a comprehension introduced."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Attribute(Node):
+class Attribute(ExpressionNode):
     """`target.name`; stands at the name after the dot."""
 
-    target: Node
+    target: ExpressionNode
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Item(Node):
+class Subscript(ExpressionNode):
     """`target[key]`; stands at the key."""
 
-    target: Node
-    key: Node
+    target: ExpressionNode
+    key: ExpressionNode
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Node):
+class FunctionCall(ExpressionNode):
     """`function(arguments)`; stands at the function's name."""
 
     function: str
-    arguments: tuple[Node, ...]
+    arguments: tuple[ExpressionNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Unary(Node):
+class Unary(ExpressionNode):
     """`-x`, `+x` or `not x`."""
 
     operator: str
-    operand: Node
+    operand: ExpressionNode
 
 
 @dataclass(frozen=True, slots=True)
-class Binary(Node):
+class Binary(ExpressionNode):
     """Two operands; stands at the operator."""
 
     operator: str
-    left: Node
-    right: Node
+    left: ExpressionNode
+    right: ExpressionNode
 
 
 @dataclass(frozen=True, slots=True)
-class Conditional(Node):
+class Conditional(ExpressionNode):
     """`then if condition else otherwise`; stands at the `if`."""
 
-    then: Node
-    condition: Node
-    otherwise: Node
+    then: ExpressionNode
+    condition: ExpressionNode
+    otherwise: ExpressionNode
 
 
 @dataclass(frozen=True, slots=True)
-class ListNode(Node):
+class ListNode(ExpressionNode):
     """`[a, b]`."""
 
-    items: tuple[Node, ...]
+    items: tuple[ExpressionNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Comprehension(Node):
+class Comprehension(ExpressionNode):
     """`[element for variable in source if condition]`."""
 
-    element: Node
+    element: ExpressionNode
     variable: str
-    source: Node
-    condition: Node | None
+    source: ExpressionNode
+    condition: ExpressionNode | None
 
 
 @dataclass(frozen=True, slots=True)
-class DictNode(Node):
+class DictNode(ExpressionNode):
     """`{key: value}`."""
 
-    items: tuple[tuple[Node, Node], ...]
+    items: tuple[tuple[ExpressionNode, ExpressionNode], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text with expressions in it; literal text and expressions in their order."""
+    """A string with expressions in it; literal text and expressions in their order."""
 
-    parts: tuple[str | Node, ...]
+    parts: tuple[str | ExpressionNode, ...]
     locate: Locate
 
     @property
-    def single(self) -> Node | None:
+    def single(self) -> ExpressionNode | None:
         """The one expression that is all there is: its value keeps its type."""
-        if len(self.parts) == 1 and isinstance(self.parts[0], Node):
+        if len(self.parts) == 1 and isinstance(self.parts[0], ExpressionNode):
             return self.parts[0]
         return None
 
 
-def children(node: Node) -> Iterator[Node]:
+def children(node: ExpressionNode) -> Iterator[ExpressionNode]:
     """The nodes directly below one, in the order of the text."""
     match node:
         case Attribute(target=target):
             yield target
-        case Item(target=target, key=key):
+        case Subscript(target=target, key=key):
             yield target
             yield key
-        case Call(arguments=items) | ListNode(items=items):
+        case FunctionCall(arguments=items) | ListNode(items=items):
             yield from items
         case Unary(operand=operand):
             yield operand
@@ -156,12 +156,12 @@ def children(node: Node) -> Iterator[Node]:
                 yield value
 
 
-def calls(template: Template) -> Iterator[Call]:
+def calls(template: Template) -> Iterator[FunctionCall]:
     """Every function call in a template."""
-    stack = [part for part in reversed(template.parts) if isinstance(part, Node)]
+    stack = [part for part in reversed(template.parts) if isinstance(part, ExpressionNode)]
     while stack:
         node = stack.pop()
-        if isinstance(node, Call):
+        if isinstance(node, FunctionCall):
             yield node
         stack.extend(reversed(tuple(children(node))))
 
@@ -174,13 +174,15 @@ def references(template: Template) -> Iterator[tuple[tuple[str, ...], Position]]
     names is not a context, and is left out. The position is that of the first name.
     """
     nothing: frozenset[str] = frozenset()
-    stack = [(part, nothing) for part in reversed(template.parts) if isinstance(part, Node)]
+    stack = [
+        (part, nothing) for part in reversed(template.parts) if isinstance(part, ExpressionNode)
+    ]
     while stack:
         node, local = stack.pop()
         path: list[str] = []
-        below: list[tuple[Node, frozenset[str]]] = []
+        below: list[tuple[ExpressionNode, frozenset[str]]] = []
         root = node
-        while isinstance(root, Attribute | Item):
+        while isinstance(root, Attribute | Subscript):
             if isinstance(root, Attribute):
                 path.append(root.name)
             elif isinstance(root.key, Literal) and isinstance(root.key.value, str):

@@ -10,22 +10,22 @@ from neuro.flow.expressions.lexer import CLOSERS, OPENER, Malformed, Token, toke
 from neuro.flow.expressions.nodes import (
     Attribute,
     Binary,
-    Call,
     Comprehension,
     Conditional,
     DictNode,
-    Item,
+    ExpressionNode,
+    FunctionCall,
     ListNode,
     Literal,
     Locate,
     Name,
-    Node,
+    Subscript,
     Template,
     Unary,
 )
 
 if TYPE_CHECKING:
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.problems import Report
 
 MAX_DEPTH = 80
 _CONSTANTS = {"None": None, "True": True, "False": False}
@@ -55,15 +55,15 @@ _NOT = 3
 
 
 def parse_template(text: str, locate: Locate, report: Report) -> Template | str | None:
-    """A text's expressions. A text without any is itself; None is one with problems reported.
+    """A string's expressions. A string without any is itself; None is one with problems reported.
 
-    Of a text with problems, the expressions that could be read are returned if there are any:
+    Of a string with problems, the expressions that could be read are returned if there are any:
     their names can be checked. `locate` turns an offset in the text into a position in the file.
     """
     opening = OPENER.search(text)
     if opening is None:
         return text
-    parts: list[str | Node] = []
+    parts: list[str | ExpressionNode] = []
     position = 0
     failed = False
     while opening is not None:
@@ -88,15 +88,15 @@ def parse_template(text: str, locate: Locate, report: Report) -> Template | str 
                 failed = True
                 report.add(error.message, locate(error.offset), error.hint)
         opening = OPENER.search(text, position)
-    if failed and not any(isinstance(part, Node) for part in parts):
+    if failed and not any(isinstance(part, ExpressionNode) for part in parts):
         return None
     if position < len(text):
         parts.append(text[position:])
     return Template(tuple(parts), locate)
 
 
-def _dotted_name(match: re.Match[str]) -> Node:
-    node: Node = Name(match.start(1), match[1])
+def _dotted_name(match: re.Match[str]) -> ExpressionNode:
+    node: ExpressionNode = Name(match.start(1), match[1])
     offset = match.end(1)
     for name in match[2].split(".")[1:]:
         offset += 1
@@ -122,7 +122,7 @@ class _Parser:
         self.token = self.tokens[self.index]
         return token
 
-    def whole(self) -> Node:
+    def whole(self) -> ExpressionNode:
         if self.token.kind == "end":
             raise Malformed("The expression is empty", self.token.offset)
         node = self.expression()
@@ -130,11 +130,11 @@ class _Parser:
             raise self.unexpected()
         return node
 
-    def expression(self) -> Node:
+    def expression(self) -> ExpressionNode:
         return self.conditional(self.binary(1))
 
-    def conditional(self, then: Node) -> Node:
-        """What follows a value that may be the first of `then if condition else otherwise`."""
+    def conditional(self, then: ExpressionNode) -> ExpressionNode:
+        """The rest after a value that may be the first of `then if condition else otherwise`."""
         if not self.at_word("if"):
             return then
         offset = self.advance().offset
@@ -151,7 +151,7 @@ class _Parser:
         self.depth -= 1
         return Conditional(offset, then, condition, otherwise)
 
-    def source(self) -> tuple[Node, Node | None]:
+    def source(self) -> tuple[ExpressionNode, ExpressionNode | None]:
         """A comprehension's source and its condition: an `if` without `else` is the latter."""
         then = self.binary(1)
         if not self.at_word("if"):
@@ -166,10 +166,10 @@ class _Parser:
         self.depth -= 1
         return Conditional(offset, then, condition, otherwise), filter_
 
-    def binary(self, lowest: int) -> Node:
+    def binary(self, lowest: int) -> ExpressionNode:
         self.enter()
         token = self.token
-        left: Node
+        left: ExpressionNode
         if token.kind == "name" and token.text == "not":
             if lowest > _NOT:
                 raise Malformed("A 'not' after an operator is put in brackets", token.offset)
@@ -187,7 +187,7 @@ class _Parser:
         self.depth -= 1
         return left
 
-    def factor(self) -> Node:
+    def factor(self) -> ExpressionNode:
         token = self.token
         if token.kind == "operator" and token.text in "+-":
             self.advance()
@@ -211,14 +211,14 @@ class _Parser:
                     raise self.unexpected("a key")
                 key = self.expression()
                 self.expect("]")
-                node = Item(offset, node, key)
+                node = Subscript(offset, node, key)
             elif text == "(":
                 raise Malformed("Only functions can be called, by their names", self.token.offset)
             else:
                 break
         return node
 
-    def atom(self) -> Node:
+    def atom(self) -> ExpressionNode:
         token = self.token
         if token.kind == "literal":
             self.advance()
@@ -244,9 +244,9 @@ class _Parser:
                 return self.dictionary()
         raise self.unexpected()
 
-    def call(self, name: Token) -> Node:
+    def call(self, name: Token) -> ExpressionNode:
         self.advance()
-        arguments: list[Node] = []
+        arguments: list[ExpressionNode] = []
         if not self.at(")"):
             arguments.append(self.expression())
             while self.at(","):
@@ -254,11 +254,11 @@ class _Parser:
                 arguments.append(self.expression())
         self.expect(")")
         check_arity(name.text, len(arguments), name.offset)
-        return Call(name.offset, name.text, tuple(arguments))
+        return FunctionCall(name.offset, name.text, tuple(arguments))
 
-    def list(self) -> Node:
+    def list(self) -> ExpressionNode:
         offset = self.advance().offset
-        items: list[Node] = []
+        items: list[ExpressionNode] = []
         while not self.at("]"):
             items.append(self.expression())
             if len(items) == 1 and self.at_word("for"):
@@ -269,7 +269,7 @@ class _Parser:
         self.expect("]")
         return ListNode(offset, tuple(items))
 
-    def comprehension(self, offset: int, element: Node) -> Node:
+    def comprehension(self, offset: int, element: ExpressionNode) -> ExpressionNode:
         self.advance()
         if self.token.kind != "name" or self.token.text in _CONSTANTS:
             raise self.unexpected("a name")
@@ -283,9 +283,9 @@ class _Parser:
         self.expect("]")
         return Comprehension(offset, element, variable, source, condition)
 
-    def dictionary(self) -> Node:
+    def dictionary(self) -> ExpressionNode:
         offset = self.advance().offset
-        items: list[tuple[Node, Node]] = []
+        items: list[tuple[ExpressionNode, ExpressionNode]] = []
         while not self.at("}"):
             key = self.expression()
             self.expect(":")
@@ -324,7 +324,7 @@ class _Parser:
             hint = f"Expressions have no '{token.text}'."
         elif token.kind == "literal" and self.index and isinstance(token.value, str):
             if isinstance(self.tokens[self.index - 1].value, str):
-                hint = "Texts are joined by '+'."
+                hint = "Strings are joined by '+'."
         elif token.text == "%":
             hint = "'%' stands between two values."
         return Malformed(f"'{shown}' is not expected here{expected}", token.offset, hint)
@@ -333,7 +333,7 @@ class _Parser:
 def check_arity(name: str, count: int, offset: int) -> None:
     """Refuse a call of a function that is not known, or with a wrong number of arguments."""
     if name not in SIGNATURES:
-        from neuro.flow.syntax.problems import nearest
+        from neuro.flow.problems import nearest
 
         raise Malformed(f"There is no function '{name}'", offset, nearest(name, SIGNATURES))
     fewest, most = SIGNATURES[name]

@@ -1,4 +1,4 @@
-"""Values as text, and what it may cost: str(), `%`, fmt() and JSON within a budget."""
+"""Values as strings, within a budget: str(), `%`, fmt() and JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TooMuch(ValueError):
 
 
 class Budget:
-    """What one evaluation may still do: steps of computing, and characters or items made."""
+    """The steps, and characters or items made, that one evaluation has left."""
 
     __slots__ = ("size", "steps")
 
@@ -65,20 +65,19 @@ class Budget:
 
 
 def to_text(value: object, budget: Budget) -> str:
-    """A value in a text: as str() makes it, statuses as plain text, sets in order."""
+    """A value in a string: as str() makes it, statuses as plain strings, sets in order."""
     if type(value) is str:
         return value
     return str(presentable(value, budget))
 
 
 def presentable(value: object, budget: Budget) -> object:
-    """A value whose Python text is what people expect to see."""
+    """A value whose str() is what people expect to see."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Record):
         raise TypeError(
-            "a record has no text of its own: use one of its attributes"
-            f" ({', '.join(fields_of(value))})"
+            f"a record is not a string: use one of its attributes ({', '.join(fields_of(value))})"
         )
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         budget.measure(value)
@@ -209,7 +208,7 @@ def _format(value: object, spec: str, conversion: str | None) -> str:
         shown = ascii(shown)
     if not isinstance(shown, str | int | float):
         if spec and not isinstance(shown, PurePath):
-            raise ValueError("a format is for texts and numbers; put '!s' before the ':'")
+            raise ValueError("a format is for strings and numbers; put '!s' before the ':'")
         shown = str(shown)
     return format(shown, spec)
 

@@ -45,7 +45,7 @@ def stored_fields_of(record: Record) -> tuple[str, ...]:
 
 
 def kind_of(value: object) -> str:
-    """What a value is called in a sentence."""
+    """The name of a value's type in a sentence."""
     match value:
         case None:
             return "nothing (None)"
@@ -58,7 +58,7 @@ def kind_of(value: object) -> str:
         case URI():
             return "an address"
         case str():
-            return "text"
+            return "a string"
         case PurePath():
             return "a path"
         case list() | tuple():

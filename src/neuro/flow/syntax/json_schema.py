@@ -59,10 +59,10 @@ _ROW: Final[Schema] = {
 
 def schema(kind: str) -> Schema:
     """The JSON Schema of a kind of file: live, batch, project or action."""
-    return _Builder().build(kind)
+    return _SchemaBuilder().build(kind)
 
 
-class _Builder:
+class _SchemaBuilder:
     def __init__(self) -> None:
         self._definitions: dict[str, Schema] = {
             "expression": {
@@ -100,7 +100,7 @@ class _Builder:
             self._definitions[name].update(self._object(getattr(tree, name)))
         return {"$ref": f"#/$defs/{name}"}
 
-    def _object(self, node: type[tree.Node]) -> Schema:
+    def _object(self, node: type[tree.TreeNode]) -> Schema:
         keys = keys_of(node)
         properties: Schema = {}
         for name, key in keys.items():
@@ -129,14 +129,14 @@ class _Builder:
             made["required"] = required
         return made
 
-    def _property(self, node: type[tree.Node], name: str, key: Key) -> Schema:
+    def _property(self, node: type[tree.TreeNode], name: str, key: Key) -> Schema:
         found = self._spec(node, name, key)
         calls = issubclass(node, tree.Call | tree.TaskCall) and name in ("action", "module")
         if not key.required and not calls:
             found = _optional(found)
         return {**found, "description": key.doc}
 
-    def _spec(self, node: type[tree.Node], name: str, key: Key) -> Schema:
+    def _spec(self, node: type[tree.TreeNode], name: str, key: Key) -> Schema:
         match key.spec:
             case Scalar(of):
                 return _value(of)
@@ -155,7 +155,7 @@ class _Builder:
             case Special(shape):
                 return self._special(node, shape)
 
-    def _special(self, node: type[tree.Node], shape: str) -> Schema:
+    def _special(self, node: type[tree.TreeNode], shape: str) -> Schema:
         match shape:
             case "command":
                 return _value(STR)

@@ -1,13 +1,33 @@
-"""What a key of a flow file takes, as metadata of the tree's fields.
+"""The values that a key of a flow file takes, as metadata of the tree's fields.
 
 The reader and the JSON Schema walk the same specifications, so that they cannot disagree.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from typing import Any, Final, TypeVar, cast, dataclass_transform
 
 from neuro.flow.syntax.types import ValueType
+
+
+class Stage(Enum):
+    """When a value is evaluated, which decides the names that it sees.
+
+    docs/reference/flow-language.md, "Order", has the names of each.
+    """
+
+    CONSTANT = "constant"
+    SECTIONS = "sections"
+    PARAMS = "params"
+    JOB = "job"
+    FILE = "file"
+    GRAPH = "graph"
+    MATRIX = "matrix"
+    ROW = "row"
+    TASK = "task"
+    OUTPUTS = "outputs"
+    LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,21 +91,23 @@ class Key:
     spec: Spec
     doc: str
     required: bool = False
-    # Short names of the contexts in live and in batch files; empty: no expressions.
-    contexts: tuple[str, ...] = ()
+    # When a live and when a batch file evaluates it; empty or None: it has no expressions there.
+    stages: tuple[Stage | None, ...] = ()
 
 
 _METADATA: Final = "key"
 
 
-def key(spec: Spec, doc: str, *contexts: str, required: bool = False, default: Any = None) -> Any:
+def key(
+    spec: Spec, doc: str, *stages: Stage | None, required: bool = False, default: Any = None
+) -> Any:
     """A field of the tree that a key of the file fills."""
-    return field(default=default, metadata={_METADATA: Key(spec, doc, required, contexts)})
+    return field(default=default, metadata={_METADATA: Key(spec, doc, required, stages)})
 
 
-def table_key(spec: Spec, doc: str, *contexts: str, required: bool = False) -> Any:
+def table_key(spec: Spec, doc: str, *stages: Stage | None, required: bool = False) -> Any:
     """A field that is an empty mapping where the key is absent or null."""
-    return field(default_factory=dict, metadata={_METADATA: Key(spec, doc, required, contexts)})
+    return field(default_factory=dict, metadata={_METADATA: Key(spec, doc, required, stages)})
 
 
 C = TypeVar("C")

@@ -2,8 +2,8 @@
 
 from typing import Final
 
+from neuro.flow.problems import closest
 from neuro.flow.syntax.keys import keys_of
-from neuro.flow.syntax.problems import closest
 from neuro.flow.syntax.tree import (
     ActionFile,
     ActionJob,
@@ -16,11 +16,11 @@ from neuro.flow.syntax.tree import (
     LiveFile,
     LiveJob,
     LiveUnit,
-    Node,
     ProjectFile,
     Strategy,
     Task,
     TaskCall,
+    TreeNode,
     Volume,
 )
 
@@ -45,13 +45,13 @@ _OTHERS: Final = {
 }
 
 
-def words_of(node: type[Node]) -> tuple[str, ...]:
+def words_of(node: type[TreeNode]) -> tuple[str, ...]:
     """All keys that a mapping may have, bash and python included."""
     words = tuple(keys_of(node))
     return (*words, *COMMANDS[1:]) if "cmd" in words else words
 
 
-def hint(word: str, node: type[Node]) -> str:
+def hint(word: str, node: type[TreeNode]) -> str:
     """What to do about a key that does not belong in a mapping."""
     key = meant(word, node)
     if key is not None:
@@ -60,7 +60,7 @@ def hint(word: str, node: type[Node]) -> str:
     return elsewhere or f"Allowed here: {', '.join(sorted(words_of(node)))}."
 
 
-def meant(word: str, node: type[Node]) -> str | None:
+def meant(word: str, node: type[TreeNode]) -> str | None:
     """The key of a mapping that somebody has written otherwise, as far as one can guess."""
     known, plain = words_of(node), _plain(word)
     if plain in known:
@@ -75,7 +75,7 @@ def _plain(word: str) -> str:
     return word.strip().replace("-", "_").lower()
 
 
-def _elsewhere(word: str, node: type[Node]) -> str | None:
+def _elsewhere(word: str, node: type[TreeNode]) -> str | None:
     if issubclass(node, TaskCall) and word in ("retry", "timeout"):
         return f"'{word}' is for tasks that run a container: write it into those of the action."
     if issubclass(node, Call | TaskCall) and word in words_of(LiveUnit):
@@ -102,7 +102,7 @@ def _elsewhere(word: str, node: type[Node]) -> str | None:
     return None
 
 
-def _in_file(word: str, node: type[Node]) -> str | None:
+def _in_file(word: str, node: type[TreeNode]) -> str | None:
     if issubclass(node, LiveFile):
         if word in ("tasks", "task"):
             return "Tasks belong in a batch file, with kind: batch. A live file has jobs."
@@ -119,7 +119,7 @@ def _in_file(word: str, node: type[Node]) -> str | None:
     return None
 
 
-def _in_unit(word: str, node: type[Node]) -> str | None:
+def _in_unit(word: str, node: type[TreeNode]) -> str | None:
     if word in keys_of(Task) and not issubclass(node, Task):
         return f"'{word}' is for the tasks of a batch."
     if word in keys_of(LiveJob):

@@ -8,12 +8,12 @@ where the YAML is broken, or the file is of another kind.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
+from neuro.flow.problems import Report, nearest
+from neuro.flow.source import Position, Source
 from neuro.flow.syntax import places, tree
 from neuro.flow.syntax.keys import Choice, Key, ListOf, MapOf, Section, Special, Table, keys_of
 from neuro.flow.syntax.keys import Scalar as ScalarKey
 from neuro.flow.syntax.loading import MAX_BYTES, load_source
-from neuro.flow.syntax.problems import Report, nearest
-from neuro.flow.syntax.source import Position, Source
 from neuro.flow.syntax.types import (
     ATTEMPTS,
     BASH,
@@ -28,8 +28,8 @@ from neuro.flow.syntax.types import (
     ValueType,
     describe,
 )
-from neuro.flow.syntax.values import Values, has_expression, is_null
-from neuro.flow.syntax.yaml import EMPTY_HINT, Entries, Items, Scalar, YamlNode, parse
+from neuro.flow.syntax.values import ValueReader, has_expression, is_null
+from neuro.flow.syntax.yaml import EMPTY_HINT, Entries, Items, YamlNode, YamlScalar, parse
 
 __all__ = [
     "MAX_BYTES",
@@ -41,7 +41,7 @@ __all__ = [
     "read_project",
 ]
 
-N = TypeVar("N", bound=tree.Node)
+N = TypeVar("N", bound=tree.TreeNode)
 F = TypeVar("F")
 
 FlowFile = tree.LiveFile | tree.BatchFile | tree.ProjectFile | tree.ActionFile
@@ -94,7 +94,7 @@ def _read(source: Source, report: Report, reading: "Callable[[_Reader, Entries],
         report.add("The file is empty", source.position(0), EMPTY_HINT)
         return None
     if not isinstance(root, Entries):
-        Values(report).expected("the file to be a mapping", root, EMPTY_HINT)
+        ValueReader(report).expected("the file to be a mapping", root, EMPTY_HINT)
         return None
     return reading(_Reader(report), root)
 
@@ -130,7 +130,7 @@ def _any(reader: "_Reader", root: Entries) -> FlowFile | None:
                 )
                 return None
         return reader.node(tree.ProjectFile, root)
-    kind = node.text if isinstance(node, Scalar) else ""
+    kind = node.text if isinstance(node, YamlScalar) else ""
     marks = {"inputs", "outputs", "job", "main", "post", "author", "descr", "name"}
     if kind in ("stateful", "local") or any(key.data in marks for key, _ in root.entries):
         return _action(reader, root)
@@ -142,14 +142,14 @@ def _any(reader: "_Reader", root: Entries) -> FlowFile | None:
     return None
 
 
-class _Reader(Values):
+class _Reader(ValueReader):
     """Reads mappings as classes of the tree, by the metadata of their fields."""
 
     def file(self, cls: type[N], root: Entries) -> N | None:
         """A file whose kind must be the expected one; otherwise little else would make sense."""
         wanted = cast(Choice, keys_of(cls)["kind"].spec).words[0]
         kind = _entry(root, "kind")
-        if isinstance(kind, Scalar) and kind.data in tree.ACTION_KINDS and kind.data != wanted:
+        if isinstance(kind, YamlScalar) and kind.data in tree.ACTION_KINDS and kind.data != wanted:
             self.report.add(
                 f"expected a file of kind {wanted}, got {kind.data}",
                 kind.at,
@@ -212,7 +212,7 @@ class _Reader(Values):
             self._check_image(made, node)
         return made
 
-    def _unexpected(self, word: str, key: Scalar, cls: type[tree.Node]) -> None:
+    def _unexpected(self, word: str, key: YamlScalar, cls: type[tree.TreeNode]) -> None:
         if self.report.full:
             return
         message = f"unexpected key '{word}'"
@@ -220,7 +220,7 @@ class _Reader(Values):
             message += " in a call of an action or a module"
         self.report.add(message, key.at, places.hint(word, cls))
 
-    def _missing(self, name: str, cls: type[tree.Node], node: Entries) -> None:
+    def _missing(self, name: str, cls: type[tree.TreeNode], node: Entries) -> None:
         hint = None
         if cls is tree.LocalAction and name == "cmd":
             hint = "One of cmd, bash, python must be there."
@@ -234,9 +234,9 @@ class _Reader(Values):
         self.report.add(f"missing mandatory key '{name}'", node.at, hint)
 
     def _value(
-        self, cls: type[tree.Node], key: Key, word: str, at: Scalar, node: YamlNode
+        self, cls: type[tree.TreeNode], key: Key, word: str, at: YamlScalar, node: YamlNode
     ) -> object:
-        """What a key takes. None where it is null, or wrong."""
+        """Read a key's value. None where it is null, or wrong."""
         if is_null(node):
             if key.required:
                 self.report.add(f"'{word}' has no value, and it is mandatory", at.at)
@@ -258,7 +258,7 @@ class _Reader(Values):
             case Special(shape):
                 return self._special(shape, cls, word, node)
 
-    def _special(self, shape: str, cls: type[tree.Node], word: str, node: YamlNode) -> object:
+    def _special(self, shape: str, cls: type[tree.TreeNode], word: str, node: YamlNode) -> object:
         where = f"'{word}'"
         match shape:
             case "command":
@@ -289,7 +289,7 @@ class _Reader(Values):
         self,
         node: YamlNode,
         where: str,
-        read: Callable[[YamlNode, Scalar], N | None],
+        read: Callable[[YamlNode, YamlScalar], N | None],
         *,
         nulls: bool = False,
     ) -> dict[str, N] | None:
@@ -325,14 +325,14 @@ class _Reader(Values):
         self, cls: type[N], name: str, of: ValueType, node: YamlNode, where: str
     ) -> N | None:
         """A mapping, or the value of its main key alone."""
-        if not isinstance(node, Scalar):
+        if not isinstance(node, YamlScalar):
             return self.node(cls, node)
         value = self.scalar(of, node, where)
         if value is None:
             return None
         return cls(at=node.at, specified=frozenset({name}), **{name: value})
 
-    def _param(self, node: YamlNode, key: Scalar) -> tree.Param | None:
+    def _param(self, node: YamlNode, key: YamlScalar) -> tree.Param | None:
         if isinstance(node, Entries):
             return self.node(tree.Param, node)
         if is_null(node):
@@ -342,22 +342,22 @@ class _Reader(Values):
             return None
         return tree.Param(at=key.at, specified=frozenset({"default"}), default=default)
 
-    def _input(self, node: YamlNode, key: Scalar) -> tree.Input | None:
+    def _input(self, node: YamlNode, key: YamlScalar) -> tree.Input | None:
         if is_null(node):
             return tree.Input(at=key.at)
         if not isinstance(node, Entries):
-            # The short form: the default of a text.
+            # The short form: the default of a string.
             default = self.scalar(SIMPLE_STR, node, f"the default of '{key.text}'")
             if default is None:
                 return None
             return tree.Input(at=key.at, specified=frozenset({"default"}), default=default)
         made = self.node(tree.Input, node)
         default_node = _entry(node, "default")
-        if made is not None and made.default is not None and isinstance(default_node, Scalar):
+        if made is not None and made.default is not None and isinstance(default_node, YamlScalar):
             self._check_default(made.type, default_node)
         return made
 
-    def _check_default(self, name: str, node: Scalar) -> None:
+    def _check_default(self, name: str, node: YamlScalar) -> None:
         if isinstance(node.data, _INPUT_CLASSES[name]):
             return
         if name == "str":
@@ -385,8 +385,8 @@ class _Reader(Values):
             ]
             node = kept
 
-        def read(item: YamlNode, key: Scalar) -> tree.Output | None:
-            if batch and isinstance(item, Scalar):
+        def read(item: YamlNode, key: YamlScalar) -> tree.Output | None:
+            if batch and isinstance(item, YamlScalar):
                 hint = f"Write the value below it: {key.text}: {{value: {item.text}}}"
                 self.expected(f"'{key.text}' to be a mapping", item, hint)
                 return None
@@ -404,7 +404,7 @@ class _Reader(Values):
 
         return self._table(node, where, read)
 
-    def _job(self, node: YamlNode, key: Scalar) -> tree.LiveJob | tree.Call | None:
+    def _job(self, node: YamlNode, key: YamlScalar) -> tree.LiveJob | tree.Call | None:
         if self._is_call(node):
             return self.node(tree.Call, node)
         return self.node(tree.LiveJob, node)
@@ -468,7 +468,7 @@ class _Reader(Values):
         return parts
 
     def _need(self, node: YamlNode, where: str) -> Value | None:
-        if isinstance(node, Scalar) and "-" in node.text and not has_expression(node):
+        if isinstance(node, YamlScalar) and "-" in node.text and not has_expression(node):
             self.report.add(
                 f"{node.text!r} is not an identifier",
                 node.at,
@@ -578,8 +578,8 @@ def _as_levels(needs: Items) -> str:
     for item in needs.items:
         entries = item.entries if isinstance(item, Entries) else [(item, None)]
         for key, level in entries:
-            if isinstance(key, Scalar):
-                text = level.text if isinstance(level, Scalar) else ""
+            if isinstance(key, YamlScalar):
+                text = level.text if isinstance(level, YamlScalar) else ""
                 pairs.append(f"{key.text}: {text or 'completed'}")
     return f"{{{', '.join(pairs)}}}"
 
@@ -588,5 +588,5 @@ def _given(node: YamlNode | None) -> bool:
     return node is not None and not is_null(node)
 
 
-def _class(name: str) -> type[tree.Node]:
-    return cast(type[tree.Node], getattr(tree, name))
+def _class(name: str) -> type[tree.TreeNode]:
+    return cast(type[tree.TreeNode], getattr(tree, name))

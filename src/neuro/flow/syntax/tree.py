@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Final
 
+from neuro.flow.source import Position
 from neuro.flow.syntax.keys import (
     Choice,
     ListOf,
@@ -16,13 +17,13 @@ from neuro.flow.syntax.keys import (
     Scalar,
     Section,
     Special,
+    Stage,
     Table,
     fill,
     key,
     table_key,
     tree_node,
 )
-from neuro.flow.syntax.source import Position
 from neuro.flow.syntax.types import (
     ATTEMPTS,
     BACKOFF,
@@ -59,13 +60,13 @@ OVERLAPS: Final = ("skip", "allow", "cancel")
 CATCH_UPS: Final = ("none", "last", "all")
 ACTION_KINDS: Final = ("live", "batch", "stateful", "local")
 
-_L1: Final = ("L1", "B1")
-_B2: Final = ("", "B2")
-_UNIT: Final = ("L3", "B5")
+_SECTION: Final = (Stage.SECTIONS, Stage.SECTIONS)
+_FILE: Final = (None, Stage.FILE)
+_UNIT: Final = (Stage.JOB, Stage.TASK)
 
 
 @tree_node(init=False)
-class Node:
+class TreeNode:
     """A mapping of a file."""
 
     at: Position
@@ -81,7 +82,7 @@ class Node:
 
 
 @tree_node(init=False)
-class Cache(Node):
+class Cache(TreeNode):
     """``cache``: how long a task's outcome stands for running it again."""
 
     strategy: str | None = key(
@@ -89,10 +90,10 @@ class Cache(Node):
         "Whether an earlier success of the same task is used instead of running it.",
     )
     life_span: Value | None = key(
-        Scalar(TIME_DELTA), "How long an earlier success can be used.", "", "B2"
+        Scalar(TIME_DELTA), "How long an earlier success can be used.", None, Stage.FILE
     )
     key: Value | None = key(
-        Scalar(STR), "Any text: when it changes, no earlier success is used.", "", "B2"
+        Scalar(STR), "Any string: when it changes, no earlier success is used.", None, Stage.FILE
     )
 
 
@@ -101,29 +102,29 @@ class TaskCache(Cache):
     """``cache`` of a task or a call."""
 
     life_span: Value | None = key(
-        Scalar(TIME_DELTA), "How long an earlier success can be used.", "", "B4"
+        Scalar(TIME_DELTA), "How long an earlier success can be used.", None, Stage.ROW
     )
     key: Value | None = key(
-        Scalar(STR), "Any text: when it changes, no earlier success is used.", "", "B5"
+        Scalar(STR), "Any string: when it changes, no earlier success is used.", None, Stage.TASK
     )
 
 
 @tree_node(init=False)
-class LiveDefaults(Node):
+class LiveDefaults(TreeNode):
     """``defaults`` of a live file: what its jobs have unless they say otherwise."""
 
-    env: MapValue | None = key(MapOf(STR), "Environment variables of every job.", *_L1)
-    tags: ListValue | None = key(ListOf(STR), "Tags of every job.", *_L1)
+    env: MapValue | None = key(MapOf(STR), "Environment variables of every job.", *_SECTION)
+    tags: ListValue | None = key(ListOf(STR), "Tags of every job.", *_SECTION)
     volumes: ListValue | None = key(
-        ListOf(STR, optional=True), "Volumes of every job: references to volumes.", *_L1
+        ListOf(STR, optional=True), "Volumes of every job: references to volumes.", *_SECTION
     )
-    workdir: Value | None = key(Scalar(REMOTE_PATH), "The jobs' current directory.", *_L1)
+    workdir: Value | None = key(Scalar(REMOTE_PATH), "The jobs' current directory.", *_SECTION)
     life_span: Value | None = key(
-        Scalar(LIFE_SPAN), "After how long a job is ended: seconds, or 1d2h3m4s.", *_L1
+        Scalar(LIFE_SPAN), "After how long a job is ended: seconds, or 1d2h3m4s.", *_SECTION
     )
-    preset: Value | None = key(Scalar(STR), "The resources preset of the jobs.", *_L1)
+    preset: Value | None = key(Scalar(STR), "The resources preset of the jobs.", *_SECTION)
     schedule_timeout: Value | None = key(
-        Scalar(SCHEDULE_TIMEOUT), "How long a job may wait for resources.", *_L1
+        Scalar(SCHEDULE_TIMEOUT), "How long a job may wait for resources.", *_SECTION
     )
 
 
@@ -132,66 +133,70 @@ class Defaults(LiveDefaults):
     """``defaults`` of a batch or of a project."""
 
     fail_fast: Value | None = key(
-        Scalar(BOOL), "Whether the first failed task cancels the rest.", *_B2
+        Scalar(BOOL), "Whether the first failed task cancels the rest.", *_FILE
     )
-    max_parallel: Value | None = key(Scalar(INT), "How many tasks may run at once.", *_B2)
+    max_parallel: Value | None = key(Scalar(INT), "How many tasks may run at once.", *_FILE)
     cache: Cache | None = key(Section("Cache"), "Cache settings of the tasks.")
 
 
 @tree_node(init=False)
-class Image(Node):
+class Image(TreeNode):
     """``images.<id>``: an image to run, and how to build it."""
 
     ref: Value | None = key(
         Scalar(IMAGE_REF),
         "The image: 'image:name:tag' of the platform's registry, or any other reference.",
-        "L1",
-        "B1",
+        Stage.SECTIONS,
+        Stage.SECTIONS,
         required=True,
     )
     context: Value | None = key(
-        Scalar(STR), "Build context: a folder of the workspace, or a storage: URI.", *_L1
+        Scalar(STR), "Build context: a folder of the workspace, or a storage: URI.", *_SECTION
     )
     dockerfile: Value | None = key(
-        Scalar(STR), "The Dockerfile: a file of the workspace, or a storage: URI.", *_L1
+        Scalar(STR), "The Dockerfile: a file of the workspace, or a storage: URI.", *_SECTION
     )
-    build_args: ListValue | None = key(ListOf(STR), "KEY=VALUE arguments of the build.", *_L1)
-    env: MapValue | None = key(MapOf(STR), "Environment variables of the build.", *_L1)
+    build_args: ListValue | None = key(ListOf(STR), "KEY=VALUE arguments of the build.", *_SECTION)
+    env: MapValue | None = key(MapOf(STR), "Environment variables of the build.", *_SECTION)
     volumes: ListValue | None = key(
-        ListOf(STR, optional=True), "Volumes mounted while building.", *_L1
+        ListOf(STR, optional=True), "Volumes mounted while building.", *_SECTION
     )
-    build_preset: Value | None = key(Scalar(STR), "The preset to build with.", *_L1)
+    build_preset: Value | None = key(Scalar(STR), "The preset to build with.", *_SECTION)
     force_rebuild: Value | None = key(
-        Scalar(BOOL), "Build even if the image is in the registry.", *_L1
+        Scalar(BOOL), "Build even if the image is in the registry.", *_SECTION
     )
-    extra_kaniko_args: Value | None = key(Scalar(STR), "More arguments for the builder.", *_L1)
+    extra_kaniko_args: Value | None = key(Scalar(STR), "More arguments for the builder.", *_SECTION)
 
 
 @tree_node(init=False)
-class Volume(Node):
+class Volume(TreeNode):
     """``volumes.<id>``: a folder of the storage, and where it is mounted."""
 
     remote: Value | None = key(
-        Scalar(URI), "The storage's folder: storage:path, or disk:name.", *_L1, required=True
+        Scalar(URI), "The storage's folder: storage:path, or disk:name.", *_SECTION, required=True
     )
-    mount: Value | None = key(Scalar(REMOTE_PATH), "Where jobs see it.", "L1", "B1", required=True)
+    mount: Value | None = key(
+        Scalar(REMOTE_PATH), "Where jobs see it.", Stage.SECTIONS, Stage.SECTIONS, required=True
+    )
     local: Value | None = key(
-        Scalar(LOCAL_PATH), "The folder of the workspace to upload and download.", *_L1
+        Scalar(LOCAL_PATH), "The folder of the workspace to upload and download.", *_SECTION
     )
-    read_only: Value | None = key(Scalar(BOOL), "Whether jobs can only read it.", *_L1)
+    read_only: Value | None = key(Scalar(BOOL), "Whether jobs can only read it.", *_SECTION)
 
 
 @tree_node(init=False)
-class Param(Node):
+class Param(TreeNode):
     """``params.<name>``: without a default it must be given."""
 
-    default: Value | None = key(Scalar(STR), "The value if none is given.", "L2", "B0")
+    default: Value | None = key(
+        Scalar(STR), "The value if none is given.", Stage.PARAMS, Stage.CONSTANT
+    )
     # Nobody evaluates it, so it may read what it likes.
     descr: Value | None = key(Scalar(STR), "What it is for.")
 
 
 @tree_node(init=False)
-class Input(Node):
+class Input(TreeNode):
     """``inputs.<name>`` of an action: without a default it must be given."""
 
     descr: Value | None = key(Scalar(SIMPLE_STR), "What it is for.")
@@ -201,16 +206,16 @@ class Input(Node):
 
 
 @tree_node(init=False)
-class Output(Node):
+class Output(TreeNode):
     """``outputs.<name>`` of an action."""
 
     descr: Value | None = key(Scalar(SIMPLE_STR), "What it is.")
-    value: Value | None = key(Scalar(STR), "The value, of a batch action.", "", "AO")
+    value: Value | None = key(Scalar(STR), "The value, of a batch action.", None, Stage.OUTPUTS)
 
 
 @tree_node(init=False)
-class ExecUnit(Node):
-    """What a container is started with. ``bash`` and ``python`` are ``cmd`` with that type."""
+class ExecUnit(TreeNode):
+    """The settings of a container. ``bash`` and ``python`` are ``cmd`` with that type."""
 
     title: Value | None = key(Scalar(STR), "The job's description.", *_UNIT)
     name: Value | None = key(Scalar(STR), "The job's name.", *_UNIT)
@@ -246,17 +251,21 @@ class ExecUnit(Node):
 class Mixin(ExecUnit):
     """``mixins.<id>`` of a project: keys that others take in."""
 
-    mixins: ListValue | None = key(ListOf(STR), "Names of mixins to take keys from.", "L0", "B0")
+    mixins: ListValue | None = key(
+        ListOf(STR), "Names of mixins to take keys from.", Stage.CONSTANT, Stage.CONSTANT
+    )
 
 
 @tree_node(init=False)
 class LiveUnit(Mixin):
     """A job of a live file, as far as a mixin can give it."""
 
-    detach: Value | None = key(Scalar(BOOL), "Whether not to follow the job.", "L3")
-    browse: Value | None = key(Scalar(BOOL), "Whether to say where the job's web page is.", "L3")
+    detach: Value | None = key(Scalar(BOOL), "Whether not to follow the job.", Stage.JOB)
+    browse: Value | None = key(
+        Scalar(BOOL), "Whether to say where the job's web page is.", Stage.JOB
+    )
     port_forward: ListValue | None = key(
-        ListOf(PORT_PAIR), 'Ports to forward: "LOCAL:REMOTE".', "L3"
+        ListOf(PORT_PAIR), 'Ports to forward: "LOCAL:REMOTE".', Stage.JOB
     )
     multi: Value | None = key(
         Scalar(SIMPLE_BOOL), "Whether several of the job may run at once, by suffix."
@@ -278,11 +287,15 @@ class LiveJob(LiveUnit):
 class ActionJob(ExecUnit):
     """``job`` of a live action: a live job without params."""
 
-    mixins: ListValue | None = key(ListOf(STR), "Names of mixins (in modules only).", "L0", "B0")
-    detach: Value | None = key(Scalar(BOOL), "Whether not to follow the job.", "LA")
-    browse: Value | None = key(Scalar(BOOL), "Whether to say where the job's web page is.", "LA")
+    mixins: ListValue | None = key(
+        ListOf(STR), "Names of mixins (in modules only).", Stage.CONSTANT, Stage.CONSTANT
+    )
+    detach: Value | None = key(Scalar(BOOL), "Whether not to follow the job.", Stage.JOB)
+    browse: Value | None = key(
+        Scalar(BOOL), "Whether to say where the job's web page is.", Stage.JOB
+    )
     port_forward: ListValue | None = key(
-        ListOf(PORT_PAIR), 'Ports to forward: "LOCAL:REMOTE".', "LA"
+        ListOf(PORT_PAIR), 'Ports to forward: "LOCAL:REMOTE".', Stage.JOB
     )
     multi: Value | None = key(
         Scalar(SIMPLE_BOOL), "Whether several of the job may run at once, by suffix."
@@ -290,26 +303,26 @@ class ActionJob(ExecUnit):
 
 
 @tree_node(init=False)
-class Call(Node):
+class Call(TreeNode):
     """A job of a live file that calls an action, or a module: one of the two is there."""
 
     action: Value | None = key(
         Scalar(SIMPLE_STR), "The action: ws:path, gh:owner/repo@version, or neuro:name@version."
     )
     module: Value | None = key(Scalar(SIMPLE_STR), "The module: ws:path.")
-    args: MapValue | None = key(MapOf(PRIMITIVE), "Its inputs' values.", "L3", "B5")
+    args: MapValue | None = key(MapOf(PRIMITIVE), "Its inputs' values.", Stage.JOB, Stage.TASK)
     params: Mapping[str, Param] = table_key(Special("params"), "Values given when running it.")
 
 
 @tree_node(init=False)
-class MatrixRow(Node):
+class MatrixRow(TreeNode):
     """An entry of ``include`` or ``exclude``."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
 
 
 @tree_node(init=False)
-class Matrix(Node):
+class Matrix(TreeNode):
     """``strategy.matrix``: products by key, with rows to leave out and rows to add."""
 
     products: Mapping[str, ListValue] = field(default_factory=dict)
@@ -318,7 +331,7 @@ class Matrix(Node):
 
 
 @tree_node(init=False)
-class Strategy(Node):
+class Strategy(TreeNode):
     """``strategy``: the task's rows, and how they run."""
 
     matrix: Matrix | None = key(
@@ -327,30 +340,33 @@ class Strategy(Node):
         required=True,
     )
     fail_fast: Value | None = key(
-        Scalar(BOOL), "Whether the first failed task cancels the rest.", "", "B3"
+        Scalar(BOOL), "Whether the first failed task cancels the rest.", None, Stage.MATRIX
     )
-    max_parallel: Value | None = key(Scalar(INT), "How many may run at once.", "", "B3")
+    max_parallel: Value | None = key(Scalar(INT), "How many may run at once.", None, Stage.MATRIX)
 
 
 @tree_node(init=False)
-class Needs(Node):
+class Needs(TreeNode):
     """``needs``: ids of tasks, each with the level to wait for."""
 
     parts: tuple[tuple[Value, str], ...] = ()
 
 
 @tree_node(init=False)
-class Retry(Node):
+class Retry(TreeNode):
     """``retry``: how often a task that fails is tried; a number alone is ``attempts``."""
 
     attempts: Value | None = key(
-        Scalar(ATTEMPTS), "How often it is tried in all: 1 to 100.", "", "B5", required=True
+        Scalar(ATTEMPTS), "How often it is tried in all: 1 to 100.", None, Stage.TASK, required=True
     )
     delay: Value | None = key(
-        Scalar(TIME_DELTA), "The pause before the second try; none by default.", "", "B5"
+        Scalar(TIME_DELTA), "The pause before the second try; none by default.", None, Stage.TASK
     )
     backoff: Value | None = key(
-        Scalar(BACKOFF), "The factor by which each pause is longer than the one before.", "", "B5"
+        Scalar(BACKOFF),
+        "The factor by which each pause is longer than the one before.",
+        None,
+        Stage.TASK,
     )
 
 
@@ -358,20 +374,26 @@ class Retry(Node):
 class BatchMixin(Mixin):
     """``mixins.<id>`` of a batch."""
 
-    needs: Needs | None = key(Special("needs"), "The tasks to wait for.", "", "BM")
+    needs: Needs | None = key(Special("needs"), "The tasks to wait for.", None, Stage.GRAPH)
     strategy: Strategy | None = key(Section("Strategy"), "The task's rows.")
     enable: Value | None = key(
-        Scalar(ENABLE), "Whether the task runs; success() by default.", "", "B5"
+        Scalar(ENABLE), "Whether the task runs; success() by default.", None, Stage.TASK
     )
     cache: TaskCache | None = key(Section("TaskCache"), "Cache settings of the task.")
     continue_on_error: Value | None = key(
-        Scalar(BOOL), "Whether the others go on as if it had succeeded, when it fails.", "", "B4"
+        Scalar(BOOL),
+        "Whether the others go on as if it had succeeded, when it fails.",
+        None,
+        Stage.ROW,
     )
     retry: Retry | None = key(
         Special("retry"), "How often it is tried: a number, or attempts, delay and backoff."
     )
     timeout: Value | None = key(
-        Scalar(TIME_DELTA), "How long one try may run before it is ended, as failed.", "", "B5"
+        Scalar(TIME_DELTA),
+        "How long one try may run before it is ended, as failed.",
+        None,
+        Stage.TASK,
     )
 
 
@@ -379,32 +401,35 @@ class BatchMixin(Mixin):
 class Task(BatchMixin):
     """An element of ``tasks`` that runs a container."""
 
-    id: Value | None = key(Scalar(ID), "What other tasks name in needs.", "", "BM")
+    id: Value | None = key(Scalar(ID), "What other tasks name in needs.", None, Stage.GRAPH)
 
 
 @tree_node(init=False)
-class TaskCall(Node):
+class TaskCall(TreeNode):
     """An element of ``tasks`` that calls an action, or a module."""
 
-    id: Value | None = key(Scalar(ID), "What other tasks name in needs.", "", "BM")
+    id: Value | None = key(Scalar(ID), "What other tasks name in needs.", None, Stage.GRAPH)
     action: Value | None = key(
         Scalar(SIMPLE_STR), "The action: ws:path, gh:owner/repo@version, or neuro:name@version."
     )
     module: Value | None = key(Scalar(SIMPLE_STR), "The module: ws:path.")
-    args: MapValue | None = key(MapOf(PRIMITIVE), "Its inputs' values.", "", "B5")
-    needs: Needs | None = key(Special("needs"), "The tasks to wait for.", "", "BM")
+    args: MapValue | None = key(MapOf(PRIMITIVE), "Its inputs' values.", None, Stage.TASK)
+    needs: Needs | None = key(Special("needs"), "The tasks to wait for.", None, Stage.GRAPH)
     strategy: Strategy | None = key(Section("Strategy"), "The task's rows.")
     enable: Value | None = key(
-        Scalar(ENABLE), "Whether the task runs; success() by default.", "", "B5"
+        Scalar(ENABLE), "Whether the task runs; success() by default.", None, Stage.TASK
     )
     cache: TaskCache | None = key(Section("TaskCache"), "Cache settings of the task.")
     continue_on_error: Value | None = key(
-        Scalar(BOOL), "Whether the others go on as if it had succeeded, when it fails.", "", "B4"
+        Scalar(BOOL),
+        "Whether the others go on as if it had succeeded, when it fails.",
+        None,
+        Stage.ROW,
     )
 
 
 @tree_node(init=False)
-class ProjectFile(Node):
+class ProjectFile(TreeNode):
     """``project.yml``."""
 
     id: Value | None = key(Scalar(SIMPLE_ID), "The project's id.", required=True)
@@ -418,7 +443,7 @@ class ProjectFile(Node):
 
 
 @tree_node(init=False)
-class LiveFile(Node):
+class LiveFile(TreeNode):
     """``live.yml``."""
 
     kind: str = key(Choice("kind", ("live",)), "What the file is.", required=True, default="live")
@@ -434,7 +459,7 @@ class LiveFile(Node):
 
 
 @tree_node(init=False)
-class Schedule(Node):
+class Schedule(TreeNode):
     """``schedule``: when the server starts the batch by itself."""
 
     cron: Value | None = key(
@@ -451,23 +476,25 @@ class Schedule(Node):
 
 
 @tree_node(init=False)
-class Concurrency(Node):
-    """``concurrency``: bakes of one group run one after the other; a text alone is the group."""
+class Concurrency(TreeNode):
+    """``concurrency``: bakes of one group run one after the other; a string alone is the group."""
 
-    group: Value | None = key(Scalar(STR), "The group's name.", "", "B1", required=True)
+    group: Value | None = key(Scalar(STR), "The group's name.", None, Stage.SECTIONS, required=True)
     cancel_running: Value | None = key(
-        Scalar(BOOL), "Whether a new bake cancels those before it.", "", "B1"
+        Scalar(BOOL), "Whether a new bake cancels those before it.", None, Stage.SECTIONS
     )
 
 
 @tree_node(init=False)
-class BatchFile(Node):
+class BatchFile(TreeNode):
     """A batch: tasks that need each other."""
 
     kind: str = key(Choice("kind", ("batch",)), "What the file is.", required=True, default="batch")
     id: Value | None = key(Scalar(SIMPLE_ID), "The workflow's id.")
     title: Value | None = key(Scalar(SIMPLE_STR), "The workflow's title.")
-    life_span: Value | None = key(Scalar(BAKE_LIFE_SPAN), "How long all of it may take.", "", "B0")
+    life_span: Value | None = key(
+        Scalar(BAKE_LIFE_SPAN), "How long all of it may take.", None, Stage.CONSTANT
+    )
     schedule: Schedule | None = key(
         Section("Schedule"), "When the server starts the batch by itself."
     )
@@ -485,7 +512,7 @@ class BatchFile(Node):
 
 
 @tree_node(init=False)
-class ActionFile(Node):
+class ActionFile(TreeNode):
     """An action of any kind, with what all kinds have; the kind decides which keys there are."""
 
     kind: str = key(
@@ -533,7 +560,9 @@ class StatefulAction(ActionFile):
     cache: Cache | None = key(Section("Cache"), "Accepted, and without effect.")
     main: ExecUnit | None = key(Section("ExecUnit"), "What runs in place.", required=True)
     post: ExecUnit | None = key(Section("ExecUnit"), "What runs when all is over.")
-    post_if: Value | None = key(Scalar(ENABLE), "Whether post runs; always() by default.", "", "B5")
+    post_if: Value | None = key(
+        Scalar(ENABLE), "Whether post runs; always() by default.", None, Stage.TASK
+    )
 
 
 @tree_node(init=False)
@@ -541,4 +570,4 @@ class LocalAction(ActionFile):
     """An action that runs a command on the machine that starts the batch."""
 
     outputs: Mapping[str, Output] = table_key(Special("outputs"), "What the action gives.")
-    cmd: Value | None = key(Special("command"), "The command.", "", "S", required=True)
+    cmd: Value | None = key(Special("command"), "The command.", None, Stage.LOCAL, required=True)

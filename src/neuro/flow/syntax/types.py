@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from neuro.domain.errors import InvalidInput
 from neuro.domain.life_spans import check_life_span, check_longest, check_schedule_timeout
-from neuro.flow.syntax.source import Position
+from neuro.flow.source import Position
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.nodes import Template
@@ -130,7 +130,7 @@ _FALSE: Final = frozenset({"false", "no", "off", "0", ""})
 
 def _bool(value: object) -> bool:
     if isinstance(value, str):
-        # Parameters are text: their words are taken as what they say, and no other text is.
+        # Parameters are strings: these words count as booleans, and no other string does.
         word = value.strip().lower()
         if word in _TRUE:
             return True
@@ -145,7 +145,7 @@ def _constant_bool(value: object) -> bool:
     if isinstance(value, str):
         word = value.strip().lower()
         hint = f"Write {word} without quotes." if word in ("true", "false", "yes", "no") else None
-        raise BadValue(f"{value!r} is text, not a bool, allowed: true, false", hint)
+        raise BadValue(f"{value!r} is a string, not a bool, allowed: true, false", hint)
     return bool(value)
 
 
@@ -160,11 +160,11 @@ def _constant_enable(value: object) -> object:
         return _constant_bool(value)
     # Imported here: only a mistake needs it.
     from neuro.flow.expressions.functions import SIGNATURES
-    from neuro.flow.syntax.problems import closest
+    from neuro.flow.problems import closest
 
     meant = re.sub(r"\w+(?=\()", lambda name: closest(name[0], SIGNATURES) or name[0], value)
     raise BadValue(
-        f"{value!r} is text, not a bool, allowed: true, false, always()",
+        f"{value!r} is a string, not a bool, allowed: true, false, always()",
         f"Did you mean the expression ${{{{ {meant} }}}}?",
     )
 
@@ -376,14 +376,14 @@ def _primitive(value: object) -> object:
 
 
 def _shown(value: object) -> str:
-    """A value as messages quote it: as text in quotes, whatever YAML made of it."""
+    """A value as messages quote it: as a string in quotes, whatever YAML made of it."""
     if isinstance(value, bool):
         return f"'{str(value).lower()}'"
     return repr(value) if isinstance(value, str) else f"'{value}'"
 
 
 def describe(value: object) -> str:
-    """What a value is, in a message: "a list", "text"."""
+    """The name of a value's type in a message: "a list", "a string"."""
     match value:
         case None:
             return "nothing (null)"
@@ -394,7 +394,7 @@ def describe(value: object) -> str:
         case float():
             return "a number"
         case str():
-            return "text"
+            return "a string"
         case list() | tuple():
             return "a list"
         case dict():

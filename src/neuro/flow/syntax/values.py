@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from neuro.flow.problems import Report, nearest
 from neuro.flow.syntax.keys import Choice
-from neuro.flow.syntax.problems import Report, nearest
 from neuro.flow.syntax.types import (
     STR,
     BadValue,
@@ -14,7 +14,7 @@ from neuro.flow.syntax.types import (
     describe,
     identifier,
 )
-from neuro.flow.syntax.yaml import Entries, Items, Scalar, YamlNode
+from neuro.flow.syntax.yaml import Entries, Items, YamlNode, YamlScalar
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.nodes import Template
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 def is_null(node: YamlNode) -> bool:
     """Whether a node is null, or empty."""
-    return isinstance(node, Scalar) and node.data is None
+    return isinstance(node, YamlScalar) and node.data is None
 
 
 def kind_of(node: YamlNode) -> str:
-    """What a node is, in a message."""
+    """The name of a node's type in a message."""
     if isinstance(node, Items):
         return "a list"
     if isinstance(node, Entries):
@@ -34,7 +34,7 @@ def kind_of(node: YamlNode) -> str:
     return describe(node.data)
 
 
-def has_expression(node: Scalar) -> bool:
+def has_expression(node: YamlScalar) -> bool:
     """Whether the parser of expressions has anything to do: most scalars never reach it."""
     return "$" in node.text and ("${{" in node.text or "$[[" in node.text)
 
@@ -45,11 +45,11 @@ def _as_words(node: YamlNode, where: str) -> str | None:
         return None
     import shlex
 
-    words = [item.text for item in node.items if isinstance(item, Scalar)]
+    words = [item.text for item in node.items if isinstance(item, YamlScalar)]
     return f"Write it as a shell would read it: {shlex.join(words)}"
 
 
-class Values:
+class ValueReader:
     """Reads values, and reports what is wrong with them."""
 
     def __init__(self, report: Report) -> None:
@@ -60,14 +60,14 @@ class Values:
 
     def scalar(self, of: ValueType, node: YamlNode, where: str) -> Value | None:
         """One value; ``where`` names its key in messages."""
-        if not isinstance(node, Scalar):
+        if not isinstance(node, YamlScalar):
             self.expected(f"{where} to be one value", node, _as_words(node, where))
             return None
         if has_expression(node):
             return self._expression(of, node, where)
         return self._constant(of, node, node.data)
 
-    def _constant(self, of: ValueType, node: Scalar, data: object) -> Value | None:
+    def _constant(self, of: ValueType, node: YamlScalar, data: object) -> Value | None:
         if data == "" and not of.mixes and of.expressions:
             self.report.add(f"Empty value is not allowed for {of.name}", node.at)
             return None
@@ -75,7 +75,7 @@ class Values:
             value = of.constant(data)
             if of is STR and not isinstance(data, str) and value != node.text:
                 self.report.note(
-                    f"{node.text} is sent as the text {value}: YAML reads it as {describe(data)}",
+                    f"{node.text} is sent as the string {value}: YAML reads it as {describe(data)}",
                     node.at,
                     f"To send what is written, quote it: '{node.text}'",
                 )
@@ -85,7 +85,7 @@ class Values:
             self.report.add(str(error), node.at, hint)
             return None
 
-    def _expression(self, of: ValueType, node: Scalar, where: str) -> Value | None:
+    def _expression(self, of: ValueType, node: YamlScalar, where: str) -> Value | None:
         if not of.expressions:
             offset = min(o for o in (node.text.find("${{"), node.text.find("$[[")) if o >= 0)
             self.report.add(f"Expressions are not allowed in {where}", node.locate(offset))
@@ -104,13 +104,13 @@ class Values:
             return None
         return Value(of, node.at, template=template)
 
-    def _template(self, node: Scalar) -> "Template | str | None":
+    def _template(self, node: YamlScalar) -> "Template | str | None":
         # Imported here: a file without expressions does without.
         from neuro.flow.expressions.parser import parse_template
 
         return parse_template(node.text, node.locate, self.report)
 
-    def _spread(self, of: ValueType, node: Scalar, what: str, where: str) -> Value | None:
+    def _spread(self, of: ValueType, node: YamlScalar, what: str, where: str) -> Value | None:
         """One expression that gives a whole list or mapping."""
         if not has_expression(node):
             hint = None
@@ -123,7 +123,7 @@ class Values:
             return None
         if isinstance(template, str) or template.single is None:
             self.report.add(
-                f"expected {where} to be {what}, got text with expressions",
+                f"expected {where} to be {what}, got a string with expressions",
                 node.at,
                 f"Write {what}, or one expression that gives it.",
             )
@@ -134,7 +134,7 @@ class Values:
         self, of: ValueType, node: YamlNode, where: str, *, optional: bool = False
     ) -> ListValue | None:
         """A list of values, or one expression."""
-        if isinstance(node, Scalar):
+        if isinstance(node, YamlScalar):
             spread = self._spread(of, node, "a list", where)
             return ListValue(of, node.at, (spread,)) if spread else None
         if isinstance(node, Entries):
@@ -151,7 +151,7 @@ class Values:
 
     def entries(self, of: ValueType, node: YamlNode, where: str) -> MapValue | None:
         """A mapping of values, or one expression."""
-        if isinstance(node, Scalar):
+        if isinstance(node, YamlScalar):
             spread = self._spread(of, node, "a mapping", where)
             return MapValue(of, node.at, ((None, spread),)) if spread else None
         if isinstance(node, Items):
@@ -168,18 +168,18 @@ class Values:
                 parts.append((name, value))
         return MapValue(of, node.at, tuple(parts))
 
-    def word(self, key: Scalar) -> str | None:
-        """A key that is text, as YAML reads it."""
+    def word(self, key: YamlScalar) -> str | None:
+        """A key that YAML reads as a string."""
         if isinstance(key.data, str):
             return key.data
         self.report.add(
-            f"expected text as a key, got {describe(key.data)}",
+            f"expected a string as a key, got {describe(key.data)}",
             key.at,
             f"YAML reads {key.text or 'nothing'} as {describe(key.data)}: put it in quotes.",
         )
         return None
 
-    def id(self, key: Scalar) -> str | None:
+    def id(self, key: YamlScalar) -> str | None:
         """A key that is an id."""
         name = self.word(key)
         if name is None:
@@ -192,7 +192,7 @@ class Values:
 
     def choice(self, spec: Choice, node: YamlNode) -> str | None:
         """One of a few words."""
-        if not isinstance(node, Scalar):
+        if not isinstance(node, YamlScalar):
             self.expected(f"a {spec.what}", node)
             return None
         if has_expression(node):

@@ -1,4 +1,4 @@
-"""YAML texts as nodes that know their places.
+"""YAML as nodes that know their places.
 
 The C library's events become nodes here, with limits that keep a hostile file from costing more
 than its size: nesting is bounded, and so is what aliases expand to. Whatever is wrong is a problem
@@ -13,9 +13,9 @@ import yaml as pyyaml
 from yaml import events
 from yaml.nodes import ScalarNode as PlainNode
 
-from neuro.flow.syntax.problems import Report
+from neuro.flow.problems import Report
+from neuro.flow.source import Position, Source
 from neuro.flow.syntax.scalars import offsets
-from neuro.flow.syntax.source import Position, Source
 
 EMPTY_HINT: Final = "Begin with what it is: kind: batch, or kind: live in live.yml."
 MAX_DEPTH: Final = 100
@@ -40,7 +40,7 @@ _RESOLVERS: Any = pyyaml.SafeLoader.yaml_implicit_resolvers
 _CONSTRUCTOR: Any = pyyaml.constructor.SafeConstructor()
 
 
-class Scalar:
+class YamlScalar:
     """A scalar: its text, what YAML makes of it, and the places of its characters."""
 
     __slots__ = ("_offsets", "data", "end", "plain", "source", "start", "style", "text")
@@ -92,14 +92,14 @@ class Entries:
     def __init__(self, source: Source, start: int) -> None:
         self.source = source
         self.start = start
-        self.entries: list[tuple[Scalar, YamlNode]] = []
+        self.entries: list[tuple[YamlScalar, YamlNode]] = []
 
     @property
     def at(self) -> Position:
         return self.source.position(self.start)
 
 
-YamlNode = Scalar | Items | Entries
+YamlNode = YamlScalar | Items | Entries
 
 
 def parse(source: Source, report: Report) -> YamlNode | None:
@@ -138,7 +138,7 @@ class _Frame:
         self.weight = 1
         # In a mapping: the key whose value comes next, and all keys so far.
         self.key: YamlNode | None = None
-        self.keys: dict[object, Scalar] = {}
+        self.keys: dict[object, YamlScalar] = {}
 
 
 class _Composer:
@@ -168,7 +168,7 @@ class _Composer:
                 if kind is events.ScalarEvent:
                     start, end = self._start(event), event.end_mark.index
                     data = self._resolve(event)
-                    scalar = Scalar(
+                    scalar = YamlScalar(
                         self._source, min(start, end), end, event.style, event.value, data
                     )
                     if event.anchor is not None:
@@ -266,7 +266,7 @@ class _Composer:
             self._entry(frame, parent, key, node)
 
     def _entry(self, frame: _Frame, parent: Entries, key: YamlNode, node: YamlNode) -> None:
-        if not isinstance(key, Scalar):
+        if not isinstance(key, YamlScalar):
             self._report.add("A key must be a word, not a list or a mapping", key.at)
             return
         if key.text == "<<" and not key.style:

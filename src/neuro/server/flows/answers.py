@@ -38,7 +38,7 @@ async def list_answer(call: Call, found: AsyncGenerator[Any]) -> web.StreamRespo
     if call.wants_ndjson:
         return await ndjson(call, _lines(found))
     async with aclosing(found):
-        # What can be refused is refused before the answer begins.
+        # Refusals come before the answer begins.
         first = await anext(found, None)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(call.request)

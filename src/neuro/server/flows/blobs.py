@@ -31,7 +31,7 @@ def unread(blob: bytes) -> msgspec.Raw:
     """The JSON of packed bytes, to be passed on as it is. Raises as ``unpack``."""
     raw = _raw(blob)
     if raw is blob:
-        # What was compressed has a sum that was checked just now; this is short.
+        # A compressed value has a sum that was checked just now; this is short.
         msgspec.json.decode(raw)
     return msgspec.Raw(raw)
 

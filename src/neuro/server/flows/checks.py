@@ -59,7 +59,7 @@ _UNSHOWN = {
 
 
 def fits(text: str, limit: int) -> bool:
-    """Whether a text has 1 to ``limit`` bytes of UTF-8 and no control characters."""
+    """Whether a string has 1 to ``limit`` bytes of UTF-8 and no control characters."""
     return 0 < len(text) <= limit and len(text.encode()) <= limit and _CONTROL.isdisjoint(text)
 
 
@@ -104,7 +104,7 @@ def check_bake(request: BakeRequest) -> None:
 
 def _check_meta(meta: BakeMeta) -> None:
     if meta.concurrency is not None:
-        # It is told in messages, and held in memory while the bake waits or runs.
+        # Messages show it, and memory holds it while the bake waits or runs.
         _text("concurrency group", meta.concurrency.group, MAX_FULL_ID)
     if meta.life_span is not None:
         if not meta.life_span >= 0:

@@ -59,5 +59,5 @@ def sound_or_none(row: Any, read: Callable[[Any], T]) -> T | None:
 
 def left_out(record_id: str, error: Damaged) -> None:
     """Say in the log that a record is passed over."""
-    # What the cause says may quote what the record holds.
+    # The cause's message may quote the record.
     log.error("damaged record left out", id=record_id, error=type(error.__cause__).__name__)

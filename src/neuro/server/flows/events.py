@@ -47,7 +47,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a reader has to read anew: the attempt, tasks by ``yaml_id``, whom the bake awaits."""
+    """The parts to read anew: the attempt, tasks by ``yaml_id``, the bakes that it awaits."""
 
     attempt: bool = False
     tasks: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Subscription:
         return True
 
     def take(self, tasks: int) -> Changes:
-        """What has changed since the last call, at most so many tasks of it."""
+        """The changes since the last call, with at most so many tasks."""
         ids = tuple(self._tasks)[:tasks] if len(self._tasks) > tasks else tuple(self._tasks)
         for yaml_id in ids:
             del self._tasks[yaml_id]

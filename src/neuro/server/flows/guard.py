@@ -1,7 +1,7 @@
 """Who may do what with a flow: all hangs at its project, by the project's id or its name.
 
 The look-ups run in the transaction of the work that they allow, so nothing can change between.
-What a caller may not see does not exist for them: NotFound.
+A thing that a caller may not see does not exist for them: NotFound.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ID = re.compile(r"([a-z-]+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def is_id(kind: str, text: str) -> bool:
-    """Whether a text has the form of an id of this kind (``bake-<uuid4>``)."""
+    """Whether a string has the form of an id of this kind (``bake-<uuid4>``)."""
     found = _ID.fullmatch(text)
     return found is not None and found[1] == kind
 

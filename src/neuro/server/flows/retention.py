@@ -24,7 +24,7 @@ from neuro.server.flows.transactions import commit
 log = structlog.get_logger("neuro.bakes")
 
 BATCH = 200
-# What has just ended stays in any case: it is being looked at, and its last jobs are being ended.
+# A bake that has just ended stays: people look at it, and its last jobs are being ended.
 SETTLED = timedelta(minutes=10)
 # Who makes a bake makes its first attempt in seconds: after so long it is not being made any more.
 UNBEGUN_FOR = timedelta(days=1)

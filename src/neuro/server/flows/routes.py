@@ -20,7 +20,7 @@ class ProjectByName(ProjectFilter, frozen=True, kw_only=True):
     name: str
 
 
-class OfProject(msgspec.Struct, frozen=True):
+class LiveJobsOfProject(msgspec.Struct, frozen=True):
     project_id: str
 
 
@@ -66,7 +66,7 @@ def _add_projects(api: Routes, flows: FlowService) -> None:
 
 def _add_live_jobs(api: Routes, flows: FlowService) -> None:
     @api.add("GET", LIVE_JOBS, section="flows", streams=NDJSON)
-    async def list_live_jobs(call: Call, query: OfProject) -> web.StreamResponse:
+    async def list_live_jobs(call: Call, query: LiveJobsOfProject) -> web.StreamResponse:
         """List a project's live jobs; NDJSON where the client accepts it."""
         return await list_answer(call, flows.live_jobs(call.identity, query.project_id))
 

@@ -41,7 +41,7 @@ PAGE = 500
 class FlowService:
     """The flows of one installation.
 
-    What a caller may not see does not exist for them: NotFound, and left out of lists.
+    A thing that a caller may not see does not exist for them: NotFound, and left out of lists.
     """
 
     def __init__(self, database: Database, cluster: str, hub: Hub) -> None:

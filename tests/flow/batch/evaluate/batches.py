@@ -16,7 +16,7 @@ from neuro.flow.evaluate.batch.sources import FLOW, PROJECT, StoredFiles
 from neuro.flow.evaluate.batch.workflow import BatchWorkflow, stored_batch
 from neuro.flow.evaluate.environment import Environment
 from neuro.flow.model import Graph, Node, NodeKind, Outcome, ResolvedTask, join_id
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from neuro.flow.workspace import find_workspace
 
 DONE = Outcome(TaskStatus.SUCCEEDED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neuro.flow.model import ROOT, Level, Limit, NodeKind
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from neuro.flow.syntax.types import ALWAYS
 from tests.flow.batch.evaluate.batches import DONE, FAILED, SKIPPED, every_graph, gave
 
@@ -690,7 +690,7 @@ def test_a_need_of_a_group_that_runs(place):
 
 def test_a_matrix_that_waits_for_more_is_not_expanded(place):
     batch = place.batch(DYNAMIC)
-    with pytest.raises(FlowError, match="The matrix reads what is not known yet"):
+    with pytest.raises(FlowError, match="The matrix depends on a value that is not known yet"):
         batch.workflow.expand(batch.stored("each"), {})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from tests.flow.batch.bake_machine import Behaviour, run_batch
 from tests.flow.batch.evaluate.batches import gave
 

@@ -13,7 +13,7 @@ from neuro.domain.bakes import CatchUp, Concurrency, Overlap
 from neuro.flow.batch.plan import PlannedImage, PlannedSchedule, make_plan
 from neuro.flow.evaluate.environment import Environment
 from neuro.flow.model import NodeKind
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.problems import FlowError
 from neuro.flow.workspace import find_workspace
 from tests.flow.batch.evaluate.batches import DONE, every_graph, rebuilt
 
@@ -359,7 +359,7 @@ def test_what_an_action_is_told_to_be_is_told_together_with_its_own_problems(pla
         "Unsupported input(s): nn",
         "Unsupported input(s): k",
         f"Action ws:atc.yml does not exist: no file {place.root}/atc.yml. Did you mean 'act'?",
-        "expected 'o' to be a mapping, got text",
+        "expected 'o' to be a mapping, got a string",
     ]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from neuro.domain.bakes import TaskStatus
-from neuro.flow.model import CacheRule, Outcome, Retry
-from neuro.flow.syntax.problems import FlowError
+from neuro.flow.model import CacheRule, Outcome, RetryPolicy
+from neuro.flow.problems import FlowError
 from neuro.flow.syntax.types import ALWAYS
 from tests.flow.batch.evaluate.batches import CANCELLED, DONE, FAILED, SKIPPED, gave, rebuilt
 
@@ -77,7 +77,7 @@ def test_every_key_of_a_task(place):
     assert (task.pass_config, task.restart) == (True, "on-failure")
     assert (task.enable, task.fail_fast, task.max_parallel) == (True, True, 10)
     assert task.cache == CacheRule("default", 30 * 86400.0, "v1")
-    assert (task.retry, task.timeout) == (Retry(3, 60.0, 2.0), 3600.0)
+    assert (task.retry, task.timeout) == (RetryPolicy(3, 60.0, 2.0), 3600.0)
 
 
 def test_a_task_with_next_to_nothing(place):
@@ -86,7 +86,7 @@ def test_a_task_with_next_to_nothing(place):
     assert (task.preset, task.life_span, task.timeout, task.http_port) == (None,) * 4
     assert (task.env, task.volumes, task.restart) == ({}, (), None)
     assert task.tags == ("bake_id:bake-1", "flow:b", "project:my-ws", "task:task-1")
-    assert (task.cache, task.retry) == (CacheRule("default", 14 * 86400.0, ""), Retry())
+    assert (task.cache, task.retry) == (CacheRule("default", 14 * 86400.0, ""), RetryPolicy())
 
 
 # Each place's contexts, at run time.

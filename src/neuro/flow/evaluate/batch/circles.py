@@ -10,8 +10,8 @@ from neuro.flow.order import circles
 
 if TYPE_CHECKING:
     from neuro.flow.model import FullId, Node
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
 
 
 def report_circles(nodes: Mapping[FullId, Node], report: Report) -> None:

@@ -82,7 +82,7 @@ class CommitRecord(Record):
 class Partial(dict[str, V]):
     """A context of which some members are not known yet.
 
-    Those that are `late` are decided by outputs of tasks, those that are `open` by the submission.
+    Outputs of tasks decide the `late` ones, and the submission decides the `open` ones.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Ended(Record):
 
     @property
     def result(self) -> str:
-        """The status, as text."""
+        """The status, as a string."""
         raise NotImplementedError
 
     @property
@@ -276,18 +276,18 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class GroupTarget:
-    """What the id of a matrix stands for; None for rows that are not known yet."""
+    """The rows that the id of a matrix stands for; None where they are not known yet."""
 
     id: FullId
     members: tuple[Member, ...] | None
 
 
-# What a name in `needs` stands for.
+# The node, or the rows, of a name in `needs`.
 Target: TypeAlias = "FullId | GroupTarget"
 
 
 class RowsToCome(dict[str, Target]):
-    """What rows wait for that are not known yet: any name may be that of their own main."""
+    """Targets of rows that are not known yet: any name may be their own main's."""
 
     def __contains__(self, name: object) -> bool:
         return True
@@ -296,7 +296,7 @@ class RowsToCome(dict[str, Target]):
         raise Unknowable
 
 
-class Needs(Mapping[str, Ended]):
+class NeedsContext(Mapping[str, Ended]):
     """`needs`: the dependencies of level completed."""
 
     __slots__ = ("_fine", "_outcomes", "_rows_of", "_targets")

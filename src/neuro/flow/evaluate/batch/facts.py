@@ -1,4 +1,4 @@
-"""What is known of a bake that its files do not say."""
+"""Facts about a bake that its files do not say."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from neuro.flow.evaluate.batch.contexts import Ended, Needs
+from neuro.flow.evaluate.batch.contexts import Ended, NeedsContext
 from neuro.flow.evaluate.functions import (
     ADD_TO_NEEDS,
     IN_LIVE_ONLY,
@@ -18,17 +18,17 @@ from neuro.flow.evaluate.functions import (
 )
 from neuro.flow.expressions.evaluator import EvaluationError
 from neuro.flow.expressions.functions import function
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.problems import nearest
 from neuro.flow.syntax.types import ALWAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuro.flow.evaluate.batch.facts import Facts
-    from neuro.flow.expressions.evaluator import Scope
+    from neuro.flow.expressions.evaluator import ExpressionScope
     from neuro.flow.expressions.functions import Function
 
-    Call = Callable[[Scope, Sequence[object]], object]
+    Call = Callable[[ExpressionScope, Sequence[object]], object]
 
 HASHES = ("hash_files", "hash_files_relative")
 LATE_HASH = (
@@ -55,7 +55,7 @@ def digest_of(name: str, arguments: Sequence[object]) -> str:
 
 
 def _hashed(compute: Function, facts: Facts) -> Call:
-    def call(scope: Scope, arguments: Sequence[object]) -> object:
+    def call(scope: ExpressionScope, arguments: Sequence[object]) -> object:
         digest = digest_of(compute.name, arguments)
         found = facts.hashes.get(digest)
         if found is not None:
@@ -68,17 +68,17 @@ def _hashed(compute: Function, facts: Facts) -> Call:
     return call
 
 
-def _needs(scope: Scope, name: str) -> Needs:
+def _needs(scope: ExpressionScope, name: str) -> NeedsContext:
     try:
         needs = scope.names["needs"]
     except KeyError:
         needs = None
-    if not isinstance(needs, Needs):
+    if not isinstance(needs, NeedsContext):
         raise EvaluationError(IN_TASKS_ONLY.format(name))
     return needs
 
 
-def _asked(scope: Scope, name: str, arguments: Sequence[object]) -> Iterator[Ended]:
+def _asked(scope: ExpressionScope, name: str, arguments: Sequence[object]) -> Iterator[Ended]:
     needs = _needs(scope, name)
     for number, one in enumerate(arguments or needs):
         if not isinstance(one, str) or one not in needs:
@@ -90,21 +90,21 @@ def _asked(scope: Scope, name: str, arguments: Sequence[object]) -> Iterator[End
         yield needs[one]
 
 
-def _success(scope: Scope, arguments: Sequence[object]) -> bool:
+def _success(scope: ExpressionScope, arguments: Sequence[object]) -> bool:
     if not arguments:
         return _needs(scope, "success").all_fine()
     return all(one.fine for one in _asked(scope, "success", arguments))
 
 
-def _failure(scope: Scope, arguments: Sequence[object]) -> bool:
+def _failure(scope: ExpressionScope, arguments: Sequence[object]) -> bool:
     return any(one.failed for one in _asked(scope, "failure", arguments))
 
 
-def _always(_: Scope, __: Sequence[object]) -> object:
+def _always(_: ExpressionScope, __: Sequence[object]) -> object:
     return ALWAYS
 
 
-def _upload(_: Scope, __: Sequence[object]) -> object:
+def _upload(_: ExpressionScope, __: Sequence[object]) -> object:
     raise EvaluationError(
         IN_LIVE_ONLY.format("upload"),
         hint=INSTEAD_OF["upload"],

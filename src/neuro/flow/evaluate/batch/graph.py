@@ -34,14 +34,14 @@ from neuro.flow.evaluate.calls import (
     report_no_mixins,
 )
 from neuro.flow.evaluate.sections import constant_text
-from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.expressions.evaluator import ExpressionScope
 from neuro.flow.model import ROOT, FullId, Graph, Level, Limit, Node, NodeKind
+from neuro.flow.problems import Report, nearest
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report, nearest
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.actions import Action
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
 
 _KINDS = {
     "batch": NodeKind.CALL,
@@ -141,7 +141,7 @@ class _Builder:
             self._add(member.id[-1], GroupTarget(member.id, None), element)
             return [member]
         names, element.group = row_names(element, rows, self.ground, self.report)
-        # What is wrong with an id has been told: needs of it are not wrong too.
+        # A wrong id is reported already: needs of it are not wrong too.
         element.open = None in names
         members = [
             Member((*prefix, name), row) for name, row in zip(names, rows, strict=True) if name
@@ -337,7 +337,7 @@ def element_rows(
         needs = ChainMap(outer, needs)  # type: ignore[arg-type]
     names = {**frame.names, "strategy": frame.strategy, "needs": needs}
     told = Report()
-    values = BatchValues(Scope(names, ground.functions), told, ground.hashes)
+    values = BatchValues(ExpressionScope(names, ground.functions), told, ground.hashes)
     fail_fast = values.flag(strategy.fail_fast)
     element.own_limit = values.parallel(strategy.max_parallel) or element.own_limit
     element.strategy = StrategyRecord(

@@ -1,4 +1,4 @@
-"""What all evaluation of one bake stands on, and the frames that graphs are built in."""
+"""The ground that all evaluation of one bake shares, and the frames of its graphs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from neuro.flow.evaluate.batch.contexts import Needs
+from neuro.flow.evaluate.batch.contexts import NeedsContext
 from neuro.flow.evaluate.batch.values import BatchValues
-from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.expressions.evaluator import ExpressionScope
 from neuro.flow.model import NodeKind
-from neuro.flow.syntax.problems import Report
+from neuro.flow.problems import Report
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.actions import Action
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from neuro.flow.evaluate.batch.values import HashCalls
     from neuro.flow.evaluate.contexts import ImageRecord
     from neuro.flow.evaluate.mixins import Mixins
-    from neuro.flow.evaluate.sections import Defaults
+    from neuro.flow.evaluate.sections import EvaluatedDefaults
     from neuro.flow.expressions.functions import Function
     from neuro.flow.model import CacheRule, FullId, Node, Outcomes
     from neuro.flow.syntax import tree
@@ -59,7 +59,7 @@ class Ground:
     # By the full ids of their definitions.
     images: dict[FullId, BuiltImage] = field(default_factory=dict)
     hashes: HashCalls | None = None
-    last_needs: Needs | None = None
+    last_needs: NeedsContext | None = None
     is_broken: bool = False
     """Whether something is wrong with the files already: what is missing from them is passed over.
 
@@ -69,9 +69,9 @@ class Ground:
     def values(self, names: Mapping[str, object], report: Report) -> BatchValues:
         """Make what evaluates with some names."""
         told = Report() if self.is_broken else report
-        return BatchValues(Scope(names, self.functions), told, self.hashes)
+        return BatchValues(ExpressionScope(names, self.functions), told, self.hashes)
 
-    def needs(self, targets: Mapping[str, Target], outcomes: Outcomes) -> Needs:
+    def needs(self, targets: Mapping[str, Target], outcomes: Outcomes) -> NeedsContext:
         """Make the `needs` of a task, or give those of the last one where they are the same.
 
         The rows of a matrix come one after the other and share all that they need. To look at each
@@ -79,7 +79,7 @@ class Ground:
         """
         last = self.last_needs
         if last is None or not last.are_of(targets, outcomes):
-            last = self.last_needs = Needs(targets, outcomes, self.expanded.get)
+            last = self.last_needs = NeedsContext(targets, outcomes, self.expanded.get)
         return last
 
 
@@ -89,9 +89,9 @@ class Frame:
 
     prefix: FullId
     names: Mapping[str, object]
-    """Those of place B2, and of the caller for a module."""
+    """The names of `Stage.FILE`, and of the caller for a module."""
     strategy: StrategyRecord
-    defaults: Defaults
+    defaults: EvaluatedDefaults
     cache: CacheRule
     mixins: Mixins | None
     tasks: tuple[tree.Task | tree.TaskCall, ...]
@@ -145,7 +145,7 @@ class Place:
 
     @property
     def kind(self) -> NodeKind:
-        """What the node is, or the rows of its group are."""
+        """The kind of the node, or of its group's rows."""
         return NodeKind.POST if self.is_post else self.element.kind
 
     def names(
@@ -154,14 +154,14 @@ class Place:
         outcomes: Outcomes,
         state: Mapping[str, object] | None = None,
     ) -> dict[str, object]:
-        """The names of place B5."""
+        """The names of `Stage.TASK`."""
         names = self.early_names()
         names["needs"] = ground.needs(self.targets, outcomes)
         names["state"] = state if state is not None else {}
         return names
 
     def early_names(self) -> dict[str, object]:
-        """The names of place B4: without outcomes."""
+        """The names of `Stage.ROW`: without outcomes."""
         element = self.element
         return {
             **element.frame.names,
@@ -171,6 +171,6 @@ class Place:
 
 
 def place_of(node: Node) -> Place:
-    """What a node is evaluated with."""
+    """The place that a node is evaluated in."""
     assert isinstance(node.source, Place)
     return node.source

@@ -15,8 +15,8 @@ from neuro.flow.model import FullId, Node, NodeKind
 
 if TYPE_CHECKING:
     from neuro.flow.evaluate.batch.ground import Element
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import Task, TaskCall
 
 Nodes = Mapping[FullId, Node]
@@ -60,7 +60,7 @@ def check_nodes(nodes: Nodes, report: Report) -> None:
     calls = {id[-1] for id, node in nodes.items() if node.kind is NodeKind.CALL}
     for id, node in nodes.items():
         for head, rest in _splits(id[-1]):
-            # Ids of tasks begin with a letter: numbers, as in 1 and 1.5, are no matter.
+            # Ids of tasks begin with a letter: numbers, as in 1 and 1.5, do not matter.
             if head in calls and rest[:1].isidentifier():
                 _report(id[-1], place_of(node).element.task, head, report)
 

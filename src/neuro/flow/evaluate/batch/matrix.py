@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from neuro.flow.expressions.nodes import references
 
 if TYPE_CHECKING:
-    from neuro.flow.evaluate.values import Values
+    from neuro.flow.evaluate.values import ValueEvaluator
+    from neuro.flow.problems import Report
     from neuro.flow.syntax import tree
-    from neuro.flow.syntax.problems import Report
     from neuro.flow.syntax.types import ListValue, Value
 
 MAX_ROWS = 256
@@ -28,7 +28,7 @@ _UNUSUAL = re.compile(r"[^\w.+-]")
 
 
 def rows_of(
-    matrix: tree.Matrix, number: int, values: Values, report: Report
+    matrix: tree.Matrix, number: int, values: ValueEvaluator, report: Report
 ) -> tuple[Row, ...] | None:
     """Compute the rows of a task's matrix; None where they cannot be known yet, or are wrong."""
     known = len(report.problems)
@@ -59,7 +59,7 @@ def rows_of(
     return tuple({**row, "ORDINAL": ordinal} for ordinal, row in enumerate(found))
 
 
-def _row(row: Mapping[str, Value], values: Values) -> dict[str, object]:
+def _row(row: Mapping[str, Value], values: ValueEvaluator) -> dict[str, object]:
     return {key: values.one(value) for key, value in row.items()}
 
 

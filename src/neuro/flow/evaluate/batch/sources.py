@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from neuro.flow.evaluate.actions import Action, Actions
-from neuro.flow.syntax.problems import nearest
+from neuro.flow.problems import nearest
+from neuro.flow.source import Source
 from neuro.flow.syntax.reader import load_source, read_action
-from neuro.flow.syntax.source import Source
 from neuro.flow.workspace import SUFFIXES, flow_file
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import ConfigFile, ConfigsMeta
-    from neuro.flow.syntax.problems import Report
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.problems import Report
+    from neuro.flow.source import Position
     from neuro.flow.workspace import Workspace
 
 FLOW, PROJECT = "flow", "project"
@@ -103,7 +103,7 @@ class StoredFiles:
         return self._source(stored, report) if stored is not None else None
 
     def action(self, reference: str, at: Position, report: Report) -> Action | None:
-        """Read an action's text, once."""
+        """Read an action's file, once."""
         if reference in self._actions:
             return self._actions[reference]
         stored = self._configs.action_config_ids.get(reference)

@@ -1,4 +1,4 @@
-"""What can be said of a batch before it runs: every graph looked at, all that is known evaluated.
+"""A batch before it runs: looks at every graph, evaluates all values that are known.
 
 Planning and checking are this walk. A plan is given parameters and a commit, a check nothing.
 """
@@ -18,15 +18,15 @@ from neuro.flow.evaluate.check_tasks import TaskCheck, no_upload, upload_before
 from neuro.flow.expressions.values import URI
 from neuro.flow.model import FullId, Graph, Node, NodeKind, ResolvedTask, join_id
 from neuro.flow.order import in_order
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.batch.sources import DiskFiles
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
 
 MOST_NODES = 100_000
 
@@ -44,7 +44,7 @@ class PlannedImage:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a batch's files say, evaluated as far as it is known.
+    """The content of a batch's files, evaluated as far as it is known.
 
     `nodes` are those of every graph that is known, by their joined ids. `graphs` has them as the
     wire does: a GROUP is a placeholder for rows that outputs decide.
@@ -76,14 +76,14 @@ def survey(
     workflow = BatchWorkflow(read, files, facts, params, report)
     check.tasks(around, workflow)
     if not readable:
-        # What is missing from the tree would be told again by all that is made of it.
+        # A key missing from the tree would be reported again by everything made of it.
         return None
     walk = _Walk(workflow, report)
     walk.all()
     concurrency = _concurrency(workflow, report)
     images = _images(workflow.ground, report)
     if not report.problems:
-        # Where a graph is wrong, what waits for what is not worth telling.
+        # Where a graph is wrong, its order is not worth reporting.
         walk.check_locals()
         _check_volumes(workflow, report)
     return Survey(workflow, walk.graphs, walk.nodes, images, concurrency, walk.presets)

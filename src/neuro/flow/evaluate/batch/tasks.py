@@ -11,7 +11,7 @@ from neuro.flow.evaluate.actions import bind_inputs, check_names
 from neuro.flow.evaluate.batch.contexts import UNKNOWN, BatchActionFlowRecord, Partial
 from neuro.flow.evaluate.batch.ground import BuiltImage, Element, Frame, Ground, Place
 from neuro.flow.evaluate.calls import reference_of
-from neuro.flow.evaluate.sections import Defaults, evaluate_image, is_storage
+from neuro.flow.evaluate.sections import EvaluatedDefaults, evaluate_image, is_storage
 from neuro.flow.evaluate.units import Owner, evaluate_unit
 from neuro.flow.evaluate.values import Unknowable
 from neuro.flow.model import (
@@ -20,23 +20,23 @@ from neuro.flow.model import (
     Node,
     NodeKind,
     ResolvedTask,
-    Retry,
+    RetryPolicy,
     join_id,
 )
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.types import ALWAYS, MapValue
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import TaskStatus
     from neuro.flow.evaluate.actions import Action
     from neuro.flow.evaluate.contexts import ImageRecord
-    from neuro.flow.evaluate.values import Values
+    from neuro.flow.evaluate.values import ValueEvaluator
     from neuro.flow.model import FullId, Outcomes
-    from neuro.flow.syntax.source import Position
+    from neuro.flow.source import Position
     from neuro.flow.syntax.types import Always, Value
 
-# What a main has saved; not known before it has.
+# The state that a main has saved; not known before.
 State = Mapping[str, object]
 
 _NOT_CACHED = CacheRule(strategy="none")
@@ -69,7 +69,7 @@ class Evaluation:
         action = _action(self.element)
         if action.file.post_if is not None and self.node.kind is NodeKind.POST:
             return self._enabled(action.file.post_if, main.state if main is not None else UNKNOWN)
-        # What was skipped has nothing to clean up.
+        # A skipped task has nothing to clean up.
         return False if main is not None and _is_skipped(main.result) else ALWAYS
 
     def _enabled(self, value: Value | None, state: State | None) -> bool | Always:
@@ -107,18 +107,18 @@ class Evaluation:
         assert isinstance(task, tree.Task)
         return self._unit(task, self._names(state), frame.defaults, task)
 
-    def _foreign(self, task: tree.Task | tree.TaskCall) -> Defaults:
+    def _foreign(self, task: tree.Task | tree.TaskCall) -> EvaluatedDefaults:
         """The defaults that reach an action's file."""
         defaults = self.frame.defaults
         if isinstance(task, tree.TaskCall) and task.module is not None:
             return defaults
-        return Defaults({}, defaults.tags)
+        return EvaluatedDefaults({}, defaults.tags)
 
     def _unit(
         self,
         unit: tree.ExecUnit,
         names: Mapping[str, object],
-        defaults: Defaults,
+        defaults: EvaluatedDefaults,
         task: tree.Task | None,
     ) -> ResolvedTask:
         full_id = self.node.id
@@ -229,7 +229,7 @@ class Evaluation:
         late: set[str] = set()
         complete = True
         for key, part in task.args.parts if task.args is not None else ():
-            # Of its own: what is wrong may have been told already.
+            # A report of its own: the problems may be reported already.
             told = Report()
             values = self.ground.values(names, told)
             found = values.mapping(MapValue(part.type, part.at, ((key, part),)))
@@ -250,7 +250,7 @@ class Evaluation:
         known = {name: one for name, one in declared.items() if name not in unknown}
         mine = {name: one for name, one in given.items() if name in known}
         bound = bind_inputs(mine, known, task.at, report)
-        # What is missing, or wrong, has been told, and is not known inside.
+        # A missing or wrong argument is reported already, and is not known inside.
         left = frozenset(declared) - bound.keys()
         return Partial(bound, left & late, left - late)
 
@@ -259,11 +259,11 @@ class Evaluation:
     def _names(self, state: State | None) -> dict[str, object]:
         return self.place.names(self.ground, self.outcomes, state)
 
-    def _values(self, names: Mapping[str, object]) -> Values:
+    def _values(self, names: Mapping[str, object]) -> ValueEvaluator:
         return self.ground.values(names, self.report)
 
 
-def cache_rule(before: CacheRule, cache: tree.Cache | None, values: Values) -> CacheRule:
+def cache_rule(before: CacheRule, cache: tree.Cache | None, values: ValueEvaluator) -> CacheRule:
     """Take what a `cache:` says over the rule of what is around it."""
     if cache is None:
         return before
@@ -322,12 +322,12 @@ def _is_buildable(
     return False
 
 
-def _retry(task: tree.Task | None, values: Values) -> Retry:
+def _retry(task: tree.Task | None, values: ValueEvaluator) -> RetryPolicy:
     if task is None or task.retry is None:
-        return Retry()
+        return RetryPolicy()
     attempts = values.number(task.retry.attempts)
     backoff = values.number(task.retry.backoff)
-    return Retry(
+    return RetryPolicy(
         1 if attempts is None else int(attempts),
         values.number(task.retry.delay) or 0.0,
         1.0 if backoff is None else float(backoff),

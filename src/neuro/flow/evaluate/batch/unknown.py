@@ -1,4 +1,4 @@
-"""What an action is looked at with when it stands for itself: nothing is known of its caller."""
+"""The ground to check an action alone: nothing is known of its caller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuro.flow.evaluate.batch.contexts import (
 from neuro.flow.evaluate.batch.functions import batch_functions
 from neuro.flow.evaluate.batch.ground import DEFAULT_MAX_PARALLEL, Frame, Ground
 from neuro.flow.evaluate.batch.values import OF_OUTCOMES
-from neuro.flow.evaluate.sections import Defaults
+from neuro.flow.evaluate.sections import EvaluatedDefaults
 from neuro.flow.model import ROOT, CacheRule
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def unknown_ground(files: Files, facts: Facts) -> Ground:
-    """What all its graphs stand on: nobody has submitted anything."""
+    """The ground of all its graphs: nobody has submitted anything."""
     return Ground(
         facts=facts,
         files=files,
@@ -56,7 +56,7 @@ def unknown_frame(
         prefix=ROOT,
         names={**known, "strategy": strategy},
         strategy=strategy,
-        defaults=Defaults({}, ()),
+        defaults=EvaluatedDefaults({}, ()),
         cache=CacheRule(),
         mixins=mixins,
         tasks=tasks,

@@ -5,27 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from neuro.flow.evaluate.batch.functions import HASHES, LATE_HASH
-from neuro.flow.evaluate.values import NotGiven, Unknowable, Values
+from neuro.flow.evaluate.values import NotGiven, Unknowable, ValueEvaluator
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
-from neuro.flow.expressions.nodes import Call, Template, calls, references
+from neuro.flow.expressions.nodes import FunctionCall, Template, calls, references
 
 if TYPE_CHECKING:
-    from neuro.flow.expressions.evaluator import Scope
-    from neuro.flow.syntax.problems import Report
+    from neuro.flow.expressions.evaluator import ExpressionScope
+    from neuro.flow.problems import Report
     from neuro.flow.syntax.types import Value
 
 # Contexts that hold what tasks have left.
 OF_OUTCOMES = ("needs", "state")
 
 
-class BatchValues(Values):
+class BatchValues(ValueEvaluator):
     """Evaluates in a scope of a batch.
 
     At submission, what reads the outcomes of tasks is not known; the files that it asks to be
     hashed are hashed nevertheless, as later there are no files.
     """
 
-    def __init__(self, scope: Scope, report: Report, hashes: HashCalls | None) -> None:
+    def __init__(self, scope: ExpressionScope, report: Report, hashes: HashCalls | None) -> None:
         super().__init__(scope, report)
         self._hashes = hashes
 
@@ -61,9 +61,9 @@ class HashCalls:
     """The calls of hash functions in templates, looked for once in each."""
 
     def __init__(self) -> None:
-        self._found: dict[int, tuple[Template, tuple[Call, ...]]] = {}
+        self._found: dict[int, tuple[Template, tuple[FunctionCall, ...]]] = {}
 
-    def of(self, template: Template) -> tuple[Call, ...]:
+    def of(self, template: Template) -> tuple[FunctionCall, ...]:
         """Return a template's calls of hash_files and its like."""
         # The template is kept with what was found, so that its identity stays its own.
         found = self._found.get(id(template))

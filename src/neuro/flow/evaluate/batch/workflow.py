@@ -34,8 +34,8 @@ from neuro.flow.evaluate.sections import (
     merged_defaults,
     project_record,
 )
-from neuro.flow.evaluate.values import Values
-from neuro.flow.expressions.evaluator import Scope
+from neuro.flow.evaluate.values import ValueEvaluator
+from neuro.flow.expressions.evaluator import ExpressionScope
 from neuro.flow.model import (
     ROOT,
     CacheRule,
@@ -46,8 +46,8 @@ from neuro.flow.model import (
     NodeKind,
     ResolvedTask,
 )
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
-from neuro.flow.syntax.problems import Report
 from neuro.flow.syntax.reader import read_batch, read_project
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class BatchWorkflow:
         self.file = file
         self.project = project
         functions = batch_functions(facts)
-        alone = Values(Scope({}, functions), report)
+        alone = ValueEvaluator(ExpressionScope({}, functions), report)
         self.life_span = alone.number(file.life_span)
         bound = bind_params(
             file.params, params, alone, report, whose="batch", at=None, checking=facts.checking
@@ -170,7 +170,7 @@ class BatchWorkflow:
                 open.add(key)
         return Volumes(known, frozenset(open))
 
-    # What an executor asks
+    # Questions of an executor
 
     def root(self) -> Graph:
         """The outermost graph."""
@@ -210,7 +210,7 @@ class BatchWorkflow:
         rows = graphs.element_rows(element, self.ground, needs, report)
         report.raise_if_any()
         if rows is None:
-            report.add("The matrix reads what is not known yet", node.at)
+            report.add("The matrix depends on a value that is not known yet", node.at)
             report.raise_if_any()
             rows = ()
         names, _ = graphs.row_names(element, rows, self.ground, report)
@@ -230,7 +230,7 @@ class BatchWorkflow:
         return found
 
     def _expand_posts(self, node: Node, place: Place) -> tuple[Node, ...]:
-        """What runs in the end for the rows that its mains had."""
+        """The post parts for the rows that its mains had."""
         assert node.main is not None  # it was made of them
         mains = self.ground.expanded.get(node.main, ())
         found = []
@@ -254,7 +254,7 @@ class BatchWorkflow:
         found, unknown = self.examine_outputs(node, inner, report)
         report.raise_if_any()
         if unknown:
-            report.add("The outputs read what is not known yet", node.at)
+            report.add("The outputs depend on a value that is not known yet", node.at)
             report.raise_if_any()
         return found
 
@@ -271,10 +271,10 @@ class BatchWorkflow:
                 return built.record
         return None
 
-    # What planning asks: problems are collected, what is not known is left out
+    # Questions of planning: problems are collected, unknown values are left out
 
-    def early_values(self, report: Report) -> Values:
-        """Make what evaluates the keys of the file itself: place B1."""
+    def early_values(self, report: Report) -> ValueEvaluator:
+        """Make what evaluates the keys of the file itself: `Stage.SECTIONS`."""
         return self.ground.values(self._first, report)
 
     @property
@@ -357,7 +357,8 @@ class BatchWorkflow:
         report.raise_if_any()
         if evaluation.unknown and not may_wait:
             report.add(
-                f"Task {evaluation.node.id[-1]} reads what is not known yet", evaluation.node.at
+                f"Task {evaluation.node.id[-1]} depends on a value that is not known yet",
+                evaluation.node.at,
             )
             report.raise_if_any()
         return found
@@ -373,7 +374,7 @@ class BatchFiles:
 
 
 def read_files(files: Files, report: Report) -> BatchFiles | None:
-    """Read a batch's file and its project's. None where there is no batch to speak of."""
+    """Read a batch's file and its project's. None where the batch cannot be read."""
     project_source = files.project(report)
     project = read_project(project_source, report) if project_source is not None else None
     source = files.flow(report)

@@ -1,4 +1,4 @@
-"""What a new attempt takes over from an earlier one of its bake: in the transaction of its making.
+"""Copies the tasks that a new attempt keeps of an earlier one, in one transaction.
 
 A reader that sees the attempt sees the kept tasks too: an executor that began without them would
 run them again.

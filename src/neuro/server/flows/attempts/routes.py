@@ -21,7 +21,7 @@ from neuro.server.http.streams import NDJSON, live_ndjson
 ATTEMPTS = "/api/v1/flow/attempts"
 
 
-class OfBake(msgspec.Struct, frozen=True):
+class AttemptsOfBake(msgspec.Struct, frozen=True):
     bake_id: str
 
 
@@ -44,7 +44,7 @@ def add_attempts(api: Routes, attempts: AttemptService, follower: Follower) -> N
     """Declare the routes of attempts."""
 
     @api.add("GET", ATTEMPTS, section="flows", streams=NDJSON)
-    async def list_attempts(call: Call, query: OfBake) -> web.StreamResponse:
+    async def list_attempts(call: Call, query: AttemptsOfBake) -> web.StreamResponse:
         """List a bake's attempts by number; NDJSON where the client accepts it."""
         return await list_answer(call, attempts.attempts(call.identity, query.bake_id))
 

@@ -28,7 +28,7 @@ PAGE = 100
 
 
 @dataclass(frozen=True)
-class Change:
+class AttemptChange:
     """An attempt before and after."""
 
     before: Attempt
@@ -128,7 +128,7 @@ class AttemptService:
             )
         message = check_message(request.message)
 
-        def write(connection: Connection) -> Change:
+        def write(connection: Connection) -> AttemptChange:
             hidden = missing("Attempt", f"{request.bake_id}#{request.number}")
             bake = self._guard.bake(connection, caller, request.bake_id, Action.WRITE, hidden)
             bakes.lock(connection, [bake.id])
@@ -161,7 +161,7 @@ class AttemptService:
         A final result stays, as in ``replace``.
         """
 
-        def write(connection: Connection) -> Change | None:
+        def write(connection: Connection) -> AttemptChange | None:
             known = tables.get_attempt(connection, attempt_id)
             bake = None if known is None else bakes.brief_bake(connection, known.bake_id)
             if bake is None:
@@ -181,14 +181,16 @@ class AttemptService:
         change = await commit(self._database, write, self._tell)
         return None if change is None else change.after
 
-    def _write(self, connection: Connection, bake: Bake, before: Attempt, after: Attempt) -> Change:
+    def _write(
+        self, connection: Connection, bake: Bake, before: Attempt, after: Attempt
+    ) -> AttemptChange:
         if before.result.is_finished or after == before:
-            return Change(before, before)
+            return AttemptChange(before, before)
         last = tables.by_number(connection, bake.id, -1)
         if last is not None and last.number == before.number:
             self._mirror(connection, bake, after.result)
         tables.change_attempt(connection, after)
-        return Change(before, after)
+        return AttemptChange(before, after)
 
     def _mirror(self, connection: Connection, bake: Bake, result: TaskStatus) -> None:
         """Let the bake have its newest attempt's result, by which its name is in use or free."""
@@ -198,12 +200,15 @@ class AttemptService:
                 raise name_in_use(bake.name, running)
         bakes.set_status(connection, bake.id, result)
 
-    def _tell(self, change: Change | None) -> None:
+    def _tell(self, change: AttemptChange | None) -> None:
         if change is not None and change.before != change.after:
             self._hub.attempt_changed(change.before, change.after)
 
     async def _why_not(self, caller: Identity, attempt: Attempt) -> NotUnique:
-        """Of two at once the other won, unless the bake has gone: raises NotFound then."""
+        """The error of an attempt that another one of the same number came before.
+
+        Raises NotFound where the bake has gone meanwhile.
+        """
 
         def look(connection: Connection) -> Bake:
             return self._guard.bake(connection, caller, attempt.bake_id, Action.READ)

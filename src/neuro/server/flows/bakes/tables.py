@@ -255,7 +255,7 @@ def finished_before(connection: Connection, moment: datetime, limit: int) -> lis
 def finished_beyond(connection: Connection, keep: int, moment: datetime, limit: int) -> list[str]:
     """Ids of finished bakes that are not among the ``keep`` newest, the oldest end first.
 
-    Those that ended only after ``moment`` are left alone.
+    Bakes that ended only after ``moment`` are left alone.
     """
     total = connection.execute(
         select(func.count()).select_from(bakes).where(bakes.c.finished_at.is_not(None))

@@ -15,7 +15,7 @@ def add_files(api: Routes, files: FileService) -> None:
 
     @api.add("POST", FILES, status=201, section="flows", max_body=MAX_BODY)
     async def create_config_file(call: Call, body: ConfigFileRequest) -> ConfigFile:
-        """Keep the text of a flow file, up to 4 MiB."""
+        """Keep the content of a flow file, up to 4 MiB."""
         return await files.create(call.identity, body)
 
     @api.add("GET", FILES + "/{file}", section="flows")

@@ -23,7 +23,7 @@ class FileService:
         self._guard = guard
 
     async def create(self, caller: Identity, request: ConfigFileRequest) -> ConfigFile:
-        """Keep the text of a flow file."""
+        """Keep the content of a flow file."""
         check_file(request)
         file = ConfigFile(
             id=new_id("config-file"),

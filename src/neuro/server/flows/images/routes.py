@@ -14,7 +14,7 @@ from neuro.server.http.streams import NDJSON
 IMAGES = "/api/v1/flow/bake_images"
 
 
-class OfBake(msgspec.Struct, frozen=True):
+class ImagesOfBake(msgspec.Struct, frozen=True):
     bake_id: str
 
 
@@ -27,7 +27,7 @@ def add_images(api: Routes, images: ImageService) -> None:
     """Declare the routes of bake images."""
 
     @api.add("GET", IMAGES, section="flows", streams=NDJSON)
-    async def list_bake_images(call: Call, query: OfBake) -> web.StreamResponse:
+    async def list_bake_images(call: Call, query: ImagesOfBake) -> web.StreamResponse:
         """List a bake's images; NDJSON where the client accepts it."""
         return await list_answer(call, images.images(call.identity, query.bake_id))
 

@@ -12,11 +12,11 @@ from neuro.server.http.routes import Call, Routes
 from neuro.server.http.streams import NDJSON
 
 SCHEDULES = "/api/v1/flow/schedules"
-# The texts of its flow files come with it.
+# The content of its flow files comes with it.
 MAX_BODY = 16 << 20
 
 
-class OfProject(msgspec.Struct, frozen=True):
+class SchedulesOfProject(msgspec.Struct, frozen=True):
     project_id: str
 
 
@@ -30,7 +30,7 @@ def schedule_routes(schedules: ScheduleService) -> Routes:
         return await schedules.put(call.identity, body)
 
     @api.add("GET", SCHEDULES, streams=NDJSON)
-    async def list_schedules(call: Call, query: OfProject) -> web.StreamResponse:
+    async def list_schedules(call: Call, query: SchedulesOfProject) -> web.StreamResponse:
         """List a project's schedules by batch; NDJSON where the client accepts it."""
         return await list_answer(call, schedules.list(call.identity, query.project_id))
 

@@ -48,7 +48,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class Runner:
+class ScheduleRunner:
     """Waits for the next time that any schedule is due."""
 
     def __init__(
@@ -73,14 +73,16 @@ class Runner:
         self._changed.set()
 
     async def run(self) -> None:
-        """Start what is due, for ever."""
+        """Start the schedules that are due, until cancelled."""
         while True:
             self._changed.clear()
             try:
                 await self.start_due()
                 seconds = await self._until_next()
             except Unavailable as error:
-                log.error("cannot start what is due, trying again", error=error.message)
+                log.error(
+                    "cannot start the schedules that are due, trying again", error=error.message
+                )
                 seconds = RETRY_SECONDS
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -104,7 +106,7 @@ class Runner:
                 raise
             except Exception:
                 # One that is damaged must not hold up the others.
-                log.exception("cannot start what is due", schedule=schedule_id)
+                log.exception("cannot start the schedules that are due", schedule=schedule_id)
                 await self._postpone(schedule_id)
         return started
 

@@ -22,7 +22,7 @@ from neuro.server.flows.schedules.times import check_timing, next_after
 from neuro.server.flows.transactions import paged
 
 MAX_SCHEDULES = 1000
-# Each holds the texts of its flow files.
+# Each holds the content of its flow files.
 PAGE = 20
 
 
@@ -50,7 +50,7 @@ class ScheduleService:
     async def put(self, caller: Identity, request: ScheduleRequest) -> Schedule:
         """Make the schedule of a project's batch, or change it; the caller becomes its owner.
 
-        Times before this moment are not caught up on. Raises InvalidInput for what is no schedule,
+        Times before this moment are not caught up on. Raises InvalidInput for an invalid schedule,
         NotFound and NotPermitted where the caller may not start bakes, Conflict for one too many.
         """
         now = self._now()

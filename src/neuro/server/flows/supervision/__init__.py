@@ -1,1 +1,1 @@
-"""What the server does for bakes by itself: executors restarted, turns, schedules."""
+"""The server's own work for bakes: restarts executors, gives turns, keeps schedules."""

@@ -16,7 +16,7 @@ from neuro.server.flows.attempts.tables import unfinished_of_owners
 from neuro.server.flows.bake_routes import BakeServices
 from neuro.server.flows.schedules import tables as schedules
 from neuro.server.flows.schedules.routes import schedule_routes
-from neuro.server.flows.schedules.runner import Runner
+from neuro.server.flows.schedules.runner import ScheduleRunner
 from neuro.server.flows.schedules.service import ScheduleService
 from neuro.server.flows.supervision.decisions import Limits
 from neuro.server.flows.supervision.routes import supervision_routes
@@ -50,7 +50,7 @@ class Supervision:
         )
         self._database = database
         self._attempts = attempts
-        self._runner = Runner(database, guard, hub, attempts, access)
+        self._runner = ScheduleRunner(database, guard, hub, attempts, access)
         service = ScheduleService(database, guard, changed=self._runner.changed)
         self.routes: list[Route] = [
             *supervision_routes(attempts, starter).items,

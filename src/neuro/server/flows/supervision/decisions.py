@@ -1,4 +1,4 @@
-"""What the server does for an attempt, given what is known of it. Pure: facts in, a decision out.
+"""Decides what the server does for an attempt. Pure: facts in, a decision out.
 
 Who drives an attempt is its executor: a main job (a job of the platform), or a process in
 somebody's terminal, of which only signs of life are known. A decision is taken anew from the
@@ -16,7 +16,7 @@ from neuro.domain.durations import format_duration
 
 
 class Executor(Enum):
-    """What is known of who drives an attempt. All but the first two speak of a main job.
+    """Who drives an attempt, as far as known. All but the first two speak of a main job.
 
     ``STRANDED``: the server itself ended it, since it could not find the server any more.
     """
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of an attempt now.
+    """The facts about an attempt now.
 
     ``silent`` is seconds since a sign of life, 0 while one is there all the time; ``dead_for``
     seconds since the main job's end was noticed, ``deaths`` how many ended since a task changed.

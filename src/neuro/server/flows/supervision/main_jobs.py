@@ -38,7 +38,7 @@ def request(project: Project, bake: Bake) -> JobRequest:
 
 
 def key_of(attempt: Attempt) -> str:
-    """What the submission of an attempt's next main job is called.
+    """The name of the submission of an attempt's next main job.
 
     It names the one that went before, so that each has one successor, whatever fails meanwhile.
     """

@@ -1,4 +1,4 @@
-"""What the supervision reads of attempts; functions of a connection."""
+"""Reads attempts for the supervision; functions of a connection."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def known(connection: Connection, attempt_id: str) -> Known | None:
 
 
 def to_watch(connection: Connection, bake_ids: set[str]) -> list[tuple[Attempt, Bake]]:
-    """What a server that starts has to look after, oldest first.
+    """The attempts that a server which starts has to look after, oldest first.
 
-    Every attempt that is not over, and the last ones of these bakes, which have jobs. What is
-    damaged is left out.
+    Every attempt that is not over, and the last ones of these bakes, which have jobs. Damaged
+    records are left out.
     """
     found = {attempt.id: attempt for attempt in attempts.unfinished(connection)}
     ids = sorted(bake_ids)

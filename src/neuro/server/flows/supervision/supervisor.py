@@ -123,7 +123,7 @@ class Supervisor(Observer):
             await self._looking.stop()
         await self._errands.stop()
 
-    # What is heard.
+    # Events.
 
     def attempt_created(self, bake: Bake, attempt: Attempt) -> None:
         """Watch it, and find out whose turn it is."""
@@ -180,11 +180,11 @@ class Supervisor(Observer):
             self._look_soon(self._attempt_of_job[record.id])
         bake_id = main_jobs.bake_of(record)
         attempt_id = None if bake_id is None else self._undriven.get(bake_id)
-        # Those of the server itself are handed over by whoever starts them.
+        # Whoever starts the server's own bakes hands them over.
         if attempt_id is not None and not self._starter.is_at(attempt_id):
             self._errands.begin(self._starter.adopt(attempt_id, record))
 
-    # What is remembered.
+    # Memory.
 
     def _watch(self, attempt: Attempt) -> Watch:
         watch = self._watches.get(attempt.id)
@@ -267,7 +267,7 @@ class Supervisor(Observer):
             return
         self._watch(known.attempt)
         if known.attempt.result.is_finished:
-            # Again, in case that its end was told before its beginning: others would wait for ever.
+            # Again, in case its end came before its beginning: others would wait without end.
             self._leave(attempt_id)
         else:
             await self._cancel_those_ahead(known)
@@ -323,7 +323,7 @@ class Supervisor(Observer):
 
     async def _note_death(self, watch: Watch, attempt: Attempt) -> None:
         progress = await self._database.read(partial(records.progress, attempt_id=attempt.id))
-        # What was written anew as it was is no progress, or it would die and be restarted for ever.
+        # A record written without a change is not progress, or restarts would never end.
         watch.deaths = watch.deaths + 1 if progress == watch.progress else 1
         watch.progress = progress
         watch.dead_job = attempt.executor_id
@@ -378,7 +378,7 @@ class Supervisor(Observer):
         )
 
     async def _end_stranded(self) -> None:
-        """End the main jobs that would wait for ever for a server at its address of before.
+        """End the main jobs that would wait without end for a server at its former address.
 
         Each has a successor, as if it had died. One whose attempt does not name it yet is adopted
         like all that change.

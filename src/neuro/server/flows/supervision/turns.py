@@ -57,7 +57,7 @@ class Turns:
         return self._by_attempt.get(attempt_id)
 
     def ahead(self, turn: Turn) -> list[Turn]:
-        """Those that come before it, in their order; never attempts of its own bake."""
+        """The attempts that come before it, in their order; never those of its own bake."""
         found = []
         for other in self._places.get(turn.place, {}).values():
             if other.attempt_id == turn.attempt_id:

@@ -65,7 +65,7 @@ _UPSERTS = {
 
 
 class OpenTask(NamedTuple):
-    """What is known of a task that goes on."""
+    """The record of a task that goes on."""
 
     yaml_id: str
     raw_id: str | None

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from neuro.domain.printable import printable
-from neuro.flow.syntax.source import Position
+from neuro.flow.source import Position
 
 # Of what stands in several lines.
 _KEPT = "\n\t"
