@@ -35,7 +35,6 @@ from tests.server_process import ServerProcess
 
 # What is nobody's in particular, or changes nothing: whoever has a token may ask.
 FOR_EVERYBODY = {
-    ("POST", "/api/v1/users/{user}/permissions"),
     ("GET", "/api/v1/monitoring/jobs/capacity"),
     ("GET", "/api/v1/secured-ping"),
     ("GET", "/api/v1/server"),
@@ -80,12 +79,18 @@ class Things:
         live = {"yaml_id": "train", "project_id": project, "multi": False, "tags": []}
         tried = {"bake_id": bake, "number": 1, "result": "failed", "configs_meta": CONFIGS}
         key = f"?project_id={project}&batch=b&task_id=t&key=k"
+        home = f"storage://default/{ids['user']}"
         file, folder = f"/{ids['user']}/secret.txt", f"/{ids['user']}"
         return [
             Ask("GET", "/users"),
             Ask("POST", "/users", body={"name": "mallory"}),
             Ask("GET", "/users/{user}"),
             Ask("GET", "/users/{user}/permissions"),
+            Ask("GET", "/users/{user}/permissions/shared"),
+            Ask("GET", "/users/{user}/permissions/explain", f"?uri={home}"),
+            Ask("GET", "/users/{user}/subroles"),
+            Ask("POST", "/users/{user}/permissions", body=[{"uri": home, "action": "read"}]),
+            Ask("DELETE", "/users/{user}/permissions", f"?uri={home}"),
             Ask("GET", "/users/{user}/tokens"),
             Ask("POST", "/users/{user}/tokens", body={"label": "stolen"}),
             Ask("GET", "/jobs", lists=True),
@@ -328,6 +333,7 @@ async def test_a_stranger_gets_nothing_of_what_its_owner_gets(
         status, body = await owner.ask(things, ask)
         allowed = status < 400 or (status, ask.operation[1]) in {
             (409, "/api/v1/users/{user}"),  # the last administrator
+            (400, "/api/v1/users/{user}/permissions"),  # what comes with being a user
             (501, "/api/v1/monitoring/jobs/{job}/save"),
             # Nothing listens on the port.
             (502, "/api/v1/monitoring/jobs/{job}/port_forward/{port}"),

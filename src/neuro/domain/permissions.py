@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
 
 from neuro.domain.uris import CLUSTER_SCHEMES, ResourceURI
+
+# The subject that everybody is.
+PUBLIC = "public"
 
 
 class Action(StrEnum):
@@ -30,15 +32,6 @@ class Permission(msgspec.Struct, frozen=True):
 
     uri: ResourceURI
     action: Action
-
-
-def best_action(permissions: Iterable[Permission], uri: ResourceURI) -> Action | None:
-    """The widest action that these permissions give on ``uri``, or None: the one decision."""
-    best: Action | None = None
-    for permission in permissions:
-        if (best is None or permission.action.rank > best.rank) and permission.uri.covers(uri):
-            best = permission.action
-    return best
 
 
 def owner_permissions(user: str, cluster: str) -> list[Permission]:

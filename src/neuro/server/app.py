@@ -22,6 +22,7 @@ from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
+from neuro.server.access.permission_routes import permission_routes
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database, sqlite_url
@@ -225,6 +226,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
         *monitoring_routes(jobs.service).items,
         *storage_routes(ground.storage).items,
         *access_routes(ground.access, parts.departures, installation.cluster).items,
+        *permission_routes(ground.access.sharing, installation.cluster).items,
         *flow_routes(parts.flows).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
@@ -245,6 +247,8 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
     budgets = Budgets(limits.requests_per_user, limits.streams_per_user)
     install(app, routes, Pace(limits.body_stall), budgets)
     ground.access.listen(app[STREAMS].end_those_of)
+    book, streams = ground.access.book, app[STREAMS]
+    book.listen(lambda users: streams.grants_changed(users, book.of))
     return app
 
 
@@ -288,6 +292,7 @@ async def _sweep(stack: AsyncExitStack, ground: _Ground, parts: _Parts, hub: Hub
         "jobs": Retention(database, ground.engines, keep_jobs(settings.retention)).sweep,
         "bakes": FlowRetention(database, hub, keep_flows(settings.retention)).sweep,
         "tokens": parts.jobs.tokens.sweep,
+        "grants": ground.access.sharing.sweep,
         "people": parts.departures.sweep,
         "the disk's reserve": keep_reserve,
     }

@@ -196,9 +196,10 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
     decode_query = _query_decoder(route.query) if route.query is not None else None
 
     async def answer(request: web.Request, stream: OpenStream | None) -> web.StreamResponse:
-        call = Call(request, await _identify(request, route.public))
-        if stream is not None:
-            stream.belongs_to(call.identity_or_none)
+        identity = await _identify(request, route.public)
+        if stream is not None and identity is not None:
+            identity = stream.belongs_to(identity)
+        call = Call(request, identity)
         if route.probe:
             return await work(call)
         caller, address = call.identity_or_none, request.remote or ""

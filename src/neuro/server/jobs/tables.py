@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from neuro.domain.jobs import ACTIVE, JobFilter, JobStatus, Priority, Transition
-from neuro.server.access.visibility import Visibility
+from neuro.server.access.grants import Visibility
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.jobs.record import JobRecord, Specification
