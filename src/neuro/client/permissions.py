@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from neuro.client.messages import below, done, get, send, tell
 from neuro.client.transport import Request
+from neuro.domain.names import check_role_name
 from neuro.domain.permissions import Action
 from neuro.domain.uris import parse_uri, typed_text
 from neuro.domain.users import Explanation, PermissionEntry, ShareRequest, Subroles, UserRequest
@@ -60,8 +61,10 @@ class Permissions:
         return await get(self._transport, path, Explanation, params=[("uri", _checked(uri))])
 
     async def add_role(self, name: str) -> None:
-        """Make a role (``anna/roles/team``). Raises AlreadyExists, NotPermitted."""
-        await tell(self._transport, "POST", _USERS, UserRequest(name=name))
+        """Make a role (``anna/roles/team``). Raises InvalidInput, AlreadyExists, NotPermitted."""
+        # Another name would be a user's, for administrators.
+        request = UserRequest(name=check_role_name(name))
+        await tell(self._transport, "POST", _USERS, request)
 
     async def remove_role(self, name: str) -> None:
         """Remove a role: who was in it loses what it had. Raises NotFound, NotPermitted."""
