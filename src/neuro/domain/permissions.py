@@ -21,10 +21,13 @@ class Action(StrEnum):
 
     @property
     def rank(self) -> int:
-        return ("read", "write", "manage").index(self.value)
+        return _RANKS[self]
 
     def includes(self, other: Action) -> bool:
         return self.rank >= other.rank
+
+
+_RANKS = {Action.READ: 0, Action.WRITE: 1, Action.MANAGE: 2}
 
 
 class Permission(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from urllib.parse import unquote
 
 from sqlalchemy import (
     BigInteger,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.permissions import PUBLIC, Action
-from neuro.domain.uris import ResourceURI, parse_uri, typed_text
+from neuro.domain.uris import ResourceURI, typed_text
 from neuro.server.access.grants import Grant, role_of
 from neuro.server.database.schema import Moment, metadata
 
@@ -58,6 +59,8 @@ grants = Table(
     Index(None, "owner"),
     Index(None, "granted_by"),
     Index(None, "expires_at"),
+    # What one subject was given stands together.
+    sqlite_with_rowid=False,
 )
 
 # One row: how many times grants have changed, written with each change.
@@ -68,6 +71,7 @@ generations = Table(
     Column("number", BigInteger, nullable=False),
 )
 
+_ACTIONS = {action.value: action for action in Action}
 USER, ROLE, EVERYBODY = "user", "role", "public"
 
 
@@ -164,9 +168,9 @@ def reachable(connection: Connection, subject: str) -> dict[str, list[Grant]]:
     while names:
         found |= {name: [] for name in names}
         further: set[str] = set()
-        for row in connection.execute(_OF_SUBJECTS, {"names": sorted(names)}):
-            grant = _grant(row.uri, row.action, row.expires_at, row.granted_by)
-            found[row.subject].append(grant)
+        for name, *row in connection.execute(_OF_SUBJECTS, {"names": sorted(names)}).all():
+            grant = _grant(*row)
+            found[name].append(grant)
             role = role_of(grant.uri)
             if role is not None and role not in found:
                 further.add(role)
@@ -183,7 +187,7 @@ def count_of(connection: Connection, subject: str) -> int:
 def of_subject(connection: Connection, subject: str) -> list[Grant]:
     """What was given to a subject itself."""
     rows = connection.execute(_OF_SUBJECTS, {"names": [subject]})
-    return [_grant(row.uri, row.action, row.expires_at, row.granted_by) for row in rows]
+    return [_grant(*row) for _, *row in rows]
 
 
 def shared_by(connection: Connection, owner: str, limit: int) -> list[tuple[str, Grant]]:
@@ -195,10 +199,7 @@ def shared_by(connection: Connection, owner: str, limit: int) -> list[tuple[str,
         .order_by(grants.c.uri, grants.c.subject)
         .limit(limit)
     )
-    return [
-        (row.subject, _grant(row.uri, row.action, row.expires_at, row.granted_by))
-        for row in connection.execute(statement)
-    ]
+    return [(name, _grant(*row)) for name, *row in connection.execute(statement)]
 
 
 def owner_of(uri: ResourceURI) -> str:
@@ -209,4 +210,13 @@ def owner_of(uri: ResourceURI) -> str:
 
 
 def _grant(uri: str, action: str, until: datetime | None, by: str | None) -> Grant:
-    return Grant(parse_uri(uri), Action(action), until, by)
+    return Grant(stored_uri(uri), _ACTIONS[action], until, by)
+
+
+def stored_uri(text: str) -> ResourceURI:
+    """The URI of what ``typed_text`` wrote: a caller's grants are read while they wait."""
+    scheme, _, rest = text.partition("://")
+    host, *segments = rest.split("/")
+    if "%" in rest:
+        segments = [unquote(segment) for segment in segments]
+    return ResourceURI(scheme, host, tuple(segments))

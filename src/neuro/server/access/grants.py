@@ -7,19 +7,22 @@ that role, and has what it has; a role may be in others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, or_, tuple_
+from sqlalchemy import ColumnElement, Table, and_, or_
 
 from neuro.domain.permissions import PUBLIC, Action, Permission
 from neuro.domain.uris import ResourceURI
 
 _ACTIONS = tuple(Action)
 _Key = tuple[str, ...]
+# How ids of all kinds end. A name may end so too.
+_ID = re.compile(r"-[0-9a-f]{4}-[0-9a-f]{12}$")
 
 
 class Grant(msgspec.Struct, frozen=True, gc=False):
@@ -82,10 +85,21 @@ class Visibility:
             return None
         columns = table.c
         parts: list[ColumnElement[bool]] = [columns.owner.in_(sorted(self.owners))]
-        if self.singles:
-            singles = sorted(self.singles)
-            for column in (columns.id, columns.name):
-                parts.append(tuple_(columns.owner, column).in_(singles))
+        for column, singles in (
+            (columns.id, [it for it in self.singles if _ID.search(it[1])]),
+            (columns.name, self.singles),
+        ):
+            if singles:
+                # Each part of the sum has an index, or all things there are would be looked at; the
+                # pair as one text makes it exact.
+                pairs = sorted(f"{owner}/{one}" for owner, one in singles)
+                parts.append(
+                    and_(
+                        column.in_(sorted({one for _, one in singles})),
+                        columns.owner.in_(sorted({owner for owner, _ in singles})),
+                        (columns.owner + "/" + column).in_(pairs),
+                    )
+                )
         return or_(*parts)
 
 
@@ -119,10 +133,12 @@ class Grants:
 
     def action_on(self, uri: ResourceURI) -> Action | None:
         """The widest action that is granted on ``uri``, or None."""
-        best = -1
+        best, known = -1, self._actions.get
         key = (uri.scheme, uri.host, *uri.segments)
         for end in range(1, min(len(key), self._deepest) + 1):
-            best = max(best, self._actions.get(key[:end], -1))
+            rank = known(key[:end], -1)
+            if rank > best:
+                best = rank
         return None if best < 0 else _ACTIONS[best]
 
     def depth_of(self, uri: ResourceURI, action: Action) -> int:

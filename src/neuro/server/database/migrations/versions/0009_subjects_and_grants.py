@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["subject"], ["subjects.name"], name="fk_grants_subject", ondelete="CASCADE"
         ),
+        sqlite_with_rowid=False,
     )
     for column in ("owner", "granted_by", "expires_at"):
         op.create_index(f"ix_grants_{column}", "grants", [column])
