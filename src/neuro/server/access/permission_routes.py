@@ -25,6 +25,7 @@ from neuro.server.http.routes import Call, Routes
 
 PATH = "/api/v1/users/{user}/permissions"
 SECTION = "permissions"
+INSIDE = "What is asked depends on the URIs in the request, and on whether it is about oneself."
 
 
 class PermissionFilter(msgspec.Struct, frozen=True):
@@ -43,7 +44,7 @@ class RevokeQuery(msgspec.Struct, frozen=True):
 
 def permission_routes(sharing: Sharing, cluster: str) -> Routes:
     """The routes of grants and roles."""
-    api = Routes("permissions")
+    api = Routes("permissions", inside=INSIDE)
     the_cluster = ResourceURI("cluster", cluster)
 
     async def held_for(call: Call, subject: str) -> list[Held]:

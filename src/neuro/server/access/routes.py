@@ -14,9 +14,10 @@ from neuro.domain.users import Token, TokenRequest, User, UserRequest
 from neuro.server.access.departure import Departures
 from neuro.server.access.identity import JobIdentity
 from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService
-from neuro.server.http.routes import Call, Routes
+from neuro.server.http.routes import Call, Need, Routes
 
 MAX_PAGE = 1000
+NAME_SAYS = "A name may be a user's, for the cluster's admins, or a role's, for its owner."
 ADMINS_ONLY = "Only the cluster's admins may do this."
 
 
@@ -46,27 +47,31 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
     api = Routes("users")
     the_cluster = ResourceURI("cluster", cluster)
 
-    def require_admin(call: Call) -> None:
+    async def ask_for_cluster(call: Call) -> None:
         call.identity.require(the_cluster, Action.MANAGE, hidden=NotPermitted(ADMINS_ONLY))
 
-    def require_self_or_admin(call: Call, user: str) -> None:
+    async def ask_for_user(call: Call) -> None:
+        """One may do this to oneself, an administrator to anybody."""
+        user = call.segment("user")
         if call.user != user:
             call.identity.require(
                 the_cluster, Action.MANAGE, hidden=NotFound(f'user "{user}" was not found')
             )
 
-    @api.add("GET", "/api/v1/users")
+    cluster_need = Need("cluster://{cluster}", Action.MANAGE, ask_for_cluster)
+    user_need = Need("user://{user}", Action.MANAGE, ask_for_user)
+
+    @api.add("GET", "/api/v1/users", needs=cluster_need)
     async def list_users(call: Call, query: UserPage) -> list[User]:
         """List users by name (admins)."""
-        require_admin(call)
         return await access.users(after=query.after, limit=max(1, min(query.limit, MAX_PAGE)))
 
-    @api.add("POST", "/api/v1/users", status=201)
+    @api.add("POST", "/api/v1/users", status=201, inside=NAME_SAYS)
     async def add_user(call: Call, body: UserRequest) -> User:
         """Make a user (admins), or a role of one's own."""
         if is_role(body.name):
             return await add_role(call, body.name)
-        require_admin(call)
+        await ask_for_cluster(call)
         require_person(call)
         return await access.add_user(body.name, is_admin=body.is_admin)
 
@@ -79,13 +84,12 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
         await access.sharing.add_role(call.identity, name)
         return User(name=name, is_admin=False, created_at=datetime.now(UTC))
 
-    @api.add("GET", "/api/v1/users/{user}")
+    @api.add("GET", "/api/v1/users/{user}", needs=user_need)
     async def get_user(call: Call) -> User:
         """One user: yourself, or anybody for admins."""
-        require_self_or_admin(call, call.segment("user"))
         return await access.user(call.segment("user"))
 
-    @api.add("DELETE", "/api/v1/users/{user}", status=204, section="users")
+    @api.add("DELETE", "/api/v1/users/{user}", status=204, section="users", inside=NAME_SAYS)
     async def remove_user(call: Call) -> None:
         """Remove a user: their tokens, jobs, bakes and schedules end, their files stay (admins).
 
@@ -102,26 +106,23 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
         require_person(call)
         await departures.remove(user)
 
-    @api.add("GET", "/api/v1/users/{user}/tokens")
+    @api.add("GET", "/api/v1/users/{user}/tokens", needs=user_need)
     async def list_tokens(call: Call) -> list[Token]:
         """A user's tokens, without their text."""
-        require_self_or_admin(call, call.segment("user"))
         return await access.tokens(call.segment("user"))
 
-    @api.add("POST", "/api/v1/users/{user}/tokens", status=201)
+    @api.add("POST", "/api/v1/users/{user}/tokens", status=201, needs=user_need)
     async def make_token(call: Call, body: TokenRequest) -> Token:
         """Issue a token; its text is answered this once."""
-        require_self_or_admin(call, call.segment("user"))
         require_person(call)
         life = DEFAULT_TOKEN_LIFE
         if body.expires_in is not None:
             life = timedelta(seconds=min(body.expires_in, 1e9))
         return await access.make_token(call.segment("user"), label=body.label, life=life)
 
-    @api.add("DELETE", "/api/v1/users/{user}/tokens/{token}", status=204)
+    @api.add("DELETE", "/api/v1/users/{user}/tokens/{token}", status=204, needs=user_need)
     async def revoke_token(call: Call) -> None:
         """End a token at once."""
-        require_self_or_admin(call, call.segment("user"))
         require_person(call)
         await access.revoke_token(call.segment("user"), call.segment("token"))
 
