@@ -156,6 +156,17 @@ def test_a_role_is_for_several_people(person: Home, alice: Neuro, owner: str, da
     assert "may do nothing" in alice("acl", "explain", full)
 
 
+def test_a_job_is_shared_when_it_is_started(person: Home, alice: Neuro) -> None:
+    done = person.run(
+        "-q", "run", "--detach", "--share", "alice", "--share", "nobody-here", "ubuntu", "--",
+        "sleep", "1000",
+    )  # fmt: skip
+
+    assert done.returncode == 0
+    assert "was not shared with 'nobody-here': user \"nobody-here\" was not found" in done.stderr
+    alice("kill", done.stdout.strip())
+
+
 def test_a_job_is_shared_by_its_id_and_by_its_name(person: Home, alice: Neuro, owner: str) -> None:
     job = person.ok(
         "-q", "run", "--detach", "--name", "shared-job", "ubuntu", "--", "sh", "-c",

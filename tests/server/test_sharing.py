@@ -302,6 +302,30 @@ async def test_one_subject_has_so_many_grants(
     assert await house.may("boris") is None
 
 
+@pytest.mark.parametrize(
+    ("subject", "limit"), [("boris", "MAX_BY_ONE"), (PUBLIC, "MAX_PUBLIC_BY_ONE")]
+)
+async def test_nobody_fills_up_what_others_could_give(
+    house: House, monkeypatch: pytest.MonkeyPatch, subject: str, limit: str
+) -> None:
+    monkeypatch.setattr(sharing, limit, 3)
+    for number in range(3):
+        await house.share("anna", subject, uri=DATA.child(str(number)))
+
+    with pytest.raises(Conflict, match=f"You have granted '{subject}' 3 things"):
+        await house.share("anna", subject, uri=FILE)
+    carols = parse_uri("storage://default/carol")
+    await house.share("carol", subject, uri=carols)
+    assert await house.may("boris", carols) is Action.READ
+
+
+async def test_so_much_is_shared_at_once(house: House) -> None:
+    grants = [Grant(DATA.child(str(number)), Action.READ, None, "anna") for number in range(101)]
+
+    with pytest.raises(InvalidInput, match="100 are the most"):
+        await house.access.sharing.share(await house.caller("anna"), "boris", grants)
+
+
 async def test_who_was_removed_has_nothing_and_what_they_shared_stays(house: House) -> None:
     await house.share("anna", "boris")
     await house.share("boris", "anna", Action.WRITE, parse_uri("storage://default/boris/x"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from neuro.cli.job.standard_input import has_input
 from neuro.cli.lazy import Command
 from neuro.cli.render.times import approximately
 from neuro.client.job_request import RunOptions, Where, job_request
+from neuro.domain.errors import PlatformError
 from neuro.domain.jobs import Job, JobRequest, JobStatus, Priority, RestartPolicy
+from neuro.domain.permissions import Action
 
 _EXAMPLES = """
     neuro run ubuntu echo 'Hello, World!'
@@ -92,6 +95,15 @@ def _submit(context: Context, request: JobRequest) -> Job:
         out.print("\n".join(header(job)))
     out.flush()
     return job
+
+
+def _share(context: Context, job: Job, users: Sequence[str]) -> None:
+    """Share a job that was submitted; it runs also where somebody cannot be given it."""
+    for user in users:
+        try:
+            context.run(context.client.permissions.share(job.uri, user, Action.WRITE))
+        except PlatformError as error:
+            context.out.warning(f"{job.id} was not shared with '{user}': {error}")
 
 
 def _stay(
@@ -240,6 +252,13 @@ def _life_span(context: Context, given: str | None) -> str | None:
     multiple=True,
     help="Forward a local port into the job while it is attached (repeatable).",
 )
+@click.option(
+    "--share",
+    "shares",
+    metavar="USER",
+    multiple=True,
+    help="Let USER, or a role, write to the job: see it, exec, kill (repeatable).",
+)
 @click.option("--pass-config/--no-pass-config", help="Log in `neuro` inside the job.")
 @click.option("--wait-for-seat/--no-wait-for-seat", help="Wait where a quota is used up.")
 @click.option("--privileged", is_flag=True, help="With all capabilities, where allowed.")
@@ -254,6 +273,7 @@ def command(
     detach: bool,
     wait_start: bool,
     forwards: tuple[str, ...],
+    shares: tuple[str, ...],
     cluster: str | None,
     **given: Any,
 ) -> int:
@@ -287,6 +307,7 @@ def command(
     if hint := shell_hint(request.command, f"neuro run {image}"):
         context.out.note(hint)
     job = _submit(context, request)
+    _share(context, job, shares)
     if not wait_start:
         return 0
     try:

@@ -178,9 +178,11 @@ def reachable(connection: Connection, subject: str) -> dict[str, list[Grant]]:
     return found
 
 
-def count_of(connection: Connection, subject: str) -> int:
-    """How many grants a subject has."""
+def count_of(connection: Connection, subject: str, giver: str | None = None) -> int:
+    """How many grants a subject has, all together or by one person."""
     statement = select(func.count()).where(grants.c.subject == subject)
+    if giver is not None:
+        statement = statement.where(grants.c.granted_by == giver)
     return connection.execute(statement).scalar_one()
 
 
@@ -188,6 +190,12 @@ def of_subject(connection: Connection, subject: str) -> list[Grant]:
     """What was given to a subject itself."""
     rows = connection.execute(_OF_SUBJECTS, {"names": [subject]})
     return [_grant(*row) for _, *row in rows]
+
+
+def from_the_start(connection: Connection, subject: str) -> list[Grant]:
+    """What comes with being who they are."""
+    statement = select(*_FIELDS).where(grants.c.subject == subject, grants.c.granted_by.is_(None))
+    return [_grant(*row) for row in connection.execute(statement)]
 
 
 def shared_by(connection: Connection, owner: str, limit: int) -> list[tuple[str, Grant]]:

@@ -29,6 +29,12 @@ log = structlog.get_logger("neuro.access")
 
 # What one subject can be given: it is read whole whenever they come back.
 MAX_GRANTS = 10_000
+# Of these, what one person can give: nobody fills up what others could be given. All that is public
+# is held by everybody.
+MAX_BY_ONE = 1_000
+MAX_PUBLIC = 1_000
+MAX_PUBLIC_BY_ONE = 100
+MAX_AT_ONCE = 100
 MAX_ROLES = 1_000  # of one owner
 MAX_SHARED = 10_000  # grants that one list shows
 
@@ -49,6 +55,8 @@ class Sharing:
         where a subject has too many grants.
         """
         now = self._now()
+        if len(wanted) > MAX_AT_ONCE:
+            raise InvalidInput(f"{len(wanted)} grants at once: {MAX_AT_ONCE} are the most.")
         for grant in wanted:
             _check_may_share(caller, grant)
             if grant.until is not None and grant.until <= now:
@@ -56,19 +64,15 @@ class Sharing:
 
         def change(connection: Connection) -> list[Grant]:
             kind = self._kind(connection, subject, now)
+            own = Grants(Held(it) for it in tables.from_the_start(connection, subject))
             for grant in wanted:
                 _check_role(connection, subject, kind, grant.uri)
-                own = Grants(Held(it) for it in tables.of_subject(connection, subject) if not it.by)
                 best = own.action_on(grant.uri)
                 if best is not None and best.includes(grant.action):
                     continue  # It comes with who they are.
                 tables.drop_grants(connection, subject, grant.uri, grant.action)
                 tables.add_grants(connection, subject, [grant], now)
-            if tables.count_of(connection, subject) > MAX_GRANTS:
-                raise Conflict(
-                    f"'{subject}' has {MAX_GRANTS} grants, which is the most: share a folder rather"
-                    " than each file in it, or make a role and grant that."
-                )
+            _check_counts(connection, caller.user, subject)
             held = Grants(held_by(subject, tables.reachable(connection, subject), now))
             return [_effective(held, grant) for grant in wanted]
 
@@ -226,6 +230,16 @@ def _check_role(connection: Connection, subject: str, kind: str, uri: ResourceUR
         raise InvalidInput(
             f"'{role}' is in '{subject}' already, or is the same: roles cannot be in each other."
         )
+
+
+def _check_counts(connection: Connection, giver: str, subject: str) -> None:
+    advice = "share a folder rather than each file in it, or take some back"
+    most = MAX_PUBLIC_BY_ONE if subject == PUBLIC else MAX_BY_ONE
+    if tables.count_of(connection, subject, giver) > most:
+        raise Conflict(f"You have granted '{subject}' {most} things, which is the most: {advice}.")
+    most = MAX_PUBLIC if subject == PUBLIC else MAX_GRANTS
+    if tables.count_of(connection, subject) > most:
+        raise Conflict(f"'{subject}' has {most} grants, which is the most: {advice}.")
 
 
 def _effective(held: Grants, grant: Grant) -> Grant:
