@@ -20,7 +20,6 @@ from neuro.domain.errors import (
     NotAuthenticated,
     NotFound,
     NotPermitted,
-    PlatformError,
     Unavailable,
 )
 from neuro.domain.permissions import Action
@@ -346,22 +345,10 @@ async def test_what_may_be_seen_but_not_changed_is_403_material(access: AccessSe
         alice.require(parse_uri("user://alice"), Action.WRITE)
 
 
-async def test_a_role_is_nobody_who_could_be_added(access: AccessService) -> None:
-    with pytest.raises(NotPermitted, match="role"):
-        await access.add_user("root/projects/sweep")
+async def test_a_role_of_ones_own_is_made_once_and_no_other(alice: Client) -> None:
+    await alice.permissions.add_role("alice/projects/sweep")
 
-
-@pytest.mark.parametrize(
-    ("role", "code", "said"),
-    [
-        ("alice/projects/sweep", "already_exists", "already exists"),
-        ("root/projects/sweep", "not_permitted", "admins"),
-    ],
-)
-async def test_a_role_of_ones_own_is_there_already_and_no_other(
-    alice: Client, role: str, code: str, said: str
-) -> None:
-    with pytest.raises(PlatformError, match=said) as refused:
-        await alice.users.add(role)
-
-    assert refused.value.code == code
+    with pytest.raises(AlreadyExists, match="already exists"):
+        await alice.permissions.add_role("alice/projects/sweep")
+    with pytest.raises(NotPermitted, match="admins"):
+        await alice.permissions.add_role("root/projects/sweep")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
-from sqlalchemy import delete, insert
 
 from neuro.client import Client
 from neuro.domain.bakes import (
@@ -22,8 +21,7 @@ from neuro.domain.bakes import (
     TaskStatus,
 )
 from neuro.domain.flows import Project
-from neuro.server.access.tables import permissions
-from neuro.server.database.engine import Database
+from neuro.domain.permissions import Action
 from tests.server.wire import Wire
 from tests.server_process import ServerProcess
 
@@ -112,16 +110,12 @@ async def things(client: Client) -> AsyncIterator[Things]:
     await client.flows.delete_project(project.id)
 
 
-@contextmanager
-def shared(server: ServerProcess, uri: str, action: str) -> Iterator[None]:
-    """Alice may do this for a while; her token must not have been used before."""
-    database = Database(server.database_url)
-    row = {"user": "alice", "uri": uri, "action": action}
-    database.write_now(lambda connection: connection.execute(insert(permissions), row))
+@asynccontextmanager
+async def shared(client: Client, uri: str, action: Action) -> AsyncIterator[None]:
+    """Alice may do this for a while."""
+    await client.permissions.share(uri, "alice", action)
     yield
-    mine = permissions.c.uri == uri
-    database.write_now(lambda connection: connection.execute(delete(permissions).where(mine)))
-    database.close()
+    await client.permissions.revoke(uri, "alice")
 
 
 async def test_a_stranger_finds_and_changes_nothing(
@@ -146,7 +140,7 @@ async def test_who_may_read_a_project_changes_nothing_in_it(
     last = things.project.name if named == "name" else things.project.id
     before = await client.bakes.get(things.bake)
 
-    with shared(server, f"flow://default/{server.user}/{last}", "read"):
+    async with shared(client, f"flow://default/{server.user}/{last}", Action.READ):
         for method, path, body in things.writes:
             assert (await alices_wire.call(method, path, body))[0] == 403, (method, path)
         for path in things.reads:
@@ -159,14 +153,15 @@ async def test_who_may_read_a_project_changes_nothing_in_it(
 
 
 async def test_who_may_write_a_project_bakes_in_it(
-    alices_wire: Wire, server: ServerProcess, things: Things
+    client: Client, alices_wire: Wire, server: ServerProcess, things: Things
 ) -> None:
     # In this order nothing is in the way of what follows; a stream would not end by itself.
     writes = [write for write in things.writes if write[0] != "GET"]
     ended = writes.index(next(write for write in writes if write[1] == "attempts/replace"))
     writes[2], writes[ended] = writes[ended], writes[2]
 
-    with shared(server, f"flow://default/{server.user}/{things.project.id}", "write"):
+    uri = f"flow://default/{server.user}/{things.project.id}"
+    async with shared(client, uri, Action.WRITE):
         for method, path, body in writes:
             status, _ = await alices_wire.call(method, path, body)
             assert status in (200, 201, 204), (method, path, status)

@@ -31,6 +31,7 @@ from neuro.domain.bakes import (
 from neuro.domain.flows import ProjectRequest
 from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import parse_uri
+from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
@@ -44,7 +45,9 @@ from tests.server_process import running_server
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CONFIGS = ConfigsMeta(workspace="/ws", flow_config_id="f")
-OWNER = Identity("anna", (Permission(parse_uri("flow://default/anna"), Action.MANAGE),), "token")
+OWNER = Identity(
+    "anna", Grants.of([Permission(parse_uri("flow://default/anna"), Action.MANAGE)]), "token"
+)
 PENDING, RUNNING, SUCCEEDED = TaskStatus.PENDING, TaskStatus.RUNNING, TaskStatus.SUCCEEDED
 
 

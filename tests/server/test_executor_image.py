@@ -30,6 +30,7 @@ from neuro.domain.permissions import Action, Permission
 from neuro.domain.resources import GIB, MIB, NOTHING, Amount, Preset
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import RunSpec
+from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
@@ -317,7 +318,7 @@ async def test_control_jobs_are_bounded_in_number(
         limits=limits,
     )
     own = Permission(uri=ResourceURI("job", "default", ("alice",)), action=Action.MANAGE)
-    caller = Identity("alice", (own,), "token")
+    caller = Identity("alice", Grants.of([own]), "token")
     request = JobRequest(image=EXECUTOR_IMAGE, command="neuro-flow execute bake-1")
 
     with pytest.raises(TooManyRequests, match=words):

@@ -14,6 +14,7 @@ from neuro.domain.errors import Conflict, InvalidInput, NotFound, NotPermitted
 from neuro.domain.flows import LiveJob, LiveJobRequest, Project, ProjectFilter, ProjectRequest
 from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import parse_uri
+from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
@@ -345,7 +346,7 @@ def service(database_url: str) -> Any:
 
 
 def _caller(user: str, *grants: tuple[str, Action]) -> Identity:
-    return Identity(user, tuple(Permission(parse_uri(uri), action) for uri, action in grants), "t")
+    return Identity(user, Grants.of(Permission(parse_uri(uri), act) for uri, act in grants), "t")
 
 
 OWNER = _caller("anna", ("flow://default/anna", Action.MANAGE))

@@ -27,7 +27,7 @@ from neuro.domain.jobs import (
 )
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import GIB, Amount
-from neuro.server.access.visibility import Visibility
+from neuro.server.access.grants import Visibility
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted
 from neuro.server.jobs.phases import Phase

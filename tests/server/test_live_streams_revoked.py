@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -17,6 +17,7 @@ import pytest
 
 from neuro.client import Client
 from neuro.domain.bakes import TaskStatus
+from neuro.domain.permissions import Action
 from neuro.domain.users import Token
 from tests.server.bakes import make_bake, write
 from tests.server.jobs import finished, running, submit
@@ -198,6 +199,60 @@ async def test_a_stream_of_a_bakes_events_ends_with_its_token(house: House) -> N
 
     await check(house, f"flow/bakes/{bake.id}/events", go_on)
     await house.client.flows.delete_project(project.id)
+
+
+@pytest.mark.parametrize("how", ["revoked", "role", "expired"])
+async def test_streams_of_what_was_shared_end_with_the_share(
+    house: House, chatty: str, how: str
+) -> None:
+    client, owner, friend = house.client, house.server.user, f"friend-{how}"
+    await client.users.add(friend)
+    role, uri = f"{owner}/roles/{how}", f"job://default/{owner}/{chatty}"
+    if how == "role":
+        await client.permissions.add_role(role)
+        await client.permissions.share(uri, role, Action.WRITE)
+        await client.permissions.share(f"role://{role}", friend, Action.READ)
+    else:
+        life = 10.0 if how == "expired" else None
+        await client.permissions.share(uri, friend, Action.WRITE, expires_in=life)
+    reader, _ = await house.reader(friend)
+    shared = [reader.read(f"monitoring/jobs/{chatty}/{what}") for what in OF_A_JOB]
+    shared.append(reader.read("jobs/events"))
+    async with AsyncExitStack() as stack:
+        for reading in shared:
+            await stack.enter_async_context(aclosing(reading))
+            await open_and_said_something(reading)
+
+        if how == "role":
+            await client.permissions.remove_role(role)
+        elif how == "revoked":
+            await client.permissions.revoke(uri, friend)
+
+        for reading in shared:
+            await to_the_end(reading)
+    # Their token is as good as before.
+    async with aclosing(reader.read("jobs/events")) as reading:
+        await open_and_said_something(reading)
+
+
+async def test_what_is_still_allowed_goes_on_when_something_else_is_taken_back(
+    house: House, chatty: str
+) -> None:
+    client, owner = house.client, house.server.user
+    await client.users.add("dora")
+    uri, other = f"job://default/{owner}/{chatty}", f"storage://default/{owner}/x"
+    for shared in (uri, other):
+        await client.permissions.share(shared, "dora", Action.READ)
+    reader, _ = await house.reader("dora")
+    async with aclosing(reader.read(f"monitoring/jobs/{chatty}/log_ws")) as reading:
+        await open_and_said_something(reading)
+        await client.permissions.revoke(other, "dora")
+        now = time.time()
+        await says(
+            reading, lambda chunk: any(float(moment) > now for moment in TIME.findall(chunk))
+        )
+        await client.permissions.revoke(uri, "dora")
+        await to_the_end(reading)
 
 
 async def test_an_upload_ends_with_its_token(house: House) -> None:

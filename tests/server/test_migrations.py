@@ -92,6 +92,56 @@ def test_a_database_of_the_first_version_is_brought_to_this_one(database_url: st
     database.close()
 
 
+def test_what_users_may_do_they_may_afterwards(database_url: str) -> None:
+    database = Database(database_url)
+    config = _config()
+    kept = [
+        ("alice", "storage://default/alice", "manage"),
+        ("alice", "user://alice", "read"),
+        ("boris", "cluster://default", "manage"),
+        ("boris", "job://default", "manage"),
+        ("boris", "flow://default/alice/p", "write"),
+    ]
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0008")
+        for name in ("alice", "boris"):
+            connection.execute(
+                text("INSERT INTO users (name, is_admin, created_at) VALUES (:name, false, 7)"),
+                {"name": name},
+            )
+        for user, uri, action in kept:
+            connection.execute(
+                text('INSERT INTO permissions ("user", uri, action) VALUES (:user, :uri, :action)'),
+                {"user": user, "uri": uri, "action": action},
+            )
+
+    migrate(database)
+
+    with database.engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT subject, uri, action, owner, granted_by, granted_at, expires_at FROM grants"
+            )
+        )
+        found = {tuple(row)[:3]: tuple(row)[3:] for row in rows}
+    assert set(found) == set(kept)
+    assert {key[1]: owner for key, (owner, *_) in found.items()} == {
+        "storage://default/alice": "alice",
+        "user://alice": "alice",
+        "cluster://default": "",
+        "job://default": "",
+        "flow://default/alice/p": "alice",
+    }
+    assert {tuple(rest) for _, *rest in found.values()} == {(None, 7, None)}
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0008")
+        again = connection.execute(text('SELECT "user", uri, action FROM permissions')).all()
+    assert sorted(map(tuple, again)) == sorted(kept)
+    database.close()
+
+
 def test_bakes_that_have_ended_count_as_ended_when_they_were_last_begun(database_url: str) -> None:
     database = Database(database_url)
     config = _config()

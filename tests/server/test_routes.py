@@ -14,8 +14,13 @@ from openapi_spec_validator import validate
 
 import neuro
 from neuro.client import Client
+from neuro.domain.errors import NotPermitted
+from neuro.domain.permissions import Action
+from neuro.server.access.grants import Grants
+from neuro.server.access.identity import Identity
 from neuro.server.http.errors import render_errors
-from neuro.server.http.routes import LARGE_BODIES, Call, Routes, install
+from neuro.server.http.openapi import describe
+from neuro.server.http.routes import AUTHENTICATOR, LARGE_BODIES, Call, Need, Routes, install
 from neuro.server.http.streams import BYTES
 from tests.server_process import ServerProcess
 
@@ -29,6 +34,20 @@ PUBLIC = {
     ("GET", "/metrics"),
     ("GET", "/"),
 }
+
+
+class Anybody:
+    """Knows every token."""
+
+    async def authenticate(self, token: str) -> Identity:
+        return Identity("anna", Grants(()), token)
+
+
+async def _ask(call: Call) -> None:
+    """Ask for nothing."""
+
+
+NEED = Need("job://{cluster}", Action.READ, _ask)
 VERSION = f"neuro/{neuro.__version__}"
 A_JOB = "job-00000000-0000-4000-8000-000000000000"
 
@@ -268,9 +287,55 @@ def test_a_route_that_streams_says_so(kind: type[web.StreamResponse]) -> None:
     stream.__annotations__["return"] = kind
 
     with pytest.raises(TypeError, match="GET /forgotten may stream"):
-        api.add("GET", "/forgotten")(stream)
-    api.add("GET", "/declared", streams=BYTES)(stream)
+        api.add("GET", "/forgotten", public=True)(stream)
+    api.add("GET", "/declared", public=True, streams=BYTES)(stream)
     assert [route.path for route in api.items] == ["/declared"]
+
+
+async def _nothing(call: Call) -> None:
+    """Ask for nothing."""
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"public": True, "inside": "why"}, {"public": True, "needs": NEED}]
+)
+def test_a_route_says_once_who_may_call_it(said: dict[str, Any]) -> None:
+    api = Routes("tests")
+
+    with pytest.raises(TypeError, match="GET /forgotten: say who may call it"):
+        api.add("GET", "/forgotten", **said)(_nothing)
+    assert api.items == []
+
+
+async def test_what_a_route_needs_is_asked_before_what_was_sent_is_read() -> None:
+    api = Routes("tests")
+
+    async def refuse(call: Call) -> None:
+        raise NotPermitted("You may not.")
+
+    @api.add("POST", "/guarded", needs=Need("job://{cluster}", Action.WRITE, refuse))
+    async def guarded(call: Call, body: Texts) -> None:
+        """Never get here."""
+        raise AssertionError
+
+    app = web.Application(middlewares=[render_errors])
+    install(app, api.items)
+    app[AUTHENTICATOR] = Anybody()
+    async with TestServer(app) as server, TestClient(server) as caller:
+        headers = {"Authorization": "Bearer x"}
+        async with caller.post("/guarded", data=b"no json", headers=headers) as response:
+            assert response.status == 403
+    described = describe(api.items, "1")["paths"]["/guarded"]["post"]
+    assert described["x-needs"] == {"uri": "job://{cluster}", "action": "write"}
+
+
+async def test_the_description_says_of_every_route_who_may_call_it(
+    http: aiohttp.ClientSession, server: ServerProcess
+) -> None:
+    for path, operations in (await _description(http, server))["paths"].items():
+        for method, operation in operations.items():
+            said = [key for key in ("x-needs", "x-asked-inside") if key in operation]
+            assert len(said) == bool(operation["security"]), (method, path)
 
 
 class Texts(msgspec.Struct, frozen=True):

@@ -1,4 +1,5 @@
-"""Every route, asked by a stranger for things that are there, and then by their owner.
+"""Every route, asked by a stranger for things that are there, and then by their owner; and by those
+whom the owner gave a part of it.
 
 The owner's turn shows that each call is right in itself: so nothing but the stranger's lack of
 rights has refused it before. A route that is not in the table fails the first test.
@@ -6,6 +7,7 @@ rights has refused it before. A route that is not in the table fails the first t
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -29,13 +31,13 @@ from neuro.domain.bakes import (
     TaskStatus,
 )
 from neuro.domain.errors import NotFound
+from neuro.domain.permissions import Action
 from tests.server.jobs import running
 from tests.server.test_routes import PUBLIC
 from tests.server_process import ServerProcess
 
 # What is nobody's in particular, or changes nothing: whoever has a token may ask.
 FOR_EVERYBODY = {
-    ("POST", "/api/v1/users/{user}/permissions"),
     ("GET", "/api/v1/monitoring/jobs/capacity"),
     ("GET", "/api/v1/secured-ping"),
     ("GET", "/api/v1/server"),
@@ -62,6 +64,17 @@ class Ask:
     def operation(self) -> tuple[str, str]:
         return self.method, f"/api/v1{self.route}"
 
+    @property
+    def needs(self) -> Action | None:
+        """What it takes on the owner's things; None for what only they and administrators do."""
+        if self.route.startswith("/users"):
+            is_sharing = self.route.endswith(("/permissions", "/explain"))
+            own_list = (self.method, self.route) == ("GET", "/users/{user}/permissions")
+            return Action.MANAGE if is_sharing and not own_list else None
+        changes = self.method != "GET" and "op=FETCH" not in self.query
+        into_job = self.route.endswith(("/exec", "/port_forward/{port}"))
+        return Action.WRITE if changes or into_job else Action.READ
+
 
 @dataclass(frozen=True)
 class Things:
@@ -80,12 +93,18 @@ class Things:
         live = {"yaml_id": "train", "project_id": project, "multi": False, "tags": []}
         tried = {"bake_id": bake, "number": 1, "result": "failed", "configs_meta": CONFIGS}
         key = f"?project_id={project}&batch=b&task_id=t&key=k"
+        home = f"storage://default/{ids['user']}"
         file, folder = f"/{ids['user']}/secret.txt", f"/{ids['user']}"
         return [
             Ask("GET", "/users"),
             Ask("POST", "/users", body={"name": "mallory"}),
             Ask("GET", "/users/{user}"),
             Ask("GET", "/users/{user}/permissions"),
+            Ask("GET", "/users/{user}/permissions/shared"),
+            Ask("GET", "/users/{user}/permissions/explain", f"?uri={home}"),
+            Ask("GET", "/users/{user}/subroles"),
+            Ask("POST", "/users/{user}/permissions", body=[{"uri": home, "action": "read"}]),
+            Ask("DELETE", "/users/{user}/permissions", f"?uri={home}"),
             Ask("GET", "/users/{user}/tokens"),
             Ask("POST", "/users/{user}/tokens", body={"label": "stolen"}),
             Ask("GET", "/jobs", lists=True),
@@ -312,6 +331,73 @@ async def test_every_route_is_asked(server: ServerProcess, things: Things) -> No
     assert not asked - served
 
 
+def is_done(ask: Ask, status: int, body: bytes) -> bool:
+    """Whether a call was allowed, whatever came of it."""
+    return status < 400 or (status, ask.operation[1]) in {
+        (409, "/api/v1/users/{user}"),  # the last administrator
+        (400, "/api/v1/users/{user}/permissions"),  # what comes with being a user
+        (501, "/api/v1/monitoring/jobs/{job}/save"),
+        # Nothing listens on the port.
+        (502, "/api/v1/monitoring/jobs/{job}/port_forward/{port}"),
+        (503, "/api/v1/monitoring/jobs/{job}/port_forward/{port}"),
+    }
+
+
+# What each is given, and what it is worth to them.
+PEOPLE: dict[str, Action | None] = {
+    "reader": Action.READ,
+    "writer": Action.WRITE,
+    "manager": Action.MANAGE,
+    "member": Action.WRITE,
+    "expired": None,
+    "revoked": None,
+}
+
+
+async def _give(client: Client, who: str) -> None:
+    """Give somebody all of the owner's: for a moment, by a role, or as they are called."""
+    role = f"{client.user}/roles/of-{who}"
+    to = who
+    if who == "member":
+        await client.permissions.add_role(role)
+        await client.permissions.share(f"role://{role}", who, Action.READ)
+        to = role
+    for scheme in ("job", "storage", "flow"):
+        uri = f"{scheme}://default/{client.user}"
+        action = PEOPLE[who] or Action.MANAGE
+        life = 2.0 if who == "expired" else None
+        await client.permissions.share(uri, to, action, expires_in=life)
+        while who == "expired" and (await client.permissions.explain(uri, who)).action:
+            await asyncio.sleep(0.05)
+        if who == "revoked":
+            await client.permissions.revoke(uri, to)
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+async def test_each_gets_what_they_were_given_and_no_more(
+    things: Things, client: Client, server: ServerProcess, who: str
+) -> None:
+    await client.users.add(who)
+    await _give(client, who)
+    token = (await client.users.create_token(who)).token or ""
+    theirs = [value.encode() for name, value in things.ids.items() if name not in ("user", "port")]
+    has = PEOPLE[who]
+    async with aiohttp.ClientSession() as session:
+        caller = Caller(session, server, token)
+        for ask in [*ENDLESS, *things.asks(), LAST]:
+            status, body = await caller.ask(things, ask)
+            may = has is not None and ask.needs is not None and has.includes(ask.needs)
+            if ask.lists:
+                assert status == 200, (ask, body)
+                assert any(value in body for value in theirs) == may, (ask, body)
+            elif may:
+                assert is_done(ask, status, body), (ask, status, body)
+            elif has is not None and ask.needs is not None:
+                assert status == 403, (ask, status, body)
+            else:
+                assert is_refused(status, body), (ask, status, body)
+
+
 async def test_a_stranger_gets_nothing_of_what_its_owner_gets(
     things: Things, stranger: Caller, owner: Caller
 ) -> None:
@@ -326,13 +412,6 @@ async def test_a_stranger_gets_nothing_of_what_its_owner_gets(
 
     for ask in [*ENDLESS, *things.asks(), LAST]:
         status, body = await owner.ask(things, ask)
-        allowed = status < 400 or (status, ask.operation[1]) in {
-            (409, "/api/v1/users/{user}"),  # the last administrator
-            (501, "/api/v1/monitoring/jobs/{job}/save"),
-            # Nothing listens on the port.
-            (502, "/api/v1/monitoring/jobs/{job}/port_forward/{port}"),
-            (503, "/api/v1/monitoring/jobs/{job}/port_forward/{port}"),
-        }
-        assert allowed, (ask, status, body)
+        assert is_done(ask, status, body), (ask, status, body)
         if ask.lists:
             assert any(value in body for value in theirs), (ask, body)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from neuro.domain.jobs import Container, JobFilter, JobStatus, Priority, Reason, Resources
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import GIB, Amount
-from neuro.server.access.visibility import Visibility
+from neuro.server.access.grants import Visibility
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.jobs import tables

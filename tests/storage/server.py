@@ -21,6 +21,7 @@ from neuro.domain.frames import BULK_FEATURE
 from neuro.domain.permissions import Action, Permission, admin_permissions, owner_permissions
 from neuro.domain.server_config import ClusterMessage, ServerConfig
 from neuro.domain.uris import parse_uri
+from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
 from neuro.server.http.errors import render_errors
 from neuro.server.http.routes import AUTHENTICATOR, Call, Routes, install
@@ -42,7 +43,7 @@ class Tokens:
         permissions += [Permission(parse_uri(uri), action) for uri, action in shared]
         if admin:
             permissions += admin_permissions(CLUSTER)
-        self._people[user] = Identity(user, tuple(permissions), user)
+        self._people[user] = Identity(user, Grants.of(permissions), user)
 
     @staticmethod
     def jwt(user: str) -> str:

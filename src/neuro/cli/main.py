@@ -75,6 +75,15 @@ ADMIN = {
     "usage": Entry("neuro.cli.usage:command", "Show what each person uses."),
     "remove-user": Entry("neuro.cli.admin:remove_user", "Remove a user."),
 }
+ACL = {
+    "grant": Entry("neuro.cli.acl:grant", "Share something with a user, a role or everybody."),
+    "revoke": Entry("neuro.cli.acl:revoke", "Take back what was shared."),
+    "ls": Entry("neuro.cli.acl:ls", "List what you may do, or what you share."),
+    "explain": Entry("neuro.cli.acl:explain", "Say who may do what on a URI, and why."),
+    "add-role": Entry("neuro.cli.acl:add_role", "Make a role."),
+    "remove-role": Entry("neuro.cli.acl:remove_role", "Remove a role."),
+    "list-roles": Entry("neuro.cli.acl:list_roles", "List your roles."),
+}
 SERVER = {
     "up": Entry("neuro.cli.server.up:command", "Start the server in the background."),
     "down": Entry("neuro.cli.server.down:command", "Stop the server; jobs go on running."),
@@ -113,9 +122,11 @@ SHORTCUTS: Mapping[str, Entry] = {
     "rm": STORAGE["rm"],
     "mkdir": STORAGE["mkdir"],
     "mv": STORAGE["mv"],
+    "share": ACL["grant"],
 }
 TOPICS: Mapping[str, str] = {
     "aliases": "Commands of your own.",
+    "sharing": "Sharing with others.",
     "ps-format": "The columns of `neuro ps`.",
     "top-format": "The columns of `neuro top`.",
     "user-config": "The files user.toml and .neuro.toml.",
@@ -133,6 +144,7 @@ def _groups() -> dict[str, click.Group]:
     listed = (
         _group("job", "Jobs: run, watch, stop.", JOB, "neuro job run ubuntu echo hello"),
         _group("storage", "Files on the platform.", STORAGE, "neuro storage ls -l storage:"),
+        _group("acl", "Sharing: who may do what.", ACL, "neuro acl ls --shared"),
         _group("project", "New projects.", PROJECT, "neuro project init 'Neuro Tutorial'"),
         _group("config", "Who and where you are.", CONFIG, "neuro config show", token=token),
         _group("server", "The server on this machine.", SERVER, "neuro server status"),

@@ -111,8 +111,36 @@ or $NEUROMATION_CONFIG name another folder than ~/.neuro.
 A section, a key or a type that is not known is an error: nothing is ignored.
 """
 
+SHARING = """\
+# Sharing
+
+What you make is yours, and nobody else sees it but administrators. A grant
+lets somebody do something on a URI and on all below it:
+
+    neuro share storage:data alice read       # her storage:/YOU/data
+    neuro share job:my-job alice write        # logs, and also exec and kill
+    neuro share job: alice read               # all your jobs, also later ones
+    neuro share --expires 7d storage:data public read    # everybody, for a week
+
+read sees, write changes, manage also shares it. Who something is shared with
+uses its whole URI (storage://default/anna/data) or the form with a slash
+(storage:/anna/data); `neuro ls storage:/` and `neuro ps --owner anna` show it.
+
+    neuro acl revoke storage:data alice       # holds at once
+    neuro acl ls                              # what you may do
+    neuro acl ls --shared                     # what others may do with yours
+    neuro acl explain storage:data alice      # and why
+
+A role is a name for several people:
+
+    neuro acl add-role anna/roles/team
+    neuro acl grant role://anna/roles/team alice read    # she is in it now
+    neuro share storage:data anna/roles/team write
+"""
+
 TEXTS = {
     "aliases": ALIASES,
+    "sharing": SHARING,
     "ps-format": PS_FORMAT,
     "top-format": TOP_FORMAT,
     "user-config": USER_CONFIG,

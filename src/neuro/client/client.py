@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from neuro.client.bakes import Bakes
     from neuro.client.flows import Flows
     from neuro.client.jobs import Jobs
+    from neuro.client.permissions import Permissions
     from neuro.client.storage import Storage
     from neuro.client.users import Users
     from neuro.domain.server_config import ServerConfig
@@ -106,6 +107,12 @@ class Client:
         from neuro.client.jobs import Jobs
 
         return Jobs(self)
+
+    @cached_property
+    def permissions(self) -> Permissions:
+        from neuro.client.permissions import Permissions
+
+        return Permissions(self)
 
     @cached_property
     def storage(self) -> Storage:

@@ -11,9 +11,11 @@ _WORD = r"[a-z0-9](?:-?[a-z0-9])*"
 _JOB_NAME = re.compile(r"[a-z](?:-?[a-z0-9])*")
 _USER_NAME = re.compile(_WORD)
 _JOB_ID = re.compile(r"job-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_ROLE_PART = re.compile(r"[^\s:/?#%@\x00-\x1f\x7f]+")
 _TAG = re.compile(r"\S{1,256}")
 
 MAX_TAGS = 16
+MAX_ROLE_NAME = 255
 
 
 def new_job_id() -> str:
@@ -59,8 +61,23 @@ def owner_of_role(name: str) -> str:
     return name.replace(":", "/").partition("/")[0]
 
 
+def check_role_name(name: str) -> str:
+    """Return ``name``, or raise InvalidInput: a user's name, and more words behind slashes."""
+    owner, *words = name.split("/")
+    is_word = all(_ROLE_PART.fullmatch(word) and word not in (".", "..") for word in words)
+    if words and is_word and _USER_NAME.fullmatch(owner) and len(name) <= MAX_ROLE_NAME:
+        return name
+    raise InvalidInput(
+        f"Invalid role name '{name[:80]}': begin with a user's name and a slash, as in"
+        " anna/roles/team, and use no spaces and none of : ? # % @ in it. It can be"
+        f" {MAX_ROLE_NAME} characters long."
+    )
+
+
 def check_user_name(name: str) -> str:
     """Return ``name``, or raise InvalidInput."""
+    if name == "public":
+        raise InvalidInput("No user can be called 'public': that is everybody.")
     if 3 <= len(name) <= 21 and _USER_NAME.fullmatch(name):
         return name
     raise InvalidInput(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
 
 from neuro.domain.uris import CLUSTER_SCHEMES, ResourceURI
+
+# The subject that everybody is.
+PUBLIC = "public"
 
 
 class Action(StrEnum):
@@ -19,10 +21,13 @@ class Action(StrEnum):
 
     @property
     def rank(self) -> int:
-        return ("read", "write", "manage").index(self.value)
+        return _RANKS[self]
 
     def includes(self, other: Action) -> bool:
         return self.rank >= other.rank
+
+
+_RANKS = {Action.READ: 0, Action.WRITE: 1, Action.MANAGE: 2}
 
 
 class Permission(msgspec.Struct, frozen=True):
@@ -30,15 +35,6 @@ class Permission(msgspec.Struct, frozen=True):
 
     uri: ResourceURI
     action: Action
-
-
-def best_action(permissions: Iterable[Permission], uri: ResourceURI) -> Action | None:
-    """The widest action that these permissions give on ``uri``, or None: the one decision."""
-    best: Action | None = None
-    for permission in permissions:
-        if (best is None or permission.action.rank > best.rank) and permission.uri.covers(uri):
-            best = permission.action
-    return best
 
 
 def owner_permissions(user: str, cluster: str) -> list[Permission]:

@@ -139,6 +139,15 @@ def quoted_name(name: str) -> str:
     return name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
 
+def typed_text(uri: ResourceURI) -> str:
+    """The URI as a person types it, which ``parse_uri`` reads back.
+
+    >>> typed_text(ResourceURI("storage", "lab", ("anna", "50% of it?")))
+    'storage://lab/anna/50%25 of it%3F'
+    """
+    return f"{uri.scheme}://" + "/".join((uri.host, *map(quoted_name, uri.segments)))
+
+
 def quoted_path(uri: ResourceURI) -> str:
     """The path as it stands in a request's line. Raises InvalidInput unless it is UTF-8."""
     try:

@@ -24,9 +24,43 @@ class UserRequest(msgspec.Struct, frozen=True, kw_only=True):
     is_admin: bool = False
 
 
-class PermissionEntry(msgspec.Struct, frozen=True, kw_only=True):
+class PermissionEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An action on a URI that somebody has, until ``expires_at`` if that is said.
+
+    ``user`` is who has it, where a list is of several people's; ``via`` are the roles through which
+    they have it, the nearest to them first; ``granted_by`` is nobody where it comes with being a
+    user.
+    """
+
     uri: str
     action: Action
+    user: str | None = None
+    via: tuple[str, ...] = ()
+    granted_by: str | None = None
+    expires_at: datetime | None = None
+
+
+class ShareRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An action on a URI to give to somebody, for ever or for ``expires_in`` seconds."""
+
+    uri: str
+    action: Action
+    expires_in: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody may do on a URI, and every grant that lets them, the widest first."""
+
+    user: str
+    uri: str
+    action: Action | None
+    grants: list[PermissionEntry]
+
+
+class Subroles(msgspec.Struct, frozen=True):
+    """The roles that are somebody's own, and those that they are in."""
+
+    subroles: list[str]
 
 
 class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from neuro.engines.base import Engine
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
+from neuro.server.access.permission_routes import permission_routes
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
 from neuro.server.background import Background
@@ -260,6 +261,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
         *monitoring_routes(jobs.service).items,
         *storage_routes(ground.storage).items,
         *access_routes(ground.access, parts.departures, installation.cluster).items,
+        *permission_routes(ground.access.sharing, installation.cluster).items,
         *flow_routes(parts.flows).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
@@ -280,6 +282,8 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
     budgets = Budgets(limits.requests_per_user, limits.streams_per_user)
     install(app, routes, Pace(limits.body_stall), budgets)
     ground.access.listen(app[STREAMS].end_those_of)
+    book, streams = ground.access.book, app[STREAMS]
+    book.listen(lambda users: streams.grants_changed(users, book.of))
     return app
 
 
@@ -325,6 +329,7 @@ async def _sweep(ground: _Ground, parts: _Parts, hub: Hub) -> None:
             database, ground.engines, keep_jobs(settings.retention)
         ).sweep,
         "sweep of old bakes": FlowRetention(database, hub, keep_flows(settings.retention)).sweep,
+        "sweep of grants": ground.access.sharing.sweep,
         "sweep of tokens": parts.jobs.tokens.sweep,
         "sweep of people who are gone": parts.departures.sweep,
         "reserve of the disk": keep_reserve,

@@ -13,18 +13,16 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
 
 from neuro.client import Client
 from neuro.domain.bakes import AttemptRequest, TaskStatus
 from neuro.domain.errors import Conflict, InvalidInput
+from neuro.domain.permissions import Action
 from neuro.flow.batch.effects import time_now
 from neuro.flow.batch.forecast import Future, forecast
 from neuro.flow.batch.local import local_phase
 from neuro.flow.batch.plan import PlannedImage
 from neuro.flow.batch.submit import restart, submit
-from neuro.server.access.tables import permissions
-from neuro.server.database.engine import Database
 from tests.flow.batch.bakery import Bakery
 from tests.server import jobs
 from tests.server_process import ServerProcess, running_server
@@ -515,12 +513,10 @@ async def test_a_job_of_somebody_else_with_the_tags_of_a_bake(
         bake, _ = await Bakery(client, server, tmp_path / "hers").submit(text)
     tags = [f"bake_id:{bake.id}", "attempt:1"]
     other = await jobs.submit(bakery.client, "sleep 1000", tags=tags)
-    shown = {"user": "alice", "uri": f"job://default/{server.user}/{other.id}", "action": "read"}
-    database = Database(server.database_url)
-    database.write_now(lambda connection: connection.execute(insert(permissions), shown))
-    database.close()
+    shown = f"job://default/{server.user}/{other.id}"
+    await bakery.client.permissions.share(shown, "alice", Action.READ)
 
-    async with await as_alice() as client:  # Whose rights are looked up anew.
+    async with await as_alice() as client:
         hers = Bakery(client, server, tmp_path / "hers")
         assert await hers.drive(bake) is TaskStatus.SUCCEEDED
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -31,7 +32,9 @@ from neuro.client.job_request import (
     job_request,
     unset_variables,
 )
+from neuro.domain.errors import PlatformError
 from neuro.domain.jobs import Job, JobRequest, JobStatus, Priority, RestartPolicy
+from neuro.domain.permissions import Action
 
 _EXAMPLES = """
     neuro run ubuntu echo 'Hello, World!'
@@ -115,6 +118,15 @@ def _submit(context: Context, request: JobRequest) -> Job:
         out.print("\n".join(header(job)))
     out.flush()
     return job
+
+
+def _share(context: Context, job: Job, users: Sequence[str]) -> None:
+    """Share a job that was submitted; it runs also where somebody cannot be given it."""
+    for user in users:
+        try:
+            context.run(context.client.permissions.share(job.uri, user, Action.WRITE))
+        except PlatformError as error:
+            context.out.warning(f"{job.id} was not shared with '{user}': {error}")
 
 
 def _stay(
@@ -263,6 +275,13 @@ def _life_span(context: Context, given: str | None) -> str | None:
     multiple=True,
     help="Forward a local port into the job while it is attached (repeatable).",
 )
+@click.option(
+    "--share",
+    "shares",
+    metavar="USER",
+    multiple=True,
+    help="Let USER, or a role, write to the job: see it, exec, kill (repeatable).",
+)
 @click.option("--pass-config/--no-pass-config", help="Log in `neuro` inside the job.")
 @click.option("--wait-for-seat/--no-wait-for-seat", help="Wait where a quota is used up.")
 @click.option("--privileged", is_flag=True, help="With all capabilities, where allowed.")
@@ -277,6 +296,7 @@ def command(
     detach: bool,
     wait_start: bool,
     forwards: tuple[str, ...],
+    shares: tuple[str, ...],
     cluster: str | None,
     **given: Any,
 ) -> int:
@@ -315,6 +335,7 @@ def command(
     if hint := _taken_word(given["description"], image, cmd):
         context.out.note(hint)
     job = _submit(context, request)
+    _share(context, job, shares)
     if not wait_start:
         return 0
     try:

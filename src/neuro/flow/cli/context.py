@@ -131,8 +131,8 @@ class FlowContext(Context):
             return
         raise Failed(
             f"This project belongs to {owner} (`owner: {owner}` in project.yml), and you are logged"
-            f" in as {user}. Projects cannot be shared yet: log in as {owner}, or remove `owner:`"
-            " to work in a project of your own."
+            f" in as {user}. `neuro-flow` works in one's own projects only: log in as {owner}, or"
+            " remove `owner:` to work in a project of your own."
         )
 
     @cached_property

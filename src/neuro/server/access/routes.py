@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from neuro.domain.errors import AlreadyExists, InvalidInput, NotFound, NotPermitted
+from neuro.domain.errors import AlreadyExists, NotFound, NotPermitted
 from neuro.domain.names import is_role, owner_of_role
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
-from neuro.domain.users import PermissionEntry, Token, TokenRequest, User, UserRequest
+from neuro.domain.users import Token, TokenRequest, User, UserRequest
 from neuro.server.access.departure import Departures
 from neuro.server.access.identity import JobIdentity
 from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService
-from neuro.server.http.routes import Call, Routes
+from neuro.server.http.routes import Call, Need, Routes
 
 MAX_PAGE = 1000
+NAME_SAYS = "A name may be a user's, for the cluster's admins, or a role's, for its owner."
 ADMINS_ONLY = "Only the cluster's admins may do this."
 
 
@@ -27,8 +28,18 @@ class UserPage(msgspec.Struct, frozen=True):
     limit: int = MAX_PAGE
 
 
-class PermissionFilter(msgspec.Struct, frozen=True):
-    uri: str | None = None
+def subject_of(call: Call) -> str:
+    """The user or role that a path names: in URLs a role's slashes are colons."""
+    return call.segment("user").replace(":", "/")
+
+
+def require_person(call: Call) -> None:
+    """Raise NotPermitted for a job: what it may do ends with it, and so must what it does here."""
+    if isinstance(call.identity, JobIdentity):
+        raise NotPermitted(
+            f"This token belongs to {call.identity.job_id}, which ends with it: it can neither"
+            " make nor revoke tokens, nor change users, nor share. Use your own login for that."
+        )
 
 
 def access_routes(access: AccessService, departures: Departures, cluster: str) -> Routes:
@@ -36,107 +47,82 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
     api = Routes("users")
     the_cluster = ResourceURI("cluster", cluster)
 
-    def require_person(call: Call) -> None:
-        if isinstance(call.identity, JobIdentity):
-            raise NotPermitted(
-                f"This token belongs to {call.identity.job_id}, which ends with it: it can neither"
-                " make nor revoke tokens, nor change users. Use your own login for that."
-            )
-
-    def require_admin(call: Call) -> None:
+    async def ask_for_cluster(call: Call) -> None:
         call.identity.require(the_cluster, Action.MANAGE, hidden=NotPermitted(ADMINS_ONLY))
 
-    def require_self_or_admin(call: Call, user: str) -> None:
+    async def ask_for_user(call: Call) -> None:
+        """One may do this to oneself, an administrator to anybody."""
+        user = call.segment("user")
         if call.user != user:
             call.identity.require(
                 the_cluster, Action.MANAGE, hidden=NotFound(f'user "{user}" was not found')
             )
 
-    @api.add("GET", "/api/v1/users")
+    cluster_need = Need("cluster://{cluster}", Action.MANAGE, ask_for_cluster)
+    user_need = Need("user://{user}", Action.MANAGE, ask_for_user)
+
+    @api.add("GET", "/api/v1/users", needs=cluster_need)
     async def list_users(call: Call, query: UserPage) -> list[User]:
         """List users by name (admins)."""
-        require_admin(call)
         return await access.users(after=query.after, limit=max(1, min(query.limit, MAX_PAGE)))
 
-    @api.add("POST", "/api/v1/users", status=201)
+    @api.add("POST", "/api/v1/users", status=201, inside=NAME_SAYS)
     async def add_user(call: Call, body: UserRequest) -> User:
-        """Make a user (admins). One's own role is answered as one that is there already.
-
-        Flow clients of a project with an owner make its role before they start a job, and the
-        oldest go on at no other answer.
-        """
-        if is_role(body.name) and owner_of_role(body.name) == call.user:
-            raise AlreadyExists(
-                f"Role '{body.name[:80]}' already exists, and nobody can be in it: projects cannot"
-                " be shared."
-            )
-        require_admin(call)
+        """Make a user (admins), or a role of one's own."""
+        if is_role(body.name):
+            return await add_role(call, body.name)
+        await ask_for_cluster(call)
         require_person(call)
         return await access.add_user(body.name, is_admin=body.is_admin)
 
-    @api.add("GET", "/api/v1/users/{user}")
+    async def add_role(call: Call, name: str) -> User:
+        if await access.sharing.has_role(name) and owner_of_role(name) == call.user:
+            # Flow clients make the role of a project before each of its jobs, also from within
+            # jobs, and the oldest go on at no other answer.
+            raise AlreadyExists(f"Role '{name[:80]}' already exists.")
+        require_person(call)
+        await access.sharing.add_role(call.identity, name)
+        return User(name=name, is_admin=False, created_at=datetime.now(UTC))
+
+    @api.add("GET", "/api/v1/users/{user}", needs=user_need)
     async def get_user(call: Call) -> User:
         """One user: yourself, or anybody for admins."""
-        require_self_or_admin(call, call.segment("user"))
         return await access.user(call.segment("user"))
 
-    @api.add("DELETE", "/api/v1/users/{user}", status=204, section="users")
+    @api.add("DELETE", "/api/v1/users/{user}", status=204, section="users", inside=NAME_SAYS)
     async def remove_user(call: Call) -> None:
-        """Remove a user: their tokens, jobs, bakes and schedules end, their files stay (admins)."""
-        user = call.segment("user")
+        """Remove a user: their tokens, jobs, bakes and schedules end, their files stay (admins).
+
+        Or remove a role, in whose name each slash is written as a colon.
+        """
+        user = subject_of(call)
+        if is_role(user):
+            require_person(call)
+            await access.sharing.remove_role(call.identity, user)
+            return
         call.identity.require(
             the_cluster, Action.MANAGE, hidden=NotFound(f'user "{user}" was not found')
         )
         require_person(call)
         await departures.remove(user)
 
-    @api.add("GET", "/api/v1/users/{user}/permissions", section="users")
-    async def list_permissions(call: Call, query: PermissionFilter) -> list[PermissionEntry]:
-        """What a user may do: their own, or anybody's for admins."""
-        user = call.segment("user")
-        require_self_or_admin(call, user)
-        entries = await access.permissions(user)
-        prefix = query.uri
-        return [
-            PermissionEntry(uri=str(entry.uri), action=entry.action)
-            for entry in entries
-            if prefix is None or str(entry.uri).startswith(prefix)
-        ]
-
-    @api.add("POST", "/api/v1/users/{user}/permissions", status=201, section="users")
-    async def share(call: Call, body: list[PermissionEntry]) -> list[PermissionEntry]:
-        """Share with a role: accepted, and nobody is given anything, as roles have no members.
-
-        Flow clients of a project with an owner share each job with the project's role, and fail
-        where they cannot. A user is refused, who would wait for what was shared.
-        """
-        user = call.segment("user")
-        if not is_role(user):
-            raise InvalidInput(
-                f"This server cannot share with users yet: {user[:80]} was given nothing."
-            )
-        return body
-
-    @api.add("GET", "/api/v1/users/{user}/tokens")
+    @api.add("GET", "/api/v1/users/{user}/tokens", needs=user_need)
     async def list_tokens(call: Call) -> list[Token]:
         """A user's tokens, without their text."""
-        require_self_or_admin(call, call.segment("user"))
         return await access.tokens(call.segment("user"))
 
-    @api.add("POST", "/api/v1/users/{user}/tokens", status=201)
+    @api.add("POST", "/api/v1/users/{user}/tokens", status=201, needs=user_need)
     async def make_token(call: Call, body: TokenRequest) -> Token:
         """Issue a token; its text is answered this once."""
-        require_self_or_admin(call, call.segment("user"))
         require_person(call)
         life = DEFAULT_TOKEN_LIFE
         if body.expires_in is not None:
             life = timedelta(seconds=min(body.expires_in, 1e9))
         return await access.make_token(call.segment("user"), label=body.label, life=life)
 
-    @api.add("DELETE", "/api/v1/users/{user}/tokens/{token}", status=204)
+    @api.add("DELETE", "/api/v1/users/{user}/tokens/{token}", status=204, needs=user_need)
     async def revoke_token(call: Call) -> None:
         """End a token at once."""
-        require_self_or_admin(call, call.segment("user"))
         require_person(call)
         await access.revoke_token(call.segment("user"), call.segment("token"))
 

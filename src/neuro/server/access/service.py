@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -23,13 +24,15 @@ from neuro.domain.errors import (
     InvalidInput,
     NotAuthenticated,
     NotFound,
-    NotPermitted,
 )
-from neuro.domain.names import check_user_name, is_role
+from neuro.domain.names import check_user_name
 from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
 from neuro.domain.users import Token, User, check_token_life
 from neuro.server.access import tables
+from neuro.server.access.grant_book import GrantBook
+from neuro.server.access.grant_tables import generation, of_subject
 from neuro.server.access.identity import Identity, JobIdentity
+from neuro.server.access.sharing import Sharing
 from neuro.server.database.engine import Database
 from neuro.server.log import Seldom
 
@@ -37,14 +40,24 @@ log = structlog.get_logger("neuro.access")
 
 DEFAULT_TOKEN_LIFE = timedelta(days=365)
 MAX_LABEL = 256
-# Identities of the tokens in use, so that a request costs no look-up; small, and dropped whole.
-MAX_CACHED_IDENTITIES = 4096
+# Whose the tokens in use are, so that a request costs no look-up; small, and dropped whole.
+MAX_CACHED_TOKENS = 4096
 ALGORITHM = "HS256"
 JOBS_AT_ONCE = 500  # whose tokens are looked for
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """What a good token says. ``job`` is the job that it was given to."""
+
+    user: str
+    token_id: str
+    expires_at: datetime
+    job: str | None
 
 
 class AccessService:
@@ -61,7 +74,9 @@ class AccessService:
         self._key = OctKey.import_key(key)
         self._cluster = cluster
         self._now = now
-        self._identities: dict[str, tuple[Identity, datetime]] = {}
+        self.book = GrantBook(database, now)
+        self.sharing = Sharing(database, self.book, now)
+        self._signed: dict[str, _Signed] = {}
         self._endings = 0
         # Tokens that were used since the start, and those that are good no more.
         self._seen: set[str] = set()
@@ -79,9 +94,20 @@ class AccessService:
 
     async def authenticate(self, token: str) -> Identity:
         """The identity behind a token. Raises NotAuthenticated, saying which it is."""
-        cached = self._identities.get(token)
-        if cached is not None and cached[1] > self._now():
-            return cached[0]
+        signed = self._signed.get(token)
+        if signed is None or signed.expires_at <= self._now():
+            signed = await self._sign_in(token)
+        while (grants := self.book.known(signed.user)) is None:
+            await self.book.of(signed.user)
+            if token not in self._signed:  # It may have ended since.
+                signed = await self._sign_in(token)
+        if signed.job is None:
+            return Identity(signed.user, grants, signed.token_id, signed.expires_at)
+        return JobIdentity(
+            signed.user, grants, signed.token_id, signed.expires_at, job_id=signed.job
+        )
+
+    async def _sign_in(self, token: str) -> _Signed:
         claims = self._claims(token)
         user, token_id = str(claims["identity"]), str(claims["jti"])
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
@@ -89,32 +115,31 @@ class AccessService:
             raise NotAuthenticated("This token has expired: log in again with `neuro login`.")
         digest = _digest(token)
 
-        def look_up(connection: Connection) -> Identity | None:
+        def look_up(connection: Connection) -> tuple[_Signed | None, int]:
             known, job_id = tables.find_token(connection, token_id) or (None, None)
+            number = generation(connection)
             if known != digest or job_id in self._jobs_over:
-                return None
-            grants = tuple(tables.permissions_of(connection, user))
-            if job_id is None:
-                return Identity(user, grants, token_id, expires_at)
-            return JobIdentity(user, grants, token_id, expires_at, job_id)
+                return None, number
+            return _Signed(user, token_id, expires_at, job_id), number
 
         while True:
             endings = self._endings
-            identity = await self._database.read(look_up)
+            signed, number = await self._database.read(look_up)
             if self._endings == endings:
                 break  # Else it may be this very token that ended since it was read.
-        if identity is None:
+        self.book.seen(number)
+        if signed is None:
             self._refused.say(user=user, token=token_id)
             raise NotAuthenticated("This token was revoked: log in again with `neuro login`.")
-        if len(self._identities) >= MAX_CACHED_IDENTITIES:
-            self._identities.clear()
-        self._identities[token] = (identity, expires_at)
+        if len(self._signed) >= MAX_CACHED_TOKENS:
+            self._signed.clear()
+        self._signed[token] = signed
         if token_id not in self._seen:
-            if len(self._seen) >= MAX_CACHED_IDENTITIES:
+            if len(self._seen) >= MAX_CACHED_TOKENS:
                 self._seen.clear()
             self._seen.add(token_id)
             log.info("signed in", user=user, token=token_id)
-        return identity
+        return signed
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:
@@ -130,21 +155,24 @@ class AccessService:
 
         Raises NotFound for a removed user.
         """
-        return Identity(user=user, permissions=tuple(await self.permissions(user)), token_id="")
+
+        def look_up(connection: Connection) -> tuple[User | None, int]:
+            return tables.get_user(connection, user), generation(connection)
+
+        found, number = await self._database.read(look_up)
+        if found is None:
+            raise NotFound(f'user "{user}" was not found')
+        self.book.seen(number)
+        return Identity(user, await self.book.of(user), token_id="")
 
     async def add_user(
         self, name: str, *, is_admin: bool = False, may_be_retired: bool = False
     ) -> User:
         """Make a user who owns what is theirs; an admin also manages everybody's.
 
-        Raises InvalidInput for a bad name, NotPermitted for a role's, AlreadyExists for a taken
-        one, and, unless it ``may_be_retired``, for one of somebody who was removed.
+        Raises InvalidInput for a bad name, AlreadyExists for a taken one, and, unless it
+        ``may_be_retired``, for one of somebody who was removed.
         """
-        if is_role(name):
-            raise NotPermitted(
-                f"'{name[:80]}' would be a role, and this server has none yet: projects cannot be"
-                " shared."
-            )
         check_user_name(name)
         user = User(name=name, is_admin=is_admin, created_at=self._now())
         grants = owner_permissions(name, self._cluster)
@@ -161,7 +189,7 @@ class AccessService:
                 )
             tables.add_user(connection, user, grants)
 
-        await self._database.write(add)
+        await self.book.change({name}, add)
         log.info("user added", user=name, is_admin=is_admin)
         return user
 
@@ -196,7 +224,10 @@ class AccessService:
                 raise NotFound(f'user "{name}" was not found')
             return True
 
-        await self._end(name, None, remove)
+        try:
+            await self._end(name, None, remove)
+        finally:
+            await self.book.changed({name})
 
     async def gone(self) -> set[str]:
         """The names of people who were removed."""
@@ -241,9 +272,10 @@ class AccessService:
         return msgspec.structs.replace(record, token=text)
 
     async def permissions(self, user: str) -> list[Permission]:
-        """Every permission that was given to a user. Raises NotFound."""
+        """What comes with being a user, and what they themselves were given. Raises NotFound."""
         await self.user(user)
-        return await self._database.read(lambda c: tables.permissions_of(c, user))
+        given = await self._database.read(lambda c: of_subject(c, user))
+        return [Permission(grant.uri, grant.action) for grant in given]
 
     async def tokens(self, user: str) -> list[Token]:
         """A user's tokens, oldest first, without their text."""
@@ -288,7 +320,7 @@ class AccessService:
 
     def _forget(self) -> None:
         self._endings += 1
-        self._identities.clear()
+        self._signed.clear()
 
     def _tell(self, ended: Iterable[tuple[str, str | None]]) -> None:
         for user, token_id in ended:

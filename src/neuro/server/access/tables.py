@@ -1,4 +1,4 @@
-"""Tables of users, their tokens and their permissions."""
+"""Tables of users and their tokens."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Row
 
-from neuro.domain.permissions import Action, Permission
-from neuro.domain.uris import parse_uri
+from neuro.domain.permissions import Permission
 from neuro.domain.users import Token, User
+from neuro.server.access import grant_tables
+from neuro.server.access.grants import Grant
 from neuro.server.database.schema import Moment, metadata
 
 users = Table(
@@ -59,14 +60,6 @@ tokens = Table(
     Index(None, "job"),
 )
 
-permissions = Table(
-    "permissions",
-    metadata,
-    Column("user", ForeignKey("users.name", ondelete="CASCADE"), primary_key=True),
-    Column("uri", String(1024), primary_key=True),
-    Column("action", String(16), nullable=False),
-)
-
 
 def get_user(connection: Connection, name: str) -> User | None:
     row = connection.execute(select(users).where(users.c.name == name)).one_or_none()
@@ -80,21 +73,22 @@ def list_users(connection: Connection, *, after: str = "", limit: int = 1000) ->
     return [_user(row) for row in rows]
 
 
-def add_user(connection: Connection, user: User, grants: list[Permission]) -> None:
+def add_user(connection: Connection, user: User, permissions: list[Permission]) -> None:
+    """Add a user, with what comes with being one."""
+    grant_tables.add_subject(connection, user.name, grant_tables.USER, user.created_at)
     connection.execute(
         insert(users).values(name=user.name, is_admin=user.is_admin, created_at=user.created_at)
     )
-    connection.execute(
-        insert(permissions),
-        [
-            {"user": user.name, "uri": str(grant.uri), "action": grant.action.value}
-            for grant in grants
-        ],
-    )
+    given = [Grant(permission.uri, permission.action) for permission in permissions]
+    grant_tables.add_grants(connection, user.name, given, user.created_at)
 
 
 def remove_user(connection: Connection, name: str) -> bool:
-    return connection.execute(delete(users).where(users.c.name == name)).rowcount > 0
+    if not connection.execute(delete(users).where(users.c.name == name)).rowcount:
+        return False
+    grant_tables.changed(connection)
+    grant_tables.remove_subject(connection, name)
+    return True
 
 
 def admins(connection: Connection) -> list[str]:
@@ -120,13 +114,6 @@ def gone(connection: Connection) -> set[str]:
         retired_users.c.name.not_in(select(users.c.name))
     )
     return set(connection.execute(statement).scalars())
-
-
-def permissions_of(connection: Connection, user: str) -> list[Permission]:
-    rows = connection.execute(
-        select(permissions.c.uri, permissions.c.action).where(permissions.c.user == user)
-    )
-    return [Permission(parse_uri(row.uri), Action(row.action)) for row in rows]
 
 
 def add_token(connection: Connection, token: Token, digest: str, job: str | None = None) -> None:

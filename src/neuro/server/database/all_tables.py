@@ -1,5 +1,6 @@
 """Every table of the server: importing this registers them all with the metadata."""
 
+from neuro.server.access import grant_tables as grants
 from neuro.server.access import tables as access
 from neuro.server.database import identity
 from neuro.server.flows import tables as flows
@@ -19,6 +20,7 @@ __all__ = [
     "cache",
     "files",
     "flows",
+    "grants",
     "identity",
     "images",
     "jobs",

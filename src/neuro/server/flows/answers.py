@@ -13,6 +13,9 @@ from aiohttp import web
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import NDJSON_BLOCK, ndjson
 
+# Why its routes declare no URI.
+INSIDE = "Rights hang at the project, by its name or id, and only the records say which it is."
+
 _encode = msgspec.json.Encoder().encode
 
 

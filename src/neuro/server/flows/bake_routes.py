@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from neuro.server.database.engine import Database
-from neuro.server.flows.answers import encode
+from neuro.server.flows.answers import INSIDE, encode
 from neuro.server.flows.attempts.follow import Follower
 from neuro.server.flows.attempts.routes import add_attempts
 from neuro.server.flows.attempts.service import AttemptService
@@ -58,7 +58,7 @@ class BakeServices:
 
 def bake_routes(services: BakeServices) -> Routes:
     """The routes of bakes."""
-    api = Routes("bakes", encode=encode)
+    api = Routes("bakes", encode=encode, inside=INSIDE)
     add_bakes(api, services.bakes)
     add_attempts(api, services.attempts, services.follower)
     add_tasks(api, services.tasks)

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from neuro.domain.flows import LiveJob, LiveJobRequest, Project, ProjectFilter, ProjectRequest
 from neuro.domain.permissions import Action
-from neuro.server.flows.answers import list_answer
+from neuro.server.flows.answers import INSIDE, list_answer
 from neuro.server.flows.service import FlowService
 from neuro.server.http.routes import Call, Routes
 from neuro.server.http.streams import NDJSON
@@ -31,7 +31,7 @@ class LiveJobByYamlId(msgspec.Struct, frozen=True):
 
 def flow_routes(flows: FlowService) -> Routes:
     """The routes of flows."""
-    api = Routes("flows")
+    api = Routes("flows", inside=INSIDE)
     _add_projects(api, flows)
     _add_live_jobs(api, flows)
     return api

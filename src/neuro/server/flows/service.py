@@ -26,7 +26,6 @@ from neuro.domain.flows import (
 )
 from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
-from neuro.server.access.visibility import Visibility
 from neuro.server.database.engine import Database
 from neuro.server.flows import tables
 from neuro.server.flows.attempts.tables import unfinished_of_project
@@ -91,7 +90,7 @@ class FlowService:
         elsewhere = query.cluster not in (None, self._cluster) or bool(query.org_name)
         if elsewhere or not all(is_word(word) for word in words):
             return
-        visible = Visibility.of(caller.permissions, "flow", self._cluster)
+        visible = caller.scope("flow", self._cluster)
 
         def page(after: Project | None, connection: Connection) -> list[Project]:
             return tables.list_projects(

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.flows import LiveJob, Project
-from neuro.server.access.visibility import Visibility
+from neuro.server.access.grants import Visibility
 from neuro.server.database.schema import metadata
 
 projects = Table(

@@ -74,6 +74,10 @@ def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
             },
         },
     }
+    if route.needs is not None:
+        operation["x-needs"] = {"uri": route.needs.uri, "action": route.needs.action.value}
+    elif route.inside is not None:
+        operation["x-asked-inside"] = route.inside
     if route.section:
         operation["description"] = f"See {WIRE_PROTOCOL}#{route.section}."
     if body is not None:

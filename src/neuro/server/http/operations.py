@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from neuro.domain.errors import Unavailable
 from neuro.server.http.openapi import describe
 from neuro.server.http.pages import front_page
-from neuro.server.http.routes import Call, Route, Routes, json_response, route_of
+from neuro.server.http.routes import FOR_ALL_USERS, Call, Route, Routes, json_response, route_of
 from neuro.server.http.version import PING, SECURED_PING
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -82,7 +82,7 @@ def operation_routes(
         """Whether the server answers."""
         return Health("ok")
 
-    @api.add("GET", SECURED_PING)
+    @api.add("GET", SECURED_PING, inside=FOR_ALL_USERS)
     async def secured_ping(call: Call) -> Health:
         """Whether the server answers, and knows the caller's token."""
         return Health("ok")

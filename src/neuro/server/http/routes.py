@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain
+from neuro.domain.permissions import Action
 from neuro.domain.texts import check_text
 from neuro.server.access.identity import Authenticator, Identity
 from neuro.server.http.bodies import (
@@ -42,13 +43,29 @@ STREAMS = web.AppKey("streams", Streams)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTE_KEY = "neuro.route"
 _LARGEST = (1 << 63) - 1  # of the numbers that databases and files have
+FOR_ALL_USERS = "Of nobody in particular: whoever has a token may ask."
 _VARIABLE = re.compile(r"\{(\w+):[^}]*\}")
 
 
 @dataclass(frozen=True)
-class Route:
-    """One line of the HTTP API. ``section`` is of the page of the wire protocol, if it has one.
+class Need:
+    """What a caller must be allowed to do, asked before anything that they sent is decoded.
 
+    ``uri`` says on what, with the names of parts in braces. ``ask`` raises where they are not; what
+    it has found on the way is the call's ``found``.
+    """
+
+    uri: str
+    action: Action
+    ask: Callable[[Call], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of the HTTP API. It needs something, or is ``public``, or says why what it needs is
+    asked ``inside`` the handler or its service.
+
+    ``section`` is of the page of the wire protocol, if it has one.
     ``max_body`` is how many bytes its body may have; ``encode`` makes JSON of what it returns.
     ``names_files``: its path holds names of files, in which the handler allows what the file
     system does. ``probe``: whoever watches the server asks it, so it is answered however much
@@ -61,6 +78,8 @@ class Route:
     tag: str
     status: int = 200
     public: bool = False
+    needs: Need | None = None
+    inside: str | None = None
     section: str | None = None
     streams: str | None = None
     body: Any = None
@@ -87,6 +106,8 @@ class Call:
 
     request: web.Request
     identity_or_none: Identity | None
+    # What was found while the need of the route was asked.
+    found: Any = None
 
     @property
     def identity(self) -> Identity:
@@ -110,11 +131,15 @@ class Call:
 
 @dataclass
 class Routes:
-    """A noun's routes; ``tag`` names the noun in the API's documentation."""
+    """A noun's routes; ``tag`` names the noun in the API's documentation.
+
+    ``inside`` says for all that do not say otherwise why they are asked inside.
+    """
 
     tag: str
     items: list[Route] = field(default_factory=list)
     encode: Encode = msgspec.json.encode
+    inside: str | None = None
 
     def add(
         self,
@@ -123,6 +148,8 @@ class Routes:
         *,
         status: int = 200,
         public: bool = False,
+        needs: Need | None = None,
+        inside: str | None = None,
         section: str | None = None,
         streams: str | None = None,
         max_body: int = MAX_JSON_BODY,
@@ -132,8 +159,15 @@ class Routes:
         """Declare a route. ``streams`` is the media type of an answer written piece by piece.
 
         Raises TypeError for a handler that may give such an answer without it: that stream would
-        outlive its token, and hold up the server's end.
+        outlive its token, and hold up the server's end. So it does for a route that says not once
+        who may call it.
         """
+        if not public and needs is None:
+            inside = inside or self.inside
+        if sum((public, needs is not None, inside is not None)) != 1:
+            raise TypeError(
+                f"{method} {path}: say who may call it, with one of needs=, public= and inside=."
+            )
 
         def declare(handler: Handler) -> Handler:
             hints = get_type_hints(handler)
@@ -150,6 +184,8 @@ class Routes:
                     tag=self.tag,
                     status=status,
                     public=public,
+                    needs=needs,
+                    inside=inside,
                     section=section,
                     streams=streams,
                     body=hints.get("body"),
@@ -199,9 +235,10 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
     decode_query = _query_decoder(route.query) if route.query is not None else None
 
     async def answer(request: web.Request, stream: OpenStream | None) -> web.StreamResponse:
-        call = Call(request, await _identify(request, route.public))
-        if stream is not None:
-            stream.belongs_to(call.identity_or_none)
+        identity = await _identify(request, route.public)
+        if stream is not None and identity is not None:
+            identity = stream.belongs_to(identity)
+        call = Call(request, identity)
         if route.probe:
             return await work(call)
         caller, address = call.identity_or_none, request.remote or ""
@@ -217,6 +254,8 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
         if not route.names_files:
             for name, segment in request.match_info.items():
                 check_text(segment, f"'{name}' in the path")
+        if route.needs is not None:
+            call.found = await route.needs.ask(call)
         arguments: dict[str, Any] = {}
         if decode_query is not None:
             arguments["query"] = decode_query(request)

@@ -21,7 +21,7 @@ from neuro.domain.server_config import (
     ProjectMessage,
     ServerConfig,
 )
-from neuro.server.http.routes import Call, Routes
+from neuro.server.http.routes import FOR_ALL_USERS, Call, Routes
 from neuro.server.jobs.board import Board
 
 CLIENT_ID = "neuro-cli"
@@ -93,7 +93,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
             server_version=__version__,
         )
 
-    @api.add("GET", "/api/v1/server")
+    @api.add("GET", "/api/v1/server", inside=FOR_ALL_USERS)
     async def get_server(call: Call) -> ServerMessage:
         """The version, and each engine with what is free."""
         return ServerMessage(

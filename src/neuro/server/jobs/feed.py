@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from neuro.domain.jobs import JobEvent, JobEventFilter, JobState, Reason
-from neuro.server.access.visibility import Visibility
+from neuro.server.access.grants import Visibility
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.record import JobRecord
 

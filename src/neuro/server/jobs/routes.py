@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from urllib.parse import quote
 
 import msgspec
@@ -13,7 +14,7 @@ from aiohttp import web
 from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, NotSupported
 from neuro.domain.jobs import Job, JobEventFilter, JobFilter, JobRequest, LifeSpanChange
 from neuro.domain.permissions import Action
-from neuro.server.http.routes import Call, Routes, json_response
+from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_response
 from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, live_ndjson, ndjson
 from neuro.server.jobs import streams
 from neuro.server.jobs.companions import Companions
@@ -32,13 +33,27 @@ KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotent-Replayed"
 MONITORING = "/api/v1/monitoring/jobs"
 _PORT = re.compile(r"[0-9]{1,9}")
+JOB = "job://{cluster}/{owner}/{job}"
+LISTS = "A list shows what its caller may see."
 
 
 def job_routes(jobs: JobService) -> Routes:
     """Submitting, listing, ending."""
     api = Routes("jobs")
 
-    @api.add("POST", "/api/v1/jobs", status=202, section="submitting")
+    def of_job(action: Action) -> Need:
+        async def ask(call: Call) -> JobRecord:
+            return await jobs.find(call.identity, call.segment("job"), action)
+
+        return Need(JOB, action, ask)
+
+    @api.add(
+        "POST",
+        "/api/v1/jobs",
+        status=202,
+        section="submitting",
+        inside="The body names the job and its volumes; each is asked for when all of it is read.",
+    )
     async def submit(call: Call, body: JobRequest) -> Job:
         """Submit a job; its container's keys come flat (``?from_preset``) or nested."""
         key = call.request.headers.get(KEY_HEADER)
@@ -52,7 +67,7 @@ def job_routes(jobs: JobService) -> Routes:
             response.headers[REPLAYED_HEADER] = "true"
         return response  # type: ignore[return-value]  # the same job, with a header
 
-    @api.add("GET", "/api/v1/jobs", section="listing", streams=NDJSON)
+    @api.add("GET", "/api/v1/jobs", section="listing", streams=NDJSON, inside=LISTS)
     async def list_jobs(call: Call, query: JobFilter) -> web.StreamResponse:
         """List jobs, oldest first; NDJSON where the client accepts it."""
         found = jobs.search(call.identity, query)
@@ -66,26 +81,31 @@ def job_routes(jobs: JobService) -> Routes:
                     break
         return json_response({"jobs": shown})
 
-    @api.add("GET", "/api/v1/jobs/events", streams=NDJSON)
+    @api.add("GET", "/api/v1/jobs/events", streams=NDJSON, inside=LISTS)
     async def events(call: Call, query: JobEventFilter) -> web.StreamResponse:
         """Changes of jobs: the state of every job that matches, then each change at once."""
         return await live_ndjson(call, jobs.events(call.identity, query))
 
-    @api.add("GET", "/api/v1/jobs/{job}", section="jobs")
+    @api.add("GET", "/api/v1/jobs/{job}", section="jobs", needs=of_job(Action.READ))
     async def get_job(call: Call) -> Job:
         """A job by its id, or one of the caller's own by name."""
-        return jobs.show(await jobs.find(call.identity, call.segment("job"), Action.READ))
+        return jobs.show(call.found)
 
-    @api.add("DELETE", "/api/v1/jobs/{job}", status=204, section="jobs")
+    @api.add("DELETE", "/api/v1/jobs/{job}", status=204, section="jobs", needs=of_job(Action.WRITE))
     async def kill(call: Call) -> None:
         """End a job. Nothing if it is over."""
-        await jobs.kill(await jobs.find(call.identity, call.segment("job"), Action.WRITE))
+        await jobs.kill(call.found)
 
-    @api.add("PUT", "/api/v1/jobs/{job}/max_run_time_minutes", status=204, section="jobs")
+    @api.add(
+        "PUT",
+        "/api/v1/jobs/{job}/max_run_time_minutes",
+        status=204,
+        section="jobs",
+        needs=of_job(Action.WRITE),
+    )
     async def change_life_span(call: Call, body: LifeSpanChange) -> None:
         """Add minutes to the life span, or set it."""
-        record = await jobs.find(call.identity, call.segment("job"), Action.WRITE)
-        await jobs.change_life_span(record, body)
+        await jobs.change_life_span(call.found, body)
 
     return api
 
@@ -107,65 +127,105 @@ def monitoring_routes(jobs: JobService) -> Routes:
         except NoSuchJob as error:
             raise NotFound(error.message) from None
 
-    @api.add("GET", f"{MONITORING}/capacity", section="capacity-kill-and-save")
+    def of_job(action: Action) -> Need:
+        return Need(JOB, action, partial(find, action=action))
+
+    @api.add(
+        "GET", f"{MONITORING}/capacity", section="capacity-kill-and-save", inside=FOR_ALL_USERS
+    )
     async def capacity(call: Call) -> dict[str, int]:
         """How many more jobs of each preset could start now."""
         return jobs.capacity()
 
-    @api.add("GET", MONITORING + "/{job}/log", section="logs", streams=BYTES)
+    @api.add(
+        "GET", MONITORING + "/{job}/log", section="logs", needs=of_job(Action.READ), streams=BYTES
+    )
     async def log(call: Call, query: LogQuery) -> web.StreamResponse:
         """The output as raw bytes, from the start to the end of the job, or its last lines."""
-        record = await find(call, Action.READ)
+        record: JobRecord = call.found
         with companions.log(call, record.id) as companion:
             return await streams.log_over_http(call, jobs, record, query, companion)
 
-    @api.add("GET", MONITORING + "/{job}/log_ws", section="logs", streams=WEBSOCKET)
+    @api.add(
+        "GET",
+        MONITORING + "/{job}/log_ws",
+        section="logs",
+        needs=of_job(Action.READ),
+        streams=WEBSOCKET,
+    )
     async def log_ws(call: Call, query: LogQuery) -> web.WebSocketResponse:
         """The output as binary messages."""
-        record = await find(call, Action.READ)
+        record: JobRecord = call.found
         with companions.log(call, record.id) as companion:
             return await streams.log_over_websocket(call, jobs, record, query, companion)
 
-    @api.add("GET", MONITORING + "/{job}/attach", section="attach", streams=WEBSOCKET)
+    @api.add(
+        "GET",
+        MONITORING + "/{job}/attach",
+        section="attach",
+        needs=of_job(Action.READ),
+        streams=WEBSOCKET,
+    )
     async def attach(call: Call, query: AttachQuery) -> web.WebSocketResponse:
         """Connect to the main process."""
-        record = await find(call, Action.WRITE if query.stdin else Action.READ)
+        record = await find(call, Action.WRITE) if query.stdin else call.found
         return await streams.attach(call, jobs, record, query, companions)
 
-    @api.add("GET", MONITORING + "/{job}/exec", section="exec", streams=WEBSOCKET)
+    @api.add(
+        "GET",
+        MONITORING + "/{job}/exec",
+        section="exec",
+        needs=of_job(Action.WRITE),
+        streams=WEBSOCKET,
+    )
     async def execute(call: Call, query: ExecQuery) -> web.WebSocketResponse:
         """Run another process inside a running job."""
-        record = await find(call, Action.WRITE)
-        return await streams.execute(call, jobs, record, query)
+        return await streams.execute(call, jobs, call.found, query)
 
-    @api.add("GET", MONITORING + "/{job}/top", section="telemetry", streams=WEBSOCKET)
+    @api.add(
+        "GET",
+        MONITORING + "/{job}/top",
+        section="telemetry",
+        needs=of_job(Action.READ),
+        streams=WEBSOCKET,
+    )
     async def top(call: Call) -> web.WebSocketResponse:
         """CPU, memory and GPU use, once a second."""
-        return await streams.telemetry(call, jobs, await find(call, Action.READ))
+        return await streams.telemetry(call, jobs, call.found)
 
     @api.add(
         "GET",
         MONITORING + "/{job}/port_forward/{port}",
         section="port-forwarding",
+        needs=of_job(Action.WRITE),
         streams=WEBSOCKET,
     )
     async def port_forward(call: Call) -> web.WebSocketResponse:
         """One TCP connection into the job."""
-        record = await find(call, Action.WRITE)
         port = call.segment("port")
         if not _PORT.fullmatch(port):
             raise InvalidInput(f"'{port[:40]}' is not a port: a port is between 1 and 65535.")
-        return await streams.forward_port(call, jobs, record, int(port))
+        return await streams.forward_port(call, jobs, call.found, int(port))
 
-    @api.add("POST", MONITORING + "/{job}/kill", status=204, section="capacity-kill-and-save")
+    @api.add(
+        "POST",
+        MONITORING + "/{job}/kill",
+        status=204,
+        section="capacity-kill-and-save",
+        needs=of_job(Action.WRITE),
+    )
     async def kill(call: Call) -> None:
         """End a job; the SDK's other spelling of DELETE /jobs/{job}."""
-        await jobs.kill(await find(call, Action.WRITE))
+        await jobs.kill(call.found)
 
-    @api.add("POST", MONITORING + "/{job}/save", section="capacity-kill-and-save")
+    @api.add(
+        "POST",
+        MONITORING + "/{job}/save",
+        section="capacity-kill-and-save",
+        needs=of_job(Action.WRITE),
+    )
     async def save(call: Call) -> None:
         """Commit a job's files to an image: not on this server yet."""
-        await find(call, Action.WRITE)
         raise NotSupported("This server has no image registry yet, so a job cannot be saved.")
 
     return api

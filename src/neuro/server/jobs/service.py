@@ -24,8 +24,8 @@ from neuro.domain.names import check_job_name, is_job_id
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Engine
+from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
-from neuro.server.access.visibility import Visibility
 from neuro.server.database.engine import Database
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
@@ -167,7 +167,7 @@ class JobService:
         return self._feed.watch(wanted, query.after, records)
 
     def _visible_to(self, caller: Identity) -> Visibility:
-        return Visibility.of(caller.permissions, "job", self._offer.cluster)
+        return caller.scope("job", self._offer.cluster)
 
     async def _records(self, visible: Visibility, query: JobFilter) -> AsyncGenerator[JobRecord]:
         after = await self._page_start(query.after)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    Select,
     String,
     Table,
     bindparam,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 )
 
 from neuro.domain.jobs import ACTIVE, JobFilter, JobStatus, Priority, Transition
-from neuro.server.access.visibility import Visibility
+from neuro.server.access.grants import Visibility
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.jobs.phases import Phase
@@ -205,6 +206,14 @@ def list_jobs(
     With it comes where the next page begins, or None where this was the last: a damaged record
     makes a page shorter, not the last one.
     """
+    rows = connection.execute(list_statement(visible, query, page=page, after=after)).all()
+    return _records(rows), rows[-1].sequence if len(rows) == page else None
+
+
+def list_statement(
+    visible: Visibility, query: JobFilter, *, page: int, after: int | None
+) -> Select[Any]:
+    """The rows of one page."""
     statement = select(jobs).limit(page)
     conditions = _conditions(query)
     limit_to = visible.condition(jobs)
@@ -218,8 +227,7 @@ def list_jobs(
         statement = statement.order_by(jobs.c.sequence)
         if after is not None:
             conditions.append(jobs.c.sequence > after)
-    rows = connection.execute(statement.where(*conditions)).all()
-    return _records(rows), rows[-1].sequence if len(rows) == page else None
+    return statement.where(*conditions)
 
 
 def sequence_of(connection: Connection, job_id: str) -> int | None:

@@ -1,6 +1,6 @@
-"""From a caller's permissions to places: what they may do, how far links may lead, what they see.
+"""From a caller's grants to places: what they may do, how far links may lead, what they see.
 
-A permission covers everything below its URI, so a link may lead around inside that, and no further:
+A grant covers everything below its URI, so a link may lead around inside that, and no further:
 whoever may write into one shared folder cannot plant a link there that reads its owner's others.
 """
 
@@ -18,11 +18,7 @@ from neuro.server.storage.confine import Place
 def authorize(identity: Identity, uri: ResourceURI, action: Action) -> Place:
     """The place behind a URI, if the caller may do ``action`` there (NotFound, NotPermitted)."""
     identity.require(uri, action)
-    widest = min(
-        len(permission.uri.segments)
-        for permission in identity.permissions
-        if permission.action.includes(action) and permission.uri.covers(uri)
-    )
+    widest = identity.grants.depth_of(uri, action)
     # Not even a right to the whole cluster lets a link lead from one owner to another.
     return Place(uri.segments, min(max(widest, 1), len(uri.segments)))
 
@@ -43,18 +39,12 @@ class View:
 def view(identity: Identity, uri: ResourceURI) -> View:
     """What the caller sees at a URI. Raises NotFound where that is nothing."""
     own = identity.action_on(uri)
-    known: dict[str, Action] = {}
-    depth = len(uri.segments)
-    for permission in identity.permissions:
-        below = permission.uri
-        if len(below.segments) <= depth or not uri.covers(below):
-            continue
-        name = below.segments[depth]
-        # On the way to something deeper there is only passing through.
-        action = permission.action if len(below.segments) == depth + 1 else Action.READ
-        known[name] = max(known.get(name, own or Action.READ), action, key=lambda it: it.rank)
+    known = {
+        name: max(own or Action.READ, action or Action.READ, key=lambda it: it.rank)
+        for name, action in identity.grants.names_below(uri).items()
+    }
     if own is not None:
         return View(authorize(identity, uri, Action.READ), own, known, partial=False)
     if not known:
         raise NotFound(f"'{uri}' was not found.")
-    return View(Place(uri.segments, depth), Action.READ, known, partial=True)
+    return View(Place(uri.segments, len(uri.segments)), Action.READ, known, partial=True)

@@ -38,6 +38,7 @@ from neuro.server.storage.service import StorageService
 PREFIX = "/api/v1/storage"
 PATH = PREFIX + r"{path:[\s\S]*}"  # A name may have a line's end in it.
 SECTION = "storage"
+INSIDE = "The operation in the query says what it needs on the path, and on its destination."
 
 MAX_FETCH_BODY = 8 << 20
 MAX_FETCH_PATHS = 50_000
@@ -235,7 +236,7 @@ _OPERATIONS: dict[str, dict[str, Operation]] = {
 
 def storage_routes(service: StorageService) -> Routes:
     """The routes of ``/api/v1/storage``: one per method, with the operations in the query."""
-    routes = Routes("storage")
+    routes = Routes("storage", inside=INSIDE)
     api = StorageAPI(service)
 
     async def serve(call: Call, query: StorageQuery) -> web.StreamResponse:

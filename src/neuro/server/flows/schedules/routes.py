@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from neuro.domain.bakes import Schedule, ScheduleRequest
-from neuro.server.flows.answers import encode, list_answer
+from neuro.server.flows.answers import INSIDE, encode, list_answer
 from neuro.server.flows.schedules.service import ScheduleService
 from neuro.server.http.routes import Call, Routes
 from neuro.server.http.streams import NDJSON
@@ -22,7 +22,7 @@ class SchedulesOfProject(msgspec.Struct, frozen=True):
 
 def schedule_routes(schedules: ScheduleService) -> Routes:
     """The routes of schedules."""
-    api = Routes("schedules", encode=encode)
+    api = Routes("schedules", encode=encode, inside=INSIDE)
 
     @api.add("PUT", SCHEDULES, max_body=MAX_BODY)
     async def put_schedule(call: Call, body: ScheduleRequest) -> Schedule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from neuro.domain.jobs import Job
 from neuro.domain.permissions import Action
+from neuro.server.flows.answers import INSIDE
 from neuro.server.flows.attempts.service import AttemptService
 from neuro.server.flows.supervision.starter import Starter
 from neuro.server.http.routes import Call, Routes
@@ -11,7 +12,7 @@ from neuro.server.http.routes import Call, Routes
 
 def supervision_routes(attempts: AttemptService, starter: Starter) -> Routes:
     """The routes of main jobs."""
-    api = Routes("bakes")
+    api = Routes("bakes", inside=INSIDE)
 
     @api.add("POST", "/api/v1/flow/attempts/{attempt}/executor", status=201)
     async def start_main_job(call: Call) -> Job:
