@@ -170,12 +170,12 @@ class BakeService:
         return await self._database.read(find)
 
     async def change(self, caller: Identity, bake_id: str, change: BakeChange) -> Bake:
-        """Write a bake's graphs anew."""
+        """Write the graphs of the caller's own bake anew."""
         check_graphs(change.graphs)
         graphs = await asyncio.to_thread(pack, change.graphs)
 
         def write(connection: Connection) -> Bake:
-            bake = self._guard.bake(connection, caller, bake_id, Action.WRITE)
+            bake = self._guard.own_bake(connection, caller, bake_id)
             tables.change_graphs(connection, bake.id, graphs)
             return msgspec.structs.replace(bake, graphs=change.graphs)
 

@@ -144,6 +144,12 @@ _PROJECT_OF = (
     .where(bakes.c.id == bindparam("b_id"))
 )
 
+_OWNER_OF = (
+    select(func.coalesce(bakes.c.owner, projects.c.owner))
+    .join(projects, bakes.c.project_id == projects.c.id)
+    .where(bakes.c.id == bindparam("b_id"))
+)
+
 
 def brief_bake(connection: Connection, bake_id: str) -> Bake | None:
     """A bake without its graphs."""
@@ -155,6 +161,11 @@ def project_of(connection: Connection, bake_id: str) -> Project | None:
     """The project of a bake, also where the bake itself cannot be read."""
     row = connection.execute(_PROJECT_OF, {"b_id": bake_id}).one_or_none()
     return None if row is None else project_of_row(row)
+
+
+def owner_of(connection: Connection, bake_id: str) -> str | None:
+    """In whose name a bake is driven: its own owner's, or its project's for one of long ago."""
+    return connection.execute(_OWNER_OF, {"b_id": bake_id}).scalar_one_or_none()
 
 
 def prefixes_of(connection: Connection, bake_id: str) -> set[str]:

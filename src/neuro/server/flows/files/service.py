@@ -23,7 +23,7 @@ class FileService:
         self._guard = guard
 
     async def create(self, caller: Identity, request: ConfigFileRequest) -> ConfigFile:
-        """Keep the text of a flow file."""
+        """Keep the text of a flow file of the caller's own bake."""
         check_file(request)
         file = ConfigFile(
             id=new_id("config-file"),
@@ -33,7 +33,7 @@ class FileService:
         )
 
         def add(connection: Connection) -> None:
-            bake = self._guard.bake(connection, caller, request.bake_id, Action.WRITE)
+            bake = self._guard.own_bake(connection, caller, request.bake_id)
             if tables.count_of_bake(connection, bake.id) >= MAX_FILES_OF_A_BAKE:
                 raise TooLarge(f"A bake can have {MAX_FILES_OF_A_BAKE} flow files at most.")
             tables.add_file(connection, file)

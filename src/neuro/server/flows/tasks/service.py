@@ -14,7 +14,7 @@ from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows.bakes.tables import brief_bake
-from neuro.server.flows.cache.tables import put_entry
+from neuro.server.flows.cache.service import keep_outcome
 from neuro.server.flows.checks import (
     MAX_FULL_ID,
     check_batch,
@@ -50,13 +50,11 @@ class TaskService:
         )
 
         def add(connection: Connection) -> str:
-            attempt = self._guard.attempt(
-                connection, caller, request.attempt_id, Action.WRITE, locked=True
-            )
+            attempt = self._guard.own_attempt(connection, caller, request.attempt_id)
             if tables.tasks_by_yaml_id(connection, attempt.id, [task.yaml_id]):
                 raise taken
             tables.add_task(connection, task)
-            _keep(connection, attempt.bake_id, [request])
+            _keep(connection, caller, attempt.bake_id, [request])
             return attempt.bake_id
 
         await self._commit(add, request.attempt_id, [task])
@@ -81,7 +79,7 @@ class TaskService:
         kept: list[Task] = []
 
         def put(connection: Connection) -> str:
-            attempt = self._guard.attempt(connection, caller, attempt_id, Action.WRITE, locked=True)
+            attempt = self._guard.own_attempt(connection, caller, attempt_id)
             ids = [request.yaml_id for request in requests]
             known = tables.tasks_by_yaml_id(connection, attempt.id, ids)
             changed: list[Task] = []
@@ -97,7 +95,7 @@ class TaskService:
                     kept.append(new if old is None else msgspec.structs.replace(new, id=old.id))
             if changed:
                 tables.put_tasks(connection, changed)
-                _keep(connection, attempt.bake_id, written)
+                _keep(connection, caller, attempt.bake_id, written)
             return attempt.bake_id
 
         await self._commit(put, attempt_id, kept)
@@ -171,7 +169,9 @@ def _task(request: TaskRequest) -> Task:
     )
 
 
-def _keep(connection: Connection, bake_id: str, requests: Sequence[TaskRequest]) -> None:
+def _keep(
+    connection: Connection, caller: Identity, bake_id: str, requests: Sequence[TaskRequest]
+) -> None:
     """Keep the outcomes of tasks for later bakes: with the records of their ends, or not at all."""
     kept = [
         (request, request.cache_key)
@@ -195,7 +195,7 @@ def _keep(connection: Connection, bake_id: str, requests: Sequence[TaskRequest])
             outputs=request.outputs or {},
             state=request.state or {},
         )
-        put_entry(connection, entry)
+        keep_outcome(connection, caller.user, entry)
 
 
 def _check_same(old: Task, new: Task) -> None:
