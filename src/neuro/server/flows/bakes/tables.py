@@ -38,6 +38,7 @@ from neuro.server.database.schema import Sequence as Counter
 from neuro.server.flows.blobs import pack, unpack, unread
 from neuro.server.flows.damage import reads, sound_or_none
 from neuro.server.flows.tables import project_of_row, projects
+from neuro.server.shares import fair_shares
 
 _IS_OPEN = text("status IN ('unknown', 'pending', 'running')")
 
@@ -264,14 +265,25 @@ def finished_before(connection: Connection, moment: datetime, limit: int) -> lis
 
 
 def finished_beyond(connection: Connection, keep: int, moment: datetime, limit: int) -> list[str]:
-    """Ids of finished bakes that are not among the ``keep`` newest, the oldest end first.
+    """Ids of finished bakes to remove, so that ``keep`` are left, the oldest end first.
 
-    Those that ended only after ``moment`` are left alone.
+    They are those of whoever has the most. Those that ended only after ``moment`` are left alone.
     """
-    total = connection.execute(
-        select(func.count()).select_from(bakes).where(bakes.c.finished_at.is_not(None))
-    ).scalar_one()
-    return finished_before(connection, moment, max(0, min(total - keep, limit)))
+    rows = connection.execute(
+        select(bakes.c.owner, func.count())
+        .where(bakes.c.finished_at.is_not(None))
+        .group_by(bakes.c.owner)
+    )
+    held = {owner: int(count) for owner, count in rows}
+    chosen: list[str] = []
+    for owner, share in fair_shares(held, keep).items():
+        chosen += connection.execute(
+            select(bakes.c.id)
+            .where(bakes.c.finished_at < moment, bakes.c.owner.is_not_distinct_from(owner))
+            .order_by(bakes.c.finished_at, bakes.c.sequence)
+            .limit(min(held[owner] - share, limit - len(chosen)))
+        ).scalars()
+    return chosen
 
 
 def remove_finished(connection: Connection, bake_id: str) -> bool:
