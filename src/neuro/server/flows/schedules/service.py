@@ -21,6 +21,7 @@ from neuro.server.flows.schedules.tables import Stored
 from neuro.server.flows.schedules.times import check_timing, next_after
 from neuro.server.flows.transactions import paged
 
+# Of each person: nobody takes the places of others.
 MAX_SCHEDULES = 1000
 # Each holds the texts of its flow files.
 PAGE = 20
@@ -80,14 +81,15 @@ class ScheduleService:
         check_may_start(self._guard, connection, caller, project_id)
         tables.lock_project(connection, project_id)
         known = tables.of_batch(connection, project_id, batch)
-        if known is not None:
-            tables.replace(connection, known.schedule.id, new)
-        elif tables.count(connection) >= MAX_SCHEDULES:
+        is_one_more = known is None or known.schedule.owner != caller.user
+        if is_one_more and tables.count_of(connection, caller.user) >= MAX_SCHEDULES:
             raise Conflict(
-                f"There are {MAX_SCHEDULES} schedules already: remove one that is not needed."
+                f"You have {MAX_SCHEDULES} schedules already: remove one that is not needed."
             )
-        else:
+        if known is None:
             tables.add(connection, new)
+        else:
+            tables.replace(connection, known.schedule.id, new)
         stored = tables.of_batch(connection, project_id, batch)
         assert stored is not None
         return stored.schedule

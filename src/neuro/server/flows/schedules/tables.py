@@ -123,8 +123,10 @@ def remove_all_of(connection: Connection, owners: Collection[str]) -> bool:
     return result.rowcount > 0
 
 
-def count(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(schedules)).scalar_one()
+def count_of(connection: Connection, owner: str) -> int:
+    """How many schedules a person has."""
+    statement = select(func.count()).select_from(schedules).where(schedules.c.owner == owner)
+    return connection.execute(statement).scalar_one()
 
 
 def project_of(connection: Connection, schedule_id: str) -> str | None:
