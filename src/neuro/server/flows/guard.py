@@ -39,9 +39,14 @@ def missing(noun: str, called: str) -> NotFound:
     return NotFound(f"{noun} '{called[:80]}' was not found.")
 
 
-def not_own(connection: Connection, bake_id: str) -> NotPermitted:
-    """What to raise where somebody would change what another's bake runs."""
+def not_own(connection: Connection, bake_id: str) -> NotPermitted | NotFound:
+    """What to raise where somebody would change what another's bake runs.
+
+    On PostgreSQL the bake may have gone since it was looked at.
+    """
     owner = bakes.owner_of(connection, bake_id)
+    if owner is None:
+        return missing("Bake", bake_id)
     return NotPermitted(
         f"{bake_id} runs with the rights of {owner}: nobody else changes what it runs. You may"
         " cancel it, restart it as it was, or start a bake of your own."
