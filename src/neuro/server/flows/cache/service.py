@@ -18,6 +18,7 @@ from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows import tables as flows
+from neuro.server.flows.blobs import pack_large, text_size
 from neuro.server.flows.cache import tables
 from neuro.server.flows.checks import (
     MAX_FULL_ID,
@@ -27,18 +28,21 @@ from neuro.server.flows.checks import (
     moment_or_now,
 )
 from neuro.server.flows.guard import Guard, is_id, missing
+from neuro.server.flows.transactions import Turns
 
 _OF_ONE = "~"
 
 
-def keep_outcome(connection: Connection, owner: str, entry: CacheEntry) -> CacheEntry:
+def keep_outcome(
+    connection: Connection, owner: str, entry: CacheEntry, packed: tables.Packed
+) -> CacheEntry:
     """Keep an outcome for later bakes of a person, over the one of the same key if there is one.
 
     Raises IntegrityError without its project.
     """
     project = flows.get_project(connection, entry.project_id)
     kept_as = entry.key if project is None else _kept_as(entry.key, owner, project)
-    kept = tables.put_entry(connection, msgspec.structs.replace(entry, key=kept_as))
+    kept = tables.put_entry(connection, msgspec.structs.replace(entry, key=kept_as), packed)
     return msgspec.structs.replace(kept, key=entry.key)
 
 
@@ -52,8 +56,9 @@ def _kept_as(key: str, owner: str, project: Project) -> str:
 class CacheService:
     """The cache entries of one installation's projects."""
 
-    def __init__(self, database: Database, guard: Guard) -> None:
+    def __init__(self, database: Database, guard: Guard, turns: Turns) -> None:
         self._database = database
+        self._turns = turns
         self._guard = guard
 
     async def put(self, caller: Identity, request: CacheEntryRequest) -> CacheEntry:
@@ -71,12 +76,17 @@ class CacheService:
             state=request.state,
         )
 
+        size = text_size(entry.outputs) + text_size(entry.state)
+        packed = tables.Packed(
+            await pack_large(entry.outputs, size), await pack_large(entry.state, size)
+        )
+
         def put(connection: Connection) -> CacheEntry:
             self._guard.project(connection, caller, request.project_id, Action.WRITE)
-            return keep_outcome(connection, caller.user, entry)
+            return keep_outcome(connection, caller.user, entry, packed)
 
         try:
-            return await self._database.write(put)
+            return await self._turns.write(caller.user, size, put)
         except IntegrityError:
             raise missing("Project", request.project_id) from None
 
