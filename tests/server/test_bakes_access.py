@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -77,6 +78,9 @@ class Things:
         ]
         self.bake = bake
 
+    def body_of(self, path: str) -> Any:
+        return next(body for _, route, body in self.writes if route == path)
+
 
 @pytest.fixture
 async def things(client: Client) -> AsyncIterator[Things]:
@@ -144,7 +148,8 @@ async def test_who_may_read_a_project_changes_nothing_in_it(
         for method, path, body in things.writes:
             assert (await alices_wire.call(method, path, body))[0] == 403, (method, path)
         for path in things.reads:
-            assert (await alices_wire.call("GET", path))[0] == 200, path
+            expected = 404 if path.startswith("cache_entries/by_key") else 200
+            assert (await alices_wire.call("GET", path))[0] == expected, path
         for path in things.lists:
             _, found = await alices_wire.call("GET", path)
             assert len(found) == 1, path
@@ -155,16 +160,91 @@ async def test_who_may_read_a_project_changes_nothing_in_it(
 async def test_who_may_write_a_project_bakes_in_it(
     client: Client, alices_wire: Wire, server: ServerProcess, things: Things
 ) -> None:
-    # In this order nothing is in the way of what follows; a stream would not end by itself.
-    writes = [write for write in things.writes if write[0] != "GET"]
-    ended = writes.index(next(write for write in writes if write[1] == "attempts/replace"))
-    writes[2], writes[ended] = writes[ended], writes[2]
+    uri = f"flow://default/{server.user}/{things.project.id}"
+    async with shared(client, uri, Action.WRITE):
+        _, bake = await alices_wire.call("POST", "bakes", things.body_of("bakes"))
+        _, attempt = await alices_wire.call(
+            "POST", "attempts", {**things.body_of("attempts"), "bake_id": bake["id"], "number": 1}
+        )
+        bakes_own = {"bake_id": bake["id"]}
+        attempts_own = {"attempt_id": attempt["id"], "yaml_id": "t", "statuses": []}
+        image = {**things.body_of("bake_images"), **bakes_own}
+        for method, path, body in (
+            ("PATCH", f"bakes/{bake['id']}", {"graphs": {}}),
+            ("POST", "config_files", {**things.body_of("config_files"), **bakes_own}),
+            ("POST", "tasks", {**attempts_own, "yaml_id": "new"}),
+            ("PUT", "tasks/replace", attempts_own),
+            ("PUT", "tasks/batch", [attempts_own]),
+            ("POST", "bake_images", image),
+            ("POST", "cache_entries", things.body_of("cache_entries")),
+            ("DELETE", f"cache_entries?project_id={things.project.id}", None),
+        ):
+            status, answer = await alices_wire.call(method, path, body)
+            assert status in (200, 201, 204), (method, path, answer)
+
+
+async def test_nobody_but_its_owner_changes_what_a_bake_runs(
+    client: Client, alices_wire: Wire, server: ServerProcess, things: Things
+) -> None:
+    # What is left to others, or belongs to the project.
+    others = ("bakes", "cache_entries")
+    before = await client.bakes.get(things.bake)
 
     uri = f"flow://default/{server.user}/{things.project.id}"
     async with shared(client, uri, Action.WRITE):
-        for method, path, body in writes:
-            status, _ = await alices_wire.call(method, path, body)
-            assert status in (200, 201, 204), (method, path, status)
+        for method, path, body in things.writes:
+            if path.partition("?")[0] in others:
+                continue
+            status, answer = await alices_wire.call(method, path, body)
+            assert (status, "with the rights of" in answer["error"]) == (403, True), (method, path)
+
+    assert await client.bakes.get(things.bake) == before
+    assert len(await client.bakes.attempts(things.bake)) == 1
+
+
+async def test_others_cancel_a_bake_and_restart_it_as_it_was(
+    client: Client, alices_wire: Wire, server: ServerProcess, things: Things
+) -> None:
+    tried = things.body_of("attempts")
+    restarted = {**tried, "number": 2, "result": "pending"}
+    changed = {**restarted, "configs_meta": {**CONFIGS, "flow_config_id": "another"}}
+
+    uri = f"flow://default/{server.user}/{things.project.id}"
+    async with shared(client, uri, Action.WRITE):
+        cancelled = {**tried, "number": 1, "result": "cancelled", "executor_id": "job-of-alice"}
+        status, ended = await alices_wire.call("PUT", "attempts/replace", cancelled)
+        assert (status, ended["result"], ended["executor_id"]) == (200, "cancelled", None)
+        assert (await alices_wire.call("POST", "attempts", changed))[0] == 403
+        running = {**restarted, "result": "running"}
+        assert (await alices_wire.call("POST", "attempts", running))[0] == 403
+        named = {**restarted, "executor_id": "job-of-alice"}
+        status, made = await alices_wire.call("POST", "attempts", named)
+        assert (status, made["number"], made["executor_id"]) == (201, 2, None)
+
+    assert (await client.bakes.get(things.bake)).owner == server.user
+
+
+async def test_a_project_gives_nobody_the_outcomes_of_another(
+    client: Client, wire: Wire, alices_wire: Wire, server: ServerProcess, things: Things
+) -> None:
+    outcome = {"project_id": things.project.id, "batch": "b", "task_id": "t"}
+    found = f"cache_entries/by_key?project_id={things.project.id}&batch=b&task_id=t&key="
+    forged = "~" + hashlib.sha256(b"alice\0taken").hexdigest()
+
+    uri = f"flow://default/{server.user}/{things.project.id}"
+    async with shared(client, uri, Action.WRITE):
+        for key in ("taken", forged):
+            entry = {**outcome, "key": key, "outputs": {"x": "of the project's owner"}}
+            status, made = await wire.call("POST", "cache_entries", entry)
+            assert (status, made["key"]) == (201, key)
+            assert (await alices_wire.call("GET", found + key))[0] == 404
+        hers = {**outcome, "key": "taken", "outputs": {"x": "hers"}}
+        assert (await alices_wire.call("POST", "cache_entries", hers))[0] == 201
+        _, taken = await alices_wire.call("GET", found + "taken")
+        assert (taken["key"], taken["outputs"]) == ("taken", {"x": "hers"})
+
+    _, own = await wire.call("GET", found + "taken")
+    assert own["outputs"] == {"x": "of the project's owner"}
 
 
 TOO_LONG = "x" * 256

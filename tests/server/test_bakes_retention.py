@@ -61,7 +61,11 @@ class House:
         self.project = await flows.create_project(self.anna, ProjectRequest(name="p"))
 
     async def bake(
-        self, *, ago: timedelta | None = None, result: TaskStatus = TaskStatus.SUCCEEDED
+        self,
+        *,
+        ago: timedelta | None = None,
+        result: TaskStatus = TaskStatus.SUCCEEDED,
+        owner: str | None = None,
     ) -> str:
         """A bake with one of everything; ``ago`` is how long ago it ended, or None: it has not."""
         self.made += 1
@@ -83,6 +87,9 @@ class House:
         )
         if ago is not None:
             await self.end(attempt, ago, result)
+        if owner is not None:
+            another = update(bakes).where(bakes.c.id == bake.id).values(owner=owner)
+            await self.database.write(lambda connection: connection.execute(another))
         return bake.id
 
     async def attempt(self, bake_id: str, number: int, file_id: str = "file") -> Attempt:
@@ -174,6 +181,30 @@ async def test_those_that_ended_first_go_beyond_the_count(house: House) -> None:
     removed = await house.sweep(count=2)
 
     assert (removed, await house.left()) == (2, [last, middle, running])
+
+
+async def test_whoever_has_the_most_bakes_loses_those_that_ended_first(house: House) -> None:
+    bobs = await house.bake(ago=9 * DAY, owner="bob")
+    long_agos = await house.bake(ago=8 * DAY)
+    await house.database.write(
+        lambda c: c.execute(update(bakes).where(bakes.c.id == long_agos).values(owner=None))
+    )
+    await house.bake(ago=3 * DAY)
+    middle = await house.bake(ago=2 * DAY)
+    last = await house.bake(ago=1 * DAY)
+
+    removed = await house.sweep(count=4)
+
+    assert (removed, await house.left()) == (1, [bobs, long_agos, middle, last])
+
+
+async def test_what_has_just_ended_costs_nobody_else_a_bake(house: House) -> None:
+    bobs = await house.bake(ago=9 * DAY, owner="bob")
+    new = [await house.bake(ago=timedelta()) for _ in range(3)]
+
+    assert await house.sweep(count=2) == 0
+
+    assert await house.left() == [bobs, *new]
 
 
 async def test_more_go_than_are_read_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

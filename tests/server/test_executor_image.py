@@ -38,7 +38,7 @@ from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.phases import Phase
-from neuro.server.jobs.plan import Limits, Offer
+from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.service import JobService
@@ -285,12 +285,12 @@ def test_a_control_job_counts_from_when_its_place_is_reserved() -> None:
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        (Limits(controls=3), "^3 bakes are driven already"),
-        (Limits(controls_per_owner=2), "^2 bakes of 'alice' are driven already"),
+        (JobLimits(controls=3), "^3 bakes are driven already"),
+        (JobLimits(controls_per_owner=2), "^2 bakes of 'alice' are driven already"),
     ],
 )
 async def test_control_jobs_are_bounded_in_number(
-    tmp_path: Path, limits: Limits, words: str
+    tmp_path: Path, limits: JobLimits, words: str
 ) -> None:
     async def make_spec(record: JobRecord) -> RunSpec:
         raise AssertionError("nothing may start here")

@@ -178,6 +178,23 @@ async def test_what_a_job_submits_with_its_token_is_its_owners(
     await client.jobs.kill(job.id)
 
 
+async def test_the_token_of_a_job_that_another_started_ends_with_its_own_job(
+    server: ServerProcess, client: Client
+) -> None:
+    job, token = await with_token(client, "sleep 1000")
+    async with Client.connect(server.url, token) as inside:
+        other, others = await with_token(inside, "sleep 1000")
+
+    await client.jobs.kill(job.id)
+    await finished(client, job)
+    await becomes_useless(server.url, token)
+
+    assert await status(server.url, others) == 200
+    await client.jobs.kill(other.id)
+    await finished(client, other)
+    await becomes_useless(server.url, others)
+
+
 async def test_the_token_of_a_job_that_ends_while_no_server_is_there_ends_too(
     own_server: ServerProcess,
 ) -> None:

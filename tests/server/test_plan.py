@@ -13,8 +13,9 @@ from neuro.domain.jobs import JobRequest
 from neuro.domain.permissions import Action, Permission
 from neuro.domain.resources import GIB, Amount, Preset
 from neuro.domain.uris import ResourceURI
+from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
-from neuro.server.jobs.plan import Draft, Limits, Load, Offer, Planned, Refused, crowded, plan
+from neuro.server.jobs.plan import Draft, JobLimits, Load, Offer, Planned, Refused, crowded, plan
 from neuro.server.jobs.record import to_wire
 from neuro.server.jobs.specification import CONTROL_AMOUNT
 
@@ -26,9 +27,8 @@ PRESETS = [
 ]
 OFFER = Offer("default", PRESETS, "here", "jobs.example.org", lambda engine: f"http://{engine}")
 CAPACITIES = {"here": Amount(cpu=4, memory=8 * GIB), "there": Amount(cpu=4, memory=8 * GIB)}
-ALICE = Identity(
-    "alice", (Permission(uri=ResourceURI("job", "default", ("alice",)), action=Action.WRITE),), "t"
-)
+ALICES = ResourceURI("job", "default", ("alice",))
+ALICE = Identity("alice", Grants.of([Permission(uri=ALICES, action=Action.WRITE)]), "t")
 
 
 def planned(*, control: bool = False, **changes: object) -> Planned | Refused:
@@ -84,10 +84,10 @@ def test_a_single_reason_is_the_error_itself(changes: dict[str, object], kind: t
 
 
 def test_a_caller_who_may_not_submit_is_told_so() -> None:
-    reader = msgspec.structs.replace(ALICE.permissions[0], action=Action.READ)
+    reader = Grants.of([Permission(uri=ALICES, action=Action.READ)])
     draft = Draft(JobRequest(image="ubuntu"), False, "job-1", NOW)
 
-    refused = plan(draft, Identity("alice", (reader,), "t"), OFFER, CAPACITIES)
+    refused = plan(draft, Identity("alice", reader, "t"), OFFER, CAPACITIES)
 
     assert isinstance(refused, Refused)
     assert isinstance(refused.error(), NotPermitted)
@@ -149,7 +149,7 @@ def test_a_job_without_a_port_has_no_address() -> None:
 def test_one_job_more_is_refused_where_there_are_too_many(
     load: Load, control: bool, words: str | None
 ) -> None:
-    limits = Limits(controls=3, controls_per_owner=2, active_per_owner=5)
+    limits = JobLimits(controls=3, controls_per_owner=2, active_per_owner=5)
 
     crowd = crowded(load, limits, "alice", control=control)
 

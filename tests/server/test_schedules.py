@@ -352,15 +352,21 @@ async def test_two_who_make_a_schedule_at_once_make_one(house: House) -> None:
     assert (await house.put(batch="other")).id != made[0].id
 
 
-async def test_there_are_not_more_schedules_than_the_limit(
+async def test_nobody_has_more_schedules_than_the_limit_nor_takes_the_places_of_others(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schedule_service, "MAX_SCHEDULES", 1)
     await house.put()
 
-    with pytest.raises(Conflict, match="1 schedules already: remove one"):
+    with pytest.raises(Conflict, match="You have 1 schedules already: remove one"):
         await house.put(batch="other")
     await house.put(cron="0 7 * * *")
+
+    await house.access.add_user("bob")
+    bob = await house.access.identity_of("bob")
+    bobs = await house.flows.create_project(bob, ProjectRequest(name="p"))
+    made = await house.schedules.put(bob, request(bobs.id))
+    assert made.owner == "bob"
 
 
 @pytest.mark.parametrize(

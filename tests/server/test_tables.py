@@ -35,13 +35,18 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def record(
-    *, name: str | None = None, age: timedelta = timedelta(), log_bytes: int = 0, over: bool = True
+    *,
+    name: str | None = None,
+    owner: str = "alice",
+    age: timedelta = timedelta(),
+    log_bytes: int = 0,
+    over: bool = True,
 ) -> JobRecord:
     moment = datetime.now(UTC) - age
     resources = Resources(cpu=1, memory=GIB, memory_mb=1024, shm=False)
     made = JobRecord(
         id=new_job_id(),
-        owner="alice",
+        owner=owner,
         name=name,
         cluster="default",
         engine="sandbox",
@@ -189,6 +194,26 @@ async def test_the_oldest_logs_go_beyond_the_bytes_and_their_records_stay(
         kept = [made for made in ids if not _get(connection, made).logs_removed]
     assert kept == ids[3:]
     assert listed(database) == ids
+
+
+async def test_whoever_has_the_most_records_loses_the_oldest(database: Database) -> None:
+    (bobs,) = add(database, record(owner="bob"))
+    ids = add(database, *(record() for _ in range(5)))
+
+    await Retention(database, {}, Keep(age=LONG, jobs=3, log_bytes=1 << 40)).sweep()
+
+    assert listed(database) == [bobs, *ids[3:]]
+
+
+async def test_whoever_has_the_most_output_loses_the_oldest(database: Database) -> None:
+    (bobs,) = add(database, record(owner="bob", log_bytes=100))
+    ids = add(database, *(record(log_bytes=100) for _ in range(5)))
+
+    await Retention(database, {}, Keep(age=LONG, jobs=1000, log_bytes=350)).sweep()
+
+    with database.engine.connect() as connection:
+        kept = [made for made in (bobs, *ids) if not _get(connection, made).logs_removed]
+    assert kept == [bobs, *ids[3:]]
 
 
 def _get(connection: object, job_id: str) -> JobRecord:

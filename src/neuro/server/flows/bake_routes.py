@@ -22,6 +22,7 @@ from neuro.server.flows.images.routes import add_images
 from neuro.server.flows.images.service import ImageService
 from neuro.server.flows.tasks.routes import add_tasks
 from neuro.server.flows.tasks.service import TaskService
+from neuro.server.flows.transactions import Turns
 from neuro.server.http.routes import Routes
 
 
@@ -42,17 +43,17 @@ class BakeServices:
     @classmethod
     def of(cls, database: Database, cluster: str, hub: Hub) -> Self:
         """All of them on one database, telling one hub."""
-        guard = Guard(cluster)
+        guard, turns = Guard(cluster), Turns(database)
         return cls(
             hub=hub,
             guard=guard,
-            bakes=BakeService(database, guard, hub),
+            bakes=BakeService(database, guard, hub, turns),
             attempts=AttemptService(database, guard, hub),
             follower=Follower(database, hub),
-            tasks=TaskService(database, guard, hub),
-            files=FileService(database, guard),
+            tasks=TaskService(database, guard, hub, turns),
+            files=FileService(database, guard, turns),
             images=ImageService(database, guard),
-            cache=CacheService(database, guard),
+            cache=CacheService(database, guard, turns),
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,6 +14,8 @@ T = TypeVar("T")
 # JSON never begins with this byte, which every zlib stream of the default window does.
 _ZLIB = 0x78
 _LONG = 1024
+# Packing this much takes some milliseconds: not on the event loop, nor while others wait to write.
+LARGE = 256 << 10
 
 _encode = msgspec.json.Encoder().encode
 
@@ -20,6 +24,16 @@ def pack(value: Any) -> bytes:
     """A value as bytes. Graphs repeat the same ids: level 1 shrinks them to a tenth and less."""
     raw = _encode(value)
     return raw if len(raw) < _LONG else zlib.compress(raw, 1)
+
+
+def text_size(texts: Mapping[str, str] | None) -> int:
+    """About how many bytes these texts are."""
+    return sum(len(name) + len(text) for name, text in (texts or {}).items())
+
+
+async def pack_large(value: Any, size: int) -> bytes:
+    """Like ``pack``, in a thread where it takes more than a moment; ``size`` is about its bytes."""
+    return pack(value) if size < LARGE else await asyncio.to_thread(pack, value)
 
 
 def unpack(blob: bytes, kind: type[T]) -> T:

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 
 from neuro.server.database.engine import Database
+from neuro.server.flows.blobs import LARGE
 
 T = TypeVar("T")
 
@@ -39,3 +41,36 @@ async def commit(
         return done
 
     return await asyncio.shield(both())
+
+
+class Turns:
+    """Large changes, of each person one at a time: the others' come in between.
+
+    On SQLite one thread writes for all.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def commit(
+        self, user: str, size: int, change: Callable[[Connection], T], tell: Callable[[T], None]
+    ) -> T:
+        """Like the function, but where it is large, when the user's other ones are made.
+
+        ``size`` is about how many bytes are written.
+        """
+        if size < LARGE:
+            return await commit(self._database, change, tell)
+        lock = self._locks.setdefault(user, asyncio.Lock())
+
+        async def alone() -> T:
+            # Held to the change's end, also where who asked has left: they may come again at once.
+            async with lock:
+                return await commit(self._database, change, tell)
+
+        return await asyncio.shield(alone())
+
+    async def write(self, user: str, size: int, change: Callable[[Connection], T]) -> T:
+        """``commit``, of what nobody needs to be told of."""
+        return await self.commit(user, size, change, lambda _: None)

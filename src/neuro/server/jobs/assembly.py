@@ -29,7 +29,7 @@ from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.launch import Files, Launcher
 from neuro.server.jobs.passed_tokens import PassedTokens
-from neuro.server.jobs.plan import Limits, Offer
+from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.writer import Writer
@@ -118,7 +118,7 @@ async def start_jobs(
         check_volumes=launcher.check_volumes,
         image_notice=partial(_image_notice, kinds),
         feed=Feed(board),
-        limits=Limits(
+        limits=JobLimits(
             settings.bakes.main_jobs,
             settings.bakes.main_jobs_per_owner,
             settings.limits.active_jobs_per_owner,

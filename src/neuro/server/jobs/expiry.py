@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Function,
+    and_,
+    delete,
+    func,
+    select,
+    update,
+)
 
 from neuro.server.jobs.tables import jobs
+from neuro.server.shares import fair_shares
 
 
 def finished_before(connection: Connection, moment: datetime, limit: int) -> list[str]:
@@ -22,37 +33,53 @@ def finished_before(connection: Connection, moment: datetime, limit: int) -> lis
 
 
 def finished_beyond(connection: Connection, keep: int, limit: int) -> list[str]:
-    """Ids of finished jobs that are not among the ``keep`` newest, oldest first."""
-    total = connection.execute(
-        select(func.count()).select_from(jobs).where(jobs.c.finished_at.is_not(None))
-    ).scalar_one()
-    rows = connection.execute(
-        select(jobs.c.id)
-        .where(jobs.c.finished_at.is_not(None))
-        .order_by(jobs.c.sequence)
-        .limit(max(0, min(total - keep, limit)))
-    )
-    return [row.id for row in rows]
+    """Ids of finished jobs to remove, so that ``keep`` are left: the oldest of who has the most."""
+    finished = jobs.c.finished_at.is_not(None)
+    held = _held(connection, func.count(), finished)
+    chosen: list[str] = []
+    for owner, share in fair_shares(held, keep).items():
+        rows = connection.execute(
+            select(jobs.c.id)
+            .where(finished, jobs.c.owner == owner)
+            .order_by(jobs.c.sequence)
+            .limit(min(held[owner] - share, limit - len(chosen)))
+        )
+        chosen += rows.scalars()
+    return chosen
 
 
 def logs_beyond(connection: Connection, keep_bytes: int, limit: int) -> list[str]:
-    """Ids of finished jobs whose logs go, oldest first, to keep at most ``keep_bytes``."""
+    """Ids of finished jobs whose logs go, so that at most ``keep_bytes`` are left.
+
+    The oldest of whoever has the most.
+    """
     kept = and_(jobs.c.logs_removed.is_(False), jobs.c.finished_at.is_not(None))
-    excess = (
-        connection.execute(
-            select(func.coalesce(func.sum(jobs.c.log_bytes), 0)).where(kept)
-        ).scalar_one()
-    ) - keep_bytes
+    held = _held(connection, func.sum(jobs.c.log_bytes), kept)
     chosen: list[str] = []
-    rows = connection.execute(
-        select(jobs.c.id, jobs.c.log_bytes).where(kept).order_by(jobs.c.sequence).limit(limit)
-    )
-    for row in rows:
+    for owner, share in fair_shares(held, keep_bytes).items():
+        excess = held[owner] - share
         if excess <= 0:
-            break
-        chosen.append(row.id)
-        excess -= row.log_bytes
+            continue
+        rows = connection.execute(
+            select(jobs.c.id, jobs.c.log_bytes)
+            .where(kept, jobs.c.owner == owner)
+            .order_by(jobs.c.sequence)
+            .limit(limit - len(chosen))
+        )
+        for row in rows:
+            if excess <= 0:
+                break
+            chosen.append(row.id)
+            excess -= row.log_bytes
     return chosen
+
+
+def _held(
+    connection: Connection, amount: Function[Any], condition: ColumnElement[bool]
+) -> dict[str, int]:
+    """How much each person has of the jobs that meet a condition."""
+    rows = connection.execute(select(jobs.c.owner, amount).where(condition).group_by(jobs.c.owner))
+    return {owner: int(held) for owner, held in rows}
 
 
 def mark_logs_removed(connection: Connection, ids: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Limits:
+class JobLimits:
     """How many active jobs there may be of one owner, and how many control jobs.
 
     Control jobs take nothing from the capacity, so nothing else bounds them: of all together
@@ -108,7 +108,7 @@ def plan(
     return Planned(_record(draft, container, caller, offer, preset, engine, amount), container)
 
 
-def crowded(load: Load, limits: Limits, owner: str, *, control: bool) -> TooManyRequests | None:
+def crowded(load: Load, limits: JobLimits, owner: str, *, control: bool) -> TooManyRequests | None:
     """Why one job more cannot be taken now, if it cannot."""
     if load.active >= MAX_ACTIVE_JOBS:
         why = f"{MAX_ACTIVE_JOBS} jobs are active already; try again later."

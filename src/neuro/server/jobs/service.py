@@ -30,7 +30,7 @@ from neuro.server.database.engine import Database
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted
-from neuro.server.jobs.plan import Limits, Offer
+from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
 from neuro.server.jobs.submission import Submissions, Submitted
@@ -54,7 +54,7 @@ class JobService:
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
         feed: Feed,
-        limits: Limits | None = None,
+        limits: JobLimits | None = None,
     ) -> None:
         """``image_notice(engine, image)`` says what a first-time user of an image should know.
 
@@ -76,7 +76,7 @@ class JobService:
             offer,
             check_volumes=check_volumes,
             image_notice=image_notice,
-            limits=limits or Limits(),
+            limits=limits or JobLimits(),
         )
 
     async def submit(

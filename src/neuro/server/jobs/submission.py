@@ -29,7 +29,7 @@ from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.plan import Draft, Limits, Load, Offer, Refused, crowded, plan
+from neuro.server.jobs.plan import Draft, JobLimits, Load, Offer, Refused, crowded, plan
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
 from neuro.server.jobs.writer import Writer
@@ -80,7 +80,7 @@ class Submissions:
         *,
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
-        limits: Limits,
+        limits: JobLimits,
     ) -> None:
         """The arguments are those of ``JobService``."""
         self._database = database

@@ -38,7 +38,7 @@ def take_over(connection: Connection, attempt: Attempt, kept: Kept) -> None:
         )
     tasks.copy_tasks(connection, source.id, attempt.id, kept.tasks)
     if begun:
-        tasks.put_tasks(connection, begun)
+        tasks.put_tasks(connection, [tasks.row_of(task) for task in begun])
 
 
 def _cannot_be_kept(yaml_id: str, what: str, source: Attempt) -> InvalidInput:

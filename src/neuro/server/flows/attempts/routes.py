@@ -9,7 +9,6 @@ import msgspec
 from aiohttp import web
 
 from neuro.domain.bakes import Attempt, AttemptRequest
-from neuro.domain.permissions import Action
 from neuro.server.flows.answers import list_answer
 from neuro.server.flows.attempts.follow import Events, Follower
 from neuro.server.flows.attempts.service import AttemptService
@@ -71,9 +70,8 @@ def add_attempts(api: Routes, attempts: AttemptService, follower: Follower) -> N
     @api.add("GET", BAKES + "/{bake}/events", streams=NDJSON)
     async def follow_attempt(call: Call, query: Following) -> web.StreamResponse:
         """An attempt's state and tasks, a line with ``synced``, then each change at once."""
-        action = Action.WRITE if query.executor else Action.READ
         attempt = await attempts.by_number(
-            call.identity, call.segment("bake"), query.attempt, action
+            call.identity, call.segment("bake"), query.attempt, drives=query.executor
         )
         events = follower.follow(attempt, tasks=query.tasks, executor=query.executor)
         return await live_ndjson(call, _blocks(events))

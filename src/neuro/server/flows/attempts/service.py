@@ -20,7 +20,7 @@ from neuro.server.flows.bakes import tables as bakes
 from neuro.server.flows.bakes.service import name_in_use
 from neuro.server.flows.checks import check_attempt, check_kept, check_message, moment_or_now
 from neuro.server.flows.events import Hub
-from neuro.server.flows.guard import Guard, missing
+from neuro.server.flows.guard import Guard, missing, not_own
 from neuro.server.flows.transactions import commit, paged
 from neuro.server.jobs import tables as job_tables
 
@@ -48,18 +48,25 @@ def _check_follows(attempt: Attempt, last: Attempt) -> None:
 
 
 def _executor(
-    connection: Connection, caller: Identity, bake: Bake, wanted: str | None, known: str | None
+    connection: Connection, owner: Identity, wanted: str | None, known: str | None
 ) -> str | None:
-    """The executor that an attempt has from now on: the known one, or another that a caller names.
+    """The executor that an attempt has from now on: the known one, or another that its owner names.
 
-    Only a job of the bake's owner drives it, and nobody but the job's owner may say that it does.
+    Only a job of the bake's owner drives it.
     """
     if not wanted or wanted == known:
         return known
     job = job_tables.get_job(connection, wanted)
     if job is None:
         return wanted
-    return wanted if job.owner == caller.user and bake.owner in (None, job.owner) else known
+    return wanted if job.owner == owner.user else known
+
+
+def _restarts(connection: Connection, request: AttemptRequest) -> bool:
+    """Whether an attempt begins anew what the bake's owner has begun before, of the same files."""
+    return request.result is TaskStatus.PENDING and tables.has_configs(
+        connection, request.bake_id, request.configs_meta
+    )
 
 
 class AttemptService:
@@ -74,7 +81,8 @@ class AttemptService:
         """Add an attempt to a bake, with all that it keeps of an earlier one.
 
         Raises NotUnique for a number that is taken, while another attempt is not finished, and
-        where another bake of the same name is not; InvalidInput for what cannot be kept.
+        where another bake of the same name is not; InvalidInput for what cannot be kept;
+        NotPermitted for another's bake, unless it begins anew with the files of an earlier attempt.
         """
         check_attempt(request)
         kept = request.kept
@@ -93,12 +101,17 @@ class AttemptService:
         def add(connection: Connection) -> tuple[Bake, Attempt]:
             bake = self._guard.bake(connection, caller, request.bake_id, Action.WRITE)
             bakes.lock(connection, [bake.id])
+            is_own = self._guard.is_own(connection, caller, bake.id)
+            if not is_own and not _restarts(connection, request):
+                raise not_own(connection, bake.id)
             last = tables.by_number(connection, bake.id, -1)
             if last is not None:
                 _check_follows(attempt, last)
             self._mirror(connection, bake, attempt.result)
-            executor_id = _executor(connection, caller, bake, request.executor_id, None)
-            made = msgspec.structs.replace(attempt, executor_id=executor_id)
+            made = attempt
+            if is_own:
+                executor_id = _executor(connection, caller, request.executor_id, None)
+                made = msgspec.structs.replace(attempt, executor_id=executor_id)
             tables.add_attempt(connection, made)
             if kept is not None:
                 take_over(connection, made, kept)
@@ -119,7 +132,8 @@ class AttemptService:
         """Change the result, executor and message of a bake's attempt of that number.
 
         A final result stays, and with it the rest: a cancel is never undone by an executor that
-        did not know of it. Returns the attempt as stored.
+        did not know of it. Returns the attempt as stored. Raises NotPermitted for what is more
+        than to cancel another's bake.
         """
         check_attempt(request)
         if request.kept is not None:
@@ -132,16 +146,20 @@ class AttemptService:
             hidden = missing("Attempt", f"{request.bake_id}#{request.number}")
             bake = self._guard.bake(connection, caller, request.bake_id, Action.WRITE, hidden)
             bakes.lock(connection, [bake.id])
+            is_own = self._guard.is_own(connection, caller, bake.id)
+            if not is_own and request.result is not TaskStatus.CANCELLED:
+                raise not_own(connection, bake.id)
             before = tables.by_number(connection, bake.id, request.number)
             if before is None:
                 raise hidden
+            executor_id = before.executor_id
+            # Who cancels need not know who drives.
+            if is_own:
+                executor_id = _executor(connection, caller, request.executor_id, executor_id)
             after = msgspec.structs.replace(
                 before,
                 result=request.result,
-                # Who cancels need not know who drives.
-                executor_id=_executor(
-                    connection, caller, bake, request.executor_id, before.executor_id
-                ),
+                executor_id=executor_id,
                 message=before.message if message is None else message,
             )
             return self._write(connection, bake, before, after)
@@ -234,13 +252,16 @@ class AttemptService:
             return
 
     async def by_number(
-        self, caller: Identity, bake_id: str, number: int, action: Action = Action.READ
+        self, caller: Identity, bake_id: str, number: int, *, drives: bool = False
     ) -> Attempt:
-        """A bake's attempt of a number; -1 is its last one."""
+        """A bake's attempt of a number; -1 is its last one. ``drives``: the caller may drive it."""
 
         def find(connection: Connection) -> Attempt:
             hidden = missing("Attempt", f"{bake_id[:60]}#{number}")
-            bake = self._guard.bake(connection, caller, bake_id, action, hidden)
+            if drives:
+                bake = self._guard.own_bake(connection, caller, bake_id, hidden)
+            else:
+                bake = self._guard.bake(connection, caller, bake_id, Action.READ, hidden)
             attempt = None
             if abs(number) < 1 << 31:
                 attempt = tables.by_number(connection, bake.id, number)

@@ -32,6 +32,8 @@ from neuro.server.flows.blobs import pack, unpack
 from neuro.server.flows.damage import reads, sound, sound_or_none
 from neuro.server.flows.tables import project_of_row, projects
 
+# A bake can have more attempts than clients make, each with a megabyte of names.
+_LOOKED_AT = 100
 _OPEN = [status.value for status in TaskStatus if not status.is_finished]
 
 attempts = Table(
@@ -110,6 +112,17 @@ def by_number(connection: Connection, bake_id: str, number: int) -> Attempt | No
         statement = statement.where(attempts.c.number == number)
     row = connection.execute(statement).one_or_none()
     return None if row is None else _attempt(row)
+
+
+def has_configs(connection: Connection, bake_id: str, configs: ConfigsMeta) -> bool:
+    """Whether one of the newest attempts of a bake is read from these files."""
+    rows = connection.execute(
+        select(attempts)
+        .where(attempts.c.bake_id == bake_id)
+        .order_by(attempts.c.number.desc())
+        .limit(_LOOKED_AT)
+    )
+    return any(attempt.configs_meta == configs for attempt in sound(rows, _attempt))
 
 
 class ListedAttempt(NamedTuple):

@@ -37,7 +37,7 @@ from neuro.server.flows.checks import (
 )
 from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard, missing
-from neuro.server.flows.transactions import paged
+from neuro.server.flows.transactions import Turns, paged
 
 PAGE = 50
 # Who makes a bake makes its first attempt in seconds, or was ended in between.
@@ -58,8 +58,9 @@ def name_in_use(name: str, running: str | None) -> NotUnique:
 class BakeService:
     """The bakes of one installation, which hang at their projects."""
 
-    def __init__(self, database: Database, guard: Guard, hub: Hub) -> None:
+    def __init__(self, database: Database, guard: Guard, hub: Hub, turns: Turns) -> None:
         self._database = database
+        self._turns = turns
         self._guard = guard
         self._hub = hub
 
@@ -90,7 +91,7 @@ class BakeService:
             tables.add_bake(connection, bake, graphs)
 
         try:
-            await self._database.write(add)
+            await self._turns.write(caller.user, len(graphs), add)
         except IntegrityError:
             # Of two at once the other won, unless the project has gone, which this look-up says.
             await self._check_project(caller, bake.project_id)
@@ -170,16 +171,16 @@ class BakeService:
         return await self._database.read(find)
 
     async def change(self, caller: Identity, bake_id: str, change: BakeChange) -> Bake:
-        """Write a bake's graphs anew."""
+        """Write the graphs of the caller's own bake anew."""
         check_graphs(change.graphs)
         graphs = await asyncio.to_thread(pack, change.graphs)
 
         def write(connection: Connection) -> Bake:
-            bake = self._guard.bake(connection, caller, bake_id, Action.WRITE)
+            bake = self._guard.own_bake(connection, caller, bake_id)
             tables.change_graphs(connection, bake.id, graphs)
             return msgspec.structs.replace(bake, graphs=change.graphs)
 
-        return await self._database.write(write)
+        return await self._turns.write(caller.user, len(graphs), write)
 
 
 def _found(connection: Connection, bake: Bake | None, hidden: NotFound, last_attempt: bool) -> Bake:

@@ -38,6 +38,7 @@ from neuro.server.database.schema import Sequence as Counter
 from neuro.server.flows.blobs import pack, unpack, unread
 from neuro.server.flows.damage import reads, sound_or_none
 from neuro.server.flows.tables import project_of_row, projects
+from neuro.server.shares import fair_shares
 
 _IS_OPEN = text("status IN ('unknown', 'pending', 'running')")
 
@@ -144,6 +145,12 @@ _PROJECT_OF = (
     .where(bakes.c.id == bindparam("b_id"))
 )
 
+_OWNER_OF = (
+    select(func.coalesce(bakes.c.owner, projects.c.owner))
+    .join(projects, bakes.c.project_id == projects.c.id)
+    .where(bakes.c.id == bindparam("b_id"))
+)
+
 
 def brief_bake(connection: Connection, bake_id: str) -> Bake | None:
     """A bake without its graphs."""
@@ -155,6 +162,11 @@ def project_of(connection: Connection, bake_id: str) -> Project | None:
     """The project of a bake, also where the bake itself cannot be read."""
     row = connection.execute(_PROJECT_OF, {"b_id": bake_id}).one_or_none()
     return None if row is None else project_of_row(row)
+
+
+def owner_of(connection: Connection, bake_id: str) -> str | None:
+    """In whose name a bake is driven: its own owner's, or its project's for one of long ago."""
+    return connection.execute(_OWNER_OF, {"b_id": bake_id}).scalar_one_or_none()
 
 
 def prefixes_of(connection: Connection, bake_id: str) -> set[str]:
@@ -253,14 +265,25 @@ def finished_before(connection: Connection, moment: datetime, limit: int) -> lis
 
 
 def finished_beyond(connection: Connection, keep: int, moment: datetime, limit: int) -> list[str]:
-    """Ids of finished bakes that are not among the ``keep`` newest, the oldest end first.
+    """Ids of finished bakes to remove, so that ``keep`` are left, the oldest end first.
 
-    Bakes that ended only after ``moment`` are left alone.
+    They are those of whoever has the most. Those that ended only after ``moment`` are left alone.
     """
-    total = connection.execute(
-        select(func.count()).select_from(bakes).where(bakes.c.finished_at.is_not(None))
-    ).scalar_one()
-    return finished_before(connection, moment, max(0, min(total - keep, limit)))
+    rows = connection.execute(
+        select(bakes.c.owner, func.count())
+        .where(bakes.c.finished_at.is_not(None))
+        .group_by(bakes.c.owner)
+    )
+    held = {owner: int(count) for owner, count in rows}
+    chosen: list[str] = []
+    for owner, share in fair_shares(held, keep).items():
+        chosen += connection.execute(
+            select(bakes.c.id)
+            .where(bakes.c.finished_at < moment, bakes.c.owner.is_not_distinct_from(owner))
+            .order_by(bakes.c.finished_at, bakes.c.sequence)
+            .limit(min(held[owner] - share, limit - len(chosen)))
+        ).scalars()
+    return chosen
 
 
 def remove_finished(connection: Connection, bake_id: str) -> bool:

@@ -1,14 +1,24 @@
-"""The rules of cache entries. Knows no HTTP."""
+"""The rules of cache entries. Knows no HTTP.
+
+Tasks take outcomes into their commands, so everybody who bakes in a project has outcomes of their
+own: what another put there would run with the rights of whoever takes it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+
+import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from neuro.domain.bakes import CacheEntry, CacheEntryRequest, new_id
+from neuro.domain.flows import Project
 from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
+from neuro.server.flows import tables as flows
+from neuro.server.flows.blobs import pack_large, text_size
 from neuro.server.flows.cache import tables
 from neuro.server.flows.checks import (
     MAX_FULL_ID,
@@ -18,13 +28,37 @@ from neuro.server.flows.checks import (
     moment_or_now,
 )
 from neuro.server.flows.guard import Guard, is_id, missing
+from neuro.server.flows.transactions import Turns
+
+_OF_ONE = "~"
+
+
+def keep_outcome(
+    connection: Connection, owner: str, entry: CacheEntry, packed: tables.Packed
+) -> CacheEntry:
+    """Keep an outcome for later bakes of a person, over the one of the same key if there is one.
+
+    Raises IntegrityError without its project.
+    """
+    project = flows.get_project(connection, entry.project_id)
+    kept_as = entry.key if project is None else _kept_as(entry.key, owner, project)
+    kept = tables.put_entry(connection, msgspec.structs.replace(entry, key=kept_as), packed)
+    return msgspec.structs.replace(kept, key=entry.key)
+
+
+def _kept_as(key: str, owner: str, project: Project) -> str:
+    """What a person's key is called in the table; no two people's are called the same."""
+    if owner == project.owner and not key.startswith(_OF_ONE):
+        return key
+    return _OF_ONE + hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
 
 
 class CacheService:
     """The cache entries of one installation's projects."""
 
-    def __init__(self, database: Database, guard: Guard) -> None:
+    def __init__(self, database: Database, guard: Guard, turns: Turns) -> None:
         self._database = database
+        self._turns = turns
         self._guard = guard
 
     async def put(self, caller: Identity, request: CacheEntryRequest) -> CacheEntry:
@@ -42,12 +76,17 @@ class CacheService:
             state=request.state,
         )
 
+        size = text_size(entry.outputs) + text_size(entry.state)
+        packed = tables.Packed(
+            await pack_large(entry.outputs, size), await pack_large(entry.state, size)
+        )
+
         def put(connection: Connection) -> CacheEntry:
             self._guard.project(connection, caller, request.project_id, Action.WRITE)
-            return tables.put_entry(connection, entry)
+            return keep_outcome(connection, caller.user, entry, packed)
 
         try:
-            return await self._database.write(put)
+            return await self._turns.write(caller.user, size, put)
         except IntegrityError:
             raise missing("Project", request.project_id) from None
 
@@ -72,13 +111,14 @@ class CacheService:
 
         def find(connection: Connection) -> CacheEntry:
             hidden = missing("Cache entry", key)
-            self._guard.project(connection, caller, project_id, Action.READ, hidden)
+            project = self._guard.project(connection, caller, project_id, Action.READ, hidden)
             entry = None
             if fits(batch, MAX_WORD) and fits(task_id, MAX_FULL_ID) and fits(key, MAX_WORD):
-                entry = tables.by_key(connection, project_id, batch, task_id, key)
+                kept_as = _kept_as(key, caller.user, project)
+                entry = tables.by_key(connection, project_id, batch, task_id, kept_as)
             if entry is None:
                 raise hidden
-            return entry
+            return msgspec.structs.replace(entry, key=key)
 
         return await self._database.read(find)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy import (
     Column,
     Connection,
@@ -21,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.bakes import CacheEntry
 from neuro.server.database.schema import Moment, metadata
-from neuro.server.flows.blobs import pack, unpack
+from neuro.server.flows.blobs import unpack
 
 entries = Table(
     "flow_cache_entries",
@@ -40,10 +41,18 @@ entries = Table(
 )
 
 
-def put_entry(connection: Connection, entry: CacheEntry) -> CacheEntry:
+class Packed(NamedTuple):
+    """The outputs and the state of an entry as they are written."""
+
+    outputs: bytes
+    state: bytes
+
+
+def put_entry(connection: Connection, entry: CacheEntry, packed: Packed) -> CacheEntry:
     """Add an entry, or write over the one of the same key, which keeps its id.
 
-    Raises IntegrityError without its project.
+    ``packed`` is made before the transaction: of large outputs that is slow. Raises IntegrityError
+    without its project.
     """
     upsert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(entries)
     statement = (
@@ -55,8 +64,8 @@ def put_entry(connection: Connection, entry: CacheEntry) -> CacheEntry:
             key=entry.key,
             created_at=entry.created_at,
             raw_id=entry.raw_id,
-            outputs=pack(entry.outputs),
-            state=pack(entry.state),
+            outputs=packed.outputs,
+            state=packed.state,
         )
         .on_conflict_do_update(
             index_elements=["project_id", "batch", "task_id", "key"],
@@ -64,9 +73,9 @@ def put_entry(connection: Connection, entry: CacheEntry) -> CacheEntry:
                 name: upsert.excluded[name] for name in ("created_at", "raw_id", "outputs", "state")
             },
         )
-        .returning(entries)
+        .returning(entries.c.id)
     )
-    return _entry(connection.execute(statement).one())
+    return msgspec.structs.replace(entry, id=connection.execute(statement).scalar_one())
 
 
 def get_entry(connection: Connection, entry_id: str) -> CacheEntry | None:

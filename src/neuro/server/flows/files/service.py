@@ -10,20 +10,23 @@ from neuro.domain.errors import TooLarge
 from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
+from neuro.server.flows.blobs import pack_large
 from neuro.server.flows.checks import MAX_FILES_OF_A_BAKE, check_file
 from neuro.server.flows.files import tables
 from neuro.server.flows.guard import Guard, is_id, missing
+from neuro.server.flows.transactions import Turns
 
 
 class FileService:
     """The config files of one installation's bakes."""
 
-    def __init__(self, database: Database, guard: Guard) -> None:
+    def __init__(self, database: Database, guard: Guard, turns: Turns) -> None:
         self._database = database
+        self._turns = turns
         self._guard = guard
 
     async def create(self, caller: Identity, request: ConfigFileRequest) -> ConfigFile:
-        """Keep the content of a flow file."""
+        """Keep the content of a flow file of the caller's own bake."""
         check_file(request)
         file = ConfigFile(
             id=new_id("config-file"),
@@ -32,14 +35,17 @@ class FileService:
             content=request.content,
         )
 
+        size = len(file.content)
+        content = await pack_large(file.content, size)
+
         def add(connection: Connection) -> None:
-            bake = self._guard.bake(connection, caller, request.bake_id, Action.WRITE)
+            bake = self._guard.own_bake(connection, caller, request.bake_id)
             if tables.count_of_bake(connection, bake.id) >= MAX_FILES_OF_A_BAKE:
                 raise TooLarge(f"A bake can have {MAX_FILES_OF_A_BAKE} flow files at most.")
-            tables.add_file(connection, file)
+            tables.add_file(connection, file, content)
 
         try:
-            await self._database.write(add)
+            await self._turns.write(caller.user, size, add)
         except IntegrityError:
             raise missing("Bake", request.bake_id) from None
         return file

@@ -31,15 +31,18 @@ files = Table(
 )
 
 
-def add_file(connection: Connection, file: ConfigFile) -> None:
-    """Add a file. Raises IntegrityError without its bake."""
+def add_file(connection: Connection, file: ConfigFile, content: bytes | None = None) -> None:
+    """Add a file; ``content`` is its own where it is packed already.
+
+    Raises IntegrityError without its bake.
+    """
     connection.execute(
         insert(files),
         {
             "id": file.id,
             "bake_id": file.bake_id,
             "filename": file.filename,
-            "content": pack(file.content),
+            "content": pack(file.content) if content is None else content,
         },
     )
 

@@ -43,7 +43,7 @@ class ImageService:
         )
 
         def look(connection: Connection) -> None:
-            self._guard.bake(connection, caller, request.bake_id, Action.WRITE)
+            self._guard.own_bake(connection, caller, request.bake_id)
 
         def add(connection: Connection) -> None:
             look(connection)
@@ -65,7 +65,8 @@ class ImageService:
             check_builder(change.builder_job_id)
 
         def write(connection: Connection) -> BakeImage:
-            image = self._find(connection, caller, image_id, Action.WRITE)
+            image = self._find(connection, caller, image_id, locked=True)
+            self._guard.own_bake(connection, caller, image.bake_id)
             new = msgspec.structs.replace(
                 image,
                 status=change.status or image.status,
@@ -94,7 +95,7 @@ class ImageService:
         """The image of an id."""
 
         def find(connection: Connection) -> BakeImage:
-            return self._find(connection, caller, image_id, Action.READ)
+            return self._find(connection, caller, image_id)
 
         return await self._database.read(find)
 
@@ -112,14 +113,13 @@ class ImageService:
         return await self._database.read(find)
 
     def _find(
-        self, connection: Connection, caller: Identity, image_id: str, action: Action
+        self, connection: Connection, caller: Identity, image_id: str, *, locked: bool = False
     ) -> BakeImage:
         hidden = missing("Bake image", image_id)
         image = None
         if is_id("bake-image", image_id):
-            locked = action is Action.WRITE
             image = tables.get_image(connection, image_id, locked=locked)
         if image is None:
             raise hidden
-        self._guard.bake(connection, caller, image.bake_id, action, hidden)
+        self._guard.bake(connection, caller, image.bake_id, Action.READ, hidden)
         return image

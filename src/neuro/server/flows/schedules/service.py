@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -14,13 +15,15 @@ from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
+from neuro.server.flows.blobs import pack
 from neuro.server.flows.guard import Guard, is_id, missing
 from neuro.server.flows.schedules import tables
 from neuro.server.flows.schedules.making import check
 from neuro.server.flows.schedules.tables import Stored
 from neuro.server.flows.schedules.times import check_timing, next_after
-from neuro.server.flows.transactions import paged
+from neuro.server.flows.transactions import Turns, paged
 
+# Of each person: nobody takes the places of others.
 MAX_SCHEDULES = 1000
 # Each holds the content of its flow files.
 PAGE = 20
@@ -43,6 +46,7 @@ class ScheduleService:
     ) -> None:
         """``changed`` is called when one was made, changed or removed."""
         self._database = database
+        self._turns = Turns(database)
         self._guard = guard
         self._changed = changed
         self._now = now
@@ -71,23 +75,29 @@ class ScheduleService:
             ),
             request,
         )
-        stored = await self._database.write(partial(self._put, caller, new))
+        packed = await asyncio.to_thread(pack, request)
+        stored = await self._turns.write(
+            caller.user, len(packed), partial(self._put, caller, new, packed)
+        )
         self._changed()
         return stored
 
-    def _put(self, caller: Identity, new: Stored, connection: Connection) -> Schedule:
+    def _put(
+        self, caller: Identity, new: Stored, packed: bytes, connection: Connection
+    ) -> Schedule:
         project_id, batch = new.schedule.project_id, new.schedule.batch
         check_may_start(self._guard, connection, caller, project_id)
         tables.lock_project(connection, project_id)
         known = tables.of_batch(connection, project_id, batch)
-        if known is not None:
-            tables.replace(connection, known.schedule.id, new)
-        elif tables.count(connection) >= MAX_SCHEDULES:
+        is_one_more = known is None or known.schedule.owner != caller.user
+        if is_one_more and tables.count_of(connection, caller.user) >= MAX_SCHEDULES:
             raise Conflict(
-                f"There are {MAX_SCHEDULES} schedules already: remove one that is not needed."
+                f"You have {MAX_SCHEDULES} schedules already: remove one that is not needed."
             )
+        if known is None:
+            tables.add(connection, new, packed)
         else:
-            tables.add(connection, new)
+            tables.replace(connection, known.schedule.id, new, packed)
         stored = tables.of_batch(connection, project_id, batch)
         assert stored is not None
         return stored.schedule

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from neuro.domain.bakes import Attempt, CatchUp, Overlap, Schedule, ScheduleRequest
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.flows.attempts.tables import by_number
-from neuro.server.flows.blobs import pack, unpack
+from neuro.server.flows.blobs import unpack
 from neuro.server.flows.tables import projects
 
 schedules = Table(
@@ -62,8 +62,11 @@ class Stored:
     request: ScheduleRequest
 
 
-def add(connection: Connection, new: Stored) -> None:
-    """Add a schedule. Raises IntegrityError where its project has one of its batch."""
+def add(connection: Connection, new: Stored, packed: bytes) -> None:
+    """Add a schedule; ``packed`` is its request.
+
+    Raises IntegrityError where its project has one of its batch.
+    """
     schedule = new.schedule
     connection.execute(
         insert(schedules),
@@ -72,15 +75,17 @@ def add(connection: Connection, new: Stored) -> None:
             "project_id": schedule.project_id,
             "batch": schedule.batch,
             "created_at": schedule.created_at,
-            **_settings(new),
+            **_settings(new.schedule, packed),
         },
     )
 
 
-def replace(connection: Connection, schedule_id: str, new: Stored) -> None:
+def replace(connection: Connection, schedule_id: str, new: Stored, packed: bytes) -> None:
     """Give a schedule other settings; what it did before is kept."""
     connection.execute(
-        update(schedules).where(schedules.c.id == schedule_id).values(_settings(new))
+        update(schedules)
+        .where(schedules.c.id == schedule_id)
+        .values(_settings(new.schedule, packed))
     )
 
 
@@ -123,8 +128,10 @@ def remove_all_of(connection: Connection, owners: Collection[str]) -> bool:
     return result.rowcount > 0
 
 
-def count(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(schedules)).scalar_one()
+def count_of(connection: Connection, owner: str) -> int:
+    """How many schedules a person has."""
+    statement = select(func.count()).select_from(schedules).where(schedules.c.owner == owner)
+    return connection.execute(statement).scalar_one()
 
 
 def project_of(connection: Connection, schedule_id: str) -> str | None:
@@ -214,8 +221,7 @@ def tell(connection: Connection, schedule_id: str, message: str) -> None:
     )
 
 
-def _settings(new: Stored) -> dict[str, Any]:
-    schedule = new.schedule
+def _settings(schedule: Schedule, packed: bytes) -> dict[str, Any]:
     return {
         "owner": schedule.owner,
         "cron": schedule.cron,
@@ -224,7 +230,7 @@ def _settings(new: Stored) -> dict[str, Any]:
         "catch_up": schedule.catch_up.value,
         "next_at": schedule.next_at,
         "message": None,
-        "request": pack(new.request),
+        "request": packed,
     }
 
 

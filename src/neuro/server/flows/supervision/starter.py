@@ -103,7 +103,7 @@ class Starter:
             async with self._lock(attempt_id):
                 attempt = await self._attempts.attempt(owner, attempt_id, Action.WRITE)
                 known = await self._known(attempt_id)
-                is_owners = known is not None and known.bake.owner in (None, record.owner)
+                is_owners = known is not None and _owner_of(known) == record.owner
                 if attempt.executor_id is None and is_owners:
                     await self._attempts.change(attempt_id, executor_id=record.id)
 
@@ -112,7 +112,7 @@ class Starter:
 
     async def _owner(self, known: Known) -> Identity:
         """The user in whose name a bake is driven. Raises NotFound for a removed one."""
-        owner = known.bake.owner or known.project.owner
+        owner = _owner_of(known)
         try:
             return await self._access.identity_of(owner)
         except NotFound:
@@ -140,3 +140,8 @@ class Starter:
 
     def _lock(self, attempt_id: str) -> asyncio.Lock:
         return self._locks.setdefault(attempt_id, asyncio.Lock())
+
+
+def _owner_of(known: Known) -> str:
+    # Bakes of long ago have no owner of their own.
+    return known.bake.owner or known.project.owner

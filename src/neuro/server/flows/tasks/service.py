@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import Connection
@@ -14,7 +15,9 @@ from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.flows.bakes.tables import brief_bake
-from neuro.server.flows.cache.tables import put_entry
+from neuro.server.flows.blobs import LARGE, pack, text_size
+from neuro.server.flows.cache.service import keep_outcome
+from neuro.server.flows.cache.tables import Packed
 from neuro.server.flows.checks import (
     MAX_FULL_ID,
     check_batch,
@@ -27,8 +30,9 @@ from neuro.server.flows.checks import (
 from neuro.server.flows.events import Hub
 from neuro.server.flows.guard import Guard, is_id, missing
 from neuro.server.flows.tasks import tables
-from neuro.server.flows.transactions import commit, paged
+from neuro.server.flows.transactions import Turns, paged
 
+_NOTHING = pack({})
 # Few of them are held at once: each may have outputs of megabytes.
 PAGE = 50
 
@@ -36,8 +40,9 @@ PAGE = 50
 class TaskService:
     """The tasks of one installation's attempts."""
 
-    def __init__(self, database: Database, guard: Guard, hub: Hub) -> None:
+    def __init__(self, database: Database, guard: Guard, hub: Hub, turns: Turns) -> None:
         self._database = database
+        self._turns = turns
         self._guard = guard
         self._hub = hub
 
@@ -45,21 +50,20 @@ class TaskService:
         """Add a task. Raises NotUnique where its attempt has one of that ``yaml_id``."""
         check_task(request)
         task = _task(request)
+        rows = await _rows([task])
         taken = NotUnique(
             f"Task '{task.yaml_id[:80]}' exists already in attempt '{task.attempt_id}'."
         )
 
         def add(connection: Connection) -> str:
-            attempt = self._guard.attempt(
-                connection, caller, request.attempt_id, Action.WRITE, locked=True
-            )
+            attempt = self._guard.own_attempt(connection, caller, request.attempt_id)
             if tables.tasks_by_yaml_id(connection, attempt.id, [task.yaml_id]):
                 raise taken
-            tables.add_task(connection, task)
-            _keep(connection, attempt.bake_id, [request])
+            tables.add_task(connection, rows[task.yaml_id])
+            _keep(connection, caller, attempt.bake_id, [request], rows)
             return attempt.bake_id
 
-        await self._commit(add, request.attempt_id, [task])
+        await self._commit(caller, add, request.attempt_id, [task])
         return task
 
     async def replace(self, caller: Identity, request: TaskRequest) -> Task:
@@ -79,38 +83,45 @@ class TaskService:
         check_batch(requests)
         attempt_id = requests[0].attempt_id
         kept: list[Task] = []
+        by_id = {request.yaml_id: request for request in requests}
+        asked = {yaml_id: _task(request) for yaml_id, request in by_id.items()}
+        rows = await _rows(asked.values())
 
         def put(connection: Connection) -> str:
-            attempt = self._guard.attempt(connection, caller, attempt_id, Action.WRITE, locked=True)
-            ids = [request.yaml_id for request in requests]
-            known = tables.tasks_by_yaml_id(connection, attempt.id, ids)
-            changed: list[Task] = []
+            attempt = self._guard.own_attempt(connection, caller, attempt_id)
+            changed: list[tables.Row] = []
             written: list[TaskRequest] = []
-            for request in requests:
-                new, old = _task(request), known.get(request.yaml_id)
-                if old is not None and old.status.is_finished:
-                    _check_same(old, new)
-                    kept.append(old)
+            for yaml_id, old in tables.known_tasks(connection, attempt.id, [*asked]):
+                new, row = asked[yaml_id], rows[yaml_id]
+                if old is not None and old.is_finished:
+                    _check_same(old, new, row)
+                    new = msgspec.structs.replace(new, statuses=old.statuses, message=old.message)
                 else:
-                    changed.append(new)
-                    written.append(request)
-                    kept.append(new if old is None else msgspec.structs.replace(new, id=old.id))
+                    changed.append(row)
+                    written.append(by_id[yaml_id])
+                kept.append(new if old is None else msgspec.structs.replace(new, id=old.id))
             if changed:
                 tables.put_tasks(connection, changed)
-                _keep(connection, attempt.bake_id, written)
+                _keep(connection, caller, attempt.bake_id, written, rows)
             return attempt.bake_id
 
-        await self._commit(put, attempt_id, kept)
+        await self._commit(caller, put, attempt_id, asked.values())
         return kept
 
     async def _commit(
-        self, change: Callable[[Connection], str], attempt_id: str, tasks: Sequence[Task]
+        self,
+        caller: Identity,
+        change: Callable[[Connection], str],
+        attempt_id: str,
+        asked: Collection[Task],
     ) -> None:
+        size = _size(asked)
+
         def tell(bake_id: str) -> None:
-            self._hub.tasks_changed(bake_id, attempt_id, [task.yaml_id for task in tasks])
+            self._hub.tasks_changed(bake_id, attempt_id, [task.yaml_id for task in asked])
 
         try:
-            await commit(self._database, change, tell)
+            await self._turns.commit(caller.user, size, change, tell)
         except IntegrityError:
             # The attempt was held: only with all that it hangs at could it go.
             raise missing("Attempt", attempt_id) from None
@@ -171,7 +182,22 @@ def _task(request: TaskRequest) -> Task:
     )
 
 
-def _keep(connection: Connection, bake_id: str, requests: Sequence[TaskRequest]) -> None:
+async def _rows(new: Collection[Task]) -> dict[str, tables.Row]:
+    """What is written of tasks, by ``yaml_id``."""
+
+    def make() -> dict[str, tables.Row]:
+        return {task.yaml_id: tables.row_of(task) for task in new}
+
+    return make() if _size(new) < LARGE else await asyncio.to_thread(make)
+
+
+def _keep(
+    connection: Connection,
+    caller: Identity,
+    bake_id: str,
+    requests: Sequence[TaskRequest],
+    rows: Mapping[str, tables.Row],
+) -> None:
     """Keep the outcomes of tasks for later bakes: with the records of their ends, or not at all."""
     kept = [
         (request, request.cache_key)
@@ -195,16 +221,22 @@ def _keep(connection: Connection, bake_id: str, requests: Sequence[TaskRequest])
             outputs=request.outputs or {},
             state=request.state or {},
         )
-        put_entry(connection, entry)
+        row = rows[request.yaml_id]
+        packed = Packed(row["outputs"] or _NOTHING, row["state"] or _NOTHING)
+        keep_outcome(connection, caller.user, entry, packed)
 
 
-def _check_same(old: Task, new: Task) -> None:
+def _check_same(old: tables.KnownTask, new: Task, row: tables.Row) -> None:
     """Raise Conflict where what has ended would not stay as it is."""
-    if _outcome(old) != _outcome(new):
+    is_same = old.status is new.status and old.raw_id == new.raw_id
+    # Mostly the bytes tell: of thousands of outputs, none needs to be unpacked.
+    if is_same and (old.outputs, old.state) != (row["outputs"], row["state"]):
+        is_same = tables.outcome_of(old) == (new.outputs, new.state)
+    if not is_same:
         raise Conflict(
-            f"Task '{old.yaml_id}' is {old.status} already: what has ended stays as it is."
+            f"Task '{new.yaml_id}' is {old.status} already: what has ended stays as it is."
         )
 
 
-def _outcome(task: Task) -> tuple[object, ...]:
-    return task.status, task.raw_id, task.outputs, task.state
+def _size(tasks: Iterable[Task]) -> int:
+    return sum(text_size(task.outputs) + text_size(task.state) for task in tasks)

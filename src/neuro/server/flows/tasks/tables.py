@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from neuro.domain.bakes import Task, TaskTransition, new_id
+from neuro.domain.bakes import Task, TaskStatus, TaskTransition, new_id
 from neuro.server.database.schema import metadata
 from neuro.server.flows.blobs import pack, unpack
 from neuro.server.flows.damage import reads
@@ -42,6 +42,8 @@ tasks = Table(
     UniqueConstraint("attempt_id", "yaml_id"),
 )
 
+# Each may have megabytes of outputs.
+_AT_ONCE = 50
 _CHANGING = ("raw_id", "statuses", "outputs", "state", "message")
 
 _BY_YAML_ID = select(tasks).where(
@@ -64,6 +66,9 @@ _UPSERTS = {
 }
 
 
+Row = dict[str, Any]
+
+
 class OpenTask(NamedTuple):
     """The record of a task that goes on."""
 
@@ -72,14 +77,14 @@ class OpenTask(NamedTuple):
     statuses: list[TaskTransition]
 
 
-def add_task(connection: Connection, task: Task) -> None:
+def add_task(connection: Connection, row: Row) -> None:
     """Add a task. Raises IntegrityError for one that is there, or without its attempt."""
-    connection.execute(insert(tasks), _columns(task))
+    connection.execute(insert(tasks), row)
 
 
-def put_tasks(connection: Connection, new: Sequence[Task]) -> None:
+def put_tasks(connection: Connection, rows: Sequence[Row]) -> None:
     """Add tasks, or change those of the same attempt and ``yaml_id``, which keep their ids."""
-    connection.execute(_UPSERTS[connection.dialect.name], [_columns(task) for task in new])
+    connection.execute(_UPSERTS[connection.dialect.name], rows)
 
 
 def copy_tasks(
@@ -129,6 +134,37 @@ def tasks_by_yaml_id(
     return {row.yaml_id: _task(row) for row in rows}
 
 
+class KnownTask(NamedTuple):
+    """What a task has, with its outputs and its state as they are stored."""
+
+    id: str
+    raw_id: str | None
+    statuses: list[TaskTransition]
+    outputs: bytes | None
+    state: bytes | None
+    message: str | None
+
+    @property
+    def status(self) -> TaskStatus:
+        return self.statuses[-1].status if self.statuses else TaskStatus.UNKNOWN
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status.is_finished
+
+
+def known_tasks(
+    connection: Connection, attempt_id: str, yaml_ids: Sequence[str]
+) -> Iterator[tuple[str, KnownTask | None]]:
+    """These ids with what an attempt has of them, in their order; few are held at once."""
+    for start in range(0, len(yaml_ids), _AT_ONCE):
+        some = yaml_ids[start : start + _AT_ONCE]
+        rows = connection.execute(_BY_YAML_ID, {"b_attempt": attempt_id, "b_yaml_ids": some})
+        found = {row.yaml_id: _known(row) for row in rows}
+        for yaml_id in some:
+            yield yaml_id, found.get(yaml_id)
+
+
 def page_of_tasks(
     attempt_id: str, page: int, after: Task | None, connection: Connection
 ) -> list[Task]:
@@ -171,7 +207,8 @@ def close_tasks(
         connection.execute(statement, values)
 
 
-def _columns(task: Task) -> dict[str, Any]:
+def row_of(task: Task) -> Row:
+    """What is written of a task: made before the transaction, as packing large outputs is slow."""
     return {
         "id": task.id,
         "attempt_id": task.attempt_id,
@@ -185,6 +222,18 @@ def _columns(task: Task) -> dict[str, Any]:
 
 
 @reads("task")
+def outcome_of(known: KnownTask) -> tuple[dict[str, str] | None, dict[str, str] | None]:
+    """The outputs and the state of a task."""
+    return _texts(known.outputs), _texts(known.state)
+
+
+@reads("task")
+def _known(row: Any) -> KnownTask:
+    statuses = unpack(row.statuses, list[TaskTransition])
+    return KnownTask(row.id, row.raw_id, statuses, row.outputs, row.state, row.message)
+
+
+@reads("task")
 def _task(row: Any) -> Task:
     return Task(
         id=row.id,
@@ -192,7 +241,11 @@ def _task(row: Any) -> Task:
         yaml_id=row.yaml_id,
         raw_id=row.raw_id,
         statuses=unpack(row.statuses, list[TaskTransition]),
-        outputs=None if row.outputs is None else unpack(row.outputs, dict[str, str]),
-        state=None if row.state is None else unpack(row.state, dict[str, str]),
+        outputs=_texts(row.outputs),
+        state=_texts(row.state),
         message=row.message,
     )
+
+
+def _texts(blob: bytes | None) -> dict[str, str] | None:
+    return None if blob is None else unpack(blob, dict[str, str])
