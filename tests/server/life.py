@@ -106,7 +106,7 @@ class World:
         found: list[Callable[[], None]] = []
         if self.record.phase is Phase.WAITING:
             found.append(lambda: self.tell(life.Given(Event.PLACED, ())))
-        if self.to_ask:
+        if self.to_ask and self.to_ask[0] not in self.asked:
             found.append(self.ask)
         if self.asked:
             found.append(self.start)

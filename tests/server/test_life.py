@@ -16,8 +16,14 @@ from tests.server.life import BEGINNING, World, check_step, exited, new_job, sta
 
 MOMENTS = st.integers(0, 5000).map(lambda seconds: BEGINNING + timedelta(seconds=seconds))
 RUNS = st.integers(0, 2)
+# Those that nothing more is told of.
+BARE = [
+    *(Event.SUBMITTED, Event.TAKEN_OVER, Event.FOUND),
+    *(Event.GPUS_UNKNOWN, Event.START_DONE, Event.NOT_ASKED),
+]
 ANY = st.one_of(
-    st.builds(life.Told, st.sampled_from(Event), st.none() | RUNS),
+    st.builds(life.Told, st.sampled_from(BARE), st.none() | RUNS),
+    st.builds(life.Unknown, st.just("too many open files")),
     st.builds(life.Given, st.sampled_from([Event.PLACED, Event.GPUS_GIVEN]), st.just((1,))),
     st.builds(started, RUNS, MOMENTS),
     st.builds(exited, RUNS, st.sampled_from([0, 3, None]), st.sampled_from(ExitCause), MOMENTS),

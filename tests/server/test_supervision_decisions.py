@@ -25,7 +25,7 @@ from neuro.server.flows.supervision.decisions import (
     Wait,
     decide,
 )
-from neuro.server.flows.supervision.turns import Turn, Turns
+from neuro.server.flows.supervision.turns import AttemptTurns, Turn
 
 RUNNING, PENDING = TaskStatus.RUNNING, TaskStatus.PENDING
 FAILED, CANCELLED = TaskStatus.FAILED, TaskStatus.CANCELLED
@@ -96,7 +96,7 @@ def bakes(turns: list[Turn]) -> list[str]:
 
 
 def test_bakes_of_a_group_stand_in_line() -> None:
-    turns = Turns()
+    turns = AttemptTurns()
     first, second, third = turn("first"), turn("second"), turn("third")
 
     assert bakes(turns.enter(first)) == []
@@ -114,7 +114,7 @@ def test_bakes_of_a_group_stand_in_line() -> None:
 
 
 def test_only_bakes_of_the_same_project_and_group_wait_for_each_other() -> None:
-    turns = Turns()
+    turns = AttemptTurns()
     turns.enter(turn("first"))
 
     assert turns.enter(turn("second", group="other")) == []

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from weakref import WeakValueDictionary
 
 import structlog
 from msgspec.structs import replace
@@ -60,6 +61,7 @@ class Reconciler:
         self._background = background
         self._watches: list[Kept] = []
         self._errands = background.errands("reconciler of jobs")
+        self._starts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._schedule_is_due = False
 
     async def adopt(self, active: Iterable[JobRecord], known: Mapping[str, list[RunRef]]) -> None:
@@ -181,6 +183,12 @@ class Reconciler:
             self._errands.begin(self._start(job_id, run))
 
     async def _start(self, job_id: str, run: int) -> None:
+        # One after the other: the second must not say that the engine was not asked while it is.
+        lock = self._starts.setdefault(job_id, asyncio.Lock())
+        async with lock:
+            await self._start_alone(job_id, run)
+
+    async def _start_alone(self, job_id: str, run: int) -> None:
         record = self._board.get(job_id)
         if record is None or record.run != run:
             return
@@ -193,7 +201,7 @@ class Reconciler:
         elif gpus != record.gpus:
             self._tell(job_id, life.Given(Event.GPUS_GIVEN, gpus))
             await self._writer.settle()
-            await self._start(job_id, run)
+            await self._start_alone(job_id, run)
         else:
             self._tell(job_id, await self._ask_to_start(record))
 

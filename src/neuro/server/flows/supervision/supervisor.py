@@ -37,7 +37,7 @@ from neuro.server.flows.supervision.decisions import (
 )
 from neuro.server.flows.supervision.records import Known, Progress
 from neuro.server.flows.supervision.starter import Starter
-from neuro.server.flows.supervision.turns import Turn, Turns
+from neuro.server.flows.supervision.turns import AttemptTurns, Turn
 from neuro.server.flows.tasks.tables import open_tasks_of
 from neuro.server.flows.transactions import commit
 from neuro.server.jobs.board import Board
@@ -86,7 +86,7 @@ class Supervisor(Observer):
         self._attempts = attempts
         self._starter = starter
         self._limits = limits
-        self._turns = Turns()
+        self._turns = AttemptTurns()
         self._watches: dict[str, Watch] = {}
         self._attempt_of_job: dict[str, str] = {}
         # Unfinished attempts that name no executor, by their bakes.

@@ -26,7 +26,7 @@ class Turn:
         return (self.project_id, self.group)
 
 
-class Turns:
+class AttemptTurns:
     """All unfinished attempts that belong to a group."""
 
     def __init__(self) -> None:
