@@ -30,7 +30,7 @@ from tests.cli.platform import Home
         ("inspect web", "`neuro status` shows"),
         ("cat storage:a", "`neuro cp storage:FILE -`"),
         ("squeue", "`neuro ps` lists jobs."),
-        ("share job:web anna read", "cannot be shared yet"),
+        ("revoke job:web anna", "There is `neuro acl revoke`."),
         ("browse web", "There is `neuro job browse`."),
         ("df", "There is `neuro storage df`."),
         ("lgos", "Did you mean 'logs'"),

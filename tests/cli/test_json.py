@@ -20,7 +20,7 @@ neuro run, logs, attach, exec, port-forward, cp, rm, mkdir, mv, down, login, log
 neuro job browse, job bump-life-span, job generate-run-command, project init, server run
 neuro server down, server reload, config login, config login-with-token, config logout
 neuro config show-token, config switch-cluster, config token revoke, admin remove-user
-neuro completion generate, completion patch
+neuro acl revoke, acl add-role, acl remove-role, completion generate, completion patch
 neuro-flow run, logs, cancel, clear-cache, schedule, unschedule, mkvolumes, upload, download
 neuro-flow clean, build, init, schema, delete-project, completion generate, completion patch
 """

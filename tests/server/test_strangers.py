@@ -45,6 +45,19 @@ FOR_EVERYBODY = {
 # What a stranger may do too, with things of their own.
 MAKES_ONES_OWN = {("POST", "/api/v1/jobs"), ("POST", "/api/v1/flow/projects")}
 CONFIGS = {"workspace": "/ws", "flow_config_id": "f"}
+# A bake has its owner's rights, so nobody else writes what it runs; cached outcomes are each one's.
+BAKES_OWN = {
+    ("PATCH", "/flow/bakes/{bake}"),
+    ("POST", "/flow/tasks"),
+    ("PUT", "/flow/tasks/replace"),
+    ("PUT", "/flow/tasks/batch"),
+    ("POST", "/flow/config_files"),
+    ("POST", "/flow/bake_images"),
+    ("PATCH", "/flow/bake_images/{image}"),
+    ("PUT", "/flow/attempts/replace"),
+    ("POST", "/flow/attempts"),
+    ("GET", "/flow/cache_entries/by_key"),
+}
 BYTES = {"Content-Type": "application/octet-stream"}
 
 
@@ -67,6 +80,8 @@ class Ask:
     @property
     def needs(self) -> Action | None:
         """What it takes on the owner's things; None for what only they and administrators do."""
+        if (self.method, self.route) in BAKES_OWN:
+            return None
         if self.route.startswith("/users"):
             is_sharing = self.route.endswith(("/permissions", "/explain"))
             own_list = (self.method, self.route) == ("GET", "/users/{user}/permissions")

@@ -11,7 +11,6 @@ _NO_REGISTRY = (
 _KEYBOARD = (
     "`-t` alone gives a terminal with your keyboard, and piped input is passed on by itself."
 )
-_SHARED_WITH_NOBODY = "Jobs and files cannot be shared yet."
 _FOLLOWS = "`neuro logs` follows by itself; `--no-follow` ends with the output so far."
 
 # By command: what is said of an option that it does not have.
@@ -82,7 +81,6 @@ COMMANDS: Mapping[str, str] = {
     "whoami": "`neuro config show` says who and where you are.",
     "version": "`neuro --version` prints it.",
     **dict.fromkeys(("image", "images", "pull", "push", "build", "commit", "save"), _NO_REGISTRY),
-    **dict.fromkeys(("share", "revoke", "acl"), _SHARED_WITH_NOBODY),
 }
 
 
