@@ -94,6 +94,12 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     refused = running.run("server", "reload")
     assert refused.returncode == 70
     assert "line 1: there is no key 'clustre'" in refused.stderr
+    settings.write_bytes("log_limit = '2G'".encode("utf-16"))
+    refused = running.run("server", "reload")
+    assert refused.returncode == 70
+    assert "is not UTF-8 text: save it as UTF-8. Nothing was changed." in refused.stderr
+    settings.write_text("cluster = 'No Good'\n")
+    assert "between them. Nothing was changed." in running.run("server", "reload").stderr
     assert "tiny" in running.ok("server", "status")
     settings.write_text(good)
 

@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from neuro import __version__
 from neuro.domain.errors import PlatformError
+from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
 from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.server import reserve
@@ -57,7 +58,6 @@ from neuro.server.settings import (
     RetentionSetting,
     Settings,
     load_settings,
-    parse_bytes,
 )
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from neuro.domain.sizes import parse_bytes
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.settings import SandboxSettings
-from neuro.server.settings import Settings, parse_bytes
+from neuro.server.settings import Settings
 
 
 def sandbox_settings(settings: Settings, folder: Path, port: int) -> SandboxSettings:

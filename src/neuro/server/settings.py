@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from neuro.domain.errors import InvalidInput
-from neuro.domain.names import check_cluster_name
-from neuro.domain.resources import GIB, MIB, Amount, Preset
+from neuro.domain.resources import GIB, Amount, Preset
+from neuro.domain.sizes import parse_bytes
 from neuro.server.settings_places import check_shape, with_line
 from neuro.server.settings_rules import check_settings
 
@@ -143,52 +143,27 @@ def load_settings(path: Path, engines: Collection[str] = ("sandbox",)) -> Settin
     try:
         text = path.read_text("utf-8-sig")  # editors of Windows put a mark before the text
     except FileNotFoundError:
-        return Settings()
+        text = ""
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {_reason(error)}") from None
     try:
         content = tomllib.loads(text)
         check_shape(Settings, content)
         settings = msgspec.convert(content, Settings)
-        check_cluster_name(settings.cluster)
         check_settings(settings, engines)
-        for preset in settings.presets:
-            _preset(preset)
-        check_size("retention.log_bytes", settings.retention.log_bytes, least=0)
-        check_size("log_limit", settings.log_limit)
-        if settings.capacity.memory is not None:
-            check_size("capacity.memory", settings.capacity.memory)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidInput, ValueError) as error:
         raise InvalidInput(f"{path}: {with_line(text, error)}") from None
+    except RecursionError:
+        raise InvalidInput(f"{path}: its lists or tables are nested too deeply") from None
     return settings
 
 
-def check_size(key: str, text: int | str, least: int = MIB) -> None:
-    """Raise InvalidInput where a size is none, or too small."""
-    try:
-        size = parse_bytes(text)
-    except InvalidInput as error:
-        raise InvalidInput(f"{key}: {error}") from None
-    if size < least:
-        raise InvalidInput(f"{key} is {text}: it must be a size of {least >> 20}M or more, like 2G")
-
-
-def parse_bytes(text: int | str) -> int:
-    """``2G``, ``512M``, ``1.5T`` or plain bytes. Raises InvalidInput.
-
-    >>> parse_bytes("2G")
-    2147483648
-    """
-    if isinstance(text, int):
-        return text
-    units = {"K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
-    number = text.strip().upper().removesuffix("B").removesuffix("I")
-    unit = units.get(number[-1:], 1)
-    try:
-        size = int(float(number[:-1] if unit > 1 else number) * unit)
-        if size < 0:
-            raise ValueError(size)
-        return size
-    except (ValueError, OverflowError):
-        raise InvalidInput(f"'{text}' is not a size: write it like 512M or 2G.") from None
+def _reason(error: OSError) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder, and must be a text file"
+    return error.strerror or type(error).__name__
 
 
 def disk_for(total: int) -> int:
@@ -255,10 +230,6 @@ def _preset(setting: PresetSetting, disk: int = 0) -> Preset:
     memory = parse_bytes(setting.memory)
     if setting.disk is not None:
         disk = parse_bytes(setting.disk)
-        if disk and disk < MIB:
-            raise InvalidInput(f"preset '{setting.name}' needs disk of 1M or more, or 0: no limit")
-    if setting.cpu <= 0 or memory < MIB or setting.gpu < 0:
-        raise InvalidInput(f"preset '{setting.name}' needs cpu above 0 and memory of 1M or more")
     return Preset(
         name=setting.name,
         cpu=setting.cpu,

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from neuro.domain.resources import Amount, Preset
+from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine, RunRef
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
@@ -25,7 +26,7 @@ from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.submission import ControlLimits, Offer
 from neuro.server.jobs.writer import Writer
-from neuro.server.settings import Settings, disk_for, parse_bytes, presets_for
+from neuro.server.settings import Settings, disk_for, presets_for
 
 DEFAULT_ENGINE = "sandbox"
 
