@@ -82,13 +82,20 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     settings = running.data_dir / "server.toml"
     good = settings.read_text()
     job = running.ok("-q", "run", "--detach", "ubuntu", "sleep", "100").strip()
-    settings.write_text(good + "[[presets]]\nname = 'tiny'\ncpu = 0.5\nmemory = '128M'\n")
+    with_tiny = good + "[[presets]]\nname = 'tiny'\ncpu = 0.5\nmemory = '128M'\n"
+    settings.write_text(with_tiny)
 
     assert "was changed since the server read it" in running.run("up").stderr
     running.ok("server", "reload")
 
     assert "tiny" in running.ok("server", "status")
     assert running.ok("-q", "ps", "-s", "running").split() == [job]
+    settings.write_text(good + "[[presets]]\nname = 'mars'\ncpu = 0.5\nmemory = '128M'\ngpu = 99\n")
+    warned = running.run("server", "reload").stderr
+    assert "preset 'mars' in server.toml needs 99 GPU (there are" in warned
+    assert "preset 'mars' in server.toml needs 99 GPU" in running.ok("up")
+    settings.write_text(with_tiny)
+    assert "mars" not in running.run("server", "reload").stderr
     assert "was changed" not in running.run("up").stderr
     settings.write_text("clustre = 'lab'\n")
     refused = running.run("server", "reload")

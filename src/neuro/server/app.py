@@ -215,6 +215,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
         capacity=means.capacities[DEFAULT_ENGINE],
         database="sqlite" if database.is_sqlite else "postgresql",
         notices={name: engine.notices for name, engine in engines.items()},
+        remarks=means.remarks,
     )
     jobs = parts.jobs
     metrics = Metrics()

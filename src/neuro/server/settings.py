@@ -191,9 +191,7 @@ def presets_for(
 def _fitting(machine: Amount, gpu_model: str | None) -> list[Preset]:
     small = Preset(name="cpu-small", cpu=min(1.0, machine.cpu), memory=min(2 * GIB, machine.memory))
     presets = [small]
-    large = Preset(
-        name="cpu-large", cpu=max(1.0, float(int(machine.cpu))), memory=_most(machine.memory)
-    )
+    large = Preset(name="cpu-large", cpu=_whole(machine.cpu), memory=_most(machine.memory))
     if large.cpu > small.cpu or large.memory > small.memory:
         presets.append(large)
     if machine.gpu:
@@ -201,7 +199,7 @@ def _fitting(machine: Amount, gpu_model: str | None) -> list[Preset]:
         presets.append(
             Preset(
                 name="gpu-small",
-                cpu=max(1.0, float(int(machine.cpu / share))),
+                cpu=_whole(machine.cpu / share),
                 memory=_most(machine.memory // share),
                 gpu=1,
                 gpu_model=gpu_model,
@@ -218,6 +216,10 @@ def _fitting(machine: Amount, gpu_model: str | None) -> list[Preset]:
                 )
             )
     return presets
+
+
+def _whole(cpu: float) -> float:
+    return float(int(cpu)) or cpu
 
 
 def _most(memory: int) -> int:

@@ -27,28 +27,33 @@ from neuro.server.jobs.service import JobService
 from neuro.server.jobs.submission import ControlLimits, Offer
 from neuro.server.jobs.writer import Writer
 from neuro.server.settings import Settings, disk_for, presets_for
+from neuro.server.settings_remarks import remarks
 
 DEFAULT_ENGINE = "sandbox"
 
 
 @dataclass(frozen=True)
 class Means:
-    """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest."""
+    """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest.
+
+    ``remarks`` are sentences about settings that ask for more.
+    """
 
     capacities: dict[str, Amount]
     presets: list[Preset]
     disk: int
+    remarks: list[str]
 
     @classmethod
     async def of(cls, settings: Settings, engines: Mapping[str, Engine], folder: Path) -> Means:
         """What this machine has, as far as the settings give it away."""
-        capacities = {
-            name: _capacity(settings, await engine.capacity()) for name, engine in engines.items()
-        }
+        machines = {name: await engine.capacity() for name, engine in engines.items()}
+        capacities = {name: _capacity(settings, one) for name, one in machines.items()}
         disk = disk_for(shutil.disk_usage(folder).total)
         model = engines[DEFAULT_ENGINE].gpu_model
         presets = presets_for(settings, capacities[DEFAULT_ENGINE], model, disk)
-        return cls(capacities, presets, disk)
+        told = remarks(settings.capacity, presets, machines[DEFAULT_ENGINE], capacities)
+        return cls(capacities, presets, disk, list(told))
 
     def disk_of(self, preset: str | None) -> int:
         """How many bytes of private files a job with this preset may have."""
