@@ -105,6 +105,10 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     refused = running.run("server", "reload")
     assert refused.returncode == 70
     assert "is not UTF-8 text: save it as UTF-8. Nothing was changed." in refused.stderr
+    settings.write_text("cluster = 'other'\n")
+    refused = running.run("server", "reload")
+    assert refused.returncode == 70
+    assert "cluster is 'other', and that of this data directory is 'default'" in refused.stderr
     settings.write_text("cluster = 'No Good'\n")
     assert "between them. Nothing was changed." in running.run("server", "reload").stderr
     assert "tiny" in running.ok("server", "status")

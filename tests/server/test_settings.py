@@ -13,7 +13,7 @@ import pytest
 
 from neuro.domain.errors import InvalidInput
 from neuro.server.reload import Reload
-from neuro.server.settings import Settings, load_settings
+from neuro.server.settings import Settings, keep_cluster, load_settings
 from tests.server_process import ServerProcess
 
 PRESET = "[[presets]]\nname = 'a'\ncpu = 1\nmemory = '1G'\n"
@@ -168,6 +168,21 @@ def test_a_server_with_a_preset_of_an_engine_that_is_not_there_does_not_start(
 
     with pytest.raises(RuntimeError, match="engine is 'gone', which this server does not have"):
         server.start()
+
+
+def test_a_data_directory_keeps_its_cluster(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    path.write_text("\ncluster = 'lab'\n")
+    keep_cluster(tmp_path, load_settings(path).cluster)
+    keep_cluster(tmp_path, "other")
+
+    assert load_settings(path).cluster == "lab"
+    path.write_text("\ncluster = 'other'\n")
+    with pytest.raises(InvalidInput, match=r"line 2: cluster is 'other', and that .* is 'lab'"):
+        load_settings(path)
+    path.unlink()
+    with pytest.raises(InvalidInput, match=r"cluster is 'default', .* Write cluster = .lab."):
+        load_settings(path)
 
 
 def test_what_the_guide_shows_is_fine(tmp_path: Path) -> None:

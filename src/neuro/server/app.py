@@ -57,6 +57,7 @@ from neuro.server.reload import digest_of
 from neuro.server.settings import (
     RetentionSetting,
     Settings,
+    keep_cluster,
     load_settings,
 )
 from neuro.server.storage.routes import storage_routes
@@ -120,6 +121,7 @@ async def serving(options: Options) -> AsyncIterator[str]:
         await _open(stack, engines, asyncio.to_thread(_prepare_database, database, folder))
         address = await _assemble(stack, listener, folder, settings, database, engines)
         announcement = Announcement(folder, address, lock_again, digest)
+        keep_cluster(folder, settings.cluster)
         announcement.begin()
         stack.callback(announcement.withdraw)
         stack.callback(asyncio.create_task(announcement.keep_on(), name="run folder").cancel)

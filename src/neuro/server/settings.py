@@ -11,10 +11,11 @@ import msgspec
 from neuro.domain.errors import InvalidInput
 from neuro.domain.resources import GIB, Amount, Preset
 from neuro.domain.sizes import parse_bytes
-from neuro.server.settings_places import check_shape, with_line
+from neuro.server.settings_places import Misplaced, check_shape, with_line
 from neuro.server.settings_rules import check_settings
 
 _LEAST_DISK = 10 * GIB
+_CLUSTER = "cluster"  # a file of the data folder
 
 
 class PresetSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,7 +139,7 @@ def load_settings(path: Path, engines: Collection[str] = ("sandbox",)) -> Settin
     """Read the settings; an absent file means all defaults.
 
     ``engines`` are those that presets may name. Raises InvalidInput that names the file and what is
-    wrong in it.
+    wrong in it; another ``cluster`` than that of the folder is wrong, too.
     """
     try:
         text = path.read_text("utf-8-sig")  # editors of Windows put a mark before the text
@@ -153,11 +154,38 @@ def load_settings(path: Path, engines: Collection[str] = ("sandbox",)) -> Settin
         check_shape(Settings, content)
         settings = msgspec.convert(content, Settings)
         check_settings(settings, engines)
+        _check_cluster(path.parent / _CLUSTER, settings.cluster)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidInput, ValueError) as error:
         raise InvalidInput(f"{path}: {with_line(text, error)}") from None
     except RecursionError:
         raise InvalidInput(f"{path}: its lists or tables are nested too deeply") from None
     return settings
+
+
+def keep_cluster(folder: Path, cluster: str) -> None:
+    """Write the cluster's name down at the first start. Raises OSError.
+
+    Jobs, files, permissions and logins carry it: with another, all of them would be out of reach.
+    """
+    path = folder / _CLUSTER
+    if not path.exists():
+        draft = folder / f"{_CLUSTER}.new"
+        draft.write_text(cluster + "\n", "ascii")
+        draft.rename(path)
+
+
+def _check_cluster(path: Path, cluster: str) -> None:
+    try:
+        kept = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return
+    if cluster != kept:
+        raise Misplaced(
+            ("cluster",),
+            f"cluster is '{cluster}', and that of this data directory is '{kept}': its jobs, files,"
+            f' permissions and logins carry the name. Write cluster = "{kept}", or use another'
+            " data directory (--data-dir)",
+        )
 
 
 def _reason(error: OSError) -> str:

@@ -16,7 +16,7 @@ from neuro.domain.jobs import (
     Resources,
 )
 from neuro.domain.life_spans import LONGEST_MINUTES, check_schedule_timeout
-from neuro.domain.names import check_job_name, check_tags
+from neuro.domain.names import check_job_name, check_known_cluster, check_tags
 from neuro.domain.permissions import Action
 from neuro.domain.resources import GIB, MIB, Amount, Preset
 from neuro.domain.texts import check_text
@@ -54,10 +54,7 @@ def container_of(request: JobRequest) -> ContainerRequest:
 
 def check_request(request: JobRequest, container: ContainerRequest, cluster: str) -> None:
     """Raise InvalidInput for the first rule that a request breaks."""
-    if request.cluster_name not in (None, cluster):
-        raise InvalidInput(
-            f"Cluster '{request.cluster_name}' is unknown; this server's cluster is '{cluster}'."
-        )
+    check_known_cluster(request.cluster_name, cluster)
     if request.name is not None:
         check_job_name(request.name)
     check_tags(request.tags)
