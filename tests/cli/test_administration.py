@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -47,7 +48,9 @@ def test_the_first_administrator_logs_in_by_the_folder(running: Home) -> None:
 
 def test_administrators_see_everybodys_jobs_with_reasons_and_usage(running: Home) -> None:
     token = running.ok("admin", "add-user", "-q", "anna").strip()
-    url = running.ok("server", "status").split("API URL")[1].split()[0]
+    status = running.ok("server", "status")
+    assert re.match(r"The server runs since \d{4}-\d\d-\d\dT[\d:]{8}[+-]\d\d:\d\d \(pid", status)
+    url = status.split("API URL")[1].split()[0]
     anna = running.folder / "anna"
     running.ok("--neuromation-config", str(anna), "config", "login-with-token", token, url)
     preset = ("--preset", "cpu-large")
