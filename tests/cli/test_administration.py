@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -47,7 +48,9 @@ def test_the_first_administrator_logs_in_by_the_folder(running: Home) -> None:
 
 def test_administrators_see_everybodys_jobs_with_reasons_and_usage(running: Home) -> None:
     token = running.ok("admin", "add-user", "-q", "anna").strip()
-    url = running.ok("server", "status").split("API URL")[1].split()[0]
+    status = running.ok("server", "status")
+    assert re.match(r"The server runs since \d{4}-\d\d-\d\dT[\d:]{8}[+-]\d\d:\d\d \(pid", status)
+    url = status.split("API URL")[1].split()[0]
     anna = running.folder / "anna"
     running.ok("--neuromation-config", str(anna), "config", "login-with-token", token, url)
     preset = ("--preset", "cpu-large")
@@ -82,18 +85,35 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     settings = running.data_dir / "server.toml"
     good = settings.read_text()
     job = running.ok("-q", "run", "--detach", "ubuntu", "sleep", "100").strip()
-    settings.write_text(good + "[[presets]]\nname = 'tiny'\ncpu = 0.5\nmemory = '128M'\n")
+    with_tiny = good + "[[presets]]\nname = 'tiny'\ncpu = 0.5\nmemory = '128M'\n"
+    settings.write_text(with_tiny)
 
     assert "was changed since the server read it" in running.run("up").stderr
     running.ok("server", "reload")
 
     assert "tiny" in running.ok("server", "status")
     assert running.ok("-q", "ps", "-s", "running").split() == [job]
+    settings.write_text(good + "[[presets]]\nname = 'mars'\ncpu = 0.5\nmemory = '128M'\ngpu = 99\n")
+    warned = running.run("server", "reload").stderr
+    assert "preset 'mars' in server.toml needs 99 GPU (there are" in warned
+    assert "preset 'mars' in server.toml needs 99 GPU" in running.ok("up")
+    settings.write_text(with_tiny)
+    assert "mars" not in running.run("server", "reload").stderr
     assert "was changed" not in running.run("up").stderr
     settings.write_text("clustre = 'lab'\n")
     refused = running.run("server", "reload")
     assert refused.returncode == 70
     assert "line 1: there is no key 'clustre'" in refused.stderr
+    settings.write_bytes("log_limit = '2G'".encode("utf-16"))
+    refused = running.run("server", "reload")
+    assert refused.returncode == 70
+    assert "is not UTF-8 text: save it as UTF-8. Nothing was changed." in refused.stderr
+    settings.write_text("cluster = 'other'\n")
+    refused = running.run("server", "reload")
+    assert refused.returncode == 70
+    assert "cluster is 'other', and that of this data directory is 'default'" in refused.stderr
+    settings.write_text("cluster = 'No Good'\n")
+    assert "between them. Nothing was changed." in running.run("server", "reload").stderr
     assert "tiny" in running.ok("server", "status")
     settings.write_text(good)
 

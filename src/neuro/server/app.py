@@ -66,6 +66,7 @@ from neuro.server.reload import digest_of
 from neuro.server.settings import (
     RetentionSetting,
     Settings,
+    keep_cluster,
     load_settings,
 )
 from neuro.server.storage.routes import storage_routes
@@ -147,6 +148,7 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             stack, listener, folder, settings, database, engines, background
         )
         announcement = Announcement(folder, address, lock_again, digest)
+        keep_cluster(folder, settings.cluster)
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
@@ -250,6 +252,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
         capacity=means.capacities[DEFAULT_ENGINE],
         database="sqlite" if database.is_sqlite else "postgresql",
         notices={name: engine.notices for name, engine in engines.items()},
+        remarks=means.remarks,
     )
     jobs = parts.jobs
     metrics = Metrics()

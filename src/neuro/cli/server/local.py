@@ -95,7 +95,7 @@ def reload(server: LocalServer, data_dir: Path) -> None:
         if answer.exists():
             error = json.loads(answer.read_bytes())["error"]
             if error is not None:
-                raise Failure(f"{error}. Nothing was changed.", CONFIG)
+                raise Failure(f"{error.rstrip('.')}. Nothing was changed.", CONFIG)
             now = find_running(data_dir)
             if now is not None and now.started_at != server.started_at:
                 return

@@ -15,7 +15,7 @@ from neuro.domain.jobs import (
     Resources,
 )
 from neuro.domain.life_spans import LONGEST_MINUTES, check_schedule_timeout
-from neuro.domain.names import check_job_name, check_tags
+from neuro.domain.names import check_job_name, check_known_cluster, check_tags
 from neuro.domain.permissions import Action
 from neuro.domain.resources import GIB, MIB, Amount, Preset
 from neuro.domain.texts import check_text
@@ -50,10 +50,7 @@ def mistakes(
     request: JobRequest, container: ContainerRequest, cluster: str
 ) -> Iterator[PlatformError]:
     """Every rule that a request breaks, as InvalidInput or NotSupported."""
-    if request.cluster_name not in (None, cluster):
-        yield InvalidInput(
-            f"Cluster '{request.cluster_name}' is unknown; this server's cluster is '{cluster}'."
-        )
+    yield from raised(check_known_cluster, request.cluster_name, cluster)
     if request.name is not None:
         yield from raised(check_job_name, request.name)
     yield from raised(check_tags, request.tags)
