@@ -28,7 +28,7 @@ def test_the_folder_of_a_server_is_remembered(home: Home) -> None:
     no_variable = {"NEURO_DATA_DIR": ""}
     home.ok("up", "--port", "0", "--data-dir", str(elsewhere), **no_variable)
     try:
-        assert "The server runs" in home.ok("server", "status", **no_variable)
+        assert "The server has been running since" in home.ok("server", "status", **no_variable)
         assert "The server has stopped." in home.run("down", **no_variable).stderr
         said = home.run("server", "status", **no_variable)
         assert said.returncode == 3

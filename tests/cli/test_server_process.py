@@ -225,6 +225,58 @@ def test_a_token_is_made_listed_and_revoked(running: Home) -> None:
     assert done.returncode == 77
 
 
+def own_token(home: Home) -> str:
+    """The id of the token that is logged in with."""
+    return home.ok("-q", "config", "token", "ls").split()[-1]
+
+
+@pytest.mark.parametrize("command", [["login"], ["up"]])
+def test_the_owner_who_revoked_their_own_token_logs_in_again(
+    running: Home, command: list[str]
+) -> None:
+    done = running.run("config", "token", "revoke", own_token(running))
+
+    assert "It was the token that you were logged in with here" in done.stderr
+    refused = running.run("ps")
+    assert refused.returncode == 77
+    assert "`neuro login`" in refused.stderr
+    assert "`neuro config token create --user" in refused.stderr
+    running.ok(*command)
+    assert running.ok("ps").startswith("ID")
+
+
+def test_revoking_the_token_in_use_is_asked_about(running: Home) -> None:
+    with running.terminal("config", "token", "revoke", own_token(running)) as shown:
+        shown.until("logged in with here. Revoke it? [y/N]: ")
+        shown.press("n\n")
+        shown.until("Nothing was changed.")
+        assert shown.end() == 130
+
+    assert running.run("ps").returncode == 0
+
+
+def test_tokens_that_ended_are_listed_only_with_all(running: Home) -> None:
+    ended = running.run("config", "token", "create", "--label", "ci").stderr.split()[1]
+    running.ok("config", "token", "revoke", ended)
+
+    assert ended not in running.ok("config", "token", "ls")
+    assert ended not in running.ok("config", "token", "ls", "--json")
+    assert ended not in running.ok("-q", "config", "token", "ls")
+    assert f"{ended}" in running.ok("config", "token", "ls", "--all")
+    again = running.run("config", "token", "revoke", "nosuch")
+    assert again.returncode == 72
+    assert "has no token 'nosuch': `neuro config token ls` lists them." in again.stderr
+
+
+def test_whoever_confuses_token_and_address_is_told(home: Home) -> None:
+    swapped = home.run("config", "login-with-token", "http://lab:8085", "eyJ0")
+    cut = home.run("config", "login-with-token", "eyJ0", "http://lab:8085")
+
+    assert swapped.returncode == cut.returncode == 127
+    assert "`neuro config login-with-token TOKEN http://lab:8085`" in swapped.stderr
+    assert "Passed string does not contain valid JWT structure. It is not" in cut.stderr
+
+
 def test_a_token_that_nobody_made_is_refused(running: Home) -> None:
     url = running.ok("config", "show").split("API URL: ")[1].split()[0]
 
@@ -280,7 +332,7 @@ def test_the_configuration_of_a_dead_server_is_shown_as_it_was(running: Home) ->
 def test_the_server_runs_in_the_foreground_until_it_is_told_to_stop(home: Home) -> None:
     with home.start("server", "run", "--port", "0") as server:
         server.until("ready")
-        assert "The server runs" in home.ok("server", "status")
+        assert "The server has been running since" in home.ok("server", "status")
         home.ok("login")
         home.ok("down")
 

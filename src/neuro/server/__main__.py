@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,6 +36,7 @@ def main() -> int:
         host=arguments.host,
         port=arguments.port,
         database=arguments.database,
+        started_at=datetime.now().astimezone().isoformat(),
     )
     os.umask(0o077)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

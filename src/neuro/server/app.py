@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +52,14 @@ from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.metrics import watch
-from neuro.server.owner import Announcement, machine_owner, only_one, write_login
+from neuro.server.owner import (
+    Announcement,
+    LoginFile,
+    ServerFile,
+    digest_of_url,
+    machine_owner,
+    only_one,
+)
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
     RetentionSetting,
@@ -68,12 +76,16 @@ log = structlog.get_logger("neuro.server")
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line decides. ``database`` is a URL, or None for SQLite in the folder."""
+    """What the command line decides. ``database`` is a URL, or None for SQLite in the folder.
+
+    ``started_at`` is when the process began to serve, in ISO 8601; None: now.
+    """
 
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 8085
     database: str | None = None
+    started_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,12 +126,24 @@ async def serving(options: Options) -> AsyncIterator[str]:
         listener = stack.enter_context(bind(options.host, options.port))
         digest = digest_of(folder)
         settings = load_settings(folder / "server.toml", {DEFAULT_ENGINE})
-        database = await _open_database(stack, folder, options.database or settings.database)
+        database_url = options.database or settings.database
+        database = await _open_database(stack, folder, database_url)
         sandbox = sandbox_settings(settings, folder, listener.getsockname()[1])
         engines = {DEFAULT_ENGINE: SandboxEngine(folder / "engines" / "sandbox", sandbox)}
         await _open(stack, engines, asyncio.to_thread(_prepare_database, database, folder))
-        address = await _assemble(stack, listener, folder, settings, database, engines)
-        announcement = Announcement(folder, address, lock_again, digest)
+        login = await _assemble(stack, listener, folder, settings, database, engines)
+        address = login.url
+        now = datetime.now().astimezone().isoformat()
+        state = ServerFile(
+            pid=os.getpid(),
+            url=address,
+            host=options.host,
+            database=digest_of_url(database_url),
+            started_at=options.started_at or now,
+            announced_at=now,
+            settings=digest,
+        )
+        announcement = Announcement(folder, state, login, lock_again)
         announcement.begin()
         stack.callback(announcement.withdraw)
         stack.callback(asyncio.create_task(announcement.keep_on(), name="run folder").cancel)
@@ -160,7 +184,7 @@ async def _assemble(
     settings: Settings,
     database: Database,
     engines: Mapping[str, Engine],
-) -> str:
+) -> LoginFile:
     access = AccessService(
         database, load_or_create_key(folder / "keys" / "tokens.key"), settings.cluster
     )
@@ -189,10 +213,11 @@ async def _assemble(
     await _listen(stack, listener, _application(ground, parts, means, domain), ground)
     await _sweep(stack, ground, parts, hub)
     await parts.supervision.start()
-    url = address_of(host, port)
-    await write_login(folder, access, url)
+    login = LoginFile(folder, access, address_of(host, port))
+    await login.write()
+    stack.callback(asyncio.create_task(login.keep_on(), name="the owner's login").cancel)
     await parts.departures.sweep()
-    return url
+    return login
 
 
 def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Parts:

@@ -32,7 +32,10 @@ class LocalServer(msgspec.Struct, frozen=True):
     pid: int
     url: str
     started_at: str | None = None
+    announced_at: str | None = None  # when it read its settings; an earlier version does not say
     settings: str | None = None
+    host: str | None = None
+    database: str | None = None
 
 
 def check_installed() -> None:
@@ -97,7 +100,7 @@ def reload(server: LocalServer, data_dir: Path) -> None:
             if error is not None:
                 raise Failure(f"{error}. Nothing was changed.", CONFIG)
             now = find_running(data_dir)
-            if now is not None and now.started_at != server.started_at:
+            if now is not None and _announced(now) != _announced(server):
                 return
         time.sleep(_PAUSE)
     raise Failure(
@@ -105,6 +108,10 @@ def reload(server: LocalServer, data_dir: Path) -> None:
         f" {log_file(data_dir)}.",
         MALFUNCTION,
     )
+
+
+def _announced(server: LocalServer) -> tuple[str | None, str | None]:
+    return server.started_at, server.announced_at
 
 
 def _is_alive(pid: int) -> bool:

@@ -48,8 +48,8 @@ def command(context: Context, data_dir: Path | None, as_json: bool) -> int:
         out.print(f"No server runs on {where}. `{up_command(where)}` starts one.")
         return NOT_RUNNING
     owner = read_owner(where)
-    since = f" since {server.started_at}" if server.started_at else ""
-    out.print(f"The server runs{since} (pid {server.pid}).\n")
+    runs = f"has been running since {server.started_at}" if server.started_at else "runs"
+    out.print(f"The server {runs} (pid {server.pid}).\n")
     if owner is None:
         out.print(f"  API URL   {server.url}")
         return 0

@@ -10,7 +10,7 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import MALFUNCTION, Failure
 from neuro.cli.lazy import Command
-from neuro.cli.login import log_in, read_owner
+from neuro.cli.login import log_in_as_owner
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.server.local import (
     check_installed,
@@ -28,15 +28,14 @@ from neuro.client.installation import server_state
 
 
 def _log_in(context: Context, data_dir: Path) -> Account:
-    owner = read_owner(data_dir)
-    if owner is None:
+    before = context.accounts.current
+    account = log_in_as_owner(context, data_dir)
+    if account is None:
         raise Failure(
             f"The server runs, but {data_dir}/run/owner.json cannot be read: it belongs to"
             " another user. Ask them for a token: `neuro admin add-user`.",
             MALFUNCTION,
         )
-    before = context.accounts.current
-    account = log_in(context, owner.url, owner.token, user=owner.user, data_dir=data_dir)
     if before not in (None, account.url):
         context.out.note(f"The current server was {before}, and is now {account.url}.")
     return account
