@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 import stat
 import sys
@@ -91,11 +92,54 @@ def test_a_terminal_outlives_a_restart_of_the_server(running: Home) -> None:
         assert it.end() == 3
 
 
-def test_stopping_what_does_not_run_is_no_error(home: Home) -> None:
+def test_stopping_what_does_not_run_is_told(home: Home) -> None:
     done = home.run("down")
 
-    assert done.returncode == 0
+    assert done.returncode == 3
     assert "No server runs" in done.stderr
+
+
+def test_a_copy_that_was_looked_at_is_forgotten_when_it_stops(
+    running: Home, tmp_path: Path
+) -> None:
+    first = running.ok("config", "show").split("API URL: ")[1].split()[0]
+    copy = ("--data-dir", str(tmp_path / "copy"))
+    running.ok("up", "--port", "0", *copy)
+
+    said = running.run("down", *copy).stderr
+
+    assert f"The current server is {first} again." in said
+    assert running.ok("ps").startswith("ID")
+    assert running.ok("config", "get-clusters").count("API URL: ") == 1
+    again = running.run("down", *copy)
+    assert again.returncode == 3
+    assert f"another one does: `neuro down --data-dir {running.data_dir}` stops it" in again.stderr
+
+
+def test_options_that_a_running_server_does_not_follow_are_told(running: Home) -> None:
+    options = ("--host", "1.2.3.4", "--port", "22", "--database", "postgresql://db/neuro")
+
+    told = running.run("up", *options).stderr
+
+    for what in ("change the host", "change the port", "another database"):
+        assert f"{what}" in told
+    assert running.run("up", "--host", "127.0.0.1", "--port", "0").stderr == ""
+
+
+def test_a_start_that_takes_long_says_that_it_goes_on(home: Home, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nif 'neuro.server' in sys.orig_argv:\n    open({str(gate)!r}).close()\n"
+    )
+    try:
+        with home.terminal("up", "--port", "0", PYTHONPATH=str(tmp_path)) as shown:
+            shown.until("Starting…")
+            gate.open("w").close()
+            shown.until("The platform is up.")
+            assert shown.end() == 0
+    finally:
+        home.run("down")
 
 
 def test_a_port_that_is_taken_is_said_with_what_to_do(home: Home) -> None:

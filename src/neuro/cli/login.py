@@ -56,6 +56,8 @@ def account_of(
         cluster=wanted if wanted in names else names[0],
         config=config,
         data_dir=known.data_dir if known else None,
+        before=known.before if known else None,
+        any_port=known is not None and known.any_port,
     )
 
 

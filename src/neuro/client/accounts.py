@@ -55,6 +55,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     config: ServerConfig
     # Where the data of a server of this machine is that this person started or logged in to.
     data_dir: str | None = None
+    # Which server was the current one before this one was started, by URL.
+    before: str | None = None
+    # Its address is good until it stops: it took any free port.
+    any_port: bool = False
 
     @property
     def current_cluster(self) -> ClusterMessage:
@@ -80,7 +84,12 @@ class Accounts(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_account(self, account: Account) -> Accounts:
         """These with ``account`` added or renewed, and made the current one."""
-        others = [other for other in self.accounts if other.url != account.url]
+        others = [
+            other
+            for other in self.accounts
+            if other.url != account.url
+            and not (other.any_port and other.data_dir == account.data_dir)
+        ]
         return Accounts(current=account.url, accounts=[*others, account])
 
     def without(self, url: str) -> Accounts:
