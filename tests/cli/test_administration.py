@@ -98,6 +98,34 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     settings.write_text(good)
 
 
+def test_a_reload_tells_what_cannot_run_and_what_is_not_there(running: Home) -> None:
+    settings = running.data_dir / "server.toml"
+    before = json.loads(running.ok("server", "status", "--json"))
+    settings.write_text("[[presets]]\nname = 'huge'\ncpu = 9000\nmemory = '128M'\n")
+
+    told = running.ok("server", "reload")
+
+    assert "No job can run with the preset 'huge': it needs 9000 CPUs (there" in told
+    assert "preset 'huge'" in running.ok("up")
+    settings.unlink()
+    told = running.run("server", "reload").stderr
+    assert f"There is no {settings}: the server has its default settings now." in told
+    after = json.loads(running.ok("server", "status", "--json"))
+    assert after["started_at"] == before["started_at"]
+
+
+def test_who_cannot_be_removed_is_told_before_it_is_asked(running: Home) -> None:
+    owner = usage_owner(running)
+
+    refused = running.run("admin", "remove-user", owner)
+    unknown = running.run("admin", "remove-user", "nosuch")
+
+    assert "is the user who runs this server, and cannot be removed" in refused.stderr
+    assert "--yes" not in refused.stderr
+    assert unknown.returncode == 72
+    assert "There is no user 'nosuch': `neuro admin users` lists all." in unknown.stderr
+
+
 def test_an_earlier_version_is_not_ended_by_a_reload(running: Home) -> None:
     announced = running.data_dir / "run" / "server.json"
     said = json.loads(announced.read_text())

@@ -49,6 +49,7 @@ from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs.assembly import DEFAULT_ENGINE, Jobs, Means, start_jobs
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
+from neuro.server.jobs.specification import shortage
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.metrics import watch
@@ -240,6 +241,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
         capacity=means.capacities[DEFAULT_ENGINE],
         database="sqlite" if database.is_sqlite else "postgresql",
         notices={name: engine.notices for name, engine in engines.items()},
+        preset_notices=_useless_presets(means),
     )
     jobs = parts.jobs
     metrics = Metrics()
@@ -271,6 +273,17 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
     install(app, routes, Pace(limits.body_stall), budgets)
     ground.access.listen(app[STREAMS].end_those_of)
     return app
+
+
+def _useless_presets(means: Means) -> list[str]:
+    """Sentences about the presets with which no job can ever run."""
+    short = {one.name: shortage(one.amount, means.capacities[one.engine]) for one in means.presets}
+    return [
+        f"No job can run with the preset '{name}': it needs {what}. Change [[presets]] in"
+        " server.toml."
+        for name, what in short.items()
+        if what is not None
+    ]
 
 
 async def _troubles(engines: Mapping[str, Engine], writer: Writer, database: Database) -> list[str]:

@@ -48,6 +48,11 @@ def print_facts(out: Output, account: Account, state: ServerState, data_dir: Pat
     """The facts, and the engines' remarks."""
     for label, value in facts(account, state, data_dir):
         out.print(f"  {out.style(f'{label:<8}', fg='cyan')}  {value}")
+    print_notices(out, state)
+
+
+def print_notices(out: Output, state: ServerState) -> None:
+    """What the server's administrator should know."""
     for engine in state.engines:
         for notice in engine.notices:
             out.print(f"  {out.style('Note    ', fg='yellow')}  {notice}")

@@ -179,6 +179,10 @@ class AccessService:
             lambda connection: tables.list_users(connection, after=after, limit=limit)
         )
 
+    async def check_removal(self, name: str) -> None:
+        """Raise Conflict for the last administrator, who cannot be removed."""
+        await self._database.read(lambda connection: _check_not_last(connection, name))
+
     async def remove_user(self, name: str) -> None:
         """Remove a user with all their tokens and permissions; nobody gets the name again.
 
@@ -187,11 +191,7 @@ class AccessService:
         now = self._now()
 
         def remove(connection: Connection) -> bool:
-            if tables.admins(connection) == [name]:
-                raise Conflict(
-                    f"{name} is the last administrator, without whom nobody could add users: make"
-                    " another one first, with `neuro admin add-user --admin NAME`."
-                )
+            _check_not_last(connection, name)
             tables.retire(connection, name, now)
             if not tables.remove_user(connection, name):
                 raise NotFound(f'user "{name}" was not found')
@@ -317,6 +317,14 @@ class AccessService:
         before = self._now() - timedelta(days=1)
         return await self._database.write(
             lambda connection: tables.drop_old_tokens(connection, before)
+        )
+
+
+def _check_not_last(connection: Connection, name: str) -> None:
+    if tables.admins(connection) == [name]:
+        raise Conflict(
+            f"{name} is the last administrator, without whom nobody could add users: make"
+            " another one first, with `neuro admin add-user --admin NAME`."
         )
 
 

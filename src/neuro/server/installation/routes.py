@@ -58,6 +58,7 @@ class Installation:
     capacity: Amount
     database: str
     notices: dict[str, list[str]]
+    preset_notices: list[str]
 
 
 def installation_routes(installation: Installation, board: Board) -> Routes:
@@ -110,7 +111,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
                         for record in board
                     ),
                     pending=len(lane.queue),
-                    notices=installation.notices.get(name, []),
+                    notices=[*installation.notices.get(name, []), *installation.preset_notices],
                 )
                 for name, lane in board.lanes.items()
             ],
