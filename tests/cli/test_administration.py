@@ -29,7 +29,7 @@ def test_the_folder_of_a_server_is_remembered(home: Home) -> None:
     no_variable = {"NEURO_DATA_DIR": ""}
     home.ok("up", "--port", "0", "--data-dir", str(elsewhere), **no_variable)
     try:
-        assert "The server runs" in home.ok("server", "status", **no_variable)
+        assert "The server has been running since" in home.ok("server", "status", **no_variable)
         assert "The server has stopped." in home.run("down", **no_variable).stderr
         said = home.run("server", "status", **no_variable)
         assert said.returncode == 3
@@ -49,7 +49,9 @@ def test_the_first_administrator_logs_in_by_the_folder(running: Home) -> None:
 def test_administrators_see_everybodys_jobs_with_reasons_and_usage(running: Home) -> None:
     token = running.ok("admin", "add-user", "-q", "anna").strip()
     status = running.ok("server", "status")
-    assert re.match(r"The server runs since \d{4}-\d\d-\d\dT[\d:]{8}[+-]\d\d:\d\d \(pid", status)
+    assert re.match(
+        r"The server has been running since \d{4}-\d\d-\d\dT[\d:]{8}[+-]\d\d:\d\d \(pid", status
+    )
     url = status.split("API URL")[1].split()[0]
     anna = running.folder / "anna"
     running.ok("--neuromation-config", str(anna), "config", "login-with-token", token, url)
@@ -95,8 +97,8 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     assert running.ok("-q", "ps", "-s", "running").split() == [job]
     settings.write_text(good + "[[presets]]\nname = 'mars'\ncpu = 0.5\nmemory = '128M'\ngpu = 99\n")
     warned = running.run("server", "reload").stderr
-    assert "preset 'mars' in server.toml needs 99 GPU (there are" in warned
-    assert "preset 'mars' in server.toml needs 99 GPU" in running.ok("up")
+    assert "preset 'mars' in server.toml needs 99 GPUs (there are" in warned
+    assert "preset 'mars' in server.toml needs 99 GPUs" in running.ok("up")
     settings.write_text(with_tiny)
     assert "mars" not in running.run("server", "reload").stderr
     assert "was changed" not in running.run("up").stderr
@@ -116,6 +118,34 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     assert "between them. Nothing was changed." in running.run("server", "reload").stderr
     assert "tiny" in running.ok("server", "status")
     settings.write_text(good)
+
+
+def test_a_reload_tells_what_cannot_run_and_what_is_not_there(running: Home) -> None:
+    settings = running.data_dir / "server.toml"
+    before = json.loads(running.ok("server", "status", "--json"))
+    settings.write_text("[[presets]]\nname = 'huge'\ncpu = 9000\nmemory = '128M'\n")
+
+    told = running.run("server", "reload").stderr
+
+    assert "the default preset 'huge' in server.toml needs 9000 CPUs (there" in told
+    assert "preset 'huge'" in running.ok("up")
+    settings.unlink()
+    told = running.run("server", "reload").stderr
+    assert f"There is no {settings}: the server has its default settings now." in told
+    after = json.loads(running.ok("server", "status", "--json"))
+    assert after["started_at"] == before["started_at"]
+
+
+def test_who_cannot_be_removed_is_told_before_it_is_asked(running: Home) -> None:
+    owner = usage_owner(running)
+
+    refused = running.run("admin", "remove-user", owner)
+    unknown = running.run("admin", "remove-user", "nosuch")
+
+    assert "is the user who runs this server, and cannot be removed" in refused.stderr
+    assert "--yes" not in refused.stderr
+    assert unknown.returncode == 72
+    assert "There is no user 'nosuch': `neuro admin users` lists all." in unknown.stderr
 
 
 def test_an_earlier_version_is_not_ended_by_a_reload(running: Home) -> None:

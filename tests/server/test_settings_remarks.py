@@ -23,9 +23,9 @@ def test_what_fits_is_not_told() -> None:
 @pytest.mark.parametrize(
     ("preset", "short"),
     [
-        (Preset(name="big", cpu=8, memory=GIB), "8 CPU (there are 2)"),
-        (Preset(name="big", cpu=1, memory=9 * GIB), "9 GiB of memory (there are 8 GiB)"),
-        (Preset(name="big", cpu=1, memory=GIB, gpu=2), "2 GPU (there are 1)"),
+        (Preset(name="big", cpu=8, memory=GIB), "8 CPUs (there are 2)"),
+        (Preset(name="big", cpu=1, memory=9 * GIB), "9.0 GiB of memory (there are 8.0)"),
+        (Preset(name="big", cpu=1, memory=GIB, gpu=2), "2 GPUs (there is 1)"),
     ],
 )
 def test_a_preset_that_never_fits_is_told_with_what_is_short(preset: Preset, short: str) -> None:
@@ -43,7 +43,7 @@ def test_the_default_preset_is_told_as_that() -> None:
 def test_a_preset_beyond_the_capacity_is_told_too() -> None:
     (remark,) = told(SMALL, capacity=Amount(cpu=1, memory=8 * GIB, gpu=1))
 
-    assert "2 CPU (there are 1)" in remark
+    assert "2 CPUs (there is 1)" in remark
 
 
 def test_a_capacity_above_the_machine_is_told() -> None:

@@ -180,6 +180,6 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
         check_fits(Amount(cpu=8.0, memory=16 * GIB, gpu=1), machine, "Preset 'huge'")
 
     assert str(caught.value) == (
-        "Preset 'huge' can never run here: it needs 8 CPU (there are 2) and 16.0 GiB of memory"
+        "Preset 'huge' can never run here: it needs 8 CPUs (there are 2) and 16.0 GiB of memory"
         " (there are 4.0) and 1 GPU (there are 0). Choose a smaller preset."
     )

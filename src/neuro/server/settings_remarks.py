@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from neuro.domain.resources import GIB, Amount, Preset
+from neuro.server.jobs.specification import shortage
 
 
 def remarks(
@@ -34,23 +35,14 @@ def remarks(
             )
     is_default = True
     for preset in presets:
-        short = " and ".join(_shortage(preset.amount, capacities[preset.engine]))
-        if short:
+        short = shortage(preset.amount, capacities[preset.engine])
+        if short is not None:
             what = "the default preset" if is_default else "preset"
             yield (
                 f"{what} '{preset.name}' in server.toml needs {short}: jobs with it are refused."
                 " Make it smaller, or take it out"
             )
         is_default = False
-
-
-def _shortage(needed: Amount, capacity: Amount) -> Iterator[str]:
-    if needed.cpu > capacity.cpu + 1e-3:
-        yield f"{needed.cpu:g} CPU (there are {capacity.cpu:g})"
-    if needed.memory > capacity.memory:
-        yield f"{_gib(needed.memory)} of memory (there are {_gib(capacity.memory)})"
-    if needed.gpu > capacity.gpu:
-        yield f"{needed.gpu} GPU (there are {capacity.gpu})"
 
 
 def _gib(count: int) -> str:

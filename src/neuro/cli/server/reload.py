@@ -30,7 +30,11 @@ def command(context: Context, data_dir: Path | None) -> int:
         out.note(f"No server runs on {where}. `{up_command(where)}` starts one.")
         return NOT_RUNNING
     reload(server, where)
-    out.note(f"The server has applied {where}/server.toml.")
+    settings = where / "server.toml"
+    if settings.exists():
+        out.note(f"The server has applied {settings}.")
+    else:
+        out.note(f"There is no {settings}: the server has its default settings now.")
     if (owner := read_owner(where)) is not None:
         client = Client.blocking(owner.url, owner.token, timeout=context.timeout)
         for notice in context.run(server_state(client)).notices:

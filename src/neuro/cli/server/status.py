@@ -51,8 +51,9 @@ def command(context: Context, data_dir: Path | None, as_json: bool) -> int:
         return NOT_RUNNING
     owner = read_owner(where)
     started_at = datetime.fromisoformat(server.started_at) if server.started_at else None
-    since = f" since {iso_seconds(started_at, local_now())}" if started_at else ""
-    out.print(f"The server runs{since} (pid {server.pid}).\n")
+    since = iso_seconds(started_at, local_now()) if started_at else None
+    runs = f"has been running since {since}" if since else "runs"
+    out.print(f"The server {runs} (pid {server.pid}).\n")
     if owner is None:
         out.print(f"  API URL   {server.url}")
         return 0

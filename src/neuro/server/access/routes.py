@@ -90,6 +90,12 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
         require_person(call)
         await departures.remove(user)
 
+    @api.add("GET", "/api/v1/users/{user}/removal", status=204, section="users")
+    async def check_removal(call: Call) -> None:
+        """Answer what the removal of a user would, and remove nobody (admins)."""
+        require_admin(call)
+        await departures.check(call.segment("user"))
+
     @api.add("GET", "/api/v1/users/{user}/permissions", section="users")
     async def list_permissions(call: Call, query: PermissionFilter) -> list[PermissionEntry]:
         """What a user may do: their own, or anybody's for admins."""

@@ -243,20 +243,32 @@ def explicit_amount(asked: RequestedResources) -> Amount:
 
 def check_fits(amount: Amount, capacity: Amount, what: str) -> None:
     """Raise NeverFits, with the numbers, for what this installation can never run."""
+    if (short := shortage(amount, capacity)) is not None:
+        raise NeverFits(f"{what} can never run here: it needs {short}. Choose a smaller preset.")
+
+
+def shortage(amount: Amount, capacity: Amount) -> str | None:
+    """What of ``amount`` an installation never has, in words; None where it has all of it."""
     if amount.fits(capacity):
-        return
+        return None
     short = []
     if amount.cpu > capacity.cpu + 1e-3:
-        short.append(f"{amount.cpu:g} CPU (there are {capacity.cpu:g})")
+        short.append(f"{_count(amount.cpu, 'CPU')} (there {_are(capacity.cpu)})")
     if amount.memory > capacity.memory:
         short.append(
             f"{amount.memory / GIB:.1f} GiB of memory (there are {capacity.memory / GIB:.1f})"
         )
     if amount.gpu > capacity.gpu:
-        short.append(f"{amount.gpu} GPU (there are {capacity.gpu})")
-    raise NeverFits(
-        f"{what} can never run here: it needs {' and '.join(short)}. Choose a smaller preset."
-    )
+        short.append(f"{_count(amount.gpu, 'GPU')} (there {_are(capacity.gpu)})")
+    return " and ".join(short)
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
+
+
+def _are(number: float) -> str:
+    return "is 1" if number == 1 else f"are {number:g}"
 
 
 def wire_container(container: ContainerRequest, amount: Amount, gpu_model: str | None) -> Container:
