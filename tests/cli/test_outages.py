@@ -114,7 +114,7 @@ def test_a_gateway_that_answers_503_is_waited_for(
         with home.start(*words) as it:
             it.until("one\n")
             gateway.close()
-            it.until("The server does not answer; waiting for it…")
+            it.until("No server is there at present. Waiting for the server…")
             assert gateway.has_refused.wait(PATIENCE)
             gateway.open()
             person.run("exec", "-T", f"gated-{command}", "touch", "/tmp/go")
