@@ -39,7 +39,7 @@ def lines_of_blocks(page: Path) -> Iterator[str]:
             for line in block.replace("\\\n", " ").splitlines():
                 line = line.removeprefix("$ ")
                 if line.startswith(("neuro ", "neuro-flow ")):
-                    yield line.partition(" #")[0].strip()
+                    yield line.partition(" #")[0].partition(" | xargs ")[0].strip()
 
 
 def lines_of_sentences(page: Path) -> list[str]:

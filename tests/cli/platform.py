@@ -97,13 +97,14 @@ class Home:
         columns: int = 100,
         program: Sequence[str] = NEURO,
         cwd: Path | None = None,
+        **environment: str,
     ) -> Terminal:
         """Run ``neuro``, or another program, in a terminal of its own."""
         ours, theirs = pty.openpty()
         _set_size(ours, rows, columns)
         process = subprocess.Popen(
             [*program, *words],
-            env=self.environment(),
+            env=self.environment(**environment),
             cwd=cwd or self.work_dir,
             stdin=theirs,
             stdout=theirs,

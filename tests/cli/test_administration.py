@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ def test_the_folder_of_a_server_is_remembered(home: Home) -> None:
     no_variable = {"NEURO_DATA_DIR": ""}
     home.ok("up", "--port", "0", "--data-dir", str(elsewhere), **no_variable)
     try:
-        assert "The server runs" in home.ok("server", "status", **no_variable)
+        assert "The server has been running since" in home.ok("server", "status", **no_variable)
         assert "The server has stopped." in home.run("down", **no_variable).stderr
         said = home.run("server", "status", **no_variable)
         assert said.returncode == 3
@@ -47,7 +48,11 @@ def test_the_first_administrator_logs_in_by_the_folder(running: Home) -> None:
 
 def test_administrators_see_everybodys_jobs_with_reasons_and_usage(running: Home) -> None:
     token = running.ok("admin", "add-user", "-q", "anna").strip()
-    url = running.ok("server", "status").split("API URL")[1].split()[0]
+    status = running.ok("server", "status")
+    assert re.match(
+        r"The server has been running since \d{4}-\d\d-\d\dT[\d:]{8}[+-]\d\d:\d\d \(pid", status
+    )
+    url = status.split("API URL")[1].split()[0]
     anna = running.folder / "anna"
     running.ok("--neuromation-config", str(anna), "config", "login-with-token", token, url)
     preset = ("--preset", "cpu-large")
@@ -82,20 +87,65 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     settings = running.data_dir / "server.toml"
     good = settings.read_text()
     job = running.ok("-q", "run", "--detach", "ubuntu", "sleep", "100").strip()
-    settings.write_text(good + "[[presets]]\nname = 'tiny'\ncpu = 0.5\nmemory = '128M'\n")
+    with_tiny = good + "[[presets]]\nname = 'tiny'\ncpu = 0.5\nmemory = '128M'\n"
+    settings.write_text(with_tiny)
 
     assert "was changed since the server read it" in running.run("up").stderr
     running.ok("server", "reload")
 
     assert "tiny" in running.ok("server", "status")
     assert running.ok("-q", "ps", "-s", "running").split() == [job]
+    settings.write_text(good + "[[presets]]\nname = 'mars'\ncpu = 0.5\nmemory = '128M'\ngpu = 99\n")
+    warned = running.run("server", "reload").stderr
+    assert "preset 'mars' in server.toml needs 99 GPUs (this machine has" in warned
+    assert "preset 'mars' in server.toml needs 99 GPUs" in running.ok("up")
+    settings.write_text(with_tiny)
+    assert "mars" not in running.run("server", "reload").stderr
     assert "was changed" not in running.run("up").stderr
     settings.write_text("clustre = 'lab'\n")
     refused = running.run("server", "reload")
     assert refused.returncode == 70
     assert "line 1: there is no key 'clustre'" in refused.stderr
+    settings.write_bytes("log_limit = '2G'".encode("utf-16"))
+    refused = running.run("server", "reload")
+    assert refused.returncode == 70
+    assert "is not UTF-8 text: save it as UTF-8. Nothing was changed." in refused.stderr
+    settings.write_text("cluster = 'other'\n")
+    refused = running.run("server", "reload")
+    assert refused.returncode == 70
+    assert "cluster is 'other', and that of this data directory is 'default'" in refused.stderr
+    settings.write_text("cluster = 'No Good'\n")
+    assert "between them. Nothing was changed." in running.run("server", "reload").stderr
     assert "tiny" in running.ok("server", "status")
     settings.write_text(good)
+
+
+def test_a_reload_tells_what_cannot_run_and_what_is_not_there(running: Home) -> None:
+    settings = running.data_dir / "server.toml"
+    before = json.loads(running.ok("server", "status", "--json"))
+    settings.write_text("[[presets]]\nname = 'huge'\ncpu = 9000\nmemory = '128M'\n")
+
+    told = running.run("server", "reload").stderr
+
+    assert "the default preset 'huge' in server.toml needs 9000 CPUs (there" in told
+    assert "preset 'huge'" in running.ok("up")
+    settings.unlink()
+    told = running.run("server", "reload").stderr
+    assert f"There is no {settings}: the server has its default settings now." in told
+    after = json.loads(running.ok("server", "status", "--json"))
+    assert after["started_at"] == before["started_at"]
+
+
+def test_who_cannot_be_removed_is_told_before_it_is_asked(running: Home) -> None:
+    owner = usage_owner(running)
+
+    refused = running.run("admin", "remove-user", owner)
+    unknown = running.run("admin", "remove-user", "nosuch")
+
+    assert "is the user who runs this server, and cannot be removed" in refused.stderr
+    assert "--yes" not in refused.stderr
+    assert unknown.returncode == 72
+    assert "There is no user 'nosuch': `neuro admin users` lists all." in unknown.stderr
 
 
 def test_an_earlier_version_is_not_ended_by_a_reload(running: Home) -> None:

@@ -42,10 +42,12 @@ def test_the_server_says_how_long_to_wait_within_bounds(error: PlatformError, pa
 
 def test_an_outage_is_said_once_with_its_reason() -> None:
     said: list[str] = []
-    outage = Outage(said.append)
+    clock = Clock()
+    outage = Outage(said.append, clock=clock)
 
-    for error in (ServerUnreachable("x"), busy(1), ServerUnreachable("x")):
+    for error in (ServerUnreachable("x"), ServerUnreachable("x"), busy(1), ServerUnreachable("x")):
         outage.lost(error)
+        clock.now += 1
     assert outage.over()
     outage.lost(busy(1))
 
@@ -53,6 +55,17 @@ def test_an_outage_is_said_once_with_its_reason() -> None:
         "The server does not answer; waiting for it…",
         "The database does not answer. Waiting for the server…",
     ]
+
+
+def test_a_connection_that_breaks_once_is_no_outage_to_tell_of() -> None:
+    said: list[str] = []
+    outage = Outage(said.append, clock=Clock())
+
+    outage.lost(ServerUnreachable("x"))
+    outage.lost(ServerUnreachable("x"))  # of another thread
+    outage.over()
+
+    assert said == []
 
 
 def test_waiting_ends_and_an_answer_begins_it_anew() -> None:
@@ -101,7 +114,7 @@ def test_a_gateway_that_answers_503_is_waited_for(
         with home.start(*words) as it:
             it.until("one\n")
             gateway.close()
-            it.until("The server does not answer; waiting for it…")
+            it.until("No server is there at present. Waiting for the server…")
             assert gateway.has_refused.wait(PATIENCE)
             gateway.open()
             person.run("exec", "-T", f"gated-{command}", "touch", "/tmp/go")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 import stat
 import sys
@@ -91,11 +92,54 @@ def test_a_terminal_outlives_a_restart_of_the_server(running: Home) -> None:
         assert it.end() == 3
 
 
-def test_stopping_what_does_not_run_is_no_error(home: Home) -> None:
+def test_stopping_what_does_not_run_is_told(home: Home) -> None:
     done = home.run("down")
 
-    assert done.returncode == 0
+    assert done.returncode == 3
     assert "No server runs" in done.stderr
+
+
+def test_a_copy_that_was_looked_at_is_forgotten_when_it_stops(
+    running: Home, tmp_path: Path
+) -> None:
+    first = running.ok("config", "show").split("API URL: ")[1].split()[0]
+    copy = ("--data-dir", str(tmp_path / "copy"))
+    running.ok("up", "--port", "0", *copy)
+
+    said = running.run("down", *copy).stderr
+
+    assert f"The current server is {first} again." in said
+    assert running.ok("ps").startswith("ID")
+    assert running.ok("config", "get-clusters").count("API URL: ") == 1
+    again = running.run("down", *copy)
+    assert again.returncode == 3
+    assert f"another one does: `neuro down --data-dir {running.data_dir}` stops it" in again.stderr
+
+
+def test_options_that_a_running_server_does_not_follow_are_told(running: Home) -> None:
+    options = ("--host", "1.2.3.4", "--port", "22", "--database", "postgresql://db/neuro")
+
+    told = running.run("up", *options).stderr
+
+    for what in ("change the host", "change the port", "another database"):
+        assert f"{what}" in told
+    assert running.run("up", "--host", "127.0.0.1", "--port", "0").stderr == ""
+
+
+def test_a_start_that_takes_long_says_that_it_goes_on(home: Home, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nif 'neuro.server' in sys.orig_argv:\n    open({str(gate)!r}).close()\n"
+    )
+    try:
+        with home.terminal("up", "--port", "0", PYTHONPATH=str(tmp_path)) as shown:
+            shown.until("Starting…")
+            gate.open("w").close()
+            shown.until("The platform is up.")
+            assert shown.end() == 0
+    finally:
+        home.run("down")
 
 
 def test_a_port_that_is_taken_is_said_with_what_to_do(home: Home) -> None:
@@ -191,7 +235,8 @@ def test_removing_a_person_is_asked_about(running: Home) -> None:
     with running.terminal("admin", "remove-user", "boris") as shown:
         shown.until("Remove boris? [y/N]: ")
         shown.press("n\n")
-        assert shown.end() != 0
+        shown.until("Nothing was changed.")
+        assert shown.end() == 130
     assert "boris" in running.ok("-q", "admin", "users").split()
     with running.terminal("admin", "remove-user", "boris") as shown:
         shown.until("Remove boris? [y/N]: ")
@@ -223,6 +268,58 @@ def test_a_token_is_made_listed_and_revoked(running: Home) -> None:
 
     done = running.run("config", "login-with-token", token, url)
     assert done.returncode == 77
+
+
+def own_token(home: Home) -> str:
+    """The id of the token that is logged in with."""
+    return home.ok("-q", "config", "token", "ls").split()[-1]
+
+
+@pytest.mark.parametrize("command", [["login"], ["up"]])
+def test_the_owner_who_revoked_their_own_token_logs_in_again(
+    running: Home, command: list[str]
+) -> None:
+    done = running.run("config", "token", "revoke", own_token(running))
+
+    assert "It was the token that you were logged in with here" in done.stderr
+    refused = running.run("ps")
+    assert refused.returncode == 77
+    assert "`neuro login`" in refused.stderr
+    assert "`neuro config token create --user" in refused.stderr
+    running.ok(*command)
+    assert running.ok("ps").startswith("ID")
+
+
+def test_revoking_the_token_in_use_is_asked_about(running: Home) -> None:
+    with running.terminal("config", "token", "revoke", own_token(running)) as shown:
+        shown.until("logged in with here. Revoke it? [y/N]: ")
+        shown.press("n\n")
+        shown.until("Nothing was changed.")
+        assert shown.end() == 130
+
+    assert running.run("ps").returncode == 0
+
+
+def test_tokens_that_ended_are_listed_only_with_all(running: Home) -> None:
+    ended = running.run("config", "token", "create", "--label", "ci").stderr.split()[1]
+    running.ok("config", "token", "revoke", ended)
+
+    assert ended not in running.ok("config", "token", "ls")
+    assert ended not in running.ok("config", "token", "ls", "--json")
+    assert ended not in running.ok("-q", "config", "token", "ls")
+    assert f"{ended}" in running.ok("config", "token", "ls", "--all")
+    again = running.run("config", "token", "revoke", "nosuch")
+    assert again.returncode == 72
+    assert "has no token 'nosuch': `neuro config token ls` lists them." in again.stderr
+
+
+def test_whoever_confuses_token_and_address_is_told(home: Home) -> None:
+    swapped = home.run("config", "login-with-token", "http://lab:8085", "eyJ0")
+    cut = home.run("config", "login-with-token", "eyJ0", "http://lab:8085")
+
+    assert swapped.returncode == cut.returncode == 127
+    assert "`neuro config login-with-token TOKEN http://lab:8085`" in swapped.stderr
+    assert "Passed string does not contain valid JWT structure. It is not" in cut.stderr
 
 
 def test_a_token_that_nobody_made_is_refused(running: Home) -> None:
@@ -280,7 +377,7 @@ def test_the_configuration_of_a_dead_server_is_shown_as_it_was(running: Home) ->
 def test_the_server_runs_in_the_foreground_until_it_is_told_to_stop(home: Home) -> None:
     with home.start("server", "run", "--port", "0") as server:
         server.until("ready")
-        assert "The server runs" in home.ok("server", "status")
+        assert "The server has been running since" in home.ok("server", "status")
         home.ok("login")
         home.ok("down")
 

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -27,6 +28,7 @@ from neuro.domain.uris import parse_uri
 from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
+from neuro.server.owner import LoginFile, machine_owner
 
 KEY = b"k" * 32
 T = TypeVar("T")
@@ -352,3 +354,22 @@ async def test_a_role_of_ones_own_is_made_once_and_no_other(alice: Client) -> No
         await alice.permissions.add_role("alice/projects/sweep")
     with pytest.raises(NotPermitted, match="admins"):
         await alice.permissions.add_role("root/projects/sweep")
+
+
+async def test_the_owners_login_is_renewed_once_it_has_expired(
+    database: Database, tmp_path: Path
+) -> None:
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    access = AccessService(database, KEY, "default", now=lambda: clock[0])
+    (tmp_path / "run").mkdir()
+    login = LoginFile(tmp_path, access, "http://localhost:1/api/v1")
+    await login.write()
+    before = login.path.read_bytes()
+    await login.write()
+    assert login.path.read_bytes() == before
+
+    clock[0] += timedelta(days=366)
+    await login.write()
+
+    token = json.loads(login.path.read_bytes())["token"]
+    assert (await access.authenticate(token)).user == machine_owner()

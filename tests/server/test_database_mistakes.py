@@ -25,8 +25,8 @@ CASES = {
     "mysql://host/name": "begins with 'mysql': it must be a URL such as postgresql://",
     "neuro": "begins with 'neuro'",
     "postgresql://user:p@ss@host:port/name": "cannot be read",
-    "postgresql://127.0.0.1:{port}/name": "database does not answer: .*refused",
-    "sqlite:////nowhere/at/all.db": "database does not answer: unable to open",
+    "postgresql://127.0.0.1:{port}/name": r"does not answer: .*refused\. Is the server running",
+    "sqlite:////nowhere/at/all.db": "database /nowhere/at/all.db does not answer: unable to open",
 }
 
 

@@ -82,7 +82,6 @@ async def test_clients_of_every_era_find_a_project_by_name(
     "query",
     [
         "name=other&cluster=default",
-        "name=a_project&cluster=elsewhere",
         "name=a_project&cluster=default&owner=nobody",
         "name=a_project&cluster=default&org_name=an-org",
         "name=a%20b&cluster=default",
@@ -95,6 +94,17 @@ async def test_what_is_not_there_is_404_and_in_no_list(
 ) -> None:
     assert (await wire.call("GET", f"projects/by_name?{query}"))[0] == 404
     assert await wire.call("GET", f"projects?{query}") == (200, [])
+
+
+async def test_a_list_of_another_cluster_is_refused_and_not_empty(
+    wire: Wire, project: Project
+) -> None:
+    for path in ("projects", "projects/by_name"):
+        status, answer = await wire.call("GET", f"{path}?name={project.name}&cluster=elsewhere")
+
+        assert status == 400, path
+        assert answer["error"].startswith("Cluster 'elsewhere' is unknown"), path
+        assert "this server's cluster is 'default'" in answer["error"], path
 
 
 async def test_a_taken_name_is_told_in_the_flow_clients_way(wire: Wire, project: Project) -> None:

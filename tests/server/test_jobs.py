@@ -403,3 +403,8 @@ async def test_a_programs_own_code_restarts_it_whatever_it_prints(
     job = await finished(client, job)
 
     assert (job.status, job.history.restarts) == (JobStatus.SUCCEEDED, 1)
+
+
+async def test_a_list_of_another_cluster_is_refused_and_not_empty(client: Client) -> None:
+    with pytest.raises(InvalidInput, match="'elsewhere' is unknown; this server's cluster is"):
+        [job async for job in client.jobs.list(JobFilter(cluster_name="elsewhere"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.request
 from collections.abc import Iterator
 
@@ -48,3 +49,35 @@ async def test_labels_are_names_of_routes(server: ServerProcess) -> None:
 
     assert r"\s" not in told(server)
     assert 'route="/api/v1/storage{path}"' in told(server)
+
+
+def labels_of(line: str) -> str:
+    """The labels of a sample, less the bound of a bucket."""
+    return re.sub(r'le="[^"]*",?', "", line.partition("{")[2].partition("}")[0])
+
+
+async def test_metrics_are_in_the_order_of_their_names_and_labels(server: ServerProcess) -> None:
+    async with Client.connect(server.url, server.token) as client:
+        await client.storage.mkdir("storage:order", parents=True)  # later than what sorts after it
+        await finished(client, await submit(client, "true"))
+
+    lines = told(server).splitlines()
+
+    names = [line.split()[2].removesuffix("_total") for line in lines if line.startswith("# HELP")]
+    families = [name for name in names if not name.endswith("_created")]
+    assert families == sorted(families)
+    routes = [labels_of(line) for line in lines if line.startswith("neuro_http_requests_total{")]
+    assert routes == sorted(routes)
+    bounds = [
+        float(line.partition('le="')[2].partition('"')[0])
+        for line in lines
+        if line.startswith("neuro_job_start_seconds_bucket{")
+    ]
+    assert bounds == sorted(bounds)
+
+
+async def test_no_help_goes_on_from_another(server: ServerProcess) -> None:
+    for line in told(server).splitlines():
+        if line.startswith("# HELP neuro_"):
+            text = line.split(maxsplit=3)[3]
+            assert "then" not in text.split(), line

@@ -120,6 +120,7 @@ class Things:
             Ask("GET", "/users/{user}/subroles"),
             Ask("POST", "/users/{user}/permissions", body=[{"uri": home, "action": "read"}]),
             Ask("DELETE", "/users/{user}/permissions", f"?uri={home}"),
+            Ask("GET", "/users/{user}/removal"),
             Ask("GET", "/users/{user}/tokens"),
             Ask("POST", "/users/{user}/tokens", body={"label": "stolen"}),
             Ask("GET", "/jobs", lists=True),
@@ -350,6 +351,7 @@ def is_done(ask: Ask, status: int, body: bytes) -> bool:
     """Whether a call was allowed, whatever came of it."""
     return status < 400 or (status, ask.operation[1]) in {
         (409, "/api/v1/users/{user}"),  # the last administrator
+        (409, "/api/v1/users/{user}/removal"),
         (400, "/api/v1/users/{user}/permissions"),  # what comes with being a user
         (501, "/api/v1/monitoring/jobs/{job}/save"),
         # Nothing listens on the port.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import click
 
 from neuro.cli.context import Context, pass_context
+from neuro.cli.failures import INTERRUPTED, NOT_FOUND, Failure
 from neuro.cli.lazy import Command
 from neuro.cli.output import terminal_width
+from neuro.cli.questions import agrees
 from neuro.cli.render.job_row import View
 from neuro.cli.render.json_text import document, json_option, plain
 from neuro.cli.render.table import Column, Line, Table
 from neuro.cli.render.times import local_now
 from neuro.domain.durations import parse_duration
+from neuro.domain.errors import NotFound
 from neuro.domain.jobs import ACTIVE, JobFilter
 from neuro.domain.names import check_user_name
 from neuro.domain.users import check_token_life
@@ -103,7 +106,7 @@ def add_user(
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @pass_context
-def remove_user(context: Context, name: str, yes: bool) -> None:
+def remove_user(context: Context, name: str, yes: bool) -> int:
     """Remove the user NAME, and stop everything that they started.
 
     Their tokens are revoked, their jobs are stopped, their bakes are cancelled and their
@@ -111,7 +114,14 @@ def remove_user(context: Context, name: str, yes: bool) -> None:
     name cannot be used again.
     """
     client, out = context.client, context.out
-    context.run(client.users.get(name))
+    try:
+        context.run(client.users.get(name))
+    except NotFound:
+        raise Failure(
+            f"There is no user '{name}': `neuro admin users` lists all.", NOT_FOUND
+        ) from None
+    if not yes:
+        _check_removal(context, name)
     active = context.run(_active_jobs(context, name))
     jobs = f"{active} active {'job' if active == 1 else 'jobs'}"
     if not yes:
@@ -120,17 +130,26 @@ def remove_user(context: Context, name: str, yes: bool) -> None:
                 f"This would remove {name} and stop {active} {'job' if active == 1 else 'jobs'}."
                 " There is no terminal to ask on: add --yes."
             )
-        click.confirm(
+        if not agrees(
+            out,
             f"{name} has {jobs}, which will be stopped, as will their bakes and schedules.\n"
             f"Their files stay. Nobody can be called {name} again. Remove {name}?",
-            abort=True,
-            err=True,
-        )
+        ):
+            return INTERRUPTED
     context.run(client.users.remove(name))
     out.note(
         f"Removed user {name}; {jobs} stopped. Remove their files with"
         f" `neuro rm -r 'storage://{client.cluster}/{name}/*'`; the empty folder stays."
     )
+    return 0
+
+
+def _check_removal(context: Context, name: str) -> None:
+    # Nobody should be asked, or told to add --yes, about somebody who cannot be removed.
+    try:
+        context.run(context.client.users.check_removal(name))
+    except NotFound:
+        return  # An older server, which tells only when it is asked to remove them.
 
 
 async def _active_jobs(context: Context, owner: str) -> int:

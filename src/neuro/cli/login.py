@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,12 @@ from neuro.cli.paths import owner_file
 from neuro.client import Client
 from neuro.client.accounts import NOBODY, Account, NotConfigured, passed_config, user_in
 from neuro.client.blocking import run
+from neuro.domain.errors import NotAuthenticated
 from neuro.domain.server_config import ServerConfig
+
+# The server looks every 5 seconds whether the owner's token has expired.
+RENEWAL_SECONDS = 10.0
+_PAUSE = 0.05
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -50,6 +56,8 @@ def account_of(
         cluster=wanted if wanted in names else names[0],
         config=config,
         data_dir=known.data_dir if known else None,
+        before=known.before if known else None,
+        any_port=known is not None and known.any_port,
     )
 
 
@@ -78,6 +86,24 @@ def read_owner(data_dir: Path) -> Owner | None:
         return msgspec.json.decode(owner_file(data_dir).read_bytes(), type=Owner)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def log_in_as_owner(context: Context, data_dir: Path) -> Account | None:
+    """Log in to the server on a data directory, as who started it.
+
+    None where it was never started, or belongs to another user. A server whose owner's token has
+    just ended leaves a new one: it is waited for. Raises Failure, PlatformError.
+    """
+    end = time.monotonic() + RENEWAL_SECONDS
+    while (owner := read_owner(data_dir)) is not None:
+        try:
+            return log_in(context, owner.url, owner.token, user=owner.user, data_dir=data_dir)
+        except NotAuthenticated:
+            while read_owner(data_dir) == owner:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_PAUSE)
+    return None
 
 
 def log_in_by_passed_config(context: Context) -> Account:

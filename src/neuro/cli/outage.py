@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 # How long a lost server is waited for, as the original command line does (seconds).
 PATIENCE = 15 * 60.0
+# A connection that breaks is said only once a server is away for that long (seconds): it may have
+# been ended because the person may not have it any more, which the next try tells.
+QUIET = 0.5
 # Between two tries, where the server does not ask for more (seconds).
 PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
@@ -40,6 +43,7 @@ class Outage:
         self._clock = clock
         self._lock = Lock()
         self._since: float | None = None
+        self._is_said = False
 
     def lost(self, error: PlatformError) -> float:
         """The server is away: how many seconds to wait until the next try.
@@ -50,10 +54,14 @@ class Outage:
             raise error
         with self._lock:
             now = self._clock()
-            begins, self._since = self._since is None, now if self._since is None else self._since
+            if self._since is None:
+                self._since, self._is_said = now, False
             if now - self._since > PATIENCE:
                 raise error
-        if begins:
+            is_brief = isinstance(error, ServerUnreachable) and now - self._since < QUIET
+            says = not self._is_said and not is_brief
+            self._is_said |= says
+        if says:
             self._say(_sentence(error))
         return min(max(error.retry_after or 0.0, PAUSE), LONGEST_PAUSE)
 

@@ -55,6 +55,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     config: ServerConfig
     # Where the data of a server of this machine is that this person started or logged in to.
     data_dir: str | None = None
+    # Which server was the current one before this one was started, by URL.
+    before: str | None = None
+    # Its address is good until it stops: it took any free port.
+    any_port: bool = False
 
     @property
     def current_cluster(self) -> ClusterMessage:
@@ -80,7 +84,12 @@ class Accounts(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_account(self, account: Account) -> Accounts:
         """These with ``account`` added or renewed, and made the current one."""
-        others = [other for other in self.accounts if other.url != account.url]
+        others = [
+            other
+            for other in self.accounts
+            if other.url != account.url
+            and not (other.any_port and other.data_dir == account.data_dir)
+        ]
         return Accounts(current=account.url, accounts=[*others, account])
 
     def without(self, url: str) -> Accounts:
@@ -177,12 +186,23 @@ def user_in(token: str) -> str:
 
     Raises InvalidInput for what is not a token.
     """
-    payload = token.split(".")[1] if token.count(".") == 2 else ""
-    try:
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        names = [claims[claim] for claim in _CLAIMS if claim in claims]
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError):
-        names = []
+    claims = _claims_in(token)
+    names = [claims[claim] for claim in _CLAIMS if claim in claims]
     if not names or not isinstance(names[0], str):
         raise InvalidInput("Passed string does not contain valid JWT structure.")
     return names[0]
+
+
+def token_id_in(token: str) -> str | None:
+    """The id by which ``neuro config token ls`` lists a token; None where it has none."""
+    found = _claims_in(token).get("jti")
+    return found if isinstance(found, str) else None
+
+
+def _claims_in(token: str) -> dict[str, object]:
+    payload = token.split(".")[1] if token.count(".") == 2 else ""
+    try:
+        text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+        return msgspec.json.decode(text, type=dict[str, object])
+    except (binascii.Error, msgspec.MsgspecError, ValueError):
+        return {}

@@ -25,11 +25,12 @@ class EngineState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerState(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``GET /server`` answers."""
+    """What ``GET /server`` answers; ``notices`` are about the settings."""
 
     version: str
     engines: list[EngineState] = []
     database: str | None = None
+    notices: list[str] = []
 
 
 async def server_state(client: Client) -> ServerState:

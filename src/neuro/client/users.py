@@ -39,6 +39,10 @@ class Users:
         """
         await tell(self._transport, "DELETE", below(_USERS, name))
 
+    async def check_removal(self, name: str) -> None:
+        """Raise what ``remove`` would, and remove nobody."""
+        await tell(self._transport, "GET", f"{below(_USERS, name)}/removal")
+
     async def create_token(
         self, user: str, *, label: str = "", expires_in: float | None = None
     ) -> Token:

@@ -154,6 +154,14 @@ class StorageFault(PlatformError):
         return _number(self.errno)
 
 
+def new_login(user: str = "NAME") -> str:
+    """How somebody whose token is good no more logs in again."""
+    return (
+        "log in again with `neuro login` if you started this server on this machine; else ask an"
+        f" administrator for a new token (`neuro config token create --user {user}`)."
+    )
+
+
 def _number(symbol: str) -> int:
     import errno as numbers
 

@@ -106,6 +106,12 @@ def check_engine_name(name: str) -> str:
     )
 
 
+def check_known_cluster(name: str | None, known: str) -> None:
+    """Raise InvalidInput where a request names a cluster that is not ``known``; None is allowed."""
+    if name is not None and name != known:
+        raise InvalidInput(f"Cluster '{name[:80]}' is unknown; this server's cluster is '{known}'.")
+
+
 def check_tags(tags: list[str]) -> list[str]:
     """Return ``tags``, or raise InvalidInput: at most 16, each 1 to 256 non-space characters."""
     if len(tags) > MAX_TAGS:

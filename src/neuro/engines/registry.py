@@ -1,6 +1,7 @@
 """Which kinds of engines there are, and how an engine is made of its settings.
 
-A new kind is a folder here with a module that has a ``KIND``, and a line in ``KINDS``.
+A new kind is a folder here with a module that has a ``KIND``, and a line in ``KINDS``; the ranges
+of its numbers and sizes are in ``neuro.server.settings_rules``.
 """
 
 from __future__ import annotations
@@ -50,16 +51,15 @@ class Site:
 class Kind:
     """One kind of engines.
 
-    ``make`` is given a ``Site`` and ``settings``; ``check`` raises InvalidInput for values of them
-    that cannot be. Engines that have a part ``of_this_machine`` share it with each other. Where a
-    kind ``has_images`` an image is what a job starts from, and not a name alone.
+    ``make`` is given a ``Site`` and ``settings``. Engines that have a part ``of_this_machine``
+    share it with each other. Where a kind ``has_images`` an image is what a job starts from, and
+    not a name alone.
 
     What an engine cannot do with a run, it has no method for: see ``base.Attaches`` and its kin.
     """
 
     settings: type[EngineSettings]
     make: Callable[[Site, Any], Engine]
-    check: Callable[[Any], None]
     of_this_machine: bool
     has_images: bool
 

@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ def main() -> int:
         port=arguments.port,
         database=arguments.database,
         open_files=_raise_open_files(),
+        started_at=datetime.now().astimezone().isoformat(),
     )
     os.umask(0o077)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -62,11 +62,19 @@ from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.writer import Writer
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
 from neuro.server.metrics import watch
-from neuro.server.owner import Announcement, machine_owner, only_one, write_login
+from neuro.server.owner import (
+    Announcement,
+    LoginFile,
+    ServerFile,
+    digest_of_url,
+    machine_owner,
+    only_one,
+)
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
     RetentionSetting,
     Settings,
+    keep_cluster,
     load_settings,
 )
 from neuro.server.storage.routes import storage_routes
@@ -82,6 +90,7 @@ class Options:
     """What the command line decides. ``database`` is a URL, or None for SQLite in the folder.
 
     ``open_files`` is the soft limit of descriptors that jobs begin with, None for the server's own.
+    ``started_at`` is when the process began to serve, in ISO 8601; None: now.
     """
 
     data_dir: Path
@@ -89,6 +98,7 @@ class Options:
     port: int = 8085
     database: str | None = None
     open_files: int | None = None
+    started_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,21 +148,33 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         listener = stack.enter_context(bind(options.host, options.port))
         digest = digest_of(folder)
         settings = load_settings(folder / "server.toml")
-        database = await _open_database(stack, folder, options.database or settings.database)
+        database_url = options.database or settings.database
+        database = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
         engines = make_engines(engine_settings(settings), folder, port, options.open_files)
         await _open(stack, engines, asyncio.to_thread(_prepare_database, database, folder))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
-        address, board = await _assemble(
+        login, board = await _assemble(
             stack, listener, folder, settings, database, engines, background
         )
-        announcement = Announcement(folder, address, lock_again, digest)
+        now = datetime.now().astimezone().isoformat()
+        state = ServerFile(
+            pid=os.getpid(),
+            url=login.url,
+            host=options.host,
+            database=digest_of_url(database_url),
+            started_at=options.started_at or now,
+            announced_at=now,
+            settings=digest,
+        )
+        announcement = Announcement(folder, state, login, lock_again)
+        keep_cluster(folder, settings.cluster)
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
-        log.info("ready", url=address)
-        yield Server(address, partial(_check, board))
+        log.info("ready", url=login.url)
+        yield Server(login.url, partial(_check, board))
 
 
 def _check(board: Board, settings: Settings) -> None:
@@ -193,7 +215,7 @@ async def _assemble(
     database: Database,
     engines: Mapping[str, Engine],
     background: Background,
-) -> tuple[str, Board]:
+) -> tuple[LoginFile, Board]:
     access = AccessService(
         database, load_or_create_key(folder / "keys" / "tokens.key"), settings.cluster
     )
@@ -223,10 +245,11 @@ async def _assemble(
     await _listen(stack, listener, _application(ground, parts, means, domain), ground)
     await _sweep(ground, parts, hub)
     await parts.supervision.start()
-    url = address_of(host, port)
-    await write_login(folder, access, url)
+    login = LoginFile(folder, access, address_of(host, port))
+    await login.write()
+    background.keep("watch over the owner's login", login.keep_on)
     await parts.departures.sweep()
-    return url, jobs.board
+    return login, jobs.board
 
 
 def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Parts:
@@ -251,6 +274,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
         capacity=means.capacities[DEFAULT_ENGINE],
         database="sqlite" if database.is_sqlite else "postgresql",
         notices={name: engine.notices for name, engine in engines.items()},
+        remarks=means.remarks,
     )
     jobs = parts.jobs
     metrics = Metrics()

@@ -14,11 +14,11 @@ import msgspec
 from neuro.domain.errors import Conflict
 from neuro.domain.names import check_engine_name
 from neuro.domain.resources import Amount
-from neuro.domain.sizes import check_size, parse_bytes
+from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
 from neuro.engines.registry import KINDS, EngineSettings, Site, kind_of
 from neuro.server.settings_places import Misplaced, check_shape, placed
-from neuro.server.settings_rules import check_numbers
+from neuro.server.settings_rules import check_values
 
 if TYPE_CHECKING:
     from neuro.server.settings import Settings
@@ -117,11 +117,7 @@ def _settings_of(settings: Settings, name: str, table: Mapping[str, Any]) -> Eng
     made = msgspec.convert(
         {**_of_other_sections(settings, name, kind), **table}, known_kind.settings
     )
-    with placed(at):
-        check_numbers(made, f"engines.{name}", "engines")
-        if made.memory is not None:
-            check_size(f"engines.{name}.memory", made.memory)
-        known_kind.check(made)
+    check_values(made, at, "engines")
     return made
 
 

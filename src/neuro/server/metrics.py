@@ -28,20 +28,20 @@ class JobMetrics:
         self._started: set[str] = {record.id for record in board if record.started_at}
         self._finished = Counter(
             "neuro_jobs_finished",
-            "Jobs that are over, by how they ended.",
+            "Jobs that have ended, by status and reason.",
             ["status", "reason"],
             registry=registry,
         )
         self._waiting = Histogram(
             "neuro_job_waiting_seconds",
-            "From a job's submission until its resources are its own.",
+            "Time from a job's submission until it gets its resources.",
             ["preset"],
             buckets=_BUCKETS,
             registry=registry,
         )
         self._start = Histogram(
             "neuro_job_start_seconds",
-            "From then until its command runs.",
+            "Time from when a job gets its resources until its command runs.",
             ["preset"],
             buckets=_BUCKETS,
             registry=registry,
@@ -89,12 +89,26 @@ class Gauges(Collector):
         self._board = board
         self._folder = folder
         self._all = [
-            _Gauge("neuro_jobs_active", "Jobs that are not over.", "status", self._active),
-            _Gauge("neuro_bakes_driven", "Bakes that a main job drives.", "engine", self._driven),
-            *self._amounts("capacity", "All that jobs may take together", self._capacity),
-            *self._amounts("taken", "What jobs hold", self._taken),
-            *self._amounts("free", "What is left", self._free),
-            _Gauge("neuro_disk_bytes", "The disk of the data directory.", "kind", self._disk),
+            _Gauge(
+                "neuro_jobs_active", "Pending and running jobs, by status.", "status", self._active
+            ),
+            _Gauge(
+                "neuro_bakes_driven",
+                "Bakes that main jobs drive now, by engine.",
+                "engine",
+                self._driven,
+            ),
+            *self._amounts(
+                "capacity", "What all jobs of an engine may take together", self._capacity
+            ),
+            *self._amounts("taken", "What the jobs of an engine hold now", self._taken),
+            *self._amounts("free", "What of an engine's capacity no job holds", self._free),
+            _Gauge(
+                "neuro_disk_bytes",
+                "Bytes of the disk that the data directory is on: all, and free ones.",
+                "kind",
+                self._disk,
+            ),
         ]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

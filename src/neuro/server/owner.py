@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import fcntl
 import getpass
+import hashlib
 import os
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 import msgspec
 import structlog
 
-from neuro.domain.errors import Conflict, NotAuthenticated, NotFound
+from neuro.domain.errors import Conflict, NotAuthenticated, NotFound, PlatformError
 from neuro.domain.names import user_name_from
 from neuro.server.access.service import AccessService
+from neuro.server.log import Seldom
 
 log = structlog.get_logger("neuro.server")
 
@@ -32,22 +33,90 @@ class OwnerLogin(msgspec.Struct, frozen=True):
     user: str
 
 
+class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
+    """``run/server.json``: where the server is, and how it was started.
+
+    ``settings`` tells which ``server.toml`` it has read, ``announced_at`` when it did so last,
+    ``database`` which database it has without giving away a password: see ``digest_of_url``.
+    """
+
+    pid: int
+    url: str
+    host: str
+    database: str
+    started_at: str
+    announced_at: str
+    settings: str
+
+
+def digest_of_url(database: str | None) -> str:
+    """What tells one database from another; that of nothing where it is the folder's own."""
+    return hashlib.sha256((database or "").encode()).hexdigest()
+
+
 def machine_owner() -> str:
     """The platform's name of the user who runs the server."""
     return user_name_from(getpass.getuser())
 
 
-async def write_login(folder: Path, access: AccessService, url: str) -> None:
-    """Make the owner at the first start, and keep a login of theirs in ``run/owner.json``."""
-    owner = machine_owner()
-    try:
-        await access.user(owner)
-    except NotFound:
-        # Who has the data folder has all that is in it, whatever the name was before.
-        await access.add_user(owner, is_admin=True, may_be_retired=True)
-    path = folder / "run" / "owner.json"
-    token = await _token(path, access, owner)
-    _write_private(path, msgspec.json.encode(OwnerLogin(url=url, token=token, user=owner)))
+class LoginFile:
+    """Keeps ``run/owner.json``: a token of the owner's that is good."""
+
+    def __init__(self, folder: Path, access: AccessService, url: str) -> None:
+        self.path = folder / "run" / "owner.json"
+        self._access = access
+        self.url = url
+        self._owner = machine_owner()
+        self._login: OwnerLogin | None = None
+        self._written: OwnerLogin | None = None
+        self._ended = asyncio.Event()
+        self._fails = Seldom(log, "the owner's login cannot be renewed")
+        access.listen(self._note_end)
+
+    @property
+    def content(self) -> bytes:
+        """What is in the file."""
+        return msgspec.json.encode(self._login)
+
+    async def write(self) -> None:
+        """Make the owner at the first start; write the file where its token is good no more.
+
+        Raises OSError, PlatformError.
+        """
+        try:
+            await self._access.user(self._owner)
+        except NotFound:
+            # Who has the data folder has all that is in it, whatever the name was before.
+            await self._access.add_user(self._owner, is_admin=True, may_be_retired=True)
+        token = await self._token()
+        self._login = OwnerLogin(url=self.url, token=token, user=self._owner)
+        if self._written != self._login:
+            _write_private(self.path, self.content)
+            self._written = self._login
+
+    async def keep_on(self) -> None:
+        """Renew the token for ever: as soon as it was revoked, and soon after it expired."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), KEEP_SECONDS)
+            self._ended.clear()
+            try:
+                await self.write()
+            except (OSError, PlatformError) as error:
+                self._fails.say(error=str(error))
+
+    def _note_end(self, user: str, _: str | None) -> None:
+        if user == self._owner:
+            self._ended.set()
+
+    async def _token(self) -> str:
+        with contextlib.suppress(OSError, msgspec.MsgspecError, NotAuthenticated):
+            kept = self._login or msgspec.json.decode(self.path.read_bytes(), type=OwnerLogin)
+            identity = await self._access.authenticate(kept.token)
+            if identity.user == self._owner:
+                return kept.token
+        token = await self._access.make_token(self._owner, label="this machine's owner")
+        return token.token or ""
 
 
 @contextlib.contextmanager
@@ -84,32 +153,24 @@ class Announcement:
     """``run/server.json`` says where the server is, ``run/owner.json`` how its owner logs in."""
 
     def __init__(
-        self, folder: Path, url: str, hold: Callable[[], None], settings_digest: str
+        self, folder: Path, state: ServerFile, login: LoginFile, hold: Callable[[], None]
     ) -> None:
-        """``hold`` takes the lock of the folder again where it is lost.
-
-        ``settings_digest`` tells which ``server.toml`` the server has read.
-        """
+        """``hold`` takes the lock of the folder again where it is lost."""
         self._run = folder / "run"
         self._hold = hold
-        started_at = datetime.now().astimezone().isoformat()
-        state = {"pid": os.getpid(), "url": url, "started_at": started_at}
-        state["settings"] = settings_digest
-        self._files = {
-            self._run / "server.json": msgspec.json.encode(state),
-            self._run / "owner.json": (self._run / "owner.json").read_bytes(),
-        }
+        self._state = msgspec.json.encode(state)
+        self._login = login
 
     def begin(self) -> None:
-        """Write the files, over those of an earlier server. Raises OSError."""
-        for path, content in self._files.items():
-            _write_private(path, content)
+        """Say where the server is, over what an earlier one said. Raises OSError."""
+        _write_private(self._run / "server.json", self._state)
 
     def keep(self) -> None:
         """Make what is missing. Raises OSError, Conflict."""
         self._run.mkdir(mode=0o700, exist_ok=True)
         self._hold()
-        for path, content in self._files.items():
+        files = {self._run / "server.json": self._state, self._login.path: self._login.content}
+        for path, content in files.items():
             if not path.exists():
                 _write_private(path, content)
 
@@ -125,16 +186,6 @@ class Announcement:
     def withdraw(self) -> None:
         """The server is ending."""
         (self._run / "server.json").unlink(missing_ok=True)
-
-
-async def _token(path: Path, access: AccessService, owner: str) -> str:
-    with contextlib.suppress(OSError, msgspec.MsgspecError, NotAuthenticated):
-        kept = msgspec.json.decode(path.read_bytes(), type=OwnerLogin)
-        identity = await access.authenticate(kept.token)
-        if identity.user == owner:
-            return kept.token
-    token = await access.make_token(owner, label="this machine's owner")
-    return token.token or ""
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -55,6 +55,11 @@ class Reload:
             log.error("server.toml is not applied", error=str(error))
             self._answer(str(error))
             return
+        except Exception as error:  # Whoever asked waits for an answer.
+            log.error("server.toml is not applied", exc_info=error)
+            what = f"{type(error).__name__}: {error}"
+            self._answer(f"The server could not read server.toml ({what}); its log says more")
+            return
         self._answer(None)
         self.is_due = True
         self._stop.set()

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from neuro.domain.errors import InvalidInput
-from neuro.domain.names import check_cluster_name
-from neuro.domain.resources import GIB, MIB, Amount, Preset
-from neuro.domain.sizes import check_size, parse_bytes
+from neuro.domain.resources import GIB, Amount, Preset
+from neuro.domain.sizes import parse_bytes
 from neuro.server.engine_settings import DEFAULT_ENGINE, engine_settings
-from neuro.server.settings_places import check_shape, with_line
+from neuro.server.settings_places import Misplaced, check_shape, with_line
 from neuro.server.settings_rules import check_settings
 
 _LEAST_DISK = 10 * GIB
+_CLUSTER = "cluster"  # a file of the data folder
 
 
 class PresetSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,28 +140,61 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def load_settings(path: Path) -> Settings:
     """Read the settings; an absent file means all defaults.
 
-    Raises InvalidInput that names the file and what is wrong in it.
+    Raises InvalidInput that names the file and what is wrong in it; another ``cluster`` than that
+    of the folder is wrong, too.
     """
     try:
         text = path.read_text("utf-8-sig")  # editors of Windows put a mark before the text
     except FileNotFoundError:
-        return Settings()
+        text = ""
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {_reason(error)}") from None
     try:
         content = tomllib.loads(text)
         check_shape(Settings, content)
         settings = msgspec.convert(content, Settings)
-        check_cluster_name(settings.cluster)
         check_settings(settings, {DEFAULT_ENGINE, *settings.engines})
-        for preset in settings.presets:
-            _preset(preset)
-        check_size("retention.log_bytes", settings.retention.log_bytes, least=0)
-        check_size("log_limit", settings.log_limit)
-        if settings.capacity.memory is not None:
-            check_size("capacity.memory", settings.capacity.memory)
         engine_settings(settings)
+        _check_cluster(path.parent / _CLUSTER, settings.cluster)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidInput, ValueError) as error:
         raise InvalidInput(f"{path}: {with_line(text, error)}") from None
+    except RecursionError:
+        raise InvalidInput(f"{path}: its lists or tables are nested too deeply") from None
     return settings
+
+
+def keep_cluster(folder: Path, cluster: str) -> None:
+    """Write the cluster's name down at the first start. Raises OSError.
+
+    Jobs, files, permissions and logins carry it: with another, all of them would be out of reach.
+    """
+    path = folder / _CLUSTER
+    if not path.exists():
+        draft = folder / f"{_CLUSTER}.new"
+        draft.write_text(cluster + "\n", "ascii")
+        draft.rename(path)
+
+
+def _check_cluster(path: Path, cluster: str) -> None:
+    try:
+        kept = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return
+    if cluster != kept:
+        raise Misplaced(
+            ("cluster",),
+            f"cluster is '{cluster}', and that of this data directory is '{kept}': its jobs, files,"
+            f' permissions and logins carry the name. Write cluster = "{kept}", or use another'
+            " data directory (--data-dir)",
+        )
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder, and must be a text file"
+    return error.strerror or type(error).__name__
 
 
 def disk_for(total: int) -> int:
@@ -189,9 +222,7 @@ def presets_for(
 def _fitting(machine: Amount, gpu_model: str | None) -> list[Preset]:
     small = Preset(name="cpu-small", cpu=min(1.0, machine.cpu), memory=min(2 * GIB, machine.memory))
     presets = [small]
-    large = Preset(
-        name="cpu-large", cpu=max(1.0, float(int(machine.cpu))), memory=_most(machine.memory)
-    )
+    large = Preset(name="cpu-large", cpu=_whole(machine.cpu), memory=_most(machine.memory))
     if large.cpu > small.cpu or large.memory > small.memory:
         presets.append(large)
     if machine.gpu:
@@ -199,7 +230,7 @@ def _fitting(machine: Amount, gpu_model: str | None) -> list[Preset]:
         presets.append(
             Preset(
                 name="gpu-small",
-                cpu=max(1.0, float(int(machine.cpu / share))),
+                cpu=_whole(machine.cpu / share),
                 memory=_most(machine.memory // share),
                 gpu=1,
                 gpu_model=gpu_model,
@@ -218,6 +249,10 @@ def _fitting(machine: Amount, gpu_model: str | None) -> list[Preset]:
     return presets
 
 
+def _whole(cpu: float) -> float:
+    return float(int(cpu)) or cpu
+
+
 def _most(memory: int) -> int:
     # Whole gibibytes, with some left for the machine itself.
     whole = int(memory * 0.9) // GIB * GIB
@@ -228,10 +263,6 @@ def _preset(setting: PresetSetting, disk: int = 0) -> Preset:
     memory = parse_bytes(setting.memory)
     if setting.disk is not None:
         disk = parse_bytes(setting.disk)
-        if disk and disk < MIB:
-            raise InvalidInput(f"preset '{setting.name}' needs disk of 1M or more, or 0: no limit")
-    if setting.cpu <= 0 or memory < MIB or setting.gpu < 0:
-        raise InvalidInput(f"preset '{setting.name}' needs cpu above 0 and memory of 1M or more")
     return Preset(
         name=setting.name,
         cpu=setting.cpu,

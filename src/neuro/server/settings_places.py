@@ -17,7 +17,6 @@ Key = tuple[str | int, ...]  # names, and numbers of tables in a list, from 0
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([\w.-]+)\s*\]\]?")
 _ASSIGNED = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*=")
-_SAID = re.compile(r"([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)*)\b")
 _WORDS: Mapping[object, str] = {
     str: "a text in quotes",
     bool: "true or false",
@@ -120,22 +119,9 @@ def spelled(key: Key) -> str:
 
 def with_line(text: str, error: Exception) -> str:
     """The error, with the number of its line in ``text`` before it, where that is found."""
-    if isinstance(error, Misplaced):
-        line = line_of(text, error.key)
-    else:
-        found = _SAID.match(str(error))
-        line = line_of(text, _key_of(found[1])) if found else None
-    return f"line {line}: {error}" if line is not None else str(error)
-
-
-def _key_of(said: str) -> Key:
-    parts: list[str | int] = []
-    for word in said.split("."):
-        name, _, number = word.rstrip("]").partition("[")
-        parts.append(name)
-        if number:
-            parts.append(int(number) - 1)
-    return tuple(parts)
+    line = line_of(text, error.key) if isinstance(error, Misplaced) else None
+    said = str(error).rstrip(".")
+    return f"line {line}: {said}" if line is not None else said
 
 
 def line_of(text: str, key: Key) -> int | None:

@@ -1,129 +1,185 @@
 """What the values of ``server.toml`` may be, beyond their types: each error names the key.
 
-Whatever has no rule of its own here is a number that is finite and not negative, or a text.
+Every number and every size has its range here; whatever has none is a text or a switch.
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from neuro.domain.errors import InvalidInput
+from neuro.domain.names import check_cluster_name
+from neuro.domain.resources import MIB
+from neuro.domain.sizes import check_size
+from neuro.server.settings_places import Key, Misplaced, placed, spelled
 
 if TYPE_CHECKING:
     from neuro.server.settings import PresetSetting, Settings
 
-_CENTURY = 36_500.0
-_DAY = 86_400.0
+_DAY = 86_400
+_CENTURY = 36_500  # days
+# A host's name, with a port where the addresses of jobs need one.
+_HOST = re.compile(r"(?=.{1,200}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
 
 
-class Rule(NamedTuple):
-    """The range of a number, its ends included, and what to call it."""
+class Range(NamedTuple):
+    """What a number counts, and from where to where it goes, ends included."""
 
-    least: float
-    most: float
     what: str
+    least: float
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.what} from {self.least:.15g} to {self.most}"
 
 
-_NUMBER = Rule(0, 1e18, "a number that is not negative")
-_COUNT = Rule(0, 1e12, "a count, 0 or more")
-_DAYS = Rule(0, _CENTURY, "days, from 0 to 36500")
-_SECONDS = Rule(0, _CENTURY * _DAY, "seconds, 0 or more")
-_RULES: Mapping[str, Rule] = {
-    "stop_grace_seconds": Rule(0, _DAY, "seconds, from 0 to 86400"),
-    "capacity.cpu": Rule(0.01, 1e6, "CPU cores, 0.01 or more"),
-    "engines.cpu": Rule(0.01, 1e6, "CPU cores, 0.01 or more"),
-    "retention.days": _DAYS,
-    "retention.cache_days": _DAYS,
-    "retention.jobs": _COUNT,
-    "retention.bakes": _COUNT,
-    "bakes.executor_silence": _SECONDS,
-    "bakes.start": _SECONDS,
-    "bakes.grace": _SECONDS,
-    "bakes.restart_pause": _SECONDS,
-    "bakes.restarts": _COUNT,
-    "bakes.main_jobs": _COUNT,
-    "bakes.main_jobs_per_owner": _COUNT,
+class Size(NamedTuple):
+    """The least size in bytes; whether 0 is allowed, for no limit."""
+
+    least: int = MIB
+    or_zero: bool = False
+
+
+_COUNT = Range("a count", 0, 10**12)
+_SECONDS = Range("seconds", 0, _CENTURY * _DAY)
+_RANGES: Mapping[str, Range] = {
+    "stop_grace_seconds": Range("seconds", 0, _DAY),
+    **dict.fromkeys(("capacity.cpu", "engines.cpu"), Range("CPU cores", 0.01, 10**6)),
+    "presets.cpu": Range("CPU cores", 0.001, 10**6),
+    "presets.gpu": Range("a count of GPUs", 0, 10_000),
+    **dict.fromkeys(("retention.days", "retention.cache_days"), Range("days", 0, _CENTURY)),
+    **dict.fromkeys(
+        ("bakes.executor_silence", "bakes.start", "bakes.grace", "bakes.restart_pause"), _SECONDS
+    ),
+    **dict.fromkeys(
+        (
+            "retention.jobs",
+            "retention.bakes",
+            "bakes.restarts",
+            "bakes.main_jobs",
+            "bakes.main_jobs_per_owner",
+            "limits.active_jobs_per_owner",
+        ),
+        _COUNT,
+    ),
     **dict.fromkeys(
         ("limits.requests_per_user", "limits.streams_per_user", "limits.connections_per_address"),
-        Rule(1, 1e6, "a count, 1 or more"),
+        Range("a count", 1, 10**6),
     ),
     **dict.fromkeys(
-        ("limits.head", "limits.body_stall", "limits.idle"), Rule(0.1, _DAY, "seconds, 0.1 or more")
+        ("limits.head", "limits.body_stall", "limits.idle"), Range("seconds", 0.1, _DAY)
     ),
-    "presets.cpu": Rule(0.001, 1e6, "CPU cores, 0.001 or more"),
-    "presets.gpu": Rule(0, 10_000, "a count of GPUs, 0 or more"),
+}
+_SIZES: Mapping[str, Size] = {
+    **dict.fromkeys(("log_limit", "engines.log_limit"), Size()),
+    **dict.fromkeys(("capacity.memory", "engines.memory"), Size()),
+    "retention.log_bytes": Size(least=0),
+    "presets.memory": Size(),
+    "presets.disk": Size(or_zero=True),
 }
 
 
 def check_settings(settings: Settings, engines: Collection[str]) -> None:
-    """Raise InvalidInput for the first value that cannot be; ``engines`` are those there are."""
-    check_numbers(settings)
+    """Raise Misplaced for the first value that cannot be; ``engines`` are those there are."""
+    with placed(("cluster",)):
+        check_cluster_name(settings.cluster)
+    check_values(settings)
     names: set[str] = set()
-    for preset in settings.presets:
-        _check_preset(preset, names, engines)
+    for number, preset in enumerate(settings.presets):
+        _check_preset(preset, ("presets", number), names, engines)
         names.add(preset.name)
-    database = settings.database
-    if database is not None and not database.startswith(
-        ("sqlite:///", "postgres://", "postgresql://", "postgresql+psycopg://")
-    ):
-        raise InvalidInput(
-            f"database begins with '{database.partition(':')[0][:40]}': it must be a URL such as"
-            " postgresql://user@host/name or sqlite:///PATH"
-        )
+    _check_database(settings.database)
+    _check_domain(settings.jobs_domain)
 
 
-def check_numbers(struct: msgspec.Struct, at: str = "", key: str = "") -> None:
-    """Raise InvalidInput for the first number that cannot be.
+def check_values(struct: msgspec.Struct, at: Key = (), section: str = "") -> None:
+    """Raise Misplaced for the first number or size of ``struct`` that cannot be.
 
-    ``at`` is what to call ``struct``, and ``key`` the section whose rules it has.
+    ``at`` is where it is, and ``section`` what its rules are called here.
     """
-    for shown, of, value in _values(struct, at, key):
-        rule = _RULES.get(of, _NUMBER)
-        if not math.isfinite(value) or not rule.least <= value <= rule.most:
-            raise InvalidInput(f"{shown} is {value}: give {rule.what}")
+    for key, rule, value in _values(struct, at, section):
+        if (size := _SIZES.get(rule)) is not None and not isinstance(value, float):
+            with placed(key):
+                check_size(spelled(key), value, size.least, or_zero=size.or_zero)
+        elif not isinstance(value, str):
+            allowed = _RANGES[rule]
+            if not allowed.least <= value <= allowed.most:  # this is so for what is no number, too
+                raise Misplaced(key, f"{spelled(key)} is {value}: give {allowed}")
 
 
 def _values(
-    struct: msgspec.Struct, at: str = "", key: str = ""
-) -> Iterator[tuple[str, str, float]]:
-    """What to call it, its key and its value, of every number; keys count no items of lists."""
+    struct: msgspec.Struct, at: Key, section: str
+) -> Iterator[tuple[Key, str, int | float | str]]:
+    """Where every value is, what its rule is called (items of lists have one) and the value."""
     for name in struct.__struct_fields__:
         value = getattr(struct, name)
-        below, of = f"{at}.{name}" if at else name, f"{key}.{name}" if key else name
+        key, rule = (*at, name), f"{section}.{name}" if section else name
         if isinstance(value, msgspec.Struct):
-            yield from _values(value, below, of)
+            yield from _values(value, key, rule)
         elif isinstance(value, list):
-            for number, each in enumerate(value, 1):
-                if isinstance(each, msgspec.Struct):
-                    yield from _values(each, f"{below}[{number}]", of)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield below, of, value
+            for number, each in enumerate(value):
+                yield from _values(each, (*key, number), rule)
+        elif isinstance(value, int | float | str) and not isinstance(value, bool):
+            yield key, rule, value
 
 
-def _check_preset(preset: PresetSetting, names: Collection[str], engines: Collection[str]) -> None:
+def _check_preset(
+    preset: PresetSetting, at: Key, names: Collection[str], engines: Collection[str]
+) -> None:
     if not 1 <= len(preset.name) <= 64 or not preset.name.isprintable():
-        raise InvalidInput(
-            f"presets: {preset.name[:80]!r} cannot be a preset's name: use 1 to 64 characters,"
-            " without control characters"
+        raise Misplaced(
+            (*at, "name"),
+            f"{spelled(at)}: {preset.name[:80]!r} cannot be a preset's name: use 1 to 64"
+            " characters, without control characters",
         )
     if preset.name in names:
-        raise InvalidInput(f"presets: two are called '{preset.name}': give each a name of its own")
+        raise Misplaced(
+            (*at, "name"),
+            f"{spelled(at)}: another preset is called '{preset.name}' too: give each a name of its"
+            " own",
+        )
     if preset.engine not in engines:
-        raise InvalidInput(
+        raise Misplaced(
+            (*at, "engine"),
             f"preset '{preset.name}': engine is '{preset.engine}', which this server does not have:"
-            f" it must be {' or '.join(sorted(engines))}"
+            f" it must be {' or '.join(sorted(engines))}",
         )
     try:
         price = Decimal(preset.credits_per_hour)
     except InvalidOperation:
         price = Decimal("nan")
     if not price.is_finite() or price < 0:
-        raise InvalidInput(
+        raise Misplaced(
+            (*at, "credits_per_hour"),
             f"preset '{preset.name}': credits_per_hour is '{preset.credits_per_hour}': it must be a"
-            ' number in quotes, such as "0.5"'
+            ' number in quotes, such as "0.5"',
+        )
+
+
+def _check_database(url: str | None) -> None:
+    if url is not None and not url.startswith(
+        ("sqlite:///", "postgres://", "postgresql://", "postgresql+psycopg://")
+    ):
+        raise Misplaced(
+            ("database",),
+            f"database begins with '{url.partition(':')[0][:40]}': it must be a URL such as"
+            " postgresql://user@host/name or sqlite:///PATH",
+        )
+
+
+def _check_domain(domain: str | None) -> None:
+    if domain is None:
+        return
+    host, colon, port = domain.partition(":")
+    is_port = _PORT.fullmatch(port) is not None and int(port) <= 65535
+    if _HOST.fullmatch(host.lower()) is None or (colon and not is_port):
+        raise Misplaced(
+            ("jobs_domain",),
+            f"jobs_domain is {domain[:80]!r}: it must be a host name, such as example.org, and"
+            " :PORT after it where one is needed",
         )

@@ -9,7 +9,7 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import CONFIG, Failure
 from neuro.cli.lazy import Command
-from neuro.cli.login import log_in, read_owner
+from neuro.cli.login import log_in_as_owner, read_owner
 from neuro.cli.server.options import data_dir_option, folder
 from neuro.client.accounts import Account, api_url
 
@@ -40,9 +40,9 @@ def command(context: Context, url: str | None, data_dir: Path | None) -> None:
     owner = read_owner(where)
     wanted = api_url(url) if url else None
     if owner is not None and wanted in (None, owner.url):
-        return welcome(
-            context, log_in(context, owner.url, owner.token, user=owner.user, data_dir=where)
-        )
+        account = log_in_as_owner(context, where)
+        if account is not None:
+            return welcome(context, account)
     if wanted is None:
         raise Failure(
             f"No server was started on {where} yet, or it belongs to another user. Start one with"

@@ -9,16 +9,22 @@ from typing import Any, TypeVar
 import click
 
 from neuro.cli.context import Context, pass_context
+from neuro.cli.failures import INTERRUPTED, NOT_FOUND, Failure
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
+from neuro.cli.questions import agrees
 from neuro.cli.render.job_row import View
 from neuro.cli.render.json_text import document, json_option, plain
 from neuro.cli.render.table import Column, Line, Sheet, first_that_fits
 from neuro.cli.render.times import iso_seconds, local_now
+from neuro.client.accounts import token_id_in
 from neuro.domain.durations import parse_duration
+from neuro.domain.errors import NotFound, new_login
 from neuro.domain.users import Token
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+QUESTION = "This is the token that you are logged in with here. Revoke it?"
 
 
 def _user_option(text: str) -> Callable[[F], F]:
@@ -62,13 +68,18 @@ def state(token: Token, now: datetime) -> tuple[str, str | None]:
 
 
 @click.command("ls", cls=Command, examples="neuro config token ls")
+@click.option("-a", "--all", "ended", is_flag=True, help="Revoked and expired ones too.")
 @_user_option("Another user's")
 @json_option()
 @pass_context
-def ls(context: Context, user: str | None, as_json: bool) -> None:
-    """List your tokens; -q prints ids only."""
+def ls(context: Context, ended: bool, user: str | None, as_json: bool) -> None:
+    """List your valid tokens; -q prints ids only.
+
+    The server forgets a token a day after it was revoked or has expired.
+    """
     out, now = context.out, local_now()
-    tokens = context.run(context.client.users.tokens(user or context.client.user))
+    known = context.run(context.client.users.tokens(user or context.client.user))
+    tokens = [token for token in known if ended or state(token, now)[0] == "valid"]
     if as_json:
         out.print(document([{**plain(it), "state": state(it, now)[0]} for it in tokens]))
         return
@@ -106,8 +117,23 @@ def _sheets(tokens: Sequence[Token], view: View, out: Output) -> Iterator[Sheet]
 @click.command("revoke", cls=Command, examples="neuro config token revoke TOKEN_ID")
 @click.argument("token_id")
 @_user_option("Another user's")
+@click.option("--yes", is_flag=True, help="Do not ask, also where it is the token in use.")
 @pass_context
-def revoke(context: Context, token_id: str, user: str | None) -> None:
+def revoke(context: Context, token_id: str, user: str | None, yes: bool) -> int:
     """Revoke the token with TOKEN_ID, at once and for good."""
-    context.run(context.client.users.revoke_token(user or context.client.user, token_id))
-    context.out.note(f"Token {token_id} was revoked.")
+    out, owner = context.out, user or context.client.user
+    is_in_use = token_id == token_id_in(context.account.token)
+    if is_in_use and out.is_terminal and not yes and not agrees(out, QUESTION):
+        return INTERRUPTED
+    try:
+        context.run(context.client.users.revoke_token(owner, token_id))
+    except NotFound:
+        whose = f" --user {user}" if user else ""
+        raise Failure(
+            f"{owner} has no token '{token_id}': `neuro config token ls{whose}` lists them.",
+            NOT_FOUND,
+        ) from None
+    out.note(f"Token {token_id} was revoked.")
+    if is_in_use:
+        out.warning(f"It was the token that you were logged in with here: {new_login(owner)}")
+    return 0

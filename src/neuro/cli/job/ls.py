@@ -149,7 +149,7 @@ async def show(
         neuro ps -t experiment:7 -o bob         # by tag and owner
         neuro ps --all-owners                   # everybody's, with reasons
         neuro ps --format "id name status preset command"
-        neuro -q ps | xargs neuro kill          # bare ids
+        neuro -q ps | xargs -r neuro kill       # bare ids
         neuro ps --json | jq -r '.[].container.image'
     """,
 )

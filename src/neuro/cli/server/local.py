@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from neuro.cli.failures import CONFIG, IO, MALFUNCTION, Failure
 from neuro.cli.paths import lock_file, log_file, server_file
 
 START_SECONDS = 60.0
+SLOW_SECONDS = 1.0
 STOP_SECONDS = 60.0
 _PAUSE = 0.05
 _NEEDED = ("alembic", "joserfc", "sqlalchemy", "structlog", "uvloop")
@@ -32,7 +33,10 @@ class LocalServer(msgspec.Struct, frozen=True):
     pid: int
     url: str
     started_at: str | None = None
+    announced_at: str | None = None  # when it read its settings; an earlier version does not say
     settings: str | None = None
+    host: str | None = None
+    database: str | None = None
 
 
 def check_installed() -> None:
@@ -95,9 +99,9 @@ def reload(server: LocalServer, data_dir: Path) -> None:
         if answer.exists():
             error = json.loads(answer.read_bytes())["error"]
             if error is not None:
-                raise Failure(f"{error}. Nothing was changed.", CONFIG)
+                raise Failure(f"{error.rstrip('.')}. Nothing was changed.", CONFIG)
             now = find_running(data_dir)
-            if now is not None and now.started_at != server.started_at:
+            if now is not None and _announced(now) != _announced(server):
                 return
         time.sleep(_PAUSE)
     raise Failure(
@@ -105,6 +109,10 @@ def reload(server: LocalServer, data_dir: Path) -> None:
         f" {log_file(data_dir)}.",
         MALFUNCTION,
     )
+
+
+def _announced(server: LocalServer) -> tuple[str | None, str | None]:
+    return server.started_at, server.announced_at
 
 
 def _is_alive(pid: int) -> bool:
@@ -141,9 +149,16 @@ def server_environment(database: str | None) -> dict[str, str]:
     return {**os.environ, "NEURO_DATABASE": database} if database else dict(os.environ)
 
 
-def start(command: Sequence[str], environment: dict[str, str], data_dir: Path) -> str:
+def start(
+    command: Sequence[str],
+    environment: dict[str, str],
+    data_dir: Path,
+    *,
+    slow: Callable[[], None] | None = None,
+) -> str:
     """Start the server in the background; returns the API's URL once it is ready.
 
+    ``slow`` is called where that takes over a second.
     Raises Failure with the server's own sentence, or with the end of its log.
     """
     log = log_file(data_dir)
@@ -164,6 +179,8 @@ def start(command: Sequence[str], environment: dict[str, str], data_dir: Path) -
             )
         finally:
             os.close(writer)
+    if slow is not None and not select.select([reader], [], [], SLOW_SECONDS)[0]:
+        slow()
     line = _read_line(reader, START_SECONDS)
     if line is None:
         process.terminate()

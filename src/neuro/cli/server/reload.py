@@ -8,9 +8,12 @@ import click
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
+from neuro.cli.login import read_owner
 from neuro.cli.server.local import find_running, reload
 from neuro.cli.server.options import data_dir_option, folder_of_current, up_command
 from neuro.cli.server.status import NOT_RUNNING
+from neuro.client import Client
+from neuro.client.installation import server_state
 
 
 @click.command("reload", cls=Command, examples="neuro server reload")
@@ -27,5 +30,13 @@ def command(context: Context, data_dir: Path | None) -> int:
         out.note(f"No server runs on {where}. `{up_command(where)}` starts one.")
         return NOT_RUNNING
     reload(server, where)
-    out.note(f"The server has applied {where}/server.toml.")
+    settings = where / "server.toml"
+    if settings.exists():
+        out.note(f"The server has applied {settings}.")
+    else:
+        out.note(f"There is no {settings}: the server has its default settings now.")
+    if (owner := read_owner(where)) is not None:
+        client = Client.blocking(owner.url, owner.token, timeout=context.timeout)
+        for notice in context.run(server_state(client)).notices:
+            out.warning(f"{notice}.")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.login import account_of, read_owner
 from neuro.cli.render.json_text import document, json_option, plain
+from neuro.cli.render.times import iso_seconds, local_now
 from neuro.cli.server.local import find_running
 from neuro.cli.server.options import data_dir_option, folder_of_current, up_command
 from neuro.cli.server.summary import print_facts
@@ -48,8 +50,10 @@ def command(context: Context, data_dir: Path | None, as_json: bool) -> int:
         out.print(f"No server runs on {where}. `{up_command(where)}` starts one.")
         return NOT_RUNNING
     owner = read_owner(where)
-    since = f" since {server.started_at}" if server.started_at else ""
-    out.print(f"The server runs{since} (pid {server.pid}).\n")
+    started_at = datetime.fromisoformat(server.started_at) if server.started_at else None
+    since = iso_seconds(started_at, local_now()) if started_at else None
+    runs = f"has been running since {since}" if since else "runs"
+    out.print(f"The server {runs} (pid {server.pid}).\n")
     if owner is None:
         out.print(f"  API URL   {server.url}")
         return 0

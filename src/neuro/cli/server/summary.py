@@ -45,12 +45,16 @@ def _engine_text(engine: EngineState) -> str:
 
 
 def print_facts(out: Output, account: Account, state: ServerState, data_dir: Path) -> None:
-    """The facts, and the engines' remarks."""
+    """The facts, and what the administrator should know."""
     for label, value in facts(account, state, data_dir):
         out.print(f"  {out.style(f'{label:<8}', fg='cyan')}  {value}")
-    for engine in state.engines:
-        for notice in engine.notices:
-            out.print(f"  {out.style('Note    ', fg='yellow')}  {notice}")
+    for notice in notices(state):
+        out.print(f"  {out.style('Note    ', fg='yellow')}  {notice}")
+
+
+def notices(state: ServerState) -> list[str]:
+    """What the administrator should know of the settings and of the engines."""
+    return [*state.notices, *(notice for engine in state.engines for notice in engine.notices)]
 
 
 def print_next(out: Output) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
+from msgspec.structs import replace
 
 from neuro.cli.context import Context, pass_context
 from neuro.cli.failures import MALFUNCTION, Failure
 from neuro.cli.lazy import Command
-from neuro.cli.login import log_in, read_owner
+from neuro.cli.login import log_in_as_owner
+from neuro.cli.output import Output
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.server.local import (
+    LocalServer,
     check_installed,
     find_running,
     has_changed_settings,
@@ -20,26 +27,67 @@ from neuro.cli.server.local import (
     server_environment,
     start,
 )
-from neuro.cli.server.options import DEFAULT_PORT, folder, server_options
+from neuro.cli.server.options import folder, server_options
 from neuro.cli.server.status import status_document
 from neuro.cli.server.summary import print_facts, print_next
 from neuro.client.accounts import Account
 from neuro.client.installation import server_state
 
 
-def _log_in(context: Context, data_dir: Path) -> Account:
-    owner = read_owner(data_dir)
-    if owner is None:
+def _log_in(context: Context, data_dir: Path, *, any_port: bool) -> Account:
+    """``any_port``: the server was started just now, on any free port."""
+    before = context.accounts.current
+    account = log_in_as_owner(context, data_dir)
+    if account is None:
         raise Failure(
             f"The server runs, but {data_dir}/run/owner.json cannot be read: it belongs to"
             " another user. Ask them for a token: `neuro admin add-user`.",
             MALFUNCTION,
         )
-    before = context.accounts.current
-    account = log_in(context, owner.url, owner.token, user=owner.user, data_dir=data_dir)
+    if before not in (None, account.url) or any_port:
+        account = replace(
+            account,
+            before=account.before if before == account.url else before,
+            any_port=account.any_port or any_port,
+        )
+        context.save_accounts(context.accounts.with_account(account))
     if before not in (None, account.url):
         context.out.note(f"The current server was {before}, and is now {account.url}.")
     return account
+
+
+def _warn_of_changes(
+    out: Output, running: LocalServer, where: Path, given: Mapping[str, str]
+) -> None:
+    """Say which options a running server does not follow; ``given`` are those that were given."""
+    url = urlsplit(running.url)
+    listens = f"It listens at {running.url}: `neuro down` first to change the"
+    if "port" in given and int(given["port"]) not in (0, url.port):
+        out.warning(f"{listens} port.")
+    if "host" in given and given["host"] not in (running.host or url.hostname, url.hostname):
+        out.warning(f"{listens} host.")
+    if (
+        "database" in given
+        and running.database is not None
+        and hashlib.sha256(given["database"].encode()).hexdigest() != running.database
+    ):
+        out.warning("It has another database: `neuro down` first to change it.")
+    if has_changed_settings(running, where):
+        out.warning(
+            f"{where}/server.toml was changed since the server read it: `neuro server reload`"
+            " applies it."
+        )
+
+
+def _given() -> dict[str, str]:
+    """The options of this command that were given, by argument or variable."""
+    call = click.get_current_context()
+    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return {
+        name: str(value)
+        for name, value in call.params.items()
+        if call.get_parameter_source(name) not in default
+    }
 
 
 @click.command(
@@ -69,18 +117,13 @@ def command(
     running = find_running(where)
     if running is None:
         line = server_command(data_dir=where, host=host, port=port)
-        start(line, server_environment(database), where)
+        slow = partial(out.note, "Starting…") if out.is_terminal else None
+        start(line, server_environment(database), where, slow=slow)
         title = "The platform is up."
     else:
         title = f"The platform is up already (pid {running.pid})."
-        if port not in (DEFAULT_PORT, urlsplit(running.url).port):
-            out.warning(f"It listens at {running.url}: `neuro down` first to change the port.")
-        if has_changed_settings(running, where):
-            out.warning(
-                f"{where}/server.toml was changed since the server read it: `neuro server reload`"
-                " applies it."
-            )
-    account = _log_in(context, where)
+        _warn_of_changes(out, running, where, _given())
+    account = _log_in(context, where, any_port=running is None and port == 0)
     if as_json:
         out.print(document(status_document(context, where)))
         return

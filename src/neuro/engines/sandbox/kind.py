@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuro.domain.sizes import check_size, parse_bytes
+from neuro.domain.sizes import parse_bytes
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.engines.sandbox.output import Retention
@@ -21,11 +21,6 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     private_networks: bool = True
     shared_network: bool = False
     log_limit: int | str = "1G"
-
-
-def check(table: Table) -> None:
-    """Raise InvalidInput for a size that cannot be."""
-    check_size("log_limit", table.log_limit)
 
 
 def settings_of(site: Site, table: Table) -> SandboxSettings:
@@ -48,4 +43,4 @@ def make(site: Site, table: Table) -> SandboxEngine:
     return SandboxEngine(site.folder, settings_of(site, table))
 
 
-KIND = Kind(settings=Table, make=make, check=check, of_this_machine=True, has_images=False)
+KIND = Kind(settings=Table, make=make, of_this_machine=True, has_images=False)

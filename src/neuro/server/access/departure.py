@@ -28,14 +28,19 @@ class Departures:
         self._machine_owner = machine_owner
         self._ends = ends
 
+    async def check(self, name: str) -> None:
+        """Raise what ``remove`` raises, and remove nobody."""
+        await self._access.user(name)
+        if name == self._machine_owner:
+            raise Conflict(f"{name} is the user who runs this server, and cannot be removed.")
+        await self._access.check_removal(name)
+
     async def remove(self, name: str) -> None:
         """Remove a user with all that they have begun. Their files and records stay.
 
         Raises NotFound, Conflict for the last administrator and for the machine's own user.
         """
-        if name == self._machine_owner:
-            await self._access.user(name)
-            raise Conflict(f"{name} is the user who runs this server, and cannot be removed.")
+        await self.check(name)
         await self._access.remove_user(name)
         log.info("user removed", user=name)
         await self._end({name})

@@ -106,6 +106,11 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
         require_person(call)
         await departures.remove(user)
 
+    @api.add("GET", "/api/v1/users/{user}/removal", status=204, section="users", needs=cluster_need)
+    async def check_removal(call: Call) -> None:
+        """Answer what the removal of a user would, and remove nobody (admins)."""
+        await departures.check(call.segment("user"))
+
     @api.add("GET", "/api/v1/users/{user}/tokens", needs=user_need)
     async def list_tokens(call: Call) -> list[Token]:
         """A user's tokens, without their text."""

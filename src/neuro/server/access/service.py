@@ -24,6 +24,7 @@ from neuro.domain.errors import (
     InvalidInput,
     NotAuthenticated,
     NotFound,
+    new_login,
 )
 from neuro.domain.names import check_user_name
 from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
@@ -112,7 +113,7 @@ class AccessService:
         user, token_id = str(claims["identity"]), str(claims["jti"])
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         if expires_at <= self._now():
-            raise NotAuthenticated("This token has expired: log in again with `neuro login`.")
+            raise NotAuthenticated(f"This token has expired: {new_login(user)}")
         digest = _digest(token)
 
         def look_up(connection: Connection) -> tuple[_Signed | None, int]:
@@ -130,7 +131,7 @@ class AccessService:
         self.book.seen(number)
         if signed is None:
             self._refused.say(user=user, token=token_id)
-            raise NotAuthenticated("This token was revoked: log in again with `neuro login`.")
+            raise NotAuthenticated(f"This token was revoked: {new_login(user)}")
         if len(self._signed) >= MAX_CACHED_TOKENS:
             self._signed.clear()
         self._signed[token] = signed
@@ -147,7 +148,7 @@ class AccessService:
             return {name: claims[name] for name in ("identity", "jti", "exp")}
         except (JoseError, ValueError, KeyError):
             raise NotAuthenticated(
-                "This token is not one of this server's: log in with `neuro login`."
+                f"This token is not one of this server's: {new_login()}"
             ) from None
 
     async def identity_of(self, user: str) -> Identity:
@@ -206,6 +207,10 @@ class AccessService:
             lambda connection: tables.list_users(connection, after=after, limit=limit)
         )
 
+    async def check_removal(self, name: str) -> None:
+        """Raise Conflict for the last administrator, who cannot be removed."""
+        await self._database.read(lambda connection: _check_not_last(connection, name))
+
     async def remove_user(self, name: str) -> None:
         """Remove a user with all their tokens and permissions; nobody gets the name again.
 
@@ -214,11 +219,7 @@ class AccessService:
         now = self._now()
 
         def remove(connection: Connection) -> bool:
-            if tables.admins(connection) == [name]:
-                raise Conflict(
-                    f"{name} is the last administrator, without whom nobody could add users: make"
-                    " another one first, with `neuro admin add-user --admin NAME`."
-                )
+            _check_not_last(connection, name)
             tables.retire(connection, name, now)
             if not tables.remove_user(connection, name):
                 raise NotFound(f'user "{name}" was not found')
@@ -348,6 +349,14 @@ class AccessService:
         before = self._now() - timedelta(days=1)
         return await self._database.write(
             lambda connection: tables.drop_old_tokens(connection, before)
+        )
+
+
+def _check_not_last(connection: Connection, name: str) -> None:
+    if tables.admins(connection) == [name]:
+        raise Conflict(
+            f"{name} is the last administrator, without whom nobody could add users: make"
+            " another one first, with `neuro admin add-user --admin NAME`."
         )
 
 

@@ -125,8 +125,17 @@ def told_plainly(path: Path | None) -> Iterator[None]:
             raise Unavailable(
                 "The server's disk is full: nothing was changed. Free some space and try again."
             ) from error
-        cause = " ".join(str(origin).split())  # drivers write several lines
-        raise Unavailable(f"The server's database does not answer: {cause}") from error
+        where = f" {path}" if path is not None else ""
+        raise Unavailable(
+            f"The server's database{where} does not answer: {_cause(origin)}"
+        ) from error
+
+
+def _cause(error: BaseException | None) -> str:
+    # Drivers write several lines, of which only the last may end with a full stop.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    ended = [line if line[-1] in ".:;,?!" else f"{line}." for line in lines[:-1]]
+    return " ".join([*ended, *lines[-1:]])
 
 
 def _is_damage(error: BaseException | None) -> bool:

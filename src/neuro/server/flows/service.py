@@ -24,6 +24,7 @@ from neuro.domain.flows import (
     new_live_job_id,
     new_project_id,
 )
+from neuro.domain.names import check_known_cluster
 from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
@@ -56,11 +57,7 @@ class FlowService:
         Raises InvalidInput for a bad name, cluster or org, NotFound and NotPermitted where the
         caller may not, NotUnique for a name that is taken.
         """
-        if request.cluster not in (None, self._cluster):
-            raise InvalidInput(
-                f"Cluster '{request.cluster}' is unknown; this server's cluster is"
-                f" '{self._cluster}'."
-            )
+        check_known_cluster(request.cluster, self._cluster)
         if request.org_name:
             raise InvalidInput("This server has no organizations: leave out org_name.")
         owner = request.project_name or caller.user
@@ -84,11 +81,14 @@ class FlowService:
         return project
 
     async def projects(self, caller: Identity, query: ProjectFilter) -> AsyncGenerator[Project]:
-        """Projects that the caller may see and that meet the query, by owner and name."""
+        """Projects that the caller may see and that meet the query, by owner and name.
+
+        Raises InvalidInput (at the first item) for a cluster that is not this server's.
+        """
+        check_known_cluster(query.cluster, self._cluster)
         owners = [owner for owner in (query.owner, query.project_name) if owner is not None]
         words = [*owners, *([] if query.name is None else [query.name])]
-        elsewhere = query.cluster not in (None, self._cluster) or bool(query.org_name)
-        if elsewhere or not all(is_word(word) for word in words):
+        if query.org_name or not all(is_word(word) for word in words):
             return
         visible = caller.scope("flow", self._cluster)
 
@@ -107,12 +107,14 @@ class FlowService:
             yield project
 
     async def project_by_name(self, caller: Identity, name: str, query: ProjectFilter) -> Project:
-        """The project of a name: ``project_name``'s, or else ``owner``'s, or the caller's own."""
+        """The project of a name: ``project_name``'s, or else ``owner``'s, or the caller's own.
+
+        Raises InvalidInput for a cluster that is not this server's, NotFound, NotPermitted.
+        """
+        check_known_cluster(query.cluster, self._cluster)
         missing = NotFound(f"Project '{name[:80]}' was not found.")
         owner = query.project_name or query.owner or caller.user
-        if query.cluster not in (None, self._cluster) or query.org_name:
-            raise missing
-        if not is_word(name) or not is_word(owner):
+        if query.org_name or not is_word(name) or not is_word(owner):
             raise missing
         project = await self._database.read(
             lambda connection: tables.project_by_name(connection, self._cluster, owner, name)

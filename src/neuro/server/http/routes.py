@@ -18,7 +18,7 @@ from typing import Any, TypeGuard, get_origin, get_type_hints
 import msgspec
 from aiohttp import hdrs, web
 
-from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain
+from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain, new_login
 from neuro.domain.permissions import Action
 from neuro.domain.texts import check_text
 from neuro.server.access.identity import Authenticator, Identity
@@ -44,6 +44,10 @@ AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTE_KEY = "neuro.route"
 _LARGEST = (1 << 63) - 1  # of the numbers that databases and files have
 FOR_ALL_USERS = "Of nobody in particular: whoever has a token may ask."
+NOT_LOGGED_IN = (
+    "This needs a token: log in with `neuro login` if you started this server on this machine, else"
+    " with `neuro config login-with-token TOKEN URL`, as its administrator tells you."
+)
 _VARIABLE = re.compile(r"\{(\w+):[^}]*\}")
 
 
@@ -113,7 +117,7 @@ class Call:
     def identity(self) -> Identity:
         """The caller; raises NotAuthenticated for an anonymous one."""
         if self.identity_or_none is None:
-            raise NotAuthenticated("This needs a token: log in with `neuro login`.")
+            raise NotAuthenticated(NOT_LOGGED_IN)
         return self.identity_or_none
 
     @property
@@ -290,12 +294,12 @@ async def _identify(request: web.Request, public: bool) -> Identity | None:
     if not header:
         if public:
             return None
-        raise NotAuthenticated("This needs a token: log in with `neuro login`.")
+        raise NotAuthenticated(NOT_LOGGED_IN)
     try:
         return await request.app[AUTHENTICATOR].authenticate(_token_of(header))
     except RecursionError:
         # A token is JSON inside, and its head is read before its signature is known.
-        raise NotAuthenticated("The token is malformed: log in with `neuro login`.") from None
+        raise NotAuthenticated(f"The token is malformed: {new_login()}") from None
 
 
 def _token_of(header: str) -> str:

@@ -43,21 +43,28 @@ class EngineMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """``notices`` are what an admin should know of the settings."""
+
     version: str
     cluster: str
     database: str
     engines: list[EngineMessage]
+    notices: list[str]
 
 
 @dataclass(frozen=True)
 class Installation:
-    """What does not change while the server runs."""
+    """What does not change while the server runs.
+
+    ``notices`` are those of each engine, and ``remarks`` those about the settings.
+    """
 
     cluster: str
     presets: list[Preset]
     capacity: Amount
     database: str
     notices: dict[str, list[str]]
+    remarks: list[str]
 
 
 def installation_routes(installation: Installation, board: Board) -> Routes:
@@ -114,6 +121,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
                 )
                 for name, lane in board.lanes.items()
             ],
+            notices=installation.remarks,
         )
 
     return api

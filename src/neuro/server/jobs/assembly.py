@@ -34,15 +34,20 @@ from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.writer import Writer
 from neuro.server.settings import Settings, disk_for, presets_for
+from neuro.server.settings_remarks import remarks
 
 
 @dataclass(frozen=True)
 class Means:
-    """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest."""
+    """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest.
+
+    ``remarks`` are sentences about settings that ask for more.
+    """
 
     capacities: dict[str, Amount]
     presets: list[Preset]
     disk: int
+    remarks: list[str]
 
     @classmethod
     async def of(cls, settings: Settings, engines: Mapping[str, Engine], folder: Path) -> Means:
@@ -52,7 +57,8 @@ class Means:
         disk = disk_for(shutil.disk_usage(folder).total)
         model = engines[DEFAULT_ENGINE].gpu_model
         presets = presets_for(settings, capacities[DEFAULT_ENGINE], model, disk)
-        return cls(capacities, presets, disk)
+        told = remarks(settings.engines, presets, machines, capacities)
+        return cls(capacities, presets, disk, list(told))
 
     def disk_of(self, preset: str | None) -> int:
         """How many bytes of private files a job with this preset may have."""

@@ -20,7 +20,7 @@ from neuro.domain.jobs import (
     LifeSpanChange,
     Reason,
 )
-from neuro.domain.names import check_job_name, is_job_id
+from neuro.domain.names import check_job_name, check_known_cluster, is_job_id
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Engine
@@ -144,8 +144,10 @@ class JobService:
     async def search(self, caller: Identity, query: JobFilter) -> AsyncGenerator[Job]:
         """Jobs that the caller may see and that meet the query, oldest or newest first.
 
-        Raises InvalidInput (at the first item) for a bad name, limit or page.
+        Raises InvalidInput (at the first item) for a bad name, limit or page, and for a cluster
+        that is not this server's.
         """
+        check_known_cluster(query.cluster_name, self._offer.cluster)
         if query.name is not None and not is_job_id(query.name):
             check_job_name(query.name)
         if query.limit is not None and query.limit < 1:

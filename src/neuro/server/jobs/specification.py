@@ -15,7 +15,7 @@ from neuro.domain.jobs import (
     Resources,
 )
 from neuro.domain.life_spans import LONGEST_MINUTES, check_schedule_timeout
-from neuro.domain.names import check_job_name, check_tags
+from neuro.domain.names import check_job_name, check_known_cluster, check_tags
 from neuro.domain.permissions import Action
 from neuro.domain.resources import GIB, MIB, Amount, Preset, counted
 from neuro.domain.texts import check_text
@@ -51,10 +51,7 @@ def mistakes(
     request: JobRequest, container: ContainerRequest, cluster: str
 ) -> Iterator[PlatformError]:
     """Every rule that a request breaks, as InvalidInput or NotSupported."""
-    if request.cluster_name not in (None, cluster):
-        yield InvalidInput(
-            f"Cluster '{request.cluster_name}' is unknown; this server's cluster is '{cluster}'."
-        )
+    yield from raised(check_known_cluster, request.cluster_name, cluster)
     if request.name is not None:
         yield from raised(check_job_name, request.name)
     yield from raised(check_tags, request.tags)
@@ -256,8 +253,14 @@ def explicit_amount(asked: RequestedResources) -> Amount:
 
 def check_fits(amount: Amount, capacity: Amount, what: str) -> None:
     """Raise NeverFits, with the numbers, for what this installation can never run."""
+    if (short := shortage(amount, capacity)) is not None:
+        raise NeverFits(f"{what} can never run here: it needs {short}. Choose a smaller preset.")
+
+
+def shortage(amount: Amount, capacity: Amount) -> str | None:
+    """What of ``amount`` an installation never has, in words; None where it has all of it."""
     if amount.fits(capacity):
-        return
+        return None
     short = []
     if amount.cpu > capacity.cpu + 1e-3:
         short.append(f"{counted(amount.cpu, 'CPU')} (this machine has {capacity.cpu:g})")
@@ -268,9 +271,7 @@ def check_fits(amount: Amount, capacity: Amount, what: str) -> None:
         )
     if amount.gpu > capacity.gpu:
         short.append(f"{counted(amount.gpu, 'GPU')} (this machine has {capacity.gpu})")
-    raise NeverFits(
-        f"{what} can never run here: it needs {' and '.join(short)}. Choose a smaller preset."
-    )
+    return " and ".join(short)
 
 
 def wire_container(container: ContainerRequest, amount: Amount, gpu_model: str | None) -> Container:
