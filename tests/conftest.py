@@ -42,6 +42,14 @@ _LONGEST = (
     "server/test_bakes.py",
     "server/test_bakes_access.py",
     "storage/test_transfers.py",
+    "storage/test_interrupts.py",
+    "server/test_sharing.py",
+    "server/test_strangers.py",
+    "server/test_supervision.py",
+    "server/test_engines.py",
+    "server/test_stopping.py",
+    "server/test_taken_away.py",
+    "server/test_main_job_crash.py",
 )
 # Fixtures that are whole platforms, each with its command line: not of the fast half either.
 _PLATFORMS = {"platform", "running"}
