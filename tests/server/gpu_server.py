@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from functools import partial
 
+from neuro.engines.sandbox import kind
 from neuro.engines.sandbox.settings import SandboxSettings
-from neuro.server import engine_settings
 from neuro.server.__main__ import main
 
 if __name__ == "__main__":
     folder = sys.argv.pop(1)
-    vars(engine_settings)["SandboxSettings"] = partial(SandboxSettings, device_folder=folder)
+    vars(kind)["SandboxSettings"] = partial(SandboxSettings, device_folder=folder)
     sys.exit(main())

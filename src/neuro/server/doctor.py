@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -31,6 +32,10 @@ def main() -> int:
 def examine(data_dir: Path) -> list[Finding]:
     """The findings for a server on ``data_dir``, which may be missing and stays as it is."""
     try:
+        with suppress(FileNotFoundError):
+            list(
+                data_dir.iterdir()
+            )  # whose it is is said first, not that a file in it cannot be read
         settings = load_settings(data_dir / "server.toml")
         near = next(path for path in (data_dir, *data_dir.parents) if path.is_dir())
         # On the file system of the data directory: what that can do decides.

@@ -81,7 +81,8 @@ def test_what_is_known_of_a_bake_can_be_had_as_json(swept: tuple[Person, str]) -
     assert tasks["judge"]["outputs"] == {"verdict": "it is 0.1"}
     assert {"lr": 0.2, "net": "c"} in [task["matrix"] for task in tasks.values()]
     assert all(task["seconds"] > 0 for task in tasks.values())
-    (listed,) = (it for it in json.loads(person.flow_ok("bakes", "--json")) if it["name"])
+    bakes = json.loads(person.flow_ok("bakes", "--json"))
+    (listed,) = (it for it in bakes if it["name"] == "swept")
     assert listed == {key: bake[key] for key in listed}
     shown = json.loads(person.flow_ok("show", "--json", "swept", "judge"))
     assert shown["outputs"] == {"verdict": "it is 0.1"}
