@@ -127,7 +127,7 @@ def test_a_reload_tells_what_cannot_run_and_what_is_not_there(running: Home) -> 
 
     told = running.run("server", "reload").stderr
 
-    assert "the default preset 'huge' in server.toml needs 9000 CPUs (there" in told
+    assert "the default preset 'huge' in server.toml needs 9000 CPUs (this machine has" in told
     assert "preset 'huge'" in running.ok("up")
     settings.unlink()
     told = running.run("server", "reload").stderr

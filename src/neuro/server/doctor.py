@@ -33,9 +33,8 @@ def examine(data_dir: Path) -> list[Finding]:
     """The findings for a server on ``data_dir``, which may be missing and stays as it is."""
     try:
         with suppress(FileNotFoundError):
-            list(
-                data_dir.iterdir()
-            )  # whose it is is said first, not that a file in it cannot be read
+            # That it is another user's is said before what cannot be read in it.
+            list(data_dir.iterdir())
         settings = load_settings(data_dir / "server.toml")
         near = next(path for path in (data_dir, *data_dir.parents) if path.is_dir())
         # On the file system of the data directory: what that can do decides.
