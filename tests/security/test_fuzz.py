@@ -21,6 +21,7 @@ from tests.security.host import Host
 _CASES = int(os.environ.get("NEURO_FUZZ_CASES", "500"))
 _FIRST = int(os.environ.get("NEURO_FUZZ_SEED", "1"))
 _AT_ONCE = 8
+_PATIENCE = 60.0  # seconds; other workers may have jobs that leave no processor to these
 _CHECKED = 25  # cases between two looks at the host
 
 
@@ -57,7 +58,7 @@ async def attempt(runs: Runs, host: Host, tried: Case) -> ExitCause:
             out, err = await drain(session)
             await session.close()
             host.check_output(out + err, f"seed {tried.seed}, exec")
-    done = await runs.finished(ref)
+    done = await runs.finished(ref, _PATIENCE)
     host.check_output(done.output, f"seed {tried.seed}")
     assert done.exited.cause != ExitCause.LOST, f"seed {tried.seed}: {done.exited.message}"
     if done.exited.cause == ExitCause.CANNOT_START:

@@ -31,6 +31,8 @@ class Project:
         self.environment = home.environment(
             BROWSER="true", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         )
+        for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # of what runs the tests
+            self.environment.pop(name, None)
 
     def make(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
