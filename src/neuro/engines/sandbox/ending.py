@@ -8,11 +8,15 @@ import signal as signals
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from neuro.engines.sandbox import launcher
+
 COMPLETED, ERROR, OUT_OF_MEMORY = "completed", "error", "out_of_memory"
 CANNOT_START, NOT_READY, LOST = "cannot_start", "not_ready", "lost"
 VOLUME_NOT_READY = "volume_not_ready"
 DISK_LIMIT = "disk_limit"
 
+# In place of the exit code of a command that could not begin, and may be begun again.
+_TRY_AGAIN = {launcher.NOT_READY: NOT_READY, launcher.VOLUME_NOT_READY: VOLUME_NOT_READY}
 _TAKEN = re.compile(rb"[Aa]ddress already in use|EADDRINUSE|port is already (?:in use|allocated)")
 _TERMINATED, _KILLED = 143, 137
 
@@ -97,9 +101,10 @@ def conclude(
     """The ending. ``status`` is the wait status of the command, or of its init if that was killed.
 
     ``killed`` is whether we did that. ``refusal`` is why the command could not begin, with the exit
-    code for it, 0 where that is the machine's fault, -1 where it is a volume's. ``last_output`` is
-    the end of what the run wrote. ``disk_excess`` is what ``disk`` says of a run that was killed
-    for the size of its private files. ``signal`` is what ended the command, if one did.
+    code for it, or what the launcher says for a machine or a volume that is not ready.
+    ``last_output`` is the end of what the run wrote. ``disk_excess`` is what ``disk`` says of a run
+    that was killed for the size of its private files. ``signal`` is what ended the command, if one
+    did.
     """
     code = os.waitstatus_to_exitcode(status)
     if not started:
@@ -107,9 +112,9 @@ def conclude(
             return Ending(_TERMINATED, ERROR, "it was stopped before it began")
         if refusal is not None:
             code, reason = refusal
-            if code == -1:
-                return Ending(None, VOLUME_NOT_READY, reason)
-            return Ending(code, CANNOT_START, reason) if code else Ending.not_ready(reason)
+            if code in _TRY_AGAIN:
+                return Ending(None, _TRY_AGAIN[code], reason)
+            return Ending(code, CANNOT_START, reason)
         return Ending.cannot_start("its processes were killed before the command began")
     if out_of_memory and code != 0:
         return Ending(code if code > 0 else _KILLED, OUT_OF_MEMORY, "the memory limit was reached")

@@ -25,6 +25,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 
 from neuro.engines.sandbox import network
 from neuro.engines.sandbox.network import GROUPS
@@ -120,14 +121,13 @@ def _number(folder: str, label: str) -> int:
     if known is not None:
         return known
     taken = set(_numbers(folder))
-    # Labels may share a file, if they are long, and earlier versions named the files otherwise.
-    number = next((each for each in sorted(taken) if _belongs_to(folder, each, label)), NOBODY)
-    if number != NOBODY:
-        _take(folder, label, number)
-        return number
-    number = next((each for each in range(1, GROUPS) if each not in taken), NOBODY)
-    if number == NOBODY:
-        number = next((each for each in sorted(taken) if _free(folder, each)), NOBODY)
+    choices = chain(
+        # Labels may share a file, if they are long, and earlier versions named the files otherwise.
+        (each for each in sorted(taken) if _belongs_to(folder, each, label)),
+        (each for each in range(1, GROUPS) if each not in taken),
+        (each for each in sorted(taken) if _free(folder, each)),
+    )
+    number = next(choices, NOBODY)
     if number != NOBODY:
         _take(folder, label, number)
     return number

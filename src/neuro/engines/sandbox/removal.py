@@ -5,8 +5,9 @@ beside each other, or close them. One descriptor is open at a time, and memory s
 folder on the way down two numbers are kept, and the way up is ``..``, believed only where it leads
 to the folder that we came from. No mount is entered.
 
-The server's storage has a removal of its own (``storage.tree``): it tells clients what is gone, and
-finds its way from the top each time because jobs write there meanwhile. Nobody writes to these.
+The server's storage has a removal of its own (``storage.removal``): it tells clients what is gone,
+and where a folder was moved it finds its way from the top, because jobs write there meanwhile.
+Nobody writes to these.
 """
 
 from __future__ import annotations
