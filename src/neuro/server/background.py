@@ -17,6 +17,9 @@ from neuro.domain.errors import PlatformError
 
 log = structlog.get_logger("neuro.server")
 
+# A timer for later is looked at again after so long: the event loop's clock drifts from UTC, and
+# takes no timer for much longer.
+LONGEST_TIMER = 86_400.0
 # Before a task that failed begins again.
 PAUSE_SECONDS = 1.0
 # After so long a task that began again is well.

@@ -19,8 +19,7 @@ from aiohttp import web
 from neuro.domain.errors import PlatformError
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
-
-LONGEST_TIMER = 86_400.0
+from neuro.server.background import LONGEST_TIMER
 
 
 def _now() -> datetime:
@@ -66,8 +65,7 @@ class OpenStream:
             return
         moments = [it for it in (until, self.caller.grants.until) if it is not None]
         if moments:
-            # The event loop's clock is another one: when the timer is due, look again. It takes no
-            # longer ones than some weeks.
+            # The event loop's clock is another one: when the timer is due, look again.
             left = min((min(moments) - now).total_seconds(), LONGEST_TIMER)
             self._timer = asyncio.get_running_loop().call_later(left, self._look)
 

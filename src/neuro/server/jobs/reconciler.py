@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Reason
 from neuro.engines.base import Engine, EngineFault, Exited, NotReady, RunRef, RunSpec, RunState
-from neuro.server.background import Background, Kept
+from neuro.server.background import LONGEST_TIMER, Background, Kept
 from neuro.server.jobs import life
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.phases import Event, Phase
@@ -29,9 +29,6 @@ from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
 
 log = structlog.get_logger("neuro.jobs")
-
-# Timers far away are looked at again once a day: the loop's clock may drift from UTC.
-LONGEST_TIMER = 86400.0
 
 
 class Reconciler:
