@@ -39,8 +39,10 @@ def test_exec_on_a_terminal_is_resized_and_interrupted(
         )
         terminal.resize(50, 100)
         terminal.expect("resized")
-        terminal.type("sleep 1000\r")
-        terminal.expect("sleep 1000")
+        # A key that comes before the command has the terminal interrupts the shell, which then
+        # drops what is typed.
+        terminal.type("sh -c 'echo asl\"\"eep; exec sleep 1000'\r")
+        terminal.expect("asleep")
         terminal.type("\x03")
         terminal.type("echo still ''here; exit 4\r")
         terminal.expect("still here")
