@@ -33,14 +33,14 @@ from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import parse_uri
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
+from neuro.server.bakes.assembly import BakeServices
+from neuro.server.bakes.attempts.follow import PAGE, Events, Follower
+from neuro.server.bakes.attempts.tables import attempts as attempt_table
+from neuro.server.bakes.events import Hub, Observer
+from neuro.server.bakes.tasks.tables import page_of_tasks
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
-from neuro.server.flows.attempts.follow import PAGE, Events, Follower
-from neuro.server.flows.attempts.tables import attempts as attempt_table
-from neuro.server.flows.bake_routes import BakeServices
-from neuro.server.flows.events import Hub, Observer
-from neuro.server.flows.service import FlowService
-from neuro.server.flows.tasks.tables import page_of_tasks
+from neuro.server.projects.service import ProjectService
 from tests.server_process import running_server
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -230,7 +230,7 @@ class Place:
         self.hub = Hub()
         self.heard = Heard()
         self.hub.observe(self.heard)
-        self.flows = FlowService(self.database, "default", self.hub)
+        self.flows = ProjectService(self.database, "default", self.hub)
         self.services = BakeServices.of(self.database, "default", self.hub)
 
     async def fill(self) -> None:

@@ -23,7 +23,7 @@ from neuro.domain.errors import Conflict
 from neuro.domain.flows import ProjectRequest
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
-from neuro.server.flows.service import FlowService
+from neuro.server.projects.service import ProjectService
 from tests.server.test_bakes_retention import House
 
 LARGE = "x" * (1 << 20)
@@ -82,7 +82,7 @@ async def test_others_write_between_the_large_records_of_one_person(house: House
         # Packed in threads, they have come to the database when these threads are idle again.
         for _ in range(100):
             await asyncio.to_thread(lambda: None)
-        flows = FlowService(house.database, "default", house.hub)
+        flows = ProjectService(house.database, "default", house.hub)
         group.create_task(
             note("another", flows.create_project(anna, ProjectRequest(name="another")))
         )

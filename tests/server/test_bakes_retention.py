@@ -27,15 +27,15 @@ from neuro.domain.errors import NotFound
 from neuro.domain.flows import ProjectRequest
 from neuro.server.access.service import AccessService
 from neuro.server.app import keep_flows
+from neuro.server.bakes.assembly import BakeServices
+from neuro.server.bakes.cache.tables import entries
+from neuro.server.bakes.events import Hub
+from neuro.server.bakes.retention import SETTLED, FlowRetention, KeepFlows
+from neuro.server.bakes.tables import bakes
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.database.schema import metadata
-from neuro.server.flows.bake_routes import BakeServices
-from neuro.server.flows.bakes.tables import bakes
-from neuro.server.flows.cache.tables import entries
-from neuro.server.flows.events import Hub
-from neuro.server.flows.retention import SETTLED, FlowRetention, KeepFlows
-from neuro.server.flows.service import FlowService
+from neuro.server.projects.service import ProjectService
 from neuro.server.settings import load_settings
 
 LONG = timedelta(days=1000)
@@ -57,7 +57,7 @@ class House:
         access = AccessService(self.database, b"k" * 32, "default")
         await access.add_user("anna")
         self.anna = await access.identity_of("anna")
-        flows = FlowService(self.database, "default", self.hub)
+        flows = ProjectService(self.database, "default", self.hub)
         self.project = await flows.create_project(self.anna, ProjectRequest(name="p"))
 
     async def bake(
@@ -208,7 +208,7 @@ async def test_what_has_just_ended_costs_nobody_else_a_bake(house: House) -> Non
 
 
 async def test_more_go_than_are_read_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuro.server.flows.retention.BATCH", 2)
+    monkeypatch.setattr("neuro.server.bakes.retention.BATCH", 2)
     for days in range(2, 7):
         await house.bake(ago=days * DAY)
         await house.outcome(f"key-{days}", days * DAY)

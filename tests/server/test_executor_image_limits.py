@@ -16,7 +16,7 @@ from neuro.domain.errors import NotPermitted, TooManyRequests
 from neuro.domain.images import EXECUTOR_IMAGE
 from neuro.domain.jobs import Job
 from neuro.server.database.engine import Database, sqlite_url
-from neuro.server.flows.schedules.tables import schedules
+from neuro.server.schedules.tables import schedules
 from tests.server.bakes import make_bake, until, write
 from tests.server.jobs import finished, output_of, running, submit
 from tests.server_process import SETTINGS, ServerProcess, running_server

@@ -11,8 +11,8 @@ from neuro.client import Client
 from neuro.domain.bakes import ScheduledFile, ScheduleRequest, TaskStatus
 from neuro.domain.errors import AlreadyExists, Conflict, NotAuthenticated, NotFound
 from neuro.domain.jobs import JobFilter, JobStatus
+from neuro.server.bakes.attempts.tables import unfinished_of_owners
 from neuro.server.database.engine import Database
-from neuro.server.flows.attempts.tables import unfinished_of_owners
 from tests.server.bakes import ended, make_bake, write
 from tests.server.jobs import finished, output_of, running, submit
 from tests.server_process import ServerProcess

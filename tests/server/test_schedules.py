@@ -35,15 +35,15 @@ from neuro.domain.uris import parse_uri
 from neuro.domain.users import User
 from neuro.server.access import tables as access_tables
 from neuro.server.access.service import AccessService
+from neuro.server.bakes.assembly import BakeServices
+from neuro.server.bakes.events import Hub, Observer
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
-from neuro.server.flows.bake_routes import BakeServices
-from neuro.server.flows.events import Hub, Observer
-from neuro.server.flows.schedules import service as schedule_service
-from neuro.server.flows.schedules.runner import ScheduleRunner
-from neuro.server.flows.schedules.service import ScheduleService
-from neuro.server.flows.schedules.tables import schedules as schedule_table
-from neuro.server.flows.service import FlowService
+from neuro.server.projects.service import ProjectService
+from neuro.server.schedules import service as schedule_service
+from neuro.server.schedules.runner import ScheduleRunner
+from neuro.server.schedules.service import ScheduleService
+from neuro.server.schedules.tables import schedules as schedule_table
 from tests.server.bakes import until
 from tests.server_process import ServerProcess, running_server
 
@@ -96,7 +96,7 @@ class House:
         self.hub.observe(self.heard)
         self.access = AccessService(self.database, b"k" * 32, "default")
         self.services = BakeServices.of(self.database, "default", self.hub)
-        self.flows = FlowService(self.database, "default", self.hub)
+        self.flows = ProjectService(self.database, "default", self.hub)
         self.runner = self.make_runner()
         self.schedules = ScheduleService(
             self.database, self.services.guard, changed=self.runner.changed, now=lambda: self.now

@@ -8,13 +8,13 @@ import pytest
 
 from neuro.domain.bakes import CatchUp, TaskStatus
 from neuro.domain.errors import InvalidInput
-from neuro.server.flows.schedules.times import (
+from neuro.server.schedules.times import (
     check_timing,
     due_between,
     next_after,
     to_start,
 )
-from neuro.server.flows.supervision.decisions import (
+from neuro.server.supervision.decisions import (
     CleanUp,
     Decision,
     Executor,
@@ -25,7 +25,7 @@ from neuro.server.flows.supervision.decisions import (
     Wait,
     decide,
 )
-from neuro.server.flows.supervision.turns import AttemptTurns, Turn
+from neuro.server.supervision.turns import AttemptTurns, Turn
 
 RUNNING, PENDING = TaskStatus.RUNNING, TaskStatus.PENDING
 FAILED, CANCELLED = TaskStatus.FAILED, TaskStatus.CANCELLED

@@ -29,6 +29,9 @@ from neuro.server.access.permission_routes import permission_routes
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
 from neuro.server.background import Background
+from neuro.server.bakes.assembly import BakeServices, bake_routes
+from neuro.server.bakes.events import Hub
+from neuro.server.bakes.retention import FlowRetention, KeepFlows
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs, hold
 from neuro.server.database.migrate import migrate
@@ -39,12 +42,6 @@ from neuro.server.engine_settings import (
     engine_settings,
     make_engines,
 )
-from neuro.server.flows.bake_routes import BakeServices, bake_routes
-from neuro.server.flows.events import Hub
-from neuro.server.flows.retention import FlowRetention, KeepFlows
-from neuro.server.flows.routes import flow_routes
-from neuro.server.flows.service import FlowService
-from neuro.server.flows.supervision.assembly import Supervision, limits_of
 from neuro.server.http.bodies import MAX_JSON_BODY, Pace
 from neuro.server.http.budgets import Budgets
 from neuro.server.http.connections import Patience
@@ -70,6 +67,8 @@ from neuro.server.owner import (
     machine_owner,
     only_one,
 )
+from neuro.server.projects.routes import project_routes
+from neuro.server.projects.service import ProjectService
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
     RetentionSetting,
@@ -79,6 +78,7 @@ from neuro.server.settings import (
 )
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService
+from neuro.server.supervision.assembly import Supervision, limits_of
 
 log = structlog.get_logger("neuro.server")
 
@@ -119,7 +119,7 @@ class _Parts:
     """What the routes and the clock call."""
 
     jobs: Jobs
-    flows: FlowService
+    flows: ProjectService
     bakes: BakeServices
     supervision: Supervision
     departures: Departures
@@ -262,7 +262,7 @@ def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Par
     stack.push_async_callback(supervision.close)
     leaving = [supervision.end_all_of, jobs.service.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
-    flows = FlowService(database, settings.cluster, hub)
+    flows = ProjectService(database, settings.cluster, hub)
     return _Parts(jobs, flows, bakes, supervision, departures)
 
 
@@ -286,7 +286,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
         *storage_routes(ground.storage).items,
         *access_routes(ground.access, parts.departures, installation.cluster).items,
         *permission_routes(ground.access.sharing, installation.cluster).items,
-        *flow_routes(parts.flows).items,
+        *project_routes(parts.flows).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
     ]

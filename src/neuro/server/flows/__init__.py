@@ -1,1 +1,0 @@
-"""Flows: what workflows keep on the server, per noun; they run on the client."""
