@@ -37,6 +37,7 @@ from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.attempts.follow import PAGE, Events, Follower
 from neuro.server.bakes.attempts.tables import attempts as attempt_table
 from neuro.server.bakes.events import Hub, Observer
+from neuro.server.bakes.leaving import leaving_with
 from neuro.server.bakes.tasks.tables import page_of_tasks
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
@@ -230,7 +231,7 @@ class Place:
         self.hub = Hub()
         self.heard = Heard()
         self.hub.observe(self.heard)
-        self.flows = ProjectService(self.database, "default", self.hub)
+        self.flows = ProjectService(self.database, "default", partial(leaving_with, self.hub))
         self.services = BakeServices.of(self.database, "default", self.hub)
 
     async def fill(self) -> None:

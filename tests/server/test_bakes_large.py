@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from neuro.domain.bakes import (
 )
 from neuro.domain.errors import Conflict
 from neuro.domain.flows import ProjectRequest
+from neuro.server.bakes.leaving import leaving_with
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
 from neuro.server.projects.service import ProjectService
@@ -82,7 +84,7 @@ async def test_others_write_between_the_large_records_of_one_person(house: House
         # Packed in threads, they have come to the database when these threads are idle again.
         for _ in range(100):
             await asyncio.to_thread(lambda: None)
-        flows = ProjectService(house.database, "default", house.hub)
+        flows = ProjectService(house.database, "default", partial(leaving_with, house.hub))
         group.create_task(
             note("another", flows.create_project(anna, ProjectRequest(name="another")))
         )

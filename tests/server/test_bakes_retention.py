@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from neuro.server.app import keep_flows
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.cache.tables import entries
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.leaving import leaving_with
 from neuro.server.bakes.retention import SETTLED, FlowRetention, KeepFlows
 from neuro.server.bakes.tables import bakes
 from neuro.server.database.engine import Database
@@ -57,7 +59,7 @@ class House:
         access = AccessService(self.database, b"k" * 32, "default")
         await access.add_user("anna")
         self.anna = await access.identity_of("anna")
-        flows = ProjectService(self.database, "default", self.hub)
+        flows = ProjectService(self.database, "default", partial(leaving_with, self.hub))
         self.project = await flows.create_project(self.anna, ProjectRequest(name="p"))
 
     async def bake(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from neuro.domain.uris import parse_uri
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.leaving import leaving_with
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.projects.service import ProjectService
@@ -351,7 +353,7 @@ async def test_everybodys_projects_are_their_own_and_an_admin_sees_all(
 def service(database_url: str) -> Any:
     database = Database(database_url)
     migrate(database)
-    yield ProjectService(database, "default", Hub())
+    yield ProjectService(database, "default", partial(leaving_with, Hub()))
     database.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from neuro.server.access import tables as access_tables
 from neuro.server.access.service import AccessService
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.events import Hub, Observer
+from neuro.server.bakes.leaving import leaving_with
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
 from neuro.server.projects.service import ProjectService
@@ -96,7 +98,7 @@ class House:
         self.hub.observe(self.heard)
         self.access = AccessService(self.database, b"k" * 32, "default")
         self.services = BakeServices.of(self.database, "default", self.hub)
-        self.flows = ProjectService(self.database, "default", self.hub)
+        self.flows = ProjectService(self.database, "default", partial(leaving_with, self.hub))
         self.runner = self.make_runner()
         self.schedules = ScheduleService(
             self.database, self.services.guard, changed=self.runner.changed, now=lambda: self.now

@@ -31,6 +31,7 @@ from neuro.server.access.service import AccessService
 from neuro.server.background import Background
 from neuro.server.bakes.assembly import BakeServices, bake_routes
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.leaving import leaving_with
 from neuro.server.bakes.retention import FlowRetention, KeepFlows
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs, hold
@@ -262,7 +263,7 @@ def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Par
     stack.push_async_callback(supervision.close)
     leaving = [supervision.end_all_of, jobs.service.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
-    flows = ProjectService(database, settings.cluster, hub)
+    flows = ProjectService(database, settings.cluster, partial(leaving_with, hub))
     return _Parts(jobs, flows, bakes, supervision, departures)
 
 

@@ -13,6 +13,7 @@ from neuro.server.bakes.cache.service import CacheService
 from neuro.server.bakes.events import Hub
 from neuro.server.bakes.files.routes import add_files
 from neuro.server.bakes.files.service import FileService
+from neuro.server.bakes.guard import BakeGuard
 from neuro.server.bakes.images.routes import add_images
 from neuro.server.bakes.images.service import ImageService
 from neuro.server.bakes.routes import add_bakes
@@ -23,7 +24,6 @@ from neuro.server.database.engine import Database
 from neuro.server.database.transactions import Turns
 from neuro.server.http.answers import INSIDE, encode
 from neuro.server.http.routes import Routes
-from neuro.server.projects.guard import Guard
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BakeServices:
     """The services of everything that hangs at a bake."""
 
     hub: Hub
-    guard: Guard
+    guard: BakeGuard
     bakes: BakeService
     attempts: AttemptService
     follower: Follower
@@ -43,7 +43,7 @@ class BakeServices:
     @classmethod
     def of(cls, database: Database, cluster: str, hub: Hub) -> Self:
         """All of them on one database, telling one hub."""
-        guard, turns = Guard(cluster), Turns(database)
+        guard, turns = BakeGuard(cluster), Turns(database)
         return cls(
             hub=hub,
             guard=guard,

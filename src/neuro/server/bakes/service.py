@@ -34,10 +34,11 @@ from neuro.server.bakes.checks import (
     moment_or_now,
 )
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.guard import BakeGuard
 from neuro.server.database.blobs import pack
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import Turns, paged
-from neuro.server.projects.guard import Guard, missing
+from neuro.server.projects.guard import missing
 
 PAGE = 50
 # Who makes a bake makes its first attempt in seconds, or was ended in between.
@@ -58,7 +59,7 @@ def name_in_use(name: str, running: str | None) -> NotUnique:
 class BakeService:
     """The bakes of one installation, which hang at their projects."""
 
-    def __init__(self, database: Database, guard: Guard, hub: Hub, turns: Turns) -> None:
+    def __init__(self, database: Database, guard: BakeGuard, hub: Hub, turns: Turns) -> None:
         self._database = database
         self._turns = turns
         self._guard = guard

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.bakes import Attempt
 from neuro.domain.errors import InvalidInput, NotFound, NotUnique
 from neuro.domain.flows import (
     LiveJob,
@@ -27,9 +26,6 @@ from neuro.domain.flows import (
 from neuro.domain.names import check_known_cluster
 from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
-from neuro.server.bakes.attempts.tables import unfinished_of_project
-from neuro.server.bakes.events import Hub
-from neuro.server.bakes.tables import ids_of_project
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import commit, paged
 from neuro.server.projects import tables
@@ -44,12 +40,20 @@ class ProjectService:
     A thing that a caller may not see does not exist for them: NotFound, and left out of lists.
     """
 
-    def __init__(self, database: Database, cluster: str, hub: Hub) -> None:
-        """``hub`` gets an event for each removed project."""
+    def __init__(
+        self,
+        database: Database,
+        cluster: str,
+        leaving: Callable[[Connection, str], Callable[[], None]],
+    ) -> None:
+        """``leaving(connection, id)`` looks at what goes with a project, before it goes.
+
+        It returns what tells of that once the project is gone.
+        """
         self._database = database
         self._cluster = cluster
         self._guard = Guard(cluster)
-        self._hub = hub
+        self._leaving = leaving
 
     async def create_project(self, caller: Identity, request: ProjectRequest) -> Project:
         """Make a project, the caller's own unless ``project_name`` says whose.
@@ -135,17 +139,13 @@ class ProjectService:
     async def remove_project(self, caller: Identity, project_id: str) -> None:
         """Remove a project with all that is in it."""
 
-        def remove(connection: Connection) -> tuple[list[str], list[Attempt]]:
+        def remove(connection: Connection) -> Callable[[], None]:
             project = self._guard.project(connection, caller, project_id, Action.WRITE)
-            left = ids_of_project(connection, project.id)
-            unfinished = unfinished_of_project(connection, project.id)
+            tell = self._leaving(connection, project.id)
             tables.remove_project(connection, project.id)
-            return left, unfinished
+            return tell
 
-        def tell(gone: tuple[list[str], list[Attempt]]) -> None:
-            self._hub.project_removed(project_id, *gone)
-
-        await commit(self._database, remove, tell)
+        await commit(self._database, remove, lambda tell: tell())
 
     async def create_live_job(self, caller: Identity, request: LiveJobRequest) -> LiveJob:
         """Add a live job. Raises NotUnique where its project has one of that ``yaml_id``."""

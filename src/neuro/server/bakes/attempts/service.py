@@ -18,11 +18,12 @@ from neuro.server.bakes.attempts import tables
 from neuro.server.bakes.attempts.keeping import take_over
 from neuro.server.bakes.checks import check_attempt, check_kept, check_message, moment_or_now
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.guard import BakeGuard, not_own
 from neuro.server.bakes.service import name_in_use
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import commit, paged
 from neuro.server.jobs import tables as job_tables
-from neuro.server.projects.guard import Guard, missing, not_own
+from neuro.server.projects.guard import missing
 
 PAGE = 100
 
@@ -72,7 +73,7 @@ def _restarts(connection: Connection, request: AttemptRequest) -> bool:
 class AttemptService:
     """The attempts of one installation's bakes."""
 
-    def __init__(self, database: Database, guard: Guard, hub: Hub) -> None:
+    def __init__(self, database: Database, guard: BakeGuard, hub: Hub) -> None:
         self._database = database
         self._guard = guard
         self._hub = hub

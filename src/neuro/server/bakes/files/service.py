@@ -11,16 +11,17 @@ from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.bakes.checks import MAX_FILES_OF_A_BAKE, check_file
 from neuro.server.bakes.files import tables
+from neuro.server.bakes.guard import BakeGuard
 from neuro.server.database.blobs import pack_large
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import Turns
-from neuro.server.projects.guard import Guard, is_id, missing
+from neuro.server.projects.guard import is_id, missing
 
 
 class FileService:
     """The config files of one installation's bakes."""
 
-    def __init__(self, database: Database, guard: Guard, turns: Turns) -> None:
+    def __init__(self, database: Database, guard: BakeGuard, turns: Turns) -> None:
         self._database = database
         self._turns = turns
         self._guard = guard

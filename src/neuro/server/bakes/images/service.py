@@ -13,10 +13,11 @@ from neuro.domain.errors import NotFound, NotUnique
 from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.bakes.checks import MAX_FULL_ID, check_builder, check_image, fits
+from neuro.server.bakes.guard import BakeGuard
 from neuro.server.bakes.images import tables
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import paged
-from neuro.server.projects.guard import Guard, is_id, missing
+from neuro.server.projects.guard import is_id, missing
 
 PAGE = 100
 
@@ -24,7 +25,7 @@ PAGE = 100
 class ImageService:
     """The images of one installation's bakes."""
 
-    def __init__(self, database: Database, guard: Guard) -> None:
+    def __init__(self, database: Database, guard: BakeGuard) -> None:
         self._database = database
         self._guard = guard
 

@@ -25,12 +25,13 @@ from neuro.server.bakes.checks import (
     moment_or_now,
 )
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.guard import BakeGuard
 from neuro.server.bakes.tables import brief_bake
 from neuro.server.bakes.tasks import tables
 from neuro.server.database.blobs import LARGE, pack, text_size
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import Turns, paged
-from neuro.server.projects.guard import Guard, is_id, missing
+from neuro.server.projects.guard import is_id, missing
 
 _NOTHING = pack({})
 # Few of them are held at once: each may have outputs of megabytes.
@@ -40,7 +41,7 @@ PAGE = 50
 class TaskService:
     """The tasks of one installation's attempts."""
 
-    def __init__(self, database: Database, guard: Guard, hub: Hub, turns: Turns) -> None:
+    def __init__(self, database: Database, guard: BakeGuard, hub: Hub, turns: Turns) -> None:
         self._database = database
         self._turns = turns
         self._guard = guard
