@@ -67,6 +67,7 @@ class Supervisor:
         self._oversight = Oversight(self._loop, self._kill)
         self._began_at = self._log.end
         self._group = berth.group
+        self._groups = cgroups.of_control(plan.groups) if request.control else plan.groups
         self._prepared: launch.Prepared | None = None
         self._neighbour = (neighbours.NOBODY, "")
         self._word = launcher.Word(self._loop, self._command_begun)
@@ -122,6 +123,8 @@ class Supervisor:
         self._write_state()
         self._berth.occupy(self._folder)
         self._group.check()
+        if self._groups != self._plan.groups:
+            self._group.move(self._groups, self._berth.command)
 
     def _launch(self) -> None:
         berth = self._berth
@@ -224,7 +227,7 @@ class Supervisor:
             "supervisor": _identity(os.getpid()),
             "init": _identity(self._init),
             "pasta": _identity(self._pasta.pid if self._pasta else None),
-            "groups": asdict(self._plan.groups),
+            "groups": asdict(self._groups),
             "berth": self._berth.name,
             "neighbour": self._neighbour,
         }
@@ -378,7 +381,7 @@ class Supervisor:
             "started": self._started,
             "init": self._init,
             "memory": self._request.memory,
-            "groups": asdict(self._plan.groups),
+            "groups": asdict(self._groups),
             "berth": self._berth.name,
             "network": self._plan.network.kind,
             "gpus": list(self._request.gpus),
