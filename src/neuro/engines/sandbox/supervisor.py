@@ -27,6 +27,7 @@ from neuro.engines.sandbox import (
     network,
     wire,
 )
+from neuro.engines.sandbox.allowance import Allowance
 from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.ending import LOST, Ending, ExitRecord, conclude
 from neuro.engines.sandbox.identities import Block
@@ -60,7 +61,7 @@ class Supervisor:
         self._folder = folder
         # Once the end is told, the job may be removed and another begin under its name.
         self._place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._loop = Loop()
+        self._loop = Loop(Allowance.of_run(request.cpu))
         self._loop.bury_children()
         self._log = OutputLog(layout.output_folder(plan.folder, request.job_id), plan.retention)
         self._reception = Reception(self._loop, listener, self._log, plan, self)
