@@ -240,7 +240,7 @@ class SandboxKind(EngineKind):
         return SandboxEngine(folder)
 
     def traces(self, folder: Path) -> set[str]:
-        from neuro.engines.sandbox import layout
+        from neuro.engines.sandbox import cgroups, layout
 
         found = {f"process {pid} {name}" for pid, name in self._supervisors(folder)}
         waiting = self._waiting_berths(folder)
@@ -251,8 +251,9 @@ class SandboxKind(EngineKind):
         found |= {f"mount {line}" for line in mounts.splitlines() if str(folder) in line}
         identity = (layout.read_record(f"{folder}/installation") or {}).get("id")
         for parent, names, _ in os.walk("/sys/fs/cgroup"):  # passes over what goes meanwhile
-            if os.path.basename(parent) == f"neuro-{identity}":
-                found |= {f"group {parent}/{name}" for name in names if name not in waiting}
+            if parent.endswith((f"/neuro-{identity}", f"/neuro-{identity}/{cgroups.CONTROL}")):
+                kept = {*waiting, cgroups.CONTROL}
+                found |= {f"group {parent}/{name}" for name in names if name not in kept}
         return found
 
     def supervisor_of(self, folder: Path, ref: RunRef) -> int:

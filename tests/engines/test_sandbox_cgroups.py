@@ -76,6 +76,40 @@ def test_limits_of_version_2(version_2: Path) -> None:
     }
 
 
+def test_groups_of_control_runs_are_below_one_that_has_a_limit(version_2: Path) -> None:
+    groups = cgroups.find("abc", str(version_2))
+    control = version_2 / "neuro-abc" / "control"
+    control.mkdir()
+    for name, text in (("controllers", "memory pids"), ("subtree_control", ""), ("procs", "")):
+        (control / f"cgroup.{name}").write_text(text)
+    group = cgroups.Group(groups, "1-a")
+    group.create()
+
+    cgroups.bound_control(groups, 256 * MIB)
+    group.move(cgroups.of_control(groups), 4711)
+
+    assert (control / "memory.max").read_text() == str(256 * MIB)
+    assert (control / "cgroup.subtree_control").read_text() == "+memory +pids"
+    assert (control / "1-a" / "cgroup.procs").read_text() == "4711"
+    assert cgroups.names(groups) == set()
+    assert cgroups.names(cgroups.of_control(groups)) == {"1-a"}
+
+
+def test_of_version_1_control_runs_have_the_memory_alone_below_it(version_1: Path) -> None:
+    groups = cgroups.find("abc", str(version_1))
+    group = cgroups.Group(groups, "1-a")
+    group.create()
+
+    cgroups.bound_control(groups, 256 * MIB)
+    group.move(cgroups.of_control(groups), 4711)
+
+    control = version_1 / "memory" / "neuro-abc" / "control"
+    assert (control / "memory.limit_in_bytes").read_text() == str(256 * MIB)
+    assert (control / "1-a" / "cgroup.procs").read_text() == "4711"
+    assert not (version_1 / "memory" / "neuro-abc" / "1-a").exists()
+    assert (version_1 / "pids" / "neuro-abc" / "1-a").is_dir()
+
+
 def test_limits_of_version_1(version_1: Path) -> None:
     group = cgroups.Group(cgroups.find("abc", str(version_1)), "job-1.0")
 

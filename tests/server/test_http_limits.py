@@ -17,11 +17,13 @@ from aiohttp.test_utils import TestClient, TestServer
 from neuro.client import Client
 from neuro.client.transport import Request
 from neuro.domain.errors import TooManyRequests
+from neuro.server.access.grants import Grants
+from neuro.server.access.identity import Identity
 from neuro.server.http.budgets import Budgets
 from neuro.server.http.connections import Patience
 from neuro.server.http.errors import render_errors
 from neuro.server.http.limits import backpressure
-from neuro.server.http.routes import Call, Routes, install
+from neuro.server.http.routes import AUTHENTICATOR, Call, Routes, install
 from neuro.server.listening import bind, listen
 from tests.server.jobs import finished, submit
 from tests.server_process import SETTINGS, ServerProcess, running_server
@@ -263,6 +265,95 @@ async def test_whoever_holds_all_connections_of_an_address_keeps_no_other_out(
     # The oldest were closed for the others, without a word.
     early = await asyncio.wait_for(asyncio.gather(*(peer.rest() for peer in held[:15])), 10)
     assert set(early) == {b""}
+
+
+class Anybody:
+    """Every token is valid."""
+
+    async def authenticate(self, token: str) -> Identity:
+        return Identity("anna", Grants(()), token)
+
+
+class Full:
+    """A small application on a real socket, which ``connections`` at once may reach."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.stack = contextlib.AsyncExitStack()
+        self.held: asyncio.Queue[str] = asyncio.Queue()
+
+    async def connect(self, host: int) -> Peer:
+        """A connection from the address ``127.0.1.HOST``."""
+        local = (f"127.0.1.{host}", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=local)
+        self.stack.callback(writer.close)
+        return Peer(reader, writer)
+
+    async def ask(self, peer: Peer, path: str, token: str = "") -> int:
+        """The status of the answer to a request."""
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\n"
+        await peer.send((head + (f"Authorization: Bearer {token}\r\n" if token else "")).encode())
+        await peer.send(b"\r\n")
+        return (await asyncio.wait_for(peer.answer(), 10))[0]
+
+
+@pytest.fixture
+async def full() -> AsyncIterator[Full]:
+    """Eight connections may be open; ``/held`` is never answered."""
+    listener = bind("127.0.0.1", 0)
+    full = Full(listener.getsockname()[1])
+    routes = Routes("tests")
+
+    @routes.add("GET", "/mine", inside="Nothing of anybody's.")
+    async def mine(call: Call) -> str:
+        """Say so."""
+        return "here"
+
+    @routes.add("GET", "/held", inside="Nothing of anybody's.")
+    async def held(call: Call) -> str:
+        """Say nothing."""
+        full.held.put_nowait(call.user)
+        await asyncio.Event().wait()
+        return "never"
+
+    app = web.Application(middlewares=[render_errors])
+    app[AUTHENTICATOR] = Anybody()
+    install(app, routes.items)
+    async with contextlib.AsyncExitStack() as stack:
+        await listen(stack, app, [listener], Patience(connections=8))
+        async with full.stack:
+            yield full
+
+
+async def test_strangers_of_many_addresses_make_room_for_the_next(full: Full) -> None:
+    known = await full.connect(1)
+    assert await full.ask(known, "/mine", "token") == 200
+    refused = await full.connect(2)
+    assert await full.ask(refused, "/mine") == 401
+    strangers = [await full.connect(host) for host in range(3, 43)]
+    for peer in strangers:
+        await peer.send(b"GET /mine HTTP/1.1\r\nX-Slow: ")
+
+    newest = await full.connect(50)
+
+    assert await full.ask(newest, "/mine", "token") == 200
+    assert await full.ask(known, "/mine", "token") == 200
+    gone = asyncio.gather(*(peer.rest() for peer in (refused, *strangers[:33])))
+    assert set(await asyncio.wait_for(gone, 10)) == {b""}
+
+
+async def test_one_more_than_all_connections_are_at_work_is_closed(full: Full) -> None:
+    idle = await full.connect(1)
+    assert await full.ask(idle, "/mine", "token") == 200
+    head = b"GET /held HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\n\r\n"
+    for host in range(2, 10):
+        await (await full.connect(host)).send(head)
+        await asyncio.wait_for(full.held.get(), 10)
+    assert await asyncio.wait_for(idle.rest(), 10) == b""
+
+    one_more = await full.connect(20)
+
+    assert await asyncio.wait_for(one_more.rest(), 10) == b""
 
 
 async def test_one_person_has_so_many_active_jobs(client: Client, alice: Client) -> None:

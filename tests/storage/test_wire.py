@@ -41,8 +41,10 @@ def test_a_listing_of_ten_thousand_names_is_whole(raw: Raw, home) -> None:
         (home / "data" / f"{number}").touch()
 
     lines = raw("GET", "/alice/data", "LISTSTATUS", headers=NDJSON).lines
+    plain = raw("GET", "/alice/data", "LISTSTATUS").json["FileStatuses"]["FileStatus"]
 
     assert len({line["FileStatus"]["path"] for line in lines}) == 10_001
+    assert len({entry["path"] for entry in plain}) == 10_001
 
 
 def test_listing_a_file_says_enotdir(raw: Raw, home) -> None:

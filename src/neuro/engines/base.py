@@ -49,6 +49,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``stdin`` says that somebody will send input through ``attach``: to a pipe, or with ``tty`` to
     the keyboard of a terminal. None means to a terminal only. Without it the input is empty, and
     that of a job's later runs is: what was sent to the first is not there any more.
+
+    ``control`` runs take nothing of the capacity, and the engine bounds the memory of all of them
+    together.
     """
 
     job_id: str
@@ -69,6 +72,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     disk: int = 0
     neighbours: str = ""
     names: tuple[str, ...] = ()
+    control: bool = False
 
 
 class RunRef(msgspec.Struct, frozen=True, order=True):

@@ -151,4 +151,5 @@ def _of_other_sections(settings: Settings, name: str, kind: str) -> dict[str, An
         }
     if name == DEFAULT_ENGINE:
         found |= msgspec.structs.asdict(settings.capacity)
+        found["main_jobs_memory"] = settings.bakes.main_jobs_memory
     return found

@@ -79,7 +79,13 @@ async def listen(
 
 
 def _within_descriptors(patience: Patience) -> Patience:
-    # One address must not have all descriptors that this process may open.
+    # One address must not have all descriptors that this process may open, nor must all together:
+    # files, the database and the ways to jobs need some.
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    most = max(16, descriptors // 4) if descriptors != resource.RLIM_INFINITY else 1 << 30
-    return replace(patience, connections_per_address=min(patience.connections_per_address, most))
+    if descriptors == resource.RLIM_INFINITY:
+        return patience
+    return replace(
+        patience,
+        connections_per_address=min(patience.connections_per_address, max(16, descriptors // 4)),
+        connections=min(patience.connections, max(32, descriptors // 2)),
+    )

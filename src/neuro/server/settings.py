@@ -66,7 +66,8 @@ class BakeSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``restart_pause`` before a main job that died has a successor, up to sixty times longer each
     time; after ``restarts`` (a count) in which no task got on, the bake is given up.
     ``main_jobs`` is how many of these there may be at once, ``main_jobs_per_owner`` how many of one
-    person: they take nothing of what presets share out.
+    person: they take nothing of what presets share out. ``main_jobs_memory`` is what all of them
+    together may have, in bytes or as text such as "8G"; None for a quarter of the machine's.
     """
 
     executor_silence: float = 120.0
@@ -76,6 +77,7 @@ class BakeSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     restarts: int = 20
     main_jobs: int = 500
     main_jobs_per_owner: int = 100
+    main_jobs_memory: int | str | None = None
 
 
 class NetworkSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -81,6 +81,8 @@ _RANGES: Mapping[str, Range] = {
 _SIZES: Mapping[str, Size] = {
     **dict.fromkeys(("log_limit", "engines.log_limit"), Size()),
     **dict.fromkeys(("capacity.memory", "engines.memory"), Size()),
+    # One main job may have as much.
+    **dict.fromkeys(("bakes.main_jobs_memory", "engines.main_jobs_memory"), Size(512 * MIB)),
     "retention.log_bytes": Size(least=0),
     "presets.memory": Size(),
     "presets.disk": Size(or_zero=True),

@@ -23,6 +23,7 @@ _WANTED_V1 = ("memory", "cpu", "cpuacct", "pids")
 _ROUNDS = 10  # of killing: a fork between reading and killing needs another one
 _PID_MAX = "/proc/sys/kernel/pid_max"
 _FEWEST_PROCESSES = 512
+CONTROL = "control"  # the group around those of control runs; no berth is called so
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,28 @@ def find(installation: str, root: str = "/sys/fs/cgroup") -> Groups:
     if base is not None:  # jobs together leave some of the machine's process ids to the machine
         _try_write(f"{base}/pids.max", str(_pid_max() * 3 // 4))
     return groups
+
+
+def of_control(groups: Groups) -> Groups:
+    """Where the groups of control runs are: below one that bounds the memory of all together."""
+    key = "" if groups.version == 2 else "memory"
+    if key not in groups.bases:
+        return groups
+    return Groups(groups.version, {**groups.bases, key: f"{groups.bases[key]}/{CONTROL}"})
+
+
+def bound_control(groups: Groups, memory: int) -> None:
+    """Make the group around those of control runs, and set its limit in bytes. Raises OSError.
+
+    Where it is full, the kernel ends whichever process in it has most.
+    """
+    key = "" if groups.version == 2 else "memory"
+    if key in groups.bases:
+        around = Group(Groups(groups.version, {key: groups.bases[key]}), CONTROL)
+        around.create()
+        if groups.version == 2:
+            _delegate(around.folders[key])
+        around.limit_memory(memory)
 
 
 def prospect(root: str = "/sys/fs/cgroup") -> tuple[int, set[str]]:
@@ -171,6 +194,7 @@ class Group:
 
     def __init__(self, groups: Groups, name: str) -> None:
         self.version = groups.version
+        self._name = name
         self.folders = {key: f"{base}/{name}" for key, base in groups.bases.items()}
 
     def create(self) -> None:
@@ -186,23 +210,40 @@ class Group:
     def limit(self, limits: Limits) -> None:
         """Set what its processes may use together. Raises OSError."""
         quota = max(1000, int(limits.cpu * CPU_PERIOD))
+        self.limit_memory(limits.memory)
         if self.version == 2:
             base = self.folders[""]
-            _write(f"{base}/memory.max", str(limits.memory))
-            _try_write(f"{base}/memory.swap.max", "0")
             _try_write(f"{base}/memory.oom.group", "1")
             _write(f"{base}/pids.max", str(limits.processes))
             _try_write(f"{base}/cpu.max", f"{quota} {CPU_PERIOD}")
         elif self.version == 1:
-            memory = self.folders["memory"]
-            _write(f"{memory}/memory.limit_in_bytes", str(limits.memory))
-            _try_write(f"{memory}/memory.memsw.limit_in_bytes", str(limits.memory))
-            # What waits in connections is counted for itself here.
-            _try_write(f"{memory}/memory.kmem.tcp.limit_in_bytes", str(limits.memory))
             if "pids" in self.folders:
                 _write(f"{self.folders['pids']}/pids.max", str(limits.processes))
             if "cpu" in self.folders:
                 _try_write(f"{self.folders['cpu']}/cpu.cfs_quota_us", str(quota))
+
+    def limit_memory(self, memory: int) -> None:
+        """Set how many bytes its processes may have together. Raises OSError."""
+        if self.version == 2:
+            base = self.folders[""]
+            _write(f"{base}/memory.max", str(memory))
+            _try_write(f"{base}/memory.swap.max", "0")
+        elif self.version == 1:
+            folder = self.folders["memory"]
+            _write(f"{folder}/memory.limit_in_bytes", str(memory))
+            _try_write(f"{folder}/memory.memsw.limit_in_bytes", str(memory))
+            # What waits in connections is counted for itself here.
+            _try_write(f"{folder}/memory.kmem.tcp.limit_in_bytes", str(memory))
+
+    def move(self, groups: Groups, pid: int) -> None:
+        """Become one of other ``groups``, with ``pid``, which is alone in it. Raises OSError."""
+        for key, base in groups.bases.items():
+            before, folder = self.folders[key], f"{base}/{self._name}"
+            if folder != before:
+                os.makedirs(folder, exist_ok=True)
+                _write(f"{folder}/cgroup.procs", str(pid))
+                self.folders[key] = folder
+                _removed(before)
 
     def join(self) -> None:
         """Move the calling process in; its children are born there. Raises OSError."""
@@ -280,11 +321,12 @@ def clear(groups: Iterable[Group], patience: float) -> list[Group]:
 
 
 def names(groups: Groups) -> set[str]:
-    """The names of the groups that exist below the bases."""
+    """The names of the groups of runs that exist below the bases."""
     found: set[str] = set()
     for base in groups.bases.values():
         try:
             found.update(entry.name for entry in os.scandir(base) if entry.is_dir())
+            found.discard(CONTROL)
         except OSError:
             pass
     return found

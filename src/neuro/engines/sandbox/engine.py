@@ -319,4 +319,5 @@ def _request(spec: RunSpec) -> Request:
         neighbours=spec.neighbours,
         names=spec.names,
         stdin=spec.tty if spec.stdin is None else spec.stdin,
+        control=spec.control,
     )

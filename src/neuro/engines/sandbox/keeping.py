@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 
 from neuro.engines.sandbox import layout, machine, nat
+from neuro.engines.sandbox.cgroups import of_control
 from neuro.engines.sandbox.launch import OWN, Plan
 from neuro.engines.sandbox.settings import SandboxSettings
 
@@ -32,7 +33,8 @@ class Keeping:
         for name in FOLDERS:
             if not os.path.isdir(f"{self.plan.folder}/{name}"):
                 return f"the folder {self.plan.folder}/{name} is gone"
-        for base in self.plan.groups.bases.values():
+        groups = self.plan.groups
+        for base in (*groups.bases.values(), *of_control(groups).bases.values()):
             if not os.path.isdir(base):
                 return f"the control group {base} is gone"
         return None

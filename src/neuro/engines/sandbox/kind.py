@@ -12,7 +12,8 @@ from neuro.engines.sandbox.settings import SandboxSettings
 class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[engines.NAME]`` of this kind; see ``SandboxSettings``.
 
-    ``log_limit`` is the size of one job's output that is kept.
+    ``log_limit`` is the size of one job's output that is kept, ``main_jobs_memory`` what main jobs
+    of bakes may have together.
     """
 
     shared_ids: bool = False
@@ -21,10 +22,12 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     private_networks: bool = True
     shared_network: bool = False
     log_limit: int | str = "1G"
+    main_jobs_memory: int | str | None = None
 
 
 def settings_of(site: Site, table: Table) -> SandboxSettings:
     """The engine's own settings. Jobs reach the API's port, and never see the data folder."""
+    most = table.main_jobs_memory
     return SandboxSettings(
         shared_ids=table.shared_ids,
         open_files=site.open_files,
@@ -34,6 +37,7 @@ def settings_of(site: Site, table: Table) -> SandboxSettings:
         network="shared" if table.shared_network else "auto",
         private_networks=table.private_networks,
         host_port=site.port,
+        control_memory=None if most is None else parse_bytes(most),
         retention=Retention(total=parse_bytes(table.log_limit)),
     )
 

@@ -94,6 +94,7 @@ class Request:
     neighbours: str
     names: tuple[str, ...]
     stdin: bool = False  # somebody will send input; a terminal without has no keyboard
+    control: bool = False  # one of those that share a limit of memory
 
 
 @dataclass(frozen=True)

@@ -264,11 +264,13 @@ def sweep(
         neighbours.sweep(folder)
     except OSError as error:
         log.warning("the jobs that know each other cannot be looked through: %s", error)
-    names = {*cgroups.names(groups), *_names(f"{folder}/berths")} - {*going, _SERVERS_GROUP}
+    every = groups, cgroups.of_control(groups)
+    names = {*_names(f"{folder}/berths"), *(name for each in every for name in cgroups.names(each))}
+    names -= {*going, _SERVERS_GROUP}
     unused = [name for name in names if not name.startswith(f"{zygote}-")]
     for name in unused:
         discard(folder, layout.berth_folder(folder, name))
-    return cgroups.clear([cgroups.Group(groups, name) for name in unused], 0)
+    return cgroups.clear([cgroups.Group(each, name) for each in every for name in unused], 0)
 
 
 def _kill_rest(

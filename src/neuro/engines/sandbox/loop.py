@@ -13,15 +13,20 @@ import time
 from collections.abc import Callable
 
 from neuro.engines.exhaustion import EXHAUSTED
+from neuro.engines.sandbox.allowance import Allowance
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 ACCEPT_SECONDS = 0.1  # between two tries to accept a connection without descriptors
 
 
 class Loop:
-    """Calls back when a descriptor is ready or a time has come."""
+    """Calls back when a descriptor is ready or a time has come.
 
-    def __init__(self) -> None:
+    With an ``allowance`` it rests when this process has taken more processor time than that.
+    """
+
+    def __init__(self, allowance: Allowance | None = None) -> None:
+        self._allowance = allowance
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._deadlines: list[tuple[float, Callable[[], None]]] = []
@@ -134,6 +139,8 @@ class Loop:
                 self._deadlines = [item for item in self._deadlines if item[0] > now]
                 for _, action in due:
                     action()
+            if self._allowance is not None:
+                self._allowance.rest()
 
     def _patience(self) -> float | None:
         if not self._deadlines:

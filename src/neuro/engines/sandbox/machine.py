@@ -32,6 +32,7 @@ from neuro.engines.sandbox.pasta import forwarding
 from neuro.engines.sandbox.settings import SandboxSettings
 
 _TIMEOUT = 10
+_CONTROL_LEAST = 512 << 20  # bytes: one control run may have as much
 TUN = "/dev/net/tun"
 
 log = logging.getLogger("neuro.engine")
@@ -76,6 +77,14 @@ def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
         notices.append(
             "no control group is writable here: memory limits are enforced by watching, CPU limits"
             " by choosing cores. Run the server as root, or in a systemd unit with Delegate=yes"
+        )
+    try:
+        most = settings.control_memory or max(_CONTROL_LEAST, _memory() // 4)
+        cgroups.bound_control(groups, most)
+    except OSError as error:
+        notices.append(
+            "the memory of main jobs of bakes together has no limit, because their control group"
+            f" cannot be given one: {error.strerror}"
         )
     plan = fence(unfenced(folder, settings, groups), settings, notices)
     return replace(plan, network=_network(folder, identity, settings, notices)), notices

@@ -20,7 +20,9 @@ class SandboxSettings:
     processes and threads together. ``shared_ids`` lets all runs be one user of the machine where
     file systems cannot map users. ``io_uring`` and ``perf`` allow runs these system calls.
     ``open_files`` is the soft limit of descriptors that runs begin with, None for this process's
-    own. ``device_folder`` and ``cgroup_root`` are where the machine has them.
+    own. ``control_memory`` is bytes that all control runs together may have, None for a quarter of
+    the machine's, but 512 MiB or more. ``device_folder`` and ``cgroup_root`` are where the machine
+    has them.
     """
 
     visible: tuple[str, ...] = ()
@@ -33,6 +35,7 @@ class SandboxSettings:
     open_files: int | None = None
     io_uring: bool = False
     perf: bool = False
+    control_memory: int | None = None
     retention: Retention = field(default_factory=Retention)
     device_folder: str = "/dev"
     cgroup_root: str = "/sys/fs/cgroup"

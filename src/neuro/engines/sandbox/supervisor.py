@@ -27,6 +27,7 @@ from neuro.engines.sandbox import (
     network,
     wire,
 )
+from neuro.engines.sandbox.allowance import Allowance
 from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.ending import LOST, Ending, ExitRecord, conclude
 from neuro.engines.sandbox.identities import Block
@@ -60,13 +61,14 @@ class Supervisor:
         self._folder = folder
         # Once the end is told, the job may be removed and another begin under its name.
         self._place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._loop = Loop()
+        self._loop = Loop(Allowance.of_run(request.cpu))
         self._loop.bury_children()
         self._log = OutputLog(layout.output_folder(plan.folder, request.job_id), plan.retention)
         self._reception = Reception(self._loop, listener, self._log, plan, self)
         self._oversight = Oversight(self._loop, self._kill)
         self._began_at = self._log.end
         self._group = berth.group
+        self._groups = cgroups.of_control(plan.groups) if request.control else plan.groups
         self._prepared: launch.Prepared | None = None
         self._neighbour = (neighbours.NOBODY, "")
         self._word = launcher.Word(self._loop, self._command_begun)
@@ -122,6 +124,8 @@ class Supervisor:
         self._write_state()
         self._berth.occupy(self._folder)
         self._group.check()
+        if self._groups != self._plan.groups:
+            self._group.move(self._groups, self._berth.command)
 
     def _launch(self) -> None:
         berth = self._berth
@@ -224,7 +228,7 @@ class Supervisor:
             "supervisor": _identity(os.getpid()),
             "init": _identity(self._init),
             "pasta": _identity(self._pasta.pid if self._pasta else None),
-            "groups": asdict(self._plan.groups),
+            "groups": asdict(self._groups),
             "berth": self._berth.name,
             "neighbour": self._neighbour,
         }
@@ -378,7 +382,7 @@ class Supervisor:
             "started": self._started,
             "init": self._init,
             "memory": self._request.memory,
-            "groups": asdict(self._plan.groups),
+            "groups": asdict(self._groups),
             "berth": self._berth.name,
             "network": self._plan.network.kind,
             "gpus": list(self._request.gpus),

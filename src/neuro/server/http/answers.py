@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from neuro.server.http.routes import Call
-from neuro.server.http.streams import NDJSON_BLOCK, ndjson
+from neuro.server.http.streams import json_array, ndjson
 
 # Why its routes declare no URI.
 INSIDE = "Rights hang at the project, by its name or id, and only the records say which it is."
@@ -39,24 +39,11 @@ def _plain(value: Any) -> Any:
 async def list_answer(call: Call, found: AsyncGenerator[Any]) -> web.StreamResponse:
     """A list: NDJSON where the client accepts it, or else an array."""
     if call.wants_ndjson:
-        return await ndjson(call, _lines(found))
-    async with aclosing(found):
-        # Refusals come before the answer begins.
-        first = await anext(found, None)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(call.request)
-        block = bytearray(b"[" if first is None else b"[" + encode(first))
-        async for item in found:
-            block += b"," + encode(item)
-            if len(block) >= NDJSON_BLOCK:
-                await response.write(bytes(block))
-                block.clear()
-        await response.write(bytes(block + b"]"))
-    await response.write_eof()
-    return response
+        return await ndjson(call, _encoded(found))
+    return await json_array(call, _encoded(found))
 
 
-async def _lines(found: AsyncGenerator[Any]) -> AsyncIterator[bytes]:
+async def _encoded(found: AsyncGenerator[Any]) -> AsyncGenerator[bytes]:
     async with aclosing(found):
         async for item in found:
             yield encode(item)

@@ -1,8 +1,9 @@
 """Connections that do not get on are ended: late heads, idle ones, those of malformed requests.
 
 The framework waits for the head of a request for as long as for the next request. Here a head has a
-time of its own; and of one address the connections are bounded, by closing the one that has been
-idle longest, so that whoever holds many never keeps others of the same address out.
+time of its own. The connections of one address are bounded, by closing the one that has been idle
+longest, so that whoever holds many never keeps others of the same address out. So are those of all
+addresses together: the oldest that nobody has shown a token on makes room for the next.
 """
 
 from __future__ import annotations
@@ -26,20 +27,49 @@ _MALFORMED = (http_exceptions.HttpProcessingError, web.RequestPayloadError, Conn
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds for a head, and between two requests; how many connections an address may have."""
+    """Seconds for a head, and between two requests; how many connections there may be.
+
+    ``connections`` are those of all addresses together, a count as ``connections_per_address`` is.
+    """
 
     head: float = 30.0
     idle: float = 75.0
     connections_per_address: int = 1024
+    connections: int = 1 << 30
 
 
 @dataclass
 class _Open:
-    """All connections by their peer's address, oldest first."""
+    """All connections, oldest first: by their peer's address, and by whether it showed a token."""
 
     patience: Patience
     by_address: dict[str, dict[Connection, None]] = field(default_factory=dict)
+    strangers: dict[Connection, None] = field(default_factory=dict)
+    known: dict[Connection, None] = field(default_factory=dict)
     malformed: Seldom = field(default_factory=lambda: Seldom(log, "malformed requests"))
+    full: Seldom = field(default_factory=lambda: Seldom(log, "connections closed for newer ones"))
+
+    def make_room(self) -> bool:
+        """Whether there is a place for one more connection: the oldest stranger's, if need be.
+
+        A head takes milliseconds to come, so whoever has a token is known long before that.
+        """
+        if len(self.strangers) + len(self.known) < self.patience.connections:
+            return True
+        self.full.say(connections=self.patience.connections)
+        one = next(iter(self.strangers), None)
+        if one is None:
+            one = next((each for each in self.known if each.is_idle), None)
+        if one is None:
+            return False
+        self.forget(one)
+        one.force_close()
+        return True
+
+    def forget(self, one: Connection) -> None:
+        """Count a connection no more."""
+        self.strangers.pop(one, None)
+        self.known.pop(one, None)
 
 
 class Connection(RequestHandler):
@@ -61,10 +91,15 @@ class Connection(RequestHandler):
         if len(siblings) >= self._open.patience.connections_per_address:
             _close_idle(siblings)
         siblings[self] = None
-        self._expect_head()
+        if self._open.make_room():
+            self._open.strangers[self] = None
+            self._expect_head()
+        else:
+            self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_is_here()
+        self._open.forget(self)
         siblings = self._open.by_address.get(self._address, {})
         siblings.pop(self, None)
         if not siblings:
@@ -83,6 +118,12 @@ class Connection(RequestHandler):
     def is_idle(self) -> bool:
         """Whether it waits for a request; a part of the head may be there."""
         return self._waiter is not None and not self._waiter.done()
+
+    def become_known(self) -> None:
+        """Somebody has shown a token on it that is valid."""
+        if self in self._open.strangers:
+            del self._open.strangers[self]
+            self._open.known[self] = None
 
     def _is_between_requests(self) -> bool:
         # The next head may begin before this connection is back from its last answer.
@@ -141,6 +182,13 @@ class Connection(RequestHandler):
 
     def _note(self, error: BaseException) -> None:
         self._open.malformed.say(peer=self._address, kind=type(error).__name__)
+
+
+def caller_is_known(request: web.BaseRequest) -> None:
+    """Keep the connection of a request whose token is valid, when strangers' have to go."""
+    connection = request.protocol
+    if isinstance(connection, Connection):
+        connection.become_known()
 
 
 def _close_idle(siblings: dict[Connection, None]) -> None:

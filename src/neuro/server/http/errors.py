@@ -27,7 +27,17 @@ Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def render_errors(request: web.Request, handler: Endpoint) -> web.StreamResponse:
-    """Turn whatever a route raises into the answer that clients understand."""
+    """Turn whatever a route raises into the answer that clients understand.
+
+    Where a part of another one is sent, the connection ends: its reader sees that it is not whole.
+    """
+    answer = await _answered(request, handler)
+    if request.writer.output_size > 0 and not answer.prepared and request.transport is not None:
+        request.transport.close()
+    return answer
+
+
+async def _answered(request: web.Request, handler: Endpoint) -> web.StreamResponse:
     try:
         return await handler(request)
     except PlatformError as error:

@@ -32,6 +32,7 @@ from neuro.server.http.bodies import (
     read_json,
 )
 from neuro.server.http.budgets import BUDGETS, Budgets
+from neuro.server.http.connections import caller_is_known
 from neuro.server.http.open_streams import OpenStream, Streams
 from neuro.server.http.texts import text_check
 from neuro.server.turns import working_for
@@ -240,6 +241,8 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
 
     async def answer(request: web.Request, stream: OpenStream | None) -> web.StreamResponse:
         identity = await _identify(request, route.public)
+        if identity is not None:
+            caller_is_known(request)
         if stream is not None and identity is not None:
             identity = stream.belongs_to(identity)
         call = Call(request, identity)

@@ -50,6 +50,36 @@ async def ndjson(call: Call, lines: AsyncIterator[bytes]) -> web.StreamResponse:
     return response
 
 
+async def json_array(
+    call: Call, items: AsyncGenerator[bytes], *, head: bytes = b"[", tail: bytes = b"]"
+) -> web.StreamResponse:
+    """Stream one array of JSON, some kilobytes at a time; ``head`` and ``tail`` surround it.
+
+    An error within the first of them is answered as such. A later one ends the connection: nothing
+    that could be added would be JSON.
+    """
+    block = bytearray(head)
+    response: web.StreamResponse | None = None
+    between = b""
+    async with aclosing(items):
+        async for item in items:
+            block += between
+            block += item
+            between = b","
+            if len(block) >= NDJSON_BLOCK:
+                if response is None:
+                    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+                    await response.prepare(call.request)
+                await response.write(bytes(block))
+                block.clear()
+    block += tail
+    if response is None:
+        return web.Response(body=bytes(block), content_type="application/json")
+    await response.write(bytes(block))
+    await response.write_eof()
+    return response
+
+
 async def live_ndjson(call: Call, blocks: AsyncGenerator[bytes]) -> web.StreamResponse:
     """Stream blocks of whole lines of JSON, each as soon as it is there.
 

@@ -159,6 +159,7 @@ class Launcher:
             disk=self._disk_of(spec.preset_name),
             neighbours=record.owner,
             names=_names(record),
+            control=spec.control,
         )
 
     async def _environment(self, record: JobRecord) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, NotSupported
 from neuro.domain.jobs import Job, JobEventFilter, JobFilter, JobRequest, LifeSpanChange
 from neuro.domain.permissions import Action
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_response
-from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, live_ndjson, ndjson
+from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, json_array, live_ndjson, ndjson
 from neuro.server.jobs import streams
 from neuro.server.jobs.companions import Companions
 from neuro.server.jobs.forwarding import HALF_CLOSE_PROTOCOL
@@ -26,7 +26,7 @@ from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.streams import CHANNEL_PROTOCOLS, AttachQuery, ExecQuery
 
-# The plain JSON form is held in memory whole; who wants more asks for NDJSON or for pages.
+# Clients hold the plain JSON form whole; who wants more asks for NDJSON or for pages.
 MAX_JSON_LIST = 10_000
 NOTICE_HEADER = "X-Neuro-Notice"
 # What a header has as it is: ASCII that can be printed, but for the sign of what is written out.
@@ -72,16 +72,11 @@ def job_routes(jobs: JobService) -> Routes:
     @api.add("GET", "/api/v1/jobs", section="listing", streams=NDJSON, inside=LISTS)
     async def list_jobs(call: Call, query: JobFilter) -> web.StreamResponse:
         """List jobs, oldest first; NDJSON where the client accepts it."""
-        found = jobs.search(call.identity, query)
+        found = _encoded(jobs.search(call.identity, query))
         if call.wants_ndjson:
-            return await ndjson(call, _encoded(found))
-        shown: list[Job] = []
-        async with aclosing(found):
-            async for job in found:
-                shown.append(job)
-                if len(shown) == MAX_JSON_LIST:
-                    break
-        return json_response({"jobs": shown})
+            return await ndjson(call, found)
+        found = _first(MAX_JSON_LIST, found)
+        return await json_array(call, found, head=b'{"jobs":[', tail=b"]}")
 
     @api.add("GET", "/api/v1/jobs/events", streams=NDJSON, inside=LISTS)
     async def events(call: Call, query: JobEventFilter) -> web.StreamResponse:
@@ -112,10 +107,20 @@ def job_routes(jobs: JobService) -> Routes:
     return api
 
 
-async def _encoded(found: AsyncIterator[Job]) -> AsyncIterator[bytes]:
+async def _encoded(found: AsyncGenerator[Job]) -> AsyncGenerator[bytes]:
     encode = msgspec.json.Encoder().encode
-    async for job in found:
-        yield encode(job)
+    async with aclosing(found):
+        async for job in found:
+            yield encode(job)
+
+
+async def _first(count: int, found: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(found):
+        async for item in found:
+            yield item
+            count -= 1
+            if not count:
+                return
 
 
 def monitoring_routes(jobs: JobService, passing: PassingOn) -> Routes:

@@ -15,7 +15,8 @@ the server names ``storage-bulk`` among its features (the streams are of ``neuro
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 import msgspec
 from aiohttp import hdrs, web
@@ -27,7 +28,7 @@ from neuro.domain.texts import Verbatim
 from neuro.domain.uris import ResourceURI
 from neuro.server.http.bodies import json_decoder, read_json
 from neuro.server.http.routes import Call, Routes, json_response
-from neuro.server.http.streams import BYTES, NDJSON, ndjson
+from neuro.server.http.streams import BYTES, NDJSON, json_array, ndjson
 from neuro.server.storage.access import authorize, view
 from neuro.server.storage.confine import Place
 from neuro.server.storage.paths import parse_path, parse_quoted_path
@@ -56,14 +57,6 @@ class StorageQuery(msgspec.Struct, frozen=True):
     size: int = 0
     offset: int = 0
     executable: bool = False
-
-
-class FileStatuses(msgspec.Struct, frozen=True):
-    FileStatus: list[FileStatus]
-
-
-class FileStatusesEnvelope(msgspec.Struct, frozen=True):
-    FileStatuses: FileStatuses
 
 
 class UploadStatus(msgspec.Struct, frozen=True):
@@ -114,8 +107,8 @@ class StorageAPI:
         )
         if call.wants_ndjson:
             return await ndjson(call, _lines(batches, FileStatusEnvelope))
-        entries = [entry async for batch in batches for entry in batch]
-        return json_response(FileStatusesEnvelope(FileStatuses(entries)))
+        head, tail = b'{"FileStatuses":{"FileStatus":[', b"]}}"
+        return await json_array(call, _joined(batches), head=head, tail=tail)
 
     async def get_file_status(self, call: Call, query: StorageQuery) -> web.StreamResponse:
         seen = view(call.identity, self._uri(call))
@@ -283,6 +276,13 @@ async def _lines(
         if batch:
             # One write for a whole batch; the stream adds the last line's end.
             yield b"\n".join(encode(envelope(item) if envelope else item) for item in batch)
+
+
+async def _joined(batches: AsyncGenerator[list[FileStatus]]) -> AsyncGenerator[bytes]:
+    async with aclosing(batches):
+        async for batch in batches:
+            if batch:
+                yield b",".join(map(msgspec.json.encode, batch))
 
 
 def _content_range(request: web.Request) -> tuple[int, int]:
