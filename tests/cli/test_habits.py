@@ -33,6 +33,8 @@ from tests.cli.platform import Home
         ("revoke job:web anna", "There is `neuro acl revoke`."),
         ("browse web", "There is `neuro job browse`."),
         ("df", "There is `neuro storage df`."),
+        ("run -q ubuntu ls", "'-q'. It goes before the command: `neuro -q run`."),
+        ("job kill --trace web", "It goes before the command: `neuro --trace job kill`."),
         ("lgos", "Did you mean 'logs'"),
     ],
 )

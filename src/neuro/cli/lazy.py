@@ -35,21 +35,23 @@ class Command(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            # Of `neuro` alone: commands of `neuro-flow` have some of the names.
-            if ctx.find_root().command.name == "neuro":
-                raise _explained(error, str(self.name)) from None
-            raise
+            raise _explained(error, ctx, str(self.name)) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, self.examples)
         super().format_epilog(ctx, formatter)
 
 
-def _explained(error: click.NoSuchOption, command: str) -> click.NoSuchOption:
-    """The error, with what to write in place of an option of other programs."""
+def _explained(error: click.NoSuchOption, ctx: click.Context, command: str) -> click.NoSuchOption:
+    """The error, with what to write in place of an option of other programs, or where it goes."""
     from neuro.cli.habits import about_option
 
-    hint = about_option(command, error.option_name)
+    program = ctx.find_root()
+    # Of `neuro` alone: commands of `neuro-flow` have some of the names.
+    hint = about_option(command, error.option_name) if program.command.name == "neuro" else None
+    if hint is None and any(error.option_name in option.opts for option in program.command.params):
+        first, _, rest = ctx.command_path.partition(" ")
+        hint = f"It goes before the command: `{first} {error.option_name} {rest}`."
     if hint is None:
         return error
     message = f"{error.message.rstrip('.')}. {hint}"
