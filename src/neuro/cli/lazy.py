@@ -36,6 +36,8 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             raise _explained(error, ctx, str(self.name)) from None
+        except click.BadParameter as error:
+            raise _in_numbers(error) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, self.examples)
@@ -56,6 +58,23 @@ def _explained(error: click.NoSuchOption, ctx: click.Context, command: str) -> c
         return error
     message = f"{error.message.rstrip('.')}. {hint}"
     return click.NoSuchOption(error.option_name, message, ctx=error.ctx)
+
+
+def _in_numbers(error: click.BadParameter) -> click.BadParameter:
+    """The error, where it is about a number, without the words of the library that read it."""
+    kind = error.param.type if error.param is not None else None
+    match kind:
+        case click.types.IntParamType():
+            what = "a whole number"
+        case click.types.FloatParamType():
+            what = "a number"
+        case _:
+            return error
+    least, most = getattr(kind, "min", None), getattr(kind, "max", None)
+    if least is not None:
+        what += f" from {least} to {most}" if most is not None else f", {least} or more"
+    given = error.message.partition(" is not ")[0]
+    return click.BadParameter(f"{given} is not {what}.", error.ctx, error.param, error.param_hint)
 
 
 class PairOption(click.Option):
