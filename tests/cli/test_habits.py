@@ -1,4 +1,4 @@
-"""Words of docker, kubectl and Slurm: what to write here is said."""
+"""Words of docker, kubectl and Slurm, and of libraries: what to write here is said."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ from tests.cli.platform import Home
         ("revoke job:web anna", "There is `neuro acl revoke`."),
         ("browse web", "There is `neuro job browse`."),
         ("df", "There is `neuro storage df`."),
+        ("run -q ubuntu ls", "'-q'. It goes before the command: `neuro -q run`."),
+        ("job kill --trace web", "It goes before the command: `neuro --trace job kill`."),
+        ("top --timeout 2s", "'--timeout': '2s' is not a number"),
+        ("up --port abc", "'abc' is not a whole number from 0 to 65535."),
+        ("up --port 99999", "99999 is not a whole number from 0 to 65535."),
+        ("logs web --tail -3", "-3 is not a whole number, 0 or more."),
         ("lgos", "Did you mean 'logs'"),
     ],
 )

@@ -296,6 +296,7 @@ def test_a_port_leads_into_the_job(person: Home) -> None:
 
         with person.start("port-forward", job, f"{port}:8000") as forwarding:
             forwarding.until(f"Port localhost:{port} will be forwarded to port 8000 of {job}")
+            forwarding.until("Press ^C to stop forwarding")
             with socket.create_connection(("127.0.0.1", port)) as connection:
                 connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 answer = b"".join(iter(lambda: connection.recv(65536), b""))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from neuro.cli.job.terminal import DetachKeys
@@ -119,6 +121,21 @@ def test_a_status_line_moves_on_a_terminal_while_a_job_waits(person: Home) -> No
         it.until(" sec]")
         person.ok("kill", blocker)
         it.until("mine\r\n")
+        assert it.end() == 0
+
+
+def test_a_status_line_that_takes_several_rows_is_drawn_over_all_of_them(person: Home) -> None:
+    everything = ("--preset", "cpu-large")
+    blocker = person.ok("-q", "run", "--detach", *everything, "ubuntu", "sleep", "100").strip()
+
+    columns = 30
+    with person.terminal("run", "-T", *everything, "ubuntu", "true", columns=columns) as it:
+        it.until("Waits for")
+        it.until("\x1b[J")
+        line = it.until(" sec]")
+        rows = -(-len(re.sub(r"\x1b\[[\d;]*m", "", line)) // columns)
+        it.until(f"\r\x1b[{rows - 1}A\x1b[J")
+        person.ok("kill", blocker)
         assert it.end() == 0
 
 

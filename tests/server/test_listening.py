@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from neuro.domain.errors import Conflict
 from neuro.server.listening import bind, bind_for_jobs
 
 
@@ -31,3 +32,16 @@ def test_jobs_find_the_server_at_every_address_that_they_know(host: str, more: l
         assert [each.getsockname() for each in others] == [(each, port) for each in more]
         for address in addresses:
             stack.enter_context(socket.create_connection((address, port), timeout=5))
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_that_the_machine_lacks_is_not_taken_for_a_busy_port(host: str) -> None:
+    with pytest.raises(Conflict, match="Give --host an address that this machine has"):
+        bind(host, 0)
+
+
+def test_a_busy_port_is_told_as_one() -> None:
+    with bind("127.0.0.1", 0) as one:
+        one.listen()
+        with pytest.raises(Conflict, match="stop what uses this one"):
+            bind("127.0.0.1", one.getsockname()[1])

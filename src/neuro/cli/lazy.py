@@ -35,25 +35,46 @@ class Command(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            # Of `neuro` alone: commands of `neuro-flow` have some of the names.
-            if ctx.find_root().command.name == "neuro":
-                raise _explained(error, str(self.name)) from None
-            raise
+            raise _explained(error, ctx, str(self.name)) from None
+        except click.BadParameter as error:
+            raise _in_numbers(error) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, self.examples)
         super().format_epilog(ctx, formatter)
 
 
-def _explained(error: click.NoSuchOption, command: str) -> click.NoSuchOption:
-    """The error, with what to write in place of an option of other programs."""
+def _explained(error: click.NoSuchOption, ctx: click.Context, command: str) -> click.NoSuchOption:
+    """The error, with what to write in place of an option of other programs, or where it goes."""
     from neuro.cli.habits import about_option
 
-    hint = about_option(command, error.option_name)
+    program = ctx.find_root()
+    # Of `neuro` alone: commands of `neuro-flow` have some of the names.
+    hint = about_option(command, error.option_name) if program.command.name == "neuro" else None
+    if hint is None and any(error.option_name in option.opts for option in program.command.params):
+        first, _, rest = ctx.command_path.partition(" ")
+        hint = f"It goes before the command: `{first} {error.option_name} {rest}`."
     if hint is None:
         return error
     message = f"{error.message.rstrip('.')}. {hint}"
     return click.NoSuchOption(error.option_name, message, ctx=error.ctx)
+
+
+def _in_numbers(error: click.BadParameter) -> click.BadParameter:
+    """The error, where it is about a number, without the words of the library that read it."""
+    kind = error.param.type if error.param is not None else None
+    match kind:
+        case click.types.IntParamType():
+            what = "a whole number"
+        case click.types.FloatParamType():
+            what = "a number"
+        case _:
+            return error
+    least, most = getattr(kind, "min", None), getattr(kind, "max", None)
+    if least is not None:
+        what += f" from {least} to {most}" if most is not None else f", {least} or more"
+    given = error.message.partition(" is not ")[0]
+    return click.BadParameter(f"{given} is not {what}.", error.ctx, error.param, error.param_hint)
 
 
 class PairOption(click.Option):

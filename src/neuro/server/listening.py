@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import socket
 from collections.abc import Iterable
@@ -30,10 +31,20 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         raise Conflict(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another port"
-            " with --port, or stop what uses this one."
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. {_way_out(error)}"
         ) from error
     return listener
+
+
+def _way_out(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "Choose another port with --port, or stop what uses this one."
+    if error.errno == errno.EACCES:
+        return "Ports below 1024 are root's: choose another one with --port."
+    return (
+        "Give --host an address that this machine has: 127.0.0.1 for this machine alone, 0.0.0.0"
+        " for others too."
+    )
 
 
 def bind_for_jobs(host: str, port: int, addresses: Iterable[str]) -> list[socket.socket]:

@@ -99,10 +99,10 @@ class Gauges(Collector):
                 self._driven,
             ),
             *self._amounts(
-                "capacity", "What all jobs of an engine may take together", self._capacity
+                "capacity", "that all jobs of an engine may take together", self._capacity
             ),
-            *self._amounts("taken", "What the jobs of an engine hold now", self._taken),
-            *self._amounts("free", "What of an engine's capacity no job holds", self._free),
+            *self._amounts("taken", "that the jobs of an engine hold now", self._taken),
+            *self._amounts("free", "of an engine's capacity that no job holds", self._free),
             _Gauge(
                 "neuro_disk_bytes",
                 "Bytes of the disk that the data directory is on: all, and free ones.",
@@ -127,9 +127,14 @@ class Gauges(Collector):
 
         prefix = f"neuro_engine_{what}"
         return [
-            _Gauge(f"{prefix}_cpu_cores", f"{text}: cores.", "engine", part(lambda a: a.cpu)),
-            _Gauge(f"{prefix}_memory_bytes", f"{text}: bytes.", "engine", part(lambda a: a.memory)),
-            _Gauge(f"{prefix}_gpus", f"{text}: GPUs.", "engine", part(lambda a: a.gpu)),
+            _Gauge(f"{prefix}_cpu_cores", f"Cores {text}.", "engine", part(lambda a: a.cpu)),
+            _Gauge(
+                f"{prefix}_memory_bytes",
+                f"Bytes of memory {text}.",
+                "engine",
+                part(lambda a: a.memory),
+            ),
+            _Gauge(f"{prefix}_gpus", f"GPUs {text}.", "engine", part(lambda a: a.gpu)),
         ]
 
     def _active(self) -> Iterable[tuple[str, float]]:

@@ -17,21 +17,22 @@ STATUSES = {
     "fit.sub": TaskStatus.PENDING,
     "fit.sub.x": TaskStatus.FAILED,
 }
+TIMES = {"a": "1.5s", "fit.sub.x": "2m"}
 DRAWN = r"""strict digraph "my batch" {
   compound=true
   fontname="Helvetica"
   node [style=filled fillcolor=white shape=box fontname="Helvetica"]
-  "a" [label="a" fillcolor=limegreen]
+  "a" [label="a\nsucceeded 1.5s" fillcolor="#b7e4b0"]
   subgraph "cluster_fit" {
-    label="fit"
+    label="fit\nrunning"
     style=rounded
-    color=steelblue penwidth=2
-    "fit.in" [label="in" fillcolor=yellowgreen]
+    color="#8ec5e8" penwidth=2
+    "fit.in" [label="in\ncached" fillcolor="#d9c3ea" style="filled,dashed"]
     subgraph "cluster_fit.sub" {
-      label="sub"
+      label="sub\npending"
       style=rounded
-      color=skyblue penwidth=2
-      "fit.sub.x" [label="x" fillcolor=orangered]
+      color="#d6ebf5" penwidth=2
+      "fit.sub.x" [label="x\nfailed 2m" fillcolor="#f08a7a"]
       "fit.sub.lr-0.1\"\\" [label="lr-0.1\"\\"]
     }
   }
@@ -44,7 +45,7 @@ DRAWN = r"""strict digraph "my batch" {
 
 
 def test_the_text_for_graphviz() -> None:
-    assert dot("my batch", GRAPHS, STATUSES) == DRAWN
+    assert dot("my batch", GRAPHS, STATUSES, TIMES) == DRAWN
 
 
 def test_graphviz_reads_it_as_it_is_meant() -> None:
@@ -61,7 +62,7 @@ def test_graphviz_reads_it_as_it_is_meant() -> None:
 
 
 def test_a_call_of_nothing_is_a_node() -> None:
-    text = dot("b", {"": {"call": [], "next": ["call"]}, "call": {}}, {})
+    text = dot("b", {"": {"call": [], "next": ["call"]}, "call": {}}, {}, {})
 
     assert '"call" [label="call"]' in text
     assert '"call" -> "next"\n' in text

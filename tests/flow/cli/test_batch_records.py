@@ -130,7 +130,7 @@ def test_the_graph_of_a_bake(person: Person, keeper: Keeper) -> None:
     )
     assert person.flow_ok("inspect", "nightly", "--dot") == f"Saved the graph as {bake.id}_1.gv\n"
     text = (person.project / f"{bake.id}_1.gv").read_text()
-    assert '"fit.lr-0.1" [label="lr-0.1" fillcolor=orangered]' in text
+    assert r'"fit.lr-0.1" [label="lr-0.1\nfailed ' in text
     person.flow_ok("inspect", "nightly", "--pdf", "-o", "graph")
     assert (person.project / "graph").read_bytes().startswith(b"%PDF")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from time import monotonic
 
-from neuro.cli.output import Output
+from neuro.cli.output import Output, terminal_width
 from neuro.cli.render.job_row import STATUS_COLORS
+from neuro.cli.render.redrawing import rows_of
 from neuro.domain.jobs import Job, JobStatus
 from neuro.domain.printable import printable
 
@@ -14,7 +15,6 @@ Terminal is attached to the remote job, so you receive the job's output.
 Use {keys} to detach (it will NOT terminate the job), or restart the job with `--detach` option."""
 
 _SPINNER = "◢◣◤◥"
-_CLEAR = "\r\x1b[K"
 
 
 def header(job: Job) -> list[str]:
@@ -71,7 +71,7 @@ class Progress:
         self._live = out.is_terminal
         self._index = 0  # of the first step that may still have to be said
         self._said: str | None = None  # what was said of that step
-        self._moving = False
+        self._moving = ""  # the line that is drawn again and again
         self._turns = 0
         self._started = monotonic()
 
@@ -90,20 +90,26 @@ class Progress:
         """Leave the line as it is, and begin a new one."""
         if self._moving:
             self._out.print()
-            self._moving = False
+            self._moving = ""
 
     def _step(self, status: JobStatus, text: str, *, is_last: bool) -> None:
         waits = status in (JobStatus.PENDING, JobStatus.SUSPENDED)
         if self._live and is_last and waits:
-            self._out.draw(f"{_CLEAR}{self._line(status, text)} {self._sign()}")
-            self._moving = True
+            line = f"{self._line(status, text)} {self._sign()}"
+            self._out.draw(f"{self._back()}{line}")
+            self._moving = line
         elif self._moving:
-            self._out.draw(f"{_CLEAR}{self._line(status, text)}\n")
-            self._moving, self._said = False, text
+            self._out.draw(f"{self._back()}{self._line(status, text)}\n")
+            self._moving, self._said = "", text
         elif self._said is None or (is_last and self._said != text):
             # What a step says may change while it is the last: the place in the queue.
             self._out.print(self._line(status, text))
             self._said = text
+
+    def _back(self) -> str:
+        """To the beginning of the line that moves, with all its rows cleared."""
+        rows = rows_of(self._moving, terminal_width() or 80)
+        return f"\r\x1b[{rows - 1}A\x1b[J" if rows > 1 else "\r\x1b[K"
 
     def _line(self, status: JobStatus, text: str) -> str:
         word, space, rest = text.partition(" ")

@@ -99,11 +99,16 @@ async def _carry(
 async def forward(
     context: Context, job_id: str, ports: Sequence[tuple[int, int]], ready: Event | None = None
 ) -> None:
-    """Forward until cancelled."""
+    """Forward until cancelled. ``ready`` is set once the ports are open.
+
+    Where nobody waits for that, the person at the terminal is told how to end it.
+    """
     async with context.aio_client() as client:
         servers = await Forwarder(context, client, job_id).listen(ports)
         if ready:
             ready.set()
+        else:
+            context.out.note("Press ^C to stop forwarding")
         async with asyncio.TaskGroup() as group:
             for server in servers:
                 group.create_task(server.serve_forever())
@@ -147,6 +152,5 @@ def command(context: Context, job: str, local_remote_port: tuple[str, ...]) -> i
             found = wait_for_start(context, found, Progress(context.out))
         if found.status.is_finished:
             raise Failure(f"Job {job} is over ({found.status.value}).", ILLEGAL)
-        context.out.note("Press ^C to stop forwarding")
         asyncio.run(forward(context, found.id, ports))
     return 0

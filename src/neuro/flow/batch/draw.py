@@ -6,28 +6,26 @@ from collections.abc import Iterator, Mapping
 
 from neuro.domain.bakes import Graphs, TaskStatus
 from neuro.flow.batch.layers import is_call, label
+from neuro.flow.batch.picture import BROKEN, FILLS
 from neuro.flow.order import levels
 
-FILLS: Mapping[TaskStatus, str] = {
-    TaskStatus.UNKNOWN: "crimson",
-    TaskStatus.PENDING: "skyblue",
-    TaskStatus.RUNNING: "steelblue",
-    TaskStatus.SUCCEEDED: "limegreen",
-    TaskStatus.FAILED: "orangered",
-    TaskStatus.CANCELLED: "orange",
-    TaskStatus.SKIPPED: "magenta",
-    TaskStatus.CACHED: "yellowgreen",
-}
 
+def dot(
+    batch: str,
+    graphs: Graphs,
+    statuses: Mapping[str, TaskStatus],
+    times: Mapping[str, str],
+) -> str:
+    """Draw all graphs of a bake; nodes without a status have not begun.
 
-def dot(batch: str, graphs: Graphs, statuses: Mapping[str, TaskStatus]) -> str:
-    """Draw all graphs of a bake; nodes without a status have not begun."""
+    ``times`` are the durations to show with tasks.
+    """
     return "\n".join([
         f"strict digraph {_quoted(batch)} {{",
         "  compound=true",
         '  fontname="Helvetica"',
         '  node [style=filled fillcolor=white shape=box fontname="Helvetica"]',
-        *_nodes(graphs, statuses, "", "  "),
+        *_nodes(graphs, statuses, times, "", "  "),
         *_edges(graphs, ""),
         "}",
         "",
@@ -35,23 +33,30 @@ def dot(batch: str, graphs: Graphs, statuses: Mapping[str, TaskStatus]) -> str:
 
 
 def _nodes(
-    graphs: Graphs, statuses: Mapping[str, TaskStatus], prefix: str, indent: str
+    graphs: Graphs,
+    statuses: Mapping[str, TaskStatus],
+    times: Mapping[str, str],
+    prefix: str,
+    indent: str,
 ) -> Iterator[str]:
     for node in graphs.get(prefix, {}):
-        name = _quoted(label(prefix, node))
         status = statuses.get(node)
+        # The state stands there in words: colours alone are not told apart by everybody.
+        name = _label(label(prefix, node), f"{status or ''} {times.get(node, '')}".strip())
         if is_call(graphs, node):
             yield f"{indent}subgraph {_quoted(f'cluster_{node}')} {{"
             yield f"{indent}  label={name}"
             yield f"{indent}  style=rounded"
             # Written in any case: a cluster takes what it is not given from the one around it.
             color, width = (FILLS[status], 2) if status is not None else ("black", 1)
-            yield f"{indent}  color={color} penwidth={width}"
-            yield from _nodes(graphs, statuses, node, indent + "  ")
+            yield f'{indent}  color="{color}" penwidth={width}'
+            yield from _nodes(graphs, statuses, times, node, indent + "  ")
             yield f"{indent}}}"
         else:
-            fill = f" fillcolor={FILLS[status]}" if status is not None else ""
-            yield f"{indent}{_quoted(node)} [label={name}{fill}]"
+            look = f' fillcolor="{FILLS[status]}"' if status is not None else ""
+            if status in BROKEN:
+                look += ' style="filled,dashed"'
+            yield f"{indent}{_quoted(node)} [label={name}{look}]"
 
 
 def _edges(graphs: Graphs, prefix: str) -> Iterator[str]:
@@ -96,6 +101,10 @@ def _height(graphs: Graphs, node: str) -> int:
     for name in inner:
         heights[level[name]] = max(heights.get(level[name], 0), _height(graphs, name))
     return sum(heights.values())
+
+
+def _label(name: str, said: str) -> str:
+    return f'{_quoted(name)[:-1]}\\n{said}"' if said else _quoted(name)
 
 
 def _quoted(text: str) -> str:

@@ -37,7 +37,7 @@ FILLS: Mapping[str, str] = {
     TaskStatus.CACHED: "#d9c3ea",
 }
 # Nothing ran in these: their borders are broken.
-_BROKEN = (WAITING, TaskStatus.SKIPPED, TaskStatus.CACHED)
+BROKEN = (WAITING, TaskStatus.SKIPPED, TaskStatus.CACHED)
 _FRAME = "#fafafa"
 
 Needs = tuple[str, ...]
@@ -135,7 +135,7 @@ def _legend(layout: _Layout, y: float) -> float:
 
 def _box(x: float, y: float, width: float, height: float, fill: str, state: str) -> Box:
     heavy = 2.0 if state == TaskStatus.FAILED else 1.0
-    return Box(x, y, width, height, fill, state in _BROKEN, heavy)
+    return Box(x, y, width, height, fill, state in BROKEN, heavy)
 
 
 @dataclass

@@ -71,7 +71,7 @@ def write_graph(
     else:
         from neuro.flow.batch.draw import dot
 
-        text = dot(batch, graphs, statuses)
+        text = dot(batch, graphs, statuses, times)
         if file.kind == "dot":
             file.path.write_text(text, "utf-8")
         else:
