@@ -138,8 +138,8 @@ def test_a_job_without_a_port_has_no_address() -> None:
 @pytest.mark.parametrize(
     ("load", "control", "words"),
     [
-        (Load(19_999, 4, 2, 1), True, None),
-        (Load(20_000, 0, 0, 0), False, "20000 jobs are active already"),
+        (Load(149_999, 4, 2, 1), True, None),
+        (Load(150_000, 0, 0, 0), False, "150,000 jobs are active already"),
         (Load(5, 5, 0, 0), False, "5 jobs of 'alice' are active already"),
         (Load(3, 0, 3, 0), True, "3 bakes are driven already"),
         (Load(3, 0, 3, 0), False, None),

@@ -114,7 +114,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
                     free=lane.free,
                     running=sum(
                         record.engine == name and record.status is JobStatus.RUNNING
-                        for record in board
+                        for record in board.placed()
                     ),
                     pending=len(lane.queue),
                     notices=installation.notices.get(name, []),

@@ -25,7 +25,7 @@ from neuro.server.jobs.phases import BEGUN, Phase
 MAX_TRANSITIONS = 101
 
 
-class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What never changes after submission. ``gpu`` counts are in ``amount``.
 
     A ``control`` job only directs others: it starts at once and takes nothing from the capacity.
@@ -48,7 +48,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     api_url: str | None = None
 
 
-class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job at one moment; ``life.decide`` says what it is after an event.
 
     ``run`` counts restarts. ``gpus`` are the indexes of the GPUs that it was given, from its
