@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from neuro.domain.errors import InvalidInput, NeverFits, NotPermitted, NotSupported
 from neuro.domain.images import EXECUTOR_IMAGE
@@ -133,6 +134,22 @@ def test_a_job_without_a_port_has_no_address() -> None:
     shown = to_wire(job.record, NOW, jobs_domain="example.org")
 
     assert (shown.http_url, shown.http_url_named) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("credits_per_hour", "total"), [("0", "0.0000"), ("0.0", "0.0000"), ("12.5", "6.2500")]
+)
+def test_a_job_costs_what_its_preset_does_for_as_long_as_it_runs(
+    credits_per_hour: str, total: str
+) -> None:
+    job = planned()
+    assert isinstance(job, Planned)
+    priced = replace(job.record.specification, credits_per_hour=credits_per_hour)
+    ran = replace(job.record, specification=priced, started_at=NOW)
+
+    shown = to_wire(ran, NOW + timedelta(minutes=30), jobs_domain="example.org")
+
+    assert shown.total_price_credits == total
 
 
 @pytest.mark.parametrize(
