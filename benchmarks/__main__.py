@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.harness import Result, table
 from benchmarks.pipelines import UnknownPeer
 
-PARTS = ("cli", "flow", "api", "jobs", "bakes", "access", "files", "install", "before")
+PARTS = ("cli", "flow", "api", "jobs", "queue", "bakes", "access", "files", "install", "before")
 RESULTS = Path(__file__).parent / "results"
 
 

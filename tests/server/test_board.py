@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from neuro.domain.jobs import Container, Priority, Resources
 from neuro.domain.resources import GIB, NOTHING, Amount
 from neuro.server.jobs.board import Board
@@ -65,3 +67,24 @@ def test_a_job_that_is_not_written_gives_back_what_was_reserved() -> None:
     on.release(job)
 
     assert on.lanes["sandbox"].taken == NOTHING
+
+
+def test_of_many_jobs_that_wait_only_those_that_are_placed_are_looked_at() -> None:
+    on = board()
+    for number in range(1, 6):
+        on.add(on.reserve(record(cpu=1, number=number)))
+
+    assert sorted(job.id for job in on.placed()) == ["job-1", "job-2"]
+
+
+def test_jobs_that_are_told_as_control_jobs_are_on_the_board() -> None:
+    on, plain = board(), record(cpu=1)
+    control = replace(
+        record(cpu=1, number=2), specification=replace(plain.specification, control=True)
+    )
+
+    assert (on.reserve(control), on.control_jobs, [*on.controls()]) == (control, 1, [])
+
+    on.add(control)
+    on.add(plain)
+    assert [job.id for job in on.controls()] == [control.id]

@@ -42,6 +42,18 @@ ANY = st.one_of(
 JOBS = st.builds(new_job, st.sampled_from(RestartPolicy), st.sampled_from([None, None, 60.0]))
 
 
+@pytest.mark.parametrize("timeout", [None, 60.0])
+def test_a_job_in_a_queue_hears_of_the_return_only_what_it_needs(timeout: float | None) -> None:
+    job = new_job(schedule_timeout=timeout)
+
+    told = life.on_return(job, None, BEGINNING)
+
+    due = BEGINNING + timedelta(seconds=60)
+    effects = [effect for each in told for effect in life.decide(job, each, BEGINNING).effects]
+    assert effects == ([] if timeout is None else [life.Timer(due)])
+    assert (told == []) == (timeout is None)
+
+
 @settings(deadline=None, max_examples=200)
 @given(JOBS, st.lists(st.tuples(ANY, MOMENTS), max_size=40))
 def test_nothing_that_is_told_makes_two_ends_or_undoes_one(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from neuro.domain.errors import InvalidInput, NeverFits, NotPermitted, NotSupported
 from neuro.domain.images import EXECUTOR_IMAGE
@@ -136,10 +137,26 @@ def test_a_job_without_a_port_has_no_address() -> None:
 
 
 @pytest.mark.parametrize(
+    ("credits_per_hour", "total"), [("0", "0.0000"), ("0.0", "0.0000"), ("12.5", "6.2500")]
+)
+def test_a_job_costs_what_its_preset_does_for_as_long_as_it_runs(
+    credits_per_hour: str, total: str
+) -> None:
+    job = planned()
+    assert isinstance(job, Planned)
+    priced = replace(job.record.specification, credits_per_hour=credits_per_hour)
+    ran = replace(job.record, specification=priced, started_at=NOW)
+
+    shown = to_wire(ran, NOW + timedelta(minutes=30), jobs_domain="example.org")
+
+    assert shown.total_price_credits == total
+
+
+@pytest.mark.parametrize(
     ("load", "control", "words"),
     [
-        (Load(19_999, 4, 2, 1), True, None),
-        (Load(20_000, 0, 0, 0), False, "20000 jobs are active already"),
+        (Load(149_999, 4, 2, 1), True, None),
+        (Load(150_000, 0, 0, 0), False, "150,000 jobs are active already"),
         (Load(5, 5, 0, 0), False, "5 jobs of 'alice' are active already"),
         (Load(3, 0, 3, 0), True, "3 bakes are driven already"),
         (Load(3, 0, 3, 0), False, None),

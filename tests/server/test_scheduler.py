@@ -42,6 +42,12 @@ def test_a_cpu_job_passes_one_that_waits_for_a_gpu_while_its_cpu_stays_free() ->
     assert chosen(waiting(WITH_GPU, SMALL, SMALL), free) == [1]
 
 
+def test_a_job_without_a_gpu_starts_where_more_gpus_are_taken_than_there_are() -> None:
+    free = Amount(cpu=2.0, memory=8 * GIB, gpu=-1)
+
+    assert chosen(waiting(WITH_GPU, SMALL), free) == [1]
+
+
 def test_a_higher_priority_goes_first() -> None:
     queue = Queue()
     (low,) = waiting(SMALL)

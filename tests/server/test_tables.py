@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -67,6 +68,30 @@ def add(database: Database, *records: JobRecord) -> list[str]:
     for made in records:
         database.write_now(lambda connection, made=made: tables.insert_job(connection, made))
     return [made.id for made in records]
+
+
+def test_the_runs_with_logs_are_those_that_may_have_begun(database: Database) -> None:
+    waits, over = record(over=False), record()
+    asked_for = replace(record(over=False), phase=Phase.STARTING)
+    restarts = replace(record(over=False), phase=Phase.PAUSING, run=2)
+    add(database, waits, over, asked_for, restarts)
+
+    runs = database.write_now(lambda c: tables.runs_with_logs(c, "sandbox"))
+
+    assert sorted(runs) == sorted([(over.id, 0), (asked_for.id, 0), (restarts.id, 2)])
+
+
+def test_the_collector_has_nothing_to_do_with_records_and_what_they_say(database: Database) -> None:
+    """100,000 jobs that wait would take it a second, again and again."""
+    job = record(over=False)
+    add(database, job)
+
+    (read,) = database.write_now(tables.active_jobs)
+
+    said = read.specification
+    parts = [read, said, said.amount, said.container, said.container.resources]
+    assert not [part for part in (*parts, *read.transitions) if gc.is_tracked(part)]
+    assert as_kept(replace(job, sequence=read.sequence)) == read
 
 
 def listed(database: Database, **query: object) -> list[str]:

@@ -69,26 +69,26 @@ class Priority(StrEnum):
 
     @property
     def rank(self) -> int:
-        return ("low", "normal", "high").index(self.value)
+        return ("low", "normal", "high").index(self)
 
 
-class HttpPort(msgspec.Struct, frozen=True, kw_only=True):
+class HttpPort(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     port: int
     requires_auth: bool = True
 
 
-class Volume(msgspec.Struct, frozen=True, kw_only=True):
+class Volume(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     src_storage_uri: str
     dst_path: str
     read_only: bool = True
 
 
-class SecretVolume(msgspec.Struct, frozen=True, kw_only=True):
+class SecretVolume(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     src_secret_uri: str
     dst_path: str
 
 
-class DiskVolume(msgspec.Struct, frozen=True, kw_only=True):
+class DiskVolume(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     src_disk_uri: str
     dst_path: str
     read_only: bool = True
@@ -163,7 +163,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resources: RequestedResources | None = None
 
 
-class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Resources in an answer: ``memory_mb`` and ``memory`` (bytes), for clients of two eras."""
 
     cpu: float
@@ -175,7 +175,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nvidia_gpu: int | None = None
 
 
-class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What runs, as the server answers."""
 
     image: str
@@ -198,7 +198,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.tty and self.stdin is not False
 
 
-class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One step of a job's life."""
 
     status: JobStatus
@@ -208,7 +208,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     exit_code: int | None = None
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The newest transition, with the job's times. ``exit_code`` present means it is over."""
 
     status: JobStatus
@@ -222,7 +222,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     exit_code: int | None = None
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A job as the server answers (docs/reference/wire-protocol.md#the-job)."""
 
     id: str
@@ -291,7 +291,7 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     logs_removed: bool | None = None
 
 
-class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What changes of a job, as streams of events tell it.
 
     ``log_bytes`` is how much output is kept: 0 where nothing was printed, None where that is not
@@ -311,7 +311,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: list[str] = []
 
 
-class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A line of GET /jobs/events: a job's state, ``synced``, or (with neither) a sign of life.
 
     A reader that comes back with the newest ``cursor`` gets only later changes. It is empty as

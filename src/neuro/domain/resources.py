@@ -17,7 +17,7 @@ def counted(number: float, unit: str) -> str:
     return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
 
 
-class Amount(msgspec.Struct, frozen=True, kw_only=True):
+class Amount(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a run occupies, or a machine offers. ``memory`` is bytes, ``cpu`` is cores."""
 
     cpu: float

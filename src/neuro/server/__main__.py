@@ -85,11 +85,13 @@ async def _serve(options: Options, ready_fd: int | None) -> int:
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     try:
         while True:
+            gc.disable()  # a queue of 100,000 jobs takes it seconds, and holds nothing to collect
             async with serving(options) as server:
                 url, reload.check = server.url, server.check
                 # What start-up made lives as long as the server: spare the collector looking at it.
                 gc.collect()
                 gc.freeze()
+                gc.enable()
                 _tell(ready_fd, {"url": url, "pid": os.getpid()})
                 ready_fd = None
                 await stop.wait()

@@ -138,11 +138,11 @@ class Gauges(Collector):
         ]
 
     def _active(self) -> Iterable[tuple[str, float]]:
-        counts = Count(record.status.value for record in self._board.own)
-        return [(status, counts[status]) for status in sorted({"pending", "running", *counts})]
+        running = sum(record.status is JobStatus.RUNNING for record in self._board.placed())
+        return [("pending", len(self._board.own) - running), ("running", running)]
 
     def _driven(self) -> Iterable[tuple[str, float]]:
-        counts = Count(record.engine for record in self._board.own if record.specification.control)
+        counts = Count(record.engine for record in self._board.controls())
         return [(name, counts[name]) for name in self._board.lanes]
 
     def _capacity(self) -> Iterable[tuple[str, Amount]]:

@@ -116,7 +116,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
                     free=installation.offers.free(name, board),
                     running=sum(
                         record.engine == name and record.status is JobStatus.RUNNING
-                        for record in board
+                        for record in board.placed()
                     ),
                     pending=_pending(board, name),
                     notices=engine.notices,

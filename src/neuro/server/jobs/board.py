@@ -158,6 +158,16 @@ class Board:
         """The ids of the jobs that somebody waits for."""
         return list(self._watchers)
 
+    def placed(self) -> Iterator[JobRecord]:
+        """The jobs that hold their resources: few, where those that wait may be very many."""
+        on_board = map(self._records.get, self._holding)
+        return (record for record in on_board if record is not None)
+
+    def controls(self) -> Iterator[JobRecord]:
+        """The control jobs."""
+        on_board = map(self._records.get, self._controls)
+        return (record for record in on_board if record is not None)
+
     @property
     def control_jobs(self) -> int:
         """How many control jobs there are, those on their way to the database included."""

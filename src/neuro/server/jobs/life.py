@@ -161,6 +161,8 @@ def decide(record: JobRecord, happening: Happening, now: datetime) -> Decision:
 def on_return(record: JobRecord, state: RunState | None, now: datetime) -> list[Happening]:
     """What happened to a job while there was no server. ``state`` is its run at the engine."""
     if state is None:
+        if record.phase is Phase.WAITING and record.specification.schedule_timeout is None:
+            return []  # nothing is to be done, and of these there may be very many
         return [endings.lost(record, now) if record.run_started else Told(Event.TAKEN_OVER)]
     told: list[Happening] = [] if state.started is None else [state.started]
     if state.exited is not None:

@@ -25,7 +25,7 @@ from neuro.server.jobs.phases import BEGUN, Phase
 MAX_TRANSITIONS = 101
 
 
-class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What never changes after submission. ``gpu`` counts are in ``amount``.
 
     A ``control`` job only directs others: it starts at once and takes nothing from the capacity.
@@ -48,7 +48,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     api_url: str | None = None
 
 
-class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job at one moment; ``life.decide`` says what it is after an event.
 
     ``run`` counts restarts. ``gpus`` are the indexes of the GPUs that it was given, from its
@@ -170,15 +170,14 @@ def to_wire(
 
     ``waiting`` says what a pending job waits for, ``jobs_domain`` is the host of web pages of jobs.
     """
-    spec = record.specification
+    # Lists show thousands at a time: what is computed is computed once, and no sum of nothing.
+    spec, status = record.specification, record.status
     page, named_page = _pages(record, jobs_domain) if spec.container.http else (None, None)
     last = record.transitions[-1] if record.transitions else None
     description = last.description if last else None
-    if record.status is JobStatus.PENDING and waiting:
+    if waiting and status is JobStatus.PENDING:
         description = waiting
     run_time = record.run_time(now)
-    price = Decimal(spec.credits_per_hour)
-    hours = Decimal(run_time.total_seconds()) / 3600
     return Job(
         id=record.id,
         owner=record.owner,
@@ -187,9 +186,9 @@ def to_wire(
         name=record.name,
         description=spec.description,
         tags=spec.tags,
-        status=record.status,
+        status=status,
         history=History(
-            status=record.status,
+            status=status,
             reason=last.reason if last else None,
             description=description,
             created_at=record.created_at,
@@ -208,7 +207,7 @@ def to_wire(
         pass_config=spec.pass_config,
         privileged=spec.privileged,
         preset_name=spec.preset_name,
-        total_price_credits=str((price * hours).quantize(Decimal("0.0001"))),
+        total_price_credits=_price(spec.credits_per_hour, run_time),
         price_credits_per_hour=spec.credits_per_hour,
         http_url=page,
         http_url_named=named_page,
@@ -221,9 +220,16 @@ def to_wire(
         schedule_timeout=spec.schedule_timeout,
         priority=record.priority,
         project_name=record.owner,
-        materialized=record.status.is_finished,
+        materialized=status.is_finished,
         logs_removed=record.logs_removed,
     )
+
+
+def _price(credits_per_hour: str, run_time: timedelta) -> str:
+    if credits_per_hour == "0":
+        return "0.0000"
+    hours = Decimal(run_time.total_seconds()) / 3600
+    return str((Decimal(credits_per_hour) * hours).quantize(Decimal("0.0001")))
 
 
 def _pages(record: JobRecord, jobs_domain: str) -> tuple[str, str | None]:

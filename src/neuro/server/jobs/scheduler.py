@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from neuro.domain.resources import GIB, NOTHING, Amount, counted
+from neuro.domain.resources import GIB, Amount, counted
 
 
-class Waiting(msgspec.Struct, frozen=True, order=True):
+class Waiting(msgspec.Struct, frozen=True, order=True, gc=False):
     """A pending job as the scheduler sees it, ordered by when its turn comes."""
 
     urgency: int  # the priority's rank, negated: the highest comes first
@@ -37,7 +37,10 @@ class Queue:
         return iter(self._jobs)
 
     def add(self, job: Waiting) -> None:
-        insort(self._jobs, job, key=_turn)
+        if not self._jobs or _turn(self._jobs[-1]) < _turn(job):
+            self._jobs.append(job)
+        else:
+            insort(self._jobs, job, key=_turn)
 
     def remove(self, job: Waiting) -> None:
         """Take a job out; nothing if it is not waiting."""
@@ -61,26 +64,29 @@ def choose(waiting: Iterable[Waiting], free: Amount) -> list[Waiting]:
     either: a long queue costs no more than what can start.
     """
     chosen: list[Waiting] = []
-    reserved = NOTHING
+    # Plain numbers: where thousands wait for a GPU, sums of amounts would take most of a look.
+    free_cpu, free_memory, free_gpu = free.cpu, free.memory, free.gpu
+    reserved_cpu, reserved_memory, reserved_gpu = 0.0, 0, 0
     for job in waiting:
-        if job.amount.fits(free) and not _delays(job.amount, free, reserved):
+        amount = job.amount
+        cpu, memory, gpu = amount.cpu, amount.memory, amount.gpu
+        # Only the resources that a job takes itself can be missed by those ahead of it.
+        if (
+            (cpu <= 0 or cpu + reserved_cpu <= free_cpu + 1e-3)
+            and (memory <= 0 or memory + reserved_memory <= free_memory)
+            and (gpu <= 0 or gpu + reserved_gpu <= free_gpu)
+        ):
             chosen.append(job)
-            free -= job.amount
+            free_cpu -= cpu
+            free_memory -= memory
+            free_gpu -= gpu
         else:
-            reserved += job.amount
-        if reserved.cpu >= free.cpu or reserved.memory >= free.memory:
+            reserved_cpu += cpu
+            reserved_memory += memory
+            reserved_gpu += gpu
+        if reserved_cpu >= free_cpu or reserved_memory >= free_memory:
             break
     return chosen
-
-
-def _delays(amount: Amount, free: Amount, reserved: Amount) -> bool:
-    # Only the resources that this job takes itself can be missed by those ahead of it.
-    left = free - amount
-    return (
-        (amount.cpu > 0 and left.cpu + 1e-3 < reserved.cpu)
-        or (amount.memory > 0 and left.memory < reserved.memory)
-        or (amount.gpu > 0 and left.gpu < reserved.gpu)
-    )
 
 
 def explain(amount: Amount, free: Amount, ahead: int) -> str:

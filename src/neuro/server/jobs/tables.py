@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -22,12 +23,13 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    or_,
     select,
     text,
     update,
 )
 
-from neuro.domain.jobs import ACTIVE, JobFilter, JobStatus, Priority, Transition
+from neuro.domain.jobs import ACTIVE, FINISHED, JobFilter, JobStatus, Priority, Transition
 from neuro.server.access.grants import Visibility
 from neuro.server.database.schema import Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
@@ -108,6 +110,7 @@ job_keys = Table(
 _encode = msgspec.json.Encoder().encode
 _decode_specification = msgspec.json.Decoder(Specification).decode
 _decode_transitions = msgspec.json.Decoder(tuple[Transition, ...]).decode
+_STATUSES = {status.value: status for status in JobStatus}
 _PRIORITIES = tuple(sorted(Priority, key=lambda priority: priority.rank))
 
 
@@ -139,7 +142,7 @@ def job_of_key(connection: Connection, owner: str, key: str) -> tuple[str, JobRe
         .join(jobs, jobs.c.sequence == job_keys.c.sequence)
         .where(job_keys.c.owner == owner, job_keys.c.key == key)
     ).one_or_none()
-    return None if row is None else (row.digest, _record(row))
+    return None if row is None else (row.digest, _record(row[1:]))
 
 
 def update_jobs(connection: Connection, records: Sequence[JobRecord]) -> None:
@@ -177,7 +180,9 @@ def active_jobs(
         statement = statement.where(jobs.c.engine == engine)
     if owners is not None:
         statement = statement.where(jobs.c.owner.in_(owners))
-    return _records(connection.execute(statement.order_by(jobs.c.sequence)))
+    # Of PostgreSQL's answer, too, only so many rows are in memory beside their records.
+    statement = statement.order_by(jobs.c.sequence).execution_options(yield_per=_PAGE)
+    return _records(connection.execute(statement))
 
 
 def active_ids(connection: Connection) -> list[str]:
@@ -208,11 +213,15 @@ def active_among(connection: Connection, ids: Sequence[str]) -> set[str]:
 
 
 def runs_with_logs(connection: Connection, engine: str) -> list[tuple[str, int]]:
-    """(id, run) of every job whose log is still kept."""
+    """(id, run) of every job whose log is still kept; those in a queue never had one."""
     rows = connection.execute(
-        select(jobs.c.id, jobs.c.run).where(jobs.c.engine == engine, jobs.c.logs_removed.is_(False))
+        select(jobs.c.id, jobs.c.run).where(
+            jobs.c.engine == engine,
+            jobs.c.logs_removed.is_(False),
+            or_(jobs.c.placed, jobs.c.status != JobStatus.PENDING.value),
+        )
     )
-    return [(row.id, row.run) for row in rows]
+    return [(job_id, run) for job_id, run in rows]
 
 
 def list_jobs(
@@ -361,38 +370,77 @@ def _records(rows: Iterable[Any]) -> list[JobRecord]:
     return records
 
 
-def _phase(row: Any, transitions: Sequence[Transition]) -> Phase:
+def _phase(
+    status: JobStatus,
+    stop_reason: str | None,
+    placed: bool,
+    run_started: bool,
+    transitions: Sequence[Transition],
+) -> Phase:
     """The phase of a job of which nobody is at work. Raises ValueError."""
-    if JobStatus(row.status).is_finished:
-        if not transitions or transitions[-1].status.value != row.status:
-            raise ValueError(f"it is {row.status}, and its steps do not say so")
+    if status in FINISHED:
+        if not transitions or transitions[-1].status is not status:
+            raise ValueError(f"it is {status}, and its steps do not say so")
         return Phase.OVER
-    if row.stop_reason is not None:
-        return Phase.STOPPING if row.run_started else Phase.RECALLING
-    if row.run_started:
+    if stop_reason is not None:
+        return Phase.STOPPING if run_started else Phase.RECALLING
+    if run_started:
         return Phase.RUNNING
-    return Phase.STARTING if row.placed else Phase.WAITING
+    return Phase.STARTING if placed else Phase.WAITING
 
 
-def _record(row: Any) -> JobRecord:
-    transitions = _decode_transitions(row.transitions)
+def _record(row: Sequence[Any]) -> JobRecord:
+    """A job of its columns, in the order of the table: their names cost more than the rest."""
+    (
+        sequence,
+        job_id,
+        owner,
+        name,
+        cluster,
+        engine,
+        status,
+        priority,
+        created_at,
+        started_at,
+        _finished_at,
+        _exit_code,
+        stop_reason,
+        max_run_time_minutes,
+        run,
+        placed,
+        run_started,
+        logs_removed,
+        log_bytes,
+        gpus,
+        specification,
+        steps,
+    ) = row
+    transitions = _decode_transitions(steps)
     return JobRecord(
-        id=row.id,
-        owner=row.owner,
-        name=row.name,
-        cluster=row.cluster,
-        engine=row.engine,
-        specification=_decode_specification(row.specification),
-        priority=_PRIORITIES[row.priority],
-        created_at=row.created_at,
-        phase=_phase(row, transitions),
+        id=job_id,
+        owner=intern(owner),
+        name=name,
+        cluster=intern(cluster),
+        engine=intern(engine),
+        specification=_decode_specification(specification),
+        priority=_PRIORITIES[priority],
+        created_at=created_at,
+        phase=_phase(_status(status), stop_reason, placed, run_started, transitions),
         transitions=transitions,
-        max_run_time_minutes=row.max_run_time_minutes,
-        started_at=row.started_at,
-        stop_reason=row.stop_reason,
-        run=row.run,
-        logs_removed=row.logs_removed,
-        log_bytes=row.log_bytes,
-        gpus=None if row.gpus is None else tuple(map(int, filter(None, row.gpus.split(",")))),
-        sequence=row.sequence,
+        max_run_time_minutes=max_run_time_minutes,
+        started_at=started_at,
+        stop_reason=stop_reason,
+        run=run,
+        logs_removed=logs_removed,
+        log_bytes=log_bytes,
+        gpus=tuple(map(int, gpus.split(","))) if gpus else () if gpus is not None else None,
+        sequence=sequence,
     )
+
+
+def _status(word: str) -> JobStatus:
+    # Looked up: to call the enumeration takes as long as to decode a step.
+    status = _STATUSES.get(word)
+    if status is None:
+        raise ValueError(f"'{word}' is not a status")
+    return status
