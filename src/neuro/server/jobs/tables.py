@@ -414,6 +414,7 @@ def _record(row: Sequence[Any]) -> JobRecord:
         gpus,
         specification,
         steps,
+        _version,
     ) = row
     transitions = _decode_transitions(steps)
     return JobRecord(
