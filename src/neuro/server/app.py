@@ -41,6 +41,7 @@ from neuro.server.engine_settings import (
     check_in_use,
     engine_settings,
     make_engines,
+    public_names,
 )
 from neuro.server.fleet.assembly import Fleet, join_fleet
 from neuro.server.fleet.signing_key import check_key
@@ -56,6 +57,7 @@ from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs.assembly import Jobs, Means, start_jobs
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.passing_on import PassingOn
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.jobs.writer import Writer
@@ -154,7 +156,7 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
-        engines = make_engines(engine_settings(settings), folder, port, options.open_files)
+        engines = make_engines(settings, folder, port, options.open_files)
         await _open(stack, engines, _check_folder(database, folder, fleet))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
@@ -229,7 +231,7 @@ async def _assemble(
     await fleet.servers.enter(
         settings.server.name, url or address_of(host, port), datetime.now(UTC)
     )
-    owner = engines[DEFAULT_ENGINE].files_owner
+    owner = engines[public_names(settings)[DEFAULT_ENGINE]].files_owner
     storage = await asyncio.to_thread(
         StorageService, storage_folder(settings, folder), settings.cluster, owner=owner
     )
@@ -244,6 +246,7 @@ async def _assemble(
         engines,
         means,
         background,
+        fleet=fleet,
         access=access,
         files=storage,
         api_url=lambda engine: address_of(engines[engine].host_address, port),
@@ -283,22 +286,23 @@ def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Par
 
 
 def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str) -> web.Application:
-    database, engines, limits = ground.database, ground.engines, ground.settings.limits
+    database, limits = ground.database, ground.settings.limits
     installation = Installation(
         cluster=ground.settings.cluster,
-        presets=means.presets,
-        capacity=means.capacities[DEFAULT_ENGINE],
+        presets=parts.jobs.offers.presets,
+        capacity=means.capacities[means.default_engine],
         database="sqlite" if database.is_sqlite else "postgresql",
-        notices={name: engine.notices for name, engine in engines.items()},
+        offers=parts.jobs.offers,
         remarks=means.remarks,
     )
     jobs = parts.jobs
+    passing = PassingOn(jobs.service)
     metrics = Metrics()
     watch(metrics.registry, jobs.board, ground.folder)
     routes = [
         *installation_routes(installation, jobs.board).items,
         *job_routes(jobs.service).items,
-        *monitoring_routes(jobs.service).items,
+        *monitoring_routes(jobs.service, passing).items,
         *storage_routes(ground.storage).items,
         *access_routes(ground.access, parts.departures, installation.cluster).items,
         *permission_routes(ground.access.sharing, installation.cluster).items,
@@ -317,6 +321,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
         ],
         client_max_size=MAX_JSON_BODY,
     )
+    app.on_cleanup.append(passing.close)
     app.on_response_prepare.append(version_signal(__version__))
     app[AUTHENTICATOR] = ground.access
     budgets = Budgets(limits.requests_per_user, limits.streams_per_user)

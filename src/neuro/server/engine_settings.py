@@ -53,13 +53,31 @@ def site_of(name: str, data: Path, port: int, open_files: int | None = None) -> 
 
 
 def make_engines(
-    every: Mapping[str, EngineSettings], data: Path, port: int, open_files: int | None = None
+    settings: Settings, data: Path, port: int, open_files: int | None = None
 ) -> dict[str, Engine]:
-    """All engines, by their names; none is open yet."""
+    """All engines, by their public names; none is open yet. Raises InvalidInput."""
+    names = public_names(settings)
     return {
-        name: kind_of(kind_name(name, one)).make(site_of(name, data, port, open_files), one)
-        for name, one in every.items()
+        names[name]: kind_of(kind_name(name, one)).make(site_of(name, data, port, open_files), one)
+        for name, one in engine_settings(settings).items()
     }
+
+
+def public_names(settings: Settings) -> dict[str, str]:
+    """What each engine of the settings is called among all servers of the installation.
+
+    Two servers that have one name for an engine mean the same one, but for engines that are parts
+    of their machines: these have the name of the server, if it has one, behind theirs. Raises
+    InvalidInput for a name that gets too long.
+    """
+    server = settings.server.name
+    names = {}
+    for name, one in engine_settings(settings).items():
+        is_own = server is not None and kind_of(kind_name(name, one)).of_this_machine
+        names[name] = f"{name}-{server}" if is_own else name
+        with placed(("server", "name")):
+            check_engine_name(names[name])
+    return names
 
 
 def capacities_of(

@@ -25,7 +25,7 @@ class JobMetrics:
     """Follows what becomes of jobs; ``changed`` is for ``Board.listen``."""
 
     def __init__(self, registry: CollectorRegistry, board: Board) -> None:
-        self._started: set[str] = {record.id for record in board if record.started_at}
+        self._started: set[str] = {record.id for record in board.own if record.started_at}
         self._finished = Counter(
             "neuro_jobs_finished",
             "Jobs that have ended, by status and reason.",
@@ -133,11 +133,11 @@ class Gauges(Collector):
         ]
 
     def _active(self) -> Iterable[tuple[str, float]]:
-        counts = Count(record.status.value for record in self._board)
+        counts = Count(record.status.value for record in self._board.own)
         return [(status, counts[status]) for status in sorted({"pending", "running", *counts})]
 
     def _driven(self) -> Iterable[tuple[str, float]]:
-        counts = Count(record.engine for record in self._board if record.specification.control)
+        counts = Count(record.engine for record in self._board.own if record.specification.control)
         return [(name, counts[name]) for name in self._board.lanes]
 
     def _capacity(self) -> Iterable[tuple[str, Amount]]:
@@ -158,4 +158,4 @@ def watch(registry: CollectorRegistry, board: Board, folder: Path) -> None:
     """Let a registry tell of all of it, and of this process."""
     ProcessCollector(registry=registry)
     registry.register(Gauges(board, folder))
-    board.listen(JobMetrics(registry, board).changed)
+    board.listen(JobMetrics(registry, board).changed, own=True)

@@ -23,6 +23,7 @@ from neuro.domain.server_config import (
 )
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Routes
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.offers import Offers
 
 CLIENT_ID = "neuro-cli"
 CALLBACKS = [f"http://127.0.0.1:{port}" for port in (54540, 54541, 54542)]
@@ -54,16 +55,17 @@ class ServerMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Installation:
-    """What does not change while the server runs.
+    """What there is; most of it does not change while the server runs.
 
-    ``notices`` are those of each engine, and ``remarks`` those about the settings.
+    ``presets`` and ``offers`` are those of all servers, and do change. ``remarks`` are those about
+    the settings.
     """
 
     cluster: str
     presets: list[Preset]
     capacity: Amount
     database: str
-    notices: dict[str, list[str]]
+    offers: Offers
     remarks: list[str]
 
 
@@ -110,21 +112,28 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
             engines=[
                 EngineMessage(
                     name=name,
-                    capacity=lane.capacity,
-                    free=lane.free,
+                    capacity=engine.capacity,
+                    free=installation.offers.free(name, board),
                     running=sum(
                         record.engine == name and record.status is JobStatus.RUNNING
                         for record in board
                     ),
-                    pending=len(lane.queue),
-                    notices=installation.notices.get(name, []),
+                    pending=_pending(board, name),
+                    notices=engine.notices,
                 )
-                for name, lane in board.lanes.items()
+                for name, engine in installation.offers.engines.items()
             ],
             notices=installation.remarks,
         )
 
     return api
+
+
+def _pending(board: Board, engine: str) -> int:
+    lane = board.lanes.get(engine)
+    if lane is not None:
+        return len(lane.queue)
+    return sum(record.engine == engine and not record.placed for record in board.elsewhere)
 
 
 def _base_url(request: web.Request) -> str:

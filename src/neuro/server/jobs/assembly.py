@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from neuro.domain.resources import Amount, Preset
-from neuro.engines.base import Engine, RunRef
+from neuro.engines.base import Engine
 from neuro.engines.registry import kind_of
 from neuro.server.access.service import AccessService
 from neuro.server.background import Background
@@ -23,15 +24,22 @@ from neuro.server.engine_settings import (
     check_in_use,
     engine_settings,
     kind_name,
+    public_names,
 )
+from neuro.server.fleet.assembly import Fleet
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.elsewhere import Elsewhere
 from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.launch import Files, Launcher
+from neuro.server.jobs.offers import EngineOffer, Offered, Offers, offered
+from neuro.server.jobs.others import Others
 from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.service import JobService
+from neuro.server.jobs.wishes import Wishes
 from neuro.server.jobs.writer import Writer
 from neuro.server.settings import Settings, disk_for, presets_for
 from neuro.server.settings_remarks import remarks
@@ -41,29 +49,61 @@ from neuro.server.settings_remarks import remarks
 class Means:
     """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest.
 
-    ``remarks`` are sentences about settings that ask for more.
+    ``kinds`` are the kinds of the engines, ``default_engine`` is the embedded one, and ``remarks``
+    are sentences about settings that ask for more.
     """
 
     capacities: dict[str, Amount]
     presets: list[Preset]
     disk: int
     remarks: list[str]
+    kinds: dict[str, str]
+    default_engine: str
 
     @classmethod
     async def of(cls, settings: Settings, engines: Mapping[str, Engine], folder: Path) -> Means:
-        """What this machine has, as far as the settings give it away."""
-        machines = {name: await engine.capacity() for name, engine in engines.items()}
-        capacities = capacities_of(engine_settings(settings), machines)
+        """What this machine has, as far as the settings give it away; ``engines`` by public names.
+
+        Raises InvalidInput for a public name that is too long.
+        """
+        tables = engine_settings(settings)
+        names = public_names(settings)
+        machines = {name: await engines[public].capacity() for name, public in names.items()}
+        capacities = capacities_of(tables, machines)
         disk = disk_for(shutil.disk_usage(folder).total)
-        model = engines[DEFAULT_ENGINE].gpu_model
+        default = names[DEFAULT_ENGINE]
+        model = engines[default].gpu_model
         presets = presets_for(settings, capacities[DEFAULT_ENGINE], model, disk)
         told = remarks(settings.engines, presets, machines, capacities)
-        return cls(capacities, presets, disk, list(told))
+        return cls(
+            {names[name]: capacity for name, capacity in capacities.items()},
+            [replace(preset, engine=names[preset.engine]) for preset in presets],
+            disk,
+            list(told),
+            {names[name]: kind_name(name, table) for name, table in tables.items()},
+            default,
+        )
 
     def disk_of(self, preset: str | None) -> int:
         """How many bytes of private files a job with this preset may have."""
         known = {one.name: one.disk for one in self.presets}
         return known.get(preset or "", self.disk)
+
+    @property
+    def of_this_machine(self) -> set[str]:
+        """The engines that are a part of this machine, and of no other server."""
+        return {name for name, kind in self.kinds.items() if kind_of(kind).of_this_machine}
+
+    def offered(self, engines: Mapping[str, Engine]) -> Offered:
+        """The same for other servers."""
+        own = self.of_this_machine
+        made = {
+            name: EngineOffer(
+                capacity=capacity, notices=engines[name].notices, of_this_machine=name in own
+            )
+            for name, capacity in self.capacities.items()
+        }
+        return Offered(engines=made, presets=self.presets)
 
 
 @dataclass(frozen=True)
@@ -74,6 +114,7 @@ class Jobs:
     writer: Writer
     tokens: PassedTokens
     service: JobService
+    offers: Offers
 
 
 async def start_jobs(
@@ -84,6 +125,7 @@ async def start_jobs(
     means: Means,
     background: Background,
     *,
+    fleet: Fleet,
     access: AccessService,
     files: Files,
     api_url: Callable[[str], str],
@@ -93,15 +135,14 @@ async def start_jobs(
 
     ``api_url(engine)`` is where jobs find the platform, ``jobs_domain`` the host of their pages.
     """
-    board = Board(means.capacities)
-    writer = Writer(database)
+    offers = Offers(database, fleet, means.offered(engines))
+    board = Board({}, offers.waits_for)
+    writer = Writer(database, fleet.changes.ring)
     writer.start(background)
     stack.push_async_callback(writer.close)
-    tokens = PassedTokens(
-        database, access, lambda job_id: board.get(job_id) is not None, background
-    )
+    tokens = PassedTokens(database, access, board.is_known, background)
     stack.push_async_callback(tokens.close)
-    board.listen(tokens.job_changed)
+    board.listen(tokens.job_changed, own=True)
     commands = str(Path(sys.prefix) / "bin")
     launcher = Launcher(settings.cluster, files, tokens.issue, api_url, commands, means.disk_of)
     grace = settings.stop_grace_seconds
@@ -109,43 +150,73 @@ async def start_jobs(
         board, writer, engines, launcher.make_spec, background, stop_grace=grace
     )
     stack.push_async_callback(reconciler.close)
-    await _adopt(database, reconciler, engines)
+    feed = Feed(board)
+    others = _others(database, board, writer, reconciler, fleet, feed, offers)
+    await _check_in_use(database, fleet, engines)
+    await offers.start(background)
+    stack.push_async_callback(offers.close)
+    holder = Holder(
+        database,
+        board,
+        writer,
+        reconciler,
+        others.elsewhere,
+        means.capacities,
+        means.of_this_machine,
+    )
+    if not database.is_sqlite:
+        await others.elsewhere.start(fleet.changes, background)
+        stack.push_async_callback(others.elsewhere.close)
+    await holder.start(fleet.leases)
+    stack.push_async_callback(holder.close, fleet.leases)
     # Those of jobs that ended while there was no server.
     await writer.flush()
     await tokens.sweep()
-    kinds = {name: kind_name(name, one) for name, one in engine_settings(settings).items()}
     service = JobService(
         database,
         board,
         writer,
         reconciler,
         engines,
-        Offer(settings.cluster, means.presets, DEFAULT_ENGINE, jobs_domain, api_url),
+        Offer(settings.cluster, offers.presets, means.default_engine, jobs_domain, api_url),
         check_volumes=launcher.check_volumes,
-        image_notice=partial(_image_notice, kinds),
-        feed=Feed(board),
+        image_notice=partial(_image_notice, means.kinds),
+        feed=feed,
         limits=JobLimits(
             settings.bakes.main_jobs,
             settings.bakes.main_jobs_per_owner,
             settings.limits.active_jobs_per_owner,
         ),
+        others=None if database.is_sqlite else others,
     )
-    return Jobs(board, writer, tokens, service)
+    return Jobs(board, writer, tokens, service, offers)
 
 
-async def _adopt(database: Database, reconciler: Reconciler, engines: Mapping[str, Engine]) -> None:
-    active = await database.read(tables.active_jobs)
-    check_in_use(engines, Counter(record.engine for record in active))
-    known: dict[str, list[RunRef]] = {}
-    for name in engines:
-        runs = await database.read(partial(tables.runs_with_logs, engine=name))
-        known[name] = [RunRef(job_id, run) for job_id, run in runs]
-    await reconciler.adopt(active, known)
+def _others(
+    database: Database,
+    board: Board,
+    writer: Writer,
+    reconciler: Reconciler,
+    fleet: Fleet,
+    feed: Feed,
+    offers: Offers,
+) -> Others:
+    wishes = Wishes(database, board, writer, reconciler, fleet.changes)
+    elsewhere = Elsewhere(database, board, writer, reconciler, wishes, feed.begin_anew)
+    return Others(board, fleet.changes, elsewhere, wishes, offers)
+
+
+async def _check_in_use(database: Database, fleet: Fleet, engines: Mapping[str, Engine]) -> None:
+    known = set(engines)
+    for server in await fleet.servers.all():
+        if server.id != fleet.id:
+            known.update(offered(server).engines)
+    check_in_use(known, await database.read(tables.active_by_engine))
 
 
 def _image_notice(kinds: Mapping[str, str], engine: str, image: str) -> str | None:
     """What a first-time user of an image should know; ``kinds`` of engines by their names."""
-    if kind_of(kinds[engine]).has_images:
+    if engine not in kinds or kind_of(kinds[engine]).has_images:
         return None
     return (
         f"Image {image} is recorded, not pulled: the {kinds[engine]} engine runs every job on this"

@@ -1,13 +1,16 @@
 """Every active job in memory, what it holds, and who waits for it to change.
 
 The board is what the scheduler and the reconciler work on; the database follows it in batches.
+They work on the jobs of the engines that this server holds: those have a lane. Jobs of engines that
+other servers hold are on the board as the database tells of them (``know``): they are counted, and
+waited for, and nothing else is done with them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -98,10 +101,21 @@ class Watcher:
 class Board:
     """All active jobs, by id."""
 
-    def __init__(self, capacities: dict[str, Amount]) -> None:
+    def __init__(
+        self,
+        capacities: Mapping[str, Amount],
+        elsewhere: Callable[[JobRecord], str | None] = lambda record: None,
+    ) -> None:
+        """``capacities`` are those of the engines that this server holds from the beginning.
+
+        ``elsewhere`` says what a job of any other engine waits for.
+        """
         self.lanes = {name: Lane(capacity) for name, capacity in capacities.items()}
+        self._says_elsewhere = elsewhere
         self._records: dict[str, JobRecord] = {}
-        self._holding: set[str] = set()
+        self._elsewhere: dict[str, JobRecord] = {}
+        # The lanes in which jobs hold their resources.
+        self._holding: dict[str, Lane] = {}
         # Owners of control jobs, from when their place is taken.
         self._controls: dict[str, str] = {}
         # How many active jobs each owner has; and under whom each job is counted.
@@ -109,19 +123,40 @@ class Board:
         self._counted: dict[str, str] = {}
         self._watchers: dict[str, list[Watcher]] = {}
         self._listeners: list[Callable[[JobRecord], None]] = []
+        self._own_listeners: list[Callable[[JobRecord], None]] = []
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._records) + len(self._elsewhere)
 
     def __iter__(self) -> Iterator[JobRecord]:
-        return iter(self._records.values())
+        yield from self._records.values()
+        yield from self._elsewhere.values()
+
+    @property
+    def own(self) -> Collection[JobRecord]:
+        """The jobs of engines that this server holds."""
+        return self._records.values()
+
+    @property
+    def elsewhere(self) -> Collection[JobRecord]:
+        """The jobs of all other engines."""
+        return self._elsewhere.values()
 
     def get(self, job_id: str) -> JobRecord | None:
+        """An active job of an engine that this server holds: nobody knows it better."""
         return self._records.get(job_id)
 
-    def holds(self, job_id: str) -> bool:
-        """Whether a job is active."""
-        return job_id in self._records
+    def is_known(self, job_id: str) -> bool:
+        """Whether a job is active, as far as this server knows, or on its way to be."""
+        return job_id in self._counted
+
+    def is_own(self, job_id: str) -> bool:
+        """Whether a job is this server's, or on its way to be."""
+        return job_id in self._counted and job_id not in self._elsewhere
+
+    def watched(self) -> list[str]:
+        """The ids of the jobs that somebody waits for."""
+        return list(self._watchers)
 
     @property
     def control_jobs(self) -> int:
@@ -136,15 +171,30 @@ class Board:
         """How many active jobs an owner has, those on their way to the database included."""
         return self._jobs_of[owner]
 
+    def open(self, engine: str, capacity: Amount) -> None:
+        """Give an engine that this server holds from now on a lane of its own."""
+        self.lanes[engine] = Lane(capacity)
+
+    def close(self, engine: str) -> list[JobRecord]:
+        """The reverse of ``open``: its jobs are another server's. Returns those on the board."""
+        lane = self.lanes.pop(engine, None)
+        gone = [record for record in self._records.values() if record.engine == engine]
+        for record in gone:
+            self._elsewhere[record.id] = self._records.pop(record.id)
+        for job_id in [job_id for job_id, held in self._holding.items() if held is lane]:
+            del self._holding[job_id]
+        return gone
+
     def add(self, record: JobRecord) -> None:
         """Put an active job on the board: waiting, or holding its resources if it is placed."""
         self._records[record.id] = record
+        self._elsewhere.pop(record.id, None)
         self._count(record)
         lane = self.lanes[record.engine]
         if record.placed:
             if record.id not in self._holding:
                 lane.hold(record)
-                self._holding.add(record.id)
+                self._holding[record.id] = lane
         elif record.specification.control:
             lane.control[record.id] = None
         else:
@@ -154,6 +204,23 @@ class Board:
         """Let a job that is on the board be what it has become."""
         if record.id in self._records:
             self._records[record.id] = record
+
+    def know(self, record: JobRecord) -> None:
+        """Let a job of an engine that another server holds be what the database says of it."""
+        if record.id in self._records or self._elsewhere.get(record.id) == record:
+            return
+        if record.is_active:
+            self._elsewhere[record.id] = record
+            self._count(record)
+        elif self._elsewhere.pop(record.id, None) is not None:
+            self._uncount(record)
+        self._tell(record)
+
+    def forget(self, job_id: str) -> None:
+        """A job of another server has no record any more."""
+        record = self._elsewhere.pop(job_id, None)
+        if record is not None:
+            self._uncount(record)
 
     def _count(self, record: JobRecord) -> None:
         if record.specification.control:
@@ -176,19 +243,21 @@ class Board:
         It gets its place among those that are counted. Returns what it is then.
         """
         self._count(record)
-        lane = self.lanes[record.engine]
+        lane = self.lanes.get(record.engine)
         amount = record.specification.amount
-        if record.specification.control or lane.queue or not amount.fits(lane.free):
+        if lane is None or record.specification.control:
             return record
-        self._holding.add(record.id)
+        if lane.queue or not amount.fits(lane.free):
+            return record
+        self._holding[record.id] = lane
         return replace(record, phase=Phase.STARTING, gpus=lane.take(record))
 
     def release(self, record: JobRecord) -> None:
         """Take back what ``reserve`` gave: the job will not be on the board."""
         self._uncount(record)
-        if record.id in self._holding:
-            self._holding.discard(record.id)
-            self.lanes[record.engine].give_back(record)
+        lane = self._holding.pop(record.id, None)
+        if lane is not None:
+            lane.give_back(record)
 
     def choose(self, engine: str) -> list[tuple[str, tuple[int, ...]]]:
         """Take from a queue the jobs that start now, and give them their resources.
@@ -201,7 +270,7 @@ class Board:
         for job in choose(lane.queue, lane.free):
             lane.queue.remove(job)
             chosen.append((job.id, lane.take(self._records[job.id])))
-        self._holding.update(job_id for job_id, _ in chosen)
+        self._holding.update((job_id, lane) for job_id, _ in chosen)
         return chosen
 
     def remove(self, record: JobRecord) -> None:
@@ -209,11 +278,12 @@ class Board:
         if self._records.pop(record.id, None) is None:
             return
         self._uncount(record)
+        held = self._holding.pop(record.id, None)
+        if held is not None:
+            held.give_back(record)
+            return
         lane = self.lanes[record.engine]
-        if record.id in self._holding:
-            self._holding.discard(record.id)
-            lane.give_back(record)
-        elif record.id in lane.control:
+        if record.id in lane.control:
             del lane.control[record.id]
         else:
             lane.queue.remove(waiting(record))
@@ -222,18 +292,25 @@ class Board:
         """What a pending job waits for; None once it has its resources."""
         if record.status is not JobStatus.PENDING or record.id in self._holding:
             return None
+        lane = self.lanes.get(record.engine)
+        if lane is None:
+            return self._says_elsewhere(record)
         if record.specification.control:
             return None
-        lane = self.lanes[record.engine]
         ahead = lane.queue.place(waiting(record))
         return explain(record.specification.amount, lane.free, ahead)
 
-    def listen(self, listener: Callable[[JobRecord], None]) -> None:
-        """Have ``listener`` called with every job that changes, at once."""
-        self._listeners.append(listener)
+    def listen(self, listener: Callable[[JobRecord], None], *, own: bool = False) -> None:
+        """Have ``listener`` called with every job that changes, at once; or only this server's."""
+        (self._own_listeners if own else self._listeners).append(listener)
 
     def changed(self, record: JobRecord) -> None:
-        """Wake everybody who waits for a change of this job, and tell the listeners."""
+        """Wake everybody who waits for a change of this server's job, and tell the listeners."""
+        self._tell(record)
+        for listener in self._own_listeners:
+            listener(record)
+
+    def _tell(self, record: JobRecord) -> None:
         for watcher in self._watchers.get(record.id, ()):
             watcher.newest = record
             watcher.wake.set()
@@ -242,7 +319,8 @@ class Board:
 
     async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
         """Return a job on the board once ``holds`` is true of it, or it is over."""
-        watcher = Watcher(self._records.get(record.id, record))
+        newest = self._records.get(record.id) or self._elsewhere.get(record.id) or record
+        watcher = Watcher(newest)
         self._watchers.setdefault(record.id, []).append(watcher)
         try:
             while not holds(watcher.newest) and watcher.newest.is_active:

@@ -89,8 +89,13 @@ class Reader:
         self._waiting.pop(change.state.id, None)  # Lines stay in the order of their numbers.
         self._waiting[change.state.id] = change
         if len(self._waiting) > self._max_behind:
-            self.is_lost = True
-            self._waiting.clear()
+            self.lose()
+        self._wake.set()
+
+    def lose(self) -> None:
+        """Send the reader away, to come back with its cursor."""
+        self.is_lost = True
+        self._waiting.clear()
         self._wake.set()
 
     async def take(self, seconds: float) -> list[Change]:
@@ -127,6 +132,15 @@ class Feed:
         self._changes: dict[str, Change] = {}  # by job, in the order of their numbers
         self._readers: dict[str | None, set[Reader]] = {}  # by their first tag
         board.listen(self._changed)
+
+    def begin_anew(self) -> None:
+        """Changes may have been missed: readers are to come back, and get the present state."""
+        self._life = secrets.token_hex(4)
+        self._changes.clear()
+        self._forgotten = self._number
+        for readers in self._readers.values():
+            for reader in readers:
+                reader.lose()
 
     def _changed(self, record: JobRecord) -> None:
         self._number += 1

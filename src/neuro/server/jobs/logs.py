@@ -102,4 +102,5 @@ async def log_chunks(
             lambda job, run=run: job.run != run and job.run_started,  # type: ignore[misc]
         )
         if record.status.is_finished:
+            await jobs.is_told()
             return

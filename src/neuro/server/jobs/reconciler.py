@@ -1,15 +1,15 @@
 """Moves reality to intent: tells jobs what happens, and does what their lives ask for.
 
 The database is the truth about intent, the engine about reality. Everything here may run at any
-time, twice, from any state: starts are idempotent, finished jobs never change, and after a crash
-``adopt`` compares the two and goes on from there. What an event makes of a job is ``life.decide``'s
-to say, and nothing of it stands here.
+time, twice, from any state: starts are idempotent, finished jobs never change, and whoever is given
+an engine compares the two (``take``) and goes on from there. What an event makes of a job is
+``life.decide``'s to say, and nothing of it stands here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -20,15 +20,26 @@ from msgspec.structs import replace
 
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Reason
+from neuro.domain.resources import Amount
 from neuro.engines.base import Engine, EngineFault, Exited, NotReady, RunRef, RunSpec, RunState
-from neuro.server.background import LONGEST_TIMER, Background, Kept
+from neuro.server.background import LONGEST_TIMER, Background, Errands, Kept
 from neuro.server.jobs import life
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.leases import ALWAYS, Lease
 from neuro.server.jobs.phases import Event, Phase
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
 
 log = structlog.get_logger("neuro.jobs")
+
+
+class Holding:
+    """An engine while it is this server's, and what is done with it meanwhile."""
+
+    def __init__(self, engine: Engine, lease: Lease) -> None:
+        self.engine = engine
+        self.lease = lease
+        self.errands = Errands("reconciler of jobs")
 
 
 class Reconciler:
@@ -56,29 +67,67 @@ class Reconciler:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._unwritten: list[tuple[str, int]] = []  # runs that start once they are written
         self._background = background
-        self._watches: list[Kept] = []
+        self._held: dict[str, Holding] = {}
+        self._watches: dict[str, Kept] = {}
         self._errands = background.errands("reconciler of jobs")
         self._starts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._schedule_is_due = False
 
+    def holding(self, engine: str) -> Holding | None:
+        """An engine that is this server's now; another object each time that it is taken."""
+        return self._held.get(engine)
+
     async def adopt(self, active: Iterable[JobRecord], known: Mapping[str, list[RunRef]]) -> None:
-        """Take over after a restart: ``active`` from the database, ``known`` logs by engine."""
+        """``take`` every engine that has a lane on the board, for as long as the server runs."""
         records = list(active)
-        for name, engine in self._engines.items():
-            mine = [record for record in records if record.engine == name]
-            refs = {RunRef(record.id, record.run) for record in mine if record.placed}
-            states = await engine.adopt(refs | set(known.get(name, ())))
-            found = [(record, states.get(RunRef(record.id, record.run))) for record in mine]
-            # All that is held is taken again before anything is given: GPUs have to be told apart.
-            for record, state in found:
-                self._take_again(record, state)
-            for record, state in found:
-                for happening in life.on_return(record, state, _now()):
-                    self._tell(record.id, happening)
         for name in self._engines:
-            what = f"watch over the engine {name}"
-            self._watches.append(self._background.keep(what, partial(self._watch, name)))
+            mine = [record for record in records if record.engine == name]
+            await self.take(name, self._board.lanes[name].capacity, mine, known.get(name, ()))
+
+    async def take(
+        self,
+        name: str,
+        capacity: Amount,
+        active: Collection[JobRecord],
+        known: Collection[RunRef],
+        lease: Lease = ALWAYS,
+    ) -> None:
+        """Have an engine from now on, whatever became of its jobs while nobody, or another, had it.
+
+        ``active`` are its jobs from the database, read under the lease; ``known`` are the runs
+        whose logs are kept. Raises what the engine's ``adopt`` raises; then nothing is taken.
+        """
+        engine = self._engines[name]
+        refs = {RunRef(record.id, record.run) for record in active if record.placed}
+        states = await engine.adopt(refs | set(known))
+        found = [(record, states.get(RunRef(record.id, record.run))) for record in active]
+        self._held[name] = Holding(engine, lease)
+        self._board.open(name, capacity)
+        # All that is held is taken again before anything is given: GPUs have to be told apart.
+        for record, state in found:
+            self._take_again(record, state)
+        for record, state in found:
+            for happening in life.on_return(record, state, _now()):
+                self._tell(record.id, happening)
+        what = f"watch over the engine {name}"
+        self._watches[name] = self._background.keep(what, partial(self._watch, name))
         self.schedule()
+
+    async def drop(self, name: str) -> None:
+        """Have nothing to do with an engine any more: another server has it, or will.
+
+        At once no job of it is written, started or stopped; its runs go on. Nothing if it is not
+        held.
+        """
+        holding = self._held.pop(name, None)
+        if holding is None:
+            return
+        gone = self._board.close(name)
+        self._writer.drop(name)
+        for record in gone:
+            self._set_timer(record.id, None)
+        await self._watches.pop(name).stop()
+        await holding.errands.stop()
 
     def _take_again(self, record: JobRecord, state: RunState | None) -> None:
         is_new = state is None and record.run == 0 and record.phase is Phase.STARTING
@@ -93,8 +142,10 @@ class Reconciler:
         """Stop reconciling; jobs go on running."""
         for timer in self._timers.values():
             timer.cancel()
-        for watch in self._watches:
+        for watch in self._watches.values():
             await watch.stop()
+        for holding in self._held.values():
+            await holding.errands.stop()
         await self._errands.stop()
 
     def submitted(self, record: JobRecord) -> None:
@@ -106,6 +157,19 @@ class Reconciler:
             name=record.name,
             preset=record.specification.preset_name,
         )
+        self._begin(record)
+
+    def arrived(self, record: JobRecord) -> None:
+        """The same of a job that was submitted to another server, for an engine of this one.
+
+        What that server had reserved for it, it had of an engine that it did not have any more.
+        """
+        if record.phase is Phase.STARTING and record.run == 0:
+            record = replace(record, phase=Phase.WAITING, gpus=())
+        log.info("job taken in", job=record.id, owner=record.owner)
+        self._begin(record)
+
+    def _begin(self, record: JobRecord) -> None:
         self._board.add(record)
         self._board.changed(record)
         submitted = life.Told(Event.SUBMITTED)
@@ -129,7 +193,7 @@ class Reconciler:
 
     def _schedule_now(self) -> None:
         self._schedule_is_due = False
-        for name in self._engines:
+        for name in self._held:
             for job_id, gpus in self._board.choose(name):
                 self._tell(job_id, life.Given(Event.PLACED, gpus))
 
@@ -162,9 +226,10 @@ class Reconciler:
                     self._errands.begin(self._start_written())
                 self._unwritten.append((record.id, run))
             case life.Start(run):
-                self._errands.begin(self._start(record.id, run))
+                self._held[record.engine].errands.begin(self._start(record.id, run))
             case life.Stop(number):
-                self._errands.begin(self._stop(record, number))
+                holding = self._held[record.engine]
+                holding.errands.begin(self._stop(holding, record, number))
             case life.RunIsOver():
                 if self._board.lanes[record.engine].run_is_over(record):
                     self.schedule()
@@ -177,7 +242,9 @@ class Reconciler:
         runs, self._unwritten = self._unwritten, []
         await self._writer.settle()
         for job_id, run in runs:
-            self._errands.begin(self._start(job_id, run))
+            record = self._board.get(job_id)
+            if record is not None:
+                self._held[record.engine].errands.begin(self._start(job_id, run))
 
     async def _start(self, job_id: str, run: int) -> None:
         # One after the other: the second must not say that the engine was not asked while it is.
@@ -210,7 +277,9 @@ class Reconciler:
             now = self._board.get(record.id)
             if now is None or now.run != run or now.phase is not Phase.STARTING:
                 return life.Told(Event.NOT_ASKED, run)
-            await self._engines[record.engine].start(spec)
+            holding = self._held[record.engine]
+            _check_is_held(holding)
+            await holding.engine.start(spec)
         except (NotReady, Unavailable, OSError) as error:
             # A database that is away, a full disk: that is no fault of the job's.
             return life.StartTrouble(Event.START_FAILED, run, _sentence(error))
@@ -221,12 +290,13 @@ class Reconciler:
             return life.StartTrouble(Event.START_FAILED, run, _sentence(error))
         return life.Told(Event.START_DONE, run)
 
-    async def _stop(self, record: JobRecord, number: int) -> None:
+    async def _stop(self, holding: Holding, record: JobRecord, number: int) -> None:
         with suppress(Unavailable):  # a full disk keeps no job alive
             await self._writer.flush()
         ref = RunRef(record.id, record.run)
         try:
-            has_it = await self._engines[record.engine].stop(ref, self._stop_grace)
+            _check_is_held(holding)
+            has_it = await holding.engine.stop(ref, self._stop_grace)
             answer = Event.STOP_DONE if has_it else Event.NOTHING_TO_STOP
         except Exception as error:
             log.error("a job cannot be stopped yet", job=record.id, exc_info=error)
@@ -247,6 +317,12 @@ class Reconciler:
         record = self._board.get(job_id)
         if record is not None:
             self._tell(job_id, life.Alarm(self._board.waits_for(record)))
+
+
+def _check_is_held(holding: Holding) -> None:
+    """Raise NotReady where the engine may be another server's by now, such as after a freeze."""
+    if not holding.lease.is_held:
+        raise NotReady("It cannot reach its database, and another server may have the engine.")
 
 
 def _log(before: JobRecord, after: JobRecord, happening: life.Happening) -> None:

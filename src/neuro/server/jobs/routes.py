@@ -18,11 +18,13 @@ from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_res
 from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, live_ndjson, ndjson
 from neuro.server.jobs import streams
 from neuro.server.jobs.companions import Companions
+from neuro.server.jobs.forwarding import HALF_CLOSE_PROTOCOL
 from neuro.server.jobs.logs import LogQuery
 from neuro.server.jobs.old_clients import is_main_job
+from neuro.server.jobs.passing_on import PassingOn
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.streams import AttachQuery, ExecQuery
+from neuro.server.jobs.streams import CHANNEL_PROTOCOLS, AttachQuery, ExecQuery
 
 # The plain JSON form is held in memory whole; who wants more asks for NDJSON or for pages.
 MAX_JSON_LIST = 10_000
@@ -116,8 +118,8 @@ async def _encoded(found: AsyncIterator[Job]) -> AsyncIterator[bytes]:
         yield encode(job)
 
 
-def monitoring_routes(jobs: JobService) -> Routes:
-    """Live streams of running jobs."""
+def monitoring_routes(jobs: JobService, passing: PassingOn) -> Routes:
+    """Live streams of running jobs, here or at the server that has their engine."""
     api = Routes("monitoring")
     companions = Companions()
 
@@ -143,6 +145,8 @@ def monitoring_routes(jobs: JobService) -> Routes:
     async def log(call: Call, query: LogQuery) -> web.StreamResponse:
         """The output as raw bytes, from the start to the end of the job, or its last lines."""
         record: JobRecord = call.found
+        if (answer := await passing.stream(call, record)) is not None:
+            return answer
         with companions.log(call, record.id) as companion:
             return await streams.log_over_http(call, jobs, record, query, companion)
 
@@ -153,9 +157,11 @@ def monitoring_routes(jobs: JobService) -> Routes:
         needs=of_job(Action.READ),
         streams=WEBSOCKET,
     )
-    async def log_ws(call: Call, query: LogQuery) -> web.WebSocketResponse:
+    async def log_ws(call: Call, query: LogQuery) -> web.StreamResponse:
         """The output as binary messages."""
         record: JobRecord = call.found
+        if (answer := await passing.socket(call, record)) is not None:
+            return answer
         with companions.log(call, record.id) as companion:
             return await streams.log_over_websocket(call, jobs, record, query, companion)
 
@@ -166,9 +172,11 @@ def monitoring_routes(jobs: JobService) -> Routes:
         needs=of_job(Action.READ),
         streams=WEBSOCKET,
     )
-    async def attach(call: Call, query: AttachQuery) -> web.WebSocketResponse:
+    async def attach(call: Call, query: AttachQuery) -> web.StreamResponse:
         """Connect to the main process."""
         record = await find(call, Action.WRITE) if query.stdin else call.found
+        if (answer := await passing.socket(call, record, *CHANNEL_PROTOCOLS)) is not None:
+            return answer
         return await streams.attach(call, jobs, record, query, companions)
 
     @api.add(
@@ -178,8 +186,10 @@ def monitoring_routes(jobs: JobService) -> Routes:
         needs=of_job(Action.WRITE),
         streams=WEBSOCKET,
     )
-    async def execute(call: Call, query: ExecQuery) -> web.WebSocketResponse:
+    async def execute(call: Call, query: ExecQuery) -> web.StreamResponse:
         """Run another process inside a running job."""
+        if (answer := await passing.socket(call, call.found, *CHANNEL_PROTOCOLS)) is not None:
+            return answer
         return await streams.execute(call, jobs, call.found, query)
 
     @api.add(
@@ -189,8 +199,10 @@ def monitoring_routes(jobs: JobService) -> Routes:
         needs=of_job(Action.READ),
         streams=WEBSOCKET,
     )
-    async def top(call: Call) -> web.WebSocketResponse:
+    async def top(call: Call) -> web.StreamResponse:
         """CPU, memory and GPU use, once a second."""
+        if (answer := await passing.socket(call, call.found)) is not None:
+            return answer
         return await streams.telemetry(call, jobs, call.found)
 
     @api.add(
@@ -200,11 +212,13 @@ def monitoring_routes(jobs: JobService) -> Routes:
         needs=of_job(Action.WRITE),
         streams=WEBSOCKET,
     )
-    async def port_forward(call: Call) -> web.WebSocketResponse:
+    async def port_forward(call: Call) -> web.StreamResponse:
         """One TCP connection into the job."""
         port = call.segment("port")
         if not _PORT.fullmatch(port):
             raise InvalidInput(f"'{port[:40]}' is not a port: a port is between 1 and 65535.")
+        if (answer := await passing.socket(call, call.found, HALF_CLOSE_PROTOCOL)) is not None:
+            return answer
         return await streams.forward_port(call, jobs, call.found, int(port))
 
     @api.add(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 from sqlalchemy import Connection
@@ -22,6 +23,7 @@ from neuro.domain.jobs import (
 )
 from neuro.domain.names import check_job_name, check_known_cluster, is_job_id
 from neuro.domain.permissions import Action
+from neuro.domain.resources import Amount
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Engine
 from neuro.server.access.grants import Visibility
@@ -30,13 +32,18 @@ from neuro.server.database.engine import Database
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.offers import HeldBy
+from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
 from neuro.server.jobs.submission import Submissions, Submitted
+from neuro.server.jobs.wishes import Wish
 from neuro.server.jobs.writer import Writer
 
 PAGE = 500
+# So long the server that has a job may take to do what was asked of it, until the answer goes out.
+PATIENCE_SECONDS = 2.0
 
 
 class JobService:
@@ -55,8 +62,11 @@ class JobService:
         image_notice: Callable[[str, str], str | None],
         feed: Feed,
         limits: JobLimits | None = None,
+        others: Others | None = None,
     ) -> None:
-        """``image_notice(engine, image)`` says what a first-time user of an image should know.
+        """``others`` is None for the only server there is.
+
+        ``image_notice(engine, image)`` says what a first-time user of an image should know.
 
         ``check_volumes(owner, container)`` says what it made, and raises InvalidInput for a
         volume that is not there.
@@ -68,6 +78,7 @@ class JobService:
         self._engines = engines
         self._offer = offer
         self._feed = feed
+        self._others = others
         self._submissions = Submissions(
             database,
             board,
@@ -77,6 +88,7 @@ class JobService:
             check_volumes=check_volumes,
             image_notice=image_notice,
             limits=limits or JobLimits(),
+            others=others,
         )
 
     async def submit(
@@ -210,41 +222,65 @@ class JobService:
     def is_stranded(self, record: JobRecord) -> bool:
         """Whether a control job looks for the platform where it was, and is not any more."""
         known = record.specification.api_url
-        return known is not None and known != self._offer.api_url(record.engine)
+        if known is None or record.engine not in self._engines:
+            return False  # Those of another server are at that server.
+        return known != self._offer.api_url(record.engine)
 
     async def kill(self, record: JobRecord, reason: Reason = Reason.USER_REQUESTED) -> None:
         """End a job, for its user if nothing else is said.
 
         Nothing if it is over; returns when the wish is kept.
         """
-        live = self._board.get(record.id)
-        if live is not None:
-            self._reconciler.stop(live, reason)
-            # A full disk keeps no job alive: the wish is written when there is room.
-            with suppress(Unavailable):
-                await self._writer.flush()
+        await self.kill_all([record], reason)
+
+    async def kill_all(
+        self, records: Collection[JobRecord], reason: Reason = Reason.USER_REQUESTED
+    ) -> None:
+        """The same of many jobs; all that other servers are asked for is one transaction."""
+        own = set()
+        for record in records:
+            live = self._board.get(record.id)
+            if live is not None:
+                own.add(live.id)
+                self._reconciler.stop(live, reason)
+        # A full disk keeps no job alive: the wish is written when there is room.
+        with suppress(Unavailable):
+            await self._writer.flush()
+        if self._others is None:
+            return
+        # Those of other servers, and of an engine that was lost before the wish was written.
+        left = [
+            record
+            for record in records
+            if record.is_active
+            and self._board.get(record.id) is None
+            and (record.id not in own or self._board.is_known(record.id))
+        ]
+        await self._others.ask([Wish.stop(record, reason) for record in left])
 
     async def end_all_of(self, owners: Collection[str]) -> None:
         """End every job of these people."""
-        found = [record for record in self._board if record.owner in owners]
-        await asyncio.gather(*(self.kill(record) for record in found))
+        found = [record for record in self._board.own if record.owner in owners]
+        if self._others is not None:
+            active = partial(tables.active_jobs, owners=owners)
+            own = {record.id for record in found}
+            every = await self._database.read(active)
+            found += [record for record in every if record.id not in own]
+        await self.kill_all(found)
 
     async def change_life_span(self, record: JobRecord, change: LifeSpanChange) -> None:
         """Add minutes to the life span, or set it. Raises InvalidInput."""
         live = self._board.get(record.id)
+        if live is None and self._others is not None and record.is_active:
+            minutes = _minutes(record, change)
+            await self._others.ask([Wish.life_span(record, minutes)])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self.wait_until(record, lambda job: job.max_run_time_minutes == minutes)
+            return
         if live is None:
             raise InvalidInput(f"Job {record.id} is over: its life span cannot change.")
-        minutes = change.max_run_time_minutes
-        if change.additional_max_run_time_minutes is not None:
-            if change.additional_max_run_time_minutes < 1 or minutes is not None:
-                raise InvalidInput("Give additional_max_run_time_minutes of 1 or more, alone.")
-            if live.max_run_time_minutes is None:
-                raise InvalidInput(f"Job {record.id} has no limit on its life span.")
-            minutes = live.max_run_time_minutes + change.additional_max_run_time_minutes
-        if minutes is None:
-            raise InvalidInput("Give additional_max_run_time_minutes or max_run_time_minutes.")
-        specification.check_minutes(minutes)
-        self._reconciler.set_life_span(live, minutes)
+        self._reconciler.set_life_span(live, _minutes(live, change))
         try:
             await self._writer.flush(live.id)
         except Unavailable:
@@ -255,7 +291,7 @@ class JobService:
         """How many more jobs of each preset could start now."""
         counts = {}
         for preset in self._offer.presets:
-            free = self._board.lanes[preset.engine].free
+            free = self._free(preset.engine)
             counts[preset.name] = max(
                 0,
                 min(
@@ -266,17 +302,50 @@ class JobService:
             )
         return counts
 
+    def _free(self, engine: str) -> Amount:
+        if self._others is not None:
+            return self._others.offers.free(engine, self._board)
+        return self._board.lanes[engine].free
+
     async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
         """Wait until ``holds`` is true of a job, or it is over; returns its newest state."""
         if self._board.get(record.id) is not None:
             return await self._board.wait_until(record, holds)
         if not record.is_active:
             return record
-        # It has ended since it was looked at.
+        # It has ended since it was looked at, or is another server's.
         newest = await self.record(record.id)
         if newest is None:
             raise NoSuchJob(f"no such job {record.id}")
-        return newest
+        if self._others is None or holds(newest):
+            return newest
+        # Looked at once more when it is waited for: it may have changed since it was read.
+        self._others.elsewhere.changed([record.id])
+        return await self._board.wait_until(newest, holds)
+
+    async def is_told(self) -> None:
+        """Return once other servers can read what this one knows of its jobs.
+
+        Who has read a stream to its end asks for the job next, and may ask another server.
+        """
+        if self._others is not None:
+            await self._flush_for_reading()
+
+    async def elsewhere(self, record: JobRecord) -> HeldBy | None:
+        """Which other server has the engine of a job; None where this one has it, or had.
+
+        Raises Unavailable where no server has it now.
+        """
+        engine = record.engine
+        if self._others is None or engine in self._board.lanes:
+            return None
+        found = await self._others.offers.holder_of(engine)
+        if found is None and engine in self._others.offers.engines:
+            raise Unavailable(
+                f"No server has the engine '{engine}' of job {record.id} now: another one takes it"
+                " over within seconds, or the server that it belongs to has to be started."
+            )
+        return found
 
     def engine_of(self, record: JobRecord) -> Engine:
         """The engine that a job is, or was, on. Raises NotFound where there is none any more."""
@@ -287,6 +356,21 @@ class JobService:
                 " have any more."
             )
         return engine
+
+
+def _minutes(record: JobRecord, change: LifeSpanChange) -> int:
+    """The life span that a job is to have. Raises InvalidInput."""
+    minutes = change.max_run_time_minutes
+    if change.additional_max_run_time_minutes is not None:
+        if change.additional_max_run_time_minutes < 1 or minutes is not None:
+            raise InvalidInput("Give additional_max_run_time_minutes of 1 or more, alone.")
+        if record.max_run_time_minutes is None:
+            raise InvalidInput(f"Job {record.id} has no limit on its life span.")
+        minutes = record.max_run_time_minutes + change.additional_max_run_time_minutes
+    if minutes is None:
+        raise InvalidInput("Give additional_max_run_time_minutes or max_run_time_minutes.")
+    specification.check_minutes(minutes)
+    return minutes
 
 
 def _with_times_in_utc(query: JobFilter) -> JobFilter:

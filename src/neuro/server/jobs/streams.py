@@ -182,6 +182,7 @@ async def attach(
     if not socket.closed:
         # Clients read the job's state when the stream ends, so the state comes first.
         record = await jobs.wait_until(record, lambda job: not job.run_started)
+        await jobs.is_told()
         if record.status.is_finished:
             await _send_exit_code(socket, record.exit_code)
     await socket.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -25,10 +25,13 @@ from neuro.domain.errors import (
 from neuro.domain.images import is_executor_image
 from neuro.domain.jobs import ContainerRequest, Job, JobRequest
 from neuro.domain.names import new_job_id
+from neuro.domain.resources import Amount
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
+from neuro.server.fleet.changes import record as tell_others
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import Draft, JobLimits, Load, Offer, Refused, crowded, plan
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
@@ -81,6 +84,7 @@ class Submissions:
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
         limits: JobLimits,
+        others: Others | None,
     ) -> None:
         """The arguments are those of ``JobService``."""
         self._database = database
@@ -91,7 +95,7 @@ class Submissions:
         self._check_volumes = check_volumes
         self._image_notice = image_notice
         self._limits = limits
-        self._capacities = {name: lane.capacity for name, lane in board.lanes.items()}
+        self._others = others
         self._seen_images: set[tuple[str, str]] = set()
 
     async def submit(
@@ -143,7 +147,7 @@ class Submissions:
     async def _submit(self, caller: Identity, draft: Draft, key: Key | None) -> Submitted:
         if crowd := self._crowd(caller.user, control=False):
             raise crowd
-        planned = plan(draft, caller, self._offer, self._capacities)
+        planned = plan(draft, caller, self._offer, self._capacities())
         if isinstance(planned, Refused):
             raise planned.error()
         notices = await self._check_volumes(caller.user, planned.container)
@@ -157,6 +161,11 @@ class Submissions:
         accepted = await asyncio.shield(inserted)
         return Submitted(self._show(self._newest(accepted)), tuple(notices))
 
+    def _capacities(self) -> Mapping[str, Amount]:
+        if self._others is not None:
+            return self._others.offers.capacities
+        return {name: lane.capacity for name, lane in self._board.lanes.items()}
+
     def _newest(self, record: JobRecord) -> JobRecord:
         return self._board.get(record.id) or self._writer.unsaved(record.id) or record
 
@@ -165,6 +174,7 @@ class Submissions:
             sequence = tables.insert_job(connection, reserved)
             if key is not None:
                 tables.insert_key(connection, record.owner, key.text, key.digest, sequence)
+            tell_others(connection, "job", (record.id,))
             return sequence
 
         if record.name is not None:
@@ -172,6 +182,7 @@ class Submissions:
         # Asked in the same turn in which the place is taken: nobody comes in between.
         if crowd := self._crowd(record.owner, control=record.specification.control):
             raise crowd
+        lane = self._board.lanes.get(record.engine)
         reserved = self._board.reserve(record)
         try:
             accepted = replace(reserved, sequence=await self._database.write(insert))
@@ -181,6 +192,11 @@ class Submissions:
             if isinstance(error, IntegrityError):
                 raise await self._name_is_taken(record) from None
             raise
+        if self._others is not None:
+            self._others.changes.ring()
+            if lane is None or self._board.lanes.get(record.engine) is not lane:
+                self._others.submitted(accepted)
+                return accepted
         self._reconciler.submitted(accepted)
         return accepted
 

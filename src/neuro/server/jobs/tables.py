@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
+    func,
     insert,
     select,
     text,
@@ -167,14 +168,33 @@ def active_id_by_name(connection: Connection, owner: str, name: str) -> str | No
     ).scalar_one_or_none()
 
 
-def active_jobs(connection: Connection) -> list[JobRecord]:
-    """All that are not over, oldest first."""
-    rows = connection.execute(
-        select(jobs)
-        .where(jobs.c.status.in_([status.value for status in ACTIVE]))
-        .order_by(jobs.c.sequence)
-    )
-    return _records(rows)
+def active_jobs(
+    connection: Connection, engine: str | None = None, owners: Collection[str] | None = None
+) -> list[JobRecord]:
+    """All that are not over, oldest first; those of an engine or of people, if they are given."""
+    statement = select(jobs).where(jobs.c.status.in_([status.value for status in ACTIVE]))
+    if engine is not None:
+        statement = statement.where(jobs.c.engine == engine)
+    if owners is not None:
+        statement = statement.where(jobs.c.owner.in_(owners))
+    return _records(connection.execute(statement.order_by(jobs.c.sequence)))
+
+
+def active_ids(connection: Connection) -> list[str]:
+    """The ids of all that are not over, oldest first."""
+    statement = select(jobs.c.id).where(_IS_ACTIVE).order_by(jobs.c.sequence)
+    return list(connection.execute(statement).scalars())
+
+
+def active_by_engine(connection: Connection) -> dict[str, int]:
+    """How many jobs that are not over each engine has."""
+    statement = select(jobs.c.engine, func.count()).where(_IS_ACTIVE).group_by(jobs.c.engine)
+    return {engine: int(count) for engine, count in connection.execute(statement)}
+
+
+def get_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
+    """Those of these ids that there are."""
+    return _records(connection.execute(select(jobs).where(jobs.c.id.in_(ids))))
 
 
 def active_among(connection: Connection, ids: Sequence[str]) -> set[str]:
@@ -348,7 +368,7 @@ _CHANGING = [
 _UPDATE = (
     update(jobs)
     .where(jobs.c.id == bindparam("b_id"))
-    .values({name: bindparam(name) for name in _CHANGING})
+    .values({name: bindparam(name) for name in _CHANGING} | {"version": jobs.c.version + 1})
 )
 
 

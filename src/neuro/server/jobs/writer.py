@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 import structlog
+from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from neuro.domain.errors import Unavailable
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
+from neuro.server.fleet.changes import record as tell_others
+from neuro.server.fleet.leases import LeaseLost
 from neuro.server.jobs import tables
+from neuro.server.jobs.leases import Lease
 from neuro.server.jobs.record import JobRecord
 
 log = structlog.get_logger("neuro.jobs")
@@ -26,16 +32,27 @@ _UNWRITABLE = (ArithmeticError, ValueError, TypeError, msgspec.MsgspecError)
 _DEAD = "The server cannot write records of jobs any more, and is ending; its log says why."
 
 
+def _nothing() -> None:
+    pass
+
+
 class Writer:
     """Collects changed records; one task writes what has collected, again and again.
 
     A disk without space, or a database that is away, is tried again for as long as it takes.
     A caller that waits for a write gets an error meanwhile. A record that the database refuses
     while it takes others is told in the log and kept aside: nobody else waits for it.
+
+    A batch is written under the leases of its engines. Where another server has taken one over,
+    the records of that engine are dropped, as they are that server's to write, and no others.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, ring: Callable[[], None] = _nothing) -> None:
+        """``ring`` is called after each commit: other servers are to look at what has changed."""
         self._database = database
+        self._ring = ring
+        self._leases: dict[str, Lease] = {}
+        self._fences: Mapping[str, Lease] = {}  # those of the batch that is written now
         self._dirty: dict[str, JobRecord] = {}
         self._writing: dict[str, JobRecord] = {}
         self._refused: dict[str, JobRecord] = {}
@@ -52,6 +69,17 @@ class Writer:
     def start(self, background: Background) -> None:
         """Begin to write; the server ends where that fails by a fault of the program's own."""
         self._kept = background.keep("writer of jobs", self._run, vital=True)
+
+    def fence(self, engine: str, lease: Lease) -> None:
+        """Write records of an engine under this lease from now on."""
+        self._leases[engine] = lease
+
+    def drop(self, engine: str) -> None:
+        """Write no record of an engine any more that is not written yet."""
+        self._leases.pop(engine, None)
+        for place in (self._dirty, self._refused):
+            for record in [one for one in place.values() if one.engine == engine]:
+                del place[record.id]
 
     def save(self, record: JobRecord) -> None:
         """Write this record soon."""
@@ -146,6 +174,7 @@ class Writer:
     async def _write_batch(self) -> None:
         ids = list(self._dirty)[: 1 if self._suspects else MAX_BATCH]
         batch = self._writing = {job_id: self._dirty.pop(job_id) for job_id in ids}
+        self._fences = dict(self._leases)
         try:
             written = await self._write_those(batch)
             if written is not None and self._suspects:
@@ -153,7 +182,12 @@ class Writer:
         except BaseException as error:
             # Before anything else can fail. The others come first the next time: if the database
             # takes one of them, it is these that it does not take.
-            self._dirty |= {key: one for key, one in batch.items() if key not in self._dirty}
+            self._dirty |= {
+                key: one
+                for key, one in batch.items()
+                if key not in self._dirty
+                and self._leases.get(one.engine) is self._fences.get(one.engine)
+            }
             if isinstance(error, Unavailable | SQLAlchemyError):
                 self._suspects.update(batch)
             raise
@@ -201,7 +235,11 @@ class Writer:
             del batch[job_id]
 
     async def _write(self, records: list[JobRecord]) -> None:
-        await self._database.write(lambda c: tables.update_jobs(c, records))
+        lost = await self._database.write(partial(_write_fenced, records, self._fences))
+        self._ring()
+        for engine in lost:
+            log.warning("changes of jobs are another server's to write", engine=engine)
+            self.drop(engine)
         for record in records:
             self._suspects.discard(record.id)
             self._refused.pop(record.id, None)
@@ -219,6 +257,25 @@ class Writer:
                 error=str(cause),
             )
         self._refused[record.id] = record
+
+
+def _write_fenced(
+    records: list[JobRecord], leases: Mapping[str, Lease], connection: Connection
+) -> list[str]:
+    """Write the records of engines that are this server's; returns the other engines."""
+    lost = []
+    for engine in {record.engine: None for record in records}:
+        lease = leases.get(engine)
+        try:
+            if lease is not None:
+                lease.check(connection)
+        except LeaseLost:
+            lost.append(engine)
+    kept = [record for record in records if record.engine not in lost]
+    if kept:
+        tables.update_jobs(connection, kept)
+        tell_others(connection, "job", [record.id for record in kept])
+    return lost
 
 
 def _tell(waiting: list[asyncio.Future[None]], error: Exception | None) -> None:

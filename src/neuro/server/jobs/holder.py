@@ -1,0 +1,95 @@
+"""Which engines are this server's: takes those whose leases it gets, and drops those it loses.
+
+Exactly one server schedules and reconciles the jobs of an engine: the holder of its lease. An
+engine that is a part of a machine is sought by that machine's server alone; one that several
+servers have in their settings is one server's, and another takes it over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from functools import partial
+
+import structlog
+
+from neuro.domain.errors import Unavailable
+from neuro.domain.resources import Amount
+from neuro.engines.base import RunRef
+from neuro.server.database.engine import Database
+from neuro.server.fleet.leases import Lease, Leases
+from neuro.server.jobs import tables
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.elsewhere import Elsewhere
+from neuro.server.jobs.leases import OfThisMachine
+from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.writer import CLOSE_SECONDS, Writer
+
+log = structlog.get_logger("neuro.jobs")
+
+
+def lease_of(engine: str) -> str:
+    """What the lease of an engine is called."""
+    return f"engine:{engine}"
+
+
+class Holder:
+    """The engines that are in the settings of this server."""
+
+    def __init__(
+        self,
+        database: Database,
+        board: Board,
+        writer: Writer,
+        reconciler: Reconciler,
+        elsewhere: Elsewhere,
+        capacities: Mapping[str, Amount],
+        of_this_machine: Collection[str],
+    ) -> None:
+        """``of_this_machine`` are the engines that no other server can have."""
+        self._database = database
+        self._board = board
+        self._writer = writer
+        self._reconciler = reconciler
+        self._elsewhere = elsewhere
+        self._capacities = capacities
+        self._of_this_machine = of_this_machine
+
+    async def start(self, leases: Leases) -> None:
+        """Take what is free, and want the rest. Raises what the engines' ``adopt`` raises."""
+        for name in self._capacities:
+            taken, lost = partial(self._taken, name), partial(self._lost, name)
+            await leases.keep(lease_of(name), taken, lost)
+
+    async def close(self, leases: Leases) -> None:
+        """Write what is left, and let another server have the engines at once."""
+        if self._database.is_sqlite:
+            return
+        await self._reconciler.close()
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._writer.settle()
+        for name in self._capacities:
+            with suppress(Unavailable):  # What cannot be given back now runs out.
+                await leases.give_up(lease_of(name))
+
+    async def _taken(self, name: str, lease: Lease) -> None:
+        guard = OfThisMachine(lease) if name in self._of_this_machine else lease
+        active = await self._database.read(partial(tables.active_jobs, engine=name))
+        runs = await self._database.read(partial(tables.runs_with_logs, engine=name))
+        known = [RunRef(job_id, run) for job_id, run in runs]
+        self._writer.fence(name, guard)
+        await self._reconciler.take(name, self._capacities[name], active, known, guard)
+        log.info("engine taken", engine=name, jobs=len(active))
+        # What was submitted while it was taken, and what was asked while nobody had it.
+        self._elsewhere.changed(self._of(name))
+        self._elsewhere.wished(None)
+
+    async def _lost(self, name: str) -> None:
+        await self._reconciler.drop(name)
+        # What was not written did not happen: its new holder says what did.
+        self._elsewhere.changed(self._of(name))
+
+    def _of(self, name: str) -> list[str]:
+        return [record.id for record in self._board.elsewhere if record.engine == name]

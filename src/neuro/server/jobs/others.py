@@ -1,0 +1,38 @@
+"""What the part for jobs has of the servers beside this one, where there may be any."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from neuro.server.fleet.changes import Changes
+from neuro.server.jobs.board import Board
+from neuro.server.jobs.elsewhere import Elsewhere
+from neuro.server.jobs.offers import Offers
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.wishes import Wish, Wishes
+
+
+@dataclass(frozen=True)
+class Others:
+    """Asks the others, and follows them."""
+
+    board: Board
+    changes: Changes
+    elsewhere: Elsewhere
+    wishes: Wishes
+    offers: Offers
+
+    def submitted(self, record: JobRecord) -> None:
+        """A job was accepted for an engine that was not this server's when that began."""
+        self.board.know(record)
+        # It may be by now, and its holder may have done with the job already.
+        self.elsewhere.changed([record.id])
+
+    async def ask(self, wishes: Collection[Wish]) -> None:
+        """Keep what is asked of jobs, for whoever has their engines. Raises Unavailable."""
+        if not wishes:
+            return
+        await self.wishes.ask(wishes)
+        # A job may be on its way to this server.
+        self.elsewhere.wished([wish.job_id for wish in wishes])

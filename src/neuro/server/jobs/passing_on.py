@@ -1,0 +1,244 @@
+"""Streams of jobs whose engine another server holds: passed on to it, as they are.
+
+The same request goes to that server with the caller's own token, so it asks again who may read, and
+what either side says reaches the other one without a buffer between them. A server that dies breaks
+the connection of its clients, and so does this one for it: they come back, as after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from aiohttp import (
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ClientWebSocketResponse,
+    DummyCookieJar,
+    TCPConnector,
+    WSMessage,
+    WSMsgType,
+    hdrs,
+    web,
+)
+from multidict import CIMultiDict
+from yarl import URL
+
+from neuro.domain.errors import Unavailable
+from neuro.server.http.routes import Call
+from neuro.server.http.streams import websocket
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.service import JobService
+
+# Says that a request came from another server, which goes no further.
+PASSED_ON_HEADER = "X-Neuro-Passed-On"
+CONNECT_SECONDS = 3.0
+# As long as a log waits for its reader; see ``streams``.
+CLOSE_SECONDS = 60.0
+_OF_ONE_HOP = {
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-key",
+    "sec-websocket-protocol",
+    "sec-websocket-version",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
+
+
+class _Refused(Exception):
+    """The other server accepts no WebSocket; it answered this."""
+
+    def __init__(self, response: ClientResponse, body: bytes) -> None:
+        self.answer = web.Response(
+            status=response.status, headers=_without_hops(response.headers), body=body
+        )
+
+
+class PassingOn:
+    """Passes requests on to the servers that have the engines of jobs."""
+
+    def __init__(self, jobs: JobService) -> None:
+        self._jobs = jobs
+        self._session: ClientSession | None = None
+
+    async def close(self, _app: web.Application) -> None:
+        """Let go of all connections; for an application that ends."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def stream(self, call: Call, record: JobRecord) -> web.StreamResponse | None:
+        """The answer of the server that has the job's engine; None where that is this one.
+
+        Raises Unavailable where no server has it, or that one does not answer.
+        """
+        url = await self._url(call, record)
+        if url is None:
+            return None
+        try:
+            request = self._open().get(url, headers=_headers(call), raise_for_status=False)
+            async with request as upstream:
+                return await _copy(call, upstream)
+        except (ClientError, TimeoutError, OSError) as error:
+            raise _away(record) from error
+
+    async def socket(
+        self, call: Call, record: JobRecord, *protocols: str
+    ) -> web.StreamResponse | None:
+        """The same of a WebSocket, which may speak one of ``protocols``."""
+        url = await self._url(call, record)
+        if url is None:
+            return None
+        wanted = call.request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "")
+        spoken = tuple(one.strip() for one in wanted.split(",") if one.strip() in protocols)
+        try:
+            upstream = await self._open().ws_connect(
+                url,
+                protocols=spoken,
+                headers=_headers(call),
+                max_msg_size=0,
+                autoclose=False,
+                heartbeat=30.0,
+            )
+        except _Refused as refused:
+            return refused.answer
+        except (ClientError, TimeoutError, OSError) as error:
+            raise _away(record) from error
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(upstream.close)
+            chosen = (upstream.protocol,) if upstream.protocol else ()
+            client = await websocket(call, protocols=chosen, close_timeout=CLOSE_SECONDS)
+            await _splice(call, client, upstream)
+        return client
+
+    async def _url(self, call: Call, record: JobRecord) -> URL | None:
+        holder = await self._jobs.elsewhere(record)
+        if holder is None:
+            return None
+        if PASSED_ON_HEADER in call.request.headers:
+            raise Unavailable(
+                f"Another server is just taking over the engine '{record.engine}': try again in a"
+                " moment."
+            )
+        origin = URL(holder.url).origin()
+        return URL(f"{origin}{call.request.rel_url}", encoded=True)
+
+    def _open(self) -> ClientSession:
+        if self._session is None:
+            self._session = ClientSession(
+                connector=TCPConnector(limit=0),
+                cookie_jar=DummyCookieJar(),
+                auto_decompress=False,
+                timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                raise_for_status=_refuse,
+            )
+        return self._session
+
+
+async def _refuse(response: ClientResponse) -> None:
+    """Keep what a server answers instead of accepting a WebSocket."""
+    if response.status != 101:
+        raise _Refused(response, await response.read())
+
+
+async def _copy(call: Call, upstream: ClientResponse) -> web.StreamResponse:
+    response = web.StreamResponse(status=upstream.status, headers=_without_hops(upstream.headers))
+    is_last = upstream.headers.get(hdrs.CONNECTION, "").lower() == "close"
+    if is_last:
+        response.force_close()
+    await response.prepare(call.request)
+    try:
+        async for chunk in upstream.content.iter_any():
+            await response.write(chunk)
+    except (ClientError, TimeoutError):
+        _break(call)
+        return response
+    await response.write_eof()
+    if is_last:
+        # The other server watches whether its reader has come to the end: so does this one.
+        await asyncio.sleep(CLOSE_SECONDS)
+    return response
+
+
+async def _splice(
+    call: Call, client: web.WebSocketResponse, upstream: ClientWebSocketResponse
+) -> None:
+    """Carry messages both ways until one side closes, and close the other one alike."""
+    outward = asyncio.create_task(_to_client(call, client, upstream))
+    inward = asyncio.create_task(_to_upstream(client, upstream))
+    try:
+        await asyncio.wait((outward, inward), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (outward, inward):
+            task.cancel()
+        results = await asyncio.gather(outward, inward, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, ConnectionError | ClientError):
+            raise result
+
+
+async def _to_client(
+    call: Call, client: web.WebSocketResponse, upstream: ClientWebSocketResponse
+) -> None:
+    while True:
+        message = await upstream.receive()
+        if message.type is WSMsgType.BINARY:
+            await client.send_bytes(message.data)
+        elif message.type is WSMsgType.TEXT:
+            await client.send_str(message.data)
+        elif message.type is WSMsgType.CLOSE:
+            await client.close(code=message.data, message=_reason(message))
+            await upstream.close()
+            return
+        else:
+            _break(call)
+            return
+
+
+async def _to_upstream(client: web.WebSocketResponse, upstream: ClientWebSocketResponse) -> None:
+    async for message in client:
+        if message.type is WSMsgType.BINARY:
+            await upstream.send_bytes(message.data)
+        elif message.type is WSMsgType.TEXT:
+            await upstream.send_str(message.data)
+    await upstream.close(code=client.close_code or 1001)
+
+
+def _reason(message: WSMessage) -> bytes:
+    return (message.extra or "").encode()
+
+
+def _break(call: Call) -> None:
+    """End the client's connection as that of a server that died would."""
+    if call.request.transport is not None:
+        call.request.transport.abort()
+
+
+def _headers(call: Call) -> CIMultiDict[str]:
+    headers = _without_hops(call.request.headers)
+    headers[PASSED_ON_HEADER] = "1"
+    return headers
+
+
+def _without_hops(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    every = CIMultiDict(headers)
+    for name in {name for name in every if name.lower() in _OF_ONE_HOP}:
+        del every[name]
+    return every
+
+
+def _away(record: JobRecord) -> Unavailable:
+    return Unavailable(
+        f"The server that has the engine '{record.engine}' of job {record.id} does not answer:"
+        " another one takes over within seconds if it is gone. Try again."
+    )
