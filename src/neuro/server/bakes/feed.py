@@ -106,6 +106,9 @@ class BakeFeed(Observer):
     def _tell_drivers(self, keys: tuple[str, ...] | None) -> None:
         for attempt_id in keys or ():
             self._hub.driver_noted(attempt_id)
+            # While this server was frozen, another may have taken its streams for ended.
+            if self._hub.is_driven(attempt_id):
+                self._errands.begin(self._write_driver(attempt_id))
 
     def _tell_removals(self, keys: tuple[str, ...] | None) -> None:
         for bake_id in keys or ():
@@ -137,8 +140,8 @@ class BakeFeed(Observer):
             write = drivers.attach if is_here else drivers.detach
 
             def change(connection: Connection) -> None:
-                write(connection, attempt_id, self._server)
-                record(connection, "driver", [attempt_id])
+                if write(connection, attempt_id, self._server):
+                    record(connection, "driver", [attempt_id])
 
             try:
                 await self._database.write(change)

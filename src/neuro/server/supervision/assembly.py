@@ -73,9 +73,7 @@ class Supervision:
         The server must be ready for the jobs that this starts.
         """
         await self._feed.start()
-        changes = self._fleet.changes
-        changes.listen("job", self._supervisor.jobs_noted)
-        changes.listen("schedule", lambda keys: self._runner.changed())
+        self._fleet.changes.listen("schedule", lambda keys: self._runner.changed())
         await self._supervisor.end_stranded()
         await self._fleet.leases.keep("bakes", self._take, self._drop)
 

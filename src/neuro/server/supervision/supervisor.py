@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -24,7 +23,7 @@ from neuro.domain.bakes import Attempt, Bake, TaskStatus
 from neuro.domain.errors import Damaged, TooManyRequests, Unavailable
 from neuro.domain.jobs import Reason
 from neuro.server.background import Background, Kept
-from neuro.server.bakes.attempts import drivers, turns
+from neuro.server.bakes.attempts import turns
 from neuro.server.bakes.attempts.service import AttemptService
 from neuro.server.bakes.events import Hub, Observer
 from neuro.server.bakes.feed import record_tasks
@@ -41,14 +40,13 @@ from neuro.server.jobs.tables import active_with_tags
 from neuro.server.supervision import main_jobs, records
 from neuro.server.supervision.decisions import (
     CleanUp,
-    Executor,
-    Facts,
     Finish,
     Limits,
     StartMainJob,
     Wait,
     decide,
 )
+from neuro.server.supervision.facts import FactFinder, Watch, now
 from neuro.server.supervision.records import Known
 from neuro.server.supervision.starter import Starter
 
@@ -58,20 +56,6 @@ log = structlog.get_logger("neuro.bakes")
 RETRY_SECONDS = 5.0
 # Until a server that was frozen knows whether it still has its lease.
 FROZEN_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class Watch:
-    """The state kept of an attempt between two checks; times are the event loop's."""
-
-    bake_id: str
-    heard_at: float
-    executor_id: str | None = None
-    had_stream: bool = False
-    dead_job: str | None = None
-    died_at: float = 0.0
-    deaths: int = 0
-    timer: asyncio.TimerHandle | None = None
 
 
 class Supervisor(Observer):
@@ -96,7 +80,7 @@ class Supervisor(Observer):
         self._attempts = attempts
         self._starter = starter
         self._limits = limits
-        self._servers = servers
+        self._facts = FactFinder(database, hub, servers, limits)
         # While this server is the one that does all this.
         self._lease: Lease | None = None
         self._watches: dict[str, Watch] = {}
@@ -152,12 +136,12 @@ class Supervisor(Observer):
         """Look at it."""
         watch = self._watch(after)
         if after.result is TaskStatus.RUNNING and before.result is not TaskStatus.RUNNING:
-            watch.heard_at = _now()
+            watch.heard_at = now()
         self._look_soon(after.id)
 
     def attempt_noted(self, bake_id: str, attempt_id: str) -> None:
         """Another server has made it, or changed it: a look reads the rest."""
-        self._watches.setdefault(attempt_id, Watch(bake_id, _now())).heard_at = _now()
+        self._watches.setdefault(attempt_id, Watch(bake_id, now())).heard_at = now()
         self._look_soon(attempt_id)
 
     def bake_noted(self, bake_id: str) -> None:
@@ -178,7 +162,7 @@ class Supervisor(Observer):
         """Its terminal's executor is there, for as long as the stream is open."""
         watch = self._watches.get(attempt.id)
         if watch is not None:
-            watch.heard_at = _now()
+            watch.heard_at = now()
             watch.had_stream = True
 
     def executor_detached(self, attempt: Attempt) -> None:
@@ -202,28 +186,13 @@ class Supervisor(Observer):
         """A sign of life that another server has seen."""
         watch = self._watches.get(attempt_id)
         if watch is not None:
-            watch.heard_at = _now()
+            watch.heard_at = now()
 
     def project_removed(self, project_id: str, unfinished: Sequence[Attempt]) -> None:
         """End all jobs of its bakes, those that drive them first of all."""
         for attempt in unfinished:
             self._drop(attempt.id)
         self._errands.begin(self._end_bakes({attempt.bake_id for attempt in unfinished}))
-
-    def jobs_noted(self, job_ids: tuple[str, ...] | None) -> None:
-        """The records of jobs have changed at other servers; None: any of them may have."""
-        for job_id in self._attempt_of_job if job_ids is None else job_ids:
-            attempt_id = self._attempt_of_job.get(job_id)
-            if attempt_id is not None:
-                self._look_soon(attempt_id)
-        if self._undriven and job_ids:
-            self._errands.begin(self._read_jobs(job_ids))
-
-    async def _read_jobs(self, job_ids: Iterable[str]) -> None:
-        for job_id in job_ids:
-            record = await self._jobs.record(job_id)
-            if record is not None:
-                self._job_changed(record)
 
     def _job_changed(self, record: JobRecord) -> None:
         if self._lease is None:
@@ -241,7 +210,7 @@ class Supervisor(Observer):
     def _watch(self, attempt: Attempt) -> Watch:
         watch = self._watches.get(attempt.id)
         if watch is None:
-            watch = self._watches[attempt.id] = Watch(attempt.bake_id, _now())
+            watch = self._watches[attempt.id] = Watch(attempt.bake_id, now())
         if watch.executor_id != attempt.executor_id:
             if watch.executor_id is not None:
                 self._attempt_of_job.pop(watch.executor_id, None)
@@ -302,7 +271,10 @@ class Supervisor(Observer):
             watch.timer.cancel()
             watch.timer = None
         if self._lease is None or not self._lease.is_held:
-            # This server was frozen: whether it goes on is known at the next renewal.
+            # This server was frozen: whether it goes on is known at the next renewal. Meanwhile
+            # it heard of nobody, so silence counts from now.
+            for each in self._watches.values():
+                each.heard_at = now()
             self._look_in(attempt_id, FROZEN_SECONDS)
             return
         known = await self._known(attempt_id, watch)
@@ -314,7 +286,7 @@ class Supervisor(Observer):
             await self._cancel_those_ahead(known)
         executor_id = known.attempt.executor_id
         record = None if executor_id is None else await self._jobs.record(executor_id)
-        facts = await self._facts(watch, known, record)
+        facts = await self._facts.find(watch, known, record, self._fence)
         decision = decide(facts, self._limits)
         match decision:
             case Wait(seconds):
@@ -351,64 +323,6 @@ class Supervisor(Observer):
 
             await commit(self._database, leave, lambda _: self._hub.line_moved())
             return None
-
-    async def _facts(self, watch: Watch, known: Known, record: JobRecord | None) -> Facts:
-        attempt = known.attempt
-        executor = main_jobs.state_of(record)
-        if executor is Executor.DEAD and watch.dead_job != attempt.executor_id:
-            await self._note_death(watch, attempt)
-        is_driven = self._hub.is_driven(attempt.id)
-        if not is_driven and executor is Executor.TERMINAL:
-            is_driven = await self._is_driven_elsewhere(watch, attempt.id)
-        silent = 0.0 if is_driven else _now() - watch.heard_at
-        return Facts(
-            result=attempt.result,
-            executor=executor,
-            silent=silent,
-            dead_for=_now() - watch.died_at,
-            deaths=watch.deaths,
-            is_scheduled=_is_scheduled(known),
-            is_busy_locally=executor is Executor.TERMINAL
-            and await self._is_busy_locally(watch, attempt, silent),
-        )
-
-    async def _is_driven_elsewhere(self, watch: Watch, attempt_id: str) -> bool:
-        if self._database.is_sqlite:
-            return False
-        found = await self._database.read(partial(drivers.servers_of, attempt_id=attempt_id))
-        others = found - {self._servers.id}
-        if not others:
-            return False
-        watch.had_stream = True
-        alive = {server.id for server in await self._servers.all() if server.is_alive}
-        if others & alive:
-            return True
-
-        # Its stream has ended with the server: from now on its silence counts.
-        def forget(connection: Connection) -> None:
-            self._fence(connection)
-            for server in others:
-                drivers.detach(connection, attempt_id, server)
-            changes.record(connection, "driver", [attempt_id])
-
-        await self._database.write(forget)
-        watch.heard_at = _now()
-        return False
-
-    async def _is_busy_locally(self, watch: Watch, attempt: Attempt, silent: float) -> bool:
-        # A client that has streams shows its life by them, whatever it does meanwhile.
-        if watch.had_stream or silent < self._limits.silence:
-            return False
-        return await self._database.read(partial(records.is_busy_locally, attempt=attempt))
-
-    async def _note_death(self, watch: Watch, attempt: Attempt) -> None:
-        def note(connection: Connection) -> int:
-            self._fence(connection)
-            return records.count_death(connection, attempt)
-
-        watch.deaths = await self._database.write(note)
-        watch.dead_job = attempt.executor_id
-        watch.died_at = _now()
 
     # Doing.
 
@@ -472,7 +386,7 @@ class Supervisor(Observer):
         Each server does so for the jobs that it has. Each has a successor, as if it had died. One
         whose attempt does not name it yet is adopted like all that change.
         """
-        found = [record for record in self._board if self._jobs.is_stranded(record)]
+        found = [record for record in self._board.own if self._jobs.is_stranded(record)]
         for record in found:
             log.info("a main job cannot find this server any more", job=record.id)
         await self._end(found, Reason.ADDRESS_CHANGED)
@@ -480,18 +394,4 @@ class Supervisor(Observer):
     async def _end(
         self, found: Iterable[JobRecord], reason: Reason = Reason.USER_REQUESTED
     ) -> None:
-        await asyncio.gather(*(self._jobs.kill(record, reason) for record in found))
-
-
-def _is_scheduled(known: Known) -> bool:
-    # Later attempts are begun by whoever asked for them.
-    return (
-        known.bake.meta.schedule is not None
-        and known.attempt.number == 1
-        and known.attempt.executor_id is None
-        and known.attempt.result is not TaskStatus.RUNNING
-    )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+        await self._jobs.kill_all(list(found), reason)

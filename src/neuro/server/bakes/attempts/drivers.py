@@ -35,16 +35,18 @@ _ADD = text(
 _OF = select(drivers.c.server_id).where(drivers.c.attempt_id == bindparam("b_id"))
 
 
-def attach(connection: Connection, attempt_id: str, server: str) -> None:
-    """The stream of an attempt's driver is open on this server."""
-    connection.execute(_ADD, {"attempt": attempt_id, "server": server})
+def attach(connection: Connection, attempt_id: str, server: str) -> bool:
+    """The stream of an attempt's driver is open on this server; False where that is known."""
+    values = {"attempt": attempt_id, "server": server}
+    return connection.execute(_ADD, values).rowcount > 0
 
 
-def detach(connection: Connection, attempt_id: str, server: str) -> None:
-    """It has ended."""
-    connection.execute(
+def detach(connection: Connection, attempt_id: str, server: str) -> bool:
+    """It has ended; False where that is known."""
+    result = connection.execute(
         delete(drivers).where(drivers.c.attempt_id == attempt_id, drivers.c.server_id == server)
     )
+    return result.rowcount > 0
 
 
 def forget(connection: Connection, server: str) -> None:
