@@ -29,6 +29,7 @@ from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.bakes.attempts.tables import unfinished_of_project
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.feed import record_removal
 from neuro.server.bakes.tables import ids_of_project
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import commit, paged
@@ -140,6 +141,7 @@ class ProjectService:
             left = ids_of_project(connection, project.id)
             unfinished = unfinished_of_project(connection, project.id)
             tables.remove_project(connection, project.id)
+            record_removal(connection, left)
             return left, unfinished
 
         def tell(gone: tuple[list[str], list[Attempt]]) -> None:
