@@ -21,7 +21,9 @@ from neuro.domain.bakes import (
     AttemptRequest,
     Bake,
     BakeEvent,
+    BakeMeta,
     BakeRequest,
+    Concurrency,
     ConfigsMeta,
     Kept,
     TaskRequest,
@@ -34,6 +36,7 @@ from neuro.domain.uris import parse_uri
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
 from neuro.server.bakes.assembly import BakeServices
+from neuro.server.bakes.attempts import turns
 from neuro.server.bakes.attempts.follow import PAGE, Events, Follower
 from neuro.server.bakes.attempts.tables import attempts as attempt_table
 from neuro.server.bakes.events import Hub, Observer
@@ -351,19 +354,70 @@ async def test_a_silent_attempt_gives_signs_of_life(place: Place) -> None:
     assert msgspec.json.encode(BakeEvent()) == b"{}"
 
 
+async def in_line(place: Place, group: str = "gpu") -> Attempt:
+    """The attempt of one more bake, which waits for those of its group."""
+    meta = BakeMeta(concurrency=Concurrency(group=group))
+    project_id = place.bake.project_id
+    request = BakeRequest(project_id=project_id, batch="b", graphs={}, meta=meta)
+    bake = await place.services.bakes.create(OWNER, request)
+    return await place.services.attempts.create(OWNER, attempt_of(bake, 1, PENDING))
+
+
+async def end(place: Place, attempt: Attempt) -> None:
+    await place.services.attempts.change(attempt.id, result=SUCCEEDED)
+
+
 async def test_whom_a_bake_waits_for_is_told_to_those_there_and_those_who_come(
     place: Place,
 ) -> None:
-    place.hub.set_ahead(place.bake.id, ["bake-1", "bake-2"])
-    async with aclosing(place.follow(tasks=False, executor=True)) as events:
-        assert BakeEvent(ahead=["bake-1", "bake-2"]) in await synced(events)
-        place.hub.set_ahead(place.bake.id, ["bake-2"])
-        place.hub.set_ahead(place.bake.id, [])
-        assert await anext(events) == [BakeEvent(ahead=[])]
+    first, second = await in_line(place), await in_line(place)
+    other = await in_line(place, "other")
+    place.attempt = third = await in_line(place)
 
-    place.hub.forget_ahead(place.bake.id)
+    async with aclosing(place.follow(tasks=False, executor=True)) as events:
+        assert BakeEvent(ahead=[first.bake_id, second.bake_id]) in await synced(events)
+        await end(place, first)
+        assert await anext(events) == [BakeEvent(ahead=[second.bake_id])]
+        await end(place, other)
+        await end(place, second)
+        found = [event async for event in _until_ahead(events)]
+        assert found[-1] == BakeEvent(ahead=[])
+
+    async with aclosing(place.follow()) as events:
+        assert BakeEvent(ahead=[]) in await synced(events)
+    await end(place, third)
     async with aclosing(place.follow()) as events:
         assert all(event.ahead is None for event in await synced(events))
+
+
+async def _until_ahead(events: AsyncGenerator[Events]) -> AsyncGenerator[BakeEvent]:
+    async for page in events:
+        for event in page:
+            yield event
+            if event.ahead is not None:
+                return
+
+
+async def test_who_has_gone_with_its_bake_keeps_nobody_waiting(place: Place) -> None:
+    first, second = await in_line(place), await in_line(place)
+    await end(place, first)
+    again = AttemptRequest(
+        bake_id=first.bake_id, number=2, result=PENDING, configs_meta=first.configs_meta
+    )
+
+    # A later attempt stands at the end, and a bake never waits for itself.
+    restarted = await place.services.attempts.create(OWNER, again)
+
+    def ahead(attempt: Attempt) -> list[str] | None:
+        with place.database.engine.connect() as connection:
+            line = turns.ahead(connection, attempt.id)
+        return None if line is None else [turn.bake_id for turn in line]
+
+    assert ahead(first) is None
+    assert ahead(second) == []
+    assert ahead(restarted) == [second.bake_id]
+    await end(place, second)
+    assert ahead(restarted) == []
 
 
 async def test_observers_hear_of_all_that_matters(place: Place) -> None:

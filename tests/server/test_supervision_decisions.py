@@ -25,7 +25,6 @@ from neuro.server.supervision.decisions import (
     Wait,
     decide,
 )
-from neuro.server.supervision.turns import AttemptTurns, Turn
 
 RUNNING, PENDING = TaskStatus.RUNNING, TaskStatus.PENDING
 FAILED, CANCELLED = TaskStatus.FAILED, TaskStatus.CANCELLED
@@ -85,41 +84,6 @@ def test_when_an_attempt_is_given_up(facts: Facts, result: TaskStatus, words: st
     assert decision.result is result
     assert words in decision.message
     assert "`neuro-flow restart`" in decision.message
-
-
-def turn(bake: str, *, attempt: int = 1, group: str = "g", project: str = "p") -> Turn:
-    return Turn(f"{bake}-{attempt}", bake, project, group)
-
-
-def bakes(turns: list[Turn]) -> list[str]:
-    return [turn.bake_id for turn in turns]
-
-
-def test_bakes_of_a_group_stand_in_line() -> None:
-    turns = AttemptTurns()
-    first, second, third = turn("first"), turn("second"), turn("third")
-
-    assert bakes(turns.enter(first)) == []
-    assert bakes(turns.enter(second)) == ["first"]
-    assert bakes(turns.enter(third)) == ["first", "second"]
-    # Whoever is known already keeps the place.
-    assert bakes(turns.enter(second)) == ["first"]
-
-    assert bakes(turns.leave(second.attempt_id)) == ["third"]
-    assert bakes(turns.ahead(third)) == ["first"]
-    assert bakes(turns.leave(first.attempt_id)) == ["third"]
-    assert bakes(turns.ahead(third)) == []
-    assert turns.leave(first.attempt_id) == []
-    assert turns.of(third.attempt_id) == third
-
-
-def test_only_bakes_of_the_same_project_and_group_wait_for_each_other() -> None:
-    turns = AttemptTurns()
-    turns.enter(turn("first"))
-
-    assert turns.enter(turn("second", group="other")) == []
-    assert turns.enter(turn("third", project="other")) == []
-    assert turns.enter(turn("first", attempt=2)) == []
 
 
 BERLIN = "Europe/Berlin"

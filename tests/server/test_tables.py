@@ -21,6 +21,9 @@ from neuro.server.jobs import tables
 from neuro.server.jobs.phases import ENDING, Phase
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.retention import Keep, Retention
+from tests.engines.memory import MemoryEngine
+from tests.postgres import PostgresServer
+from tests.server.fleet.servers import member
 from tests.server.life import as_kept
 
 EVERYBODYS = Visibility(everything=True)
@@ -198,6 +201,44 @@ async def test_old_records_go_and_active_ones_stay(database: Database) -> None:
     assert listed(database) == [active, new]
     assert listed(database, tag=["tests"]) == [active, new]
     assert old not in listed(database)
+
+
+class Emptied(MemoryEngine):
+    """It remembers whose logs it has removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.removed: list[str] = []
+
+    async def remove(self, job_id: str) -> None:
+        self.removed.append(job_id)
+
+
+@pytest.mark.postgres
+async def test_each_of_several_servers_forgets_jobs_of_its_own_engines(
+    postgres_server: PostgresServer,
+) -> None:
+    keep = Keep(age=timedelta(days=7), jobs=1000, log_bytes=1 << 40)
+    with postgres_server.database() as url:
+        database = Database(url)
+        migrate(database)
+        async with member(url, "one") as one, member(url, "two") as two:
+            await one.seek("engine:first")
+            await two.seek("engine:second")
+            engines = {name: Emptied() for name in ("first", "second", "gone", "waiting")}
+            old = record(age=timedelta(days=30))
+            of = {name: replace(old, id=new_job_id(), engine=name) for name in engines}
+            add(database, *of.values())
+            # Nobody holds the last one now, and this server is about to.
+            at_one = {name: engines[name] for name in ("first", "waiting")}
+
+            removed = await Retention(database, at_one, keep, one.leases).sweep()
+
+            assert removed == 2
+            assert engines["first"].removed == [of["first"].id, of["gone"].id]
+            assert engines["waiting"].removed == []
+            assert listed(database) == [of["second"].id, of["waiting"].id]
+        database.close()
 
 
 async def test_the_oldest_go_beyond_the_count(database: Database) -> None:

@@ -40,7 +40,6 @@ from neuro.server.database.soundness import at_work
 from neuro.server.engine_settings import (
     DEFAULT_ENGINE,
     check_in_use,
-    engine_settings,
     make_engines,
     public_names,
 )
@@ -85,10 +84,9 @@ from neuro.server.settings import (
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision, limits_of
+from neuro.server.sweeps import Sweeps
 
 log = structlog.get_logger("neuro.server")
-
-SWEEP_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
 
 
 def _check(board: Board, settings: Settings) -> None:
-    check_in_use(engine_settings(settings), Counter(record.engine for record in board))
+    names = public_names(settings).values()
+    check_in_use(names, Counter(record.engine for record in board.own))
 
 
 async def _open_database(
@@ -254,7 +253,7 @@ async def _assemble(
         api_url=lambda engine: address_of(engines[engine].host_address, port),
         jobs_domain=domain,
     )
-    hub = Hub()
+    hub = Hub(fleet.changes.ring)
     parts = _parts(stack, ground, jobs, hub)
     await _listen(stack, listener, _application(ground, parts, means, domain), ground)
     await _sweep(ground, parts, hub)
@@ -271,7 +270,14 @@ def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Par
     bakes = BakeServices.of(database, settings.cluster, hub)
     limits = limits_of(settings.bakes)
     supervision = Supervision(
-        database, bakes, jobs.board, jobs.service, access, limits, ground.background
+        database,
+        bakes,
+        jobs.board,
+        jobs.service,
+        access,
+        limits,
+        ground.background,
+        ground.fleet,
     )
     stack.push_async_callback(supervision.close)
     leaving = [supervision.end_all_of, jobs.service.end_all_of]
@@ -357,25 +363,24 @@ async def _listen(
 
 
 async def _sweep(ground: _Ground, parts: _Parts, hub: Hub) -> None:
-    """Begin what is done again and again: forgetting what is old, mending what was left over."""
-    settings, database = ground.settings, ground.database
+    settings, database, leases = ground.settings, ground.database, ground.fleet.leases
 
     async def keep_reserve() -> None:
         await asyncio.to_thread(reserve.keep, ground.folder)
 
     await keep_reserve()
-    sweeps = {
-        "sweep of old jobs": Retention(
-            database, ground.engines, keep_jobs(settings.retention)
-        ).sweep,
-        "sweep of old bakes": FlowRetention(database, hub, keep_flows(settings.retention)).sweep,
-        "sweep of grants": ground.access.sharing.sweep,
-        "sweep of tokens": parts.jobs.tokens.sweep,
+    jobs = Retention(database, ground.engines, keep_jobs(settings.retention), leases)
+    own = {
+        "sweep of old jobs": jobs.sweep,
         "sweep of people who are gone": parts.departures.sweep,
         "reserve of the disk": keep_reserve,
     }
-    for what, sweep in sweeps.items():
-        ground.background.every(SWEEP_SECONDS, what, sweep)
+    shared = {
+        "sweep of old bakes": FlowRetention(database, hub, keep_flows(settings.retention)).sweep,
+        "sweep of grants": ground.access.sharing.sweep,
+        "sweep of tokens": parts.jobs.tokens.sweep,
+    }
+    await Sweeps(ground.background, own, shared).start(leases)
 
 
 def _end_in_order() -> None:

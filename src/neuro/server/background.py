@@ -38,6 +38,7 @@ class Kept:
     def __init__(self, name: str, work: Work, end: Callable[[], None] | None) -> None:
         """``end`` ends the server where the task cannot go on; None lets the task begin again."""
         self.trouble: str | None = None
+        self.is_stopped = False
         self._name = name
         self._work = work
         self._end = end
@@ -45,6 +46,7 @@ class Kept:
 
     async def stop(self) -> None:
         """End it, wherever it is."""
+        self.is_stopped = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -115,7 +117,9 @@ class Background:
     @property
     def troubles(self) -> list[str]:
         """A sentence for each task that does not go on now."""
-        return [kept.trouble for kept in self._kept if kept.trouble is not None]
+        return [
+            kept.trouble for kept in self._kept if kept.trouble is not None and not kept.is_stopped
+        ]
 
     def keep(self, name: str, work: Work, *, vital: bool = False) -> Kept:
         """Do ``work`` for ever; the server ends where a ``vital`` one fails.
@@ -123,6 +127,7 @@ class Background:
         ``name`` is a noun: what the log and ``/ready`` call it.
         """
         kept = Kept(name, work, self._end if vital else None)
+        self._kept = [other for other in self._kept if not other.is_stopped]
         self._kept.append(kept)
         return kept
 

@@ -15,7 +15,7 @@ from typing import IO
 import msgspec
 import structlog
 
-from neuro.domain.errors import Conflict, NotAuthenticated, NotFound, PlatformError
+from neuro.domain.errors import AlreadyExists, Conflict, NotAuthenticated, NotFound, PlatformError
 from neuro.domain.names import user_name_from
 from neuro.server.access.service import AccessService
 from neuro.server.log import Seldom
@@ -86,8 +86,10 @@ class LoginFile:
         try:
             await self._access.user(self._owner)
         except NotFound:
-            # Who has the data folder has all that is in it, whatever the name was before.
-            await self._access.add_user(self._owner, is_admin=True, may_be_retired=True)
+            # Who has the data folder has all that is in it, whatever the name was before. Another
+            # server of the same database may have made the user just now.
+            with contextlib.suppress(AlreadyExists):
+                await self._access.add_user(self._owner, is_admin=True, may_be_retired=True)
         token = await self._token()
         self._login = OwnerLogin(url=self.url, token=token, user=self._owner)
         if self._written != self._login:

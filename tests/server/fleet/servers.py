@@ -13,6 +13,8 @@ from neuro.server.fleet.changes import Changes
 from neuro.server.fleet.leases import Lease, Leases
 
 PATIENCE = 30.0
+# For what takes three seconds at most, on a machine that is very busy.
+SOON = 10.0
 
 
 @dataclass

@@ -17,7 +17,7 @@ from neuro.server.fleet import leases as module
 from neuro.server.fleet.changes import Changes
 from neuro.server.fleet.leases import Lease, LeaseLost, Leases
 from tests.postgres import PostgresServer
-from tests.server.fleet.servers import member, until
+from tests.server.fleet.servers import SOON, member, until
 
 
 @pytest.fixture
@@ -46,7 +46,8 @@ async def test_one_of_two_servers_has_a_lease_and_gives_it_to_the_other_at_its_e
             given_back = time.monotonic()
 
         await until(lambda: second.lease)
-        assert time.monotonic() - given_back < module.LIFE_SECONDS
+        # Told, and not found when it would have run out.
+        assert time.monotonic() - given_back < SOON
 
         assert first.events == ["taken sweeps 1", "lost sweeps"]
         assert second.events == ["taken sweeps 2"]
@@ -65,7 +66,7 @@ async def test_a_lease_that_is_not_renewed_is_taken_within_three_seconds(url: st
 
         await until(lambda: second.lease)
 
-        assert time.monotonic() - stopped < 3.0
+        assert time.monotonic() - stopped < SOON
         assert not lease.is_held
         with pytest.raises(LeaseLost, match="has taken over 'sweeps'"):
             await first.database.write(lease.check)
@@ -167,7 +168,7 @@ async def test_a_frozen_transaction_keeps_nobody_waiting(url: str) -> None:
         await second.seek("sweeps")
         await until(lambda: second.lease)
 
-        assert time.monotonic() - begun < 3.0
+        assert time.monotonic() - begun < SOON
         frozen.invalidate()
 
 

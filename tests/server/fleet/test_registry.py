@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,17 +10,20 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
 from neuro.domain.errors import Conflict
 from neuro.server.access.keys import load_or_create_key
+from neuro.server.access.service import AccessService
 from neuro.server.database import migrate as migrations
 from neuro.server.database.engine import Database
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.fleet.registry import Servers, claim, server_id
 from neuro.server.fleet.signing_key import check_key
+from neuro.server.owner import LoginFile, OwnerLogin
 from tests.postgres import PostgresServer
 from tests.server.fleet.servers import Member, member, until
 
@@ -244,3 +248,21 @@ def test_who_deletes_the_key_of_the_only_server_logs_everybody_out(
     keys.start("a")
 
     assert keys.path("a").read_bytes() != before
+
+
+async def test_servers_that_start_at_once_agree_on_the_machines_owner(
+    database: Database, tmp_path: Path
+) -> None:
+    services = [AccessService(database, b"k" * 32, "default") for _ in range(6)]
+    files = [
+        LoginFile(tmp_path / str(number), service, "http://a")
+        for number, service in enumerate(services)
+    ]
+    for file in files:
+        file.path.parent.mkdir(parents=True)
+
+    await asyncio.gather(*(file.write() for file in files))
+
+    for service, file in zip(services, files, strict=True):
+        login = msgspec.json.decode(file.content, type=OwnerLogin)
+        assert (await service.authenticate(login.token)).user == login.user

@@ -17,6 +17,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from neuro.domain.errors import (
     AlreadyExists,
@@ -190,7 +191,10 @@ class AccessService:
                 )
             tables.add_user(connection, user, grants)
 
-        await self.book.change({name}, add)
+        try:
+            await self.book.change({name}, add)
+        except IntegrityError:  # Of two at once on PostgreSQL, neither saw the other.
+            raise AlreadyExists(f"User '{name}' already exists.") from None
         log.info("user added", user=name, is_admin=is_admin)
         return user
 

@@ -9,18 +9,22 @@ Two ways to listen, both on the event loop's thread:
   wakes its one reader, who reads their newest state from the database. So a slow reader costs one
   small key for each thing that changed, however often it did, and never goes back in time.
 
-``hub.set_ahead`` tells a bake's streams whom it waits for (``BakeEvent.ahead``); what was last set
-is also told to those who come later, until ``hub.forget_ahead``.
+What other servers have changed comes by ``neuro.server.bakes.feed``: an ``Observer`` is told of it
+by the methods that name ids only, and reads the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from neuro.domain.bakes import Attempt, Bake
+
+
+def _nothing() -> None:
+    pass
 
 
 class Observer:
@@ -44,14 +48,33 @@ class Observer:
     def project_removed(self, project_id: str, unfinished: Sequence[Attempt]) -> None:
         """A project is gone with all its bakes; these attempts were not finished."""
 
+    def attempt_noted(self, bake_id: str, attempt_id: str) -> None:
+        """Another server has made an attempt, or changed it."""
+
+    def touch_noted(self, attempt_id: str) -> None:
+        """Another server has seen a sign of life."""
+
+    def driver_noted(self, attempt_id: str) -> None:
+        """The stream of an attempt's driver has begun or ended at another server."""
+
+    def bake_noted(self, bake_id: str) -> None:
+        """Another server has removed a bake."""
+
+    def fell_behind(self) -> None:
+        """Anything may have changed."""
+
 
 @dataclass(frozen=True)
 class Changes:
-    """The parts to read anew: the attempt, tasks by ``yaml_id``, the bakes that it awaits."""
+    """The parts to read anew: the attempt, tasks by ``yaml_id``, the bakes that it awaits.
+
+    ``everything``: these and all tasks, as this server does not know which have changed.
+    """
 
     attempt: bool = False
     tasks: tuple[str, ...] = ()
-    ahead: tuple[str, ...] | None = None
+    ahead: bool = False
+    everything: bool = False
 
 
 class Subscription:
@@ -62,10 +85,15 @@ class Subscription:
         self.attempt_id = attempt_id
         self.wants_tasks = tasks
         self.is_removed = False
+        # The bakes before it, as its reader knows them; None: it stands in no line.
+        self.ahead: tuple[str, ...] | None = None
+        # Whether it may have to wait: so it is until its reader knows better.
+        self.is_waiting = True
         self._attempt = False
         # A dict keeps the order of first changes.
         self._tasks: dict[str, None] = {}
-        self._ahead: tuple[str, ...] | None = None
+        self._ahead = False
+        self._everything = False
         self._news = asyncio.Event()
 
     def attempt_changed(self) -> None:
@@ -77,8 +105,14 @@ class Subscription:
             self._tasks.update(dict.fromkeys(yaml_ids))
             self._news.set()
 
-    def ahead_changed(self, ahead: tuple[str, ...]) -> None:
-        self._ahead = ahead
+    def line_moved(self) -> None:
+        """Some bake has left its line: this one may have fewer before it."""
+        if self.is_waiting:
+            self._ahead = True
+            self._news.set()
+
+    def fell_behind(self) -> None:
+        self._everything = True
         self._news.set()
 
     def removed(self) -> None:
@@ -99,9 +133,8 @@ class Subscription:
         ids = tuple(self._tasks)[:tasks] if len(self._tasks) > tasks else tuple(self._tasks)
         for yaml_id in ids:
             del self._tasks[yaml_id]
-        changes = Changes(self._attempt, ids, self._ahead)
-        self._attempt = False
-        self._ahead = None
+        changes = Changes(self._attempt, ids, self._ahead, self._everything)
+        self._attempt = self._ahead = self._everything = False
         if not self._tasks and not self.is_removed:
             self._news.clear()
         return changes
@@ -110,22 +143,26 @@ class Subscription:
 class Hub:
     """Where services tell of changes, and where those who follow them are known."""
 
-    def __init__(self) -> None:
+    def __init__(self, ring: Callable[[], None] = _nothing) -> None:
+        """``ring`` is called after each change that is in the database: it wakes other servers."""
+        self._ring = ring
         self._observers: list[Observer] = []
         self._of_bake: dict[str, set[Subscription]] = {}
         self._drivers: dict[str, int] = {}
-        self._ahead: dict[str, tuple[str, ...]] = {}
 
     def observe(self, observer: Observer) -> None:
         """Call this observer from now on."""
         self._observers.append(observer)
 
+    def leave(self, observer: Observer) -> None:
+        """Call it no more."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+
     @contextmanager
     def subscribe(self, bake_id: str, attempt_id: str, *, tasks: bool) -> Iterator[Subscription]:
         """Follow an attempt from this moment; read its state only inside."""
         subscription = Subscription(bake_id, attempt_id, tasks=tasks)
-        if bake_id in self._ahead:
-            subscription.ahead_changed(self._ahead[bake_id])
         self._of_bake.setdefault(bake_id, set()).add(subscription)
         try:
             yield subscription
@@ -154,32 +191,25 @@ class Hub:
         """Whether a stream of the attempt's driver is open now."""
         return attempt_id in self._drivers
 
-    def set_ahead(self, bake_id: str, ahead: Sequence[str]) -> None:
-        """Tell whom a bake waits for; nobody means that it is its turn."""
-        self._ahead[bake_id] = tuple(ahead)
-        for subscription in self._of_bake.get(bake_id, ()):
-            subscription.ahead_changed(tuple(ahead))
-
-    def forget_ahead(self, bake_id: str) -> None:
-        """The bake has ended: who comes later need not know."""
-        self._ahead.pop(bake_id, None)
+    # Changes of this server.
 
     def attempt_created(self, bake: Bake, attempt: Attempt) -> None:
         for observer in self._observers:
             observer.attempt_created(bake, attempt)
+        self._ring()
 
     def attempt_changed(self, before: Attempt, after: Attempt) -> None:
-        for subscription in self._of_bake.get(after.bake_id, ()):
-            if subscription.attempt_id == after.id:
-                subscription.attempt_changed()
+        self._tell_attempt(after.bake_id, after.id)
+        if after.result.is_finished:
+            self._move_lines()
         for observer in self._observers:
             observer.attempt_changed(before, after)
+        self._ring()
 
     def tasks_changed(self, bake_id: str, attempt_id: str, yaml_ids: Sequence[str]) -> None:
-        for subscription in self._of_bake.get(bake_id, ()):
-            if subscription.attempt_id == attempt_id:
-                subscription.tasks_changed(yaml_ids)
+        self._tell_tasks(bake_id, attempt_id, yaml_ids)
         self.attempt_touched(bake_id, attempt_id)
+        self._ring()
 
     def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
         for observer in self._observers:
@@ -187,14 +217,73 @@ class Hub:
 
     def bake_removed(self, bake_id: str) -> None:
         """End the streams of a bake that is gone."""
-        self._ahead.pop(bake_id, None)
-        for subscription in self._of_bake.get(bake_id, ()):
-            subscription.removed()
+        self._end_streams(bake_id)
+        self._ring()
 
     def project_removed(
         self, project_id: str, bake_ids: Sequence[str], unfinished: Sequence[Attempt]
     ) -> None:
         for bake_id in bake_ids:
-            self.bake_removed(bake_id)
+            self._end_streams(bake_id)
         for observer in self._observers:
             observer.project_removed(project_id, unfinished)
+        self._ring()
+
+    def line_moved(self) -> None:
+        """A bake has left the line of its group, without an end of its attempt."""
+        self._move_lines()
+        self._ring()
+
+    # Changes of other servers.
+
+    def attempt_noted(self, bake_id: str, attempt_id: str) -> None:
+        self._tell_attempt(bake_id, attempt_id)
+        self._move_lines()
+        for observer in self._observers:
+            observer.attempt_noted(bake_id, attempt_id)
+
+    def tasks_noted(self, bake_id: str, attempt_id: str, yaml_ids: Sequence[str]) -> None:
+        self._tell_tasks(bake_id, attempt_id, yaml_ids)
+        self.touch_noted(bake_id, attempt_id)
+
+    def touch_noted(self, bake_id: str, attempt_id: str) -> None:
+        for observer in self._observers:
+            observer.touch_noted(attempt_id)
+
+    def driver_noted(self, attempt_id: str) -> None:
+        for observer in self._observers:
+            observer.driver_noted(attempt_id)
+
+    def bake_noted(self, bake_id: str) -> None:
+        self._end_streams(bake_id)
+        for observer in self._observers:
+            observer.bake_noted(bake_id)
+
+    def fell_behind(self) -> None:
+        """Anything may have changed: everybody has to look at everything."""
+        for subscriptions in self._of_bake.values():
+            for subscription in subscriptions:
+                subscription.fell_behind()
+        for observer in self._observers:
+            observer.fell_behind()
+
+    def _tell_attempt(self, bake_id: str, attempt_id: str) -> None:
+        for subscription in self._of_bake.get(bake_id, ()):
+            if subscription.attempt_id == attempt_id:
+                subscription.attempt_changed()
+
+    def _tell_tasks(self, bake_id: str, attempt_id: str, yaml_ids: Sequence[str]) -> None:
+        for subscription in self._of_bake.get(bake_id, ()):
+            if subscription.attempt_id == attempt_id:
+                subscription.tasks_changed(yaml_ids)
+
+    def _move_lines(self) -> None:
+        for subscriptions in self._of_bake.values():
+            for subscription in subscriptions:
+                subscription.line_moved()
+
+    def _end_streams(self, bake_id: str) -> None:
+        for subscription in self._of_bake.get(bake_id, ()):
+            subscription.removed()
+        # Whoever waits for it need not any more.
+        self._move_lines()

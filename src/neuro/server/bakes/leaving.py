@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from neuro.server.bakes.attempts.tables import unfinished_of_project
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.feed import record_removal
 from neuro.server.bakes.tables import ids_of_project
 
 
@@ -16,4 +17,5 @@ def leaving_with(hub: Hub, connection: Connection, project_id: str) -> Callable[
     """Look at the bakes of a project before it goes. Returns what tells the hub afterwards."""
     bakes = ids_of_project(connection, project_id)
     unfinished = unfinished_of_project(connection, project_id)
+    record_removal(connection, bakes)
     return partial(hub.project_removed, project_id, bakes, unfinished)

@@ -18,6 +18,7 @@ from neuro.server.bakes import tables as bakes
 from neuro.server.bakes.attempts.tables import end_unbegun
 from neuro.server.bakes.cache.tables import remove_older
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.feed import record_removal
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import commit
 
@@ -73,7 +74,7 @@ class FlowRetention:
         removed = 0
         for bake_id in ids:
             # Each alone: one may have thousands of tasks, and others wait to write.
-            remove = partial(bakes.remove_finished, bake_id=bake_id)
+            remove = partial(_remove, bake_id=bake_id)
             removed += await commit(self._database, remove, partial(self._tell, bake_id))
         return removed
 
@@ -86,3 +87,10 @@ class FlowRetention:
         while more := await self._database.write(partial(remove_older, moment=before, limit=BATCH)):
             forgotten += more
         return forgotten
+
+
+def _remove(connection: Connection, bake_id: str) -> bool:
+    is_removed = bakes.remove_finished(connection, bake_id)
+    if is_removed:
+        record_removal(connection, [bake_id])
+    return is_removed

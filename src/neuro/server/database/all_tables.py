@@ -3,6 +3,7 @@
 from neuro.server.access import grant_tables as grants
 from neuro.server.access import tables as access
 from neuro.server.bakes import tables as bakes
+from neuro.server.bakes.attempts import drivers, turns
 from neuro.server.bakes.attempts import tables as attempts
 from neuro.server.bakes.cache import tables as cache
 from neuro.server.bakes.files import tables as files
@@ -19,6 +20,7 @@ __all__ = [
     "attempts",
     "bakes",
     "cache",
+    "drivers",
     "files",
     "fleet",
     "flows",
@@ -28,4 +30,5 @@ __all__ = [
     "jobs",
     "schedules",
     "tasks",
+    "turns",
 ]

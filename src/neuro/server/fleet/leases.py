@@ -69,6 +69,10 @@ _RENEW = text(
 _LOOK = text(
     f"SELECT name, holder, expires_at - {NOW} AS rest FROM leases WHERE name = ANY(:names)"
 )
+_OTHERS = text(
+    "SELECT name FROM leases WHERE starts_with(name, :prefix)"
+    f" AND holder NOT IN ('', :server) AND expires_at > {NOW}"
+)
 _ADD = text(
     "INSERT INTO leases (name, holder, number, expires_at) VALUES (:name, '', 0, 0)"
     " ON CONFLICT (name) DO NOTHING"
@@ -250,6 +254,17 @@ class Leases:
         found = await self._database.read(lambda c: _look(c, [name]))
         holder, rest = found.get(name, ("", 0.0))
         return holder if holder and rest > 0 else None
+
+    async def held_by_others(self, prefix: str) -> set[str]:
+        """What follows ``prefix`` in the names of leases that other servers hold now.
+
+        Empty on SQLite. Raises Unavailable.
+        """
+        if self._database.is_sqlite:
+            return set()
+        parameters = {"prefix": prefix, "server": self._server}
+        rows = await self._database.read(lambda c: c.execute(_OTHERS, parameters).all())
+        return {row.name.removeprefix(prefix) for row in rows}
 
     def held(self, name: str) -> Lease | None:
         """The lease of this name where this server has it."""

@@ -161,8 +161,10 @@ async def start_jobs(
         writer,
         reconciler,
         others.elsewhere,
+        fleet.changes,
         means.capacities,
         means.of_this_machine,
+        offers.look,
     )
     if not database.is_sqlite:
         await others.elsewhere.start(fleet.changes, background)

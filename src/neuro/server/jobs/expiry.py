@@ -74,6 +74,12 @@ def logs_beyond(connection: Connection, keep_bytes: int, limit: int) -> list[str
     return chosen
 
 
+def engines_of(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """The engine of each of these jobs."""
+    rows = connection.execute(select(jobs.c.id, jobs.c.engine).where(jobs.c.id.in_(ids)))
+    return {row.id: row.engine for row in rows}
+
+
 def _held(
     connection: Connection, amount: Function[Any], condition: ColumnElement[bool]
 ) -> dict[str, int]:

@@ -8,7 +8,7 @@ servers have in their settings is one server's, and another takes it over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -18,6 +18,8 @@ from neuro.domain.errors import Unavailable
 from neuro.domain.resources import Amount
 from neuro.engines.base import RunRef
 from neuro.server.database.engine import Database
+from neuro.server.fleet.changes import Changes
+from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.leases import Lease, Leases
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
@@ -44,16 +46,23 @@ class Holder:
         writer: Writer,
         reconciler: Reconciler,
         elsewhere: Elsewhere,
+        changes: Changes,
         capacities: Mapping[str, Amount],
         of_this_machine: Collection[str],
+        look: Callable[[], None],
     ) -> None:
-        """``of_this_machine`` are the engines that no other server can have."""
+        """``of_this_machine`` are the engines that no other server can have.
+
+        ``look`` is called when an engine is taken; the other servers are told.
+        """
         self._database = database
         self._board = board
         self._writer = writer
         self._reconciler = reconciler
         self._elsewhere = elsewhere
+        self._changes = changes
         self._capacities = capacities
+        self._look = look
         self._of_this_machine = of_this_machine
 
     async def start(self, leases: Leases) -> None:
@@ -82,6 +91,9 @@ class Holder:
         self._writer.fence(name, guard)
         await self._reconciler.take(name, self._capacities[name], active, known, guard)
         log.info("engine taken", engine=name, jobs=len(active))
+        await self._database.write(lambda c: tell_others(c, "lease", (lease.name,)))
+        self._changes.ring()
+        self._look()
         # What was submitted while it was taken, and what was asked while nobody had it.
         self._elsewhere.changed(self._of(name))
         self._elsewhere.wished(None)

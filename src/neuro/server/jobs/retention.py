@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
 
 from neuro.engines.base import Engine
 from neuro.server.database.engine import Database
+from neuro.server.fleet.leases import Leases
 from neuro.server.jobs import expiry
 
 log = structlog.get_logger("neuro.jobs")
 
 BATCH = 1000
+# Of the engines of this installation: behind it comes an engine's name.
+LEASE = "engine:"
 
 
 @dataclass(frozen=True)
@@ -28,26 +32,36 @@ class Keep:
 
 
 class Retention:
-    """Its sweep removes what is beyond the settings."""
+    """Its sweep removes what is beyond the settings; of several servers each does its own engines'.
 
-    def __init__(self, database: Database, engines: Mapping[str, Engine], keep: Keep) -> None:
+    Records of engines that no server has any more go with anybody's sweep.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        engines: Mapping[str, Engine],
+        keep: Keep,
+        leases: Leases | None = None,
+    ) -> None:
         self._database = database
         self._engines = engines
         self._keep = keep
+        self._leases = leases
 
     async def sweep(self) -> int:
         """Remove what is beyond the settings; returns how many records went."""
         removed = 0
         before = datetime.now(UTC) - self._keep.age
-        while ids := await self._database.read(
+        while ids := await self._own(
             lambda connection: expiry.finished_before(connection, before, BATCH)
         ):
             removed += await self._remove(ids)
-        while ids := await self._database.read(
+        while ids := await self._own(
             lambda connection: expiry.finished_beyond(connection, self._keep.jobs, BATCH)
         ):
             removed += await self._remove(ids)
-        while ids := await self._database.read(
+        while ids := await self._own(
             lambda connection: expiry.logs_beyond(connection, self._keep.log_bytes, BATCH)
         ):
             await self._forget_logs(ids)
@@ -55,15 +69,34 @@ class Retention:
             log.info("old jobs removed", jobs=removed)
         return removed
 
+    async def _own(self, choose: Callable[[Connection], list[str]]) -> list[str]:
+        """The chosen jobs, without those of engines that other servers have."""
+        ids = await self._database.read(choose)
+        if not ids or self._leases is None or self._database.is_sqlite:
+            return ids
+        others = await self._leases.held_by_others(LEASE)
+        # Nor of one that this server may have and does not: its logs would stay.
+        others |= {name for name in self._engines if self._leases.held(LEASE + name) is None}
+        engines = await self._database.read(partial(expiry.engines_of, ids=ids))
+        return [job_id for job_id in ids if engines.get(job_id) not in others]
+
     async def _remove(self, ids: Sequence[str]) -> int:
         # The log goes first: a crash in between leaves a record without a log, never the reverse.
         await self._forget_logs(ids)
         await self._database.write(lambda connection: expiry.delete_jobs(connection, ids))
         return len(ids)
 
+    def _held(self) -> list[Engine]:
+        leases = self._leases
+        return [
+            engine
+            for name, engine in self._engines.items()
+            if leases is None or self._database.is_sqlite or leases.held(LEASE + name) is not None
+        ]
+
     async def _forget_logs(self, ids: Sequence[str]) -> None:
         for job_id in ids:
-            for engine in self._engines.values():
+            for engine in self._held():
                 await engine.remove(job_id)
 
         def mark(connection: Connection) -> None:

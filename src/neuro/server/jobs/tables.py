@@ -212,6 +212,28 @@ def active_among(connection: Connection, ids: Sequence[str]) -> set[str]:
     return found
 
 
+def active_with_tags(connection: Connection, tags: Sequence[str]) -> list[str]:
+    """The ids of jobs that are not over and have one of these tags."""
+    rows = connection.execute(
+        select(jobs.c.id)
+        .join(job_tags, job_tags.c.sequence == jobs.c.sequence)
+        .where(job_tags.c.tag.in_(tags), _IS_ACTIVE)
+        .distinct()
+    )
+    return list(rows.scalars())
+
+
+def active_tags(connection: Connection, prefix: str) -> list[str]:
+    """The tags that begin so, of jobs that are not over."""
+    rows = connection.execute(
+        select(job_tags.c.tag)
+        .join(jobs, job_tags.c.sequence == jobs.c.sequence)
+        .where(job_tags.c.tag.startswith(prefix, autoescape=True), _IS_ACTIVE)
+        .distinct()
+    )
+    return list(rows.scalars())
+
+
 def runs_with_logs(connection: Connection, engine: str) -> list[tuple[str, int]]:
     """(id, run) of every job whose log is still kept; those in a queue never had one."""
     rows = connection.execute(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, func, select
 
 from neuro.domain.bakes import Attempt, Bake, TaskStatus, TaskTransition
@@ -13,10 +15,14 @@ from neuro.domain.errors import Damaged
 from neuro.domain.flows import Project
 from neuro.server.bakes import tables as bakes
 from neuro.server.bakes.attempts import tables as attempts
+from neuro.server.bakes.attempts import turns
 from neuro.server.bakes.tasks import tables as task_tables
 from neuro.server.bakes.tasks.tables import open_tasks_of, tasks
+from neuro.server.database.blobs import pack, unpack
 from neuro.server.database.damage import left_out
+from neuro.server.jobs.tables import active_tags
 from neuro.server.projects import tables as flows
+from neuro.server.supervision import main_jobs
 
 _PAGE = 500
 _WITH_THE_BAKE = "It was ended with its bake, whose executor was gone."
@@ -40,6 +46,14 @@ class Progress(NamedTuple):
     steps: int
 
 
+class Deaths(msgspec.Struct, frozen=True):
+    """How many main jobs have died since a task changed; ``job`` is the last that was counted."""
+
+    job: str
+    count: int
+    progress: Progress
+
+
 def known(connection: Connection, attempt_id: str) -> Known | None:
     """An attempt and what it belongs to; None for one that is gone."""
     attempt = attempts.get_attempt(connection, attempt_id)
@@ -53,20 +67,27 @@ def known(connection: Connection, attempt_id: str) -> Known | None:
     return Known(attempt, bake, project, is_last=last.id == attempt.id)
 
 
-def to_watch(connection: Connection, bake_ids: set[str]) -> list[tuple[Attempt, Bake]]:
-    """The attempts that a server which starts has to look after, oldest first.
+def to_watch(connection: Connection) -> list[tuple[Attempt, Bake]]:
+    """The attempts that a server which takes over has to look after, oldest first.
 
-    Every attempt that is not over, and the last ones of these bakes, which have jobs. Damaged
+    Every attempt that is not over, and the last ones of bakes that have active jobs. Damaged
     records are left out.
     """
     found = {attempt.id: attempt for attempt in attempts.unfinished(connection)}
-    ids = sorted(bake_ids)
+    prefix = main_jobs.tag_of("")
+    ids = sorted(tag.removeprefix(prefix) for tag in active_tags(connection, prefix))
     for start in range(0, len(ids), _PAGE):
         for attempt in attempts.last_of(connection, ids[start : start + _PAGE]).values():
             found.setdefault(attempt.id, attempt)
     pairs = ((attempt, _bake_of(connection, attempt)) for attempt in found.values())
     known = [(attempt, bake) for attempt, bake in pairs if bake is not None]
     return sorted(known, key=lambda pair: (pair[0].created_at, pair[0].id))
+
+
+def enter_lines(connection: Connection, found: Sequence[tuple[Attempt, Bake]]) -> None:
+    """Give a place to each that waits for others of its group and has none, in this order."""
+    for attempt, bake in found:
+        turns.enter(connection, bake, attempt)
 
 
 def _bake_of(connection: Connection, attempt: Attempt) -> Bake | None:
@@ -87,6 +108,23 @@ def progress(connection: Connection, attempt_id: str) -> Progress:
         ).where(tasks.c.attempt_id == attempt_id)
     ).one()
     return Progress(int(row[0]), int(row[1]), int(row[2]))
+
+
+def count_death(connection: Connection, attempt: Attempt) -> int:
+    """Note that the main job of an attempt has died; returns how many did without any progress.
+
+    Each job is counted once, also where another server has counted it.
+    """
+    job = attempt.executor_id or ""
+    blob = attempts.deaths_of(connection, attempt.id)
+    known = None if blob is None else unpack(blob, Deaths)
+    if known is not None and known.job == job:
+        return known.count
+    now = progress(connection, attempt.id)
+    # A record written without a change is not progress, or restarts would never end.
+    count = known.count + 1 if known is not None and known.progress == now else 1
+    attempts.keep_deaths(connection, attempt.id, pack(Deaths(job, count, now)))
+    return count
 
 
 def is_busy_locally(connection: Connection, attempt: Attempt) -> bool:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from weakref import WeakValueDictionary
+
+from sqlalchemy import Connection
 
 from neuro.domain.bakes import TaskStatus
 from neuro.domain.errors import Conflict, NotFound, PlatformError, TooManyRequests, Unavailable
@@ -19,6 +22,7 @@ from neuro.server.access.identity import Identity
 from neuro.server.access.service import AccessService
 from neuro.server.bakes.attempts.service import AttemptService
 from neuro.server.database.engine import Database
+from neuro.server.fleet.leases import LeaseLost
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 from neuro.server.schedules import tables as schedules
@@ -71,10 +75,13 @@ class Starter:
                 raise Conflict(f"{attempt.bake_id} cannot be started: {error.message}") from None
             return await self._submit(owner, known)
 
-    async def start_next(self, known: Known) -> bool:
+    async def start_next(
+        self, known: Known, fence: Callable[[Connection], None] | None = None
+    ) -> bool:
         """Submit the job that follows a dead one, or a schedule's first.
 
-        An attempt that nobody can drive has failed. False where the attempt is another by now.
+        An attempt that nobody can drive has failed, unless ``fence`` says that another server
+        decides that. False where the attempt is another by now.
         Raises Unavailable and TooManyRequests: it is to be tried again.
         """
         attempt = known.attempt
@@ -86,11 +93,13 @@ class Starter:
                 if attempt.executor_id is None:
                     await self._check_schedule(known)
                 await self._submit(await self._owner(known), known)
-            except (Unavailable, TooManyRequests):
+            except (Unavailable, TooManyRequests, LeaseLost):
                 raise
             except PlatformError as error:
                 message = f"Its main job cannot be started: {error.message}"
-                await self._attempts.change(attempt.id, result=TaskStatus.FAILED, message=message)
+                await self._attempts.change(
+                    attempt.id, result=TaskStatus.FAILED, message=message, fence=fence
+                )
             return True
 
     async def adopt(self, attempt_id: str, record: JobRecord) -> None:

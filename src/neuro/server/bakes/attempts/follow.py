@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from neuro.domain.bakes import Attempt, BakeEvent
-from neuro.server.bakes.attempts import tables
+from neuro.server.bakes.attempts import tables, turns
 from neuro.server.bakes.events import Changes, Hub, Subscription
 from neuro.server.bakes.tasks import tables as task_tables
 from neuro.server.database.engine import Database
@@ -39,8 +39,7 @@ class Follower:
             )
             if executor:
                 stack.enter_context(self._hub.driving(attempt))
-            news.attempt_changed()
-            state = await self._read(news, news.take(0))
+            state = await self._read(news, Changes(attempt=True, ahead=True))
             if not any(event.attempt is not None for event in state):
                 return  # Removed before the subscription, which will never be told so.
             yield state
@@ -49,10 +48,18 @@ class Follower:
                     yield page
             yield [BakeEvent(synced=True)]
             while not news.is_removed:
-                if await news.wait(self._heartbeat):
-                    yield await self._read(news, news.take(PAGE))
-                else:
+                if not await news.wait(self._heartbeat):
                     yield [BakeEvent()]
+                    continue
+                changes = news.take(PAGE)
+                state = await self._read(news, changes)
+                if changes.everything and not any(event.attempt is not None for event in state):
+                    return
+                if state:
+                    yield state
+                if changes.everything and tasks:
+                    async for page in self._tasks(attempt.id):
+                        yield page
 
     async def _tasks(self, attempt_id: str) -> AsyncGenerator[Events]:
         page: Events = []
@@ -68,7 +75,7 @@ class Follower:
     async def _read(self, news: Subscription, changes: Changes) -> Events:
         """The newest state of what has changed."""
         events: Events = []
-        if changes.attempt:
+        if changes.attempt or changes.everything:
             attempt = await self._database.read(
                 partial(tables.get_attempt, attempt_id=news.attempt_id)
             )
@@ -85,6 +92,12 @@ class Follower:
             events += [
                 BakeEvent(task=found[yaml_id]) for yaml_id in changes.tasks if yaml_id in found
             ]
-        if changes.ahead is not None:
-            events.append(BakeEvent(ahead=list(changes.ahead)))
+        if changes.ahead or changes.everything:
+            line = await self._database.read(partial(turns.ahead, attempt_id=news.attempt_id))
+            news.is_waiting = bool(line)
+            if line is not None:
+                ahead = tuple(turn.bake_id for turn in line)
+                if ahead != news.ahead:
+                    news.ahead = ahead
+                    events.append(BakeEvent(ahead=list(ahead)))
         return events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -14,10 +14,11 @@ from neuro.domain.errors import InvalidInput, NotFound, NotUnique
 from neuro.domain.permissions import Action
 from neuro.server.access.identity import Identity
 from neuro.server.bakes import tables as bakes
-from neuro.server.bakes.attempts import tables
+from neuro.server.bakes.attempts import tables, turns
 from neuro.server.bakes.attempts.keeping import take_over
 from neuro.server.bakes.checks import check_attempt, check_kept, check_message, moment_or_now
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.feed import record_attempt
 from neuro.server.bakes.guard import BakeGuard, not_own
 from neuro.server.bakes.service import name_in_use
 from neuro.server.database.engine import Database
@@ -116,6 +117,8 @@ class AttemptService:
             tables.add_attempt(connection, made)
             if kept is not None:
                 take_over(connection, made, kept)
+            turns.enter(connection, bake, made)
+            record_attempt(connection, made)
             return bake, made
 
         def tell(added: tuple[Bake, Attempt]) -> None:
@@ -174,13 +177,17 @@ class AttemptService:
         result: TaskStatus | None = None,
         executor_id: str | None = None,
         message: str | None = None,
+        fence: Callable[[Connection], None] | None = None,
     ) -> Attempt | None:
         """Change the given fields, as the server itself; None for a removed attempt.
 
-        A final result stays, as in ``replace``.
+        A final result stays, as in ``replace``. ``fence`` is asked in the transaction; whatever it
+        raises is raised.
         """
 
         def write(connection: Connection) -> AttemptChange | None:
+            if fence is not None:
+                fence(connection)
             known = tables.get_attempt(connection, attempt_id)
             bake = None if known is None else bakes.brief_bake(connection, known.bake_id)
             if bake is None:
@@ -209,6 +216,9 @@ class AttemptService:
         if last is not None and last.number == before.number:
             self._mirror(connection, bake, after.result)
         tables.change_attempt(connection, after)
+        if after.result.is_finished:
+            turns.leave(connection, after.id)
+        record_attempt(connection, after)
         return AttemptChange(before, after)
 
     def _mirror(self, connection: Connection, bake: Bake, result: TaskStatus) -> None:

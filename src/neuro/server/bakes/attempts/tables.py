@@ -47,6 +47,8 @@ attempts = Table(
     Column("executor_id", String(255), nullable=True),
     Column("message", Text, nullable=True),
     Column("configs", LargeBinary, nullable=False),
+    # Of the main jobs that died, for the supervision: packed ``Deaths``.
+    Column("deaths", LargeBinary, nullable=True),
     UniqueConstraint("bake_id", "number"),
     Index(None, "result"),
 )
@@ -78,6 +80,18 @@ def change_attempt(connection: Connection, attempt: Attempt) -> None:
             result=attempt.result.value, executor_id=attempt.executor_id, message=attempt.message
         )
     )
+
+
+def deaths_of(connection: Connection, attempt_id: str) -> bytes | None:
+    """What the supervision keeps of the main jobs that died."""
+    return connection.execute(
+        select(attempts.c.deaths).where(attempts.c.id == attempt_id)
+    ).scalar_one_or_none()
+
+
+def keep_deaths(connection: Connection, attempt_id: str, deaths: bytes) -> None:
+    """Keep that."""
+    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(deaths=deaths))
 
 
 _BY_ID = select(attempts).where(attempts.c.id == bindparam("b_id"))

@@ -25,6 +25,7 @@ from neuro.server.bakes.checks import (
     moment_or_now,
 )
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.feed import record_tasks
 from neuro.server.bakes.guard import BakeGuard
 from neuro.server.bakes.tables import brief_bake
 from neuro.server.bakes.tasks import tables
@@ -118,11 +119,18 @@ class TaskService:
     ) -> None:
         size = _size(asked)
 
+        yaml_ids = [task.yaml_id for task in asked]
+
+        def write(connection: Connection) -> str:
+            bake_id = change(connection)
+            record_tasks(connection, bake_id, attempt_id, yaml_ids)
+            return bake_id
+
         def tell(bake_id: str) -> None:
-            self._hub.tasks_changed(bake_id, attempt_id, [task.yaml_id for task in asked])
+            self._hub.tasks_changed(bake_id, attempt_id, yaml_ids)
 
         try:
-            await self._turns.commit(caller.user, size, change, tell)
+            await self._turns.commit(caller.user, size, write, tell)
         except IntegrityError:
             # The attempt was held: only with all that it hangs at could it go.
             raise missing("Attempt", attempt_id) from None

@@ -57,12 +57,47 @@ def upgrade() -> None:
     op.add_column(
         "jobs", sa.Column("version", sa.Integer(), nullable=False, server_default=sa.text("0"))
     )
+    op.create_table(
+        "flow_turns",
+        sa.Column("sequence", Sequence, autoincrement=True, nullable=False),
+        sa.Column("attempt_id", sa.String(64), nullable=False),
+        sa.Column("bake_id", sa.String(64), nullable=False),
+        sa.Column("project_id", sa.String(64), nullable=False),
+        sa.Column("place", sa.String(64), nullable=False),
+        sa.Column("cancels", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("sequence", name="pk_flow_turns"),
+        sa.UniqueConstraint("attempt_id", name="uq_flow_turns_attempt_id"),
+        sa.ForeignKeyConstraint(
+            ["attempt_id"],
+            ["flow_attempts.id"],
+            name="fk_flow_turns_attempt_id",
+            ondelete="CASCADE",
+        ),
+    )
+    op.create_index(
+        "ix_flow_turns_project_id_place_sequence", "flow_turns", ["project_id", "place", "sequence"]
+    )
+    op.create_table(
+        "flow_drivers",
+        sa.Column("attempt_id", sa.String(64), nullable=False),
+        sa.Column("server_id", sa.String(64), nullable=False),
+        sa.PrimaryKeyConstraint("attempt_id", "server_id", name="pk_flow_drivers"),
+        sa.ForeignKeyConstraint(
+            ["attempt_id"],
+            ["flow_attempts.id"],
+            name="fk_flow_drivers_attempt_id",
+            ondelete="CASCADE",
+        ),
+    )
+    op.create_index("ix_flow_drivers_server_id", "flow_drivers", ["server_id"])
+    op.add_column("flow_attempts", sa.Column("deaths", sa.LargeBinary(), nullable=True))
     op.add_column("installation", sa.Column("key_digest", sa.String(64), nullable=True))
 
 
 def downgrade() -> None:
     """Undo."""
     op.drop_column("installation", "key_digest")
+    op.drop_column("flow_attempts", "deaths")
     op.drop_column("jobs", "version")
-    for table in ("intents", "changes", "leases", "servers"):
+    for table in ("flow_drivers", "flow_turns", "intents", "changes", "leases", "servers"):
         op.drop_table(table)
