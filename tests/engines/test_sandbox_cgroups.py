@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuro.engines.sandbox import cgroups
+from neuro.engines.sandbox import cgroups, hierarchies
 from tests.engines.harness import PATIENCE
 
 MIB = 1 << 20
@@ -39,7 +39,7 @@ def test_version_2_is_preferred_and_its_controllers_are_delegated(version_2: Pat
     (version_2 / "memory").mkdir()
     (version_2 / "memory" / "cgroup.procs").write_text("")
 
-    groups = cgroups.find("abc", str(version_2))
+    groups = hierarchies.find("abc", str(version_2))
 
     assert groups == cgroups.Groups(2, {"": f"{version_2}/neuro-abc"})
     for folder in (version_2, version_2 / "neuro-abc"):
@@ -50,18 +50,18 @@ def test_version_1_is_used_where_version_2_lacks_memory(version_1: Path) -> None
     (version_1 / "cgroup.controllers").write_text("hugetlb\n")
     (version_1 / "cgroup.subtree_control").write_text("\n")
 
-    groups = cgroups.find("abc", str(version_1))
+    groups = hierarchies.find("abc", str(version_1))
 
     assert groups.version == 1
     assert set(groups.bases) == {"memory", "cpu", "cpuacct", "pids"}
 
 
 def test_neither_is_said_plainly(tmp_path: Path) -> None:
-    assert cgroups.find("abc", str(tmp_path)) == cgroups.Groups(0, {})
+    assert hierarchies.find("abc", str(tmp_path)) == cgroups.Groups(0, {})
 
 
 def test_limits_of_version_2(version_2: Path) -> None:
-    group = cgroups.Group(cgroups.find("abc", str(version_2)), "job-1.0")
+    group = cgroups.Group(hierarchies.find("abc", str(version_2)), "job-1.0")
 
     group.create()
     group.limit(LIMITS)
@@ -77,7 +77,7 @@ def test_limits_of_version_2(version_2: Path) -> None:
 
 
 def test_groups_of_control_runs_are_below_one_that_has_a_limit(version_2: Path) -> None:
-    groups = cgroups.find("abc", str(version_2))
+    groups = hierarchies.find("abc", str(version_2))
     control = version_2 / "neuro-abc" / "control"
     control.mkdir()
     for name, text in (("controllers", "memory pids"), ("subtree_control", ""), ("procs", "")):
@@ -85,7 +85,7 @@ def test_groups_of_control_runs_are_below_one_that_has_a_limit(version_2: Path) 
     group = cgroups.Group(groups, "1-a")
     group.create()
 
-    cgroups.bound_control(groups, 256 * MIB)
+    hierarchies.bound_control(groups, 256 * MIB)
     group.move(cgroups.of_control(groups), 4711)
 
     assert (control / "memory.max").read_text() == str(256 * MIB)
@@ -96,11 +96,11 @@ def test_groups_of_control_runs_are_below_one_that_has_a_limit(version_2: Path) 
 
 
 def test_of_version_1_control_runs_have_the_memory_alone_below_it(version_1: Path) -> None:
-    groups = cgroups.find("abc", str(version_1))
+    groups = hierarchies.find("abc", str(version_1))
     group = cgroups.Group(groups, "1-a")
     group.create()
 
-    cgroups.bound_control(groups, 256 * MIB)
+    hierarchies.bound_control(groups, 256 * MIB)
     group.move(cgroups.of_control(groups), 4711)
 
     control = version_1 / "memory" / "neuro-abc" / "control"
@@ -111,7 +111,7 @@ def test_of_version_1_control_runs_have_the_memory_alone_below_it(version_1: Pat
 
 
 def test_limits_of_version_1(version_1: Path) -> None:
-    group = cgroups.Group(cgroups.find("abc", str(version_1)), "job-1.0")
+    group = cgroups.Group(hierarchies.find("abc", str(version_1)), "job-1.0")
 
     group.create()
     group.limit(LIMITS)
@@ -125,7 +125,7 @@ def test_limits_of_version_1(version_1: Path) -> None:
 
 
 def test_joining_writes_to_every_hierarchy(version_1: Path) -> None:
-    group = cgroups.Group(cgroups.find("abc", str(version_1)), "job-1.0")
+    group = cgroups.Group(hierarchies.find("abc", str(version_1)), "job-1.0")
     group.create()
     group.limit(LIMITS)
 
@@ -136,7 +136,7 @@ def test_joining_writes_to_every_hierarchy(version_1: Path) -> None:
 
 
 def test_use_and_the_memory_limit_are_read_in_version_2(version_2: Path) -> None:
-    group = cgroups.Group(cgroups.find("abc", str(version_2)), "job-1.0")
+    group = cgroups.Group(hierarchies.find("abc", str(version_2)), "job-1.0")
     group.create()
     group.limit(LIMITS)
     folder = version_2 / "neuro-abc/job-1.0"
@@ -152,7 +152,7 @@ def test_use_and_the_memory_limit_are_read_in_version_2(version_2: Path) -> None
 
 
 def test_a_group_is_removed_and_removing_it_again_is_fine(version_2: Path) -> None:
-    groups = cgroups.find("abc", str(version_2))
+    groups = hierarchies.find("abc", str(version_2))
     group = cgroups.Group(groups, "job-1.0")
     os.mkdir(group.folders[""])
     assert cgroups.names(groups) == {"job-1.0"}
@@ -163,7 +163,7 @@ def test_a_group_is_removed_and_removing_it_again_is_fine(version_2: Path) -> No
 
 
 def test_two_installations_have_different_groups(version_1: Path) -> None:
-    first, second = (cgroups.find(name, str(version_1)) for name in ("abc", "def"))
+    first, second = (hierarchies.find(name, str(version_1)) for name in ("abc", "def"))
 
     assert not set(first.bases.values()) & set(second.bases.values())
 
@@ -171,7 +171,7 @@ def test_two_installations_have_different_groups(version_1: Path) -> None:
 def test_jobs_together_leave_process_ids_to_the_machine(version_1: Path) -> None:
     most = int(Path("/proc/sys/kernel/pid_max").read_text())
 
-    cgroups.find("abc", str(version_1))
+    hierarchies.find("abc", str(version_1))
 
     assert int((version_1 / "pids/neuro-abc/pids.max").read_text()) == most * 3 // 4
 
@@ -179,7 +179,7 @@ def test_jobs_together_leave_process_ids_to_the_machine(version_1: Path) -> None
 def test_in_version_2_too(version_2: Path) -> None:
     most = int(Path("/proc/sys/kernel/pid_max").read_text())
 
-    cgroups.find("abc", str(version_2))
+    hierarchies.find("abc", str(version_2))
 
     assert int((version_2 / "neuro-abc/pids.max").read_text()) == most * 3 // 4
 
@@ -187,14 +187,14 @@ def test_in_version_2_too(version_2: Path) -> None:
 def test_four_runs_do_not_take_all_process_ids() -> None:
     most = int(Path("/proc/sys/kernel/pid_max").read_text())
 
-    assert cgroups.process_limit(100) == 100
-    assert cgroups.process_limit(1 << 30) == max(512, most // 4)
+    assert hierarchies.process_limit(100) == 100
+    assert hierarchies.process_limit(1 << 30) == max(512, most // 4)
 
 
 @pytest.fixture
 def real() -> Iterator[cgroups.Groups]:
     """Groups of the kernel's own."""
-    groups = cgroups.find(f"test-{os.getpid()}")
+    groups = hierarchies.find(f"test-{os.getpid()}")
     if not groups.version:
         pytest.skip("this user may not make control groups")
     yield groups
@@ -255,7 +255,7 @@ def test_what_does_not_go_is_told_in_time(
     real: cgroups.Groups, version_1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder that is no group of the kernel's stands for one that it does not let go."""
-    stuck = cgroups.Group(cgroups.find("abc", str(version_1)), "job-stuck")
+    stuck = cgroups.Group(hierarchies.find("abc", str(version_1)), "job-stuck")
     stuck.create()
     stuck.limit(LIMITS)
     empty = cgroups.Group(real, "job-empty")

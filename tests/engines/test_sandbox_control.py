@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.base import ExitCause, RunRef
-from neuro.engines.sandbox import SandboxEngine, cgroups, layout
+from neuro.engines.sandbox import SandboxEngine, cgroups, hierarchies, layout
 from neuro.engines.sandbox.settings import SandboxSettings
 from tests.engines.harness import KINDS, MIB, PATIENCE, Runs, eventually
 
@@ -30,7 +30,7 @@ async def runs(folder: Path) -> AsyncIterator[Runs]:
     engine = SandboxEngine(folder, SandboxSettings(control_memory=128 * MIB))
     await engine.open()
     await engine.adopt([])
-    if not cgroups.find(_installation(folder)).version:
+    if not hierarchies.find(_installation(folder)).version:
         await engine.close()
         pytest.skip("this machine has no control groups")
     runs = Runs(engine)

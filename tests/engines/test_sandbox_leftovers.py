@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.base import ExitCause, RunRef, RunState
-from neuro.engines.sandbox import SandboxEngine, cgroups, layout, leftovers
+from neuro.engines.sandbox import SandboxEngine, cgroups, hierarchies, layout, leftovers
 from tests.engines.harness import KINDS, Runs, eventually
 from tests.engines.test_sandbox_cgroups import inhabit
 from tests.engines.test_sandbox_removal import nest
@@ -182,7 +182,7 @@ async def test_groups_that_jobs_left_do_not_delay_a_start(
     engine: SandboxEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installation = json.loads((folder / "installation").read_text())["id"]
-    groups = cgroups.find(installation)
+    groups = hierarchies.find(installation)
     if not groups.version:
         pytest.skip("this machine has no control groups")
     sleepers = []

@@ -109,7 +109,11 @@ ESCAPES: tuple[tuple[str, str], ...] = (
         "Network and IPC namespaces of its own; rules between networks",
     ),
     # Taking too much.
-    ("All memory, also by filling `/dev`, `/dev/shm` and `/run`", "Control groups; sized mounts"),
+    (
+        "All memory, also by filling `/dev`, `/dev/shm` and `/run`, or in files and segments that"
+        " nobody maps",
+        "Control groups; sized mounts; without groups, watching and limits of System V memory",
+    ),
     ("All processes", "A limit for each job, a share of what the machine has"),
     ("All terminals of the machine", "A limit for each job"),
     (

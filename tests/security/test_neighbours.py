@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import subprocess
@@ -97,6 +98,65 @@ async def test_files_in_memory_are_limited(runs: Runs, place: str) -> None:
     )
 
     assert done.code == 7 or done.exited.cause == ExitCause.OUT_OF_MEMORY, done
+
+
+_FILES_WITHOUT_A_NAME = """
+import os, sys, threading
+def hold():
+    for _ in range(300):
+        file = os.memfd_create('x')
+        os.write(file, bytes(1 << 20))
+{how}
+print('all', flush=True)
+sys.stdin.read()
+"""
+_OF_ITS_OWN = """
+import ctypes
+def alone():
+    ctypes.CDLL(None).unshare(0x400)  # CLONE_FILES
+    hold()
+    threading.Event().wait()
+threading.Thread(target=alone, daemon=True).start()
+threading.Event().wait(3)
+"""
+
+
+@pytest.mark.parametrize("how", ["hold()", _OF_ITS_OWN], ids=["a process", "a thread"])
+async def test_files_without_a_name_that_nobody_maps_are_limited(runs: Runs, how: str) -> None:
+    script = _FILES_WITHOUT_A_NAME.format(how=how)
+
+    done = await runs.run("python3", "-c", script, memory=128 * MIB, stdin=True)
+
+    assert done.exited.cause == ExitCause.OUT_OF_MEMORY, done
+
+
+_SEGMENTS = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+libc.shmdt.argtypes = [ctypes.c_void_p]
+for number in range(100):
+    segment = libc.shmget(0, 4 << 20, 0o600)
+    if segment < 0:
+        sys.exit(f'{number} segments: {os.strerror(ctypes.get_errno())}')
+    place = libc.shmat(segment, None, 0)
+    ctypes.memset(place, 1, 4 << 20)
+    libc.shmdt(place)
+"""
+
+
+async def test_shared_memory_that_nobody_maps_is_limited(runs: Runs) -> None:
+    done = await runs.run("python3", "-c", _SEGMENTS, memory=128 * MIB)
+
+    refused = done.code == 1 and done.output == b"32 segments: No space left on device\n"
+    assert refused or done.exited.cause == ExitCause.OUT_OF_MEMORY, done
+
+
+async def test_queues_and_semaphores_are_limited_where_memory_is_watched(runs: Runs) -> None:
+    done = await runs.shell("cat /proc/sys/kernel/msgmni /proc/sys/kernel/sem", memory=128 * MIB)
+
+    if os.geteuid() != 0:
+        assert done.lines == ["1024", "250\t32000\t100\t1024"]
 
 
 async def test_names_in_memory_are_limited(runs: Runs) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from neuro.engines.sandbox import cgroups, nat
+from neuro.engines.sandbox import cgroups, hierarchies, nat
 from neuro.engines.sandbox.firewall import Fence
 from neuro.engines.sandbox.network import host_address
 from tests.engines.plain_user import as_plain_user, prepare
@@ -196,14 +196,14 @@ def test_control_groups_are_looked_at_and_not_made(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     before = {path: path.read_text() for path in tmp_path.iterdir()}
 
-    assert cgroups.prospect(str(tmp_path)) == (2, {"cpu", "memory", "pids"})
+    assert hierarchies.prospect(str(tmp_path)) == (2, {"cpu", "memory", "pids"})
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
 
 def test_control_groups_that_cannot_be_read_are_none(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").mkdir()
 
-    assert cgroups.prospect(str(tmp_path)) == (0, set())
+    assert hierarchies.prospect(str(tmp_path)) == (0, set())
 
 
 def test_version_1_counts_where_its_memory_can_be_held(tmp_path: Path) -> None:
@@ -211,18 +211,18 @@ def test_version_1_counts_where_its_memory_can_be_held(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "cgroup.procs").write_text("")
 
-    assert cgroups.prospect(str(tmp_path)) == (0, set())
+    assert hierarchies.prospect(str(tmp_path)) == (0, set())
 
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "cgroup.procs").write_text("")
 
-    assert cgroups.prospect(str(tmp_path)) == (1, {"cpu", "memory", "pids"})
+    assert hierarchies.prospect(str(tmp_path)) == (1, {"cpu", "memory", "pids"})
     assert [path.name for path in (tmp_path / "memory").iterdir()] == ["cgroup.procs"]
 
 
 def test_a_look_promises_what_a_server_then_gets() -> None:
-    promised, _ = cgroups.prospect()
-    groups = cgroups.find("d0c70123")
+    promised, _ = hierarchies.prospect()
+    groups = hierarchies.find("d0c70123")
     try:
         assert groups.version == promised
     finally:

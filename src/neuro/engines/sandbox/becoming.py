@@ -11,13 +11,14 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from neuro.engines.sandbox import (
     cgroups,
     init,
     inside,
+    ipc,
     kernel,
     launch,
     launcher,
@@ -50,7 +51,7 @@ def main(
     try:
         kernel.set_name("neuro-command")
         try:
-            address = _prepare(plan, block, group, folder)
+            address, limits = _prepare(plan, block, group, folder)
             init.lead(lifeline, launch.namespaces(plan))
         except Exception as error:
             channel.send(REFUSED + str(error).encode("utf-8", "replace")[:1024])
@@ -58,13 +59,18 @@ def main(
         channel.send(READY + address.encode())
         descriptors = _receive(channel)
         if descriptors:
-            _run(plan, descriptors)
+            _run(plan, descriptors, limits)
     finally:  # nothing may return from here: this is a copy
         os._exit(1)
 
 
-def _prepare(plan: launch.Plan, block: Block, group: cgroups.Group, folder: str) -> str:
-    """Everything that does not depend on the run; its address. Raises OSError."""
+def _prepare(
+    plan: launch.Plan, block: Block, group: cgroups.Group, folder: str
+) -> tuple[str, dict[str, int]]:
+    """Everything that does not depend on the run; its address, and limits yet to be set (``ipc``).
+
+    Raises OSError.
+    """
     os.umask(0o022)
     group.create()
     launch.make_layers(plan, folder, block)
@@ -79,8 +85,9 @@ def _prepare(plan: launch.Plan, block: Block, group: cgroups.Group, folder: str)
     if plan.network.kind == launch.PASTA:
         network.raise_loopback()
         network.open_low_ports()
+    limits = ipc.open_limits() if plan.groups.version == 0 else {}
     inside.make_root(plan.userland, plain=plan.plain)
-    return address
+    return address, limits
 
 
 def _leave_the_host(plan: launch.Plan, block: Block) -> None:
@@ -106,12 +113,13 @@ def _receive(channel: socket.socket) -> list[int]:
             return received if head else []
 
 
-def _run(plan: launch.Plan, descriptors: Sequence[int]) -> NoReturn:
+def _run(plan: launch.Plan, descriptors: Sequence[int], limits: Mapping[str, int]) -> NoReturn:
     given, stdin, output, word, *trees = descriptors
     with open(given, "rb") as file:
         file.seek(0)
         order = launch.Order(**json.load(file))
     try:
+        ipc.bound(limits, order.memory)
         _arrange(plan, order, trees)
         command = launch.command_of(plan, order)
     except (OSError, ValueError, inside.Refused) as error:

@@ -1,7 +1,7 @@
 """Control groups: one per run, below one base of this installation, in version 2 or version 1.
 
-Version 2 is used where the memory and pids controllers can be delegated to us, version 1 where its
-memory hierarchy is writable; otherwise ``watching`` takes over. Imported by supervisors: small.
+``hierarchies`` finds out which, and makes the base; where there is none, ``watching`` takes over.
+Imported by supervisors: small.
 
 A job may find a way to make groups below its own. So killing and deleting reach all below a group,
 by descriptors (paths may be too long) and without recursion.
@@ -17,12 +17,7 @@ from dataclasses import dataclass, field
 from neuro.engines.sandbox.removal import Descent
 
 CPU_PERIOD = 100_000  # microseconds, the kernel's default
-_NEEDED_V2 = {"memory", "pids"}
-_WANTED_V2 = ("memory", "pids", "cpu")
-_WANTED_V1 = ("memory", "cpu", "cpuacct", "pids")
 _ROUNDS = 10  # of killing: a fork between reading and killing needs another one
-_PID_MAX = "/proc/sys/kernel/pid_max"
-_FEWEST_PROCESSES = 512
 CONTROL = "control"  # the group around those of control runs; no berth is called so
 
 
@@ -43,150 +38,12 @@ class Limits:
     processes: int
 
 
-def find(installation: str, root: str = "/sys/fs/cgroup") -> Groups:
-    """Make this installation's base groups; ``version`` 0 where this machine does not let us."""
-    name = f"neuro-{installation}"
-    groups = _find_v2(name, root) or _find_v1(name, root) or Groups()
-    base = groups.bases.get("" if groups.version == 2 else "pids")
-    if base is not None:  # jobs together leave some of the machine's process ids to the machine
-        _try_write(f"{base}/pids.max", str(_pid_max() * 3 // 4))
-    return groups
-
-
 def of_control(groups: Groups) -> Groups:
     """Where the groups of control runs are: below one that bounds the memory of all together."""
     key = "" if groups.version == 2 else "memory"
     if key not in groups.bases:
         return groups
     return Groups(groups.version, {**groups.bases, key: f"{groups.bases[key]}/{CONTROL}"})
-
-
-def bound_control(groups: Groups, memory: int) -> None:
-    """Make the group around those of control runs, and set its limit in bytes. Raises OSError.
-
-    Where it is full, the kernel ends whichever process in it has most.
-    """
-    key = "" if groups.version == 2 else "memory"
-    if key in groups.bases:
-        around = Group(Groups(groups.version, {key: groups.bases[key]}), CONTROL)
-        around.create()
-        if groups.version == 2:
-            _delegate(around.folders[key])
-        around.limit_memory(memory)
-
-
-def prospect(root: str = "/sys/fs/cgroup") -> tuple[int, set[str]]:
-    """The version that ``find`` would use and its controllers, with nothing changed.
-
-    Version 0 where this machine does not let us make groups.
-    """
-    for parent in _parents_v2(root):
-        try:
-            controllers = set(_read(f"{parent}/cgroup.controllers").split())
-        except OSError:  # /proc may name a group that is not to be seen from a container
-            continue
-        change = os.access(f"{parent}/cgroup.subtree_control", os.W_OK)
-        if controllers >= _NEEDED_V2 and change and _takes_groups(parent):
-            return 2, controllers & set(_WANTED_V2)
-    found = {name for name in _WANTED_V1 if _takes_groups(f"{root}/{name}")}
-    return (1, found) if "memory" in found else (0, set())
-
-
-def _takes_groups(parent: str) -> bool:
-    trial = f"{parent}/neuro-trial-{os.getpid()}"
-    try:
-        if not os.path.exists(f"{parent}/cgroup.procs"):
-            return False
-        os.mkdir(trial)
-        os.rmdir(trial)
-    except OSError:
-        return False
-    return True
-
-
-def process_limit(wanted: int) -> int:
-    """How many processes and threads one run may have: ``wanted``, but a quarter of the machine's.
-
-    A machine with few process ids still gives each run 512.
-    """
-    return min(wanted, max(_FEWEST_PROCESSES, _pid_max() // 4))
-
-
-def _pid_max() -> int:
-    return int(_read(_PID_MAX))
-
-
-def _find_v2(name: str, root: str) -> Groups | None:
-    for parent in _parents_v2(root):
-        try:
-            if not set(_read(f"{parent}/cgroup.controllers").split()) >= _NEEDED_V2:
-                continue
-            _delegate(parent)
-            base = f"{parent}/{name}"
-            os.makedirs(base, exist_ok=True)
-            _delegate(base)
-        except OSError:
-            continue
-        return Groups(2, {"": base})
-    return None
-
-
-def _parents_v2(root: str) -> list[str]:
-    if not os.path.exists(f"{root}/cgroup.controllers"):
-        return []
-    parents = [root]
-    own = _own_v2_path()
-    if own not in (None, "/"):
-        # A plain user owns a group only where systemd delegated one; root has the true root.
-        parents.insert(0 if os.geteuid() else 1, root + str(own))
-    return parents
-
-
-def _own_v2_path() -> str | None:
-    try:
-        for line in _read("/proc/self/cgroup").splitlines():
-            if line.startswith("0::"):
-                return line[3:]
-    except OSError:
-        pass
-    return None
-
-
-def _delegate(group: str) -> None:
-    """Let children of ``group`` have limits. Processes in it move to a leaf first: v2's rule."""
-    present = set(_read(f"{group}/cgroup.controllers").split())
-    enabled = set(_read(f"{group}/cgroup.subtree_control").split())
-    missing = [name for name in _WANTED_V2 if name in present - enabled]
-    if not missing:
-        return
-    change = " ".join(f"+{name}" for name in missing)
-    try:
-        _write(f"{group}/cgroup.subtree_control", change)
-    except OSError:
-        leaf = f"{group}/neuro-server"
-        os.makedirs(leaf, exist_ok=True)
-        for pid in _read(f"{group}/cgroup.procs").split():
-            try:
-                _write(f"{leaf}/cgroup.procs", pid)
-            except ProcessLookupError:
-                pass
-        _write(f"{group}/cgroup.subtree_control", change)
-
-
-def _find_v1(name: str, root: str) -> Groups | None:
-    bases: dict[str, str] = {}
-    for controller in _WANTED_V1:
-        base = f"{root}/{controller}/{name}"
-        if not os.path.exists(f"{root}/{controller}/cgroup.procs"):
-            continue
-        try:
-            os.makedirs(base, exist_ok=True)
-            if controller == "memory":
-                _try_write(f"{base}/memory.use_hierarchy", "1")
-        except OSError:
-            continue
-        bases[controller] = base
-    return Groups(1, bases) if "memory" in bases else None
 
 
 class Group:
@@ -213,27 +70,27 @@ class Group:
         self.limit_memory(limits.memory)
         if self.version == 2:
             base = self.folders[""]
-            _try_write(f"{base}/memory.oom.group", "1")
-            _write(f"{base}/pids.max", str(limits.processes))
-            _try_write(f"{base}/cpu.max", f"{quota} {CPU_PERIOD}")
+            try_write(f"{base}/memory.oom.group", "1")
+            write(f"{base}/pids.max", str(limits.processes))
+            try_write(f"{base}/cpu.max", f"{quota} {CPU_PERIOD}")
         elif self.version == 1:
             if "pids" in self.folders:
-                _write(f"{self.folders['pids']}/pids.max", str(limits.processes))
+                write(f"{self.folders['pids']}/pids.max", str(limits.processes))
             if "cpu" in self.folders:
-                _try_write(f"{self.folders['cpu']}/cpu.cfs_quota_us", str(quota))
+                try_write(f"{self.folders['cpu']}/cpu.cfs_quota_us", str(quota))
 
     def limit_memory(self, memory: int) -> None:
         """Set how many bytes its processes may have together. Raises OSError."""
         if self.version == 2:
             base = self.folders[""]
-            _write(f"{base}/memory.max", str(memory))
-            _try_write(f"{base}/memory.swap.max", "0")
+            write(f"{base}/memory.max", str(memory))
+            try_write(f"{base}/memory.swap.max", "0")
         elif self.version == 1:
             folder = self.folders["memory"]
-            _write(f"{folder}/memory.limit_in_bytes", str(memory))
-            _try_write(f"{folder}/memory.memsw.limit_in_bytes", str(memory))
+            write(f"{folder}/memory.limit_in_bytes", str(memory))
+            try_write(f"{folder}/memory.memsw.limit_in_bytes", str(memory))
             # What waits in connections is counted for itself here.
-            _try_write(f"{folder}/memory.kmem.tcp.limit_in_bytes", str(memory))
+            try_write(f"{folder}/memory.kmem.tcp.limit_in_bytes", str(memory))
 
     def move(self, groups: Groups, pid: int) -> None:
         """Become one of other ``groups``, with ``pid``, which is alone in it. Raises OSError."""
@@ -241,14 +98,14 @@ class Group:
             before, folder = self.folders[key], f"{base}/{self._name}"
             if folder != before:
                 os.makedirs(folder, exist_ok=True)
-                _write(f"{folder}/cgroup.procs", str(pid))
+                write(f"{folder}/cgroup.procs", str(pid))
                 self.folders[key] = folder
                 _removed(before)
 
     def join(self) -> None:
         """Move the calling process in; its children are born there. Raises OSError."""
         for folder in self.folders.values():
-            _write(f"{folder}/cgroup.procs", "0")
+            write(f"{folder}/cgroup.procs", "0")
 
     def out_of_memory(self) -> bool:
         """Whether the kernel killed a process of the group for the memory limit."""
@@ -263,7 +120,7 @@ class Group:
         if self.version == 2:
             return _counter(f"{self.folders['']}/cpu.stat", "usage_usec") / 1e6
         folder = self.folders.get("cpuacct")
-        return int(_read(f"{folder}/cpuacct.usage")) / 1e9 if folder else 0.0
+        return int(read(f"{folder}/cpuacct.usage")) / 1e9 if folder else 0.0
 
     def memory(self) -> int:
         """Bytes in use, without the file cache that can be dropped at once. Raises OSError."""
@@ -275,19 +132,19 @@ class Group:
                 "memory.usage_in_bytes",
                 "total_inactive_file",
             )
-        used = int(_read(f"{folder}/{name}"))
+        used = int(read(f"{folder}/{name}"))
         return max(0, used - _counter(f"{folder}/memory.stat", cold))
 
     def kill(self) -> None:
         """SIGKILL to every process in the group and in those below it."""
-        if self.version == 2 and _try_write(f"{self.folders['']}/cgroup.kill", "1", create=False):
+        if self.version == 2 and try_write(f"{self.folders['']}/cgroup.kill", "1", create=False):
             return
         for number in range(_ROUNDS):
             if not sum([_kill_each(folder) for folder in self.folders.values()]):
                 return
             if number == 0:  # from now on nothing is forked there
                 for folder in self.folders.values():
-                    _try_write(f"{folder}/pids.max", "0", create=False)
+                    try_write(f"{folder}/pids.max", "0", create=False)
 
     def remove(self, patience: float = 2.0) -> bool:
         """Delete the group and those below it; whether all are gone.
@@ -368,8 +225,8 @@ def _kill_each(folder: str) -> int:
     """SIGKILL to all in a group and below it; how many there were."""
     try:
         if not _has_groups(folder):
-            return _signal(_read(f"{folder}/cgroup.procs"))
-        return sum(_signal(_read("cgroup.procs", group)) for group in _and_below(folder))
+            return _signal(read(f"{folder}/cgroup.procs"))
+        return sum(_signal(read("cgroup.procs", group)) for group in _and_below(folder))
     except OSError:
         return 0  # it is gone
 
@@ -427,14 +284,15 @@ def _folders(group: int) -> list[str]:
 
 
 def _counter(path: str, name: str) -> int:
-    for line in _read(path).splitlines():
+    for line in read(path).splitlines():
         key, _, value = line.partition(" ")
         if key == name:
             return int(value)
     return 0
 
 
-def _read(path: str, folder: int | None = None) -> str:
+def read(path: str, folder: int | None = None) -> str:
+    """What a file of the kernel says; ``path`` may be below the open ``folder``. Raises OSError."""
     # By hand, here and below: a text file of Python's makes four more calls for each of a dozen
     # files that every run needs, and the first one in a process imports its encoding.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
@@ -447,7 +305,8 @@ def _read(path: str, folder: int | None = None) -> str:
         os.close(fd)
 
 
-def _write(path: str, value: str) -> None:
+def write(path: str, value: str) -> None:
+    """Tell the kernel. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, value.encode())
@@ -455,11 +314,12 @@ def _write(path: str, value: str) -> None:
         os.close(fd)
 
 
-def _try_write(path: str, value: str, *, create: bool = True) -> bool:
+def try_write(path: str, value: str, *, create: bool = True) -> bool:
+    """Whether the kernel took it; without ``create`` not where there is no such file."""
     if not create and not os.path.exists(path):
         return False
     try:
-        _write(path, value)
+        write(path, value)
     except OSError:
         return False
     return True

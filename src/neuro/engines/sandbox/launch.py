@@ -102,7 +102,7 @@ class Order:
     """What a berth's second process needs to know to become a run's command; travels as JSON.
 
     ``devices`` are names below /dev, ``volumes`` (target, whether it is a folder); a mount for each
-    travels beside it, in this order. ``shm`` is bytes.
+    travels beside it, in this order. ``shm`` and ``memory`` are bytes.
     """
 
     argv: list[str]
@@ -112,6 +112,7 @@ class Order:
     tty: bool
     privileged: bool
     shm: int
+    memory: int
     devices: list[str]
     volumes: list[tuple[str, bool]]
 
@@ -253,6 +254,7 @@ def prepare(plan: Plan, request: Request, block: Block) -> Prepared:
         tty=request.tty,
         privileged=request.privileged,
         shm=request.memory if request.shm else _SMALL_SHM,
+        memory=request.memory,
         devices=[name for _, name in devices],
         volumes=volumes,
     )

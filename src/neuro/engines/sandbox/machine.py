@@ -16,6 +16,7 @@ from neuro.engines.base import EngineFault
 from neuro.engines.sandbox import (
     cgroups,
     firewall,
+    hierarchies,
     identities,
     layout,
     leftovers,
@@ -72,7 +73,7 @@ def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
     for name in ("jobs", "berths", "land", "stage"):
         os.makedirs(f"{folder}/{name}", exist_ok=True)
         os.chmod(f"{folder}/{name}", 0o755)  # noqa: S103 - the folder around them is closed
-    groups = cgroups.find(identity["id"], settings.cgroup_root)
+    groups = hierarchies.find(identity["id"], settings.cgroup_root)
     if groups.version == 0:
         notices.append(
             "no control group is writable here: memory limits are enforced by watching, CPU limits"
@@ -80,7 +81,7 @@ def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
         )
     try:
         most = settings.control_memory or max(_CONTROL_LEAST, _memory() // 4)
-        cgroups.bound_control(groups, most)
+        hierarchies.bound_control(groups, most)
     except OSError as error:
         notices.append(
             "the memory of main jobs of bakes together has no limit, because their control group"
@@ -100,7 +101,7 @@ def unfenced(folder: str, settings: SandboxSettings, groups: cgroups.Groups) -> 
         network=Network(SHARED),
         retention=settings.retention,
         default_argv=("bash",) if shutil.which("bash") else ("sh",),
-        processes=cgroups.process_limit(settings.processes),
+        processes=hierarchies.process_limit(settings.processes),
         device_folder=settings.device_folder,
         plain=os.geteuid() != 0,
         shared_ids=False,

@@ -32,7 +32,8 @@ def sample(ref: RunRef, state: dict[str, Any]) -> Sample | None:
     if groups.version == 0:
         if init is None or not os.path.exists(f"/proc/{init}"):
             return None
-        return Sample(watching.cpu_seconds(init), watching.proportional(init), utilization, memory)
+        used = watching.proportional(init, watching.files_in_memory(init))
+        return Sample(watching.cpu_seconds(init), used, utilization, memory)
     group = cgroups.Group(groups, layout.berth_of(state, ref.job_id, ref.run))
     try:
         return Sample(group.cpu_seconds(), group.memory(), utilization, memory)

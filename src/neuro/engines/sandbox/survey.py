@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from neuro.engines.sandbox import cgroups, machine, nat, trials
+from neuro.engines.sandbox import cgroups, hierarchies, machine, nat, trials
 from neuro.engines.sandbox import network as network_of_runs
 from neuro.engines.sandbox.settings import SandboxSettings
 
@@ -162,7 +162,7 @@ def _sandbox(folder: str, settings: SandboxSettings) -> Iterator[Finding]:
 
 def _control_groups(settings: SandboxSettings, *, plain: bool) -> Finding:
     name = "control groups"
-    version, controllers = cgroups.prospect(settings.cgroup_root)
+    version, controllers = hierarchies.prospect(settings.cgroup_root)
     missing = [one for one in ("memory", "cpu", "pids") if one not in controllers]
     if not version:
         text = "None may be made from here: memory is held by watching, CPU by choosing cores."

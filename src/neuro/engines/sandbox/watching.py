@@ -7,6 +7,7 @@ more often the nearer the run is to its limit, and kills too late rather than ne
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 
 from neuro.engines.sandbox.loop import Loop
@@ -14,12 +15,14 @@ from neuro.engines.sandbox.loop import Loop
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SELDOM, _OFTEN = 1.0, 0.1  # seconds
+_REST = 10  # times as long as a look took, until the next one
+_BLOCK = 512  # bytes, the unit of st_blocks
 
 
 class Watch:
     """Keeps one run's processes below ``memory`` bytes, and on ``cores``.
 
-    What lies in file systems in memory counts as much as what processes hold.
+    What lies in files in memory counts as much as what processes hold.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class Watch:
     def _look(self) -> None:
         if self._ended:
             return
+        began = time.process_time()
         keep_on(self._cores, self._init)
-        in_files = file_systems_in_memory(self._init)
+        in_files = files_in_memory(self._init)
         used = resident(self._init) + in_files
         if used > self._memory:
             used = proportional(self._init, in_files)
@@ -55,7 +59,8 @@ class Watch:
             self._ended = True
             self._on_excess()
             return
-        self._loop.after(_OFTEN if used > self._memory // 2 else _SELDOM, self._look)
+        pause = _OFTEN if used > self._memory // 2 else _SELDOM
+        self._loop.after(max(pause, (time.process_time() - began) * _REST), self._look)
 
 
 def keep_on(cores: set[int], init: int) -> None:
@@ -69,9 +74,13 @@ def keep_on(cores: set[int], init: int) -> None:
             pass
 
 
-def file_systems_in_memory(init: int) -> int:
-    """Bytes in the tmpfs of the run: /dev, /dev/shm and /run."""
-    total = 0
+def files_in_memory(init: int) -> int:
+    """Bytes in the tmpfs of the run (/dev, /dev/shm and /run), and in files without a name.
+
+    The latter are ``memfd_create``'s that a process has open. What is on its way through a socket
+    is in no process, so it is not found.
+    """
+    total = sum(_without_a_name(init).values())
     for path in ("dev", "dev/shm", "run"):
         try:
             found = os.statvfs(f"/proc/{init}/root/{path}")
@@ -79,6 +88,31 @@ def file_systems_in_memory(init: int) -> int:
             continue
         total += (found.f_blocks - found.f_bfree) * found.f_frsize
     return total
+
+
+def _without_a_name(init: int) -> dict[tuple[int, int], int]:
+    """The sizes of such files, by device and number: many descriptors may be one file's."""
+    found: dict[tuple[int, int], int] = {}
+    for pid in processes(init):
+        for path in _descriptors(pid):
+            try:
+                if os.readlink(path).startswith("/memfd:"):
+                    status = os.stat(path)
+                    if not status.st_nlink:
+                        found[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK
+            except OSError:
+                continue  # it is closed
+    return found
+
+
+def _descriptors(pid: int) -> Iterator[str]:
+    """The descriptors of a process, and of its threads, each of which may have its own."""
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for fd in os.listdir(f"/proc/{pid}/task/{task}/fd"):
+                yield f"/proc/{pid}/task/{task}/fd/{fd}"
+    except OSError:
+        pass  # it is gone
 
 
 def processes(init: int) -> Iterator[int]:
@@ -140,7 +174,7 @@ def _resident(pid: int) -> int:
 def proportional(init: int, in_files: int = 0) -> int:
     """Bytes resident in the processes, shared pages divided among those who share them.
 
-    ``in_files`` are bytes in file systems in memory, whose pages processes may share as well.
+    ``in_files`` are bytes in files in memory, whose pages processes may share as well.
     """
     total = shared = 0
     for pid in processes(init):
