@@ -1,7 +1,8 @@
-"""The dashboard for Grafana: its queries are PromQL, and ask for what a running server tells.
+"""The dashboard for Grafana: its form is Grafana's, its queries ask for what a server tells.
 
-Grafana itself is not here: a parser of Prometheus' language reads the queries, and what they select
-is compared with the metrics and labels of a server that has run a job.
+Grafana itself is not here. The types that its authors publish read the dashboard and write it
+again; a parser of Prometheus' language reads the queries, and what they select is compared with the
+metrics and labels of a server that has run a job.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import promql_parser as promql
 import pytest
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from neuro.client import Client
@@ -122,6 +127,52 @@ def test_a_query_asks_for_what_a_running_server_tells(target: dict[str, Any], to
 def test_a_query_for_something_else_would_be_found(query: str, told: Told) -> None:
     with pytest.raises((ValueError, AssertionError)):
         labels_of(parsed({"expr": query}), told)
+
+
+def missed(given: Any, written: Any, place: str = "") -> Iterator[str]:
+    """Where Grafana's own types have not kept what stands in the file."""
+    match given, written:
+        case dict(), dict():
+            for key, value in given.items():
+                if key in written:
+                    yield from missed(value, written[key], f"{place}/{key}")
+                else:
+                    yield f"{place}/{key}"
+        case list(), list():
+            assert len(given) == len(written)
+            for number, (one, other) in enumerate(zip(given, written, strict=True)):
+                yield from missed(one, other, f"{place}/{number}")
+        case _ if given != written:
+            yield place
+
+
+def as_grafana_reads(board: dict[str, Any]) -> Any:
+    plugins.register_default_plugins()
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
+
+
+def test_grafana_knows_every_key() -> None:
+    assert list(missed(BOARD, as_grafana_reads(BOARD))) == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/refersh",
+        "/panels/0/gridPos/hight",
+        "/panels/0/fieldConfig/defaults/units",
+        "/panels/0/options/legend/place",
+        "/panels/0/targets/0/legend",
+        "/templating/list/0/datasource_type",
+    ],
+)
+def test_a_key_that_grafana_does_not_know_would_be_found(place: str) -> None:
+    board = json.loads(json.dumps(BOARD))
+    *way, name = place[1:].split("/")
+    there = reduce(lambda it, key: it[int(key) if isinstance(it, list) else key], way, board)
+    there[name] = "x"
+
+    assert list(missed(board, as_grafana_reads(board))) == [place]
 
 
 def test_every_panel_can_be_drawn() -> None:
