@@ -12,7 +12,19 @@ from pathlib import Path
 from benchmarks.harness import Result, table
 from benchmarks.pipelines import UnknownPeer
 
-PARTS = ("cli", "flow", "api", "jobs", "queue", "bakes", "access", "files", "install", "before")
+PARTS = (
+    "cli",
+    "flow",
+    "api",
+    "jobs",
+    "queue",
+    "servers",
+    "bakes",
+    "access",
+    "files",
+    "install",
+    "before",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

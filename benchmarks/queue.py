@@ -102,14 +102,19 @@ def _end(server: ServerProcess) -> None:
     """End the jobs that hold the machine, and none in the queue's place."""
     if server.is_running():
         server.stop()
-    database = Database(server.database_url)
+    empty_queue(server.database_url)
+    server.start()
+    end_jobs(server.url, server.token)
+    server.stop()
+
+
+def empty_queue(url: str) -> None:
+    """Take all jobs that wait out of the database of a server that is down."""
+    database = Database(url)
     try:
         database.write_now(lambda c: c.execute(delete(tables.jobs).where(_IN_QUEUE)))
     finally:
         database.close()
-    server.start()
-    end_jobs(server.url, server.token)
-    server.stop()
 
 
 def _starts(database: str, empty: ServerProcess, full: ServerProcess) -> Iterator[Result]:

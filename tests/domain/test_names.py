@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import uuid
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +58,36 @@ def test_an_id_is_never_a_name() -> None:
     assert not is_job_id("train")
     with pytest.raises(InvalidInput):
         check_job_name(job_id)
+
+
+def test_ids_are_of_a_kind_and_each_is_given_once_though_the_kernel_is_asked_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    ask = os.urandom
+    monkeypatch.setattr(os, "urandom", lambda size: asked.append(size) or ask(size))
+
+    ids = {new_job_id() for _ in range(1000)}
+
+    assert len(ids) == 1000
+    assert all(uuid.UUID(job_id.removeprefix("job-")).version == 4 for job_id in ids)
+    assert len(asked) <= 10
+
+
+def test_a_forked_process_gives_out_other_ids() -> None:
+    new_job_id()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, new_job_id().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+
+    with os.fdopen(reader) as told:
+        assert told.read() not in {new_job_id() for _ in range(200)}
 
 
 @pytest.mark.parametrize("tags", [["a b"], [""], ["x" * 257], ["t"] * 17])

@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeGuard, get_origin, get_type_hints
 
 import msgspec
@@ -95,7 +96,7 @@ class Route:
     probe: bool = False
     encode: Encode = msgspec.json.encode
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The path, with the names of its variable parts alone: ``/api/v1/storage{path}``."""
         return _VARIABLE.sub(r"{\1}", self.path)

@@ -27,15 +27,12 @@ def is_main_job(request: JobRequest) -> bool:
     """
     try:
         container = container_of(request)
+        if not (is_executor_image(container.image) and _is_alone(container)):
+            return False  # before the words are taken apart, which takes longest
         program, *words = argv_of(container) or ("",)
     except InvalidInput:
         return False
-    return (
-        program == "neuro-flow"
-        and is_executor_image(container.image)
-        and _is_alone(container)
-        and _executes(words)
-    )
+    return program == "neuro-flow" and _executes(words)
 
 
 def _is_alone(container: ContainerRequest) -> bool:
