@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from neuro.server.bakes.assembly import BakeServices, bake_routes
 from neuro.server.bakes.events import Hub
 from neuro.server.bakes.retention import FlowRetention, KeepFlows
 from neuro.server.database.engine import Database, sqlite_url
-from neuro.server.database.identity import check_belongs, hold
+from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
 from neuro.server.engine_settings import (
@@ -42,6 +42,8 @@ from neuro.server.engine_settings import (
     engine_settings,
     make_engines,
 )
+from neuro.server.fleet.assembly import Fleet, join_fleet
+from neuro.server.fleet.signing_key import check_key
 from neuro.server.http.bodies import MAX_JSON_BODY, Pace
 from neuro.server.http.budgets import Budgets
 from neuro.server.http.connections import Patience
@@ -75,6 +77,7 @@ from neuro.server.settings import (
     Settings,
     keep_cluster,
     load_settings,
+    storage_folder,
 )
 from neuro.server.storage.routes import storage_routes
 from neuro.server.storage.service import StorageService
@@ -112,6 +115,7 @@ class _Ground:
     access: AccessService
     storage: StorageService
     background: Background
+    fleet: Fleet
 
 
 @dataclass(frozen=True)
@@ -149,14 +153,14 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         digest = digest_of(folder)
         settings = load_settings(folder / "server.toml")
         database_url = options.database or settings.database
-        database = await _open_database(stack, folder, database_url)
+        database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
         engines = make_engines(engine_settings(settings), folder, port, options.open_files)
-        await _open(stack, engines, asyncio.to_thread(_prepare_database, database, folder))
+        await _open(stack, engines, _check_folder(database, folder, fleet))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
         login, board = await _assemble(
-            stack, listener, folder, settings, database, engines, background
+            stack, listener, folder, settings, database, engines, background, fleet
         )
         now = datetime.now().astimezone().isoformat()
         state = ServerFile(
@@ -181,15 +185,16 @@ def _check(board: Board, settings: Settings) -> None:
     check_in_use(engine_settings(settings), Counter(record.engine for record in board))
 
 
-async def _open_database(stack: AsyncExitStack, folder: Path, url: str | None) -> Database:
+async def _open_database(
+    stack: AsyncExitStack, folder: Path, url: str | None
+) -> tuple[Database, Fleet]:
     database = Database(url or sqlite_url(folder / "neuro.db"))
     # The marker goes last: a server that is killed while it closes the database leaves it.
     stack.enter_context(at_work(database, folder / "run" / "at-work"))
     stack.callback(database.close)
-    held = await asyncio.to_thread(hold, database)
-    if held is not None:
-        stack.callback(held.invalidate)
-    return database
+    await asyncio.to_thread(migrate, database)
+    # Before the engines are opened: a copy of the folder must not touch what the original's do.
+    return database, await join_fleet(stack, database, folder, _end_in_order)
 
 
 async def _open(
@@ -215,17 +220,22 @@ async def _assemble(
     database: Database,
     engines: Mapping[str, Engine],
     background: Background,
+    fleet: Fleet,
 ) -> tuple[LoginFile, Board]:
-    access = AccessService(
-        database, load_or_create_key(folder / "keys" / "tokens.key"), settings.cluster
+    host, port = listener.getsockname()[:2]
+    key = folder / "keys" / "tokens.key"
+    access = AccessService(database, load_or_create_key(key), settings.cluster)
+    await asyncio.to_thread(check_key, database, fleet.id, key)
+    url = f"{settings.server.url.rstrip('/')}/api/v1" if settings.server.url else None
+    await fleet.servers.enter(
+        settings.server.name, url or address_of(host, port), datetime.now(UTC)
     )
     owner = engines[DEFAULT_ENGINE].files_owner
     storage = await asyncio.to_thread(
-        StorageService, folder / "storage", settings.cluster, owner=owner
+        StorageService, storage_folder(settings, folder), settings.cluster, owner=owner
     )
     stack.push_async_callback(storage.close)
-    ground = _Ground(folder, settings, database, engines, access, storage, background)
-    host, port = listener.getsockname()[:2]
+    ground = _Ground(folder, settings, database, engines, access, storage, background, fleet)
     domain = settings.jobs_domain or f"localhost:{port}"
     means = await Means.of(settings, engines, folder)
     jobs = await start_jobs(
@@ -318,7 +328,7 @@ async def _troubles(ground: _Ground, writer: Writer) -> list[str]:
         for name, engine in ground.engines.items()
         if engine.trouble is not None
     ]
-    found += ground.background.troubles
+    found += ground.background.troubles + ground.fleet.background.troubles
     if writer.trouble is not None:
         found.append(writer.trouble)
     try:
@@ -367,9 +377,9 @@ def _end_in_order() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _prepare_database(database: Database, folder: Path) -> None:
-    migrate(database)
-    check_belongs(database, folder)
+async def _check_folder(database: Database, folder: Path, fleet: Fleet) -> None:
+    await asyncio.to_thread(check_belongs, database, folder)
+    await asyncio.to_thread(check_key, database, fleet.id, folder / "keys" / "tokens.key")
 
 
 def _prepare_folder(folder: Path) -> Path:

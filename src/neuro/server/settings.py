@@ -119,6 +119,26 @@ class LimitSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     idle: float = 75.0
 
 
+class ServerSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[server]``: this one among several on one PostgreSQL database.
+
+    ``name`` tells it from the others; ``url`` is where they reach it, such as "http://10.0.0.2:8085":
+    by default where it listens, which is of use on one machine only.
+    """
+
+    name: str | None = None
+    url: str | None = None
+
+
+class StorageSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[storage]``: ``folder`` is where the files of the storage are, an absolute path.
+
+    By default ``storage`` in the data folder. Several servers need one folder that all of them see.
+    """
+
+    folder: str | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``server.toml``. ``engines`` are sections ``[engines.NAME]``: see ``engine_settings``."""
 
@@ -134,6 +154,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     network: NetworkSetting = NetworkSetting()
     sandbox: SandboxSetting = SandboxSetting()
     limits: LimitSetting = LimitSetting()
+    server: ServerSetting = ServerSetting()
+    storage: StorageSetting = StorageSetting()
     engines: dict[str, dict[str, Any]] = {}
 
 
@@ -163,6 +185,11 @@ def load_settings(path: Path) -> Settings:
     except RecursionError:
         raise InvalidInput(f"{path}: its lists or tables are nested too deeply") from None
     return settings
+
+
+def storage_folder(settings: Settings, data: Path) -> Path:
+    """Where the files of the storage are; ``data`` is the data folder."""
+    return Path(settings.storage.folder) if settings.storage.folder else data / "storage"
 
 
 def keep_cluster(folder: Path, cluster: str) -> None:

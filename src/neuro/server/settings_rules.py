@@ -18,12 +18,15 @@ from neuro.domain.sizes import check_size
 from neuro.server.settings_places import Key, Misplaced, placed, spelled
 
 if TYPE_CHECKING:
-    from neuro.server.settings import PresetSetting, Settings
+    from neuro.server.settings import PresetSetting, ServerSetting, Settings
 
 _DAY = 86_400
 _CENTURY = 36_500  # days
 # A host's name, with a port where the addresses of jobs need one.
 _HOST = re.compile(r"(?=.{1,200}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_ADDRESS = re.compile(r"https?://[^\s/?#@]+")
+# Of an engine's name, which the server's becomes a part of.
+_SERVER = re.compile(r"(?=.{1,20}$)[a-z](-?[a-z0-9])*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 
 
@@ -95,6 +98,8 @@ def check_settings(settings: Settings, engines: Collection[str]) -> None:
         names.add(preset.name)
     _check_database(settings.database)
     _check_domain(settings.jobs_domain)
+    _check_server(settings.server)
+    _check_folder(settings.storage.folder)
 
 
 def check_values(struct: msgspec.Struct, at: Key = (), section: str = "") -> None:
@@ -182,4 +187,28 @@ def _check_domain(domain: str | None) -> None:
             ("jobs_domain",),
             f"jobs_domain is {domain[:80]!r}: it must be a host name, such as example.org, and"
             " :PORT after it where one is needed",
+        )
+
+
+def _check_server(server: ServerSetting) -> None:
+    if server.name is not None and _SERVER.fullmatch(server.name) is None:
+        raise Misplaced(
+            ("server", "name"),
+            f"server.name is {server.name[:80]!r}: it must be 1 to 20 lower-case letters, digits"
+            " and hyphens, and begin with a letter",
+        )
+    if server.url is not None and _ADDRESS.fullmatch(server.url.removesuffix("/")) is None:
+        raise Misplaced(
+            ("server", "url"),
+            f"server.url is {server.url[:80]!r}: it must be where other servers reach this one,"
+            ' such as "http://10.0.0.2:8085", without a path',
+        )
+
+
+def _check_folder(folder: str | None) -> None:
+    if folder is not None and not folder.startswith("/"):
+        raise Misplaced(
+            ("storage", "folder"),
+            f"storage.folder is {folder[:80]!r}: it must be an absolute path, such as"
+            ' "/srv/neuro/storage"',
         )

@@ -9,6 +9,7 @@ from neuro.server.bakes.files import tables as files
 from neuro.server.bakes.images import tables as images
 from neuro.server.bakes.tasks import tables as tasks
 from neuro.server.database import identity
+from neuro.server.fleet import tables as fleet
 from neuro.server.jobs import tables as jobs
 from neuro.server.projects import tables as flows
 from neuro.server.schedules import tables as schedules
@@ -19,6 +20,7 @@ __all__ = [
     "bakes",
     "cache",
     "files",
+    "fleet",
     "flows",
     "grants",
     "identity",

@@ -193,6 +193,9 @@ def _engine(url: str, connections: int) -> Engine:
         options["connect_args"] = {"check_same_thread": False, "timeout": 30}
     else:
         options["pool_pre_ping"] = True
+        # A statement that the server prepared belongs to one connection of it, which a pooler such
+        # as pgbouncer hands to somebody else after each transaction.
+        options["connect_args"] = {"prepare_threshold": None}
     engine = create_engine(url, **options)
     if url.startswith("sqlite"):
         event.listen(engine, "connect", _prepare_sqlite)

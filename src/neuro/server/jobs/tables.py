@@ -66,6 +66,8 @@ jobs = Table(
     # Both are JSON that only the server reads.
     Column("specification", LargeBinary, nullable=False),
     Column("transitions", LargeBinary, nullable=False),
+    # Counts up with each write: who writes says which one they have read.
+    Column("version", Integer, nullable=False, server_default=text("0")),
     Index(None, "owner", "sequence"),
     Index(None, "status", "sequence"),
     Index(None, "created_at"),

@@ -1,0 +1,246 @@
+"""The servers of one database: ids, addresses, keys, and starts at the same moment."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from neuro.domain.errors import Conflict
+from neuro.server.access.keys import load_or_create_key
+from neuro.server.database import migrate as migrations
+from neuro.server.database.engine import Database
+from neuro.server.database.identity import check_belongs
+from neuro.server.database.migrate import migrate
+from neuro.server.fleet.registry import Servers, claim, server_id
+from neuro.server.fleet.signing_key import check_key
+from tests.postgres import PostgresServer
+from tests.server.fleet.servers import Member, member, until
+
+pytestmark = pytest.mark.postgres
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def empty(postgres_server: PostgresServer) -> Iterator[str]:
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def database(empty: str) -> Iterator[Database]:
+    database = Database(empty)
+    migrate(database)
+    yield database
+    database.close()
+
+
+def registry(one: Member) -> Servers:
+    return Servers(one.database, one.id, one.changes)
+
+
+async def test_servers_know_each_other_and_who_is_gone(database: Database) -> None:
+    async with member(database.url, "a") as first, member(database.url, "b") as second:
+        ours, theirs = registry(first), registry(second)
+        told: list[str] = []
+        theirs.listen(lambda: told.append("changed"))
+        await theirs.enter("two", "http://b", NOW)
+        assert await theirs.url_of("a") is None
+
+        await ours.enter(None, "http://a", NOW)
+        await until(lambda: told)
+        assert await theirs.url_of("a") == "http://a"
+        await ours.publish(b"GPUs")
+        await until(lambda: len(told) > 1)
+        everyone = {one.id: one for one in await theirs.all()}
+        assert everyone["a"].offer == b"GPUs"
+        assert {one.id for one in everyone.values() if one.is_alive} == {"a", "b"}
+        await until(lambda: first.leases.others == 1 == second.leases.others)
+
+        await ours.leave()
+        assert {one.id: one.is_alive for one in await theirs.all()} == {"a": False, "b": True}
+        assert await theirs.url_of("a") == "http://a"
+
+
+async def test_an_address_that_changed_is_told(database: Database) -> None:
+    async with member(database.url, "a") as first, member(database.url, "b") as second:
+        ours, theirs = registry(first), registry(second)
+        await ours.enter(None, "http://old", NOW)
+        assert await theirs.url_of("a") == "http://old"
+        told: list[str] = []
+        theirs.listen(lambda: told.append("changed"))
+
+        await ours.enter(None, "http://new", NOW)
+        await until(lambda: told)
+
+        assert await theirs.url_of("a") == "http://new"
+
+
+def test_a_folder_keeps_its_servers_id(tmp_path: Path) -> None:
+    found = server_id(tmp_path)
+
+    assert server_id(tmp_path) == found
+    assert len(found) == 32
+
+
+def test_a_copy_of_a_data_folder_is_refused_and_the_folder_itself_is_not(
+    database: Database, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    server = server_id(folder)
+    assert claim(database, folder, server) is not None
+    shutil.copytree(folder, tmp_path / "copy")
+
+    with pytest.raises(Conflict, match=r"copy of this data folder.* delete .*copy/server"):
+        claim(database, tmp_path / "copy", server, patience=0.0)
+
+    # As after kill -9: the lease has not run out, and the server comes back at once.
+    again = claim(database, folder, server, patience=0.0)
+    assert again is not None
+    assert again[0].number == 2
+
+
+def test_servers_that_start_at_once_on_an_empty_database_are_one_installation(
+    empty: str, tmp_path: Path
+) -> None:
+    def start(name: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        database = Database(empty)
+        migrate(database)
+        check_belongs(database, folder)
+        database.close()
+        return (folder / "installation").read_text()
+
+    with ThreadPoolExecutor(4) as threads:
+        found = set(threads.map(start, "abcd"))
+
+    assert len(found) == 1
+
+
+def test_servers_that_upgrade_at_once_do_it_once(database: Database) -> None:
+    _downgrade(database)
+
+    def upgrade(_: int) -> None:
+        other = Database(database.url)
+        migrate(other)
+        other.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(upgrade, range(3)))
+
+    with database.engine.connect() as connection:
+        version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    assert version == migrations.HEAD
+
+
+@pytest.mark.parametrize("how", ["a lock of earlier versions", "a lease"])
+def test_a_database_that_an_earlier_version_works_on_is_not_migrated(
+    database: Database, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(migrations, "PATIENCE_SECONDS", 0.0)
+    if how == "a lease":
+        database.write_now(lambda c: c.execute(text("UPDATE alembic_version SET version_num='00'")))
+        database.write_now(
+            lambda c: c.execute(
+                text("INSERT INTO leases VALUES ('server:a', 'a', 1, 9000000000000000)")
+            )
+        )
+    else:
+        _downgrade(database)
+    with database.engine.connect() as connection:
+        if how != "a lease":
+            connection.execute(text(f"SELECT pg_advisory_lock({0x6E6575726F})"))
+
+        with pytest.raises(Conflict, match="A server of an earlier version works on this database"):
+            migrate(database)
+        connection.invalidate()
+
+
+def _downgrade(database: Database) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "neuro.server.database:migrations")
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0009")
+
+
+class Keys:
+    """Servers with keys of their own on one database."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.folder = folder
+        (folder / "data").mkdir()
+        check_belongs(database, folder / "data")
+
+    def path(self, server: str) -> Path:
+        return self.folder / f"{server}.key"
+
+    def start(self, server: str) -> None:
+        check_key(self.database, server, self.path(server))
+        load_or_create_key(self.path(server))
+        check_key(self.database, server, self.path(server))
+
+    def enter(self, server: str, seen: int) -> None:
+        statement = text("INSERT INTO servers VALUES (:id, NULL, 'http://a', 0, :seen, NULL)")
+        self.database.write_now(
+            partial(_execute, statement=statement, values={"id": server, "seen": seen})
+        )
+
+
+def _execute(connection: object, statement: object, values: object) -> None:
+    connection.execute(statement, values)  # type: ignore[attr-defined]
+
+
+FOREVER = 9_000_000_000_000_000
+
+
+def test_a_server_with_another_key_than_the_others_does_not_start(
+    database: Database, tmp_path: Path
+) -> None:
+    keys = Keys(database, tmp_path)
+    keys.start("a")
+    keys.enter("a", FOREVER)
+
+    with pytest.raises(Conflict, match=r"b\.key must be the same .* copy keys/tokens\.key"):
+        keys.start("b")
+    assert not keys.path("b").exists()
+
+    shutil.copy(keys.path("a"), keys.path("b"))
+    keys.start("b")
+
+
+def test_a_new_server_never_brings_a_new_key_even_while_the_others_are_down(
+    database: Database, tmp_path: Path
+) -> None:
+    keys = Keys(database, tmp_path)
+    keys.start("a")
+    keys.enter("a", 0)
+
+    with pytest.raises(Conflict, match="must be the same"):
+        keys.start("b")
+
+
+def test_who_deletes_the_key_of_the_only_server_logs_everybody_out(
+    database: Database, tmp_path: Path
+) -> None:
+    keys = Keys(database, tmp_path)
+    keys.start("a")
+    keys.enter("a", FOREVER)
+    before = keys.path("a").read_bytes()
+    keys.path("a").unlink()
+
+    keys.start("a")
+
+    assert keys.path("a").read_bytes() != before
