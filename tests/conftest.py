@@ -18,6 +18,7 @@ from tests.server_process import ServerProcess
 _LONGEST = (
     "engines/test_as_a_plain_user.py",
     "faults",
+    "servers",
     "clients",
     "actions/test_bundled.py",
     "engines",

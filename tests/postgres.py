@@ -122,7 +122,7 @@ class PostgresServer:
         self._data.mkdir(mode=0o700)
         self._prefix: list[str] = []
         if os.geteuid() == 0:
-            user = _unprivileged_user()
+            user = unprivileged_user()
             os.chown(self._folder, user.pw_uid, user.pw_gid)
             os.chown(self._data, user.pw_uid, user.pw_gid)
             self._prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"]
@@ -198,7 +198,7 @@ def _name(url: str) -> str:
     return url.partition("?")[0].rpartition("/")[2]
 
 
-def _unprivileged_user() -> pwd.struct_passwd:
+def unprivileged_user() -> pwd.struct_passwd:
     for name in ("postgres", "nobody"):
         try:
             return pwd.getpwnam(name)

@@ -1,4 +1,4 @@
-"""Fixtures of the engine tests: every test of the contract runs on every kind of engine."""
+"""Fixtures of the engine tests: every test of the contract runs on every engine that can do it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,23 @@ import pytest_asyncio
 
 from tests.engines.harness import KINDS, EngineKind, Runs
 
+CONTRACT = Path(__file__).parent / "contract"
 
-@pytest.fixture(params=sorted(KINDS))
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let a test of the contract have each kind that has what it needs, others the sandbox."""
+    if "kind" not in metafunc.fixturenames:
+        return
+    marks = metafunc.definition.iter_markers("needs")
+    needed = [what for mark in marks for what in mark.args]
+    of_contract = metafunc.definition.path.is_relative_to(CONTRACT)
+    kinds = KINDS.values() if of_contract else [KINDS["sandbox"]]
+    able = [kind.name for kind in kinds if all(kind.can(what) for what in needed)]
+    assert able, f"no engine has what {metafunc.definition.name} needs"
+    metafunc.parametrize("kind", able, indirect=True)
+
+
+@pytest.fixture
 def kind(request: pytest.FixtureRequest) -> EngineKind:
     """Each kind of engine in turn."""
     return KINDS[request.param]

@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from neuro.engines.base import Engine, Event, Exited, RunRef, RunSpec, Session, Started
-from neuro.engines.sandbox import identities
+from neuro.engines.sandbox import SandboxEngine, identities
+from tests.engines.memory import MemoryEngine
+from tests.engines.plain import supervisor
+from tests.engines.plain.engine import PlainEngine
 
 MIB = 1 << 20
 PATIENCE = 20.0  # seconds until a thing that must happen has not happened
@@ -180,10 +188,37 @@ async def eventually(holds: Callable[[], bool], what: str) -> None:
         raise AssertionError(what) from None
 
 
+class Has(StrEnum):
+    """What an engine of some kind may lack, beside the protocols of ``neuro.engines.base``.
+
+    A test of the contract names what it ``needs``; it runs on the engines that have it.
+    """
+
+    PROGRAMS = "any program runs, not only a few words of a shell"
+    FENCE = "a run has files, processes, users and a network of its own"
+    LIMITS = "memory, processors and processes of a run are limited"
+    TERMINALS = "a run can have a terminal"
+    SUPERVISORS = "runs outlive the process that the engine is in"
+
+
+def needs(*what: Has | type[Any]) -> pytest.MarkDecorator:
+    """Run a test only on engines that have all of this: ``Has``, or protocols."""
+    return pytest.mark.needs.with_args(*what)
+
+
 class EngineKind:
-    """How the suite makes an engine of one kind, and looks for what it left behind."""
+    """How the suite makes an engine of one kind, and looks for what it left behind.
+
+    ``engine`` is its class: which protocols it keeps to is seen there; ``has`` is what else it can.
+    """
 
     name: str
+    engine: type[Any]
+    has: frozenset[Has] = frozenset(Has)
+
+    def can(self, what: Has | type[Any]) -> bool:
+        """Whether engines of this kind have what a test needs."""
+        return what in self.has if isinstance(what, Has) else issubclass(self.engine, what)
 
     def make(self, folder: Path) -> Engine:
         """An engine on ``folder``, not open yet."""
@@ -200,10 +235,9 @@ class EngineKind:
 
 class SandboxKind(EngineKind):
     name = "sandbox"
+    engine = SandboxEngine
 
     def make(self, folder: Path) -> Engine:
-        from neuro.engines.sandbox import SandboxEngine
-
         return SandboxEngine(folder)
 
     def traces(self, folder: Path) -> set[str]:
@@ -250,4 +284,44 @@ class SandboxKind(EngineKind):
         return found
 
 
-KINDS: dict[str, EngineKind] = {"sandbox": SandboxKind()}
+class PlainKind(EngineKind):
+    name = "plain"
+    engine = PlainEngine
+    has = frozenset({Has.PROGRAMS, Has.TERMINALS, Has.SUPERVISORS})
+
+    def make(self, folder: Path) -> Engine:
+        return PlainEngine(folder)
+
+    def traces(self, folder: Path) -> set[str]:
+        found = {f"folder {path.relative_to(folder)}" for path in folder.glob("jobs/*")}
+        for run in folder.glob("jobs/*/runs/*"):
+            found |= {f"process {pid} of {run}" for pid in supervisor.processes_of(str(run))}
+        return found
+
+    def supervisor_of(self, folder: Path, ref: RunRef) -> int:
+        started = folder / "jobs" / ref.job_id / "runs" / str(ref.run) / "started"
+        deadline = time.monotonic() + PATIENCE
+        while not started.exists():
+            assert time.monotonic() < deadline, f"{ref} does not begin"
+            time.sleep(0.001)
+        return int(json.loads(started.read_text())["supervisor"])
+
+
+class MemoryKind(EngineKind):
+    name = "memory"
+    engine = MemoryEngine
+    has = frozenset()
+
+    def make(self, folder: Path) -> Engine:
+        return MemoryEngine()
+
+    def traces(self, folder: Path) -> set[str]:
+        return set()
+
+    def supervisor_of(self, folder: Path, ref: RunRef) -> None:
+        return None
+
+
+KINDS: dict[str, EngineKind] = {
+    kind.name: kind for kind in (SandboxKind(), PlainKind(), MemoryKind())
+}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.base import ExitCause, Mount
-from tests.engines.harness import MIB, Runs
+from tests.engines.harness import MIB, Has, Runs, needs
 
 
 async def test_a_command_that_succeeds_is_completed(runs: Runs) -> None:
@@ -24,6 +24,7 @@ async def test_an_exit_code_is_kept_exactly(runs: Runs, code: int) -> None:
     assert (done.code, done.exited.cause) == (code, ExitCause.ERROR)
 
 
+@needs(Has.PROGRAMS)
 @pytest.mark.parametrize("name", ["TERM", "KILL", "SEGV", "ABRT", "INT", "USR1"])
 async def test_a_signal_is_128_and_its_number(runs: Runs, name: str) -> None:
     done = await runs.shell(f"kill -{name} $$")
@@ -32,6 +33,7 @@ async def test_a_signal_is_128_and_its_number(runs: Runs, name: str) -> None:
     assert done.exited.cause == ExitCause.ERROR
 
 
+@needs(Has.PROGRAMS)
 async def test_a_command_that_is_not_found_is_127_and_says_so(runs: Runs) -> None:
     done = await runs.run("no-such-command")
 
@@ -40,17 +42,20 @@ async def test_a_command_that_is_not_found_is_127_and_says_so(runs: Runs) -> Non
     assert "no-such-command" in done.output.decode()
 
 
+@needs(Has.PROGRAMS)
 async def test_a_command_that_is_not_executable_is_126(runs: Runs) -> None:
     done = await runs.run("/etc/hostname")
 
     assert (done.code, done.exited.cause) == (126, ExitCause.CANNOT_START)
 
 
+@needs(Has.PROGRAMS, Has.TERMINALS)
 async def test_a_terminal_job_has_the_same_exit_codes(runs: Runs) -> None:
     assert (await runs.shell("exit 42", tty=True)).code == 42
     assert (await runs.run("no-such-command", tty=True)).code == 127
 
 
+@needs(Has.PROGRAMS)
 async def test_arguments_arrive_as_they_are(runs: Runs) -> None:
     odd = ["", " ", "a b", "$HOME", "'", '"', "*", "\\", "-x", "--", "ü", "a\nb"]
 
@@ -59,6 +64,7 @@ async def test_arguments_arrive_as_they_are(runs: Runs) -> None:
     assert done.output.decode() == "".join(f"[{word}]" for word in odd)
 
 
+@needs(Has.PROGRAMS, Has.FENCE)
 async def test_a_command_with_an_equals_sign_in_its_name_runs(runs: Runs, tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     script = tmp_path / "scripts" / "a=b"
@@ -72,18 +78,21 @@ async def test_a_command_with_an_equals_sign_in_its_name_runs(runs: Runs, tmp_pa
     assert (await runs.run("a=b", "echo", "hello")).code == 127
 
 
+@needs(Has.PROGRAMS)
 async def test_no_command_means_the_default_one(runs: Runs) -> None:
     done = await runs.run()
 
     assert done.code == 0  # a shell whose standard input is empty
 
 
+@needs(Has.PROGRAMS, Has.LIMITS)
 async def test_the_memory_limit_is_told_apart_from_a_kill(runs: Runs) -> None:
     done = await runs.run(*EAT_MEMORY, memory=64 * MIB)
 
     assert (done.code, done.exited.cause) == (137, ExitCause.OUT_OF_MEMORY)
 
 
+@needs(Has.PROGRAMS, Has.LIMITS)
 async def test_a_kill_without_the_memory_limit_is_an_error(runs: Runs) -> None:
     done = await runs.shell("kill -KILL $$", memory=64 * MIB)
 

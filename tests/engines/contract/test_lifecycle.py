@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.base import ExitCause, Exited, RunNotFound, RunRef, Started
-from tests.engines.harness import EngineKind, Runs, eventually, spec
+from tests.engines.harness import EngineKind, Has, Runs, eventually, needs, spec
 
 
 async def test_starting_twice_runs_once(runs: Runs) -> None:
@@ -85,6 +85,7 @@ async def test_stopping_what_is_over_or_unknown_does_nothing(runs: Runs) -> None
     assert not await runs.engine.stop(RunRef(done.ref.job_id, 1), 1)
 
 
+@needs(Has.PROGRAMS)
 async def test_children_do_not_outlive_their_run(runs: Runs, tmp_path: Path) -> None:
     number = "31415.926"
     done = await runs.shell(f"setsid sleep {number} & nohup sleep {number} & echo done")
@@ -100,6 +101,7 @@ def _says(path: Path, text: str) -> bool:
         return False
 
 
+@needs(Has.PROGRAMS)
 async def test_a_removed_job_leaves_nothing(runs: Runs, kind: EngineKind, folder: Path) -> None:
     done = await runs.shell("echo hello > /usr/hello; echo hello")
 

@@ -7,18 +7,20 @@ import os
 
 import pytest
 
-from neuro.engines.base import ExitCause, RunNotFound
-from tests.engines.harness import MIB, PATIENCE, EngineKind, Runs
+from neuro.engines.base import ExitCause, Measures, RunNotFound
+from tests.engines.harness import MIB, PATIENCE, EngineKind, Has, Runs, needs
 
 BUSY = "import time\nend = time.time() + 600\nprint('ready', flush=True)\nwhile True: pass"
 
 
+@needs(Has.PROGRAMS, Has.LIMITS)
 async def test_a_run_within_its_memory_is_left_alone(runs: Runs) -> None:
     done = await runs.run("python3", "-c", "x = bytearray(b'x') * (64 << 20)", memory=256 * MIB)
 
     assert done.code == 0
 
 
+@needs(Has.PROGRAMS, Has.LIMITS)
 async def test_what_children_use_together_counts(runs: Runs) -> None:
     grow = "x = []\nimport time\nwhile True: x.append(bytearray(b'x') * (8 << 20)); time.sleep(.1)"
     script = f'python3 -c "{grow}" & python3 -c "{grow}" & wait'
@@ -29,6 +31,7 @@ async def test_what_children_use_together_counts(runs: Runs) -> None:
     assert done.exited.cause == ExitCause.OUT_OF_MEMORY or done.code == 0
 
 
+@needs(Has.PROGRAMS, Has.LIMITS)
 async def test_a_fork_bomb_does_not_take_the_machine(runs: Runs) -> None:
     script = (
         "import os, time\nmade = 0\n"
@@ -45,6 +48,7 @@ async def test_a_fork_bomb_does_not_take_the_machine(runs: Runs) -> None:
     assert int(done.output.split()[1]) < 40000
 
 
+@needs(Has.PROGRAMS, Has.LIMITS)
 async def test_a_core_limit_holds(runs: Runs) -> None:
     script = (
         "import os, time\nfor _ in range(3):\n    if os.fork() == 0: break\n"
@@ -57,6 +61,7 @@ async def test_a_core_limit_holds(runs: Runs) -> None:
     assert sum(map(float, done.lines)) < 1.35
 
 
+@needs(Has.PROGRAMS, Has.LIMITS)
 async def test_shared_memory_is_small_unless_asked_for(runs: Runs) -> None:
     script = "df -m /dev/shm | tail -1 | awk '{print $2}'"
 
@@ -67,12 +72,14 @@ async def test_shared_memory_is_small_unless_asked_for(runs: Runs) -> None:
     assert int(large.output) >= 256
 
 
+@needs(Has.PROGRAMS, Has.FENCE)
 async def test_a_run_without_gpus_sees_none(runs: Runs) -> None:
     done = await runs.shell("ls /dev | grep nvidia; true")
 
     assert done.output == b""
 
 
+@needs(Has.PROGRAMS, Measures)
 async def test_usage_tells_memory_and_cpu(runs: Runs) -> None:
     ref = await runs.start("python3", "-c", "x = bytearray(b'x') * (64 << 20)\n" + BUSY)
     await runs.says(ref.job_id, b"ready")
@@ -91,6 +98,7 @@ async def test_usage_tells_memory_and_cpu(runs: Runs) -> None:
     assert usage.memory > 60 * MIB
 
 
+@needs(Measures)
 async def test_the_usage_of_what_does_not_run_is_not_found(runs: Runs) -> None:
     done = await runs.run("true")
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from neuro.engines.base import NotListening, RunNotFound, RunRef
-from tests.engines.harness import PATIENCE, EngineKind, Runs
+from neuro.engines.base import Connects, NotListening, RunNotFound, RunRef
+from tests.engines.harness import PATIENCE, EngineKind, Has, Runs, needs
+
+pytestmark = needs(Has.PROGRAMS, Connects)
 
 SERVER = """
 import socket, sys
@@ -100,6 +102,7 @@ async def test_many_connections_at_once(runs: Runs) -> None:
     assert answers == [b"a:%d" % i for i in range(30)]
 
 
+@needs(Has.FENCE)
 async def test_two_jobs_listen_on_the_same_port(runs: Runs) -> None:
     if shared(runs):
         pytest.skip("jobs share the host's network here")
@@ -117,6 +120,7 @@ async def test_a_port_without_a_listener_is_refused(runs: Runs) -> None:
         await runs.engine.connect(ref.job_id, free_port())
 
 
+@needs(Has.FENCE)
 async def test_a_port_of_the_host_is_not_the_jobs(runs: Runs) -> None:
     ref = await runs.start("sleep", "600")
 
@@ -132,6 +136,7 @@ async def test_what_does_not_run_cannot_be_connected_to(runs: Runs) -> None:
             await runs.engine.connect(job_id, 80)
 
 
+@needs(Has.FENCE)
 async def test_names_can_be_looked_up(runs: Runs) -> None:
     script = "import socket; print(socket.gethostbyname('localhost'), socket.gethostname())"
 
@@ -155,6 +160,7 @@ async def asked(runs: Runs, where: str, port: int, **options: Any) -> str:
     return done.output.decode().strip()
 
 
+@needs(Has.FENCE)
 @pytest.mark.root
 async def test_jobs_of_others_are_out_of_reach(runs: Runs) -> None:
     _, address, port = await serve_everybody(runs, neighbours="bob", names=("theirs",))
@@ -166,6 +172,7 @@ async def test_jobs_of_others_are_out_of_reach(runs: Runs) -> None:
         assert "not known" in await asked(runs, "theirs", port, neighbours=neighbours)
 
 
+@needs(Has.FENCE)
 @pytest.mark.root
 async def test_neighbours_reach_each_other_by_name(runs: Runs) -> None:
     names = ("job-1", "job-1.platform-jobs", "trainer--alice.platform-jobs", "trainer")
@@ -175,6 +182,7 @@ async def test_neighbours_reach_each_other_by_name(runs: Runs) -> None:
         assert await asked(runs, name, port, neighbours="alice", names=("asker",)) == "hello"
 
 
+@needs(Has.FENCE)
 @pytest.mark.root
 async def test_a_run_knows_itself_and_who_came_later(runs: Runs) -> None:
     first = await runs.start("sleep", "600", neighbours="alice", names=("first",))
@@ -188,6 +196,7 @@ async def test_a_run_knows_itself_and_who_came_later(runs: Runs) -> None:
     assert b"127.0.0.1" in said
 
 
+@needs(Has.FENCE)
 @pytest.mark.root
 async def test_a_run_that_is_over_is_forgotten(runs: Runs) -> None:
     gone, _, _ = await serve_everybody(runs, neighbours="alice", names=("gone",))
@@ -200,6 +209,7 @@ async def test_a_run_that_is_over_is_forgotten(runs: Runs) -> None:
     assert (await runs.execute(stays, "getent", "hosts", "gone"))[0] != 0
 
 
+@needs(Has.FENCE)
 @pytest.mark.root
 async def test_neighbours_stay_neighbours_when_the_server_starts_anew(
     kind: EngineKind, folder: Path
@@ -228,6 +238,7 @@ async def test_neighbours_stay_neighbours_when_the_server_starts_anew(
         await runs.close()
 
 
+@needs(Has.FENCE)
 @pytest.mark.root
 async def test_the_hosts_own_services_are_out_of_reach(runs: Runs) -> None:
     host = runs.engine.host_address
@@ -248,6 +259,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as pi
 """
 
 
+@needs(Has.FENCE)
 async def test_root_of_a_job_listens_at_any_port_and_pings(runs: Runs) -> None:
     done = await runs.run("python3", "-c", LOW)
 

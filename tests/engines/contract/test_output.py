@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from neuro.engines.base import RunNotFound, RunRef
-from tests.engines.harness import PATIENCE, Runs, spec
+from tests.engines.harness import PATIENCE, Has, Runs, needs, spec
 
 
+@needs(Has.PROGRAMS)
 async def test_every_byte_is_kept(runs: Runs) -> None:
     script = "import sys\nsys.stdout.buffer.write(bytes(range(256)) * 4096)"
 
@@ -21,6 +22,7 @@ async def test_every_byte_is_kept(runs: Runs) -> None:
     assert done.output == bytes(range(256)) * 4096
 
 
+@needs(Has.PROGRAMS)
 async def test_errors_and_results_keep_their_order(runs: Runs) -> None:
     done = await runs.shell("for i in 1 2 3 4 5 6; do echo out $i; echo err $i >&2; done")
 
@@ -31,6 +33,7 @@ async def test_output_without_a_newline_at_its_end_is_kept(runs: Runs) -> None:
     assert (await runs.run("printf", "no newline")).output == b"no newline"
 
 
+@needs(Has.PROGRAMS)
 async def test_what_children_wrote_last_is_there_at_the_exit(runs: Runs) -> None:
     done = await runs.shell("(echo from a child; seq 100000) & wait")
 
@@ -60,6 +63,7 @@ async def test_several_followers_all_get_everything(runs: Runs) -> None:
     assert all(output == expected for output in outputs)
 
 
+@needs(Has.PROGRAMS)
 async def test_chunks_are_bounded(runs: Runs) -> None:
     done = await runs.shell("head -c 3000000 /dev/zero")
 
@@ -141,6 +145,7 @@ async def test_the_exit_says_how_large_the_log_is(runs: Runs) -> None:
     assert second.exited.output_bytes == len(b"first\nsecond\n")
 
 
+@needs(Has.PROGRAMS)
 @pytest.mark.slow
 async def test_two_hundred_megabytes_are_followed_without_a_loss(runs: Runs) -> None:
     begun = spec("sh", "-c", "head -c 209715200 /dev/zero | tr '\\0' 'x'; echo end")

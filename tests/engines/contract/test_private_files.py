@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.base import ExitCause, Mount, RunRef
-from tests.engines.harness import Runs, spec
+from tests.engines.harness import Has, Runs, needs, spec
+
+pytestmark = needs(Has.PROGRAMS, Has.FENCE)
 
 
 @pytest.fixture

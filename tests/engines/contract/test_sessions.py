@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from neuro.engines.base import Channel, RunNotFound
-from tests.engines.harness import PATIENCE, Runs, drain, read_until, spec
+from neuro.engines.base import Attaches, Channel, Executes, RunNotFound
+from tests.engines.harness import PATIENCE, Has, Runs, drain, needs, read_until, spec
+
+pytestmark = needs(Has.PROGRAMS, Executes, Attaches)
 
 
 async def test_exec_tells_results_errors_and_the_exit_code_apart(runs: Runs) -> None:
@@ -20,6 +22,7 @@ async def test_exec_tells_results_errors_and_the_exit_code_apart(runs: Runs) -> 
     assert (code, out, err) == (5, b"out\n", b"err\n")
 
 
+@needs(Has.FENCE)
 async def test_exec_is_inside_the_same_sandbox(runs: Runs) -> None:
     options = {"hostname": "trainer", "env": {"NAME": "value"}, "working_dir": "/project"}
     ref = await runs.start("sh", "-c", "echo x > /tmp/mine; echo ready; sleep 600", **options)
@@ -42,6 +45,7 @@ async def test_exec_has_no_more_rights_than_the_job(runs: Runs) -> None:
     assert inside == done.output
 
 
+@needs(Has.FENCE)
 async def test_exec_does_not_see_the_server(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVER_SECRET", "hush")
     ref = await runs.start("sleep", "600")
@@ -52,6 +56,7 @@ async def test_exec_does_not_see_the_server(runs: Runs, monkeypatch: pytest.Monk
     assert b"socket:" not in out
 
 
+@needs(Has.FENCE)
 async def test_a_script_cannot_reach_the_program_that_executes_it(runs: Runs) -> None:
     """Else ``#!/proc/self/exe`` would run a program of the host, open for writing afterwards."""
     ref = await runs.start("sleep", "600")
@@ -122,6 +127,7 @@ async def test_a_process_of_exec_that_closes_its_terminal_goes_on(runs: Runs) ->
     await session.close()
 
 
+@needs(Has.FENCE)
 async def test_a_job_that_used_up_its_terminals_gets_none_of_the_machines(runs: Runs) -> None:
     uses_up = (
         "import os, time\n"
@@ -164,6 +170,7 @@ async def test_the_exit_code_is_known_without_reading(runs: Runs) -> None:
     await session.close()
 
 
+@needs(Has.FENCE)
 async def test_closing_an_exec_session_ends_its_process(runs: Runs) -> None:
     ref = await runs.start("sleep", "600")
     session = await runs.engine.exec(ref.job_id, ["sh", "-c", "echo ready; cat"], tty=False)
@@ -213,6 +220,7 @@ async def test_exec_and_attach_of_what_does_not_run_are_not_found(runs: Runs) ->
             await runs.engine.attach(job_id, stdin=False, output=True)
 
 
+@needs(Has.FENCE)
 async def test_attach_shows_the_output_from_now_on_and_the_exit_code(
     runs: Runs, tmp_path: Path
 ) -> None:

@@ -15,7 +15,19 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.base import ExitCause, RunNotFound, RunRef, RunSpec, RunState
-from tests.engines.harness import MIB, PATIENCE, EngineKind, Finished, Runs, eventually, spec
+from tests.engines.harness import (
+    MIB,
+    PATIENCE,
+    EngineKind,
+    Finished,
+    Has,
+    Runs,
+    eventually,
+    needs,
+    spec,
+)
+
+pytestmark = needs(Has.PROGRAMS, Has.SUPERVISORS)
 
 CHECKOUT = Path(__file__).parents[3]
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.harness import Runs, read_until
+from neuro.engines.base import Attaches
+from tests.engines.harness import Has, Runs, needs, read_until
+
+pytestmark = needs(Has.PROGRAMS, Has.TERMINALS, Attaches)
 
 # Says something for each thing that a terminal can do to a program. A signal that comes just before
 # bash waits for a line is looked at after the wait: so no wait is long.
@@ -144,6 +147,7 @@ async def test_closing_an_attached_session_only_detaches(runs: Runs) -> None:
     await second.close()
 
 
+@needs(Has.FENCE)
 async def test_a_terminal_for_output_only_has_no_keyboard(runs: Runs) -> None:
     script = (
         "trap 'echo hit' INT; test -t 1 && test -t 2 && ! test -t 0 && cat; echo begun;"
