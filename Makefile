@@ -5,6 +5,7 @@
 #   make test    all tests (TESTS="tests/storage -k uris" for some)
 #   make test-fast   those that need the fewest processes
 #   make fuzz    20,000 random jobs against the fence around jobs, 500 kills of a bake: hours
+#   make mutants  take each access check away and see that the tests notice: two minutes
 #   make lint    formatting, rules, types, layers, documentation
 #   make wheel   the package, under dist/: for `pip install dist/NAME[server]`
 #   make bench   measure, and write a table
@@ -35,7 +36,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test test-fast fuzz lint bench wheel docs format lock clean
+.PHONY: help setup demo test test-fast fuzz mutants lint bench wheel docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -74,6 +75,9 @@ test-fast: $(DEMO)
 fuzz: $(SETUP)
 	@NEURO_FUZZ_CASES=20000 NEURO_TEST_KILLS=500 NEURO_FUZZ_VERDICTS=10000 $(BIN)/python -m pytest \
 		tests/security/test_fuzz.py tests/faults/test_kills.py tests/flow/evaluate/test_one_verdict.py
+
+mutants: $(SETUP)
+	@$(BIN)/python -m tests.server.access.mutants
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

@@ -45,7 +45,7 @@ _LONGEST = (
     "storage/test_transfers.py",
     "storage/test_interrupts.py",
     "server/test_sharing.py",
-    "server/test_strangers.py",
+    "server/access",
     "server/test_supervision.py",
     "server/test_engines.py",
     "server/test_stopping.py",

@@ -52,11 +52,14 @@ class ServerProcess:
         settings: str = SETTINGS,
         database: str | None = None,
         program: Sequence[str] = (),
+        forks: bool | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.port = 0
         self._database = database
         self._program = program
+        if forks is not None:
+            self.forks = forks
         self._process: subprocess.Popen[bytes] | Fork | None = None
         data_dir.mkdir(parents=True, exist_ok=True)
         (data_dir / "server.toml").write_text(settings)

@@ -19,6 +19,7 @@ import pytest
 
 from neuro.engines.base import Engine, Event, Exited, RunRef, RunSpec, Session, Started
 from neuro.engines.sandbox import SandboxEngine, identities
+from tests.engines.memory import MemoryEngine
 from tests.engines.plain import supervisor
 from tests.engines.plain.engine import PlainEngine
 
@@ -307,4 +308,21 @@ class PlainKind(EngineKind):
         return int(json.loads(started.read_text())["supervisor"])
 
 
-KINDS: dict[str, EngineKind] = {kind.name: kind for kind in (SandboxKind(), PlainKind())}
+class MemoryKind(EngineKind):
+    name = "memory"
+    engine = MemoryEngine
+    has = frozenset()
+
+    def make(self, folder: Path) -> Engine:
+        return MemoryEngine()
+
+    def traces(self, folder: Path) -> set[str]:
+        return set()
+
+    def supervisor_of(self, folder: Path, ref: RunRef) -> None:
+        return None
+
+
+KINDS: dict[str, EngineKind] = {
+    kind.name: kind for kind in (SandboxKind(), PlainKind(), MemoryKind())
+}

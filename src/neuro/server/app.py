@@ -25,6 +25,7 @@ from neuro.engines.base import Engine
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
+from neuro.server.access.peers import OtherServers
 from neuro.server.access.permission_routes import permission_routes
 from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
@@ -226,7 +227,10 @@ async def _assemble(
 ) -> tuple[LoginFile, Board]:
     host, port = listener.getsockname()[:2]
     key = folder / "keys" / "tokens.key"
-    access = AccessService(database, load_or_create_key(key), settings.cluster)
+    peers = None
+    if not database.is_sqlite:
+        peers = OtherServers(database, fleet.changes, fleet.id, background)
+    access = AccessService(database, load_or_create_key(key), settings.cluster, peers=peers)
     await asyncio.to_thread(check_key, database, fleet.id, key)
     url = f"{settings.server.url.rstrip('/')}/api/v1" if settings.server.url else None
     await fleet.servers.enter(
@@ -328,6 +332,7 @@ def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str)
     budgets = Budgets(limits.requests_per_user, limits.streams_per_user)
     install(app, routes, Pace(limits.body_stall), budgets)
     ground.access.listen(app[STREAMS].end_those_of)
+    ground.access.ask(app[STREAMS].tokens)
     book, streams = ground.access.book, app[STREAMS]
     book.listen(lambda users: streams.grants_changed(users, book.of))
     return app

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from neuro.server.access import grant_tables
 from neuro.server.access.grants import Grants, held_by
+from neuro.server.access.peers import Peers, Telling, Words
 from neuro.server.database.engine import Database
 
 T = TypeVar("T")
 
 # Grants of all callers together that are kept: some 30 MB. Who was away the longest is let go.
 MAX_HELD = 40_000
+TOPIC = "grants"
+EVERYBODY = "*"  # is no user's name
 # Users whose grants have changed; None for everybody's.
 Users = Collection[str] | None
 Listener = Callable[[Users], Awaitable[None]]
@@ -26,9 +30,15 @@ class GrantBook:
     """Answers what a user holds, from memory where it can."""
 
     def __init__(
-        self, database: Database, now: Callable[[], datetime], max_held: int = MAX_HELD
+        self,
+        database: Database,
+        now: Callable[[], datetime],
+        max_held: int = MAX_HELD,
+        peers: Peers | None = None,
     ) -> None:
+        """``peers`` are the other servers of this database."""
         self._database = database
+        self._peers = peers or Peers()
         self._now = now
         self._max_held = max_held
         self._known: dict[str, Grants] = {}  # whoever asked last stands last
@@ -36,6 +46,7 @@ class GrantBook:
         self._changes = 0
         self._generation = 0
         self._listeners: list[Listener] = []
+        self._peers.hear(TOPIC, self._drop, self._tell_words)
 
     def listen(self, listener: Listener) -> None:
         """Have ``listener(users)`` awaited when grants have changed, before that is answered."""
@@ -88,24 +99,33 @@ class GrantBook:
     async def change(self, users: Users, change: Callable[[Connection], T]) -> T:
         """Make a change of grants in one transaction.
 
-        When this returns it holds for every request, and for what streams.
+        When this returns it holds for every request, and for what streams, on every server.
         """
 
-        def write(connection: Connection) -> tuple[T, int]:
+        def write(telling: Telling, connection: Connection) -> tuple[T, int]:
             grant_tables.changed(connection)
-            return change(connection), grant_tables.generation(connection)
+            return change(connection), self.record(connection, users, telling)
 
         async def both() -> T:
-            try:
-                result, generation = await self._database.write(write)
-                self._generation = max(self._generation, generation)
-            finally:
-                # After an error as well: a database may fail just after it has made the change.
-                await self.changed(users)
+            with self._peers.telling() as telling:
+                try:
+                    result, number = await self._database.write(partial(write, telling))
+                    self._generation = max(self._generation, number)
+                finally:
+                    # After an error as well: a database may fail just after it has made the change.
+                    await self.changed(users)
+                await telling.heard()
             return result
 
         # Whoever asked may leave before it is written: what was taken away is gone for all that.
         return await asyncio.shield(both())
+
+    def record(self, connection: Connection, users: Users, telling: Telling) -> int:
+        """Tell the other servers of a change, in its transaction; returns its generation."""
+        number = grant_tables.generation(connection)
+        names = [EVERYBODY] if users is None else sorted(users)
+        telling.record(connection, TOPIC, [f"{number} {name}" for name in names])
+        return number
 
     async def changed(self, users: Users) -> None:
         """Forget what these users held, and tell of it."""
@@ -113,9 +133,24 @@ class GrantBook:
         for listener in self._listeners:
             await listener(users)
 
+    def _drop(self, words: Words) -> None:
+        """Forget what another server has changed."""
+        numbers = [int(word.partition(" ")[0]) for word in words or ()]
+        self._generation = max(self._generation, *numbers)
+        self._forget(_users(words))
+
+    async def _tell_words(self, words: Words) -> None:
+        for listener in self._listeners:
+            await listener(_users(words))
+
     def _forget(self, users: Users) -> None:
         self._changes += 1
         for user in list(self._known) if users is None else users:
             found = self._known.pop(user, None)
             if found is not None:
                 self._held -= len(found.held)
+
+
+def _users(words: Words) -> Users:
+    names = {word.partition(" ")[2] for word in words or ()}
+    return None if words is None or EVERYBODY in names else names

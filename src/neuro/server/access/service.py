@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -34,6 +34,7 @@ from neuro.server.access import tables
 from neuro.server.access.grant_book import GrantBook
 from neuro.server.access.grant_tables import generation, of_subject
 from neuro.server.access.identity import Identity, JobIdentity
+from neuro.server.access.peers import Peers, Telling, Words
 from neuro.server.access.sharing import Sharing
 from neuro.server.database.engine import Database
 from neuro.server.log import Seldom
@@ -46,6 +47,9 @@ MAX_LABEL = 256
 MAX_CACHED_TOKENS = 4096
 ALGORITHM = "HS256"
 JOBS_AT_ONCE = 500  # whose tokens are looked for
+TOPIC = "tokens"
+EVERYTHING = "*"  # is no token's id
+Holder = Callable[[], Iterable[tuple[str, str]]]
 
 
 def _now() -> datetime:
@@ -71,12 +75,15 @@ class AccessService:
         key: bytes,
         cluster: str,
         now: Callable[[], datetime] = _now,
+        peers: Peers | None = None,
     ) -> None:
+        """``peers`` are the other servers of this database."""
         self._database = database
+        self._peers = peers or Peers()
         self._key = OctKey.import_key(key)
         self._cluster = cluster
         self._now = now
-        self.book = GrantBook(database, now)
+        self.book = GrantBook(database, now, peers=self._peers)
         self.sharing = Sharing(database, self.book, now)
         self._signed: dict[str, _Signed] = {}
         self._endings = 0
@@ -86,6 +93,8 @@ class AccessService:
         # Jobs that are over, as long as the database does not know that their tokens ended.
         self._jobs_over: set[str] = set()
         self._listeners: list[Callable[[str, str | None], None]] = []
+        self._holders: list[Holder] = []
+        self._peers.hear(TOPIC, self._drop, self._tell_words)
 
     def listen(self, listener: Callable[[str, str | None], None]) -> None:
         """Have ``listener(user, token_id)`` called when a token has ended before its time.
@@ -94,8 +103,16 @@ class AccessService:
         """
         self._listeners.append(listener)
 
+    def ask(self, holder: Holder) -> None:
+        """Have ``holder`` asked for (user, token id) of all with which something goes on, where it
+        is not known which have ended.
+        """
+        self._holders.append(holder)
+
     async def authenticate(self, token: str) -> Identity:
         """The identity behind a token. Raises NotAuthenticated, saying which it is."""
+        if not self._peers.is_current:
+            await self._peers.catch_up()
         signed = self._signed.get(token)
         if signed is None or signed.expires_at <= self._now():
             signed = await self._sign_in(token)
@@ -222,17 +239,15 @@ class AccessService:
         """
         now = self._now()
 
-        def remove(connection: Connection) -> bool:
+        def remove(connection: Connection, telling: Telling) -> bool:
             _check_not_last(connection, name)
             tables.retire(connection, name, now)
             if not tables.remove_user(connection, name):
                 raise NotFound(f'user "{name}" was not found')
+            self.book.record(connection, {name}, telling)
             return True
 
-        try:
-            await self._end(name, None, remove)
-        finally:
-            await self.book.changed({name})
+        await self._end(name, None, remove, lambda: self.book.changed({name}))
 
     async def gone(self) -> set[str]:
         """The names of people who were removed."""
@@ -295,7 +310,7 @@ class AccessService:
         if not await self._end(
             user,
             token_id,
-            lambda connection: tables.revoke_token(connection, user, token_id, now),
+            lambda connection, _: tables.revoke_token(connection, user, token_id, now),
         ):
             raise Conflict(f"Token '{token_id}' is revoked already.")
         log.info("token revoked", user=user, token=token_id)
@@ -312,16 +327,23 @@ class AccessService:
         for start in range(0, len(job_ids), JOBS_AT_ONCE):
             ids = job_ids[start : start + JOBS_AT_ONCE]
             ending = await self._database.read(partial(tables.tokens_of_jobs, job_ids=ids))
-            self._tell(ending)
-            await self._database.write(partial(self._revoke_all, ending, now))
+            if ending:
+                self._tell(ending)
+                await self._revoke_all(ending, now)
         self._forget()
         self._jobs_over.difference_update(job_ids)
 
-    def _revoke_all(
-        self, ending: Sequence[tuple[str, str]], now: datetime, connection: Connection
-    ) -> None:
-        for user, token_id in ending:
-            tables.revoke_token(connection, user, token_id, now)
+    async def _revoke_all(self, ending: Sequence[tuple[str, str]], now: datetime) -> None:
+        # A job's end is not to wait for them: it is heard of in a moment.
+        with self._peers.telling(waits=False) as telling:
+
+            def revoke(connection: Connection) -> None:
+                for user, token_id in ending:
+                    tables.revoke_token(connection, user, token_id, now)
+                telling.record(connection, TOPIC, [f"{user} {it}" for user, it in ending])
+
+            await self._database.write(revoke)
+            await telling.heard()
 
     def _forget(self) -> None:
         self._endings += 1
@@ -333,20 +355,52 @@ class AccessService:
                 listener(user, token_id)
 
     async def _end(
-        self, user: str, token_id: str | None, change: Callable[[Connection], bool]
+        self,
+        user: str,
+        token_id: str | None,
+        change: Callable[[Connection, Telling], bool],
+        then: Callable[[], Awaitable[None]] | None = None,
     ) -> bool:
-        """Make a change that ends tokens, and tell of it; False where nothing changed."""
+        """Make a change that ends tokens, and tell of it; False where nothing changed.
+
+        When this returns it holds on every server. ``then`` is awaited before the others are.
+        """
+
+        def write(telling: Telling, connection: Connection) -> bool:
+            telling.record(connection, TOPIC, [f"{user} {token_id or EVERYTHING}"])
+            return change(connection, telling)
 
         async def both() -> bool:
-            try:
-                return await self._database.write(change)
-            finally:
-                # After an error as well: a database may fail just after it has made the change.
-                self._forget()
-                self._tell([(user, token_id)])
+            with self._peers.telling() as telling:
+                try:
+                    is_changed = await self._database.write(partial(write, telling))
+                finally:
+                    # After an error as well: a database may fail just after it has made the change.
+                    self._forget()
+                    self._tell([(user, token_id)])
+                    if then is not None:
+                        await then()
+                await telling.heard()
+            return is_changed
 
         # Whoever asked may leave before it is written: the token must end for all that.
         return await asyncio.shield(both())
+
+    def _drop(self, words: Words) -> None:
+        """Forget what another server has ended."""
+        self._forget()
+        for word in words or ():
+            user, _, token_id = word.partition(" ")
+            self._tell([(user, None if token_id == EVERYTHING else token_id)])
+
+    async def _tell_words(self, words: Words) -> None:
+        """Where nobody knows what has ended: look at each token with which something goes on."""
+        if words is not None:
+            return
+        held = {pair for holder in self._holders for pair in holder()}
+        ids = sorted(token_id for _, token_id in held)
+        good = await self._database.read(partial(tables.good_among, token_ids=ids))
+        self._tell(pair for pair in held if pair[1] not in good)
 
     async def drop_old_tokens(self) -> int:
         """Forget tokens that expired or were revoked over a day ago; returns how many."""

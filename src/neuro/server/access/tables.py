@@ -27,6 +27,8 @@ from neuro.server.access import grant_tables
 from neuro.server.access.grants import Grant
 from neuro.server.database.schema import Moment, metadata
 
+IDS_AT_ONCE = 500
+
 users = Table(
     "users",
     metadata,
@@ -138,6 +140,17 @@ def find_token(connection: Connection, token_id: str) -> tuple[str, str | None] 
         )
     ).one_or_none()
     return None if row is None else (row.digest, row.job)
+
+
+def good_among(connection: Connection, token_ids: Collection[str]) -> set[str]:
+    """Those of the tokens that are not revoked."""
+    found: set[str] = set()
+    ids = list(token_ids)
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        some = ids[start : start + IDS_AT_ONCE]
+        good = select(tokens.c.id).where(tokens.c.id.in_(some), tokens.c.revoked_at.is_(None))
+        found.update(connection.execute(good).scalars())
+    return found
 
 
 def jobs_with_tokens(connection: Connection) -> list[str]:

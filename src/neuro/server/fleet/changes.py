@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ class Changes:
         ``is_alone`` may be set to say whether no other server is there to be woken.
         """
         self.is_alone: Callable[[], bool] = lambda: False
+        # A time of ``clock``: all that was committed before it has been told.
+        self.looked_at = 0.0
         self._database = database
         self._server = server_id
         self._background = background
@@ -145,7 +148,9 @@ class Changes:
         """Tell of all that is committed from now on. Raises Unavailable."""
         if self._database.is_sqlite:
             return
+        began = clock()
         self._seen = await self._database.read(_snapshot)
+        self.looked_at = began
         for name, work in (
             ("feed of changes", self._read_on),
             ("bell of changes", self._ring_on),
@@ -165,7 +170,7 @@ class Changes:
         if self._seen is None:
             return
         async with self._looking:
-            seen = self._seen
+            seen, began = self._seen, clock()
             parameters = {"server": self._server, "most": MOST + 1, **seen.bounds}
             rows = await self._database.read(lambda c: c.execute(_READ, parameters).all())
             self._seen = now = Snapshot.of(rows[0].snapshot, rows[0].now)
@@ -175,9 +180,10 @@ class Changes:
                 log.warning("this server fell behind the others, and looks at everything")
                 for topic in self._listeners:
                     self._tell(topic, None)
-                return
-            for topic, keys in _by_topic(news):
-                self._tell(topic, keys)
+            else:
+                for topic, keys in _by_topic(news):
+                    self._tell(topic, keys)
+            self.looked_at = began
 
     def _tell(self, topic: str, keys: tuple[str, ...] | None) -> None:
         for listener in self._listeners.get(topic, ()):
@@ -261,6 +267,11 @@ class Changes:
                     await self._database.write(partial(sweep, seen=past[0]))
             except Unavailable:
                 continue
+
+
+def clock() -> float:
+    """Seconds that also count while this process, or the whole machine, is frozen."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def sweep(connection: Connection, seen: Snapshot, most: int = MOST_KEPT) -> None:

@@ -18,7 +18,6 @@ server, which holds all leases from the beginning, without a task or a query.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,7 +31,7 @@ from sqlalchemy import Connection, text
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes, record
+from neuro.server.fleet.changes import Changes, clock, record
 from neuro.server.fleet.tables import NOW
 
 T = TypeVar("T")
@@ -420,11 +419,6 @@ class Leases:
     async def _in(self, thread: ThreadPoolExecutor, work: Callable[[Connection], T]) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(thread, self._database.write_now, work)
-
-
-def clock() -> float:
-    """Seconds that also count while this process, or the whole machine, is frozen."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def take(connection: Connection, name: str, holder: str) -> Lease | None:

@@ -99,6 +99,11 @@ class Streams:
             self._open.discard(stream)
             stream.ended()
 
+    def tokens(self) -> list[tuple[str, str]]:
+        """(user, token id) of each that is open."""
+        callers = (stream.caller for stream in self._open)
+        return [(caller.user, caller.token_id) for caller in callers if caller is not None]
+
     def end_those_of(self, user: str, token_id: str | None) -> None:
         """End the streams that were opened with a token, or with any of a user's."""
         for stream in list(self._open):

@@ -43,6 +43,7 @@ class PassedTokens:
         # By job: the run that a token was made for, and the token. A start may be tried again.
         self._issued: dict[str, tuple[int, Token]] = {}
         access.listen(self._token_ended)
+        access.ask(lambda: [(token.user, token.id) for _, token in self._issued.values()])
 
     async def issue(self, record: JobRecord) -> str:
         """A token with which a run of a job acts in its owner's name.
