@@ -13,7 +13,7 @@ The invariants (each one a test in ``tests/engines/contract/``):
    of the host that was not given is visible.
 5. Two jobs may listen on the same port; ``connect`` reaches a server on the job's 127.0.0.1.
 6. Output is kept byte for byte, stdout and stderr in order, with a timestamp per line, up to a size
-   limit with rotation.
+   limit with rotation. It can be read from any offset, and what was dropped is told exactly.
 7. A terminal job gets a real pseudo-terminal with resize, Ctrl-C and Ctrl-D.
 """
 
@@ -125,6 +125,26 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     started: Started | None = None
     exited: Exited | None = None
     trouble: str | None = None
+
+
+class LogChunk(msgspec.Struct, frozen=True):
+    """A piece of a job's output: ``data`` is its bytes from ``start`` up to ``end``, with times
+    before the lines where these were asked for.
+
+    Offsets count the whole output as it was printed. Where one begins behind the end of that before
+    it, what is between was dropped.
+    """
+
+    start: int
+    end: int
+    data: bytes
+
+
+class LogExtent(msgspec.Struct, frozen=True):
+    """Which bytes of a job's output there are: from ``first`` up to ``end``."""
+
+    first: int
+    end: int
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -296,18 +316,21 @@ class Engine(Protocol):
         ...
 
     def logs(
-        self,
-        job_id: str,
-        *,
-        since: datetime | None = None,
-        follow: bool = True,
-        timestamps: bool = False,
-    ) -> AsyncIterator[bytes]:
-        """The output of all the job's runs, oldest first, as raw bytes in chunks up to 256 KiB.
+        self, job_id: str, *, offset: int = 0, follow: bool = True, timestamps: bool = False
+    ) -> AsyncIterator[LogChunk]:
+        """The output of all the job's runs from ``offset`` on, in chunks up to 256 KiB.
 
         With ``follow`` it ends when the job has no run left going; without, at what is there now.
-        ``timestamps`` puts an RFC 3339 UTC time and a space before each line.
+        ``timestamps`` puts an RFC 3339 UTC time and a space before each line, and before the rest
+        of the one that it begins in.
         Raises RunNotFound (at the first item) for a job that never started here.
+        """
+        ...
+
+    async def log_extent(self, job_id: str, *, since: datetime | None = None) -> LogExtent:
+        """Which bytes of the job's output are kept; ``since``: of those that came then or later.
+
+        Raises RunNotFound for a job that never started here.
         """
         ...
 

@@ -33,6 +33,8 @@ from neuro.engines.base import (
     Event,
     ExitCause,
     Exited,
+    LogChunk,
+    LogExtent,
     NotListening,
     NotReady,
     RunNotFound,
@@ -259,19 +261,22 @@ class PlainEngine:
     # Looking in.
 
     async def logs(
-        self,
-        job_id: str,
-        *,
-        since: datetime | None = None,
-        follow: bool = True,
-        timestamps: bool = False,
-    ) -> AsyncGenerator[bytes, None]:
+        self, job_id: str, *, offset: int = 0, follow: bool = True, timestamps: bool = False
+    ) -> AsyncGenerator[LogChunk, None]:
+        self._printed(job_id)
+        async for chunk in self._output(job_id, offset, follow=follow, timestamps=timestamps):
+            yield chunk
+
+    async def log_extent(self, job_id: str, *, since: datetime | None = None) -> LogExtent:
+        folder = self._printed(job_id)
+        first = 0 if since is None else _seek(folder, since)
+        return LogExtent(first, _size(folder / "output"))
+
+    def _printed(self, job_id: str) -> Path:
         folder = self.folder / "jobs" / job_id
         if not (folder / "output").exists():
             raise RunNotFound(job_id)
-        position = 0 if since is None else _seek(folder, since)
-        async for data in self._output(job_id, position, follow=follow, timestamps=timestamps):
-            yield data
+        return folder
 
     async def _output(
         self,
@@ -281,7 +286,7 @@ class PlainEngine:
         follow: bool,
         timestamps: bool = False,
         only: RunRef | None = None,
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> AsyncGenerator[LogChunk, None]:
         folder = self.folder / "jobs" / job_id
         stamp = _Stamper(folder) if timestamps else None
         asked: tuple[RunRef, asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -290,8 +295,9 @@ class PlainEngine:
                 while True:
                     live = self._live(job_id) if follow else None
                     while data := os.pread(file.fileno(), BLOCK, position):
-                        position += len(data)
-                        yield stamp(data, position) if stamp is not None else data
+                        start, position = position, position + len(data)
+                        said = stamp(data, position) if stamp is not None else data
+                        yield LogChunk(start, position, said)
                     if live is None or only not in (None, live):
                         return
                     try:

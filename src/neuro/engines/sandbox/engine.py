@@ -16,6 +16,8 @@ from neuro.engines.base import (
     Connection,
     EngineFault,
     Event,
+    LogChunk,
+    LogExtent,
     NotReady,
     RunRef,
     RunSpec,
@@ -251,15 +253,14 @@ class SandboxEngine:
     # Looking in.
 
     def logs(
-        self,
-        job_id: str,
-        *,
-        since: datetime | None = None,
-        follow: bool = True,
-        timestamps: bool = False,
-    ) -> AsyncGenerator[bytes, None]:
+        self, job_id: str, *, offset: int = 0, follow: bool = True, timestamps: bool = False
+    ) -> AsyncGenerator[LogChunk, None]:
         """See the protocol."""
-        return self._looking.logs(job_id, since=since, follow=follow, timestamps=timestamps)
+        return self._looking.logs(job_id, offset=offset, follow=follow, timestamps=timestamps)
+
+    async def log_extent(self, job_id: str, *, since: datetime | None = None) -> LogExtent:
+        """See the protocol."""
+        return await self._looking.log_extent(job_id, since=since)
 
     async def attach(self, job_id: str, *, stdin: bool, output: bool) -> Session:
         """See the protocol."""
