@@ -17,15 +17,18 @@ from typing import Any
 
 import pytest
 
-from neuro.engines.base import Engine, Event, Exited, RunRef, RunSpec, Session, Started
+from neuro.domain.uris import ResourceURI
+from neuro.engines.base import Engine, Event, Exited, RunRef, RunSpec, Session, Started, Volume
 from neuro.engines.sandbox import SandboxEngine, identities
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.settings import SandboxSettings
+from neuro.engines.storage import Storage
 from tests.engines.memory import MemoryEngine
 from tests.engines.plain import supervisor
 from tests.engines.plain.engine import PlainEngine
 
 MIB = 1 << 20
+EVERYWHERE = Storage("tests", Path("/"))
 PATIENCE = 20.0  # seconds until a thing that must happen has not happened
 
 _numbers = itertools.count()
@@ -37,9 +40,15 @@ def spec(*argv: str, **options: Any) -> RunSpec:
     options.setdefault("image", "ubuntu")
     options.setdefault("cpu", 1.0)
     options.setdefault("memory", 512 * MIB)
-    for mount in options.get("mounts", ()):
-        put_into_storage(mount.source)
+    for one in options.get("volumes", ()):
+        put_into_storage(EVERYWHERE.path_of(one.source))
     return RunSpec(argv=argv, **options)
+
+
+def mounted(*, source: str | Path, target: str, read_only: bool = True) -> Volume:
+    """A volume of a folder or file of this machine: the tests' storage is all of it."""
+    uri = ResourceURI("storage", EVERYWHERE.cluster, tuple(str(source).split("/")[1:]))
+    return Volume(source=uri, target=target, read_only=read_only)
 
 
 def put_into_storage(path: str | Path) -> None:
@@ -248,7 +257,7 @@ class SandboxKind(EngineKind):
     engine = SandboxEngine
 
     def make(self, folder: Path) -> Engine:
-        return SandboxEngine(folder)
+        return SandboxEngine(folder, storage=EVERYWHERE)
 
     def make_small(self, folder: Path, kept: int) -> Engine:
         retention = Retention(total=kept, segment=kept // 4)
@@ -304,7 +313,7 @@ class PlainKind(EngineKind):
     has = frozenset({Has.PROGRAMS, Has.TERMINALS, Has.SUPERVISORS})
 
     def make(self, folder: Path) -> Engine:
-        return PlainEngine(folder)
+        return PlainEngine(folder, storage=EVERYWHERE)
 
     def traces(self, folder: Path) -> set[str]:
         found = {f"folder {path.relative_to(folder)}" for path in folder.glob("jobs/*")}
@@ -327,7 +336,7 @@ class MemoryKind(EngineKind):
     has = frozenset({Has.LOG_LIMIT})
 
     def make(self, folder: Path) -> Engine:
-        return MemoryEngine()
+        return MemoryEngine(storage=EVERYWHERE)
 
     def make_small(self, folder: Path, kept: int) -> Engine:
         return MemoryEngine(log_limit=kept)

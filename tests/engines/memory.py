@@ -7,12 +7,12 @@ and when. That real runs behave so is for the tests of the real engines.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 
 from neuro.domain.resources import Amount
@@ -29,7 +29,9 @@ from neuro.engines.base import (
     RunSpec,
     RunState,
     Started,
+    Volume,
 )
+from neuro.engines.storage import Storage
 from tests.engines.words import Script
 
 BLOCK = 256 << 10
@@ -48,7 +50,8 @@ class MemoryEngine:
     host_address = "127.0.0.1"
     files_owner: int | None = None
 
-    def __init__(self, *, log_limit: int = 1 << 30) -> None:
+    def __init__(self, *, log_limit: int = 1 << 30, storage: Storage | None = None) -> None:
+        self._storage = storage
         self._log_limit = log_limit
         self.notices: list[str] = []
         self.states: dict[RunRef, RunState] = {}
@@ -91,10 +94,12 @@ class MemoryEngine:
         ref = RunRef(spec.job_id, spec.run)
         if ref in self.states:
             return
+        if spec.disks:
+            raise EngineFault("This engine has no disks.")
         self.begun[ref] = self.begun.get(ref, 0) + 1
         self.specs[ref] = spec
         output = self._output.setdefault(spec.job_id, Output(self._log_limit))
-        missing = [one.target for one in spec.mounts if not Path(one.source).exists()]
+        missing = [one.target for one in spec.volumes if not self._is_there(one)]
         if missing:
             self.states[ref] = RunState()
             message = f"{missing[0]} is not there to be mounted"
@@ -114,6 +119,9 @@ class MemoryEngine:
                 task = asyncio.create_task(self._run(ref, script))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    def _is_there(self, volume: Volume) -> bool:
+        return self._storage is not None and os.path.exists(self._storage.path_of(volume.source))
 
     async def _run(self, ref: RunRef, script: Script) -> None:
         code = await script.run()

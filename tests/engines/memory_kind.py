@@ -13,7 +13,7 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def make(site: Site, table: Table) -> MemoryEngine:
-    return MemoryEngine(log_limit=int(table.log_bytes))
+    return MemoryEngine(log_limit=int(table.log_bytes), storage=site.storage)
 
 
 KIND = Kind(settings=Table, make=make, of_this_machine=False, has_images=False)

@@ -44,7 +44,9 @@ from neuro.engines.base import (
     Session,
     Started,
     Usage,
+    Volume,
 )
+from neuro.engines.storage import Storage
 from tests.engines.plain import supervisor
 from tests.engines.plain.session import AttachSession, ExecSession, TcpConnection
 
@@ -61,8 +63,9 @@ class PlainEngine:
 
     name = "plain"
 
-    def __init__(self, folder: Path, *, gpus: int = 0) -> None:
+    def __init__(self, folder: Path, *, gpus: int = 0, storage: Storage | None = None) -> None:
         self.folder = folder
+        self._storage = storage
         self._gpus = gpus
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._watches: dict[RunRef, asyncio.Task[None]] = {}
@@ -111,6 +114,8 @@ class PlainEngine:
 
     async def start(self, spec: RunSpec) -> None:
         ref = RunRef(spec.job_id, spec.run)
+        if spec.disks:
+            raise EngineFault("This engine has no disks.")
         run = self._run(ref)
         if not (run / "begun").exists():
             try:
@@ -122,9 +127,16 @@ class PlainEngine:
 
     async def _spawn(self, spec: RunSpec, run: Path) -> None:
         run.mkdir(parents=True, exist_ok=True)
-        _write(run / "spec", msgspec.json.encode(spec))
+        given = msgspec.to_builtins(spec)
+        given["mounts"] = [(self._path_of(one), one.target) for one in spec.volumes]
+        _write(run / "spec", msgspec.json.encode(given))
         if not await asyncio.to_thread(self._begin, run):
             raise NotReady(f"the supervisor of {spec.job_id} did not begin")
+
+    def _path_of(self, volume: Volume) -> str:
+        if self._storage is None:
+            raise EngineFault("This engine has no storage.")
+        return self._storage.path_of(volume.source)
 
     def _begin(self, run: Path) -> bytes:
         """Start the run's supervisor; what it says once the run is begun."""
