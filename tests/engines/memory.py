@@ -7,12 +7,12 @@ and when. That real runs behave so is for the tests of the real engines.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 
 from neuro.domain.resources import Amount
@@ -21,13 +21,17 @@ from neuro.engines.base import (
     Event,
     ExitCause,
     Exited,
+    LogChunk,
+    LogExtent,
     NotReady,
     RunNotFound,
     RunRef,
     RunSpec,
     RunState,
     Started,
+    Volume,
 )
+from neuro.engines.storage import Storage
 from tests.engines.words import Script
 
 BLOCK = 256 << 10
@@ -46,7 +50,9 @@ class MemoryEngine:
     host_address = "127.0.0.1"
     files_owner: int | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, log_limit: int = 1 << 30, storage: Storage | None = None) -> None:
+        self._storage = storage
+        self._log_limit = log_limit
         self.notices: list[str] = []
         self.states: dict[RunRef, RunState] = {}
         self.specs: dict[RunRef, RunSpec] = {}
@@ -88,10 +94,12 @@ class MemoryEngine:
         ref = RunRef(spec.job_id, spec.run)
         if ref in self.states:
             return
+        if spec.disks:
+            raise EngineFault("This engine has no disks.")
         self.begun[ref] = self.begun.get(ref, 0) + 1
         self.specs[ref] = spec
-        output = self._output.setdefault(spec.job_id, Output())
-        missing = [one.target for one in spec.mounts if not Path(one.source).exists()]
+        output = self._output.setdefault(spec.job_id, Output(self._log_limit))
+        missing = [one.target for one in spec.volumes if not self._is_there(one)]
         if missing:
             self.states[ref] = RunState()
             message = f"{missing[0]} is not there to be mounted"
@@ -111,6 +119,9 @@ class MemoryEngine:
                 task = asyncio.create_task(self._run(ref, script))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    def _is_there(self, volume: Volume) -> bool:
+        return self._storage is not None and os.path.exists(self._storage.path_of(volume.source))
 
     async def _run(self, ref: RunRef, script: Script) -> None:
         code = await script.run()
@@ -162,44 +173,57 @@ class MemoryEngine:
     # Looking in.
 
     async def logs(
-        self,
-        job_id: str,
-        *,
-        since: datetime | None = None,
-        follow: bool = True,
-        timestamps: bool = False,
-    ) -> AsyncGenerator[bytes, None]:
-        output = self._output.get(job_id)
-        if output is None:
-            raise RunNotFound(job_id)
-        position = 0 if since is None else output.offset_at(since)
+        self, job_id: str, *, offset: int = 0, follow: bool = True, timestamps: bool = False
+    ) -> AsyncGenerator[LogChunk, None]:
+        output = self._output_of(job_id)
+        is_first = True
         while True:
             is_live, news = output.runs > 0, output.news
-            while data := output.read(position, BLOCK):
-                yield output.stamped(data, position) if timestamps else data
-                position += len(data)
+            while data := output.read(offset := max(offset, output.first), BLOCK):
+                end = offset + len(data)
+                if timestamps:
+                    data = output.stamped(data, offset, is_first)
+                yield LogChunk(offset, end, data)
+                offset, is_first = end, False
             if not (follow and is_live):
                 return
             await news.wait()
+
+    async def log_extent(self, job_id: str, *, since: datetime | None = None) -> LogExtent:
+        output = self._output_of(job_id)
+        first = output.first if since is None else output.offset_at(since)
+        return LogExtent(first, output.end)
+
+    def _output_of(self, job_id: str) -> Output:
+        if job_id not in self._output:
+            raise RunNotFound(job_id)
+        return self._output[job_id]
 
     async def capacity(self) -> Amount:
         return Amount(cpu=64.0, memory=64 << 30)
 
 
 class Output:
-    """What the runs of a job have printed; ``runs`` is how many of them go on."""
+    """What the runs of a job have printed; ``runs`` is how many of them go on.
 
-    def __init__(self) -> None:
+    No more than ``limit`` bytes are kept, those from ``first`` on.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self.kept = b""
+        self.first = 0
         self.runs = 0
         self.news = asyncio.Event()
         self._offsets: list[int] = []
         self._times: list[datetime] = []
 
     def add(self, data: bytes) -> None:
-        self._offsets.append(len(self.kept))
+        self._offsets.append(self.end)
         self._times.append(datetime.now(UTC))
         self.kept += data
+        self.first += max(0, len(self.kept) - self._limit)
+        self.kept = self.kept[-self._limit :]
         self.changed()
 
     def changed(self) -> None:
@@ -207,16 +231,20 @@ class Output:
         self.news = asyncio.Event()
 
     def read(self, position: int, limit: int) -> bytes:
-        return self.kept[position : position + limit]
+        return self.kept[position - self.first :][:limit]
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.kept)
 
     def offset_at(self, moment: datetime) -> int:
         number = bisect_left(self._times, moment)
-        return self._offsets[number] if number < len(self._offsets) else len(self.kept)
+        return max(self.first, self._offsets[number]) if number < len(self._offsets) else self.end
 
-    def stamped(self, data: bytes, position: int) -> bytes:
+    def stamped(self, data: bytes, position: int, is_first: bool) -> bytes:
         """With the time of its first byte before each line."""
         parts = []
-        starts = position == 0 or self.kept[position - 1 : position] == b"\n"
+        starts = is_first or self.kept[position - self.first - 1 :][:1] == b"\n"
         for line in re.findall(rb"[^\n]*\n|[^\n]+", data):
             if starts:
                 at = self._times[bisect_right(self._offsets, position) - 1]

@@ -1,12 +1,14 @@
 """The few words of a shell that an engine without processes knows.
 
 ``echo``, ``printf``, ``seq``, ``sleep``, ``true``, ``false``, ``exit``, ``kill -NAME $$``, and
-``trap``; ``while :`` lasts until the run is stopped.
+``trap``; ``while :`` lasts until the run is stopped, ``until test -e FILE`` until
+there is one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import signal
 from collections.abc import Callable, Sequence
@@ -79,6 +81,9 @@ class Script:
                 await self._sleep(float(seconds))
             case ["while", *_]:
                 await self._sleep(FOREVER)
+            case ["until", "test", "-e", path]:
+                while not os.path.exists(path) and self._asked is None:
+                    await self._sleep(0.005)
             case ["exit", code]:
                 raise Ended(int(code))
             case ["kill", name, "$$"]:
@@ -109,7 +114,8 @@ class Script:
                 await self._woken.wait()
         except TimeoutError:
             pass
-        self._woken.clear()
+        if self._asked is None:
+            self._woken.clear()
 
 
 def statements_of(argv: Sequence[str]) -> list[list[str]]:

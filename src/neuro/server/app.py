@@ -22,6 +22,7 @@ from neuro import __version__
 from neuro.domain.errors import PlatformError
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
+from neuro.engines.storage import Storage
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
@@ -157,7 +158,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
-        engines = make_engines(settings, folder, port, options.open_files)
+        files = Storage(settings.cluster, storage_folder(settings, folder).resolve())
+        engines = make_engines(settings, folder, port, files, options.open_files)
         await _open(stack, engines, _check_folder(database, folder, fleet))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)

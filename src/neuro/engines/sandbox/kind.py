@@ -44,7 +44,7 @@ def settings_of(site: Site, table: Table) -> SandboxSettings:
 
 def make(site: Site, table: Table) -> SandboxEngine:
     """An engine that is not open yet."""
-    return SandboxEngine(site.folder, settings_of(site, table))
+    return SandboxEngine(site.folder, settings_of(site, table), site.storage)
 
 
 KIND = Kind(settings=Table, make=make, of_this_machine=True, has_images=False)
