@@ -35,6 +35,7 @@ MODULES = (
     "neuro.server.jobs.tables",
     "neuro.server.storage.routes",
     "neuro.server.storage.access",
+    "neuro.server.bakes.guard",
     "neuro.server.projects.guard",
     "neuro.server.projects.routes",
     "neuro.server.projects.service",
