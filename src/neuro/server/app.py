@@ -23,6 +23,7 @@ from neuro.domain.errors import InvalidInput, PlatformError
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
 from neuro.engines.exhaustion import FULL
+from neuro.engines.storage import Storage
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
@@ -157,7 +158,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
-        engines = make_engines(settings, folder, port, options.open_files)
+        storage = _storage_of(settings, folder)
+        engines = make_engines(settings, folder, port, storage, options.open_files)
         url = address_of(options.host, port)
         await _open(stack, engines, _join(database, folder, fleet, settings, url))
         background = Background(_end_in_order)
@@ -230,7 +232,9 @@ async def _assemble(
     access = AccessService(database, load_or_create_key(key), settings.cluster)
     await asyncio.to_thread(check_key, database, fleet.id, key)
     owner = engines[public_names(settings)[DEFAULT_ENGINE]].files_owner
-    storage = await asyncio.to_thread(_open_storage, settings, folder, owner)
+    storage = await asyncio.to_thread(
+        StorageService, storage_folder(settings, folder), settings.cluster, owner=owner
+    )
     stack.push_async_callback(storage.close)
     ground = _Ground(folder, settings, database, engines, access, storage, background, fleet)
     domain = settings.jobs_domain or f"localhost:{port}"
@@ -260,12 +264,14 @@ async def _assemble(
     return login, jobs.board
 
 
-def _open_storage(settings: Settings, data: Path, owner: int | None) -> StorageService:
+def _storage_of(settings: Settings, data: Path) -> Storage:
+    """Where the storage is: there before the engines, which keep it from the eyes of jobs."""
     folder = storage_folder(settings, data)
     try:
-        return StorageService(folder, settings.cluster, owner=owner)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Storage(settings.cluster, folder.resolve(strict=True))
     except OSError as error:
-        if not settings.storage.folder or error.errno in FULL:
+        if error.errno in FULL:
             raise
         raise InvalidInput(
             f"The folder of the storage, {folder}, cannot be used: {error.strerror or error}. See"
