@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -19,11 +20,13 @@ from neuro.engines.base import RunSpec
 from neuro.engines.sandbox import SandboxEngine, SandboxSettings
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
+from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
+from tests.engines.memory import MemoryEngine
 from tests.server.test_tables import add, record
 from tests.server.test_writer import rename_table
 
@@ -79,6 +82,40 @@ async def test_a_job_that_is_given_gpus_while_the_database_is_away_starts_later(
     async with asyncio.timeout(15):
         over = await board.wait_until(job, lambda one: not one.is_active)
     assert over.status is JobStatus.SUCCEEDED
+    await reconciler.close()
+    await writer.close()
+
+
+async def test_no_run_is_asked_for_before_the_database_knows_of_it(database: Database) -> None:
+    known: list[Phase] = []
+
+    class Asking(MemoryEngine):
+        async def start(self, spec: RunSpec) -> None:
+            kept = database.write_now(lambda c: tables.get_job(c, spec.job_id))
+            assert kept is not None
+            known.append(kept.phase)
+            await super().start(spec)
+
+    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    writer = Writer(database)
+    engine: Any = Asking()
+    reconciler = Reconciler(board, writer, {"sandbox": engine}, spec_of, Background(), stop_grace=0)
+    await reconciler.adopt([], {})
+    ahead, job = record(over=False), record(over=False)
+    board.add(ahead)
+    waits = board.reserve(job)
+    add(database, waits)
+
+    board.remove(ahead)
+    reconciler.schedule()  # the look at the queue is due before the job is there
+    reconciler.submitted(waits)
+    for _ in range(20):  # turns of the event loop, in which nothing is written yet
+        await asyncio.sleep(0)
+    writer.start(Background())
+    async with asyncio.timeout(15):
+        await board.wait_until(job, lambda one: one.phase > Phase.STARTING)
+
+    assert known == [Phase.STARTING]
     await reconciler.close()
     await writer.close()
 

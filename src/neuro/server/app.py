@@ -41,7 +41,6 @@ from neuro.server.database.soundness import at_work
 from neuro.server.engine_settings import (
     DEFAULT_ENGINE,
     check_in_use,
-    engine_settings,
     make_engines,
     public_names,
 )
@@ -187,7 +186,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
 
 
 def _check(board: Board, settings: Settings) -> None:
-    check_in_use(engine_settings(settings), Counter(record.engine for record in board))
+    names = public_names(settings).values()
+    check_in_use(names, Counter(record.engine for record in board.own))
 
 
 async def _open_database(

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, select, text
 
-from neuro.domain.errors import Conflict, Unavailable
+from neuro.domain.errors import Unavailable
 from neuro.domain.resources import NOTHING, Amount, Preset
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
@@ -22,12 +22,12 @@ from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.registry import ServerRecord
 from neuro.server.fleet.tables import NOW, leases, servers
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.holder import lease_of
+from neuro.server.jobs.holder import lease_of, same_name
 from neuro.server.jobs.record import JobRecord
 
 log = structlog.get_logger("neuro.jobs")
 
-# Nobody tells that a server has died; what jobs wait for is shown, and decides nothing.
+# Nobody tells that a server has died: its engine is told of once another one has it.
 REFRESH_SECONDS = 5.0
 _HOLDERS = (
     select(leases.c.name, leases.c.holder, servers.c.url)
@@ -77,6 +77,7 @@ class Offers:
         self._own = own
         self._holders: dict[str, HeldBy] = {}
         self._news = asyncio.Event()
+        self._refreshed = asyncio.Event()
         self._kept: Kept | None = None
         self._combine([])
 
@@ -107,6 +108,18 @@ class Offers:
         self._holders = await self._database.read(_holders)
         found = self._holders.get(lease_of(engine))
         return None if found is None or found.server == self._fleet.id else found
+
+    def look(self) -> None:
+        """Look soon at which server has which engine."""
+        self._news.set()
+
+    async def until_moved(self, engine: str, held: HeldBy) -> None:
+        """Return when another server has taken an engine over."""
+        while True:
+            now = self._holders.get(lease_of(engine))
+            if now is not None and now.server != held.server:
+                return
+            await self._refreshed.wait()
 
     def waits_for(self, record: JobRecord) -> str | None:
         """What a pending job of an engine that this server does not hold waits for, if known."""
@@ -142,6 +155,8 @@ class Offers:
         self._holders = await self._database.read(_holders)
         others = await self._fleet.servers.all()
         self._combine([offered(other) for other in others if other.id != self._fleet.id])
+        refreshed, self._refreshed = self._refreshed, asyncio.Event()
+        refreshed.set()
 
     def _check_names(self, servers: list[ServerRecord]) -> None:
         mine = {name for name, one in self._own.engines.items() if one.of_this_machine}
@@ -149,11 +164,7 @@ class Offers:
             if other.id == self._fleet.id or not other.is_alive:
                 continue
             for name in mine & offered(other).engines.keys():
-                raise Conflict(
-                    f"Another server of this database has an engine '{name}' on its machine: give"
-                    " each server a name of its own (`name` below [server] in server.toml), which"
-                    " tells their engines apart."
-                )
+                raise same_name(name)
 
     def _combine(self, others: list[Offered]) -> None:
         presets: dict[str, Preset] = {}

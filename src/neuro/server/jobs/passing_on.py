@@ -8,8 +8,9 @@ the connection of its clients, and so does this one for it: they come back, as a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
 from aiohttp import (
     ClientError,
@@ -30,8 +31,11 @@ from yarl import URL
 from neuro.domain.errors import Unavailable
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import websocket
+from neuro.server.jobs.offers import HeldBy
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
+
+T = TypeVar("T")
 
 # Says that a request came from another server, which goes no further.
 PASSED_ON_HEADER = "X-Neuro-Passed-On"
@@ -65,6 +69,10 @@ class _Refused(Exception):
         )
 
 
+class _Moved(Exception):
+    """Another server has the engine now."""
+
+
 class PassingOn:
     """Passes requests on to the servers that have the engines of jobs."""
 
@@ -82,56 +90,86 @@ class PassingOn:
 
         Raises Unavailable where no server has it, or that one does not answer.
         """
-        url = await self._url(call, record)
-        if url is None:
-            return None
-        try:
-            request = self._open().get(url, headers=_headers(call), raise_for_status=False)
-            async with request as upstream:
-                return await _copy(call, upstream)
-        except (ClientError, TimeoutError, OSError) as error:
-            raise _away(record) from error
+        while (held := await self._holder(call, record)) is not None:
+            asking = self._open().get(
+                _url(call, held), headers=_headers(call), raise_for_status=False
+            )
+            try:
+                upstream = await self._unless_moved(record, held, asking)
+            except _Moved:
+                continue
+            except (ClientError, TimeoutError, OSError) as error:
+                raise _away(record) from error
+            async with upstream:
+                response = web.StreamResponse(
+                    status=upstream.status, headers=_without_hops(upstream.headers)
+                )
+                try:
+                    await self._unless_moved(record, held, _copy(call, response, upstream))
+                except (_Moved, ClientError, TimeoutError):
+                    _break(call)
+                return response
+        return None
 
     async def socket(
         self, call: Call, record: JobRecord, *protocols: str
     ) -> web.StreamResponse | None:
         """The same of a WebSocket, which may speak one of ``protocols``."""
-        url = await self._url(call, record)
-        if url is None:
-            return None
         wanted = call.request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "")
         spoken = tuple(one.strip() for one in wanted.split(",") if one.strip() in protocols)
-        try:
-            upstream = await self._open().ws_connect(
-                url,
+        while (held := await self._holder(call, record)) is not None:
+            asking = self._open().ws_connect(
+                _url(call, held),
                 protocols=spoken,
                 headers=_headers(call),
                 max_msg_size=0,
                 autoclose=False,
                 heartbeat=30.0,
             )
-        except _Refused as refused:
-            return refused.answer
-        except (ClientError, TimeoutError, OSError) as error:
-            raise _away(record) from error
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(upstream.close)
-            chosen = (upstream.protocol,) if upstream.protocol else ()
-            client = await websocket(call, protocols=chosen, close_timeout=CLOSE_SECONDS)
-            await _splice(call, client, upstream)
-        return client
+            try:
+                upstream = await self._unless_moved(record, held, asking)
+            except _Moved:
+                continue
+            except _Refused as refused:
+                return refused.answer
+            except (ClientError, TimeoutError, OSError) as error:
+                raise _away(record) from error
+            async with AsyncExitStack() as stack:
+                stack.push_async_callback(upstream.close)
+                chosen = (upstream.protocol,) if upstream.protocol else ()
+                client = await websocket(call, protocols=chosen, close_timeout=CLOSE_SECONDS)
+                try:
+                    await self._unless_moved(record, held, _splice(call, client, upstream))
+                except _Moved:
+                    _break(call)
+            return client
+        return None
 
-    async def _url(self, call: Call, record: JobRecord) -> URL | None:
-        holder = await self._jobs.elsewhere(record)
-        if holder is None:
-            return None
-        if PASSED_ON_HEADER in call.request.headers:
+    async def _holder(self, call: Call, record: JobRecord) -> HeldBy | None:
+        held = await self._jobs.elsewhere(record)
+        if held is not None and PASSED_ON_HEADER in call.request.headers:
             raise Unavailable(
                 f"Another server is just taking over the engine '{record.engine}': try again in a"
                 " moment."
             )
-        origin = URL(holder.url).origin()
-        return URL(f"{origin}{call.request.rel_url}", encoded=True)
+        return held
+
+    async def _unless_moved(self, record: JobRecord, held: HeldBy, work: Awaitable[T]) -> T:
+        """What ``work`` comes to. Raises _Moved where the engine is another server's before.
+
+        One that stands still says nothing, and its connections stay open.
+        """
+        working = asyncio.ensure_future(work)
+        moving = asyncio.create_task(self._jobs.until_moved(record, held))
+        try:
+            await asyncio.wait((working, moving), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise _Moved
+            return working.result()
+        finally:
+            for task in (working, moving):
+                task.cancel()
+            await asyncio.gather(working, moving, return_exceptions=True)
 
     def _open(self) -> ClientSession:
         if self._session is None:
@@ -151,23 +189,17 @@ async def _refuse(response: ClientResponse) -> None:
         raise _Refused(response, await response.read())
 
 
-async def _copy(call: Call, upstream: ClientResponse) -> web.StreamResponse:
-    response = web.StreamResponse(status=upstream.status, headers=_without_hops(upstream.headers))
+async def _copy(call: Call, response: web.StreamResponse, upstream: ClientResponse) -> None:
     is_last = upstream.headers.get(hdrs.CONNECTION, "").lower() == "close"
     if is_last:
         response.force_close()
     await response.prepare(call.request)
-    try:
-        async for chunk in upstream.content.iter_any():
-            await response.write(chunk)
-    except (ClientError, TimeoutError):
-        _break(call)
-        return response
+    async for chunk in upstream.content.iter_any():
+        await response.write(chunk)
     await response.write_eof()
     if is_last:
         # The other server watches whether its reader has come to the end: so does this one.
         await asyncio.sleep(CLOSE_SECONDS)
-    return response
 
 
 async def _splice(
@@ -222,6 +254,10 @@ def _break(call: Call) -> None:
     """End the client's connection as that of a server that died would."""
     if call.request.transport is not None:
         call.request.transport.abort()
+
+
+def _url(call: Call, held: HeldBy) -> URL:
+    return URL(f"{URL(held.url).origin()}{call.request.rel_url}", encoded=True)
 
 
 def _headers(call: Call) -> CIMultiDict[str]:

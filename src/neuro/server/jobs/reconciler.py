@@ -173,8 +173,12 @@ class Reconciler:
         self._board.add(record)
         self._board.changed(record)
         submitted = life.Told(Event.SUBMITTED)
-        asyncio.get_running_loop().call_soon(self._tell, record.id, submitted)
-        if not record.placed:
+        if record.placed:
+            asyncio.get_running_loop().call_soon(self._tell, record.id, submitted)
+        else:
+            # Before a look at the queue that is due already places it: what is told then of a job
+            # that is placed is that the database knows so.
+            self._tell(record.id, submitted)
             self.schedule()
 
     def stop(self, record: JobRecord, reason: Reason) -> None:
@@ -298,6 +302,9 @@ class Reconciler:
             _check_is_held(holding)
             has_it = await holding.engine.stop(ref, self._stop_grace)
             answer = Event.STOP_DONE if has_it else Event.NOTHING_TO_STOP
+        except NotReady as error:
+            log.warning("a job cannot be stopped yet", job=record.id, why=_sentence(error))
+            answer = Event.STOP_FAILED
         except Exception as error:
             log.error("a job cannot be stopped yet", job=record.id, exc_info=error)
             answer = Event.STOP_FAILED

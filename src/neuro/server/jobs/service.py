@@ -347,6 +347,11 @@ class JobService:
             )
         return found
 
+    async def until_moved(self, record: JobRecord, held: HeldBy) -> None:
+        """Return when the engine of a job, which another server had, is one more server's."""
+        assert self._others is not None
+        await self._others.offers.until_moved(record.engine, held)
+
     def engine_of(self, record: JobRecord) -> Engine:
         """The engine that a job is, or was, on. Raises NotFound where there is none any more."""
         engine = self._engines.get(record.engine)
