@@ -249,7 +249,7 @@ async def test_a_job_of_another_server_is_known_and_its_own_is_taken_in(
 ) -> None:
     server = Server(database, sandbox=MemoryEngine())
     await server.take()
-    await server.elsewhere.start(server.changes, server.background)
+    await server.elsewhere.start(server.background)
     heard: list[JobRecord] = []
     server.board.listen(heard.append)
     ours, theirs = new_job("exit-0"), new_job("wait", "other")
@@ -276,7 +276,7 @@ async def test_a_job_of_another_server_is_known_and_its_own_is_taken_in(
 async def test_a_server_that_fell_behind_looks_at_everything(database: Database) -> None:
     server = Server(database, sandbox=MemoryEngine())
     await server.take()
-    await server.elsewhere.start(server.changes, server.background)
+    await server.elsewhere.start(server.background)
     gone, theirs = new_job("wait", "other"), new_job("wait", "other")
     add(database, gone)
     server.elsewhere.changed([gone.id])
@@ -297,7 +297,7 @@ async def test_what_is_asked_of_a_job_is_done_by_who_has_it_and_by_nobody_twice(
     engine = MemoryEngine()
     server = Server(database, sandbox=engine)
     await server.take()
-    await server.elsewhere.start(server.changes, server.background)
+    await server.elsewhere.start(server.background)
     job = server.submit(new_job("wait"))
     theirs, over = new_job("wait", "other"), record()
     add(database, theirs, over)
@@ -332,7 +332,7 @@ async def test_every_job_ends_once_however_often_its_engine_changes_hands(
     engine = SharedEngine(random)
     servers = [Server(database, sandbox=View(engine)) for _ in range(2)]
     for server in servers:
-        await server.elsewhere.start(server.changes, server.background)
+        await server.elsewhere.start(server.background)
     holder, grip = servers[0], await servers[0].take()
     commands = ["exit-0", "exit-0", "exit-3"]
     jobs = [new_job(random.choice(commands)) for _ in range(12)]

@@ -15,6 +15,7 @@ from neuro.domain.jobs import Job, JobFilter, JobStatus
 from tests.postgres import PostgresServer
 from tests.server.jobs import finished, output_of, running, submit
 from tests.servers.fleet import SETTINGS, Fleet, fleet_of
+from tests.servers.pgbouncer import PgBouncer
 
 pytestmark = pytest.mark.postgres
 
@@ -39,12 +40,13 @@ async def clients_of(stack: AsyncExitStack, fleet: Fleet) -> dict[str, Client]:
     }
 
 
-async def test_any_server_answers_for_the_jobs_of_all(tmp_path: Path, shared_database: str) -> None:
+async def test_any_server_answers_for_the_jobs_of_all(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
     async with AsyncExitStack() as stack:
+        url = stack.enter_context(postgres_server.database())
         fleet = stack.enter_context(
-            fleet_of(
-                "one", "two", "three", folder=tmp_path, database=shared_database, settings=NAMED
-            )
+            fleet_of("one", "two", "three", folder=tmp_path, database=url, settings=NAMED)
         )
         one, two, three = (await clients_of(stack, fleet)).values()
 
@@ -79,7 +81,7 @@ async def test_any_server_answers_for_the_jobs_of_all(tmp_path: Path, shared_dat
 
 
 async def test_jobs_go_on_when_the_server_that_had_their_engine_is_killed(
-    tmp_path: Path, postgres_server: PostgresServer
+    tmp_path: Path, postgres_server: PostgresServer, bouncer: PgBouncer
 ) -> None:
     ran = tmp_path / "ran"
     ran.touch()
@@ -91,7 +93,7 @@ async def test_jobs_go_on_when_the_server_that_had_their_engine_is_killed(
     async with AsyncExitStack() as stack:
         url = stack.enter_context(postgres_server.database())
         fleet = stack.enter_context(
-            fleet_of("one", "two", folder=tmp_path, database=url, settings=NAMED)
+            fleet_of("one", "two", folder=tmp_path, database=bouncer.url(url), settings=NAMED)
         )
         clients = await clients_of(stack, fleet)
         holder = holder_of(fleet, url)
@@ -138,3 +140,18 @@ async def test_a_holder_that_was_frozen_does_no_harm_when_it_wakes_up(
             assert (await client.jobs.get(job.id)).status is JobStatus.SUCCEEDED
             assert (await client.jobs.get(second.id)).status is JobStatus.SUCCEEDED
         assert ran.read_text().split() == ["second", "first", "third"]
+
+
+async def test_two_machines_have_no_engine_of_one_name(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    with (
+        postgres_server.database() as url,
+        fleet_of("one", folder=tmp_path, database=url) as fleet,
+    ):
+        with pytest.raises(RuntimeError, match="has an engine 'sandbox' on its machine"):
+            fleet.add("two").start()
+
+        async with fleet["one"].connect() as client:
+            job = await submit(client, "true", preset_name="own")
+            assert (await finished(client, job)).status is JobStatus.SUCCEEDED

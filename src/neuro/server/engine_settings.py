@@ -60,7 +60,11 @@ def site_of(
 
 
 def make_engines(
-    settings: Settings, data: Path, port: int, storage: Storage, open_files: int | None = None
+    settings: Settings,
+    data: Path,
+    port: int,
+    storage: Storage,
+    open_files: int | None = None,
 ) -> dict[str, Engine]:
     """All engines, by their public names; none is open yet. Raises InvalidInput."""
     names = public_names(settings)

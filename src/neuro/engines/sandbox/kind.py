@@ -26,14 +26,20 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def settings_of(site: Site, table: Table) -> SandboxSettings:
-    """The engine's own settings. Jobs reach the API's port, and see neither the data folder nor the storage."""
+    """The engine's own settings.
+
+    Jobs reach the API's port, and never see the data folder, nor the storage wherever it is.
+    """
+    masked = [site.data]
+    if site.storage is not None and not site.storage.folder.is_relative_to(site.data):
+        masked.append(site.storage.folder)
     most = table.main_jobs_memory
     return SandboxSettings(
         shared_ids=table.shared_ids,
         open_files=site.open_files,
         io_uring=table.io_uring,
         perf=table.perf,
-        masked=(str(site.data), str(site.storage.folder)),
+        masked=tuple(map(str, masked)),
         network="shared" if table.shared_network else "auto",
         private_networks=table.private_networks,
         host_port=site.port,

@@ -166,11 +166,12 @@ async def start_jobs(
         means.of_this_machine,
         offers.look,
     )
-    if not database.is_sqlite:
-        await others.elsewhere.start(fleet.changes, background)
-        stack.push_async_callback(others.elsewhere.close)
-    await holder.start(fleet.leases)
+    others.elsewhere.listen(fleet.changes)
     stack.push_async_callback(holder.close, fleet.leases)
+    await holder.start(fleet.leases)
+    if not database.is_sqlite:
+        await others.elsewhere.start(background)
+        stack.push_async_callback(others.elsewhere.close)
     # Those of jobs that ended while there was no server.
     await writer.flush()
     await tokens.sweep()

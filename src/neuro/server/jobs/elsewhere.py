@@ -56,10 +56,13 @@ class Elsewhere:
         self._wake = asyncio.Event()
         self._kept: Kept | None = None
 
-    async def start(self, changes: Changes, background: Background) -> None:
-        """Read what there is, and follow it. Raises Unavailable."""
+    def listen(self, changes: Changes) -> None:
+        """Have all that changes from now on looked at, once this has started."""
         changes.listen(TOPIC, self.changed)
         changes.listen(wishes.TOPIC, self.wished)
+
+    async def start(self, background: Background) -> None:
+        """Read what there is and is not this server's, and follow it. Raises Unavailable."""
         await self._look_at(await self._every())
         self._kept = background.keep("feed of other servers' jobs", self._run)
 

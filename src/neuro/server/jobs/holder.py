@@ -14,7 +14,7 @@ from functools import partial
 
 import structlog
 
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import Conflict, Unavailable
 from neuro.domain.resources import Amount
 from neuro.engines.base import RunRef
 from neuro.server.database.engine import Database
@@ -34,6 +34,15 @@ log = structlog.get_logger("neuro.jobs")
 def lease_of(engine: str) -> str:
     """What the lease of an engine is called."""
     return f"engine:{engine}"
+
+
+def same_name(engine: str) -> Conflict:
+    """What is said where two machines have an engine of one name."""
+    return Conflict(
+        f"Another server of this database has an engine '{engine}' on its machine: give each server"
+        " a name of its own (`name` below [server] in server.toml), which tells their engines"
+        " apart."
+    )
 
 
 class Holder:
@@ -60,16 +69,23 @@ class Holder:
         self._writer = writer
         self._reconciler = reconciler
         self._elsewhere = elsewhere
+        self._failed: dict[str, Exception] = {}
         self._changes = changes
         self._capacities = capacities
         self._look = look
         self._of_this_machine = of_this_machine
 
     async def start(self, leases: Leases) -> None:
-        """Take what is free, and want the rest. Raises what the engines' ``adopt`` raises."""
+        """Take what is free, and want the rest.
+
+        An engine of this machine is taken now: raises what its ``adopt`` raises, and Conflict where
+        another server has one by the same name. Raises Unavailable.
+        """
         for name in self._capacities:
             taken, lost = partial(self._taken, name), partial(self._lost, name)
             await leases.keep(lease_of(name), taken, lost)
+            if name in self._of_this_machine and self._reconciler.holding(name) is None:
+                raise self._failed.get(name) or same_name(name)
 
     async def close(self, leases: Leases) -> None:
         """Write what is left, and let another server have the engines at once."""
@@ -84,6 +100,13 @@ class Holder:
                 await leases.give_up(lease_of(name))
 
     async def _taken(self, name: str, lease: Lease) -> None:
+        try:
+            await self._take(name, lease)
+        except Exception as error:
+            self._failed[name] = error
+            raise
+
+    async def _take(self, name: str, lease: Lease) -> None:
         guard = OfThisMachine(lease) if name in self._of_this_machine else lease
         active = await self._database.read(partial(tables.active_jobs, engine=name))
         runs = await self._database.read(partial(tables.runs_with_logs, engine=name))

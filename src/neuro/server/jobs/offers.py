@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, select, text
 
-from neuro.domain.errors import Conflict, Unavailable
+from neuro.domain.errors import Unavailable
 from neuro.domain.resources import NOTHING, Amount, Preset
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
@@ -22,7 +22,7 @@ from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.registry import ServerRecord
 from neuro.server.fleet.tables import NOW, leases, servers
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.holder import lease_of
+from neuro.server.jobs.holder import lease_of, same_name
 from neuro.server.jobs.record import JobRecord
 
 log = structlog.get_logger("neuro.jobs")
@@ -164,11 +164,7 @@ class Offers:
             if other.id == self._fleet.id or not other.is_alive:
                 continue
             for name in mine & offered(other).engines.keys():
-                raise Conflict(
-                    f"Another server of this database has an engine '{name}' on its machine: give"
-                    " each server a name of its own (`name` below [server] in server.toml), which"
-                    " tells their engines apart."
-                )
+                raise same_name(name)
 
     def _combine(self, others: list[Offered]) -> None:
         presets: dict[str, Preset] = {}
