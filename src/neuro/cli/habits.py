@@ -34,6 +34,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
             ("-m", "--memory", "--mem", "-c", "--cpus", "--cpus-per-task", "--gpus", "--gres"),
             _PRESET,
         ),
+        "--json": "`neuro -q run --detach` prints the id, and `neuro status --json JOB` all of it.",
         "--shm-size": "The shared memory is large by itself; `--no-extshm` makes it small.",
     },
     "exec": {
