@@ -30,6 +30,8 @@ from neuro.engines.base import (
     RunState,
     Started,
     Volume,
+    Waiting,
+    WaitReason,
 )
 from neuro.engines.storage import Storage
 from tests.engines.words import Script
@@ -40,8 +42,9 @@ BLOCK = 256 << 10
 class MemoryEngine:
     """Runs commands without processes: the few words of ``tests.engines.words``.
 
-    Two of its own need no time, ``exit CODE`` and ``wait`` (until it is stopped). It outlives the
-    servers that use it, as real runs do: the next one calls ``adopt``.
+    It pulls images below ``pulled/``, at once. Two commands of its own need no time, ``exit CODE``
+    and ``wait`` (until it is stopped). It outlives the servers that use it, as real runs do: the
+    next one calls ``adopt``.
     """
 
     name = "memory"
@@ -105,7 +108,10 @@ class MemoryEngine:
             message = f"{missing[0]} is not there to be mounted"
             self.end(ref, 126, ExitCause.CANNOT_START, message)
             return
-        started = Started(ref=ref, at=datetime.now(UTC))
+        if spec.image.startswith("pulled/"):
+            for progress in (0.0, 0.5):
+                self.tell(pulling(ref, progress))
+        started = Started(ref=ref, at=datetime.now(UTC), where="memory")
         self.states[ref] = RunState(started=started)
         output.runs += 1
         self.tell(started)
@@ -203,6 +209,17 @@ class MemoryEngine:
         return Amount(cpu=64.0, memory=64 << 30)
 
 
+def pulling(ref: RunRef, progress: float) -> Waiting:
+    """An image of a run is on its way."""
+    return Waiting(
+        ref=ref,
+        at=datetime.now(UTC),
+        reason=WaitReason.PULLING,
+        description="The image is pulled",
+        progress=progress,
+    )
+
+
 class Output:
     """What the runs of a job have printed; ``runs`` is how many of them go on.
 
@@ -282,6 +299,7 @@ class TroubledEngine(MemoryEngine):
         await self._trouble("start, which it did")
 
     async def _start(self, spec: RunSpec) -> None:
+        self.tell(pulling(RunRef(spec.job_id, spec.run), self._random.random()))
         for _ in range(self._random.choice([0, 1, 5, 20])):
             await asyncio.sleep(0)
         await super().start(spec)

@@ -269,6 +269,7 @@ def _log(before: JobRecord, after: JobRecord, happening: life.Happening) -> None
             status=after.status.value,
             reason=after.transitions[-1].reason,
             exit_code=after.exit_code,
+            peak_memory=happening.peak_memory if isinstance(happening, Exited) else None,
         )
 
 
