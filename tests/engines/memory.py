@@ -24,6 +24,7 @@ from neuro.engines.base import (
     LogChunk,
     LogExtent,
     NotReady,
+    Placement,
     RunNotFound,
     RunRef,
     RunSpec,
@@ -48,6 +49,7 @@ class MemoryEngine:
     """
 
     name = "memory"
+    placement = Placement.LOCAL
     gpu_model: str | None = None
     trouble: str | None = None
     host_address = "127.0.0.1"
@@ -270,6 +272,58 @@ class Output:
             position += len(line)
             starts = line.endswith(b"\n")
         return b"".join(parts)
+
+
+class QueueEngine(MemoryEngine):
+    """One that places runs itself, a few at once, as Slurm does: the others wait in its queue."""
+
+    placement = Placement.DELEGATED
+
+    def __init__(self, at_once: int) -> None:
+        super().__init__()
+        self._at_once = at_once
+        self.queue: dict[RunRef, RunSpec] = {}
+
+    async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
+        self.queue = {ref: spec for ref, spec in self.queue.items() if ref in known}
+        waits = {ref: RunState(waiting=self._waiting(ref)) for ref in self.queue}
+        return await super().adopt(known) | waits
+
+    async def start(self, spec: RunSpec) -> None:
+        ref = RunRef(spec.job_id, spec.run)
+        if ref not in self.states and ref not in self.queue:
+            self.queue[ref] = spec
+            await self._look()
+
+    async def stop(self, ref: RunRef, grace: float) -> bool:
+        if ref not in self.queue:
+            return await super().stop(ref, grace)
+        self.queue.pop(ref)
+        self.states[ref] = RunState()
+        self._output.setdefault(ref.job_id, Output(self._log_limit))
+        self.end(ref, 143, ExitCause.CANNOT_START, "It was taken out of the queue")
+        return True
+
+    def end(
+        self, ref: RunRef, code: int, cause: ExitCause | None = None, message: str | None = None
+    ) -> None:
+        super().end(ref, code, cause, message)
+        task = asyncio.ensure_future(self._look())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look(self) -> None:
+        while self.queue and len(self.live) < self._at_once:
+            await super().start(self.queue.pop(next(iter(self.queue))))
+        for ref in self.queue:
+            self.tell(self._waiting(ref))
+
+    def _waiting(self, ref: RunRef) -> Waiting:
+        ahead = [*self.queue].index(ref) + len(self.live)
+        sentence = f"It is number {ahead} in the queue"
+        return Waiting(
+            ref=ref, at=datetime.now(UTC), reason=WaitReason.QUEUED, description=sentence
+        )
 
 
 class TroubledEngine(MemoryEngine):

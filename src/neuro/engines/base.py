@@ -297,6 +297,13 @@ class NotReady(EngineFault):
     """The engine cannot do it now, through no fault of the run: it may be tried again."""
 
 
+class Placement(StrEnum):
+    """Who decides when and where a run begins."""
+
+    LOCAL = "local"  # the platform, by what the engine has and what is taken of it
+    DELEGATED = "delegated"  # the engine, which has a queue of its own: it is handed every job
+
+
 class Engine(Protocol):
     """What every engine can do. Every method may be called at any time after ``open``.
 
@@ -309,6 +316,7 @@ class Engine(Protocol):
     """
 
     name: str
+    placement: Placement
     notices: list[str]
     trouble: str | None
     gpu_model: str | None
@@ -394,7 +402,10 @@ class Engine(Protocol):
         ...
 
     async def capacity(self) -> Amount:
-        """All that this engine can give to jobs (not what is free)."""
+        """All that this engine can give to jobs (not what is free).
+
+        One that places runs itself says what a single job can have.
+        """
         ...
 
 

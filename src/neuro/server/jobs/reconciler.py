@@ -20,7 +20,16 @@ from msgspec.structs import replace
 
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Reason
-from neuro.engines.base import Engine, EngineFault, Exited, NotReady, RunRef, RunSpec, RunState
+from neuro.engines.base import (
+    Engine,
+    EngineFault,
+    Exited,
+    NotReady,
+    Placement,
+    RunRef,
+    RunSpec,
+    RunState,
+)
 from neuro.server.background import LONGEST_TIMER, Background, Kept
 from neuro.server.jobs import life
 from neuro.server.jobs.board import Board
@@ -68,6 +77,7 @@ class Reconciler:
             mine = [record for record in records if record.engine == name]
             refs = {RunRef(record.id, record.run) for record in mine if record.placed}
             states = await engine.adopt(refs | set(known.get(name, ())))
+            self._board.lanes[name].delegated = engine.placement is Placement.DELEGATED
             found = [(record, states.get(RunRef(record.id, record.run))) for record in mine]
             # All that is held is taken again before anything is given: GPUs have to be told apart.
             for record, state in found:
