@@ -173,18 +173,3 @@ async def test_a_holder_that_was_frozen_does_no_harm_when_it_wakes_up(
             assert (await client.jobs.get(job.id)).status is JobStatus.SUCCEEDED
             assert (await client.jobs.get(second.id)).status is JobStatus.SUCCEEDED
         assert ran.read_text().split() == ["second", "first", "third"]
-
-
-async def test_two_machines_have_no_engine_of_one_name(
-    tmp_path: Path, postgres_server: PostgresServer
-) -> None:
-    with (
-        postgres_server.database() as url,
-        fleet_of("one", folder=tmp_path, database=url) as fleet,
-    ):
-        with pytest.raises(RuntimeError, match="has an engine 'sandbox' on its machine"):
-            fleet.add("two").start()
-
-        async with fleet["one"].connect() as client:
-            job = await submit(client, "true", preset_name="own")
-            assert (await finished(client, job)).status is JobStatus.SUCCEEDED
