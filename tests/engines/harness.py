@@ -17,12 +17,18 @@ from typing import Any
 
 import pytest
 
-from neuro.engines.base import Engine, Event, Exited, RunRef, RunSpec, Session, Started
+from neuro.domain.uris import ResourceURI
+from neuro.engines.base import Engine, Event, Exited, RunRef, RunSpec, Session, Started, Volume
 from neuro.engines.sandbox import SandboxEngine, identities
+from neuro.engines.sandbox.output import Retention
+from neuro.engines.sandbox.settings import SandboxSettings
+from neuro.engines.storage import Storage
+from tests.engines.memory import MemoryEngine
 from tests.engines.plain import supervisor
 from tests.engines.plain.engine import PlainEngine
 
 MIB = 1 << 20
+EVERYWHERE = Storage("tests", Path("/"))
 PATIENCE = 20.0  # seconds until a thing that must happen has not happened
 
 _numbers = itertools.count()
@@ -34,9 +40,15 @@ def spec(*argv: str, **options: Any) -> RunSpec:
     options.setdefault("image", "ubuntu")
     options.setdefault("cpu", 1.0)
     options.setdefault("memory", 512 * MIB)
-    for mount in options.get("mounts", ()):
-        put_into_storage(mount.source)
+    for one in options.get("volumes", ()):
+        put_into_storage(EVERYWHERE.path_of(one.source))
     return RunSpec(argv=argv, **options)
+
+
+def mounted(*, source: str | Path, target: str, read_only: bool = True) -> Volume:
+    """A volume of a folder or file of this machine: the tests' storage is all of it."""
+    uri = ResourceURI("storage", EVERYWHERE.cluster, tuple(str(source).split("/")[1:]))
+    return Volume(source=uri, target=target, read_only=read_only)
 
 
 def put_into_storage(path: str | Path) -> None:
@@ -115,10 +127,13 @@ class Runs:
         return found()
 
     async def output(self, job_id: str, **options: Any) -> bytes:
-        """All that is in the log now."""
+        """All that is in the log now, or what came ``since`` a moment."""
         options.setdefault("follow", False)
+        if (since := options.pop("since", None)) is not None:
+            options["offset"] = (await self.engine.log_extent(job_id, since=since)).first
         async with asyncio.timeout(PATIENCE * 2):
-            return b"".join([data async for data in self.engine.logs(job_id, **options)])
+            chunks = [chunk async for chunk in self.engine.logs(job_id, **options)]
+        return b"".join(chunk.data for chunk in chunks)
 
     async def says(self, job_id: str, text: bytes) -> bytes:
         """Follow the log until ``text`` is in it."""
@@ -131,8 +146,8 @@ class Runs:
         raise AssertionError(f"{text!r} is not in {seen!r}")
 
     async def _follow(self, job_id: str) -> AsyncIterator[bytes]:
-        async for data in self.engine.logs(job_id):
-            yield data
+        async for chunk in self.engine.logs(job_id):
+            yield chunk.data
 
     async def execute(self, ref: RunRef, *argv: str) -> tuple[int | None, bytes, bytes]:
         """Exit code, standard output and errors of a command inside the run."""
@@ -198,6 +213,7 @@ class Has(StrEnum):
     LIMITS = "memory, processors and processes of a run are limited"
     TERMINALS = "a run can have a terminal"
     SUPERVISORS = "runs outlive the process that the engine is in"
+    LOG_LIMIT = "of output beyond a limit, the oldest is dropped"
 
 
 def needs(*what: Has | type[Any]) -> pytest.MarkDecorator:
@@ -223,6 +239,10 @@ class EngineKind:
         """An engine on ``folder``, not open yet."""
         raise NotImplementedError
 
+    def make_small(self, folder: Path, kept: int) -> Engine:
+        """One that keeps about so many bytes of a job's output (where it ``has`` a LOG_LIMIT)."""
+        raise NotImplementedError
+
     def traces(self, folder: Path) -> set[str]:
         """Processes, groups and files of jobs that belong to the engine on ``folder``."""
         raise NotImplementedError
@@ -237,7 +257,11 @@ class SandboxKind(EngineKind):
     engine = SandboxEngine
 
     def make(self, folder: Path) -> Engine:
-        return SandboxEngine(folder)
+        return SandboxEngine(folder, storage=EVERYWHERE)
+
+    def make_small(self, folder: Path, kept: int) -> Engine:
+        retention = Retention(total=kept, segment=kept // 4)
+        return SandboxEngine(folder, SandboxSettings(retention=retention))
 
     def traces(self, folder: Path) -> set[str]:
         from neuro.engines.sandbox import layout
@@ -289,7 +313,7 @@ class PlainKind(EngineKind):
     has = frozenset({Has.PROGRAMS, Has.TERMINALS, Has.SUPERVISORS})
 
     def make(self, folder: Path) -> Engine:
-        return PlainEngine(folder)
+        return PlainEngine(folder, storage=EVERYWHERE)
 
     def traces(self, folder: Path) -> set[str]:
         found = {f"folder {path.relative_to(folder)}" for path in folder.glob("jobs/*")}
@@ -306,4 +330,24 @@ class PlainKind(EngineKind):
         return int(json.loads(started.read_text())["supervisor"])
 
 
-KINDS: dict[str, EngineKind] = {kind.name: kind for kind in (SandboxKind(), PlainKind())}
+class MemoryKind(EngineKind):
+    name = "memory"
+    engine = MemoryEngine
+    has = frozenset({Has.LOG_LIMIT})
+
+    def make(self, folder: Path) -> Engine:
+        return MemoryEngine(storage=EVERYWHERE)
+
+    def make_small(self, folder: Path, kept: int) -> Engine:
+        return MemoryEngine(log_limit=kept)
+
+    def traces(self, folder: Path) -> set[str]:
+        return set()
+
+    def supervisor_of(self, folder: Path, ref: RunRef) -> None:
+        return None
+
+
+KINDS: dict[str, EngineKind] = {
+    kind.name: kind for kind in (SandboxKind(), PlainKind(), MemoryKind())
+}

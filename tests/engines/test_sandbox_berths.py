@@ -8,8 +8,7 @@ import signal
 import stat
 from pathlib import Path
 
-from neuro.engines.base import Mount
-from tests.engines.harness import EngineKind, Runs, eventually
+from tests.engines.harness import EngineKind, Runs, eventually, mounted
 from tests.engines.test_sandbox_engine import processes
 
 
@@ -61,11 +60,11 @@ async def test_many_volumes_are_more_than_one_message(runs: Runs, tmp_path: Path
     source.mkdir()
     (source / "file").write_text("here")
     mounts = [
-        Mount(source=str(source), target=f"/volume/{number}", read_only=True)
+        mounted(source=str(source), target=f"/volume/{number}", read_only=True)
         for number in range(230)
     ]
 
-    done = await runs.shell("cat /volume/*/file", mounts=tuple(mounts))
+    done = await runs.shell("cat /volume/*/file", volumes=tuple(mounts))
 
     assert done.output == b"here" * 230
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause, Mount, NotReady, RunRef, RunSpec, RunState
+from neuro.engines.base import EngineFault, ExitCause, NotReady, RunRef, RunSpec, RunState
 from neuro.engines.sandbox import (
     SandboxEngine,
     SandboxSettings,
@@ -29,7 +29,7 @@ from neuro.engines.sandbox import (
 )
 from neuro.engines.sandbox.ending import ExitRecord
 from tests.engines.contract.test_network import SERVER, free_port, serve
-from tests.engines.harness import Runs, eventually, spec
+from tests.engines.harness import EVERYWHERE, Runs, eventually, mounted, spec
 
 BUDGET = 5 << 20  # bytes of memory for what supervises one run
 
@@ -52,7 +52,7 @@ async def sandbox(folder: Path, tmp_path: Path) -> AsyncIterator[Runs]:
     settings = SandboxSettings(
         device_folder=str(devices), visible=(str(visible),), masked=(str(visible / "hidden"),)
     )
-    engine = SandboxEngine(folder, settings)
+    engine = SandboxEngine(folder, settings, EVERYWHERE)
     await engine.open()
     await engine.adopt([])
     runs = Runs(engine)
@@ -575,14 +575,14 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_volume_is_neither_the_commands_fault_nor_that_of_other_runs(
     full_disk: Path, what: str, sandbox: Runs, folder: Path, tmp_path: Path
 ) -> None:
-    mounts = [Mount(source=str(full_disk), target="/data", read_only=False)]
+    mounts = [mounted(source=str(full_disk), target="/data", read_only=False)]
     if what == "mount point":
-        mounts.append(Mount(source=str(tmp_path / "visible"), target="/data/new"))
+        mounts.append(mounted(source=str(tmp_path / "visible"), target="/data/new"))
     await sandbox.run("true")
     await eventually(lambda: len(processes("neuro-berth", folder)) == 2, "no two wait")
     first, second = sorted(processes("neuro-berth", folder))
 
-    done = await sandbox.run("true", mounts=tuple(mounts), working_dir="/data/new")
+    done = await sandbox.run("true", volumes=tuple(mounts), working_dir="/data/new")
     await eventually(lambda: len(processes("neuro-berth", folder)) == 2, "no two wait")
 
     assert done.exited.cause is ExitCause.VOLUME_NOT_READY

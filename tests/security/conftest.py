@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.sandbox import SandboxEngine, layout
-from tests.engines.harness import Runs
+from tests.engines.harness import EVERYWHERE, Runs
 from tests.security.host import Host
 
 
@@ -29,7 +29,7 @@ def host() -> Iterator[Host]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def runs(host: Host) -> AsyncIterator[Runs]:
     """An open engine, for all tests of a file."""
-    engine = SandboxEngine(host.place / "engine")
+    engine = SandboxEngine(host.place / "engine", storage=EVERYWHERE)
     await engine.open()
     await engine.adopt([])
     opened = Runs(engine)

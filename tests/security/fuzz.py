@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from neuro.engines.base import Mount, RunSpec
-from tests.engines.harness import MIB
+from neuro.engines.base import RunSpec
+from tests.engines.harness import MIB, mounted
 from tests.security.host import Host, own
 
 _NAMES = ("a", "b", "c", "file", "x y", "-n", "ü", "flip", "in")
@@ -71,7 +71,7 @@ def case(host: Host, seed: int) -> Case:
     chance = random.Random(seed)
     volumes = [_volume(host, chance) for _ in range(chance.randint(0, 3))]
     mounts = tuple(
-        Mount(
+        mounted(
             source=str(_source(chance, volume)),
             target=_path(host, chance),
             read_only=chance.random() < 0.3,
@@ -88,7 +88,7 @@ def case(host: Host, seed: int) -> Case:
         image="ubuntu",
         argv=("sh", "-c", script),
         working_dir=_path(host, chance) if chance.random() < 0.8 else None,
-        mounts=mounts,
+        volumes=mounts,
         cpu=1.0,
         memory=256 * MIB,
         privileged=chance.random() < 0.2,

@@ -7,8 +7,9 @@ import os
 import re
 from pathlib import Path
 
-from neuro.engines.base import Mount
+from neuro.engines.base import Volume
 from neuro.engines.sandbox import identities
+from tests.engines.harness import mounted
 
 SECRET = "canary-that-no-job-was-given"
 _numbers = itertools.count()
@@ -83,5 +84,5 @@ def link(path: Path, target: str) -> None:
     own(path)
 
 
-def mount(source: Path, target: str, *, read_only: bool = False) -> Mount:
-    return Mount(source=str(source), target=target, read_only=read_only)
+def mount(source: Path, target: str, *, read_only: bool = False) -> Volume:
+    return mounted(source=str(source), target=target, read_only=read_only)

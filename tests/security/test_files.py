@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.sandbox import SandboxEngine
-from tests.engines.harness import Runs
+from tests.engines.harness import EVERYWHERE, Runs
 from tests.security.host import SECRET, Host, mount
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -144,7 +144,7 @@ async def test_another_jobs_files_and_processes_do_not_show(runs: Runs, host: Ho
             "-c",
             f"echo {SECRET} > /tmp/private; cp /tmp/private /dev/shm/; echo r; sleep 601",
         ),
-        mounts=(shared,),
+        volumes=(shared,),
         env={"PRIVATE": SECRET},
     )
     await runs.says(other.job_id, b"r")
@@ -153,7 +153,7 @@ async def test_another_jobs_files_and_processes_do_not_show(runs: Runs, host: Ho
         "cat /tmp/private /dev/shm/private; cat /proc/[0-9]*/environ; cat /proc/*/cmdline;"
         " for p in $(seq 1 200); do cat /proc/$p/root/tmp/private; kill -0 $p && echo alive $p;"
         " done; ipcs -a; find / -xdev -name private; true",
-        mounts=(shared,),
+        volumes=(shared,),
         privileged=True,
     )
 
@@ -201,11 +201,11 @@ tried(lambda: os.fchdir(root)); tried(lambda: print(os.getcwd())); print('end')
 async def test_what_a_job_hands_to_another_leads_no_further(runs: Runs, host: Host) -> None:
     """A folder of the first job's, in use by the second while the first one's files are deleted."""
     shared = (mount(host.volume(), "/v"),)
-    first = await runs.start("python3", "-c", _SEND, mounts=shared)
+    first = await runs.start("python3", "-c", _SEND, volumes=shared)
     await runs.says(first.job_id, b"listening")
 
     script = _RECEIVE.replace("CANARY", str(host.canary))
-    second = await runs.run("python3", "-c", script, mounts=shared)
+    second = await runs.run("python3", "-c", script, volumes=shared)
 
     assert (await runs.exited(first)).exit_code == 0
     assert second.lines[-1] == "end"
@@ -217,11 +217,11 @@ async def test_what_the_host_mounts_later_does_not_arrive(host: Host, shared_pla
     volume = shared_place / "volume"
     (volume / "in").mkdir(parents=True)
     # Only a server that starts now has a copy that follows the original.
-    engine = SandboxEngine(host.place / "engine-of-shared")
+    engine = SandboxEngine(host.place / "engine-of-shared", storage=EVERYWHERE)
     await engine.open()
     await engine.adopt([])
     later = Runs(engine)
-    ref = await later.start("sleep", "600", mounts=(mount(volume, "/v", read_only=True),))
+    ref = await later.start("sleep", "600", volumes=(mount(volume, "/v", read_only=True),))
 
     command("mount", "-t", "tmpfs", "later", volume / "in")
     (volume / "in").chmod(0o777)

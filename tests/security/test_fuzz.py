@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.base import ExitCause, RunNotFound, RunRef
-from tests.engines.harness import Runs, drain
+from tests.engines.harness import EVERYWHERE, Runs, drain
 from tests.security.fuzz import Case, case
 from tests.security.host import Host
 
@@ -64,8 +64,8 @@ async def attempt(runs: Runs, host: Host, tried: Case) -> ExitCause:
     if done.exited.cause == ExitCause.CANNOT_START:
         assert done.exited.message, f"seed {tried.seed}"
     await runs.engine.remove(ref.job_id)
-    for mount in tried.spec.mounts:
-        shutil.rmtree(volume_of(host, mount.source), ignore_errors=True)
+    for mount in tried.spec.volumes:
+        shutil.rmtree(volume_of(host, EVERYWHERE.path_of(mount.source)), ignore_errors=True)
     runs.told = [event for event in runs.told if event.ref != ref]
     return done.exited.cause
 

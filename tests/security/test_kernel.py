@@ -277,7 +277,7 @@ async def test_nothing_dangerous_is_left_on_the_host(runs: Runs, host: Host, as_
         ' bytes.fromhex("0100000200000020000000000000000000000000"))\';'
         "chown 0:0 /v/sh; chown 1:1 /v/fifo; echo ready; exec sleep 600"
     )
-    ref = await runs.start(*("sh", "-c", script), mounts=(mount(volume, "/v"),), privileged=True)
+    ref = await runs.start(*("sh", "-c", script), volumes=(mount(volume, "/v"),), privileged=True)
     await runs.says(ref.job_id, b"ready")
 
     places = (volume, host.place / "engine" / "jobs" / ref.job_id / "runs" / "0" / "layers")

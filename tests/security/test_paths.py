@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from neuro.engines.base import ExitCause, Mount, RunRef
+from neuro.engines.base import ExitCause, RunRef, Volume
 from tests.engines.harness import Finished, Runs, spec
 from tests.security.host import Host, link, mount
 
@@ -50,9 +50,9 @@ async def all_of(cases: list[object]) -> list[Finished]:
     return list(await asyncio.gather(*(one(case) for case in cases)))
 
 
-async def as_it_is(runs: Runs, script: str, *mounts: Mount) -> Finished:
+async def as_it_is(runs: Runs, script: str, *mounts: Volume) -> Finished:
     """Run with mounts whose sources nobody puts into the storage before: they are links."""
-    begun = msgspec.structs.replace(spec("sh", "-c", script), mounts=mounts)
+    begun = msgspec.structs.replace(spec("sh", "-c", script), volumes=mounts)
     await runs.engine.start(begun)
     return await runs.finished(RunRef(begun.job_id))
 
@@ -84,7 +84,7 @@ async def test_the_place_of_a_volume_never_leads_to_the_host(runs: Runs, host: H
 
     done = await all_of(
         [
-            runs.shell(look, mounts=(mount(source, f"{path}{rest}"),))
+            runs.shell(look, volumes=(mount(source, f"{path}{rest}"),))
             for source, rest in ((file, ""), (volume, "/made"))
             for path in paths
         ]
@@ -116,8 +116,8 @@ async def test_links_in_a_volume_never_lead_to_the_host(
     first = mount(planted, "/v")
 
     done = await all_of(
-        [runs.shell(look, mounts=(first,), working_dir=f"/v/{name}/made") for name in names]
-        + [runs.shell(look, mounts=(first, mount(other, f"/v/{name}/made"))) for name in names]
+        [runs.shell(look, volumes=(first,), working_dir=f"/v/{name}/made") for name in names]
+        + [runs.shell(look, volumes=(first, mount(other, f"/v/{name}/made"))) for name in names]
     )
 
     check(host, done, names * 2)
@@ -132,7 +132,7 @@ async def test_a_command_of_exec_never_begins_on_the_host(
     ref = await runs.start(
         *("sh", "-c", "cd /; rmdir /w; echo ready; exec sleep 600"),
         working_dir="/w",
-        mounts=(mount(planted, "/v"),),
+        volumes=(mount(planted, "/v"),),
     )
     await runs.says(ref.job_id, b"ready")
 
@@ -150,7 +150,7 @@ async def test_a_volume_is_mounted_through_an_absolute_link(runs: Runs, host: Ho
     volume = host.volume()
     (volume / "file").write_text("mine")
 
-    done = await runs.shell("cat /run/x/file", mounts=(mount(volume, "/var/run/x"),))
+    done = await runs.shell("cat /run/x/file", volumes=(mount(volume, "/var/run/x"),))
 
     assert done.output == b"mine"
 
@@ -163,8 +163,8 @@ async def test_nothing_is_mounted_where_the_kernel_shows_itself(
     around = host.volume()
     link(around / "to", place)
 
-    straight = await runs.run("true", mounts=(mount(volume, place),))
-    by_link = await runs.run("true", mounts=(mount(around, "/v"), mount(volume, "/v/to")))
+    straight = await runs.run("true", volumes=(mount(volume, place),))
+    by_link = await runs.run("true", volumes=(mount(around, "/v"), mount(volume, "/v/to")))
 
     for done in (straight, by_link):
         assert done.exited.cause == ExitCause.CANNOT_START
@@ -231,8 +231,8 @@ async def test_links_that_change_all_the_time_never_lead_to_the_host(
                 case
                 for _ in range(12)
                 for case in (
-                    runs.shell(look, mounts=(shared,), working_dir="/v/flip/folder/made"),
-                    runs.shell(look, mounts=(shared, mount(other, "/v/flip/folder/made"))),
+                    runs.shell(look, volumes=(shared,), working_dir="/v/flip/folder/made"),
+                    runs.shell(look, volumes=(shared, mount(other, "/v/flip/folder/made"))),
                     as_it_is(runs, "cat /x/secret", mount(volume / "flip", "/x")),
                     as_it_is(runs, "cat /x", mount(volume / "flip" / "secret", "/x")),
                 )
@@ -255,14 +255,18 @@ async def test_a_read_only_volume_stays_so(runs: Runs, host: Host) -> None:
 
     await runs.shell(
         write.format(at="/a/inner"),
-        mounts=(mount(outer, "/a"), mount(inner, "/a/inner", read_only=True)),
+        volumes=(mount(outer, "/a"), mount(inner, "/a/inner", read_only=True)),
     )
     await runs.shell(
         write.format(at="/b/c"),
-        mounts=(mount(outer, "/b", read_only=True), mount(outer / "inner", "/b/c", read_only=True)),
+        volumes=(
+            mount(outer, "/b", read_only=True),
+            mount(outer / "inner", "/b/c", read_only=True),
+        ),
     )
     await runs.shell(
-        write.format(at="/a"), mounts=(mount(outer, "/a", read_only=True), mount(inner, "/a/inner"))
+        write.format(at="/a"),
+        volumes=(mount(outer, "/a", read_only=True), mount(inner, "/a/inner")),
     )
 
     for place in (inner, outer / "inner"):

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from neuro.engines.base import ExitCause, Exited, Mount, RunRef, RunSpec
+from neuro.engines.base import EngineFault, ExitCause, Exited, RunRef, RunSpec
 from neuro.engines.sandbox import kernel
-from tests.engines.harness import Finished, Runs, spec
+from tests.engines.harness import Finished, Runs, mounted, spec
 from tests.security.host import Host
 
 _ODD = ("\0", "\n", "\x1b[2J", "\ud800", "\udcff", "\u202e", "$(id)", "=", ":,")
@@ -26,8 +26,8 @@ def variants(volume: str, text: str) -> dict[str, dict[str, Any]]:
         "variable": {"env": {"A": f"a{text}b"}},
         "working_dir": {"working_dir": f"/w{text}x"},
         "hostname": {"hostname": f"a{text}b"},
-        "target": {"mounts": (Mount(source=volume, target=f"/v{text}x"),)},
-        "source": {"mounts": (Mount(source=f"{volume}{text}x", target="/v"),)},
+        "target": {"volumes": (mounted(source=volume, target=f"/v{text}x"),)},
+        "source": {"volumes": (mounted(source=f"{volume}{text}x", target="/v"),)},
         "neighbours": {"neighbours": f"a{text}b"},
         "name": {"neighbours": "a", "names": (f"a{text}b",)},
         "image": {"image": f"a{text}b"},
@@ -38,7 +38,7 @@ async def begin(runs: Runs, **changes: Any) -> Exited | str:
     begun: RunSpec = msgspec.structs.replace(spec("cat", "/etc/hosts"), **changes)
     try:
         await runs.engine.start(begun)
-    except (ValueError, OSError) as error:
+    except (EngineFault, ValueError, OSError) as error:
         return str(error)
     return (await runs.finished(RunRef(begun.job_id))).exited
 

@@ -55,6 +55,10 @@ CASES = {
     "jobs_domain = 'a b/c'": ("jobs_domain is 'a b/c'", "a host name"),
     "jobs_domain = ''": ("jobs_domain is ''", "a host name"),
     "jobs_domain = 'lab.example:99999'": ("jobs_domain", ":PORT after it"),
+    "[server]\nname = 'Lab 1'": ("server.name is 'Lab 1'", "1 to 20 lower-case letters"),
+    "[server]\nurl = '10.0.0.2:8085'": ("server.url is '10.0.0.2:8085'", "without a path"),
+    "[server]\nurl = 'http://lab/api/v1'": ("server.url is", '"http://10.0.0.2:8085"'),
+    "[storage]\nfolder = 'files'": ("storage.folder is 'files'", "an absolute path"),
     "database = 'mysql://host/name'": ("database begins with 'mysql'", "postgresql://"),
 }
 # The same, where the key itself or the kind of its value is wrong.

@@ -97,6 +97,8 @@ class Fleet:
         text = settings or self._settings
         if "{storage}" not in text:
             (data / "storage").symlink_to(self.storage)
+        if self.members and "[server]" not in text:  # One of them may be without a name.
+            text += '\n[server]\nname = "{name}"\n'
         for word, value in {"engine": self.engine, "storage": self.storage, "name": name}.items():
             text = text.replace(f"{{{word}}}", str(value))
         member = Member(name, data, settings=text, database=database or self._database)

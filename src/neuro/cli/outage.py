@@ -65,6 +65,10 @@ class Outage:
             self._say(_sentence(error))
         return min(max(error.retry_after or 0.0, PAUSE), LONGEST_PAUSE)
 
+    def say(self, sentence: str) -> None:
+        """Tell the person what being away has cost."""
+        self._say(sentence)
+
     def over(self) -> bool:
         """The server has answered; whether it had been away."""
         with self._lock:

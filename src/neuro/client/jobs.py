@@ -44,13 +44,13 @@ class Submitted(msgspec.Struct, frozen=True):
 
 
 class LogPart(msgspec.Struct, frozen=True):
-    """Which part of a job's output: from ``since``, only its last ``tail`` lines, or all but its
-    first ``skip`` bytes; until now, or with ``follow`` until the job is over."""
+    """Which part of a job's output: from ``since``, only its last ``tail`` lines, or from
+    ``offset`` (bytes as they were printed); until now, or with ``follow`` until the job is over."""
 
     since: datetime | None = None
     timestamps: bool = False
     tail: int | None = None
-    skip: int = 0
+    offset: int | None = None
     follow: bool = True
 
     def params(self) -> list[tuple[str, str]]:
@@ -59,7 +59,7 @@ class LogPart(msgspec.Struct, frozen=True):
             ("since", self.since.isoformat() if self.since else None),
             ("timestamps", "true" if self.timestamps else None),
             ("tail", None if self.tail is None else str(self.tail)),
-            ("skip", str(self.skip) if self.skip else None),
+            ("offset", None if self.offset is None else str(self.offset)),
             ("follow", None if self.follow else "false"),
         )
         return [(name, value) for name, value in given if value is not None]
@@ -246,9 +246,10 @@ class Jobs:
     async def log_part(
         self, job_id: str, part: LogPart
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
-        """A part of the output: how many bytes of it come before, and the bytes themselves.
+        """A part of the output: the offset that it begins at, and the bytes themselves.
 
-        After a lost connection, come back with ``skip``: that number plus the bytes received.
+        Whoever gives an ``offset``, 0 too, can come back with another one after a lost connection:
+        ``LogPlace`` counts. It is lost, too, where bytes are missing that are not kept any more.
         """
         call = Request(
             method="GET",

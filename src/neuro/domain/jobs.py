@@ -28,8 +28,8 @@ class JobStatus(StrEnum):
 FINISHED = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 ACTIVE = frozenset({JobStatus.PENDING, JobStatus.SUSPENDED, JobStatus.RUNNING})
 
-# How many bytes of a log come before those of an answer: a reader that comes back skips these and
-# what it has.
+# How many bytes of a job's output come before those of an answer: a reader comes back with the
+# offset that this and what it was given make. Bytes that were dropped count.
 LEFT_OUT_HEADER = "X-Neuro-Log-Left-Out"
 
 

@@ -9,11 +9,12 @@ The invariants (each one a test in ``tests/engines/contract/``):
    no log line and no exit code, and leaves no orphan process, mount, cgroup, network or directory.
 2. Exit codes are exact; a signal, the memory limit and a stop that was asked for are told apart.
 3. CPU, memory and process limits hold; a GPU job sees exactly its GPUs.
-4. A job's files are private to it; volumes are where they should be, read-only where asked; nothing
-   of the host that was not given is visible.
+4. A job's files are private to it; volumes and files that it was given are where they should be,
+   read-only where asked; nothing of the host that was not given is visible. What an engine does not
+   have, such as disks, it refuses with a sentence.
 5. Two jobs may listen on the same port; ``connect`` reaches a server on the job's 127.0.0.1.
 6. Output is kept byte for byte, stdout and stderr in order, with a timestamp per line, up to a size
-   limit with rotation.
+   limit with rotation. It can be read from any offset, and what was dropped is told exactly.
 7. A terminal job gets a real pseudo-terminal with resize, Ctrl-C and Ctrl-D.
 """
 
@@ -27,24 +28,53 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from neuro.domain.resources import Amount
+from neuro.domain.uris import ResourceURI
 
 
-class Mount(msgspec.Struct, frozen=True, kw_only=True):
-    """A folder or file of the host (``source``) at an absolute ``target`` inside the job."""
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder or file of the storage (``source``) at an absolute ``target`` inside the job."""
 
-    source: str
+    source: ResourceURI
     target: str
     read_only: bool = True
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of the run's own at an absolute ``target``, such as a secret or a configuration.
+
+    It belongs to the run's user and cannot be written to; ``mode`` is who may read it.
+    """
+
+    target: str
+    content: bytes
+    mode: int = 0o400
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk that the engine knows by ``name``, at an absolute ``target`` inside the job."""
+
+    name: str
+    target: str
+    read_only: bool = False
+
+
+class PullCredentials(msgspec.Struct, frozen=True):
+    """How an image is pulled from a registry that asks who wants it."""
+
+    user: str
+    password: str
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a job. A job that is restarted has runs 0, 1, 2 …; its log goes on across them.
 
+    It names things; where they are is the engine's to know.
+
     ``argv`` empty means the image's own default command. ``memory`` is bytes, ``cpu`` is cores,
     ``gpus`` are indexes of the machine's GPUs that the run may see. ``disk`` is bytes of private
-    files (not those on mounts), 0 for no limit. Runs with the same ``neighbours``, if it is not
-    empty, reach each other's ports, and know this one by its ``names`` where they have networks of
-    their own; no others do.
+    files (not those on volumes), 0 for no limit. ``pull`` is for engines that pull ``image``. Runs
+    with the same ``neighbours``, if it is not empty, reach each other's ports, and know this one by
+    its ``names`` where they have networks of their own; no others do.
 
     ``stdin`` says that somebody will send input through ``attach``: to a pipe, or with ``tty`` to
     the keyboard of a terminal. None means to a terminal only. Without it the input is empty, and
@@ -58,7 +88,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     working_dir: str | None = None
     hostname: str = "job"
-    mounts: tuple[Mount, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    files: tuple[File, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    pull: PullCredentials | None = None
     tty: bool = False
     stdin: bool | None = None
     cpu: float
@@ -125,6 +158,26 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     started: Started | None = None
     exited: Exited | None = None
     trouble: str | None = None
+
+
+class LogChunk(msgspec.Struct, frozen=True):
+    """A piece of a job's output: ``data`` is its bytes from ``start`` up to ``end``, with times
+    before the lines where these were asked for.
+
+    Offsets count the whole output as it was printed. Where one begins behind the end of that before
+    it, what is between was dropped.
+    """
+
+    start: int
+    end: int
+    data: bytes
+
+
+class LogExtent(msgspec.Struct, frozen=True):
+    """Which bytes of a job's output there are: from ``first`` up to ``end``."""
+
+    first: int
+    end: int
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,9 +293,9 @@ class Engine(Protocol):
 
     @property
     def files_owner(self) -> int | None:
-        """The user and group of the machine as whom runs write to mounted folders.
+        """The user and group of the machine as whom runs write to volumes.
 
-        What is mounted must belong to them; None means to who runs the server.
+        What is in the storage must belong to them; None means to who runs the server.
         """
         ...
 
@@ -277,9 +330,9 @@ class Engine(Protocol):
     async def start(self, spec: RunSpec) -> None:
         """Begin a run; returns when it is under supervision. ``Started``/``Exited`` follow.
 
-        Idempotent: a run that exists already is left as it is. Raises NotReady where it may be
-        tried again; so may be a run that ``Exited`` with NOT_READY or VOLUME_NOT_READY, of which
-        nothing is left.
+        Idempotent: a run that exists already is left as it is. Raises EngineFault for what this
+        engine never does, and NotReady where it may be tried again; so may be a run that ``Exited``
+        with NOT_READY or VOLUME_NOT_READY, of which nothing is left.
         """
         ...
 
@@ -296,18 +349,21 @@ class Engine(Protocol):
         ...
 
     def logs(
-        self,
-        job_id: str,
-        *,
-        since: datetime | None = None,
-        follow: bool = True,
-        timestamps: bool = False,
-    ) -> AsyncIterator[bytes]:
-        """The output of all the job's runs, oldest first, as raw bytes in chunks up to 256 KiB.
+        self, job_id: str, *, offset: int = 0, follow: bool = True, timestamps: bool = False
+    ) -> AsyncIterator[LogChunk]:
+        """The output of all the job's runs from ``offset`` on, in chunks up to 256 KiB.
 
         With ``follow`` it ends when the job has no run left going; without, at what is there now.
-        ``timestamps`` puts an RFC 3339 UTC time and a space before each line.
+        ``timestamps`` puts an RFC 3339 UTC time and a space before each line, and before the rest
+        of the one that it begins in.
         Raises RunNotFound (at the first item) for a job that never started here.
+        """
+        ...
+
+    async def log_extent(self, job_id: str, *, since: datetime | None = None) -> LogExtent:
+        """Which bytes of the job's output are kept; ``since``: of those that came then or later.
+
+        Raises RunNotFound for a job that never started here.
         """
         ...
 

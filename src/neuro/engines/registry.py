@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from neuro.engines.base import Engine
+from neuro.engines.storage import Storage
 
 KINDS: Mapping[str, str] = {
     "sandbox": "neuro.engines.sandbox.kind",
@@ -37,13 +38,14 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Site:
     """Where an engine is: ``folder`` is for its files, and jobs never see ``data``.
 
-    ``port`` of this machine is the API's. ``open_files`` is the soft limit of descriptors that jobs
-    begin with, None for the server's own.
+    ``port`` of this machine is the API's. ``storage`` is where volumes are. ``open_files`` is the
+    soft limit of descriptors that jobs begin with, None for the server's own.
     """
 
     folder: Path
     data: Path
     port: int
+    storage: Storage | None = None
     open_files: int | None = None
 
 

@@ -19,9 +19,11 @@ from aiohttp import web
 from sqlalchemy import text
 
 from neuro import __version__
-from neuro.domain.errors import PlatformError
+from neuro.domain.errors import InvalidInput, PlatformError
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
+from neuro.engines.exhaustion import FULL
+from neuro.engines.storage import Storage
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
@@ -42,8 +44,8 @@ from neuro.server.engine_settings import (
     make_engines,
     public_names,
 )
+from neuro.server.fleet.agreement import check_cluster, check_key, check_name
 from neuro.server.fleet.assembly import Fleet, join_fleet
-from neuro.server.fleet.signing_key import check_key
 from neuro.server.http.bodies import MAX_JSON_BODY, Pace
 from neuro.server.http.budgets import Budgets
 from neuro.server.http.connections import Patience
@@ -155,8 +157,10 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
-        engines = make_engines(settings, folder, port, options.open_files)
-        await _open(stack, engines, _check_folder(database, folder, fleet))
+        storage = _storage_of(settings, folder)
+        engines = make_engines(settings, folder, port, storage, options.open_files)
+        url = address_of(options.host, port)
+        await _open(stack, engines, _join(database, folder, fleet, settings, url))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
         login, board = await _assemble(
@@ -227,10 +231,6 @@ async def _assemble(
     key = folder / "keys" / "tokens.key"
     access = AccessService(database, load_or_create_key(key), settings.cluster)
     await asyncio.to_thread(check_key, database, fleet.id, key)
-    url = f"{settings.server.url.rstrip('/')}/api/v1" if settings.server.url else None
-    await fleet.servers.enter(
-        settings.server.name, url or address_of(host, port), datetime.now(UTC)
-    )
     owner = engines[public_names(settings)[DEFAULT_ENGINE]].files_owner
     storage = await asyncio.to_thread(
         StorageService, storage_folder(settings, folder), settings.cluster, owner=owner
@@ -262,6 +262,21 @@ async def _assemble(
     background.keep("watch over the owner's login", login.keep_on)
     await parts.departures.sweep()
     return login, jobs.board
+
+
+def _storage_of(settings: Settings, data: Path) -> Storage:
+    """Where the storage is: there before the engines, which keep it from the eyes of jobs."""
+    folder = storage_folder(settings, data)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Storage(settings.cluster, folder.resolve(strict=True))
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise InvalidInput(
+            f"The folder of the storage, {folder}, cannot be used: {error.strerror or error}. See"
+            " [storage] in server.toml."
+        ) from None
 
 
 def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Parts:
@@ -387,9 +402,18 @@ def _end_in_order() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def _check_folder(database: Database, folder: Path, fleet: Fleet) -> None:
+async def _join(
+    database: Database, folder: Path, fleet: Fleet, settings: Settings, url: str
+) -> None:
+    """Tie the folder to the database, and agree with the other servers that are there."""
     await asyncio.to_thread(check_belongs, database, folder)
+    await asyncio.to_thread(check_cluster, database, settings.cluster)
     await asyncio.to_thread(check_key, database, fleet.id, folder / "keys" / "tokens.key")
+    name, address = settings.server.name, settings.server.url
+    url = f"{address.rstrip('/')}/api/v1" if address else url
+    # Known first, then checked: of two that come at once, each sees the other.
+    await fleet.servers.enter(name, url, datetime.now(UTC))
+    await asyncio.to_thread(check_name, database, fleet.id, name)
 
 
 def _prepare_folder(folder: Path) -> Path:

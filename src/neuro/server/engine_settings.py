@@ -17,6 +17,7 @@ from neuro.domain.resources import Amount
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
 from neuro.engines.registry import KINDS, EngineSettings, Site, kind_of
+from neuro.engines.storage import Storage
 from neuro.server.settings_places import Misplaced, check_shape, placed
 from neuro.server.settings_rules import check_values
 
@@ -47,18 +48,30 @@ def kind_name(name: str, settings: EngineSettings) -> str:
     return settings.kind or name
 
 
-def site_of(name: str, data: Path, port: int, open_files: int | None = None) -> Site:
+def site_of(
+    name: str,
+    data: Path,
+    port: int,
+    storage: Storage | None = None,
+    open_files: int | None = None,
+) -> Site:
     """Where an engine is: its runs reach ``port`` of this machine, and never see ``data``."""
-    return Site(data / "engines" / name, data, port, open_files)
+    return Site(data / "engines" / name, data, port, storage, open_files)
 
 
 def make_engines(
-    settings: Settings, data: Path, port: int, open_files: int | None = None
+    settings: Settings,
+    data: Path,
+    port: int,
+    storage: Storage,
+    open_files: int | None = None,
 ) -> dict[str, Engine]:
     """All engines, by their public names; none is open yet. Raises InvalidInput."""
     names = public_names(settings)
     return {
-        names[name]: kind_of(kind_name(name, one)).make(site_of(name, data, port, open_files), one)
+        names[name]: kind_of(kind_name(name, one)).make(
+            site_of(name, data, port, storage, open_files), one
+        )
         for name, one in engine_settings(settings).items()
     }
 

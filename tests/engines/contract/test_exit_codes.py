@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from neuro.engines.base import ExitCause, Mount
-from tests.engines.harness import MIB, Has, Runs, needs
+from neuro.engines.base import ExitCause
+from tests.engines.harness import MIB, Has, Runs, mounted, needs
 
 
 async def test_a_command_that_succeeds_is_completed(runs: Runs) -> None:
@@ -70,9 +70,9 @@ async def test_a_command_with_an_equals_sign_in_its_name_runs(runs: Runs, tmp_pa
     script = tmp_path / "scripts" / "a=b"
     script.write_text("#!/bin/sh\necho hello $1\n")
     script.chmod(0o755)
-    mounts = (Mount(source=str(script.parent), target="/scripts"),)
+    mounts = (mounted(source=str(script.parent), target="/scripts"),)
 
-    done = await runs.run("/scripts/a=b", "there", mounts=mounts)
+    done = await runs.run("/scripts/a=b", "there", volumes=mounts)
 
     assert done.output == b"hello there\n"
     assert (await runs.run("a=b", "echo", "hello")).code == 127

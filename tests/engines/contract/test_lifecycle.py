@@ -6,10 +6,22 @@ import asyncio
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from neuro.engines.base import ExitCause, Exited, RunNotFound, RunRef, Started
-from tests.engines.harness import EngineKind, Has, Runs, eventually, needs, spec
+from neuro.domain.uris import ResourceURI
+from neuro.engines.base import (
+    Disk,
+    EngineFault,
+    ExitCause,
+    Exited,
+    NotReady,
+    RunNotFound,
+    RunRef,
+    Started,
+    Volume,
+)
+from tests.engines.harness import EngineKind, Has, Runs, eventually, mounted, needs, spec
 
 
 async def test_starting_twice_runs_once(runs: Runs) -> None:
@@ -131,12 +143,32 @@ async def test_a_removed_job_may_be_started_again(runs: Runs) -> None:
 
 
 async def test_a_volume_that_does_not_exist_cannot_start_and_says_why(runs: Runs) -> None:
-    from neuro.engines.base import Mount
-
-    done = await runs.run("true", mounts=(Mount(source="/no/such/folder", target="/data"),))
+    done = await runs.run("true", volumes=(mounted(source="/no/such/folder", target="/data"),))
 
     assert done.exited.cause == ExitCause.CANNOT_START
     assert "/data" in (done.exited.message or "")
+
+
+async def test_what_an_engine_does_not_have_is_refused_with_a_sentence(runs: Runs) -> None:
+    """No engine here has disks; one that has is for another test."""
+    begun = spec("true", disks=(Disk(name="disk-1", target="/disk"),))
+
+    with pytest.raises(EngineFault, match="This engine has no disks") as refused:
+        await runs.engine.start(begun)
+
+    assert not isinstance(refused.value, NotReady)
+    assert not await runs.engine.stop(RunRef(begun.job_id), 0)
+
+
+async def test_a_volume_of_another_cluster_is_refused(runs: Runs) -> None:
+    for uri in ("storage://elsewhere/alice/data", "storage://tests/alice/.."):
+        scheme, _, rest = uri.partition("://")
+        host, *segments = rest.split("/")
+        source = ResourceURI(scheme, host, tuple(segments))
+        begun = msgspec.structs.replace(spec("true"), volumes=(Volume(source=source, target="/v"),))
+
+        with pytest.raises(EngineFault, match="is not in the storage of cluster tests"):
+            await runs.engine.start(begun)
 
 
 async def test_fifty_runs_at_once_all_end_right(runs: Runs) -> None:

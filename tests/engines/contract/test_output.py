@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from neuro.engines.base import RunNotFound, RunRef
-from tests.engines.harness import PATIENCE, Has, Runs, needs, spec
+from tests.engines.harness import PATIENCE, EngineKind, Has, Runs, needs, spec
 
 
 @needs(Has.PROGRAMS)
@@ -67,7 +68,7 @@ async def test_several_followers_all_get_everything(runs: Runs) -> None:
 async def test_chunks_are_bounded(runs: Runs) -> None:
     done = await runs.shell("head -c 3000000 /dev/zero")
 
-    chunks = [data async for data in runs.engine.logs(done.ref.job_id)]
+    chunks = [chunk.data async for chunk in runs.engine.logs(done.ref.job_id)]
 
     assert max(map(len, chunks)) <= 256 << 10
     assert sum(map(len, chunks)) == 3_000_000
@@ -146,6 +147,72 @@ async def test_the_exit_says_how_large_the_log_is(runs: Runs) -> None:
 
 
 @needs(Has.PROGRAMS)
+async def test_a_reader_that_comes_back_goes_on_where_it_was(runs: Runs) -> None:
+    begun = spec("sh", "-c", "echo one; sleep 0.3; echo two; sleep 0.3; echo three")
+    await runs.engine.start(begun)
+    await runs.says(begun.job_id, b"one\n")
+
+    for offset in (0, 1, 4, 6, 8, 14):
+        log = [chunk async for chunk in runs.engine.logs(begun.job_id, offset=offset)]
+
+        assert b"".join(chunk.data for chunk in log) == b"one\ntwo\nthree\n"[offset:]
+        places = [offset, *(chunk.end for chunk in log)]
+        assert [chunk.start for chunk in log] == places[:-1]
+        assert places[-1] == 14
+
+
+async def test_offsets_go_on_across_the_runs_of_a_job(runs: Runs) -> None:
+    await runs.shell("echo first", job_id="job-offsets")
+    await runs.shell("echo second", job_id="job-offsets", run=1)
+
+    extent = await runs.engine.log_extent("job-offsets")
+
+    assert (extent.first, extent.end) == (0, len(b"first\nsecond\n"))
+    assert await runs.output("job-offsets", offset=8) == b"cond\n"
+
+
+async def test_the_extent_of_an_unknown_log_is_not_found(runs: Runs) -> None:
+    with pytest.raises(RunNotFound):
+        await runs.engine.log_extent("job-unknown")
+
+
+async def test_a_line_that_is_begun_in_its_middle_has_its_time(runs: Runs) -> None:
+    done = await runs.shell("echo one; echo two")
+
+    text = await runs.output(done.ref.job_id, offset=1, timestamps=True)
+
+    assert [line.partition(b" ")[2] for line in text.splitlines()] == [b"ne", b"two"]
+
+
+@needs(Has.LOG_LIMIT)
+async def test_what_was_dropped_is_told_exactly(kind: EngineKind, folder: Path) -> None:
+    engine = kind.make_small(folder, 40_000)
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+    try:
+        ref = await runs.start("sh", "-c", "seq 2000; sleep 0.2; seq 30000; sleep 600")
+        await runs.says(ref.job_id, b"\n2000\n")
+        whole = b"".join(
+            b"%d\n" % number for last in (2000, 30000) for number in range(1, last + 1)
+        )
+        async with asyncio.timeout(PATIENCE):
+            while (extent := await engine.log_extent(ref.job_id)).end < len(whole):
+                await asyncio.sleep(0.01)
+
+        # One that had read a little, and one that had read nearly all.
+        for offset in (100, len(whole) - 100):
+            log = [chunk async for chunk in engine.logs(ref.job_id, offset=offset, follow=False)]
+
+            assert log[0].start == max(offset, extent.first)
+            assert log[-1].end == len(whole)
+            assert all(chunk.data == whole[chunk.start : chunk.end] for chunk in log)
+        assert 20_000 <= extent.end - extent.first <= 60_000
+    finally:
+        await runs.stop_all()
+        await runs.close()
+
+
 @pytest.mark.slow
 async def test_two_hundred_megabytes_are_followed_without_a_loss(runs: Runs) -> None:
     begun = spec("sh", "-c", "head -c 209715200 /dev/zero | tr '\\0' 'x'; echo end")
@@ -162,5 +229,5 @@ async def test_two_hundred_megabytes_are_followed_without_a_loss(runs: Runs) -> 
 
 
 async def _log(runs: Runs, job_id: str):  # type: ignore[no-untyped-def]
-    async for data in runs.engine.logs(job_id):
-        yield data
+    async for chunk in runs.engine.logs(job_id):
+        yield chunk.data

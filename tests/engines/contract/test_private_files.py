@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
-from neuro.engines.base import ExitCause, Mount, RunRef
-from tests.engines.harness import Has, Runs, needs, spec
+from neuro.engines.base import ExitCause, File, RunRef
+from tests.engines.harness import Has, Runs, eventually, mounted, needs, spec
 
 pytestmark = needs(Has.PROGRAMS, Has.FENCE)
 
@@ -22,27 +23,27 @@ def volume(tmp_path: Path) -> Path:
 
 
 async def test_a_volume_is_at_its_path_and_keeps_what_is_written(runs: Runs, volume: Path) -> None:
-    mounts = (Mount(source=str(volume), target="/project/data", read_only=False),)
+    mounts = (mounted(source=str(volume), target="/project/data", read_only=False),)
 
-    done = await runs.shell("cat /project/data/there; echo new > /project/data/new", mounts=mounts)
+    done = await runs.shell("cat /project/data/there; echo new > /project/data/new", volumes=mounts)
 
     assert done.output == b"from the host\n"
     assert (volume / "new").read_text() == "new\n"
 
 
 async def test_a_read_only_volume_cannot_be_written(runs: Runs, volume: Path) -> None:
-    mounts = (Mount(source=str(volume), target="/data"),)
+    mounts = (mounted(source=str(volume), target="/data"),)
 
-    done = await runs.shell("echo x > /data/new || rm /data/there || echo refused", mounts=mounts)
+    done = await runs.shell("echo x > /data/new || rm /data/there || echo refused", volumes=mounts)
 
     assert done.lines[-1] == "refused"
     assert sorted(path.name for path in volume.iterdir()) == ["there"]
 
 
 async def test_one_file_can_be_a_volume(runs: Runs, volume: Path) -> None:
-    mounts = (Mount(source=str(volume / "there"), target="/etc/secrets/key"),)
+    mounts = (mounted(source=str(volume / "there"), target="/etc/secrets/key"),)
 
-    assert (await runs.shell("cat /etc/secrets/key", mounts=mounts)).output == b"from the host\n"
+    assert (await runs.shell("cat /etc/secrets/key", volumes=mounts)).output == b"from the host\n"
 
 
 async def test_volumes_within_volumes(runs: Runs, tmp_path: Path) -> None:
@@ -50,11 +51,11 @@ async def test_volumes_within_volumes(runs: Runs, tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "other" / "file").write_text("inner\n")
     mounts = (
-        Mount(source=str(tmp_path / "other"), target="/a/inner"),
-        Mount(source=str(tmp_path / "outer"), target="/a", read_only=False),
+        mounted(source=str(tmp_path / "other"), target="/a/inner"),
+        mounted(source=str(tmp_path / "outer"), target="/a", read_only=False),
     )
 
-    done = await runs.shell("cat /a/inner/file; echo x > /a/new", mounts=mounts)
+    done = await runs.shell("cat /a/inner/file; echo x > /a/new", volumes=mounts)
 
     assert done.output == b"inner\n"
     assert (tmp_path / "outer" / "new").exists()
@@ -64,7 +65,7 @@ async def test_volumes_within_volumes(runs: Runs, tmp_path: Path) -> None:
 async def test_a_volume_at_a_strange_path_cannot_start(
     runs: Runs, volume: Path, target: str
 ) -> None:
-    done = await runs.run("true", mounts=(Mount(source=str(volume), target=target),))
+    done = await runs.run("true", volumes=(mounted(source=str(volume), target=target),))
 
     assert done.exited.cause == ExitCause.CANNOT_START
     assert done.exited.message
@@ -232,3 +233,46 @@ async def test_a_full_volume_is_the_jobs_error(runs: Runs) -> None:
     await runs.engine.start(begun)
 
     assert b"code 1" in (await runs.finished(RunRef(begun.job_id))).output
+
+
+async def test_a_file_that_is_given_is_there_and_the_runs_alone(runs: Runs) -> None:
+    files = (
+        File(target="/run/secrets/key", content=b"hush\n"),
+        File(target="/etc/app/settings", content=b"a = 1\n" * 20_000, mode=0o444),
+    )
+    script = "cat /run/secrets/key; stat -c '%a %u' /run/secrets/key /etc/app/settings; wc -c <"
+
+    done = await runs.shell(f"{script} /etc/app/settings; echo x > /run/secrets/key", files=files)
+
+    assert done.lines[:4] == ["hush", "400 0", "444 0", "120000"]
+    assert done.code != 0
+    assert "Read-only" in done.lines[4]
+
+
+async def test_the_next_run_of_a_job_has_the_files_that_it_is_given(runs: Runs) -> None:
+    for run, content in enumerate((b"first", b"second")):
+        file = File(target="/run/secrets/key", content=content)
+
+        done = await runs.run("cat", "/run/secrets/key", job_id="job-files", run=run, files=(file,))
+
+        assert done.output.endswith(content)
+
+
+async def test_nothing_of_a_file_that_is_given_is_left(runs: Runs, folder: Path) -> None:
+    file = File(target="/run/secrets/key", content=b"a-word-that-nobody-says")
+
+    done = await runs.run("cat", "/run/secrets/key", files=(file,), tty=True)
+
+    assert b"a-word-that-nobody-says" in done.output
+    await eventually(lambda: not _files_with(folder, b"a-word"), "the file is kept")
+
+
+def _files_with(folder: Path, text: bytes) -> list[str]:
+    """Files that are not the job's output, while some of them go."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError), open(f"{parent}/{name}", "rb") as file:
+                if not name.endswith(".log") and text in file.read():
+                    found.append(f"{parent}/{name}")
+    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from neuro.engines.base import Attaches, Channel, Executes, RunNotFound
-from tests.engines.harness import PATIENCE, Has, Runs, drain, needs, read_until, spec
+from tests.engines.harness import PATIENCE, Has, Runs, drain, mounted, needs, read_until, spec
 
 pytestmark = needs(Has.PROGRAMS, Executes, Attaches)
 
@@ -224,13 +224,11 @@ async def test_exec_and_attach_of_what_does_not_run_are_not_found(runs: Runs) ->
 async def test_attach_shows_the_output_from_now_on_and_the_exit_code(
     runs: Runs, tmp_path: Path
 ) -> None:
-    from neuro.engines.base import Mount
-
     (tmp_path / "gate").mkdir()
     os.mkfifo(tmp_path / "gate" / "gate")
-    mounts = (Mount(source=str(tmp_path / "gate"), target="/gate", read_only=False),)
+    mounts = (mounted(source=str(tmp_path / "gate"), target="/gate", read_only=False),)
     script = "echo before; read x < /gate/gate; echo after; exit 9"
-    ref = await runs.start("sh", "-c", script, mounts=mounts)
+    ref = await runs.start("sh", "-c", script, volumes=mounts)
     await runs.says(ref.job_id, b"before")
 
     session = await runs.engine.attach(ref.job_id, stdin=False, output=True)

@@ -33,6 +33,8 @@ from neuro.engines.base import (
     Event,
     ExitCause,
     Exited,
+    LogChunk,
+    LogExtent,
     NotListening,
     NotReady,
     RunNotFound,
@@ -42,7 +44,9 @@ from neuro.engines.base import (
     Session,
     Started,
     Usage,
+    Volume,
 )
+from neuro.engines.storage import Storage
 from tests.engines.plain import supervisor
 from tests.engines.plain.session import AttachSession, ExecSession, TcpConnection
 
@@ -59,8 +63,9 @@ class PlainEngine:
 
     name = "plain"
 
-    def __init__(self, folder: Path, *, gpus: int = 0) -> None:
+    def __init__(self, folder: Path, *, gpus: int = 0, storage: Storage | None = None) -> None:
         self.folder = folder
+        self._storage = storage
         self._gpus = gpus
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._watches: dict[RunRef, asyncio.Task[None]] = {}
@@ -109,6 +114,8 @@ class PlainEngine:
 
     async def start(self, spec: RunSpec) -> None:
         ref = RunRef(spec.job_id, spec.run)
+        if spec.disks:
+            raise EngineFault("This engine has no disks.")
         run = self._run(ref)
         if not (run / "begun").exists():
             try:
@@ -120,9 +127,16 @@ class PlainEngine:
 
     async def _spawn(self, spec: RunSpec, run: Path) -> None:
         run.mkdir(parents=True, exist_ok=True)
-        _write(run / "spec", msgspec.json.encode(spec))
+        given = msgspec.to_builtins(spec)
+        given["mounts"] = [(self._path_of(one), one.target) for one in spec.volumes]
+        _write(run / "spec", msgspec.json.encode(given))
         if not await asyncio.to_thread(self._begin, run):
             raise NotReady(f"the supervisor of {spec.job_id} did not begin")
+
+    def _path_of(self, volume: Volume) -> str:
+        if self._storage is None:
+            raise EngineFault("This engine has no storage.")
+        return self._storage.path_of(volume.source)
 
     def _begin(self, run: Path) -> bytes:
         """Start the run's supervisor; what it says once the run is begun."""
@@ -259,19 +273,22 @@ class PlainEngine:
     # Looking in.
 
     async def logs(
-        self,
-        job_id: str,
-        *,
-        since: datetime | None = None,
-        follow: bool = True,
-        timestamps: bool = False,
-    ) -> AsyncGenerator[bytes, None]:
+        self, job_id: str, *, offset: int = 0, follow: bool = True, timestamps: bool = False
+    ) -> AsyncGenerator[LogChunk, None]:
+        self._printed(job_id)
+        async for chunk in self._output(job_id, offset, follow=follow, timestamps=timestamps):
+            yield chunk
+
+    async def log_extent(self, job_id: str, *, since: datetime | None = None) -> LogExtent:
+        folder = self._printed(job_id)
+        first = 0 if since is None else _seek(folder, since)
+        return LogExtent(first, _size(folder / "output"))
+
+    def _printed(self, job_id: str) -> Path:
         folder = self.folder / "jobs" / job_id
         if not (folder / "output").exists():
             raise RunNotFound(job_id)
-        position = 0 if since is None else _seek(folder, since)
-        async for data in self._output(job_id, position, follow=follow, timestamps=timestamps):
-            yield data
+        return folder
 
     async def _output(
         self,
@@ -281,7 +298,7 @@ class PlainEngine:
         follow: bool,
         timestamps: bool = False,
         only: RunRef | None = None,
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> AsyncGenerator[LogChunk, None]:
         folder = self.folder / "jobs" / job_id
         stamp = _Stamper(folder) if timestamps else None
         asked: tuple[RunRef, asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -290,8 +307,9 @@ class PlainEngine:
                 while True:
                     live = self._live(job_id) if follow else None
                     while data := os.pread(file.fileno(), BLOCK, position):
-                        position += len(data)
-                        yield stamp(data, position) if stamp is not None else data
+                        start, position = position, position + len(data)
+                        said = stamp(data, position) if stamp is not None else data
+                        yield LogChunk(start, position, said)
                     if live is None or only not in (None, live):
                         return
                     try:

@@ -19,7 +19,7 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def make(site: Site, table: Table) -> PlainEngine:
-    return PlainEngine(Path(table.folder), gpus=len(table.gpus.split()))
+    return PlainEngine(Path(table.folder), gpus=len(table.gpus.split()), storage=site.storage)
 
 
 KIND = Kind(settings=Table, make=make, of_this_machine=False, has_images=False)

@@ -8,7 +8,7 @@ import json
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from neuro.engines.base import Channel, InputState
+from neuro.engines.base import Channel, InputState, LogChunk
 from tests.engines.plain import supervisor
 
 _CHANNELS = {supervisor.OUTPUT: Channel.STDOUT, supervisor.ERRORS: Channel.STDERR}
@@ -99,7 +99,7 @@ class AttachSession(_Session):
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         taken: int,
-        output: AsyncGenerator[bytes, None] | None,
+        output: AsyncGenerator[LogChunk, None] | None,
         code: Callable[[], Awaitable[int | None]],
     ) -> None:
         super().__init__(reader, writer)
@@ -126,8 +126,8 @@ class AttachSession(_Session):
 
     async def _tell_output(self) -> None:
         if self._output is not None:
-            async for data in self._output:
-                await self._ready.put((Channel.STDOUT, data))
+            async for chunk in self._output:
+                await self._ready.put((Channel.STDOUT, chunk.data))
         else:
             await self._code()
         await self._ready.put(None)

@@ -7,6 +7,7 @@ lives, and at ``socket`` it answers. The standard library alone: many begin at o
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -251,15 +252,21 @@ class Supervisor:
         return code, "error" if code else "completed", None
 
     def _make_root(self) -> str:
-        """A folder in which the mounts are links: ``$NEURO_PLAIN_ROOT`` of the command."""
+        """A folder with the run's files, and links to its volumes: its ``$NEURO_PLAIN_ROOT``."""
         root = f"{self._folder}/root"
         os.mkdir(root)
-        for mount in self._spec["mounts"]:
-            place = f"{root}/{mount['target'].strip('/')}"
-            if not os.path.exists(mount["source"]):
-                raise Refused(126, f"{mount['target']}: {mount['source']} does not exist")
+        for source, target in self._spec["mounts"]:
+            place = f"{root}/{target.strip('/')}"
+            if not os.path.exists(source):
+                raise Refused(126, f"{target}: {source} does not exist")
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            os.symlink(mount["source"], place)
+            os.symlink(source, place)
+        for given in self._spec["files"]:
+            place = f"{root}/{given['target'].strip('/')}"
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            with open(place, "wb") as file:
+                os.fchmod(file.fileno(), given["mode"])
+                file.write(base64.b64decode(given["content"]))
         return root
 
     def _begin(self, root: str) -> threading.Thread:

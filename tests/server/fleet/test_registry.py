@@ -21,8 +21,8 @@ from neuro.server.database import migrate as migrations
 from neuro.server.database.engine import Database
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
+from neuro.server.fleet.agreement import check_cluster, check_key, check_name
 from neuro.server.fleet.registry import Servers, claim, server_id
-from neuro.server.fleet.signing_key import check_key
 from neuro.server.owner import LoginFile, OwnerLogin
 from tests.postgres import PostgresServer
 from tests.server.fleet.servers import Member, member, until
@@ -248,6 +248,33 @@ def test_who_deletes_the_key_of_the_only_server_logs_everybody_out(
     keys.start("a")
 
     assert keys.path("a").read_bytes() != before
+
+
+def test_servers_of_one_database_have_one_cluster(database: Database, tmp_path: Path) -> None:
+    check_belongs(database, tmp_path)
+    check_cluster(database, "lab")
+    check_cluster(database, "lab")
+
+    with pytest.raises(Conflict, match=r"cluster is 'default', and that of this database is 'lab'"):
+        check_cluster(database, "default")
+
+
+@pytest.mark.parametrize(
+    ("name", "has"), [(None, "has no name either"), ("lab-1", "is called 'lab-1' too")]
+)
+async def test_two_servers_that_live_have_names_that_differ(
+    database: Database, name: str | None, has: str
+) -> None:
+    async with member(database.url, "a") as first:
+        await registry(first).enter(name, "http://a", NOW)
+
+        with pytest.raises(Conflict, match=rf"at http://a, {has}.*\[server\] name"):
+            check_name(database, "b", name)
+        check_name(database, "b", "lab-2")
+        check_name(database, "a", name)
+        await registry(first).leave()
+
+    check_name(database, "b", name)
 
 
 async def test_servers_that_start_at_once_agree_on_the_machines_owner(

@@ -19,6 +19,7 @@ from neuro.cli.outage import PAUSE, Outage
 from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.client.jobs import LogPart
+from neuro.client.log_place import LogPlace
 from neuro.domain.errors import PlatformError
 
 Write = Callable[[bytes], None]
@@ -89,7 +90,9 @@ class LogCopy:
         """``client`` waits for long; ``answered``: the server was there before."""
         self._client = client
         self._job_id = job_id
-        self._part = part or LogPart()
+        part = part or LogPart()
+        self._part = structs.replace(part, offset=part.offset or 0)
+        self._place = LogPlace(timestamps=self._part.timestamps)
         self._write = write
         self._outage = outage
         self._answered = answered
@@ -118,10 +121,16 @@ class LogCopy:
         return job.status.is_finished
 
     async def _once(self) -> None:
-        async with self._client.jobs.log_part(self._job_id, self._part) as (left_out, chunks):
+        async with self._client.jobs.log_part(self._job_id, self._part) as (start, chunks):
             self._answered = True
             self._outage.over()
-            self._part = structs.replace(self._part, tail=None, skip=left_out)
-            async for chunk in chunks:
-                self._write(chunk)
-                self._part = structs.replace(self._part, skip=self._part.skip + len(chunk))
+            gone = self._place.begin(start)
+            if gone:
+                self._outage.say(f"{gone} bytes of the output are not kept any more.")
+            try:
+                async for chunk in chunks:
+                    if new := self._place.take(chunk):
+                        self._write(new)
+            finally:
+                offset = self._place.offset
+                self._part = structs.replace(self._part, tail=None, since=None, offset=offset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import os
 import resource
@@ -16,6 +17,8 @@ from neuro.engines.base import (
     Connection,
     EngineFault,
     Event,
+    LogChunk,
+    LogExtent,
     NotReady,
     RunRef,
     RunSpec,
@@ -32,6 +35,7 @@ from neuro.engines.sandbox.looking import Looking
 from neuro.engines.sandbox.nursery import Nursery
 from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.engines.sandbox.tidying import Tidying
+from neuro.engines.storage import Storage
 
 _KEEP_SECONDS = 5.0  # between two looks at what runs stand on
 
@@ -47,8 +51,15 @@ class SandboxEngine:
 
     name = "sandbox"
 
-    def __init__(self, folder: Path, settings: SandboxSettings | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: SandboxSettings | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        """``storage`` is where volumes are; without it there are none."""
         self._path = folder
+        self._storage = storage
         self._settings = settings or SandboxSettings()
         self._folder = ""
         self._plan: Plan | None = None
@@ -198,7 +209,7 @@ class SandboxEngine:
         if ref in self._connected().links:
             return
         if ref not in self._coming:
-            self._come(ref, self._start(ref, _request(spec)))
+            self._come(ref, self._start(ref, _request(spec, self._storage)))
         # A caller that gives up does not leave a run that nobody listens to.
         await asyncio.shield(self._coming[ref])
 
@@ -251,15 +262,14 @@ class SandboxEngine:
     # Looking in.
 
     def logs(
-        self,
-        job_id: str,
-        *,
-        since: datetime | None = None,
-        follow: bool = True,
-        timestamps: bool = False,
-    ) -> AsyncGenerator[bytes, None]:
+        self, job_id: str, *, offset: int = 0, follow: bool = True, timestamps: bool = False
+    ) -> AsyncGenerator[LogChunk, None]:
         """See the protocol."""
-        return self._looking.logs(job_id, since=since, follow=follow, timestamps=timestamps)
+        return self._looking.logs(job_id, offset=offset, follow=follow, timestamps=timestamps)
+
+    async def log_extent(self, job_id: str, *, since: datetime | None = None) -> LogExtent:
+        """See the protocol."""
+        return await self._looking.log_extent(job_id, since=since)
 
     async def attach(self, job_id: str, *, stdin: bool, output: bool) -> Session:
         """See the protocol."""
@@ -299,8 +309,14 @@ class SandboxEngine:
         task.add_done_callback(self._tasks.discard)
 
 
-def _request(spec: RunSpec) -> Request:
+def _request(spec: RunSpec, storage: Storage | None) -> Request:
     layout.check_job_id(spec.job_id)
+    if spec.disks:
+        raise EngineFault(
+            "This engine has no disks: mount a storage: volume, or choose a preset of another one."
+        )
+    if spec.volumes and storage is None:
+        raise EngineFault("This engine has no storage to mount volumes from.")
     return Request(
         job_id=spec.job_id,
         run=spec.run,
@@ -308,7 +324,14 @@ def _request(spec: RunSpec) -> Request:
         env=dict(spec.env),
         working_dir=spec.working_dir or "/",
         hostname=spec.hostname[:64] or "job",
-        mounts=tuple((mount.source, mount.target, mount.read_only) for mount in spec.mounts),
+        mounts=tuple(
+            (storage.path_of(one.source), one.target, one.read_only)
+            for one in spec.volumes
+            if storage is not None
+        ),
+        files=tuple(
+            (one.target, base64.b64encode(one.content).decode(), one.mode) for one in spec.files
+        ),
         tty=spec.tty,
         cpu=spec.cpu,
         memory=spec.memory,

@@ -87,9 +87,10 @@ def make_root(land: Userland, *, plain: bool) -> None:
         options, flags = "mode=0700,size=4k", MS_RDONLY | MS_NOSUID | MS_NODEV
         try:
             kernel.mount("tmpfs", f"root{path}", "tmpfs", flags, options)
-        except PermissionError as error:
-            # A folder above it is closed to the run, which cannot open it: it is covered already.
-            if error.errno != errno.EACCES:
+        except OSError as error:
+            # The run cannot open a folder above it, or does not see it, as only some users may read
+            # it: it is covered already.
+            if error.errno not in (errno.EACCES, errno.ENOENT):
                 raise
     for name in ("proc", "sys", "dev"):
         kernel.mount(name, f"root/{name}", flags=MS_BIND | MS_REC)

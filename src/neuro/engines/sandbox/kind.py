@@ -24,13 +24,19 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def settings_of(site: Site, table: Table) -> SandboxSettings:
-    """The engine's own settings. Jobs reach the API's port, and never see the data folder."""
+    """The engine's own settings.
+
+    Jobs reach the API's port, and never see the data folder, nor the storage wherever it is.
+    """
+    masked = [site.data]
+    if site.storage is not None and not site.storage.folder.is_relative_to(site.data):
+        masked.append(site.storage.folder)
     return SandboxSettings(
         shared_ids=table.shared_ids,
         open_files=site.open_files,
         io_uring=table.io_uring,
         perf=table.perf,
-        masked=(str(site.data),),
+        masked=tuple(map(str, masked)),
         network="shared" if table.shared_network else "auto",
         private_networks=table.private_networks,
         host_port=site.port,
@@ -40,7 +46,7 @@ def settings_of(site: Site, table: Table) -> SandboxSettings:
 
 def make(site: Site, table: Table) -> SandboxEngine:
     """An engine that is not open yet."""
-    return SandboxEngine(site.folder, settings_of(site, table))
+    return SandboxEngine(site.folder, settings_of(site, table), site.storage)
 
 
 KIND = Kind(settings=Table, make=make, of_this_machine=True, has_images=False)

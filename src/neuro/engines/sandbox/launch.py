@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from collections.abc import Sequence
@@ -75,7 +76,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """One run: base.RunSpec in the words of this engine."""
+    """One run: base.RunSpec in the words of this engine.
+
+    ``mounts`` are (path of this machine, target, read-only), ``files`` (target, content in base64,
+    mode): a request travels as JSON.
+    """
 
     job_id: str
     run: int
@@ -93,6 +98,7 @@ class Request:
     disk: int
     neighbours: str
     names: tuple[str, ...]
+    files: tuple[tuple[str, str, int], ...] = ()
     stdin: bool = False  # somebody will send input; a terminal without has no keyboard
 
 
@@ -148,6 +154,7 @@ def request_from(value: dict[str, Any]) -> Request:
             **value,
             "argv": tuple(value["argv"]),
             "mounts": tuple(tuple(mount) for mount in value["mounts"]),
+            "files": tuple(tuple(file) for file in value["files"]),
             "gpus": tuple(value["gpus"]),
             "names": tuple(value["names"]),
         }
@@ -223,8 +230,8 @@ def write_own_files(etc: str, hostname: str, address: str) -> None:
             file.write(text)
 
 
-def prepare(plan: Plan, request: Request, block: Block) -> Prepared:
-    """Work out how to begin the run.
+def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared:
+    """Work out how to begin the run, whose private files are in the folder ``layers``.
 
     Raises ValueError for what is impossible, OSError for what this machine cannot do now.
     """
@@ -240,6 +247,11 @@ def prepare(plan: Plan, request: Request, block: Block) -> Prepared:
                 trees.append(_volume(opened, target, block, read_only=read_only))
             finally:
                 os.close(opened)
+        for number, (target, content, mode) in enumerate(request.files):
+            path = _own_file(f"{layers}/file-{number}", base64.b64decode(content), mode, block)
+            volumes.append((target, False))
+            trees.append(kernel.copy_tree(path))
+            kernel.set_attributes(trees[-1], ATTR_NOSUID | ATTR_NODEV | ATTR_RDONLY)
     except BaseException:
         for tree in trees:
             os.close(tree)
@@ -279,6 +291,18 @@ def namespaces(plan: Plan) -> int:
 def process_limit(plan: Plan) -> int:
     """How many processes a command may have by itself; 0 where its control group knows."""
     return 0 if plan.groups.version else plan.processes
+
+
+def _own_file(path: str, content: bytes, mode: int, block: Block) -> str:
+    """A file that the run is given, for its first process alone to mount. Raises OSError."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, content)
+        os.fchmod(file, mode & 0o777)
+    finally:
+        os.close(file)
+    block.give(path)
+    return path
 
 
 def _open_source(source: str, target: str) -> int:

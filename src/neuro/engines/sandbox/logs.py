@@ -1,4 +1,7 @@
-"""Reading a job's log: blocks, line times and ``since``. The writing side is ``output``."""
+"""Reading a job's log: blocks, line times, and what came since a moment.
+
+The writing side is ``output``.
+"""
 
 from __future__ import annotations
 
@@ -74,18 +77,23 @@ class LogReader:
             os.close(self._fd)
             self._fd = -1
 
-    def seek_time(self, since: int) -> None:
-        """Move to the first byte that came at ``since`` (ns) or later. Blocking."""
-        starts = segments(self._folder)
-        for start in starts:
-            offsets, times = _index(self._folder, start)
-            number = bisect_left(times, since)
-            if number < len(offsets):
-                self.position = offsets[number]
-                return
-        if starts:
-            last = starts[-1]
-            self.position = last + os.path.getsize(segment_path(self._folder, last))
+
+def extent(folder: str, since: int | None = None) -> tuple[int, int]:
+    """The offsets of the first byte that is kept, or that came at ``since`` (ns) or later, and of
+    the end. Blocking. Raises FileNotFoundError for a log that does not exist.
+    """
+    starts = segments(folder)
+    if not starts:
+        return 0, 0
+    end = starts[-1] + os.path.getsize(segment_path(folder, starts[-1]))
+    if since is None:
+        return starts[0], end
+    for start in starts:
+        offsets, times = _index(folder, start)
+        number = bisect_left(times, since)
+        if number < len(offsets):
+            return offsets[number], end
+    return end, end
 
 
 class Stamper:

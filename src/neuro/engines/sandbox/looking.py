@@ -13,11 +13,20 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 
-from neuro.engines.base import Connection, NotListening, RunNotFound, RunRef, Session, Usage
+from neuro.engines.base import (
+    Connection,
+    LogChunk,
+    LogExtent,
+    NotListening,
+    RunNotFound,
+    RunRef,
+    Session,
+    Usage,
+)
 from neuro.engines.sandbox import layout, measuring, wire
 from neuro.engines.sandbox.launch import SHARED
 from neuro.engines.sandbox.link import Link
-from neuro.engines.sandbox.logs import LogReader, Stamper
+from neuro.engines.sandbox.logs import LogReader, Stamper, extent
 from neuro.engines.sandbox.session import AttachSession, ExecSession, TcpConnection, Wire
 from neuro.engines.sandbox.taking import take_streams
 
@@ -33,26 +42,26 @@ class Looking:
         self._live = live
 
     async def logs(
-        self,
-        job_id: str,
-        *,
-        since: datetime | None = None,
-        follow: bool = True,
-        timestamps: bool = False,
-    ) -> AsyncGenerator[bytes, None]:
+        self, job_id: str, *, offset: int = 0, follow: bool = True, timestamps: bool = False
+    ) -> AsyncGenerator[LogChunk, None]:
         """See the protocol."""
-        folder = layout.output_folder(self._folder, job_id)
-        reader = LogReader(folder)
+        reader = LogReader(layout.output_folder(self._folder, job_id), offset)
         try:
-            if since is not None:
-                moment = int(since.timestamp() * 1_000_000) * 1000
-                await asyncio.to_thread(reader.seek_time, moment)
-            async for data in self._read(job_id, reader, follow=follow, timestamps=timestamps):
-                yield data
+            async for chunk in self._read(job_id, reader, follow=follow, timestamps=timestamps):
+                yield chunk
         except FileNotFoundError:
             raise RunNotFound(job_id) from None
         finally:
             reader.close()
+
+    async def log_extent(self, job_id: str, *, since: datetime | None = None) -> LogExtent:
+        """See the protocol."""
+        moment = None if since is None else int(since.timestamp() * 1_000_000) * 1000
+        folder = layout.output_folder(self._folder, job_id)
+        try:
+            return LogExtent(*await asyncio.to_thread(extent, folder, moment))
+        except FileNotFoundError:
+            raise RunNotFound(job_id) from None
 
     async def _read(
         self,
@@ -62,16 +71,17 @@ class Looking:
         follow: bool,
         timestamps: bool,
         only: Link | None = None,
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> AsyncGenerator[LogChunk, None]:
         stamper = Stamper(layout.output_folder(self._folder, job_id)) if timestamps else None
         while True:
             # Asked before reading: what comes between is read in the next round.
             link = (only if not only.over.is_set() else None) if only else self._live(job_id)
             while data := await reader.read():
+                end = reader.position
+                start = end - len(data)
                 if stamper is not None:
-                    yield await asyncio.to_thread(stamper.stamp, data, reader.position)
-                else:
-                    yield data
+                    data = await asyncio.to_thread(stamper.stamp, data, end)
+                yield LogChunk(start, end, data)
             if link is None or not follow:
                 return
             await link.wrote_after(reader.position)
@@ -81,7 +91,7 @@ class Looking:
         link = self._going(job_id)
         first = wire.json_frame(wire.ATTACH, {"stdin": stdin})
         connection, opened = await self._session(link.ref, first)
-        stream: AsyncGenerator[bytes, None] | None = None
+        stream: AsyncGenerator[LogChunk, None] | None = None
         if output:
             reader = LogReader(layout.output_folder(self._folder, job_id), opened["end"])
             stream = self._read(job_id, reader, follow=True, timestamps=False, only=link)

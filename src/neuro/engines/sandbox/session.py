@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator
 
-from neuro.engines.base import Channel, InputState
+from neuro.engines.base import Channel, InputState, LogChunk
 from neuro.engines.sandbox import wire
 from neuro.engines.sandbox.link import Link
 from neuro.engines.sandbox.taking import take_streams
@@ -143,7 +143,7 @@ class AttachSession(_Input):
         self,
         connection: Wire,
         link: Link,
-        output: AsyncIterator[bytes] | None,
+        output: AsyncIterator[LogChunk] | None,
         *,
         stdin: bool,
         taken: int,
@@ -171,7 +171,7 @@ class AttachSession(_Input):
             await self._link.over.wait()
             return None
         try:
-            return Channel.STDOUT, await anext(self._output)
+            return Channel.STDOUT, (await anext(self._output)).data
         except StopAsyncIteration:
             return None
 

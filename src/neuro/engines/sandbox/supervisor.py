@@ -131,7 +131,8 @@ class Supervisor:
             for pid in (berth.init, berth.command):
                 os.sched_setaffinity(pid, cores)
         self._meet_neighbours()
-        self._prepared = launch.prepare(self._plan, self._request, self._block)
+        layers = f"/proc/self/fd/{self._place}/layers"
+        self._prepared = launch.prepare(self._plan, self._request, self._block, layers)
         self._open_streams()
         self._init = berth.init
         self._loop.on_end(berth.init, self._init_buried)

@@ -20,8 +20,10 @@ installation = Table(
     "installation",
     metadata,
     Column("id", String(64), primary_key=True),
-    # Of the key that signs tokens: on PostgreSQL, where several servers have to have the same.
+    # On PostgreSQL, where several servers have to have the same: of the key that signs tokens, and
+    # the cluster's name.
     Column("key_digest", String(64), nullable=True),
+    Column("cluster", String(255), nullable=True),
 )
 
 

@@ -1,4 +1,4 @@
-"""From a job's record to what an engine is told to run: mounts, environment, the passed login."""
+"""From a job's record to what an engine is told to run: volumes, environment, the passed login."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from neuro.domain.images import is_executor_image
 from neuro.domain.jobs import Container, ContainerRequest, Volume
 from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
-from neuro.engines.base import Mount, RunSpec
+from neuro.engines import base
+from neuro.engines.base import RunSpec
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.specification import argv_of, storage_uri
 
@@ -123,23 +124,25 @@ class Launcher:
                 " empty folder made."
             ) from None
 
-    def _mounts(self, container: Container) -> tuple[Mount, ...]:
-        return tuple(
-            Mount(
-                source=str(self._source(volume.src_storage_uri, create=not volume.read_only)),
-                target=volume.dst_path,
-                read_only=volume.read_only,
-            )
-            for volume in container.volumes
+    def _volumes(self, container: Container) -> tuple[base.Volume, ...]:
+        return tuple(map(self._volume, container.volumes))
+
+    def _volume(self, volume: Volume) -> base.Volume:
+        """What an engine mounts. A folder that is to be written to is made where it is missing."""
+        self._source(volume.src_storage_uri, create=not volume.read_only)
+        return base.Volume(
+            source=storage_uri(volume.src_storage_uri, self._cluster),
+            target=volume.dst_path,
+            read_only=volume.read_only,
         )
 
     async def make_spec(self, record: JobRecord) -> RunSpec:
         """What an engine runs for a record. Raises PlatformError where a volume is gone."""
         spec = record.specification
         container = spec.container
-        mounts: tuple[Mount, ...] = ()
+        volumes: tuple[base.Volume, ...] = ()
         if container.volumes:
-            mounts = await self._files.in_turn_of(record.owner, lambda: self._mounts(container))
+            volumes = await self._files.in_turn_of(record.owner, lambda: self._volumes(container))
         return RunSpec(
             job_id=record.id,
             run=record.run,
@@ -148,7 +151,7 @@ class Launcher:
             env=await self._environment(record),
             working_dir=container.working_dir,
             hostname=record.id,
-            mounts=mounts,
+            volumes=volumes,
             tty=container.tty,
             stdin=container.stdin,
             cpu=spec.amount.cpu,

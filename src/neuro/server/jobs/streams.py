@@ -12,7 +12,7 @@ from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from neuro.domain.errors import InvalidInput, NotFound, NotPermitted, Unavailable
 from neuro.domain.jobs import LEFT_OUT_HEADER, JobStatus, UsageSample
@@ -30,7 +30,7 @@ from neuro.server.http.streams import BYTES, binary_messages, websocket
 from neuro.server.jobs.abilities import attaching, connecting, executing, measuring
 from neuro.server.jobs.companions import Companion, Companions
 from neuro.server.jobs.forwarding import HALF_CLOSE_PROTOCOL, join
-from neuro.server.jobs.logs import LogQuery, bytes_left_out, log_chunks
+from neuro.server.jobs.logs import LogGap, LogQuery, log_chunks, log_opening
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 
@@ -85,15 +85,21 @@ async def log_over_http(
     call: Call, jobs: JobService, record: JobRecord, query: LogQuery, companion: Companion | None
 ) -> web.StreamResponse:
     """The log as one chunked answer of raw bytes; a header says how many come before them."""
-    left_out = await bytes_left_out(jobs, record, query)
-    headers = {"Content-Type": BYTES, LEFT_OUT_HEADER: str(left_out)}
+    opening = await log_opening(jobs, record, query)
+    headers = {"Content-Type": BYTES, LEFT_OUT_HEADER: str(opening.left_out)}
     response = web.StreamResponse(headers=headers)
     if companion is not None:
         response.force_close()
     await response.prepare(call.request)
-    async with aclosing(log_chunks(jobs, record, query, left_out)) as chunks:
-        async for chunk in chunks:
-            await _unless_muted(response.write(chunk), companion)
+    try:
+        async with aclosing(log_chunks(jobs, record, query, opening)) as chunks:
+            async for chunk in chunks:
+                await _unless_muted(response.write(chunk), companion)
+    except LogGap:
+        # An answer that broke off is not taken for the whole: what comes next begins elsewhere.
+        if call.request.transport is not None:
+            call.request.transport.abort()
+        return response
     await response.write_eof()
     if companion is not None:
         # The client closes the connection when it has read to the end, which cancels this.
@@ -105,15 +111,18 @@ async def log_over_websocket(
     call: Call, jobs: JobService, record: JobRecord, query: LogQuery, companion: Companion | None
 ) -> web.WebSocketResponse:
     """The log as binary messages; the server closes at its end."""
-    left_out = await bytes_left_out(jobs, record, query)
+    opening = await log_opening(jobs, record, query)
     socket = await websocket(call, close_timeout=READ_TO_THE_END_SECONDS)
 
     async def send() -> None:
-        async with aclosing(log_chunks(jobs, record, query, left_out)) as chunks:
+        async with aclosing(log_chunks(jobs, record, query, opening)) as chunks:
             async for chunk in chunks:
                 await _unless_muted(socket.send_bytes(chunk), companion)
 
-    await _until_first(send(), _until_closed(socket))
+    try:
+        await _until_first(send(), _until_closed(socket))
+    except LogGap:
+        await socket.close(code=WSCloseCode.TRY_AGAIN_LATER)
     # The client answers the closing when it has read all before it.
     await socket.close()
     return socket

@@ -92,10 +92,12 @@ def upgrade() -> None:
     op.create_index("ix_flow_drivers_server_id", "flow_drivers", ["server_id"])
     op.add_column("flow_attempts", sa.Column("deaths", sa.LargeBinary(), nullable=True))
     op.add_column("installation", sa.Column("key_digest", sa.String(64), nullable=True))
+    op.add_column("installation", sa.Column("cluster", sa.String(255), nullable=True))
 
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_column("installation", "cluster")
     op.drop_column("installation", "key_digest")
     op.drop_column("flow_attempts", "deaths")
     op.drop_column("jobs", "version")

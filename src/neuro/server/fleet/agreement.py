@@ -1,4 +1,8 @@
-"""All servers of one database sign with the same key: each accepts what another has signed."""
+"""What all servers of one PostgreSQL database have in common, and what each has alone.
+
+The cluster's name and the key that signs tokens are the same: each accepts what another has signed.
+Their own names differ, and with them those of their embedded engines.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,46 @@ from neuro.server.fleet.leases import ALIVE_SECONDS
 from neuro.server.fleet.tables import NOW
 
 _ALIVE = int(ALIVE_SECONDS * 1_000_000)
+
+
+def check_cluster(database: Database, cluster: str) -> None:
+    """Tie the cluster's name to the database, which ``check_belongs`` knows. Raises Conflict."""
+    if not database.is_sqlite:
+        database.write_now(lambda connection: _keep_cluster(connection, cluster))
+
+
+def _keep_cluster(connection: Connection, cluster: str) -> None:
+    kept = connection.execute(select(installation.c.cluster).with_for_update()).scalar_one()
+    if kept is None:
+        connection.execute(update(installation).values(cluster=cluster))
+    elif kept != cluster:
+        raise Conflict(
+            f"cluster is '{cluster}', and that of this database is '{kept}': its jobs, files,"
+            f' permissions and logins carry the name. Write cluster = "{kept}" in server.toml, or'
+            " use another database."
+        )
+
+
+def check_name(database: Database, server: str, name: str | None) -> None:
+    """Raise Conflict where another server that lives has the same name, or none either."""
+    if not database.is_sqlite:
+        database.write_now(lambda connection: _check_name(connection, server, name))
+
+
+def _check_name(connection: Connection, server: str, name: str | None) -> None:
+    found = connection.execute(
+        text(
+            f"SELECT url FROM servers WHERE id <> :id AND seen_at > {NOW} - :alive"
+            " AND COALESCE(name, '') = :name LIMIT 1"
+        ),
+        {"id": server, "alive": _ALIVE, "name": name or ""},
+    ).scalar()
+    if found is not None:
+        has = "has no name either" if name is None else f"is called '{name}' too"
+        raise Conflict(
+            f"Another server of this database, at {found}, {has}, and their engines would be taken"
+            ' for one: give this one a name of its own in server.toml, [server] name = "NAME".'
+        )
 
 
 def check_key(database: Database, server: str, path: Path) -> None:
