@@ -19,7 +19,17 @@ from tests.servers.pgbouncer import PgBouncer
 
 pytestmark = pytest.mark.postgres
 
-NAMED = SETTINGS + '[server]\nname = "{name}"\n'
+NAMED = (
+    SETTINGS
+    + """
+[[presets]]
+name = "of-{name}"
+cpu = 0.5
+memory = "256M"
+[server]
+name = "{name}"
+"""
+)
 
 
 def holder_of(fleet: Fleet, url: str) -> str:
@@ -38,6 +48,14 @@ async def clients_of(stack: AsyncExitStack, fleet: Fleet) -> dict[str, Client]:
         name: await stack.enter_async_context(member.connect())
         for name, member in fleet.members.items()
     }
+
+
+async def end_of(client: Client, job: Job) -> JobStatus | None:
+    """How a job ended, as the stream of events tells."""
+    async for event in client.jobs.events(ids=[job.id]):
+        if event.job is not None and event.job.status.is_finished:
+            return event.job.status
+    return None
 
 
 async def test_any_server_answers_for_the_jobs_of_all(
@@ -66,11 +84,17 @@ async def test_any_server_answers_for_the_jobs_of_all(
         assert await output_of(one, own) == b"own\n"
         await two.jobs.extend_life_span(job.id, 7)
         assert (await one.jobs.get(job.id)).max_run_time_minutes == 77
+        async for event in two.jobs.events(ids=[job.id]):
+            assert event.job is None or event.job.status is JobStatus.RUNNING
+            if event.synced:
+                break
+        over_there = asyncio.create_task(end_of(two, job))
         async with three.jobs.attach(job.id, stdin=True) as session:
             await session.write(b"over there\n")
             assert await session.read() == (1, b"over there\n")
         over = await finished(three, job)
         assert (over.status, over.history.exit_code) == (JobStatus.FAILED, 3)
+        assert await over_there is JobStatus.FAILED
 
         # Ended anywhere.
         jobs = [await running(client, "sleep 600", preset_name="shared") for client in (one, two)]
@@ -107,6 +131,15 @@ async def test_jobs_go_on_when_the_server_that_had_their_engine_is_killed(
         ended = [await finished(other, job) for job in jobs]
         assert {job.status for job in ended} == {JobStatus.SUCCEEDED}
         assert Counter(ran.read_text().split()) == Counter(str(number) for number in range(20))
+
+        # What is a part of its machine waits for it.
+        waits = await submit(other, "true", preset_name=f"of-{holder}")
+        needs = f"Waits for a server that has the engine 'sandbox-{holder}'"
+        async with asyncio.timeout(30):  # until it is noticed that nobody has it
+            while (await other.jobs.get(waits.id)).history.description != needs:
+                await asyncio.sleep(0.05)
+        fleet[holder].start()
+        assert (await finished(other, waits)).status is JobStatus.SUCCEEDED
 
 
 async def test_a_holder_that_was_frozen_does_no_harm_when_it_wakes_up(

@@ -104,12 +104,15 @@ class Elsewhere:
                     left = await self._wishes.obey(None if all_wishes else list(wished))
                     if left:
                         self.wished(left)
-            except Unavailable:  # Logged where it is met.
+            except Exception as error:
+                # Nothing that was told of is forgotten.
                 self._jobs = jobs | self._jobs
                 self._wished = wished | self._wished
                 self._all_jobs |= all_jobs
                 self._all_wishes |= all_wishes
                 self._wake.set()
+                if not isinstance(error, Unavailable):  # which is logged where it is met
+                    raise
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _every(self) -> list[str]:

@@ -67,7 +67,7 @@ jobs = Table(
     # Both are JSON that only the server reads.
     Column("specification", LargeBinary, nullable=False),
     Column("transitions", LargeBinary, nullable=False),
-    # Counts up with each write: who writes says which one they have read.
+    # Counts up with each write.
     Column("version", Integer, nullable=False, server_default=text("0")),
     Index(None, "owner", "sequence"),
     Index(None, "status", "sequence"),
