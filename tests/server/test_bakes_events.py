@@ -354,6 +354,25 @@ async def test_a_silent_attempt_gives_signs_of_life(place: Place) -> None:
     assert msgspec.json.encode(BakeEvent()) == b"{}"
 
 
+async def test_who_fell_behind_is_given_the_present_state(place: Place) -> None:
+    # Another server's: nothing that it does is told here.
+    elsewhere = BakeServices.of(place.database, "default", Hub())
+    async with aclosing(place.follow()) as events:
+        await synced(events)
+        await elsewhere.tasks.put(OWNER, [task_of(place.attempt, "a", RUNNING)])
+        await elsewhere.attempts.change(place.attempt.id, result=RUNNING)
+
+        place.hub.fell_behind()
+
+        told = [event for _ in range(2) for event in await anext(events)]
+        assert [event.attempt.result for event in told if event.attempt] == [RUNNING]
+        assert [event.task.yaml_id for event in told if event.task] == ["a"]
+        flows = ProjectService(place.database, "default", Hub())
+        await flows.remove_project(OWNER, place.bake.project_id)
+        place.hub.fell_behind()
+        assert [page async for page in events] == []
+
+
 async def in_line(place: Place, group: str = "gpu") -> Attempt:
     """The attempt of one more bake, which waits for those of its group."""
     meta = BakeMeta(concurrency=Concurrency(group=group))

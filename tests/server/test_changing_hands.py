@@ -91,7 +91,7 @@ class Server:
     def __init__(self, database: Database, **engines: MemoryEngine) -> None:
         self.database = database
         self.background = Background()
-        self.board = Board({}, lambda record: "Waits for a server")
+        self.board = Board({}, lambda record, board: "Waits for a server")
         self.writer = Writer(database)
         self.writer.start(self.background)
         self.reconciler = Reconciler(

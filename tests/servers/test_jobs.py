@@ -183,7 +183,7 @@ async def test_two_machines_have_no_engine_of_one_name(
         fleet_of("one", folder=tmp_path, database=url) as fleet,
     ):
         with pytest.raises(RuntimeError, match="has an engine 'sandbox' on its machine"):
-            fleet.add("two").start()
+            fleet.add("two", settings=f"{SETTINGS}[server]\n").start()
 
         async with fleet["one"].connect() as client:
             job = await submit(client, "true", preset_name="own")

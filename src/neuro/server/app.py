@@ -46,7 +46,7 @@ from neuro.server.engine_settings import (
     make_engines,
     public_names,
 )
-from neuro.server.fleet.agreement import check_cluster, check_key, check_name
+from neuro.server.fleet.agreement import check_cluster, check_key
 from neuro.server.fleet.assembly import Fleet, join_fleet
 from neuro.server.http.bodies import MAX_JSON_BODY, Pace
 from neuro.server.http.budgets import Budgets
@@ -417,9 +417,7 @@ async def _join(
     await asyncio.to_thread(check_key, database, fleet.id, folder / "keys" / "tokens.key")
     name, address = settings.server.name, settings.server.url
     url = f"{address.rstrip('/')}/api/v1" if address else url
-    # Known first, then checked: of two that come at once, each sees the other.
     await fleet.servers.enter(name, url, datetime.now(UTC))
-    await asyncio.to_thread(check_name, database, fleet.id, name)
 
 
 def _prepare_folder(folder: Path) -> Path:

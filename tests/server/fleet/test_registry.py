@@ -21,7 +21,7 @@ from neuro.server.database import migrate as migrations
 from neuro.server.database.engine import Database
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
-from neuro.server.fleet.agreement import check_cluster, check_key, check_name
+from neuro.server.fleet.agreement import check_cluster, check_key
 from neuro.server.fleet.registry import Servers, claim, server_id
 from neuro.server.owner import LoginFile, OwnerLogin
 from tests.postgres import PostgresServer
@@ -257,24 +257,6 @@ def test_servers_of_one_database_have_one_cluster(database: Database, tmp_path: 
 
     with pytest.raises(Conflict, match=r"cluster is 'default', and that of this database is 'lab'"):
         check_cluster(database, "default")
-
-
-@pytest.mark.parametrize(
-    ("name", "has"), [(None, "has no name either"), ("lab-1", "is called 'lab-1' too")]
-)
-async def test_two_servers_that_live_have_names_that_differ(
-    database: Database, name: str | None, has: str
-) -> None:
-    async with member(database.url, "a") as first:
-        await registry(first).enter(name, "http://a", NOW)
-
-        with pytest.raises(Conflict, match=rf"at http://a, {has}.*\[server\] name"):
-            check_name(database, "b", name)
-        check_name(database, "b", "lab-2")
-        check_name(database, "a", name)
-        await registry(first).leave()
-
-    check_name(database, "b", name)
 
 
 async def test_servers_that_start_at_once_agree_on_the_machines_owner(

@@ -1,7 +1,6 @@
-"""What all servers of one PostgreSQL database have in common, and what each has alone.
+"""What all servers of one PostgreSQL database have in common.
 
-The cluster's name and the key that signs tokens are the same: each accepts what another has signed.
-Their own names differ, and with them those of their embedded engines.
+That is the cluster's name, and the key that signs tokens: each accepts what another has signed.
 """
 
 from __future__ import annotations
@@ -35,28 +34,6 @@ def _keep_cluster(connection: Connection, cluster: str) -> None:
             f"cluster is '{cluster}', and that of this database is '{kept}': its jobs, files,"
             f' permissions and logins carry the name. Write cluster = "{kept}" in server.toml, or'
             " use another database."
-        )
-
-
-def check_name(database: Database, server: str, name: str | None) -> None:
-    """Raise Conflict where another server that lives has the same name, or none either."""
-    if not database.is_sqlite:
-        database.write_now(lambda connection: _check_name(connection, server, name))
-
-
-def _check_name(connection: Connection, server: str, name: str | None) -> None:
-    found = connection.execute(
-        text(
-            f"SELECT url FROM servers WHERE id <> :id AND seen_at > {NOW} - :alive"
-            " AND COALESCE(name, '') = :name LIMIT 1"
-        ),
-        {"id": server, "alive": _ALIVE, "name": name or ""},
-    ).scalar()
-    if found is not None:
-        has = "has no name either" if name is None else f"is called '{name}' too"
-        raise Conflict(
-            f"Another server of this database, at {found}, {has}, and their engines would be taken"
-            ' for one: give this one a name of its own in server.toml, [server] name = "NAME".'
         )
 
 

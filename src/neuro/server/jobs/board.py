@@ -111,7 +111,7 @@ class Board:
     def __init__(
         self,
         capacities: Mapping[str, Amount],
-        elsewhere: Callable[[JobRecord], str | None] = lambda record: None,
+        elsewhere: Callable[[JobRecord, Board], str | None] = lambda record, board: None,
     ) -> None:
         """``capacities`` are those of the engines that this server holds from the beginning.
 
@@ -311,7 +311,7 @@ class Board:
             return None
         lane = self.lanes.get(record.engine)
         if lane is None:
-            return self._says_elsewhere(record)
+            return self._says_elsewhere(record, self)
         if record.specification.control:
             return None
         ahead = lane.queue.place(waiting(record))

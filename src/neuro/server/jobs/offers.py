@@ -24,11 +24,14 @@ from neuro.server.fleet.tables import NOW, leases, servers
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.holder import lease_of, same_name
 from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.scheduler import explain
 
 log = structlog.get_logger("neuro.jobs")
 
 # Nobody tells that a server has died: its engine is told of once another one has it.
 REFRESH_SECONDS = 5.0
+# What is free of another server's engine is counted again after so long: lists show many jobs.
+LEFT_SECONDS = 1.0
 _HOLDERS = (
     select(leases.c.name, leases.c.holder, servers.c.url)
     .join(servers, servers.c.id == leases.c.holder)
@@ -76,6 +79,7 @@ class Offers:
         self._fleet = fleet
         self._own = own
         self._holders: dict[str, HeldBy] = {}
+        self._left: dict[str, tuple[float, Amount]] = {}  # since when so much is free
         self._news = asyncio.Event()
         self._refreshed = asyncio.Event()
         self._kept: Kept | None = None
@@ -121,11 +125,18 @@ class Offers:
                 return
             await self._refreshed.wait()
 
-    def waits_for(self, record: JobRecord) -> str | None:
-        """What a pending job of an engine that this server does not hold waits for, if known."""
-        if lease_of(record.engine) in self._holders:
+    def waits_for(self, record: JobRecord, board: Board) -> str | None:
+        """What a pending job of an engine that this server does not hold waits for."""
+        if lease_of(record.engine) not in self._holders:
+            return f"Waits for a server that has the engine '{record.engine}'"
+        if record.placed or record.specification.control:
             return None
-        return f"Waits for a server that has the engine '{record.engine}'"
+        now = asyncio.get_running_loop().time()
+        since, left = self._left.get(record.engine, (0.0, NOTHING))
+        if not since or now - since > LEFT_SECONDS:
+            left = self.free(record.engine, board)
+            self._left[record.engine] = now, left
+        return explain(record.specification.amount, left, 0)
 
     def free(self, engine: str, board: Board) -> Amount:
         """What jobs may still take of an engine, wherever it is."""
