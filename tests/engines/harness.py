@@ -213,6 +213,7 @@ class Has(StrEnum):
     LIMITS = "memory, processors and processes of a run are limited"
     TERMINALS = "a run can have a terminal"
     SUPERVISORS = "runs outlive the process that the engine is in"
+    IMAGES = "an image is pulled, and the engine tells how far that is"
     LOG_LIMIT = "of output beyond a limit, the oldest is dropped"
 
 
@@ -255,6 +256,7 @@ class EngineKind:
 class SandboxKind(EngineKind):
     name = "sandbox"
     engine = SandboxEngine
+    has = frozenset(Has) - {Has.IMAGES}
 
     def make(self, folder: Path) -> Engine:
         return SandboxEngine(folder, storage=EVERYWHERE)
@@ -333,7 +335,7 @@ class PlainKind(EngineKind):
 class MemoryKind(EngineKind):
     name = "memory"
     engine = MemoryEngine
-    has = frozenset({Has.LOG_LIMIT})
+    has = frozenset({Has.LOG_LIMIT, Has.IMAGES})
 
     def make(self, folder: Path) -> Engine:
         return MemoryEngine(storage=EVERYWHERE)

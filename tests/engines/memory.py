@@ -24,12 +24,15 @@ from neuro.engines.base import (
     LogChunk,
     LogExtent,
     NotReady,
+    Placement,
     RunNotFound,
     RunRef,
     RunSpec,
     RunState,
     Started,
     Volume,
+    Waiting,
+    WaitReason,
 )
 from neuro.engines.storage import Storage
 from tests.engines.words import Script
@@ -40,11 +43,13 @@ BLOCK = 256 << 10
 class MemoryEngine:
     """Runs commands without processes: the few words of ``tests.engines.words``.
 
-    Two of its own need no time, ``exit CODE`` and ``wait`` (until it is stopped). It outlives the
-    servers that use it, as real runs do: the next one calls ``adopt``.
+    It pulls images below ``pulled/``, at once. Two commands of its own need no time, ``exit CODE``
+    and ``wait`` (until it is stopped). It outlives the servers that use it, as real runs do: the
+    next one calls ``adopt``.
     """
 
     name = "memory"
+    placement = Placement.LOCAL
     gpu_model: str | None = None
     trouble: str | None = None
     host_address = "127.0.0.1"
@@ -105,7 +110,10 @@ class MemoryEngine:
             message = f"{missing[0]} is not there to be mounted"
             self.end(ref, 126, ExitCause.CANNOT_START, message)
             return
-        started = Started(ref=ref, at=datetime.now(UTC))
+        if spec.image.startswith("pulled/"):
+            for progress in (0.0, 0.5):
+                self.tell(pulling(ref, progress))
+        started = Started(ref=ref, at=datetime.now(UTC), where="memory")
         self.states[ref] = RunState(started=started)
         output.runs += 1
         self.tell(started)
@@ -203,6 +211,17 @@ class MemoryEngine:
         return Amount(cpu=64.0, memory=64 << 30)
 
 
+def pulling(ref: RunRef, progress: float) -> Waiting:
+    """An image of a run is on its way."""
+    return Waiting(
+        ref=ref,
+        at=datetime.now(UTC),
+        reason=WaitReason.PULLING,
+        description="The image is pulled",
+        progress=progress,
+    )
+
+
 class Output:
     """What the runs of a job have printed; ``runs`` is how many of them go on.
 
@@ -255,6 +274,58 @@ class Output:
         return b"".join(parts)
 
 
+class QueueEngine(MemoryEngine):
+    """One that places runs itself, a few at once, as Slurm does: the others wait in its queue."""
+
+    placement = Placement.DELEGATED
+
+    def __init__(self, at_once: int) -> None:
+        super().__init__()
+        self._at_once = at_once
+        self.queue: dict[RunRef, RunSpec] = {}
+
+    async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
+        self.queue = {ref: spec for ref, spec in self.queue.items() if ref in known}
+        waits = {ref: RunState(waiting=self._waiting(ref)) for ref in self.queue}
+        return await super().adopt(known) | waits
+
+    async def start(self, spec: RunSpec) -> None:
+        ref = RunRef(spec.job_id, spec.run)
+        if ref not in self.states and ref not in self.queue:
+            self.queue[ref] = spec
+            await self._look()
+
+    async def stop(self, ref: RunRef, grace: float) -> bool:
+        if ref not in self.queue:
+            return await super().stop(ref, grace)
+        self.queue.pop(ref)
+        self.states[ref] = RunState()
+        self._output.setdefault(ref.job_id, Output(self._log_limit))
+        self.end(ref, 143, ExitCause.CANNOT_START, "It was taken out of the queue")
+        return True
+
+    def end(
+        self, ref: RunRef, code: int, cause: ExitCause | None = None, message: str | None = None
+    ) -> None:
+        super().end(ref, code, cause, message)
+        task = asyncio.ensure_future(self._look())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look(self) -> None:
+        while self.queue and len(self.live) < self._at_once:
+            await super().start(self.queue.pop(next(iter(self.queue))))
+        for ref in self.queue:
+            self.tell(self._waiting(ref))
+
+    def _waiting(self, ref: RunRef) -> Waiting:
+        ahead = [*self.queue].index(ref) + len(self.live)
+        sentence = f"It is number {ahead} in the queue"
+        return Waiting(
+            ref=ref, at=datetime.now(UTC), reason=WaitReason.QUEUED, description=sentence
+        )
+
+
 class TroubledEngine(MemoryEngine):
     """The same with every trouble that the protocol allows, by the choices of ``random``.
 
@@ -282,6 +353,7 @@ class TroubledEngine(MemoryEngine):
         await self._trouble("start, which it did")
 
     async def _start(self, spec: RunSpec) -> None:
+        self.tell(pulling(RunRef(spec.job_id, spec.run), self._random.random()))
         for _ in range(self._random.choice([0, 1, 5, 20])):
             await asyncio.sleep(0)
         await super().start(spec)

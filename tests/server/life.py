@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from neuro.domain.jobs import Container, Priority, Reason, Resources, RestartPolicy
 from neuro.domain.resources import GIB, Amount
 from neuro.engines.base import Event as EngineEvent
-from neuro.engines.base import ExitCause, Exited, RunRef, RunState, Started
+from neuro.engines.base import ExitCause, Exited, RunRef, RunState, Started, Waiting, WaitReason
 from neuro.server.jobs import life
 from neuro.server.jobs.phases import ENDING, Event, Phase
 from neuro.server.jobs.record import JobRecord, Specification
@@ -48,10 +48,23 @@ def started(run: int, at: datetime = BEGINNING) -> Started:
     return Started(ref=RunRef("job-1", run), at=at)
 
 
+def waiting(run: int, progress: float, at: datetime = BEGINNING) -> Waiting:
+    """An image that is on its way."""
+    return Waiting(
+        ref=RunRef("job-1", run),
+        at=at + timedelta(seconds=progress),
+        reason=WaitReason.PULLING,
+        description="The image is pulled",
+        progress=progress,
+    )
+
+
 class World:
     """What the reconciler, an engine and the clock hold for one job."""
 
-    def __init__(self, record: JobRecord) -> None:
+    def __init__(self, record: JobRecord, *, pulls: bool = False) -> None:
+        """``pulls``: the engine says what a run waits for before it starts."""
+        self.pulls = pulls
         self.record = record
         self.now = BEGINNING
         self.begun: set[int] = set()  # runs that go on at the engine
@@ -130,6 +143,8 @@ class World:
     def begin(self, run: int) -> None:
         if run not in self.begun | self.barred and run not in self.over:
             self.begun.add(run)
+            if self.pulls:
+                self.unheard += [waiting(run, progress, self.now) for progress in (0.1, 0.4)]
             self.unheard.append(started(run, self.now))
 
     def start(self) -> None:

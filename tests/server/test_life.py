@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuro.domain.jobs import JobStatus, Reason, RestartPolicy
-from neuro.engines.base import ExitCause
+from neuro.engines.base import ExitCause, RunRef, RunState, Started
 from neuro.server.jobs import life
 from neuro.server.jobs.phases import Event, Phase
-from tests.server.life import BEGINNING, World, check_step, exited, new_job, started
+from tests.server.life import BEGINNING, World, check_step, exited, new_job, started, waiting
 
 MOMENTS = st.integers(0, 5000).map(lambda seconds: BEGINNING + timedelta(seconds=seconds))
 RUNS = st.integers(0, 2)
@@ -26,6 +26,7 @@ ANY = st.one_of(
     st.builds(life.Unknown, st.just("too many open files")),
     st.builds(life.Given, st.sampled_from([Event.PLACED, Event.GPUS_GIVEN]), st.just((1,))),
     st.builds(started, RUNS, MOMENTS),
+    st.builds(waiting, RUNS, st.sampled_from([0.1, 0.5]), MOMENTS),
     st.builds(exited, RUNS, st.sampled_from([0, 3, None]), st.sampled_from(ExitCause), MOMENTS),
     st.builds(
         life.StartTrouble, st.sampled_from([Event.START_FAILED, Event.REFUSED]), RUNS, st.just("x")
@@ -60,7 +61,7 @@ def test_nothing_that_is_told_makes_two_ends_or_undoes_one(
 def test_a_job_has_a_next_event_until_it_is_over_and_leaves_no_run_behind(
     data: st.DataObject, job: life.JobRecord
 ) -> None:
-    world = World(job)
+    world = World(job, pulls=data.draw(st.booleans()))
     for _ in range(data.draw(st.integers(0, 40))):
         happens(data, world)
     if world.record.is_active and world.record.stop_reason is None:
@@ -166,3 +167,56 @@ def test_the_answer_to_an_earlier_stop_ends_nothing() -> None:
     world.tell(life.StopAnswered(Event.NOTHING_TO_STOP, second))
 
     assert world.record.status is JobStatus.CANCELLED
+
+
+def test_what_a_run_waits_for_is_said_and_its_progress_is_no_history() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    steps = len(world.record.transitions)
+
+    for progress, said in ((0.1, "10%"), (0.7, "70%"), (0.4, "70%")):  # the last one comes late
+        world.tell(waiting(0, progress))
+
+        assert len(world.record.transitions) == steps + 1
+        last = world.record.transitions[-1]
+        assert (last.status, last.reason) == (JobStatus.PENDING, "Pulling")
+        assert last.description == f"The image is pulled ({said})"
+
+
+def test_a_start_says_where_and_ends_what_it_waited_for() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    world.tell(waiting(0, 0.5))
+
+    world.tell(Started(ref=RunRef("job-1"), at=BEGINNING + timedelta(seconds=9), where="node-7"))
+    world.tell(waiting(0, 0.9, BEGINNING + timedelta(seconds=20)))
+
+    last = world.record.transitions[-1]
+    assert (last.status, last.reason, last.description) == (
+        *(JobStatus.RUNNING, None),
+        "It runs on node-7",
+    )
+
+
+def test_a_waiting_run_does_not_put_off_the_next_try_of_its_start() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    world.ask()
+    world.fail_to_start(does=True)
+    due = world.timer
+
+    world.now += timedelta(seconds=1)
+    world.tell(waiting(0, 0.5, world.now))
+
+    assert (world.record.phase, world.timer) == (Phase.PAUSING, due)
+
+
+def test_a_server_that_begins_says_what_a_run_waits_for() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    state = RunState(waiting=waiting(0, 0.3))
+
+    for happening in life.on_return(world.record, state, BEGINNING):
+        world.tell(happening)
+
+    assert world.record.transitions[-1].description == "The image is pulled (30%)"

@@ -21,6 +21,7 @@ from neuro.engines.base import (
     Event,
     ExitCause,
     Exited,
+    Placement,
     RunRef,
     RunSpec,
     RunState,
@@ -42,6 +43,8 @@ GIB = 1 << 30
 
 class ScriptedEngine:
     """Reports what it is told to, and keeps what it was asked for."""
+
+    placement = Placement.LOCAL
 
     def __init__(self) -> None:
         self.known: dict[RunRef, RunState] = {}

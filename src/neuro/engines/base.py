@@ -111,11 +111,33 @@ class RunRef(msgspec.Struct, frozen=True, order=True):
     run: int = 0
 
 
-class Started(msgspec.Struct, frozen=True, kw_only=True):
-    """The run's command is running since ``at`` (UTC, aware)."""
+class WaitReason(StrEnum):
+    """Why a run that the engine has does not begin yet; people read it as the job's reason."""
+
+    PULLING = "Pulling"  # its image is fetched
+    QUEUED = "Queued"  # others are before it in a queue of the engine's own
+    NO_NODE = "NoNode"  # no node has what it needs, now or at all
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run waits for at ``at``, before it starts.
+
+    ``description`` is a sentence for its owner; ``progress`` is from 0 to 1, where it is known.
+    """
 
     ref: RunRef
     at: datetime
+    reason: WaitReason
+    description: str | None = None
+    progress: float | None = None
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """The run's command is running since ``at`` (UTC, aware); ``where`` names the node, if any."""
+
+    ref: RunRef
+    at: datetime
+    where: str | None = None
 
 
 class ExitCause(StrEnum):
@@ -134,7 +156,8 @@ class ExitCause(StrEnum):
 class Exited(msgspec.Struct, frozen=True, kw_only=True):
     """The run is over; every process of it is gone and all its output can be read.
 
-    ``output_bytes`` is the size of the job's whole log as it is kept now.
+    ``output_bytes`` is the size of the job's whole log as it is kept now; ``peak_memory`` is the
+    most that the run had at once, in bytes, where the engine knows.
     """
 
     ref: RunRef
@@ -143,20 +166,22 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True):
     cause: ExitCause
     message: str | None = None
     output_bytes: int = 0
+    peak_memory: int | None = None
 
 
-Event = Started | Exited
+Event = Waiting | Started | Exited
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
     """What ``adopt`` found: ``started``, ``exited`` or both; neither if the run is about to start.
 
-    ``trouble`` is why nothing is known of the run yet, by the engine's fault: events follow, and
-    tell a start also of a run that had begun before.
+    ``waiting`` is what it waits for until then. ``trouble`` is why nothing is known of the run yet,
+    by the engine's fault: events follow, and tell a start also of a run that had begun before.
     """
 
     started: Started | None = None
     exited: Exited | None = None
+    waiting: Waiting | None = None
     trouble: str | None = None
 
 
@@ -272,6 +297,13 @@ class NotReady(EngineFault):
     """The engine cannot do it now, through no fault of the run: it may be tried again."""
 
 
+class Placement(StrEnum):
+    """Who decides when and where a run begins."""
+
+    LOCAL = "local"  # the platform, by what the engine has and what is taken of it
+    DELEGATED = "delegated"  # the engine, which has a queue of its own: it is handed every job
+
+
 class Engine(Protocol):
     """What every engine can do. Every method may be called at any time after ``open``.
 
@@ -284,6 +316,7 @@ class Engine(Protocol):
     """
 
     name: str
+    placement: Placement
     notices: list[str]
     trouble: str | None
     gpu_model: str | None
@@ -321,9 +354,10 @@ class Engine(Protocol):
         ...
 
     def events(self) -> AsyncIterator[Event]:
-        """Starts and ends of runs as they happen, also those of adopted runs. One consumer.
+        """What runs wait for, starts and ends as they happen, also of adopted runs. One consumer.
 
-        An event may be seen twice (after ``adopt`` and here); it is never missed.
+        An event may be seen twice (after ``adopt`` and here), and late; none but one of waiting is
+        ever missed. This may fail, and is called again.
         """
         ...
 
@@ -368,7 +402,10 @@ class Engine(Protocol):
         ...
 
     async def capacity(self) -> Amount:
-        """All that this engine can give to jobs (not what is free)."""
+        """All that this engine can give to jobs (not what is free).
+
+        One that places runs itself says what a single job can have.
+        """
         ...
 
 

@@ -20,6 +20,8 @@ from neuro.engines.base import (
     RunRef,
     Started,
     Volume,
+    Waiting,
+    WaitReason,
 )
 from tests.engines.harness import EngineKind, Has, Runs, eventually, mounted, needs, spec
 
@@ -46,6 +48,17 @@ async def test_started_comes_before_exited(runs: Runs) -> None:
 
     kinds = [type(event) for event in runs.told if event.ref == done.ref]
     assert kinds == [Started, Exited]
+
+
+@needs(Has.IMAGES)
+async def test_a_run_that_waits_for_its_image_says_how_far_that_is(runs: Runs) -> None:
+    done = await runs.run("true", image="pulled/image")
+
+    told = [event for event in runs.told if event.ref == done.ref]
+    waits = [event for event in told if isinstance(event, Waiting)]
+    assert told[: len(waits)] == waits
+    assert {event.reason for event in waits} == {WaitReason.PULLING}
+    assert [event.progress for event in waits] == sorted(event.progress or 0 for event in waits)
 
 
 async def test_stop_is_a_term_signal_to_the_main_process(runs: Runs) -> None:

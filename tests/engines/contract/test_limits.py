@@ -79,6 +79,17 @@ async def test_a_run_without_gpus_sees_none(runs: Runs) -> None:
     assert done.output == b""
 
 
+@pytest.mark.root
+@needs(Has.PROGRAMS, Has.LIMITS)
+async def test_the_exit_says_how_much_memory_the_run_had_at_its_peak(runs: Runs) -> None:
+    most = "x = bytearray(b'x') * (64 << 20); del x; import time; time.sleep(0.1)"
+
+    done = await runs.run("python3", "-c", most, memory=256 * MIB)
+
+    assert done.exited.peak_memory is not None
+    assert 60 * MIB <= done.exited.peak_memory <= 256 * MIB
+
+
 @needs(Has.PROGRAMS, Measures)
 async def test_usage_tells_memory_and_cpu(runs: Runs) -> None:
     ref = await runs.start("python3", "-c", "x = bytearray(b'x') * (64 << 20)\n" + BUSY)

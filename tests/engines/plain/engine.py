@@ -37,6 +37,7 @@ from neuro.engines.base import (
     LogExtent,
     NotListening,
     NotReady,
+    Placement,
     RunNotFound,
     RunRef,
     RunSpec,
@@ -62,6 +63,7 @@ class PlainEngine:
     """See the protocol."""
 
     name = "plain"
+    placement = Placement.LOCAL
 
     def __init__(self, folder: Path, *, gpus: int = 0, storage: Storage | None = None) -> None:
         self.folder = folder

@@ -217,6 +217,17 @@ class Group:
             return _counter(f"{self.folders['memory']}/memory.oom_control", "oom_kill") > 0
         return False
 
+    def peak_memory(self) -> int | None:
+        """The most bytes that the group ever had, file cache included; None where nobody counts.
+
+        Raises OSError where the group is gone, or the kernel (before 5.19, with v2) does not say.
+        """
+        if self.version == 2:
+            return int(_read(f"{self.folders['']}/memory.peak"))
+        if self.version == 1:
+            return int(_read(f"{self.folders['memory']}/memory.max_usage_in_bytes"))
+        return None
+
     def cpu_seconds(self) -> float:
         """Processor time that the group has used. Raises OSError where it is gone."""
         if self.version == 2:

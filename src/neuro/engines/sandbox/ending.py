@@ -45,7 +45,8 @@ class ExitRecord:
     """What is written of a run that is over, and told to whoever is connected to it.
 
     ``at`` and ``started`` are nanoseconds since 1970; ``output_bytes`` is the size of the job's
-    log as it is kept. The names are those in the file: runs of one version end under another.
+    log as it is kept, ``peak_memory`` the most bytes that the run had at once. The names are those
+    in the file: runs of one version end under another.
     """
 
     at: int
@@ -54,18 +55,28 @@ class ExitRecord:
     exit_code: int | None
     cause: str
     message: str | None
+    peak_memory: int | None = None
 
     @classmethod
-    def of(cls, ending: Ending, at: int, started: int | None = None, output_bytes: int = 0) -> Self:
+    def of(
+        cls,
+        ending: Ending,
+        at: int,
+        started: int | None = None,
+        output_bytes: int = 0,
+        peak_memory: int | None = None,
+    ) -> Self:
         """The record of an ending."""
-        return cls(at, started, output_bytes, ending.exit_code, ending.cause, ending.message)
+        decided = ending.exit_code, ending.cause, ending.message
+        return cls(at, started, output_bytes, *decided, peak_memory)
 
     @classmethod
     def from_json(cls, value: Any) -> Self | None:
         """The record that ``as_json`` made; None where anything of it is missing or damaged."""
         if not isinstance(value, dict):
             return None
-        known = {name: value[name] for name in _TYPES if name in value}
+        known: dict[str, Any] = {"peak_memory": None}  # which earlier versions did not write
+        known |= {name: value[name] for name in _TYPES if name in value}
         whole = all(isinstance(known.get(name, ...), type_) for name, type_ in _TYPES.items())
         return cls(**known) if whole else None
 
@@ -81,7 +92,7 @@ class ExitRecord:
 
 _TYPES = {
     **{"at": int, "started": int | None, "output_bytes": int},
-    **{"exit_code": int | None, "cause": str, "message": str | None},
+    **{"exit_code": int | None, "cause": str, "message": str | None, "peak_memory": int | None},
 }
 
 

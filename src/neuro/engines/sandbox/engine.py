@@ -20,6 +20,7 @@ from neuro.engines.base import (
     LogChunk,
     LogExtent,
     NotReady,
+    Placement,
     RunRef,
     RunSpec,
     RunState,
@@ -50,6 +51,7 @@ class SandboxEngine:
     """
 
     name = "sandbox"
+    placement = Placement.LOCAL
 
     def __init__(
         self,

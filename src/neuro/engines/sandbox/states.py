@@ -22,6 +22,7 @@ def exited(ref: RunRef, record: ExitRecord) -> Exited:
         cause=_cause(record),
         message=record.message,
         output_bytes=record.output_bytes,
+        peak_memory=record.peak_memory,
     )
 
 

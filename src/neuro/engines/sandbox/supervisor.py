@@ -11,9 +11,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from neuro.engines.sandbox import (
     cgroups,
@@ -37,6 +37,8 @@ from neuro.engines.sandbox.output import OutputLog
 from neuro.engines.sandbox.oversight import Oversight
 from neuro.engines.sandbox.pasta import Pasta
 from neuro.engines.sandbox.reception import Reception
+
+T = TypeVar("T")
 
 _FOLDER_SECONDS = 5.0  # between two looks at whether the run's folder is there
 
@@ -284,7 +286,7 @@ class Supervisor:
             if not self._outlet.over:
                 self._clear()  # no process is left, and its files may be what fills the disk
             return
-        exceeded = self._oversight.memory_exceeded or _asked(self._group.out_of_memory)
+        exceeded = self._oversight.memory_exceeded or bool(_asked(self._group.out_of_memory))
         self._conclude(
             conclude(
                 # Our first process ends by itself; what ends it besides ends the run.
@@ -305,12 +307,13 @@ class Supervisor:
         self._oversight.end()
         if self._pasta is not None:
             self._pasta.end()
+        peak = _asked(self._group.peak_memory)
         self._group.kill()
         self._group.remove()
         self._leave_neighbours()
         self._reception.end_executions()
         kept = self._log.kept()
-        self._record = ExitRecord.of(ending, time.time_ns(), self._started, kept)
+        self._record = ExitRecord.of(ending, time.time_ns(), self._started, kept, peak)
         self._write_record()
 
     def _write_record(self) -> None:
@@ -412,8 +415,9 @@ def _as_shells_tell(status: int) -> int:
     return execution.exit_code(status) << 8
 
 
-def _asked(question: Any) -> bool:
+def _asked(question: Callable[[], T]) -> T | None:
+    """What the group answers; None where it cannot."""
     try:
-        return bool(question())
+        return question()
     except OSError:
-        return False
+        return None

@@ -22,10 +22,15 @@ from neuro.server.jobs.scheduler import Queue, Waiting, choose, explain
 
 
 class Lane:
-    """One engine's share of the board: its capacity, what is taken, which GPUs are free."""
+    """One engine's share of the board: its capacity, what is taken, which GPUs are free.
+
+    Of an engine that ``delegated`` placing to itself nothing is ever taken: it is handed each job
+    at once, and says what that waits for.
+    """
 
     def __init__(self, capacity: Amount) -> None:
         self.capacity = capacity
+        self.delegated = False
         self.taken = NOTHING
         self.queue = Queue()
         # Control jobs wait only for the next look at the queues.
@@ -83,11 +88,13 @@ class Lane:
         self._unknown.discard(record.id)
 
     def _count(self, record: JobRecord, taken: Amount) -> None:
-        if not record.specification.control:
+        if not (record.specification.control or self.delegated):
             self.taken = taken
 
     def _needs_gpus(self, record: JobRecord) -> bool:
-        return record.specification.amount.gpu > 0 and not record.specification.control
+        if record.specification.control or self.delegated:
+            return False
+        return record.specification.amount.gpu > 0
 
 
 class Watcher:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from neuro.domain.jobs import Reason
-from neuro.engines.base import ExitCause, Exited, RunState, Started
+from neuro.engines.base import ExitCause, Exited, RunState, Started, Waiting, WaitReason
 from neuro.server.jobs import endings
 from neuro.server.jobs.phases import ENDING, TABLE, Event, Phase
 from neuro.server.jobs.record import JobRecord
@@ -84,6 +84,7 @@ class LifeSpanSet(msgspec.Struct, frozen=True):
 Happening = (
     Told
     | Given
+    | Waiting
     | Started
     | Exited
     | StartTrouble
@@ -165,7 +166,8 @@ def on_return(record: JobRecord, state: RunState | None, now: datetime) -> list[
     told: list[Happening] = [] if state.started is None else [state.started]
     if state.exited is not None:
         return [*told, state.exited]
-    return [*told, Told(Event.FOUND) if state.trouble is None else Unknown(state.trouble)]
+    told.append(Told(Event.FOUND) if state.trouble is None else Unknown(state.trouble))
+    return told if state.waiting is None else [*told, state.waiting]
 
 
 def _event_of(record: JobRecord, happening: Happening) -> Event | None:
@@ -177,6 +179,8 @@ def _event_of(record: JobRecord, happening: Happening) -> Event | None:
             return event if run == record.run else None
         case Given(event):
             return event
+        case Waiting(ref=ref):
+            return Event.WAITS if ref.run == record.run else None
         case Started(ref=ref):
             return Event.STARTED if ref.run == record.run else None
         case Exited(ref=ref):
@@ -206,9 +210,12 @@ def _after(record: JobRecord, phase: Phase, happening: Happening, now: datetime)
             return given.stepped(Reason.SCHEDULING, now) if event is Event.PLACED else given
         case Started() if record.phase is Phase.RUNNING:
             return _known_again(record, now)
-        case Started(at=at):
+        case Waiting():
+            return _waiting(_in(record, phase), happening)
+        case Started(at=at, where=where):
             began = replace(record, phase=phase, tries=0)
-            return began.stepped(Reason.RESTARTING if record.run else None, at)
+            place = None if where is None else f"It runs on {where}"
+            return began.stepped(Reason.RESTARTING if record.run else None, at, place)
         case Exited():
             return _after_exit(record, phase, happening, now)
         case StartTrouble(Event.REFUSED, _, why):
@@ -283,6 +290,22 @@ def _known_again(record: JobRecord, now: datetime) -> JobRecord:
     return _saying(record, None, now) if said.startswith(_UNKNOWN) else record
 
 
+def _waiting(record: JobRecord, waiting: Waiting) -> JobRecord:
+    """What it waits for takes the place of what it waited for: progress is no history."""
+    words = waiting.description or ""
+    if waiting.progress is not None:
+        words = f"{words} ({waiting.progress:.0%})".lstrip()
+    description = words or None
+    last = record.transitions[-1] if record.transitions else None
+    if last is None or last.reason not in set(WaitReason):
+        return record.stepped(waiting.reason, waiting.at, description)
+    known = last.reason == waiting.reason and last.description == description
+    if known or waiting.at < last.transition_time:  # told late
+        return record
+    before = replace(record, transitions=record.transitions[:-1])
+    return before.stepped(waiting.reason, waiting.at, description)
+
+
 def _saying(record: JobRecord, sentence: str | None, now: datetime) -> JobRecord:
     last = record.transitions[-1] if record.transitions else None
     if last is not None and last.description == sentence:
@@ -300,7 +323,7 @@ def _wake_at(before: JobRecord, after: JobRecord, event: Event, now: datetime) -
             return after.deadline
         case Phase.OVER:
             return None
-    if event is Event.LIFE_SPAN:
+    if event in (Event.LIFE_SPAN, Event.WAITS):
         return before.wake_at
     if event is Event.STOP_FAILED:
         return now + timedelta(seconds=STOP_AGAIN_SECONDS)

@@ -38,6 +38,7 @@ class Event(StrEnum):
     PLACED = "it is given its resources"
     GPUS_GIVEN = "it is told which GPUs its runs see"
     GPUS_UNKNOWN = "any of the free GPUs may be in use"
+    WAITS = "its engine says what its run waits for"
     STARTED = "its command runs"
     START_DONE = "its engine has the run"
     START_FAILED = "its engine was asked to start the run, and failed"
@@ -71,6 +72,7 @@ TABLE: Mapping[tuple[Phase, Event], Phase] = {
     (Phase.STARTING, Event.START_FAILED): Phase.PAUSING,
     (Phase.STARTING, Event.NOT_READY): Phase.PAUSING,
     (Phase.STARTING, Event.RUN_OVER): Phase.PAUSING,
+    (Phase.STARTING, Event.WAITS): Phase.STARTING,
     (Phase.STARTING, Event.STARTED): Phase.RUNNING,
     (Phase.STARTING, Event.STOP): Phase.RECALLING,
     (Phase.STARTING, Event.REFUSED): Phase.OVER,
@@ -79,6 +81,7 @@ TABLE: Mapping[tuple[Phase, Event], Phase] = {
     (Phase.PAUSING, Event.LIFE_SPAN): Phase.PAUSING,
     (Phase.PAUSING, Event.RUN_OVER): Phase.PAUSING,
     (Phase.PAUSING, Event.ALARM): Phase.STARTING,
+    (Phase.PAUSING, Event.WAITS): Phase.PAUSING,
     (Phase.PAUSING, Event.STARTED): Phase.RUNNING,
     (Phase.PAUSING, Event.STOP): Phase.WITHDRAWING,
     (Phase.PAUSING, Event.REFUSED): Phase.OVER,

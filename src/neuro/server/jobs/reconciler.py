@@ -21,7 +21,16 @@ from msgspec.structs import replace
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Reason
 from neuro.domain.resources import Amount
-from neuro.engines.base import Engine, EngineFault, Exited, NotReady, RunRef, RunSpec, RunState
+from neuro.engines.base import (
+    Engine,
+    EngineFault,
+    Exited,
+    NotReady,
+    Placement,
+    RunRef,
+    RunSpec,
+    RunState,
+)
 from neuro.server.background import LONGEST_TIMER, Background, Errands, Kept
 from neuro.server.jobs import life
 from neuro.server.jobs.board import Board
@@ -103,6 +112,7 @@ class Reconciler:
         found = [(record, states.get(RunRef(record.id, record.run))) for record in active]
         self._held[name] = Holding(engine, lease)
         self._board.open(name, capacity)
+        self._board.lanes[name].delegated = engine.placement is Placement.DELEGATED
         # All that is held is taken again before anything is given: GPUs have to be told apart.
         for record, state in found:
             self._take_again(record, state)
@@ -352,6 +362,7 @@ def _log(before: JobRecord, after: JobRecord, happening: life.Happening) -> None
             status=after.status.value,
             reason=after.transitions[-1].reason,
             exit_code=after.exit_code,
+            peak_memory=happening.peak_memory if isinstance(happening, Exited) else None,
         )
 
 
