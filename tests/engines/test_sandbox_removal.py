@@ -56,6 +56,21 @@ def few_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def test_each_folder_is_read_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel makes for each layer of a run is four folders deep: most of its removal."""
+    for layer in range(6):
+        deepest = tree / str(layer) / "work" / "incompat" / "volatile"
+        deepest.mkdir(parents=True)
+        (deepest / "dirty").touch()
+    read, scan = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: read.append(folder) or scan(folder))
+
+    remove_tree(str(tree))
+
+    assert not tree.exists()
+    assert len(read) == 1 + 6 * 4
+
+
 def test_folders_deeper_than_any_path_go(tree: Path, few_descriptors: None) -> None:
     nest(tree, 3000)
 

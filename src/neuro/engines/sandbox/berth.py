@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import struct
-from dataclasses import asdict
 
 from neuro.engines.sandbox import becoming, cgroups, init, kernel, launch, layout
 from neuro.engines.sandbox.identities import Block
@@ -160,7 +159,7 @@ class Berth:
         etc = launch.own_etc(self._plan, f"{run_folder}/layers")
         launch.write_own_files(etc, prepared.order.hostname, self.address)
         with self._channel, open(os.memfd_create("order"), "r+b", buffering=0) as file:
-            file.write(json.dumps(asdict(prepared.order)).encode())
+            file.write(json.dumps(vars(prepared.order)).encode())
             everything = [file.fileno(), *passed, *prepared.trees]
             head = becoming.COUNT.pack(len(everything))
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal as signals
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from neuro.engines.sandbox import launcher
@@ -87,7 +87,7 @@ class ExitRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
-        return asdict(self)
+        return {**vars(self)}
 
 
 _TYPES = {

@@ -85,9 +85,8 @@ class Nursery:
 
     def _ask(self, number: int, request: Request) -> None:
         if self._writer is not None:
-            self._writer.write(
-                wire.json_frame(wire.START, {"id": number, "request": asdict(request)})
-            )
+            message = {"id": number, "request": vars(request)}
+            self._writer.write(wire.json_frame(wire.START, message))
 
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -21,6 +21,7 @@ from neuro.engines.sandbox import kernel
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _PENDING = 4096  # names of folders that are kept in memory at once
+_KNOWN = 64  # folders on the way down whose names are kept: more are seldom, and may be very many
 _MOST_REFUSED = 10_000  # things that cannot be removed, until the rest is given up
 _EXAMPLES = 3
 _BREATH = 256  # entries between two looks at whether to stop
@@ -158,10 +159,12 @@ class _Removal:
     def __init__(self, descent: Descent, stop: Callable[[], bool]) -> None:
         self._descent = descent
         self._stop = stop
-        # Of the folders above only those with something left to do have an entry of their own.
+        # Of the folders above only those with something left to do have an entry of their own; of
+        # the others all has been read.
         self._level = _Level()
         self._levels: dict[int, _Level] = {}
         self._entered = array("Q")
+        self._names: list[str] = []  # of the first of those
         self._waiting = 0  # names in all levels
         self.refused = 0
         self.errno = 0
@@ -232,20 +235,34 @@ class _Removal:
         except OSError as error:
             self._refuse(name, number, error)
             return
-        if self._level.pending or self._level.kept is not None:
+        if self._level.pending or self._level.kept is not None or self._level.again:
             self._levels[self._descent.depth - 1] = self._level
         self._level = _Level()
         self._entered.append(number)
+        if self._descent.depth <= _KNOWN:
+            self._names.append(name)
 
     def _go_up(self) -> None:
         kept = self._level.kept
         self._descent.leave()
         number = self._entered.pop()
         depth = self._descent.depth
-        self._level = self._levels.pop(depth) if depth in self._levels else _Level()
-        self._level.again = True  # the folder is empty now: reading its parent again removes it
+        known = depth in self._levels
+        self._level = self._levels.pop(depth) if known else _Level()
+        name = self._names.pop() if depth < _KNOWN else None
         if kept is not None:  # it cannot be empty
             self._keep(number)
+        elif name is not None and self._is_removed(name):
+            self._level.again = known and self._level.again
+            return
+        self._level.again = True  # the folder is empty now: reading its parent again removes it
+
+    def _is_removed(self, name: str) -> bool:
+        try:
+            os.rmdir(name, dir_fd=self._descent.fd)
+        except OSError:
+            return False
+        return True
 
     def _refuse(self, name: str, number: int, error: OSError) -> None:
         self.refused += 1

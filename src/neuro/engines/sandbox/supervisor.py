@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from neuro.engines.sandbox import (
@@ -231,7 +231,7 @@ class Supervisor:
             "supervisor": _identity(os.getpid()),
             "init": _identity(self._init),
             "pasta": _identity(self._pasta.pid if self._pasta else None),
-            "groups": asdict(self._groups),
+            "groups": vars(self._groups),
             "berth": self._berth.name,
             "neighbour": self._neighbour,
         }
@@ -386,7 +386,7 @@ class Supervisor:
             "started": self._started,
             "init": self._init,
             "memory": self._request.memory,
-            "groups": asdict(self._groups),
+            "groups": vars(self._groups),
             "berth": self._berth.name,
             "network": self._plan.network.kind,
             "gpus": list(self._request.gpus),
