@@ -14,6 +14,7 @@ _USER_NAME = re.compile(_WORD)
 _JOB_ID = re.compile(r"job-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _ROLE_PART = re.compile(r"[^\s:/?#%@\x00-\x1f\x7f]+")
 _TAG = re.compile(r"\S{1,256}")
+_VARIABLE = re.compile(r"[^\s=\0]+")
 
 MAX_TAGS = 16
 MAX_ROLE_NAME = 255
@@ -46,6 +47,11 @@ def is_job_name(text: str) -> bool:
     """Whether a job can have this name."""
     fits = 3 <= len(text) <= 40 and _JOB_NAME.fullmatch(text) is not None
     return fits and not text.startswith("job-")
+
+
+def is_variable(text: str) -> bool:
+    """Whether an environment variable can have this name."""
+    return _VARIABLE.fullmatch(text) is not None
 
 
 def check_job_name(name: str) -> str:

@@ -57,6 +57,18 @@ LIVE_CASES = {
         (6, 14),
         None,
     ),
+    "name of a variable": (
+        "jobs: {a: {image: x, env: {OK: x, 'A B': x}}}",
+        "'A B' cannot be the name of a variable",
+        (2, 42),
+        "no blanks",
+    ),
+    "name of a variable that an expression gives": (
+        "jobs: {a: {image: x, env: \"${{ {'A=B': 'x'} }}\"}}",
+        "'A=B' cannot be the name of a variable",
+        (2, 27),
+        "no '='",
+    ),
     "unknown volume": (
         "volumes:\n  code: {remote: storage:c, mount: /c}\n"
         "jobs:\n  a:\n    image: x\n    cmd: ${{ volumes.cod.ref }}",
@@ -329,6 +341,15 @@ def test_all_files_are_checked_in_their_order(place) -> None:
     place.write(".neuro/a.yml", "kind: nonsense")
     found = [problem.at.source.name for problem in place.check() if problem.at]
     assert found == [".neuro/a.yml", ".neuro/b.yml", ".neuro/live.yml", ".neuro/live.yml"]
+
+
+def test_a_default_that_no_run_may_keep_is_no_problem(place) -> None:
+    job = (
+        "image: x, name: 't-${{ params.p }}', tags: ['${{ params.p }}'], workdir: '${{ params.p }}'"
+    )
+    place.write(".neuro/live.yml", f"{LIVE}jobs: {{a: {{{job}, params: {{p: ''}}}}}}")
+
+    assert place.check() == []
 
 
 def test_what_only_a_run_can_know_is_no_problem(place) -> None:

@@ -59,7 +59,7 @@ YAML = [
     ("live", "kind: live\njobs: &a {a: ▶*a}\n", "The alias *a contains itself"),
     ("live", JOB + "    preset: ▶!secret x\n", "The tag !secret is not supported in flow files"),
     ("live", JOB + "    env: ▶!!set {a: b}\n", "The tag !!set is not supported in flow files"),
-    ("live", JOB + "    name: ▶2020-13-45\n", "YAML cannot read '2020-13-45' as timestamp"),
+    ("live", JOB + "    preset: ▶2020-13-45\n", "YAML cannot read '2020-13-45' as timestamp"),
     ("live", JOB + "    ▶? [a, b]\n    : x\n", None),
     ("live", JOB + "    env: {A: ${▶{ x }}}\n", None),
     (
@@ -164,6 +164,14 @@ VALUES = [
     ("live", JOB + "    schedule_timeout: ▶99999999d\n",
      "A job's schedule timeout of 99999999d is too long: give at most 366000d, which is about a"
      " thousand years."),
+    ("live", JOB + "    name: ▶A_b\n", "'A_b' cannot be the name of a job"),
+    ("live", JOB + "    tags: [fine, ▶a b]\n",
+     "Invalid tag 'a b': use 1 to 256 characters without spaces."),
+    ("live", JOB + '    tags: [▶"a\\eb"]\n',
+     "The tag has the character '\\x1b' at position 1: remove it. Control characters are not allowed"
+     " there."),
+    ("live", JOB + "    workdir: ▶x/y\n", "'x/y' is not an absolute path in the job"),
+    ("live", JOB + "    http_port: ▶99999\n", "'99999' is not a port: ports are 1 to 65535"),
     ("live", JOB + "    port_forward: [▶22:22]\n", "'1342' is not a LOCAL:REMOTE ports pair"),
     ("live", JOB + '    port_forward: [▶"80"]\n', "'80' is not a LOCAL:REMOTE ports pair"),
     ("live", JOB + '    port_forward: [▶"80:99999"]\n',

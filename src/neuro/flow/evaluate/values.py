@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from neuro.domain.names import is_variable
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
 from neuro.flow.source import Position, Source
 
@@ -143,7 +144,18 @@ class ValueEvaluator:
         return found
 
     def env(self, values: MapValue | None) -> dict[str, str]:
-        return {name: str(value) for name, value in self.mapping(values).items()}
+        """The variables of a mapping; a name that no variable can have is reported."""
+        found = self.mapping(values)
+        for name in found:
+            if not is_variable(name):
+                assert values is not None
+                parts = dict(values.parts)
+                self._report.add(
+                    f"{name!r} cannot be the name of a variable",
+                    parts[name].at if name in parts else values.at,
+                    "A name has no blanks and no '='.",
+                )
+        return {name: str(value) for name, value in found.items()}
 
     def _raw(self, value: Value) -> tuple[object, bool]:
         assert value.template is not None

@@ -10,6 +10,7 @@ from dataclasses import field
 from typing import Any, Final
 
 from neuro.flow.source import Position
+from neuro.flow.syntax.job_types import HTTP_PORT, JOB_NAME, TAG, WORKING_DIRECTORY
 from neuro.flow.syntax.keys import (
     Choice,
     ListOf,
@@ -114,11 +115,13 @@ class LiveDefaults(TreeNode):
     """``defaults`` of a live file: what its jobs have unless they say otherwise."""
 
     env: MapValue | None = key(MapOf(STR), "Environment variables of every job.", *_SECTION)
-    tags: ListValue | None = key(ListOf(STR), "Tags of every job.", *_SECTION)
+    tags: ListValue | None = key(ListOf(TAG), "Tags of every job.", *_SECTION)
     volumes: ListValue | None = key(
         ListOf(STR, optional=True), "Volumes of every job: references to volumes.", *_SECTION
     )
-    workdir: Value | None = key(Scalar(REMOTE_PATH), "The jobs' current directory.", *_SECTION)
+    workdir: Value | None = key(
+        Scalar(WORKING_DIRECTORY), "The jobs' current directory.", *_SECTION
+    )
     life_span: Value | None = key(
         Scalar(LIFE_SPAN), "After how long a job is ended: seconds, or 1d2h3m4s.", *_SECTION
     )
@@ -218,7 +221,7 @@ class ExecUnit(TreeNode):
     """The settings of a container. ``bash`` and ``python`` are ``cmd`` with that type."""
 
     title: Value | None = key(Scalar(STR), "The job's description.", *_UNIT)
-    name: Value | None = key(Scalar(STR), "The job's name.", *_UNIT)
+    name: Value | None = key(Scalar(JOB_NAME), "The job's name.", *_UNIT)
     image: Value | None = key(Scalar(IMAGE_REF), "The image to run.", *_UNIT)
     preset: Value | None = key(Scalar(STR), "The resources preset to run with.", *_UNIT)
     schedule_timeout: Value | None = key(
@@ -228,17 +231,17 @@ class ExecUnit(TreeNode):
     cmd: Value | None = key(
         Special("command"), "The command, without a shell: $X and pipes are literal.", *_UNIT
     )
-    workdir: Value | None = key(Scalar(REMOTE_PATH), "The current directory.", *_UNIT)
+    workdir: Value | None = key(Scalar(WORKING_DIRECTORY), "The current directory.", *_UNIT)
     env: MapValue | None = key(MapOf(STR), "Environment variables.", *_UNIT)
     volumes: ListValue | None = key(
         ListOf(STR, optional=True), "References to volumes, such as volumes.code.ref.", *_UNIT
     )
-    tags: ListValue | None = key(ListOf(STR), "Tags.", *_UNIT)
+    tags: ListValue | None = key(ListOf(TAG), "Tags.", *_UNIT)
     life_span: Value | None = key(
         Scalar(LIFE_SPAN), "After how long it is ended: seconds, or 1d2h3m4s.", *_UNIT
     )
     http_port: Value | None = key(
-        Scalar(INT), "The container's port that the platform serves over HTTP.", *_UNIT
+        Scalar(HTTP_PORT), "The container's port that the platform serves over HTTP.", *_UNIT
     )
     http_auth: Value | None = key(Scalar(BOOL), "Whether that asks for a login.", *_UNIT)
     pass_config: Value | None = key(
