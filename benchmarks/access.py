@@ -9,43 +9,58 @@ import statistics
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, insert, text
+from sqlalchemy import Connection, text
 
 from benchmarks.harness import Result
 from neuro.domain.jobs import JobFilter
-from neuro.domain.permissions import Action, owner_permissions
+from neuro.domain.permissions import Action, Permission, owner_permissions
 from neuro.domain.uris import ResourceURI
-from neuro.server.access import grant_tables
 from neuro.server.access.grant_book import GrantBook
-from neuro.server.access.grants import Grants
+from neuro.server.access.grants import Grants, Visibility
 from neuro.server.access.identity import Identity
+from neuro.server.access.sharing import MAX_GRANTS
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
 from neuro.server.jobs import tables as job_tables
+from tests.postgres import PostgresServer, find_binaries
 
 PEOPLE = 10_000
 GRANTS = 1_000_000
 JOBS = 100_000
-BATCH = 20_000
 LOOKS = 400
 CHECKS = 20_000
 PAGE = 500
+COLLECTOR = "collector"  # who was given as much as anybody can be
 
 
 def run() -> Iterator[Result]:
     """See the module."""
     with tempfile.TemporaryDirectory(prefix="neuro-bench-") as folder:
-        database = Database(sqlite_url(Path(folder) / "grants.sqlite3"))
-        migrate(database)
-        started = time.perf_counter()
-        database.write_now(_fill)
-        filled = time.perf_counter() - started
-        yield from asyncio.run(_measure(database, f"{filled:.0f} s to fill the database"))
-        database.close()
+        yield from _of(sqlite_url(Path(folder) / "grants.sqlite3"), "SQLite")
+    if find_binaries() is None:
+        return
+    with PostgresServer() as server, server.database() as url:
+        yield from _of(url, "PostgreSQL")
+
+
+def _of(url: str, name: str) -> Iterator[Result]:
+    database = Database(url)
+    migrate(database)
+    started = time.perf_counter()
+    database.write_now(_fill)
+    if not database.is_sqlite:  # which does so by itself, later
+        database.write_now(lambda connection: connection.execute(text("ANALYZE")))
+    filled = time.perf_counter() - started
+    for result in asyncio.run(_measure(database, f"{filled:.0f} s to fill the database")):
+        yield replace(result, what=f"{name}: {result.what}")
+    database.close()
 
 
 def _name(number: int) -> str:
@@ -61,58 +76,76 @@ def _fill(connection: Connection) -> None:
     draw, now = random.Random(1), datetime.now(UTC)
     people = [_name(number) for number in range(PEOPLE)]
     roles = [f"{name}/team" for name in people[:100]]
-    rows = [{"name": it, "kind": "user", "owner": None, "created_at": now} for it in people]
-    rows += [
-        {"name": it, "kind": "role", "owner": it.partition("/")[0], "created_at": now}
-        for it in roles
-    ]
-    connection.execute(insert(grant_tables.subjects), rows)
-    batch: list[dict[str, object]] = []
+    at = int(now.timestamp() * 1_000_000)
+    subjects = [(it, "user", None, at) for it in (*people, COLLECTOR)]
+    subjects += [(it, "role", it.partition("/")[0], at) for it in roles]
+    _load(connection, "subjects", ("name", "kind", "owner", "created_at"), subjects)
+    rows: list[tuple[object, ...]] = []
     for number, name in enumerate(people):
-        own = [(it.uri, it.action.value, None) for it in owner_permissions(name, "default")]
+        own = [(str(it.uri), it.action.value, name, None) for it in _own(name)]
         given = {(draw.randrange(PEOPLE), draw.randrange(1000)) for _ in range(60)}
         shares = [
-            (ResourceURI("storage", "default", (_name(of), "data", str(what))), "read", _name(of))
+            (f"storage://default/{_name(of)}/data/{what}", "read", _name(of), _name(of))
             for of, what in given
         ]
         jobs = {draw.randrange(JOBS) for _ in range(GRANTS // PEOPLE - len(own) - 61)}
-        shares += [
-            (ResourceURI("job", "default", (_name(it % PEOPLE), _job(it))), "write", _name(0))
-            for it in jobs
-        ]
-        role = ResourceURI("role", f"{people[number % 100]}", ("team",))
-        batch += [
-            {
-                "subject": name,
-                "uri": str(uri),
-                "action": action,
-                "owner": grant_tables.owner_of(uri),
-                "granted_by": by,
-                "granted_at": now,
-                "expires_at": None,
-            }
-            for uri, action, by in (*own, *shares, (role, "read", name))
-        ]
-        if len(batch) >= BATCH or number == PEOPLE - 1:
-            connection.execute(insert(grant_tables.grants), batch)
-            batch = []
+        shares += [(_job_uri(it), "write", _name(it % PEOPLE), _name(0)) for it in jobs]
+        role = (f"role://{people[number % 100]}/team", "read", people[number % 100], name)
+        rows += [(name, *each, at) for each in (*own, *shares, role)]
+    for number in range(0, JOBS, JOBS // MAX_GRANTS):
+        owner = _name(number % PEOPLE)
+        rows.append((COLLECTOR, _job_uri(number), "read", owner, owner, at))
+    columns = ("subject", "uri", "action", "owner", "granted_by", "granted_at")
+    _load(connection, "grants", columns, rows)
     _fill_jobs(connection)
 
 
+def _own(name: str) -> list[Permission]:
+    return owner_permissions(name, "default")
+
+
+def _job_uri(number: int) -> str:
+    return f"job://default/{_name(number % PEOPLE)}/{_job(number)}"
+
+
+def _load(
+    connection: Connection,
+    table: str,
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[object, ...]],
+) -> None:
+    """Add many rows, as fast as each database can."""
+    names = ", ".join(columns)
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" for _ in columns)
+        driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+        return
+    with driver.cursor().copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
 def _fill_jobs(connection: Connection) -> None:
+    columns = {
+        "cluster": "default",
+        "engine": "sandbox",
+        "status": "succeeded",
+        "priority": 1,
+        "created_at": 0,
+        "run": 0,
+        "placed": True,
+        "run_started": True,
+        "logs_removed": False,
+        "log_bytes": 0,
+        "specification": b"{}",
+        "transitions": b"[]",
+    }
     rows = [
-        {"id": _job(number), "owner": _name(number % PEOPLE), "name": f"name-{number}"}
+        (_job(number), _name(number % PEOPLE), f"name-{number}", *columns.values())
         for number in range(JOBS)
     ]
-    connection.execute(
-        text(
-            "INSERT INTO jobs (id, owner, name, cluster, engine, status, priority, created_at, run,"
-            " placed, run_started, logs_removed, log_bytes, specification, transitions) VALUES"
-            " (:id, :owner, :name, 'default', 'sandbox', 'succeeded', 1, 0, 0, true, true, false,"
-            " 0, x'7b7d', x'5b5d')"
-        ),
-        rows,
-    )
+    _load(connection, "jobs", ("id", "owner", "name", *columns), rows)
 
 
 async def _measure(database: Database, filled: str) -> Iterator[Result]:
@@ -145,7 +178,10 @@ async def _measure(database: Database, filled: str) -> Iterator[Result]:
     for what, uri in (("a yes", yes), ("a no", no)):
         each = _each(lambda uri=uri: caller.allows(uri, Action.READ))  # type: ignore[misc]
         results.append(Result(f"check, warm: {what}", f"{each * 1e6:.2f} µs", "10 µs"))
-    results += [_warm_token(book), await _list(database, grants), await _memory(database)]
+    results.append(_warm_token(book))
+    results += await _list(database, grants, f"of {JOBS:,} jobs")
+    results += await _list(database, await book.of(COLLECTOR), "of somebody with 10,000 grants")
+    results += [await _memory(database)]
     return iter(results)
 
 
@@ -165,26 +201,44 @@ def _warm_token(book: GrantBook) -> Result:
     return Result("what a caller holds, from memory", f"{each * 1e6:.2f} µs", "10 µs")
 
 
-async def _list(database: Database, grants: Grants) -> Result:
+async def _list(database: Database, grants: Grants, whose: str) -> list[Result]:
+    """The first page and the next, and whether they are what was shared and nothing else."""
     visible = grants.scope("job", "default")
 
-    def page(connection: Connection) -> int:
-        found = connection.execute(
-            job_tables.list_statement(visible, JobFilter(reverse=True), page=PAGE, after=None)
+    def page(after: int | None, connection: Connection) -> list[Any]:
+        return list(
+            connection.execute(
+                job_tables.list_statement(visible, JobFilter(reverse=True), page=PAGE, after=after)
+            ).all()
         )
-        return len(found.all())
 
-    times, found = [], 0
-    for _ in range(30):
-        started = time.perf_counter()
-        found = await database.read(page)
-        times.append(time.perf_counter() - started)
-    return Result(
-        f"a page of what is shared, of {JOBS:,} jobs",
-        f"{statistics.median(times) * 1000:.1f} ms",
-        "20 ms",
-        f"{found} jobs by {len(visible.singles)} grants",
-    )
+    results, after, found = [], None, set[str]()
+    for which in ("a page", "the next page"):
+        times = []
+        for _ in range(30):
+            started = time.perf_counter()
+            rows = await database.read(partial(page, after))
+            times.append(time.perf_counter() - started)
+        found |= {row.id for row in rows}
+        results.append(
+            Result(
+                f"{which} of what is shared, {whose}",
+                f"{statistics.median(times) * 1000:.1f} ms",
+                "20 ms",
+                f"{len(rows)} jobs by {len(visible.singles):,} grants",
+            )
+        )
+        if len(rows) < PAGE:
+            break
+        after = rows[-1].sequence
+    everything = {_job(number) for number in range(JOBS) if _is_shown(visible, number)}
+    newest = sorted(everything, reverse=True)[: len(found)]
+    assert found == set(newest), "the list is not exact"
+    return results
+
+
+def _is_shown(visible: Visibility, number: int) -> bool:
+    return visible.shows(_name(number % PEOPLE), _job(number), f"name-{number}")
 
 
 async def _memory(database: Database) -> Result:
