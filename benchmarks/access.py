@@ -208,7 +208,13 @@ async def _list(database: Database, grants: Grants, whose: str) -> list[Result]:
     def page(after: int | None, connection: Connection) -> list[Any]:
         return list(
             connection.execute(
-                job_tables.list_statement(visible, JobFilter(reverse=True), page=PAGE, after=after)
+                job_tables.list_statement(
+                    visible,
+                    JobFilter(reverse=True),
+                    connection.dialect.name,
+                    page=PAGE,
+                    after=after,
+                )
             ).all()
         )
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -15,7 +18,7 @@ from neuro.domain.jobs import Container, JobFilter, JobStatus, Priority, Reason,
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import GIB, Amount
 from neuro.server.access.grants import Visibility
-from neuro.server.database.engine import Database
+from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
 from neuro.server.jobs import tables
 from neuro.server.jobs.phases import ENDING, Phase
@@ -184,6 +187,32 @@ def test_single_jobs_can_be_made_visible(database: Database) -> None:
 
     assert [made.id for made in found] == [first, named]
     assert nothing == []
+
+
+def test_many_single_jobs_are_found_one_by_one(tmp_path: Path) -> None:
+    database = Database(sqlite_url(tmp_path / "jobs.db"))
+    migrate(database)
+    people = [f"person-{number}" for number in range(400)]
+    jobs = [record(owner=owner, name="train") for owner in people]
+    add(database, *jobs)
+
+    def steps(some: int) -> int:
+        """How many hundreds of SQLite's steps a list of so many single jobs takes."""
+        count = itertools.count()
+        singles = {(job.owner, one) for job in jobs[:some] for one in (job.id, "train")}
+
+        with database.engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            driver.set_progress_handler(lambda: 0 * next(count), 100)
+            visible = Visibility(singles=frozenset(singles))
+            found, _ = tables.list_jobs(connection, visible, JobFilter(), page=500, after=None)
+            driver.set_progress_handler(None, 0)
+        assert [job.id for job in found] == [job.id for job in jobs[:some]]
+        return next(count)
+
+    assert steps(400) < 15 * steps(40)
+    database.close()
 
 
 async def test_old_records_go_and_active_ones_stay(database: Database) -> None:

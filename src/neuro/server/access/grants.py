@@ -7,6 +7,7 @@ that role, and has what it has; a role may be in others.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from datetime import datetime
 from typing import Self
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, and_, or_
+from sqlalchemy import ColumnElement, Table, and_, func, literal, or_, select
 
 from neuro.domain.permissions import PUBLIC, Action, Permission
 from neuro.domain.uris import ResourceURI
@@ -79,28 +80,55 @@ class Visibility:
             )
         )
 
-    def condition(self, table: Table) -> ColumnElement[bool] | None:
+    def condition(self, table: Table, dialect: str) -> ColumnElement[bool] | None:
         """The SQL of it for a table with ``owner``, ``id`` and ``name``; None for no limit."""
         if self.everything:
             return None
         columns = table.c
         parts: list[ColumnElement[bool]] = [columns.owner.in_(sorted(self.owners))]
+        one_of = _one_of_in_sqlite if dialect == "sqlite" else _one_of
         for column, singles in (
             (columns.id, [it for it in self.singles if _ID.search(it[1])]),
             (columns.name, self.singles),
         ):
             if singles:
-                # Each part of the sum has an index, or all things there are would be looked at; the
-                # pair as one text makes it exact.
-                pairs = sorted(f"{owner}/{one}" for owner, one in singles)
-                parts.append(
-                    and_(
-                        column.in_(sorted({one for _, one in singles})),
-                        columns.owner.in_(sorted({owner for owner, _ in singles})),
-                        (columns.owner + "/" + column).in_(pairs),
-                    )
-                )
+                parts.append(one_of(table, column, sorted(singles)))
         return or_(*parts)
+
+
+def _one_of(
+    table: Table, column: ColumnElement[str], singles: Sequence[tuple[str, str]]
+) -> ColumnElement[bool]:
+    # Each part of the sum has an index, or all things there are would be looked at; the pair as
+    # one text makes it exact.
+    owner = table.c.owner
+    return and_(
+        column.in_(sorted({one for _, one in singles})),
+        owner.in_(sorted({owner for owner, _ in singles})),
+        (owner + "/" + column).in_([f"{owner}/{one}" for owner, one in singles]),
+    )
+
+
+def _one_of_in_sqlite(
+    table: Table, column: ColumnElement[str], singles: Sequence[tuple[str, str]]
+) -> ColumnElement[bool]:
+    # Of two lists SQLite would try each owner with each name: here it goes through the pairs, and
+    # finds each by an index.
+    pair = func.json_each(json.dumps([f"{one}/{owner}" for owner, one in singles])).table_valued(
+        "value", name="pair"
+    )
+    slash = func.instr(pair.c.value, "/")
+    thing = table.alias("thing")
+    [key] = table.primary_key.columns
+    found = (
+        select(thing.c[key.name])
+        .select_from(pair.join(thing, literal(True)))
+        .where(
+            thing.c[str(column.key)] == func.substr(pair.c.value, 1, slash - 1),
+            thing.c.owner == func.substr(pair.c.value, slash + 1),
+        )
+    )
+    return key.in_(found)
 
 
 class Grants:

@@ -259,17 +259,18 @@ def list_jobs(
     With it comes where the next page begins, or None where this was the last: a damaged record
     makes a page shorter, not the last one.
     """
-    rows = connection.execute(list_statement(visible, query, page=page, after=after)).all()
+    statement = list_statement(visible, query, connection.dialect.name, page=page, after=after)
+    rows = connection.execute(statement).all()
     return _records(rows), rows[-1].sequence if len(rows) == page else None
 
 
 def list_statement(
-    visible: Visibility, query: JobFilter, *, page: int, after: int | None
+    visible: Visibility, query: JobFilter, dialect: str, *, page: int, after: int | None
 ) -> Select[Any]:
     """The rows of one page."""
     statement = select(jobs).limit(page)
     conditions = _conditions(query)
-    limit_to = visible.condition(jobs)
+    limit_to = visible.condition(jobs, dialect)
     if limit_to is not None:
         conditions.append(limit_to)
     if query.reverse:

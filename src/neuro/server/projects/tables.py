@@ -89,7 +89,7 @@ def list_projects(
     """At most ``page`` projects by owner and name, behind ``after``; no owners mean anybody's."""
     statement = select(projects).where(projects.c.cluster == cluster).limit(page)
     statement = statement.order_by(projects.c.owner, projects.c.name)
-    limit_to = visible.condition(projects)
+    limit_to = visible.condition(projects, connection.dialect.name)
     if limit_to is not None:
         statement = statement.where(limit_to)
     if name is not None:
