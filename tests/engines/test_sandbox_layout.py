@@ -91,8 +91,15 @@ def test_an_exit_record_is_written_without_kept_room_too(tmp_path: Path) -> None
     assert layout.read_exit(str(tmp_path)) == replace(RECORD, exit_code=5)
 
 
-@pytest.mark.parametrize("name", [one.name for one in fields(ExitRecord)])
-@pytest.mark.parametrize("damage", ["missing", "of another type"])
+NAMES = [one.name for one in fields(ExitRecord)]
+LATER = "peak_memory"  # which earlier versions did not write
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [("of another type", name) for name in NAMES]
+    + [("missing", name) for name in NAMES if name != LATER],
+)
 def test_an_exit_record_that_is_damaged_is_none(tmp_path: Path, name: str, damage: str) -> None:
     value = RECORD.as_json()
     if damage == "missing":
@@ -102,6 +109,14 @@ def test_an_exit_record_that_is_damaged_is_none(tmp_path: Path, name: str, damag
     (tmp_path / "exit").write_text(json.dumps(value))
 
     assert layout.read_exit(str(tmp_path)) is None
+
+
+def test_what_an_earlier_version_did_not_say_damages_no_exit_record(tmp_path: Path) -> None:
+    value = RECORD.as_json()
+    del value[LATER]
+    (tmp_path / "exit").write_text(json.dumps(value))
+
+    assert layout.read_exit(str(tmp_path)) == replace(RECORD, peak_memory=None)
 
 
 def test_what_a_later_version_says_besides_damages_no_exit_record(tmp_path: Path) -> None:
