@@ -89,6 +89,19 @@ async def test_an_engine_with_jobs_cannot_be_taken_away(tmp_path: Path) -> None:
             assert refused is not None
             assert "The engine 'second' is not in server.toml any more, and 1 job on it" in refused
             assert (await client.jobs.get(job.id)).status is JobStatus.RUNNING
+            named = '[server]\nname = "lab"\n'
+            refused = await answer_to_a_reload(server, TWO + named)
+            assert refused is not None
+            assert "'second' is 'second-lab' with the `name` below [server]" in refused
+            missing = f'[storage]\nfolder = "{tmp_path}/away/storage"\n'
+            refused = await answer_to_a_reload(server, TWO + missing)
+            assert refused is not None
+            assert "/away/storage, is not there, and neither is" in refused
+            in_a_file = f'[storage]\nfolder = "{server.data_dir}/server.toml/storage"\n'
+            refused = await answer_to_a_reload(server, TWO + in_a_file)
+            assert refused is not None
+            assert "cannot be used: Not a directory" in refused
+            (server.data_dir / "server.toml").write_text(ONE)
             server.stop()
             with pytest.raises(RuntimeError, match=r"put \[engines.second\] back"):
                 server.start()

@@ -11,9 +11,12 @@ import psycopg
 import pytest
 
 from neuro.client import Client
+from neuro.client.installation import server_state
+from neuro.domain.errors import NotFound, Unavailable
 from neuro.domain.jobs import Job, JobFilter, JobStatus
 from tests.postgres import PostgresServer
 from tests.server.jobs import finished, output_of, running, submit
+from tests.server.test_engines import answer_to_a_reload
 from tests.servers.fleet import SETTINGS, Fleet, fleet_of
 from tests.servers.pgbouncer import PgBouncer
 
@@ -173,6 +176,52 @@ async def test_a_holder_that_was_frozen_does_no_harm_when_it_wakes_up(
             assert (await client.jobs.get(job.id)).status is JobStatus.SUCCEEDED
             assert (await client.jobs.get(second.id)).status is JobStatus.SUCCEEDED
         assert ran.read_text().split() == ["second", "first", "third"]
+
+
+async def test_a_server_starts_while_another_one_is_away_and_has_jobs(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    async with AsyncExitStack() as stack:
+        url = stack.enter_context(postgres_server.database())
+        fleet = stack.enter_context(
+            fleet_of("one", "two", folder=tmp_path, database=url, settings=NAMED)
+        )
+        one, two = fleet["one"], fleet["two"]
+        async with two.connect() as client:
+            waits = "until test -e /tmp/go; do sleep 0.05; done; echo over"
+            job = await running(client, waits, preset_name="of-two")
+        two.stop()
+        one.stop()
+
+        one.start()
+        async with one.connect() as client:
+            assert (await client.jobs.get(job.id)).status is JobStatus.RUNNING
+            with pytest.raises(Unavailable, match="job goes on without it; its output is back"):
+                async with client.jobs.exec(job.id, "true"):
+                    pass
+            notices = {state.name: state.notices for state in (await server_state(client)).engines}
+            away = "No server has the engine 'sandbox-two' now: start the one that it belongs to."
+            assert away in notices["sandbox-two"]
+            assert away not in notices["sandbox-one"]
+
+            two.start()
+            async with client.jobs.exec(job.id, "touch /tmp/go") as session:
+                assert await session.read() is None
+            assert await output_of(client, job) == b"up\nover\n"
+            assert (await client.jobs.get(job.id)).status is JobStatus.SUCCEEDED
+
+            # An address that leads back here.
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(
+                    "UPDATE servers SET url = (SELECT url FROM servers WHERE name = 'one')"
+                )
+            with pytest.raises(NotFound, match="passed on to another server than was meant"):
+                await output_of(client, job)
+
+            named_alike = (one.data_dir / "server.toml").read_text().replace('"one"', '"two"')
+            refused = await answer_to_a_reload(one, named_alike)
+            assert refused is not None
+            assert "has an engine 'sandbox-two' on its machine" in refused
 
 
 async def test_two_machines_have_no_engine_of_one_name(

@@ -42,6 +42,16 @@ def test_a_folder_that_cannot_be_is_told_in_one_sentence(tmp_path: Path) -> None
     assert "Traceback" not in server.log()
 
 
+def test_a_storage_that_is_not_mounted_does_not_begin_on_the_local_disk(tmp_path: Path) -> None:
+    settings = f'{SETTINGS}\n[storage]\nfolder = "{tmp_path}/mounted/storage"\n'
+    server = ServerProcess(tmp_path / "data", settings=settings)
+
+    with pytest.raises(RuntimeError, match=r"neither is .*/mounted: is it mounted\?"):
+        server.start()
+
+    assert not (tmp_path / "mounted").exists()
+
+
 @pytest.mark.parametrize("mode", [0o700, 0o755])
 async def test_jobs_never_see_the_folder_where_the_machine_shows_them_its_own(
     tmp_path: Path, mode: int

@@ -44,6 +44,7 @@ from neuro.server.engine_settings import (
     DEFAULT_ENGINE,
     check_in_use,
     make_engines,
+    of_this_machine,
     public_names,
 )
 from neuro.server.fleet.agreement import check_cluster, check_key
@@ -59,7 +60,6 @@ from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs.assembly import Jobs, Means, start_jobs
-from neuro.server.jobs.board import Board
 from neuro.server.jobs.passing_on import PassingOn
 from neuro.server.jobs.retention import Keep, Retention
 from neuro.server.jobs.routes import job_routes, monitoring_routes
@@ -165,7 +165,7 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         await _open(stack, engines, _join(database, folder, fleet, settings, url))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
-        login, board = await _assemble(
+        login, jobs = await _assemble(
             stack, listener, folder, settings, database, engines, background, fleet
         )
         now = datetime.now().astimezone().isoformat()
@@ -184,12 +184,15 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
         log.info("ready", url=login.url)
-        yield Server(login.url, partial(_check, board))
+        yield Server(login.url, partial(_check, jobs, folder))
 
 
-def _check(board: Board, settings: Settings) -> None:
-    names = public_names(settings).values()
-    check_in_use(names, Counter(record.engine for record in board.own))
+def _check(jobs: Jobs, folder: Path, settings: Settings) -> None:
+    """Raise PlatformError for settings that the server could not begin again with."""
+    names = public_names(settings)
+    check_in_use(names, Counter(record.engine for record in jobs.board.own))
+    jobs.offers.check_names(of_this_machine(settings))
+    _storage_of(settings, folder, make=False)
 
 
 async def _open_database(
@@ -228,7 +231,7 @@ async def _assemble(
     engines: Mapping[str, Engine],
     background: Background,
     fleet: Fleet,
-) -> tuple[LoginFile, Board]:
+) -> tuple[LoginFile, Jobs]:
     host, port = listener.getsockname()[:2]
     key = folder / "keys" / "tokens.key"
     peers = None
@@ -266,15 +269,29 @@ async def _assemble(
     await login.write()
     background.keep("watch over the owner's login", login.keep_on)
     await parts.departures.sweep()
-    return login, jobs.board
+    return login, jobs
 
 
-def _storage_of(settings: Settings, data: Path) -> Storage:
-    """Where the storage is: there before the engines, which keep it from the eyes of jobs."""
+def _storage_of(settings: Settings, data: Path, *, make: bool = True) -> Storage:
+    """Where the storage is: there before the engines, which keep it from the eyes of jobs.
+
+    What the folder is in has to be there, or the storage would begin on the local disk while the
+    shared one is not mounted. Without ``make``, it is only seen whether the folder can be used.
+    """
     folder = storage_folder(settings, data)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Storage(settings.cluster, folder.resolve(strict=True))
+        if make:
+            folder.mkdir(exist_ok=True, mode=0o700)
+        elif not folder.is_dir():
+            # Raises what making it would, but for the folder itself.
+            with os.scandir(folder if folder.exists() else folder.parent):
+                pass
+        return Storage(settings.cluster, folder.resolve(strict=make))
+    except FileNotFoundError:
+        raise InvalidInput(
+            f"The folder of the storage, {folder}, is not there, and neither is {folder.parent}: is"
+            " it mounted? See [storage] in server.toml."
+        ) from None
     except OSError as error:
         if error.errno in FULL:
             raise

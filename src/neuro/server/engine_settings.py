@@ -5,7 +5,7 @@ The embedded engine, ``sandbox``, is always there: the platform's own commands r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,16 @@ def public_names(settings: Settings) -> dict[str, str]:
     return names
 
 
+def of_this_machine(settings: Settings) -> set[str]:
+    """The engines that no other server can have, by their public names. Raises InvalidInput."""
+    names = public_names(settings)
+    return {
+        names[name]
+        for name, one in engine_settings(settings).items()
+        if kind_of(kind_name(name, one)).of_this_machine
+    }
+
+
 def capacities_of(
     every: Mapping[str, EngineSettings], machines: Mapping[str, Amount]
 ) -> dict[str, Amount]:
@@ -115,18 +125,29 @@ def capacities_of(
     return capacities
 
 
-def check_in_use(known: Collection[str], in_use: Mapping[str, int]) -> None:
+def check_in_use(names: Mapping[str, str], in_use: Mapping[str, int]) -> None:
     """Raise Conflict for an engine that there is not, and that has jobs which are not over.
 
-    ``in_use`` is how many of these each engine has.
+    ``names`` are the public names of the engines of the settings by the settings' own, ``in_use``
+    is how many such jobs each engine has, by its public name.
     """
-    for name, count in sorted(in_use.items()):
-        if name not in known:
-            jobs = "1 job on it is" if count == 1 else f"{count} jobs on it are"
+    for public, count in sorted(in_use.items()):
+        if public in names.values():
+            continue
+        jobs = "1 job on it is" if count == 1 else f"{count} jobs on it are"
+        if public in names:
             raise Conflict(
-                f"The engine '{name}' is not in server.toml any more, and {jobs} not over: put"
-                f" [engines.{name}] back, end them with `neuro kill`, and then remove it."
+                f"The engine '{public}' is '{names[public]}' with the `name` below [server], which"
+                f" is a part of engines' names, and {jobs} not over: take `name` out of server.toml"
+                " again, end them with `neuro kill`, and then name the server."
             )
+        back = f"[engines.{public}]"
+        if any(public.startswith(f"{name}-") for name in names):
+            back += ", or the `name` below [server] that the server had,"
+        raise Conflict(
+            f"The engine '{public}' is not in server.toml any more, and {jobs} not over: put {back}"
+            " back, end them with `neuro kill`, and then remove it."
+        )
 
 
 def _settings_of(settings: Settings, name: str, table: Mapping[str, Any]) -> EngineSettings:

@@ -68,7 +68,7 @@ async def test_a_lease_that_is_not_renewed_is_taken_within_three_seconds(url: st
 
         assert time.monotonic() - stopped < SOON
         assert not lease.is_held
-        with pytest.raises(LeaseLost, match="has taken over 'sweeps'"):
+        with pytest.raises(LeaseLost, match="has just taken over from this one"):
             await first.database.write(lease.check)
         assert second.lease is not None
         await second.database.write(second.lease.check)

@@ -71,6 +71,10 @@ async def test_servers_know_each_other_and_who_is_gone(database: Database) -> No
         assert {one.id: one.is_alive for one in await theirs.all()} == {"a": False, "b": True}
         assert await theirs.url_of("a") == "http://a"
 
+        # What it offers stays known, also to those that start meanwhile.
+        await theirs.enter("two", "http://b", NOW)
+        assert {one.id: one.offer for one in await theirs.all()} == {"a": b"GPUs", "b": None}
+
 
 async def test_an_address_that_changed_is_told(database: Database) -> None:
     async with member(database.url, "a") as first, member(database.url, "b") as second:
@@ -93,6 +97,13 @@ def test_a_folder_keeps_its_servers_id(tmp_path: Path) -> None:
     assert len(found) == 32
 
 
+def test_an_empty_id_is_told(tmp_path: Path) -> None:
+    (tmp_path / "server").touch()
+
+    with pytest.raises(Conflict, match=r"The file .*/server is empty, .* or delete it"):
+        server_id(tmp_path)
+
+
 def test_a_copy_of_a_data_folder_is_refused_and_the_folder_itself_is_not(
     database: Database, tmp_path: Path
 ) -> None:
@@ -102,7 +113,9 @@ def test_a_copy_of_a_data_folder_is_refused_and_the_folder_itself_is_not(
     assert claim(database, folder, server) is not None
     shutil.copytree(folder, tmp_path / "copy")
 
-    with pytest.raises(Conflict, match=r"copy of this data folder.* delete .*copy/server"):
+    with pytest.raises(
+        Conflict, match=r"copy of this data folder.* has the keys/tokens.key of this one"
+    ):
         claim(database, tmp_path / "copy", server, patience=0.0)
 
     # As after kill -9: the lease has not run out, and the server comes back at once.

@@ -126,7 +126,8 @@ class LogCopy:
             self._outage.over()
             gone = self._place.begin(start)
             if gone:
-                self._outage.say(f"{gone} bytes of the output are not kept any more.")
+                what = "1 byte of the output is" if gone == 1 else f"{gone} bytes of the output are"
+                self._outage.say(f"{what} not kept any more.")
             try:
                 async for chunk in chunks:
                     if new := self._place.take(chunk):

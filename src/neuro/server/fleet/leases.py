@@ -141,7 +141,7 @@ class Lease:
 
     def _lost(self) -> LeaseLost:
         return LeaseLost(
-            f"Another server has taken over '{self.name}' from this one: nothing was changed."
+            "Another server has just taken over from this one, and nothing was changed. Try again."
         )
 
 

@@ -7,6 +7,7 @@ server: it is refused for as long as the original lives, by a lease that names t
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import socket
 import time
@@ -29,6 +30,8 @@ PATIENCE_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
 # A server that was not seen for so long is forgotten.
 FORGET_SECONDS = 30 * 86_400
+# One that has left was last seen so long ago: it does not live, and is not forgotten.
+LEFT_SECONDS = 3600
 _MICROSECONDS = 1_000_000
 
 _ENTER = text(
@@ -56,13 +59,25 @@ class ServerRecord:
 
 
 def server_id(folder: Path) -> str:
-    """The id of the server of this data folder; made at its first start. Raises OSError."""
+    """The id of the server of this data folder; made at its first start.
+
+    Raises OSError, and Conflict where the file that keeps it is empty.
+    """
     path = folder / "server"
     if not path.exists():
         draft = folder / "server.new"
-        draft.write_text(secrets.token_hex(16) + "\n", "ascii")
+        with draft.open("w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(16) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())  # A power loss must not leave an empty file in its place.
         draft.rename(path)
-    return path.read_text("ascii").strip()
+    found = path.read_text("ascii").strip()
+    if not found:
+        raise Conflict(
+            f"The file {path} is empty, and has to have the id of this server: put it back from a"
+            " back-up, or delete it; the server then makes a new one."
+        )
+    return found
 
 
 def claim(
@@ -85,8 +100,9 @@ def claim(
             raise Conflict(
                 "Another server works on this database with a copy of this data folder, or with the"
                 " folder that this one is a copy of: stop it first. To try a copy of a data folder,"
-                " restore a copy of the database too, and name it with --database. To make it"
-                f" another server of the same installation, delete {folder / 'server'}."
+                " restore a copy of the database too, and name it with --database. Another server"
+                " of the same installation begins with an empty data folder that has the"
+                " keys/tokens.key of this one."
             )
         time.sleep(PAUSE_SECONDS)
 
@@ -142,7 +158,8 @@ class Servers:
 
         def write(connection: Connection) -> None:
             connection.execute(
-                text("UPDATE servers SET seen_at = 0 WHERE id = :id"), {"id": self.id}
+                text(f"UPDATE servers SET seen_at = {NOW} - :age WHERE id = :id"),
+                {"id": self.id, "age": LEFT_SECONDS * _MICROSECONDS},
             )
             record(connection, "server", [self.id])
 

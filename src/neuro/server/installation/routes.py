@@ -119,7 +119,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
                         for record in board.placed()
                     ),
                     pending=_pending(board, name),
-                    notices=engine.notices,
+                    notices=engine.notices + _absence(installation.offers, board, name),
                 )
                 for name, engine in installation.offers.engines.items()
             ],
@@ -127,6 +127,15 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
         )
 
     return api
+
+
+def _absence(offers: Offers, board: Board, engine: str) -> list[str]:
+    """What an admin should know of an engine that no server has."""
+    if engine in board.lanes or offers.is_held(engine):
+        return []
+    if offers.engines[engine].of_this_machine:
+        return [f"No server has the engine '{engine}' now: start the one that it belongs to."]
+    return [f"No server has the engine '{engine}' now."]
 
 
 def _pending(board: Board, engine: str) -> int:

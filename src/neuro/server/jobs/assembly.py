@@ -152,7 +152,7 @@ async def start_jobs(
     stack.push_async_callback(reconciler.close)
     feed = Feed(board)
     others = _others(database, board, writer, reconciler, fleet, feed, offers)
-    await _check_in_use(database, fleet, engines)
+    await _check_in_use(database, fleet, public_names(settings))
     await offers.start(background)
     stack.push_async_callback(offers.close)
     holder = Holder(
@@ -209,12 +209,19 @@ def _others(
     return Others(board, fleet.changes, elsewhere, wishes, offers)
 
 
-async def _check_in_use(database: Database, fleet: Fleet, engines: Mapping[str, Engine]) -> None:
-    known = set(engines)
-    for server in await fleet.servers.all():
-        if server.id != fleet.id:
-            known.update(offered(server).engines)
-    check_in_use(known, await database.read(tables.active_by_engine))
+async def _check_in_use(database: Database, fleet: Fleet, names: Mapping[str, str]) -> None:
+    """Raise Conflict for an engine that this server had before, and that nobody has now.
+
+    Jobs on engines of other servers are theirs, also while these are away or gone for good.
+    """
+    in_use = await database.read(tables.active_by_engine)
+    if not database.is_sqlite:
+        before: set[str] = set()
+        theirs: set[str] = set()
+        for server in await fleet.servers.all():
+            (before if server.id == fleet.id else theirs).update(offered(server).engines)
+        in_use = {name: count for name, count in in_use.items() if name in before - theirs}
+    check_in_use(names, in_use)
 
 
 def _image_notice(kinds: Mapping[str, str], engine: str, image: str) -> str | None:

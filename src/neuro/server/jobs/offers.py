@@ -7,7 +7,7 @@ Its own presets come first: where two servers have one of the same name, each me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -75,10 +75,12 @@ class Offers:
         self.presets: list[Preset] = list(own.presets)
         self.engines: dict[str, EngineOffer] = dict(own.engines)
         self.capacities: dict[str, Amount] = {}
+        self.server = fleet.id
         self._database = database
         self._fleet = fleet
         self._own = own
         self._holders: dict[str, HeldBy] = {}
+        self._of_others: set[str] = set()
         self._left: dict[str, tuple[float, Amount]] = {}  # since when so much is free
         self._news = asyncio.Event()
         self._refreshed = asyncio.Event()
@@ -93,7 +95,8 @@ class Offers:
         """
         if self._database.is_sqlite:
             return
-        self._check_names(await self._fleet.servers.all())
+        self._see(await self._fleet.servers.all())
+        self.check_names({name for name, one in self._own.engines.items() if one.of_this_machine})
         self._fleet.servers.listen(self._news.set)
         self._fleet.changes.listen("lease", lambda keys: self._news.set())
         await self._fleet.servers.publish(_encode(self._own))
@@ -112,6 +115,15 @@ class Offers:
         self._holders = await self._database.read(_holders)
         found = self._holders.get(lease_of(engine))
         return None if found is None or found.server == self._fleet.id else found
+
+    def is_held(self, engine: str) -> bool:
+        """Whether a server had an engine a moment ago; on SQLite this one always has it."""
+        return self._database.is_sqlite or lease_of(engine) in self._holders
+
+    def check_names(self, of_this_machine: Collection[str]) -> None:
+        """Raise Conflict for an engine of this machine that another server has on its own."""
+        for name in sorted(self._of_others.intersection(of_this_machine)):
+            raise same_name(name)
 
     def look(self) -> None:
         """Look soon at which server has which engine."""
@@ -164,18 +176,14 @@ class Offers:
 
     async def _refresh(self) -> None:
         self._holders = await self._database.read(_holders)
-        others = await self._fleet.servers.all()
-        self._combine([offered(other) for other in others if other.id != self._fleet.id])
+        self._see(await self._fleet.servers.all())
         refreshed, self._refreshed = self._refreshed, asyncio.Event()
         refreshed.set()
 
-    def _check_names(self, servers: list[ServerRecord]) -> None:
-        mine = {name for name, one in self._own.engines.items() if one.of_this_machine}
-        for other in servers:
-            if other.id == self._fleet.id or not other.is_alive:
-                continue
-            for name in mine & offered(other).engines.keys():
-                raise same_name(name)
+    def _see(self, servers: list[ServerRecord]) -> None:
+        others = [(one, offered(one)) for one in servers if one.id != self._fleet.id]
+        self._of_others = {name for one, offer in others if one.is_alive for name in offer.engines}
+        self._combine([offer for _, offer in others])
 
     def _combine(self, others: list[Offered]) -> None:
         presets: dict[str, Preset] = {}

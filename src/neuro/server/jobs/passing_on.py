@@ -28,7 +28,7 @@ from aiohttp import (
 from multidict import CIMultiDict
 from yarl import URL
 
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import NotFound, Unavailable
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import websocket
 from neuro.server.jobs.offers import HeldBy
@@ -37,7 +37,7 @@ from neuro.server.jobs.service import JobService
 
 T = TypeVar("T")
 
-# Says that a request came from another server, which goes no further.
+# Says that a request came from another server, and which one it is meant for. It goes no further.
 PASSED_ON_HEADER = "X-Neuro-Passed-On"
 CONNECT_SECONDS = 3.0
 # As long as a log waits for its reader; see ``streams``.
@@ -92,14 +92,14 @@ class PassingOn:
         """
         while (held := await self._holder(call, record)) is not None:
             asking = self._open().get(
-                _url(call, held), headers=_headers(call), raise_for_status=False
+                _url(call, held), headers=_headers(call, held), raise_for_status=False
             )
             try:
                 upstream = await self._unless_moved(record, held, asking)
             except _Moved:
                 continue
             except (ClientError, TimeoutError, OSError) as error:
-                raise _away(record) from error
+                raise self._jobs.does_not_answer(record) from error
             async with upstream:
                 response = web.StreamResponse(
                     status=upstream.status, headers=_without_hops(upstream.headers)
@@ -121,7 +121,7 @@ class PassingOn:
             asking = self._open().ws_connect(
                 _url(call, held),
                 protocols=spoken,
-                headers=_headers(call),
+                headers=_headers(call, held),
                 max_msg_size=0,
                 autoclose=False,
                 heartbeat=30.0,
@@ -133,7 +133,7 @@ class PassingOn:
             except _Refused as refused:
                 return refused.answer
             except (ClientError, TimeoutError, OSError) as error:
-                raise _away(record) from error
+                raise self._jobs.does_not_answer(record) from error
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(upstream.close)
                 chosen = (upstream.protocol,) if upstream.protocol else ()
@@ -146,8 +146,15 @@ class PassingOn:
         return None
 
     async def _holder(self, call: Call, record: JobRecord) -> HeldBy | None:
+        meant = call.request.headers.get(PASSED_ON_HEADER)
+        if meant is not None and not self._jobs.is_server(meant):
+            raise NotFound(
+                "This request was passed on to another server than was meant: `url` below [server]"
+                f" in the server.toml of the server that has the engine '{record.engine}' leads"
+                " here."
+            )
         held = await self._jobs.elsewhere(record)
-        if held is not None and PASSED_ON_HEADER in call.request.headers:
+        if held is not None and meant is not None:
             raise Unavailable(
                 f"Another server is just taking over the engine '{record.engine}': try again in a"
                 " moment."
@@ -260,9 +267,9 @@ def _url(call: Call, held: HeldBy) -> URL:
     return URL(f"{URL(held.url).origin()}{call.request.rel_url}", encoded=True)
 
 
-def _headers(call: Call) -> CIMultiDict[str]:
+def _headers(call: Call, held: HeldBy) -> CIMultiDict[str]:
     headers = _without_hops(call.request.headers)
-    headers[PASSED_ON_HEADER] = "1"
+    headers[PASSED_ON_HEADER] = held.server
     return headers
 
 
@@ -271,10 +278,3 @@ def _without_hops(headers: Mapping[str, str]) -> CIMultiDict[str]:
     for name in {name for name in every if name.lower() in _OF_ONE_HOP}:
         del every[name]
     return every
-
-
-def _away(record: JobRecord) -> Unavailable:
-    return Unavailable(
-        f"The server that has the engine '{record.engine}' of job {record.id} does not answer:"
-        " another one takes over within seconds if it is gone. Try again."
-    )

@@ -18,6 +18,7 @@ from neuro.domain.jobs import (
     JobEventFilter,
     JobFilter,
     JobRequest,
+    JobStatus,
     LifeSpanChange,
     Reason,
 )
@@ -342,10 +343,31 @@ class JobService:
         found = await self._others.offers.holder_of(engine)
         if found is None and engine in self._others.offers.engines:
             raise Unavailable(
-                f"No server has the engine '{engine}' of job {record.id} now: another one takes it"
-                " over within seconds, or the server that it belongs to has to be started."
+                f"No server has the engine '{engine}' of job {record.id} now"
+                + self._outlook(record, "another one takes it over within seconds")
             )
         return found
+
+    def is_server(self, server: str) -> bool:
+        """Whether this id is this server's, among those that share a database."""
+        return self._others is not None and self._others.offers.server == server
+
+    def does_not_answer(self, record: JobRecord) -> Unavailable:
+        """What is said where the server that has the engine of a job cannot be reached."""
+        return Unavailable(
+            f"The server that has the engine '{record.engine}' of job {record.id} does not answer"
+            + self._outlook(record, "another one takes over within seconds if it is gone")
+        )
+
+    def _outlook(self, record: JobRecord, shared: str) -> str:
+        """The end of such a sentence; ``shared`` is what an engine of several servers has."""
+        assert self._others is not None
+        engine = self._others.offers.engines.get(record.engine)
+        if engine is None or not engine.of_this_machine:
+            return f": {shared}. Try again."
+        if record.status is not JobStatus.RUNNING:
+            return ". The job's output is back when that server is."
+        return ". The job goes on without it; its output is back when that server is."
 
     async def until_moved(self, record: JobRecord, held: HeldBy) -> None:
         """Return when the engine of a job, which another server had, is one more server's."""
