@@ -14,11 +14,12 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, select, text
 
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import Conflict, Unavailable
 from neuro.domain.resources import NOTHING, Amount, Preset
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
 from neuro.server.fleet.assembly import Fleet
+from neuro.server.fleet.reach import is_of_its_machine
 from neuro.server.fleet.registry import ServerRecord
 from neuro.server.fleet.tables import NOW, leases, servers
 from neuro.server.jobs.board import Board
@@ -33,7 +34,7 @@ REFRESH_SECONDS = 5.0
 # What is free of another server's engine is counted again after so long: lists show many jobs.
 LEFT_SECONDS = 1.0
 _HOLDERS = (
-    select(leases.c.name, leases.c.holder, servers.c.url)
+    select(leases.c.name, leases.c.holder, servers.c.url, leases.c.number)
     .join(servers, servers.c.id == leases.c.holder)
     .where(leases.c.name.like(lease_of("%")), text(f"leases.expires_at > {NOW}"))
 )
@@ -48,17 +49,25 @@ class EngineOffer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Offered(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server has in its settings: engines by their names, and presets."""
+    """What one server has in its settings: engines by their names, and presets.
+
+    ``machine`` is that of ``fleet.reach``.
+    """
 
     engines: dict[str, EngineOffer] = {}
     presets: list[Preset] = []
+    machine: str = ""
 
 
 class HeldBy(NamedTuple):
-    """Which server has an engine now, and where the others reach it."""
+    """Which server has an engine now, and where the others reach it.
+
+    ``number`` counts up whenever it is taken: a server that began anew is another holder.
+    """
 
     server: str
     url: str
+    number: int
 
 
 _encode = msgspec.json.Encoder().encode
@@ -79,6 +88,7 @@ class Offers:
         self._fleet = fleet
         self._own = own
         self._holders: dict[str, HeldBy] = {}
+        self._machines: dict[str, str] = {}
         self._left: dict[str, tuple[float, Amount]] = {}  # since when so much is free
         self._news = asyncio.Event()
         self._refreshed = asyncio.Event()
@@ -88,12 +98,14 @@ class Offers:
     async def start(self, background: Background) -> None:
         """Publish what this server has, and follow the others.
 
-        Raises Conflict where another server has an engine of its machine by the same name,
-        Unavailable.
+        Raises Conflict where another server has an engine of its machine by the same name, or
+        where the address of one of the two does not lead the other one there; Unavailable.
         """
         if self._database.is_sqlite:
             return
-        self._check_names(await self._fleet.servers.all())
+        found = await self._fleet.servers.all()
+        self._check_names(found)
+        self._check_addresses(found)
         self._fleet.servers.listen(self._news.set)
         self._fleet.changes.listen("lease", lambda keys: self._news.set())
         await self._fleet.servers.publish(_encode(self._own))
@@ -111,17 +123,30 @@ class Offers:
             return None
         self._holders = await self._database.read(_holders)
         found = self._holders.get(lease_of(engine))
-        return None if found is None or found.server == self._fleet.id else found
+        if found is None or found.server == self._fleet.id:
+            return None
+        if is_of_its_machine(found.url) and not await self._is_here(found.server):
+            # A stranger may listen there, who must not get anybody's token.
+            raise Unavailable(
+                f"The server that has the engine '{engine}' is on another machine, and says that"
+                f" it is at {found.url}: write `url` below [server] in its server.toml."
+            )
+        return found
+
+    async def _is_here(self, server: str) -> bool:
+        if server not in self._machines:
+            await self._refresh()
+        return self._machines.get(server) == self._own.machine
 
     def look(self) -> None:
         """Look soon at which server has which engine."""
         self._news.set()
 
     async def until_moved(self, engine: str, held: HeldBy) -> None:
-        """Return when another server has taken an engine over."""
+        """Return when an engine was taken by another server, or anew by the same one."""
         while True:
             now = self._holders.get(lease_of(engine))
-            if now is not None and now.server != held.server:
+            if now is not None and now != held:
                 return
             await self._refreshed.wait()
 
@@ -164,8 +189,10 @@ class Offers:
 
     async def _refresh(self) -> None:
         self._holders = await self._database.read(_holders)
-        others = await self._fleet.servers.all()
-        self._combine([offered(other) for other in others if other.id != self._fleet.id])
+        others = [it for it in await self._fleet.servers.all() if it.id != self._fleet.id]
+        offers = {other.id: offered(other) for other in others}
+        self._machines = {server: offer.machine for server, offer in offers.items()}
+        self._combine(list(offers.values()))
         refreshed, self._refreshed = self._refreshed, asyncio.Event()
         refreshed.set()
 
@@ -176,6 +203,22 @@ class Offers:
                 continue
             for name in mine & offered(other).engines.keys():
                 raise same_name(name)
+
+    def _check_addresses(self, servers: list[ServerRecord]) -> None:
+        own = next((it.url for it in servers if it.id == self._fleet.id), "")
+        for other in servers:
+            machine = offered(other).machine
+            if other.id == self._fleet.id or not other.is_alive or not machine:
+                continue
+            if machine == self._own.machine:
+                continue
+            for url, whose in ((own, "this one's"), (other.url, "the other one's")):
+                if is_of_its_machine(url):
+                    raise Conflict(
+                        "A server of this database is on another machine than this one, and"
+                        f" {url} does not lead from the one to the other: write `url` below"
+                        f" [server] in {whose} server.toml, with an address that both reach."
+                    )
 
     def _combine(self, others: list[Offered]) -> None:
         presets: dict[str, Preset] = {}
@@ -200,7 +243,9 @@ def offered(server: ServerRecord) -> Offered:
 
 
 def _holders(connection: Connection) -> dict[str, HeldBy]:
-    return {row.name: HeldBy(row.holder, row.url) for row in connection.execute(_HOLDERS)}
+    return {
+        row.name: HeldBy(row.holder, row.url, row.number) for row in connection.execute(_HOLDERS)
+    }
 
 
 def _become(old: dict[str, EngineOffer] | dict[str, Amount], new: Mapping[str, object]) -> None:
