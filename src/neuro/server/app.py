@@ -78,8 +78,10 @@ from neuro.server.projects.routes import project_routes
 from neuro.server.projects.service import ProjectService
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
+    OWN_FOLDERS,
     RetentionSetting,
     Settings,
+    check_apart,
     keep_cluster,
     load_settings,
     storage_folder,
@@ -272,6 +274,7 @@ async def _assemble(
 def _storage_of(settings: Settings, data: Path) -> Storage:
     """Where the storage is: there before the engines, which keep it from the eyes of jobs."""
     folder = storage_folder(settings, data)
+    check_apart(folder, data)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Storage(settings.cluster, folder.resolve(strict=True))
@@ -379,7 +382,8 @@ async def _listen(
     patience = Patience(
         limits.head, limits.idle, connections_per_address=limits.connections_per_address
     )
-    await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)], patience)
+    listeners = [listener, *bind_for_jobs(host, port, addresses)]
+    await listen(stack, app, listeners, patience, passes_on=not ground.database.is_sqlite)
 
 
 async def _sweep(ground: _Ground, parts: _Parts, hub: Hub) -> None:
@@ -423,7 +427,7 @@ async def _join(
 def _prepare_folder(folder: Path) -> Path:
     folder = folder.expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in ("run", "storage", "keys", "logs", "engines"):
+    for name in ("storage", *OWN_FOLDERS):
         (folder / name).mkdir(exist_ok=True, mode=0o700)
     return folder
 
