@@ -116,6 +116,15 @@ class Supervisor(Observer):
         for kept in (self._watches, self._attempt_of_job, self._undriven, self._due):
             kept.clear()
 
+    async def _watch_all_again(self) -> None:
+        while True:
+            try:
+                return await self._watch_all()
+            except (
+                Unavailable
+            ):  # Logged where it is met; nobody says a second time what was missed.
+                await asyncio.sleep(RETRY_SECONDS)
+
     async def _watch_all(self) -> None:
         found = await self._database.read(records.to_watch)
         # Of attempts that an earlier version made, and did not write down whose turn it is.
@@ -154,7 +163,7 @@ class Supervisor(Observer):
 
     def fell_behind(self) -> None:
         """Look at everything."""
-        self._errands.begin(self._watch_all())
+        self._errands.begin(self._watch_all_again())
         for attempt_id in self._watches:
             self._look_soon(attempt_id)
 
