@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from neuro.domain.errors import Conflict, Unavailable
+from neuro.domain.jobs import JobStatus, Transition
 from neuro.domain.resources import GIB, Amount, Preset
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
@@ -182,3 +183,26 @@ async def test_nobodys_token_goes_to_an_address_that_is_this_machines_own(url: s
 
             with pytest.raises(Unavailable, match="write `url` below"):
                 await asyncio.wait_for(ask_on(), 30)
+
+
+def test_jobs_of_another_servers_engine_are_counted_as_they_come_and_go() -> None:
+    board = Board({})
+    waiting = of_engine("theirs", 1.5)
+    started = Transition(status=JobStatus.RUNNING, transition_time=datetime.now(UTC))
+    running = replace(waiting, phase=Phase.RUNNING, transitions=(started,))
+
+    def counted() -> tuple[float, int, int]:
+        load = board.load_elsewhere("theirs")
+        return load.taken.cpu, load.running, load.waiting
+
+    board.know(waiting)
+    assert counted() == (0, 0, 1)
+    board.know(running)
+    assert counted() == (1.5, 1, 0)
+    board.open("theirs", CAPACITY)
+    board.add(running)
+    assert counted() == (0, 0, 0)
+    board.close("theirs")
+    assert counted() == (1.5, 1, 0)
+    board.forget(running.id)
+    assert counted() == (0, 0, 0)

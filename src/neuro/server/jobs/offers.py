@@ -31,8 +31,6 @@ log = structlog.get_logger("neuro.jobs")
 
 # Nobody tells that a server has died: its engine is told of once another one has it.
 REFRESH_SECONDS = 5.0
-# What is free of another server's engine is counted again after so long: lists show many jobs.
-LEFT_SECONDS = 1.0
 _HOLDERS = (
     select(leases.c.name, leases.c.holder, servers.c.url, leases.c.number)
     .join(servers, servers.c.id == leases.c.holder)
@@ -89,7 +87,6 @@ class Offers:
         self._own = own
         self._holders: dict[str, HeldBy] = {}
         self._machines: dict[str, str] = {}
-        self._left: dict[str, tuple[float, Amount]] = {}  # since when so much is free
         self._news = asyncio.Event()
         self._refreshed = asyncio.Event()
         self._kept: Kept | None = None
@@ -156,23 +153,14 @@ class Offers:
             return f"Waits for a server that has the engine '{record.engine}'"
         if record.placed or record.specification.control:
             return None
-        now = asyncio.get_running_loop().time()
-        since, left = self._left.get(record.engine, (0.0, NOTHING))
-        if not since or now - since > LEFT_SECONDS:
-            left = self.free(record.engine, board)
-            self._left[record.engine] = now, left
-        return explain(record.specification.amount, left, 0)
+        return explain(record.specification.amount, self.free(record.engine, board), 0)
 
     def free(self, engine: str, board: Board) -> Amount:
         """What jobs may still take of an engine, wherever it is."""
         lane = board.lanes.get(engine)
         if lane is not None:
             return lane.free
-        left = self.capacities.get(engine, NOTHING)
-        for record in board.elsewhere:
-            if record.engine == engine and record.placed and not record.specification.control:
-                left -= record.specification.amount
-        return left
+        return self.capacities.get(engine, NOTHING) - board.load_elsewhere(engine).taken
 
     async def _run(self) -> None:
         while True:
