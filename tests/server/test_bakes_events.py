@@ -8,7 +8,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import pytest
@@ -48,7 +48,12 @@ from neuro.server.bakes.tasks.tables import page_of_tasks
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.fleet.changes import Changes
+from neuro.server.fleet.leases import Lease, take
+from neuro.server.fleet.registry import Servers
+from neuro.server.jobs.board import Board
 from neuro.server.projects.service import ProjectService
+from neuro.server.supervision import supervisor
+from neuro.server.supervision.decisions import Limits
 from tests.server_process import running_server
 
 T = TypeVar("T")
@@ -553,6 +558,12 @@ class Outage(Database):
             raise Unavailable("The server's database does not answer.")
         return await super().write(change)
 
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("The server's database does not answer.")
+        return await super().read(query)
+
 
 async def test_where_a_bake_is_driven_is_told_once_the_database_answers(
     place: Place, database_url: str, monkeypatch: pytest.MonkeyPatch
@@ -572,5 +583,37 @@ async def test_where_a_bake_is_driven_is_told_once_the_database_answers(
 
     database.failures = 1_000_000
     await told.close()
+    await background.close()
+    database.close()
+
+
+async def test_a_supervisor_that_fell_behind_looks_once_the_database_answers(
+    place: Place, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "RETRY_SECONDS", 0.01)
+    await end(place, place.attempt)
+    database, background, nobody = Outage(database_url), Background(), cast(Any, None)
+    changes = Changes(database, "one", background)
+    attempts = BakeServices.of(place.database, "default", place.hub).attempts
+    servers = Servers(database, "one", changes)
+    limits = Limits(abandoned=0.01)
+    watching = supervisor.Supervisor(
+        database, Hub(), Board({}), nobody, attempts, nobody, limits, background, servers
+    )
+    database.failures = 0
+    if not database.is_sqlite:
+        assert database.write_now(lambda c: take(c, "bakes", "one")) is not None
+    await watching.take(Lease("bakes", 1, None))
+    missed = await in_line(place)
+
+    database.failures = 2
+    watching.fell_behind()
+
+    async with asyncio.timeout(30):
+        while (
+            await place.services.attempts.attempt(OWNER, missed.id)
+        ).result is not TaskStatus.FAILED:
+            await asyncio.sleep(0.01)
+    await watching.drop()
     await background.close()
     database.close()
