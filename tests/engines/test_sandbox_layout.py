@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from dataclasses import fields, replace
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from neuro.engines.sandbox import layout
+from neuro.engines.sandbox import launch, layout
 from neuro.engines.sandbox.ending import Ending, ExitRecord
+from neuro.engines.sandbox.identities import Block
 from tests.disks import fill
 
 
@@ -130,3 +132,13 @@ def test_an_exit_record_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path
 
     with pytest.raises(OSError, match="symbolic links"):
         layout.read_exit(str(tmp_path))
+
+
+def test_a_file_of_a_run_is_whole_or_an_error(path: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            launch.own_file(path, b"x" * 8192, 0o600, Block(-1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

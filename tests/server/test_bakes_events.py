@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 import pytest
@@ -30,13 +30,16 @@ from neuro.domain.bakes import (
     TaskStatus,
     TaskTransition,
 )
+from neuro.domain.errors import Unavailable
 from neuro.domain.flows import ProjectRequest
 from neuro.domain.permissions import Action, Permission
 from neuro.domain.uris import parse_uri
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
+from neuro.server.background import Background
+from neuro.server.bakes import feed
 from neuro.server.bakes.assembly import BakeServices
-from neuro.server.bakes.attempts import turns
+from neuro.server.bakes.attempts import drivers, turns
 from neuro.server.bakes.attempts.follow import PAGE, Events, Follower
 from neuro.server.bakes.attempts.tables import attempts as attempt_table
 from neuro.server.bakes.events import Hub, Observer
@@ -44,9 +47,16 @@ from neuro.server.bakes.leaving import leaving_with
 from neuro.server.bakes.tasks.tables import page_of_tasks
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
+from neuro.server.fleet.changes import Changes
+from neuro.server.fleet.leases import Lease, take
+from neuro.server.fleet.registry import Servers
+from neuro.server.jobs.board import Board
 from neuro.server.projects.service import ProjectService
+from neuro.server.supervision import supervisor
+from neuro.server.supervision.decisions import Limits
 from tests.server_process import running_server
 
+T = TypeVar("T")
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CONFIGS = ConfigsMeta(workspace="/ws", flow_config_id="f")
 OWNER = Identity(
@@ -367,7 +377,7 @@ async def test_who_fell_behind_is_given_the_present_state(place: Place) -> None:
         told = [event for _ in range(2) for event in await anext(events)]
         assert [event.attempt.result for event in told if event.attempt] == [RUNNING]
         assert [event.task.yaml_id for event in told if event.task] == ["a"]
-        flows = ProjectService(place.database, "default", Hub())
+        flows = ProjectService(place.database, "default", partial(leaving_with, Hub()))
         await flows.remove_project(OWNER, place.bake.project_id)
         place.hub.fell_behind()
         assert [page async for page in events] == []
@@ -535,3 +545,75 @@ async def test_a_change_is_told_even_if_who_made_it_has_left(place: Place) -> No
         page = await anext(events)
 
     assert [event.task.yaml_id for event in page if event.task] == ["a"]
+
+
+class Outage(Database):
+    """One that does not answer the first ``failures`` times."""
+
+    failures = 2
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("The server's database does not answer.")
+        return await super().write(change)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("The server's database does not answer.")
+        return await super().read(query)
+
+
+async def test_where_a_bake_is_driven_is_told_once_the_database_answers(
+    place: Place, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "RETRY_SECONDS", 0.01)
+    database, background = Outage(database_url), Background()
+    changes = Changes(database, "one", background)
+    told = feed.BakeFeed(database, place.hub, changes, "one", background)
+    place.hub.observe(told)
+
+    with place.hub.driving(place.attempt):
+        async with asyncio.timeout(30):
+            while await place.database.read(
+                partial(drivers.servers_of, attempt_id=place.attempt.id)
+            ) != {"one"}:
+                await asyncio.sleep(0.01)
+
+    database.failures = 1_000_000
+    await told.close()
+    await background.close()
+    database.close()
+
+
+async def test_a_supervisor_that_fell_behind_looks_once_the_database_answers(
+    place: Place, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "RETRY_SECONDS", 0.01)
+    await end(place, place.attempt)
+    database, background, nobody = Outage(database_url), Background(), cast(Any, None)
+    changes = Changes(database, "one", background)
+    attempts = BakeServices.of(place.database, "default", place.hub).attempts
+    servers = Servers(database, "one", changes)
+    limits = Limits(abandoned=0.01)
+    watching = supervisor.Supervisor(
+        database, Hub(), Board({}), nobody, attempts, nobody, limits, background, servers
+    )
+    database.failures = 0
+    if not database.is_sqlite:
+        assert database.write_now(lambda c: take(c, "bakes", "one")) is not None
+    await watching.take(Lease("bakes", 1, None))
+    missed = await in_line(place)
+
+    database.failures = 2
+    watching.fell_behind()
+
+    async with asyncio.timeout(30):
+        while (
+            await place.services.attempts.attempt(OWNER, missed.id)
+        ).result is not TaskStatus.FAILED:
+            await asyncio.sleep(0.01)
+    await watching.drop()
+    await background.close()
+    database.close()

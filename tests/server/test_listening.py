@@ -8,7 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from neuro.domain.errors import Conflict
-from neuro.server.listening import bind, bind_for_jobs
+from neuro.server.http.connections import Patience
+from neuro.server.listening import bind, bind_for_jobs, within_descriptors
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,12 @@ def test_a_busy_port_is_told_as_one() -> None:
         one.listen()
         with pytest.raises(Conflict, match="stop what uses this one"):
             bind("127.0.0.1", one.getsockname()[1])
+
+
+def test_streams_that_are_passed_on_leave_descriptors_for_the_other_half(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda of: (3000, 3000))
+
+    assert within_descriptors(Patience(), 2).connections == 1500
+    assert within_descriptors(Patience(), 3).connections == 1000

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
-from neuro.domain.errors import Conflict
+from neuro.domain.errors import Conflict, Unavailable
+from neuro.domain.jobs import JobStatus, Transition
 from neuro.domain.resources import GIB, Amount, Preset
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
@@ -45,9 +47,9 @@ def of_engine(engine: str, cpu: float) -> JobRecord:
 
 
 @asynccontextmanager
-async def offering(it: Member, own: Offered) -> AsyncIterator[Offers]:
+async def offering(it: Member, own: Offered, url: str | None = None) -> AsyncIterator[Offers]:
     servers = Servers(it.database, it.id, it.changes)
-    await servers.enter(None, f"http://{it.id}/api/v1", datetime.now(UTC))
+    await servers.enter(None, url or f"http://{it.id}/api/v1", datetime.now(UTC))
     fleet = Fleet(it.id, it.changes, it.leases, servers, it.background)
     offers = Offers(it.database, fleet, own)
     await offers.start(it.background)
@@ -122,3 +124,85 @@ async def test_an_engine_of_one_machine_is_not_offered_by_another(url: str) -> N
             with pytest.raises(Conflict, match="a name of its own"):
                 async with offering(two, own):
                     pass
+
+
+async def test_a_server_that_began_anew_is_another_holder(url: str) -> None:
+    async with member(url, "one") as one, member(url, "two") as two:
+        shared = offered(name="shared")
+        async with offering(one, shared), offering(two, shared) as offers:
+            await one.seek("engine:shared")
+            held = await offers.holder_of("shared")
+            assert held is not None
+            moved = asyncio.create_task(offers.until_moved("shared", held))
+
+            await one.leases.give_up("engine:shared")
+            await one.seek("engine:shared")
+
+            async with asyncio.timeout(30):
+                offers.look()
+                await moved
+            again = await offers.holder_of("shared")
+            assert again is not None
+            assert (again.server, again.number > held.number) == ("one", True)
+
+
+LOOPBACK = "http://127.0.0.1:8085/api/v1"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "whose"),
+    [(LOOPBACK, None, "the other one's"), (None, LOOPBACK, "this one's")],
+)
+async def test_servers_of_several_machines_need_addresses(
+    url: str, first: str | None, second: str | None, whose: str
+) -> None:
+    here, there = (replace(offered(name=name), machine=name) for name in ("here", "there"))
+    async with member(url, "one") as one, member(url, "two") as two, offering(one, here, first):
+        with pytest.raises(Conflict, match=f"`url` below .* in {whose} server.toml"):
+            async with offering(two, there, second):
+                pass
+        async with offering(two, replace(there, machine="here"), second):
+            pass
+
+
+async def test_nobodys_token_goes_to_an_address_that_is_this_machines_own(url: str) -> None:
+    async with member(url, "one") as one, member(url, "two") as two:
+        here = replace(offered(name="shared"), machine="here")
+        async with offering(one, here, LOOPBACK), offering(two, here) as offers:
+            await one.seek("engine:shared")
+            assert await offers.holder_of("shared") is not None
+
+            # As of one that came at the same moment, and saw nobody.
+            there = msgspec.json.encode(replace(here, machine="there"))
+            await Servers(one.database, "one", one.changes).publish(there)
+
+            async def ask_on() -> None:
+                while await offers.holder_of("shared"):
+                    offers.look()
+                    await asyncio.sleep(0.01)
+
+            with pytest.raises(Unavailable, match="write `url` below"):
+                await asyncio.wait_for(ask_on(), 30)
+
+
+def test_jobs_of_another_servers_engine_are_counted_as_they_come_and_go() -> None:
+    board = Board({})
+    waiting = of_engine("theirs", 1.5)
+    started = Transition(status=JobStatus.RUNNING, transition_time=datetime.now(UTC))
+    running = replace(waiting, phase=Phase.RUNNING, transitions=(started,))
+
+    def counted() -> tuple[float, int, int]:
+        load = board.load_elsewhere("theirs")
+        return load.taken.cpu, load.running, load.waiting
+
+    board.know(waiting)
+    assert counted() == (0, 0, 1)
+    board.know(running)
+    assert counted() == (1.5, 1, 0)
+    board.open("theirs", CAPACITY)
+    board.add(running)
+    assert counted() == (0, 0, 0)
+    board.close("theirs")
+    assert counted() == (1.5, 1, 0)
+    board.forget(running.id)
+    assert counted() == (0, 0, 0)

@@ -16,7 +16,7 @@ from neuro.domain.resources import GIB, Amount
 from neuro.engines.sandbox.kind import Table
 from neuro.server.engine_settings import capacities_of, engine_settings
 from neuro.server.reload import Reload
-from neuro.server.settings import Settings, keep_cluster, load_settings
+from neuro.server.settings import Settings, check_apart, keep_cluster, load_settings
 from tests.server_process import ServerProcess
 
 PRESET = "[[presets]]\nname = 'a'\ncpu = 1\nmemory = '1G'\n"
@@ -291,3 +291,28 @@ def test_whoever_asks_for_a_reload_is_answered_whatever_happens(
     answer = json.loads((tmp_path / "run" / "reload.json").read_text())
     assert "a mistake of the program's own" in answer["error"]
     assert not stop.is_set()
+
+
+@pytest.mark.parametrize(
+    "folder", [".", "data", "data/keys", "data/run/files", "data/engines", "link", "/"]
+)
+def test_a_storage_that_would_show_what_is_the_servers_own_is_refused(
+    tmp_path: Path, folder: str
+) -> None:
+    data = tmp_path / "data"
+    (data / "keys").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("data/keys")
+
+    with pytest.raises(InvalidInput, match="has in it what is the server's own"):
+        check_apart(tmp_path / folder, data)
+    for good in ("data/storage", "data/files", "datax"):
+        check_apart(tmp_path / good, data)
+
+
+def test_keys_that_are_kept_elsewhere_are_no_part_of_the_storage_either(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "safe/keys").mkdir(parents=True)
+    (tmp_path / "data/keys").symlink_to(tmp_path / "safe/keys")
+
+    with pytest.raises(InvalidInput):
+        check_apart(tmp_path / "safe", tmp_path / "data")

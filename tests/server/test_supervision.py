@@ -7,6 +7,7 @@ import shlex
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from neuro.domain.bakes import (
     TaskRequest,
     TaskStatus,
     TaskTransition,
+    new_id,
 )
 from neuro.domain.errors import Conflict, NotFound
 from neuro.domain.flows import Project
@@ -326,3 +328,17 @@ async def _next_attempt(client: Client, attempt: Attempt) -> Attempt:
             configs_meta=attempt.configs_meta,
         )
     )
+
+
+async def test_jobs_of_a_bake_that_was_removed_while_nobody_looked_end(tmp_path: Path) -> None:
+    with running_server(tmp_path / "data") as server:
+        async with Client.connect(server.url, server.token) as client:
+            of_a_bake = await running(client, "sleep 1000", tags=[f"bake_id:{new_id('bake')}"])
+            of_no_bake = await running(client, "sleep 1000", tags=["bake_id:mine"])
+
+            server.stop()
+            server.start()
+
+            assert (await finished(client, of_a_bake)).status is JobStatus.CANCELLED
+            assert (await client.jobs.get(of_no_bake.id)).status is JobStatus.RUNNING
+            await client.jobs.kill(of_no_bake.id)

@@ -78,8 +78,10 @@ from neuro.server.projects.routes import project_routes
 from neuro.server.projects.service import ProjectService
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
+    OWN_FOLDERS,
     RetentionSetting,
     Settings,
+    check_apart,
     keep_cluster,
     load_settings,
     storage_folder,
@@ -279,6 +281,7 @@ def _storage_of(settings: Settings, data: Path, *, make: bool = True) -> Storage
     shared one is not mounted. Without ``make``, it is only seen whether the folder can be used.
     """
     folder = storage_folder(settings, data)
+    check_apart(folder, data)
     try:
         if make:
             folder.mkdir(exist_ok=True, mode=0o700)
@@ -396,7 +399,8 @@ async def _listen(
     patience = Patience(
         limits.head, limits.idle, connections_per_address=limits.connections_per_address
     )
-    await listen(stack, app, [listener, *bind_for_jobs(host, port, addresses)], patience)
+    listeners = [listener, *bind_for_jobs(host, port, addresses)]
+    await listen(stack, app, listeners, patience, passes_on=not ground.database.is_sqlite)
 
 
 async def _sweep(ground: _Ground, parts: _Parts, hub: Hub) -> None:
@@ -440,7 +444,7 @@ async def _join(
 def _prepare_folder(folder: Path) -> Path:
     folder = folder.expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in ("run", "storage", "keys", "logs", "engines"):
+    for name in ("storage", *OWN_FOLDERS):
         (folder / name).mkdir(exist_ok=True, mode=0o700)
     return folder
 

@@ -69,11 +69,16 @@ async def listen(
     app: web.Application,
     listeners: list[socket.socket],
     patience: Patience,
+    *,
+    passes_on: bool = False,
 ) -> None:
-    """Serve on bound sockets until the stack unwinds."""
+    """Serve on bound sockets until the stack unwinds.
+
+    Of a server that ``passes_on`` streams to others, each is two connections.
+    """
     runner = Runner(
         app,
-        _within_descriptors(patience),
+        within_descriptors(patience, 3 if passes_on else 2),
         access_log=None,
         max_line_size=MAX_LINE_BYTES,
         # Of a few bytes zlib makes a thousand times as many, before anybody knows the sender.
@@ -89,14 +94,16 @@ async def listen(
         await web.SockSite(runner, listener, backlog=1024).start()
 
 
-def _within_descriptors(patience: Patience) -> Patience:
-    # One address must not have all descriptors that this process may open, nor must all together:
-    # files, the database and the ways to jobs need some.
+def within_descriptors(patience: Patience, part: int) -> Patience:
+    """At most one ``part`` of the descriptors that this process may open are connections of others.
+
+    Nor may one address have all of them: files, the database and the ways to jobs need some.
+    """
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if descriptors == resource.RLIM_INFINITY:
         return patience
     return replace(
         patience,
         connections_per_address=min(patience.connections_per_address, max(16, descriptors // 4)),
-        connections=min(patience.connections, max(32, descriptors // 2)),
+        connections=min(patience.connections, max(32, descriptors // part)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from neuro.server.settings_places import Misplaced, check_shape, with_line
 from neuro.server.settings_rules import check_settings
 
 _LEAST_DISK = 10 * GIB
+# Of the data folder, beside the storage: what no user of the storage may see.
+OWN_FOLDERS = ("run", "keys", "logs", "engines")
 _CLUSTER = "cluster"  # a file of the data folder
 
 
@@ -192,6 +195,19 @@ def load_settings(path: Path) -> Settings:
 def storage_folder(settings: Settings, data: Path) -> Path:
     """Where the files of the storage are; ``data`` is the data folder."""
     return Path(settings.storage.folder) if settings.storage.folder else data / "storage"
+
+
+def check_apart(storage: Path, data: Path) -> None:
+    """Raise InvalidInput where users of the storage would see what is the server's own."""
+    folder = os.path.realpath(storage)
+    own = {os.path.realpath(data / name) for name in (*OWN_FOLDERS, ".")}
+    within = {os.path.realpath(data / name) for name in OWN_FOLDERS}
+    holds_own = any(Path(each).is_relative_to(folder) for each in own)
+    if holds_own or any(Path(folder).is_relative_to(each) for each in within):
+        raise InvalidInput(
+            f"The folder of the storage, {storage}, has in it what is the server's own, or is a"
+            f" part of that: give [storage] in server.toml a folder outside of {data}."
+        )
 
 
 def keep_cluster(folder: Path, cluster: str) -> None:

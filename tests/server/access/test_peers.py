@@ -19,8 +19,8 @@ from neuro.domain.users import Token
 from neuro.server.access import peers
 from neuro.server.access.grants import Grant
 from neuro.server.access.identity import Identity
-from neuro.server.access.peers import OtherServers
-from neuro.server.access.service import AccessService
+from neuro.server.access.peers import Drop, OtherServers, Peers, Then
+from neuro.server.access.service import TOPIC, AccessService
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.fleet.changes import Snapshot, sweep
@@ -238,3 +238,26 @@ async def test_a_job_that_ends_does_not_wait_for_other_servers(
 def _snapshot(connection: Connection) -> Snapshot:
     row = connection.execute(text("SELECT CAST(pg_current_snapshot() AS TEXT)")).scalar_one()
     return Snapshot.of(row, 0)
+
+
+class Fallen(Peers):
+    """Of a server that fell behind."""
+
+    def __init__(self) -> None:
+        self.then: dict[str, Then] = {}
+
+    def hear(self, topic: str, drop: Drop, then: Then) -> None:
+        self.then[topic] = then
+
+
+async def test_where_no_token_can_be_asked_about_none_goes_on() -> None:
+    database, fallen = Database("postgresql://127.0.0.1:1/nowhere"), Fallen()
+    access = AccessService(database, KEY, "default", peers=fallen)
+    ended: list[object] = []
+    access.ask(lambda: [("boris", "t")])
+    access.listen(lambda user, token_id: ended.append((user, token_id)))
+
+    await fallen.then[TOPIC](None)
+
+    assert ended == [("boris", "t")]
+    database.close()

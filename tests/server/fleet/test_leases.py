@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -234,3 +235,30 @@ async def test_on_sqlite_a_lease_is_there_at_once_and_costs_nothing(tmp_path: Pa
     await leases.close()
     assert told == ["taken", "lost"]
     database.close()
+
+
+@pytest.mark.postgres
+async def test_who_has_not_looked_for_long_does_not_know_that_it_is_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with member(url, "a") as one:
+        assert one.leases.is_alone
+
+        monkeypatch.setattr(module, "ALONE_SECONDS", 0.0)
+
+        assert not one.leases.is_alone
+
+
+@pytest.mark.postgres
+def test_a_host_that_goes_silent_is_given_up(postgres_server: PostgresServer) -> None:
+    with postgres_server.database() as url:
+        for more, seconds in (("", "5"), ("&connect_timeout=7", "7")):
+            database = Database(url + more)
+            with database.engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                chosen = driver.info.get_parameters()
+            database.close()
+
+            assert chosen["connect_timeout"] == seconds
+            assert chosen["tcp_user_timeout"] == "10000"
+            assert chosen["keepalives_idle"] == "5"

@@ -250,7 +250,7 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
             finally:
                 os.close(opened)
         for number, (target, content, mode) in enumerate(request.files):
-            path = _own_file(f"{layers}/file-{number}", base64.b64decode(content), mode, block)
+            path = own_file(f"{layers}/file-{number}", base64.b64decode(content), mode, block)
             volumes.append((target, False))
             trees.append(kernel.copy_tree(path))
             kernel.set_attributes(trees[-1], ATTR_NOSUID | ATTR_NODEV | ATTR_RDONLY)
@@ -296,11 +296,13 @@ def process_limit(plan: Plan) -> int:
     return 0 if plan.groups.version else plan.processes
 
 
-def _own_file(path: str, content: bytes, mode: int, block: Block) -> str:
+def own_file(path: str, content: bytes, mode: int, block: Block) -> str:
     """A file that the run is given, for its first process alone to mount. Raises OSError."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(file, content)
+        left = memoryview(content)
+        while left:  # On a disk that is nearly full, the first call may write a part.
+            left = left[os.write(file, left) :]
         os.fchmod(file, mode & 0o777)
     finally:
         os.close(file)

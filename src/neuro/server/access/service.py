@@ -25,6 +25,7 @@ from neuro.domain.errors import (
     InvalidInput,
     NotAuthenticated,
     NotFound,
+    Unavailable,
     new_login,
 )
 from neuro.domain.names import check_user_name
@@ -399,7 +400,11 @@ class AccessService:
             return
         held = {pair for holder in self._holders for pair in holder()}
         ids = sorted(token_id for _, token_id in held)
-        good = await self._database.read(partial(tables.good_among, token_ids=ids))
+        try:
+            good = await self._database.read(partial(tables.good_among, token_ids=ids))
+        except Unavailable:
+            # Nobody tells a second time. Whoever is good comes back, and is looked at then.
+            good = set()
         self._tell(pair for pair in held if pair[1] not in good)
 
     async def drop_old_tokens(self) -> int:

@@ -191,6 +191,11 @@ class Hub:
         """Whether a stream of the attempt's driver is open now."""
         return attempt_id in self._drivers
 
+    @property
+    def driven(self) -> list[str]:
+        """The attempts of whose drivers a stream is open now."""
+        return list(self._drivers)
+
     # Changes of this server.
 
     def attempt_created(self, bake: Bake, attempt: Attempt) -> None:

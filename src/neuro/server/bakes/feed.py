@@ -8,7 +8,8 @@ signs of life, and where the streams of drivers are open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -26,6 +27,8 @@ log = structlog.get_logger("neuro.bakes")
 
 # Signs of life are told together: nobody needs them sooner.
 GATHER_SECONDS = 1.0
+# After the database was away.
+RETRY_SECONDS = 5.0
 
 
 def record_attempt(connection: Connection, attempt: Attempt) -> None:
@@ -60,6 +63,7 @@ class BakeFeed(Observer):
         self._touched: dict[str, None] = {}
         self._is_gathering = False
         self._writing = asyncio.Lock()
+        self._over = asyncio.Event()
 
     async def start(self) -> None:
         """Begin. Raises Unavailable."""
@@ -80,6 +84,7 @@ class BakeFeed(Observer):
     async def close(self) -> None:
         """Stop."""
         self._hub.leave(self)
+        self._over.set()
         await self._errands.finish()
 
     # From the others.
@@ -104,6 +109,9 @@ class BakeFeed(Observer):
             self._hub.touch_noted(*key.split(" "))
 
     def _tell_drivers(self, keys: tuple[str, ...] | None) -> None:
+        if keys is None:
+            for attempt_id in self._hub.driven:
+                self._errands.begin(self._write_driver(attempt_id))
         for attempt_id in keys or ():
             self._hub.driver_noted(attempt_id)
             # While this server was frozen, another may have taken its streams for ended.
@@ -136,19 +144,28 @@ class BakeFeed(Observer):
     async def _write_driver(self, attempt_id: str) -> None:
         # In turn, and what is so then: two that come quickly leave the last one's state.
         async with self._writing:
-            is_here = self._hub.is_driven(attempt_id)
-            write = drivers.attach if is_here else drivers.detach
+            while True:
+                is_here = self._hub.is_driven(attempt_id)
+                write = drivers.attach if is_here else drivers.detach
 
-            def change(connection: Connection) -> None:
-                if write(connection, attempt_id, self._server):
-                    record(connection, "driver", [attempt_id])
+                def change(connection: Connection, write: Callable[..., bool] = write) -> None:
+                    if write(connection, attempt_id, self._server):
+                        record(connection, "driver", [attempt_id])
 
-            try:
-                await self._database.write(change)
-            except Unavailable as error:
-                log.warning("cannot tell where a bake is driven", error=error.message)
-                return
+                try:
+                    await self._database.write(change)
+                    break
+                except Unavailable as error:
+                    log.warning("cannot tell where a bake is driven", error=error.message)
+                    if await self._is_over_in(RETRY_SECONDS):
+                        return
         self._changes.ring()
+
+    async def _is_over_in(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        return self._over.is_set()
 
     async def _write_touches(self) -> None:
         await asyncio.sleep(GATHER_SECONDS)

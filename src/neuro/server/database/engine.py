@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.pool import QueuePool
 
@@ -29,6 +29,14 @@ log = structlog.get_logger("neuro.database")
 
 SQLITE_READERS = 2
 POSTGRES_CONNECTIONS = 8
+# A host that goes silent must not hold the threads for longer: seconds, and milliseconds.
+_SILENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 def sqlite_url(path: Path) -> str:
@@ -195,12 +203,17 @@ def _engine(url: str, connections: int) -> Engine:
         options["pool_pre_ping"] = True
         # A statement that the server prepared belongs to one connection of it, which a pooler such
         # as pgbouncer hands to somebody else after each transaction.
-        options["connect_args"] = {"prepare_threshold": None}
+        options["connect_args"] = {"prepare_threshold": None, **limits_of_silence(make_url(url))}
     engine = create_engine(url, **options)
     if url.startswith("sqlite"):
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def limits_of_silence(url: URL) -> dict[str, Any]:
+    """When PostgreSQL's driver gives up a host that says nothing; what the URL says goes first."""
+    return {name: limit for name, limit in _SILENCE.items() if name not in url.query}
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -47,7 +47,7 @@ async def join_fleet(
     changes = Changes(database, server, background)
     stack.push_async_callback(changes.close)
     leases = Leases(database, server, background, changes)
-    changes.is_alone = lambda: leases.others == 0
+    changes.is_alone = lambda: leases.is_alone
     stack.push_async_callback(leases.close)
     servers = Servers(database, server, changes)
     stack.push_async_callback(_leave, servers)

@@ -31,7 +31,7 @@ from sqlalchemy import Connection, text
 
 from neuro.domain.errors import Unavailable
 from neuro.server.background import Background, Kept
-from neuro.server.database.engine import Database
+from neuro.server.database.engine import Database, limits_of_silence
 from neuro.server.fleet.tables import NOW
 
 if TYPE_CHECKING:
@@ -250,7 +250,10 @@ class Changes:
 
         url = self._database.engine.url.set(drivername="postgresql")
         return await AsyncConnection.connect(
-            url.render_as_string(hide_password=False), autocommit=True, prepare_threshold=None
+            url.render_as_string(hide_password=False),
+            autocommit=True,
+            prepare_threshold=None,
+            **limits_of_silence(url),
         )
 
     async def _sweep_on(self) -> None:

@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger("neuro.fleet")
 
+# Others may have come since a renewal that is longer ago.
+ALONE_SECONDS = 60.0
 LIFE_SECONDS = 2.0  # of a lease that is not renewed
 RENEW_SECONDS = 1.0
 # A holder stops so long before its lease ends by its own clock, as what it began may take a while.
@@ -184,6 +186,7 @@ class Leases:
         self._changes = changes
         self._wishes: dict[str, _Wish] = {}
         self._others = 0
+        self._renewed_at = 0.0
         self._wake = asyncio.Event()
         self._kept: list[Kept] = []
         self._errands = background.errands("change of leases")
@@ -195,6 +198,11 @@ class Leases:
     def others(self) -> int:
         """How many other servers were alive at the last renewal."""
         return self._others
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other server, as far as this one has been able to see of late."""
+        return self._others == 0 and clock() - self._renewed_at < ALONE_SECONDS
 
     async def start(self) -> None:
         """Begin to renew what is held, and to look for what is wanted."""
@@ -301,9 +309,10 @@ class Leases:
             "names": [lease.name for lease in held],
             "numbers": [lease.number for lease in held],
         }
-        until = clock() + LIFE_SECONDS - MARGIN_SECONDS
+        began = clock()
+        until = began + LIFE_SECONDS - MARGIN_SECONDS
         rows = await self._in(self._renewing, lambda c: c.execute(_RENEW, parameters).all())
-        self._others = rows[0].others
+        self._others, self._renewed_at = rows[0].others, began
         renewed = {row.name for row in rows}
         for lease in held:
             if lease.name in renewed:

@@ -114,10 +114,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
                     name=name,
                     capacity=engine.capacity,
                     free=installation.offers.free(name, board),
-                    running=sum(
-                        record.engine == name and record.status is JobStatus.RUNNING
-                        for record in board.placed()
-                    ),
+                    running=_running(board, name),
                     pending=_pending(board, name),
                     notices=engine.notices + _absence(installation.offers, board, name),
                 )
@@ -142,7 +139,15 @@ def _pending(board: Board, engine: str) -> int:
     lane = board.lanes.get(engine)
     if lane is not None:
         return len(lane.queue)
-    return sum(record.engine == engine and not record.placed for record in board.elsewhere)
+    return board.load_elsewhere(engine).waiting
+
+
+def _running(board: Board, engine: str) -> int:
+    if engine not in board.lanes:
+        return board.load_elsewhere(engine).running
+    return sum(
+        record.engine == engine and record.status is JobStatus.RUNNING for record in board.placed()
+    )
 
 
 def _base_url(request: web.Request) -> str:

@@ -27,6 +27,7 @@ from neuro.server.engine_settings import (
     public_names,
 )
 from neuro.server.fleet.assembly import Fleet
+from neuro.server.fleet.reach import this_machine
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.elsewhere import Elsewhere
@@ -103,7 +104,7 @@ class Means:
             )
             for name, capacity in self.capacities.items()
         }
-        return Offered(engines=made, presets=self.presets)
+        return Offered(engines=made, presets=self.presets, machine=this_machine())
 
 
 @dataclass(frozen=True)

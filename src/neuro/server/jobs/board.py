@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import NOTHING, Amount
+from neuro.server.jobs.followed import Followed, Load
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.scheduler import Queue, Waiting, choose, explain
@@ -120,7 +121,7 @@ class Board:
         self.lanes = {name: Lane(capacity) for name, capacity in capacities.items()}
         self._says_elsewhere = elsewhere
         self._records: dict[str, JobRecord] = {}
-        self._elsewhere: dict[str, JobRecord] = {}
+        self._elsewhere = Followed()
         # The lanes in which jobs hold their resources.
         self._holding: dict[str, Lane] = {}
         # Owners of control jobs, from when their place is taken.
@@ -148,6 +149,10 @@ class Board:
     def elsewhere(self) -> Collection[JobRecord]:
         """The jobs of all other engines."""
         return self._elsewhere.values()
+
+    def load_elsewhere(self, engine: str) -> Load:
+        """What an engine that another server holds has to do."""
+        return self._elsewhere.load(engine)
 
     def get(self, job_id: str) -> JobRecord | None:
         """An active job of an engine that this server holds: nobody knows it better."""

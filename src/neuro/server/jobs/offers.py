@@ -14,11 +14,12 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, select, text
 
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import Conflict, Unavailable
 from neuro.domain.resources import NOTHING, Amount, Preset
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
 from neuro.server.fleet.assembly import Fleet
+from neuro.server.fleet.reach import is_of_its_machine
 from neuro.server.fleet.registry import ServerRecord
 from neuro.server.fleet.tables import NOW, leases, servers
 from neuro.server.jobs.board import Board
@@ -30,10 +31,8 @@ log = structlog.get_logger("neuro.jobs")
 
 # Nobody tells that a server has died: its engine is told of once another one has it.
 REFRESH_SECONDS = 5.0
-# What is free of another server's engine is counted again after so long: lists show many jobs.
-LEFT_SECONDS = 1.0
 _HOLDERS = (
-    select(leases.c.name, leases.c.holder, servers.c.url)
+    select(leases.c.name, leases.c.holder, servers.c.url, leases.c.number)
     .join(servers, servers.c.id == leases.c.holder)
     .where(leases.c.name.like(lease_of("%")), text(f"leases.expires_at > {NOW}"))
 )
@@ -48,17 +47,25 @@ class EngineOffer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Offered(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server has in its settings: engines by their names, and presets."""
+    """What one server has in its settings: engines by their names, and presets.
+
+    ``machine`` is that of ``fleet.reach``.
+    """
 
     engines: dict[str, EngineOffer] = {}
     presets: list[Preset] = []
+    machine: str = ""
 
 
 class HeldBy(NamedTuple):
-    """Which server has an engine now, and where the others reach it."""
+    """Which server has an engine now, and where the others reach it.
+
+    ``number`` counts up whenever it is taken: a server that began anew is another holder.
+    """
 
     server: str
     url: str
+    number: int
 
 
 _encode = msgspec.json.Encoder().encode
@@ -81,7 +88,7 @@ class Offers:
         self._own = own
         self._holders: dict[str, HeldBy] = {}
         self._of_others: set[str] = set()
-        self._left: dict[str, tuple[float, Amount]] = {}  # since when so much is free
+        self._machines: dict[str, str] = {}
         self._news = asyncio.Event()
         self._refreshed = asyncio.Event()
         self._kept: Kept | None = None
@@ -90,13 +97,15 @@ class Offers:
     async def start(self, background: Background) -> None:
         """Publish what this server has, and follow the others.
 
-        Raises Conflict where another server has an engine of its machine by the same name,
-        Unavailable.
+        Raises Conflict where another server has an engine of its machine by the same name, or
+        where the address of one of the two does not lead the other one there; Unavailable.
         """
         if self._database.is_sqlite:
             return
-        self._see(await self._fleet.servers.all())
+        found = await self._fleet.servers.all()
+        self._see(found)
         self.check_names({name for name, one in self._own.engines.items() if one.of_this_machine})
+        self._check_addresses(found)
         self._fleet.servers.listen(self._news.set)
         self._fleet.changes.listen("lease", lambda keys: self._news.set())
         await self._fleet.servers.publish(_encode(self._own))
@@ -114,7 +123,20 @@ class Offers:
             return None
         self._holders = await self._database.read(_holders)
         found = self._holders.get(lease_of(engine))
-        return None if found is None or found.server == self._fleet.id else found
+        if found is None or found.server == self._fleet.id:
+            return None
+        if is_of_its_machine(found.url) and not await self._is_here(found.server):
+            # A stranger may listen there, who must not get anybody's token.
+            raise Unavailable(
+                f"The server that has the engine '{engine}' is on another machine, and says that"
+                f" it is at {found.url}: write `url` below [server] in its server.toml."
+            )
+        return found
+
+    async def _is_here(self, server: str) -> bool:
+        if server not in self._machines:
+            await self._refresh()
+        return self._machines.get(server) == self._own.machine
 
     def is_held(self, engine: str) -> bool:
         """Whether a server had an engine a moment ago; on SQLite this one always has it."""
@@ -130,10 +152,10 @@ class Offers:
         self._news.set()
 
     async def until_moved(self, engine: str, held: HeldBy) -> None:
-        """Return when another server has taken an engine over."""
+        """Return when an engine was taken by another server, or anew by the same one."""
         while True:
             now = self._holders.get(lease_of(engine))
-            if now is not None and now.server != held.server:
+            if now is not None and now != held:
                 return
             await self._refreshed.wait()
 
@@ -143,23 +165,14 @@ class Offers:
             return f"Waits for a server that has the engine '{record.engine}'"
         if record.placed or record.specification.control:
             return None
-        now = asyncio.get_running_loop().time()
-        since, left = self._left.get(record.engine, (0.0, NOTHING))
-        if not since or now - since > LEFT_SECONDS:
-            left = self.free(record.engine, board)
-            self._left[record.engine] = now, left
-        return explain(record.specification.amount, left, 0)
+        return explain(record.specification.amount, self.free(record.engine, board), 0)
 
     def free(self, engine: str, board: Board) -> Amount:
         """What jobs may still take of an engine, wherever it is."""
         lane = board.lanes.get(engine)
         if lane is not None:
             return lane.free
-        left = self.capacities.get(engine, NOTHING)
-        for record in board.elsewhere:
-            if record.engine == engine and record.placed and not record.specification.control:
-                left -= record.specification.amount
-        return left
+        return self.capacities.get(engine, NOTHING) - board.load_elsewhere(engine).taken
 
     async def _run(self) -> None:
         while True:
@@ -183,7 +196,24 @@ class Offers:
     def _see(self, servers: list[ServerRecord]) -> None:
         others = [(one, offered(one)) for one in servers if one.id != self._fleet.id]
         self._of_others = {name for one, offer in others if one.is_alive for name in offer.engines}
+        self._machines = {one.id: offer.machine for one, offer in others}
         self._combine([offer for _, offer in others])
+
+    def _check_addresses(self, servers: list[ServerRecord]) -> None:
+        own = next((it.url for it in servers if it.id == self._fleet.id), "")
+        for other in servers:
+            machine = offered(other).machine
+            if other.id == self._fleet.id or not other.is_alive or not machine:
+                continue
+            if machine == self._own.machine:
+                continue
+            for url, whose in ((own, "this one's"), (other.url, "the other one's")):
+                if is_of_its_machine(url):
+                    raise Conflict(
+                        "A server of this database is on another machine than this one, and"
+                        f" {url} does not lead from the one to the other: write `url` below"
+                        f" [server] in {whose} server.toml, with an address that both reach."
+                    )
 
     def _combine(self, others: list[Offered]) -> None:
         presets: dict[str, Preset] = {}
@@ -208,7 +238,9 @@ def offered(server: ServerRecord) -> Offered:
 
 
 def _holders(connection: Connection) -> dict[str, HeldBy]:
-    return {row.name: HeldBy(row.holder, row.url) for row in connection.execute(_HOLDERS)}
+    return {
+        row.name: HeldBy(row.holder, row.url, row.number) for row in connection.execute(_HOLDERS)
+    }
 
 
 def _become(old: dict[str, EngineOffer] | dict[str, Amount], new: Mapping[str, object]) -> None:

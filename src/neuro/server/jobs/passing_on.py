@@ -92,7 +92,10 @@ class PassingOn:
         """
         while (held := await self._holder(call, record)) is not None:
             asking = self._open().get(
-                _url(call, held), headers=_headers(call, held), raise_for_status=False
+                _url(call, held),
+                headers=_headers(call, held),
+                allow_redirects=False,
+                raise_for_status=False,
             )
             try:
                 upstream = await self._unless_moved(record, held, asking)

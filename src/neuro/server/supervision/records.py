@@ -22,6 +22,7 @@ from neuro.server.database.blobs import pack, unpack
 from neuro.server.database.damage import left_out
 from neuro.server.jobs.tables import active_tags
 from neuro.server.projects import tables as flows
+from neuro.server.projects.guard import is_id
 from neuro.server.supervision import main_jobs
 
 _PAGE = 500
@@ -82,6 +83,25 @@ def to_watch(connection: Connection) -> list[tuple[Attempt, Bake]]:
     pairs = ((attempt, _bake_of(connection, attempt)) for attempt in found.values())
     known = [(attempt, bake) for attempt, bake in pairs if bake is not None]
     return sorted(known, key=lambda pair: (pair[0].created_at, pair[0].id))
+
+
+def gone_with_jobs(connection: Connection) -> set[str]:
+    """The ids of bakes that were removed, and have active jobs."""
+    prefix = main_jobs.tag_of("")
+    # Before the bakes are: each is there before its jobs are.
+    named = (tag.removeprefix(prefix) for tag in active_tags(connection, prefix))
+    return gone(connection, [bake_id for bake_id in named if is_id("bake", bake_id)])
+
+
+def gone(connection: Connection, bake_ids: Sequence[str]) -> set[str]:
+    """Those that were removed; a damaged one is there."""
+    left = set(bake_ids)
+    for start in range(0, len(bake_ids), _PAGE):
+        found = select(bakes.bakes.c.id).where(
+            bakes.bakes.c.id.in_(bake_ids[start : start + _PAGE])
+        )
+        left.difference_update(connection.execute(found).scalars())
+    return left
 
 
 def enter_lines(connection: Connection, found: Sequence[tuple[Attempt, Bake]]) -> None:

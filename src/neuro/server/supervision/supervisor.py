@@ -12,7 +12,7 @@ change comes by the hub; whose turn it is, and how often main jobs died, is in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -124,6 +124,10 @@ class Supervisor(Observer):
             await self._database.write(partial(records.enter_lines, found=in_line))
         for attempt, bake in found:
             self.attempt_created(bake, attempt)
+        # Of those that were removed while nobody looked after bakes.
+        gone = await self._database.read(records.gone_with_jobs)
+        if gone:
+            self._until_done(partial(self._end_bakes, gone))
 
     # Events.
 
@@ -150,11 +154,11 @@ class Supervisor(Observer):
         for attempt_id in found:
             self._drop(attempt_id)
         if found:
-            self._errands.begin(self._end_bakes({bake_id}))
+            self._until_done(partial(self._end_bakes, {bake_id}))
 
     def fell_behind(self) -> None:
         """Look at everything."""
-        self._errands.begin(self._watch_all())
+        self._until_done(self._watch_all)
         for attempt_id in self._watches:
             self._look_soon(attempt_id)
 
@@ -192,7 +196,8 @@ class Supervisor(Observer):
         """End all jobs of its bakes, those that drive them first of all."""
         for attempt in unfinished:
             self._drop(attempt.id)
-        self._errands.begin(self._end_bakes({attempt.bake_id for attempt in unfinished}))
+        bake_ids = {attempt.bake_id for attempt in unfinished}
+        self._until_done(partial(self._end_bakes, bake_ids))
 
     def _job_changed(self, record: JobRecord) -> None:
         if self._lease is None:
@@ -279,6 +284,8 @@ class Supervisor(Observer):
             return
         known = await self._known(attempt_id, watch)
         if known is None:
+            find = partial(records.gone, bake_ids=[watch.bake_id])
+            await self._end_bakes(await self._database.read(find))
             self._drop(attempt_id)
             return
         self._watch(known.attempt)
@@ -325,6 +332,18 @@ class Supervisor(Observer):
             return None
 
     # Doing.
+
+    def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Nobody says a second time what it is for: the database may be away meanwhile."""
+
+        async def repeat() -> None:
+            while True:
+                try:
+                    return await work()
+                except Unavailable:  # Logged where it is met.
+                    await asyncio.sleep(RETRY_SECONDS)
+
+        self._errands.begin(repeat())
 
     async def _cancel_those_ahead(self, known: Known) -> None:
         concurrency = known.bake.meta.concurrency
