@@ -240,3 +240,30 @@ async def test_a_life_span_is_not_lost_with_the_engine(database: Database) -> No
 
     assert left(database) == [Wish.life_span(job, 7)]
     await server.close()
+
+
+async def test_minutes_that_are_added_at_once_through_two_servers_are_all_added(
+    any_database: Database,
+) -> None:
+    holder, _, job = await with_a_job(
+        any_database, msgspec.structs.replace(new_job("wait"), max_run_time_minutes=60)
+    )
+    await holder.elsewhere.start(holder.background)
+    others = [Server(any_database) for _ in range(2)]
+    for other in others:
+        other.board.know(job)
+    change = LifeSpanChange(additional_max_run_time_minutes=10)
+
+    asking = [
+        asyncio.create_task(service_of(other).change_life_span(job, change)) for other in others
+    ]
+    await eventually(lambda: [wish.value for wish in left(any_database)] == ["80"])
+    holder.elsewhere.wished([job.id])
+    await eventually(lambda: kept(any_database, job).max_run_time_minutes == 80)
+    for other in others:
+        other.elsewhere.changed([job.id])
+        await other.elsewhere.start(other.background)
+    await asyncio.wait_for(asyncio.gather(*asking), 30)
+
+    for server in (holder, *others):
+        await server.close()

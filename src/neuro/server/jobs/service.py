@@ -274,11 +274,16 @@ class JobService:
         """Add minutes to the life span, or set it. Raises InvalidInput."""
         live = self._board.get(record.id)
         if live is None and self._others is not None and record.is_active:
-            minutes = _minutes(record, change)
-            await self._others.ask([Wish.life_span(record, minutes)])
+            minutes = await self._others.ask_life_span(record, lambda job: _minutes(job, change))
+            adds = change.additional_max_run_time_minutes is not None
+
+            def is_set(job: JobRecord) -> bool:
+                now = job.max_run_time_minutes
+                return now == minutes or (adds and now is not None and now > minutes)
+
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    await self.wait_until(record, lambda job: job.max_run_time_minutes == minutes)
+                    await self.wait_until(record, is_set)
             return
         if live is None:
             raise InvalidInput(f"Job {record.id} is over: its life span cannot change.")

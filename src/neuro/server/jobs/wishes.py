@@ -7,13 +7,14 @@ that is obeyed twice does no harm: the first reason of a stop stays, and a life 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
 import structlog
-from sqlalchemy import Connection, delete, insert, select
+from msgspec.structs import replace
+from sqlalchemy import Connection, delete, insert, select, text
 
 from neuro.domain.jobs import Reason
 from neuro.server.database.engine import Database
@@ -32,6 +33,7 @@ _PAGE = 500
 _STOP = "stop"
 _LIFE_SPAN = "life_span"
 TOPIC = "intent"
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:job, 0))")
 
 
 class Wish(NamedTuple):
@@ -71,6 +73,16 @@ class Wishes:
         """Keep all of these in one transaction. Raises Unavailable."""
         await self._database.write(partial(_add, wishes))
         self._changes.ring()
+
+    async def ask_life_span(self, record: JobRecord, reckon: Callable[[JobRecord], int]) -> int:
+        """Keep that a job is to live for the minutes that ``reckon`` makes of its newest record.
+
+        That has the life span that is asked for already. Returns the minutes. Raises Unavailable,
+        and what ``reckon`` raises.
+        """
+        minutes = await self._database.write(partial(_add_life_span, record, reckon))
+        self._changes.ring()
+        return minutes
 
     async def obey(self, job_ids: Sequence[str] | None) -> list[str]:
         """Do what is asked of these jobs (None: of any) that are this server's.
@@ -139,6 +151,25 @@ def _add(wishes: Collection[Wish], connection: Connection) -> None:
     if rows:
         connection.execute(insert(intents), rows)
     tell_others(connection, TOPIC, list(dict.fromkeys(wish.job_id for wish in wishes)))
+
+
+def _add_life_span(
+    record: JobRecord, reckon: Callable[[JobRecord], int], connection: Connection
+) -> int:
+    if connection.dialect.name == "postgresql":
+        # One after the other, or of two who add minutes one adds nothing. Whoever has the engine
+        # is not kept waiting by this, also where this server is frozen now.
+        connection.execute(_LOCK, {"job": record.id})
+    # In this order: a wish is removed after its record is written.
+    same = (intents.c.job_id == record.id) & (intents.c.kind == _LIFE_SPAN)
+    asked = select(intents.c.value).where(same).order_by(intents.c.sequence.desc()).limit(1)
+    pending = connection.execute(asked).scalar()
+    newest = tables.get_job(connection, record.id) or record
+    if pending is not None:
+        newest = replace(newest, max_run_time_minutes=int(pending))
+    minutes = reckon(newest)
+    _add([Wish.life_span(record, minutes)], connection)
+    return minutes
 
 
 def _of(connection: Connection, job_ids: Sequence[str] | None) -> list[tuple[int, Wish]]:
