@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from neuro.client import Client
 from neuro.domain.bakes import (
@@ -41,10 +41,12 @@ from neuro.server.bakes.events import Hub, Observer
 from neuro.server.bakes.leaving import leaving_with
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
+from neuro.server.fleet.leases import LeaseLost
 from neuro.server.projects.service import ProjectService
 from neuro.server.schedules import service as schedule_service
 from neuro.server.schedules.runner import ScheduleRunner
 from neuro.server.schedules.service import ScheduleService
+from neuro.server.schedules.tables import next_due
 from neuro.server.schedules.tables import schedules as schedule_table
 from tests.server.bakes import until
 from tests.server_process import ServerProcess, running_server
@@ -314,6 +316,46 @@ async def test_a_schedule_has_the_rights_that_its_owner_has_now(house: House) ->
     keep_only({"flow", "job"})
     assert len(await house.at(day(4))) == 1
     assert (await house.schedule()).message is None
+
+
+async def test_a_server_that_another_has_replaced_puts_nothing_off(house: House) -> None:
+    await house.put(overlap=Overlap.CANCEL)
+    assert len(await house.at(day(2))) == 1  # the bake that the next one would cancel
+
+    def lost(connection: Connection) -> None:
+        raise LeaseLost("Another server starts the bakes of schedules.")
+
+    house.runner.fence = lost
+    with pytest.raises(LeaseLost):
+        await house.at(day(3))
+
+    after = await house.schedule()
+    assert after.message is None
+    assert after.next_at == day(3)
+    house.runner.fence = None
+    assert len(await house.at(day(3))) == 1
+
+
+async def test_one_that_is_damaged_is_put_off_under_the_lease(house: House) -> None:
+    damaged = await house.put(cron="30 5 * * *")
+
+    def damage(connection: Connection) -> None:
+        row = schedule_table.c.id == damaged.id
+        connection.execute(update(schedule_table).where(row).values(request=b"?"))
+
+    def lost(connection: Connection) -> None:
+        raise LeaseLost("Another server starts the bakes of schedules.")
+
+    house.database.write_now(damage)
+    house.runner.fence = lost
+    with pytest.raises(LeaseLost):
+        await house.at(day(2))
+    house.runner.fence = None
+
+    assert await house.at(day(2)) == []  # It is still due.
+    put_off = await house.database.read(next_due)
+    assert put_off is not None
+    assert put_off > house.now
 
 
 async def test_a_damaged_schedule_does_not_hold_up_the_others(house: House) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from msgspec.structs import replace
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from neuro.domain.errors import Unavailable
 from neuro.domain.jobs import JobStatus
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
+from neuro.server.fleet.leases import LeaseLost
 from neuro.server.jobs import tables
+from neuro.server.jobs.leases import ALWAYS
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
 from tests.server.test_tables import add, record
@@ -201,3 +204,60 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
         )
 
     assert done.stdout == b"goes on\n"
+
+
+class Lost:
+    """The lease of an engine that another server has; this one finds out as it writes."""
+
+    is_held = False
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """``meanwhile`` is what happens while it is written."""
+        self._meanwhile = meanwhile
+
+    def check(self, connection: Connection) -> None:
+        self._meanwhile()
+        raise LeaseLost("Another server has taken over the engine.")
+
+
+async def test_nothing_is_written_of_an_engine_that_is_another_servers(
+    database: Database, writer: Writer
+) -> None:
+    job = record(over=False)
+    add(database, job)
+    writer.fence(job.engine, Lost())
+
+    for _ in range(2):  # the second before anybody has told the reconciler
+        writer.save(ended(job))
+        await writer.settle()
+
+    assert kept_code(database, job.id) is None
+    writer.fence(job.engine, ALWAYS)
+    writer.save(ended(job))
+    await writer.settle()
+    assert kept_code(database, job.id) == 3
+
+
+async def test_an_engine_that_is_taken_again_keeps_its_lease_whatever_was_being_written(
+    database: Database, writer: Writer
+) -> None:
+    job = record(over=False)
+    add(database, job)
+    loop, taken = asyncio.get_running_loop(), threading.Event()
+
+    def take_again() -> None:
+        writer.drop(job.engine)
+        writer.fence(job.engine, ALWAYS)
+        writer.save(ended(job))
+        taken.set()
+
+    def meanwhile() -> None:
+        loop.call_soon_threadsafe(take_again)
+        assert taken.wait(30)
+
+    writer.fence(job.engine, Lost(meanwhile))
+    writer.save(job)
+    await writer.settle()
+    await writer.settle()
+
+    assert kept_code(database, job.id) == 3

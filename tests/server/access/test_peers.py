@@ -219,6 +219,32 @@ async def test_one_that_fell_behind_looks_at_every_token_with_which_something_go
     assert ended == [open_[0]]
 
 
+async def test_one_that_fell_behind_keeps_no_grant_that_was_taken_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "TRUST_SECONDS", 0.1)
+    await house.share("boris")
+    assert await house.other.may(house.text) is Action.READ
+    told = asyncio.Event()
+
+    async def note(users: object) -> None:
+        assert users is None, "what streams to anybody is looked at"
+        told.set()
+
+    house.other.access.book.listen(note)
+    await house.other.member.freeze()
+    seen = await house.one.member.database.read(_snapshot)
+    await _take_back(house)
+    await house.one.member.database.write(lambda c: sweep(c, seen, most=0))
+
+    await house.other.member.changes.look()
+
+    assert house.other.access.book.known("boris") is None
+    assert await house.other.may(house.text) is None
+    async with asyncio.timeout(50):
+        await told.wait()
+
+
 async def test_a_job_that_ends_does_not_wait_for_other_servers(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

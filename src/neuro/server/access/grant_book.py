@@ -136,7 +136,7 @@ class GrantBook:
     def _drop(self, words: Words) -> None:
         """Forget what another server has changed."""
         numbers = [int(word.partition(" ")[0]) for word in words or ()]
-        self._generation = max(self._generation, *numbers)
+        self._generation = max((self._generation, *numbers))
         self._forget(_users(words))
 
     async def _tell_words(self, words: Words) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from msgspec.structs import replace
 
+from neuro.domain.errors import NoSuchJob
 from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import NOTHING, Amount
 from neuro.server.jobs.followed import Followed, Load
@@ -104,6 +105,7 @@ class Watcher:
     def __init__(self, record: JobRecord) -> None:
         self.newest = record
         self.wake = asyncio.Event()
+        self.is_gone = False  # the job has no record any more
 
 
 class Board:
@@ -243,6 +245,9 @@ class Board:
         record = self._elsewhere.pop(job_id, None)
         if record is not None:
             self._uncount(record)
+        for watcher in self._watchers.get(job_id, ()):
+            watcher.is_gone = True
+            watcher.wake.set()
 
     def _count(self, record: JobRecord) -> None:
         if record.specification.control:
@@ -340,7 +345,10 @@ class Board:
             listener(record)
 
     async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
-        """Return a job on the board once ``holds`` is true of it, or it is over."""
+        """Return a job on the board once ``holds`` is true of it, or it is over.
+
+        Raises NoSuchJob where another server has ended and removed it.
+        """
         newest = self._records.get(record.id) or self._elsewhere.get(record.id) or record
         watcher = Watcher(newest)
         self._watchers.setdefault(record.id, []).append(watcher)
@@ -348,6 +356,8 @@ class Board:
             while not holds(watcher.newest) and watcher.newest.is_active:
                 watcher.wake.clear()
                 await watcher.wake.wait()
+                if watcher.is_gone:
+                    raise NoSuchJob(f"no such job {record.id}")
             return watcher.newest
         finally:
             self._watchers[record.id].remove(watcher)

@@ -28,6 +28,7 @@ log = structlog.get_logger("neuro.jobs")
 
 TOPIC = "job"
 RETRY_SECONDS = 1.0
+PAUSE_SECONDS = 0.05  # until it is looked again at what could not be obeyed yet
 _PAGE = 500
 
 
@@ -103,7 +104,7 @@ class Elsewhere:
                 if all_wishes or wished:
                     left = await self._wishes.obey(None if all_wishes else list(wished))
                     if left:
-                        self.wished(left)
+                        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.wished, left)
             except Exception as error:
                 # Nothing that was told of is forgotten.
                 self._jobs = jobs | self._jobs

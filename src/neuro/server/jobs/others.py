@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from neuro.server.fleet.changes import Changes
@@ -28,6 +28,12 @@ class Others:
         self.board.know(record)
         # It may be by now, and its holder may have done with the job already.
         self.elsewhere.changed([record.id])
+
+    async def ask_life_span(self, record: JobRecord, reckon: Callable[[JobRecord], int]) -> int:
+        """The same of a life span that is reckoned from the newest: see ``Wishes``."""
+        minutes = await self.wishes.ask_life_span(record, reckon)
+        self.elsewhere.wished([record.id])
+        return minutes
 
     async def ask(self, wishes: Collection[Wish]) -> None:
         """Keep what is asked of jobs, for whoever has their engines. Raises Unavailable."""

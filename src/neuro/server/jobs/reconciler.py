@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -40,6 +40,9 @@ from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
 
 log = structlog.get_logger("neuro.jobs")
+
+# By then a server that was frozen knows whether an engine is still its own.
+UNSURE_SECONDS = 1.0
 
 
 class Holding:
@@ -85,6 +88,12 @@ class Reconciler:
     def holding(self, engine: str) -> Holding | None:
         """An engine that is this server's now; another object each time that it is taken."""
         return self._held.get(engine)
+
+    def has_kept(self, holding: Holding) -> bool:
+        """Whether an engine was this server's all the time since that ``holding``, for certain:
+        what was written of its jobs meanwhile was this server's to write.
+        """
+        return holding in self._held.values() and holding.lease.is_held
 
     async def adopt(self, active: Iterable[JobRecord], known: Mapping[str, list[RunRef]]) -> None:
         """``take`` every engine that has a lane on the board, for as long as the server runs."""
@@ -176,6 +185,8 @@ class Reconciler:
         """
         if record.phase is Phase.STARTING and record.run == 0:
             record = replace(record, phase=Phase.WAITING, gpus=())
+            # Else whoever has the engine next would hold for it what it was never given.
+            self._writer.save(record)
         log.info("job taken in", job=record.id, owner=record.owner)
         self._begin(record)
 
@@ -332,8 +343,15 @@ class Reconciler:
     def _ring(self, job_id: str) -> None:
         self._timers.pop(job_id, None)
         record = self._board.get(job_id)
-        if record is not None:
-            self._tell(job_id, life.Alarm(self._board.waits_for(record)))
+        if record is None:
+            return
+        ends = record.phase in (Phase.WAITING, Phase.RUNNING)
+        if ends and not self._held[record.engine].lease.is_held:
+            # Another server may have the engine: nobody is told of an end that this one may not
+            # be able to write.
+            self._set_timer(job_id, _now() + timedelta(seconds=UNSURE_SECONDS))
+            return
+        self._tell(job_id, life.Alarm(self._board.waits_for(record)))
 
 
 def _check_is_held(holding: Holding) -> None:

@@ -36,7 +36,7 @@ from neuro.server.jobs.feed import Feed, Wanted
 from neuro.server.jobs.offers import HeldBy
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
-from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.reconciler import Holding, Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
 from neuro.server.jobs.submission import Submissions, Submitted
 from neuro.server.jobs.wishes import Wish
@@ -238,11 +238,11 @@ class JobService:
         self, records: Collection[JobRecord], reason: Reason = Reason.USER_REQUESTED
     ) -> None:
         """The same of many jobs; all that other servers are asked for is one transaction."""
-        own = set()
+        own = {}
         for record in records:
             live = self._board.get(record.id)
             if live is not None:
-                own.add(live.id)
+                own[live.id] = self._reconciler.holding(live.engine)
                 self._reconciler.stop(live, reason)
         # A full disk keeps no job alive: the wish is written when there is room.
         with suppress(Unavailable):
@@ -253,11 +253,13 @@ class JobService:
         left = [
             record
             for record in records
-            if record.is_active
-            and self._board.get(record.id) is None
-            and (record.id not in own or self._board.is_known(record.id))
+            if record.is_active and not self._has_kept(own.get(record.id))
         ]
         await self._others.ask([Wish.stop(record, reason) for record in left])
+
+    def _has_kept(self, holding: Holding | None) -> bool:
+        """Whether what was written of a job under this hold of its engine stays."""
+        return holding is not None and self._reconciler.has_kept(holding)
 
     async def end_all_of(self, owners: Collection[str]) -> None:
         """End every job of these people."""
@@ -273,20 +275,30 @@ class JobService:
         """Add minutes to the life span, or set it. Raises InvalidInput."""
         live = self._board.get(record.id)
         if live is None and self._others is not None and record.is_active:
-            minutes = _minutes(record, change)
-            await self._others.ask([Wish.life_span(record, minutes)])
+            minutes = await self._others.ask_life_span(record, lambda job: _minutes(job, change))
+            adds = change.additional_max_run_time_minutes is not None
+
+            def is_set(job: JobRecord) -> bool:
+                now = job.max_run_time_minutes
+                return now == minutes or (adds and now is not None and now > minutes)
+
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    await self.wait_until(record, lambda job: job.max_run_time_minutes == minutes)
+                    await self.wait_until(record, is_set)
             return
         if live is None:
             raise InvalidInput(f"Job {record.id} is over: its life span cannot change.")
-        self._reconciler.set_life_span(live, _minutes(live, change))
+        holding = self._reconciler.holding(live.engine)
+        minutes = _minutes(live, change)
+        self._reconciler.set_life_span(live, minutes)
         try:
             await self._writer.flush(live.id)
         except Unavailable:
             self._reconciler.set_life_span(live, live.max_run_time_minutes)
             raise
+        if self._others is not None and not self._has_kept(holding):
+            # A server that was frozen: its write was dropped where another has the engine by now.
+            await self._others.ask([Wish.life_span(live, minutes)])
 
     def capacity(self) -> dict[str, int]:
         """How many more jobs of each preset could start now."""

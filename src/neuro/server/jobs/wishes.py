@@ -7,12 +7,14 @@ that is obeyed twice does no harm: the first reason of a stop stays, and a life 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select
+import structlog
+from msgspec.structs import replace
+from sqlalchemy import Connection, delete, insert, select, text
 
 from neuro.domain.jobs import Reason
 from neuro.server.database.engine import Database
@@ -21,14 +23,17 @@ from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.reconciler import Holding, Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
+
+log = structlog.get_logger("neuro.jobs")
 
 _PAGE = 500
 _STOP = "stop"
 _LIFE_SPAN = "life_span"
 TOPIC = "intent"
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:job, 0))")
 
 
 class Wish(NamedTuple):
@@ -69,6 +74,16 @@ class Wishes:
         await self._database.write(partial(_add, wishes))
         self._changes.ring()
 
+    async def ask_life_span(self, record: JobRecord, reckon: Callable[[JobRecord], int]) -> int:
+        """Keep that a job is to live for the minutes that ``reckon`` makes of its newest record.
+
+        That has the life span that is asked for already. Returns the minutes. Raises Unavailable,
+        and what ``reckon`` raises.
+        """
+        minutes = await self._database.write(partial(_add_life_span, record, reckon))
+        self._changes.ring()
+        return minutes
+
     async def obey(self, job_ids: Sequence[str] | None) -> list[str]:
         """Do what is asked of these jobs (None: of any) that are this server's.
 
@@ -78,8 +93,19 @@ class Wishes:
         rows = await self._database.read(partial(_of, job_ids=job_ids))
         if not rows:
             return []
-        obeyed = {wish.job_id for _, wish in rows if self._obey(wish)}
+        done_under: dict[str, Holding | None] = {}
+        for _, wish in rows:
+            live = self._board.get(wish.job_id)
+            if live is not None:
+                done_under[live.id] = self._reconciler.holding(live.engine)
+                self._obey(live, wish)
         await self._writer.flush()
+        # What was written without the lease was dropped: whoever has it now has yet to obey.
+        obeyed = {
+            job_id
+            for job_id, holding in done_under.items()
+            if holding is not None and self._reconciler.has_kept(holding)
+        }
         own = {wish.job_id for _, wish in rows if self._board.is_own(wish.job_id)}
         strange = {wish.job_id for _, wish in rows} - own
         active = await self._database.read(partial(tables.active_among, ids=sorted(strange)))
@@ -93,21 +119,57 @@ class Wishes:
             await self._database.write(partial(_remove, done))
         return sorted(own - obeyed)
 
-    def _obey(self, wish: Wish) -> bool:
-        live = self._board.get(wish.job_id)
-        if live is None:
-            return False
-        if wish.kind == _STOP:
-            self._reconciler.stop(live, Reason(wish.value))
-        elif wish.kind == _LIFE_SPAN:
-            self._reconciler.set_life_span(live, int(wish.value))
-        return True
+    def _obey(self, live: JobRecord, wish: Wish) -> None:
+        try:
+            if wish.kind == _STOP:
+                self._reconciler.stop(live, Reason(wish.value))
+            elif wish.kind == _LIFE_SPAN:
+                self._reconciler.set_life_span(live, int(wish.value))
+        except ValueError:
+            # A newer version's words. Kept, it would hold up all that is asked after it.
+            log.error("cannot do what another server asks of a job", job=live.id, asked=wish.value)
 
 
-def _add(wishes: Iterable[Wish], connection: Connection) -> None:
+def _add(wishes: Collection[Wish], connection: Connection) -> None:
+    # What is asked again adds no row, however often that is while nobody has the engine. Of stops
+    # the first stays, as its reason does; of life spans the last.
+    stops = list({wish.job_id for wish in wishes if wish.kind == _STOP})
+    known: set[str] = set()
+    for start in range(0, len(stops), _PAGE):
+        asked = intents.c.job_id.in_(stops[start : start + _PAGE])
+        found = select(intents.c.job_id).where(asked, intents.c.kind == _STOP)
+        known.update(connection.execute(found).scalars())
     now = datetime.now(UTC)
-    connection.execute(insert(intents), [{**wish._asdict(), "at": now} for wish in wishes])
+    rows = []
+    for wish in wishes:
+        if wish.kind == _STOP and wish.job_id in known:
+            continue
+        if wish.kind != _STOP:
+            same = (intents.c.job_id == wish.job_id) & (intents.c.kind == wish.kind)
+            connection.execute(delete(intents).where(same))
+        rows.append({**wish._asdict(), "at": now})
+    if rows:
+        connection.execute(insert(intents), rows)
     tell_others(connection, TOPIC, list(dict.fromkeys(wish.job_id for wish in wishes)))
+
+
+def _add_life_span(
+    record: JobRecord, reckon: Callable[[JobRecord], int], connection: Connection
+) -> int:
+    if connection.dialect.name == "postgresql":
+        # One after the other, or of two who add minutes one adds nothing. Whoever has the engine
+        # is not kept waiting by this, also where this server is frozen now.
+        connection.execute(_LOCK, {"job": record.id})
+    # In this order: a wish is removed after its record is written.
+    same = (intents.c.job_id == record.id) & (intents.c.kind == _LIFE_SPAN)
+    asked = select(intents.c.value).where(same).order_by(intents.c.sequence.desc()).limit(1)
+    pending = connection.execute(asked).scalar()
+    newest = tables.get_job(connection, record.id) or record
+    if pending is not None:
+        newest = replace(newest, max_run_time_minutes=int(pending))
+    minutes = reckon(newest)
+    _add([Wish.life_span(record, minutes)], connection)
+    return minutes
 
 
 def _of(connection: Connection, job_ids: Sequence[str] | None) -> list[tuple[int, Wish]]:

@@ -23,6 +23,18 @@ from neuro.server.jobs.record import JobRecord
 
 log = structlog.get_logger("neuro.jobs")
 
+
+class _Gone:
+    """The lease of an engine that this server had: nothing of its jobs is written."""
+
+    is_held = False
+
+    def check(self, connection: Connection) -> None:
+        raise LeaseLost("Another server has this engine now: nothing was changed.")
+
+
+_GONE: Lease = _Gone()
+
 MAX_BATCH = 200
 RETRY_SECONDS = 1.0
 REFUSED_SECONDS = 60.0  # between two tries of records that the database refuses
@@ -75,8 +87,8 @@ class Writer:
         self._leases[engine] = lease
 
     def drop(self, engine: str) -> None:
-        """Write no record of an engine any more that is not written yet."""
-        self._leases.pop(engine, None)
+        """Write no record of an engine any more until it is fenced again."""
+        self._leases[engine] = _GONE
         for place in (self._dirty, self._refused):
             for record in [one for one in place.values() if one.engine == engine]:
                 del place[record.id]
@@ -185,8 +197,7 @@ class Writer:
             self._dirty |= {
                 key: one
                 for key, one in batch.items()
-                if key not in self._dirty
-                and self._leases.get(one.engine) is self._fences.get(one.engine)
+                if key not in self._dirty and self._is_as_it_was(one.engine)
             }
             if isinstance(error, Unavailable | SQLAlchemyError):
                 self._suspects.update(batch)
@@ -219,7 +230,8 @@ class Writer:
     async def _find_culprits(self, batch: dict[str, JobRecord], good: JobRecord) -> None:
         """Write the suspects one by one. Refused is what fails while ``good`` can be written."""
         for job_id in list(self._suspects):
-            if job_id not in self._dirty:
+            suspect = self._dirty.get(job_id)
+            if suspect is None or not self._is_as_it_was(suspect.engine):
                 self._suspects.discard(job_id)
                 continue
             record = batch[job_id] = self._dirty.pop(job_id)
@@ -239,13 +251,21 @@ class Writer:
         self._ring()
         for engine in lost:
             log.warning("changes of jobs are another server's to write", engine=engine)
-            self.drop(engine)
+            # It may have been taken again meanwhile: what is new is written under that lease.
+            if self._is_as_it_was(engine):
+                self.drop(engine)
         for record in records:
             self._suspects.discard(record.id)
             self._refused.pop(record.id, None)
 
+    def _is_as_it_was(self, engine: str) -> bool:
+        """Whether an engine's lease is the one under which the batch is written."""
+        return self._leases.get(engine) is self._fences.get(engine)
+
     def _refuse(self, record: JobRecord, error: Exception) -> None:
         self._suspects.discard(record.id)
+        if not self._is_as_it_was(record.engine):
+            return  # It is another server's to write, or is known anew.
         if not self._refused:
             self._refused_until = asyncio.get_running_loop().time() + REFUSED_SECONDS
         if record.id not in self._refused:

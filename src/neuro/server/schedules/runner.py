@@ -31,6 +31,7 @@ from neuro.server.bakes.feed import record_attempt
 from neuro.server.bakes.files import tables as files
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import commit
+from neuro.server.fleet.leases import LeaseLost
 from neuro.server.projects.guard import Guard
 from neuro.server.schedules import tables
 from neuro.server.schedules.making import Made, make
@@ -83,7 +84,7 @@ class ScheduleRunner:
             try:
                 await self.start_due()
                 seconds = await self._until_next()
-            except Unavailable as error:
+            except (Unavailable, LeaseLost) as error:
                 log.error(
                     "cannot start the schedules that are due, trying again", error=error.message
                 )
@@ -106,7 +107,7 @@ class ScheduleRunner:
                 stored = await self._database.read(partial(tables.get, schedule_id=schedule_id))
                 if stored is not None:
                     started += await self._start_times(stored)
-            except Unavailable:
+            except (Unavailable, LeaseLost):
                 raise
             except Exception:
                 # One that is damaged must not hold up the others.
@@ -117,9 +118,13 @@ class ScheduleRunner:
     async def _postpone(self, schedule_id: str) -> None:
         until = self._now() + DAMAGED_PAUSE
         message = "The server could not start it, see the server's log: schedule it again."
-        await self._database.write(
-            lambda connection: tables.postpone(connection, schedule_id, until, message)
-        )
+
+        def postpone(connection: Connection) -> None:
+            if self.fence is not None:
+                self.fence(connection)
+            tables.postpone(connection, schedule_id, until, message)
+
+        await self._database.write(postpone)
 
     async def _start_times(self, stored: Stored) -> list[Bake]:
         schedule, now = stored.schedule, self._now()
