@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy import Connection, select, text, update
 
 from neuro.domain.errors import Conflict
 from neuro.server.database.engine import Database
@@ -105,7 +105,6 @@ class Servers:
         self.id = server
         self._database = database
         self._changes = changes
-        self._known: dict[str, ServerRecord] | None = None
         self._listeners: list[Callable[[], None]] = []
         changes.listen("server", lambda keys: self._changed())
 
@@ -148,28 +147,9 @@ class Servers:
 
         await self._write(write)
 
-    async def forget(self, server: str) -> None:
-        """Remove a server that is gone for good. Raises Unavailable."""
-
-        def write(connection: Connection) -> None:
-            connection.execute(delete(servers).where(servers.c.id == server))
-            record(connection, "server", [server])
-
-        await self._write(write)
-
     async def all(self) -> list[ServerRecord]:
         """Every server, oldest first, as it is now; on SQLite this one. Raises Unavailable."""
-        rows = await self._database.read(self._read)
-        self._known = {row.id: row for row in rows}
-        return rows
-
-    async def url_of(self, server: str) -> str | None:
-        """Where a server is reached; None for one that nobody knows. Raises Unavailable."""
-        if self._known is None or server not in self._known:
-            await self.all()
-        assert self._known is not None
-        found = self._known.get(server)
-        return None if found is None else found.url
+        return await self._database.read(self._read)
 
     def _read(self, connection: Connection) -> list[ServerRecord]:
         if self._database.is_sqlite:
@@ -179,7 +159,6 @@ class Servers:
         return [ServerRecord(row.id, row.name, row.url, row.is_alive, row.offer) for row in rows]
 
     def _changed(self) -> None:
-        self._known = None
         for listener in self._listeners:
             listener()
 
@@ -187,5 +166,4 @@ class Servers:
         if self._database.is_sqlite:
             return
         await self._database.write(change)
-        self._known = None
         self._changes.ring()
