@@ -31,7 +31,7 @@ from sqlalchemy import Connection, text
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes, clock, record
+from neuro.server.fleet.changes import Changes, Topic, clock, record
 from neuro.server.fleet.tables import NOW
 
 T = TypeVar("T")
@@ -201,7 +201,7 @@ class Leases:
         if self._database.is_sqlite:
             return
         if self._changes is not None:
-            self._changes.listen("lease", lambda keys: self._wake.set())
+            self._changes.listen(Topic.LEASE, lambda keys: self._wake.set())
         await self._renew()
         self._kept.append(self._background.keep("renewal of leases", self._renew_on))
         self._kept.append(self._background.keep("search for leases", self._seek_on))
@@ -246,7 +246,7 @@ class Leases:
     async def holder_of(self, name: str) -> str | None:
         """The id of the server that holds a lease now; None where it has run out, and on SQLite.
 
-        Changes of holders are told under the topic "lease". Raises Unavailable.
+        Changes of holders are told under ``Topic.LEASE``. Raises Unavailable.
         """
         if self._database.is_sqlite:
             return None
@@ -438,7 +438,7 @@ def _take(connection: Connection, name: str, holder: str) -> Lease | None:
     number = connection.execute(_TAKE, {"name": name, "holder": holder}).scalar_one_or_none()
     if number is None:
         return None
-    record(connection, "lease", [name])
+    record(connection, Topic.LEASE, [name])
     return Lease(name, int(number), until)
 
 
@@ -447,7 +447,7 @@ def _release(connection: Connection, held: Iterable[Lease]) -> None:
     for lease in held:
         connection.execute(_RELEASE, {"name": lease.name, "number": lease.number})
         names.append(lease.name)
-    record(connection, "lease", names)
+    record(connection, Topic.LEASE, names)
 
 
 async def _nothing_with(_: Lease) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, select, text, update
 
 from neuro.domain.errors import Conflict
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes, record
+from neuro.server.fleet.changes import Changes, Topic, record
 from neuro.server.fleet.leases import ALIVE_SECONDS, Lease, take
 from neuro.server.fleet.tables import NOW, servers
 
@@ -106,7 +106,7 @@ class Servers:
         self._database = database
         self._changes = changes
         self._listeners: list[Callable[[], None]] = []
-        changes.listen("server", lambda keys: self._changed())
+        changes.listen(Topic.SERVER, lambda keys: self._changed())
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call it when a server comes, goes in order, or offers something else."""
@@ -123,7 +123,7 @@ class Servers:
                 text(f"DELETE FROM servers WHERE seen_at < {NOW} - :age"),
                 {"age": FORGET_SECONDS * _MICROSECONDS},
             )
-            record(connection, "server", [self.id])
+            record(connection, Topic.SERVER, [self.id])
 
         await self._write(write)
 
@@ -132,7 +132,7 @@ class Servers:
 
         def write(connection: Connection) -> None:
             connection.execute(update(servers).where(servers.c.id == self.id).values(offer=offer))
-            record(connection, "server", [self.id])
+            record(connection, Topic.SERVER, [self.id])
 
         await self._write(write)
 
@@ -143,7 +143,7 @@ class Servers:
             connection.execute(
                 text("UPDATE servers SET seen_at = 0 WHERE id = :id"), {"id": self.id}
             )
-            record(connection, "server", [self.id])
+            record(connection, Topic.SERVER, [self.id])
 
         await self._write(write)
 

@@ -17,8 +17,8 @@ import structlog
 from neuro.domain.errors import Unavailable
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes
-from neuro.server.jobs import tables, wishes
+from neuro.server.fleet.changes import Changes, Topic
+from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.wishes import Wishes
@@ -26,7 +26,6 @@ from neuro.server.jobs.writer import Writer
 
 log = structlog.get_logger("neuro.jobs")
 
-TOPIC = "job"
 RETRY_SECONDS = 1.0
 _PAGE = 500
 
@@ -58,8 +57,8 @@ class Elsewhere:
 
     def listen(self, changes: Changes) -> None:
         """Have all that changes from now on looked at, once this has started."""
-        changes.listen(TOPIC, self.changed)
-        changes.listen(wishes.TOPIC, self.wished)
+        changes.listen(Topic.JOB, self.changed)
+        changes.listen(Topic.INTENT, self.wished)
 
     async def start(self, background: Background) -> None:
         """Read what there is and is not this server's, and follow it. Raises Unavailable."""

@@ -1,10 +1,18 @@
-"""What the part for jobs needs of a lease: whether an engine is still this server's."""
+"""What the part for jobs needs of an engine's lease: whether the engine is still this server's."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from sqlalchemy import Connection
+
+
+def lease_of(engine: str) -> str:
+    """What the lease of an engine is called; of an empty name, how the names of all of them begin.
+
+    Exactly one server schedules and reconciles the jobs of an engine: the one that holds it.
+    """
+    return f"engine:{engine}"
 
 
 class Lease(Protocol):

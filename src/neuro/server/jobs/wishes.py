@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from neuro.domain.jobs import Reason
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes
+from neuro.server.fleet.changes import Changes, Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import tables
@@ -28,7 +28,6 @@ from neuro.server.jobs.writer import Writer
 _PAGE = 500
 _STOP = "stop"
 _LIFE_SPAN = "life_span"
-TOPIC = "intent"
 
 
 class Wish(NamedTuple):
@@ -107,7 +106,7 @@ class Wishes:
 def _add(wishes: Iterable[Wish], connection: Connection) -> None:
     now = datetime.now(UTC)
     connection.execute(insert(intents), [{**wish._asdict(), "at": now} for wish in wishes])
-    tell_others(connection, TOPIC, list(dict.fromkeys(wish.job_id for wish in wishes)))
+    tell_others(connection, Topic.INTENT, list(dict.fromkeys(wish.job_id for wish in wishes)))
 
 
 def _of(connection: Connection, job_ids: Sequence[str] | None) -> list[tuple[int, Wish]]:

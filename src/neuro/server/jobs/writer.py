@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from neuro.domain.errors import Unavailable
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
+from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.leases import LeaseLost
 from neuro.server.jobs import tables
@@ -274,7 +275,7 @@ def _write_fenced(
     kept = [record for record in records if record.engine not in lost]
     if kept:
         tables.update_jobs(connection, kept)
-        tell_others(connection, "job", [record.id for record in kept])
+        tell_others(connection, Topic.JOB, [record.id for record in kept])
     return lost
 
 
