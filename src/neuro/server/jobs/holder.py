@@ -114,7 +114,7 @@ class Holder:
         self._look()
         # What was submitted while it was taken, and what was asked while nobody had it.
         self._elsewhere.changed(self._of(name))
-        self._elsewhere.wished(None)
+        self._elsewhere.asked(None)
 
     async def _lost(self, name: str) -> None:
         await self._reconciler.drop(name)

@@ -32,13 +32,13 @@ from neuro.server.database.engine import Database
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.offers import HeldBy
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
 from neuro.server.jobs.submission import Submissions, Submitted
-from neuro.server.jobs.wishes import Wish
 from neuro.server.jobs.writer import Writer
 
 PAGE = 500
@@ -229,7 +229,7 @@ class JobService:
     async def kill(self, record: JobRecord, reason: Reason = Reason.USER_REQUESTED) -> None:
         """End a job, for its user if nothing else is said.
 
-        Nothing if it is over; returns when the wish is kept.
+        Nothing if it is over; returns when that is kept.
         """
         await self.kill_all([record], reason)
 
@@ -243,12 +243,12 @@ class JobService:
             if live is not None:
                 own.add(live.id)
                 self._reconciler.stop(live, reason)
-        # A full disk keeps no job alive: the wish is written when there is room.
+        # A full disk keeps no job alive: the stop is written when there is room.
         with suppress(Unavailable):
             await self._writer.flush()
         if self._others is None:
             return
-        # Those of other servers, and of an engine that was lost before the wish was written.
+        # Those of other servers, and of an engine that was lost before the stop was written.
         left = [
             record
             for record in records
@@ -256,7 +256,7 @@ class JobService:
             and self._board.get(record.id) is None
             and (record.id not in own or self._board.is_known(record.id))
         ]
-        await self._others.ask([Wish.stop(record, reason) for record in left])
+        await self._others.ask([Intent.stop(record, reason) for record in left])
 
     async def end_all_of(self, owners: Collection[str]) -> None:
         """End every job of these people."""
@@ -273,7 +273,7 @@ class JobService:
         live = self._board.get(record.id)
         if live is None and self._others is not None and record.is_active:
             minutes = _minutes(record, change)
-            await self._others.ask([Wish.life_span(record, minutes)])
+            await self._others.ask([Intent.life_span(record, minutes)])
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await self.wait_until(record, lambda job: job.max_run_time_minutes == minutes)

@@ -19,7 +19,7 @@ from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.leases import LeaseLost
 from neuro.server.jobs import tables
-from neuro.server.jobs.leases import Lease
+from neuro.server.jobs.leases import Fence
 from neuro.server.jobs.record import JobRecord
 
 log = structlog.get_logger("neuro.jobs")
@@ -52,8 +52,8 @@ class Writer:
         """``ring`` is called after each commit: other servers are to look at what has changed."""
         self._database = database
         self._ring = ring
-        self._leases: dict[str, Lease] = {}
-        self._fences: Mapping[str, Lease] = {}  # those of the batch that is written now
+        self._leases: dict[str, Fence] = {}
+        self._fences: Mapping[str, Fence] = {}  # those of the batch that is written now
         self._dirty: dict[str, JobRecord] = {}
         self._writing: dict[str, JobRecord] = {}
         self._refused: dict[str, JobRecord] = {}
@@ -71,7 +71,7 @@ class Writer:
         """Begin to write; the server ends where that fails by a fault of the program's own."""
         self._kept = background.keep("writer of jobs", self._run, vital=True)
 
-    def fence(self, engine: str, lease: Lease) -> None:
+    def fence(self, engine: str, lease: Fence) -> None:
         """Write records of an engine under this lease from now on."""
         self._leases[engine] = lease
 
@@ -261,7 +261,7 @@ class Writer:
 
 
 def _write_fenced(
-    records: list[JobRecord], leases: Mapping[str, Lease], connection: Connection
+    records: list[JobRecord], leases: Mapping[str, Fence], connection: Connection
 ) -> list[str]:
     """Write the records of engines that are this server's; returns the other engines."""
     lost = []
