@@ -21,7 +21,8 @@ from sqlalchemy import Connection, select, text, update
 from neuro.domain.errors import Conflict
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic, record
-from neuro.server.fleet.leases import ALIVE_SECONDS, Lease, take
+from neuro.server.fleet.lease_rows import ALIVE_SECONDS
+from neuro.server.fleet.leases import Lease, take
 from neuro.server.fleet.tables import NOW, servers
 
 # A server that was killed holds its own lease for some seconds more.
