@@ -367,7 +367,7 @@ async def test_who_fell_behind_is_given_the_present_state(place: Place) -> None:
         told = [event for _ in range(2) for event in await anext(events)]
         assert [event.attempt.result for event in told if event.attempt] == [RUNNING]
         assert [event.task.yaml_id for event in told if event.task] == ["a"]
-        flows = ProjectService(place.database, "default", Hub())
+        flows = ProjectService(place.database, "default", partial(leaving_with, Hub()))
         await flows.remove_project(OWNER, place.bake.project_id)
         place.hub.fell_behind()
         assert [page async for page in events] == []
