@@ -145,8 +145,10 @@ def running_server(data_dir: Path, **options: Any) -> Iterator[ServerProcess]:
         yield server
     finally:
         if server.is_running():
-            end_jobs(server.url, server.token)
-            server.stop()
+            try:
+                end_jobs(server.url, server.token)
+            finally:
+                server.stop()
 
 
 def end_jobs(url: str, token: str) -> None:

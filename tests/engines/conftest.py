@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,8 @@ async def runs(kind: EngineKind, folder: Path) -> AsyncIterator[Runs]:
     await engine.open()
     await engine.adopt([])
     opened = Runs(engine)
-    yield opened
-    await opened.stop_all()
-    await opened.close()
+    async with AsyncExitStack() as stack:
+        stack.callback(kind.end_all, folder)
+        stack.push_async_callback(opened.close)
+        stack.push_async_callback(opened.stop_all)
+        yield opened

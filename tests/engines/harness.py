@@ -248,6 +248,9 @@ class EngineKind:
         """Processes, groups and files of jobs that belong to the engine on ``folder``."""
         raise NotImplementedError
 
+    def end_all(self, folder: Path) -> None:
+        """End what still runs after a test that could not stop it, where nothing else does."""
+
     def supervisor_of(self, folder: Path, ref: RunRef) -> int | None:
         """The process that looks after a run, where there is one of its own."""
         raise NotImplementedError
@@ -323,6 +326,9 @@ class PlainKind(EngineKind):
         for run in folder.glob("jobs/*/runs/*"):
             found |= {f"process {pid} of {run}" for pid in supervisor.processes_of(str(run))}
         return found
+
+    def end_all(self, folder: Path) -> None:
+        supervisor.kill_all(str(folder))
 
     def supervisor_of(self, folder: Path, ref: RunRef) -> int:
         started = folder / "jobs" / ref.job_id / "runs" / str(ref.run) / "started"

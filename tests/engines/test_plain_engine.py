@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest_asyncio
 
 from neuro.engines.base import RunRef
 from tests.engines.harness import Runs, spec
+from tests.engines.plain import supervisor
 from tests.engines.plain.engine import PlainEngine
 
 
@@ -20,11 +22,12 @@ async def both(folder: Path) -> AsyncIterator[tuple[Runs, Runs]]:
     for engine in engines:
         await engine.open()
     one, other = (Runs(engine) for engine in engines)
-    yield one, other
-    await one.stop_all()
-    await other.stop_all()
-    await one.close()
-    await other.close()
+    async with AsyncExitStack() as stack:
+        stack.callback(supervisor.kill_all, str(folder))
+        for runs in (one, other):
+            stack.push_async_callback(runs.close)
+            stack.push_async_callback(runs.stop_all)
+        yield one, other
 
 
 async def test_a_run_that_both_start_at_once_runs_once(both: tuple[Runs, Runs]) -> None:

@@ -23,10 +23,10 @@ from neuro.server.fleet.tables import intents
 from neuro.server.jobs import endings, life, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.elsewhere import Elsewhere
+from neuro.server.jobs.intents import Intent, Intents
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
-from neuro.server.jobs.wishes import Wish, Wishes
 from neuro.server.jobs.writer import Writer
 from tests.engines.memory import MemoryEngine, TroubledEngine
 from tests.server.test_tables import add, record
@@ -103,10 +103,10 @@ class Server:
             stop_grace=0,
         )
         changes = Changes(database, "one", self.background)
-        self.wishes = Wishes(database, self.board, self.writer, self.reconciler, changes)
+        self.intents = Intents(database, self.board, self.writer, self.reconciler, changes)
         self.anew = 0
         self.elsewhere = Elsewhere(
-            database, self.board, self.writer, self.reconciler, self.wishes, self._begin_anew
+            database, self.board, self.writer, self.reconciler, self.intents, self._begin_anew
         )
         self.changes = changes
 
@@ -307,14 +307,14 @@ async def test_what_is_asked_of_a_job_is_done_by_who_has_it_and_by_nobody_twice(
     def left() -> list[str]:
         return database.write_now(lambda c: list(c.execute(select(intents.c.job_id)).scalars()))
 
-    await server.wishes.ask([Wish.life_span(job, 7), Wish.life_span(theirs, 8)])
-    server.elsewhere.wished([job.id, theirs.id])
+    await server.intents.ask([Intent.life_span(job, 7), Intent.life_span(theirs, 8)])
+    server.elsewhere.asked([job.id, theirs.id])
     await eventually(lambda: kept(database, job).max_run_time_minutes == 7)
     await eventually(lambda: left() == [theirs.id])
 
     every = [job, theirs, over]
-    await server.wishes.ask([Wish.stop(one, Reason.USER_REQUESTED) for one in every])
-    server.elsewhere.wished(None)
+    await server.intents.ask([Intent.stop(one, Reason.USER_REQUESTED) for one in every])
+    server.elsewhere.asked(None)
     await eventually(lambda: kept(database, job).status is JobStatus.CANCELLED)
     await eventually(lambda: left() == [theirs.id, theirs.id])
     await server.close()
@@ -346,8 +346,8 @@ async def test_every_job_ends_once_however_often_its_engine_changes_hands(
                 holder.elsewhere.changed([job.id])
             if random.random() < 0.1:
                 asked.add(job.id)
-                await servers[1].wishes.ask([Wish.stop(job, Reason.USER_REQUESTED)])
-                holder.elsewhere.wished([job.id])
+                await servers[1].intents.ask([Intent.stop(job, Reason.USER_REQUESTED)])
+                holder.elsewhere.asked([job.id])
             await asyncio.sleep(random.choice([0, 0, 0.001, 0.005]))
             if random.random() < 0.3:
                 # Whatever the former holder is at: it finds out before or after it was replaced.
@@ -358,7 +358,7 @@ async def test_every_job_ends_once_however_often_its_engine_changes_hands(
                 other = servers[holder is servers[0]]
                 grip = await other.take()
                 other.elsewhere.changed([one.id for one in other.board.elsewhere])
-                other.elsewhere.wished(None)
+                other.elsewhere.asked(None)
                 if late:
                     await holder.reconciler.drop("sandbox")
                 holder = other

@@ -20,13 +20,13 @@ from neuro.server.fleet.registry import Servers
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import reconciler, tables
 from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.offers import Offered, Offers
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.plan import Offer
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.wishes import Wish
 from tests.engines.memory import MemoryEngine
 from tests.server.test_changing_hands import Grip, Server, eventually, kept, new_job
 from tests.server.test_tables import add
@@ -40,10 +40,10 @@ def any_database(database_url: str) -> Iterator[Database]:
     database.close()
 
 
-def left(database: Database) -> list[Wish]:
+def left(database: Database) -> list[Intent]:
     """What is asked and not done yet."""
     rows = database.write_now(lambda c: c.execute(select(intents).order_by("sequence")).all())
-    return [Wish(row.job_id, row.kind, row.value) for row in rows]
+    return [Intent(row.job_id, row.kind, row.value) for row in rows]
 
 
 async def with_a_job(
@@ -73,13 +73,13 @@ async def test_what_is_asked_of_one_that_has_lost_the_engine_is_left_for_its_new
     any_database: Database,
 ) -> None:
     server, grip, jobs = await with_jobs_of_each_kind(any_database)
-    wishes = [Wish.stop(job, Reason.USER_REQUESTED) for job in jobs]
-    await server.wishes.ask(wishes)
+    intents = [Intent.stop(job, Reason.USER_REQUESTED) for job in jobs]
+    await server.intents.ask(intents)
 
     grip.lose()
-    await server.wishes.obey([job.id for job in jobs])
+    await server.intents.obey([job.id for job in jobs])
 
-    assert left(any_database) == wishes
+    assert left(any_database) == intents
     assert [kept(any_database, job).stop_reason for job in jobs] == [None, None]
     await server.close()
 
@@ -88,18 +88,18 @@ async def test_what_could_not_be_obeyed_yet_is_looked_at_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, grip, job = await with_a_job(database)
-    obey, looks = server.wishes.obey, list[object]()
+    obey, looks = server.intents.obey, list[object]()
 
     async def obey_and_count(job_ids: Sequence[str] | None) -> list[str]:
         looks.append(job_ids)
         return await obey(job_ids)
 
-    monkeypatch.setattr(server.wishes, "obey", obey_and_count)
+    monkeypatch.setattr(server.intents, "obey", obey_and_count)
     await server.elsewhere.start(server.background)
-    await server.wishes.ask([Wish.life_span(job, 7)])
+    await server.intents.ask([Intent.life_span(job, 7)])
 
     grip.is_held = False
-    server.elsewhere.wished([job.id])
+    server.elsewhere.asked([job.id])
     await server.until(job.id, lambda one: one.max_run_time_minutes == 7)
     await server.writer.settle()
     assert left(database)
@@ -114,20 +114,20 @@ async def test_what_is_asked_again_takes_no_more_room(any_database: Database) ->
     add(any_database, theirs)
 
     for minutes in (5, 6):
-        await server.wishes.ask([Wish.life_span(theirs, minutes)])
-        await server.wishes.ask([Wish.stop(theirs, Reason.USER_REQUESTED)])
+        await server.intents.ask([Intent.life_span(theirs, minutes)])
+        await server.intents.ask([Intent.stop(theirs, Reason.USER_REQUESTED)])
 
-    first = [Wish.stop(theirs, Reason.USER_REQUESTED), Wish.life_span(theirs, 6)]
+    first = [Intent.stop(theirs, Reason.USER_REQUESTED), Intent.life_span(theirs, 6)]
     assert left(any_database) == first
     await server.close()
 
 
 async def test_what_only_a_newer_version_understands_holds_up_nothing(database: Database) -> None:
     server, _, job = await with_a_job(database)
-    newer = Wish(job.id, "stop", "TheMoonIsFull")
+    newer = Intent(job.id, "stop", "TheMoonIsFull")
 
-    await server.wishes.ask([newer, Wish.life_span(job, 7)])
-    await server.wishes.obey([job.id])
+    await server.intents.ask([newer, Intent.life_span(job, 7)])
+    await server.intents.obey([job.id])
 
     assert left(database) == []
     assert kept(database, job).max_run_time_minutes == 7
@@ -207,7 +207,7 @@ def service_of(server: Server) -> JobService:
         check_volumes=no_volumes,
         image_notice=lambda engine, image: None,
         feed=Feed(server.board),
-        others=Others(server.board, changes, server.elsewhere, server.wishes, offers),
+        others=Others(server.board, changes, server.elsewhere, server.intents, offers),
     )
 
 
@@ -217,7 +217,7 @@ async def test_a_kill_is_not_lost_with_the_engine(database: Database) -> None:
     grip.lose()
     await service_of(server).kill_all(jobs)
 
-    assert {wish.job_id for wish in left(database)} == {job.id for job in jobs}
+    assert {intent.job_id for intent in left(database)} == {job.id for job in jobs}
     await server.close()
 
 
@@ -238,7 +238,7 @@ async def test_a_life_span_is_not_lost_with_the_engine(database: Database) -> No
     grip.lose()
     await service_of(server).change_life_span(job, change)
 
-    assert left(database) == [Wish.life_span(job, 7)]
+    assert left(database) == [Intent.life_span(job, 7)]
     await server.close()
 
 
@@ -257,8 +257,8 @@ async def test_minutes_that_are_added_at_once_through_two_servers_are_all_added(
     asking = [
         asyncio.create_task(service_of(other).change_life_span(job, change)) for other in others
     ]
-    await eventually(lambda: [wish.value for wish in left(any_database)] == ["80"])
-    holder.elsewhere.wished([job.id])
+    await eventually(lambda: [intent.value for intent in left(any_database)] == ["80"])
+    holder.elsewhere.asked([job.id])
     await eventually(lambda: kept(any_database, job).max_run_time_minutes == 80)
     for other in others:
         other.elsewhere.changed([job.id])

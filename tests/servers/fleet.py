@@ -9,12 +9,13 @@ import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from neuro.client import Client
 from neuro.server.access.keys import load_or_create_key
+from tests.engines.plain import supervisor
 from tests.server_process import ServerProcess, end_jobs
 
 _PROGRAM = Path(__file__).with_name("main.py")
@@ -112,14 +113,16 @@ class Fleet:
             list(pool.map(Member.start, members))
 
     def close(self) -> None:
-        """End all jobs through one that runs, and then the servers."""
+        """End all jobs through one that runs, then the servers, and then what they left."""
         running = [member for member in self.members.values() if member.is_running()]
-        for member in running:
-            member.thaw()
-        if running:
-            end_jobs(running[0].url, running[0].token)
-        for member in running:
-            member.stop()
+        with ExitStack() as stack:  # In reverse, and each one whatever the others raise.
+            stack.callback(supervisor.kill_all, str(self.engine))
+            for member in running:
+                stack.callback(member.stop)
+            for member in running:
+                member.thaw()
+            if running:
+                end_jobs(running[0].url, running[0].token)
 
 
 @contextmanager

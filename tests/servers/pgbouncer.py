@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,7 +52,14 @@ class PgBouncer:
         return f"{of.partition('?')[0]}?host={self._folder}&port=6432"
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def _start(self, stack: ExitStack) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="neuro-bouncer-", dir="/tmp"))
+        stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         self._folder.chmod(0o755)
         settings = self._folder / "pgbouncer.ini"
         settings.write_text(_SETTINGS.format(host=self._host, folder=self._folder, pool=self._pool))
@@ -67,12 +74,16 @@ class PgBouncer:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/"
             )
+        stack.callback(self._stop)
         deadline = time.monotonic() + START_SECONDS
         while not (self._folder / ".s.PGSQL.6432").exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"pgbouncer did not start:\n{self._said()}")
             time.sleep(0.01)
-        return self
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
 
     def _said(self) -> str:
         return "".join(
@@ -85,6 +96,4 @@ class PgBouncer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._stack.close()

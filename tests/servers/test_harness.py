@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
 
 from neuro.domain.jobs import JobStatus
+from tests.engines.plain.supervisor import processes_of
 from tests.postgres import PostgresServer
 from tests.server.jobs import finished, output_of, running, submit
-from tests.servers.fleet import fleet_of
+from tests.servers import pgbouncer
+from tests.servers.fleet import Fleet, fleet_of
 from tests.servers.pgbouncer import PgBouncer
 
 pytestmark = pytest.mark.postgres
@@ -77,3 +81,34 @@ def test_a_session_of_pgbouncer_is_a_transaction_long(
         }
 
         assert len(pids) == 1
+
+
+async def test_a_fleet_that_cannot_end_its_jobs_leaves_nothing_all_the_same(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, database=None)
+    fleet.add("one").start()
+    async with fleet["one"].connect() as client:
+        await running(client, "sleep 600", preset_name="shared")
+        assert processes_of(str(fleet.engine))
+    (tmp_path / "one" / "run" / "owner.json").unlink()
+
+    with pytest.raises(FileNotFoundError, match=r"owner\.json"):
+        fleet.close()
+
+    assert not fleet["one"].is_running()
+    assert not processes_of(str(fleet.engine))
+
+
+def test_a_pgbouncer_that_does_not_start_leaves_nothing(
+    bouncer: PgBouncer, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgbouncer, "START_SECONDS", -1.0)
+    late = PgBouncer(postgres_server.url("postgres"))
+
+    with pytest.raises(RuntimeError, match="did not start"), late:
+        pass
+
+    folder = parse_qs(urlsplit(late.url("postgresql:")).query)["host"][0]
+    assert not Path(folder).exists()
+    for program in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # It is gone.
+            assert folder.encode() not in program.read_bytes()

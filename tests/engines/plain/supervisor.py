@@ -38,19 +38,23 @@ def write_record(folder: str, name: str, content: dict[str, Any]) -> None:
 
 
 def processes_of(folder: str) -> list[int]:
-    """All processes that carry a run's tag."""
-    tag = f"{TAG}={folder}".encode()
+    """All processes that carry the tag of a run, or of any run below an engine's folder."""
+    tag = f"\0{TAG}={folder}".encode()
     found = []
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
-                if tag in file.read().split(b"\0"):
+                words = b"\0" + file.read()
+                if tag + b"\0" in words or tag + b"/" in words:
                     found.append(int(name))
     return found
 
 
 def kill_all(folder: str) -> None:
-    """End every process of a run; each look finds those that were made meanwhile."""
+    """End every process of a run, or of all runs below an engine's folder.
+
+    Each look finds those that were made meanwhile.
+    """
     while found := [pid for pid in processes_of(folder) if pid != os.getpid()]:
         for pid in found:
             with contextlib.suppress(ProcessLookupError):

@@ -14,7 +14,7 @@ from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.fleet import changes as module
-from neuro.server.fleet.changes import Changes, Snapshot, record, sweep
+from neuro.server.fleet.changes import Changes, Snapshot, Topic, record, sweep
 from tests.postgres import PostgresServer
 from tests.server.fleet.servers import Member, member, until
 
@@ -30,7 +30,7 @@ def url(postgres_server: PostgresServer) -> Iterator[str]:
         yield url
 
 
-def told(one: Member, *topics: str) -> list[object]:
+def told(one: Member, *topics: Topic) -> list[object]:
     heard: list[object] = []
     for topic in topics:
         one.changes.listen(
@@ -40,20 +40,20 @@ def told(one: Member, *topics: str) -> list[object]:
     return heard
 
 
-async def tell(one: Member, topic: str, *keys: str) -> None:
+async def tell(one: Member, topic: Topic, *keys: str) -> None:
     await one.database.write(lambda c: record(c, topic, keys))
     one.changes.ring()
 
 
 async def test_another_server_is_told_and_the_own_one_is_not(url: str) -> None:
     async with member(url, "a") as first, member(url, "b") as second:
-        own, other = told(first, "job"), told(second, "job")
+        own, other = told(first, Topic.JOB), told(second, Topic.JOB)
 
-        await tell(first, "job", "1", "2")
-        await tell(first, "bake", "3")
-        await tell(first, "job", "4")
+        await tell(first, Topic.JOB, "1", "2")
+        await tell(first, Topic.BAKE, "3")
+        await tell(first, Topic.JOB, "4")
 
-        await until(lambda: ("job", "4") in other or ("job", "1", "2", "4") in other)
+        await until(lambda: (Topic.JOB, "4") in other or (Topic.JOB, "1", "2", "4") in other)
         assert {key for keys in other for key in keys[1:]} == {"1", "2", "4"}  # type: ignore[index]
         await first.changes.look()
         assert own == []
@@ -62,47 +62,47 @@ async def test_another_server_is_told_and_the_own_one_is_not(url: str) -> None:
 async def test_keys_come_in_order_each_once_until_another_topic(url: str) -> None:
     async with member(url, "a") as first, member(url, "b") as second:
         await second.freeze()
-        heard = told(second, "job", "bake")
+        heard = told(second, Topic.JOB, Topic.BAKE)
 
         def write(connection: Connection) -> None:
             for topic, key in (
-                ("job", "1"),
-                ("job", "2"),
-                ("job", "1"),
-                ("bake", "3"),
-                ("job", "1"),
+                (Topic.JOB, "1"),
+                (Topic.JOB, "2"),
+                (Topic.JOB, "1"),
+                (Topic.BAKE, "3"),
+                (Topic.JOB, "1"),
             ):
                 record(connection, topic, [key])
 
         await first.database.write(write)
         await second.changes.look()
 
-        assert heard == [("job", "1", "2"), ("bake", "3"), ("job", "1")]
+        assert heard == [(Topic.JOB, "1", "2"), (Topic.BAKE, "3"), (Topic.JOB, "1")]
 
 
 async def test_a_transaction_that_commits_late_is_not_missed(url: str) -> None:
     async with member(url, "a") as first, member(url, "b") as second:
         await second.freeze()
-        heard = told(second, "job")
+        heard = told(second, Topic.JOB)
         with first.database.engine.connect() as late:
-            record(late, "job", ["early number"])
-            await first.database.write(lambda c: record(c, "job", ["late number"]))
+            record(late, Topic.JOB, ["early number"])
+            await first.database.write(lambda c: record(c, Topic.JOB, ["late number"]))
             await second.changes.look()
-            assert heard == [("job", "late number")]
+            assert heard == [(Topic.JOB, "late number")]
 
             late.commit()
 
         await second.changes.look()
         await second.changes.look()
-        assert heard == [("job", "late number"), ("job", "early number")]
+        assert heard == [(Topic.JOB, "late number"), (Topic.JOB, "early number")]
 
 
 async def test_what_is_rolled_back_is_not_told(url: str) -> None:
     async with member(url, "a") as first, member(url, "b") as second:
         await second.freeze()
-        heard = told(second, "job")
+        heard = told(second, Topic.JOB)
         with first.database.engine.connect() as connection:
-            record(connection, "job", ["never"])
+            record(connection, Topic.JOB, ["never"])
 
         await second.changes.look()
 
@@ -111,11 +111,11 @@ async def test_what_is_rolled_back_is_not_told(url: str) -> None:
 
 async def test_many_writers_at_once_lose_nothing(url: str) -> None:
     async with member(url, "a") as first, member(url, "b") as second, member(url, "c") as third:
-        heard = told(third, "job")
+        heard = told(third, Topic.JOB)
         keys = [str(number) for number in range(100)]
 
         await asyncio.gather(
-            *(tell(one, "job", f"{one.id}{key}") for key in keys for one in (first, second))
+            *(tell(one, Topic.JOB, f"{one.id}{key}") for key in keys for one in (first, second))
         )
 
         expected = {f"{name}{key}" for name in "ab" for key in keys}
@@ -131,10 +131,10 @@ async def test_who_cannot_be_woken_looks_each_second(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with member(url, "a") as first, member(url, "b") as second:
-        heard = told(second, "job")
+        heard = told(second, Topic.JOB)
 
         # As when the server ends between its commit and the call.
-        await first.database.write(lambda c: record(c, "job", ["1"]))
+        await first.database.write(lambda c: record(c, Topic.JOB, ["1"]))
 
         await until(lambda: heard)
 
@@ -144,20 +144,20 @@ async def test_who_fell_behind_is_told_to_look_at_everything(
 ) -> None:
     async with member(url, "a") as first, member(url, "b") as second:
         await second.freeze()
-        heard = told(second, "job", "bake")
+        heard = told(second, Topic.JOB, Topic.BAKE)
         monkeypatch.setattr(module, "MOST", 3)
         for number in range(5):
-            await first.database.write(partial(_record, "job", str(number)))
+            await first.database.write(partial(_record, Topic.JOB, str(number)))
 
         await second.changes.look()
         assert heard == [None, None]
 
-        await first.database.write(partial(_record, "job", "after"))
+        await first.database.write(partial(_record, Topic.JOB, "after"))
         await second.changes.look()
-        assert heard == [None, None, ("job", "after")]
+        assert heard == [None, None, (Topic.JOB, "after")]
 
 
-def _record(topic: str, key: str, connection: Connection) -> None:
+def _record(topic: Topic, key: str, connection: Connection) -> None:
     record(connection, topic, [key])
 
 
@@ -166,7 +166,7 @@ async def test_who_slept_longer_than_changes_are_kept_looks_at_everything(
 ) -> None:
     async with member(url, "b") as second:
         await second.freeze()
-        heard = told(second, "job")
+        heard = told(second, Topic.JOB)
         monkeypatch.setattr(module, "KEEP_SECONDS", 0.0)
 
         await second.changes.look()
@@ -179,10 +179,10 @@ async def test_a_sweep_removes_what_a_snapshot_showed_and_nothing_else(url: str)
         await first.freeze()
         database = first.database
         with database.engine.connect() as late:
-            record(late, "job", ["late"])
-            await database.write(partial(_record, "job", "seen"))
+            record(late, Topic.JOB, ["late"])
+            await database.write(partial(_record, Topic.JOB, "seen"))
             seen = await database.read(_seen)
-            await database.write(partial(_record, "job", "after"))
+            await database.write(partial(_record, Topic.JOB, "after"))
             late.commit()
 
         await database.write(lambda c: sweep(c, seen))
@@ -196,10 +196,10 @@ async def test_an_outbox_that_grew_too_long_is_emptied_and_everybody_looks_at_ev
     async with member(url, "a") as first, member(url, "b") as second:
         await first.freeze()
         await second.freeze()
-        heard = [told(one, "job") for one in (first, second)]
+        heard = [told(one, Topic.JOB) for one in (first, second)]
         seen = await first.database.read(_seen)
         for number in range(4):
-            await first.database.write(partial(_record, "job", str(number)))
+            await first.database.write(partial(_record, Topic.JOB, str(number)))
 
         await first.database.write(lambda c: sweep(c, seen, most=3))
 
@@ -224,7 +224,7 @@ async def test_on_sqlite_nothing_is_written_and_no_task_runs(tmp_path: Path) -> 
     changes = Changes(database, "a", Background())
     await changes.start()
 
-    await database.write(partial(_record, "job", "1"))
+    await database.write(partial(_record, Topic.JOB, "1"))
     changes.ring()
     await changes.look()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from neuro.server.fleet import leases as module
 from neuro.server.fleet.changes import Changes
 from neuro.server.fleet.leases import Lease, LeaseLost, Leases
 from tests.postgres import PostgresServer
-from tests.server.fleet.servers import SOON, member, until
+from tests.server.fleet.servers import PATIENCE, SOON, member, until
 
 
 @pytest.fixture
@@ -32,6 +32,21 @@ def url(postgres_server: PostgresServer) -> Iterator[str]:
 
 def expire(connection: Connection) -> None:
     connection.execute(text("UPDATE leases SET expires_at = 1"))
+
+
+# Whether somebody waits for what this connection has locked.
+_WAITS = text(
+    "SELECT true FROM pg_locks WHERE NOT granted"
+    " AND pg_backend_pid() = ANY(pg_blocking_pids(pid)) LIMIT 1"
+)
+
+
+def work_until(connection: Connection, holds: Callable[[], object]) -> None:
+    """Be at work until it is so, and never idle: PostgreSQL lets the transaction be."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end
+        connection.execute(text("SELECT pg_sleep(0.01)"))
 
 
 @pytest.mark.postgres
@@ -122,8 +137,7 @@ async def test_who_takes_a_lease_waits_for_the_transaction_that_it_fences(url: s
         def fenced(connection: Connection) -> str:
             lease.check(connection)
             loop.call_soon_threadsafe(begun.set)
-            # At work, not idle, so PostgreSQL lets it be.
-            connection.execute(text("SELECT pg_sleep(0.5)"))
+            work_until(connection, lambda: connection.execute(_WAITS).scalar())
             return ",".join(second.events)
 
         work = asyncio.create_task(first.database.write(fenced))
@@ -145,13 +159,12 @@ async def test_a_renewal_does_not_wait_for_a_fenced_transaction(url: str) -> Non
         renewals: list[float] = []
         lease.renewed = renewals.append  # type: ignore[method-assign]
 
-        def fenced(connection: Connection) -> int:
+        def fenced(connection: Connection) -> None:
             lease.check(connection)
             before = len(renewals)
-            connection.execute(text("SELECT pg_sleep(2.5)"))
-            return len(renewals) - before
+            work_until(connection, lambda: len(renewals) > before)
 
-        assert await first.database.write(fenced) > 0
+        await first.database.write(fenced)
 
 
 @pytest.mark.postgres

@@ -14,12 +14,12 @@ from neuro.server.access import grant_tables
 from neuro.server.access.grants import Grants, held_by
 from neuro.server.access.peers import Peers, Telling, Words
 from neuro.server.database.engine import Database
+from neuro.server.fleet.changes import Topic
 
 T = TypeVar("T")
 
 # Grants of all callers together that are kept: some 30 MB. Who was away the longest is let go.
 MAX_HELD = 40_000
-TOPIC = "grants"
 EVERYBODY = "*"  # is no user's name
 # Users whose grants have changed; None for everybody's.
 Users = Collection[str] | None
@@ -46,7 +46,7 @@ class GrantBook:
         self._changes = 0
         self._generation = 0
         self._listeners: list[Listener] = []
-        self._peers.hear(TOPIC, self._drop, self._tell_words)
+        self._peers.hear(Topic.GRANTS, self._drop, self._tell_words)
 
     def listen(self, listener: Listener) -> None:
         """Have ``listener(users)`` awaited when grants have changed, before that is answered."""
@@ -124,7 +124,7 @@ class GrantBook:
         """Tell the other servers of a change, in its transaction; returns its generation."""
         number = grant_tables.generation(connection)
         names = [EVERYBODY] if users is None else sorted(users)
-        telling.record(connection, TOPIC, [f"{number} {name}" for name in names])
+        telling.record(connection, Topic.GRANTS, [f"{number} {name}" for name in names])
         return number
 
     async def changed(self, users: Users) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import BigInteger, Connection, bindparam, literal_column, select
 from neuro.domain.errors import Unavailable
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes, clock, record
+from neuro.server.fleet.changes import Changes, Topic, clock, record
 from neuro.server.fleet.tables import NOW, servers
 
 log = structlog.get_logger("neuro.access")
@@ -34,7 +34,6 @@ TRUST_SECONDS = 3.0
 _LATE_SECONDS = 0.2  # for a request that was let in at the last moment
 # A server that nobody has seen for so long is gone: it has lost all its leases.
 _GONE = 60_000_000
-_HEARD = "heard"
 _NO_TICKET = "-"  # nobody waits
 _THERE = select(servers.c.id).where(
     type_coerce(servers.c.seen_at, BigInteger) > literal_column(f"{NOW} - {_GONE}"),
@@ -50,7 +49,7 @@ Then = Callable[[Words], Awaitable[None]]
 class Telling:
     """One change that the other servers are told of; this one is alone."""
 
-    def record(self, connection: Connection, topic: str, words: Iterable[str]) -> None:
+    def record(self, connection: Connection, topic: Topic, words: Iterable[str]) -> None:
         """Tell of it once this transaction is committed."""
 
     async def heard(self) -> None:
@@ -76,7 +75,7 @@ class Peers:
         """
         yield Telling()
 
-    def hear(self, topic: str, drop: Drop, then: Then) -> None:
+    def hear(self, topic: Topic, drop: Drop, then: Then) -> None:
         """Have ``drop`` called with what others have changed, and ``then`` awaited after it.
 
         ``drop`` must be quick and never raise. When both are over it holds on this server.
@@ -87,11 +86,11 @@ class _Told(Telling):
     def __init__(self, peers: OtherServers, ticket: str) -> None:
         self._peers = peers
         self.ticket = ticket
-        self.topics: set[str] = set()
+        self.topics: set[Topic] = set()
         self.acks: dict[str, set[str]] = {}
         self.news = asyncio.Event()
 
-    def record(self, connection: Connection, topic: str, words: Iterable[str]) -> None:
+    def record(self, connection: Connection, topic: Topic, words: Iterable[str]) -> None:
         self.topics.add(topic)
         record(connection, topic, [f"{self.ticket} {word}" for word in words])
 
@@ -117,7 +116,7 @@ class OtherServers(Peers):
         self._errands = background.errands("what other servers have changed")
         self._told: dict[str, _Told] = {}
         self._catching_up = asyncio.Lock()
-        changes.listen(_HEARD, self._note)
+        changes.listen(Topic.HEARD, self._note)
 
     @property
     def is_current(self) -> bool:
@@ -176,18 +175,18 @@ class OtherServers(Peers):
                 told.acks.setdefault(server, set()).add(topic)
                 told.news.set()
 
-    def hear(self, topic: str, drop: Drop, then: Then) -> None:
+    def hear(self, topic: Topic, drop: Drop, then: Then) -> None:
         self._changes.listen(topic, partial(self._hear, topic, drop, then))
 
-    def _hear(self, topic: str, drop: Drop, then: Then, keys: tuple[str, ...] | None) -> None:
+    def _hear(self, topic: Topic, drop: Drop, then: Then, keys: tuple[str, ...] | None) -> None:
         parts = [key.split(" ", 1) for key in keys or ()]
         words = None if keys is None else [word for _, word in parts]
         drop(words)
         self._errands.begin(self._go_on(topic, then, words, {it for it, _ in parts} - {_NO_TICKET}))
 
-    async def _go_on(self, topic: str, then: Then, words: Words, tickets: set[str]) -> None:
+    async def _go_on(self, topic: Topic, then: Then, words: Words, tickets: set[str]) -> None:
         await then(words)
         heard = [f"{ticket} {topic} {self._server}" for ticket in sorted(tickets)]
         if heard:
-            await self._database.write(lambda c: record(c, _HEARD, heard))
+            await self._database.write(lambda c: record(c, Topic.HEARD, heard))
             self._changes.ring()

@@ -38,6 +38,7 @@ from neuro.server.access.identity import Identity, JobIdentity
 from neuro.server.access.peers import Peers, Telling, Words
 from neuro.server.access.sharing import Sharing
 from neuro.server.database.engine import Database
+from neuro.server.fleet.changes import Topic
 from neuro.server.log import Seldom
 
 log = structlog.get_logger("neuro.access")
@@ -48,7 +49,6 @@ MAX_LABEL = 256
 MAX_CACHED_TOKENS = 4096
 ALGORITHM = "HS256"
 JOBS_AT_ONCE = 500  # whose tokens are looked for
-TOPIC = "tokens"
 EVERYTHING = "*"  # is no token's id
 Holder = Callable[[], Iterable[tuple[str, str]]]
 
@@ -95,7 +95,7 @@ class AccessService:
         self._jobs_over: set[str] = set()
         self._listeners: list[Callable[[str, str | None], None]] = []
         self._holders: list[Holder] = []
-        self._peers.hear(TOPIC, self._drop, self._tell_words)
+        self._peers.hear(Topic.TOKENS, self._drop, self._tell_words)
 
     def listen(self, listener: Callable[[str, str | None], None]) -> None:
         """Have ``listener(user, token_id)`` called when a token has ended before its time.
@@ -341,7 +341,7 @@ class AccessService:
             def revoke(connection: Connection) -> None:
                 for user, token_id in ending:
                     tables.revoke_token(connection, user, token_id, now)
-                telling.record(connection, TOPIC, [f"{user} {it}" for user, it in ending])
+                telling.record(connection, Topic.TOKENS, [f"{user} {it}" for user, it in ending])
 
             await self._database.write(revoke)
             await telling.heard()
@@ -368,7 +368,7 @@ class AccessService:
         """
 
         def write(telling: Telling, connection: Connection) -> bool:
-            telling.record(connection, TOPIC, [f"{user} {token_id or EVERYTHING}"])
+            telling.record(connection, Topic.TOKENS, [f"{user} {token_id or EVERYTHING}"])
             return change(connection, telling)
 
         async def both() -> bool:

@@ -21,7 +21,7 @@ from neuro.server.background import Background
 from neuro.server.bakes.attempts import drivers
 from neuro.server.bakes.events import Hub, Observer
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes, record
+from neuro.server.fleet.changes import Changes, Topic, record
 
 log = structlog.get_logger("neuro.bakes")
 
@@ -33,20 +33,20 @@ RETRY_SECONDS = 5.0
 
 def record_attempt(connection: Connection, attempt: Attempt) -> None:
     """An attempt was made, or is another."""
-    record(connection, "attempt", [f"{attempt.bake_id} {attempt.id}"])
+    record(connection, Topic.ATTEMPT, [f"{attempt.bake_id} {attempt.id}"])
 
 
 def record_tasks(
     connection: Connection, bake_id: str, attempt_id: str, yaml_ids: Iterable[str]
 ) -> None:
     """Tasks of an attempt are others."""
-    record(connection, "task", [f"{bake_id} {attempt_id} {yaml_id}" for yaml_id in yaml_ids])
+    record(connection, Topic.TASK, [f"{bake_id} {attempt_id} {yaml_id}" for yaml_id in yaml_ids])
 
 
 def record_removal(connection: Connection, bake_ids: Sequence[str]) -> None:
     """Bakes are gone."""
     if bake_ids:
-        record(connection, "bake", bake_ids)
+        record(connection, Topic.BAKE, bake_ids)
 
 
 class BakeFeed(Observer):
@@ -72,11 +72,11 @@ class BakeFeed(Observer):
         # Of an earlier life of this server.
         await self._database.write(partial(drivers.forget, server=self._server))
         for topic, tell in (
-            ("attempt", self._tell_attempts),
-            ("task", self._tell_tasks),
-            ("touch", self._tell_touches),
-            ("driver", self._tell_drivers),
-            ("bake", self._tell_removals),
+            (Topic.ATTEMPT, self._tell_attempts),
+            (Topic.TASK, self._tell_tasks),
+            (Topic.TOUCH, self._tell_touches),
+            (Topic.DRIVER, self._tell_drivers),
+            (Topic.BAKE, self._tell_removals),
         ):
             self._changes.listen(topic, tell)
         self._hub.observe(self)
@@ -150,7 +150,7 @@ class BakeFeed(Observer):
 
                 def change(connection: Connection, write: Callable[..., bool] = write) -> None:
                     if write(connection, attempt_id, self._server):
-                        record(connection, "driver", [attempt_id])
+                        record(connection, Topic.DRIVER, [attempt_id])
 
                 try:
                     await self._database.write(change)
@@ -172,7 +172,7 @@ class BakeFeed(Observer):
         self._is_gathering = False
         touched, self._touched = list(self._touched), {}
         try:
-            await self._database.write(lambda c: record(c, "touch", touched))
+            await self._database.write(lambda c: record(c, Topic.TOUCH, touched))
         except Unavailable as error:
             log.warning("cannot tell of a sign of life of a bake", error=error.message)
             return

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select, text, update
 from neuro.domain.errors import Conflict
 from neuro.server.database.engine import Database
 from neuro.server.database.identity import installation
-from neuro.server.fleet.leases import ALIVE_SECONDS
+from neuro.server.fleet.lease_rows import ALIVE_SECONDS
 from neuro.server.fleet.tables import NOW
 
 _ALIVE = int(ALIVE_SECONDS * 1_000_000)

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,25 @@ _SWEEP = text(
 )
 
 
-def record(connection: Connection, topic: str, keys: Iterable[str]) -> None:
+class Topic(StrEnum):
+    """What a change is of; beside it the keys that are told with it."""
+
+    SERVER = "server"  # id
+    LEASE = "lease"  # name
+    JOB = "job"  # id
+    INTENT = "intent"  # id of its job
+    TOKENS = "tokens"  # ticket, user, id of the token
+    GRANTS = "grants"  # ticket, number, user
+    HEARD = "heard"  # ticket, topic, id of the server that has heard
+    SCHEDULE = "schedule"  # id, or its owner
+    BAKE = "bake"  # id of one that is gone
+    ATTEMPT = "attempt"  # id of its bake, id
+    TASK = "task"  # id of its bake, id of its attempt, id in the YAML
+    TOUCH = "touch"  # a sign of life of an attempt: id of its bake, id
+    DRIVER = "driver"  # id of its attempt
+
+
+def record(connection: Connection, topic: Topic, keys: Iterable[str]) -> None:
     """Tell the other servers that these things have changed, once the transaction is committed.
 
     One more statement on PostgreSQL, none on SQLite. Call ``Changes.ring`` after the commit.
@@ -85,7 +104,9 @@ def record(connection: Connection, topic: str, keys: Iterable[str]) -> None:
     if connection.dialect.name == "sqlite":
         return
     server = connection.get_execution_options().get(_SERVER, "")
-    connection.execute(_INSERT, {"server": server, "topic": topic, "keys": json.dumps(list(keys))})
+    connection.execute(
+        _INSERT, {"server": server, "topic": topic.value, "keys": json.dumps(list(keys))}
+    )
 
 
 @dataclass(frozen=True)
@@ -131,7 +152,7 @@ class Changes:
         if not database.is_sqlite:
             database.engine.update_execution_options(**{_SERVER: server_id})
 
-    def listen(self, topic: str, listener: Listener) -> None:
+    def listen(self, topic: Topic, listener: Listener) -> None:
         """Call it on the event loop with the keys that other servers have recorded, in order.
 
         It must be quick and never raise. With None it must look at everything of its topic.

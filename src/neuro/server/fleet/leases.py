@@ -18,21 +18,22 @@ server, which holds all leases from the beginning, without a task or a query.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes, clock, record
-from neuro.server.fleet.tables import NOW
+from neuro.server.fleet import lease_rows as rows
+from neuro.server.fleet.changes import Changes, Topic, clock
+from neuro.server.fleet.lease_rows import LIFE_SECONDS
 
 T = TypeVar("T")
 
@@ -40,54 +41,10 @@ log = structlog.get_logger("neuro.fleet")
 
 # Others may have come since a renewal that is longer ago.
 ALONE_SECONDS = 60.0
-LIFE_SECONDS = 2.0  # of a lease that is not renewed
 RENEW_SECONDS = 1.0
 # A holder stops so long before its lease ends by its own clock, as what it began may take a while.
 MARGIN_SECONDS = 0.3
-# A server that was not seen for so long is not there.
-ALIVE_SECONDS = 4.0
 RETRY_SECONDS = 1.0
-_MICROSECONDS = 1_000_000
-_LIFE = int(LIFE_SECONDS * _MICROSECONDS)
-# PostgreSQL ends a fenced transaction that is idle for so long: its server is frozen, and would
-# keep others from taking the lease.
-_FROZEN_MILLISECONDS = int(LIFE_SECONDS * 1000)
-
-_CHECK = text(
-    f"SELECT set_config('idle_in_transaction_session_timeout', '{_FROZEN_MILLISECONDS}', true)"
-    " FROM leases WHERE name = :name AND number = :number FOR KEY SHARE"
-)
-# A change of the expiry passes by who checks (KEY SHARE); who takes it waits for them.
-_RENEW = text(
-    f"WITH seen AS (UPDATE servers SET seen_at = {NOW} WHERE id = :server),"
-    f" renewed AS (UPDATE leases SET expires_at = {NOW} + {_LIFE}"
-    " FROM unnest(CAST(:names AS TEXT[]), CAST(:numbers AS BIGINT[])) AS held (name, number)"
-    " WHERE leases.name = held.name AND leases.number = held.number RETURNING leases.name)"
-    " SELECT renewed.name, (SELECT count(*) FROM servers WHERE id <> :server"
-    f" AND seen_at > {NOW} - {int(ALIVE_SECONDS * _MICROSECONDS)}) AS others"
-    " FROM (SELECT 1) AS one LEFT JOIN renewed ON true"
-)
-_LOOK = text(
-    f"SELECT name, holder, expires_at - {NOW} AS rest FROM leases WHERE name = ANY(:names)"
-)
-_OTHERS = text(
-    "SELECT name FROM leases WHERE starts_with(name, :prefix)"
-    f" AND holder NOT IN ('', :server) AND expires_at > {NOW}"
-)
-_ADD = text(
-    "INSERT INTO leases (name, holder, number, expires_at) VALUES (:name, '', 0, 0)"
-    " ON CONFLICT (name) DO NOTHING"
-)
-# FOR UPDATE waits for the transactions that the lease's holder fences with it.
-_TAKE = text(
-    "WITH free AS (SELECT name FROM leases WHERE name = :name"
-    f" AND (holder IN ('', :holder) OR expires_at <= {NOW}) FOR UPDATE)"
-    f" UPDATE leases SET holder = :holder, number = number + 1, expires_at = {NOW} + {_LIFE}"
-    " FROM free WHERE leases.name = free.name RETURNING leases.number"
-)
-_RELEASE = text(
-    "UPDATE leases SET holder = '', expires_at = 0 WHERE name = :name AND number = :number"
-)
 
 
 class LeaseLost(PlatformError):
@@ -129,8 +86,7 @@ class Lease:
             if self._is_lost:
                 raise self._lost()
             return
-        row = connection.execute(_CHECK, {"name": self.name, "number": self.number}).one_or_none()
-        if row is None:
+        if not rows.fence(connection, self.name, self.number):
             raise self._lost()
 
     def renewed(self, until: float) -> None:
@@ -152,7 +108,7 @@ Lost = Callable[[], Awaitable[None]]
 
 
 @dataclass(eq=False)
-class _Wish:
+class _Wanted:
     """A lease that this server wants for as long as it runs. One of ``lease`` and waiting."""
 
     name: str
@@ -184,7 +140,7 @@ class Leases:
         self._server = server_id
         self._background = background
         self._changes = changes
-        self._wishes: dict[str, _Wish] = {}
+        self._wanted: dict[str, _Wanted] = {}
         self._others = 0
         self._renewed_at = 0.0
         self._wake = asyncio.Event()
@@ -209,7 +165,7 @@ class Leases:
         if self._database.is_sqlite:
             return
         if self._changes is not None:
-            self._changes.listen("lease", lambda keys: self._wake.set())
+            self._changes.listen(Topic.LEASE, lambda keys: self._wake.set())
         await self._renew()
         self._kept.append(self._background.keep("renewal of leases", self._renew_on))
         self._kept.append(self._background.keep("search for leases", self._seek_on))
@@ -222,43 +178,43 @@ class Leases:
         ``taken`` raises, ``lost`` is called and the lease is given back, to be sought again later.
         Raises Unavailable, and what ``taken`` raises the first time on SQLite.
         """
-        wish = _Wish(name, self._server, taken, lost)
+        wanted = _Wanted(name, self._server, taken, lost)
         if self._database.is_sqlite:
-            self._wishes[name] = wish
-            wish.lease = Lease(name, 1, None)
-            await taken(wish.lease)
+            self._wanted[name] = wanted
+            wanted.lease = Lease(name, 1, None)
+            await taken(wanted.lease)
             return
-        lease = await self._in(self._seeking, lambda c: _take(c, name, wish.holder))
-        self._wishes[name] = wish
+        lease = await self._in(self._seeking, lambda c: take(c, name, wanted.holder))
+        self._wanted[name] = wanted
         if lease is None:
             self._wake.set()
             return
-        wish.lease = lease
-        await self._begin(wish, lease)
+        wanted.lease = lease
+        await self._begin(wanted, lease)
 
     def adopt(self, lease: Lease, holder: str, lost: Lost) -> None:
         """Keep one that was taken before there was an event loop, by this name of the holder."""
-        wish = _Wish(lease.name, holder, _nothing_with, lost)
-        wish.lease = lease
-        self._wishes[lease.name] = wish
+        wanted = _Wanted(lease.name, holder, _nothing_with, lost)
+        wanted.lease = lease
+        self._wanted[lease.name] = wanted
 
     async def give_up(self, name: str) -> None:
         """Want it no more; ``lost`` is called where it was held. Another server takes it at once.
 
         Raises Unavailable where the database does not answer; then it runs out by itself.
         """
-        wish = self._wishes.pop(name, None)
-        if wish is not None:
-            await self._give_back([wish])
+        wanted = self._wanted.pop(name, None)
+        if wanted is not None:
+            await self._give_back([wanted])
 
     async def holder_of(self, name: str) -> str | None:
         """The id of the server that holds a lease now; None where it has run out, and on SQLite.
 
-        Changes of holders are told under the topic "lease". Raises Unavailable.
+        Changes of holders are told under ``Topic.LEASE``. Raises Unavailable.
         """
         if self._database.is_sqlite:
             return None
-        found = await self._database.read(lambda c: _look(c, [name]))
+        found = await self._database.read(lambda c: rows.look(c, [name]))
         holder, rest = found.get(name, ("", 0.0))
         return holder if holder and rest > 0 else None
 
@@ -269,24 +225,24 @@ class Leases:
         """
         if self._database.is_sqlite:
             return set()
-        parameters = {"prefix": prefix, "server": self._server}
-        rows = await self._database.read(lambda c: c.execute(_OTHERS, parameters).all())
-        return {row.name.removeprefix(prefix) for row in rows}
+        return await self._database.read(
+            partial(rows.held_by_others, prefix=prefix, server=self._server)
+        )
 
     def held(self, name: str) -> Lease | None:
         """The lease of this name where this server has it."""
-        wish = self._wishes.get(name)
-        return None if wish is None else wish.lease
+        wanted = self._wanted.get(name)
+        return None if wanted is None else wanted.lease
 
     async def close(self) -> None:
         """Stop everything that leases of this server do, and give them to whoever waits."""
         for kept in self._kept:
             await kept.stop()
         await self._errands.stop()
-        wishes = list(reversed(self._wishes.values()))
-        self._wishes.clear()
+        every = list(reversed(self._wanted.values()))
+        self._wanted.clear()
         try:
-            await self._give_back(wishes)
+            await self._give_back(every)
         except Unavailable as error:  # They run out by themselves.
             log.warning("cannot give back the leases of this server", error=error.message)
         self._renewing.shutdown()
@@ -303,17 +259,14 @@ class Leases:
                 continue
 
     async def _renew(self) -> None:
-        held = [wish.lease for wish in self._wishes.values() if wish.lease is not None]
-        parameters = {
-            "server": self._server,
-            "names": [lease.name for lease in held],
-            "numbers": [lease.number for lease in held],
-        }
+        held = [wanted.lease for wanted in self._wanted.values() if wanted.lease is not None]
+        numbers = {lease.name: lease.number for lease in held}
         began = clock()
         until = began + LIFE_SECONDS - MARGIN_SECONDS
-        rows = await self._in(self._renewing, lambda c: c.execute(_RENEW, parameters).all())
-        self._others, self._renewed_at = rows[0].others, began
-        renewed = {row.name for row in rows}
+        renewed, self._others = await self._in(
+            self._renewing, lambda c: rows.renew(c, self._server, numbers)
+        )
+        self._renewed_at = began
         for lease in held:
             if lease.name in renewed:
                 lease.renewed(until)
@@ -323,11 +276,11 @@ class Leases:
     def _note_loss(self, lease: Lease) -> None:
         log.warning("another server has taken over", what=lease.name)
         lease.lose()
-        wish = self._wishes.get(lease.name)
-        if wish is not None and wish.lease is lease:
-            wish.lease = None
-            wish.is_ending = True
-            self._errands.begin(self._end(wish))
+        wanted = self._wanted.get(lease.name)
+        if wanted is not None and wanted.lease is lease:
+            wanted.lease = None
+            wanted.is_ending = True
+            self._errands.begin(self._end(wanted))
 
     # Seeking.
 
@@ -346,76 +299,76 @@ class Leases:
 
     async def _seek(self) -> float | None:
         """Take what is free; returns the seconds until the next of the others may be."""
-        wanted = {wish.name: wish for wish in self._wishes.values() if wish.is_open}
-        if not wanted:
+        open_ones = {wanted.name: wanted for wanted in self._wanted.values() if wanted.is_open}
+        if not open_ones:
             return None
-        found = await self._in(self._seeking, lambda c: _look(c, wanted))
+        found = await self._in(self._seeking, lambda c: rows.look(c, open_ones))
         rests = []
-        for name, wish in wanted.items():
+        for name, wanted in open_ones.items():
             holder, rest = found.get(name, ("", 0.0))
-            if rest > 0 and holder not in ("", wish.holder):
+            if rest > 0 and holder not in ("", wanted.holder):
                 rests.append(rest)
                 continue
-            take_it = partial(_take, name=name, holder=wish.holder)
+            take_it = partial(take, name=name, holder=wanted.holder)
             lease = await self._in(self._seeking, take_it)
             if lease is None:
                 rests.append(RENEW_SECONDS)  # Somebody else was quicker.
-            elif self._wishes.get(name) is not wish:
+            elif self._wanted.get(name) is not wanted:
                 await self._in(self._seeking, partial(_release, held=[lease]))
             else:
-                wish.lease = lease
-                self._errands.begin(self._begin(wish, lease))
+                wanted.lease = lease
+                self._errands.begin(self._begin(wanted, lease))
                 self._ring()
         # A moment more, so that the time has come for certain.
         return min(rests) + 0.005 if rests else None
 
     # Changes.
 
-    async def _begin(self, wish: _Wish, lease: Lease) -> None:
-        async with wish.turn:
+    async def _begin(self, wanted: _Wanted, lease: Lease) -> None:
+        async with wanted.turn:
             if lease.is_lost:
                 return
             log.info("this server takes over", what=lease.name, number=lease.number)
             try:
-                await wish.taken(lease)
+                await wanted.taken(lease)
             except Exception:
                 log.exception("cannot take over", what=lease.name)
-                if wish.lease is lease:
-                    wish.lease, wish.is_ending = None, True
-                    self._errands.begin(self._fail(wish, lease))
+                if wanted.lease is lease:
+                    wanted.lease, wanted.is_ending = None, True
+                    self._errands.begin(self._fail(wanted, lease))
 
-    async def _fail(self, wish: _Wish, lease: Lease) -> None:
+    async def _fail(self, wanted: _Wanted, lease: Lease) -> None:
         lease.lose()
-        async with wish.turn:
-            await self._stop(wish)
+        async with wanted.turn:
+            await self._stop(wanted)
         with suppress(Unavailable):  # It runs out by itself.
             await self._in(self._seeking, lambda c: _release(c, [lease]))
         await asyncio.sleep(RETRY_SECONDS)
-        self._want_again(wish)
+        self._want_again(wanted)
 
-    async def _end(self, wish: _Wish) -> None:
-        async with wish.turn:
-            await self._stop(wish)
-        self._want_again(wish)
+    async def _end(self, wanted: _Wanted) -> None:
+        async with wanted.turn:
+            await self._stop(wanted)
+        self._want_again(wanted)
 
-    async def _stop(self, wish: _Wish) -> None:
+    async def _stop(self, wanted: _Wanted) -> None:
         try:
-            await wish.lost()
+            await wanted.lost()
         except Exception:
-            log.exception("cannot stop what another server may take over", what=wish.name)
+            log.exception("cannot stop what another server may take over", what=wanted.name)
 
-    def _want_again(self, wish: _Wish) -> None:
-        wish.is_ending = False
+    def _want_again(self, wanted: _Wanted) -> None:
+        wanted.is_ending = False
         self._wake.set()
 
-    async def _give_back(self, wishes: Iterable[_Wish]) -> None:
+    async def _give_back(self, several: Iterable[_Wanted]) -> None:
         held = []
-        for wish in wishes:
-            lease, wish.lease, wish.is_ending = wish.lease, None, True
+        for wanted in several:
+            lease, wanted.lease, wanted.is_ending = wanted.lease, None, True
             if lease is not None:
                 held.append(lease)
-                async with wish.turn:
-                    await self._stop(wish)
+                async with wanted.turn:
+                    await self._stop(wanted)
                 lease.lose()
         if held and not self._database.is_sqlite:
             await self._in(self._seeking, lambda c: _release(c, held))
@@ -431,32 +384,14 @@ class Leases:
 
 
 def take(connection: Connection, name: str, holder: str) -> Lease | None:
-    """Take a lease where it is free, or this holder's already. Before there is an event loop."""
-    return _take(connection, name, holder)
-
-
-def _look(connection: Connection, names: Collection[str]) -> dict[str, tuple[str, float]]:
-    """The holder of each lease and the seconds that it has left."""
-    rows = connection.execute(_LOOK, {"names": list(names)})
-    return {row.name: (row.holder, row.rest / _MICROSECONDS) for row in rows}
-
-
-def _take(connection: Connection, name: str, holder: str) -> Lease | None:
+    """Take a lease where it is free, or this holder's already; None where it is another's."""
     until = clock() + LIFE_SECONDS - MARGIN_SECONDS
-    connection.execute(_ADD, {"name": name})
-    number = connection.execute(_TAKE, {"name": name, "holder": holder}).scalar_one_or_none()
-    if number is None:
-        return None
-    record(connection, "lease", [name])
-    return Lease(name, int(number), until)
+    number = rows.take(connection, name, holder)
+    return None if number is None else Lease(name, number, until)
 
 
 def _release(connection: Connection, held: Iterable[Lease]) -> None:
-    names: list[Any] = []
-    for lease in held:
-        connection.execute(_RELEASE, {"name": lease.name, "number": lease.number})
-        names.append(lease.name)
-    record(connection, "lease", names)
+    rows.release(connection, [(lease.name, lease.number) for lease in held])
 
 
 async def _nothing_with(_: Lease) -> None:

@@ -17,12 +17,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy import Connection, select, text, update
 
 from neuro.domain.errors import Conflict
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes, record
-from neuro.server.fleet.leases import ALIVE_SECONDS, Lease, take
+from neuro.server.fleet.changes import Changes, Topic, record
+from neuro.server.fleet.lease_rows import ALIVE_SECONDS
+from neuro.server.fleet.leases import Lease, take
 from neuro.server.fleet.tables import NOW, servers
 
 # A server that was killed holds its own lease for some seconds more.
@@ -121,9 +122,8 @@ class Servers:
         self.id = server
         self._database = database
         self._changes = changes
-        self._known: dict[str, ServerRecord] | None = None
         self._listeners: list[Callable[[], None]] = []
-        changes.listen("server", lambda keys: self._changed())
+        changes.listen(Topic.SERVER, lambda keys: self._changed())
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call it when a server comes, goes in order, or offers something else."""
@@ -140,7 +140,7 @@ class Servers:
                 text(f"DELETE FROM servers WHERE seen_at < {NOW} - :age"),
                 {"age": FORGET_SECONDS * _MICROSECONDS},
             )
-            record(connection, "server", [self.id])
+            record(connection, Topic.SERVER, [self.id])
 
         await self._write(write)
 
@@ -149,7 +149,7 @@ class Servers:
 
         def write(connection: Connection) -> None:
             connection.execute(update(servers).where(servers.c.id == self.id).values(offer=offer))
-            record(connection, "server", [self.id])
+            record(connection, Topic.SERVER, [self.id])
 
         await self._write(write)
 
@@ -161,32 +161,13 @@ class Servers:
                 text(f"UPDATE servers SET seen_at = {NOW} - :age WHERE id = :id"),
                 {"id": self.id, "age": LEFT_SECONDS * _MICROSECONDS},
             )
-            record(connection, "server", [self.id])
-
-        await self._write(write)
-
-    async def forget(self, server: str) -> None:
-        """Remove a server that is gone for good. Raises Unavailable."""
-
-        def write(connection: Connection) -> None:
-            connection.execute(delete(servers).where(servers.c.id == server))
-            record(connection, "server", [server])
+            record(connection, Topic.SERVER, [self.id])
 
         await self._write(write)
 
     async def all(self) -> list[ServerRecord]:
         """Every server, oldest first, as it is now; on SQLite this one. Raises Unavailable."""
-        rows = await self._database.read(self._read)
-        self._known = {row.id: row for row in rows}
-        return rows
-
-    async def url_of(self, server: str) -> str | None:
-        """Where a server is reached; None for one that nobody knows. Raises Unavailable."""
-        if self._known is None or server not in self._known:
-            await self.all()
-        assert self._known is not None
-        found = self._known.get(server)
-        return None if found is None else found.url
+        return await self._database.read(self._read)
 
     def _read(self, connection: Connection) -> list[ServerRecord]:
         if self._database.is_sqlite:
@@ -196,7 +177,6 @@ class Servers:
         return [ServerRecord(row.id, row.name, row.url, row.is_alive, row.offer) for row in rows]
 
     def _changed(self) -> None:
-        self._known = None
         for listener in self._listeners:
             listener()
 
@@ -204,5 +184,4 @@ class Servers:
         if self._database.is_sqlite:
             return
         await self._database.write(change)
-        self._known = None
         self._changes.ring()

@@ -33,6 +33,7 @@ from neuro.server.jobs.board import Board
 from neuro.server.jobs.elsewhere import Elsewhere
 from neuro.server.jobs.feed import Feed
 from neuro.server.jobs.holder import Holder
+from neuro.server.jobs.intents import Intents
 from neuro.server.jobs.launch import Files, Launcher
 from neuro.server.jobs.offers import EngineOffer, Offered, Offers, offered
 from neuro.server.jobs.others import Others
@@ -40,7 +41,6 @@ from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.wishes import Wishes
 from neuro.server.jobs.writer import Writer
 from neuro.server.settings import Settings, disk_for, presets_for
 from neuro.server.settings_remarks import remarks
@@ -205,9 +205,9 @@ def _others(
     feed: Feed,
     offers: Offers,
 ) -> Others:
-    wishes = Wishes(database, board, writer, reconciler, fleet.changes)
-    elsewhere = Elsewhere(database, board, writer, reconciler, wishes, feed.begin_anew)
-    return Others(board, fleet.changes, elsewhere, wishes, offers)
+    intents = Intents(database, board, writer, reconciler, fleet.changes)
+    elsewhere = Elsewhere(database, board, writer, reconciler, intents, feed.begin_anew)
+    return Others(board, fleet.changes, elsewhere, intents, offers)
 
 
 async def _check_in_use(database: Database, fleet: Fleet, names: Mapping[str, str]) -> None:

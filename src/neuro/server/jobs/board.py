@@ -114,14 +114,14 @@ class Board:
     def __init__(
         self,
         capacities: Mapping[str, Amount],
-        elsewhere: Callable[[JobRecord, Board], str | None] = lambda record, board: None,
+        waits_for: Callable[[JobRecord, Board], str | None] = lambda record, board: None,
     ) -> None:
         """``capacities`` are those of the engines that this server holds from the beginning.
 
-        ``elsewhere`` says what a job of any other engine waits for.
+        ``waits_for`` says what a job of any other engine waits for.
         """
         self.lanes = {name: Lane(capacity) for name, capacity in capacities.items()}
-        self._says_elsewhere = elsewhere
+        self._waits_for = waits_for
         self._records: dict[str, JobRecord] = {}
         self._elsewhere = Followed()
         # The lanes in which jobs hold their resources.
@@ -321,7 +321,7 @@ class Board:
             return None
         lane = self.lanes.get(record.engine)
         if lane is None:
-            return self._says_elsewhere(record, self)
+            return self._waits_for(record, self)
         if record.specification.control:
             return None
         ahead = lane.queue.place(waiting(record))

@@ -17,16 +17,15 @@ import structlog
 from neuro.domain.errors import Unavailable
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes
-from neuro.server.jobs import tables, wishes
+from neuro.server.fleet.changes import Changes, Topic
+from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.intents import Intents
 from neuro.server.jobs.reconciler import Reconciler
-from neuro.server.jobs.wishes import Wishes
 from neuro.server.jobs.writer import Writer
 
 log = structlog.get_logger("neuro.jobs")
 
-TOPIC = "job"
 RETRY_SECONDS = 1.0
 PAUSE_SECONDS = 0.05  # until it is looked again at what could not be obeyed yet
 _PAGE = 500
@@ -41,7 +40,7 @@ class Elsewhere:
         board: Board,
         writer: Writer,
         reconciler: Reconciler,
-        requests: Wishes,
+        intents: Intents,
         begin_anew: Callable[[], None],
     ) -> None:
         """``begin_anew`` is called where changes may have been missed."""
@@ -49,18 +48,18 @@ class Elsewhere:
         self._board = board
         self._writer = writer
         self._reconciler = reconciler
-        self._wishes = requests
+        self._intents = intents
         self._begin_anew = begin_anew
         self._jobs: dict[str, None] = {}
-        self._wished: dict[str, None] = {}
-        self._all_jobs = self._all_wishes = False
+        self._asked: dict[str, None] = {}
+        self._all_jobs = self._all_asked = False
         self._wake = asyncio.Event()
         self._kept: Kept | None = None
 
     def listen(self, changes: Changes) -> None:
         """Have all that changes from now on looked at, once this has started."""
-        changes.listen(TOPIC, self.changed)
-        changes.listen(wishes.TOPIC, self.wished)
+        changes.listen(Topic.JOB, self.changed)
+        changes.listen(Topic.INTENT, self.asked)
 
     async def start(self, background: Background) -> None:
         """Read what there is and is not this server's, and follow it. Raises Unavailable."""
@@ -80,12 +79,12 @@ class Elsewhere:
             self._jobs.update(dict.fromkeys(job_ids))
         self._wake.set()
 
-    def wished(self, job_ids: Collection[str] | None) -> None:
+    def asked(self, job_ids: Collection[str] | None) -> None:
         """Look soon at what is asked of these jobs; None: of any."""
         if job_ids is None:
-            self._all_wishes = True
+            self._all_asked = True
         else:
-            self._wished.update(dict.fromkeys(job_ids))
+            self._asked.update(dict.fromkeys(job_ids))
         self._wake.set()
 
     async def _run(self) -> None:
@@ -93,24 +92,24 @@ class Elsewhere:
             await self._wake.wait()
             self._wake.clear()
             jobs, self._jobs = self._jobs, {}
-            wished, self._wished = self._wished, {}
+            asked, self._asked = self._asked, {}
             all_jobs, self._all_jobs = self._all_jobs, False
-            all_wishes, self._all_wishes = self._all_wishes, False
+            all_asked, self._all_asked = self._all_asked, False
             try:
                 if all_jobs:
                     self._begin_anew()
                     jobs.update(dict.fromkeys(await self._every()))
                 await self._look_at(jobs)
-                if all_wishes or wished:
-                    left = await self._wishes.obey(None if all_wishes else list(wished))
+                if all_asked or asked:
+                    left = await self._intents.obey(None if all_asked else list(asked))
                     if left:
-                        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.wished, left)
+                        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.asked, left)
             except Exception as error:
                 # Nothing that was told of is forgotten.
                 self._jobs = jobs | self._jobs
-                self._wished = wished | self._wished
+                self._asked = asked | self._asked
                 self._all_jobs |= all_jobs
-                self._all_wishes |= all_wishes
+                self._all_asked |= all_asked
                 self._wake.set()
                 if not isinstance(error, Unavailable):  # which is logged where it is met
                     raise

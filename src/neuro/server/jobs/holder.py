@@ -18,22 +18,17 @@ from neuro.domain.errors import Conflict, Unavailable
 from neuro.domain.resources import Amount
 from neuro.engines.base import RunRef
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes
+from neuro.server.fleet.changes import Changes, Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.leases import Lease, Leases
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.elsewhere import Elsewhere
-from neuro.server.jobs.leases import OfThisMachine
+from neuro.server.jobs.leases import OfThisMachine, lease_of
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.writer import CLOSE_SECONDS, Writer
 
 log = structlog.get_logger("neuro.jobs")
-
-
-def lease_of(engine: str) -> str:
-    """What the lease of an engine is called."""
-    return f"engine:{engine}"
 
 
 def same_name(engine: str) -> Conflict:
@@ -114,12 +109,12 @@ class Holder:
         self._writer.fence(name, guard)
         await self._reconciler.take(name, self._capacities[name], active, known, guard)
         log.info("engine taken", engine=name, jobs=len(active))
-        await self._database.write(lambda c: tell_others(c, "lease", (lease.name,)))
+        await self._database.write(lambda c: tell_others(c, Topic.LEASE, (lease.name,)))
         self._changes.ring()
         self._look()
         # What was submitted while it was taken, and what was asked while nobody had it.
         self._elsewhere.changed(self._of(name))
-        self._elsewhere.wished(None)
+        self._elsewhere.asked(None)
 
     async def _lost(self, name: str) -> None:
         await self._reconciler.drop(name)

@@ -1,4 +1,4 @@
-"""What the part for jobs needs of a lease: whether an engine is still this server's."""
+"""What the part for jobs needs of an engine's lease: whether the engine is still this server's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 
-class Lease(Protocol):
+def lease_of(engine: str) -> str:
+    """What the lease of an engine is called; of an empty name, how the names of all of them begin.
+
+    Exactly one server schedules and reconciles the jobs of an engine: the one that holds it.
+    """
+    return f"engine:{engine}"
+
+
+class Fence(Protocol):
     """The right to schedule and reconcile the jobs of an engine."""
 
     @property
@@ -29,7 +37,7 @@ class _Always:
         """Nobody else could have it."""
 
 
-ALWAYS: Lease = _Always()
+ALWAYS: Fence = _Always()
 
 
 class OfThisMachine:
@@ -40,5 +48,5 @@ class OfThisMachine:
 
     is_held = True
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Fence) -> None:
         self.check = lease.check

@@ -19,11 +19,13 @@ from neuro.domain.resources import NOTHING, Amount, Preset
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
 from neuro.server.fleet.assembly import Fleet
+from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.reach import is_of_its_machine
 from neuro.server.fleet.registry import ServerRecord
 from neuro.server.fleet.tables import NOW, leases, servers
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.holder import lease_of, same_name
+from neuro.server.jobs.holder import same_name
+from neuro.server.jobs.leases import lease_of
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.scheduler import explain
 
@@ -107,7 +109,7 @@ class Offers:
         self.check_names({name for name, one in self._own.engines.items() if one.of_this_machine})
         self._check_addresses(found)
         self._fleet.servers.listen(self._news.set)
-        self._fleet.changes.listen("lease", lambda keys: self._news.set())
+        self._fleet.changes.listen(Topic.LEASE, lambda keys: self._news.set())
         await self._fleet.servers.publish(_encode(self._own))
         await self._refresh()
         self._kept = background.keep("watch over what other servers offer", self._run)

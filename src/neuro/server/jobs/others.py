@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from neuro.server.fleet.changes import Changes
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.elsewhere import Elsewhere
+from neuro.server.jobs.intents import Intent, Intents
 from neuro.server.jobs.offers import Offers
 from neuro.server.jobs.record import JobRecord
-from neuro.server.jobs.wishes import Wish, Wishes
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Others:
     board: Board
     changes: Changes
     elsewhere: Elsewhere
-    wishes: Wishes
+    intents: Intents
     offers: Offers
 
     def submitted(self, record: JobRecord) -> None:
@@ -30,15 +30,15 @@ class Others:
         self.elsewhere.changed([record.id])
 
     async def ask_life_span(self, record: JobRecord, reckon: Callable[[JobRecord], int]) -> int:
-        """The same of a life span that is reckoned from the newest: see ``Wishes``."""
-        minutes = await self.wishes.ask_life_span(record, reckon)
-        self.elsewhere.wished([record.id])
+        """The same of a life span that is reckoned from the newest: see ``Intents``."""
+        minutes = await self.intents.ask_life_span(record, reckon)
+        self.elsewhere.asked([record.id])
         return minutes
 
-    async def ask(self, wishes: Collection[Wish]) -> None:
+    async def ask(self, asked: Collection[Intent]) -> None:
         """Keep what is asked of jobs, for whoever has their engines. Raises Unavailable."""
-        if not wishes:
+        if not asked:
             return
-        await self.wishes.ask(wishes)
+        await self.intents.ask(asked)
         # A job may be on its way to this server.
-        self.elsewhere.wished([wish.job_id for wish in wishes])
+        self.elsewhere.asked([intent.job_id for intent in asked])

@@ -14,12 +14,11 @@ from neuro.engines.base import Engine
 from neuro.server.database.engine import Database
 from neuro.server.fleet.leases import Leases
 from neuro.server.jobs import expiry
+from neuro.server.jobs.leases import lease_of
 
 log = structlog.get_logger("neuro.jobs")
 
 BATCH = 1000
-# Of the engines of this installation: behind it comes an engine's name.
-LEASE = "engine:"
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class Retention:
         ids = await self._database.read(choose)
         if not ids or self._leases is None or self._database.is_sqlite:
             return ids
-        others = await self._leases.held_by_others(LEASE)
+        others = await self._leases.held_by_others(lease_of(""))
         # Nor of one that this server may have and does not: its logs would stay.
-        others |= {name for name in self._engines if self._leases.held(LEASE + name) is None}
+        others |= {name for name in self._engines if self._leases.held(lease_of(name)) is None}
         engines = await self._database.read(partial(expiry.engines_of, ids=ids))
         return [job_id for job_id in ids if engines.get(job_id) not in others]
 
@@ -91,7 +90,7 @@ class Retention:
         return [
             engine
             for name, engine in self._engines.items()
-            if leases is None or self._database.is_sqlite or leases.held(LEASE + name) is not None
+            if leases is None or self._database.is_sqlite or leases.held(lease_of(name)) is not None
         ]
 
     async def _forget_logs(self, ids: Sequence[str]) -> None:

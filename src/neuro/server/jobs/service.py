@@ -33,13 +33,13 @@ from neuro.server.database.engine import Database
 from neuro.server.jobs import specification, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.offers import HeldBy
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Holding, Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
 from neuro.server.jobs.submission import Submissions, Submitted
-from neuro.server.jobs.wishes import Wish
 from neuro.server.jobs.writer import Writer
 
 PAGE = 500
@@ -230,7 +230,7 @@ class JobService:
     async def kill(self, record: JobRecord, reason: Reason = Reason.USER_REQUESTED) -> None:
         """End a job, for its user if nothing else is said.
 
-        Nothing if it is over; returns when the wish is kept.
+        Nothing if it is over; returns when that is kept.
         """
         await self.kill_all([record], reason)
 
@@ -244,18 +244,18 @@ class JobService:
             if live is not None:
                 own[live.id] = self._reconciler.holding(live.engine)
                 self._reconciler.stop(live, reason)
-        # A full disk keeps no job alive: the wish is written when there is room.
+        # A full disk keeps no job alive: the stop is written when there is room.
         with suppress(Unavailable):
             await self._writer.flush()
         if self._others is None:
             return
-        # Those of other servers, and of an engine that was lost before the wish was written.
+        # Those of other servers, and of an engine that was lost before the stop was written.
         left = [
             record
             for record in records
             if record.is_active and not self._has_kept(own.get(record.id))
         ]
-        await self._others.ask([Wish.stop(record, reason) for record in left])
+        await self._others.ask([Intent.stop(record, reason) for record in left])
 
     def _has_kept(self, holding: Holding | None) -> bool:
         """Whether what was written of a job under this hold of its engine stays."""
@@ -298,7 +298,7 @@ class JobService:
             raise
         if self._others is not None and not self._has_kept(holding):
             # A server that was frozen: its write was dropped where another has the engine by now.
-            await self._others.ask([Wish.life_span(live, minutes)])
+            await self._others.ask([Intent.life_span(live, minutes)])
 
     def capacity(self) -> dict[str, int]:
         """How many more jobs of each preset could start now."""

@@ -28,6 +28,7 @@ from neuro.domain.names import new_job_id
 from neuro.domain.resources import Amount
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
+from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
@@ -174,7 +175,7 @@ class Submissions:
             sequence = tables.insert_job(connection, reserved)
             if key is not None:
                 tables.insert_key(connection, record.owner, key.text, key.digest, sequence)
-            tell_others(connection, "job", (record.id,))
+            tell_others(connection, Topic.JOB, (record.id,))
             return sequence
 
         if record.name is not None:

@@ -17,7 +17,7 @@ from neuro.server.access.identity import Identity
 from neuro.server.database.blobs import pack
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import Turns, paged
-from neuro.server.fleet.changes import record
+from neuro.server.fleet.changes import Topic, record
 from neuro.server.projects.guard import Guard, is_id, missing
 from neuro.server.schedules import tables
 from neuro.server.schedules.making import check
@@ -101,7 +101,7 @@ class ScheduleService:
             tables.replace(connection, known.schedule.id, new, packed)
         stored = tables.of_batch(connection, project_id, batch)
         assert stored is not None
-        record(connection, "schedule", [stored.schedule.id])
+        record(connection, Topic.SCHEDULE, [stored.schedule.id])
         return stored.schedule
 
     async def list(self, caller: Identity, project_id: str) -> AsyncGenerator[Schedule]:
@@ -133,7 +133,7 @@ class ScheduleService:
                 raise hidden
             self._guard.project(connection, caller, project_id, Action.WRITE, hidden)
             tables.remove(connection, schedule_id)
-            record(connection, "schedule", [schedule_id])
+            record(connection, Topic.SCHEDULE, [schedule_id])
 
         await self._database.write(change)
         self._changed()

@@ -17,7 +17,7 @@ from neuro.server.bakes.attempts.tables import unfinished_of_owners
 from neuro.server.bakes.feed import BakeFeed
 from neuro.server.database.engine import Database
 from neuro.server.fleet.assembly import Fleet
-from neuro.server.fleet.changes import record
+from neuro.server.fleet.changes import Topic, record
 from neuro.server.fleet.leases import Lease
 from neuro.server.http.routes import Route
 from neuro.server.jobs.board import Board
@@ -73,7 +73,7 @@ class Supervision:
         The server must be ready for the jobs that this starts.
         """
         await self._feed.start()
-        self._fleet.changes.listen("schedule", lambda keys: self._runner.changed())
+        self._fleet.changes.listen(Topic.SCHEDULE, lambda keys: self._runner.changed())
         await self._supervisor.end_stranded()
         await self._fleet.leases.keep("bakes", self._take, self._drop)
 
@@ -114,7 +114,7 @@ class Supervision:
 def _remove_schedules(connection: Connection, owners: Collection[str]) -> int:
     removed = schedules.remove_all_of(connection, owners)
     if removed:
-        record(connection, "schedule", owners)
+        record(connection, Topic.SCHEDULE, owners)
     return removed
 
 

@@ -13,6 +13,7 @@ from neuro.domain.bakes import Attempt, TaskStatus
 from neuro.server.bakes.attempts import drivers
 from neuro.server.bakes.events import Hub
 from neuro.server.database.engine import Database
+from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.changes import record as record_change
 from neuro.server.fleet.registry import Servers
 from neuro.server.jobs.record import JobRecord
@@ -89,7 +90,7 @@ class FactFinder:
             fence(connection)
             for server in others:
                 drivers.detach(connection, attempt_id, server)
-            record_change(connection, "driver", [attempt_id])
+            record_change(connection, Topic.DRIVER, [attempt_id])
 
         await self._database.write(forget)
         watch.heard_at = now()

@@ -326,7 +326,7 @@ class Supervisor(Observer):
             def leave(connection: Connection) -> None:
                 self._fence(connection)
                 turns.leave(connection, attempt_id)
-                changes.record(connection, "attempt", [f"{watch.bake_id} {attempt_id}"])
+                changes.record(connection, changes.Topic.ATTEMPT, [f"{watch.bake_id} {attempt_id}"])
 
             await commit(self._database, leave, lambda _: self._hub.line_moved())
             return None

@@ -85,12 +85,6 @@ def leave(connection: Connection, attempt_id: str) -> None:
     connection.execute(_LEAVE, {"b_id": attempt_id})
 
 
-def turn_of(connection: Connection, attempt_id: str) -> Turn | None:
-    """The place of an attempt; None where it waits for nobody, or is over."""
-    row = connection.execute(_OWN, {"b_id": attempt_id}).one_or_none()
-    return None if row is None else Turn(row.attempt_id, row.bake_id, row.cancels)
-
-
 def ahead(connection: Connection, attempt_id: str) -> list[Turn] | None:
     """Those that come before an attempt, in their order; None for one that has no place.
 

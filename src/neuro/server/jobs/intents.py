@@ -1,8 +1,9 @@
 """What people ask of jobs whose engine another server holds: rows that its holder reads and obeys.
 
-A wish is kept when its row is there. The holder is told by the feed of changes, and removes the row
-once the record that obeys it is written; whoever takes the engine over reads what is left. A wish
-that is obeyed twice does no harm: the first reason of a stop stays, and a life span is a number.
+An intent is kept when its row is there. The holder is told by the feed of changes, and removes the
+row once the record that obeys it is written; whoever takes the engine over reads what is left. An
+intent that is obeyed twice does no harm: the first reason of a stop stays, and a life span is a
+number.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, text
 
 from neuro.domain.jobs import Reason
 from neuro.server.database.engine import Database
-from neuro.server.fleet.changes import Changes
+from neuro.server.fleet.changes import Changes, Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import tables
@@ -32,11 +33,10 @@ log = structlog.get_logger("neuro.jobs")
 _PAGE = 500
 _STOP = "stop"
 _LIFE_SPAN = "life_span"
-TOPIC = "intent"
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:job, 0))")
 
 
-class Wish(NamedTuple):
+class Intent(NamedTuple):
     """What somebody asks of a job: to end for a reason, or to live for so many minutes."""
 
     job_id: str
@@ -44,15 +44,15 @@ class Wish(NamedTuple):
     value: str
 
     @classmethod
-    def stop(cls, record: JobRecord, reason: Reason) -> Wish:
+    def stop(cls, record: JobRecord, reason: Reason) -> Intent:
         return cls(record.id, _STOP, reason.value)
 
     @classmethod
-    def life_span(cls, record: JobRecord, minutes: int) -> Wish:
+    def life_span(cls, record: JobRecord, minutes: int) -> Intent:
         return cls(record.id, _LIFE_SPAN, str(minutes))
 
 
-class Wishes:
+class Intents:
     """Asks other servers, and does what they ask."""
 
     def __init__(
@@ -69,9 +69,9 @@ class Wishes:
         self._reconciler = reconciler
         self._changes = changes
 
-    async def ask(self, wishes: Collection[Wish]) -> None:
+    async def ask(self, asked: Collection[Intent]) -> None:
         """Keep all of these in one transaction. Raises Unavailable."""
-        await self._database.write(partial(_add, wishes))
+        await self._database.write(partial(_add, asked))
         self._changes.ring()
 
     async def ask_life_span(self, record: JobRecord, reckon: Callable[[JobRecord], int]) -> int:
@@ -88,17 +88,17 @@ class Wishes:
         """Do what is asked of these jobs (None: of any) that are this server's.
 
         Returns those that are on their way to be, and have to be looked at again. Raises
-        Unavailable: then the wishes stay.
+        Unavailable: then the intents stay.
         """
         rows = await self._database.read(partial(_of, job_ids=job_ids))
         if not rows:
             return []
         done_under: dict[str, Holding | None] = {}
-        for _, wish in rows:
-            live = self._board.get(wish.job_id)
+        for _, intent in rows:
+            live = self._board.get(intent.job_id)
             if live is not None:
                 done_under[live.id] = self._reconciler.holding(live.engine)
-                self._obey(live, wish)
+                self._obey(live, intent)
         await self._writer.flush()
         # What was written without the lease was dropped: whoever has it now has yet to obey.
         obeyed = {
@@ -106,51 +106,53 @@ class Wishes:
             for job_id, holding in done_under.items()
             if holding is not None and self._reconciler.has_kept(holding)
         }
-        own = {wish.job_id for _, wish in rows if self._board.is_own(wish.job_id)}
-        strange = {wish.job_id for _, wish in rows} - own
+        own = {intent.job_id for _, intent in rows if self._board.is_own(intent.job_id)}
+        strange = {intent.job_id for _, intent in rows} - own
         active = await self._database.read(partial(tables.active_among, ids=sorted(strange)))
         # Another server's are that server's to obey, unless they are over.
         done = [
             sequence
-            for sequence, wish in rows
-            if wish.job_id in (obeyed & own) or wish.job_id in strange - active
+            for sequence, intent in rows
+            if intent.job_id in (obeyed & own) or intent.job_id in strange - active
         ]
         if done:
             await self._database.write(partial(_remove, done))
         return sorted(own - obeyed)
 
-    def _obey(self, live: JobRecord, wish: Wish) -> None:
+    def _obey(self, live: JobRecord, intent: Intent) -> None:
         try:
-            if wish.kind == _STOP:
-                self._reconciler.stop(live, Reason(wish.value))
-            elif wish.kind == _LIFE_SPAN:
-                self._reconciler.set_life_span(live, int(wish.value))
+            if intent.kind == _STOP:
+                self._reconciler.stop(live, Reason(intent.value))
+            elif intent.kind == _LIFE_SPAN:
+                self._reconciler.set_life_span(live, int(intent.value))
         except ValueError:
             # A newer version's words. Kept, it would hold up all that is asked after it.
-            log.error("cannot do what another server asks of a job", job=live.id, asked=wish.value)
+            log.error(
+                "cannot do what another server asks of a job", job=live.id, asked=intent.value
+            )
 
 
-def _add(wishes: Collection[Wish], connection: Connection) -> None:
+def _add(asked: Collection[Intent], connection: Connection) -> None:
     # What is asked again adds no row, however often that is while nobody has the engine. Of stops
     # the first stays, as its reason does; of life spans the last.
-    stops = list({wish.job_id for wish in wishes if wish.kind == _STOP})
+    stops = list({intent.job_id for intent in asked if intent.kind == _STOP})
     known: set[str] = set()
     for start in range(0, len(stops), _PAGE):
-        asked = intents.c.job_id.in_(stops[start : start + _PAGE])
-        found = select(intents.c.job_id).where(asked, intents.c.kind == _STOP)
+        some = intents.c.job_id.in_(stops[start : start + _PAGE])
+        found = select(intents.c.job_id).where(some, intents.c.kind == _STOP)
         known.update(connection.execute(found).scalars())
     now = datetime.now(UTC)
     rows = []
-    for wish in wishes:
-        if wish.kind == _STOP and wish.job_id in known:
+    for intent in asked:
+        if intent.kind == _STOP and intent.job_id in known:
             continue
-        if wish.kind != _STOP:
-            same = (intents.c.job_id == wish.job_id) & (intents.c.kind == wish.kind)
+        if intent.kind != _STOP:
+            same = (intents.c.job_id == intent.job_id) & (intents.c.kind == intent.kind)
             connection.execute(delete(intents).where(same))
-        rows.append({**wish._asdict(), "at": now})
+        rows.append({**intent._asdict(), "at": now})
     if rows:
         connection.execute(insert(intents), rows)
-    tell_others(connection, TOPIC, list(dict.fromkeys(wish.job_id for wish in wishes)))
+    tell_others(connection, Topic.INTENT, list(dict.fromkeys(intent.job_id for intent in asked)))
 
 
 def _add_life_span(
@@ -160,7 +162,7 @@ def _add_life_span(
         # One after the other, or of two who add minutes one adds nothing. Whoever has the engine
         # is not kept waiting by this, also where this server is frozen now.
         connection.execute(_LOCK, {"job": record.id})
-    # In this order: a wish is removed after its record is written.
+    # In this order: a intent is removed after its record is written.
     same = (intents.c.job_id == record.id) & (intents.c.kind == _LIFE_SPAN)
     asked = select(intents.c.value).where(same).order_by(intents.c.sequence.desc()).limit(1)
     pending = connection.execute(asked).scalar()
@@ -168,11 +170,11 @@ def _add_life_span(
     if pending is not None:
         newest = replace(newest, max_run_time_minutes=int(pending))
     minutes = reckon(newest)
-    _add([Wish.life_span(record, minutes)], connection)
+    _add([Intent.life_span(record, minutes)], connection)
     return minutes
 
 
-def _of(connection: Connection, job_ids: Sequence[str] | None) -> list[tuple[int, Wish]]:
+def _of(connection: Connection, job_ids: Sequence[str] | None) -> list[tuple[int, Intent]]:
     statement = select(intents).order_by(intents.c.sequence)
     found = []
     for start in range(0, 1 if job_ids is None else len(job_ids), _PAGE):
@@ -180,7 +182,7 @@ def _of(connection: Connection, job_ids: Sequence[str] | None) -> list[tuple[int
         if job_ids is not None:
             page = statement.where(intents.c.job_id.in_(job_ids[start : start + _PAGE]))
         for row in connection.execute(page):
-            found.append((row.sequence, Wish(row.job_id, row.kind, row.value)))
+            found.append((row.sequence, Intent(row.job_id, row.kind, row.value)))
     return found
 
 
