@@ -214,6 +214,7 @@ async def test_what_was_dropped_is_told_exactly(kind: EngineKind, folder: Path) 
 
 
 @pytest.mark.slow
+@needs(Has.PROGRAMS)
 async def test_two_hundred_megabytes_are_followed_without_a_loss(runs: Runs) -> None:
     begun = spec("sh", "-c", "head -c 209715200 /dev/zero | tr '\\0' 'x'; echo end")
     await runs.engine.start(begun)
