@@ -20,10 +20,10 @@ from neuro.server.access import peers
 from neuro.server.access.grants import Grant
 from neuro.server.access.identity import Identity
 from neuro.server.access.peers import Drop, OtherServers, Peers, Then
-from neuro.server.access.service import TOPIC, AccessService
+from neuro.server.access.service import AccessService
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
-from neuro.server.fleet.changes import Snapshot, sweep
+from neuro.server.fleet.changes import Snapshot, Topic, sweep
 from neuro.server.fleet.registry import Servers
 from tests.postgres import PostgresServer
 from tests.server.fleet.servers import Member, member
@@ -283,7 +283,7 @@ async def test_where_no_token_can_be_asked_about_none_goes_on() -> None:
     access.ask(lambda: [("boris", "t")])
     access.listen(lambda user, token_id: ended.append((user, token_id)))
 
-    await fallen.then[TOPIC](None)
+    await fallen.then[Topic.TOKENS](None)
 
     assert ended == [("boris", "t")]
     database.close()

@@ -65,7 +65,7 @@ class Observer:
 
 
 @dataclass(frozen=True)
-class Changes:
+class ToRead:
     """The parts to read anew: the attempt, tasks by ``yaml_id``, the bakes that it awaits.
 
     ``everything``: these and all tasks, as this server does not know which have changed.
@@ -128,12 +128,12 @@ class Subscription:
             return False
         return True
 
-    def take(self, tasks: int) -> Changes:
+    def take(self, tasks: int) -> ToRead:
         """The changes since the last call, with at most so many tasks."""
         ids = tuple(self._tasks)[:tasks] if len(self._tasks) > tasks else tuple(self._tasks)
         for yaml_id in ids:
             del self._tasks[yaml_id]
-        changes = Changes(self._attempt, ids, self._ahead, self._everything)
+        changes = ToRead(self._attempt, ids, self._ahead, self._everything)
         self._attempt = self._ahead = self._everything = False
         if not self._tasks and not self.is_removed:
             self._news.clear()

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from neuro.domain.errors import NoSuchJob
 from neuro.domain.jobs import JobStatus
 from neuro.domain.resources import NOTHING, Amount
-from neuro.server.jobs.followed import Followed, Load
+from neuro.server.jobs.followed import EngineLoad, Followed
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.scheduler import Queue, Waiting, choose, explain
@@ -152,7 +152,7 @@ class Board:
         """The jobs of all other engines."""
         return self._elsewhere.values()
 
-    def load_elsewhere(self, engine: str) -> Load:
+    def load_elsewhere(self, engine: str) -> EngineLoad:
         """What an engine that another server holds has to do."""
         return self._elsewhere.load(engine)
 

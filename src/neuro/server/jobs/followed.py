@@ -11,7 +11,7 @@ from neuro.server.jobs.record import JobRecord
 
 
 @dataclass(slots=True)
-class Load:
+class EngineLoad:
     """Of one engine: what its jobs hold together, and how many run and wait."""
 
     taken: Amount = NOTHING
@@ -33,18 +33,18 @@ class Followed(UserDict[str, JobRecord]):
     """By their ids. They are counted as they come and go: there may be very many."""
 
     def __init__(self) -> None:
-        self._loads: dict[str, Load] = {}
+        self._loads: dict[str, EngineLoad] = {}
         super().__init__()
 
-    def load(self, engine: str) -> Load:
+    def load(self, engine: str) -> EngineLoad:
         """What an engine has to do."""
-        return self._loads.get(engine) or Load()
+        return self._loads.get(engine) or EngineLoad()
 
     def __setitem__(self, job_id: str, record: JobRecord) -> None:
         if job_id in self.data:
             del self[job_id]
         self.data[job_id] = record
-        self._loads.setdefault(record.engine, Load()).count(record, 1)
+        self._loads.setdefault(record.engine, EngineLoad()).count(record, 1)
 
     def __delitem__(self, job_id: str) -> None:
         record = self.data.pop(job_id)

@@ -15,7 +15,7 @@ def lease_of(engine: str) -> str:
     return f"engine:{engine}"
 
 
-class Fence(Protocol):
+class EngineLease(Protocol):
     """The right to schedule and reconcile the jobs of an engine."""
 
     @property
@@ -37,7 +37,7 @@ class _Always:
         """Nobody else could have it."""
 
 
-ALWAYS: Fence = _Always()
+ALWAYS: EngineLease = _Always()
 
 
 class OfThisMachine:
@@ -48,5 +48,5 @@ class OfThisMachine:
 
     is_held = True
 
-    def __init__(self, lease: Fence) -> None:
+    def __init__(self, lease: EngineLease) -> None:
         self.check = lease.check

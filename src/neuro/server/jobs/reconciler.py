@@ -34,7 +34,7 @@ from neuro.engines.base import (
 from neuro.server.background import LONGEST_TIMER, Background, Errands, Kept
 from neuro.server.jobs import life
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.leases import ALWAYS, Fence
+from neuro.server.jobs.leases import ALWAYS, EngineLease
 from neuro.server.jobs.phases import Event, Phase
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
@@ -48,7 +48,7 @@ UNSURE_SECONDS = 1.0
 class Holding:
     """An engine while it is this server's, and what is done with it meanwhile."""
 
-    def __init__(self, engine: Engine, lease: Fence) -> None:
+    def __init__(self, engine: Engine, lease: EngineLease) -> None:
         self.engine = engine
         self.lease = lease
         self.errands = Errands("reconciler of jobs")
@@ -108,7 +108,7 @@ class Reconciler:
         capacity: Amount,
         active: Collection[JobRecord],
         known: Collection[RunRef],
-        lease: Fence = ALWAYS,
+        lease: EngineLease = ALWAYS,
     ) -> None:
         """Have an engine from now on, whatever became of its jobs while nobody, or another, had it.
 

@@ -19,7 +19,7 @@ from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.leases import LeaseLost
 from neuro.server.jobs import tables
-from neuro.server.jobs.leases import Fence
+from neuro.server.jobs.leases import EngineLease
 from neuro.server.jobs.record import JobRecord
 
 log = structlog.get_logger("neuro.jobs")
@@ -34,7 +34,7 @@ class _Gone:
         raise LeaseLost("Another server has this engine now: nothing was changed.")
 
 
-_GONE: Fence = _Gone()
+_GONE: EngineLease = _Gone()
 
 MAX_BATCH = 200
 RETRY_SECONDS = 1.0
@@ -64,8 +64,8 @@ class Writer:
         """``ring`` is called after each commit: other servers are to look at what has changed."""
         self._database = database
         self._ring = ring
-        self._leases: dict[str, Fence] = {}
-        self._fences: Mapping[str, Fence] = {}  # those of the batch that is written now
+        self._leases: dict[str, EngineLease] = {}
+        self._fences: Mapping[str, EngineLease] = {}  # those of the batch that is written now
         self._dirty: dict[str, JobRecord] = {}
         self._writing: dict[str, JobRecord] = {}
         self._refused: dict[str, JobRecord] = {}
@@ -83,7 +83,7 @@ class Writer:
         """Begin to write; the server ends where that fails by a fault of the program's own."""
         self._kept = background.keep("writer of jobs", self._run, vital=True)
 
-    def fence(self, engine: str, lease: Fence) -> None:
+    def fence(self, engine: str, lease: EngineLease) -> None:
         """Write records of an engine under this lease from now on."""
         self._leases[engine] = lease
 
@@ -281,7 +281,7 @@ class Writer:
 
 
 def _write_fenced(
-    records: list[JobRecord], leases: Mapping[str, Fence], connection: Connection
+    records: list[JobRecord], leases: Mapping[str, EngineLease], connection: Connection
 ) -> list[str]:
     """Write the records of engines that are this server's; returns the other engines."""
     lost = []

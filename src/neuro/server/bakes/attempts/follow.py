@@ -8,7 +8,7 @@ from functools import partial
 
 from neuro.domain.bakes import Attempt, BakeEvent
 from neuro.server.bakes.attempts import tables, turns
-from neuro.server.bakes.events import Changes, Hub, Subscription
+from neuro.server.bakes.events import Hub, Subscription, ToRead
 from neuro.server.bakes.tasks import tables as task_tables
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import paged
@@ -39,7 +39,7 @@ class Follower:
             )
             if executor:
                 stack.enter_context(self._hub.driving(attempt))
-            state = await self._read(news, Changes(attempt=True, ahead=True))
+            state = await self._read(news, ToRead(attempt=True, ahead=True))
             if not any(event.attempt is not None for event in state):
                 return  # Removed before the subscription, which will never be told so.
             yield state
@@ -72,7 +72,7 @@ class Follower:
         if page:
             yield page
 
-    async def _read(self, news: Subscription, changes: Changes) -> Events:
+    async def _read(self, news: Subscription, changes: ToRead) -> Events:
         """The newest state of what has changed."""
         events: Events = []
         if changes.attempt or changes.everything:
