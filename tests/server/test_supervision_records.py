@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 import pytest
@@ -28,6 +29,7 @@ from neuro.server.access.identity import Identity
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.attempts import tables, turns
 from neuro.server.bakes.events import Hub
+from neuro.server.bakes.leaving import leaving_with
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.projects.service import ProjectService
@@ -46,8 +48,9 @@ class Place:
         self.database = Database(url)
         migrate(self.database)
         self.project: Project | None = None
-        self.services = BakeServices.of(self.database, "default", Hub())
-        self.flows = ProjectService(self.database, "default", Hub())
+        hub = Hub()
+        self.services = BakeServices.of(self.database, "default", hub)
+        self.flows = ProjectService(self.database, "default", partial(leaving_with, hub))
 
     async def bake(self, meta: BakeMeta | None = None) -> Bake:
         if self.project is None:
