@@ -26,6 +26,7 @@ from neuro.client import Client
 from neuro.domain.jobs import JobRequest
 from tests.server_process import ServerProcess, running_server
 
+# Its own, as those of the other checkout may be others: both servers are to have the same.
 SETTINGS = """
 stop_grace_seconds = 2
 [capacity]

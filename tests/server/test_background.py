@@ -159,6 +159,41 @@ async def test_an_errand_that_fails_is_told_and_no_other_is_hurt(background: Bac
     ]
 
 
+async def test_an_errand_is_done_once_the_database_is_back(background: Background) -> None:
+    errands = background.errands("starts")
+    tries, done = 0, asyncio.Event()
+
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise Unavailable("The database is away.")
+        done.set()
+
+    errands.begin_until_done(work, 0.001)
+
+    await done.wait()
+    await errands.finish()
+    assert tries == 3
+
+
+async def test_an_errand_that_cannot_be_done_does_not_hold_up_the_end(
+    background: Background,
+) -> None:
+    errands = background.errands("starts")
+    tries = 0
+
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        raise Unavailable("The database is away.")
+
+    errands.begin_until_done(work, 3600)
+    await errands.finish()
+
+    assert tries == 1
+
+
 async def test_whatever_is_left_ends_with_the_server() -> None:
     background = Background()
     ended = []

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
-from neuro.domain.errors import PlatformError
+from neuro.domain.errors import PlatformError, Unavailable
 
 log = structlog.get_logger("neuro.server")
 
@@ -82,6 +83,7 @@ class Errands:
     def __init__(self, name: str) -> None:
         self._name = name
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finishing = asyncio.Event()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it soon, beside everything else."""
@@ -89,8 +91,28 @@ class Errands:
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
+    def begin_until_done(self, work: Callable[[], Awaitable[None]], pause: float) -> None:
+        """Do it soon, and again after ``pause`` seconds as long as it raises Unavailable.
+
+        For what nobody says a second time: the database may be away meanwhile.
+        """
+
+        async def repeat() -> None:
+            while True:
+                try:
+                    await work()
+                    return
+                except Unavailable:  # Logged where it is met.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(pause):
+                            await self._finishing.wait()
+                            return
+
+        self.begin(repeat())
+
     async def finish(self) -> None:
-        """Wait for what has begun."""
+        """Wait for what has begun; what could not be done until now is not tried again."""
+        self._finishing.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def stop(self) -> None:

@@ -8,8 +8,7 @@ signs of life, and where the streams of drivers are open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import structlog
@@ -63,7 +62,6 @@ class BakeFeed(Observer):
         self._touched: dict[str, None] = {}
         self._is_gathering = False
         self._writing = asyncio.Lock()
-        self._over = asyncio.Event()
 
     async def start(self) -> None:
         """Begin. Raises Unavailable."""
@@ -84,7 +82,6 @@ class BakeFeed(Observer):
     async def close(self) -> None:
         """Stop."""
         self._hub.leave(self)
-        self._over.set()
         await self._errands.finish()
 
     # From the others.
@@ -111,12 +108,12 @@ class BakeFeed(Observer):
     def _tell_drivers(self, keys: tuple[str, ...] | None) -> None:
         if keys is None:
             for attempt_id in self._hub.driven:
-                self._errands.begin(self._write_driver(attempt_id))
+                self._write_driver(attempt_id)
         for attempt_id in keys or ():
             self._hub.driver_noted(attempt_id)
             # While this server was frozen, another may have taken its streams for ended.
             if self._hub.is_driven(attempt_id):
-                self._errands.begin(self._write_driver(attempt_id))
+                self._write_driver(attempt_id)
 
     def _tell_removals(self, keys: tuple[str, ...] | None) -> None:
         for bake_id in keys or ():
@@ -126,11 +123,11 @@ class BakeFeed(Observer):
 
     def executor_attached(self, attempt: Attempt) -> None:
         """Its driver's stream is here."""
-        self._errands.begin(self._write_driver(attempt.id))
+        self._write_driver(attempt.id)
 
     def executor_detached(self, attempt: Attempt) -> None:
         """Its driver's last stream here has ended."""
-        self._errands.begin(self._write_driver(attempt.id))
+        self._write_driver(attempt.id)
 
     def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
         """A sign of life, for the server that supervises."""
@@ -141,31 +138,26 @@ class BakeFeed(Observer):
             self._is_gathering = True
             self._errands.begin(self._write_touches())
 
-    async def _write_driver(self, attempt_id: str) -> None:
+    def _write_driver(self, attempt_id: str) -> None:
+        self._errands.begin_until_done(
+            partial(self._try_to_write_driver, attempt_id), RETRY_SECONDS
+        )
+
+    async def _try_to_write_driver(self, attempt_id: str) -> None:
         # In turn, and what is so then: two that come quickly leave the last one's state.
         async with self._writing:
-            while True:
-                is_here = self._hub.is_driven(attempt_id)
-                write = drivers.attach if is_here else drivers.detach
+            write = drivers.attach if self._hub.is_driven(attempt_id) else drivers.detach
 
-                def change(connection: Connection, write: Callable[..., bool] = write) -> None:
-                    if write(connection, attempt_id, self._server):
-                        record(connection, Topic.DRIVER, [attempt_id])
+            def change(connection: Connection) -> None:
+                if write(connection, attempt_id, self._server):
+                    record(connection, Topic.DRIVER, [attempt_id])
 
-                try:
-                    await self._database.write(change)
-                    break
-                except Unavailable as error:
-                    log.warning("cannot tell where a bake is driven", error=error.message)
-                    if await self._is_over_in(RETRY_SECONDS):
-                        return
+            try:
+                await self._database.write(change)
+            except Unavailable as error:
+                log.warning("cannot tell where a bake is driven", error=error.message)
+                raise
         self._changes.ring()
-
-    async def _is_over_in(self, seconds: float) -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._over.wait()
-        return self._over.is_set()
 
     async def _write_touches(self) -> None:
         await asyncio.sleep(GATHER_SECONDS)

@@ -12,7 +12,7 @@ change comes by the hub; whose turn it is, and how often main jobs died, is in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -127,7 +127,7 @@ class Supervisor(Observer):
         # Of those that were removed while nobody looked after bakes.
         gone = await self._database.read(records.gone_with_jobs)
         if gone:
-            self._until_done(partial(self._end_bakes, gone))
+            self._end_when_possible(gone)
 
     # Events.
 
@@ -154,11 +154,11 @@ class Supervisor(Observer):
         for attempt_id in found:
             self._drop(attempt_id)
         if found:
-            self._until_done(partial(self._end_bakes, {bake_id}))
+            self._end_when_possible({bake_id})
 
     def fell_behind(self) -> None:
         """Look at everything."""
-        self._until_done(self._watch_all)
+        self._errands.begin_until_done(self._watch_all, RETRY_SECONDS)
         for attempt_id in self._watches:
             self._look_soon(attempt_id)
 
@@ -197,7 +197,7 @@ class Supervisor(Observer):
         for attempt in unfinished:
             self._drop(attempt.id)
         bake_ids = {attempt.bake_id for attempt in unfinished}
-        self._until_done(partial(self._end_bakes, bake_ids))
+        self._end_when_possible(bake_ids)
 
     def _job_changed(self, record: JobRecord) -> None:
         if self._lease is None:
@@ -333,18 +333,6 @@ class Supervisor(Observer):
 
     # Doing.
 
-    def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Nobody says a second time what it is for: the database may be away meanwhile."""
-
-        async def repeat() -> None:
-            while True:
-                try:
-                    return await work()
-                except Unavailable:  # Logged where it is met.
-                    await asyncio.sleep(RETRY_SECONDS)
-
-        self._errands.begin(repeat())
-
     async def _cancel_those_ahead(self, known: Known) -> None:
         concurrency = known.bake.meta.concurrency
         if concurrency is None or not concurrency.cancel_running:
@@ -395,6 +383,9 @@ class Supervisor(Observer):
         ids = await self._database.read(partial(active_with_tags, tags=tags))
         found = [await self._jobs.record(job_id) for job_id in ids]
         return [record for record in found if record is not None and record.is_active]
+
+    def _end_when_possible(self, bake_ids: set[str]) -> None:
+        self._errands.begin_until_done(partial(self._end_bakes, bake_ids), RETRY_SECONDS)
 
     async def _end_bakes(self, bake_ids: set[str]) -> None:
         await self._end(await self._active_of(bake_ids))
