@@ -42,9 +42,14 @@ class Servers:
         self._open: list[Runs] = []
 
     async def begin(self, specs: Sequence[RunSpec], known: Collection[RunRef] = ()) -> None:
-        """A server in a process of its own, until ``specs`` are begun."""
+        """A server in a process of its own, until the commands of ``specs`` are started.
+
+        A start that is accepted need not have come to its command yet.
+        """
         process = await self.launch(specs, known)
         await self.line(process, b"begun")
+        for _ in specs:
+            await self.line(process, b"Started")
 
     async def launch(
         self, specs: Sequence[RunSpec], known: Collection[RunRef] = ()
