@@ -20,7 +20,7 @@ from neuro.server.database.migrate import migrate
 from neuro.server.fleet.changes import Changes
 from neuro.server.fleet.leases import LeaseLost
 from neuro.server.fleet.tables import intents
-from neuro.server.jobs import endings, life, tables
+from neuro.server.jobs import endings, life, lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.elsewhere import Elsewhere
 from neuro.server.jobs.intents import Intent, Intents
@@ -116,7 +116,7 @@ class Server:
     async def take(self, name: str = "sandbox") -> Grip:
         grip = Grip()
         active = self.database.write_now(lambda c: tables.active_jobs(c, name))
-        runs = self.database.write_now(lambda c: tables.runs_with_logs(c, name))
+        runs = self.database.write_now(lambda c: lookups.runs_with_logs(c, name))
         self.writer.fence(name, grip)
         known = [RunRef(job_id, run) for job_id, run in runs]
         await self.reconciler.take(name, CAPACITY, active, known, grip)

@@ -28,7 +28,7 @@ from neuro.server.engine_settings import (
 )
 from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.reach import this_machine
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.elsewhere import Elsewhere
 from neuro.server.jobs.feed import Feed
@@ -215,7 +215,7 @@ async def _check_in_use(database: Database, fleet: Fleet, names: Mapping[str, st
 
     Jobs on engines of other servers are theirs, also while these are away or gone for good.
     """
-    in_use = await database.read(tables.active_by_engine)
+    in_use = await database.read(lookups.active_by_engine)
     if not database.is_sqlite:
         before: set[str] = set()
         theirs: set[str] = set()

@@ -18,7 +18,7 @@ from neuro.domain.errors import Unavailable
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.intents import Intents
 from neuro.server.jobs.reconciler import Reconciler
@@ -117,7 +117,7 @@ class Elsewhere:
 
     async def _every(self) -> list[str]:
         """All that may be another's: what is active, what was, and what somebody waits for."""
-        active = await self._database.read(tables.active_ids)
+        active = await self._database.read(lookups.active_ids)
         known = (record.id for record in self._board.elsewhere)
         return list(dict.fromkeys([*active, *known, *self._board.watched()]))
 

@@ -21,7 +21,7 @@ from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.leases import Lease, Leases
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.elsewhere import Elsewhere
 from neuro.server.jobs.leases import OfThisMachine, lease_of
@@ -104,7 +104,7 @@ class Holder:
     async def _take(self, name: str, lease: Lease) -> None:
         guard = OfThisMachine(lease) if name in self._of_this_machine else lease
         active = await self._database.read(partial(tables.active_jobs, engine=name))
-        runs = await self._database.read(partial(tables.runs_with_logs, engine=name))
+        runs = await self._database.read(partial(lookups.runs_with_logs, engine=name))
         known = [RunRef(job_id, run) for job_id, run in runs]
         self._writer.fence(name, guard)
         await self._reconciler.take(name, self._capacities[name], active, known, guard)

@@ -30,7 +30,7 @@ from neuro.engines.base import Engine
 from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.jobs import specification, tables
+from neuro.server.jobs import lookups, specification, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed, Wanted
 from neuro.server.jobs.intents import Intent
@@ -215,7 +215,7 @@ class JobService:
     async def _page_start(self, after: str | None) -> int | None:
         if after is None:
             return None
-        sequence = await self._database.read(lambda c: tables.sequence_of(c, after))
+        sequence = await self._database.read(lambda c: lookups.sequence_of(c, after))
         if sequence is None:
             raise InvalidInput(f"There is no job '{after}' to go on after.")
         return sequence

@@ -34,9 +34,9 @@ from neuro.server.fleet import changes
 from neuro.server.fleet.leases import Lease, LeaseLost
 from neuro.server.fleet.registry import Servers
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.lookups import active_with_tags
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.tables import active_with_tags
 from neuro.server.supervision import main_jobs, records
 from neuro.server.supervision.decisions import (
     CleanUp,
