@@ -23,6 +23,7 @@ from typing import Any
 MODULES = (
     "neuro.server.http.routes",
     "neuro.server.access.service",
+    "neuro.server.access.tokens",
     "neuro.server.access.grants",
     "neuro.server.access.routes",
     "neuro.server.access.permission_routes",
