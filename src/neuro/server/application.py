@@ -21,6 +21,7 @@ from neuro.server.http.pages import answer_at_jobs_addresses
 from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
 from neuro.server.installation.routes import Installation, installation_routes
+from neuro.server.jobs.engine_holders import EngineHolders
 from neuro.server.jobs.passing_on import PassingOn
 from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.metrics import watch
@@ -41,7 +42,7 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         remarks=means.remarks,
     )
     jobs = parts.jobs
-    passing = PassingOn(jobs.service)
+    passing = PassingOn(EngineHolders(jobs.board, jobs.offers))
     metrics = Metrics()
     watch(metrics.registry, jobs.board, ground.folder)
     routes = [

@@ -30,8 +30,8 @@ from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.reach import this_machine
 from neuro.server.jobs import lookups
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.elsewhere import Elsewhere
 from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.intents import Intents
 from neuro.server.jobs.launch import Files, Launcher
@@ -161,18 +161,18 @@ async def start_jobs(
         board,
         writer,
         reconciler,
-        others.elsewhere,
+        others.follower,
         fleet.changes,
         means.capacities,
         means.of_this_machine,
         offers.look,
     )
-    others.elsewhere.listen(fleet.changes)
+    others.follower.listen(fleet.changes)
     stack.push_async_callback(holder.close, fleet.leases)
     await holder.start(fleet.leases)
     if not database.is_sqlite:
-        await others.elsewhere.start(background)
-        stack.push_async_callback(others.elsewhere.close)
+        await others.follower.start(background)
+        stack.push_async_callback(others.follower.close)
     # Those of jobs that ended while there was no server.
     await writer.flush()
     await tokens.sweep()
@@ -206,8 +206,8 @@ def _others(
     offers: Offers,
 ) -> Others:
     intents = Intents(database, board, writer, reconciler, fleet.changes)
-    elsewhere = Elsewhere(database, board, writer, reconciler, intents, feed.begin_anew)
-    return Others(board, fleet.changes, elsewhere, intents, offers)
+    follower = JobFollower(database, board, writer, reconciler, intents, feed.begin_anew)
+    return Others(board, fleet.changes, follower, intents, offers)
 
 
 async def _check_in_use(database: Database, fleet: Fleet, names: Mapping[str, str]) -> None:

@@ -31,7 +31,7 @@ PAUSE_SECONDS = 0.05  # until it is looked again at what could not be obeyed yet
 _PAGE = 500
 
 
-class Elsewhere:
+class JobFollower:
     """What is new of the other servers' jobs."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Elsewhere:
     async def _every(self) -> list[str]:
         """All that may be another's: what is active, what was, and what somebody waits for."""
         active = await self._database.read(lookups.active_ids)
-        known = (record.id for record in self._board.elsewhere)
+        known = (record.id for record in self._board.followed)
         return list(dict.fromkeys([*active, *known, *self._board.watched()]))
 
     async def _look_at(self, job_ids: Iterable[str]) -> None:
