@@ -19,7 +19,7 @@ from neuro.server.fleet.leases import Leases
 from neuro.server.fleet.registry import Servers
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import reconciler, tables
-from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.events import JobEvents
 from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.offers import Offered, Offers
 from neuro.server.jobs.others import Others
@@ -206,7 +206,7 @@ def service_of(server: Server) -> JobService:
         Offer("default", [], "sandbox", "localhost", str),
         check_volumes=no_volumes,
         image_notice=lambda engine, image: None,
-        feed=Feed(server.board),
+        events=JobEvents(server.board),
         others=Others(server.board, changes, server.follower, server.intents, offers),
     )
 

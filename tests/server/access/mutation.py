@@ -32,7 +32,7 @@ MODULES = (
     "neuro.server.jobs.service",
     "neuro.server.jobs.plan",
     "neuro.server.jobs.specification",
-    "neuro.server.jobs.feed",
+    "neuro.server.jobs.events",
     "neuro.server.jobs.tables",
     "neuro.server.storage.routes",
     "neuro.server.storage.access",

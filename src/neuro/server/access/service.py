@@ -28,7 +28,7 @@ from neuro.server.access.grant_book import GrantBook
 from neuro.server.access.grant_tables import generation, of_subject
 from neuro.server.access.identity import Identity, JobIdentity
 from neuro.server.access.peers import Peers, Telling, Words
-from neuro.server.access.sharing import Sharing
+from neuro.server.access.sharing import Sharing, unknown
 from neuro.server.access.tokens import TokensInUse, digest_of_token
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Topic
@@ -38,8 +38,8 @@ log = structlog.get_logger("neuro.access")
 DEFAULT_TOKEN_LIFE = timedelta(days=365)
 MAX_LABEL = 256
 JOBS_AT_ONCE = 500  # whose tokens are looked for
-EVERYTHING = "*"  # is no token's id
-Holder = Callable[[], Iterable[tuple[str, str]]]
+ALL_TOKENS = "*"  # is no token's id
+OpenTokens = Callable[[], Iterable[tuple[str, str]]]
 
 
 def _now() -> datetime:
@@ -66,8 +66,8 @@ class AccessService:
         self.sharing = Sharing(database, self.book, now)
         self._in_use = TokensInUse(database, key, now, self.book.seen)
         self._listeners: list[Callable[[str, str | None], None]] = []
-        self._holders: list[Holder] = []
-        self._peers.hear(Topic.TOKENS, self._drop, self._tell_words)
+        self._open_tokens: list[OpenTokens] = []
+        self._peers.hear(Topic.TOKENS, self._drop, self._look_again)
 
     def listen(self, listener: Callable[[str, str | None], None]) -> None:
         """Have ``listener(user, token_id)`` called when a token has ended before its time.
@@ -76,11 +76,11 @@ class AccessService:
         """
         self._listeners.append(listener)
 
-    def ask(self, holder: Holder) -> None:
-        """Have ``holder`` asked for (user, token id) of all with which something goes on, where it
-        is not known which have ended.
+    def ask(self, open_tokens: OpenTokens) -> None:
+        """Have ``open_tokens`` called for (user, token id) of all with which something goes on,
+        where it is not known which have ended.
         """
-        self._holders.append(holder)
+        self._open_tokens.append(open_tokens)
 
     async def authenticate(self, token: str) -> Identity:
         """The identity behind a token. Raises NotAuthenticated, saying which it is."""
@@ -107,7 +107,7 @@ class AccessService:
 
         found, number = await self._database.read(look_up)
         if found is None:
-            raise NotFound(f'user "{user}" was not found')
+            raise unknown(user)
         self.book.seen(number)
         return Identity(user, await self.book.of(user), token_id="")
 
@@ -146,7 +146,7 @@ class AccessService:
         """Raises NotFound."""
         found = await self._database.read(lambda connection: tables.get_user(connection, name))
         if found is None:
-            raise NotFound(f'user "{name}" was not found')
+            raise unknown(name)
         return found
 
     async def users(self, *, after: str = "", limit: int = 1000) -> list[User]:
@@ -170,7 +170,7 @@ class AccessService:
             _check_not_last(connection, name)
             tables.retire(connection, name, now)
             if not tables.remove_user(connection, name):
-                raise NotFound(f'user "{name}" was not found')
+                raise unknown(name)
             self.book.record(connection, {name}, telling)
             return True
 
@@ -281,7 +281,7 @@ class AccessService:
         """
 
         def write(telling: Telling, connection: Connection) -> bool:
-            telling.record(connection, Topic.TOKENS, [f"{user} {token_id or EVERYTHING}"])
+            telling.record(connection, Topic.TOKENS, [f"{user} {token_id or ALL_TOKENS}"])
             return change(connection, telling)
 
         async def both() -> bool:
@@ -305,13 +305,13 @@ class AccessService:
         self._in_use.forget()
         for word in words or ():
             user, _, token_id = word.partition(" ")
-            self._tell([(user, None if token_id == EVERYTHING else token_id)])
+            self._tell([(user, None if token_id == ALL_TOKENS else token_id)])
 
-    async def _tell_words(self, words: Words) -> None:
+    async def _look_again(self, words: Words) -> None:
         """Where nobody knows what has ended: look at each token with which something goes on."""
         if words is not None:
             return
-        held = {pair for holder in self._holders for pair in holder()}
+        held = {pair for open_tokens in self._open_tokens for pair in open_tokens()}
         ids = sorted(token_id for _, token_id in held)
         try:
             good = await self._database.read(partial(tables.good_among, token_ids=ids))

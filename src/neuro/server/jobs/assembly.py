@@ -30,7 +30,7 @@ from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.reach import this_machine
 from neuro.server.jobs import lookups
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.events import JobEvents
 from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.intents import Intents
@@ -151,8 +151,8 @@ async def start_jobs(
         board, writer, engines, launcher.make_spec, background, stop_grace=grace
     )
     stack.push_async_callback(reconciler.close)
-    feed = Feed(board)
-    others = _others(database, board, writer, reconciler, fleet, feed, offers)
+    events = JobEvents(board)
+    others = _others(database, board, writer, reconciler, fleet, events, offers)
     await _check_in_use(database, fleet, public_names(settings))
     await offers.start(background)
     stack.push_async_callback(offers.close)
@@ -185,7 +185,7 @@ async def start_jobs(
         Offer(settings.cluster, offers.presets, means.default_engine, jobs_domain, api_url),
         check_volumes=launcher.check_volumes,
         image_notice=partial(_image_notice, means.kinds),
-        feed=feed,
+        events=events,
         limits=JobLimits(
             settings.bakes.main_jobs,
             settings.bakes.main_jobs_per_owner,
@@ -202,11 +202,11 @@ def _others(
     writer: Writer,
     reconciler: Reconciler,
     fleet: Fleet,
-    feed: Feed,
+    events: JobEvents,
     offers: Offers,
 ) -> Others:
     intents = Intents(database, board, writer, reconciler, fleet.changes)
-    follower = JobFollower(database, board, writer, reconciler, intents, feed.begin_anew)
+    follower = JobFollower(database, board, writer, reconciler, intents, events.begin_anew)
     return Others(board, fleet.changes, follower, intents, offers)
 
 

@@ -64,7 +64,7 @@ class JobFollower:
     async def start(self, background: Background) -> None:
         """Read what there is and is not this server's, and follow it. Raises Unavailable."""
         await self._look_at(await self._every())
-        self._kept = background.keep("feed of other servers' jobs", self._run)
+        self._kept = background.keep("jobs of other servers", self._run)
 
     async def close(self) -> None:
         """Stop."""

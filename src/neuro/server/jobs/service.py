@@ -31,7 +31,7 @@ from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.jobs import lookups, specification, tables
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.events import JobEvents, Wanted
 from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
@@ -59,7 +59,7 @@ class JobService:
         *,
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
-        feed: Feed,
+        events: JobEvents,
         limits: JobLimits | None = None,
         others: Others | None = None,
     ) -> None:
@@ -76,7 +76,7 @@ class JobService:
         self._reconciler = reconciler
         self._engines = engines
         self._offer = offer
-        self._feed = feed
+        self._events = events
         self._others = others
         self._submissions = Submissions(
             database,
@@ -177,7 +177,7 @@ class JobService:
         def records() -> AsyncGenerator[JobRecord]:
             return self._records_of(wanted) if wanted.ids else self._records(visible, jobs)
 
-        return self._feed.watch(wanted, query.after, records)
+        return self._events.watch(wanted, query.after, records)
 
     def _visible_to(self, caller: Identity) -> Visibility:
         return caller.scope("job", self._offer.cluster)

@@ -1,4 +1,4 @@
-"""Reads attempts for the supervision; functions of a connection."""
+"""What the supervision reads and writes of attempts; functions of a connection."""
 
 from __future__ import annotations
 
