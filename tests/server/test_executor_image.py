@@ -35,7 +35,7 @@ from neuro.server.access.identity import Identity
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.events import JobEvents
 from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.plan import JobLimits, Offer
@@ -314,7 +314,7 @@ async def test_control_jobs_are_bounded_in_number(
         Offer("default", [preset], "sandbox", "localhost", str),
         check_volumes=no_volumes,
         image_notice=lambda engine, image: None,
-        feed=Feed(board),
+        events=JobEvents(board),
         limits=limits,
     )
     own = Permission(uri=ResourceURI("job", "default", ("alice",)), action=Action.MANAGE)

@@ -192,7 +192,7 @@ def test_jobs_of_another_servers_engine_are_counted_as_they_come_and_go() -> Non
     running = replace(waiting, phase=Phase.RUNNING, transitions=(started,))
 
     def counted() -> tuple[float, int, int]:
-        load = board.load_elsewhere("theirs")
+        load = board.load_of("theirs")
         return load.taken.cpu, load.running, load.waiting
 
     board.know(waiting)

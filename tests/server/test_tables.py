@@ -20,7 +20,7 @@ from neuro.domain.resources import GIB, Amount
 from neuro.server.access.grants import Visibility
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.phases import ENDING, Phase
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.retention import Keep, Retention
@@ -82,7 +82,7 @@ def test_the_runs_with_logs_are_those_that_may_have_begun(database: Database) ->
     restarts = replace(record(over=False), phase=Phase.PAUSING, run=2)
     add(database, waits, over, asked_for, restarts)
 
-    runs = database.write_now(lambda c: tables.runs_with_logs(c, "sandbox"))
+    runs = database.write_now(lambda c: lookups.runs_with_logs(c, "sandbox"))
 
     assert sorted(runs) == sorted([(over.id, 0), (asked_for.id, 0), (restarts.id, 2)])
 

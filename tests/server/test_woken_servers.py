@@ -19,7 +19,7 @@ from neuro.server.fleet.leases import Leases
 from neuro.server.fleet.registry import Servers
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import reconciler, tables
-from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.events import JobEvents
 from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.offers import Offered, Offers
 from neuro.server.jobs.others import Others
@@ -95,11 +95,11 @@ async def test_what_could_not_be_obeyed_yet_is_looked_at_again(
         return await obey(job_ids)
 
     monkeypatch.setattr(server.intents, "obey", obey_and_count)
-    await server.elsewhere.start(server.background)
+    await server.follower.start(server.background)
     await server.intents.ask([Intent.life_span(job, 7)])
 
     grip.is_held = False
-    server.elsewhere.asked([job.id])
+    server.follower.asked([job.id])
     await server.until(job.id, lambda one: one.max_run_time_minutes == 7)
     await server.writer.settle()
     assert left(database)
@@ -206,8 +206,8 @@ def service_of(server: Server) -> JobService:
         Offer("default", [], "sandbox", "localhost", str),
         check_volumes=no_volumes,
         image_notice=lambda engine, image: None,
-        feed=Feed(server.board),
-        others=Others(server.board, changes, server.elsewhere, server.intents, offers),
+        events=JobEvents(server.board),
+        others=Others(server.board, changes, server.follower, server.intents, offers),
     )
 
 
@@ -248,7 +248,7 @@ async def test_minutes_that_are_added_at_once_through_two_servers_are_all_added(
     holder, _, job = await with_a_job(
         any_database, msgspec.structs.replace(new_job("wait"), max_run_time_minutes=60)
     )
-    await holder.elsewhere.start(holder.background)
+    await holder.follower.start(holder.background)
     others = [Server(any_database) for _ in range(2)]
     for other in others:
         other.board.know(job)
@@ -258,11 +258,11 @@ async def test_minutes_that_are_added_at_once_through_two_servers_are_all_added(
         asyncio.create_task(service_of(other).change_life_span(job, change)) for other in others
     ]
     await eventually(lambda: [intent.value for intent in left(any_database)] == ["80"])
-    holder.elsewhere.asked([job.id])
+    holder.follower.asked([job.id])
     await eventually(lambda: kept(any_database, job).max_run_time_minutes == 80)
     for other in others:
-        other.elsewhere.changed([job.id])
-        await other.elsewhere.start(other.background)
+        other.follower.changed([job.id])
+        await other.follower.start(other.background)
     await asyncio.wait_for(asyncio.gather(*asking), 30)
 
     for server in (holder, *others):

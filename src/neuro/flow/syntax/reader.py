@@ -29,7 +29,8 @@ from neuro.flow.syntax.types import (
     describe,
 )
 from neuro.flow.syntax.values import ValueReader, has_expression, is_null
-from neuro.flow.syntax.yaml import EMPTY_HINT, Entries, Items, YamlNode, YamlScalar, parse
+from neuro.flow.syntax.yaml import EMPTY_HINT, parse
+from neuro.flow.syntax.yaml_nodes import Entries, Items, YamlNode, YamlScalar
 
 __all__ = [
     "MAX_BYTES",

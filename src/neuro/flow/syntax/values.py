@@ -14,7 +14,7 @@ from neuro.flow.syntax.types import (
     describe,
     identifier,
 )
-from neuro.flow.syntax.yaml import Entries, Items, YamlNode, YamlScalar
+from neuro.flow.syntax.yaml_nodes import Entries, Items, YamlNode, YamlScalar
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.nodes import Template

@@ -32,7 +32,7 @@ from neuro.server.database.schema import Moment, metadata
 # Of bytes, as an index of PostgreSQL holds no more.
 MAX_URI_BYTES = 1500
 
-# Users, roles, and ``public``. A service account is a user whom somebody owns.
+# Users, roles, and ``public``.
 subjects = Table(
     "subjects",
     metadata,
@@ -72,7 +72,7 @@ generations = Table(
 )
 
 _ACTIONS = {action.value: action for action in Action}
-USER, ROLE, EVERYBODY = "user", "role", "public"
+USER, ROLE, PUBLIC_KIND = "user", "role", "public"
 
 
 def changed(connection: Connection) -> None:
@@ -101,7 +101,7 @@ def add_subject(
 def add_everybody(connection: Connection, at: datetime) -> None:
     """Have ``public`` be there."""
     if kind_of(connection, PUBLIC) is None:
-        add_subject(connection, PUBLIC, EVERYBODY, at)
+        add_subject(connection, PUBLIC, PUBLIC_KIND, at)
 
 
 def kind_of(connection: Connection, name: str) -> str | None:

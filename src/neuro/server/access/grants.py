@@ -220,10 +220,6 @@ class Grants:
         ]
         return sorted(found, key=lambda it: (-it.grant.action.rank, _lasting(it), len(it.path)))
 
-    def below(self, uri: ResourceURI) -> list[Held]:
-        """What is granted on ``uri`` itself and on what is below it."""
-        return [it for it in self.held if uri.covers(it.grant.uri)]
-
 
 def held_by(
     subject: str, grants: Mapping[str, Sequence[Grant]], now: datetime | None = None

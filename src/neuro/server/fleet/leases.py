@@ -109,7 +109,7 @@ Lost = Callable[[], Awaitable[None]]
 
 @dataclass(eq=False)
 class _Wanted:
-    """A lease that this server wants for as long as it runs. One of ``lease`` and waiting."""
+    """A lease that this server wants for as long as it runs: it has it, or waits for it."""
 
     name: str
     holder: str

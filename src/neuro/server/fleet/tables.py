@@ -1,6 +1,6 @@
 """The tables of the servers of one installation. All times are the database's own.
 
-``changes``, ``leases`` and ``servers`` have rows on PostgreSQL only: SQLite has one server.
+They have rows on PostgreSQL only: SQLite has one server.
 """
 
 from __future__ import annotations

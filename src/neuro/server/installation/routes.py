@@ -139,12 +139,12 @@ def _pending(board: Board, engine: str) -> int:
     lane = board.lanes.get(engine)
     if lane is not None:
         return len(lane.queue)
-    return board.load_elsewhere(engine).waiting
+    return board.load_of(engine).waiting
 
 
 def _running(board: Board, engine: str) -> int:
     if engine not in board.lanes:
-        return board.load_elsewhere(engine).running
+        return board.load_of(engine).running
     return sum(
         record.engine == engine and record.status is JobStatus.RUNNING for record in board.placed()
     )

@@ -28,10 +28,10 @@ from neuro.server.engine_settings import (
 )
 from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.reach import this_machine
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.elsewhere import Elsewhere
-from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.events import JobEvents
+from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.intents import Intents
 from neuro.server.jobs.launch import Files, Launcher
@@ -151,8 +151,8 @@ async def start_jobs(
         board, writer, engines, launcher.make_spec, background, stop_grace=grace
     )
     stack.push_async_callback(reconciler.close)
-    feed = Feed(board)
-    others = _others(database, board, writer, reconciler, fleet, feed, offers)
+    events = JobEvents(board)
+    others = _others(database, board, writer, reconciler, fleet, events, offers)
     await _check_in_use(database, fleet, public_names(settings))
     await offers.start(background)
     stack.push_async_callback(offers.close)
@@ -161,18 +161,18 @@ async def start_jobs(
         board,
         writer,
         reconciler,
-        others.elsewhere,
+        others.follower,
         fleet.changes,
         means.capacities,
         means.of_this_machine,
         offers.look,
     )
-    others.elsewhere.listen(fleet.changes)
+    others.follower.listen(fleet.changes)
     stack.push_async_callback(holder.close, fleet.leases)
     await holder.start(fleet.leases)
     if not database.is_sqlite:
-        await others.elsewhere.start(background)
-        stack.push_async_callback(others.elsewhere.close)
+        await others.follower.start(background)
+        stack.push_async_callback(others.follower.close)
     # Those of jobs that ended while there was no server.
     await writer.flush()
     await tokens.sweep()
@@ -185,7 +185,7 @@ async def start_jobs(
         Offer(settings.cluster, offers.presets, means.default_engine, jobs_domain, api_url),
         check_volumes=launcher.check_volumes,
         image_notice=partial(_image_notice, means.kinds),
-        feed=feed,
+        events=events,
         limits=JobLimits(
             settings.bakes.main_jobs,
             settings.bakes.main_jobs_per_owner,
@@ -202,12 +202,12 @@ def _others(
     writer: Writer,
     reconciler: Reconciler,
     fleet: Fleet,
-    feed: Feed,
+    events: JobEvents,
     offers: Offers,
 ) -> Others:
     intents = Intents(database, board, writer, reconciler, fleet.changes)
-    elsewhere = Elsewhere(database, board, writer, reconciler, intents, feed.begin_anew)
-    return Others(board, fleet.changes, elsewhere, intents, offers)
+    follower = JobFollower(database, board, writer, reconciler, intents, events.begin_anew)
+    return Others(board, fleet.changes, follower, intents, offers)
 
 
 async def _check_in_use(database: Database, fleet: Fleet, names: Mapping[str, str]) -> None:
@@ -215,7 +215,7 @@ async def _check_in_use(database: Database, fleet: Fleet, names: Mapping[str, st
 
     Jobs on engines of other servers are theirs, also while these are away or gone for good.
     """
-    in_use = await database.read(tables.active_by_engine)
+    in_use = await database.read(lookups.active_by_engine)
     if not database.is_sqlite:
         before: set[str] = set()
         theirs: set[str] = set()

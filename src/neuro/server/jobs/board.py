@@ -123,7 +123,7 @@ class Board:
         self.lanes = {name: Lane(capacity) for name, capacity in capacities.items()}
         self._waits_for = waits_for
         self._records: dict[str, JobRecord] = {}
-        self._elsewhere = Followed()
+        self._followed = Followed()
         # The lanes in which jobs hold their resources.
         self._holding: dict[str, Lane] = {}
         # Owners of control jobs, from when their place is taken.
@@ -136,11 +136,11 @@ class Board:
         self._own_listeners: list[Callable[[JobRecord], None]] = []
 
     def __len__(self) -> int:
-        return len(self._records) + len(self._elsewhere)
+        return len(self._records) + len(self._followed)
 
     def __iter__(self) -> Iterator[JobRecord]:
         yield from self._records.values()
-        yield from self._elsewhere.values()
+        yield from self._followed.values()
 
     @property
     def own(self) -> Collection[JobRecord]:
@@ -148,13 +148,13 @@ class Board:
         return self._records.values()
 
     @property
-    def elsewhere(self) -> Collection[JobRecord]:
-        """The jobs of all other engines."""
-        return self._elsewhere.values()
+    def followed(self) -> Collection[JobRecord]:
+        """The jobs of engines that other servers hold."""
+        return self._followed.values()
 
-    def load_elsewhere(self, engine: str) -> EngineLoad:
+    def load_of(self, engine: str) -> EngineLoad:
         """What an engine that another server holds has to do."""
-        return self._elsewhere.load(engine)
+        return self._followed.load(engine)
 
     def get(self, job_id: str) -> JobRecord | None:
         """An active job of an engine that this server holds: nobody knows it better."""
@@ -166,7 +166,7 @@ class Board:
 
     def is_own(self, job_id: str) -> bool:
         """Whether a job is this server's, or on its way to be."""
-        return job_id in self._counted and job_id not in self._elsewhere
+        return job_id in self._counted and job_id not in self._followed
 
     def watched(self) -> list[str]:
         """The ids of the jobs that somebody waits for."""
@@ -204,7 +204,7 @@ class Board:
         lane = self.lanes.pop(engine, None)
         gone = [record for record in self._records.values() if record.engine == engine]
         for record in gone:
-            self._elsewhere[record.id] = self._records.pop(record.id)
+            self._followed[record.id] = self._records.pop(record.id)
         for job_id in [job_id for job_id, held in self._holding.items() if held is lane]:
             del self._holding[job_id]
         return gone
@@ -212,7 +212,7 @@ class Board:
     def add(self, record: JobRecord) -> None:
         """Put an active job on the board: waiting, or holding its resources if it is placed."""
         self._records[record.id] = record
-        self._elsewhere.pop(record.id, None)
+        self._followed.pop(record.id, None)
         self._count(record)
         lane = self.lanes[record.engine]
         if record.placed:
@@ -231,18 +231,18 @@ class Board:
 
     def know(self, record: JobRecord) -> None:
         """Let a job of an engine that another server holds be what the database says of it."""
-        if record.id in self._records or self._elsewhere.get(record.id) == record:
+        if record.id in self._records or self._followed.get(record.id) == record:
             return
         if record.is_active:
-            self._elsewhere[record.id] = record
+            self._followed[record.id] = record
             self._count(record)
-        elif self._elsewhere.pop(record.id, None) is not None:
+        elif self._followed.pop(record.id, None) is not None:
             self._uncount(record)
         self._tell(record)
 
     def forget(self, job_id: str) -> None:
         """A job of another server has no record any more."""
-        record = self._elsewhere.pop(job_id, None)
+        record = self._followed.pop(job_id, None)
         if record is not None:
             self._uncount(record)
         for watcher in self._watchers.get(job_id, ()):
@@ -349,7 +349,7 @@ class Board:
 
         Raises NoSuchJob where another server has ended and removed it.
         """
-        newest = self._records.get(record.id) or self._elsewhere.get(record.id) or record
+        newest = self._records.get(record.id) or self._followed.get(record.id) or record
         watcher = Watcher(newest)
         self._watchers.setdefault(record.id, []).append(watcher)
         try:

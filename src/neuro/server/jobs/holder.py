@@ -21,9 +21,9 @@ from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.leases import Lease, Leases
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.elsewhere import Elsewhere
+from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.leases import OfThisMachine, lease_of
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.writer import CLOSE_SECONDS, Writer
@@ -49,7 +49,7 @@ class Holder:
         board: Board,
         writer: Writer,
         reconciler: Reconciler,
-        elsewhere: Elsewhere,
+        follower: JobFollower,
         changes: Changes,
         capacities: Mapping[str, Amount],
         of_this_machine: Collection[str],
@@ -63,7 +63,7 @@ class Holder:
         self._board = board
         self._writer = writer
         self._reconciler = reconciler
-        self._elsewhere = elsewhere
+        self._follower = follower
         self._failed: dict[str, Exception] = {}
         self._changes = changes
         self._capacities = capacities
@@ -104,7 +104,7 @@ class Holder:
     async def _take(self, name: str, lease: Lease) -> None:
         guard = OfThisMachine(lease) if name in self._of_this_machine else lease
         active = await self._database.read(partial(tables.active_jobs, engine=name))
-        runs = await self._database.read(partial(tables.runs_with_logs, engine=name))
+        runs = await self._database.read(partial(lookups.runs_with_logs, engine=name))
         known = [RunRef(job_id, run) for job_id, run in runs]
         self._writer.fence(name, guard)
         await self._reconciler.take(name, self._capacities[name], active, known, guard)
@@ -113,13 +113,13 @@ class Holder:
         self._changes.ring()
         self._look()
         # What was submitted while it was taken, and what was asked while nobody had it.
-        self._elsewhere.changed(self._of(name))
-        self._elsewhere.asked(None)
+        self._follower.changed(self._of(name))
+        self._follower.asked(None)
 
     async def _lost(self, name: str) -> None:
         await self._reconciler.drop(name)
         # What was not written did not happen: its new holder says what did.
-        self._elsewhere.changed(self._of(name))
+        self._follower.changed(self._of(name))
 
     def _of(self, name: str) -> list[str]:
-        return [record.id for record in self._board.elsewhere if record.engine == name]
+        return [record.id for record in self._board.followed if record.engine == name]

@@ -22,7 +22,7 @@ from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.tables import intents
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Holding, Reconciler
 from neuro.server.jobs.record import JobRecord
@@ -108,7 +108,7 @@ class Intents:
         }
         own = {intent.job_id for _, intent in rows if self._board.is_own(intent.job_id)}
         strange = {intent.job_id for _, intent in rows} - own
-        active = await self._database.read(partial(tables.active_among, ids=sorted(strange)))
+        active = await self._database.read(partial(lookups.active_among, ids=sorted(strange)))
         # Another server's are that server's to obey, unless they are over.
         done = [
             sequence

@@ -174,7 +174,7 @@ class Offers:
         lane = board.lanes.get(engine)
         if lane is not None:
             return lane.free
-        return self.capacities.get(engine, NOTHING) - board.load_elsewhere(engine).taken
+        return self.capacities.get(engine, NOTHING) - board.load_of(engine).taken
 
     async def _run(self) -> None:
         while True:

@@ -18,7 +18,6 @@ from neuro.domain.jobs import (
     JobEventFilter,
     JobFilter,
     JobRequest,
-    JobStatus,
     LifeSpanChange,
     Reason,
 )
@@ -30,11 +29,10 @@ from neuro.engines.base import Engine
 from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.jobs import specification, tables
+from neuro.server.jobs import lookups, specification, tables
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.events import JobEvents, Wanted
 from neuro.server.jobs.intents import Intent
-from neuro.server.jobs.offers import HeldBy
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Holding, Reconciler
@@ -61,7 +59,7 @@ class JobService:
         *,
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
-        feed: Feed,
+        events: JobEvents,
         limits: JobLimits | None = None,
         others: Others | None = None,
     ) -> None:
@@ -78,7 +76,7 @@ class JobService:
         self._reconciler = reconciler
         self._engines = engines
         self._offer = offer
-        self._feed = feed
+        self._events = events
         self._others = others
         self._submissions = Submissions(
             database,
@@ -179,7 +177,7 @@ class JobService:
         def records() -> AsyncGenerator[JobRecord]:
             return self._records_of(wanted) if wanted.ids else self._records(visible, jobs)
 
-        return self._feed.watch(wanted, query.after, records)
+        return self._events.watch(wanted, query.after, records)
 
     def _visible_to(self, caller: Identity) -> Visibility:
         return caller.scope("job", self._offer.cluster)
@@ -215,7 +213,7 @@ class JobService:
     async def _page_start(self, after: str | None) -> int | None:
         if after is None:
             return None
-        sequence = await self._database.read(lambda c: tables.sequence_of(c, after))
+        sequence = await self._database.read(lambda c: lookups.sequence_of(c, after))
         if sequence is None:
             raise InvalidInput(f"There is no job '{after}' to go on after.")
         return sequence
@@ -333,7 +331,7 @@ class JobService:
         if self._others is None or holds(newest):
             return newest
         # Looked at once more when it is waited for: it may have changed since it was read.
-        self._others.elsewhere.changed([record.id])
+        self._others.follower.changed([record.id])
         return await self._board.wait_until(newest, holds)
 
     async def is_told(self) -> None:
@@ -343,48 +341,6 @@ class JobService:
         """
         if self._others is not None:
             await self._flush_for_reading()
-
-    async def elsewhere(self, record: JobRecord) -> HeldBy | None:
-        """Which other server has the engine of a job; None where this one has it, or had.
-
-        Raises Unavailable where no server has it now.
-        """
-        engine = record.engine
-        if self._others is None or engine in self._board.lanes:
-            return None
-        found = await self._others.offers.holder_of(engine)
-        if found is None and engine in self._others.offers.engines:
-            raise Unavailable(
-                f"No server has the engine '{engine}' of job {record.id} now"
-                + self._outlook(record, "another one takes it over within seconds")
-            )
-        return found
-
-    def is_server(self, server: str) -> bool:
-        """Whether this id is this server's, among those that share a database."""
-        return self._others is not None and self._others.offers.server == server
-
-    def does_not_answer(self, record: JobRecord) -> Unavailable:
-        """What is said where the server that has the engine of a job cannot be reached."""
-        return Unavailable(
-            f"The server that has the engine '{record.engine}' of job {record.id} does not answer"
-            + self._outlook(record, "another one takes over within seconds if it is gone")
-        )
-
-    def _outlook(self, record: JobRecord, shared: str) -> str:
-        """The end of such a sentence; ``shared`` is what an engine of several servers has."""
-        assert self._others is not None
-        engine = self._others.offers.engines.get(record.engine)
-        if engine is None or not engine.of_this_machine:
-            return f": {shared}. Try again."
-        if record.status is not JobStatus.RUNNING:
-            return ". The job's output is back when that server is."
-        return ". The job goes on without it; its output is back when that server is."
-
-    async def until_moved(self, record: JobRecord, held: HeldBy) -> None:
-        """Return when the engine of a job, which another server had, is one more server's."""
-        assert self._others is not None
-        await self._others.offers.until_moved(record.engine, held)
 
     def engine_of(self, record: JobRecord) -> Engine:
         """The engine that a job is, or was, on. Raises NotFound where there is none any more."""

@@ -30,7 +30,7 @@ from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.changes import record as tell_others
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import Draft, JobLimits, Load, Offer, Refused, crowded, plan
@@ -223,7 +223,7 @@ class Submissions:
             return None
         notice = self._image_notice(record.engine, image)
         if notice is None or await self._database.read(
-            lambda connection: tables.image_was_used(connection, record.owner, image)
+            lambda connection: lookups.image_was_used(connection, record.owner, image)
         ):
             return None
         return notice
@@ -231,7 +231,7 @@ class Submissions:
     async def _name_is_taken(self, record: JobRecord) -> AlreadyExists:
         name = record.name or ""
         taken_by = await self._database.read(
-            lambda connection: tables.active_id_by_name(connection, record.owner, name)
+            lambda connection: lookups.active_id_by_name(connection, record.owner, name)
         )
         return AlreadyExists(
             f"job with name '{name}' and owner '{record.owner}' already exists: '{taken_by}'"

@@ -21,9 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
-    func,
     insert,
-    or_,
     select,
     text,
     update,
@@ -39,7 +37,7 @@ from neuro.server.jobs.record import JobRecord, Specification
 log = structlog.get_logger("neuro.jobs")
 
 _PAGE = 500
-_IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
+IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
 
 jobs = Table(
     "jobs",
@@ -82,8 +80,8 @@ jobs = Table(
         "owner",
         "name",
         unique=True,
-        sqlite_where=_IS_ACTIVE,
-        postgresql_where=_IS_ACTIVE,
+        sqlite_where=IS_ACTIVE,
+        postgresql_where=IS_ACTIVE,
     ),
 )
 
@@ -165,12 +163,6 @@ def newest_by_name(connection: Connection, owner: str, name: str) -> JobRecord |
     return None if row is None else _record(row)
 
 
-def active_id_by_name(connection: Connection, owner: str, name: str) -> str | None:
-    return connection.execute(
-        select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.name == name, _IS_ACTIVE)
-    ).scalar_one_or_none()
-
-
 def active_jobs(
     connection: Connection, engine: str | None = None, owners: Collection[str] | None = None
 ) -> list[JobRecord]:
@@ -185,65 +177,9 @@ def active_jobs(
     return _records(connection.execute(statement))
 
 
-def active_ids(connection: Connection) -> list[str]:
-    """The ids of all that are not over, oldest first."""
-    statement = select(jobs.c.id).where(_IS_ACTIVE).order_by(jobs.c.sequence)
-    return list(connection.execute(statement).scalars())
-
-
-def active_by_engine(connection: Connection) -> dict[str, int]:
-    """How many jobs that are not over each engine has."""
-    statement = select(jobs.c.engine, func.count()).where(_IS_ACTIVE).group_by(jobs.c.engine)
-    return {engine: int(count) for engine, count in connection.execute(statement)}
-
-
 def get_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
     """Those of these ids that there are."""
     return _records(connection.execute(select(jobs).where(jobs.c.id.in_(ids))))
-
-
-def active_among(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Those of these ids whose jobs are not over."""
-    found: set[str] = set()
-    for start in range(0, len(ids), _PAGE):
-        some = ids[start : start + _PAGE]
-        statement = select(jobs.c.id).where(jobs.c.id.in_(some), _IS_ACTIVE)
-        found.update(connection.execute(statement).scalars())
-    return found
-
-
-def active_with_tags(connection: Connection, tags: Sequence[str]) -> list[str]:
-    """The ids of jobs that are not over and have one of these tags."""
-    rows = connection.execute(
-        select(jobs.c.id)
-        .join(job_tags, job_tags.c.sequence == jobs.c.sequence)
-        .where(job_tags.c.tag.in_(tags), _IS_ACTIVE)
-        .distinct()
-    )
-    return list(rows.scalars())
-
-
-def active_tags(connection: Connection, prefix: str) -> list[str]:
-    """The tags that begin so, of jobs that are not over."""
-    rows = connection.execute(
-        select(job_tags.c.tag)
-        .join(jobs, job_tags.c.sequence == jobs.c.sequence)
-        .where(job_tags.c.tag.startswith(prefix, autoescape=True), _IS_ACTIVE)
-        .distinct()
-    )
-    return list(rows.scalars())
-
-
-def runs_with_logs(connection: Connection, engine: str) -> list[tuple[str, int]]:
-    """(id, run) of every job whose log is still kept; those in a queue never had one."""
-    rows = connection.execute(
-        select(jobs.c.id, jobs.c.run).where(
-            jobs.c.engine == engine,
-            jobs.c.logs_removed.is_(False),
-            or_(jobs.c.placed, jobs.c.status != JobStatus.PENDING.value),
-        )
-    )
-    return [(job_id, run) for job_id, run in rows]
 
 
 def list_jobs(
@@ -282,24 +218,6 @@ def list_statement(
         if after is not None:
             conditions.append(jobs.c.sequence > after)
     return statement.where(*conditions)
-
-
-def sequence_of(connection: Connection, job_id: str) -> int | None:
-    return connection.execute(
-        select(jobs.c.sequence).where(jobs.c.id == job_id)
-    ).scalar_one_or_none()
-
-
-def image_was_used(connection: Connection, owner: str, image: str) -> bool:
-    """Whether an owner's newest jobs (the last thousand) hold one with this image."""
-    newest = (
-        select(jobs.c.specification)
-        .where(jobs.c.owner == owner)
-        .order_by(jobs.c.sequence.desc())
-        .limit(1000)
-    )
-    needle = _encode(image)
-    return any(needle in row.specification for row in connection.execute(newest))
 
 
 def _conditions(query: JobFilter) -> list[ColumnElement[bool]]:

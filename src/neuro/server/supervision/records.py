@@ -1,4 +1,4 @@
-"""Reads attempts for the supervision; functions of a connection."""
+"""What the supervision reads and writes of attempts; functions of a connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from neuro.server.bakes.tasks import tables as task_tables
 from neuro.server.bakes.tasks.tables import open_tasks_of, tasks
 from neuro.server.database.blobs import pack, unpack
 from neuro.server.database.damage import left_out
-from neuro.server.jobs.tables import active_tags
+from neuro.server.jobs.lookups import active_tags
 from neuro.server.projects import tables as flows
 from neuro.server.projects.guard import is_id
 from neuro.server.supervision import main_jobs
