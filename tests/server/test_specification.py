@@ -86,6 +86,15 @@ def volume(source: str, target: str) -> dict[str, object]:
             {"volumes": [volume("storage://default/me/x", "/x")] * 2},
             "Two volumes are mounted at '/x'",
         ),
+        (
+            {
+                "volumes": [
+                    volume("storage://default/me/a", "/x"),
+                    volume("storage://default/me/b", "/./x/"),
+                ]
+            },
+            "Two volumes are mounted at '/./x/': storage://default/me/a and storage://default/me/b",
+        ),
         ({"pass_config": True, "env": {"NEURO_PASSED_CONFIG": "x"}}, "--pass-config"),
     ],
 )

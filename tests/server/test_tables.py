@@ -7,13 +7,16 @@ import itertools
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from neuro.domain.errors import Damaged
 from neuro.domain.jobs import Container, JobFilter, JobStatus, Priority, Reason, Resources
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import GIB, Amount
@@ -135,25 +138,51 @@ def test_the_next_server_reads_how_far_a_job_has_come(database: Database, phase:
     assert found == replace(as_kept(made), sequence=found.sequence)
 
 
-def test_a_status_that_its_steps_do_not_tell_is_damage(database: Database) -> None:
-    (bad,) = add(database, record(over=False))
+DAMAGE = {
+    "half a specification": ("specification", b'{"container":{"ima'),
+    "no steps": ("transitions", b"[]"),
+    "a status that its steps do not tell": ("status", "failed"),
+    "an unknown status": ("status", "asleep"),
+    "a priority that there is not": ("priority", 17),
+    "a time beyond all dates": ("created_at", 1 << 62),
+    "GPUs that are no numbers": ("gpus", "0,x"),
+}
+# What a hand writes into a column; only SQLite takes it.
+OF_ANOTHER_KIND = {
+    "a text for bytes": ("specification", "junk"),
+    "a number for bytes": ("transitions", 7),
+    "a date for a time": ("started_at", "2026-01-01"),
+}
 
+
+def spoil(database: Database, job_id: str, column: str, value: object) -> None:
+    """Overwrite what is kept in a column of a job."""
     with database.engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET status = 'failed'"))
+        statement = text(f"UPDATE jobs SET {column} = :value WHERE id = :id")
+        connection.execute(statement, {"value": value, "id": job_id})
 
-    assert bad not in listed(database)
 
+@pytest.mark.parametrize("what", [*DAMAGE, *OF_ANOTHER_KIND])
+def test_a_damaged_record_hides_no_other_and_says_so_itself(database: Database, what: str) -> None:
+    good, bad, other = add(database, record(over=False), record(over=False), record(over=False))
+    if what in OF_ANOTHER_KIND and database.engine.dialect.name != "sqlite":
+        pytest.skip("this database has types")
 
-def test_one_damaged_record_never_breaks_a_list(database: Database) -> None:
-    good, bad, other = add(database, record(), record(), record())
+    with structlog.testing.capture_logs() as logged:
+        spoil(database, bad, *(DAMAGE | OF_ANOTHER_KIND)[what])
 
-    with database.engine.begin() as connection:
-        connection.execute(
-            text("UPDATE jobs SET specification = :junk WHERE id = :id"),
-            {"junk": b"\xff not json", "id": bad},
-        )
+        assert listed(database) == [good, other]
+        assert listed(database) == [good, other]
+        found = database.write_now(partial(tables.get_jobs, ids=[good, bad, other]))
+        assert {made.id for made in found} == {good, other}
+        with pytest.raises(Damaged, match=f"The record of job '{bad}' is damaged.* backup"):
+            database.write_now(partial(tables.get_job, job_id=bad))
 
-    assert listed(database) == [good, other]
+    # It says which once, and nothing of what stands in it.
+    assert [(line["event"], line["kind"], line["id"]) for line in logged] == [
+        ("damaged record", "job", bad)
+    ]
+    assert database.write_now(partial(tables.whose, job_id=bad)) == ("default", "alice", bad, None)
 
 
 def test_a_damaged_record_does_not_end_the_paging(database: Database) -> None:

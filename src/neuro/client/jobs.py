@@ -145,10 +145,17 @@ class Jobs:
         ref = parse_job_ref(text)
         if ref.is_id:
             return await self.get(ref.name)
+        user, cluster = self._client.user, self._client.cluster
+        if (ref.owner or user, ref.cluster or cluster) == (user, cluster):
+            try:
+                # Not from a list: one leaves out what the server cannot read any more.
+                return await self.get(ref.name)
+            except NoSuchJob:
+                raise _no_such_job(text) from None
         query = JobFilter(
             name=ref.name,
-            owner=[ref.owner or self._client.user],
-            cluster_name=ref.cluster or self._client.cluster,
+            owner=[ref.owner or user],
+            cluster_name=ref.cluster or cluster,
             reverse=True,
             limit=1,
         )

@@ -88,6 +88,10 @@ class SandboxEngine:
         """See the protocol."""
         return None if self._ready().plain else identities.STORAGE
 
+    @property
+    def _volumes(self) -> str | None:
+        return None if self._storage is None else str(self._storage.folder)
+
     # Life.
 
     async def open(self) -> None:
@@ -104,7 +108,7 @@ class SandboxEngine:
         try:
             # Its reason is the better one where both fail.
             plan, self.notices = await asyncio.to_thread(
-                machine.examine, self._folder, self._settings
+                machine.examine, self._folder, self._settings, self._volumes
             )
             await opening
             for name in ("jobs", "berths"):
@@ -125,7 +129,8 @@ class SandboxEngine:
 
     def _take(self, plan: Plan) -> None:
         self._plan = plan
-        self._keeping = Keeping(plan, machine.installation(self._folder), self._settings)
+        identity = machine.installation(self._folder)
+        self._keeping = Keeping(plan, identity, self._settings, self._volumes)
 
     async def _keep(self) -> None:
         """Make again what somebody takes away, for as long as the engine is open."""

@@ -192,6 +192,12 @@ def of_subject(connection: Connection, subject: str) -> list[Grant]:
     return [_grant(*row) for _, *row in rows]
 
 
+def given_on(connection: Connection, subject: str, uri: ResourceURI) -> list[Grant]:
+    """What a subject itself has on exactly this URI."""
+    statement = select(*_FIELDS).where(grants.c.subject == subject, grants.c.uri == typed_text(uri))
+    return [_grant(*row) for row in connection.execute(statement)]
+
+
 def from_the_start(connection: Connection, subject: str) -> list[Grant]:
     """What comes with being who they are."""
     statement = select(*_FIELDS).where(grants.c.subject == subject, grants.c.granted_by.is_(None))

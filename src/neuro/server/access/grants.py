@@ -37,6 +37,12 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
     until: datetime | None = None
     by: str | None = None
 
+    def includes(self, other: Grant) -> bool:
+        """Whether it allows all that another grant on the same URI allows, for as long."""
+        return self.action.includes(other.action) and (
+            self.until is None or (other.until is not None and self.until >= other.until)
+        )
+
 
 class Held(msgspec.Struct, frozen=True, gc=False):
     """A grant that a caller has, and the roles (or ``public``) through which they have it.

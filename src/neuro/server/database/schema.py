@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, Integer, MetaData
+from sqlalchemy import BigInteger, Integer, LargeBinary, MetaData
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -38,6 +38,22 @@ class Moment(TypeDecorator[datetime]):
         return _from_database
 
 
+class Blob(TypeDecorator[bytes]):
+    """Bytes that only the server reads.
+
+    SQLite keeps whatever is written into a column. One row with something else makes no other
+    row unreadable: a text is its bytes, and all else is no bytes, which nothing decodes.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def result_processor(
+        self, dialect: Dialect, coltype: object
+    ) -> Callable[[object], bytes | None]:
+        return _bytes
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,4 +69,18 @@ def from_microseconds(value: int) -> datetime:
 
 
 def _from_database(value: int | None) -> datetime | None:
-    return None if value is None else from_microseconds(value)
+    if value is None:
+        return None
+    try:
+        return from_microseconds(value)
+    except (TypeError, OverflowError):
+        # As it is: raised here, one damaged row would take all others of the answer with it.
+        return value  # type: ignore[return-value]  # ``damage.moment`` refuses it
+
+
+def _bytes(value: object) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return bytes(value) if isinstance(value, memoryview | bytearray) else b""

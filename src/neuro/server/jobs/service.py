@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 from sqlalchemy import Connection
 
-from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, Unavailable
+from neuro.domain.errors import Damaged, InvalidInput, NoSuchJob, NotFound, Unavailable
 from neuro.domain.jobs import (
     ContainerRequest,
     Job,
@@ -113,26 +113,49 @@ class JobService:
     async def find(self, caller: Identity, name_or_id: str, action: Action) -> JobRecord:
         """The job behind an id, or behind the name of one of the caller's own (the newest).
 
-        Raises NoSuchJob where it is unknown or hidden, NotPermitted where it may only be seen.
+        Raises NoSuchJob where it is unknown or hidden, NotPermitted where it may only be seen,
+        Damaged where it cannot be read any more.
         """
         missing = NoSuchJob(f"no such job {name_or_id[:256]}")
-        record = self._board.get(name_or_id) or self._writer.unsaved(name_or_id)
-        if record is None:
-            await self._flush_for_reading()
-        if record is None and is_job_id(name_or_id):
-            record = await self._database.read(lambda c: tables.get_job(c, name_or_id))
-        elif record is None:
-            record = await self._find_by_name(caller.user, name_or_id)
-        if record is None:
+        found: JobRecord | tables.Whose | None
+        damaged = None
+        try:
+            found = await self._look_up(caller.user, name_or_id)
+        except Damaged as error:
+            # That there is a job, if a damaged one, is for those only who may see it.
+            found, damaged = await self._whose(caller.user, name_or_id), error
+        if found is None:
             raise missing
-        uri = ResourceURI("job", record.cluster, (record.owner, record.id))
-        if caller.action_on(uri) is None and record.name:
-            uri = ResourceURI("job", record.cluster, (record.owner, record.name))
+        uri = ResourceURI("job", found.cluster, (found.owner, found.id))
+        if caller.action_on(uri) is None and found.name:
+            uri = ResourceURI("job", found.cluster, (found.owner, found.name))
         caller.require(uri, action, hidden=missing)
-        return record
+        if isinstance(found, JobRecord):
+            return found
+        raise damaged or missing
+
+    async def _look_up(self, user: str, name_or_id: str) -> JobRecord | None:
+        """The job of an id, or of a name of this user's. Raises Damaged."""
+        if is_job_id(name_or_id):
+            return await self._read(name_or_id)
+        await self._flush_for_reading()
+        return await self._find_by_name(user, name_or_id)
+
+    async def _whose(self, user: str, name_or_id: str) -> tables.Whose | None:
+        if not is_job_id(name_or_id):
+            return tables.Whose(self._offer.cluster, user, name_or_id, name_or_id)
+        return await self._database.read(lambda c: tables.whose(c, name_or_id))
 
     async def record(self, job_id: str) -> JobRecord | None:
-        """The job of an id, whoever's it is: for what the server does by itself."""
+        """The job of an id, whoever's it is: for what the server does by itself.
+
+        None for a damaged one too: what goes on with the others goes on without it.
+        """
+        with suppress(Damaged):
+            return await self._read(job_id)
+        return None
+
+    async def _read(self, job_id: str) -> JobRecord | None:
         record = self._board.get(job_id) or self._writer.unsaved(job_id)
         if record is None:
             await self._flush_for_reading()
@@ -325,7 +348,7 @@ class JobService:
         if not record.is_active:
             return record
         # It has ended since it was looked at, or is another server's.
-        newest = await self.record(record.id)
+        newest = await self._read(record.id)
         if newest is None:
             raise NoSuchJob(f"no such job {record.id}")
         if self._others is None or holds(newest):

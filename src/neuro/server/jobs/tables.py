@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-import structlog
 from sqlalchemy import (
     Boolean,
     Column,
@@ -16,7 +15,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     Select,
     String,
     Table,
@@ -29,12 +27,11 @@ from sqlalchemy import (
 
 from neuro.domain.jobs import ACTIVE, FINISHED, JobFilter, JobStatus, Priority, Transition
 from neuro.server.access.grants import Visibility
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.damage import moment, moment_or_none, reads, sound
+from neuro.server.database.schema import Blob, Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord, Specification
-
-log = structlog.get_logger("neuro.jobs")
 
 _PAGE = 500
 IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
@@ -65,8 +62,8 @@ jobs = Table(
     # Indexes with commas between; none where an earlier version gave them out.
     Column("gpus", String(1024), nullable=True),
     # Both are JSON that only the server reads.
-    Column("specification", LargeBinary, nullable=False),
-    Column("transitions", LargeBinary, nullable=False),
+    Column("specification", Blob, nullable=False),
+    Column("transitions", Blob, nullable=False),
     # Counts up with each write.
     Column("version", Integer, nullable=False, server_default=text("0")),
     Index(None, "owner", "sequence"),
@@ -112,6 +109,15 @@ _STATUSES = {status.value: status for status in JobStatus}
 _PRIORITIES = tuple(sorted(Priority, key=lambda priority: priority.rank))
 
 
+class Whose(NamedTuple):
+    """What is asked of a caller's grants before they are told of a job."""
+
+    cluster: str
+    owner: str
+    id: str
+    name: str | None
+
+
 def insert_job(connection: Connection, record: JobRecord) -> int:
     """Add a job; returns its sequence number. Raises IntegrityError for a taken name."""
     result = connection.execute(_INSERT, {"id": record.id, **_fixed(record), **_changing(record)})
@@ -135,12 +141,15 @@ def insert_key(connection: Connection, owner: str, key: str, digest: str, sequen
 
 def job_of_key(connection: Connection, owner: str, key: str) -> tuple[str, JobRecord] | None:
     """What a key stands for: the digest of the request, and the job."""
-    row = connection.execute(
-        select(job_keys.c.digest, jobs)
-        .join(jobs, jobs.c.sequence == job_keys.c.sequence)
-        .where(job_keys.c.owner == owner, job_keys.c.key == key)
+    called = connection.execute(
+        select(job_keys.c.digest, job_keys.c.sequence).where(
+            job_keys.c.owner == owner, job_keys.c.key == key
+        )
     ).one_or_none()
-    return None if row is None else (row.digest, _record(row[1:]))
+    if called is None:
+        return None
+    row = connection.execute(select(jobs).where(jobs.c.sequence == called.sequence)).one()
+    return called.digest, _record(row)
 
 
 def update_jobs(connection: Connection, records: Sequence[JobRecord]) -> None:
@@ -151,6 +160,14 @@ def update_jobs(connection: Connection, records: Sequence[JobRecord]) -> None:
 def get_job(connection: Connection, job_id: str) -> JobRecord | None:
     row = connection.execute(_BY_ID, {"b_id": job_id}).one_or_none()
     return None if row is None else _record(row)
+
+
+def whose(connection: Connection, job_id: str) -> Whose | None:
+    """Whose a job is, also where the rest of its record cannot be read."""
+    row = connection.execute(
+        select(jobs.c.cluster, jobs.c.owner, jobs.c.id, jobs.c.name).where(jobs.c.id == job_id)
+    ).one_or_none()
+    return None if row is None else Whose(*row)
 
 
 def newest_by_name(connection: Connection, owner: str, name: str) -> JobRecord | None:
@@ -174,12 +191,12 @@ def active_jobs(
         statement = statement.where(jobs.c.owner.in_(owners))
     # Of PostgreSQL's answer, too, only so many rows are in memory beside their records.
     statement = statement.order_by(jobs.c.sequence).execution_options(yield_per=_PAGE)
-    return _records(connection.execute(statement))
+    return list(sound(connection.execute(statement), _record))
 
 
 def get_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
-    """Those of these ids that there are."""
-    return _records(connection.execute(select(jobs).where(jobs.c.id.in_(ids))))
+    """Those of these ids that there are, and can be read."""
+    return list(sound(connection.execute(select(jobs).where(jobs.c.id.in_(ids))), _record))
 
 
 def list_jobs(
@@ -197,7 +214,7 @@ def list_jobs(
     """
     statement = list_statement(visible, query, connection.dialect.name, page=page, after=after)
     rows = connection.execute(statement).all()
-    return _records(rows), rows[-1].sequence if len(rows) == page else None
+    return list(sound(rows, _record)), rows[-1].sequence if len(rows) == page else None
 
 
 def list_statement(
@@ -300,17 +317,6 @@ _UPDATE = (
 )
 
 
-def _records(rows: Iterable[Any]) -> list[JobRecord]:
-    records = []
-    for row in rows:
-        try:
-            records.append(_record(row))
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            # One damaged record never breaks a list.
-            log.error("damaged job record left out", job=row.id, error=str(error))
-    return records
-
-
 def _phase(
     status: JobStatus,
     stop_reason: str | None,
@@ -319,8 +325,10 @@ def _phase(
     transitions: Sequence[Transition],
 ) -> Phase:
     """The phase of a job of which nobody is at work. Raises ValueError."""
+    if not transitions:
+        raise ValueError("it has no steps")  # Each job has one from its submission on.
     if status in FINISHED:
-        if not transitions or transitions[-1].status is not status:
+        if transitions[-1].status is not status:
             raise ValueError(f"it is {status}, and its steps do not say so")
         return Phase.OVER
     if stop_reason is not None:
@@ -330,6 +338,7 @@ def _phase(
     return Phase.STARTING if placed else Phase.WAITING
 
 
+@reads("job")
 def _record(row: Sequence[Any]) -> JobRecord:
     """A job of its columns, in the order of the table: their names cost more than the rest."""
     (
@@ -366,11 +375,11 @@ def _record(row: Sequence[Any]) -> JobRecord:
         engine=intern(engine),
         specification=_decode_specification(specification),
         priority=_PRIORITIES[priority],
-        created_at=created_at,
+        created_at=moment(created_at),
         phase=_phase(_status(status), stop_reason, placed, run_started, transitions),
         transitions=transitions,
         max_run_time_minutes=max_run_time_minutes,
-        started_at=started_at,
+        started_at=moment_or_none(started_at),
         stop_reason=stop_reason,
         run=run,
         logs_removed=logs_removed,

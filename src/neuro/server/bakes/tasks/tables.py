@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Insert,
-    LargeBinary,
     String,
     Table,
     Text,
@@ -26,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from neuro.domain.bakes import Task, TaskStatus, TaskTransition, new_id
 from neuro.server.database.blobs import pack, unpack
 from neuro.server.database.damage import reads
-from neuro.server.database.schema import metadata
+from neuro.server.database.schema import Blob, metadata
 
 tasks = Table(
     "flow_tasks",
@@ -35,9 +34,9 @@ tasks = Table(
     Column("attempt_id", ForeignKey("flow_attempts.id", ondelete="CASCADE"), nullable=False),
     Column("yaml_id", String(1024), nullable=False),
     Column("raw_id", String(255), nullable=True),
-    Column("statuses", LargeBinary, nullable=False),
-    Column("outputs", LargeBinary, nullable=True),
-    Column("state", LargeBinary, nullable=True),
+    Column("statuses", Blob, nullable=False),
+    Column("outputs", Blob, nullable=True),
+    Column("state", Blob, nullable=True),
     Column("message", Text, nullable=True),
     UniqueConstraint("attempt_id", "yaml_id"),
 )
