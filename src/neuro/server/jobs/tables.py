@@ -40,6 +40,7 @@ log = structlog.get_logger("neuro.jobs")
 
 _PAGE = 500
 _IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
+_IS_ACTIVE_CONTROL = text("control AND status IN ('pending', 'suspended', 'running')")
 
 jobs = Table(
     "jobs",
@@ -71,6 +72,8 @@ jobs = Table(
     Column("transitions", LargeBinary, nullable=False),
     # Counts up with each write.
     Column("version", Integer, nullable=False, server_default=text("0")),
+    # What the specification says of it; not of jobs that were over when this column came.
+    Column("control", Boolean, nullable=False, server_default=text("false")),
     Index(None, "owner", "sequence"),
     Index(None, "status", "sequence"),
     Index(None, "created_at"),
@@ -84,6 +87,12 @@ jobs = Table(
         unique=True,
         sqlite_where=_IS_ACTIVE,
         postgresql_where=_IS_ACTIVE,
+    ),
+    Index(
+        "ix_jobs_active_control",
+        "owner",
+        sqlite_where=_IS_ACTIVE_CONTROL,
+        postgresql_where=_IS_ACTIVE_CONTROL,
     ),
 )
 
@@ -336,6 +345,7 @@ def _fixed(record: JobRecord) -> dict[str, Any]:
         "priority": record.priority.rank,
         "created_at": record.created_at,
         "specification": _encode(record.specification),
+        "control": record.specification.control,
     }
 
 
@@ -438,6 +448,7 @@ def _record(row: Sequence[Any]) -> JobRecord:
         specification,
         steps,
         _version,
+        _control,
     ) = row
     transitions = _decode_transitions(steps)
     return JobRecord(
