@@ -47,7 +47,13 @@ from neuro.server.engine_settings import (
     of_this_machine,
     public_names,
 )
-from neuro.server.fleet.agreement import check_cluster, check_key
+from neuro.server.fleet.agreement import (
+    another_storage,
+    check_cluster,
+    check_key,
+    check_storage,
+    storage_id,
+)
 from neuro.server.fleet.assembly import Fleet, join_fleet
 from neuro.server.http.bodies import MAX_JSON_BODY, Pace
 from neuro.server.http.budgets import Budgets
@@ -164,11 +170,11 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         storage = _storage_of(settings, folder)
         engines = make_engines(settings, folder, port, storage, options.open_files)
         url = address_of(options.host, port)
-        await _open(stack, engines, _join(database, folder, fleet, settings, url))
+        await _open(stack, engines, _join(database, folder, fleet, settings, storage, url))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
         login, jobs = await _assemble(
-            stack, listener, folder, settings, database, engines, background, fleet
+            stack, listener, folder, settings, database, engines, background, fleet, storage
         )
         now = datetime.now().astimezone().isoformat()
         state = ServerFile(
@@ -186,15 +192,17 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
         log.info("ready", url=login.url)
-        yield Server(login.url, partial(_check, jobs, folder))
+        yield Server(login.url, partial(_check, jobs, folder, fleet, storage))
 
 
-def _check(jobs: Jobs, folder: Path, settings: Settings) -> None:
+def _check(jobs: Jobs, folder: Path, fleet: Fleet, storage: Storage, settings: Settings) -> None:
     """Raise PlatformError for settings that the server could not begin again with."""
     names = public_names(settings)
     check_in_use(names, Counter(record.engine for record in jobs.board.own))
     jobs.offers.check_names(of_this_machine(settings))
-    _storage_of(settings, folder, make=False)
+    other = _storage_of(settings, folder, make=False).folder
+    if not fleet.leases.is_alone and storage_id(other) != storage_id(storage.folder):
+        raise another_storage(other)
 
 
 async def _open_database(
@@ -233,6 +241,7 @@ async def _assemble(
     engines: Mapping[str, Engine],
     background: Background,
     fleet: Fleet,
+    files: Storage,
 ) -> tuple[LoginFile, Jobs]:
     host, port = listener.getsockname()[:2]
     key = folder / "keys" / "tokens.key"
@@ -240,7 +249,9 @@ async def _assemble(
     if not database.is_sqlite:
         peers = OtherServers(database, fleet.changes, fleet.id, background)
     access = AccessService(database, load_or_create_key(key), settings.cluster, peers=peers)
+    # Again, now that this server is one of those that the others ask for.
     await asyncio.to_thread(check_key, database, fleet.id, key)
+    await asyncio.to_thread(check_storage, database, fleet.id, files.folder)
     owner = engines[public_names(settings)[DEFAULT_ENGINE]].files_owner
     storage = await asyncio.to_thread(
         StorageService, storage_folder(settings, folder), settings.cluster, owner=owner
@@ -430,12 +441,18 @@ def _end_in_order() -> None:
 
 
 async def _join(
-    database: Database, folder: Path, fleet: Fleet, settings: Settings, url: str
+    database: Database,
+    folder: Path,
+    fleet: Fleet,
+    settings: Settings,
+    storage: Storage,
+    url: str,
 ) -> None:
     """Tie the folder to the database, and agree with the other servers that are there."""
     await asyncio.to_thread(check_belongs, database, folder)
     await asyncio.to_thread(check_cluster, database, settings.cluster)
     await asyncio.to_thread(check_key, database, fleet.id, folder / "keys" / "tokens.key")
+    await asyncio.to_thread(check_storage, database, fleet.id, storage.folder)
     name, address = settings.server.name, settings.server.url
     url = f"{address.rstrip('/')}/api/v1" if address else url
     await fleet.servers.enter(name, url, datetime.now(UTC))

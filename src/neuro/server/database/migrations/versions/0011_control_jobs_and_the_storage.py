@@ -1,4 +1,4 @@
-"""Which jobs are control jobs, so that active ones can be counted when one more is submitted."""
+"""Which jobs are control jobs, to count active ones, and which storage the servers share."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ def upgrade() -> None:
         sqlite_where=counted,
         postgresql_where=counted,
     )
+    op.add_column("installation", sa.Column("storage", sa.String(64), nullable=True))
 
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_column("installation", "storage")
     op.drop_index("ix_jobs_active_control", table_name="jobs")
     op.drop_column("jobs", "control")
