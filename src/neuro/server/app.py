@@ -40,12 +40,10 @@ from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
+from neuro.server.engine_names import keep_names, of_this_machine, public_names
 from neuro.server.engine_settings import (
-    DEFAULT_ENGINE,
     check_in_use,
     make_engines,
-    of_this_machine,
-    public_names,
 )
 from neuro.server.fleet.agreement import (
     another_storage,
@@ -168,7 +166,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
         storage = _storage_of(settings, folder)
-        engines = make_engines(settings, folder, port, storage, options.open_files)
+        names = public_names(settings, folder)
+        engines = make_engines(settings, names, folder, port, storage, options.open_files)
         url = address_of(options.host, port)
         await _open(stack, engines, _join(database, folder, fleet, settings, storage, url))
         background = Background(_end_in_order)
@@ -197,9 +196,9 @@ async def serving(options: Options) -> AsyncIterator[Server]:
 
 def _check(jobs: Jobs, folder: Path, fleet: Fleet, storage: Storage, settings: Settings) -> None:
     """Raise PlatformError for settings that the server could not begin again with."""
-    names = public_names(settings)
+    names = public_names(settings, folder)
     check_in_use(names, Counter(record.engine for record in jobs.board.own))
-    jobs.offers.check_names(of_this_machine(settings))
+    jobs.offers.check_names({names[name] for name in of_this_machine(settings)})
     other = _storage_of(settings, folder, make=False).folder
     if not fleet.leases.is_alone and storage_id(other) != storage_id(storage.folder):
         raise another_storage(other)
@@ -252,14 +251,14 @@ async def _assemble(
     # Again, now that this server is one of those that the others ask for.
     await asyncio.to_thread(check_key, database, fleet.id, key)
     await asyncio.to_thread(check_storage, database, fleet.id, files.folder)
-    owner = engines[public_names(settings)[DEFAULT_ENGINE]].files_owner
+    means = await Means.of(settings, public_names(settings, folder), engines, folder)
+    owner = engines[means.default_engine].files_owner
     storage = await asyncio.to_thread(
         StorageService, storage_folder(settings, folder), settings.cluster, owner=owner
     )
     stack.push_async_callback(storage.close)
     ground = _Ground(folder, settings, database, engines, access, storage, background, fleet)
     domain = settings.jobs_domain or f"localhost:{port}"
-    means = await Means.of(settings, engines, folder)
     jobs = await start_jobs(
         stack,
         database,
@@ -273,6 +272,7 @@ async def _assemble(
         api_url=lambda engine: address_of(engines[engine].host_address, port),
         jobs_domain=domain,
     )
+    keep_names(folder, means.names, of_this_machine(settings))
     hub = Hub(fleet.changes.ring)
     parts = _parts(stack, ground, jobs, hub)
     await _listen(stack, listener, _application(ground, parts, means, domain), ground)
