@@ -121,7 +121,7 @@ async def test_an_engine_of_one_machine_is_not_offered_by_another(url: str) -> N
     async with member(url, "one") as one, member(url, "two") as two:
         own = offered(name="sandbox", local=True)
         async with offering(one, own):
-            with pytest.raises(Conflict, match="a name of its own"):
+            with pytest.raises(Conflict, match="that no other has"):
                 async with offering(two, own):
                     pass
 

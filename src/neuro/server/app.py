@@ -18,6 +18,7 @@ import structlog
 from aiohttp import web
 
 from neuro.engines.base import Engine
+from neuro.engines.storage import Storage
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
@@ -33,14 +34,15 @@ from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
-from neuro.server.engine_settings import (
-    DEFAULT_ENGINE,
-    check_in_use,
-    make_engines,
-    of_this_machine,
-    public_names,
+from neuro.server.engine_names import keep_names, of_this_machine, public_names
+from neuro.server.engine_settings import check_in_use, make_engines
+from neuro.server.fleet.agreement import (
+    another_storage,
+    check_cluster,
+    check_key,
+    check_storage,
+    storage_id,
 )
-from neuro.server.fleet.agreement import check_cluster, check_key
 from neuro.server.fleet.assembly import Fleet, join_fleet
 from neuro.server.http.connections import Patience
 from neuro.server.jobs.assembly import Jobs, Means, start_jobs
@@ -115,14 +117,17 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
         place = storage_of(settings, folder)
-        engines = make_engines(settings, folder, port, place, options.open_files)
+        names = public_names(settings, folder)
+        engines = make_engines(settings, names, folder, port, place, options.open_files)
         url = address_of(options.host, port)
-        await _open(stack, engines, _join(database, folder, fleet, settings, url))
+        await _open(stack, engines, _join(database, folder, fleet, settings, place, url))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
         access = await _open_access(folder, settings, database, fleet, background)
-        storage = await _open_storage(stack, folder, settings, engines)
-        means = await Means.of(settings, engines, folder)
+        # Again, now that this server is one of those that the others ask for.
+        await _agree(database, folder, fleet, place)
+        means = await Means.of(settings, names, engines, folder)
+        storage = await _open_storage(stack, folder, settings, engines[means.default_engine])
         ground = Ground(
             folder, settings, database, engines, means, access, storage, background, fleet, port
         )
@@ -150,15 +155,17 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
         log.info("ready", url=login.url)
-        yield Server(login.url, partial(_check, parts.jobs, folder))
+        yield Server(login.url, partial(_check, parts.jobs, folder, fleet, place))
 
 
-def _check(jobs: Jobs, folder: Path, settings: Settings) -> None:
+def _check(jobs: Jobs, folder: Path, fleet: Fleet, storage: Storage, settings: Settings) -> None:
     """Raise PlatformError for settings that the server could not begin again with."""
-    names = public_names(settings)
+    names = public_names(settings, folder)
     check_in_use(names, Counter(record.engine for record in jobs.board.own))
-    jobs.offers.check_names(of_this_machine(settings))
-    storage_of(settings, folder, make=False)
+    jobs.offers.check_names({names[name] for name in of_this_machine(settings)})
+    other = storage_of(settings, folder, make=False).folder
+    if not fleet.leases.is_alone and storage_id(other) != storage_id(storage.folder):
+        raise another_storage(other)
 
 
 async def _open_database(
@@ -195,16 +202,13 @@ async def _open_access(
     peers = None
     if not database.is_sqlite:
         peers = OtherServers(database, fleet.changes, fleet.id, background)
-    access = AccessService(database, load_or_create_key(key), settings.cluster, peers=peers)
-    # Once more: the key may have been made just now.
-    await asyncio.to_thread(check_key, database, fleet.id, key)
-    return access
+    return AccessService(database, load_or_create_key(key), settings.cluster, peers=peers)
 
 
 async def _open_storage(
-    stack: AsyncExitStack, folder: Path, settings: Settings, engines: Mapping[str, Engine]
+    stack: AsyncExitStack, folder: Path, settings: Settings, engine: Engine
 ) -> StorageService:
-    owner = engines[public_names(settings)[DEFAULT_ENGINE]].files_owner
+    owner = engine.files_owner
     storage = await asyncio.to_thread(
         StorageService, storage_folder(settings, folder), settings.cluster, owner=owner
     )
@@ -227,6 +231,7 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
         api_url=lambda engine: address_of(ground.engines[engine].host_address, ground.port),
         jobs_domain=ground.jobs_domain,
     )
+    keep_names(ground.folder, ground.means.names, of_this_machine(settings))
     bakes = BakeServices.of(database, settings.cluster, Hub(ground.fleet.changes.ring))
     supervision = Supervision(
         database,
@@ -285,13 +290,24 @@ def _end_in_order() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+async def _agree(database: Database, folder: Path, fleet: Fleet, storage: Storage) -> None:
+    """See that this server has the key and the storage of the others."""
+    await asyncio.to_thread(check_key, database, fleet.id, folder / "keys" / "tokens.key")
+    await asyncio.to_thread(check_storage, database, fleet.id, storage.folder)
+
+
 async def _join(
-    database: Database, folder: Path, fleet: Fleet, settings: Settings, url: str
+    database: Database,
+    folder: Path,
+    fleet: Fleet,
+    settings: Settings,
+    storage: Storage,
+    url: str,
 ) -> None:
     """Tie the folder to the database, and agree with the other servers that are there."""
     await asyncio.to_thread(check_belongs, database, folder)
     await asyncio.to_thread(check_cluster, database, settings.cluster)
-    await asyncio.to_thread(check_key, database, fleet.id, folder / "keys" / "tokens.key")
+    await _agree(database, folder, fleet, storage)
     name, address = settings.server.name, settings.server.url
     url = f"{address.rstrip('/')}/api/v1" if address else url
     await fleet.servers.enter(name, url, datetime.now(UTC))

@@ -61,45 +61,18 @@ def site_of(
 
 def make_engines(
     settings: Settings,
+    names: Mapping[str, str],
     data: Path,
     port: int,
     storage: Storage,
     open_files: int | None = None,
 ) -> dict[str, Engine]:
-    """All engines, by their public names; none is open yet. Raises InvalidInput."""
-    names = public_names(settings)
+    """All engines, by their public ``names``; none is open yet. Raises InvalidInput."""
     return {
         names[name]: kind_of(kind_name(name, one)).make(
             site_of(name, data, port, storage, open_files), one
         )
         for name, one in engine_settings(settings).items()
-    }
-
-
-def public_names(settings: Settings) -> dict[str, str]:
-    """What each engine of the settings is called among all servers of the installation.
-
-    Two servers that have one name for an engine mean the same one, but for engines that are parts
-    of their machines: these have the name of the server, if it has one, behind theirs. Raises
-    InvalidInput for a name that gets too long.
-    """
-    server = settings.server.name
-    names = {}
-    for name, one in engine_settings(settings).items():
-        is_own = server is not None and kind_of(kind_name(name, one)).of_this_machine
-        names[name] = f"{name}-{server}" if is_own else name
-        with placed(("server", "name")):
-            check_engine_name(names[name])
-    return names
-
-
-def of_this_machine(settings: Settings) -> set[str]:
-    """The engines that no other server can have, by their public names. Raises InvalidInput."""
-    names = public_names(settings)
-    return {
-        names[name]
-        for name, one in engine_settings(settings).items()
-        if kind_of(kind_name(name, one)).of_this_machine
     }
 
 
@@ -135,15 +108,9 @@ def check_in_use(names: Mapping[str, str], in_use: Mapping[str, int]) -> None:
         if public in names.values():
             continue
         jobs = "1 job on it is" if count == 1 else f"{count} jobs on it are"
-        if public in names:
-            raise Conflict(
-                f"The engine '{public}' is '{names[public]}' with the `name` below [server], which"
-                f" is a part of engines' names, and {jobs} not over: take `name` out of server.toml"
-                " again, end them with `neuro kill`, and then name the server."
-            )
         back = f"[engines.{public}]"
-        if any(public.startswith(f"{name}-") for name in names):
-            back += ", or the `name` below [server] that the server had,"
+        if public in names or any(public.startswith(f"{name}-") for name in names):
+            back += ", or `name` below [server] as it was,"
         raise Conflict(
             f"The engine '{public}' is not in server.toml any more, and {jobs} not over: put {back}"
             " back, end them with `neuro kill`, and then remove it."

@@ -20,10 +20,11 @@ installation = Table(
     "installation",
     metadata,
     Column("id", String(64), primary_key=True),
-    # On PostgreSQL, where several servers have to have the same: of the key that signs tokens, and
-    # the cluster's name.
+    # On PostgreSQL, where several servers have to have the same: of the key that signs tokens, the
+    # cluster's name, and the id of the storage.
     Column("key_digest", String(64), nullable=True),
     Column("cluster", String(255), nullable=True),
+    Column("storage", String(64), nullable=True),
 )
 
 

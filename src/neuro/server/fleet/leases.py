@@ -158,6 +158,8 @@ class Leases:
     @property
     def is_alone(self) -> bool:
         """Whether there is no other server, as far as this one has been able to see of late."""
+        if self._database.is_sqlite:
+            return True
         return self._others == 0 and clock() - self._renewed_at < ALONE_SECONDS
 
     async def start(self) -> None:

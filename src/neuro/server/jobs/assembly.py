@@ -24,7 +24,6 @@ from neuro.server.engine_settings import (
     check_in_use,
     engine_settings,
     kind_name,
-    public_names,
 )
 from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.reach import this_machine
@@ -51,7 +50,8 @@ class Means:
     """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest.
 
     ``kinds`` are the kinds of the engines, ``default_engine`` is the embedded one, and ``remarks``
-    are sentences about settings that ask for more.
+    are sentences about settings that ask for more. ``names`` are the public names of the engines by
+    those in the settings; all else has the public ones.
     """
 
     capacities: dict[str, Amount]
@@ -60,15 +60,21 @@ class Means:
     remarks: list[str]
     kinds: dict[str, str]
     default_engine: str
+    names: Mapping[str, str]
 
     @classmethod
-    async def of(cls, settings: Settings, engines: Mapping[str, Engine], folder: Path) -> Means:
+    async def of(
+        cls,
+        settings: Settings,
+        names: Mapping[str, str],
+        engines: Mapping[str, Engine],
+        folder: Path,
+    ) -> Means:
         """What this machine has, as far as the settings give it away; ``engines`` by public names.
 
-        Raises InvalidInput for a public name that is too long.
+        Raises InvalidInput.
         """
         tables = engine_settings(settings)
-        names = public_names(settings)
         machines = {name: await engines[public].capacity() for name, public in names.items()}
         capacities = capacities_of(tables, machines)
         disk = disk_for(shutil.disk_usage(folder).total)
@@ -83,6 +89,7 @@ class Means:
             list(told),
             {names[name]: kind_name(name, table) for name, table in tables.items()},
             default,
+            names,
         )
 
     def disk_of(self, preset: str | None) -> int:
@@ -153,7 +160,7 @@ async def start_jobs(
     stack.push_async_callback(reconciler.close)
     events = JobEvents(board)
     others = _others(database, board, writer, reconciler, fleet, events, offers)
-    await _check_in_use(database, fleet, public_names(settings))
+    await _check_in_use(database, fleet, means.names)
     await offers.start(background)
     stack.push_async_callback(offers.close)
     holder = Holder(

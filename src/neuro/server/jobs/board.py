@@ -126,8 +126,7 @@ class Board:
         self._followed = Followed()
         # The lanes in which jobs hold their resources.
         self._holding: dict[str, Lane] = {}
-        # Owners of control jobs, from when their place is taken.
-        self._controls: dict[str, str] = {}
+        self._controls: set[str] = set()
         # How many active jobs each owner has; and under whom each job is counted.
         self._jobs_of: Counter[str] = Counter()
         self._counted: dict[str, str] = {}
@@ -181,15 +180,6 @@ class Board:
         """The control jobs."""
         on_board = map(self._records.get, self._controls)
         return (record for record in on_board if record is not None)
-
-    @property
-    def control_jobs(self) -> int:
-        """How many control jobs there are, those on their way to the database included."""
-        return len(self._controls)
-
-    def control_jobs_of(self, owner: str) -> int:
-        """How many of them are one person's."""
-        return sum(each == owner for each in self._controls.values())
 
     def jobs_of(self, owner: str) -> int:
         """How many active jobs an owner has, those on their way to the database included."""
@@ -251,13 +241,13 @@ class Board:
 
     def _count(self, record: JobRecord) -> None:
         if record.specification.control:
-            self._controls[record.id] = record.owner
+            self._controls.add(record.id)
         if record.id not in self._counted:
             self._counted[record.id] = record.owner
             self._jobs_of[record.owner] += 1
 
     def _uncount(self, record: JobRecord) -> None:
-        self._controls.pop(record.id, None)
+        self._controls.discard(record.id)
         owner = self._counted.pop(record.id, None)
         if owner is not None:
             self._jobs_of[owner] -= 1

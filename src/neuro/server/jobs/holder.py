@@ -34,9 +34,10 @@ log = structlog.get_logger("neuro.jobs")
 def same_name(engine: str) -> Conflict:
     """What is said where two machines have an engine of one name."""
     return Conflict(
-        f"Another server of this database has an engine '{engine}' on its machine: give each server"
-        " a name of its own (`name` below [server] in server.toml), which tells their engines"
-        " apart."
+        f"Another server of this database has an engine '{engine}' on its machine: give this one a"
+        " `name` below [server] in server.toml that no other has. An engine that began under a name"
+        " keeps it: a server that was replaced by another one begins with an empty data folder that"
+        " has the keys/tokens.key of this one."
     )
 
 

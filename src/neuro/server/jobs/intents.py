@@ -132,6 +132,12 @@ class Intents:
             )
 
 
+def stops_asked(connection: Connection, job_ids: Sequence[str]) -> dict[str, str]:
+    """Of these jobs the ones that are asked to end, and have not been yet, with the reasons."""
+    rows = _of(connection, job_ids)
+    return {intent.job_id: intent.value for _, intent in reversed(rows) if intent.kind == _STOP}
+
+
 def _add(asked: Collection[Intent], connection: Connection) -> None:
     # What is asked again adds no row, however often that is while nobody has the engine. Of stops
     # the first stays, as its reason does; of life spans the last.

@@ -164,18 +164,26 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def to_wire(
-    record: JobRecord, now: datetime, waiting: str | None = None, *, jobs_domain: str
+    record: JobRecord,
+    now: datetime,
+    waiting: str | None = None,
+    *,
+    jobs_domain: str,
+    ending: str | None = None,
 ) -> Job:
     """A record as clients read it.
 
-    ``waiting`` says what a pending job waits for, ``jobs_domain`` is the host of web pages of jobs.
+    ``waiting`` says what a pending job waits for, ``ending`` what the end of one waits for that is
+    to end. ``jobs_domain`` is the host of web pages of jobs.
     """
     # Lists show thousands at a time: what is computed is computed once, and no sum of nothing.
     spec, status = record.specification, record.status
     page, named_page = _pages(record, jobs_domain) if spec.container.http else (None, None)
     last = record.transitions[-1] if record.transitions else None
-    description = last.description if last else None
-    if waiting and status is JobStatus.PENDING:
+    reason, description = (last.reason, last.description) if last else (None, None)
+    if ending:
+        reason, description = record.stop_reason, ending
+    elif waiting and status is JobStatus.PENDING:
         description = waiting
     run_time = record.run_time(now)
     return Job(
@@ -189,7 +197,7 @@ def to_wire(
         status=status,
         history=History(
             status=status,
-            reason=last.reason if last else None,
+            reason=reason,
             description=description,
             created_at=record.created_at,
             started_at=record.started_at,

@@ -30,6 +30,7 @@ from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.jobs import lookups, specification, tables
+from neuro.server.jobs.away import Away
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.events import JobEvents, Wanted
 from neuro.server.jobs.intents import Intent
@@ -78,6 +79,7 @@ class JobService:
         self._offer = offer
         self._events = events
         self._others = others
+        self._away = Away(database, others.offers) if others is not None else None
         self._submissions = Submissions(
             database,
             board,
@@ -108,7 +110,15 @@ class JobService:
             datetime.now(UTC),
             self._board.waits_for(record),
             jobs_domain=self._offer.jobs_domain,
+            ending=self._away.ending(record) if self._away is not None else None,
         )
+
+    async def look(self, record: JobRecord) -> Job:
+        """``show``, with what is asked of it and cannot be done yet."""
+        return self.show((await self._with_stops([record]))[0])
+
+    async def _with_stops(self, records: list[JobRecord]) -> list[JobRecord]:
+        return records if self._away is None else await self._away.with_stops(records)
 
     async def find(self, caller: Identity, name_or_id: str, action: Action) -> JobRecord:
         """The job behind an id, or behind the name of one of the caller's own (the newest).
@@ -187,9 +197,10 @@ class JobService:
         if query.limit is not None and query.limit < 1:
             raise InvalidInput("limit must be 1 or more.")
         query = _with_times_in_utc(query)
-        async with aclosing(self._records(self._visible_to(caller), query)) as records:
-            async for record in records:
-                yield self.show(record)
+        async with aclosing(self._pages(self._visible_to(caller), query)) as pages:
+            async for page in pages:
+                for record in await self._with_stops(page):
+                    yield self.show(record)
 
     def events(self, caller: Identity, query: JobEventFilter) -> AsyncGenerator[bytes]:
         """Blocks of NDJSON: the state of the caller's jobs that match, then every change of it."""
@@ -206,14 +217,21 @@ class JobService:
         return caller.scope("job", self._offer.cluster)
 
     async def _records(self, visible: Visibility, query: JobFilter) -> AsyncGenerator[JobRecord]:
+        async with aclosing(self._pages(visible, query)) as pages:
+            async for page in pages:
+                for record in page:
+                    yield record
+
+    async def _pages(
+        self, visible: Visibility, query: JobFilter
+    ) -> AsyncGenerator[list[JobRecord]]:
         after = await self._page_start(query.after)
         left = query.limit
         await self._flush_for_reading()
         while left is None or left > 0:
             page = PAGE if left is None else min(PAGE, left)
             records, last = await self._page(visible, query, page, after)
-            for record in records:
-                yield self._newest(record)
+            yield [self._newest(record) for record in records]
             if last is None:
                 return
             after = last
@@ -248,12 +266,16 @@ class JobService:
             return False  # Those of another server are at that server.
         return known != self._offer.api_url(record.engine)
 
-    async def kill(self, record: JobRecord, reason: Reason = Reason.USER_REQUESTED) -> None:
+    async def kill(self, record: JobRecord, reason: Reason = Reason.USER_REQUESTED) -> str | None:
         """End a job, for its user if nothing else is said.
 
-        Nothing if it is over; returns when that is kept.
+        Nothing if it is over; returns when that is kept, with what the user should know: that no
+        server is there which could end it now.
         """
         await self.kill_all([record], reason)
+        if self._away is None or not record.is_active or record.engine in self._board.lanes:
+            return None
+        return await self._away.not_yet(record)
 
     async def kill_all(
         self, records: Collection[JobRecord], reason: Reason = Reason.USER_REQUESTED

@@ -33,9 +33,10 @@ from neuro.server.fleet.changes import record as tell_others
 from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.others import Others
-from neuro.server.jobs.plan import Draft, JobLimits, Load, Offer, Refused, crowded, plan
+from neuro.server.jobs.plan import Draft, JobLimits, Offer, Refused, crowded, plan
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
+from neuro.server.jobs.room import check_room
 from neuro.server.jobs.writer import Writer
 
 _KEY = re.compile(r"[ -~]{1,255}")
@@ -146,7 +147,7 @@ class Submissions:
         return Submitted(self._show(self._newest(record)), replayed=True)
 
     async def _submit(self, caller: Identity, draft: Draft, key: Key | None) -> Submitted:
-        if crowd := self._crowd(caller.user, control=False):
+        if crowd := self._crowd(caller.user):
             raise crowd
         planned = plan(draft, caller, self._offer, self._capacities())
         if isinstance(planned, Refused):
@@ -171,17 +172,21 @@ class Submissions:
         return self._board.get(record.id) or self._writer.unsaved(record.id) or record
 
     async def _insert(self, record: JobRecord, key: Key | None) -> JobRecord:
+        control = record.specification.control
+
         def insert(connection: Connection) -> int:
+            if control:
+                check_room(connection, record.owner, self._limits)
             sequence = tables.insert_job(connection, reserved)
             if key is not None:
                 tables.insert_key(connection, record.owner, key.text, key.digest, sequence)
             tell_others(connection, Topic.JOB, (record.id,))
             return sequence
 
-        if record.name is not None:
-            await self._writer.flush()  # The name may have become free a moment ago.
+        if record.name is not None or control:
+            await self._writer.flush()  # The name, or room, may have become free a moment ago.
         # Asked in the same turn in which the place is taken: nobody comes in between.
-        if crowd := self._crowd(record.owner, control=record.specification.control):
+        if crowd := self._crowd(record.owner):
             raise crowd
         lane = self._board.lanes.get(record.engine)
         reserved = self._board.reserve(record)
@@ -201,15 +206,8 @@ class Submissions:
         self._reconciler.submitted(accepted)
         return accepted
 
-    def _crowd(self, owner: str, *, control: bool) -> TooManyRequests | None:
-        board = self._board
-        load = Load(
-            active=len(board),
-            active_of_owner=board.jobs_of(owner),
-            controls=board.control_jobs,
-            controls_of_owner=board.control_jobs_of(owner) if control else 0,
-        )
-        return crowded(load, self._limits, owner, control=control)
+    def _crowd(self, owner: str) -> TooManyRequests | None:
+        return crowded(len(self._board), self._board.jobs_of(owner), self._limits, owner)
 
     async def _notice(self, record: JobRecord) -> str | None:
         image = record.specification.container.image

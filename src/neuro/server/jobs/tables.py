@@ -35,6 +35,7 @@ from neuro.server.jobs.record import JobRecord, Specification
 
 _PAGE = 500
 IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
+_IS_ACTIVE_CONTROL = text("control AND status IN ('pending', 'suspended', 'running')")
 
 jobs = Table(
     "jobs",
@@ -66,6 +67,8 @@ jobs = Table(
     Column("transitions", Blob, nullable=False),
     # Counts up with each write.
     Column("version", Integer, nullable=False, server_default=text("0")),
+    # What the specification says of it; not of jobs that were over when this column came.
+    Column("control", Boolean, nullable=False, server_default=text("false")),
     Index(None, "owner", "sequence"),
     Index(None, "status", "sequence"),
     Index(None, "created_at"),
@@ -79,6 +82,12 @@ jobs = Table(
         unique=True,
         sqlite_where=IS_ACTIVE,
         postgresql_where=IS_ACTIVE,
+    ),
+    Index(
+        "ix_jobs_active_control",
+        "owner",
+        sqlite_where=_IS_ACTIVE_CONTROL,
+        postgresql_where=_IS_ACTIVE_CONTROL,
     ),
 )
 
@@ -271,6 +280,7 @@ def _fixed(record: JobRecord) -> dict[str, Any]:
         "priority": record.priority.rank,
         "created_at": record.created_at,
         "specification": _encode(record.specification),
+        "control": record.specification.control,
     }
 
 
@@ -365,6 +375,7 @@ def _record(row: Sequence[Any]) -> JobRecord:
         specification,
         steps,
         _version,
+        _control,
     ) = row
     transitions = _decode_transitions(steps)
     return JobRecord(

@@ -65,6 +65,8 @@ class Tree:
             os.close(fd)
 
     def _open(self, place: Place, flags: int) -> int:
+        if place.segments and place.segments[0].startswith("."):
+            raise FileNotFoundError(errno.ENOENT, "the server's own", place.path)
         names = [segment.encode() for segment in place.segments]
         try:
             return self.fence.open(names, place.fence, flags)

@@ -1,0 +1,73 @@
+"""A job whose machine is away is not ended yet: whoever asks for its end is told, and sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from neuro.domain.jobs import Job, JobFilter, JobStatus, Reason
+from tests.cli.platform import Home
+from tests.postgres import PostgresServer
+from tests.server.jobs import finished, running, submit
+from tests.servers.fleet import fleet_of
+from tests.servers.test_jobs import NAMED
+
+pytestmark = pytest.mark.postgres
+
+ENDS = "Ends when a server has the engine 'sandbox-two' again"
+
+
+def is_to_end(job: Job) -> bool:
+    return (job.history.reason, job.history.description) == (Reason.USER_REQUESTED, ENDS)
+
+
+async def test_a_stop_waits_for_the_machine_and_is_shown_meanwhile(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    with (
+        postgres_server.database() as url,
+        fleet_of("one", "two", folder=tmp_path / "fleet", database=url, settings=NAMED) as fleet,
+    ):
+        one, two = fleet["one"], fleet["two"]
+        async with one.connect() as client:
+            jobs = [await running(client, "sleep 600", preset_name="of-two") for _ in range(3)]
+            spared = jobs.pop()
+            two.stop()
+            jobs.append(await submit(client, "true", preset_name="of-two"))
+
+            notices = [await client.jobs.kill(job.id) for job in (jobs[0], jobs[2], jobs[0])]
+
+            assert notices[0] == notices[2]
+            assert [note for each in notices for note in each] == [
+                f"The machine of job {job.id} is away: no server has its engine 'sandbox-two' now."
+                " The job ends when that server is back."
+                for job in (jobs[0], jobs[2], jobs[0])
+            ]
+            home = Home(tmp_path / "home")
+            home.ok("config", "login-with-token", one.token, one.url)
+            told = await asyncio.to_thread(home.run, "kill", jobs[1].id)
+            assert (told.returncode, told.stdout) == (0, f"{jobs[1].id}\n")
+            assert f"The machine of job {jobs[1].id} is away" in told.stderr
+            shown = await asyncio.to_thread(home.ok, "status", jobs[1].id)
+            assert f"Status: running (UserRequested: {ENDS})" in shown
+            assert ENDS in await asyncio.to_thread(home.ok, "ps", "--all-owners")
+            listed = [job async for job in client.jobs.list(JobFilter())]
+            assert {job.id: is_to_end(job) for job in listed} == {
+                spared.id: False,
+                **dict.fromkeys((job.id for job in jobs), True),
+            }
+            one_by_one = [await client.jobs.get(job.id) for job in jobs]
+            assert [job.status for job in one_by_one] == [
+                JobStatus.RUNNING,
+                JobStatus.RUNNING,
+                JobStatus.PENDING,
+            ]
+            assert all(map(is_to_end, one_by_one))
+
+            two.start()
+            ended = [await finished(client, job) for job in jobs]
+            assert {job.status for job in ended} == {JobStatus.CANCELLED}
+            assert await client.jobs.kill(spared.id) == ()
+            assert (await finished(client, spared)).status is JobStatus.CANCELLED
