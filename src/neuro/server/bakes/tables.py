@@ -35,7 +35,7 @@ from neuro.domain.bakes import Bake, BakeFilter, BakeMeta, Graphs, TaskStatus
 from neuro.domain.flows import Project
 from neuro.server.database.blobs import pack, unpack, unread
 from neuro.server.database.damage import reads, sound_or_none
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.schema import Moment, metadata, unique_among
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.projects.tables import project_of_row, projects
 from neuro.server.shares import fair_shares
@@ -63,14 +63,7 @@ bakes = Table(
     Index(None, "project_id", "created_at", "sequence"),
     Index(None, "project_id", "name"),
     Index(None, "finished_at"),
-    Index(
-        "uq_flow_bakes_open_name",
-        "project_id",
-        "name",
-        unique=True,
-        sqlite_where=_IS_OPEN,
-        postgresql_where=_IS_OPEN,
-    ),
+    unique_among("uq_flow_bakes_open_name", "project_id", "name", where=_IS_OPEN),
 )
 
 bake_tags = Table(

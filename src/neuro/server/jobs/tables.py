@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from neuro.domain.jobs import ACTIVE, FINISHED, JobFilter, JobStatus, Priority, Transition
 from neuro.server.access.grants import Visibility
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.schema import Moment, metadata, unique_among
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord, Specification
@@ -77,14 +77,7 @@ jobs = Table(
     Index(None, "finished_at"),
     Index(None, "owner", "name", "sequence"),
     # The rule of one active job per (owner, name) is the database's own.
-    Index(
-        "uq_jobs_active_name",
-        "owner",
-        "name",
-        unique=True,
-        sqlite_where=_IS_ACTIVE,
-        postgresql_where=_IS_ACTIVE,
-    ),
+    unique_among("uq_jobs_active_name", "owner", "name", where=_IS_ACTIVE),
 )
 
 job_tags = Table(
