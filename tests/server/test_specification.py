@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neuro.domain.errors import InvalidInput, NeverFits, NotSupported, PlatformError
 from neuro.domain.jobs import JobRequest, RequestedResources
@@ -148,6 +152,18 @@ def test_the_entrypoint_comes_before_the_command_and_no_shell_sees_either() -> N
     container = container_of(request(entrypoint="sh -c", command="'echo $HOME'"))
 
     assert argv_of(container) == ("sh", "-c", "echo $HOME")
+
+
+@given(st.text(st.sampled_from("ab#$;\"'\\ \t\r\n\v\f\x1f\xa0\u2003\0")))
+def test_words_are_those_of_a_shell(command: str) -> None:
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        with pytest.raises(InvalidInput):
+            argv_of(container_of(request(command=command)))
+        return
+
+    assert argv_of(container_of(request(command=command))) == tuple(words)
 
 
 def test_the_first_preset_is_the_default_and_an_unknown_one_names_the_known() -> None:

@@ -22,12 +22,11 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.permissions import PUBLIC, Action
 from neuro.domain.uris import ResourceURI, typed_text
 from neuro.server.access.grants import Grant, role_of
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.schema import Moment, metadata, upsert
 
 # Of bytes, as an index of PostgreSQL holds no more.
 MAX_URI_BYTES = 1500
@@ -77,11 +76,10 @@ USER, ROLE, PUBLIC_KIND = "user", "role", "public"
 
 def changed(connection: Connection) -> None:
     """Say that grants change in this transaction. It waits for others that change them."""
-    upsert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(generations)
     connection.execute(
-        upsert.values(id=1, number=1).on_conflict_do_update(
-            index_elements=["id"], set_={"number": generations.c.number + 1}
-        )
+        upsert(connection, generations)
+        .values(id=1, number=1)
+        .on_conflict_do_update(index_elements=["id"], set_={"number": generations.c.number + 1})
     )
 
 

@@ -34,7 +34,7 @@ from neuro.domain.bakes import Bake, BakeFilter, BakeMeta, Graphs, TaskStatus
 from neuro.domain.flows import Project
 from neuro.server.database.blobs import pack, unpack, unread
 from neuro.server.database.damage import moment, moment_or_none, reads, sound_or_none
-from neuro.server.database.schema import Blob, Moment, metadata
+from neuro.server.database.schema import Blob, Moment, index_among, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.projects.tables import project_of_row, projects
 from neuro.server.shares import fair_shares
@@ -62,14 +62,7 @@ bakes = Table(
     Index(None, "project_id", "created_at", "sequence"),
     Index(None, "project_id", "name"),
     Index(None, "finished_at"),
-    Index(
-        "uq_flow_bakes_open_name",
-        "project_id",
-        "name",
-        unique=True,
-        sqlite_where=_IS_OPEN,
-        postgresql_where=_IS_OPEN,
-    ),
+    index_among("uq_flow_bakes_open_name", "project_id", "name", where=_IS_OPEN),
 )
 
 bake_tags = Table(

@@ -50,6 +50,8 @@ class Queue:
 
     def place(self, job: Waiting) -> int:
         """How many jobs are ahead of it."""
+        if self._jobs and self._jobs[-1].id == job.id:
+            return len(self._jobs) - 1  # It has just been submitted, as most that are asked for.
         return bisect_left(self._jobs, _turn(job), key=_turn)
 
 

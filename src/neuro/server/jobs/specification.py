@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 
@@ -34,6 +35,9 @@ _OF_THE_SYSTEM = ("proc", "sys", "dev")
 # What a job takes at least, whatever it asks for: some memory of the host is its supervisor's.
 LEAST_AMOUNT = Amount(cpu=0.01, memory=16 * MIB)
 
+# Where there is none of these, the words are what is between the blanks.
+_QUOTES = re.compile(r"[\"'\\]")
+_WORD = re.compile(r"[^ \t\r\n]+")
 _FLAT = tuple(
     name for name in ContainerRequest.__struct_fields__ if name in JobRequest.__struct_fields__
 )
@@ -197,12 +201,14 @@ def needed_permissions(
 def argv_of(container: ContainerRequest | Container) -> tuple[str, ...]:
     """The words to execute; no shell sees them. Empty for the image's own default."""
     try:
-        return (
-            *shlex.split(container.entrypoint or ""),
-            *shlex.split(container.command or ""),
-        )
+        return (*_words(container.entrypoint or ""), *_words(container.command or ""))
     except ValueError as error:
         raise InvalidInput(f"invalid command format: {error} (check the quotes)") from None
+
+
+def _words(text: str) -> list[str]:
+    """``shlex.split``, which goes letter by letter: it takes longer than all other checks."""
+    return shlex.split(text) if _QUOTES.search(text) else _WORD.findall(text)
 
 
 def choose_preset(

@@ -28,6 +28,7 @@ from neuro.domain.names import new_job_id
 from neuro.domain.resources import Amount
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
+from neuro.server.database.transactions import Together
 from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.jobs import lookups, tables
@@ -90,6 +91,7 @@ class Submissions:
     ) -> None:
         """The arguments are those of ``JobService``."""
         self._database = database
+        self._together = Together(database)
         self._board = board
         self._writer = writer
         self._reconciler = reconciler
@@ -188,10 +190,14 @@ class Submissions:
         # Asked in the same turn in which the place is taken: nobody comes in between.
         if crowd := self._crowd(record.owner):
             raise crowd
+        # Of two with one name or key, or two control jobs, the second waits for the first; nobody
+        # else should.
+        alone = record.name is not None or key is not None or record.specification.control
+        write = self._database.write if alone else self._together.write
         lane = self._board.lanes.get(record.engine)
         reserved = self._board.reserve(record)
         try:
-            accepted = replace(reserved, sequence=await self._database.write(insert))
+            accepted = replace(reserved, sequence=await write(insert))
         except BaseException as error:
             self._board.release(record)
             self._reconciler.schedule()

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from neuro.domain.jobs import ACTIVE, FINISHED, JobFilter, JobStatus, Priority, Transition
 from neuro.server.access.grants import Visibility
 from neuro.server.database.damage import moment, moment_or_none, reads, sound
-from neuro.server.database.schema import Blob, Moment, metadata
+from neuro.server.database.schema import Blob, Moment, index_among, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord, Specification
@@ -75,20 +75,8 @@ jobs = Table(
     Index(None, "finished_at"),
     Index(None, "owner", "name", "sequence"),
     # The rule of one active job per (owner, name) is the database's own.
-    Index(
-        "uq_jobs_active_name",
-        "owner",
-        "name",
-        unique=True,
-        sqlite_where=IS_ACTIVE,
-        postgresql_where=IS_ACTIVE,
-    ),
-    Index(
-        "ix_jobs_active_control",
-        "owner",
-        sqlite_where=_IS_ACTIVE_CONTROL,
-        postgresql_where=_IS_ACTIVE_CONTROL,
-    ),
+    index_among("uq_jobs_active_name", "owner", "name", where=IS_ACTIVE, unique=True),
+    index_among("ix_jobs_active_control", "owner", where=_IS_ACTIVE_CONTROL),
 )
 
 job_tags = Table(

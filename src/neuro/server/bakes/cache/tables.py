@@ -17,12 +17,11 @@ from sqlalchemy import (
     delete,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.bakes import CacheEntry
 from neuro.server.database.blobs import unpack
 from neuro.server.database.damage import moment, reads, sound_or_none
-from neuro.server.database.schema import Blob, Moment, metadata
+from neuro.server.database.schema import Blob, Moment, metadata, upsert
 
 entries = Table(
     "flow_cache_entries",
@@ -54,9 +53,9 @@ def put_entry(connection: Connection, entry: CacheEntry, packed: Packed) -> Cach
     ``packed`` is made before the transaction: of large outputs that is slow. Raises IntegrityError
     without its project.
     """
-    upsert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(entries)
+    insertion = upsert(connection, entries)
     statement = (
-        upsert.values(
+        insertion.values(
             id=entry.id,
             project_id=entry.project_id,
             batch=entry.batch,
@@ -70,7 +69,8 @@ def put_entry(connection: Connection, entry: CacheEntry, packed: Packed) -> Cach
         .on_conflict_do_update(
             index_elements=["project_id", "batch", "task_id", "key"],
             set_={
-                name: upsert.excluded[name] for name in ("created_at", "raw_id", "outputs", "state")
+                name: insertion.excluded[name]
+                for name in ("created_at", "raw_id", "outputs", "state")
             },
         )
         .returning(entries.c.id)
