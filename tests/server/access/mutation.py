@@ -22,7 +22,6 @@ from typing import Any
 
 MODULES = (
     "neuro.server.http.routes",
-    "neuro.server.access.service",
     "neuro.server.access.tokens",
     "neuro.server.access.grants",
     "neuro.server.access.routes",
