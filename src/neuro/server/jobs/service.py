@@ -316,8 +316,9 @@ class JobService:
 
     async def change_life_span(self, record: JobRecord, change: LifeSpanChange) -> None:
         """Add minutes to the life span, or set it. Raises InvalidInput."""
-        live = self._board.get(record.id)
-        if live is None and self._others is not None and record.is_active:
+        if self._others is not None and record.is_active:
+            # Also where this server has the engine: what others ask at the same time comes before
+            # it or behind it, and neither takes back what the other has set.
             minutes = await self._others.ask_life_span(record, lambda job: _minutes(job, change))
             adds = change.additional_max_run_time_minutes is not None
 
@@ -329,19 +330,15 @@ class JobService:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await self.wait_until(record, is_set)
             return
+        live = self._board.get(record.id)
         if live is None:
             raise InvalidInput(f"Job {record.id} is over: its life span cannot change.")
-        holding = self._reconciler.holding(live.engine)
-        minutes = _minutes(live, change)
-        self._reconciler.set_life_span(live, minutes)
+        self._reconciler.set_life_span(live, _minutes(live, change))
         try:
             await self._writer.flush(live.id)
         except Unavailable:
             self._reconciler.set_life_span(live, live.max_run_time_minutes)
             raise
-        if self._others is not None and not self._has_kept(holding):
-            # A server that was frozen: its write was dropped where another has the engine by now.
-            await self._others.ask([Intent.life_span(live, minutes)])
 
     def capacity(self) -> dict[str, int]:
         """How many more jobs of each preset could start now."""

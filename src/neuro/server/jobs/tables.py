@@ -65,8 +65,6 @@ jobs = Table(
     # Both are JSON that only the server reads.
     Column("specification", Blob, nullable=False),
     Column("transitions", Blob, nullable=False),
-    # Counts up with each write.
-    Column("version", Integer, nullable=False, server_default=text("0")),
     # What the specification says of it; not of jobs that were over when this column came.
     Column("control", Boolean, nullable=False, server_default=text("false")),
     Index(None, "owner", "sequence"),
@@ -267,6 +265,8 @@ def _fixed(record: JobRecord) -> dict[str, Any]:
         "engine": record.engine,
         "priority": record.priority.rank,
         "created_at": record.created_at,
+        # Retention alone changes it, of jobs that are over: no late write takes that back.
+        "logs_removed": record.logs_removed,
         "specification": _encode(record.specification),
         "control": record.specification.control,
     }
@@ -283,7 +283,6 @@ def _changing(record: JobRecord) -> dict[str, Any]:
         "run": record.run,
         "placed": record.placed,
         "run_started": record.run_started,
-        "logs_removed": record.logs_removed,
         "log_bytes": record.log_bytes,
         "gpus": None if record.gpus is None else ",".join(map(str, record.gpus)),
         "transitions": _encode(record.transitions),
@@ -303,7 +302,6 @@ _CHANGING = [
     "run",
     "placed",
     "run_started",
-    "logs_removed",
     "log_bytes",
     "gpus",
     "transitions",
@@ -311,7 +309,7 @@ _CHANGING = [
 _UPDATE = (
     update(jobs)
     .where(jobs.c.id == bindparam("b_id"))
-    .values({name: bindparam(name) for name in _CHANGING} | {"version": jobs.c.version + 1})
+    .values({name: bindparam(name) for name in _CHANGING})
 )
 
 
@@ -362,7 +360,6 @@ def _record(row: Sequence[Any]) -> JobRecord:
         gpus,
         specification,
         steps,
-        _version,
         _control,
     ) = row
     transitions = _decode_transitions(steps)

@@ -34,10 +34,15 @@ def upgrade() -> None:
         postgresql_where=counted,
     )
     op.add_column("installation", sa.Column("storage", sa.String(64), nullable=True))
+    # Nobody ever asked for it: what fences a write is the number of its engine's lease.
+    op.drop_column("jobs", "version")
 
 
 def downgrade() -> None:
     """Undo."""
+    op.add_column(
+        "jobs", sa.Column("version", sa.Integer(), nullable=False, server_default=sa.text("0"))
+    )
     op.drop_column("installation", "storage")
     op.drop_index("ix_jobs_active_control", table_name="jobs")
     op.drop_column("jobs", "control")
