@@ -62,7 +62,7 @@ bakes = Table(
     Index(None, "project_id", "created_at", "sequence"),
     Index(None, "project_id", "name"),
     Index(None, "finished_at"),
-    index_among("uq_flow_bakes_open_name", "project_id", "name", where=_IS_OPEN),
+    index_among("uq_flow_bakes_open_name", "project_id", "name", where=_IS_OPEN, unique=True),
 )
 
 bake_tags = Table(
