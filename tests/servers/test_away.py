@@ -9,6 +9,7 @@ import pytest
 
 from neuro.domain.jobs import Job, JobFilter, JobStatus, Reason
 from tests.cli.platform import Home
+from tests.flow.cli.project import Person
 from tests.postgres import PostgresServer
 from tests.server.jobs import finished, running, submit
 from tests.servers.fleet import fleet_of
@@ -71,3 +72,35 @@ async def test_a_stop_waits_for_the_machine_and_is_shown_meanwhile(
             assert {job.status for job in ended} == {JobStatus.CANCELLED}
             assert await client.jobs.kill(spared.id) == ()
             assert (await finished(client, spared)).status is JobStatus.CANCELLED
+
+
+LIVE = """
+kind: live
+jobs:
+  sleeps: {image: ubuntu, preset: of-two, detach: true, cmd: sleep 600}
+"""
+
+
+async def test_a_live_job_whose_machine_is_away_is_not_waited_for(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    with (
+        postgres_server.database() as url,
+        fleet_of("one", "two", folder=tmp_path / "fleet", database=url, settings=NAMED) as fleet,
+    ):
+        one, two = fleet["one"], fleet["two"]
+        person = Person(tmp_path / "home")
+        person.write(".neuro/live.yml", LIVE)
+        person.ok("config", "login-with-token", one.token, one.url)
+        person.flow_ok("run", "sleeps")
+        two.stop()
+
+        told = await asyncio.to_thread(person.flow, "kill", "sleeps")
+
+        assert told.returncode == 0
+        assert "is away: no server has its engine 'sandbox-two' now" in told.stderr
+        assert "Killed" not in told.stdout
+        two.start()
+        async with one.connect() as client:
+            (job,) = [job async for job in client.jobs.list(JobFilter())]
+            assert (await finished(client, job)).status is JobStatus.CANCELLED

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from neuro.domain.errors import Conflict
+from neuro.domain.errors import Conflict, InvalidInput
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.service import AccessService
 from neuro.server.database import migrate as migrations
@@ -328,6 +328,16 @@ def test_the_storage_may_be_another_copy_while_nobody_else_works_with_it(
 
     assert after != before
     assert storages.start("b", tmp_path / "restored") == after
+
+
+def test_a_storage_whose_id_cannot_be_read_is_told_in_a_sentence(
+    database: Database, tmp_path: Path
+) -> None:
+    storages = Storages(database, tmp_path)
+    (tmp_path / "shared" / STORAGE_ID).mkdir(parents=True)
+
+    with pytest.raises(InvalidInput, match=r"\.neuro-storage, which .* cannot be used: Is a dir"):
+        storages.start("a", tmp_path / "shared")
 
 
 def test_servers_that_start_at_once_on_a_new_storage_make_one_id(

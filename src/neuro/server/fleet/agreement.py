@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select, text, update
 
-from neuro.domain.errors import Conflict
+from neuro.domain.errors import Conflict, InvalidInput
+from neuro.engines.exhaustion import FULL
 from neuro.server.database.engine import Database
 from neuro.server.database.identity import installation
 from neuro.server.fleet.lease_rows import ALIVE_SECONDS
@@ -71,10 +72,21 @@ def check_storage(database: Database, server: str, folder: Path) -> None:
 
     Its id is in a file of its own, which users cannot reach; a storage that has none gets one. As
     with the key, a server that was there before may come with another storage while no other lives:
-    one that was moved, or restored from a back-up. Raises Conflict, OSError.
+    one that was moved, or restored from a back-up. Raises Conflict, InvalidInput where the file
+    cannot be used, and OSError for a full disk.
     """
-    if not database.is_sqlite:
+    if database.is_sqlite:
+        return
+    try:
         database.write_now(lambda connection: _keep_storage(connection, server, folder))
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise InvalidInput(
+            f"The file {folder / STORAGE_ID}, which says which storage this is, cannot be used:"
+            f" {error.strerror or error}. Servers of one storage run all as root, or all as one"
+            " user, who can write there."
+        ) from None
 
 
 def _keep_storage(connection: Connection, server: str, folder: Path) -> None:
