@@ -166,9 +166,13 @@ class Runs:
         for ref in going:
             await self.exited(ref)
 
-    async def close(self) -> None:
+    async def hear_no_more(self) -> None:
+        """Take no event that the engine tells from now on."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self.hear_no_more()
         await self.engine.close()
 
 

@@ -28,7 +28,8 @@ from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
-from tests.engines.memory import MemoryEngine, TroubledEngine
+from tests.engines.memory import MemoryEngine
+from tests.engines.troubled import TroubledEngine
 from tests.server.test_tables import add, record
 
 GIB = 1 << 30
@@ -83,6 +84,9 @@ class View(MemoryEngine):
     async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
         await super().adopt(known)
         return await self._shared.adopt(known)
+
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        return await self._shared.resync(refs)
 
 
 class Server:

@@ -19,7 +19,7 @@ RUNS = st.integers(0, 2)
 # Those that nothing more is told of.
 BARE = [
     *(Event.SUBMITTED, Event.TAKEN_OVER, Event.FOUND),
-    *(Event.GPUS_UNKNOWN, Event.START_DONE, Event.NOT_ASKED),
+    *(Event.GPUS_UNKNOWN, Event.START_DONE, Event.NOT_ASKED, Event.ABSENT),
 ]
 ANY = st.one_of(
     st.builds(life.Told, st.sampled_from(BARE), st.none() | RUNS),
@@ -95,6 +95,7 @@ def happens(data: st.DataObject, world: World) -> None:
         lambda: world.end_all(0),
         world.ring_early,
         world.begin_again,
+        world.break_off,
         lambda: world.tell(life.StopAsked(Reason.USER_REQUESTED)),
         lambda: world.tell(life.LifeSpanSet(data.draw(st.none() | st.integers(1, 60)))),
         *world.moves,
@@ -108,7 +109,7 @@ def happens(data: st.DataObject, world: World) -> None:
         ]
     if world.stops:
         can.append(lambda: world.fail_to_stop(does=data.draw(st.booleans())))
-    if world.unheard:
+    if world.unheard and world.compared is None:
         place = data.draw(st.integers(0, len(world.unheard) - 1))
         can.append(lambda: world.hear(place, again=data.draw(st.booleans())))
     if world.timer is not None:
@@ -232,3 +233,21 @@ def test_a_server_that_begins_says_what_a_run_waits_for() -> None:
         world.tell(happening)
 
     assert world.record.transitions[-1].description == "The image is pulled (30%)"
+
+
+def test_a_stop_between_two_starts_of_one_run_waits_for_what_the_first_brought_about() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    world.break_off()
+    world.ask()
+    world.start()
+    world.be_told()  # what was so before it began: it is to be started again
+    world.tell(life.StopAsked(Reason.USER_REQUESTED))
+
+    world.ask()
+    assert world.record.is_active
+    world.stop()
+    world.hear()
+    world.hear()
+
+    assert (world.record.status, world.record.exit_code) == (JobStatus.CANCELLED, 143)

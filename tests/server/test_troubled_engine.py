@@ -21,7 +21,7 @@ from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
-from tests.engines.memory import TroubledEngine
+from tests.engines.troubled import TroubledEngine
 from tests.server.test_tables import record
 
 GIB = 1 << 30

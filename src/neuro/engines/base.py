@@ -177,7 +177,7 @@ Event = Waiting | Started | Exited
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``adopt`` found: ``started``, ``exited`` or both; neither if the run is about to start.
+    """How a run is: ``started``, ``exited`` or both; neither if the run is about to start.
 
     ``waiting`` is what it waits for until then. ``trouble`` is why nothing is known of the run yet,
     by the engine's fault: events follow, and tell a start also of a run that had begun before.
@@ -357,11 +357,20 @@ class Engine(Protocol):
         """
         ...
 
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        """How these runs are now: for whoever may have missed what was told of them.
+
+        At any time, however often, and in the middle of anything else; no run is changed by it. A
+        run that is not in it was not here when this was asked.
+        """
+        ...
+
     def events(self) -> AsyncIterator[Event]:
         """What runs wait for, starts and ends as they happen, also of adopted runs. One consumer.
 
         An event may be seen twice (after ``adopt`` and here), and late; none but one of waiting is
-        ever missed. This may fail, and is called again.
+        ever missed. This may fail, and is called again. Then what happened until it failed may be
+        missed: ``resync`` tells it.
         """
         ...
 

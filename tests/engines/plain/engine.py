@@ -99,8 +99,11 @@ class PlainEngine:
         for job in (self.folder / "jobs").iterdir():
             if job.name not in jobs:
                 await asyncio.to_thread(_remove, job)
+        return await self.resync(known)
+
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
         states = {}
-        for ref in known:
+        for ref in refs:
             state = self._state(ref)
             if state is not None:
                 states[ref] = state

@@ -198,6 +198,10 @@ class SandboxEngine:
         )
         return await adoption.take_over(known, zygote)
 
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        """See the protocol."""
+        return await self._connected().states(refs)
+
     # Runs.
 
     async def events(self) -> AsyncIterator[Event]:
@@ -211,13 +215,17 @@ class SandboxEngine:
         if ref in self._connected().links:
             return
         if ref not in self._coming:
-            self._come(ref, self._start(ref, _request(spec, self._storage)))
+            self._come(ref, self._begin(ref, _request(spec, self._storage)))
         # A caller that gives up does not leave a run that nobody listens to.
         await asyncio.shield(self._coming[ref])
 
     def _come(self, ref: RunRef, work: Coroutine[Any, Any, None]) -> None:
         self._coming[ref] = task = asyncio.ensure_future(work)
         task.add_done_callback(lambda _: self._coming.pop(ref, None))
+
+    async def _begin(self, ref: RunRef, request: Request) -> None:
+        with self._connected().settling(ref):
+            await self._start(ref, request)
 
     async def _start(self, ref: RunRef, request: Request) -> None:
         assert self._nursery is not None

@@ -165,11 +165,23 @@ def on_return(record: JobRecord, state: RunState | None, now: datetime) -> list[
         if record.phase is Phase.WAITING and record.specification.schedule_timeout is None:
             return []  # nothing is to be done, and of these there may be very many
         return [endings.lost(record, now) if record.run_started else Told(Event.TAKEN_OVER)]
-    told: list[Happening] = [] if state.started is None else [state.started]
-    if state.exited is not None:
-        return [*told, state.exited]
-    told.append(Told(Event.FOUND) if state.trouble is None else Unknown(state.trouble))
-    return told if state.waiting is None else [*told, state.waiting]
+    told = _told_by(state)
+    if state.exited is None and state.trouble is None:
+        told.insert(state.started is not None, Told(Event.FOUND))
+    return told
+
+
+def on_resync(record: JobRecord, state: RunState | None, now: datetime) -> list[Happening]:
+    """What a server may have missed of a job's run. ``record`` is the job when it asked."""
+    if state is None:
+        return [endings.lost(record, now) if record.run_started else Told(Event.ABSENT, record.run)]
+    return _told_by(state)
+
+
+def _told_by(state: RunState) -> list[Happening]:
+    trouble = None if state.trouble is None else Unknown(state.trouble)
+    every = (state.started, state.exited or trouble, None if state.exited else state.waiting)
+    return [happening for happening in every if happening is not None]
 
 
 def _event_of(record: JobRecord, happening: Happening) -> Event | None:
@@ -244,8 +256,8 @@ def _after_exit(record: JobRecord, phase: Phase, exited: Exited, now: datetime) 
     if exited.cause not in _TROUBLES:
         ended = endings.finished if phase is Phase.OVER else endings.restarted
         return ended(record, exited)
-    if phase is Phase.OVER:
-        return endings.withdrawn(record, now)
+    if phase is not Phase.PAUSING:
+        return _in(record, phase)
     return _put_off(record, f"{_TROUBLES[exited.cause]}: {exited.message or ''}", now)
 
 
@@ -345,7 +357,7 @@ def _pause(before: JobRecord, after: JobRecord, event: Event) -> float:
 
 _STOPS_NOTHING = frozenset({Event.STOP_DONE, Event.STOP_FAILED, Event.LIFE_SPAN})
 _STARTS_AT_ONCE = frozenset({Event.SUBMITTED, Event.TAKEN_OVER})
-_STARTS_AFTER_WRITE = frozenset({Event.PLACED, Event.ALARM})
+_STARTS_AFTER_WRITE = frozenset({Event.PLACED, Event.ALARM, Event.ABSENT})
 
 
 def _effects(before: JobRecord, after: JobRecord, event: Event) -> Iterator[Effect]:

@@ -24,7 +24,6 @@ from neuro.domain.resources import Amount
 from neuro.engines.base import (
     Engine,
     EngineFault,
-    Exited,
     NotReady,
     Placement,
     RunRef,
@@ -35,6 +34,7 @@ from neuro.server.background import LONGEST_TIMER, Background, Errands, Kept
 from neuro.server.jobs import life
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.leases import ALWAYS, EngineLease
+from neuro.server.jobs.life_log import tell_log
 from neuro.server.jobs.phases import Event, Phase
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
@@ -52,6 +52,7 @@ class Holding:
         self.engine = engine
         self.lease = lease
         self.errands = Errands("reconciler of jobs")
+        self.is_watched = False  # once its events are followed
 
 
 class Reconciler:
@@ -223,8 +224,19 @@ class Reconciler:
                 self._tell(job_id, life.Given(Event.PLACED, gpus))
 
     async def _watch(self, name: str) -> None:
-        async for event in self._engines[name].events():
+        holding = self._held[name]
+        if holding.is_watched:  # They broke off, and what was on its way may be lost.
+            await self._resync(name, holding.engine)
+        holding.is_watched = True
+        async for event in holding.engine.events():
             self._tell(event.ref.job_id, event)
+
+    async def _resync(self, name: str, engine: Engine) -> None:
+        asked = [job for job in self._board.placed() if job.engine == name]
+        states = await engine.resync([RunRef(job.id, job.run) for job in asked])
+        for job in asked:
+            for happening in life.on_resync(job, states.get(RunRef(job.id, job.run)), _now()):
+                self._tell(job.id, happening)
 
     # What happened, and what is asked for.
 
@@ -234,7 +246,7 @@ class Reconciler:
             return
         record, effects = life.decide(before, happening, _now())
         self._board.put(record)
-        _log(before, record, happening)
+        tell_log(before, record, happening)
         for effect in effects:
             self._do(record, effect)
 
@@ -358,38 +370,6 @@ def _check_is_held(holding: Holding) -> None:
     """Raise NotReady where the engine may be another server's by now, such as after a freeze."""
     if not holding.lease.is_held:
         raise NotReady("It cannot reach its database, and another server may have the engine.")
-
-
-def _log(before: JobRecord, after: JobRecord, happening: life.Happening) -> None:
-    job, owner = after.id, after.owner
-    if after.stop_reason != before.stop_reason:
-        log.info("job is to end", job=job, owner=owner, reason=after.stop_reason)
-    if after.phase is before.phase:
-        return
-    if after.run_started and not before.run_started:
-        log.info("job started", job=job, owner=owner, run=after.run)
-    if after.phase is Phase.PAUSING and after.tries > before.tries:
-        log.warning("job cannot start yet", job=job, why=_why(happening))
-    if not after.is_active:
-        if isinstance(happening, life.StartTrouble):
-            log.warning("job cannot start", job=job, error=happening.why)
-        log.info(
-            "job is over",
-            job=job,
-            owner=owner,
-            status=after.status.value,
-            reason=after.transitions[-1].reason,
-            exit_code=after.exit_code,
-            peak_memory=happening.peak_memory if isinstance(happening, Exited) else None,
-        )
-
-
-def _why(happening: life.Happening) -> str | None:
-    match happening:
-        case life.StartTrouble(_, _, why) | Exited(message=why):
-            return why
-        case _:
-            return None
 
 
 def _sentence(error: Exception) -> str:
