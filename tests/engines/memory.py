@@ -11,10 +11,9 @@ import os
 import re
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from datetime import UTC, datetime
 
-from neuro.domain.resources import Amount
 from neuro.engines.base import (
     EngineFault,
     Event,
@@ -22,6 +21,9 @@ from neuro.engines.base import (
     Exited,
     LogChunk,
     LogExtent,
+    Node,
+    NodesChanged,
+    NotReady,
     Placement,
     RunNotFound,
     RunRef,
@@ -53,7 +55,14 @@ class MemoryEngine:
     host_address = "127.0.0.1"
     files_owner: int | None = None
 
-    def __init__(self, *, log_limit: int = 1 << 30, storage: Storage | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        log_limit: int = 1 << 30,
+        storage: Storage | None = None,
+        nodes: Sequence[Node] = (Node(name="memory", cpu=64.0, memory=64 << 30),),
+    ) -> None:
+        self._nodes = list(nodes)
         self._storage = storage
         self._log_limit = log_limit
         self.notices: list[str] = []
@@ -102,6 +111,8 @@ class MemoryEngine:
             return
         if spec.disks:
             raise EngineFault("This engine has no disks.")
+        if spec.node and spec.node not in [node.name for node in self._nodes if node.open]:
+            raise NotReady(f"{spec.node} takes no runs.")
         self.begun[ref] = self.begun.get(ref, 0) + 1
         self.specs[ref] = spec
         output = self._output.setdefault(spec.job_id, Output(self._log_limit))
@@ -114,7 +125,7 @@ class MemoryEngine:
         if spec.image.startswith("pulled/"):
             for progress in (0.0, 0.5):
                 self.tell(pulling(ref, progress))
-        started = Started(ref=ref, at=datetime.now(UTC), where="memory")
+        started = Started(ref=ref, at=datetime.now(UTC), where=spec.node or "memory")
         self.states[ref] = RunState(started=started)
         output.runs += 1
         self.tell(started)
@@ -208,8 +219,13 @@ class MemoryEngine:
             raise RunNotFound(job_id)
         return self._output[job_id]
 
-    async def capacity(self) -> Amount:
-        return Amount(cpu=64.0, memory=64 << 30)
+    async def nodes(self) -> list[Node]:
+        return self._nodes
+
+    def offer(self, *nodes: Node) -> None:
+        """Have these nodes from now on. Runs go on wherever they are."""
+        self._nodes = list(nodes)
+        self.tell(NodesChanged())
 
 
 def pulling(ref: RunRef, progress: float) -> Waiting:

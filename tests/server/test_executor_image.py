@@ -36,6 +36,7 @@ from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.lane import Allotment
 from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.plan import JobLimits, Offer
@@ -45,6 +46,7 @@ from neuro.server.jobs.service import JobService
 from neuro.server.jobs.specification import CONTROL_AMOUNT
 from neuro.server.jobs.writer import Writer
 from tests.server.jobs import finished, output_of, running, submit
+from tests.server.nodes import one_node
 from tests.server_process import running_server
 
 THEIRS = "ghcr.io/neuro-inc/neuro-flow:22.8.1"
@@ -240,7 +242,7 @@ def record(
 
 
 def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=1, memory=GIB))})
     holding = record(control=False, placed=True)
     waiting = record(control=False, number=1)
     controls = [record(control=True, number=number) for number in (2, 3, 4)]
@@ -249,13 +251,13 @@ def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
 
     chosen = board.choose("sandbox")
 
-    assert chosen == [(job.id, ()) for job in controls]
+    assert chosen == [(job.id, Allotment()) for job in controls]
     assert board.lanes["sandbox"].taken == CONTROL_AMOUNT  # the other's, who asked for as much
     assert board.choose("sandbox") == []
 
 
 def test_a_control_job_gives_back_nothing() -> None:
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=1, memory=GIB))})
     adopted, ended_early = record(control=True, placed=True), record(control=True)
     for job in (adopted, ended_early):
         board.add(job)
@@ -269,7 +271,7 @@ def test_a_control_job_gives_back_nothing() -> None:
 
 
 def test_a_control_job_counts_from_when_its_place_is_reserved() -> None:
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=1, memory=GIB))})
     kept, refused = record(control=True), record(control=True)
 
     for job in (kept, refused):
@@ -295,7 +297,7 @@ async def test_control_jobs_are_bounded_in_number(
     async def make_spec(record: JobRecord) -> RunSpec:
         raise AssertionError("nothing may start here")
 
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=1, memory=GIB))})
     for owner in ("alice", "alice", "bob"):
         board.add(record(control=True, placed=True, owner=owner))
     database = Database(f"sqlite:///{tmp_path / 'unused'}")

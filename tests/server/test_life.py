@@ -19,17 +19,22 @@ RUNS = st.integers(0, 2)
 # Those that nothing more is told of.
 BARE = [
     *(Event.SUBMITTED, Event.TAKEN_OVER, Event.FOUND),
-    *(Event.GPUS_UNKNOWN, Event.START_DONE, Event.NOT_ASKED, Event.ABSENT),
+    *(Event.START_DONE, Event.NOT_ASKED, Event.ABSENT),
 ]
 ANY = st.one_of(
     st.builds(life.Told, st.sampled_from(BARE), st.none() | RUNS),
     st.builds(life.Unknown, st.just("too many open files")),
-    st.builds(life.Given, st.sampled_from([Event.PLACED, Event.GPUS_GIVEN]), st.just((1,))),
+    st.builds(
+        life.Given, st.sampled_from([Event.PLACED, Event.MOVED]), st.just(("1",)), st.just("node-1")
+    ),
     st.builds(started, RUNS, MOMENTS),
     st.builds(waiting, RUNS, st.sampled_from([0.1, 0.5]), MOMENTS),
     st.builds(exited, RUNS, st.sampled_from([0, 3, None]), st.sampled_from(ExitCause), MOMENTS),
     st.builds(
-        life.StartTrouble, st.sampled_from([Event.START_FAILED, Event.REFUSED]), RUNS, st.just("x")
+        life.StartTrouble,
+        st.sampled_from([Event.START_FAILED, Event.REFUSED, Event.NO_ROOM]),
+        RUNS,
+        st.just("x"),
     ),
     st.builds(life.StopAsked, st.sampled_from([Reason.USER_REQUESTED, Reason.ADDRESS_CHANGED])),
     st.builds(

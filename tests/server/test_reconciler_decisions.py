@@ -21,6 +21,7 @@ from neuro.engines.base import (
     Event,
     ExitCause,
     Exited,
+    Node,
     Placement,
     RunRef,
     RunSpec,
@@ -35,6 +36,7 @@ from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
+from tests.server.nodes import one_node
 from tests.server.test_reconciler import spec_of
 from tests.server.test_tables import add, record
 
@@ -60,6 +62,9 @@ class ScriptedEngine:
 
     async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
         return await self.adopt(refs)
+
+    async def nodes(self) -> list[Node]:
+        return []
 
     async def events(self) -> AsyncIterator[Event]:
         while (event := await self._events.get()) is not None:
@@ -93,7 +98,7 @@ class House:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.engine = ScriptedEngine()
-        self.board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB)})
+        self.board = Board({"sandbox": one_node(Amount(cpu=4, memory=4 * GIB))})
         self.writer = Writer(database)
         self.reconciler = Reconciler(
             self.board,

@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from neuro.domain.resources import GIB, Amount
+from neuro.domain.resources import GIB
 from neuro.engines.base import (
     Connection,
     EngineFault,
@@ -35,6 +35,7 @@ from neuro.engines.base import (
     Exited,
     LogChunk,
     LogExtent,
+    Node,
     NotListening,
     NotReady,
     Placement,
@@ -382,8 +383,9 @@ class PlainEngine:
         cpu = max(0.0, (seconds - used) / max(0.001, now - before))
         return Usage(at=datetime.now(UTC), cpu=cpu, memory=memory)
 
-    async def capacity(self) -> Amount:
-        return Amount(cpu=float(os.cpu_count() or 1), memory=64 * GIB, gpu=self._gpus)
+    async def nodes(self) -> list[Node]:
+        gpus = tuple(map(str, range(self._gpus)))
+        return [Node(name="plain", cpu=float(os.cpu_count() or 1), memory=64 * GIB, gpus=gpus)]
 
     def _going(self, job_id: str) -> RunRef:
         live = self._live(job_id)

@@ -12,13 +12,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from neuro.domain.resources import Amount
 from neuro.engines.base import (
     Connection,
     EngineFault,
     Event,
     LogChunk,
     LogExtent,
+    Node,
+    NodesChanged,
     NotReady,
     Placement,
     RunRef,
@@ -129,8 +130,11 @@ class SandboxEngine:
 
     async def _keep(self) -> None:
         """Make again what somebody takes away, for as long as the engine is open."""
+        gpus = machine.gpus(self._settings.device_folder)
         while True:
             await asyncio.sleep(_KEEP_SECONDS)
+            if gpus != (gpus := machine.gpus(self._settings.device_folder)):
+                self._events.put_nowait(NodesChanged())
             try:
                 await self._mend()
             except (EngineFault, OSError) as error:
@@ -297,9 +301,9 @@ class SandboxEngine:
         """See the protocol. The first sample's ``cpu`` is the average since the run began."""
         return await self._looking.usage(job_id)
 
-    async def capacity(self) -> Amount:
-        """See the protocol."""
-        return await asyncio.to_thread(machine.capacity, self._settings.device_folder)
+    async def nodes(self) -> list[Node]:
+        """See the protocol: the machine."""
+        return [await asyncio.to_thread(machine.node, self.name, self._settings.device_folder)]
 
     # Within.
 
@@ -345,7 +349,7 @@ def _request(spec: RunSpec, storage: Storage | None) -> Request:
         tty=spec.tty,
         cpu=spec.cpu,
         memory=spec.memory,
-        gpus=spec.gpus,
+        gpus=tuple(map(int, spec.gpus)),
         shm=spec.shm,
         privileged=spec.privileged,
         disk=spec.disk,

@@ -19,8 +19,8 @@ from neuro.server.jobs import endings
 from neuro.server.jobs.phases import ENDING, TABLE, Event, Phase
 from neuro.server.jobs.record import JobRecord
 
-# Between two looks at whether the GPUs of all other jobs are known; see ``Lane.gpus_for``.
-UNKNOWN_GPUS_SECONDS = 5.0
+# Between two looks for a place for a job that has lost its own; see ``Lane.place_for``.
+NO_ROOM_SECONDS = 5.0
 # Between the first two tries of a run that the machine is not ready for; the later pauses grow.
 NOT_READY_SECONDS = 2.0
 MAX_PAUSE_SECONDS = 30.0
@@ -36,14 +36,15 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """PLACED, or GPUS_GIVEN: which GPUs the job's runs see."""
+    """PLACED, or MOVED: where the job's runs are, and which GPUs they see there."""
 
     event: Event
-    gpus: tuple[int, ...]
+    gpus: tuple[str, ...]
+    node: str = ""
 
 
 class StartTrouble(msgspec.Struct, frozen=True):
-    """START_FAILED, or REFUSED: why, as a sentence."""
+    """START_FAILED, REFUSED or NO_ROOM: why, as a sentence."""
 
     event: Event
     run: int
@@ -219,8 +220,8 @@ def _event_of_exit(record: JobRecord, exited: Exited) -> Event:
 
 def _after(record: JobRecord, phase: Phase, happening: Happening, now: datetime) -> JobRecord:
     match happening:
-        case Given(event, gpus):
-            given = replace(record, phase=phase, gpus=gpus)
+        case Given(event, gpus, node):
+            given = replace(record, phase=phase, gpus=gpus, node=node)
             return given.stepped(Reason.SCHEDULING, now) if event is Event.PLACED else given
         case Started() if record.phase is Phase.RUNNING:
             return _known_again(record, now)
@@ -234,6 +235,8 @@ def _after(record: JobRecord, phase: Phase, happening: Happening, now: datetime)
             return _after_exit(record, phase, happening, now)
         case StartTrouble(Event.REFUSED, _, why):
             return endings.finished(record, endings.cannot_start(record, now, why))
+        case StartTrouble(Event.NO_ROOM, _, why):
+            return _saying(_in(record, phase), why, now)
         case StartTrouble(_, _, why):
             if phase is not Phase.PAUSING:
                 return _in(record, phase)
@@ -349,8 +352,8 @@ def _wake_at(before: JobRecord, after: JobRecord, event: Event, now: datetime) -
 def _pause(before: JobRecord, after: JobRecord, event: Event) -> float:
     if event is Event.RUN_OVER:
         return endings.backoff(before.run)
-    if event is Event.GPUS_UNKNOWN:
-        return UNKNOWN_GPUS_SECONDS
+    if event is Event.NO_ROOM:
+        return NO_ROOM_SECONDS
     # One job's own trouble, such as a volume that is full, must not keep the engine busy.
     return min(NOT_READY_SECONDS * 2.0 ** min(after.tries - 1, 10), MAX_PAUSE_SECONDS)
 
@@ -381,5 +384,5 @@ def _is_news(before: JobRecord, after: JobRecord) -> bool:
         after.transitions is not before.transitions
         or after.stop_reason != before.stop_reason
         or after.max_run_time_minutes != before.max_run_time_minutes
-        or after.gpus != before.gpus
+        or (after.node, after.gpus) != (before.node, before.gpus)
     )

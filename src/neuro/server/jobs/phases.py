@@ -37,8 +37,8 @@ class Event(StrEnum):
     UNKNOWN = "a server begins, and the engine cannot say yet how its run is"
     ABSENT = "its engine was asked how its run is, and had nothing of it"
     PLACED = "it is given its resources"
-    GPUS_GIVEN = "it is told which GPUs its runs see"
-    GPUS_UNKNOWN = "any of the free GPUs may be in use"
+    MOVED = "it is given another place than it had"
+    NO_ROOM = "its node takes no more runs, and there is no other place for it yet"
     WAITS = "its engine says what its run waits for"
     STARTED = "its command runs"
     START_DONE = "its engine has the run"
@@ -69,8 +69,8 @@ TABLE: Mapping[tuple[Phase, Event], Phase] = {
     (Phase.STARTING, Event.UNKNOWN): Phase.STARTING,
     (Phase.STARTING, Event.ABSENT): Phase.STARTING,  # it is begun once, however often it is asked
     (Phase.STARTING, Event.LIFE_SPAN): Phase.STARTING,
-    (Phase.STARTING, Event.GPUS_GIVEN): Phase.STARTING,
-    (Phase.STARTING, Event.GPUS_UNKNOWN): Phase.PAUSING,
+    (Phase.STARTING, Event.MOVED): Phase.STARTING,
+    (Phase.STARTING, Event.NO_ROOM): Phase.PAUSING,
     (Phase.STARTING, Event.START_FAILED): Phase.PAUSING,
     (Phase.STARTING, Event.NOT_READY): Phase.PAUSING,
     (Phase.STARTING, Event.RUN_OVER): Phase.PAUSING,

@@ -64,8 +64,9 @@ jobs = Table(
     Column("run_started", Boolean, nullable=False),
     Column("logs_removed", Boolean, nullable=False),
     Column("log_bytes", Counter, nullable=False),
-    # Indexes with commas between; none where an earlier version gave them out.
+    # Names with commas between; none where an earlier version gave them out.
     Column("gpus", String(1024), nullable=True),
+    Column("node", String(255), nullable=False, server_default=""),
     # Both are JSON that only the server reads.
     Column("specification", LargeBinary, nullable=False),
     Column("transitions", LargeBinary, nullable=False),
@@ -352,7 +353,8 @@ def _changing(record: JobRecord) -> dict[str, Any]:
         "run_started": record.run_started,
         "logs_removed": record.logs_removed,
         "log_bytes": record.log_bytes,
-        "gpus": None if record.gpus is None else ",".join(map(str, record.gpus)),
+        "gpus": None if record.gpus is None else ",".join(record.gpus),
+        "node": record.node,
         "transitions": _encode(record.transitions),
     }
 
@@ -373,6 +375,7 @@ _CHANGING = [
     "logs_removed",
     "log_bytes",
     "gpus",
+    "node",
     "transitions",
 ]
 _UPDATE = (
@@ -435,6 +438,7 @@ def _record(row: Sequence[Any]) -> JobRecord:
         logs_removed,
         log_bytes,
         gpus,
+        node,
         specification,
         steps,
         _version,
@@ -457,7 +461,8 @@ def _record(row: Sequence[Any]) -> JobRecord:
         run=run,
         logs_removed=logs_removed,
         log_bytes=log_bytes,
-        gpus=tuple(map(int, gpus.split(","))) if gpus else () if gpus is not None else None,
+        node=intern(node),
+        gpus=tuple(gpus.split(",")) if gpus else () if gpus is not None else None,
         sequence=sequence,
     )
 
