@@ -337,8 +337,8 @@ class Placement(StrEnum):
 class Engine(Protocol):
     """What every engine can do. Every method may be called at any time after ``open``.
 
-    What else an engine can do with runs is told by ``Attaches``, ``Executes``, ``Connects`` and
-    ``Measures``.
+    What else an engine can do with runs is told by ``Attaches``, ``Executes``, ``Connects``,
+    ``Commits`` and ``Measures``.
 
     ``notices`` are sentences about what this machine lacks and what to install; ``gpu_model`` names
     its GPUs; ``host_address`` is where a run reaches the platform's API on this machine. All three
@@ -477,6 +477,20 @@ class Connects(Protocol):
 
     async def connect(self, job_id: str, port: int) -> Connection:
         """A TCP connection to the job's 127.0.0.1:port. RunNotFound, NotListening."""
+        ...
+
+
+@runtime_checkable
+class Commits(Protocol):
+    """An engine that makes images of runs."""
+
+    async def commit(self, job_id: str, image: str) -> None:
+        """Keep the files of a run, as they are now, under the name of an image: later runs may
+        begin from it. It takes the place of an image of that name.
+
+        What was mounted or given to the run is not in it, so no secret is. RunNotFound where the
+        job is not running.
+        """
         ...
 
 

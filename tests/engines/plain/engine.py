@@ -369,6 +369,27 @@ class PlainEngine:
         except OSError:
             raise NotListening(f"nothing in {job_id} listens on port {port}") from None
 
+    async def commit(self, job_id: str, image: str) -> None:
+        await asyncio.to_thread(self._keep, self._run(self._going(job_id)), image)
+
+    def _keep(self, run: Path, image: str) -> None:
+        spec = json.loads((run / "spec").read_bytes())
+        targets = [target for _, target in spec["mounts"]]
+        targets += [given["target"] for given in spec["files"]]
+        foreign = {f"{run}/root/{target.strip('/')}" for target in targets}
+        kept = Path(supervisor.image_folder(str(run.parent.parent), image))
+        draft = kept.with_name(f".{time.monotonic_ns()}")
+        shutil.copytree(
+            run / "root",
+            draft / "new",
+            symlinks=True,
+            ignore=lambda folder, names: [name for name in names if f"{folder}/{name}" in foreign],
+        )
+        if kept.exists():
+            kept.rename(draft / "old")
+        (draft / "new").rename(kept)
+        shutil.rmtree(draft)
+
     async def usage(self, job_id: str) -> Usage:
         ref = self._going(job_id)
         memory, seconds = 0, 0.0
