@@ -25,7 +25,8 @@ from benchmarks.harness import (
     resident,
     seconds,
 )
-from neuro.domain.resources import NOTHING, Amount
+from neuro.domain.resources import Amount
+from neuro.engines.base import Node
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
@@ -199,9 +200,11 @@ def _looks(database: str, url: str) -> Iterator[Result]:
     """In process: the board of the same records, and looks at its queue in two situations."""
     records = _records(url)
     # All of the machine is taken: what nearly every look finds.
-    full = _board(NOTHING, records)
+    full = _board(Node(name="machine", cpu=0, memory=0), records)
     # There is more than enough of all but GPUs, and each job needs one: no look can be longer.
-    worst = _board(Amount(cpu=1e9, memory=1 << 60), [_with_gpu(record) for record in records])
+    machine = Node(name="machine", cpu=1e9, memory=1 << 60, gpus=("0",))
+    worst = _board(machine, [_with_gpu(record) for record in records])
+    worst.choose("sandbox")  # the first job takes the only one
     for what, board in (("the machine is full", full), ("all wait for a GPU", worst)):
         times = [seconds(lambda: board.choose("sandbox")) for _ in range(LOOKS)]  # noqa: B023
         yield Result(
@@ -227,8 +230,8 @@ def _records(url: str) -> list[JobRecord]:
     return [record for record in active if not record.placed]
 
 
-def _board(free: Amount, records: list[JobRecord]) -> Board:
-    board = Board({"sandbox": free})
+def _board(node: Node, records: list[JobRecord]) -> Board:
+    board = Board({"sandbox": [node]})
     for record in records:
         board.add(record)
     return board

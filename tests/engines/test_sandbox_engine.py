@@ -298,18 +298,18 @@ async def test_a_job_sees_exactly_its_gpus(sandbox: Runs) -> None:
     none = await sandbox.shell("ls /dev | grep nvidia; true")
     some = await sandbox.shell(
         "ls /dev | grep nvidia; ls /dev/nvidia-caps; echo $NVIDIA_VISIBLE_DEVICES; ls /dev/sda",
-        gpus=(0, 2),
+        gpus=("0", "2"),
     )
 
     assert none.output == b""
     names = ["nvidia-caps", "nvidia-uvm", "nvidia0", "nvidia2", "nvidiactl", "nvidia-cap1"]
     assert some.lines[:7] == [*names, "0,2"]
     assert "No such file" in some.lines[7]
-    assert (await sandbox.engine.capacity()).gpu == 3
+    assert [node.gpus for node in await sandbox.engine.nodes()] == [("0", "1", "2")]
 
 
 async def test_a_gpu_that_is_not_there_cannot_start_and_says_so(sandbox: Runs) -> None:
-    done = await sandbox.run("true", gpus=(7,))
+    done = await sandbox.run("true", gpus=("7",))
 
     assert done.exited.cause == ExitCause.CANNOT_START
     assert "nvidia7" in (done.exited.message or "")

@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from neuro.domain.jobs import JobStatus, Reason
-from neuro.domain.resources import NOTHING, Amount
+from neuro.domain.resources import NOTHING
 from neuro.engines.base import Event, RunRef, RunSpec, RunState
 from neuro.server import background
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
+from neuro.server.engine_settings import Share
 from neuro.server.fleet.changes import Changes
 from neuro.server.fleet.leases import LeaseLost
 from neuro.server.fleet.tables import intents
@@ -28,11 +29,12 @@ from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
-from tests.engines.memory import MemoryEngine, TroubledEngine
+from tests.engines.memory import MemoryEngine
+from tests.engines.troubled import TroubledEngine
 from tests.server.test_tables import add, record
 
 GIB = 1 << 30
-CAPACITY = Amount(cpu=3, memory=3 * GIB)
+CAPACITY = Share(cpu=3, memory=3 * GIB)
 
 
 @pytest.fixture
@@ -84,6 +86,9 @@ class View(MemoryEngine):
         await super().adopt(known)
         return await self._shared.adopt(known)
 
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        return await self._shared.resync(refs)
+
 
 class Server:
     """The part for jobs of one of several servers."""
@@ -113,13 +118,13 @@ class Server:
     def _begin_anew(self) -> None:
         self.anew += 1
 
-    async def take(self, name: str = "sandbox") -> Grip:
+    async def take(self, name: str = "sandbox", share: Share = CAPACITY) -> Grip:
         grip = Grip()
         active = self.database.write_now(lambda c: tables.active_jobs(c, name))
         runs = self.database.write_now(lambda c: lookups.runs_with_logs(c, name))
         self.writer.fence(name, grip)
         known = [RunRef(job_id, run) for job_id, run in runs]
-        await self.reconciler.take(name, CAPACITY, active, known, grip)
+        await self.reconciler.take(name, share, active, known, grip)
         return grip
 
     def submit(self, job: JobRecord) -> JobRecord:
@@ -142,7 +147,16 @@ class Server:
 
 
 async def _spec(job: JobRecord) -> RunSpec:
-    return RunSpec(job_id=job.id, run=job.run, image="ubuntu", argv=argv(job), cpu=1, memory=GIB)
+    return RunSpec(
+        job_id=job.id,
+        run=job.run,
+        image="ubuntu",
+        argv=argv(job),
+        cpu=1,
+        memory=GIB,
+        node=job.node,
+        gpus=job.gpus or (),
+    )
 
 
 def argv(job: JobRecord) -> tuple[str, ...]:

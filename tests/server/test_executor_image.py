@@ -26,11 +26,13 @@ from neuro.domain.jobs import (
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import GIB, MIB, NOTHING, Amount
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.lane import Allotment
 from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.specification import CONTROL_AMOUNT
 from tests.server.jobs import finished, output_of, running, submit
+from tests.server.nodes import one_node
 from tests.server_process import running_server
 
 THEIRS = "ghcr.io/neuro-inc/neuro-flow:22.8.1"
@@ -226,7 +228,7 @@ def record(
 
 
 def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=1, memory=GIB))})
     holding = record(control=False, placed=True)
     waiting = record(control=False, number=1)
     controls = [record(control=True, number=number) for number in (2, 3, 4)]
@@ -235,13 +237,13 @@ def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
 
     chosen = board.choose("sandbox")
 
-    assert chosen == [(job.id, ()) for job in controls]
+    assert chosen == [(job.id, Allotment()) for job in controls]
     assert board.lanes["sandbox"].taken == CONTROL_AMOUNT  # the other's, who asked for as much
     assert board.choose("sandbox") == []
 
 
 def test_a_control_job_gives_back_nothing() -> None:
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=1, memory=GIB))})
     adopted, ended_early = record(control=True, placed=True), record(control=True)
     for job in (adopted, ended_early):
         board.add(job)

@@ -33,6 +33,7 @@ from neuro.server.jobs.events import JobEvents, Wanted
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord, Specification
 from tests.server.jobs import finished, running, submit
+from tests.server.nodes import one_node
 from tests.server_process import running_server
 
 LONG = 1000.0
@@ -311,7 +312,7 @@ def events_in(block: bytes) -> list[JobEvent]:
 
 @pytest.fixture
 def board() -> Board:
-    return Board({"sandbox": Amount(cpu=1000, memory=1000 * GIB)})
+    return Board({"sandbox": one_node(Amount(cpu=1000, memory=1000 * GIB))})
 
 
 async def test_a_change_is_told_in_the_same_moment(board: Board) -> None:

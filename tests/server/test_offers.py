@@ -24,6 +24,7 @@ from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord
 from tests.postgres import PostgresServer
 from tests.server.fleet.servers import Member, member
+from tests.server.nodes import one_node
 from tests.server.test_tables import record
 
 pytestmark = pytest.mark.postgres
@@ -199,7 +200,7 @@ def test_jobs_of_another_servers_engine_are_counted_as_they_come_and_go() -> Non
     assert counted() == (0, 0, 1)
     board.know(running)
     assert counted() == (1.5, 1, 0)
-    board.open("theirs", CAPACITY)
+    board.open("theirs", one_node(CAPACITY))
     board.add(running)
     assert counted() == (0, 0, 0)
     board.close("theirs")

@@ -21,7 +21,8 @@ from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
-from tests.engines.memory import TroubledEngine
+from tests.engines.troubled import TroubledEngine
+from tests.server.nodes import one_node
 from tests.server.test_tables import record
 
 GIB = 1 << 30
@@ -54,7 +55,7 @@ class Life:
         self._database = database
         self.engine = engine
         self.background = Background()
-        self.board = Board({"sandbox": CAPACITY})
+        self.board = Board({"sandbox": one_node(CAPACITY)})
         self.writer = Writer(database)
         self.reconciler = Reconciler(
             self.board,

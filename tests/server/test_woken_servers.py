@@ -163,7 +163,7 @@ async def test_a_job_that_waits_out_its_time_ends_only_where_it_is_held(
 
 async def test_a_job_that_arrives_is_kept_without_what_it_never_had(database: Database) -> None:
     server, _, _ = await with_jobs_of_each_kind(database)
-    ours = msgspec.structs.replace(new_job("wait"), phase=Phase.STARTING, gpus=(0,))
+    ours = msgspec.structs.replace(new_job("wait"), phase=Phase.STARTING, gpus=("0",))
     add(database, ours)
 
     (record,) = database.write_now(lambda c: tables.get_jobs(c, [ours.id]))

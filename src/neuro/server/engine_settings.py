@@ -5,17 +5,19 @@ The embedded engine, ``sandbox``, is always there: the platform's own commands r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from neuro.domain.errors import Conflict
 from neuro.domain.names import check_engine_name
-from neuro.domain.resources import Amount
+from neuro.domain.resources import NOTHING, Amount
 from neuro.domain.sizes import parse_bytes
-from neuro.engines.base import Engine
+from neuro.engines.base import Engine, Node
 from neuro.engines.registry import KINDS, EngineSettings, Site, kind_of
 from neuro.engines.storage import Storage
 from neuro.server.settings_places import Misplaced, check_shape, placed
@@ -76,26 +78,49 @@ def make_engines(
     }
 
 
-def capacities_of(
-    every: Mapping[str, EngineSettings], machines: Mapping[str, Amount]
-) -> dict[str, Amount]:
-    """What jobs may take of each engine; ``machines`` is what each has.
+@dataclass(frozen=True)
+class Share:
+    """What jobs may have of an engine: ``cpu`` and ``memory`` together, None for all there is."""
+
+    cpu: float | None = None
+    memory: int | None = None
+    gpus: bool = True
+
+    def __call__(self, nodes: Sequence[Node]) -> list[Node]:
+        """The nodes as jobs may use them: each gives the same part of what it has."""
+        whole = total(nodes)
+        cpu = whole.cpu if self.cpu is None else self.cpu
+        memory = whole.memory if self.memory is None else self.memory
+        return [
+            replace(
+                node,
+                cpu=round(node.cpu * cpu / (whole.cpu or 1.0), 3),
+                memory=node.memory * memory // (whole.memory or 1),
+                gpus=node.gpus if self.gpus else (),
+            )
+            for node in nodes
+        ]
+
+
+def total(nodes: Iterable[Node]) -> Amount:
+    """What nodes have together."""
+    return sum((node.amount for node in nodes), NOTHING)
+
+
+def shares_of(every: Mapping[str, EngineSettings]) -> dict[str, Share]:
+    """What jobs may take of each engine.
 
     The GPUs of a machine are all the first engine's that has a part of it.
     """
-    capacities = {}
+    shares = {}
     has_gpus = True
     for name, one in every.items():
-        machine = machines[name]
-        gpus = machine.gpu
+        gpus = True
         if kind_of(kind_name(name, one)).of_this_machine:
-            gpus, has_gpus = (gpus, False) if has_gpus else (0, False)
-        capacities[name] = Amount(
-            cpu=machine.cpu if one.cpu is None else one.cpu,
-            memory=machine.memory if one.memory is None else parse_bytes(one.memory),
-            gpu=gpus,
-        )
-    return capacities
+            gpus, has_gpus = has_gpus, False
+        memory = None if one.memory is None else parse_bytes(one.memory)
+        shares[name] = Share(one.cpu, memory, gpus)
+    return shares
 
 
 def check_in_use(names: Mapping[str, str], in_use: Mapping[str, int]) -> None:

@@ -11,8 +11,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from neuro.domain.resources import Amount
-from neuro.engines.base import EngineFault
+from neuro.engines.base import EngineFault, Node
 from neuro.engines.sandbox import (
     cgroups,
     firewall,
@@ -341,12 +340,13 @@ def _try(command: list[str]) -> str | None:
     return None if done.returncode == 0 else done.stderr.strip() or f"exit {done.returncode}"
 
 
-def capacity(device_folder: str) -> Amount:
+def node(name: str, device_folder: str) -> Node:
     """All cores, memory and GPUs that this process may give away."""
-    return Amount(
+    return Node(
+        name=name,
         cpu=float(len(os.sched_getaffinity(0))),
         memory=_memory(),
-        gpu=len(gpus(device_folder)),
+        gpus=tuple(map(str, gpus(device_folder))),
     )
 
 

@@ -112,7 +112,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
             engines=[
                 EngineMessage(
                     name=name,
-                    capacity=engine.capacity,
+                    capacity=installation.offers.capacity(name, board),
                     free=installation.offers.free(name, board),
                     running=_running(board, name),
                     pending=_pending(board, name),

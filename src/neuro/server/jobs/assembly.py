@@ -20,10 +20,12 @@ from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.engine_settings import (
     DEFAULT_ENGINE,
-    capacities_of,
+    Share,
     check_in_use,
     engine_settings,
     kind_name,
+    shares_of,
+    total,
 )
 from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.reach import this_machine
@@ -49,12 +51,14 @@ from neuro.server.settings_remarks import remarks
 class Means:
     """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest.
 
+    ``capacities`` are what there was at the start, ``shares`` what jobs may have of what there is.
     ``kinds`` are the kinds of the engines, ``default_engine`` is the embedded one, and ``remarks``
     are sentences about settings that ask for more. ``names`` are the public names of the engines by
     those in the settings; all else has the public ones.
     """
 
     capacities: dict[str, Amount]
+    shares: dict[str, Share]
     presets: list[Preset]
     disk: int
     remarks: list[str]
@@ -75,8 +79,10 @@ class Means:
         Raises InvalidInput.
         """
         tables = engine_settings(settings)
-        machines = {name: await engines[public].capacity() for name, public in names.items()}
-        capacities = capacities_of(tables, machines)
+        nodes = {name: await engines[public].nodes() for name, public in names.items()}
+        machines = {name: total(each) for name, each in nodes.items()}
+        shares = shares_of(tables)
+        capacities = {name: total(share(nodes[name])) for name, share in shares.items()}
         disk = disk_for(shutil.disk_usage(folder).total)
         default = names[DEFAULT_ENGINE]
         model = engines[default].gpu_model
@@ -84,6 +90,7 @@ class Means:
         told = remarks(settings.engines, presets, machines, capacities)
         return cls(
             {names[name]: capacity for name, capacity in capacities.items()},
+            {names[name]: share for name, share in shares.items()},
             [replace(preset, engine=names[preset.engine]) for preset in presets],
             disk,
             list(told),
@@ -170,7 +177,7 @@ async def start_jobs(
         reconciler,
         others.follower,
         fleet.changes,
-        means.capacities,
+        means.shares,
         means.of_this_machine,
         offers.look,
     )

@@ -10,93 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from neuro.domain.errors import NoSuchJob
 from neuro.domain.jobs import JobStatus
-from neuro.domain.resources import NOTHING, Amount
+from neuro.engines.base import Node
 from neuro.server.jobs.followed import EngineLoad, Followed
+from neuro.server.jobs.lane import Allotment, Lane
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord
-from neuro.server.jobs.scheduler import Queue, Waiting, choose, explain
-
-
-class Lane:
-    """One engine's share of the board: its capacity, what is taken, which GPUs are free.
-
-    Of an engine that ``delegated`` placing to itself nothing is ever taken: it is handed each job
-    at once, and says what that waits for.
-    """
-
-    def __init__(self, capacity: Amount) -> None:
-        self.capacity = capacity
-        self.delegated = False
-        self.taken = NOTHING
-        self.queue = Queue()
-        # Control jobs wait only for the next look at the queues.
-        self.control: dict[str, None] = {}  # a dict, for its order
-        self._gpus: dict[str, tuple[int, ...]] = {}
-        # Jobs that run with GPUs that an earlier version did not write down: any may be theirs.
-        self._unknown: set[str] = set()
-
-    @property
-    def free(self) -> Amount:
-        left = self.capacity - self.taken
-        return replace(left, gpu=0) if self._unknown and left.gpu > 0 else left
-
-    def take(self, record: JobRecord) -> tuple[int, ...]:
-        """Give a job what it asked for. Returns the GPUs that its runs see."""
-        self._count(record, self.taken + record.specification.amount)
-        return self.gpus_for(record) or ()
-
-    def hold(self, record: JobRecord) -> None:
-        """Let an adopted job keep what it has, before anybody else is given anything."""
-        self._count(record, self.taken + record.specification.amount)
-        if not self._needs_gpus(record):
-            return
-        if record.gpus:
-            self._gpus[record.id] = record.gpus
-        else:
-            self._unknown.add(record.id)
-
-    def gpus_for(self, record: JobRecord) -> tuple[int, ...] | None:
-        """Which GPUs the next run of a job sees: those that it holds, or else free ones.
-
-        None while it has none and any may be another's: the job has to wait.
-        """
-        if not self._needs_gpus(record):
-            return record.gpus or ()
-        if record.id not in self._gpus:
-            if self._unknown:
-                return None
-            held = {gpu for gpus in self._gpus.values() for gpu in gpus}
-            free = [gpu for gpu in range(self.capacity.gpu) if gpu not in held]
-            self._gpus[record.id] = tuple(free[: record.specification.amount.gpu])
-        return self._gpus[record.id]
-
-    def run_is_over(self, record: JobRecord) -> bool:
-        """A run of a job is over, the job may go on: true if nobody knew which GPUs it saw."""
-        if record.id not in self._unknown:
-            return False
-        self._unknown.remove(record.id)
-        return True
-
-    def give_back(self, record: JobRecord) -> None:
-        """The reverse of ``take`` and ``hold``."""
-        self._count(record, self.taken - record.specification.amount)
-        self._gpus.pop(record.id, None)
-        self._unknown.discard(record.id)
-
-    def _count(self, record: JobRecord, taken: Amount) -> None:
-        if not (record.specification.control or self.delegated):
-            self.taken = taken
-
-    def _needs_gpus(self, record: JobRecord) -> bool:
-        if record.specification.control or self.delegated:
-            return False
-        return record.specification.amount.gpu > 0
+from neuro.server.jobs.scheduler import Waiting
 
 
 class Watcher:
@@ -113,14 +38,14 @@ class Board:
 
     def __init__(
         self,
-        capacities: Mapping[str, Amount],
+        nodes: Mapping[str, Sequence[Node]],
         waits_for: Callable[[JobRecord, Board], str | None] = lambda record, board: None,
     ) -> None:
-        """``capacities`` are those of the engines that this server holds from the beginning.
+        """``nodes`` are those of the engines that this server holds from the beginning.
 
         ``waits_for`` says what a job of any other engine waits for.
         """
-        self.lanes = {name: Lane(capacity) for name, capacity in capacities.items()}
+        self.lanes = {name: Lane(each) for name, each in nodes.items()}
         self._waits_for = waits_for
         self._records: dict[str, JobRecord] = {}
         self._followed = Followed()
@@ -185,9 +110,9 @@ class Board:
         """How many active jobs an owner has, those on their way to the database included."""
         return self._jobs_of[owner]
 
-    def open(self, engine: str, capacity: Amount) -> None:
+    def open(self, engine: str, nodes: Sequence[Node], *, delegated: bool = False) -> None:
         """Give an engine that this server holds from now on a lane of its own."""
-        self.lanes[engine] = Lane(capacity)
+        self.lanes[engine] = Lane(nodes, delegated=delegated)
 
     def close(self, engine: str) -> list[JobRecord]:
         """The reverse of ``open``: its jobs are another server's. Returns those on the board."""
@@ -262,12 +187,14 @@ class Board:
         self._count(record)
         lane = self.lanes.get(record.engine)
         amount = record.specification.amount
-        if lane is None or record.specification.control:
+        if lane is None or record.specification.control or lane.queue:
             return record
-        if lane.queue or not amount.fits(lane.free):
+        node = lane.find(amount)
+        if node is None:
             return record
         self._holding[record.id] = lane
-        return replace(record, phase=Phase.STARTING, gpus=lane.take(record))
+        place = lane.take(record, node)
+        return replace(record, phase=Phase.STARTING, node=place.node, gpus=place.gpus)
 
     def release(self, record: JobRecord) -> None:
         """Take back what ``reserve`` gave: the job will not be on the board."""
@@ -276,17 +203,17 @@ class Board:
         if lane is not None:
             lane.give_back(record)
 
-    def choose(self, engine: str) -> list[tuple[str, tuple[int, ...]]]:
+    def choose(self, engine: str) -> list[tuple[str, Allotment]]:
         """Take from a queue the jobs that start now, and give them their resources.
 
-        Returns the id of each, and the GPUs that it was given.
+        Returns the id of each, and the place that it was given.
         """
         lane = self.lanes[engine]
-        chosen: list[tuple[str, tuple[int, ...]]] = [(job_id, ()) for job_id in lane.control]
+        chosen = [(job_id, Allotment()) for job_id in lane.control]
         lane.control.clear()
-        for job in choose(lane.queue, lane.free):
+        for job, node in lane.choose():
             lane.queue.remove(job)
-            chosen.append((job.id, lane.take(self._records[job.id])))
+            chosen.append((job.id, lane.take(self._records[job.id], node)))
         self._holding.update((job_id, lane) for job_id, _ in chosen)
         return chosen
 
@@ -315,7 +242,7 @@ class Board:
         if record.specification.control:
             return None
         ahead = lane.queue.place(waiting(record))
-        return explain(record.specification.amount, lane.free, ahead)
+        return lane.explain(record.specification.amount, ahead)
 
     def listen(self, listener: Callable[[JobRecord], None], *, own: bool = False) -> None:
         """Have ``listener`` called with every job that changes, at once; or only this server's."""

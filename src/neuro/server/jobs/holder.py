@@ -15,7 +15,6 @@ from functools import partial
 import structlog
 
 from neuro.domain.errors import Conflict, Unavailable
-from neuro.domain.resources import Amount
 from neuro.engines.base import RunRef
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic
@@ -24,6 +23,7 @@ from neuro.server.fleet.leases import Lease, Leases
 from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.follower import JobFollower
+from neuro.server.jobs.holding import Sharing
 from neuro.server.jobs.leases import OfThisMachine, lease_of
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.writer import CLOSE_SECONDS, Writer
@@ -52,12 +52,13 @@ class Holder:
         reconciler: Reconciler,
         follower: JobFollower,
         changes: Changes,
-        capacities: Mapping[str, Amount],
+        shares: Mapping[str, Sharing],
         of_this_machine: Collection[str],
         look: Callable[[], None],
     ) -> None:
-        """``of_this_machine`` are the engines that no other server can have.
+        """``shares`` are what jobs may have of each engine.
 
+        ``of_this_machine`` are the engines that no other server can have.
         ``look`` is called when an engine is taken; the other servers are told.
         """
         self._database = database
@@ -67,7 +68,7 @@ class Holder:
         self._follower = follower
         self._failed: dict[str, Exception] = {}
         self._changes = changes
-        self._capacities = capacities
+        self._shares = shares
         self._look = look
         self._of_this_machine = of_this_machine
 
@@ -77,7 +78,7 @@ class Holder:
         An engine of this machine is taken now: raises what its ``adopt`` raises, and Conflict where
         another server has one by the same name. Raises Unavailable.
         """
-        for name in self._capacities:
+        for name in self._shares:
             taken, lost = partial(self._taken, name), partial(self._lost, name)
             await leases.keep(lease_of(name), taken, lost)
             if name in self._of_this_machine and self._reconciler.holding(name) is None:
@@ -91,7 +92,7 @@ class Holder:
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._writer.settle()
-        for name in self._capacities:
+        for name in self._shares:
             with suppress(Unavailable):  # What cannot be given back now runs out.
                 await leases.give_up(lease_of(name))
 
@@ -108,7 +109,7 @@ class Holder:
         runs = await self._database.read(partial(lookups.runs_with_logs, engine=name))
         known = [RunRef(job_id, run) for job_id, run in runs]
         self._writer.fence(name, guard)
-        await self._reconciler.take(name, self._capacities[name], active, known, guard)
+        await self._reconciler.take(name, self._shares[name], active, known, guard)
         log.info("engine taken", engine=name, jobs=len(active))
         await self._database.write(lambda c: tell_others(c, Topic.LEASE, (lease.name,)))
         self._changes.ring()

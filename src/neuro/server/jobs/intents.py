@@ -24,7 +24,8 @@ from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.reconciler import Holding, Reconciler
+from neuro.server.jobs.holding import Holding
+from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
 

@@ -51,8 +51,9 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job at one moment; ``life.decide`` says what it is after an event.
 
-    ``run`` counts restarts. ``gpus`` are the indexes of the GPUs that it was given, from its
-    placement on and over restarts; None where a version that did not write them down gave them.
+    ``run`` counts restarts. ``node`` and ``gpus`` are the place that it was given, from its
+    placement on and over restarts, by the names that its engine has for them. ``gpus`` is None, and
+    ``node`` empty, where a version that did not write them down gave them.
     ``stop_reason`` is why it is to end, from when that is known.
 
     The last three are not kept: when an alarm is due, how many starts of the run failed one after
@@ -73,7 +74,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     started_at: datetime | None = None
     stop_reason: str | None = None
     run: int = 0
-    gpus: tuple[int, ...] | None = ()
+    node: str = ""
+    gpus: tuple[str, ...] | None = ()
     logs_removed: bool = False
     log_bytes: int = 0
     sequence: int = 0

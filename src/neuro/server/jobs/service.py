@@ -33,10 +33,11 @@ from neuro.server.jobs import lookups, specification, tables
 from neuro.server.jobs.away import Away
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.events import JobEvents, Wanted
+from neuro.server.jobs.holding import Holding
 from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
-from neuro.server.jobs.reconciler import Holding, Reconciler
+from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
 from neuro.server.jobs.submission import Submissions, Submitted
 from neuro.server.jobs.writer import Writer
@@ -344,21 +345,16 @@ class JobService:
         """How many more jobs of each preset could start now."""
         counts = {}
         for preset in self._offer.presets:
-            free = self._free(preset.engine)
-            counts[preset.name] = max(
-                0,
-                min(
-                    int((free.cpu + 1e-3) // preset.cpu),
-                    free.memory // preset.memory,
-                    free.gpu // preset.gpu if preset.gpu else 1 << 30,
-                ),
-            )
+            places = self._free(preset.engine)
+            counts[preset.name] = sum(preset.amount.times_in(free) for free in places)
         return counts
 
-    def _free(self, engine: str) -> Amount:
-        if self._others is not None:
-            return self._others.offers.free(engine, self._board)
-        return self._board.lanes[engine].free
+    def _free(self, engine: str) -> list[Amount]:
+        """What is free of an engine: of each node where that is known."""
+        lane = self._board.lanes.get(engine)
+        if lane is None and self._others is not None:
+            return [self._others.offers.free(engine, self._board)]
+        return [] if lane is None else [room.free for room in lane.rooms]
 
     async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
         """Wait until ``holds`` is true of a job, or it is over; returns its newest state."""

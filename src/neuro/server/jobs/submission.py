@@ -166,9 +166,8 @@ class Submissions:
         return Submitted(self._show(self._newest(accepted)), tuple(notices))
 
     def _capacities(self) -> Mapping[str, Amount]:
-        if self._others is not None:
-            return self._others.offers.capacities
-        return {name: lane.capacity for name, lane in self._board.lanes.items()}
+        own = {name: lane.most for name, lane in self._board.lanes.items()}
+        return own if self._others is None else {**self._others.offers.capacities, **own}
 
     def _newest(self, record: JobRecord) -> JobRecord:
         return self._board.get(record.id) or self._writer.unsaved(record.id) or record

@@ -60,8 +60,9 @@ jobs = Table(
     Column("run_started", Boolean, nullable=False),
     Column("logs_removed", Boolean, nullable=False),
     Column("log_bytes", Counter, nullable=False),
-    # Indexes with commas between; none where an earlier version gave them out.
+    # Names with commas between; none where an earlier version gave them out.
     Column("gpus", String(1024), nullable=True),
+    Column("node", String(255), nullable=False, server_default=""),
     # Both are JSON that only the server reads.
     Column("specification", Blob, nullable=False),
     Column("transitions", Blob, nullable=False),
@@ -284,7 +285,8 @@ def _changing(record: JobRecord) -> dict[str, Any]:
         "placed": record.placed,
         "run_started": record.run_started,
         "log_bytes": record.log_bytes,
-        "gpus": None if record.gpus is None else ",".join(map(str, record.gpus)),
+        "gpus": None if record.gpus is None else ",".join(record.gpus),
+        "node": record.node,
         "transitions": _encode(record.transitions),
     }
 
@@ -304,6 +306,7 @@ _CHANGING = [
     "run_started",
     "log_bytes",
     "gpus",
+    "node",
     "transitions",
 ]
 _UPDATE = (
@@ -358,6 +361,7 @@ def _record(row: Sequence[Any]) -> JobRecord:
         logs_removed,
         log_bytes,
         gpus,
+        node,
         specification,
         steps,
         _control,
@@ -380,7 +384,8 @@ def _record(row: Sequence[Any]) -> JobRecord:
         run=run,
         logs_removed=logs_removed,
         log_bytes=log_bytes,
-        gpus=tuple(map(int, gpus.split(","))) if gpus else () if gpus is not None else None,
+        node=intern(node),
+        gpus=tuple(gpus.split(",")) if gpus else () if gpus is not None else None,
         sequence=sequence,
     )
 
