@@ -145,7 +145,6 @@ DAMAGE = {
     "an unknown status": ("status", "asleep"),
     "a priority that there is not": ("priority", 17),
     "a time beyond all dates": ("created_at", 1 << 62),
-    "GPUs that are no numbers": ("gpus", "0,x"),
 }
 # What a hand writes into a column; only SQLite takes it.
 OF_ANOTHER_KIND = {
