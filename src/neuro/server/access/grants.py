@@ -142,8 +142,10 @@ class Grants:
         self.until = min((it.until for it in self.held if it.until is not None), default=None)
         self._actions: dict[_Key, int] = {}
         for it in self.held:
+            rank = it.grant.action.rank
             for key in _keys(it.grant):
-                self._actions[key] = max(self._actions.get(key, 0), it.grant.action.rank)
+                if rank > self._actions.get(key, -1):
+                    self._actions[key] = rank
         self._deepest = max(map(len, self._actions), default=0)
         self._below: dict[_Key, dict[str, Action | None]] | None = None
         self._scopes: dict[tuple[str, str], Visibility] = {}
