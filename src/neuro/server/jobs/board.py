@@ -294,7 +294,7 @@ class Board:
         lane = self.lanes[engine]
         chosen: list[tuple[str, tuple[int, ...]]] = [(job_id, ()) for job_id in lane.control]
         lane.control.clear()
-        for job in choose(lane.queue, lane.free):
+        for job in choose(lane.queue, lane.free, lane.queue.kinds):
             lane.queue.remove(job)
             chosen.append((job.id, lane.take(self._records[job.id])))
         self._holding.update((job_id, lane) for job_id, _ in chosen)
