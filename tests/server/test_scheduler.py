@@ -109,6 +109,38 @@ free_amounts = st.builds(
 )
 
 
+@given(st.lists(amounts, max_size=12), free_amounts, st.sets(st.integers(0, 11)))
+def test_a_queue_lets_the_same_jobs_start_as_a_list(
+    asked: list[Amount], free: Amount, gone: set[int]
+) -> None:
+    jobs = waiting(*asked)
+    queue = Queue()
+    for job in jobs:
+        queue.add(job)
+    for number in gone & set(range(len(jobs))):
+        queue.remove(jobs[number])
+    left = [job for job in jobs if job.sequence not in gone]
+
+    assert choose(queue, one_room(free), queue.kinds) == choose(left, one_room(free))
+    assert queue.kinds == len({job.amount for job in left})
+
+
+def test_a_look_ends_where_a_job_of_each_kind_waits() -> None:
+    queue = Queue()
+    for job in waiting(SMALL, *[WITH_GPU] * 1000):
+        queue.add(job)
+    looked_at = iter(queue)
+
+    begun = choose(looked_at, one_room(Amount(cpu=1e6, memory=1 << 60, gpu=3)), queue.kinds)
+
+    assert [job.id for job, _ in begun] == ["job-0", "job-1", "job-2", "job-3"]
+    assert next(looked_at, None) is None, "more small ones could follow"
+    queue.remove(begun[0][0])
+    looked_at = iter(queue)
+    choose(looked_at, one_room(Amount(cpu=1e6, memory=1 << 60, gpu=0)), queue.kinds)
+    assert next(looked_at).id == "job-2"
+
+
 @given(st.lists(amounts, max_size=8), free_amounts)
 def test_what_starts_fits_together(queue: list[Amount], free: Amount) -> None:
     taken = sum((job.amount for job in started(waiting(*queue), free)), NOTHING)

@@ -72,10 +72,8 @@ class GrantBook:
 
     async def _load(self, user: str) -> None:
         def read(connection: Connection) -> tuple[Grants, int]:
-            now = self._now()
-            number = grant_tables.generation(connection)
-            held = held_by(user, grant_tables.reachable(connection, user), now)
-            return Grants(held), number
+            found, number = grant_tables.reachable_at(connection, user)
+            return Grants(held_by(user, found, self._now())), number
 
         while True:
             changes = self._changes

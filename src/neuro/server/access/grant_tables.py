@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from urllib.parse import unquote
 
 from sqlalchemy import (
@@ -83,9 +84,13 @@ def changed(connection: Connection) -> None:
     )
 
 
+# Statements are made once: to build one takes longer than to run it.
+_GENERATION = select(generations.c.number)
+
+
 def generation(connection: Connection) -> int:
     """How many times grants have changed."""
-    return connection.execute(select(generations.c.number)).scalar() or 0
+    return connection.execute(_GENERATION).scalar() or 0
 
 
 def add_subject(
@@ -157,23 +162,40 @@ _FIELDS = (grants.c.uri, grants.c.action, grants.c.expires_at, grants.c.granted_
 _OF_SUBJECTS = select(grants.c.subject, *_FIELDS).where(
     grants.c.subject.in_(bindparam("names", expanding=True))
 )
+_OF_SUBJECT_AND_PUBLIC = select(grants.c.subject, *_FIELDS, _GENERATION.scalar_subquery()).where(
+    grants.c.subject.in_((bindparam("name"), PUBLIC))
+)
 
 
 def reachable(connection: Connection, subject: str) -> dict[str, list[Grant]]:
     """The grants of a subject, of everybody, and of all roles that they may be in."""
-    found: dict[str, list[Grant]] = {}
-    names = {subject, PUBLIC}
-    while names:
-        found |= {name: [] for name in names}
-        further: set[str] = set()
-        for name, *row in connection.execute(_OF_SUBJECTS, {"names": sorted(names)}).all():
-            grant = _grant(*row)
-            found[name].append(grant)
+    found, _ = reachable_at(connection, subject)
+    return found
+
+
+def reachable_at(connection: Connection, subject: str) -> tuple[dict[str, list[Grant]], int]:
+    """The same, and the generation in which they were: one statement where there is no role."""
+    rows = connection.execute(_OF_SUBJECT_AND_PUBLIC, {"name": subject}).all()
+    number = rows[0][-1] if rows else generation(connection)
+    found: dict[str, list[Grant]] = {subject: [], PUBLIC: []}
+    roles = _add(found, rows)
+    while roles:
+        found |= {name: [] for name in roles}
+        roles = _add(found, connection.execute(_OF_SUBJECTS, {"names": sorted(roles)}))
+    return found, number or 0
+
+
+def _add(found: dict[str, list[Grant]], rows: Iterable[Any]) -> set[str]:
+    """Add grants to those of their subjects; returns roles whose grants are to be read too."""
+    roles: set[str] = set()
+    for name, uri, action, until, by, *_ in rows:
+        grant = _grant(uri, action, until, by)
+        found[name].append(grant)
+        if grant.uri.scheme == "role":
             role = role_of(grant.uri)
             if role is not None and role not in found:
-                further.add(role)
-        names = further
-    return found
+                roles.add(role)
+    return roles
 
 
 def count_of(connection: Connection, subject: str, giver: str | None = None) -> int:

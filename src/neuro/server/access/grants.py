@@ -15,7 +15,19 @@ from datetime import datetime
 from typing import Self
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, and_, func, literal, or_, select
+from sqlalchemy import (
+    ARRAY,
+    CollectionAggregate,
+    ColumnElement,
+    String,
+    Table,
+    and_,
+    any_,
+    func,
+    literal,
+    or_,
+    select,
+)
 
 from neuro.domain.permissions import PUBLIC, Action, Permission
 from neuro.domain.uris import ResourceURI
@@ -106,13 +118,17 @@ def _one_of(
     table: Table, column: ColumnElement[str], singles: Sequence[tuple[str, str]]
 ) -> ColumnElement[bool]:
     # Each part of the sum has an index, or all things there are would be looked at; the pair as
-    # one text makes it exact.
+    # one text makes it exact. Lists are one value each: ten thousand values take seconds.
     owner = table.c.owner
     return and_(
-        column.in_(sorted({one for _, one in singles})),
-        owner.in_(sorted({owner for owner, _ in singles})),
-        (owner + "/" + column).in_([f"{owner}/{one}" for owner, one in singles]),
+        column == _any_of(sorted({one for _, one in singles})),
+        owner == _any_of(sorted({owner for owner, _ in singles})),
+        (owner + "/" + column) == _any_of([f"{owner}/{one}" for owner, one in singles]),
     )
+
+
+def _any_of(values: list[str]) -> CollectionAggregate[bool]:
+    return any_(literal(values, ARRAY(String)))
 
 
 def _one_of_in_sqlite(
@@ -148,8 +164,10 @@ class Grants:
         self.until = min((it.until for it in self.held if it.until is not None), default=None)
         self._actions: dict[_Key, int] = {}
         for it in self.held:
+            rank = it.grant.action.rank
             for key in _keys(it.grant):
-                self._actions[key] = max(self._actions.get(key, 0), it.grant.action.rank)
+                if rank > self._actions.get(key, -1):
+                    self._actions[key] = rank
         self._deepest = max(map(len, self._actions), default=0)
         self._below: dict[_Key, dict[str, Action | None]] | None = None
         self._scopes: dict[tuple[str, str], Visibility] = {}

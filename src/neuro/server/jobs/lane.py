@@ -90,7 +90,7 @@ class Lane:
         """The jobs of the queue that begin now, and where."""
         if self.delegated:
             return [(job, "") for job in self.queue]
-        return choose(self.queue, self.rooms)
+        return choose(self.queue, self.rooms, self.queue.kinds)
 
     def explain(self, amount: Amount, ahead: int) -> str:
         """What a job in the queue waits for."""

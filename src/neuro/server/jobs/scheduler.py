@@ -8,12 +8,18 @@ that holds for each: a job that waits is kept room for wherever it could be.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from neuro.domain.resources import GIB, Amount, counted
+
+# More than presets make: to remember which of them wait would take longer than to look.
+FEW_KINDS = 1000
 
 
 class Waiting(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -26,10 +32,15 @@ class Waiting(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 class Queue:
-    """The pending jobs of one engine in the order of their turns."""
+    """The pending jobs of one engine in the order of their turns.
+
+    Those that ask for the same amount have the same object for it.
+    """
 
     def __init__(self) -> None:
         self._jobs: list[Waiting] = []
+        self._amounts: dict[Amount, Amount] = {}
+        self._jobs_of: Counter[Amount] = Counter()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -37,7 +48,16 @@ class Queue:
     def __iter__(self) -> Iterator[Waiting]:
         return iter(self._jobs)
 
+    @property
+    def kinds(self) -> int:
+        """How many different amounts there are: mostly as many as presets."""
+        return len(self._amounts)
+
     def add(self, job: Waiting) -> None:
+        amount = self._amounts.setdefault(job.amount, job.amount)
+        self._jobs_of[amount] += 1
+        if amount is not job.amount:
+            job = replace(job, amount=amount)
         if not self._jobs or _turn(self._jobs[-1]) < _turn(job):
             self._jobs.append(job)
         else:
@@ -47,7 +67,10 @@ class Queue:
         """Take a job out; nothing if it is not waiting."""
         place = self.place(job)
         if place < len(self._jobs) and self._jobs[place].id == job.id:
-            del self._jobs[place]
+            amount = self._jobs.pop(place).amount
+            self._jobs_of[amount] -= 1
+            if not self._jobs_of[amount]:
+                del self._jobs_of[amount], self._amounts[amount]
 
     def place(self, job: Waiting) -> int:
         """How many jobs are ahead of it."""
@@ -86,55 +109,68 @@ class _Left:
         """Whether nothing more begins here: every job takes some CPU and some memory."""
         return self.kept_cpu >= self.cpu or self.kept_memory >= self.memory
 
+    def holds(self, amount: Amount) -> bool:
+        """Whether a job begins here: it takes nothing that those ahead of it need."""
+        cpu, memory, gpu = amount.cpu, amount.memory, amount.gpu
+        # Only the resources that a job takes itself can be missed by those ahead of it.
+        return (
+            (cpu <= 0 or cpu + self.kept_cpu <= self.cpu + 1e-3)
+            and (memory <= 0 or memory + self.kept_memory <= self.memory)
+            and (gpu <= 0 or gpu + self.kept_gpu <= self.gpu)
+        )
+
     def rest(self, amount: Amount) -> tuple[int, float, int, str]:
         """What a job would leave: the tightest place is the best, and spares GPUs first."""
         return self.gpu - amount.gpu, self.cpu - amount.cpu, self.memory - amount.memory, self.node
 
+    def give(self, amount: Amount) -> None:
+        self.cpu -= amount.cpu
+        self.memory -= amount.memory
+        self.gpu -= amount.gpu
 
-def choose(waiting: Iterable[Waiting], rooms: Iterable[Room]) -> list[tuple[Waiting, str]]:
+
+def choose(
+    waiting: Iterable[Waiting], rooms: Iterable[Room], kinds: float = math.inf
+) -> list[tuple[Waiting, str]]:
     """Which of the jobs, given in the order of their turns, start now, and on which node.
 
     The walk ends once those ahead have claimed all of the CPU or memory of every node: a long queue
-    costs no more than what can start. A job that no node could ever hold keeps nobody waiting.
+    costs no more than what can start. It also ends once one job of each of the ``kinds`` has to
+    wait, as those behind it that ask for the same amount wait too. The amounts of one kind are one
+    object then, as ``Queue`` has them. A job that no node could ever hold keeps nobody waiting.
     """
     chosen: list[tuple[Waiting, str]] = []
     left = [one for one in map(_Left, rooms) if not one.is_full]
-    # What was asked for last and does not start: nor does the same again, as less is left of all.
-    last: tuple[float, int, int] | None = None
-    able: list[_Left] = []  # where that could ever be
+    # What has to wait, by the identity of the amount, which takes less than what it is: the amount,
+    # and the nodes that could ever hold it.
+    refused: dict[int, tuple[Amount, list[_Left]]] = {}
     for job in waiting:
         if not left:
             break
         amount = job.amount
-        asked = cpu, memory, gpu = amount.cpu, amount.memory, amount.gpu
-        if asked != last:
-            best: _Left | None = None
-            for one in left:
-                # Only the resources that a job takes itself can be missed by those ahead of it.
-                if (
-                    (cpu <= 0 or cpu + one.kept_cpu <= one.cpu + 1e-3)
-                    and (memory <= 0 or memory + one.kept_memory <= one.memory)
-                    and (gpu <= 0 or gpu + one.kept_gpu <= one.gpu)
-                    and (best is None or one.rest(amount) < best.rest(amount))
-                ):
-                    best = one
-            if best is not None:
-                chosen.append((job, best.node))
-                best.cpu -= cpu
-                best.memory -= memory
-                best.gpu -= gpu
-                if best.is_full:
-                    left.remove(best)
-                    last = None
-                continue
-            last, able = asked, [one for one in left if amount.fits(one.whole)]
+        if (known := refused.get(id(amount))) is not None:
+            able = known[1]
+        elif found := [one for one in left if one.holds(amount)]:
+            best = min(found, key=lambda one: one.rest(amount)) if len(found) > 1 else found[0]
+            chosen.append((job, best.node))
+            best.give(amount)
+            if best.is_full:
+                left.remove(best)
+            continue
+        else:
+            able = [one for one in left if amount.fits(one.whole)]
+            if kinds <= FEW_KINDS:
+                refused[id(amount)] = amount, able
+                if len(refused) == kinds:
+                    break
+        is_any_full = False
         for one in able:
-            one.kept_cpu += cpu
-            one.kept_memory += memory
-            one.kept_gpu += gpu
+            one.kept_cpu += amount.cpu
+            one.kept_memory += amount.memory
+            one.kept_gpu += amount.gpu
             if one.kept_cpu >= one.cpu or one.kept_memory >= one.memory:
-                last = None
-        if last is None:
+                is_any_full = True
+        if is_any_full:
             left = [one for one in left if not one.is_full]
     return chosen
 
