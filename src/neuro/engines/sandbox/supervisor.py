@@ -84,8 +84,8 @@ class Supervisor:
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._pasta: Pasta | None = None
 
-    def run(self) -> None:
-        """Launch, serve, conclude, clean up."""
+    def run(self) -> bool:
+        """Launch, serve, conclude, clean up; whether the run's end is on record."""
         self._reception.open()
         try:
             self._settle()
@@ -97,6 +97,10 @@ class Supervisor:
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
+        self._loop.close()
+        self._log.close()
+        os.close(self._place)
+        return self._record is not None and self._record.cause != LOST
 
     def _refuse(self, ending: Ending) -> None:
         self._word.forget()
