@@ -118,8 +118,10 @@ class Supervisor:
     def _clear(self) -> None:
         """Delete the private files. What cannot go is left to the next server's start."""
         self._berth.release_mounts()
+        layers = f"/proc/self/fd/{self._place}/layers"
         try:
-            layout.remove_tree(f"/proc/self/fd/{self._place}/layers")
+            launch.clear_work(layers, 1 + len(self._plan.userland.overlays))
+            layout.remove_tree(layers)
         except OSError:
             pass
 
