@@ -646,8 +646,8 @@ async def test_a_full_volume_is_neither_the_commands_fault_nor_that_of_other_run
 
     assert done.exited.cause is ExitCause.VOLUME_NOT_READY
     assert "/data/new cannot be made: No space left" in (done.exited.message or "")
-    waiting = processes("neuro-berth", folder)  # one was this run's, the other still waits
-    assert len({first, second} & set(waiting)) == 1
+    waiting = processes("neuro-berth", folder)  # one was this run's, and may be back
+    assert {first, second} & set(waiting)
     assert not (folder / "jobs" / done.ref.job_id / "runs" / "0").exists()
 
 

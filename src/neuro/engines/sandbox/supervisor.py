@@ -83,8 +83,8 @@ class Supervisor:
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._pasta: Pasta | None = None
 
-    def run(self) -> None:
-        """Launch, serve, conclude, clean up."""
+    def run(self) -> bool:
+        """Launch, serve, conclude, clean up; whether the run's end is on record."""
         self._reception.open()
         try:
             self._settle()
@@ -96,6 +96,10 @@ class Supervisor:
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
+        self._loop.close()
+        self._log.close()
+        os.close(self._place)
+        return self._record is not None and self._record.cause != LOST
 
     def _refuse(self, ending: Ending) -> None:
         self._word.forget()
@@ -113,8 +117,10 @@ class Supervisor:
     def _clear(self) -> None:
         """Delete the private files. What cannot go is left to the next server's start."""
         self._berth.release_mounts()
+        layers = f"/proc/self/fd/{self._place}/layers"
         try:
-            layout.remove_tree(f"/proc/self/fd/{self._place}/layers")
+            launch.clear_work(layers, 1 + len(self._plan.userland.overlays))
+            layout.remove_tree(layers)
         except OSError:
             pass
 
