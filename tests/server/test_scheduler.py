@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuro.domain.resources import GIB, NOTHING, Amount
@@ -93,6 +93,7 @@ free_amounts = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(amounts, max_size=12), free_amounts, st.sets(st.integers(0, 11)))
 def test_a_queue_lets_the_same_jobs_start_as_a_list(
     asked: list[Amount], free: Amount, gone: set[int]
