@@ -6,7 +6,7 @@ import shlex
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuro.domain.errors import InvalidInput, NeverFits, NotSupported, PlatformError
@@ -154,6 +154,7 @@ def test_the_entrypoint_comes_before_the_command_and_no_shell_sees_either() -> N
     assert argv_of(container) == ("sh", "-c", "echo $HOME")
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("ab#$;\"'\\ \t\r\n\v\f\x1f\xa0\u2003\0")))
 def test_words_are_those_of_a_shell(command: str) -> None:
     try:

@@ -15,8 +15,8 @@ from neuro.server.access.identity import Identity
 from neuro.server.jobs import specification
 from neuro.server.jobs.record import JobRecord, Specification
 
-# A longer queue than this is answered with 429. Each job in it takes 2 to 3.5 KB of the server's
-# memory, and a start with 100,000 of them costs 3 to 4.5 s of processor time (docs/benchmarks.md).
+# A longer queue than this is answered with 429. Each job in it takes 2 KB of the server's
+# memory, and a start with 100,000 of them costs 3 to 4 s of processor time (docs/benchmarks.md).
 MAX_ACTIVE_JOBS = 150_000
 
 
