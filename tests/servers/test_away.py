@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from neuro.cli.server.down import running_jobs
 from neuro.domain.jobs import Job, JobFilter, JobStatus, Reason
 from tests.cli.platform import Home
 from tests.postgres import PostgresServer
@@ -34,6 +35,9 @@ async def test_a_stop_waits_for_the_machine_and_is_shown_meanwhile(
         async with one.connect() as client:
             jobs = [await running(client, "sleep 600", preset_name="of-two") for _ in range(3)]
             spared = jobs.pop()
+            # `neuro down` says how many jobs go on without the server that it stops.
+            going = [await asyncio.to_thread(running_jobs, it.data_dir) for it in (one, two)]
+            assert going == [0, 3]
             two.stop()
             jobs.append(await submit(client, "true", preset_name="of-two"))
 
