@@ -57,6 +57,10 @@ async def test_a_stop_waits_for_the_machine_and_is_shown_meanwhile(
             shown = await asyncio.to_thread(home.ok, "status", jobs[1].id)
             assert f"Status: running (UserRequested: {ENDS})" in shown
             assert ENDS in await asyncio.to_thread(home.ok, "ps", "--all-owners")
+            with home.start("top", spared.id) as top:
+                await asyncio.to_thread(
+                    top.until, f"No server has the engine 'sandbox-two' of job {spared.id} now."
+                )
             listed = [job async for job in client.jobs.list(JobFilter())]
             assert {job.id: is_to_end(job) for job in listed} == {
                 spared.id: False,
