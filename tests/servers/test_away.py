@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from neuro.cli.server.down import running_jobs
 from neuro.domain.jobs import Job, JobFilter, JobStatus, Reason
 from tests.cli.platform import Home
 from tests.flow.cli.project import Person
@@ -35,6 +36,9 @@ async def test_a_stop_waits_for_the_machine_and_is_shown_meanwhile(
         async with one.connect() as client:
             jobs = [await running(client, "sleep 600", preset_name="of-two") for _ in range(3)]
             spared = jobs.pop()
+            # `neuro down` says how many jobs go on without the server that it stops.
+            going = [await asyncio.to_thread(running_jobs, it.data_dir) for it in (one, two)]
+            assert going == [0, 3]
             two.stop()
             jobs.append(await submit(client, "true", preset_name="of-two"))
 
@@ -54,6 +58,10 @@ async def test_a_stop_waits_for_the_machine_and_is_shown_meanwhile(
             shown = await asyncio.to_thread(home.ok, "status", jobs[1].id)
             assert f"Status: running (UserRequested: {ENDS})" in shown
             assert ENDS in await asyncio.to_thread(home.ok, "ps", "--all-owners")
+            with home.start("top", spared.id) as top:
+                await asyncio.to_thread(
+                    top.until, f"No server has the engine 'sandbox-two' of job {spared.id} now."
+                )
             listed = [job async for job in client.jobs.list(JobFilter())]
             assert {job.id: is_to_end(job) for job in listed} == {
                 spared.id: False,

@@ -17,6 +17,7 @@ from neuro.engines.sandbox.layout import remove_tree
 from neuro.engines.sandbox.survey import Finding, survey
 from neuro.server.engine_settings import DEFAULT_ENGINE, engine_settings, site_of
 from neuro.server.settings import load_settings, storage_folder
+from neuro.server.storage.folder import storage_of
 
 
 def main() -> int:
@@ -36,6 +37,8 @@ def examine(data_dir: Path) -> list[Finding]:
             # That it is another user's is said before what cannot be read in it.
             list(data_dir.iterdir())
         settings = load_settings(data_dir / "server.toml")
+        if settings.storage.folder:  # The one in the data directory is made at the first start.
+            storage_of(settings, data_dir, make=False)
         storage = _nearest(storage_folder(settings, data_dir))
         # On the file system of the data directory: what that can do decides.
         folder = os.path.realpath(tempfile.mkdtemp(prefix=".neuro-doctor-", dir=_nearest(data_dir)))

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from neuro.server.database.engine import Database
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.fleet.agreement import STORAGE_ID, check_cluster, check_key, check_storage
+from neuro.server.fleet.assembly import join_fleet
 from neuro.server.fleet.registry import Servers, claim, server_id
 from neuro.server.owner import LoginFile, OwnerLogin
 from tests.postgres import PostgresServer
@@ -125,6 +127,22 @@ def test_a_copy_of_a_data_folder_is_refused_and_the_folder_itself_is_not(
     again = claim(database, folder, server, patience=0.0)
     assert again is not None
     assert again[0].number == 2
+
+
+async def test_a_server_is_ended_by_a_copy_of_its_folder_and_not_by_its_own_end(
+    database: Database, tmp_path: Path
+) -> None:
+    ends: list[str] = []
+    for _ in range(2):  # As when the server begins again with new settings.
+        async with AsyncExitStack() as stack:
+            fleet = await join_fleet(stack, database, tmp_path, lambda: ends.append("ended"))
+    assert ends == []
+
+    async with AsyncExitStack() as stack:
+        fleet = await join_fleet(stack, database, tmp_path, lambda: ends.append("ended"))
+        taken = text("UPDATE leases SET holder = 'copy', number = number + 1 WHERE name = :name")
+        database.write_now(lambda c: c.execute(taken, {"name": f"server:{fleet.id}"}))
+        await until(lambda: ends)
 
 
 def test_servers_that_start_at_once_on_an_empty_database_are_one_installation(

@@ -242,7 +242,7 @@ class Grants:
             if it.grant.action.includes(action)
             and any(key[: len(top)] == top for top in _keys(it.grant))
         ]
-        return sorted(found, key=lambda it: (-it.grant.action.rank, _lasting(it), len(it.path)))
+        return sorted(found, key=_order)
 
 
 def held_by(
@@ -307,8 +307,15 @@ def _keys(grant: Grant) -> list[_Key]:
     return keys
 
 
-def _lasting(held: Held) -> tuple[bool, float]:
-    return held.until is not None, 0.0 if held.until is None else -held.until.timestamp()
+def _order(held: Held) -> tuple[object, ...]:
+    # To its end: the database keeps no order, and who asks twice is to see the same twice.
+    grant, path = held.grant, held.path
+    widest = (-grant.action.rank, _lasting(held.until), len(path))
+    return *widest, path, str(grant.uri), _lasting(grant.until), grant.by or ""
+
+
+def _lasting(until: datetime | None) -> tuple[bool, float]:
+    return until is not None, 0.0 if until is None else -until.timestamp()
 
 
 def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -33,9 +33,13 @@ FEATURES = [BULK_FEATURE]
 
 
 class EngineMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine: all that it has, what is free, and what its admin should know."""
+    """One engine: all that it has, what is free, and what its admin should know.
+
+    ``is_here`` says whether this server has it now, and not another one of the same database.
+    """
 
     name: str
+    is_here: bool
     capacity: Amount
     free: Amount
     running: int
@@ -112,6 +116,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
             engines=[
                 EngineMessage(
                     name=name,
+                    is_here=name in board.lanes,
                     capacity=installation.offers.capacity(name, board),
                     free=installation.offers.free(name, board),
                     running=_running(board, name),
