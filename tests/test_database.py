@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from sqlalchemy import text
+import asyncio
+import threading
 
+import pytest
+from sqlalchemy import Connection, text
+
+from neuro.domain.errors import Unavailable
 from neuro.server.database.engine import Database
+from tests.postgres import PostgresServer
 
 
 @pytest.mark.parametrize("which", ["first", "second"])
@@ -44,3 +49,59 @@ async def test_a_change_that_fails_leaves_nothing(database_url: str) -> None:
     )
     assert count == 0
     database.close()
+
+
+@pytest.mark.postgres
+async def test_a_server_that_stands_still_in_a_change_keeps_no_other_waiting(
+    postgres_server: PostgresServer,
+) -> None:
+    with postgres_server.database() as url:
+        frozen, other = Database(url), Database(url)
+        await other.write(lambda c: c.execute(text("CREATE TABLE mark (x INT)")))
+        await other.write(lambda c: c.execute(text("INSERT INTO mark VALUES (1)")))
+        is_in, goes_on = threading.Event(), threading.Event()
+
+        def stand_still(connection: Connection) -> None:
+            connection.execute(text("UPDATE mark SET x = 2"))
+            is_in.set()
+            goes_on.wait()
+
+        standing = asyncio.create_task(frozen.write(stand_still))
+        await asyncio.to_thread(is_in.wait)
+
+        async with asyncio.timeout(60):
+            await other.write(lambda c: c.execute(text("UPDATE mark SET x = x + 10")))
+
+        goes_on.set()
+        with pytest.raises(Unavailable, match=r"stood still .* has undone it: try again"):
+            await standing
+        assert await frozen.read(lambda c: c.scalar(text("SELECT x FROM mark"))) == 11
+        frozen.close()
+        other.close()
+
+
+@pytest.mark.postgres
+async def test_connections_that_the_database_has_ended_are_replaced(
+    postgres_server: PostgresServer,
+) -> None:
+    with postgres_server.database() as url:
+        database, other = Database(url), Database(url)
+        await asyncio.gather(*(database.read(_nothing) for _ in range(4)))
+
+        await other.write(
+            lambda c: c.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                )
+            )
+        )
+
+        await asyncio.gather(*(database.write(_nothing) for _ in range(4)))
+        database.close()
+        other.close()
+
+
+def _nothing(connection: Connection) -> None:
+    # Long enough for several to have a connection each.
+    connection.execute(text("SELECT pg_sleep(0.05)"))
