@@ -184,6 +184,14 @@ def count_of(connection: Connection, subject: str, giver: str | None = None) -> 
     return connection.execute(statement).scalar_one()
 
 
+def count_to_roles(connection: Connection, giver: str) -> int:
+    """How many grants one person has given to roles: of all subjects only these have a slash."""
+    statement = select(func.count()).where(
+        grants.c.granted_by == giver, grants.c.subject.contains("/")
+    )
+    return connection.execute(statement).scalar_one()
+
+
 def of_subject(connection: Connection, subject: str) -> list[Grant]:
     """What was given to a subject itself."""
     rows = connection.execute(_OF_SUBJECTS, {"names": [subject]})
