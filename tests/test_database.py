@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 from sqlalchemy import Connection, text
 
-from neuro.domain.errors import Unavailable
 from neuro.server.database.engine import Database
 from tests.postgres import PostgresServer
 
@@ -49,35 +47,6 @@ async def test_a_change_that_fails_leaves_nothing(database_url: str) -> None:
     )
     assert count == 0
     database.close()
-
-
-@pytest.mark.postgres
-async def test_a_server_that_stands_still_in_a_change_keeps_no_other_waiting(
-    postgres_server: PostgresServer,
-) -> None:
-    with postgres_server.database() as url:
-        frozen, other = Database(url), Database(url)
-        await other.write(lambda c: c.execute(text("CREATE TABLE mark (x INT)")))
-        await other.write(lambda c: c.execute(text("INSERT INTO mark VALUES (1)")))
-        is_in, goes_on = threading.Event(), threading.Event()
-
-        def stand_still(connection: Connection) -> None:
-            connection.execute(text("UPDATE mark SET x = 2"))
-            is_in.set()
-            goes_on.wait()
-
-        standing = asyncio.create_task(frozen.write(stand_still))
-        await asyncio.to_thread(is_in.wait)
-
-        async with asyncio.timeout(60):
-            await other.write(lambda c: c.execute(text("UPDATE mark SET x = x + 10")))
-
-        goes_on.set()
-        with pytest.raises(Unavailable, match=r"stood still .* has undone it: try again"):
-            await standing
-        assert await frozen.read(lambda c: c.scalar(text("SELECT x FROM mark"))) == 11
-        frozen.close()
-        other.close()
 
 
 @pytest.mark.postgres

@@ -417,6 +417,14 @@ async def test_nobody_fills_up_others_by_many_roles(
         await house.share("admin", f"admin/{number}")
 
 
+@pytest.mark.parametrize("scheme", ["storage://default", "user:/"])
+async def test_what_is_shared_has_an_owner_who_can_be(house: House, scheme: str) -> None:
+    uri = parse_uri(f"{scheme}/{'a' * 256}")
+
+    with pytest.raises(InvalidInput, match="is not the name of a user"):
+        await house.share("admin", "boris", uri=uri)
+
+
 async def test_so_much_is_shared_at_once(house: House) -> None:
     grants = [Grant(DATA.child(str(number)), Action.READ, None, "anna") for number in range(101)]
 

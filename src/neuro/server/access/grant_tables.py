@@ -30,6 +30,7 @@ from neuro.server.database.schema import Moment, metadata, upsert
 
 # Of bytes, as an index of PostgreSQL holds no more.
 MAX_URI_BYTES = 1500
+MAX_OWNER = 255
 
 # Users, roles, and ``public``.
 subjects = Table(
@@ -51,7 +52,7 @@ grants = Table(
     # Each action has its own end: somebody who may always read can write for a week.
     Column("action", String(16), primary_key=True),
     # Whose the thing is; nobody's where the URI is of all of a scheme's things.
-    Column("owner", String(255), nullable=False),
+    Column("owner", String(MAX_OWNER), nullable=False),
     Column("granted_by", String(64), nullable=True),
     Column("granted_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=True),

@@ -220,6 +220,9 @@ def _check_may_share(caller: Identity, grant: Grant) -> None:
         raise InvalidInput(
             f"A URI that is shared can be {tables.MAX_URI_BYTES} bytes long: share a folder above."
         )
+    owner = tables.owner_of(uri)
+    if len(owner) > tables.MAX_OWNER:
+        raise InvalidInput(f"'{owner[:80]}…' is not the name of a user: write the owner's name.")
     caller.require(uri, Action.MANAGE)
     until = caller.grants.covering(uri, Action.MANAGE)[0].until
     if until is not None and (grant.until is None or grant.until > until):
