@@ -7,10 +7,12 @@ keeps for good the name under which it began, since its jobs and their logs are 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuro.domain.errors import Conflict, InvalidInput
 from neuro.domain.names import check_engine_name
 from neuro.engines.registry import kind_of
 from neuro.server.engine_settings import engine_settings, kind_name
@@ -25,7 +27,7 @@ _SUFFIX = ".name"
 def public_names(settings: Settings, data: Path) -> dict[str, str]:
     """By the name of each engine in the settings; ``data`` is the data folder.
 
-    Raises InvalidInput for a name that gets too long.
+    Raises InvalidInput for a name that gets too long, Conflict for a file of one that is damaged.
     """
     server = settings.server.name
     names = {}
@@ -51,15 +53,28 @@ def keep_names(data: Path, names: Mapping[str, str], engines: Collection[str]) -
         if _kept(data, name) is None:
             path = _path(data, name)
             draft = path.with_name(f"{path.name}.new")
-            draft.write_text(names[name] + "\n", "ascii")
+            with draft.open("w", encoding="ascii") as stream:
+                stream.write(names[name] + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())  # A power loss must not leave an empty file in its place.
             draft.rename(path)
 
 
 def _kept(data: Path, name: str) -> str | None:
+    path = _path(data, name)
     try:
-        return _path(data, name).read_text("ascii").strip() or None
+        found = path.read_text("ascii", "replace").strip()
     except FileNotFoundError:
         return None
+    try:
+        return check_engine_name(found)
+    except InvalidInput:
+        raise Conflict(
+            f"The file {path} is empty or damaged, and has to have the name that the engine of this"
+            " machine has in the records of its jobs: put it back from a back-up, or write"
+            f" '{name}' in it, with a hyphen and the server's name behind it if the server had one"
+            " when it began."
+        ) from None
 
 
 def _path(data: Path, name: str) -> Path:

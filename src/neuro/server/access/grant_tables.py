@@ -31,6 +31,7 @@ from neuro.server.database.schema import Moment, metadata, upsert
 
 # Of bytes, as an index of PostgreSQL holds no more.
 MAX_URI_BYTES = 1500
+MAX_OWNER = 255
 
 # Users, roles, and ``public``.
 subjects = Table(
@@ -52,7 +53,7 @@ grants = Table(
     # Each action has its own end: somebody who may always read can write for a week.
     Column("action", String(16), primary_key=True),
     # Whose the thing is; nobody's where the URI is of all of a scheme's things.
-    Column("owner", String(255), nullable=False),
+    Column("owner", String(MAX_OWNER), nullable=False),
     Column("granted_by", String(64), nullable=True),
     Column("granted_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=True),
@@ -203,6 +204,14 @@ def count_of(connection: Connection, subject: str, giver: str | None = None) -> 
     statement = select(func.count()).where(grants.c.subject == subject)
     if giver is not None:
         statement = statement.where(grants.c.granted_by == giver)
+    return connection.execute(statement).scalar_one()
+
+
+def count_to_roles(connection: Connection, giver: str) -> int:
+    """How many grants one person has given to roles: of all subjects only these have a slash."""
+    statement = select(func.count()).where(
+        grants.c.granted_by == giver, grants.c.subject.contains("/")
+    )
     return connection.execute(statement).scalar_one()
 
 

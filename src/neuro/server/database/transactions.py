@@ -18,19 +18,14 @@ T = TypeVar("T")
 
 MOST_TOGETHER = 100  # changes in one transaction
 
-# PostgreSQL ends a transaction that does nothing for so long: its server is frozen.
-_FROZEN_MILLISECONDS = 2000
-_ALONE = text(
-    "SELECT pg_advisory_xact_lock(hashtextextended(:what, 0)),"
-    f" set_config('idle_in_transaction_session_timeout', '{_FROZEN_MILLISECONDS}', true)"
-)
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))")
 
 
 def alone(connection: Connection, what: str) -> None:
     """Let nobody else, on any server, be between this and the end of their transaction.
 
-    What others who said the same have changed is seen from here on. One statement on PostgreSQL,
-    which ends the transaction of a server that is frozen in it; SQLite has one writer.
+    What others who said the same have changed is seen from here on. One statement on PostgreSQL;
+    SQLite has one writer.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(_ALONE, {"what": what})
