@@ -425,6 +425,34 @@ async def test_what_is_shared_has_an_owner_who_can_be(house: House, scheme: str)
         await house.share("admin", "boris", uri=uri)
 
 
+async def test_a_list_of_what_is_shared_is_whole_or_asked_for_in_parts(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "MAX_SHARED", 3)
+    await house.share("anna", "boris", days=1)
+    await house.share("anna", "boris", uri=DATA.child("x"))
+    await house.share("anna", "carol", uri=DATA.child("x"))
+    await house.share("anna", "boris", uri=parse_uri("storage://default/anna/data2"))
+    await house.share("anna", "boris", uri=parse_uri("job://default/anna/job"))
+
+    async def shared(top: str = "") -> list[tuple[str, str]]:
+        found = await house.access.sharing.shared("anna", top)
+        return [(who, str(grant.uri).removeprefix(str(DATA))) for who, grant in found]
+
+    with pytest.raises(InvalidInput, match=r"more than 3 grants, .* `neuro acl ls --shared stor"):
+        await shared()
+    with pytest.raises(InvalidInput, match="more than 3 grants"):
+        await shared("storage://")
+    below = [("boris", ""), ("boris", "/x"), ("carol", "/x")]
+    assert await shared(str(DATA)) == below
+    assert await shared("job://") == [("boris", "job://default/anna/job")]
+    assert await shared("storage://default/anna/DATA") == []
+
+    # What has ended takes no room of what has not.
+    house.now += timedelta(days=2)
+    assert await shared("storage://") == [*below[1:], ("boris", "2")]
+
+
 async def test_so_much_is_shared_at_once(house: House) -> None:
     grants = [Grant(DATA.child(str(number)), Action.READ, None, "anna") for number in range(101)]
 

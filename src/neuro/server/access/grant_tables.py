@@ -233,12 +233,20 @@ def from_the_start(connection: Connection, subject: str) -> list[Grant]:
     return [_grant(*row) for row in connection.execute(statement)]
 
 
-def shared_by(connection: Connection, owner: str, limit: int) -> list[tuple[str, Grant]]:
-    """(subject, grant) of what others were given by somebody, or of what is theirs."""
+def shared_by(
+    connection: Connection, owner: str, top: str, now: datetime, limit: int
+) -> list[tuple[str, Grant]]:
+    """(subject, grant) of what others were given by somebody, or of what is theirs.
+
+    ``top`` is a URI, for what is on it and below it; a scheme (``storage://``); or empty.
+    """
+    below = top if not top or top.endswith("://") else f"{top}/"
     statement = (
         select(grants.c.subject, *_FIELDS)
         .where(or_(grants.c.owner == owner, grants.c.granted_by == owner))
         .where(grants.c.subject != owner, grants.c.granted_by.is_not(None))
+        .where(or_(grants.c.expires_at.is_(None), grants.c.expires_at > now))
+        .where(or_(grants.c.uri == top, func.substr(grants.c.uri, 1, len(below)) == below))
         .order_by(grants.c.uri, grants.c.subject)
         .limit(limit)
     )

@@ -138,13 +138,20 @@ class Sharing:
 
         return await self._database.read(read)
 
-    async def shared(self, user: str) -> list[tuple[str, Grant]]:
+    async def shared(self, user: str, top: str = "") -> list[tuple[str, Grant]]:
         """(subject, grant) of what a user has given to others, and of what others were given of
-        theirs.
+        theirs: on and below the URI ``top``, or of this scheme (``storage://``).
+
+        Raises InvalidInput where that is too much for one list.
         """
-        now = self._now()
-        found = await self._database.read(partial(tables.shared_by, owner=user, limit=MAX_SHARED))
-        return [(who, it) for who, it in found if it.until is None or it.until > now]
+        read = partial(tables.shared_by, owner=user, top=top, now=self._now(), limit=MAX_SHARED + 1)
+        found = await self._database.read(read)
+        if len(found) > MAX_SHARED:
+            raise InvalidInput(
+                f"These are more than {MAX_SHARED} grants, which is the most of one list: ask for"
+                " a part, such as `neuro acl ls --shared storage:`, or for those below one URI."
+            )
+        return found
 
     async def add_role(self, caller: Identity, name: str) -> None:
         """Make a role, with nobody in it and nothing granted to it.
