@@ -72,6 +72,23 @@ async def test_a_supervisor_looks_after_one_run_after_the_other(
     await eventually(lambda: not processes("neuro-idle", folder), "they wait for ever")
 
 
+async def test_no_run_waits_for_who_was_killed_before_it_made_a_berth(
+    runs: Runs, folder: Path
+) -> None:
+    await runs.run("true")
+    await eventually(lambda: bool(processes("neuro-idle", folder)), "nobody comes back")
+    (idle,) = (os.pidfd_open(pid) for pid in processes("neuro-idle", folder))
+    signal.pidfd_send_signal(idle, signal.SIGSTOP)
+    await runs.run("true")  # whose place it is asked to take
+
+    signal.pidfd_send_signal(idle, signal.SIGKILL)
+    await eventually(lambda: bool(select.select([idle], [], [], 0)[0]), "it is not gone")
+    os.close(idle)
+
+    for _ in range(3):
+        assert (await runs.run("true")).code == 0
+
+
 @pytest.mark.parametrize(
     ("left", "nothing"),
     [
@@ -80,17 +97,20 @@ async def test_a_supervisor_looks_after_one_run_after_the_other(
         ("os.fork() or (die_with_parent(), signal.pause())", False),
         ("os.pipe()", False),
         ("os.close(0)", False),
-        ("os.dup2(os.open('/dev/null', 0), mine[-1] + 1)", False),
+        ("os.dup2(os.open('/dev/null', 0), max(mine.files) + 1)", False),
+        ("os.dup2(os.open('/proc/self/status', 0), max(mine.files))", False),
+        ("unshare(CLONE_NEWUSER)", False),
+        ("unshare(CLONE_NEWUSER | CLONE_NEWPID)", False),
     ],
 )
 def test_a_process_knows_what_a_run_left_in_it(left: str, nothing: bool) -> None:
     program = f"""
 import os, signal
-from neuro.engines.sandbox.kernel import die_with_parent
-from neuro.engines.sandbox.waiting import has_nothing_left, open_descriptors
-mine = sorted(open_descriptors())
+from neuro.engines.sandbox.kernel import CLONE_NEWPID, CLONE_NEWUSER, die_with_parent, unshare
+from neuro.engines.sandbox.waiting import has_nothing_left, holdings
+mine = holdings()
 {left}
-print(has_nothing_left(set(mine)))
+print(has_nothing_left(mine))
 """
     told = subprocess.check_output([sys.executable, "-c", program], text=True)
 
