@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from neuro.domain.names import check_engine_name
 from neuro.engines.registry import kind_of
+from neuro.server import durable
 from neuro.server.engine_settings import engine_settings, kind_name
 from neuro.server.settings_places import placed
 
@@ -49,10 +50,7 @@ def keep_names(data: Path, names: Mapping[str, str], engines: Collection[str]) -
     """Write down what these engines are called, for good: they have begun. Raises OSError."""
     for name in engines:
         if _kept(data, name) is None:
-            path = _path(data, name)
-            draft = path.with_name(f"{path.name}.new")
-            draft.write_text(names[name] + "\n", "ascii")
-            draft.rename(path)
+            durable.write(_path(data, name), names[name])
 
 
 def _kept(data: Path, name: str) -> str | None:
