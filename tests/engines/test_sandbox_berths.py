@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from neuro.engines.base import File
 from tests.engines.harness import EngineKind, Runs, eventually, mounted
 from tests.engines.test_sandbox_engine import processes
 
@@ -87,6 +88,35 @@ async def test_no_run_waits_for_who_was_killed_before_it_made_a_berth(
 
     for _ in range(3):
         assert (await runs.run("true")).code == 0
+
+
+LOOK = """
+cd /proc/self; umask; ulimit -a; pwd; tty; env | sort | grep -v ^HOSTNAME
+for pid in self 1; do
+  grep -E "^(Sig[^Q]|Shd|Cap|Uid|Gid|Groups|NoNewPrivs|Seccomp)" /proc/$pid/status
+done
+ls fd; wc -l < mountinfo
+ls -A /tmp /root /dev/shm /run; ipcs -a 2>/dev/null | grep -c 0x; ps 2>/dev/null | wc -l
+"""
+
+
+async def test_a_run_finds_what_the_first_run_of_all_found(
+    runs: Runs, folder: Path, kind: EngineKind
+) -> None:
+    left: set[int] = set()
+    leave = "trap '' TERM; umask 077; echo secret | tee /tmp/left /root/left /dev/shm/left; cat /s"
+    secret = File(target="/s", content=b"secret")
+
+    first = await runs.shell(LOOK)
+    for _ in range(20):
+        done = await runs.shell(leave, env={"SECRET": "secret"}, files=(secret,), tty=True)
+        left.add(kind.supervisor_of(folder, done.ref))
+        later = await runs.shell(LOOK)
+        assert later.output == first.output
+        if kind.supervisor_of(folder, later.ref) in left:
+            return
+
+    pytest.fail("each run had a supervisor of its own")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ def supervise(
     Returns when all is cleaned up, and nothing more is wanted of this process.
     """
     mine = holdings(but=zygote.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     for _ in range(_MOST_RUNS):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not _serve(plan, name, block, zygote) or not has_nothing_left(mine):
@@ -44,8 +46,6 @@ def _serve(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) ->
     """Make a berth, and look after the run that comes; whether that went as it should."""
     berth = Berth(plan, name, block)
     berth.make(zygote)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     given = receive_run(zygote)
     if given is None:
         berth.discard()
