@@ -191,8 +191,8 @@ class Submissions:
             raise crowd
         # Of two with one name or key, or two control jobs, the second waits for the first; nobody
         # else should.
-        alone = record.name is not None or key is not None or record.specification.control
-        write = self._database.write if alone else self._together.write
+        may_wait = record.name is not None or key is not None or control
+        write = self._database.write if may_wait else self._together.write
         lane = self._board.lanes.get(record.engine)
         reserved = self._board.reserve(record)
         try:
