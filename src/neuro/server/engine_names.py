@@ -7,7 +7,6 @@ keeps for good the name under which it began, since its jobs and their logs are 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from neuro.domain.errors import Conflict, InvalidInput
 from neuro.domain.names import check_engine_name
 from neuro.engines.registry import kind_of
+from neuro.server import durable
 from neuro.server.engine_settings import engine_settings, kind_name
 from neuro.server.settings_places import placed
 
@@ -51,13 +51,7 @@ def keep_names(data: Path, names: Mapping[str, str], engines: Collection[str]) -
     """Write down what these engines are called, for good: they have begun. Raises OSError."""
     for name in engines:
         if _kept(data, name) is None:
-            path = _path(data, name)
-            draft = path.with_name(f"{path.name}.new")
-            with draft.open("w", encoding="ascii") as stream:
-                stream.write(names[name] + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())  # A power loss must not leave an empty file in its place.
-            draft.rename(path)
+            durable.write(_path(data, name), names[name])
 
 
 def _kept(data: Path, name: str) -> str | None:

@@ -103,8 +103,8 @@ class Together:
         try:
             made: Sequence[Any] = await self._database.write(partial(_each, asked))
         except _OneFailed:
-            alone = (self._database.write(one.change) for one in asked)
-            made = await asyncio.gather(*alone, return_exceptions=True)
+            each = (self._database.write(one.change) for one in asked)
+            made = await asyncio.gather(*each, return_exceptions=True)
         except Exception as error:
             made = [error] * len(asked)
         for one, result in zip(asked, made, strict=True):
@@ -146,12 +146,12 @@ class Turns:
             return await commit(self._database, change, tell)
         lock = self._locks.setdefault(user, asyncio.Lock())
 
-        async def alone() -> T:
+        async def in_turn() -> T:
             # Held to the change's end, also where who asked has left: they may come again at once.
             async with lock:
                 return await commit(self._database, change, tell)
 
-        return await asyncio.shield(alone())
+        return await asyncio.shield(in_turn())
 
     async def write(self, user: str, size: int, change: Callable[[Connection], T]) -> T:
         """``commit``, of what nobody needs to be told of."""

@@ -7,7 +7,6 @@ server: it is refused for as long as the original lives, by a lease that names t
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 import socket
@@ -20,6 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text, update
 
 from neuro.domain.errors import Conflict
+from neuro.server import durable
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic, record
 from neuro.server.fleet.lease_rows import ALIVE_SECONDS
@@ -67,12 +67,7 @@ def server_id(folder: Path) -> str:
     """
     path = folder / "server"
     if not path.exists():
-        draft = folder / "server.new"
-        with draft.open("w", encoding="ascii") as stream:
-            stream.write(secrets.token_hex(16) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())  # A power loss must not leave an empty file in its place.
-        draft.rename(path)
+        durable.write(path, secrets.token_hex(16))
     found = path.read_text("ascii", "replace").strip()
     if not _ID.fullmatch(found):
         raise Conflict(
