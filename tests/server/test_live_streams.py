@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from neuro.server.http.open_streams import Streams
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import LOST_MILLISECONDS, live_ndjson
 
@@ -43,3 +44,15 @@ def test_a_reader_whose_machine_is_gone_is_noticed(
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         assert runner.run(ask()) == f"{LOST_MILLISECONDS}\n"
+
+
+async def test_a_stream_that_begins_while_the_server_stops_ends_too() -> None:
+    streams = Streams()
+    await streams.end_all(web.Application())
+
+    async def stream() -> None:
+        with streams.running():
+            await asyncio.Event().wait()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.create_task(stream()), 10)

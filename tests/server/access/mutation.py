@@ -28,6 +28,7 @@ MODULES = (
     "neuro.server.access.permission_routes",
     "neuro.server.access.sharing",
     "neuro.server.jobs.routes",
+    "neuro.server.jobs.reader",
     "neuro.server.jobs.service",
     "neuro.server.jobs.plan",
     "neuro.server.jobs.specification",

@@ -85,6 +85,7 @@ class Streams:
     def __init__(self, now: Callable[[], datetime] = _now) -> None:
         self._now = now
         self._open: set[OpenStream] = set()
+        self._is_stopping = False
 
     @contextmanager
     def running(self) -> Iterator[OpenStream]:
@@ -93,6 +94,8 @@ class Streams:
         assert task is not None
         stream = OpenStream(task, self._now)
         self._open.add(stream)
+        if self._is_stopping:
+            stream.end()  # Its request came while the others were ended.
         try:
             yield stream
         finally:
@@ -129,5 +132,6 @@ class Streams:
 
     async def end_all(self, _app: web.Application) -> None:
         """Clients see their connections close, and come back if they want to."""
+        self._is_stopping = True
         for stream in list(self._open):
             stream.end()
