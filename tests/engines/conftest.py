@@ -22,15 +22,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     needed = [what for mark in marks for what in mark.args]
     of_contract = metafunc.definition.path.is_relative_to(CONTRACT)
     kinds = KINDS.values() if of_contract else [KINDS["sandbox"]]
-    able = [kind.name for kind in kinds if all(kind.can(what) for what in needed)]
+    able = [kind for kind in kinds if all(kind.can(what) for what in needed)]
     assert able, f"no engine has what {metafunc.definition.name} needs"
-    metafunc.parametrize("kind", able, indirect=True)
+    here = [kind.name for kind in able if kind.is_here()]
+    metafunc.parametrize("kind", here, indirect=True)
 
 
 @pytest.fixture
 def kind(request: pytest.FixtureRequest) -> EngineKind:
     """Each kind of engine in turn."""
-    return KINDS[request.param]
+    chosen = KINDS[request.param]
+    chosen.prepare()
+    return chosen
 
 
 @pytest.fixture

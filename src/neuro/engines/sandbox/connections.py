@@ -13,7 +13,7 @@ from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, layout, leftovers
 from neuro.engines.sandbox.ending import NOT_READY, ExitRecord
 from neuro.engines.sandbox.link import Link
-from neuro.engines.sandbox.states import exited, started
+from neuro.engines.sandbox.states import exited, started, waiting
 from neuro.engines.sandbox.tidying import Tidying
 
 RETRY_SECONDS = 1.0  # between two tries of what the server lacks descriptors for
@@ -80,7 +80,7 @@ class Connections:
         """
         folder = layout.run_folder(self._folder, ref.job_id, ref.run)
         try:
-            link = await Link.open(folder, ref, self._begun, self._vanished)
+            link = await Link.open(folder, ref, self._begun, self._vanished, self._waits)
         except OSError as error:
             if error.errno in EXHAUSTED:
                 raise
@@ -113,6 +113,10 @@ class Connections:
 
     def _begun(self, link: Link) -> None:
         if (event := started(link.ref, link.started)) is not None:
+            self._tell(event)
+
+    def _waits(self, link: Link) -> None:
+        if (event := waiting(link.ref, link.state)) is not None:
             self._tell(event)
 
     def _vanished(self, link: Link) -> None:
