@@ -40,6 +40,7 @@ from neuro.engines.sandbox.looking import Looking
 from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
+_DEFAULT_NETWORK = "bridge"  # what the daemon has unless it was told otherwise
 _NO_GROUPS = cgroups.Groups()  # the daemon makes those of containers, and removes them
 
 log = logging.getLogger("neuro.engine")
@@ -132,14 +133,14 @@ class DockerEngine:
             raise EngineFault(f"the Docker daemon refuses to work: {refused}") from None
 
     def _gateway(self) -> str:
-        """This machine's address in the network of runs without neighbours."""
+        """This machine's address for all containers; it stays while the daemon is this one."""
+        network = self._daemon.network(_DEFAULT_NETWORK)
+        if (address := _address_in(network)) is not None:
+            return address
         making.ensure_network(self._daemon, self._folder, self._installation, "")
-        network = self._daemon.network(self._network)
-        ranges = network.addresses.config if network is not None else None
-        gateway = ranges[0].gateway.partition("/")[0] if ranges else ""
-        if not gateway:
-            raise OSError(0, f"its network {self._network} has no address of this machine")
-        return gateway
+        if (address := _address_in(self._daemon.network(self._network))) is not None:
+            return address
+        raise OSError(0, f"its network {self._network} has no address of this machine")
 
     async def _renew(self) -> None:
         """Nothing of the engine's own is behind a run that could not begin."""
@@ -353,6 +354,12 @@ class DockerEngine:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _address_in(network: api.Network | None) -> str | None:
+    """The machine's own address in a network."""
+    ranges = network.addresses.config if network is not None else None
+    return ranges[0].gateway.partition("/")[0] or None if ranges else None
 
 
 async def _asked(question: Callable[[], T]) -> T:
