@@ -25,7 +25,8 @@ from benchmarks.harness import (
     resident,
     seconds,
 )
-from neuro.domain.resources import NOTHING, Amount
+from neuro.domain.resources import Amount
+from neuro.engines.base import Node
 from neuro.server.database.engine import Database
 from neuro.server.jobs import tables
 from neuro.server.jobs.board import Board
@@ -42,6 +43,8 @@ LIMITS = "\n[limits]\nactive_jobs_per_owner = 150_000\n"
 JOB = {"image": "ubuntu:latest", "command": "true", "preset_name": "large"}
 HOLD = {**JOB, "command": "sleep 10000"}
 HOLDERS = 2
+# More of the CPU than there ever is, and no GPU: it waits, behind those that need one.
+HUGE = Amount(cpu=2e9, memory=1 << 30)
 _IN_QUEUE = tables.jobs.c.status == "pending"
 
 
@@ -196,13 +199,24 @@ async def _submissions(database: str, empty: ServerProcess, full: ServerProcess)
 
 
 def _looks(database: str, url: str) -> Iterator[Result]:
-    """In process: the board of the same records, and looks at its queue in two situations."""
+    """In process: the board of the same records, and looks at its queue in three situations."""
     records = _records(url)
     # All of the machine is taken: what nearly every look finds.
-    full = _board(NOTHING, records)
-    # There is more than enough of all but GPUs, and each job needs one: no look can be longer.
-    worst = _board(Amount(cpu=1e9, memory=1 << 60), [_with_gpu(record) for record in records])
-    for what, board in (("the machine is full", full), ("all wait for a GPU", worst)):
+    full = _board(Node(name="machine", cpu=0, memory=0), records)
+    # There is more than enough of all but GPUs, and each job needs one.
+    enough = Node(name="machine", cpu=1e9, memory=1 << 60, gpus=("0",))
+    need_gpus = [_with_gpu(record) for record in records]
+    waiting = _board(enough, need_gpus)
+    # All have to be looked at, as the last may start: no look can be longer.
+    other = replace(records[-1], specification=replace(records[-1].specification, amount=HUGE))
+    worst = _board(enough, [*need_gpus[:-1], other])
+    for board in (waiting, worst):
+        board.choose("sandbox")  # the first job takes the only one
+    for what, board in (
+        ("the machine is full", full),
+        ("all wait for a GPU", waiting),
+        ("all wait for a GPU but the last, which is looked for", worst),
+    ):
         times = [seconds(lambda: board.choose("sandbox")) for _ in range(LOOKS)]  # noqa: B023
         yield Result(
             f"{MANY:,} pending jobs on {database}: a look of the scheduler, {what}",
@@ -210,8 +224,7 @@ def _looks(database: str, url: str) -> Iterator[Result]:
             "≤ 50 ms",
             f"the longest: {ms(max(times))}",
         )
-    last = records[-1]
-    times = [seconds(lambda: worst.waits_for(last)) for _ in range(LOOKS)]
+    times = [seconds(lambda: worst.waits_for(other)) for _ in range(LOOKS)]
     yield Result(
         f"{MANY:,} pending jobs on {database}: what the last one waits for",
         ms(statistics.median(times)),
@@ -227,8 +240,8 @@ def _records(url: str) -> list[JobRecord]:
     return [record for record in active if not record.placed]
 
 
-def _board(free: Amount, records: list[JobRecord]) -> Board:
-    board = Board({"sandbox": free})
+def _board(node: Node, records: list[JobRecord]) -> Board:
+    board = Board({"sandbox": [node]})
     for record in records:
         board.add(record)
     return board

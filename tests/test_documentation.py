@@ -149,6 +149,16 @@ def test_every_section_that_a_route_names_is_on_the_page() -> None:
     assert named <= page
 
 
+def test_every_module_that_the_architecture_names_is_there() -> None:
+    modules = [f"/{path.relative_to(HOME)}" for path in HOME.glob("src/**/*.py")]
+    text = (HOME / "docs" / "architecture.md").read_text()
+
+    named = set(re.findall(r"[\w/]+\.py\b", text))
+
+    assert len(named) > 80
+    assert {name for name in named if not any(one.endswith(f"/{name}") for one in modules)} == set()
+
+
 def test_no_comment_cites_a_document_that_is_not_here() -> None:
     cited = re.compile(r"\b(?:cli-surface|flow-spec)\b|wire protocol, section|\(sections? \d")
 

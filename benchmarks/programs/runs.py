@@ -72,18 +72,22 @@ async def _memory(runs: Runs, folder: Path) -> float:
     for _ in range(_SLEEPERS):
         await runs.start("sleep", "600")
     total = 0
-    for pid in _processes() - before:
+    for folder, name in _processes() - before:
         with contextlib.suppress(OSError):
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
             if name in ("neuro-job", "neuro-init", "bwrap"):
-                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                text = (folder / "smaps_rollup").read_text()
                 found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
                 total += int(found[1]) * 1024 if found else 0
     return total / _SLEEPERS
 
 
-def _processes() -> set[int]:
-    return {int(path.name) for path in Path("/proc").glob("[0-9]*")}
+def _processes() -> set[tuple[Path, str]]:
+    """With their names: a process that waited for a run has another one now."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found.add((folder, (folder / "comm").read_text().strip()))
+    return found
 
 
 asyncio.run(main())

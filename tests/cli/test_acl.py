@@ -98,6 +98,8 @@ def test_what_is_less_than_what_somebody_has_is_told(person: Home, alice: Neuro,
     said = person.run("share", data, "alice", "read")
 
     assert (said.returncode, "has 'write'" in said.stderr) == (0, True)
+    shared = json.loads(person.ok("acl", "ls", "--shared", "--json"))
+    assert [it["action"] for it in shared] == ["write"]
     person.ok("acl", "revoke", data, "alice")
 
 

@@ -30,6 +30,8 @@ def test_the_folder_of_a_server_is_remembered(home: Home) -> None:
     home.ok("up", "--port", "0", "--data-dir", str(elsewhere), **no_variable)
     try:
         assert "The server has been running since" in home.ok("server", "status", **no_variable)
+        shown = home.ok("doctor", **no_variable)
+        assert shown.startswith(f"Data directory {elsewhere}: a server runs there")
         assert "The server has stopped." in home.run("down", **no_variable).stderr
         said = home.run("server", "status", **no_variable)
         assert said.returncode == 3

@@ -41,6 +41,19 @@ def test_the_exit_code_says_that_jobs_cannot_run(home: Home) -> None:
     assert json.loads(as_json.stdout)["ready"] is False
 
 
+def test_a_storage_that_is_not_mounted_is_told(home: Home, tmp_path: Path) -> None:
+    (home.data_dir / "server.toml").write_text(f"[storage]\nfolder = '{tmp_path}/away/storage'\n")
+
+    done = home.run("doctor")
+
+    assert done.returncode == 1
+    assert "is it mounted?" in " ".join(done.stdout.split())
+
+    (tmp_path / "away").mkdir()
+    assert home.run("doctor").returncode == 0
+    assert not list((tmp_path / "away").iterdir())
+
+
 def test_a_running_server_and_its_jobs_go_on(person: Home) -> None:
     job = person.ok("-q", "run", "--detach", "ubuntu", "sleep", "1000").strip()
 

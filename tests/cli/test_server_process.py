@@ -99,6 +99,26 @@ def test_stopping_what_does_not_run_is_told(home: Home) -> None:
     assert "No server runs" in done.stderr
 
 
+def test_a_database_that_was_named_when_the_server_started_is_to_be_named_again(
+    home: Home, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/elsewhere.db"
+    try:
+        home.ok("up", "--port", "0", "--database", url)
+        home.ok("run", "--detach", "ubuntu", "sleep", "100")
+
+        said = home.run("down").stderr
+        assert "goes on running: `neuro up`, with the same --database, takes over again." in said
+
+        (home.data_dir / "server.toml").write_text(f"database = '{url}'\n")
+        home.ok("up", "--port", "0")
+        assert "goes on running: `neuro up` takes over again." in home.run("down").stderr
+    finally:
+        home.ok("up", "--port", "0", "--database", url)
+        home.end_jobs()
+        home.ok("down")
+
+
 def test_a_copy_that_was_looked_at_is_forgotten_when_it_stops(
     running: Home, tmp_path: Path
 ) -> None:
@@ -360,6 +380,8 @@ def test_two_servers_stand_side_by_side(running: Home, tmp_path: Path) -> None:
         assert said == f"The current cluster is default at {first}\n"
         assert f"API URL: {first}" in running.ok("config", "show")
         assert running.run("config", "switch-cluster", "nowhere").returncode == 127
+        # Its data directory is known from `neuro up`.
+        assert f"Logged into {second} as " in running.ok("login", second)
     finally:
         running.ok("down", "--data-dir", str(tmp_path / "second"))
 

@@ -18,7 +18,17 @@ from typing import Any
 import pytest
 
 from neuro.domain.uris import ResourceURI
-from neuro.engines.base import Engine, Event, Exited, RunRef, RunSpec, Session, Started, Volume
+from neuro.engines.base import (
+    Engine,
+    Exited,
+    NodesChanged,
+    RunEvent,
+    RunRef,
+    RunSpec,
+    Session,
+    Started,
+    Volume,
+)
 from neuro.engines.docker import containers
 from neuro.engines.docker.api import Daemon
 from neuro.engines.docker.engine import DockerEngine
@@ -85,12 +95,14 @@ class Runs:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.told: list[Event] = []
+        self.told: list[RunEvent] = []
         self._changed = asyncio.Condition()
         self._task = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
         async for event in self.engine.events():
+            if isinstance(event, NodesChanged):
+                continue
             async with self._changed:
                 self.told.append(event)
                 self._changed.notify_all()
@@ -171,9 +183,13 @@ class Runs:
         for ref in going:
             await self.exited(ref)
 
-    async def close(self) -> None:
+    async def hear_no_more(self) -> None:
+        """Take no event that the engine tells from now on."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self.hear_no_more()
         await self.engine.close()
 
 

@@ -1,4 +1,4 @@
-"""Engines without machines: one that does at once what is asked, and one that has every trouble.
+"""Engines without machines: one that does at once what is asked, and one with a queue.
 
 They are what the server's own part is tested with, where the point is what an engine may answer
 and when. That real runs behave so is for the tests of the real engines.
@@ -11,11 +11,9 @@ import os
 import re
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from datetime import UTC, datetime
-from random import Random
 
-from neuro.domain.resources import Amount
 from neuro.engines.base import (
     EngineFault,
     Event,
@@ -23,6 +21,8 @@ from neuro.engines.base import (
     Exited,
     LogChunk,
     LogExtent,
+    Node,
+    NodesChanged,
     NotReady,
     Placement,
     RunNotFound,
@@ -55,7 +55,14 @@ class MemoryEngine:
     host_address = "127.0.0.1"
     files_owner: int | None = None
 
-    def __init__(self, *, log_limit: int = 1 << 30, storage: Storage | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        log_limit: int = 1 << 30,
+        storage: Storage | None = None,
+        nodes: Sequence[Node] = (Node(name="memory", cpu=64.0, memory=64 << 30),),
+    ) -> None:
+        self._nodes = list(nodes)
         self._storage = storage
         self._log_limit = log_limit
         self.notices: list[str] = []
@@ -86,6 +93,9 @@ class MemoryEngine:
         self.states = {ref: one for ref, one in self.states.items() if ref.job_id in jobs}
         return {ref: self.states[ref] for ref in known if ref in self.states}
 
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        return {ref: self.states[ref] for ref in refs if ref in self.states}
+
     async def events(self) -> AsyncIterator[Event]:
         while True:
             while self._events:
@@ -101,6 +111,8 @@ class MemoryEngine:
             return
         if spec.disks:
             raise EngineFault("This engine has no disks.")
+        if spec.node and spec.node not in [node.name for node in self._nodes if node.open]:
+            raise NotReady(f"{spec.node} takes no runs.")
         self.begun[ref] = self.begun.get(ref, 0) + 1
         self.specs[ref] = spec
         output = self._output.setdefault(spec.job_id, Output(self._log_limit))
@@ -113,7 +125,7 @@ class MemoryEngine:
         if spec.image.startswith("pulled/"):
             for progress in (0.0, 0.5):
                 self.tell(pulling(ref, progress))
-        started = Started(ref=ref, at=datetime.now(UTC), where="memory")
+        started = Started(ref=ref, at=datetime.now(UTC), where=spec.node or "memory")
         self.states[ref] = RunState(started=started)
         output.runs += 1
         self.tell(started)
@@ -207,8 +219,13 @@ class MemoryEngine:
             raise RunNotFound(job_id)
         return self._output[job_id]
 
-    async def capacity(self) -> Amount:
-        return Amount(cpu=64.0, memory=64 << 30)
+    async def nodes(self) -> list[Node]:
+        return self._nodes
+
+    def offer(self, *nodes: Node) -> None:
+        """Have these nodes from now on. Runs go on wherever they are."""
+        self._nodes = list(nodes)
+        self.tell(NodesChanged())
 
 
 def pulling(ref: RunRef, progress: float) -> Waiting:
@@ -286,8 +303,12 @@ class QueueEngine(MemoryEngine):
 
     async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
         self.queue = {ref: spec for ref, spec in self.queue.items() if ref in known}
-        waits = {ref: RunState(waiting=self._waiting(ref)) for ref in self.queue}
-        return await super().adopt(known) | waits
+        await super().adopt(known)
+        return await self.resync(known)
+
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        waits = {ref: RunState(waiting=self._waiting(ref)) for ref in refs if ref in self.queue}
+        return await super().resync(refs) | waits
 
     async def start(self, spec: RunSpec) -> None:
         ref = RunRef(spec.job_id, spec.run)
@@ -324,73 +345,3 @@ class QueueEngine(MemoryEngine):
         return Waiting(
             ref=ref, at=datetime.now(UTC), reason=WaitReason.QUEUED, description=sentence
         )
-
-
-class TroubledEngine(MemoryEngine):
-    """The same with every trouble that the protocol allows, by the choices of ``random``.
-
-    What it is asked may take a while, fail before, after or long before it is done; what it stops
-    may end later; events come late, twice and in any order; and the stream of events breaks off.
-    """
-
-    def __init__(self, random: Random) -> None:
-        super().__init__()
-        self._random = random
-        self._later: dict[RunRef, asyncio.Task[None]] = {}
-
-    async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
-        await asyncio.gather(*self._later.values())  # what a server that is gone had asked for
-        return await super().adopt(known)
-
-    async def start(self, spec: RunSpec) -> None:
-        ref = RunRef(spec.job_id, spec.run)
-        if ref not in self._later:
-            self._later[ref] = asyncio.create_task(self._start(spec))
-            self._later[ref].add_done_callback(lambda _: self._later.pop(ref))
-        late = self._later[ref]
-        await self._trouble("start")
-        await asyncio.shield(late)
-        await self._trouble("start, which it did")
-
-    async def _start(self, spec: RunSpec) -> None:
-        self.tell(pulling(RunRef(spec.job_id, spec.run), self._random.random()))
-        for _ in range(self._random.choice([0, 1, 5, 20])):
-            await asyncio.sleep(0)
-        await super().start(spec)
-
-    async def stop(self, ref: RunRef, grace: float) -> bool:
-        if ref in self._later:
-            await asyncio.wait({self._later[ref]})
-        await self._trouble("stop")
-        if self._random.random() < 0.5 and ref in self.states:
-            loop = asyncio.get_running_loop()
-            loop.call_later(0.002, self._end_later, ref)
-            return True
-        known = await super().stop(ref, grace)
-        await self._trouble("stop, which it did")
-        return known
-
-    def _end_later(self, ref: RunRef) -> None:
-        if ref in self.states and self.states[ref].exited is None:
-            self.end(ref, 143)
-
-    async def events(self) -> AsyncIterator[Event]:
-        async for event in super().events():
-            # Before anything is lost: what was taken and not passed on stands there again.
-            if self._random.random() < 0.1:
-                self._events.appendleft(event)
-                raise ConnectionResetError("the stream of events broke off")
-            yield event
-            if self._random.random() < 0.3:
-                self._events.append(event)  # behind whatever happened to its job meanwhile
-
-    def tell(self, event: Event) -> None:
-        self._events.insert(self._random.randint(0, len(self._events)), event)
-        self._told.set()
-
-    async def _trouble(self, what: str) -> None:
-        for _ in range(self._random.choice([0, 0, 1, 5])):
-            await asyncio.sleep(0)
-        if self._random.random() < 0.3:
-            kind = self._random.choice([NotReady, OSError, RuntimeError, TimeoutError])
-            raise kind(f"the engine failed at: {what}")

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+from pathlib import Path
+
+import msgspec
+
+from neuro.engines.base import Node
 from neuro.engines.registry import EngineSettings, Kind, Site
 from tests.engines.memory import MemoryEngine
 
 
 class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[engines.NAME]`` of this kind."""
+    """``[engines.NAME]`` of this kind.
+
+    ``nodes`` is a file with its nodes as JSON. It is read again when the server gets SIGUSR1.
+    """
 
     log_bytes: str = "1000000000"
+    nodes: str = ""
+
+
+class FileOfNodes(MemoryEngine):
+    """One whose nodes are in a file."""
+
+    def __init__(self, path: Path, *, log_limit: int) -> None:
+        super().__init__(log_limit=log_limit, nodes=read_nodes(path))
+        self._path = path
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, lambda: self.offer(*read_nodes(self._path)))
+
+
+def read_nodes(path: Path) -> list[Node]:
+    return msgspec.json.decode(path.read_bytes(), type=list[Node])
 
 
 def make(site: Site, table: Table) -> MemoryEngine:
+    if table.nodes:
+        return FileOfNodes(Path(table.nodes), log_limit=int(table.log_bytes))
     return MemoryEngine(log_limit=int(table.log_bytes), storage=site.storage)
 
 

@@ -6,7 +6,11 @@ import os
 import select
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.engines.harness import EngineKind, Runs, eventually, mounted
 from tests.engines.test_sandbox_engine import processes
@@ -53,6 +57,44 @@ async def test_a_run_begins_where_what_waited_was_killed(runs: Runs, folder: Pat
     done = await runs.run("echo", "hello")
 
     assert (done.code, done.output) == (0, b"hello\n")
+
+
+async def test_a_supervisor_looks_after_one_run_after_the_other(
+    runs: Runs, folder: Path, kind: EngineKind
+) -> None:
+    seen: list[int] = []
+
+    while len(seen) == len(set(seen)):
+        done = await runs.run("true")
+        seen.append(kind.supervisor_of(folder, done.ref))
+        assert len(seen) < 20, "each run had a supervisor of its own"
+
+    await eventually(lambda: not processes("neuro-idle", folder), "they wait for ever")
+
+
+@pytest.mark.parametrize(
+    ("left", "nothing"),
+    [
+        ("pass", True),
+        ("os.fork() or os._exit(0); os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)", True),
+        ("os.fork() or (die_with_parent(), signal.pause())", False),
+        ("os.pipe()", False),
+        ("os.close(0)", False),
+        ("os.dup2(os.open('/dev/null', 0), mine[-1] + 1)", False),
+    ],
+)
+def test_a_process_knows_what_a_run_left_in_it(left: str, nothing: bool) -> None:
+    program = f"""
+import os, signal
+from neuro.engines.sandbox.kernel import die_with_parent
+from neuro.engines.sandbox.waiting import has_nothing_left, open_descriptors
+mine = sorted(open_descriptors())
+{left}
+print(has_nothing_left(set(mine)))
+"""
+    told = subprocess.check_output([sys.executable, "-c", program], text=True)
+
+    assert told == f"{nothing}\n"
 
 
 async def test_many_volumes_are_more_than_one_message(runs: Runs, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.base import ExitCause, RunRef, RunState
-from neuro.engines.sandbox import SandboxEngine, cgroups, hierarchies, layout, leftovers
+from neuro.engines.sandbox import SandboxEngine, cgroups, hierarchies, kernel, layout, leftovers
 from tests.engines.harness import KINDS, Runs, eventually
 from tests.engines.test_sandbox_cgroups import inhabit
 from tests.engines.test_sandbox_removal import nest
@@ -274,6 +274,24 @@ async def test_a_run_whose_folder_was_deleted_without_a_server_ends_at_the_next_
     assert states == {}
     await eventually(lambda: not os.path.exists(f"/proc/{supervisor}"), "its supervisor goes on")
     await second.close()
+
+
+def test_a_supervisor_outlives_a_run_that_is_over(folder: Path) -> None:
+    """It may look after another run by then."""
+    over, going = RunRef("job-over"), RunRef("job-going")
+    place = leave_finished(folder, over)
+    processes = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+    for each, process in zip((place, place_of(folder, going)), processes, strict=True):
+        identity = process.pid, kernel.process_start(process.pid)
+        layout.add_state(f"{each}/state", {"supervisor": identity})
+
+    for ref in (over, going):
+        leftovers.destroy_run(str(folder), ref, cgroups.Groups())
+
+    assert processes[1].wait(10) == -9
+    assert processes[0].poll() is None
+    processes[0].kill()
+    processes[0].wait()
 
 
 def test_a_run_without_a_folder_is_buried_as_deleted(folder: Path) -> None:

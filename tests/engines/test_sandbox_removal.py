@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from neuro.engines.sandbox import layout
+from neuro.engines.sandbox import launch, layout
 from neuro.engines.sandbox.removal import NotRemoved, Stopped, remove_tree
 
 PLAIN_USER = 65534
@@ -54,6 +54,23 @@ def few_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_work_folders_go_with_what_overlays_leave_in_them_and_nothing_else(tree: Path) -> None:
+    elsewhere = tree / "elsewhere/incompat/volatile"
+    for volatile in (elsewhere, *(tree / f"{n}.work/work/incompat/volatile" for n in range(3))):
+        volatile.mkdir(parents=True)
+        (volatile / "dirty").touch()
+    (tree / "1.work/work/more").touch()
+    (tree / "3.work").mkdir()
+    (tree / "3.work/work").symlink_to(tree / "elsewhere")
+    (tree / "4").mkdir()
+
+    launch.clear_work(str(tree), 6)
+
+    assert {path.name for path in tree.iterdir()} == {"1.work", "3.work", "4", "elsewhere"}
+    assert (tree / "1.work/work/more").exists()
+    assert (elsewhere / "dirty").exists()
 
 
 def test_each_folder_is_read_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,28 @@ def test_disks_and_secrets_are_mounts_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (
+            ["storage:a:/data", "storage:b:/other", "storage:c:/data/:ro"],
+            "Two volumes are mounted at '/data/': storage:a and storage:c. Give each",
+        ),
+        (["storage:a:/data", "secret:key:/data"], "at '/data': storage:a and secret:key"),
+        (["disk:d:/d", "disk:d:/d"], "at '/d': disk:d and disk:d"),
+    ],
+)
+def test_two_volumes_at_one_path_are_refused_by_what_was_typed(texts: list[str], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        parse_volumes(texts, WHERE)
+
+
+def test_a_volume_in_another_one_is_no_second_one_at_its_path() -> None:
+    volumes = parse_volumes(["storage:a:/data", "storage:b:/data/b"], WHERE)
+
+    assert [one.dst_path for one in volumes.storage] == ["/data", "/data/b"]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("HOME", "no longer supported"),

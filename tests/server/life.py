@@ -76,6 +76,8 @@ class World:
         self.timer: datetime | None = None
         self.barred: set[int] = set()  # runs that no earlier start brings about
         self.freed = 0
+        # What the engine is asked, and will answer, before any event is heard again.
+        self.compared: tuple[JobRecord, RunState | None] | None = None
         self.tell(life.Told(Event.SUBMITTED))
 
     def tell(self, happening: life.Happening) -> None:
@@ -84,7 +86,8 @@ class World:
         self.record, effects = life.decide(before, happening, self.now)
         check_step(before, self.record)
         again = life.decide(self.record, happening, self.now)
-        if not isinstance(happening, life.Told | life.StopAsked | life.Alarm):
+        once = isinstance(happening, Exited) and happening.cause is ExitCause.NOT_READY
+        if not (once or isinstance(happening, life.Told | life.StopAsked | life.Alarm)):
             assert again == life.Decision(self.record)
         for effect in effects:
             match effect:
@@ -105,6 +108,7 @@ class World:
         run = self.record.run
         return bool(
             self.record.phase is Phase.WAITING  # the next look at the queue
+            or self.compared is not None
             or self.timer is not None
             or run in self.to_ask
             or run in self.asked
@@ -125,7 +129,9 @@ class World:
             found.append(self.start)
         if self.stops:
             found.append(self.stop)
-        if self.unheard:
+        if self.compared is not None:
+            found.append(self.be_told)
+        elif self.unheard:
             found.append(self.hear)
         if self.timer is not None and self.record.phase is not Phase.RUNNING:
             found.append(self.ring)
@@ -214,16 +220,34 @@ class World:
         self.to_ask.clear()
         self.asked.clear()
         self.stops.clear()
-        self.timer = None
+        self.timer = self.compared = None
         if not self.record.is_active:
             return
         self.record = as_kept(self.record)
-        run, state = self.record.run, None
+        for happening in life.on_return(self.record, self.state, self.now):
+            self.tell(happening)
+
+    @property
+    def state(self) -> RunState | None:
+        """What the engine says of the job's run."""
+        run = self.record.run
         if run in self.begun:
-            state = RunState(started=started(run, self.now))
-        elif run in self.over:
-            state = RunState(exited=self.over[run])
-        for happening in life.on_return(self.record, state, self.now):
+            return RunState(started=started(run, self.now))
+        return RunState(exited=self.over[run]) if run in self.over else None
+
+    def break_off(self) -> None:
+        """The events break off, with what was on its way, and the engine is asked what was missed.
+
+        Of a job without a place it is asked nothing.
+        """
+        self.unheard.clear()
+        self.compared = (self.record, self.state) if self.record.placed else None
+
+    def be_told(self) -> None:
+        """It answers, whatever has happened meanwhile."""
+        assert self.compared is not None
+        (asked, state), self.compared = self.compared, None
+        for happening in life.on_resync(asked, state, self.now):
             self.tell(happening)
 
 

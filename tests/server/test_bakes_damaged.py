@@ -15,8 +15,10 @@ from neuro.domain.bakes import (
     AttemptRequest,
     Bake,
     BakeFilter,
+    BakeImageRequest,
     BakeMeta,
     BakeRequest,
+    CacheEntryRequest,
     Concurrency,
     ConfigsMeta,
     TaskStatus,
@@ -130,6 +132,37 @@ async def test_a_damaged_attempt_hides_neither_its_bake_nor_the_others(
     # What would follow it is not known either.
     with pytest.raises(Damaged, match=said):
         await begin(client, bake, 3)
+
+
+async def test_a_damaged_image_hides_no_other(server: ServerProcess, client: Client) -> None:
+    project = await client.flows.create_project("images")
+    bake = await make(client, project)
+    images = [
+        await client.bakes.add_image(
+            BakeImageRequest(bake_id=bake.id, ref=f"image:me:v{number}", yaml_defs=["images.me"])
+        )
+        for number in range(3)
+    ]
+    damage(server, "flow_bake_images", "yaml_defs", images[1].id, HALF_JSON)
+
+    assert await client.bakes.images(bake.id) == [images[0], images[2]]
+
+
+async def test_a_damaged_cache_entry_is_none_until_the_next_outcome(
+    server: ServerProcess, client: Client
+) -> None:
+    project = await client.flows.create_project("cache")
+    request = CacheEntryRequest(
+        project_id=project.id, batch="b", task_id="t", key="k", outputs={"a": "b"}
+    )
+    entry = await client.bakes.add_cache_entry(request)
+    damage(server, "flow_cache_entries", "outputs", entry.id, HALF_JSON)
+
+    assert await client.bakes.cache_entry(project.id, "b", "t", "k") is None
+    await client.bakes.add_cache_entry(request)
+    kept = await client.bakes.cache_entry(project.id, "b", "t", "k")
+    assert kept is not None
+    assert kept.outputs == {"a": "b"}
 
 
 async def test_who_may_not_see_a_bake_is_not_told_that_it_is_damaged(

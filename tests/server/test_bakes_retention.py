@@ -27,12 +27,11 @@ from neuro.domain.bakes import (
 from neuro.domain.errors import NotFound
 from neuro.domain.flows import ProjectRequest
 from neuro.server.access.service import AccessService
-from neuro.server.app import keep_flows
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.cache.tables import entries
 from neuro.server.bakes.events import Hub
 from neuro.server.bakes.leaving import leaving_with
-from neuro.server.bakes.retention import SETTLED, FlowRetention, KeepFlows
+from neuro.server.bakes.retention import SETTLED, FlowRetention, KeepFlows, keep_flows
 from neuro.server.bakes.tables import bakes
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate

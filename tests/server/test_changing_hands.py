@@ -11,28 +11,30 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from neuro.domain.jobs import JobStatus, Reason
-from neuro.domain.resources import NOTHING, Amount
+from neuro.domain.resources import NOTHING
 from neuro.engines.base import Event, RunRef, RunSpec, RunState
 from neuro.server import background
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
+from neuro.server.engine_settings import Share
 from neuro.server.fleet.changes import Changes
 from neuro.server.fleet.leases import LeaseLost
 from neuro.server.fleet.tables import intents
-from neuro.server.jobs import endings, life, tables
+from neuro.server.jobs import endings, life, lookups, tables
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.elsewhere import Elsewhere
+from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.intents import Intent, Intents
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
-from tests.engines.memory import MemoryEngine, TroubledEngine
+from tests.engines.memory import MemoryEngine
+from tests.engines.troubled import TroubledEngine
 from tests.server.test_tables import add, record
 
 GIB = 1 << 30
-CAPACITY = Amount(cpu=3, memory=3 * GIB)
+CAPACITY = Share(cpu=3, memory=3 * GIB)
 
 
 @pytest.fixture
@@ -84,6 +86,9 @@ class View(MemoryEngine):
         await super().adopt(known)
         return await self._shared.adopt(known)
 
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        return await self._shared.resync(refs)
+
 
 class Server:
     """The part for jobs of one of several servers."""
@@ -105,7 +110,7 @@ class Server:
         changes = Changes(database, "one", self.background)
         self.intents = Intents(database, self.board, self.writer, self.reconciler, changes)
         self.anew = 0
-        self.elsewhere = Elsewhere(
+        self.follower = JobFollower(
             database, self.board, self.writer, self.reconciler, self.intents, self._begin_anew
         )
         self.changes = changes
@@ -113,13 +118,13 @@ class Server:
     def _begin_anew(self) -> None:
         self.anew += 1
 
-    async def take(self, name: str = "sandbox") -> Grip:
+    async def take(self, name: str = "sandbox", share: Share = CAPACITY) -> Grip:
         grip = Grip()
         active = self.database.write_now(lambda c: tables.active_jobs(c, name))
-        runs = self.database.write_now(lambda c: tables.runs_with_logs(c, name))
+        runs = self.database.write_now(lambda c: lookups.runs_with_logs(c, name))
         self.writer.fence(name, grip)
         known = [RunRef(job_id, run) for job_id, run in runs]
-        await self.reconciler.take(name, CAPACITY, active, known, grip)
+        await self.reconciler.take(name, share, active, known, grip)
         return grip
 
     def submit(self, job: JobRecord) -> JobRecord:
@@ -137,12 +142,21 @@ class Server:
 
     async def close(self) -> None:
         await self.reconciler.close()
-        await self.elsewhere.close()
+        await self.follower.close()
         await self.writer.close()
 
 
 async def _spec(job: JobRecord) -> RunSpec:
-    return RunSpec(job_id=job.id, run=job.run, image="ubuntu", argv=argv(job), cpu=1, memory=GIB)
+    return RunSpec(
+        job_id=job.id,
+        run=job.run,
+        image="ubuntu",
+        argv=argv(job),
+        cpu=1,
+        memory=GIB,
+        node=job.node,
+        gpus=job.gpus or (),
+    )
 
 
 def argv(job: JobRecord) -> tuple[str, ...]:
@@ -249,14 +263,14 @@ async def test_a_job_of_another_server_is_known_and_its_own_is_taken_in(
 ) -> None:
     server = Server(database, sandbox=MemoryEngine())
     await server.take()
-    await server.elsewhere.start(server.background)
+    await server.follower.start(server.background)
     heard: list[JobRecord] = []
     server.board.listen(heard.append)
     ours, theirs = new_job("exit-0"), new_job("wait", "other")
     # What the other server had reserved, it had of an engine that was not its own any more.
     add(database, msgspec.structs.replace(ours, phase=Phase.STARTING), theirs)
 
-    server.elsewhere.changed([ours.id, theirs.id])
+    server.follower.changed([ours.id, theirs.id])
     await eventually(lambda: kept(database, ours).status is JobStatus.SUCCEEDED)
 
     assert server.board.waits_for(theirs) == "Waits for a server"
@@ -265,7 +279,7 @@ async def test_a_job_of_another_server_is_known_and_its_own_is_taken_in(
     waiting = asyncio.create_task(server.board.wait_until(theirs, lambda one: not one.is_active))
     over = theirs.ended(JobStatus.FAILED, "Error", theirs.created_at, exit_code=1)
     database.write_now(lambda c: tables.update_jobs(c, [over]))
-    server.elsewhere.changed([theirs.id, ours.id])
+    server.follower.changed([theirs.id, ours.id])
     assert (await asyncio.wait_for(waiting, 30)).status is JobStatus.FAILED
     assert server.board.jobs_of("alice") == 0
     # One that is over is not taken in again.
@@ -276,15 +290,15 @@ async def test_a_job_of_another_server_is_known_and_its_own_is_taken_in(
 async def test_a_server_that_fell_behind_looks_at_everything(database: Database) -> None:
     server = Server(database, sandbox=MemoryEngine())
     await server.take()
-    await server.elsewhere.start(server.background)
+    await server.follower.start(server.background)
     gone, theirs = new_job("wait", "other"), new_job("wait", "other")
     add(database, gone)
-    server.elsewhere.changed([gone.id])
+    server.follower.changed([gone.id])
     await eventually(lambda: server.board.is_known(gone.id))
 
     database.write_now(lambda c: c.execute(text("DELETE FROM jobs")))
     add(database, theirs)
-    server.elsewhere.changed(None)
+    server.follower.changed(None)
 
     await eventually(lambda: [one.id for one in server.board] == [theirs.id])
     assert server.anew == 1
@@ -297,7 +311,7 @@ async def test_what_is_asked_of_a_job_is_done_by_who_has_it_and_by_nobody_twice(
     engine = MemoryEngine()
     server = Server(database, sandbox=engine)
     await server.take()
-    await server.elsewhere.start(server.background)
+    await server.follower.start(server.background)
     job = server.submit(new_job("wait"))
     theirs, over = new_job("wait", "other"), record()
     add(database, theirs, over)
@@ -308,13 +322,13 @@ async def test_what_is_asked_of_a_job_is_done_by_who_has_it_and_by_nobody_twice(
         return database.write_now(lambda c: list(c.execute(select(intents.c.job_id)).scalars()))
 
     await server.intents.ask([Intent.life_span(job, 7), Intent.life_span(theirs, 8)])
-    server.elsewhere.asked([job.id, theirs.id])
+    server.follower.asked([job.id, theirs.id])
     await eventually(lambda: kept(database, job).max_run_time_minutes == 7)
     await eventually(lambda: left() == [theirs.id])
 
     every = [job, theirs, over]
     await server.intents.ask([Intent.stop(one, Reason.USER_REQUESTED) for one in every])
-    server.elsewhere.asked(None)
+    server.follower.asked(None)
     await eventually(lambda: kept(database, job).status is JobStatus.CANCELLED)
     await eventually(lambda: left() == [theirs.id, theirs.id])
     await server.close()
@@ -332,7 +346,7 @@ async def test_every_job_ends_once_however_often_its_engine_changes_hands(
     engine = SharedEngine(random)
     servers = [Server(database, sandbox=View(engine)) for _ in range(2)]
     for server in servers:
-        await server.elsewhere.start(server.background)
+        await server.follower.start(server.background)
     holder, grip = servers[0], await servers[0].take()
     commands = ["exit-0", "exit-0", "exit-3"]
     jobs = [new_job(random.choice(commands)) for _ in range(12)]
@@ -343,11 +357,11 @@ async def test_every_job_ends_once_however_often_its_engine_changes_hands(
                 holder.submit(job)
             else:
                 add(database, job)
-                holder.elsewhere.changed([job.id])
+                holder.follower.changed([job.id])
             if random.random() < 0.1:
                 asked.add(job.id)
                 await servers[1].intents.ask([Intent.stop(job, Reason.USER_REQUESTED)])
-                holder.elsewhere.asked([job.id])
+                holder.follower.asked([job.id])
             await asyncio.sleep(random.choice([0, 0, 0.001, 0.005]))
             if random.random() < 0.3:
                 # Whatever the former holder is at: it finds out before or after it was replaced.
@@ -357,13 +371,13 @@ async def test_every_job_ends_once_however_often_its_engine_changes_hands(
                     await holder.reconciler.drop("sandbox")
                 other = servers[holder is servers[0]]
                 grip = await other.take()
-                other.elsewhere.changed([one.id for one in other.board.elsewhere])
-                other.elsewhere.asked(None)
+                other.follower.changed([one.id for one in other.board.followed])
+                other.follower.asked(None)
                 if late:
                     await holder.reconciler.drop("sandbox")
                 holder = other
         while any(kept(database, job).is_active for job in jobs):
-            holder.elsewhere.changed(None)
+            holder.follower.changed(None)
             await asyncio.sleep(0.01)
 
     for job in jobs:

@@ -11,9 +11,10 @@ from neuro.domain.jobs import JobStatus, Reason
 from neuro.domain.resources import NOTHING, Amount
 from neuro.engines.base import RunRef
 from neuro.server.database.engine import Database
-from neuro.server.jobs.board import Lane
+from neuro.server.jobs.lane import Allotment, Lane
 from neuro.server.jobs.record import JobRecord
 from tests.engines.memory import QueueEngine
+from tests.server.nodes import one_node
 from tests.server.test_tables import record
 from tests.server.test_troubled_engine import GIB, Life
 
@@ -75,10 +76,9 @@ async def test_more_jobs_than_fit_are_handed_over_and_say_what_they_wait_for(
 
 
 def test_which_gpus_a_job_sees_is_for_its_engine_to_know() -> None:
-    lane = Lane(Amount(cpu=8, memory=8 * GIB, gpu=4))
-    lane.delegated = True
+    lane = Lane(one_node(Amount(cpu=8, memory=8 * GIB, gpu=4)), delegated=True)
 
-    assert lane.take(waits(gpu=4)) == ()
+    assert lane.take(waits(gpu=4), "") == Allotment()
     assert lane.free.gpu == 4
 
 

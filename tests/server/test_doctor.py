@@ -149,6 +149,31 @@ def test_a_file_system_that_cannot_map_users_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.root
 @IN_A_NAMESPACE
+def test_a_storage_elsewhere_that_cannot_map_users_is_named(tmp_path: Path) -> None:
+    data, place = tmp_path / "data", tmp_path / "place"
+    data.mkdir()
+    place.mkdir()
+    mounted = prepared(f"mount -t ramfs none '{place}'", "--mount")
+    settings = f"[storage]\nfolder = '{place}/storage'\n"  # it is not there yet
+
+    (data / "server.toml").write_text(settings)
+    ready, found = look(data, *mounted)
+    (data / "server.toml").write_text(f"{settings}[sandbox]\nshared_ids = true\n")
+    ready_then, found_then = look(data, *mounted)
+
+    assert not ready
+    assert found["id-mapped mounts"]["state"] == "ok"
+    assert found["storage"]["state"] == "failed"
+    assert f"ramfs at {place}" in found["storage"]["text"]
+    assert "`folder` below [storage]" in found["storage"]["text"]
+    assert "the storage's file system cannot map users" in found["sandbox"]["text"]
+    assert ready_then
+    assert found_then["storage"]["state"] == "warning"
+    assert "the storage's file system cannot map users" in found_then["sandbox"]["text"]
+
+
+@pytest.mark.root
+@IN_A_NAMESPACE
 @pytest.mark.timeout(120)
 def test_a_plain_user_is_told_of_what_concerns_them(plain_user: PlainUser) -> None:
     home = plain_user.folder / "home"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from neuro.client import Client
+from neuro.client.installation import server_state
 from neuro.domain.errors import NotFound, NotSupported
 from neuro.domain.jobs import JobStatus
 from neuro.engines.registry import KINDS, Kind, kind_of
@@ -89,10 +90,6 @@ async def test_an_engine_with_jobs_cannot_be_taken_away(tmp_path: Path) -> None:
             assert refused is not None
             assert "The engine 'second' is not in server.toml any more, and 1 job on it" in refused
             assert (await client.jobs.get(job.id)).status is JobStatus.RUNNING
-            named = '[server]\nname = "lab"\n'
-            refused = await answer_to_a_reload(server, TWO + named)
-            assert refused is not None
-            assert "'second' is 'second-lab' with the `name` below [server]" in refused
             missing = f'[storage]\nfolder = "{tmp_path}/away/storage"\n'
             refused = await answer_to_a_reload(server, TWO + missing)
             assert refused is not None
@@ -123,6 +120,30 @@ async def test_what_ran_on_an_engine_that_is_gone_is_still_shown(tmp_path: Path)
             assert (await client.jobs.get(job.id)).status is JobStatus.SUCCEEDED
             with pytest.raises(NotFound, match="ran on the engine 'second'"):
                 await output_of(client, job)
+
+
+async def test_an_engine_keeps_its_name_and_its_logs_when_the_server_gets_another(
+    tmp_path: Path,
+) -> None:
+    with running_server(tmp_path / "data", settings=ONE) as server:
+        async with Client.connect(server.url, server.token) as client:
+            over = await finished(client, await submit(client, "echo before"))
+            goes_on = await running(client, "sleep 1000")
+        for name in ("lab", "attic"):
+            server.stop()
+            settings = TWO if name == "attic" else ONE
+            (server.data_dir / "server.toml").write_text(f'{settings}[server]\nname = "{name}"\n')
+            server.start()
+
+        async with Client.connect(server.url, server.token) as client:
+            assert await output_of(client, over) == b"before\n"
+            assert await output_of(client, await submit(client, "echo after")) == b"after\n"
+            # One that begins now has the name that the server has now.
+            engines = [engine.name for engine in (await server_state(client)).engines]
+            assert engines == ["sandbox", "second-attic"]
+            assert (await client.jobs.get(goes_on.id)).status is JobStatus.RUNNING
+            await client.jobs.kill(goes_on.id)
+            assert (await finished(client, goes_on)).status is JobStatus.CANCELLED
 
 
 @pytest.mark.parametrize("name", KINDS)

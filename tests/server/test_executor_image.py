@@ -13,11 +13,9 @@ import pytest
 
 from neuro import __version__
 from neuro.client import Client
-from neuro.domain.errors import TooManyRequests
 from neuro.domain.images import EXECUTOR_IMAGE, is_executor_image
 from neuro.domain.jobs import (
     Container,
-    ContainerRequest,
     JobRequest,
     JobStatus,
     Priority,
@@ -26,25 +24,15 @@ from neuro.domain.jobs import (
     Volume,
 )
 from neuro.domain.names import new_job_id
-from neuro.domain.permissions import Action, Permission
-from neuro.domain.resources import GIB, MIB, NOTHING, Amount, Preset
-from neuro.domain.uris import ResourceURI
-from neuro.engines.base import RunSpec
-from neuro.server.access.grants import Grants
-from neuro.server.access.identity import Identity
-from neuro.server.background import Background
-from neuro.server.database.engine import Database
+from neuro.domain.resources import GIB, MIB, NOTHING, Amount
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.lane import Allotment
 from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.phases import Phase
-from neuro.server.jobs.plan import JobLimits, Offer
-from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, Specification
-from neuro.server.jobs.service import JobService
 from neuro.server.jobs.specification import CONTROL_AMOUNT
-from neuro.server.jobs.writer import Writer
 from tests.server.jobs import finished, output_of, running, submit
+from tests.server.nodes import one_node
 from tests.server_process import running_server
 
 THEIRS = "ghcr.io/neuro-inc/neuro-flow:22.8.1"
@@ -240,7 +228,7 @@ def record(
 
 
 def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=1, memory=GIB))})
     holding = record(control=False, placed=True)
     waiting = record(control=False, number=1)
     controls = [record(control=True, number=number) for number in (2, 3, 4)]
@@ -249,78 +237,20 @@ def test_many_control_jobs_start_at_once_on_a_full_board() -> None:
 
     chosen = board.choose("sandbox")
 
-    assert chosen == [(job.id, ()) for job in controls]
+    assert chosen == [(job.id, Allotment()) for job in controls]
     assert board.lanes["sandbox"].taken == CONTROL_AMOUNT  # the other's, who asked for as much
     assert board.choose("sandbox") == []
 
 
 def test_a_control_job_gives_back_nothing() -> None:
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=1, memory=GIB))})
     adopted, ended_early = record(control=True, placed=True), record(control=True)
     for job in (adopted, ended_early):
         board.add(job)
-    assert board.control_jobs == 2
+    assert len(list(board.controls())) == 2
 
     for job in (adopted, ended_early, adopted):
         board.remove(job)
 
     assert board.lanes["sandbox"].taken == NOTHING
-    assert (board.control_jobs, board.choose("sandbox")) == (0, [])
-
-
-def test_a_control_job_counts_from_when_its_place_is_reserved() -> None:
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
-    kept, refused = record(control=True), record(control=True)
-
-    for job in (kept, refused):
-        board.reserve(job)
-    assert (board.control_jobs, board.control_jobs_of("alice")) == (2, 2)
-    board.release(refused)
-    board.add(kept)
-    board.add(record(control=True, owner="bob"))
-
-    assert (board.control_jobs, board.control_jobs_of("alice")) == (2, 1)
-
-
-@pytest.mark.parametrize(
-    ("limits", "words"),
-    [
-        (JobLimits(controls=3), "^3 bakes are driven already"),
-        (JobLimits(controls_per_owner=2), "^2 bakes of 'alice' are driven already"),
-    ],
-)
-async def test_control_jobs_are_bounded_in_number(
-    tmp_path: Path, limits: JobLimits, words: str
-) -> None:
-    async def make_spec(record: JobRecord) -> RunSpec:
-        raise AssertionError("nothing may start here")
-
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
-    for owner in ("alice", "alice", "bob"):
-        board.add(record(control=True, placed=True, owner=owner))
-    database = Database(f"sqlite:///{tmp_path / 'unused'}")
-    writer = Writer(database)
-    preset = Preset(name="cpu-small", cpu=1, memory=GIB)
-
-    async def no_volumes(owner: str, container: ContainerRequest) -> list[str]:
-        return []
-
-    service = JobService(
-        database,
-        board,
-        writer,
-        Reconciler(board, writer, {}, make_spec, Background(), stop_grace=1),
-        {},
-        Offer("default", [preset], "sandbox", "localhost", str),
-        check_volumes=no_volumes,
-        image_notice=lambda engine, image: None,
-        feed=Feed(board),
-        limits=limits,
-    )
-    own = Permission(uri=ResourceURI("job", "default", ("alice",)), action=Action.MANAGE)
-    caller = Identity("alice", Grants.of([own]), "token")
-    request = JobRequest(image=EXECUTOR_IMAGE, command="neuro-flow execute bake-1")
-
-    with pytest.raises(TooManyRequests, match=words):
-        await service.submit(caller, request, control=True)
-    database.close()
+    assert (list(board.controls()), board.choose("sandbox")) == ([], [])

@@ -72,6 +72,7 @@ def test_the_widest_action_is_what_a_look_at_every_grant_finds(
 def test_why_says_the_same_as_whether(given_: dict[str, list[Grant]], uri: ResourceURI) -> None:
     grants = Grants(held_by("anna", given_, NOW))
     reasons = grants.covering(uri)
+    assert Grants(reversed(list(grants.held))).covering(uri) == reasons
 
     assert grants.action_on(uri) == (reasons[0].grant.action if reasons else None)
     for reason in reasons:

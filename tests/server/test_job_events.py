@@ -29,10 +29,11 @@ from neuro.domain.names import new_job_id
 from neuro.domain.resources import GIB, Amount
 from neuro.server.access.grants import Visibility
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.events import JobEvents, Wanted
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord, Specification
 from tests.server.jobs import finished, running, submit
+from tests.server.nodes import one_node
 from tests.server_process import running_server
 
 LONG = 1000.0
@@ -258,7 +259,7 @@ async def test_a_dead_connection_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     server.close()
 
 
-# The feed alone: what a whole server would need minutes or thousands of jobs for.
+# The events of jobs alone: what a whole server would need minutes or thousands of jobs for.
 
 
 def record(*tags: str, owner: str = "alice", name: str | None = None) -> JobRecord:
@@ -295,10 +296,14 @@ async def no_records() -> AsyncGenerator[JobRecord]:
 
 
 def watched(
-    feed: Feed, *, after: str | None = None, visible: Visibility | None = None, **query: list[str]
+    changes: JobEvents,
+    *,
+    after: str | None = None,
+    visible: Visibility | None = None,
+    **query: list[str],
 ) -> AsyncGenerator[bytes]:
     wanted = Wanted.of(visible or Visibility(everything=True), JobEventFilter(**query))
-    return feed.watch(wanted, after, no_records)
+    return changes.watch(wanted, after, no_records)
 
 
 def events_in(block: bytes) -> list[JobEvent]:
@@ -307,12 +312,12 @@ def events_in(block: bytes) -> list[JobEvent]:
 
 @pytest.fixture
 def board() -> Board:
-    return Board({"sandbox": Amount(cpu=1000, memory=1000 * GIB)})
+    return Board({"sandbox": one_node(Amount(cpu=1000, memory=1000 * GIB))})
 
 
 async def test_a_change_is_told_in_the_same_moment(board: Board) -> None:
-    feed = Feed(board, heartbeat=LONG)
-    async with aclosing(watched(feed)) as blocks:
+    changes = JobEvents(board, heartbeat=LONG)
+    async with aclosing(watched(changes)) as blocks:
         await anext(blocks)
         told = asyncio.ensure_future(anext(blocks))
         await asyncio.sleep(0)  # it waits now
@@ -325,22 +330,22 @@ async def test_a_change_is_told_in_the_same_moment(board: Board) -> None:
 
 
 async def test_a_quiet_stream_gives_a_sign_of_life_with_a_cursor(board: Board) -> None:
-    feed = Feed(board, heartbeat=0.01)
-    async with aclosing(watched(feed, tag=["mine"])) as blocks:
+    changes = JobEvents(board, heartbeat=0.01)
+    async with aclosing(watched(changes, tag=["mine"])) as blocks:
         (synced,) = events_in(await anext(blocks))
         board.changed(record("others"))
         (beat,) = events_in(await anext(blocks))
 
     assert (beat.job, beat.synced) == (None, False)
     assert beat.cursor != synced.cursor
-    async with aclosing(watched(feed, after=beat.cursor)) as blocks:
+    async with aclosing(watched(changes, after=beat.cursor)) as blocks:
         assert [event.synced for event in events_in(await anext(blocks))] == [True]
 
 
 async def test_a_slow_reader_gets_the_newest_state_of_each_job(board: Board) -> None:
-    feed = Feed(board, heartbeat=LONG)
+    changes = JobEvents(board, heartbeat=LONG)
     first, second = record(), record()
-    async with aclosing(watched(feed)) as blocks:
+    async with aclosing(watched(changes)) as blocks:
         await anext(blocks)
         for job in (first, second):
             board.changed(job)
@@ -353,15 +358,15 @@ async def test_a_slow_reader_gets_the_newest_state_of_each_job(board: Board) -> 
 
 
 async def test_a_reader_that_is_too_slow_is_sent_away_and_comes_back(board: Board) -> None:
-    feed = Feed(board, heartbeat=LONG, max_behind=10)
+    changes = JobEvents(board, heartbeat=LONG, max_behind=10)
     jobs = [record() for _ in range(11)]
-    async with aclosing(watched(feed)) as blocks:
+    async with aclosing(watched(changes)) as blocks:
         (synced,) = events_in(await anext(blocks))
         for job in jobs:
             board.changed(job)
         assert [block async for block in blocks] == []
 
-    async with aclosing(watched(feed, after=synced.cursor)) as blocks:
+    async with aclosing(watched(changes, after=synced.cursor)) as blocks:
         missed = events_in(await anext(blocks))
 
     assert [event.job.id for event in missed if event.job] == [job.id for job in jobs]
@@ -369,14 +374,14 @@ async def test_a_reader_that_is_too_slow_is_sent_away_and_comes_back(board: Boar
 
 @pytest.mark.parametrize("cursor", ["", "nonsense", "00000000-1", "-", "99"])
 async def test_an_unknown_cursor_brings_the_whole_state(board: Board, cursor: str) -> None:
-    feed = Feed(board, heartbeat=LONG)
+    changes = JobEvents(board, heartbeat=LONG)
     job = record()
 
     async def records() -> AsyncGenerator[JobRecord]:
         yield job
 
     wanted = Wanted(Visibility(everything=True))
-    async with aclosing(feed.watch(wanted, cursor, records)) as blocks:
+    async with aclosing(changes.watch(wanted, cursor, records)) as blocks:
         (state,) = events_in(await anext(blocks))
 
     assert state.job is not None
@@ -384,8 +389,8 @@ async def test_an_unknown_cursor_brings_the_whole_state(board: Board, cursor: st
 
 
 async def test_a_cursor_that_is_too_old_brings_the_whole_state(board: Board) -> None:
-    feed = Feed(board, heartbeat=LONG, kept_changes=3)
-    async with aclosing(watched(feed)) as blocks:
+    changes = JobEvents(board, heartbeat=LONG, kept_changes=3)
+    async with aclosing(watched(changes)) as blocks:
         (old,) = events_in(await anext(blocks))
     jobs = [record() for _ in range(4)]
     for job in jobs:
@@ -396,11 +401,11 @@ async def test_a_cursor_that_is_too_old_brings_the_whole_state(board: Board) -> 
             yield job
 
     wanted = Wanted(Visibility(everything=True))
-    async with aclosing(feed.watch(wanted, old.cursor, records)) as blocks:
+    async with aclosing(changes.watch(wanted, old.cursor, records)) as blocks:
         whole = events_in(await anext(blocks))
         (synced,) = events_in(await anext(blocks))
     begins(board, jobs[0])
-    async with aclosing(feed.watch(wanted, synced.cursor, records)) as blocks:
+    async with aclosing(changes.watch(wanted, synced.cursor, records)) as blocks:
         changed = events_in(await anext(blocks))
 
     assert [event.job.id for event in whole if event.job] == [job.id for job in jobs]
@@ -408,7 +413,7 @@ async def test_a_cursor_that_is_too_old_brings_the_whole_state(board: Board) -> 
 
 
 async def test_what_changes_while_the_state_is_read_is_told_after_it(board: Board) -> None:
-    feed = Feed(board, heartbeat=LONG)
+    changes = JobEvents(board, heartbeat=LONG)
     job = record()
 
     async def records() -> AsyncGenerator[JobRecord]:
@@ -416,7 +421,7 @@ async def test_what_changes_while_the_state_is_read_is_told_after_it(board: Boar
         begins(board, job)
 
     wanted = Wanted(Visibility(everything=True))
-    async with aclosing(feed.watch(wanted, None, records)) as blocks:
+    async with aclosing(changes.watch(wanted, None, records)) as blocks:
         seen = [event for _ in range(3) for event in events_in(await anext(blocks))]
 
     assert [event.job.status if event.job else "synced" for event in seen] == [
@@ -427,10 +432,10 @@ async def test_what_changes_while_the_state_is_read_is_told_after_it(board: Boar
 
 
 async def test_a_single_job_can_be_shown_to_others(board: Board) -> None:
-    feed = Feed(board, heartbeat=LONG)
+    changes = JobEvents(board, heartbeat=LONG)
     shown, named, hidden = record(), record(name="shown"), record(name="hidden")
     singles = frozenset({("alice", shown.id), ("alice", "shown")})
-    async with aclosing(watched(feed, visible=Visibility(singles=singles))) as blocks:
+    async with aclosing(watched(changes, visible=Visibility(singles=singles))) as blocks:
         await anext(blocks)
         for job in (hidden, shown, named):
             board.changed(job)
@@ -453,9 +458,9 @@ async def test_a_single_job_can_be_shown_to_others(board: Board) -> None:
 async def test_output_that_is_not_known_to_be_empty_is_not_called_so(
     board: Board, reason: str, run: int, log_bytes: int, told: int | None
 ) -> None:
-    feed = Feed(board, heartbeat=LONG)
+    changes = JobEvents(board, heartbeat=LONG)
     job = replace(record(), run=run, log_bytes=log_bytes)
-    async with aclosing(watched(feed)) as blocks:
+    async with aclosing(watched(changes)) as blocks:
         await anext(blocks)
         board.changed(job.ended(JobStatus.FAILED, reason, datetime.now(UTC)))
         (event,) = events_in(await anext(blocks))

@@ -19,17 +19,22 @@ RUNS = st.integers(0, 2)
 # Those that nothing more is told of.
 BARE = [
     *(Event.SUBMITTED, Event.TAKEN_OVER, Event.FOUND),
-    *(Event.GPUS_UNKNOWN, Event.START_DONE, Event.NOT_ASKED),
+    *(Event.START_DONE, Event.NOT_ASKED, Event.ABSENT),
 ]
 ANY = st.one_of(
     st.builds(life.Told, st.sampled_from(BARE), st.none() | RUNS),
     st.builds(life.Unknown, st.just("too many open files")),
-    st.builds(life.Given, st.sampled_from([Event.PLACED, Event.GPUS_GIVEN]), st.just((1,))),
+    st.builds(
+        life.Given, st.sampled_from([Event.PLACED, Event.MOVED]), st.just(("1",)), st.just("node-1")
+    ),
     st.builds(started, RUNS, MOMENTS),
     st.builds(waiting, RUNS, st.sampled_from([0.1, 0.5]), MOMENTS),
     st.builds(exited, RUNS, st.sampled_from([0, 3, None]), st.sampled_from(ExitCause), MOMENTS),
     st.builds(
-        life.StartTrouble, st.sampled_from([Event.START_FAILED, Event.REFUSED]), RUNS, st.just("x")
+        life.StartTrouble,
+        st.sampled_from([Event.START_FAILED, Event.REFUSED, Event.NO_ROOM]),
+        RUNS,
+        st.just("x"),
     ),
     st.builds(life.StopAsked, st.sampled_from([Reason.USER_REQUESTED, Reason.ADDRESS_CHANGED])),
     st.builds(
@@ -95,6 +100,7 @@ def happens(data: st.DataObject, world: World) -> None:
         lambda: world.end_all(0),
         world.ring_early,
         world.begin_again,
+        world.break_off,
         lambda: world.tell(life.StopAsked(Reason.USER_REQUESTED)),
         lambda: world.tell(life.LifeSpanSet(data.draw(st.none() | st.integers(1, 60)))),
         *world.moves,
@@ -108,7 +114,7 @@ def happens(data: st.DataObject, world: World) -> None:
         ]
     if world.stops:
         can.append(lambda: world.fail_to_stop(does=data.draw(st.booleans())))
-    if world.unheard:
+    if world.unheard and world.compared is None:
         place = data.draw(st.integers(0, len(world.unheard) - 1))
         can.append(lambda: world.hear(place, again=data.draw(st.booleans())))
     if world.timer is not None:
@@ -232,3 +238,21 @@ def test_a_server_that_begins_says_what_a_run_waits_for() -> None:
         world.tell(happening)
 
     assert world.record.transitions[-1].description == "The image is pulled (30%)"
+
+
+def test_a_stop_between_two_starts_of_one_run_waits_for_what_the_first_brought_about() -> None:
+    world = World(new_job())
+    world.tell(life.Given(Event.PLACED, ()))
+    world.break_off()
+    world.ask()
+    world.start()
+    world.be_told()  # what was so before it began: it is to be started again
+    world.tell(life.StopAsked(Reason.USER_REQUESTED))
+
+    world.ask()
+    assert world.record.is_active
+    world.stop()
+    world.hear()
+    world.hear()
+
+    assert (world.record.status, world.record.exit_code) == (JobStatus.CANCELLED, 143)

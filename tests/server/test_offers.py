@@ -24,6 +24,7 @@ from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord
 from tests.postgres import PostgresServer
 from tests.server.fleet.servers import Member, member
+from tests.server.nodes import one_node
 from tests.server.test_tables import record
 
 pytestmark = pytest.mark.postgres
@@ -121,7 +122,7 @@ async def test_an_engine_of_one_machine_is_not_offered_by_another(url: str) -> N
     async with member(url, "one") as one, member(url, "two") as two:
         own = offered(name="sandbox", local=True)
         async with offering(one, own):
-            with pytest.raises(Conflict, match="a name of its own"):
+            with pytest.raises(Conflict, match="that no other has"):
                 async with offering(two, own):
                     pass
 
@@ -192,14 +193,14 @@ def test_jobs_of_another_servers_engine_are_counted_as_they_come_and_go() -> Non
     running = replace(waiting, phase=Phase.RUNNING, transitions=(started,))
 
     def counted() -> tuple[float, int, int]:
-        load = board.load_elsewhere("theirs")
+        load = board.load_of("theirs")
         return load.taken.cpu, load.running, load.waiting
 
     board.know(waiting)
     assert counted() == (0, 0, 1)
     board.know(running)
     assert counted() == (1.5, 1, 0)
-    board.open("theirs", CAPACITY)
+    board.open("theirs", one_node(CAPACITY))
     board.add(running)
     assert counted() == (0, 0, 0)
     board.close("theirs")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from neuro.domain.errors import InvalidInput, NeverFits, NotPermitted, NotSupported
+from neuro.domain.errors import (
+    InvalidInput,
+    NeverFits,
+    NotPermitted,
+    NotSupported,
+    TooManyRequests,
+)
 from neuro.domain.images import EXECUTOR_IMAGE
 from neuro.domain.jobs import JobRequest
 from neuro.domain.permissions import Action, Permission
@@ -16,7 +23,16 @@ from neuro.domain.resources import GIB, Amount, Preset
 from neuro.domain.uris import ResourceURI
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity
-from neuro.server.jobs.plan import Draft, JobLimits, Load, Offer, Planned, Refused, crowded, plan
+from neuro.server.jobs.plan import (
+    Draft,
+    JobLimits,
+    Offer,
+    Planned,
+    Refused,
+    crowded,
+    crowded_with_controls,
+    plan,
+)
 from neuro.server.jobs.record import to_wire
 from neuro.server.jobs.specification import CONTROL_AMOUNT
 
@@ -153,22 +169,25 @@ def test_a_job_costs_what_its_preset_does_for_as_long_as_it_runs(
 
 
 @pytest.mark.parametrize(
-    ("load", "control", "words"),
+    ("rule", "every", "of_owner", "words"),
     [
-        (Load(149_999, 4, 2, 1), True, None),
-        (Load(150_000, 0, 0, 0), False, "150,000 jobs are active already"),
-        (Load(5, 5, 0, 0), False, "5 jobs of 'alice' are active already"),
-        (Load(3, 0, 3, 0), True, "3 bakes are driven already"),
-        (Load(3, 0, 3, 0), False, None),
-        (Load(2, 2, 2, 2), True, "2 bakes of 'alice' are driven already"),
+        (crowded, 149_999, 4, None),
+        (crowded, 150_000, 0, "150,000 jobs are active already"),
+        (crowded, 5, 5, "5 jobs of 'alice' are active already"),
+        (crowded_with_controls, 2, 1, None),
+        (crowded_with_controls, 3, 0, "3 bakes are driven already"),
+        (crowded_with_controls, 2, 2, "2 bakes of 'alice' are driven already"),
     ],
 )
 def test_one_job_more_is_refused_where_there_are_too_many(
-    load: Load, control: bool, words: str | None
+    rule: Callable[[int, int, JobLimits, str], TooManyRequests | None],
+    every: int,
+    of_owner: int,
+    words: str | None,
 ) -> None:
     limits = JobLimits(controls=3, controls_per_owner=2, active_per_owner=5)
 
-    crowd = crowded(load, limits, "alice", control=control)
+    crowd = rule(every, of_owner, limits, "alice")
 
     assert (crowd is None) == (words is None)
     assert words is None or (crowd is not None and words in crowd.message)

@@ -27,6 +27,7 @@ from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
 from tests.engines.memory import MemoryEngine
+from tests.server.nodes import one_node
 from tests.server.test_tables import add, record
 from tests.server.test_writer import rename_table
 
@@ -67,7 +68,7 @@ async def test_a_job_that_is_given_gpus_while_the_database_is_away_starts_later(
     # Between two runs; nobody knows its GPUs.
     job = replace(queued, specification=wants_a_gpu, phase=Phase.STARTING, run=1, gpus=None)
     add(database, job)
-    board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB, gpu=1)})
+    board = Board({"sandbox": one_node(Amount(cpu=4, memory=4 * GIB, gpu=1))})
     writer = Writer(database)
     writer.start(Background())
     reconciler = Reconciler(board, writer, {"sandbox": engine}, spec_of, Background(), stop_grace=0)
@@ -96,7 +97,7 @@ async def test_no_run_is_asked_for_before_the_database_knows_of_it(database: Dat
             known.append(kept.phase)
             await super().start(spec)
 
-    board = Board({"sandbox": Amount(cpu=1, memory=GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=1, memory=GIB))})
     writer = Writer(database)
     engine: Any = Asking()
     reconciler = Reconciler(board, writer, {"sandbox": engine}, spec_of, Background(), stop_grace=0)
@@ -128,7 +129,7 @@ async def test_a_job_outlives_trouble_of_the_server_at_its_start(
 ) -> None:
     job = replace(record(over=False), phase=Phase.STARTING)
     add(database, job)
-    board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB)})
+    board = Board({"sandbox": one_node(Amount(cpu=4, memory=4 * GIB))})
     writer = Writer(database)
     writer.start(Background())
     troubles = [trouble]

@@ -21,6 +21,7 @@ from neuro.engines.base import (
     Event,
     ExitCause,
     Exited,
+    Node,
     Placement,
     RunRef,
     RunSpec,
@@ -35,6 +36,7 @@ from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
+from tests.server.nodes import one_node
 from tests.server.test_reconciler import spec_of
 from tests.server.test_tables import add, record
 
@@ -53,14 +55,21 @@ class ScriptedEngine:
         self.lacks: set[RunRef] = set()  # what it says that it does not have
         self.fault: Exception | None = None
         self.asked = asyncio.Condition()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def adopt(self, known: Collection[RunRef]) -> dict[RunRef, RunState]:
         return {ref: state for ref, state in self.known.items() if ref in known}
 
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        return await self.adopt(refs)
+
+    async def nodes(self) -> list[Node]:
+        return []
+
     async def events(self) -> AsyncIterator[Event]:
-        while True:
-            yield await self._events.get()
+        while (event := await self._events.get()) is not None:
+            yield event
+        raise ConnectionResetError("the stream of events broke off")
 
     async def start(self, spec: RunSpec) -> None:
         if self.fault is not None:
@@ -78,6 +87,10 @@ class ScriptedEngine:
     def report(self, event: Event) -> None:
         self._events.put_nowait(event)
 
+    def break_off(self) -> None:
+        """Lose whatever is not told yet."""
+        self._events.put_nowait(None)
+
 
 class House:
     """A reconciler with all that it works on."""
@@ -85,7 +98,7 @@ class House:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.engine = ScriptedEngine()
-        self.board = Board({"sandbox": Amount(cpu=4, memory=4 * GIB)})
+        self.board = Board({"sandbox": one_node(Amount(cpu=4, memory=4 * GIB))})
         self.writer = Writer(database)
         self.reconciler = Reconciler(
             self.board,
@@ -442,3 +455,114 @@ async def test_a_job_says_that_the_engine_does_not_know_yet_how_it_is(house: Hou
     assert known.status is JobStatus.RUNNING
     house.engine.report(exited(job))
     await house.until_it_is(job, JobStatus.SUCCEEDED)
+
+
+async def test_an_end_that_was_missed_when_events_broke_off_is_found(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.server.background.PAUSE_SECONDS", 0.0)
+    await house.reconciler.adopt([], {})
+    ended, going, lost = [await house.submit() for _ in range(3)]
+    for job in (ended, going, lost):
+        house.engine.report(started(job))
+        await house.until_it_is(job, JobStatus.RUNNING)
+    house.engine.known[RunRef(ended.id)] = RunState(exited=exited(ended, 3, ExitCause.ERROR))
+    house.engine.known[RunRef(going.id)] = RunState(started=started(going))
+
+    house.engine.break_off()
+    await house.until_it_is(ended, JobStatus.FAILED)
+    await house.until_it_is(lost, JobStatus.FAILED)
+
+    assert (await house.kept(ended)).exit_code == 3
+    assert (await house.kept(lost)).transitions[-1].reason == Reason.NOT_FOUND
+    house.engine.report(exited(going))
+    await house.until_it_is(going, JobStatus.SUCCEEDED)
+    assert len(house.engine.started) == 3
+
+
+async def test_a_start_that_came_to_nothing_unheard_is_asked_for_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.server.background.PAUSE_SECONDS", 0.0)
+    await house.reconciler.adopt([], {})
+    job = await house.submit()
+    house.engine.started.clear()
+
+    house.engine.break_off()
+
+    await house.until_started(job)
+    house.engine.report(started(job))
+    await house.until_it_is(job, JobStatus.RUNNING)
+
+
+async def test_a_job_to_be_stopped_whose_start_came_to_nothing_unheard_is_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.server.background.PAUSE_SECONDS", 0.0)
+    await house.reconciler.adopt([], {})
+    job = await house.submit()
+    house.engine.lacks.add(RunRef(job.id))
+    house.reconciler.stop(job, Reason.USER_REQUESTED)
+    async with house.engine.asked:
+        await house.engine.asked.wait_for(lambda: house.engine.stopped)
+
+    house.engine.break_off()
+
+    await house.until_it_is(job, JobStatus.CANCELLED)
+    assert (await house.kept(job)).exit_code is None
+
+
+async def test_a_comparison_that_fails_is_made_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.server.background.PAUSE_SECONDS", 0.0)
+    await house.reconciler.adopt([], {})
+    job = await house.submit()
+    house.engine.report(started(job))
+    await house.until_it_is(job, JobStatus.RUNNING)
+    tries = 0
+
+    async def resync(refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise ConnectionResetError("the engine is away")
+        return {RunRef(job.id): RunState(exited=exited(job))}
+
+    monkeypatch.setattr(house.engine, "resync", resync)
+    house.engine.break_off()
+
+    await house.until_it_is(job, JobStatus.SUCCEEDED)
+    assert tries == 3
+
+
+async def test_what_happened_since_the_engine_was_asked_is_not_undone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.server.background.PAUSE_SECONDS", 0.0)
+    await house.reconciler.adopt([], {})
+    job = await house.submit(RestartPolicy.ALWAYS)
+    house.engine.report(started(job))
+    await house.until_it_is(job, JobStatus.RUNNING)
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def resync(refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        assert list(refs) == [RunRef(job.id)]
+        asked.set()
+        await answer.wait()
+        return {RunRef(job.id): RunState(exited=exited(job))}
+
+    monkeypatch.setattr(house.engine, "resync", resync)
+    house.engine.break_off()
+    await asked.wait()
+    late = new_job()  # of which the engine was not asked
+    add(house.database, late)
+    house.reconciler.submitted(late)
+    await house.until_started(late)
+    answer.set()
+
+    again = await house.until(job, lambda one: one.run == 1)
+    await house.until_started(again)
+    house.engine.report(started(late))
+    await house.until_it_is(late, JobStatus.RUNNING)
+    assert [ref for ref in house.engine.started if ref.job_id == late.id] == [RunRef(late.id)]

@@ -141,6 +141,7 @@ async def test_a_job_with_a_nul_is_refused_by_the_server(
 
     assert status == 400
     assert answer["error"].startswith(f"'{field}' has the character '\\x00'")
+    assert answer["field"] == field
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,12 @@ async def test_a_damaged_schedule_does_not_hold_up_the_others(house: House) -> N
 
     assert [bake.batch for bake in await house.at(day(2))] == ["sound"]
     assert await house.at(day(2, 6, 1)) == []
+    listed = [each.batch async for each in house.schedules.list(house.anna, house.project.id)]
+    assert listed == ["sound"]
+
+    again = await house.put(batch="damaged", cron="30 5 * * *")  # as its message says
+    assert again.id == damaged.id
+    assert [bake.batch for bake in await house.at(day(3, 5, 31))] == ["damaged"]
 
     await house.schedules.remove(house.anna, damaged.id)
     assert (await house.schedule()).batch == "sound"

@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from neuro.domain.errors import InvalidInput
-from neuro.domain.resources import GIB, Amount
+from neuro.domain.resources import GIB
 from neuro.engines.sandbox.kind import Table
-from neuro.server.engine_settings import capacities_of, engine_settings
+from neuro.server.engine_settings import Share, engine_settings, shares_of
 from neuro.server.reload import Reload
 from neuro.server.settings import Settings, check_apart, keep_cluster, load_settings
+from tests.server.nodes import node
 from tests.server_process import ServerProcess
 
 PRESET = "[[presets]]\nname = 'a'\ncpu = 1\nmemory = '1G'\n"
@@ -232,16 +233,22 @@ def test_the_sections_of_before_say_what_the_embedded_engine_is(tmp_path: Path) 
 def test_the_gpus_of_a_machine_are_given_away_once(tmp_path: Path) -> None:
     path = tmp_path / "server.toml"
     path.write_text(TWO + "cpu = 1\nmemory = '1G'\n")
-    machine = Amount(cpu=8, memory=8 * GIB, gpu=2)
+    machine = [node("machine", 8, 8, "0", "1")]
 
-    capacities = capacities_of(
-        engine_settings(load_settings(path)), {"sandbox": machine, "second": machine}
-    )
+    shares = shares_of(engine_settings(load_settings(path)))
 
-    assert capacities == {
-        "sandbox": Amount(cpu=1, memory=GIB, gpu=2),
-        "second": Amount(cpu=1, memory=GIB),
+    assert {name: share(machine) for name, share in shares.items()} == {
+        "sandbox": [node("machine", 1, 1, "0", "1")],
+        "second": [node("machine", 1, 1)],
     }
+
+
+def test_what_is_taken_of_several_nodes_is_the_same_part_of_each() -> None:
+    nodes = [node("a", 4, 8, "0"), node("b", 12, 8)]
+
+    assert Share()(nodes) == nodes
+    assert Share(cpu=8, memory=4 * GIB)(nodes) == [node("a", 2, 2, "0"), node("b", 6, 2)]
+    assert Share(cpu=20)([]) == []
 
 
 def test_a_data_directory_keeps_its_cluster(tmp_path: Path) -> None:

@@ -174,6 +174,54 @@ async def test_what_is_shared_already_is_not_narrowed(house: House) -> None:
     assert await house.share("anna", "anna", Action.READ) is Action.MANAGE
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "kept"),
+    [
+        (("read", None), ("write", None), {"write": None}),
+        (("write", None), ("read", None), {"write": None}),
+        (("write", None), ("read", 1), {"write": None}),
+        (("read", 3), ("write", 3), {"write": 3}),
+        (("write", 3), ("write", None), {"write": None}),
+        (("write", None), ("write", 3), {"write": 3}),
+        # Each says something that the other does not.
+        (("read", None), ("write", 3), {"read": None, "write": 3}),
+        (("write", 3), ("read", 4), {"read": 4, "write": 3}),
+    ],
+)
+async def test_a_grant_that_another_one_includes_is_not_kept_beside_it(
+    house: House,
+    first: tuple[str, float | None],
+    then: tuple[str, float | None],
+    kept: dict[str, float | None],
+) -> None:
+    for action, days in (first, then):
+        await house.share("anna", "boris", Action(action), days=days)
+
+    shared = [grant for _, grant in await house.access.sharing.shared("anna")]
+    assert {
+        it.action.value: None if it.until is None else (it.until - house.now).days for it in shared
+    } == kept
+    assert len(shared) == len(kept)
+
+
+async def test_a_wider_grant_that_has_ended_is_no_reason_to_keep_a_lesser_one_out(
+    house: House,
+) -> None:
+    await house.share("anna", "boris", Action.WRITE, days=1)
+    house.now += timedelta(days=2)
+
+    assert await house.share("anna", "boris", Action.READ, days=1) is Action.READ
+    assert await house.may("boris") is Action.READ
+
+
+async def test_what_comes_with_being_a_user_stays_beside_a_wider_grant(house: House) -> None:
+    boris = ResourceURI("user", "boris")
+    await house.share("admin", "boris", Action.WRITE, boris)
+
+    held = (await house.caller("boris")).grants.covering(boris)
+    assert [it.grant.action for it in held if it.grant.by is None] == [Action.READ]
+
+
 async def test_everybody_gets_what_is_public(house: House) -> None:
     await house.share("anna", PUBLIC)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neuro.domain.errors import InvalidInput, NeverFits, NotSupported, PlatformError
 from neuro.domain.jobs import JobRequest, RequestedResources
@@ -86,6 +90,15 @@ def volume(source: str, target: str) -> dict[str, object]:
             {"volumes": [volume("storage://default/me/x", "/x")] * 2},
             "Two volumes are mounted at '/x'",
         ),
+        (
+            {
+                "volumes": [
+                    volume("storage://default/me/a", "/x"),
+                    volume("storage://default/me/b", "/./x/"),
+                ]
+            },
+            "Two volumes are mounted at '/./x/': storage://default/me/a and storage://default/me/b",
+        ),
         ({"pass_config": True, "env": {"NEURO_PASSED_CONFIG": "x"}}, "--pass-config"),
     ],
 )
@@ -139,6 +152,19 @@ def test_the_entrypoint_comes_before_the_command_and_no_shell_sees_either() -> N
     container = container_of(request(entrypoint="sh -c", command="'echo $HOME'"))
 
     assert argv_of(container) == ("sh", "-c", "echo $HOME")
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("ab#$;\"'\\ \t\r\n\v\f\x1f\xa0\u2003\0")))
+def test_words_are_those_of_a_shell(command: str) -> None:
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        with pytest.raises(InvalidInput):
+            argv_of(container_of(request(command=command)))
+        return
+
+    assert argv_of(container_of(request(command=command))) == tuple(words)
 
 
 def test_the_first_preset_is_the_default_and_an_unknown_one_names_the_known() -> None:

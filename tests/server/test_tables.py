@@ -7,20 +7,23 @@ import itertools
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from neuro.domain.errors import Damaged
 from neuro.domain.jobs import Container, JobFilter, JobStatus, Priority, Reason, Resources
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import GIB, Amount
 from neuro.server.access.grants import Visibility
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.phases import ENDING, Phase
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.retention import Keep, Retention
@@ -82,7 +85,7 @@ def test_the_runs_with_logs_are_those_that_may_have_begun(database: Database) ->
     restarts = replace(record(over=False), phase=Phase.PAUSING, run=2)
     add(database, waits, over, asked_for, restarts)
 
-    runs = database.write_now(lambda c: tables.runs_with_logs(c, "sandbox"))
+    runs = database.write_now(lambda c: lookups.runs_with_logs(c, "sandbox"))
 
     assert sorted(runs) == sorted([(over.id, 0), (asked_for.id, 0), (restarts.id, 2)])
 
@@ -135,25 +138,59 @@ def test_the_next_server_reads_how_far_a_job_has_come(database: Database, phase:
     assert found == replace(as_kept(made), sequence=found.sequence)
 
 
-def test_a_status_that_its_steps_do_not_tell_is_damage(database: Database) -> None:
-    (bad,) = add(database, record(over=False))
+DAMAGE = {
+    "half a specification": ("specification", b'{"container":{"ima'),
+    "no steps": ("transitions", b"[]"),
+    "a status that its steps do not tell": ("status", "failed"),
+    "an unknown status": ("status", "asleep"),
+    "a priority that there is not": ("priority", 17),
+    "a time beyond all dates": ("created_at", 1 << 62),
+}
+# What a hand writes into a column; only SQLite takes it.
+OF_ANOTHER_KIND = {
+    "a text for bytes": ("specification", "junk"),
+    "a number for bytes": ("transitions", 7),
+    "a date for a time": ("started_at", "2026-01-01"),
+}
 
+
+def spoil(database: Database, job_id: str, column: str, value: object) -> None:
+    """Overwrite what is kept in a column of a job."""
     with database.engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET status = 'failed'"))
+        statement = text(f"UPDATE jobs SET {column} = :value WHERE id = :id")
+        connection.execute(statement, {"value": value, "id": job_id})
 
-    assert bad not in listed(database)
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_record_hides_no_other_and_says_so_itself(database: Database, what: str) -> None:
+    check_damage(database, *DAMAGE[what])
 
 
-def test_one_damaged_record_never_breaks_a_list(database: Database) -> None:
-    good, bad, other = add(database, record(), record(), record())
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("what", OF_ANOTHER_KIND)
+def test_so_does_one_with_a_value_of_another_kind(database: Database, what: str) -> None:
+    check_damage(database, *OF_ANOTHER_KIND[what])
 
-    with database.engine.begin() as connection:
-        connection.execute(
-            text("UPDATE jobs SET specification = :junk WHERE id = :id"),
-            {"junk": b"\xff not json", "id": bad},
-        )
 
-    assert listed(database) == [good, other]
+def check_damage(database: Database, column: str, value: object) -> None:
+    """One record with this value leaves the others readable, and says what it is itself."""
+    good, bad, other = add(database, record(over=False), record(over=False), record(over=False))
+
+    with structlog.testing.capture_logs() as logged:
+        spoil(database, bad, column, value)
+
+        assert listed(database) == [good, other]
+        assert listed(database) == [good, other]
+        found = database.write_now(partial(tables.get_jobs, ids=[good, bad, other]))
+        assert {made.id for made in found} == {good, other}
+        with pytest.raises(Damaged, match=f"The record of job '{bad}' is damaged.* backup"):
+            database.write_now(partial(tables.get_job, job_id=bad))
+
+    # It says which once, and nothing of what stands in it.
+    assert [(line["event"], line["kind"], line["id"]) for line in logged] == [
+        ("damaged record", "job", bad)
+    ]
+    assert database.write_now(partial(tables.whose, job_id=bad)) == ("default", "alice", bad, None)
 
 
 def test_a_damaged_record_does_not_end_the_paging(database: Database) -> None:

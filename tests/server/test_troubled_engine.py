@@ -16,12 +16,13 @@ from neuro.engines.base import RunRef, RunSpec
 from neuro.server import background
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
-from neuro.server.jobs import endings, life, tables
+from neuro.server.jobs import endings, life, lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
-from tests.engines.memory import TroubledEngine
+from tests.engines.troubled import TroubledEngine
+from tests.server.nodes import one_node
 from tests.server.test_tables import record
 
 GIB = 1 << 30
@@ -54,7 +55,7 @@ class Life:
         self._database = database
         self.engine = engine
         self.background = Background()
-        self.board = Board({"sandbox": CAPACITY})
+        self.board = Board({"sandbox": one_node(CAPACITY)})
         self.writer = Writer(database)
         self.reconciler = Reconciler(
             self.board,
@@ -73,7 +74,7 @@ class Life:
     async def begin(self) -> None:
         self.writer.start(self.background)
         active = self._database.write_now(tables.active_jobs)
-        runs = self._database.write_now(lambda c: tables.runs_with_logs(c, "sandbox"))
+        runs = self._database.write_now(lambda c: lookups.runs_with_logs(c, "sandbox"))
         known = [RunRef(job_id, run) for job_id, run in runs]
         await self.reconciler.adopt(active, {"sandbox": known})
 

@@ -19,7 +19,7 @@ from neuro.server.fleet.leases import Leases
 from neuro.server.fleet.registry import Servers
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import reconciler, tables
-from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.events import JobEvents
 from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.offers import Offered, Offers
 from neuro.server.jobs.others import Others
@@ -28,6 +28,7 @@ from neuro.server.jobs.plan import Offer
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 from tests.engines.memory import MemoryEngine
+from tests.postgres import PostgresServer
 from tests.server.test_changing_hands import Grip, Server, eventually, kept, new_job
 from tests.server.test_tables import add
 
@@ -95,11 +96,11 @@ async def test_what_could_not_be_obeyed_yet_is_looked_at_again(
         return await obey(job_ids)
 
     monkeypatch.setattr(server.intents, "obey", obey_and_count)
-    await server.elsewhere.start(server.background)
+    await server.follower.start(server.background)
     await server.intents.ask([Intent.life_span(job, 7)])
 
     grip.is_held = False
-    server.elsewhere.asked([job.id])
+    server.follower.asked([job.id])
     await server.until(job.id, lambda one: one.max_run_time_minutes == 7)
     await server.writer.settle()
     assert left(database)
@@ -162,7 +163,7 @@ async def test_a_job_that_waits_out_its_time_ends_only_where_it_is_held(
 
 async def test_a_job_that_arrives_is_kept_without_what_it_never_had(database: Database) -> None:
     server, _, _ = await with_jobs_of_each_kind(database)
-    ours = msgspec.structs.replace(new_job("wait"), phase=Phase.STARTING, gpus=(0,))
+    ours = msgspec.structs.replace(new_job("wait"), phase=Phase.STARTING, gpus=("0",))
     add(database, ours)
 
     (record,) = database.write_now(lambda c: tables.get_jobs(c, [ours.id]))
@@ -206,8 +207,8 @@ def service_of(server: Server) -> JobService:
         Offer("default", [], "sandbox", "localhost", str),
         check_volumes=no_volumes,
         image_notice=lambda engine, image: None,
-        feed=Feed(server.board),
-        others=Others(server.board, changes, server.elsewhere, server.intents, offers),
+        events=JobEvents(server.board),
+        others=Others(server.board, changes, server.follower, server.intents, offers),
     )
 
 
@@ -242,27 +243,41 @@ async def test_a_life_span_is_not_lost_with_the_engine(database: Database) -> No
     await server.close()
 
 
-async def test_minutes_that_are_added_at_once_through_two_servers_are_all_added(
-    any_database: Database,
+@pytest.fixture
+def on_postgres(postgres_server: PostgresServer) -> Iterator[Database]:
+    with postgres_server.database() as url:
+        database = Database(url)
+        migrate(database)
+        yield database
+        database.close()
+
+
+@pytest.mark.postgres
+async def test_minutes_that_are_added_at_once_through_several_servers_are_all_added(
+    on_postgres: Database,
 ) -> None:
+    database = on_postgres
     holder, _, job = await with_a_job(
-        any_database, msgspec.structs.replace(new_job("wait"), max_run_time_minutes=60)
+        database, msgspec.structs.replace(new_job("wait"), max_run_time_minutes=60)
     )
-    await holder.elsewhere.start(holder.background)
-    others = [Server(any_database) for _ in range(2)]
+    await holder.follower.start(holder.background)
+    others = [Server(database) for _ in range(2)]
     for other in others:
         other.board.know(job)
+    # Whoever has the engine is asked as well: it has not heard of what the others were asked yet.
+    asked = [*others, holder]
     change = LifeSpanChange(additional_max_run_time_minutes=10)
 
-    asking = [
-        asyncio.create_task(service_of(other).change_life_span(job, change)) for other in others
-    ]
-    await eventually(lambda: [intent.value for intent in left(any_database)] == ["80"])
-    holder.elsewhere.asked([job.id])
-    await eventually(lambda: kept(any_database, job).max_run_time_minutes == 80)
+    asking = [asyncio.create_task(service_of(one).change_life_span(job, change)) for one in asked]
+
+    def is_all_added() -> bool:
+        holder.follower.asked([job.id])  # as the feed of changes does
+        return kept(database, job).max_run_time_minutes == 90
+
+    await eventually(is_all_added)
     for other in others:
-        other.elsewhere.changed([job.id])
-        await other.elsewhere.start(other.background)
+        other.follower.changed([job.id])
+        await other.follower.start(other.background)
     await asyncio.wait_for(asyncio.gather(*asking), 30)
 
     for server in (holder, *others):

@@ -21,6 +21,7 @@ from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.fleet.leases import LeaseLost
 from neuro.server.jobs import tables
+from neuro.server.jobs.expiry import mark_logs_removed
 from neuro.server.jobs.leases import ALWAYS
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
@@ -157,6 +158,23 @@ async def test_a_refused_record_is_written_once_the_database_takes_it(
             await writer.flush()
 
     assert kept_code(database, job.id) == 3
+
+
+async def test_a_log_that_retention_has_removed_stays_removed_whatever_is_written_late(
+    database: Database, writer: Writer
+) -> None:
+    job = record(over=False)
+    add(database, job)
+    writer.save(ended(job))
+    await writer.settle()
+    database.write_now(lambda connection: mark_logs_removed(connection, [job.id]))
+
+    writer.save(ended(job))  # as after a commit whose answer was lost
+    await writer.settle()
+
+    found = database.write_now(lambda connection: tables.get_job(connection, job.id))
+    assert found is not None
+    assert found.logs_removed
 
 
 async def test_closing_gives_up_on_a_database_that_stays_away(database: Database) -> None:

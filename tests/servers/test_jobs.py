@@ -218,10 +218,18 @@ async def test_a_server_starts_while_another_one_is_away_and_has_jobs(
             with pytest.raises(NotFound, match="passed on to another server than was meant"):
                 await output_of(client, job)
 
+            more = '[engines.more]\nkind = "sandbox"\ncpu = 1\nmemory = "1G"\n'
+            two.stop()
+            with (two.data_dir / "server.toml").open("a") as settings:
+                settings.write(more)
+            two.start()
+            async with asyncio.timeout(30):
+                while "more-two" not in [one.name for one in (await server_state(client)).engines]:
+                    await asyncio.sleep(0.05)
             named_alike = (one.data_dir / "server.toml").read_text().replace('"one"', '"two"')
-            refused = await answer_to_a_reload(one, named_alike)
+            refused = await answer_to_a_reload(one, named_alike + more)
             assert refused is not None
-            assert "has an engine 'sandbox-two' on its machine" in refused
+            assert "has an engine 'more-two' on its machine" in refused
 
 
 async def test_two_machines_have_no_engine_of_one_name(

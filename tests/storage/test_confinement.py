@@ -105,6 +105,30 @@ def test_bulk_files_do_not_go_through_links(trap: StorageServer) -> None:
     assert outside_is_untouched(trap)
 
 
+def test_nobody_reaches_what_the_server_keeps_beside_the_folders_of_owners(
+    either_kernel: StorageServer,
+) -> None:
+    (either_kernel.home("alice") / "link").symlink_to("../.own")
+    (either_kernel.root / ".own").write_bytes(SECRET)
+    admin = Raw(either_kernel, "admin")
+
+    fetched = [
+        admin("POST", folder, "FETCH", body=b'{"paths": ["%s"]}' % path)
+        for folder, path in (("/", b".own"), ("/alice", b"link"))
+    ]
+    changed = [
+        admin("PUT", "/.own", "CREATE", body=b"abc"),
+        admin("DELETE", "/.own", "DELETE"),
+        admin("POST", "/alice", "RENAME", destination="/.own"),
+        admin("PUT", "/alice/link", "CREATE", body=b"abc"),
+    ]
+
+    assert admin.names("/") == {"alice"}
+    assert all(SECRET not in answer.body for answer in fetched)
+    assert {answer.status for answer in changed} == {400}
+    assert (either_kernel.root / ".own").read_bytes() == SECRET
+
+
 def test_links_are_told_as_links_with_their_target(trap: StorageServer) -> None:
     status = Raw(trap)("GET", "/alice/to-file", "GETFILESTATUS").json["FileStatus"]
     listing = Raw(trap)("GET", "/alice", "LISTSTATUS").json["FileStatuses"]["FileStatus"]

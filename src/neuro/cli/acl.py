@@ -67,14 +67,14 @@ def grant(
     if as_json:
         context.out.print(document(given))
         return
+    until = f" until {_time(given.expires_at, local_now())}" if given.expires_at else ""
     if given.action is not wanted:
         context.out.warning(
-            f"'{user}' has '{given.action}' on {full} already, which is more. To narrow it, take"
-            f" that back first: neuro acl explain {full} {user}"
+            f"'{user}' has '{given.action}' on {full} already{until}, which is more. To narrow it,"
+            f" take that back first: neuro acl explain {full} {user}"
         )
         return
-    end = f" until {_time(given.expires_at, local_now())}" if given.expires_at else ""
-    context.out.note(f"'{user}' may {action} {full}{end}.")
+    context.out.note(f"'{user}' may {action} {full}{until}.")
 
 
 @click.command(

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 
 class EngineState(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine: all that it has, what is free, what its administrator should know."""
+    """One engine: all that it has, what is free, what its administrator should know.
+
+    ``is_here`` says whether this server has it now, and not another one of the same database.
+    """
 
     name: str
+    is_here: bool = True
     capacity: Amount
     free: Amount
     running: int = 0

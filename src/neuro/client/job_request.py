@@ -19,6 +19,7 @@ from neuro.domain.jobs import (
     Volume,
 )
 from neuro.domain.life_spans import check_schedule_timeout, life_span_minutes
+from neuro.domain.mounts import mounted_twice
 from neuro.domain.names import check_job_name, check_tags
 from neuro.domain.uris import complete_uri, full_text
 
@@ -204,8 +205,10 @@ def parse_volumes(texts: Sequence[str], where: Where) -> Volumes:
     Without a mode the mount can be written to, as in the reference clients.
     """
     volumes = Volumes([], [], [])
+    mounts = []
     for text in texts:
         source, target, read_only = _parts(text)
+        mounts.append((source, target))
         scheme = source.partition(":")[0]
         uri = _full(source, scheme, where)
         if scheme == "storage":
@@ -220,6 +223,8 @@ def parse_volumes(texts: Sequence[str], where: Where) -> Volumes:
             volumes.secrets.append(SecretVolume(src_secret_uri=uri, dst_path=target))
         else:
             raise InvalidInput(f"'{text}': a secret has no mode; write secret:KEY:/PATH/FILE.")
+    for _, said in mounted_twice(mounts):
+        raise InvalidInput(f"{said}. Give each its own path.")
     return volumes
 
 

@@ -13,7 +13,7 @@ import msgspec
 from neuro.client.connections import HALF_CLOSE_PROTOCOL, JobConnection
 from neuro.client.messages import answered, below, each, get, lines, tell, with_message
 from neuro.client.sessions import CHANNEL_PROTOCOLS, JobSession
-from neuro.client.transport import Params, Request
+from neuro.client.transport import Params, Request, Response
 from neuro.domain.errors import InvalidInput, NoSuchJob
 from neuro.domain.jobs import (
     LEFT_OUT_HEADER,
@@ -133,8 +133,7 @@ class Jobs:
         call = with_message("POST", _JOBS, request, params=from_preset, headers=headers)
         async with answered(self._transport, call) as response:
             job = msgspec.json.decode(await response.read(), type=Job)
-            notices = unquote(response.headers.get("X-Neuro-Notice") or "")
-        return Submitted(job, tuple(notices.split("\n")) if notices else ())
+            return Submitted(job, _notices(response))
 
     async def get(self, job_id: str) -> Job:
         """The job with this id. Raises NoSuchJob."""
@@ -145,10 +144,17 @@ class Jobs:
         ref = parse_job_ref(text)
         if ref.is_id:
             return await self.get(ref.name)
+        user, cluster = self._client.user, self._client.cluster
+        if (ref.owner or user, ref.cluster or cluster) == (user, cluster):
+            try:
+                # Not from a list: one leaves out what the server cannot read any more.
+                return await self.get(ref.name)
+            except NoSuchJob:
+                raise _no_such_job(text) from None
         query = JobFilter(
             name=ref.name,
-            owner=[ref.owner or self._client.user],
-            cluster_name=ref.cluster or self._client.cluster,
+            owner=[ref.owner or user],
+            cluster_name=ref.cluster or cluster,
             reverse=True,
             limit=1,
         )
@@ -220,9 +226,15 @@ class Jobs:
     def _page(self, query: JobFilter) -> AsyncGenerator[Job, None]:
         return each(self._transport, _JOBS, _query(query), Job)
 
-    async def kill(self, job_id: str) -> None:
-        """Stop a job; nothing if it is over."""
-        await tell(self._transport, "DELETE", below(_JOBS, job_id))
+    async def kill(self, job_id: str) -> tuple[str, ...]:
+        """Stop a job; nothing if it is over.
+
+        Returns what the server remarks: that the job ends later, where its machine is away.
+        """
+        call = Request(method="DELETE", path=below(_JOBS, job_id))
+        async with answered(self._transport, call) as response:
+            await response.read()
+            return _notices(response)
 
     async def extend_life_span(self, job_id: str, minutes: int) -> None:
         """Let a job live ``minutes`` longer."""
@@ -306,6 +318,11 @@ class Jobs:
     @staticmethod
     def _monitoring(job_id: str, what: str) -> str:
         return f"{below(_MONITORING, job_id)}/{what}"
+
+
+def _notices(response: Response) -> tuple[str, ...]:
+    notices = unquote(response.headers.get("X-Neuro-Notice") or "")
+    return tuple(notices.split("\n")) if notices else ()
 
 
 def _streams(*, tty: bool, stdin: bool, stdout: bool, stderr: bool) -> list[tuple[str, str]]:

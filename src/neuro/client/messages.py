@@ -7,7 +7,7 @@ error as ``retry_after`` (seconds).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from neuro.client.transport import Params, Request, Response, Transport, raise_error_line
-from neuro.domain.errors import NotFound, PlatformError, TooManyRequests
+from neuro.domain.errors import InvalidInput, NotFound, PlatformError, TooManyRequests
 
 T = TypeVar("T")
 
@@ -128,8 +128,33 @@ def with_message(
         path=path,
         params=params,
         headers={**_JSON, **(headers or {})},
-        body=msgspec.json.encode(message),
+        body=_encoded(message),
     )
+
+
+def _encoded(message: Any) -> bytes:
+    try:
+        return msgspec.json.encode(message)
+    except UnicodeEncodeError:
+        # Python reads what is not UTF-8 on a command line as lone surrogates, which have no bytes.
+        field = next(_not_utf8(msgspec.to_builtins(message)))
+        error = InvalidInput(f"'{field}' is not in UTF-8: write it in UTF-8.")
+        error.field = field
+        raise error from None
+
+
+def _not_utf8(value: Any, where: str = "") -> Iterator[str]:
+    """The texts without bytes, as the server calls them: ``tags[0]``, ``env.NAME``."""
+    if isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            yield where
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _not_utf8(each, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _not_utf8(key, f"a key of {where}")
+            yield from _not_utf8(each, f"{where}.{key}" if where else key)
 
 
 def query_of(query: msgspec.Struct) -> Params:

@@ -151,6 +151,8 @@ def from_content(content: Mapping[str, Any], message: str, status: int) -> error
     else:
         error = kind(message)
     error.from_server = True
+    if isinstance(error, errors.InvalidInput) and isinstance(content.get("field"), str):
+        error.field = content["field"]
     return error
 
 

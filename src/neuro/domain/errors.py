@@ -27,10 +27,15 @@ class PlatformError(Exception):
 
 
 class InvalidInput(PlatformError):
-    """A request that is wrong in itself: a bad name, an unknown preset, a missing field."""
+    """A request that is wrong in itself: a bad name, an unknown preset, a missing field.
+
+    ``field`` is the text of the request that is wrong, as the wire calls it (``tags[0]``), where
+    the sentence quotes it so. Whoever asked in other words says it in those.
+    """
 
     code = "invalid"
     status = 400
+    field: str | None = None
 
 
 class NoSuchJob(InvalidInput):

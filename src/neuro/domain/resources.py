@@ -38,6 +38,17 @@ class Amount(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Whether this amount can be taken from ``free`` (a millicore of slack for float sums)."""
         return self.cpu <= free.cpu + 1e-3 and self.memory <= free.memory and self.gpu <= free.gpu
 
+    def times_in(self, free: Amount) -> int:
+        """How often this amount can be taken from ``free``."""
+        return max(
+            0,
+            min(
+                int((free.cpu + 1e-3) // self.cpu),
+                free.memory // self.memory,
+                free.gpu // self.gpu if self.gpu else 1 << 30,
+            ),
+        )
+
 
 NOTHING = Amount(cpu=0.0, memory=0)
 

@@ -20,7 +20,7 @@ The invariants (each one a test in ``tests/engines/contract/``):
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -70,8 +70,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     It names things; where they are is the engine's to know.
 
-    ``argv`` empty means the image's own default command. ``memory`` is bytes, ``cpu`` is cores,
-    ``gpus`` are indexes of the machine's GPUs that the run may see. ``disk`` is bytes of private
+    ``argv`` empty means the image's own default command. ``memory`` is bytes, ``cpu`` is cores.
+    ``node`` is where it runs, and ``gpus`` are those of the node that it sees: names that the
+    engine gave them, none where it places runs itself. ``disk`` is bytes of private
     files (not those on volumes), 0 for no limit. ``pull`` is for engines that pull ``image``. Runs
     with the same ``neighbours``, if it is not empty, reach each other's ports, and know this one by
     its ``names`` where they have networks of their own; no others do.
@@ -99,13 +100,33 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bool | None = None
     cpu: float
     memory: int
-    gpus: tuple[int, ...] = ()
+    node: str = ""
+    gpus: tuple[str, ...] = ()
     shm: bool = True
     privileged: bool = False
     disk: int = 0
     neighbours: str = ""
     names: tuple[str, ...] = ()
     control: bool = False
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """Where runs are: what they may take there together, and its GPUs by their names.
+
+    ``memory`` is bytes, ``cpu`` is cores. Names stay what they are as long as runs may have them,
+    and have no commas. A node that is not ``open`` drains: what runs there goes on, and nothing
+    more begins there.
+    """
+
+    name: str
+    cpu: float
+    memory: int
+    gpus: tuple[str, ...] = ()
+    open: bool = True
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(cpu=self.cpu, memory=self.memory, gpu=len(self.gpus))
 
 
 class RunRef(msgspec.Struct, frozen=True, order=True):
@@ -173,11 +194,16 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory: int | None = None
 
 
-Event = Waiting | Started | Exited
+class NodesChanged(msgspec.Struct, frozen=True):
+    """What the engine offers is something else now: ``nodes`` has it."""
+
+
+RunEvent = Waiting | Started | Exited
+Event = RunEvent | NodesChanged
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``adopt`` found: ``started``, ``exited`` or both; neither if the run is about to start.
+    """How a run is: ``started``, ``exited`` or both; neither if the run is about to start.
 
     ``waiting`` is what it waits for until then. ``trouble`` is why nothing is known of the run yet,
     by the engine's fault: events follow, and tell a start also of a run that had begun before.
@@ -311,8 +337,8 @@ class Placement(StrEnum):
 class Engine(Protocol):
     """What every engine can do. Every method may be called at any time after ``open``.
 
-    What else an engine can do with runs is told by ``Attaches``, ``Executes``, ``Connects`` and
-    ``Measures``.
+    What else an engine can do with runs is told by ``Attaches``, ``Executes``, ``Connects``,
+    ``Commits`` and ``Measures``.
 
     ``notices`` are sentences about what this machine lacks and what to install; ``gpu_model`` names
     its GPUs; ``host_address`` is where a run reaches the platform's API on this machine. All three
@@ -357,20 +383,30 @@ class Engine(Protocol):
         """
         ...
 
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        """How these runs are now: for whoever may have missed what was told of them.
+
+        At any time, however often, and in the middle of anything else; no run is changed by it. A
+        run that is not in it was not here when this was asked.
+        """
+        ...
+
     def events(self) -> AsyncIterator[Event]:
         """What runs wait for, starts and ends as they happen, also of adopted runs. One consumer.
+        And that nodes join, drain or leave, or their GPUs do.
 
         An event may be seen twice (after ``adopt`` and here), and late; none but one of waiting is
-        ever missed. This may fail, and is called again.
+        ever missed. This may fail, and is called again. Then what happened until it failed may be
+        missed: ``resync`` tells it.
         """
         ...
 
     async def start(self, spec: RunSpec) -> None:
         """Begin a run; returns when it is under supervision. ``Started``/``Exited`` follow.
 
-        Idempotent: a run that exists already is left as it is. Raises EngineFault for what this
-        engine never does, and NotReady where it may be tried again; so may be a run that ``Exited``
-        with NOT_READY or VOLUME_NOT_READY, of which nothing is left.
+        Idempotent: a run that exists already is left as it is, wherever it is. Raises EngineFault
+        for what this engine never does, and NotReady where it may be tried again; so may be a run
+        that ``Exited`` with NOT_READY or VOLUME_NOT_READY, of which nothing is left.
         """
         ...
 
@@ -405,10 +441,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def capacity(self) -> Amount:
-        """All that this engine can give to jobs (not what is free).
+    async def nodes(self) -> Sequence[Node]:
+        """Where runs can be, with all that they can have there (not what is free).
 
-        One that places runs itself says what a single job can have.
+        It may change at any time; ``NodesChanged`` says so. An engine that places runs itself has
+        one, which is what a single job can have.
         """
         ...
 
@@ -440,6 +477,20 @@ class Connects(Protocol):
 
     async def connect(self, job_id: str, port: int) -> Connection:
         """A TCP connection to the job's 127.0.0.1:port. RunNotFound, NotListening."""
+        ...
+
+
+@runtime_checkable
+class Commits(Protocol):
+    """An engine that makes images of runs."""
+
+    async def commit(self, job_id: str, image: str) -> None:
+        """Keep the files of a run, as they are now, under the name of an image: later runs may
+        begin from it. It takes the place of an image of that name.
+
+        What was mounted or given to the run is not in it, so no secret is. RunNotFound where the
+        job is not running.
+        """
         ...
 
 

@@ -16,6 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from neuro.server.log import configure_logging
+
+# That one loads structlog, and only what a server needs of it.
+# isort: split
 import structlog
 import uvloop
 
@@ -23,7 +27,6 @@ from neuro.domain.errors import PlatformError
 from neuro.engines.base import EngineFault
 from neuro.engines.exhaustion import FULL
 from neuro.server.app import Options, serving
-from neuro.server.log import configure_logging
 from neuro.server.reload import Reload
 
 log = structlog.get_logger("neuro.server")

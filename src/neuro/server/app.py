@@ -10,62 +10,44 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import structlog
 from aiohttp import web
-from sqlalchemy import text
 
-from neuro import __version__
-from neuro.domain.errors import InvalidInput, PlatformError
-from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
-from neuro.engines.exhaustion import FULL
 from neuro.engines.storage import Storage
 from neuro.server import reserve
 from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.peers import OtherServers
-from neuro.server.access.permission_routes import permission_routes
-from neuro.server.access.routes import access_routes
 from neuro.server.access.service import AccessService
+from neuro.server.application import make_application
 from neuro.server.background import Background
-from neuro.server.bakes.assembly import BakeServices, bake_routes
+from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.events import Hub
 from neuro.server.bakes.leaving import leaving_with
-from neuro.server.bakes.retention import FlowRetention, KeepFlows
+from neuro.server.bakes.retention import FlowRetention, keep_flows
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
-from neuro.server.engine_settings import (
-    DEFAULT_ENGINE,
-    check_in_use,
-    make_engines,
-    of_this_machine,
-    public_names,
+from neuro.server.engine_names import keep_names, of_this_machine, public_names
+from neuro.server.engine_settings import check_in_use, make_engines
+from neuro.server.fleet.agreement import (
+    another_storage,
+    check_cluster,
+    check_key,
+    check_storage,
+    storage_id,
 )
-from neuro.server.fleet.agreement import check_cluster, check_key
 from neuro.server.fleet.assembly import Fleet, join_fleet
-from neuro.server.http.bodies import MAX_JSON_BODY, Pace
-from neuro.server.http.budgets import Budgets
 from neuro.server.http.connections import Patience
-from neuro.server.http.errors import render_errors
-from neuro.server.http.limits import backpressure
-from neuro.server.http.operations import Metrics, operation_routes
-from neuro.server.http.pages import answer_at_jobs_addresses
-from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
-from neuro.server.http.version import version_signal
-from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs.assembly import Jobs, Means, start_jobs
-from neuro.server.jobs.passing_on import PassingOn
-from neuro.server.jobs.retention import Keep, Retention
-from neuro.server.jobs.routes import job_routes, monitoring_routes
-from neuro.server.jobs.writer import Writer
+from neuro.server.jobs.retention import Retention, keep_jobs
 from neuro.server.listening import address_of, bind, bind_for_jobs, listen
-from neuro.server.metrics import watch
 from neuro.server.owner import (
     Announcement,
     LoginFile,
@@ -74,19 +56,17 @@ from neuro.server.owner import (
     machine_owner,
     only_one,
 )
-from neuro.server.projects.routes import project_routes
+from neuro.server.parts import Ground, Parts
 from neuro.server.projects.service import ProjectService
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
     OWN_FOLDERS,
-    RetentionSetting,
     Settings,
-    check_apart,
     keep_cluster,
     load_settings,
     storage_folder,
 )
-from neuro.server.storage.routes import storage_routes
+from neuro.server.storage.folder import storage_of
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision, limits_of
 from neuro.server.sweeps import Sweeps
@@ -108,31 +88,6 @@ class Options:
     database: str | None = None
     open_files: int | None = None
     started_at: str | None = None
-
-
-@dataclass(frozen=True)
-class _Ground:
-    """What every part stands on."""
-
-    folder: Path
-    settings: Settings
-    database: Database
-    engines: Mapping[str, Engine]
-    access: AccessService
-    storage: StorageService
-    background: Background
-    fleet: Fleet
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What the routes and the clock call."""
-
-    jobs: Jobs
-    flows: ProjectService
-    bakes: BakeServices
-    supervision: Supervision
-    departures: Departures
 
 
 @dataclass(frozen=True)
@@ -161,15 +116,29 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
-        storage = _storage_of(settings, folder)
-        engines = make_engines(settings, folder, port, storage, options.open_files)
+        place = storage_of(settings, folder)
+        names = public_names(settings, folder)
+        engines = make_engines(settings, names, folder, port, place, options.open_files)
         url = address_of(options.host, port)
-        await _open(stack, engines, _join(database, folder, fleet, settings, url))
+        await _open(stack, engines, _join(database, folder, fleet, settings, place, url))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
-        login, jobs = await _assemble(
-            stack, listener, folder, settings, database, engines, background, fleet
+        access = await _open_access(folder, settings, database, fleet, background)
+        # Again, now that this server is one of those that the others ask for.
+        await _agree(database, folder, fleet, place)
+        means = await Means.of(settings, names, engines, folder)
+        storage = await _open_storage(stack, folder, settings, engines[means.default_engine])
+        ground = Ground(
+            folder, settings, database, engines, means, access, storage, background, fleet, port
         )
+        parts = await _make_parts(stack, ground)
+        await _listen(stack, listener, make_application(ground, parts), ground)
+        await _sweep(ground, parts)
+        await parts.supervision.start()
+        login = LoginFile(folder, access, address_of(*listener.getsockname()[:2]))
+        await login.write()
+        background.keep("watch over the owner's login", login.keep_on)
+        await parts.departures.sweep()
         now = datetime.now().astimezone().isoformat()
         state = ServerFile(
             pid=os.getpid(),
@@ -186,15 +155,17 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
         log.info("ready", url=login.url)
-        yield Server(login.url, partial(_check, jobs, folder))
+        yield Server(login.url, partial(_check, parts.jobs, folder, fleet, place))
 
 
-def _check(jobs: Jobs, folder: Path, settings: Settings) -> None:
+def _check(jobs: Jobs, folder: Path, fleet: Fleet, storage: Storage, settings: Settings) -> None:
     """Raise PlatformError for settings that the server could not begin again with."""
-    names = public_names(settings)
+    names = public_names(settings, folder)
     check_in_use(names, Counter(record.engine for record in jobs.board.own))
-    jobs.offers.check_names(of_this_machine(settings))
-    _storage_of(settings, folder, make=False)
+    jobs.offers.check_names({names[name] for name in of_this_machine(settings)})
+    other = storage_of(settings, folder, make=False).folder
+    if not fleet.leases.is_alone and storage_id(other) != storage_id(storage.folder):
+        raise another_storage(other)
 
 
 async def _open_database(
@@ -224,174 +195,63 @@ async def _open(
             raise error
 
 
-async def _assemble(
-    stack: AsyncExitStack,
-    listener: socket.socket,
-    folder: Path,
-    settings: Settings,
-    database: Database,
-    engines: Mapping[str, Engine],
-    background: Background,
-    fleet: Fleet,
-) -> tuple[LoginFile, Jobs]:
-    host, port = listener.getsockname()[:2]
+async def _open_access(
+    folder: Path, settings: Settings, database: Database, fleet: Fleet, background: Background
+) -> AccessService:
     key = folder / "keys" / "tokens.key"
     peers = None
     if not database.is_sqlite:
         peers = OtherServers(database, fleet.changes, fleet.id, background)
-    access = AccessService(database, load_or_create_key(key), settings.cluster, peers=peers)
-    await asyncio.to_thread(check_key, database, fleet.id, key)
-    owner = engines[public_names(settings)[DEFAULT_ENGINE]].files_owner
+    return AccessService(database, load_or_create_key(key), settings.cluster, peers=peers)
+
+
+async def _open_storage(
+    stack: AsyncExitStack, folder: Path, settings: Settings, engine: Engine
+) -> StorageService:
+    owner = engine.files_owner
     storage = await asyncio.to_thread(
         StorageService, storage_folder(settings, folder), settings.cluster, owner=owner
     )
     stack.push_async_callback(storage.close)
-    ground = _Ground(folder, settings, database, engines, access, storage, background, fleet)
-    domain = settings.jobs_domain or f"localhost:{port}"
-    means = await Means.of(settings, engines, folder)
+    return storage
+
+
+async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
+    database, settings, access = ground.database, ground.settings, ground.access
     jobs = await start_jobs(
         stack,
         database,
         settings,
-        engines,
-        means,
-        background,
-        fleet=fleet,
+        ground.engines,
+        ground.means,
+        ground.background,
+        fleet=ground.fleet,
         access=access,
-        files=storage,
-        api_url=lambda engine: address_of(engines[engine].host_address, port),
-        jobs_domain=domain,
+        files=ground.storage,
+        api_url=lambda engine: address_of(ground.engines[engine].host_address, ground.port),
+        jobs_domain=ground.jobs_domain,
     )
-    hub = Hub(fleet.changes.ring)
-    parts = _parts(stack, ground, jobs, hub)
-    await _listen(stack, listener, _application(ground, parts, means, domain), ground)
-    await _sweep(ground, parts, hub)
-    await parts.supervision.start()
-    login = LoginFile(folder, access, address_of(host, port))
-    await login.write()
-    background.keep("watch over the owner's login", login.keep_on)
-    await parts.departures.sweep()
-    return login, jobs
-
-
-def _storage_of(settings: Settings, data: Path, *, make: bool = True) -> Storage:
-    """Where the storage is: there before the engines, which keep it from the eyes of jobs.
-
-    What the folder is in has to be there, or the storage would begin on the local disk while the
-    shared one is not mounted. Without ``make``, it is only seen whether the folder can be used.
-    """
-    folder = storage_folder(settings, data)
-    check_apart(folder, data)
-    try:
-        if make:
-            folder.mkdir(exist_ok=True, mode=0o700)
-        elif not folder.is_dir():
-            # Raises what making it would, but for the folder itself.
-            with os.scandir(folder if folder.exists() else folder.parent):
-                pass
-        return Storage(settings.cluster, folder.resolve(strict=make))
-    except FileNotFoundError:
-        raise InvalidInput(
-            f"The folder of the storage, {folder}, is not there, and neither is {folder.parent}: is"
-            " it mounted? See [storage] in server.toml."
-        ) from None
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        raise InvalidInput(
-            f"The folder of the storage, {folder}, cannot be used: {error.strerror or error}. See"
-            " [storage] in server.toml."
-        ) from None
-
-
-def _parts(stack: AsyncExitStack, ground: _Ground, jobs: Jobs, hub: Hub) -> _Parts:
-    database, settings, access = ground.database, ground.settings, ground.access
-    bakes = BakeServices.of(database, settings.cluster, hub)
-    limits = limits_of(settings.bakes)
+    keep_names(ground.folder, ground.means.names, of_this_machine(settings))
+    bakes = BakeServices.of(database, settings.cluster, Hub(ground.fleet.changes.ring))
     supervision = Supervision(
         database,
         bakes,
         jobs.board,
         jobs.service,
         access,
-        limits,
+        limits_of(settings.bakes),
         ground.background,
         ground.fleet,
     )
     stack.push_async_callback(supervision.close)
     leaving = [supervision.end_all_of, jobs.service.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
-    flows = ProjectService(database, settings.cluster, partial(leaving_with, hub))
-    return _Parts(jobs, flows, bakes, supervision, departures)
-
-
-def _application(ground: _Ground, parts: _Parts, means: Means, jobs_domain: str) -> web.Application:
-    database, limits = ground.database, ground.settings.limits
-    installation = Installation(
-        cluster=ground.settings.cluster,
-        presets=parts.jobs.offers.presets,
-        capacity=means.capacities[means.default_engine],
-        database="sqlite" if database.is_sqlite else "postgresql",
-        offers=parts.jobs.offers,
-        remarks=means.remarks,
-    )
-    jobs = parts.jobs
-    passing = PassingOn(jobs.service)
-    metrics = Metrics()
-    watch(metrics.registry, jobs.board, ground.folder)
-    routes = [
-        *installation_routes(installation, jobs.board).items,
-        *job_routes(jobs.service).items,
-        *monitoring_routes(jobs.service, passing).items,
-        *storage_routes(ground.storage).items,
-        *access_routes(ground.access, parts.departures, installation.cluster).items,
-        *permission_routes(ground.access.sharing, installation.cluster).items,
-        *project_routes(parts.flows).items,
-        *bake_routes(parts.bakes).items,
-        *parts.supervision.routes,
-    ]
-    troubles = partial(_troubles, ground, jobs.writer)
-    routes += operation_routes(metrics, troubles, routes, __version__).items
-    app = web.Application(
-        middlewares=[
-            metrics.middleware(),
-            answer_at_jobs_addresses(jobs_domain),
-            render_errors,
-            backpressure(),
-        ],
-        client_max_size=MAX_JSON_BODY,
-    )
-    app.on_cleanup.append(passing.close)
-    app.on_response_prepare.append(version_signal(__version__))
-    app[AUTHENTICATOR] = ground.access
-    budgets = Budgets(limits.requests_per_user, limits.streams_per_user)
-    install(app, routes, Pace(limits.body_stall), budgets)
-    ground.access.listen(app[STREAMS].end_those_of)
-    ground.access.ask(app[STREAMS].tokens)
-    book, streams = ground.access.book, app[STREAMS]
-    book.listen(lambda users: streams.grants_changed(users, book.of))
-    return app
-
-
-async def _troubles(ground: _Ground, writer: Writer) -> list[str]:
-    """Why the server can do less than it should, in sentences."""
-    found = [
-        f"Engine {name} can start no jobs: {engine.trouble}."
-        for name, engine in ground.engines.items()
-        if engine.trouble is not None
-    ]
-    found += ground.background.troubles + ground.fleet.background.troubles
-    if writer.trouble is not None:
-        found.append(writer.trouble)
-    try:
-        await ground.database.read(lambda c: c.execute(text("SELECT 1")).scalar())
-    except PlatformError as error:
-        found.append(error.message)
-    return found
+    projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
+    return Parts(jobs, projects, bakes, supervision, departures)
 
 
 async def _listen(
-    stack: AsyncExitStack, listener: socket.socket, app: web.Application, ground: _Ground
+    stack: AsyncExitStack, listener: socket.socket, app: web.Application, ground: Ground
 ) -> None:
     host, port = listener.getsockname()[:2]
     limits = ground.settings.limits
@@ -403,21 +263,22 @@ async def _listen(
     await listen(stack, app, listeners, patience, passes_on=not ground.database.is_sqlite)
 
 
-async def _sweep(ground: _Ground, parts: _Parts, hub: Hub) -> None:
-    settings, database, leases = ground.settings, ground.database, ground.fleet.leases
+async def _sweep(ground: Ground, parts: Parts) -> None:
+    database, leases = ground.database, ground.fleet.leases
+    retention, hub = ground.settings.retention, parts.bakes.hub
 
     async def keep_reserve() -> None:
         await asyncio.to_thread(reserve.keep, ground.folder)
 
     await keep_reserve()
-    jobs = Retention(database, ground.engines, keep_jobs(settings.retention), leases)
+    jobs = Retention(database, ground.engines, keep_jobs(retention), leases)
     own = {
         "sweep of old jobs": jobs.sweep,
         "sweep of people who are gone": parts.departures.sweep,
         "reserve of the disk": keep_reserve,
     }
     shared = {
-        "sweep of old bakes": FlowRetention(database, hub, keep_flows(settings.retention)).sweep,
+        "sweep of old bakes": FlowRetention(database, hub, keep_flows(retention)).sweep,
         "sweep of grants": ground.access.sharing.sweep,
         "sweep of tokens": parts.jobs.tokens.sweep,
     }
@@ -429,13 +290,24 @@ def _end_in_order() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+async def _agree(database: Database, folder: Path, fleet: Fleet, storage: Storage) -> None:
+    """See that this server has the key and the storage of the others."""
+    await asyncio.to_thread(check_key, database, fleet.id, folder / "keys" / "tokens.key")
+    await asyncio.to_thread(check_storage, database, fleet.id, storage.folder)
+
+
 async def _join(
-    database: Database, folder: Path, fleet: Fleet, settings: Settings, url: str
+    database: Database,
+    folder: Path,
+    fleet: Fleet,
+    settings: Settings,
+    storage: Storage,
+    url: str,
 ) -> None:
     """Tie the folder to the database, and agree with the other servers that are there."""
     await asyncio.to_thread(check_belongs, database, folder)
     await asyncio.to_thread(check_cluster, database, settings.cluster)
-    await asyncio.to_thread(check_key, database, fleet.id, folder / "keys" / "tokens.key")
+    await _agree(database, folder, fleet, storage)
     name, address = settings.server.name, settings.server.url
     url = f"{address.rstrip('/')}/api/v1" if address else url
     await fleet.servers.enter(name, url, datetime.now(UTC))
@@ -447,21 +319,3 @@ def _prepare_folder(folder: Path) -> Path:
     for name in ("storage", *OWN_FOLDERS):
         (folder / name).mkdir(exist_ok=True, mode=0o700)
     return folder
-
-
-def keep_jobs(retention: RetentionSetting) -> Keep:
-    """What the settings say of finished jobs."""
-    return Keep(
-        age=timedelta(days=retention.days),
-        jobs=retention.jobs,
-        log_bytes=parse_bytes(retention.log_bytes),
-    )
-
-
-def keep_flows(retention: RetentionSetting) -> KeepFlows:
-    """What the settings say of finished bakes and kept outcomes."""
-    return KeepFlows(
-        age=timedelta(days=retention.days),
-        bakes=retention.bakes,
-        cache_age=timedelta(days=retention.cache_days),
-    )

@@ -16,7 +16,8 @@ from neuro.engines.sandbox.kind import Table, settings_of
 from neuro.engines.sandbox.layout import remove_tree
 from neuro.engines.sandbox.survey import Finding, survey
 from neuro.server.engine_settings import DEFAULT_ENGINE, engine_settings, site_of
-from neuro.server.settings import load_settings
+from neuro.server.settings import load_settings, storage_folder
+from neuro.server.storage.folder import storage_of
 
 
 def main() -> int:
@@ -36,9 +37,11 @@ def examine(data_dir: Path) -> list[Finding]:
             # That it is another user's is said before what cannot be read in it.
             list(data_dir.iterdir())
         settings = load_settings(data_dir / "server.toml")
-        near = next(path for path in (data_dir, *data_dir.parents) if path.is_dir())
+        if settings.storage.folder:  # The one in the data directory is made at the first start.
+            storage_of(settings, data_dir, make=False)
+        storage = _nearest(storage_folder(settings, data_dir))
         # On the file system of the data directory: what that can do decides.
-        folder = os.path.realpath(tempfile.mkdtemp(prefix=".neuro-doctor-", dir=near))
+        folder = os.path.realpath(tempfile.mkdtemp(prefix=".neuro-doctor-", dir=_nearest(data_dir)))
     except PlatformError as error:
         return [Finding("settings", "failed", str(error))]
     except OSError as error:
@@ -51,10 +54,15 @@ def examine(data_dir: Path) -> list[Finding]:
         table = engine_settings(settings)[DEFAULT_ENGINE]
         assert isinstance(table, Table)
         site = site_of(DEFAULT_ENGINE, data_dir.resolve(), port=0)
-        found = survey(folder, settings_of(site, table))
+        found = survey(folder, settings_of(site, table), str(storage))
         return [replace(one, text=one.text.replace(folder, str(data_dir))) for one in found]
     finally:
         remove_tree(folder)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the one that it will be made in."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
 if __name__ == "__main__":

@@ -5,17 +5,19 @@ The embedded engine, ``sandbox``, is always there: the platform's own commands r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from neuro.domain.errors import Conflict
 from neuro.domain.names import check_engine_name
-from neuro.domain.resources import Amount
+from neuro.domain.resources import NOTHING, Amount
 from neuro.domain.sizes import parse_bytes
-from neuro.engines.base import Engine
+from neuro.engines.base import Engine, Node
 from neuro.engines.registry import KINDS, EngineSettings, Site, kind_of
 from neuro.engines.storage import Storage
 from neuro.server.settings_places import Misplaced, check_shape, placed
@@ -61,13 +63,13 @@ def site_of(
 
 def make_engines(
     settings: Settings,
+    names: Mapping[str, str],
     data: Path,
     port: int,
     storage: Storage,
     open_files: int | None = None,
 ) -> dict[str, Engine]:
-    """All engines, by their public names; none is open yet. Raises InvalidInput."""
-    names = public_names(settings)
+    """All engines, by their public ``names``; none is open yet. Raises InvalidInput."""
     return {
         names[name]: kind_of(kind_name(name, one)).make(
             site_of(name, data, port, storage, open_files), one
@@ -76,53 +78,49 @@ def make_engines(
     }
 
 
-def public_names(settings: Settings) -> dict[str, str]:
-    """What each engine of the settings is called among all servers of the installation.
+@dataclass(frozen=True)
+class Share:
+    """What jobs may have of an engine: ``cpu`` and ``memory`` together, None for all there is."""
 
-    Two servers that have one name for an engine mean the same one, but for engines that are parts
-    of their machines: these have the name of the server, if it has one, behind theirs. Raises
-    InvalidInput for a name that gets too long.
-    """
-    server = settings.server.name
-    names = {}
-    for name, one in engine_settings(settings).items():
-        is_own = server is not None and kind_of(kind_name(name, one)).of_this_machine
-        names[name] = f"{name}-{server}" if is_own else name
-        with placed(("server", "name")):
-            check_engine_name(names[name])
-    return names
+    cpu: float | None = None
+    memory: int | None = None
+    gpus: bool = True
 
-
-def of_this_machine(settings: Settings) -> set[str]:
-    """The engines that no other server can have, by their public names. Raises InvalidInput."""
-    names = public_names(settings)
-    return {
-        names[name]
-        for name, one in engine_settings(settings).items()
-        if kind_of(kind_name(name, one)).of_this_machine
-    }
+    def __call__(self, nodes: Sequence[Node]) -> list[Node]:
+        """The nodes as jobs may use them: each gives the same part of what it has."""
+        whole = total(nodes)
+        cpu = whole.cpu if self.cpu is None else self.cpu
+        memory = whole.memory if self.memory is None else self.memory
+        return [
+            replace(
+                node,
+                cpu=round(node.cpu * cpu / (whole.cpu or 1.0), 3),
+                memory=node.memory * memory // (whole.memory or 1),
+                gpus=node.gpus if self.gpus else (),
+            )
+            for node in nodes
+        ]
 
 
-def capacities_of(
-    every: Mapping[str, EngineSettings], machines: Mapping[str, Amount]
-) -> dict[str, Amount]:
-    """What jobs may take of each engine; ``machines`` is what each has.
+def total(nodes: Iterable[Node]) -> Amount:
+    """What nodes have together."""
+    return sum((node.amount for node in nodes), NOTHING)
+
+
+def shares_of(every: Mapping[str, EngineSettings]) -> dict[str, Share]:
+    """What jobs may take of each engine.
 
     The GPUs of a machine are all the first engine's that has a part of it.
     """
-    capacities = {}
+    shares = {}
     has_gpus = True
     for name, one in every.items():
-        machine = machines[name]
-        gpus = machine.gpu
+        gpus = True
         if kind_of(kind_name(name, one)).of_this_machine:
-            gpus, has_gpus = (gpus, False) if has_gpus else (0, False)
-        capacities[name] = Amount(
-            cpu=machine.cpu if one.cpu is None else one.cpu,
-            memory=machine.memory if one.memory is None else parse_bytes(one.memory),
-            gpu=gpus,
-        )
-    return capacities
+            gpus, has_gpus = has_gpus, False
+        memory = None if one.memory is None else parse_bytes(one.memory)
+        shares[name] = Share(one.cpu, memory, gpus)
+    return shares
 
 
 def check_in_use(names: Mapping[str, str], in_use: Mapping[str, int]) -> None:
@@ -135,15 +133,9 @@ def check_in_use(names: Mapping[str, str], in_use: Mapping[str, int]) -> None:
         if public in names.values():
             continue
         jobs = "1 job on it is" if count == 1 else f"{count} jobs on it are"
-        if public in names:
-            raise Conflict(
-                f"The engine '{public}' is '{names[public]}' with the `name` below [server], which"
-                f" is a part of engines' names, and {jobs} not over: take `name` out of server.toml"
-                " again, end them with `neuro kill`, and then name the server."
-            )
         back = f"[engines.{public}]"
-        if any(public.startswith(f"{name}-") for name in names):
-            back += ", or the `name` below [server] that the server had,"
+        if public in names or any(public.startswith(f"{name}-") for name in names):
+            back += ", or `name` below [server] as it was,"
         raise Conflict(
             f"The engine '{public}' is not in server.toml any more, and {jobs} not over: put {back}"
             " back, end them with `neuro kill`, and then remove it."

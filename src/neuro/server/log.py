@@ -14,12 +14,28 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-import structlog
+
+@contextlib.contextmanager
+def _missing(module: str) -> Iterator[None]:
+    """As if a module were not installed."""
+    found = sys.modules.get(module)
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        if found is not None:
+            sys.modules[module] = found
+
+
+# It loads rich, which the command line needs, for nothing but tracebacks on a terminal: 3 MB.
+with _missing("rich"):
+    import structlog
 
 MAX_LOG_BYTES = 10 << 20
 KEPT_LOGS = 5

@@ -6,7 +6,6 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -77,6 +76,8 @@ def _meant(kinds: Sequence[object]) -> str:
 
 
 def _unknown(at: Key, name: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
     near = get_close_matches(name, known, 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     where = f" in [{spelled(at)}]" if at else ""

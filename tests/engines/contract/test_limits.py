@@ -119,7 +119,7 @@ async def test_the_usage_of_what_does_not_run_is_not_found(runs: Runs) -> None:
 
 
 async def test_the_capacity_is_the_machines(runs: Runs, kind: EngineKind) -> None:
-    whole = await runs.engine.capacity()
+    (whole,) = await runs.engine.nodes()
 
     assert whole.memory > 256 * MIB
     if kind.name == "sandbox":

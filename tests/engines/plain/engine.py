@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from neuro.domain.resources import GIB, Amount
+from neuro.domain.resources import GIB
 from neuro.engines.base import (
     Connection,
     EngineFault,
@@ -35,6 +35,7 @@ from neuro.engines.base import (
     Exited,
     LogChunk,
     LogExtent,
+    Node,
     NotListening,
     NotReady,
     Placement,
@@ -99,8 +100,11 @@ class PlainEngine:
         for job in (self.folder / "jobs").iterdir():
             if job.name not in jobs:
                 await asyncio.to_thread(_remove, job)
+        return await self.resync(known)
+
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
         states = {}
-        for ref in known:
+        for ref in refs:
             state = self._state(ref)
             if state is not None:
                 states[ref] = state
@@ -365,6 +369,27 @@ class PlainEngine:
         except OSError:
             raise NotListening(f"nothing in {job_id} listens on port {port}") from None
 
+    async def commit(self, job_id: str, image: str) -> None:
+        await asyncio.to_thread(self._keep, self._run(self._going(job_id)), image)
+
+    def _keep(self, run: Path, image: str) -> None:
+        spec = json.loads((run / "spec").read_bytes())
+        targets = [target for _, target in spec["mounts"]]
+        targets += [given["target"] for given in spec["files"]]
+        foreign = {f"{run}/root/{target.strip('/')}" for target in targets}
+        kept = Path(supervisor.image_folder(str(run.parent.parent), image))
+        draft = kept.with_name(f".{time.monotonic_ns()}")
+        shutil.copytree(
+            run / "root",
+            draft / "new",
+            symlinks=True,
+            ignore=lambda folder, names: [name for name in names if f"{folder}/{name}" in foreign],
+        )
+        if kept.exists():
+            kept.rename(draft / "old")
+        (draft / "new").rename(kept)
+        shutil.rmtree(draft)
+
     async def usage(self, job_id: str) -> Usage:
         ref = self._going(job_id)
         memory, seconds = 0, 0.0
@@ -379,8 +404,9 @@ class PlainEngine:
         cpu = max(0.0, (seconds - used) / max(0.001, now - before))
         return Usage(at=datetime.now(UTC), cpu=cpu, memory=memory)
 
-    async def capacity(self) -> Amount:
-        return Amount(cpu=float(os.cpu_count() or 1), memory=64 * GIB, gpu=self._gpus)
+    async def nodes(self) -> list[Node]:
+        gpus = tuple(map(str, range(self._gpus)))
+        return [Node(name="plain", cpu=float(os.cpu_count() or 1), memory=64 * GIB, gpus=gpus)]
 
     def _going(self, job_id: str) -> RunRef:
         live = self._live(job_id)

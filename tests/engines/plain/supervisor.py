@@ -62,6 +62,11 @@ def kill_all(folder: str) -> None:
         time.sleep(0.002)
 
 
+def image_folder(job: str, image: str) -> str:
+    """Where the files of an image that was made of a run are. ``job`` is a folder of the engine."""
+    return f"{job}/../../images/{image.replace('/', '%')}"
+
+
 def place_of(folder: str) -> str:
     """A socket's path has room for 107 bytes."""
     return f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY)}/socket"
@@ -258,7 +263,13 @@ class Supervisor:
     def _make_root(self) -> str:
         """A folder with the run's files, and links to its volumes: its ``$NEURO_PLAIN_ROOT``."""
         root = f"{self._folder}/root"
-        os.mkdir(root)
+        image = image_folder(self._job, self._spec["image"])
+        if os.path.isdir(image):
+            import shutil  # which others need not wait for
+
+            shutil.copytree(image, root, symlinks=True)
+        else:
+            os.mkdir(root)
         for source, target in self._spec["mounts"]:
             place = f"{root}/{target.strip('/')}"
             if not os.path.exists(source):

@@ -69,6 +69,26 @@ LIVE_CASES = {
         (2, 27),
         "no '='",
     ),
+    "two volumes at one path": (
+        "volumes:\n  code: {remote: storage:c, mount: /d}\n"
+        "jobs:\n  a:\n    image: x\n    volumes:\n"
+        "    - ${{ volumes.code.ref_ro }}\n    - storage:e:/e\n    - storage:d:/d/:rw",
+        "Two volumes are mounted at '/d/': storage:c and storage:d",
+        (10, 7),
+        "its own path",
+    ),
+    "a volume at the path of one of the defaults": (
+        "defaults:\n  volumes: ['storage:a:/d']\njobs: {a: {image: x, volumes: ['storage:b:/d']}}",
+        "Two volumes are mounted at '/d': storage:a and storage:b",
+        (4, 32),
+        "its own path",
+    ),
+    "two volumes at one path in the defaults": (
+        "defaults:\n  volumes: ['storage:a:/d', 'storage:b:/d']\njobs: {a: {image: x}}",
+        "Two volumes are mounted at '/d': storage:a and storage:b",
+        (3, 29),
+        "its own path",
+    ),
     "unknown volume": (
         "volumes:\n  code: {remote: storage:c, mount: /c}\n"
         "jobs:\n  a:\n    image: x\n    cmd: ${{ volumes.cod.ref }}",

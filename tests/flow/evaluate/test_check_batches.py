@@ -72,6 +72,13 @@ def marked(text: str) -> tuple[str, int, int]:
 
 # The text below `kind: batch`, with ▶ where the problem is; its message; a part of the hint.
 CASES = {
+    "two volumes at one path": (
+        "volumes:\n  data: {remote: storage:d, mount: /d}\n"
+        "tasks:\n- image: x\n  volumes:\n"
+        "  - ${{ volumes.data.ref }}\n  - ▶storage:${{ matrix.k }}:/d\n"
+        "  strategy: {matrix: {k: [e]}}",
+        "Two volumes are mounted at '/d': storage:d and storage:e", "its own path",
+    ),
     # Ids and needs
     "an unknown need": (
         "tasks:\n- {id: train, image: x}\n- {image: x, needs: [▶trian]}",

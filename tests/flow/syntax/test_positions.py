@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from neuro.flow.problems import Report
 from neuro.flow.source import Source
-from neuro.flow.syntax.yaml import Entries, YamlScalar, parse
+from neuro.flow.syntax.yaml import parse
+from neuro.flow.syntax.yaml_nodes import Entries, YamlScalar
 
 
 def scalar(text: str) -> YamlScalar:

@@ -22,7 +22,7 @@ from typing import Any
 
 MODULES = (
     "neuro.server.http.routes",
-    "neuro.server.access.service",
+    "neuro.server.access.tokens",
     "neuro.server.access.grants",
     "neuro.server.access.routes",
     "neuro.server.access.permission_routes",
@@ -31,7 +31,7 @@ MODULES = (
     "neuro.server.jobs.service",
     "neuro.server.jobs.plan",
     "neuro.server.jobs.specification",
-    "neuro.server.jobs.feed",
+    "neuro.server.jobs.events",
     "neuro.server.jobs.tables",
     "neuro.server.storage.routes",
     "neuro.server.storage.access",

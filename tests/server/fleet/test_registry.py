@@ -6,22 +6,23 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 from sqlalchemy import text
 
-from neuro.domain.errors import Conflict
+from neuro.domain.errors import Conflict, InvalidInput
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.service import AccessService
 from neuro.server.database import migrate as migrations
 from neuro.server.database.engine import Database
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
-from neuro.server.fleet.agreement import check_cluster, check_key
+from neuro.server.fleet.agreement import STORAGE_ID, check_cluster, check_key, check_storage
+from neuro.server.fleet.assembly import join_fleet
 from neuro.server.fleet.registry import Servers, claim, server_id
 from neuro.server.owner import LoginFile, OwnerLogin
 from tests.postgres import PostgresServer
@@ -128,6 +129,22 @@ def test_a_copy_of_a_data_folder_is_refused_and_the_folder_itself_is_not(
     assert again[0].number == 2
 
 
+async def test_a_server_is_ended_by_a_copy_of_its_folder_and_not_by_its_own_end(
+    database: Database, tmp_path: Path
+) -> None:
+    ends: list[str] = []
+    for _ in range(2):  # As when the server begins again with new settings.
+        async with AsyncExitStack() as stack:
+            fleet = await join_fleet(stack, database, tmp_path, lambda: ends.append("ended"))
+    assert ends == []
+
+    async with AsyncExitStack() as stack:
+        fleet = await join_fleet(stack, database, tmp_path, lambda: ends.append("ended"))
+        taken = text("UPDATE leases SET holder = 'copy', number = number + 1 WHERE name = :name")
+        database.write_now(lambda c: c.execute(taken, {"name": f"server:{fleet.id}"}))
+        await until(lambda: ends)
+
+
 def test_servers_that_start_at_once_on_an_empty_database_are_one_installation(
     empty: str, tmp_path: Path
 ) -> None:
@@ -213,15 +230,12 @@ class Keys:
         load_or_create_key(self.path(server))
         check_key(self.database, server, self.path(server))
 
-    def enter(self, server: str, seen: int) -> None:
-        statement = text("INSERT INTO servers VALUES (:id, NULL, 'http://a', 0, :seen, NULL)")
-        self.database.write_now(
-            partial(_execute, statement=statement, values={"id": server, "seen": seen})
-        )
 
-
-def _execute(connection: object, statement: object, values: object) -> None:
-    connection.execute(statement, values)  # type: ignore[attr-defined]
+def enter(database: Database, server: str, seen: int) -> None:
+    """A server is there that was seen at this time."""
+    statement = text("INSERT INTO servers VALUES (:id, NULL, 'http://a', 0, :seen, NULL)")
+    values = {"id": server, "seen": seen}
+    database.write_now(lambda connection: connection.execute(statement, values))
 
 
 FOREVER = 9_000_000_000_000_000
@@ -232,7 +246,7 @@ def test_a_server_with_another_key_than_the_others_does_not_start(
 ) -> None:
     keys = Keys(database, tmp_path)
     keys.start("a")
-    keys.enter("a", FOREVER)
+    enter(database, "a", FOREVER)
 
     with pytest.raises(Conflict, match=r"b\.key must be the same .* copy keys/tokens\.key"):
         keys.start("b")
@@ -247,7 +261,7 @@ def test_a_new_server_never_brings_a_new_key_even_while_the_others_are_down(
 ) -> None:
     keys = Keys(database, tmp_path)
     keys.start("a")
-    keys.enter("a", 0)
+    enter(database, "a", 0)
 
     with pytest.raises(Conflict, match="must be the same"):
         keys.start("b")
@@ -258,7 +272,7 @@ def test_who_deletes_the_key_of_the_only_server_logs_everybody_out(
 ) -> None:
     keys = Keys(database, tmp_path)
     keys.start("a")
-    keys.enter("a", FOREVER)
+    enter(database, "a", FOREVER)
     before = keys.path("a").read_bytes()
     keys.path("a").unlink()
 
@@ -274,6 +288,88 @@ def test_servers_of_one_database_have_one_cluster(database: Database, tmp_path: 
 
     with pytest.raises(Conflict, match=r"cluster is 'default', and that of this database is 'lab'"):
         check_cluster(database, "default")
+
+
+class Storages:
+    """Servers with the folders that they take for the storage."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        check_belongs(database, folder)
+
+    def start(self, server: str, folder: Path) -> str:
+        folder.mkdir(exist_ok=True)
+        check_storage(self.database, server, folder)
+        return (folder / STORAGE_ID).read_text("ascii")
+
+
+def test_a_server_with_another_storage_than_the_others_does_not_start(
+    database: Database, tmp_path: Path
+) -> None:
+    storages = Storages(database, tmp_path)
+    shared, other = tmp_path / "shared", tmp_path / "other"
+    made = storages.start("a", shared)
+    enter(database, "a", FOREVER)
+
+    with pytest.raises(Conflict, match=r"storage, .*/other, is not the one .* is the shared file"):
+        storages.start("b", other)
+    assert not list(other.iterdir())
+
+    assert storages.start("b", shared) == made
+    assert oct((shared / STORAGE_ID).stat().st_mode) == "0o100600"
+
+
+def test_a_new_server_never_brings_a_new_storage_even_while_the_others_are_down(
+    database: Database, tmp_path: Path
+) -> None:
+    storages = Storages(database, tmp_path)
+    storages.start("a", tmp_path / "shared")
+    enter(database, "a", 0)
+
+    with pytest.raises(Conflict, match="is not the one"):
+        storages.start("b", tmp_path / "other")
+
+
+def test_the_storage_may_be_another_copy_while_nobody_else_works_with_it(
+    database: Database, tmp_path: Path
+) -> None:
+    storages = Storages(database, tmp_path)
+    before = storages.start("a", tmp_path / "before")
+    enter(database, "a", 0)
+    enter(database, "b", 0)
+    shutil.copytree(tmp_path / "before", tmp_path / "restored")
+
+    # Of the same back-up as the database; and of one from before storages had ids.
+    assert storages.start("a", tmp_path / "restored") == before
+    (tmp_path / "restored" / STORAGE_ID).unlink()
+    after = storages.start("a", tmp_path / "restored")
+
+    assert after != before
+    assert storages.start("b", tmp_path / "restored") == after
+
+
+def test_a_storage_whose_id_cannot_be_read_is_told_in_a_sentence(
+    database: Database, tmp_path: Path
+) -> None:
+    storages = Storages(database, tmp_path)
+    (tmp_path / "shared" / STORAGE_ID).mkdir(parents=True)
+
+    with pytest.raises(InvalidInput, match=r"\.neuro-storage, which .* cannot be used: Is a dir"):
+        storages.start("a", tmp_path / "shared")
+
+
+def test_servers_that_start_at_once_on_a_new_storage_make_one_id(
+    database: Database, tmp_path: Path
+) -> None:
+    storages = Storages(database, tmp_path)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+
+    with ThreadPoolExecutor(6) as pool:
+        made = set(pool.map(lambda server: storages.start(server, shared), "abcdef"))
+
+    assert len(made) == 1
+    assert [path.name for path in shared.iterdir()] == [STORAGE_ID]
 
 
 async def test_servers_that_start_at_once_agree_on_the_machines_owner(

@@ -36,9 +36,10 @@ def welcome(context: Context, account: Account) -> None:
 @pass_context
 def command(context: Context, url: str | None, data_dir: Path | None) -> None:
     """Log in to the server at URL; without one, to the server on this machine."""
-    where = folder(data_dir)
-    owner = read_owner(where)
     wanted = api_url(url) if url else None
+    known = context.accounts.find(wanted) if wanted and data_dir is None else None
+    where = Path(known.data_dir) if known and known.data_dir else folder(data_dir)
+    owner = read_owner(where)
     if owner is not None and wanted in (None, owner.url):
         account = log_in_as_owner(context, where)
         if account is not None:

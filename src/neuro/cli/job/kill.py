@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from neuro.cli.context import Context, pass_context
@@ -26,7 +28,7 @@ from neuro.domain.jobs import JobStatus
 def command(context: Context, jobs: tuple[str, ...], as_json: bool) -> int:
     """Stop JOBS, by name or id. Prints each one that it stops.
 
-    A job that is over already is no failure.
+    A job that is over already is no failure. One whose machine is away ends when that is back.
     """
     client, failed = context.client, False
     told: list[dict[str, object]] = []
@@ -38,13 +40,15 @@ def command(context: Context, jobs: tuple[str, ...], as_json: bool) -> int:
                 context.out.note(f"Job {job} is over already ({ended.value}).")
                 told.append(kill_document(job, job_id, killed=False))
                 continue
-            context.run(client.jobs.kill(job_id))
+            notices = context.run(client.jobs.kill(job_id))
         except (InvalidInput, NotFound, NotPermitted) as error:
             failed = True
             context.out.say(context.out.style(f"Cannot kill job {job}: {error}", fg="red"))
             told.append(kill_document(job, job_id, killed=False, error=error))
         else:
-            told.append(kill_document(job, job_id, killed=True))
+            told.append(kill_document(job, job_id, killed=True, notices=notices))
+            for notice in notices:
+                context.out.note(notice)
             if not as_json:
                 context.out.print(job_id)
     if as_json:
@@ -61,7 +65,13 @@ def _ended(context: Context, job_id: str) -> JobStatus | None:
 
 
 def kill_document(
-    job: str, job_id: str | None, *, killed: bool, error: Exception | None = None
+    job: str,
+    job_id: str | None,
+    *,
+    killed: bool,
+    error: Exception | None = None,
+    notices: Sequence[str] = (),
 ) -> dict[str, object]:
     """What programs are told of a job, named ``job``, that was to be stopped."""
-    return {"job": job, "id": job_id, "killed": killed, "error": str(error) if error else None}
+    document = {"job": job, "id": job_id, "killed": killed, "error": str(error) if error else None}
+    return document | ({"notices": list(notices)} if notices else {})

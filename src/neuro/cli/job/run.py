@@ -108,7 +108,12 @@ def _taken_word(description: str | None, image: str, words: tuple[str, ...]) -> 
 
 
 def _submit(context: Context, request: JobRequest) -> Job:
-    submitted = context.run(context.client.jobs.submit(request))
+    try:
+        submitted = context.run(context.client.jobs.submit(request))
+    except PlatformError as error:
+        from neuro.cli.job.run_fields import in_words_of_run
+
+        raise in_words_of_run(error) from None
     job, out = submitted.job, context.out
     for notice in submitted.notices:
         out.note(notice)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -26,7 +26,8 @@ from neuro.cli.render.redrawing import Redrawing, rows_of
 from neuro.cli.render.table import Cell, Line, Sheet, first_that_fits
 from neuro.cli.render.times import local_now
 from neuro.client import Client
-from neuro.domain.errors import PlatformError
+from neuro.client.transport import ServerUnreachable
+from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Job, JobFilter, JobStatus, UsageSample
 
 TOP_DEFAULT = "id name when cpu memory gpu gpu_memory"
@@ -117,9 +118,12 @@ class Wanted(NamedTuple):
 class Watcher:
     """Keeps one stream of samples open for each running job that is wanted."""
 
-    def __init__(self, client: Client, wanted: Wanted) -> None:
+    def __init__(self, client: Client, wanted: Wanted, say: Callable[[str], None]) -> None:
+        """``say`` tells the person, once for each job, that the job's machine is away."""
         self._client = client
         self._wanted = wanted
+        self._say = say
+        self._away: set[str] = set()
         self._streams: dict[str, asyncio.Task[None]] = {}
         self.uses: dict[str, Use] = {}
 
@@ -147,10 +151,23 @@ class Watcher:
 
     async def _watch(self, job_id: str) -> None:
         with suppress(PlatformError):
-            async with aclosing(self._client.jobs.top(job_id)) as samples:
-                async for sample in samples:
-                    if job_id in self.uses:
-                        self.uses[job_id] = self.uses[job_id]._replace(sample=sample)
+            try:
+                async with aclosing(self._client.jobs.top(job_id)) as samples:
+                    async for sample in samples:
+                        self._away.discard(job_id)
+                        if job_id in self.uses:
+                            self.uses[job_id] = self.uses[job_id]._replace(sample=sample)
+            except ServerUnreachable:  # Told by whoever lists the jobs.
+                raise
+            except Unavailable as error:
+                self._lose(job_id, error)
+
+    def _lose(self, job_id: str, error: Unavailable) -> None:
+        if job_id in self.uses:  # What it used before is not what it uses now.
+            self.uses[job_id] = self.uses[job_id]._replace(sample=None)
+        if job_id not in self._away:
+            self._away.add(job_id)
+            self._say(str(error))
 
     async def first_samples(self, seconds: float) -> None:
         """Wait until every job has a sample, so that the first table is not empty."""
@@ -255,7 +272,12 @@ async def _why_not(client: Client, ids: Sequence[str]) -> str:
 
 async def _watch(context: Context, wanted: Wanted, screen: Screen | JsonLines) -> None:
     async with context.aio_client(timeout=FOREVER) as client:
-        watcher = Watcher(client, wanted)
+
+        def say(sentence: str) -> None:
+            context.out.note(sentence)
+            screen.begin()
+
+        watcher = Watcher(client, wanted, say)
         try:
             await watcher.refresh()
             if wanted.ids and not watcher.uses:

@@ -17,7 +17,7 @@ from neuro.cli.failures import MALFUNCTION, Failure
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
 from neuro.cli.server.local import check_installed, find_running
-from neuro.cli.server.options import data_dir_option, folder
+from neuro.cli.server.options import data_dir_option, folder_of_current
 
 _PATIENCE = 120.0  # seconds
 _SIGNS = {"ok": ("√", "green"), "warning": ("!", "yellow"), "failed": ("×", "red")}
@@ -81,7 +81,7 @@ def command(context: Context, data_dir: Path | None, as_json: bool, apparmor: bo
         _print_profile(context.out)
         return 0
     check_installed()
-    where = folder(data_dir)
+    where = folder_of_current(context, data_dir)
     report = _examine(where)
     if as_json:
         from neuro.cli.render.json_text import document

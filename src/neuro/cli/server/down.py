@@ -10,7 +10,7 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.login import read_owner
-from neuro.cli.server.local import find_running, stop
+from neuro.cli.server.local import find_running, finds_database, stop
 from neuro.cli.server.options import data_dir_option, folder, folder_of_current, up_command
 from neuro.cli.server.status import NOT_RUNNING
 from neuro.client import Client
@@ -21,7 +21,7 @@ from neuro.domain.errors import PlatformError
 
 
 def running_jobs(data_dir: Path) -> int | None:
-    """How many jobs run there; None where the server does not say."""
+    """How many jobs run on the engines of that server; None where it does not say."""
     owner = read_owner(data_dir)
     if owner is None:
         return None
@@ -29,7 +29,7 @@ def running_jobs(data_dir: Path) -> int | None:
         state = run(server_state(Client.blocking(owner.url, owner.token, timeout=5)))
     except PlatformError:
         return None
-    return sum(engine.running for engine in state.engines)
+    return sum(engine.running for engine in state.engines if engine.is_here)
 
 
 def other_server(context: Context, data_dir: Path) -> Path | None:
@@ -89,8 +89,10 @@ def command(context: Context, data_dir: Path | None) -> int:
         out.note("The server has stopped.")
     else:
         count = "1 job goes" if jobs == 1 else f"{jobs} jobs go"
+        also = "" if finds_database(server, where) else ", with the same --database,"
         out.note(
-            f"The server has stopped. {count} on running: `{up_command(where)}` takes over again."
+            f"The server has stopped. {count} on running: `{up_command(where)}`{also} takes over"
+            " again."
         )
     go_back(context, where)
     return 0

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ import msgspec
 
 from neuro.cli.failures import CONFIG, IO, MALFUNCTION, Failure
 from neuro.cli.paths import lock_file, log_file, server_file
+from neuro.cli.server.options import up_command
 
 START_SECONDS = 60.0
 SLOW_SECONDS = 1.0
@@ -68,6 +70,18 @@ def has_changed_settings(server: LocalServer, data_dir: Path) -> bool:
     return server.settings not in (None, hashlib.sha256(content).hexdigest())
 
 
+def finds_database(server: LocalServer, data_dir: Path) -> bool:
+    """Whether the next start has the server's database without being given ``--database``."""
+    if server.database is None:  # An earlier version does not say.
+        return True
+    try:
+        settings = tomllib.loads((data_dir / "server.toml").read_text())
+    except (OSError, ValueError):
+        settings = {}
+    database = os.environ.get("NEURO_DATABASE") or settings.get("database") or ""
+    return hashlib.sha256(str(database).encode()).hexdigest() == server.database
+
+
 def reload(server: LocalServer, data_dir: Path) -> None:
     """Let the server read its settings again, and return once it is up with them.
 
@@ -93,7 +107,7 @@ def reload(server: LocalServer, data_dir: Path) -> None:
         if not _is_locked(lock_file(data_dir)) and not _is_alive(server.pid):
             raise Failure(
                 f"The server (pid {server.pid}) ended instead of applying its settings: see"
-                f" {log_file(data_dir)}, and start it with `neuro up`.",
+                f" {log_file(data_dir)}, and start it with `{up_command(data_dir)}`.",
                 MALFUNCTION,
             )
         if answer.exists():

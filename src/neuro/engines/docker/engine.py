@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from neuro.domain.resources import Amount
 from neuro.engines.base import (
     Connection,
     EngineFault,
@@ -20,6 +19,7 @@ from neuro.engines.base import (
     Exited,
     LogChunk,
     LogExtent,
+    Node,
     Placement,
     RunNotFound,
     RunRef,
@@ -176,6 +176,10 @@ class DockerEngine:
             log.warning("containers that belong to no run stay until the next start: %s", error)
         return states
 
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        """See the protocol."""
+        return await self._connected().states(refs)
+
     def _sweep(self, going: Collection[RunRef]) -> None:
         """Remove the containers and networks of this installation that no run needs."""
         volumes.sweep(self._folder)
@@ -230,8 +234,10 @@ class DockerEngine:
 
     async def _start(self, order: Order) -> None:
         assert self._keepers is not None
-        await self._keepers.start(order)
-        await self._connected().take_up(order.ref)
+        connections = self._connected()
+        with connections.settling(order.ref):
+            await self._keepers.start(order)
+            await connections.take_up(order.ref)
 
     def _order(self, spec: RunSpec) -> Order:
         layout.check_job_id(spec.job_id)
@@ -325,13 +331,13 @@ class DockerEngine:
         cpu = max(0.0, (seconds - used) / max(0.001, now - before))
         return Usage(at=datetime.now(UTC), cpu=cpu, memory=memory)
 
-    async def capacity(self) -> Amount:
-        """See the protocol."""
+    async def nodes(self) -> list[Node]:
+        """See the protocol: the daemon's machine."""
         try:
             info = await _asked(self._daemon.info)
         except (OSError, api.Refused) as error:
             raise EngineFault(f"the Docker daemon does not say what it has: {error}") from None
-        return Amount(cpu=float(info.cores), memory=info.mem_total)
+        return [Node(name=self.name, cpu=float(info.cores), memory=info.mem_total)]
 
     # Within.
 

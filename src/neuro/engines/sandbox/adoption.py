@@ -95,6 +95,10 @@ class Adoption:
 
     async def _find(self, ref: RunRef, until: float) -> RunState:
         """How a run is, however long the server lacks what it takes to know."""
+        with self._connections.settling(ref):
+            return await self._found(ref, until)
+
+    async def _found(self, ref: RunRef, until: float) -> RunState:
         why: str | None = None
         while True:
             try:

@@ -115,9 +115,7 @@ def _receive(channel: socket.socket) -> list[int]:
 
 def _run(plan: launch.Plan, descriptors: Sequence[int], limits: Mapping[str, int]) -> NoReturn:
     given, stdin, output, word, *trees = descriptors
-    with open(given, "rb") as file:
-        file.seek(0)
-        order = launch.Order(**json.load(file))
+    order = launch.Order(**json.loads(wire.read_whole(given)))
     try:
         ipc.bound(limits, order.memory)
         _arrange(plan, order, trees)

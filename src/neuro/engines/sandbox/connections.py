@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from neuro.engines.base import Event, RunRef
+from neuro.engines.base import Event, RunRef, RunState
 from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, layout, leftovers
 from neuro.engines.sandbox.ending import NOT_READY, ExitRecord
 from neuro.engines.sandbox.link import Link
-from neuro.engines.sandbox.states import exited, started, waiting
+from neuro.engines.sandbox.states import ended, exited, started, waiting
 from neuro.engines.sandbox.tidying import Tidying
 
 RETRY_SECONDS = 1.0  # between two tries of what the server lacks descriptors for
@@ -40,6 +43,7 @@ class Connections:
         self._tidying = tidying
         self._tell = tell
         self._renew = renew
+        self._settling: Counter[RunRef] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def live(self, job_id: str) -> Link | None:
@@ -57,8 +61,59 @@ class Connections:
             link.finished()
         self.links.clear()
 
+    async def states(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        """How runs are. One that nobody has connected to yet is taken up, and tells more."""
+        ends: dict[RunRef, ExitRecord | None] = {}
+        while unread := [ref for ref in refs if not (self._is_looked_after(ref) or ref in ends)]:
+            # Meanwhile others may come to their end, which is to be read then.
+            ends |= await asyncio.to_thread(self._ends, unread)
+        found = {}
+        for ref in refs:
+            link, end = self.links.get(ref), ends.get(ref)
+            if link is not None:
+                told = started(ref, link.started), waiting(ref, link.state)
+                found[ref] = RunState(started=told[0], waiting=told[1])
+            elif ref in self._settling:
+                found[ref] = RunState()
+            elif end is not None and not end.may_begin_again:
+                found[ref] = ended(ref, end)
+            elif os.path.isdir(layout.run_folder(self._folder, ref.job_id, ref.run)):
+                self._spawn(self.take_up(ref))
+                found[ref] = RunState()
+        return found
+
+    def _is_looked_after(self, ref: RunRef) -> bool:
+        return ref in self.links or ref in self._settling
+
+    def _ends(self, refs: Collection[RunRef]) -> dict[RunRef, ExitRecord | None]:
+        found: dict[RunRef, ExitRecord | None] = {}
+        for ref in refs:
+            try:
+                found[ref] = self.record(ref)
+            except OSError:  # it may be there: whoever takes the run up tries again
+                found[ref] = None
+        return found
+
     async def take_up(self, ref: RunRef) -> None:
         """Connect to a run, or tell how it ended, whenever that can be done."""
+        with self.settling(ref):
+            await self._take_up(ref)
+
+    @contextmanager
+    def settling(self, ref: RunRef) -> Iterator[None]:
+        """While somebody finds out how a run is, and is about to tell."""
+        self._settling[ref] += 1
+        try:
+            yield
+        finally:
+            self._settled(ref)
+
+    def _settled(self, ref: RunRef) -> None:
+        self._settling[ref] -= 1
+        if not self._settling[ref]:
+            del self._settling[ref]
+
+    async def _take_up(self, ref: RunRef) -> None:
         is_told = False
         while True:
             try:
@@ -150,6 +205,7 @@ class Connections:
         if self.links.get(link.ref) is link:
             del self.links[link.ref]
         if record.may_begin_again:
+            self._settling[link.ref] += 1
             self._spawn(self._give_back(link.ref, record))
         else:
             self._tell(exited(link.ref, record))
@@ -160,6 +216,7 @@ class Connections:
         if (event := started(ref, record.started)) is not None:
             self._tell(event)
         if record.may_begin_again:
+            self._settling[ref] += 1
             await self._give_back(ref, record)
         else:
             self._tell(exited(ref, record))
@@ -174,6 +231,7 @@ class Connections:
                 await self._renew()
         finally:  # the job waits for it, whatever goes wrong here
             self._tell(exited(ref, record))
+            self._settled(ref)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

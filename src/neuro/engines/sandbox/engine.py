@@ -12,13 +12,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from neuro.domain.resources import Amount
 from neuro.engines.base import (
     Connection,
     EngineFault,
     Event,
     LogChunk,
     LogExtent,
+    Node,
+    NodesChanged,
     NotReady,
     Placement,
     RunRef,
@@ -88,6 +89,10 @@ class SandboxEngine:
         """See the protocol."""
         return None if self._ready().plain else identities.STORAGE
 
+    @property
+    def _volumes(self) -> str | None:
+        return None if self._storage is None else str(self._storage.folder)
+
     # Life.
 
     async def open(self) -> None:
@@ -104,7 +109,7 @@ class SandboxEngine:
         try:
             # Its reason is the better one where both fail.
             plan, self.notices = await asyncio.to_thread(
-                machine.examine, self._folder, self._settings
+                machine.examine, self._folder, self._settings, self._volumes
             )
             await opening
             for name in ("jobs", "berths"):
@@ -125,12 +130,16 @@ class SandboxEngine:
 
     def _take(self, plan: Plan) -> None:
         self._plan = plan
-        self._keeping = Keeping(plan, machine.installation(self._folder), self._settings)
+        identity = machine.installation(self._folder)
+        self._keeping = Keeping(plan, identity, self._settings, self._volumes)
 
     async def _keep(self) -> None:
         """Make again what somebody takes away, for as long as the engine is open."""
+        gpus = machine.gpus(self._settings.device_folder)
         while True:
             await asyncio.sleep(_KEEP_SECONDS)
+            if gpus != (gpus := machine.gpus(self._settings.device_folder)):
+                self._events.put_nowait(NodesChanged())
             try:
                 await self._mend()
             except (EngineFault, OSError) as error:
@@ -198,6 +207,10 @@ class SandboxEngine:
         )
         return await adoption.take_over(known, zygote)
 
+    async def resync(self, refs: Collection[RunRef]) -> dict[RunRef, RunState]:
+        """See the protocol."""
+        return await self._connected().states(refs)
+
     # Runs.
 
     async def events(self) -> AsyncIterator[Event]:
@@ -211,13 +224,17 @@ class SandboxEngine:
         if ref in self._connected().links:
             return
         if ref not in self._coming:
-            self._come(ref, self._start(ref, _request(spec, self._storage)))
+            self._come(ref, self._begin(ref, _request(spec, self._storage)))
         # A caller that gives up does not leave a run that nobody listens to.
         await asyncio.shield(self._coming[ref])
 
     def _come(self, ref: RunRef, work: Coroutine[Any, Any, None]) -> None:
         self._coming[ref] = task = asyncio.ensure_future(work)
         task.add_done_callback(lambda _: self._coming.pop(ref, None))
+
+    async def _begin(self, ref: RunRef, request: Request) -> None:
+        with self._connected().settling(ref):
+            await self._start(ref, request)
 
     async def _start(self, ref: RunRef, request: Request) -> None:
         assert self._nursery is not None
@@ -289,9 +306,9 @@ class SandboxEngine:
         """See the protocol. The first sample's ``cpu`` is the average since the run began."""
         return await self._looking.usage(job_id)
 
-    async def capacity(self) -> Amount:
-        """See the protocol."""
-        return await asyncio.to_thread(machine.capacity, self._settings.device_folder)
+    async def nodes(self) -> list[Node]:
+        """See the protocol: the machine."""
+        return [await asyncio.to_thread(machine.node, self.name, self._settings.device_folder)]
 
     # Within.
 
@@ -337,7 +354,7 @@ def _request(spec: RunSpec, storage: Storage | None) -> Request:
         tty=spec.tty,
         cpu=spec.cpu,
         memory=spec.memory,
-        gpus=spec.gpus,
+        gpus=tuple(map(int, spec.gpus)),
         shm=spec.shm,
         privileged=spec.privileged,
         disk=spec.disk,

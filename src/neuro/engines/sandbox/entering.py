@@ -52,7 +52,7 @@ def execute(
             privileged=request.privileged,
             filter_program=plan.filter_program,
             processes=process_limit(plan),
-            elsewhere=True,
+            or_root=True,
         )
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error)) from None

@@ -22,6 +22,5 @@ def receive_run(zygote: socket.socket) -> tuple[launch.Request, socket.socket] |
     zygote.close()
     if len(given) != 2:
         return None
-    with open(given[0], "rb") as file:
-        file.seek(0)
-        return launch.request_from(json.load(file)), socket.socket(fileno=given[1])
+    request = launch.request_from(json.loads(wire.read_whole(given[0])))
+    return request, socket.socket(fileno=given[1])

@@ -24,6 +24,7 @@ class Keeping:
     plan: Plan
     identity: dict[str, str]
     settings: SandboxSettings
+    storage: str | None = None
 
     def missing(self) -> str | None:
         """What was taken away and every start needs, in words; None where all is there.
@@ -53,4 +54,4 @@ class Keeping:
         path = f"{self.plan.folder}/installation"
         if not os.path.exists(path):  # with another id the runs would be strangers to the network
             layout.write_record(path, self.identity)
-        return machine.examine(self.plan.folder, self.settings)
+        return machine.examine(self.plan.folder, self.settings, self.storage)

@@ -217,6 +217,31 @@ def make_layers(plan: Plan, folder: str, block: Block) -> None:
                 block.give(f"{upper}/{name}")
 
 
+def clear_work(layers: str, count: int) -> None:
+    """Delete the work folders of ``count`` overlays, where no more is in them than overlays leave.
+
+    The folder ``layers`` is as ``make_layers`` made it. ``remove_tree`` deletes whatever there may
+    be, by six times as many system calls; what is not deleted here is left to it.
+    """
+    folder = os.open(layers, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for number in range(count):
+            inner = f"{number}.work/work"
+            mark = f"{inner}/incompat/volatile"  # of a mount with "volatile" (see ``inside``)
+            try:
+                marked = kernel.open_without_links(mark, os.O_PATH | os.O_DIRECTORY, folder)
+                try:
+                    os.unlink("dirty", dir_fd=marked)
+                finally:
+                    os.close(marked)
+                for place in (mark, f"{inner}/incompat", inner, f"{number}.work"):
+                    os.rmdir(place, dir_fd=folder)
+            except OSError:
+                continue
+    finally:
+        os.close(folder)
+
+
 def own_etc(plan: Plan, folder: str) -> str:
     """The private layer over /etc among the layers in ``folder``."""
     return f"{folder}/{1 + plan.userland.overlays.index('/etc')}"
@@ -228,8 +253,11 @@ def write_own_files(etc: str, hostname: str, address: str) -> None:
         f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n"
     )
     for name, text in (("hosts", hosts), ("hostname", hostname + "\n")):
-        with open(f"{etc}/{name}", "w", encoding="utf-8") as file:
-            file.write(text)
+        file = os.open(f"{etc}/{name}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        try:
+            os.write(file, text.encode())
+        finally:
+            os.close(file)
 
 
 def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared:

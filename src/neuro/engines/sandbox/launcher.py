@@ -86,11 +86,11 @@ class Command:
         privileged: bool,
         filter_program: bytes,
         processes: int = 0,
-        elsewhere: bool = False,
+        or_root: bool = False,
     ) -> None:
         """``processes`` limits their number for the run's user, 0 leaves that to its group.
 
-        ``elsewhere``: where the working directory is gone, / will do. Raises ValueError for what no
+        ``or_root``: where the working directory is gone, / will do. Raises ValueError for what no
         process can be given.
         """
         for name in env:
@@ -103,7 +103,7 @@ class Command:
         self.privileged = privileged
         self.filter_program = filter_program
         self.processes = processes
-        self.elsewhere = elsewhere
+        self.or_root = or_root
 
 
 def become(command: Command, streams: tuple[int, int, int], word: int) -> NoReturn:
@@ -185,7 +185,7 @@ def _enter(command: Command) -> str:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
         os.chdir("/")
-        if not command.elsewhere:
+        if not command.or_root:
             shown = command.working_dir.decode("utf-8", "replace")
             return f"the working directory {shown} cannot be entered: {error.strerror}"
     return ""

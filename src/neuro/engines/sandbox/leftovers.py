@@ -196,9 +196,11 @@ def destroy_run(
     place = layout.run_folder(folder, ref.job_id, ref.run)
     state = layout.read_state(f"{place}/{layout.STATE}") or {}
     moment = _moment(until)
-    supervisor = _same_process(state.get("supervisor"))
-    if supervisor is not None:
-        _kill_and_wait(supervisor, moment)
+    # Once its end is written, its supervisor may look after another run.
+    if not os.path.lexists(f"{place}/{layout.EXIT}"):
+        supervisor = _same_process(state.get("supervisor"))
+        if supervisor is not None:
+            _kill_and_wait(supervisor, moment)
     return _kill_rest(folder, ref, state, groups, moment)
 
 

@@ -32,6 +32,7 @@ class Loop:
         self._deadlines: list[tuple[float, Callable[[], None]]] = []
         self._children: dict[int, Callable[[int], None]] = {}
         self._forgotten: set[int] = set()  # since events were last asked for
+        self._wakeup: tuple[int, ...] = ()
         self.running = True
 
     def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
@@ -80,7 +81,7 @@ class Loop:
         A zombie that somebody traces is not ours yet, and a pid namespace ends when all in it are
         buried: no child of a run may be waited for by itself, and none be forgotten.
         """
-        reader, writer = os.pipe()
+        reader, writer = self._wakeup = os.pipe()
         for fd in (reader, writer):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -145,6 +146,15 @@ class Loop:
                     action()
             if self._allowance is not None:
                 self._allowance.rest()
+
+    def close(self) -> None:
+        """Bury no more children, and let go of what that takes."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in self._wakeup:
+            self.forget(fd)
+            os.close(fd)
+        self._wakeup = ()
 
     def _patience(self) -> float | None:
         if not self._deadlines:

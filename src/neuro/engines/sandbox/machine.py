@@ -11,8 +11,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from neuro.domain.resources import Amount
-from neuro.engines.base import EngineFault
+from neuro.engines.base import EngineFault, Node
 from neuro.engines.sandbox import (
     cgroups,
     firewall,
@@ -24,6 +23,7 @@ from neuro.engines.sandbox import (
     probing,
     resolving,
     seccomp,
+    trials,
     userland_search,
 )
 from neuro.engines.sandbox import network as network_of_runs
@@ -66,8 +66,13 @@ def _place(folder: str) -> str:
     return f"{status.st_dev:x}:{status.st_ino:x}"
 
 
-def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
-    """How jobs will run here, and what a person should know about it. Raises EngineFault."""
+def examine(
+    folder: str, settings: SandboxSettings, storage: str | None = None
+) -> tuple[Plan, list[str]]:
+    """How jobs will run here, and what a person should know about it. Raises EngineFault.
+
+    ``storage`` is the folder that volumes are in.
+    """
     notices: list[str] = []
     identity = installation(folder)
     for name in ("jobs", "berths", "land", "stage"):
@@ -87,7 +92,7 @@ def examine(folder: str, settings: SandboxSettings) -> tuple[Plan, list[str]]:
             "the memory of main jobs of bakes together has no limit, because their control group"
             f" cannot be given one: {error.strerror}"
         )
-    plan = fence(unfenced(folder, settings, groups), settings, notices)
+    plan = fence(unfenced(folder, settings, groups), settings, notices, storage)
     return replace(plan, network=_network(folder, identity, settings, notices)), notices
 
 
@@ -117,22 +122,46 @@ class NoFence(EngineFault):
         self.reason = reason
 
 
-def fence(plan: Plan, settings: SandboxSettings, notices: list[str]) -> Plan:
-    """The best sandbox that can be made here, found by making it. Raises NoFence."""
+def fence(
+    plan: Plan, settings: SandboxSettings, notices: list[str], storage: str | None = None
+) -> Plan:
+    """The best sandbox that can be made here, found by making it. Raises NoFence.
+
+    One that cannot mount what is in ``storage`` is none.
+    """
+    # The trial of a sandbox mounts the engine's own folder: that tells of its file system.
+    elsewhere = storage is not None and os.stat(storage).st_dev != os.stat(plan.folder).st_dev
+    unmapped: str | None = None
     alone = replace(plan, groups=cgroups.Groups())  # a group costs time, and is not in question
     refused: dict[tuple[bool, bool, bool], str] = {}
     for shared, mapped, writable in _WAYS:
         if (shared and not settings.shared_ids) or ((shared or mapped) and plan.plain):
             continue
+        if unmapped is not None and not shared:
+            continue
         if shared:
             userland_search.give_away(plan.folder, identities.STORAGE)
         land = replace(plan.userland, mapped=mapped, writable=writable)
         reason = probing.refusal(replace(alone, userland=land, shared_ids=shared))
+        if reason is None and storage is not None and elsewhere and not (shared or plan.plain):
+            unmapped = trials.refusal("mapped-mount", storage)
+            if unmapped is not None:
+                reason = f"the storage's file system cannot map users: {unmapped}"
+                refused[False, True, True] = reason
         if reason is None:
             notices += _lacks(plan, mapped, writable, shared, refused)
             return replace(plan, userland=land, shared_ids=shared)
         refused[shared, mapped, writable] = reason
     first = next(iter(refused.values()))
+    if unmapped is not None and not settings.shared_ids:
+        raise NoFence(
+            f"jobs cannot mount folders of the storage, because the file system of {storage} does"
+            f" not let files belong to another user in a mount: {unmapped}. Put the storage on"
+            " ext4, xfs, btrfs or tmpfs (`folder` below [storage] in server.toml). Or"
+            " `shared_ids = true` below [sandbox] runs all jobs as one unprivileged user of the"
+            " machine, a weaker fence between jobs. `neuro doctor` says what is missing",
+            first,
+        )
     if plan.plain:
         raise NoFence(
             f"this machine does not let a plain user make a sandbox: {first}. It needs user"
@@ -311,12 +340,13 @@ def _try(command: list[str]) -> str | None:
     return None if done.returncode == 0 else done.stderr.strip() or f"exit {done.returncode}"
 
 
-def capacity(device_folder: str) -> Amount:
+def node(name: str, device_folder: str) -> Node:
     """All cores, memory and GPUs that this process may give away."""
-    return Amount(
+    return Node(
+        name=name,
         cpu=float(len(os.sched_getaffinity(0))),
         memory=_memory(),
-        gpu=len(gpus(device_folder)),
+        gpus=tuple(map(str, gpus(device_folder))),
     )
 
 

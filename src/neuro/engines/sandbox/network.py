@@ -66,8 +66,7 @@ def open_low_ports(last_group: int = 0) -> None:
     """
     pinging = "ping_group_range", f"0 {last_group}"
     for name, text in (("ip_unprivileged_port_start", "0"), pinging):
-        with open(f"/proc/sys/net/ipv4/{name}", "w") as file:
-            file.write(text)
+        kernel.write(f"/proc/sys/net/ipv4/{name}", text)
 
 
 def join_group(address: str, number: int) -> None:

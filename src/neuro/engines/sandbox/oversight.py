@@ -8,6 +8,7 @@ from functools import partial
 
 from neuro.engines.sandbox import watching
 from neuro.engines.sandbox.disk import DiskWatch, entries_for
+from neuro.engines.sandbox.launch import Plan, Request
 from neuro.engines.sandbox.loop import Loop
 from neuro.engines.sandbox.watching import Watch
 
@@ -25,7 +26,14 @@ class Oversight:
         self.memory_exceeded = False
         self.disk_excess: str | None = None
 
-    def watch_memory(self, init: int, limit: int) -> None:
+    def begin(self, plan: Plan, request: Request, init: int, layers: str) -> None:
+        """Look at all that no group holds for the run whose first process is ``init``."""
+        if plan.groups.version == 0:
+            self._watch_memory(init, request.memory)
+        if request.disk:
+            self.watch_disk(layers, init, request.disk)
+
+    def _watch_memory(self, init: int, limit: int) -> None:
         """Keep the processes of ``init`` below ``limit`` bytes, and on the cores it has now."""
         cores = os.sched_getaffinity(init)
         self._watches.append(

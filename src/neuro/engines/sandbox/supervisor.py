@@ -23,8 +23,6 @@ from neuro.engines.sandbox import (
     launch,
     launcher,
     layout,
-    neighbours,
-    network,
     wire,
 )
 from neuro.engines.sandbox.allowance import Allowance
@@ -33,6 +31,7 @@ from neuro.engines.sandbox.ending import LOST, Ending, ExitRecord, conclude
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.inlet import Inlet, PipeInlet
 from neuro.engines.sandbox.loop import Loop
+from neuro.engines.sandbox.neighbourhood import Neighbourhood
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
 from neuro.engines.sandbox.output import OutputLog
 from neuro.engines.sandbox.oversight import Oversight
@@ -72,7 +71,7 @@ class Supervisor:
         self._group = berth.group
         self._groups = cgroups.of_control(plan.groups) if request.control else plan.groups
         self._prepared: launch.Prepared | None = None
-        self._neighbour = (neighbours.NOBODY, "")
+        self._neighbourhood = Neighbourhood(plan, request)
         self._word = launcher.Word(self._loop, self._command_begun)
         self._init: int | None = None
         self._command_status: int | None = None
@@ -84,8 +83,8 @@ class Supervisor:
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._pasta: Pasta | None = None
 
-    def run(self) -> None:
-        """Launch, serve, conclude, clean up."""
+    def run(self) -> bool:
+        """Launch, serve, conclude, clean up; whether the run's end is on record."""
         self._reception.open()
         try:
             self._settle()
@@ -97,6 +96,10 @@ class Supervisor:
         self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
         self._loop.run()
         self._clear()
+        self._loop.close()
+        self._log.close()
+        os.close(self._place)
+        return self._record is not None and self._record.cause != LOST
 
     def _refuse(self, ending: Ending) -> None:
         self._word.forget()
@@ -114,8 +117,10 @@ class Supervisor:
     def _clear(self) -> None:
         """Delete the private files. What cannot go is left to the next server's start."""
         self._berth.release_mounts()
+        layers = f"/proc/self/fd/{self._place}/layers"
         try:
-            layout.remove_tree(f"/proc/self/fd/{self._place}/layers")
+            launch.clear_work(layers, 1 + len(self._plan.userland.overlays))
+            layout.remove_tree(layers)
         except OSError:
             pass
 
@@ -136,7 +141,9 @@ class Supervisor:
             cores = launch.cores_for(self._request.cpu)
             for pid in (berth.init, berth.command):
                 os.sched_setaffinity(pid, cores)
-        self._meet_neighbours()
+        hosts = self._neighbourhood.join(self._berth.address)
+        if hosts is not None:
+            self._request = replace(self._request, mounts=(*self._request.mounts, hosts))
         layers = f"/proc/self/fd/{self._place}/layers"
         self._prepared = launch.prepare(self._plan, self._request, self._block, layers)
         self._open_streams()
@@ -183,25 +190,6 @@ class Supervisor:
             self._outlet = PipeOutlet(*towards, None)
         reception.join(self._outlet, inlet)
 
-    def _meet_neighbours(self) -> None:
-        """Let the runs with the same label know this one, and reach it."""
-        request, folder = self._request, self._plan.folder
-        if self._plan.network.kind != launch.OWN or not request.neighbours:
-            return
-        names = (request.hostname, *request.names)
-        number = neighbours.announce(folder, request.neighbours, self._berth.address, names)
-        self._neighbour = (number, self._berth.address)
-        network.join_group(self._berth.address, number)
-        if number != neighbours.NOBODY:
-            hosts = (neighbours.hosts_file(folder, number), "/etc/hosts", True)
-            self._request = replace(request, mounts=(*request.mounts, hosts))
-
-    def _leave_neighbours(self) -> None:
-        try:
-            neighbours.withdraw(self._plan.folder, *self._neighbour)
-        except OSError:
-            pass  # the next server's start finds that its network is gone
-
     def _begin(self) -> None:
         """Let the second process become the command.
 
@@ -209,7 +197,8 @@ class Supervisor:
         """
         assert self._prepared is not None
         assert self._outlet is not None
-        self._oversee()
+        layers = f"/proc/self/fd/{self._place}/layers"
+        self._oversight.begin(self._plan, self._request, self._berth.init, layers)
         word = self._word.open()
         try:
             self._berth.begin(self._prepared, self._folder, (*self._outlet.inner, word))
@@ -217,13 +206,6 @@ class Supervisor:
             os.close(word)
         self._prepared = None
         self._outlet.begin()
-
-    def _oversee(self) -> None:
-        if self._plan.groups.version == 0:
-            self._oversight.watch_memory(self._berth.init, self._request.memory)
-        if self._request.disk:
-            layers = f"/proc/self/fd/{self._place}/layers"
-            self._oversight.watch_disk(layers, self._berth.init, self._request.disk)
 
     def _write_state(self) -> None:
         """What is needed to clean up after us if we vanish."""
@@ -233,7 +215,7 @@ class Supervisor:
             "pasta": _identity(self._pasta.pid if self._pasta else None),
             "groups": vars(self._groups),
             "berth": self._berth.name,
-            "neighbour": self._neighbour,
+            "neighbour": self._neighbourhood.place,
         }
         layout.add_state(f"{self._folder}/{layout.STATE}", record)
 
@@ -294,7 +276,7 @@ class Supervisor:
         self._conclude(
             conclude(
                 # Our first process ends by itself; what ends it besides ends the run.
-                status=self._init_status or _as_shells_tell(self._command_status),
+                status=self._init_status or execution.exit_code(self._command_status) << 8,
                 started=self._started is not None,
                 stopping=self._stopping,
                 killed=self._killed,
@@ -314,7 +296,7 @@ class Supervisor:
         peak = _asked(self._group.peak_memory)
         self._group.kill()
         self._group.remove()
-        self._leave_neighbours()
+        self._neighbourhood.leave()
         self._reception.end_executions()
         kept = self._log.kept()
         self._record = ExitRecord.of(ending, time.time_ns(), self._started, kept, peak)
@@ -421,10 +403,6 @@ def _identity(pid: int | None) -> list[int | None] | None:
 
 def _signal_of(status: int) -> int | None:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-
-
-def _as_shells_tell(status: int) -> int:
-    return execution.exit_code(status) << 8
 
 
 def _asked(question: Callable[[], T]) -> T | None:

@@ -47,10 +47,11 @@ class Finding:
     command: str = ""
 
 
-def survey(folder: str, settings: SandboxSettings) -> list[Finding]:
+def survey(folder: str, settings: SandboxSettings, storage: str | None = None) -> list[Finding]:
     """Look at everything that jobs need.
 
-    ``folder`` is empty, on the file system of the engine's own, and for nothing else.
+    ``folder`` is empty, on the file system of the engine's own, and for nothing else. ``storage``
+    is on that of the volumes.
     """
     for name in ("jobs", "berths", "land", "stage"):
         os.mkdir(f"{folder}/{name}")
@@ -60,8 +61,8 @@ def survey(folder: str, settings: SandboxSettings) -> list[Finding]:
         _kernel(plain=plain),
         _user_namespaces(plain=plain),
         _system_calls(),
-        *([] if plain else [_mapped_mounts(folder, settings)]),
-        *_sandbox(folder, settings),
+        *([] if plain else _mapped_mounts(folder, storage, settings)),
+        *_sandbox(folder, storage, settings),
         _control_groups(settings, plain=plain),
         *(_networks_of_a_user(settings) if plain else [_networks(settings)]),
         _gpus(settings),
@@ -117,27 +118,36 @@ def _system_calls() -> Finding:
     return Finding("system calls", "ok", "The kernel takes the filter of system calls (seccomp).")
 
 
-def _mapped_mounts(folder: str, settings: SandboxSettings) -> Finding:
-    name = "id-mapped mounts"
+def _mapped_mounts(
+    folder: str, storage: str | None, settings: SandboxSettings
+) -> Iterator[Finding]:
+    better = "a data directory on ext4, xfs, btrfs or tmpfs with --data-dir"
+    yield _mapped("id-mapped mounts", "data directory", folder, better, settings)
+    if storage is not None and os.stat(storage).st_dev != os.stat(folder).st_dev:
+        better = "one on ext4, xfs, btrfs or tmpfs with `folder` below [storage] in server.toml"
+        yield _mapped("storage", "storage", storage, better, settings)
+
+
+def _mapped(name: str, whose: str, folder: str, better: str, settings: SandboxSettings) -> Finding:
     kind, place = _file_system(folder)
-    reason = trials.refusal("mapped-mount", folder)
-    if reason is None:
-        return Finding(name, "ok", f"The data directory's file system ({kind}) has them.")
-    text = f"The data directory's file system ({kind} at {place}) does not have them."
+    if trials.refusal("mapped-mount", folder) is None:
+        text = f"The {whose}'s file system ({kind}) has id-mapped mounts."
+        return Finding(name, "ok", text)
+    text = f"The {whose}'s file system ({kind} at {place}) does not have id-mapped mounts."
     if settings.shared_ids:
         return Finding(name, "warning", f"{text} So all jobs are one user (shared_ids).")
     advice = (
-        " Choose a data directory on ext4, xfs, btrfs or tmpfs with --data-dir, or accept a weaker"
-        " fence between jobs: `shared_ids = true` below [sandbox] in server.toml."
+        f" Choose {better}, or accept a weaker fence between jobs: `shared_ids = true` below"
+        " [sandbox] in server.toml."
     )
     return Finding(name, "failed", text + advice)
 
 
-def _sandbox(folder: str, settings: SandboxSettings) -> Iterator[Finding]:
+def _sandbox(folder: str, storage: str | None, settings: SandboxSettings) -> Iterator[Finding]:
     notices: list[str] = []
     try:
         blank = machine.unfenced(folder, settings, cgroups.Groups())
-        plan = machine.fence(blank, settings, notices)
+        plan = machine.fence(blank, settings, notices, storage)
     except machine.NoFence as error:
         text = f"A job cannot be fenced in here: {error.reason}."
         yield Finding("sandbox", "failed", text)

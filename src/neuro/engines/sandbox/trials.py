@@ -37,7 +37,7 @@ def _user_namespaces() -> None:
 
 def _mapped_mount(folder: str) -> None:
     volumes = f"{identities.STORAGE} {identities.FIRST} {identities.BLOCK}"
-    tree = kernel.copy_tree(folder)
+    tree = kernel.copy_tree(folder, recursive=False)
     kernel.set_attributes(tree, 0, identities.user_namespace(volumes))
 
 

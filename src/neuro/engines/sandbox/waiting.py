@@ -1,7 +1,9 @@
-"""A supervisor before it has a run: it makes a berth, and waits in it."""
+"""A supervisor between its runs: it makes a berth, waits in it, and comes back after its run."""
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import socket
 import time
@@ -13,10 +15,32 @@ from neuro.engines.sandbox.handover import receive_run
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.supervisor import Supervisor
 
+_MOST_RUNS = 100  # one after the other: whatever a run may leave in our memory goes with us
 
-def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) -> None:
-    """Make the berth ``name``, wait for a run, look after it. Returns when all is cleaned up."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+def supervise(
+    plan: launch.Plan, name: str, block: Block, zygote: socket.socket, way_back: socket.socket
+) -> None:
+    """Make the berth ``name``, wait for a run, look after it, and go on with the next berth.
+
+    ``zygote`` is where a run comes from; ``way_back`` leads to where a next berth is asked for.
+    Returns when all is cleaned up, and nothing more is wanted of this process.
+    """
+    mine = open_descriptors() - {zygote.fileno()}
+    for _ in range(_MOST_RUNS):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if not _serve(plan, name, block, zygote) or not has_nothing_left(mine):
+            return
+        kernel.set_name("neuro-idle")
+        asked = _come_back(way_back)
+        if asked is None:
+            return
+        kernel.set_name("neuro-berth")
+        zygote, name = asked
+
+
+def _serve(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) -> bool:
+    """Make a berth, and look after the run that comes; whether that went as it should."""
     berth = Berth(plan, name, block)
     berth.make(zygote)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -24,7 +48,7 @@ def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket)
     given = receive_run(zygote)
     if given is None:
         berth.discard()
-        return
+        return False
     request, listener = given
     kernel.set_name("neuro-job")
     folder = layout.run_folder(plan.folder, request.job_id, request.run)
@@ -34,13 +58,53 @@ def supervise(plan: launch.Plan, name: str, block: Block, zygote: socket.socket)
         except OSError as error:
             berth.discard()
             _say_not_ready(folder, error)
-        else:
-            supervisor.run()
+            return False
+        return supervisor.run()
     except BaseException:
         import traceback  # large: sleeping runs would hold it
 
         with open(f"{folder}/fault", "w", encoding="utf-8") as file:
             traceback.print_exc(file=file)
+        return False
+
+
+def has_nothing_left(mine: set[int]) -> bool:
+    """Whether nothing of a run is left here: a process, or a descriptor that is not ``mine``."""
+    gc.collect()  # the parts of a supervisor know each other
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return open_descriptors() == mine
+    return False
+
+
+def open_descriptors() -> set[int]:
+    """The numbers of this process's open descriptors."""
+    return set(filter(_is_open, map(int, os.listdir("/proc/self/fd"))))
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _come_back(way_back: socket.socket) -> tuple[socket.socket, str] | None:
+    """Wait to be asked for the next berth: the way to the zygote, and the berth's name.
+
+    Returns None where nobody asks.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        try:
+            socket.send_fds(way_back, [b"%d" % os.getpid()], [theirs.fileno()])
+        except OSError:  # the zygote is gone
+            return None
+    name = ours.recv(256).decode()
+    return (ours, name) if name else None
 
 
 def _say_not_ready(folder: str, error: OSError) -> None:

@@ -64,6 +64,14 @@ def receive_descriptors(channel: socket.socket, size: int, most: int) -> tuple[b
     return data, descriptors
 
 
+def read_whole(file: int) -> bytes:
+    """All of a file in memory that came with a message; it is closed. Raises OSError."""
+    try:
+        return os.pread(file, os.fstat(file).st_size, 0)
+    finally:
+        os.close(file)
+
+
 class Frames:
     """Cuts a byte stream back into messages."""
 

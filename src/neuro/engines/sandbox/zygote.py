@@ -4,6 +4,9 @@ Supervisors wait, forked, for a run. The zygote claims the run before it gives i
 renaming a folder with a listening socket in it to the run's name. So a request that a dead server
 left behind and the same request of the next server can never both run, and whoever finds a run's
 folder can connect to it.
+
+A supervisor whose run is over comes back, and is asked for the next berth before another is forked:
+a fork, the copies of all pages that it changes, and its end are a quarter of a short run.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +35,8 @@ from neuro.engines.sandbox.waiting import supervise
 _GUARDED = "--guarded"
 _SPARE = 2  # supervisors that wait for a run
 _LULL = 0.008  # seconds after a start until the next is made ready
+_IDLE = 8  # supervisors whose run is over that are kept
+_IDLE_SECONDS = 1.0  # for so long
 
 
 def main() -> None:
@@ -84,7 +90,17 @@ def _guard() -> None:
 def _serve(engine: socket.socket, lock: int, open_files: int) -> None:
     frames = wire.Frames()
     waiting: Waiting | None = None
-    while data := _receive(engine):
+    while True:
+        ready = _ready(engine, waiting)
+        if waiting is not None and engine.fileno() not in ready:
+            if ready:
+                waiting.take_back()
+            else:
+                waiting.let_go()
+            continue
+        data = _receive(engine)
+        if not data:
+            break
         for kind, payload in frames.feed(data):
             message = json.loads(payload)
             if kind == wire.CONFIGURE:
@@ -104,6 +120,16 @@ def _serve(engine: socket.socket, lock: int, open_files: int) -> None:
             _make_ready(waiting, engine)
     if waiting is not None:
         waiting.dismiss()
+
+
+def _ready(engine: socket.socket, waiting: Waiting | None) -> list[int]:
+    """Who has something to say: the engine, supervisors that come back; nobody after a while."""
+    poll = select.poll()  # ``select`` knows no descriptors beyond 1024
+    poll.register(engine, select.POLLIN)
+    if waiting is not None:
+        poll.register(waiting.returns, select.POLLIN)
+    patience = _IDLE_SECONDS * 1000 if waiting is not None and waiting.has_idle else None
+    return [fd for fd, _ in poll.poll(patience)]
 
 
 def _make_ready(waiting: Waiting, engine: socket.socket) -> None:
@@ -126,7 +152,7 @@ def _receive(engine: socket.socket) -> bytes:
 
 @dataclass(frozen=True)
 class _One:
-    """A supervisor that waits for a run: its pid, the name of its berth, the way to it."""
+    """A supervisor: its pid, the name of the berth in which it waits for a run, the way to it."""
 
     pid: int
     berth: str
@@ -134,7 +160,10 @@ class _One:
 
 
 class Waiting:
-    """Supervisors that wait in their berths, once a first run was asked for."""
+    """Supervisors that wait in their berths, once a first run was asked for.
+
+    ``returns`` is where those come back whose run is over.
+    """
 
     def __init__(self, plan: Plan, mine: tuple[int, int], open_files: int) -> None:
         """``mine`` are descriptors that supervisors must not have."""
@@ -147,6 +176,9 @@ class Waiting:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._mine = mine
         self._ones: list[_One] = []
+        self._idle: list[_One] = []
+        self.returns, self._way_back = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.returns.setblocking(False)
         self._is_used = False
 
     def start(self, request: dict[str, Any]) -> str:
@@ -182,7 +214,7 @@ class Waiting:
             except BlockingIOError:
                 return one
             one.channel.close()  # somebody killed it
-        return self._fork()
+        return self._another()
 
     @property
     def lacks(self) -> bool:
@@ -193,28 +225,74 @@ class Waiting:
     def is_empty(self) -> bool:
         return not self._ones
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether there are some whose run is over and that were not asked for a berth yet."""
+        return bool(self._idle)
+
+    def take_back(self) -> None:
+        """Keep those that have come back."""
+        for one in self._returned():
+            if len(self._idle) < _IDLE:
+                self._idle.append(one)
+            else:
+                one.channel.close()
+
+    def _returned(self) -> Iterator[_One]:
+        while True:
+            try:
+                said, fds = wire.receive_descriptors(self.returns, 64, 1)
+            except BlockingIOError:
+                return
+            for fd in fds:  # none where we have no descriptor left: then it ends
+                yield _One(int(said), "", socket.socket(fileno=fd))
+
+    def let_go(self) -> None:
+        """End those whose run is over: nobody asks for runs now."""
+        for one in self._idle:
+            one.channel.close()
+        self._idle.clear()
+
     def fill(self) -> None:
         """Let supervisors wait for the next runs."""
         try:
             while len(self._ones) < _SPARE:
-                self._ones.append(self._fork())
+                self._ones.append(self._another())
         except OSError:
             pass  # the next start tries again, and says so
 
     def dismiss(self) -> None:
         """End those that wait, and return when they have tidied up."""
-        for one in self._ones:
+        self.take_back()
+        self.returns.close()
+        self._way_back.close()
+        every = [*self._ones, *self._idle]
+        for one in every:
             one.channel.close()
-        for one in self._ones:
+        for one in every:
             try:
                 os.waitpid(one.pid, 0)
             except ChildProcessError:
                 pass  # where SIGCHLD is ignored, this is how waiting ends
         self._ones.clear()
+        self._idle.clear()
 
-    def _fork(self) -> _One:
-        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def _another(self) -> _One:
+        """Let one more make a berth, and wait in it. Raises OSError."""
         berth = f"{os.getpid()}-{time.monotonic_ns():x}"
+        self.take_back()
+        while self._idle:
+            one = self._idle.pop()
+            try:
+                one.channel.send(berth.encode())
+            except OSError:  # somebody killed it
+                one.channel.close()
+            else:
+                return _One(one.pid, berth, one.channel)
+        return self._fork(berth)
+
+    def _fork(self, berth: str) -> _One:
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         block: Block | None = None
         try:
             block = self._blocks.claim()
@@ -227,17 +305,16 @@ class Waiting:
             raise
         if pid == 0:
             try:
-                for fd in (
-                    *self._mine,
-                    channel.fileno(),
-                    *(o.channel.fileno() for o in self._ones),
-                ):
+                others = (one.channel for one in (*self._ones, *self._idle))
+                for end in (self.returns, channel, *others):
+                    end.close()
+                for fd in self._mine:
                     os.close(fd)
                 self._blocks.close_others(block)
                 resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)
                 os.setsid()
                 kernel.set_name("neuro-berth")
-                supervise(self._plan, berth, block, theirs)
+                supervise(self._plan, berth, block, theirs, self._way_back)
             finally:  # whatever it is, it must not return into the zygote's loop
                 os._exit(0)
         theirs.close()

@@ -71,9 +71,12 @@ def _kill(context: FlowContext, jobs: list[tuple[str, Job]], *, as_json: bool) -
     left: list[tuple[str, str]] = []
     for name, job in jobs:
         try:
-            context.run(client.jobs.kill(job.id))
-            left.append((job.id, name))
-            told.append(kill_document(name, job.id, killed=True))
+            notices = context.run(client.jobs.kill(job.id))
+            for notice in notices:  # Its end may be days away: nobody waits for that.
+                context.out.note(notice)
+            if not notices:
+                left.append((job.id, name))
+            told.append(kill_document(name, job.id, killed=True, notices=notices))
         except (NotFound, NotPermitted) as error:
             code = 1
             told.append(kill_document(name, job.id, killed=False, error=error))

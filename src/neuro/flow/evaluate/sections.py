@@ -40,7 +40,7 @@ def evaluate_defaults(defaults: LiveDefaults, values: ValueEvaluator) -> Evaluat
     return EvaluatedDefaults(
         env=values.env(defaults.env),
         tags=values.texts(defaults.tags),
-        volumes=values.texts(defaults.volumes, drop_empty=True),
+        volumes=values.mounts(defaults.volumes),
         workdir=values.text(defaults.workdir),
         preset=values.text(defaults.preset),
         life_span=values.number(defaults.life_span) or None,
@@ -99,7 +99,7 @@ def evaluate_image(
         dockerfile_rel=relative,
         build_args=values.texts(image.build_args),
         env=values.env(image.env),
-        volumes=values.texts(image.volumes, drop_empty=True),
+        volumes=values.mounts(image.volumes),
         build_preset=values.text(image.build_preset),
         force_rebuild=bool(values.flag(image.force_rebuild)),
         extra_kaniko_args=values.text(image.extra_kaniko_args),

@@ -54,7 +54,7 @@ def evaluate_unit(
         "cmd": values.text(unit.cmd),
         "workdir": values.text(unit.workdir) or defaults.workdir,
         "env": {**defaults.env, **values.env(unit.env)} if unit.env else defaults.env,
-        "volumes": (*defaults.volumes, *values.texts(unit.volumes, drop_empty=True)),
+        "volumes": (*defaults.volumes, *values.mounts(unit.volumes, defaults.volumes)),
         "tags": tuple(sorted({*tags, *defaults.tags, *values.texts(unit.tags)})),
         "pass_config": bool(values.flag(unit.pass_config)),
         "restart": values.text(unit.restart),

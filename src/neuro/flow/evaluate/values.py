@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from neuro.domain.mounts import mount_of, mounted_twice
 from neuro.domain.names import is_variable
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
 from neuro.flow.source import Position, Source
@@ -80,9 +81,26 @@ class ValueEvaluator:
         found = self.one(value)
         return None if found is None else bool(found)
 
-    def texts(self, values: ListValue | None, *, drop_empty: bool = False) -> tuple[str, ...]:
-        """Return a list's items; optional ones that are empty or None are dropped on request."""
-        found: list[str] = []
+    def texts(self, values: ListValue | None) -> tuple[str, ...]:
+        """Return a list's items."""
+        return tuple(text for text, _ in self._texts(values))
+
+    def mounts(self, values: ListValue | None, beside: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return references to volumes, without the empty ones; report two at one path.
+
+        ``beside`` are those that are mounted too, and were looked at already.
+        """
+        found = list(self._texts(values, drop_empty=True))
+        mounts = [mount_of(text) for text in (*beside, *(text for text, _ in found))]
+        for index, said in mounted_twice(mounts):
+            if index >= len(beside):
+                _, at = found[index - len(beside)]
+                self._report.add(said, at, "Give each its own path.")
+        return tuple(text for text, _ in found)
+
+    def _texts(
+        self, values: ListValue | None, *, drop_empty: bool = False
+    ) -> Iterator[tuple[str, Position]]:
         for part in values.parts if values is not None else ():
             items: Sequence[object]
             if part.spread:
@@ -99,8 +117,7 @@ class ValueEvaluator:
                     continue
                 converted = item if part.template is None else self._convert(part, item)
                 if converted is not None:
-                    found.append(str(converted))
-        return tuple(found)
+                    yield str(converted), part.at
 
     def items(self, values: ListValue) -> list[object]:
         """Return a list's items as they are; what one expression gives is not converted."""

@@ -7,13 +7,12 @@ in size, so that no file makes the reader hang or run out of memory.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from neuro.flow.expressions import functions
+from neuro.flow.expressions import functions, operators
 from neuro.flow.expressions.nodes import (
     Attribute,
     Binary,
@@ -29,17 +28,13 @@ from neuro.flow.expressions.nodes import (
     Template,
     Unary,
 )
-from neuro.flow.expressions.text import Budget, TooMuch, percent, to_text
-from neuro.flow.expressions.values import URI, Record, kind_of, ordered
+from neuro.flow.expressions.text import Budget, TooMuch, to_text
+from neuro.flow.expressions.values import Record, kind_of, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from neuro.flow.source import Position
-
-# Python refuses to write integers of more than 4300 digits.
-MAX_BITS = 14_000
-MAX_PATH = 65_536
 
 
 class EvaluationError(Exception):
@@ -267,7 +262,7 @@ class _Evaluation:
         arguments = [self.value(argument) for argument in node.arguments]
         try:
             result = function.call(self.scope, arguments)
-            self.budget.spend(_size(result))
+            self.budget.spend(operators.size_of(result))
         except EvaluationError as error:
             if error.at is not None or error.argument is None:
                 raise
@@ -306,16 +301,16 @@ class _Evaluation:
     def operation(self, node: Binary, left: object, right: object) -> object:
         try:
             self.budget.step()
-            result = _OPERATIONS[node.operator](left, right, self.budget)
+            result = operators.OPERATIONS[node.operator](left, right, self.budget)
         except ZeroDivisionError:
             raise _Failed("Division by zero", node.offset) from None
         except OverflowError:
             raise _Failed("The number is too large", node.offset) from None
-        except _Unsupported:
+        except operators.Unsupported:
             raise _Failed(
                 f"'{node.operator}' does not work between {kind_of(left)} and {kind_of(right)}",
                 node.offset,
-                _operator_hint(node.operator, left, right),
+                operators.hint_for(node.operator, left, right),
             ) from None
         except (TypeError, ValueError, LookupError) as error:
             raise _Failed(_sentence(error), node.offset) from None
@@ -375,129 +370,6 @@ _EVALUATE: dict[type[ExpressionNode], Callable[[_Evaluation, Any], object]] = {
     DictNode: _Evaluation.dictionary,
     Comprehension: _Evaluation.comprehension,
 }
-
-
-class _Unsupported(Exception):
-    """An operator that does not work between two kinds of values."""
-
-
-def _numbers(left: object, right: object) -> bool:
-    return isinstance(left, int | float) and isinstance(right, int | float)
-
-
-def _bounded(value: object) -> object:
-    if isinstance(value, int) and value.bit_length() > MAX_BITS:
-        raise OverflowError
-    return value
-
-
-def _size(value: object) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, list | tuple | dict | set | frozenset):
-        return 16 * len(value)
-    return 1
-
-
-def _compare(operation: Callable[[Any, Any], object]) -> Callable[..., object]:
-    def compare(left: object, right: object, budget: Budget) -> object:
-        # What both sides hold is counted first: shared parts make small lists long to compare.
-        if not isinstance(left, int | float | None) and not isinstance(right, int | float | None):
-            budget.measure(left)
-            budget.measure(right)
-        try:
-            return operation(left, right)
-        except TypeError:
-            raise _Unsupported from None
-
-    return compare
-
-
-def _add(left: Any, right: Any, budget: Budget) -> object:
-    if _numbers(left, right):
-        return _bounded(left + right)
-    both_texts = isinstance(left, str) and isinstance(right, str)
-    if both_texts or (isinstance(left, list | tuple) and isinstance(right, list | tuple)):
-        budget.spend(_size(left) + _size(right))
-        return left + right if both_texts else [*left, *right]
-    raise _Unsupported
-
-
-def _subtract(left: Any, right: Any, budget: Budget) -> object:
-    if _numbers(left, right):
-        return _bounded(left - right)
-    raise _Unsupported
-
-
-def _multiply(left: Any, right: Any, budget: Budget) -> object:
-    if _numbers(left, right):
-        return _bounded(left * right)
-    if isinstance(left, int):
-        left, right = right, left
-    if isinstance(left, str | list | tuple) and isinstance(right, int):
-        budget.spend(_size(left) * max(right, 0))
-        return left * right
-    raise _Unsupported
-
-
-def _divide(left: Any, right: Any, budget: Budget) -> object:
-    if _numbers(left, right):
-        return left / right
-    if not isinstance(left, str | PurePath) or not isinstance(right, str | PurePath):
-        raise _Unsupported
-    if len(str(left)) + len(str(right)) > MAX_PATH:
-        raise ValueError("the path is too long")
-    if not isinstance(left, PurePath | URI) and not isinstance(right, PurePath):
-        raise _Unsupported
-    joined: object = operator.truediv(left, right)
-    budget.spend(len(str(joined)))
-    return joined
-
-
-def _modulo(left: Any, right: Any, budget: Budget) -> object:
-    if _numbers(left, right):
-        return left % right
-    if isinstance(left, str):
-        return percent(left, right, budget)
-    raise _Unsupported
-
-
-def _union(left: Any, right: Any, budget: Budget) -> object:
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        budget.spend(16 * (len(left) + len(right)))
-        return {**left, **right}
-    if isinstance(left, int) and isinstance(right, int):
-        return left | right
-    if isinstance(left, set | frozenset) and isinstance(right, set | frozenset):
-        budget.spend(_size(left) + _size(right))
-        return left | right
-    raise _Unsupported
-
-
-_OPERATIONS: dict[str, Callable[[Any, Any, Budget], object]] = {
-    "==": _compare(operator.eq),
-    "!=": _compare(operator.ne),
-    "<": _compare(operator.lt),
-    "<=": _compare(operator.le),
-    ">": _compare(operator.gt),
-    ">=": _compare(operator.ge),
-    "+": _add,
-    "-": _subtract,
-    "*": _multiply,
-    "/": _divide,
-    "%": _modulo,
-    "|": _union,
-}
-
-
-def _operator_hint(symbol: str, left: object, right: object) -> str | None:
-    if symbol == "+" and (isinstance(left, str) or isinstance(right, str)):
-        return "str() makes a string of any value."
-    if symbol in ("<", "<=", ">", ">=", "-", "*") and (
-        isinstance(left, str) or isinstance(right, str)
-    ):
-        return "int() makes an integer of a string."
-    return None
 
 
 def _choices(name: str, known: Mapping[Any, object]) -> str | None:

@@ -12,7 +12,8 @@ from typing import Final
 from neuro.domain.errors import InvalidInput
 from neuro.domain.names import check_tags, is_job_name
 from neuro.domain.texts import check_text
-from neuro.flow.syntax.types import INT, REMOTE_PATH, STR, BadValue
+from neuro.flow.syntax.bad_values import BadValue
+from neuro.flow.syntax.types import INT, REMOTE_PATH, STR
 
 
 def _name(value: object) -> object:

@@ -56,8 +56,8 @@ def hint(word: str, node: type[TreeNode]) -> str:
     key = meant(word, node)
     if key is not None:
         return f"Did you mean '{key}'?"
-    elsewhere = _elsewhere(_plain(word), node)
-    return elsewhere or f"Allowed here: {', '.join(sorted(words_of(node)))}."
+    belongs = _where_it_belongs(_plain(word), node)
+    return belongs or f"Allowed here: {', '.join(sorted(words_of(node)))}."
 
 
 def meant(word: str, node: type[TreeNode]) -> str | None:
@@ -65,7 +65,7 @@ def meant(word: str, node: type[TreeNode]) -> str | None:
     known, plain = words_of(node), _plain(word)
     if plain in known:
         return plain
-    if _elsewhere(plain, node) is not None:
+    if _where_it_belongs(plain, node) is not None:
         return None
     other = _OTHERS.get(plain)
     return other if other in known else closest(plain, known)
@@ -75,7 +75,7 @@ def _plain(word: str) -> str:
     return word.strip().replace("-", "_").lower()
 
 
-def _elsewhere(word: str, node: type[TreeNode]) -> str | None:
+def _where_it_belongs(word: str, node: type[TreeNode]) -> str | None:
     if issubclass(node, TaskCall) and word in ("retry", "timeout"):
         return f"'{word}' is for tasks that run a container: write it into those of the action."
     if issubclass(node, Call | TaskCall) and word in words_of(LiveUnit):

@@ -5,27 +5,18 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from neuro.domain.errors import InvalidInput
-from neuro.domain.life_spans import check_life_span, check_longest, check_schedule_timeout
 from neuro.flow.source import Position
+from neuro.flow.syntax import times
+from neuro.flow.syntax.bad_values import BadValue, describe, refuse_nothing, shown
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.nodes import Template
 
 
 MOST_ATTEMPTS: Final = 100
-
-
-class BadValue(ValueError):
-    """A value that its type does not take: a sentence, and a hint where one helps."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 class Always:
@@ -97,11 +88,6 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _refuse_nothing(value: object) -> None:
-    if value is None:
-        raise BadValue("None is not allowed")
-
-
 def identifier(value: object) -> str:
     """An id: a Python identifier that is not all upper-case."""
     if not isinstance(value, str):
@@ -141,7 +127,7 @@ def _bool(value: object) -> bool:
 
 
 def _constant_bool(value: object) -> bool:
-    _refuse_nothing(value)
+    refuse_nothing(value)
     if isinstance(value, str):
         word = value.strip().lower()
         hint = f"Write {word} without quotes." if word in ("true", "false", "yes", "no") else None
@@ -170,7 +156,7 @@ def _constant_enable(value: object) -> object:
 
 
 def _int(value: object) -> int:
-    _refuse_nothing(value)
+    refuse_nothing(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -180,7 +166,7 @@ def _int(value: object) -> int:
             return int(value)
         except ValueError:
             pass
-    raise BadValue(f"{_shown(value)} is not an integer")
+    raise BadValue(f"{shown(value)} is not an integer")
 
 
 def _attempts(value: object) -> int:
@@ -194,123 +180,26 @@ def _attempts(value: object) -> int:
 
 
 def _backoff(value: object) -> float:
-    _refuse_nothing(value)
+    refuse_nothing(value)
     try:
         factor = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         factor = math.nan
     if not 1 <= factor < math.inf:
         raise BadValue(
-            f"{_shown(value)} is not a factor of at least 1",
+            f"{shown(value)} is not a factor of at least 1",
             "With 2 each pause is twice as long as the one before it.",
         )
     return factor
 
 
-def _cron(value: object) -> str:
-    # Imported here and below: few files have a schedule, and every start would pay.
-    from datetime import datetime
-
-    from cronsim import CronSim, CronSimError
-
-    text = str(value)
-    hint = 'Write minute, hour, day, month and weekday, such as "0 3 * * 1-5" or "*/15 * * * *".'
-    try:
-        fields = len(text.split())
-        if fields != 5:
-            raise BadValue(
-                f"{_shown(value)} is not a schedule: expected 5 fields, got {fields}", hint
-            )
-        next(CronSim(text, datetime(2024, 1, 1)))
-    except CronSimError as error:
-        raise BadValue(f"{_shown(value)} is not a schedule: {str(error).lower()}", hint) from None
-    except StopIteration:
-        raise BadValue(f"{_shown(value)} is a time that never comes") from None
-    return text
-
-
-def _time_zone(value: object) -> str:
-    from zoneinfo import ZoneInfo, available_timezones
-
-    name = str(value)
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, LookupError):
-        from difflib import get_close_matches
-
-        known = available_timezones()
-        if not known:
-            # This machine has no database of time zones: the server, which has one, will tell.
-            return name
-        near = get_close_matches(name, known, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else "Write it as Europe/Berlin, or UTC."
-        raise BadValue(f"{_shown(value)} is not a time zone", hint) from None
-    return name
-
-
-_DELTA: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
-_DELTA_SECONDS: Final = (86400, 3600, 60, 1)
-
-
-def _time_delta(value: object) -> float:
-    _refuse_nothing(value)
-    hint = "Write seconds, or days, hours, minutes and seconds in this order: 1d2h3m4s."
-    seconds: float | None = None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    elif isinstance(value, str):
-        text = value.strip()
-        match = _DELTA.fullmatch(text) if text else None
-        if match is not None:
-            seconds = float(
-                sum(
-                    int(number) * unit
-                    for number, unit in zip(match.groups(), _DELTA_SECONDS, strict=True)
-                    if number
-                )
-            )
-        else:
-            try:
-                seconds = float(text)
-            except ValueError:
-                seconds = None
-    if seconds is None or math.isnan(seconds):
-        raise BadValue(f"{_shown(value)} is not a time delta unit", hint)
-    if seconds < 0:
-        raise BadValue(f"{_shown(value)} is negative: a time delta is not", hint)
-    return seconds
-
-
-def _bounded(value: object, check: Callable[[float, str | None], None]) -> float:
-    seconds = _time_delta(value)
-    try:
-        # Zero means here what it means where nothing is written.
-        if seconds:
-            check(seconds, value if isinstance(value, str) else None)
-    except InvalidInput as error:
-        raise BadValue(str(error)) from None
-    return seconds
-
-
-def _life_span(value: object) -> float:
-    return _bounded(value, check_life_span)
-
-
-def _schedule_timeout(value: object) -> float:
-    return _bounded(value, check_schedule_timeout)
-
-
-def _bake_life_span(value: object) -> float:
-    return _bounded(value, partial(check_longest, "A bake's life span"))
-
-
 def _local_path(value: object) -> Path:
-    _refuse_nothing(value)
+    refuse_nothing(value)
     return Path(str(value))
 
 
 def _remote_path(value: object) -> PurePosixPath:
-    _refuse_nothing(value)
+    refuse_nothing(value)
     return PurePosixPath(str(value))
 
 
@@ -318,7 +207,7 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 
 
 def _uri(value: object) -> str:
-    _refuse_nothing(value)
+    refuse_nothing(value)
     text = str(value)
     if not _SCHEME.match(text):
         raise BadValue(
@@ -329,7 +218,7 @@ def _uri(value: object) -> str:
 
 
 def _image_ref(value: object) -> str:
-    _refuse_nothing(value)
+    refuse_nothing(value)
     return str(value)
 
 
@@ -339,7 +228,7 @@ RESTART_POLICIES: Final = ("never", "on-failure", "always")
 def _restart(value: object) -> str:
     if value not in RESTART_POLICIES:
         raise BadValue(
-            f"{_shown(value)} is not a valid restart policy, allowed: {', '.join(RESTART_POLICIES)}"
+            f"{shown(value)} is not a valid restart policy, allowed: {', '.join(RESTART_POLICIES)}"
         )
     return str(value)
 
@@ -354,7 +243,7 @@ def _port_pair(value: object) -> str:
         if isinstance(value, int) and not isinstance(value, bool) and value > 59:
             # YAML 1.1 reads 22:22 as minutes and seconds.
             hint += f" YAML reads {value // 60}:{value % 60:02} without quotes as a number."
-        raise BadValue(f"{_shown(value)} is not a LOCAL:REMOTE ports pair", hint)
+        raise BadValue(f"{shown(value)} is not a LOCAL:REMOTE ports pair", hint)
     for port in match.groups():
         if not 0 < int(port) < 65536:
             raise BadValue(f"{value!r} is not a LOCAL:REMOTE ports pair: ports are 1 to 65535")
@@ -362,45 +251,17 @@ def _port_pair(value: object) -> str:
 
 
 def _bash(value: object) -> str:
-    _refuse_nothing(value)
+    refuse_nothing(value)
     return f"bash -euo pipefail -c {shlex.quote(str(value))}"
 
 
 def _python(value: object) -> str:
-    _refuse_nothing(value)
+    refuse_nothing(value)
     return f"python3 -uc {shlex.quote(str(value))}"
 
 
 def _primitive(value: object) -> object:
     return value if isinstance(value, bool | int | float) else str(value)
-
-
-def _shown(value: object) -> str:
-    """A value as messages quote it: as a string in quotes, whatever YAML made of it."""
-    if isinstance(value, bool):
-        return f"'{str(value).lower()}'"
-    return repr(value) if isinstance(value, str) else f"'{value}'"
-
-
-def describe(value: object) -> str:
-    """The name of a value's type in a message: "a list", "a string"."""
-    match value:
-        case None:
-            return "nothing (null)"
-        case bool():
-            return "a bool"
-        case int():
-            return "a number"
-        case float():
-            return "a number"
-        case str():
-            return "a string"
-        case list() | tuple():
-            return "a list"
-        case dict():
-            return "a mapping"
-        case _:
-            return f"a {type(value).__name__}"
 
 
 _SCALAR: Final = {"type": ["string", "number", "boolean"]}
@@ -415,7 +276,7 @@ INT: Final = ValueType(
 )
 TIME_DELTA: Final = ValueType(
     "time delta",
-    _time_delta,
+    times.time_delta,
     False,
     {
         "anyOf": [
@@ -427,9 +288,9 @@ TIME_DELTA: Final = ValueType(
         ]
     },
 )
-LIFE_SPAN: Final = replace(TIME_DELTA, convert=_life_span)
-SCHEDULE_TIMEOUT: Final = replace(TIME_DELTA, convert=_schedule_timeout)
-BAKE_LIFE_SPAN: Final = replace(TIME_DELTA, convert=_bake_life_span)
+LIFE_SPAN: Final = replace(TIME_DELTA, convert=times.life_span)
+SCHEDULE_TIMEOUT: Final = replace(TIME_DELTA, convert=times.schedule_timeout)
+BAKE_LIFE_SPAN: Final = replace(TIME_DELTA, convert=times.bake_life_span)
 ATTEMPTS: Final = ValueType(
     "number of attempts",
     _attempts,
@@ -449,13 +310,13 @@ BACKOFF: Final = ValueType(
 )
 CRON: Final = ValueType(
     "schedule",
-    _cron,
+    times.cron,
     False,
     {"type": "string", "pattern": r"^\s*\S+(\s+\S+){4}\s*$"},
     expressions=False,
 )
 TIME_ZONE: Final = ValueType(
-    "time zone", _time_zone, False, {"type": "string", "minLength": 1}, expressions=False
+    "time zone", times.time_zone, False, {"type": "string", "minLength": 1}, expressions=False
 )
 LOCAL_PATH: Final = ValueType("local path", _local_path, True, _SCALAR)
 REMOTE_PATH: Final = ValueType("remote path", _remote_path, True, _SCALAR)

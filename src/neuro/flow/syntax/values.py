@@ -3,18 +3,17 @@
 from typing import TYPE_CHECKING
 
 from neuro.flow.problems import Report, nearest
+from neuro.flow.syntax.bad_values import BadValue, describe
 from neuro.flow.syntax.keys import Choice
 from neuro.flow.syntax.types import (
     STR,
-    BadValue,
     ListValue,
     MapValue,
     Value,
     ValueType,
-    describe,
     identifier,
 )
-from neuro.flow.syntax.yaml import Entries, Items, YamlNode, YamlScalar
+from neuro.flow.syntax.yaml_nodes import Entries, Items, YamlNode, YamlScalar
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.nodes import Template

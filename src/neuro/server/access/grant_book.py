@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # Grants of all callers together that are kept: some 30 MB. Who was away the longest is let go.
 MAX_HELD = 40_000
-EVERYBODY = "*"  # is no user's name
+ALL_USERS = "*"  # is no user's name
 # Users whose grants have changed; None for everybody's.
 Users = Collection[str] | None
 Listener = Callable[[Users], Awaitable[None]]
@@ -46,7 +46,7 @@ class GrantBook:
         self._changes = 0
         self._generation = 0
         self._listeners: list[Listener] = []
-        self._peers.hear(Topic.GRANTS, self._drop, self._tell_words)
+        self._peers.hear(Topic.GRANTS, self._drop, self._tell_again)
 
     def listen(self, listener: Listener) -> None:
         """Have ``listener(users)`` awaited when grants have changed, before that is answered."""
@@ -72,10 +72,8 @@ class GrantBook:
 
     async def _load(self, user: str) -> None:
         def read(connection: Connection) -> tuple[Grants, int]:
-            now = self._now()
-            number = grant_tables.generation(connection)
-            held = held_by(user, grant_tables.reachable(connection, user), now)
-            return Grants(held), number
+            found, number = grant_tables.reachable_at(connection, user)
+            return Grants(held_by(user, found, self._now())), number
 
         while True:
             changes = self._changes
@@ -123,7 +121,7 @@ class GrantBook:
     def record(self, connection: Connection, users: Users, telling: Telling) -> int:
         """Tell the other servers of a change, in its transaction; returns its generation."""
         number = grant_tables.generation(connection)
-        names = [EVERYBODY] if users is None else sorted(users)
+        names = [ALL_USERS] if users is None else sorted(users)
         telling.record(connection, Topic.GRANTS, [f"{number} {name}" for name in names])
         return number
 
@@ -139,7 +137,7 @@ class GrantBook:
         self._generation = max((self._generation, *numbers))
         self._forget(_users(words))
 
-    async def _tell_words(self, words: Words) -> None:
+    async def _tell_again(self, words: Words) -> None:
         for listener in self._listeners:
             await listener(_users(words))
 
@@ -153,4 +151,4 @@ class GrantBook:
 
 def _users(words: Words) -> Users:
     names = {word.partition(" ")[2] for word in words or ()}
-    return None if words is None or EVERYBODY in names else names
+    return None if words is None or ALL_USERS in names else names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from urllib.parse import unquote
 
 from sqlalchemy import (
@@ -22,17 +23,16 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.permissions import PUBLIC, Action
 from neuro.domain.uris import ResourceURI, typed_text
 from neuro.server.access.grants import Grant, role_of
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.schema import Moment, metadata, upsert
 
 # Of bytes, as an index of PostgreSQL holds no more.
 MAX_URI_BYTES = 1500
 
-# Users, roles, and ``public``. A service account is a user whom somebody owns.
+# Users, roles, and ``public``.
 subjects = Table(
     "subjects",
     metadata,
@@ -72,22 +72,25 @@ generations = Table(
 )
 
 _ACTIONS = {action.value: action for action in Action}
-USER, ROLE, EVERYBODY = "user", "role", "public"
+USER, ROLE, PUBLIC_KIND = "user", "role", "public"
 
 
 def changed(connection: Connection) -> None:
     """Say that grants change in this transaction. It waits for others that change them."""
-    upsert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(generations)
     connection.execute(
-        upsert.values(id=1, number=1).on_conflict_do_update(
-            index_elements=["id"], set_={"number": generations.c.number + 1}
-        )
+        upsert(connection, generations)
+        .values(id=1, number=1)
+        .on_conflict_do_update(index_elements=["id"], set_={"number": generations.c.number + 1})
     )
+
+
+# Statements are made once: to build one takes longer than to run it.
+_GENERATION = select(generations.c.number)
 
 
 def generation(connection: Connection) -> int:
     """How many times grants have changed."""
-    return connection.execute(select(generations.c.number)).scalar() or 0
+    return connection.execute(_GENERATION).scalar() or 0
 
 
 def add_subject(
@@ -101,7 +104,7 @@ def add_subject(
 def add_everybody(connection: Connection, at: datetime) -> None:
     """Have ``public`` be there."""
     if kind_of(connection, PUBLIC) is None:
-        add_subject(connection, PUBLIC, EVERYBODY, at)
+        add_subject(connection, PUBLIC, PUBLIC_KIND, at)
 
 
 def kind_of(connection: Connection, name: str) -> str | None:
@@ -159,23 +162,40 @@ _FIELDS = (grants.c.uri, grants.c.action, grants.c.expires_at, grants.c.granted_
 _OF_SUBJECTS = select(grants.c.subject, *_FIELDS).where(
     grants.c.subject.in_(bindparam("names", expanding=True))
 )
+_OF_SUBJECT_AND_PUBLIC = select(grants.c.subject, *_FIELDS, _GENERATION.scalar_subquery()).where(
+    grants.c.subject.in_((bindparam("name"), PUBLIC))
+)
 
 
 def reachable(connection: Connection, subject: str) -> dict[str, list[Grant]]:
     """The grants of a subject, of everybody, and of all roles that they may be in."""
-    found: dict[str, list[Grant]] = {}
-    names = {subject, PUBLIC}
-    while names:
-        found |= {name: [] for name in names}
-        further: set[str] = set()
-        for name, *row in connection.execute(_OF_SUBJECTS, {"names": sorted(names)}).all():
-            grant = _grant(*row)
-            found[name].append(grant)
+    found, _ = reachable_at(connection, subject)
+    return found
+
+
+def reachable_at(connection: Connection, subject: str) -> tuple[dict[str, list[Grant]], int]:
+    """The same, and the generation in which they were: one statement where there is no role."""
+    rows = connection.execute(_OF_SUBJECT_AND_PUBLIC, {"name": subject}).all()
+    number = rows[0][-1] if rows else generation(connection)
+    found: dict[str, list[Grant]] = {subject: [], PUBLIC: []}
+    roles = _add(found, rows)
+    while roles:
+        found |= {name: [] for name in roles}
+        roles = _add(found, connection.execute(_OF_SUBJECTS, {"names": sorted(roles)}))
+    return found, number or 0
+
+
+def _add(found: dict[str, list[Grant]], rows: Iterable[Any]) -> set[str]:
+    """Add grants to those of their subjects; returns roles whose grants are to be read too."""
+    roles: set[str] = set()
+    for name, uri, action, until, by, *_ in rows:
+        grant = _grant(uri, action, until, by)
+        found[name].append(grant)
+        if grant.uri.scheme == "role":
             role = role_of(grant.uri)
             if role is not None and role not in found:
-                further.add(role)
-        names = further
-    return found
+                roles.add(role)
+    return roles
 
 
 def count_of(connection: Connection, subject: str, giver: str | None = None) -> int:
@@ -190,6 +210,12 @@ def of_subject(connection: Connection, subject: str) -> list[Grant]:
     """What was given to a subject itself."""
     rows = connection.execute(_OF_SUBJECTS, {"names": [subject]})
     return [_grant(*row) for _, *row in rows]
+
+
+def given_on(connection: Connection, subject: str, uri: ResourceURI) -> list[Grant]:
+    """What a subject itself has on exactly this URI."""
+    statement = select(*_FIELDS).where(grants.c.subject == subject, grants.c.uri == typed_text(uri))
+    return [_grant(*row) for row in connection.execute(statement)]
 
 
 def from_the_start(connection: Connection, subject: str) -> list[Grant]:

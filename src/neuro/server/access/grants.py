@@ -15,7 +15,19 @@ from datetime import datetime
 from typing import Self
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, and_, func, literal, or_, select
+from sqlalchemy import (
+    ARRAY,
+    CollectionAggregate,
+    ColumnElement,
+    String,
+    Table,
+    and_,
+    any_,
+    func,
+    literal,
+    or_,
+    select,
+)
 
 from neuro.domain.permissions import PUBLIC, Action, Permission
 from neuro.domain.uris import ResourceURI
@@ -36,6 +48,12 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
     action: Action
     until: datetime | None = None
     by: str | None = None
+
+    def includes(self, other: Grant) -> bool:
+        """Whether it allows all that another grant on the same URI allows, for as long."""
+        return self.action.includes(other.action) and (
+            self.until is None or (other.until is not None and self.until >= other.until)
+        )
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -100,13 +118,17 @@ def _one_of(
     table: Table, column: ColumnElement[str], singles: Sequence[tuple[str, str]]
 ) -> ColumnElement[bool]:
     # Each part of the sum has an index, or all things there are would be looked at; the pair as
-    # one text makes it exact.
+    # one text makes it exact. Lists are one value each: ten thousand values take seconds.
     owner = table.c.owner
     return and_(
-        column.in_(sorted({one for _, one in singles})),
-        owner.in_(sorted({owner for owner, _ in singles})),
-        (owner + "/" + column).in_([f"{owner}/{one}" for owner, one in singles]),
+        column == _any_of(sorted({one for _, one in singles})),
+        owner == _any_of(sorted({owner for owner, _ in singles})),
+        (owner + "/" + column) == _any_of([f"{owner}/{one}" for owner, one in singles]),
     )
+
+
+def _any_of(values: list[str]) -> CollectionAggregate[bool]:
+    return any_(literal(values, ARRAY(String)))
 
 
 def _one_of_in_sqlite(
@@ -142,8 +164,10 @@ class Grants:
         self.until = min((it.until for it in self.held if it.until is not None), default=None)
         self._actions: dict[_Key, int] = {}
         for it in self.held:
+            rank = it.grant.action.rank
             for key in _keys(it.grant):
-                self._actions[key] = max(self._actions.get(key, 0), it.grant.action.rank)
+                if rank > self._actions.get(key, -1):
+                    self._actions[key] = rank
         self._deepest = max(map(len, self._actions), default=0)
         self._below: dict[_Key, dict[str, Action | None]] | None = None
         self._scopes: dict[tuple[str, str], Visibility] = {}
@@ -218,11 +242,7 @@ class Grants:
             if it.grant.action.includes(action)
             and any(key[: len(top)] == top for top in _keys(it.grant))
         ]
-        return sorted(found, key=lambda it: (-it.grant.action.rank, _lasting(it), len(it.path)))
-
-    def below(self, uri: ResourceURI) -> list[Held]:
-        """What is granted on ``uri`` itself and on what is below it."""
-        return [it for it in self.held if uri.covers(it.grant.uri)]
+        return sorted(found, key=_order)
 
 
 def held_by(
@@ -287,8 +307,15 @@ def _keys(grant: Grant) -> list[_Key]:
     return keys
 
 
-def _lasting(held: Held) -> tuple[bool, float]:
-    return held.until is not None, 0.0 if held.until is None else -held.until.timestamp()
+def _order(held: Held) -> tuple[object, ...]:
+    # To its end: the database keeps no order, and who asks twice is to see the same twice.
+    grant, path = held.grant, held.path
+    widest = (-grant.action.rank, _lasting(held.until), len(path))
+    return *widest, path, str(grant.uri), _lasting(grant.until), grant.by or ""
+
+
+def _lasting(until: datetime | None) -> tuple[bool, float]:
+    return until is not None, 0.0 if until is None else -until.timestamp()
 
 
 def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from neuro.domain.errors import AlreadyExists, NotFound, NotPermitted
+from neuro.domain.errors import AlreadyExists, NotPermitted
 from neuro.domain.names import is_role, owner_of_role
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
@@ -14,6 +14,7 @@ from neuro.domain.users import Token, TokenRequest, User, UserRequest
 from neuro.server.access.departure import Departures
 from neuro.server.access.identity import JobIdentity
 from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService
+from neuro.server.access.sharing import unknown
 from neuro.server.http.routes import Call, Need, Routes
 
 MAX_PAGE = 1000
@@ -54,9 +55,7 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
         """One may do this to oneself, an administrator to anybody."""
         user = call.segment("user")
         if call.user != user:
-            call.identity.require(
-                the_cluster, Action.MANAGE, hidden=NotFound(f'user "{user}" was not found')
-            )
+            call.identity.require(the_cluster, Action.MANAGE, hidden=unknown(user))
 
     cluster_need = Need("cluster://{cluster}", Action.MANAGE, ask_for_cluster)
     user_need = Need("user://{user}", Action.MANAGE, ask_for_user)
@@ -100,9 +99,7 @@ def access_routes(access: AccessService, departures: Departures, cluster: str) -
             require_person(call)
             await access.sharing.remove_role(call.identity, user)
             return
-        call.identity.require(
-            the_cluster, Action.MANAGE, hidden=NotFound(f'user "{user}" was not found')
-        )
+        call.identity.require(the_cluster, Action.MANAGE, hidden=unknown(user))
         require_person(call)
         await departures.remove(user)
 

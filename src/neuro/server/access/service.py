@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 import msgspec
 import structlog
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -23,10 +17,8 @@ from neuro.domain.errors import (
     AlreadyExists,
     Conflict,
     InvalidInput,
-    NotAuthenticated,
     NotFound,
     Unavailable,
-    new_login,
 )
 from neuro.domain.names import check_user_name
 from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
@@ -36,35 +28,22 @@ from neuro.server.access.grant_book import GrantBook
 from neuro.server.access.grant_tables import generation, of_subject
 from neuro.server.access.identity import Identity, JobIdentity
 from neuro.server.access.peers import Peers, Telling, Words
-from neuro.server.access.sharing import Sharing
+from neuro.server.access.sharing import Sharing, unknown
+from neuro.server.access.tokens import TokensInUse, digest_of_token
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Topic
-from neuro.server.log import Seldom
 
 log = structlog.get_logger("neuro.access")
 
 DEFAULT_TOKEN_LIFE = timedelta(days=365)
 MAX_LABEL = 256
-# Whose the tokens in use are, so that a request costs no look-up; small, and dropped whole.
-MAX_CACHED_TOKENS = 4096
-ALGORITHM = "HS256"
 JOBS_AT_ONCE = 500  # whose tokens are looked for
-EVERYTHING = "*"  # is no token's id
-Holder = Callable[[], Iterable[tuple[str, str]]]
+ALL_TOKENS = "*"  # is no token's id
+OpenTokens = Callable[[], Iterable[tuple[str, str]]]
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class _Signed:
-    """What a good token says. ``job`` is the job that it was given to."""
-
-    user: str
-    token_id: str
-    expires_at: datetime
-    job: str | None
 
 
 class AccessService:
@@ -81,21 +60,14 @@ class AccessService:
         """``peers`` are the other servers of this database."""
         self._database = database
         self._peers = peers or Peers()
-        self._key = OctKey.import_key(key)
         self._cluster = cluster
         self._now = now
         self.book = GrantBook(database, now, peers=self._peers)
         self.sharing = Sharing(database, self.book, now)
-        self._signed: dict[str, _Signed] = {}
-        self._endings = 0
-        # Tokens that were used since the start, and those that are good no more.
-        self._seen: set[str] = set()
-        self._refused = Seldom(log, "revoked token refused")
-        # Jobs that are over, as long as the database does not know that their tokens ended.
-        self._jobs_over: set[str] = set()
+        self._in_use = TokensInUse(database, key, now, self.book.seen)
         self._listeners: list[Callable[[str, str | None], None]] = []
-        self._holders: list[Holder] = []
-        self._peers.hear(Topic.TOKENS, self._drop, self._tell_words)
+        self._open_tokens: list[OpenTokens] = []
+        self._peers.hear(Topic.TOKENS, self._drop, self._look_again)
 
     def listen(self, listener: Callable[[str, str | None], None]) -> None:
         """Have ``listener(user, token_id)`` called when a token has ended before its time.
@@ -104,71 +76,25 @@ class AccessService:
         """
         self._listeners.append(listener)
 
-    def ask(self, holder: Holder) -> None:
-        """Have ``holder`` asked for (user, token id) of all with which something goes on, where it
-        is not known which have ended.
+    def ask(self, open_tokens: OpenTokens) -> None:
+        """Have ``open_tokens`` called for (user, token id) of all with which something goes on,
+        where it is not known which have ended.
         """
-        self._holders.append(holder)
+        self._open_tokens.append(open_tokens)
 
     async def authenticate(self, token: str) -> Identity:
         """The identity behind a token. Raises NotAuthenticated, saying which it is."""
         if not self._peers.is_current:
             await self._peers.catch_up()
-        signed = self._signed.get(token)
-        if signed is None or signed.expires_at <= self._now():
-            signed = await self._sign_in(token)
+        signed = await self._in_use.find(token)
         while (grants := self.book.known(signed.user)) is None:
             await self.book.of(signed.user)
-            if token not in self._signed:  # It may have ended since.
-                signed = await self._sign_in(token)
+            signed = await self._in_use.find(token)  # It may have ended since.
         if signed.job is None:
             return Identity(signed.user, grants, signed.token_id, signed.expires_at)
         return JobIdentity(
             signed.user, grants, signed.token_id, signed.expires_at, job_id=signed.job
         )
-
-    async def _sign_in(self, token: str) -> _Signed:
-        claims = self._claims(token)
-        user, token_id = str(claims["identity"]), str(claims["jti"])
-        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
-        if expires_at <= self._now():
-            raise NotAuthenticated(f"This token has expired: {new_login(user)}")
-        digest = _digest(token)
-
-        def look_up(connection: Connection) -> tuple[_Signed | None, int]:
-            known, job_id = tables.find_token(connection, token_id) or (None, None)
-            number = generation(connection)
-            if known != digest or job_id in self._jobs_over:
-                return None, number
-            return _Signed(user, token_id, expires_at, job_id), number
-
-        while True:
-            endings = self._endings
-            signed, number = await self._database.read(look_up)
-            if self._endings == endings:
-                break  # Else it may be this very token that ended since it was read.
-        self.book.seen(number)
-        if signed is None:
-            self._refused.say(user=user, token=token_id)
-            raise NotAuthenticated(f"This token was revoked: {new_login(user)}")
-        if len(self._signed) >= MAX_CACHED_TOKENS:
-            self._signed.clear()
-        self._signed[token] = signed
-        if token_id not in self._seen:
-            if len(self._seen) >= MAX_CACHED_TOKENS:
-                self._seen.clear()
-            self._seen.add(token_id)
-            log.info("signed in", user=user, token=token_id)
-        return signed
-
-    def _claims(self, token: str) -> dict[str, Any]:
-        try:
-            claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
-            return {name: claims[name] for name in ("identity", "jti", "exp")}
-        except (JoseError, ValueError, KeyError):
-            raise NotAuthenticated(
-                f"This token is not one of this server's: {new_login()}"
-            ) from None
 
     async def identity_of(self, user: str) -> Identity:
         """A user with all their present permissions: for what the server does in their name.
@@ -181,7 +107,7 @@ class AccessService:
 
         found, number = await self._database.read(look_up)
         if found is None:
-            raise NotFound(f'user "{user}" was not found')
+            raise unknown(user)
         self.book.seen(number)
         return Identity(user, await self.book.of(user), token_id="")
 
@@ -220,7 +146,7 @@ class AccessService:
         """Raises NotFound."""
         found = await self._database.read(lambda connection: tables.get_user(connection, name))
         if found is None:
-            raise NotFound(f'user "{name}" was not found')
+            raise unknown(name)
         return found
 
     async def users(self, *, after: str = "", limit: int = 1000) -> list[User]:
@@ -244,7 +170,7 @@ class AccessService:
             _check_not_last(connection, name)
             tables.retire(connection, name, now)
             if not tables.remove_user(connection, name):
-                raise NotFound(f'user "{name}" was not found')
+                raise unknown(name)
             self.book.record(connection, {name}, telling)
             return True
 
@@ -278,17 +204,10 @@ class AccessService:
             created_at=created_at,
             expires_at=created_at + life,
         )
-        text = jwt.encode(
-            {"alg": ALGORITHM},
-            {
-                "identity": user,
-                "jti": record.id,
-                "iat": int(created_at.timestamp()),
-                "exp": int(record.expires_at.timestamp()),
-            },
-            self._key,
+        text = self._in_use.sign(record)
+        await self._database.write(
+            lambda c: tables.add_token(c, record, digest_of_token(text), job)
         )
-        await self._database.write(lambda c: tables.add_token(c, record, _digest(text), job))
         log.info("token made", user=user, token=record.id, label=label, job=job)
         return msgspec.structs.replace(record, token=text)
 
@@ -323,16 +242,14 @@ class AccessService:
     async def end_tokens_of_jobs(self, job_ids: Sequence[str]) -> None:
         """End what jobs that are over were given; from this call on it is not good any more."""
         now = self._now()
-        self._jobs_over.update(job_ids)
-        self._forget()
+        self._in_use.refuse_jobs(job_ids)
         for start in range(0, len(job_ids), JOBS_AT_ONCE):
             ids = job_ids[start : start + JOBS_AT_ONCE]
             ending = await self._database.read(partial(tables.tokens_of_jobs, job_ids=ids))
             if ending:
                 self._tell(ending)
                 await self._revoke_all(ending, now)
-        self._forget()
-        self._jobs_over.difference_update(job_ids)
+        self._in_use.forget_jobs(job_ids)
 
     async def _revoke_all(self, ending: Sequence[tuple[str, str]], now: datetime) -> None:
         # A job's end is not to wait for them: it is heard of in a moment.
@@ -345,10 +262,6 @@ class AccessService:
 
             await self._database.write(revoke)
             await telling.heard()
-
-    def _forget(self) -> None:
-        self._endings += 1
-        self._signed.clear()
 
     def _tell(self, ended: Iterable[tuple[str, str | None]]) -> None:
         for user, token_id in ended:
@@ -368,7 +281,7 @@ class AccessService:
         """
 
         def write(telling: Telling, connection: Connection) -> bool:
-            telling.record(connection, Topic.TOKENS, [f"{user} {token_id or EVERYTHING}"])
+            telling.record(connection, Topic.TOKENS, [f"{user} {token_id or ALL_TOKENS}"])
             return change(connection, telling)
 
         async def both() -> bool:
@@ -377,7 +290,7 @@ class AccessService:
                     is_changed = await self._database.write(partial(write, telling))
                 finally:
                     # After an error as well: a database may fail just after it has made the change.
-                    self._forget()
+                    self._in_use.forget()
                     self._tell([(user, token_id)])
                     if then is not None:
                         await then()
@@ -389,16 +302,16 @@ class AccessService:
 
     def _drop(self, words: Words) -> None:
         """Forget what another server has ended."""
-        self._forget()
+        self._in_use.forget()
         for word in words or ():
             user, _, token_id = word.partition(" ")
-            self._tell([(user, None if token_id == EVERYTHING else token_id)])
+            self._tell([(user, None if token_id == ALL_TOKENS else token_id)])
 
-    async def _tell_words(self, words: Words) -> None:
+    async def _look_again(self, words: Words) -> None:
         """Where nobody knows what has ended: look at each token with which something goes on."""
         if words is not None:
             return
-        held = {pair for holder in self._holders for pair in holder()}
+        held = {pair for open_tokens in self._open_tokens for pair in open_tokens()}
         ids = sorted(token_id for _, token_id in held)
         try:
             good = await self._database.read(partial(tables.good_among, token_ids=ids))
@@ -421,8 +334,3 @@ def _check_not_last(connection: Connection, name: str) -> None:
             f"{name} is the last administrator, without whom nobody could add users: make"
             " another one first, with `neuro admin add-user --admin NAME`."
         )
-
-
-def _digest(token: str) -> str:
-    # A token is 256 bits of signature over a random id: nothing to guess, so no slow hash.
-    return hashlib.sha256(token.encode()).hexdigest()

@@ -70,8 +70,7 @@ class Sharing:
                 best = own.action_on(grant.uri)
                 if best is not None and best.includes(grant.action):
                     continue  # It comes with who they are.
-                tables.drop_grants(connection, subject, grant.uri, grant.action)
-                tables.add_grants(connection, subject, [grant], now)
+                _give(connection, subject, grant, now)
             _check_counts(connection, caller.user, subject)
             held = Grants(held_by(subject, tables.reachable(connection, subject), now))
             return [_effective(held, grant) for grant in wanted]
@@ -103,7 +102,7 @@ class Sharing:
             kind = tables.kind_of(connection, subject)
             if kind is None:
                 raise unknown(subject)
-            given = [it for it in tables.of_subject(connection, subject) if it.uri == uri]
+            given = tables.given_on(connection, subject, uri)
             if any(it.by is None for it in given):
                 raise InvalidInput(
                     "Operation has no effect: what comes with being a user cannot be revoked. An"
@@ -230,6 +229,22 @@ def _check_role(connection: Connection, subject: str, kind: str, uri: ResourceUR
         raise InvalidInput(
             f"'{role}' is in '{subject}' already, or is the same: roles cannot be in each other."
         )
+
+
+def _give(connection: Connection, subject: str, grant: Grant, now: datetime) -> None:
+    """Add a grant in place of what it includes. One that is included itself is not kept."""
+    others: list[Grant] = []
+    for one in tables.given_on(connection, subject, grant.uri):
+        if one.by is None:
+            continue
+        # The action given last says until when it holds, also sooner than before.
+        if one.action is grant.action or grant.includes(one):
+            tables.drop_grants(connection, subject, grant.uri, one.action)
+        else:
+            others.append(one)
+    # What has ended includes nothing that goes on.
+    if not any(one.includes(grant) for one in others):
+        tables.add_grants(connection, subject, [grant], now)
 
 
 def _check_counts(connection: Connection, giver: str, subject: str) -> None:

@@ -21,6 +21,7 @@ from neuro.server.bakes.events import Hub
 from neuro.server.bakes.feed import record_removal
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import commit
+from neuro.server.settings import RetentionSetting
 
 log = structlog.get_logger("neuro.bakes")
 
@@ -38,6 +39,15 @@ class KeepFlows:
     age: timedelta
     bakes: int
     cache_age: timedelta
+
+
+def keep_flows(retention: RetentionSetting) -> KeepFlows:
+    """What the settings say of finished bakes and kept outcomes."""
+    return KeepFlows(
+        age=timedelta(days=retention.days),
+        bakes=retention.bakes,
+        cache_age=timedelta(days=retention.cache_days),
+    )
 
 
 class FlowRetention:

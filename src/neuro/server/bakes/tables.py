@@ -18,7 +18,6 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Index,
-    LargeBinary,
     String,
     Table,
     bindparam,
@@ -34,8 +33,8 @@ from sqlalchemy import (
 from neuro.domain.bakes import Bake, BakeFilter, BakeMeta, Graphs, TaskStatus
 from neuro.domain.flows import Project
 from neuro.server.database.blobs import pack, unpack, unread
-from neuro.server.database.damage import reads, sound_or_none
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.damage import moment, moment_or_none, reads, sound_or_none
+from neuro.server.database.schema import Blob, Moment, index_among, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.projects.tables import project_of_row, projects
 from neuro.server.shares import fair_shares
@@ -54,8 +53,8 @@ bakes = Table(
     # The newest attempt's result; a bake without an attempt is pending.
     Column("status", String(16), nullable=False),
     Column("created_at", Moment, nullable=False),
-    Column("graphs", LargeBinary, nullable=False),
-    Column("details", LargeBinary, nullable=False),
+    Column("graphs", Blob, nullable=False),
+    Column("details", Blob, nullable=False),
     # When it last came to its end; none while it has not.
     Column("finished_at", Moment, nullable=True),
     # Who submitted it: in their name it is driven, whoever starts it again.
@@ -63,14 +62,7 @@ bakes = Table(
     Index(None, "project_id", "created_at", "sequence"),
     Index(None, "project_id", "name"),
     Index(None, "finished_at"),
-    Index(
-        "uq_flow_bakes_open_name",
-        "project_id",
-        "name",
-        unique=True,
-        sqlite_where=_IS_OPEN,
-        postgresql_where=_IS_OPEN,
-    ),
+    index_among("uq_flow_bakes_open_name", "project_id", "name", where=_IS_OPEN, unique=True),
 )
 
 bake_tags = Table(
@@ -330,12 +322,12 @@ def _make(row: Any, graphs: Graphs) -> Bake:
         id=row.id,
         project_id=row.project_id,
         batch=row.batch,
-        created_at=row.created_at,
+        created_at=moment(row.created_at),
         graphs=graphs,
         params=details.params,
         name=row.name,
         tags=details.tags,
         meta=details.meta,
         owner=row.owner,
-        finished_at=row.finished_at,
+        finished_at=moment_or_none(row.finished_at),
     )

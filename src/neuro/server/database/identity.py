@@ -20,15 +20,16 @@ installation = Table(
     "installation",
     metadata,
     Column("id", String(64), primary_key=True),
-    # On PostgreSQL, where several servers have to have the same: of the key that signs tokens, and
-    # the cluster's name.
+    # On PostgreSQL, where several servers have to have the same: of the key that signs tokens, the
+    # cluster's name, and the id of the storage.
     Column("key_digest", String(64), nullable=True),
     Column("cluster", String(255), nullable=True),
+    Column("storage", String(64), nullable=True),
 )
 
 
 def check_belongs(database: Database, folder: Path) -> None:
-    """Tie a new pair together. Raises Conflict for two that belong elsewhere."""
+    """Tie a new pair together. Raises Conflict where one of them belongs to another."""
     path = folder / "installation"
     of_folder = path.read_text("ascii").strip() if path.exists() else None
     of_database = database.write_now(lambda connection: _id(connection, of_folder is None))

@@ -52,12 +52,15 @@ async def join_fleet(
     servers = Servers(database, server, changes)
     stack.push_async_callback(_leave, servers)
 
-    async def lost() -> None:
-        log.error("another server with a copy of this data folder has taken its place")
-        end()
-
     if claimed is not None:
         lease, holder = claimed
+
+        async def lost() -> None:
+            # A server that gives it back itself ends already, or begins again with new settings.
+            if lease.is_lost:
+                log.error("another server with a copy of this data folder has taken its place")
+                end()
+
         leases.adopt(lease, holder, lost)
     await changes.start()
     await leases.start()

@@ -109,7 +109,7 @@ Lost = Callable[[], Awaitable[None]]
 
 @dataclass(eq=False)
 class _Wanted:
-    """A lease that this server wants for as long as it runs. One of ``lease`` and waiting."""
+    """A lease that this server wants for as long as it runs: it has it, or waits for it."""
 
     name: str
     holder: str
@@ -158,6 +158,8 @@ class Leases:
     @property
     def is_alone(self) -> bool:
         """Whether there is no other server, as far as this one has been able to see of late."""
+        if self._database.is_sqlite:
+            return True
         return self._others == 0 and clock() - self._renewed_at < ALONE_SECONDS
 
     async def start(self) -> None:

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, text, update
 
 from neuro.domain.errors import Conflict
 from neuro.server.database.engine import Database
@@ -115,6 +114,11 @@ def _place(folder: Path) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:32]
 
 
+def _read(connection: Connection) -> list[ServerRecord]:
+    rows = connection.execute(_ALL, {"alive": _ALIVE})
+    return [ServerRecord(row.id, row.name, row.url, row.is_alive, row.offer) for row in rows]
+
+
 class Servers:
     """All servers of the database, and this one among them."""
 
@@ -166,15 +170,8 @@ class Servers:
         await self._write(write)
 
     async def all(self) -> list[ServerRecord]:
-        """Every server, oldest first, as it is now; on SQLite this one. Raises Unavailable."""
-        return await self._database.read(self._read)
-
-    def _read(self, connection: Connection) -> list[ServerRecord]:
-        if self._database.is_sqlite:
-            rows: list[Any] = list(connection.execute(select(servers)))
-            return [ServerRecord(row.id, row.name, row.url, True, row.offer) for row in rows]
-        rows = list(connection.execute(_ALL, {"alive": _ALIVE}))
-        return [ServerRecord(row.id, row.name, row.url, row.is_alive, row.offer) for row in rows]
+        """Every server, oldest first, as it is now; none on SQLite. Raises Unavailable."""
+        return [] if self._database.is_sqlite else await self._database.read(_read)
 
     def _changed(self) -> None:
         for listener in self._listeners:

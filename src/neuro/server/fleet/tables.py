@@ -1,13 +1,13 @@
 """The tables of the servers of one installation. All times are the database's own.
 
-``changes``, ``leases`` and ``servers`` have rows on PostgreSQL only: SQLite has one server.
+They have rows on PostgreSQL only: SQLite has one server.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Column, Index, String, Table, Text
 
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.schema import Blob, Moment, metadata
 from neuro.server.database.schema import Sequence as Counter
 
 # The time of now as ``Moment`` keeps it. Not now(): that is when the transaction began.
@@ -23,7 +23,7 @@ servers = Table(
     Column("started_at", Moment, nullable=False),
     Column("seen_at", Moment, nullable=False),
     # What its engines have, for the other servers: packed JSON.
-    Column("offer", LargeBinary, nullable=True),
+    Column("offer", Blob, nullable=True),
 )
 
 leases = Table(

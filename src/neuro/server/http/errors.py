@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 
 from neuro.domain.errors import (
+    InvalidInput,
     NotFound,
     NotUnique,
     PlatformError,
@@ -67,6 +68,8 @@ def _answer(request: web.Request, error: PlatformError) -> web.Response:
     body: dict[str, object] = {"error": error.message, "code": error.code}
     if isinstance(error, StorageFault):
         body["errno"] = error.errno
+    if isinstance(error, InvalidInput) and error.field is not None:
+        body["field"] = error.field
     if isinstance(error, NotUnique):
         body["description"] = error.message
     response = json_response(body, error.status)

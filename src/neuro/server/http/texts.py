@@ -15,6 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from neuro.domain.errors import InvalidInput
 from neuro.domain.texts import KIND, check_text
 
 Check = Callable[[Any, str], None]
@@ -72,8 +73,13 @@ class _Text:
         self._kind = kind
 
     def __call__(self, text: Any, field: str) -> None:
-        if isinstance(text, str):
+        if not isinstance(text, str):
+            return
+        try:
             check_text(text, f"'{field}'" if field else "The text", self._kind)
+        except InvalidInput as error:
+            error.field = field or None
+            raise
 
 
 def _union(checks: list[Check | None], members: Iterable[Any]) -> Check | None:

@@ -33,9 +33,13 @@ FEATURES = [BULK_FEATURE]
 
 
 class EngineMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine: all that it has, what is free, and what its admin should know."""
+    """One engine: all that it has, what is free, and what its admin should know.
+
+    ``is_here`` says whether this server has it now, and not another one of the same database.
+    """
 
     name: str
+    is_here: bool
     capacity: Amount
     free: Amount
     running: int
@@ -112,7 +116,8 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
             engines=[
                 EngineMessage(
                     name=name,
-                    capacity=engine.capacity,
+                    is_here=name in board.lanes,
+                    capacity=installation.offers.capacity(name, board),
                     free=installation.offers.free(name, board),
                     running=_running(board, name),
                     pending=_pending(board, name),
@@ -139,12 +144,12 @@ def _pending(board: Board, engine: str) -> int:
     lane = board.lanes.get(engine)
     if lane is not None:
         return len(lane.queue)
-    return board.load_elsewhere(engine).waiting
+    return board.load_of(engine).waiting
 
 
 def _running(board: Board, engine: str) -> int:
     if engine not in board.lanes:
-        return board.load_elsewhere(engine).running
+        return board.load_of(engine).running
     return sum(
         record.engine == engine and record.status is JobStatus.RUNNING for record in board.placed()
     )

@@ -20,18 +20,19 @@ from neuro.server.background import Background
 from neuro.server.database.engine import Database
 from neuro.server.engine_settings import (
     DEFAULT_ENGINE,
-    capacities_of,
+    Share,
     check_in_use,
     engine_settings,
     kind_name,
-    public_names,
+    shares_of,
+    total,
 )
 from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.reach import this_machine
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.elsewhere import Elsewhere
-from neuro.server.jobs.feed import Feed
+from neuro.server.jobs.events import JobEvents
+from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.intents import Intents
 from neuro.server.jobs.launch import Files, Launcher
@@ -50,27 +51,38 @@ from neuro.server.settings_remarks import remarks
 class Means:
     """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest.
 
+    ``capacities`` are what there was at the start, ``shares`` what jobs may have of what there is.
     ``kinds`` are the kinds of the engines, ``default_engine`` is the embedded one, and ``remarks``
-    are sentences about settings that ask for more.
+    are sentences about settings that ask for more. ``names`` are the public names of the engines by
+    those in the settings; all else has the public ones.
     """
 
     capacities: dict[str, Amount]
+    shares: dict[str, Share]
     presets: list[Preset]
     disk: int
     remarks: list[str]
     kinds: dict[str, str]
     default_engine: str
+    names: Mapping[str, str]
 
     @classmethod
-    async def of(cls, settings: Settings, engines: Mapping[str, Engine], folder: Path) -> Means:
+    async def of(
+        cls,
+        settings: Settings,
+        names: Mapping[str, str],
+        engines: Mapping[str, Engine],
+        folder: Path,
+    ) -> Means:
         """What this machine has, as far as the settings give it away; ``engines`` by public names.
 
-        Raises InvalidInput for a public name that is too long.
+        Raises InvalidInput.
         """
         tables = engine_settings(settings)
-        names = public_names(settings)
-        machines = {name: await engines[public].capacity() for name, public in names.items()}
-        capacities = capacities_of(tables, machines)
+        nodes = {name: await engines[public].nodes() for name, public in names.items()}
+        machines = {name: total(each) for name, each in nodes.items()}
+        shares = shares_of(tables)
+        capacities = {name: total(share(nodes[name])) for name, share in shares.items()}
         disk = disk_for(shutil.disk_usage(folder).total)
         default = names[DEFAULT_ENGINE]
         model = engines[default].gpu_model
@@ -78,11 +90,13 @@ class Means:
         told = remarks(settings.engines, presets, machines, capacities)
         return cls(
             {names[name]: capacity for name, capacity in capacities.items()},
+            {names[name]: share for name, share in shares.items()},
             [replace(preset, engine=names[preset.engine]) for preset in presets],
             disk,
             list(told),
             {names[name]: kind_name(name, table) for name, table in tables.items()},
             default,
+            names,
         )
 
     def disk_of(self, preset: str | None) -> int:
@@ -151,9 +165,9 @@ async def start_jobs(
         board, writer, engines, launcher.make_spec, background, stop_grace=grace
     )
     stack.push_async_callback(reconciler.close)
-    feed = Feed(board)
-    others = _others(database, board, writer, reconciler, fleet, feed, offers)
-    await _check_in_use(database, fleet, public_names(settings))
+    events = JobEvents(board)
+    others = _others(database, board, writer, reconciler, fleet, events, offers)
+    await _check_in_use(database, fleet, means.names)
     await offers.start(background)
     stack.push_async_callback(offers.close)
     holder = Holder(
@@ -161,18 +175,18 @@ async def start_jobs(
         board,
         writer,
         reconciler,
-        others.elsewhere,
+        others.follower,
         fleet.changes,
-        means.capacities,
+        means.shares,
         means.of_this_machine,
         offers.look,
     )
-    others.elsewhere.listen(fleet.changes)
+    others.follower.listen(fleet.changes)
     stack.push_async_callback(holder.close, fleet.leases)
     await holder.start(fleet.leases)
     if not database.is_sqlite:
-        await others.elsewhere.start(background)
-        stack.push_async_callback(others.elsewhere.close)
+        await others.follower.start(background)
+        stack.push_async_callback(others.follower.close)
     # Those of jobs that ended while there was no server.
     await writer.flush()
     await tokens.sweep()
@@ -185,7 +199,7 @@ async def start_jobs(
         Offer(settings.cluster, offers.presets, means.default_engine, jobs_domain, api_url),
         check_volumes=launcher.check_volumes,
         image_notice=partial(_image_notice, means.kinds),
-        feed=feed,
+        events=events,
         limits=JobLimits(
             settings.bakes.main_jobs,
             settings.bakes.main_jobs_per_owner,
@@ -202,12 +216,12 @@ def _others(
     writer: Writer,
     reconciler: Reconciler,
     fleet: Fleet,
-    feed: Feed,
+    events: JobEvents,
     offers: Offers,
 ) -> Others:
     intents = Intents(database, board, writer, reconciler, fleet.changes)
-    elsewhere = Elsewhere(database, board, writer, reconciler, intents, feed.begin_anew)
-    return Others(board, fleet.changes, elsewhere, intents, offers)
+    follower = JobFollower(database, board, writer, reconciler, intents, events.begin_anew)
+    return Others(board, fleet.changes, follower, intents, offers)
 
 
 async def _check_in_use(database: Database, fleet: Fleet, names: Mapping[str, str]) -> None:
@@ -215,7 +229,7 @@ async def _check_in_use(database: Database, fleet: Fleet, names: Mapping[str, st
 
     Jobs on engines of other servers are theirs, also while these are away or gone for good.
     """
-    in_use = await database.read(tables.active_by_engine)
+    in_use = await database.read(lookups.active_by_engine)
     if not database.is_sqlite:
         before: set[str] = set()
         theirs: set[str] = set()

@@ -10,93 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from neuro.domain.errors import NoSuchJob
 from neuro.domain.jobs import JobStatus
-from neuro.domain.resources import NOTHING, Amount
+from neuro.engines.base import Node
 from neuro.server.jobs.followed import EngineLoad, Followed
+from neuro.server.jobs.lane import Allotment, Lane
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord
-from neuro.server.jobs.scheduler import Queue, Waiting, choose, explain
-
-
-class Lane:
-    """One engine's share of the board: its capacity, what is taken, which GPUs are free.
-
-    Of an engine that ``delegated`` placing to itself nothing is ever taken: it is handed each job
-    at once, and says what that waits for.
-    """
-
-    def __init__(self, capacity: Amount) -> None:
-        self.capacity = capacity
-        self.delegated = False
-        self.taken = NOTHING
-        self.queue = Queue()
-        # Control jobs wait only for the next look at the queues.
-        self.control: dict[str, None] = {}  # a dict, for its order
-        self._gpus: dict[str, tuple[int, ...]] = {}
-        # Jobs that run with GPUs that an earlier version did not write down: any may be theirs.
-        self._unknown: set[str] = set()
-
-    @property
-    def free(self) -> Amount:
-        left = self.capacity - self.taken
-        return replace(left, gpu=0) if self._unknown and left.gpu > 0 else left
-
-    def take(self, record: JobRecord) -> tuple[int, ...]:
-        """Give a job what it asked for. Returns the GPUs that its runs see."""
-        self._count(record, self.taken + record.specification.amount)
-        return self.gpus_for(record) or ()
-
-    def hold(self, record: JobRecord) -> None:
-        """Let an adopted job keep what it has, before anybody else is given anything."""
-        self._count(record, self.taken + record.specification.amount)
-        if not self._needs_gpus(record):
-            return
-        if record.gpus:
-            self._gpus[record.id] = record.gpus
-        else:
-            self._unknown.add(record.id)
-
-    def gpus_for(self, record: JobRecord) -> tuple[int, ...] | None:
-        """Which GPUs the next run of a job sees: those that it holds, or else free ones.
-
-        None while it has none and any may be another's: the job has to wait.
-        """
-        if not self._needs_gpus(record):
-            return record.gpus or ()
-        if record.id not in self._gpus:
-            if self._unknown:
-                return None
-            held = {gpu for gpus in self._gpus.values() for gpu in gpus}
-            free = [gpu for gpu in range(self.capacity.gpu) if gpu not in held]
-            self._gpus[record.id] = tuple(free[: record.specification.amount.gpu])
-        return self._gpus[record.id]
-
-    def run_is_over(self, record: JobRecord) -> bool:
-        """A run of a job is over, the job may go on: true if nobody knew which GPUs it saw."""
-        if record.id not in self._unknown:
-            return False
-        self._unknown.remove(record.id)
-        return True
-
-    def give_back(self, record: JobRecord) -> None:
-        """The reverse of ``take`` and ``hold``."""
-        self._count(record, self.taken - record.specification.amount)
-        self._gpus.pop(record.id, None)
-        self._unknown.discard(record.id)
-
-    def _count(self, record: JobRecord, taken: Amount) -> None:
-        if not (record.specification.control or self.delegated):
-            self.taken = taken
-
-    def _needs_gpus(self, record: JobRecord) -> bool:
-        if record.specification.control or self.delegated:
-            return False
-        return record.specification.amount.gpu > 0
+from neuro.server.jobs.scheduler import Waiting
 
 
 class Watcher:
@@ -113,21 +38,20 @@ class Board:
 
     def __init__(
         self,
-        capacities: Mapping[str, Amount],
+        nodes: Mapping[str, Sequence[Node]],
         waits_for: Callable[[JobRecord, Board], str | None] = lambda record, board: None,
     ) -> None:
-        """``capacities`` are those of the engines that this server holds from the beginning.
+        """``nodes`` are those of the engines that this server holds from the beginning.
 
         ``waits_for`` says what a job of any other engine waits for.
         """
-        self.lanes = {name: Lane(capacity) for name, capacity in capacities.items()}
+        self.lanes = {name: Lane(each) for name, each in nodes.items()}
         self._waits_for = waits_for
         self._records: dict[str, JobRecord] = {}
-        self._elsewhere = Followed()
+        self._followed = Followed()
         # The lanes in which jobs hold their resources.
         self._holding: dict[str, Lane] = {}
-        # Owners of control jobs, from when their place is taken.
-        self._controls: dict[str, str] = {}
+        self._controls: set[str] = set()
         # How many active jobs each owner has; and under whom each job is counted.
         self._jobs_of: Counter[str] = Counter()
         self._counted: dict[str, str] = {}
@@ -136,11 +60,11 @@ class Board:
         self._own_listeners: list[Callable[[JobRecord], None]] = []
 
     def __len__(self) -> int:
-        return len(self._records) + len(self._elsewhere)
+        return len(self._records) + len(self._followed)
 
     def __iter__(self) -> Iterator[JobRecord]:
         yield from self._records.values()
-        yield from self._elsewhere.values()
+        yield from self._followed.values()
 
     @property
     def own(self) -> Collection[JobRecord]:
@@ -148,13 +72,13 @@ class Board:
         return self._records.values()
 
     @property
-    def elsewhere(self) -> Collection[JobRecord]:
-        """The jobs of all other engines."""
-        return self._elsewhere.values()
+    def followed(self) -> Collection[JobRecord]:
+        """The jobs of engines that other servers hold."""
+        return self._followed.values()
 
-    def load_elsewhere(self, engine: str) -> EngineLoad:
+    def load_of(self, engine: str) -> EngineLoad:
         """What an engine that another server holds has to do."""
-        return self._elsewhere.load(engine)
+        return self._followed.load(engine)
 
     def get(self, job_id: str) -> JobRecord | None:
         """An active job of an engine that this server holds: nobody knows it better."""
@@ -166,7 +90,7 @@ class Board:
 
     def is_own(self, job_id: str) -> bool:
         """Whether a job is this server's, or on its way to be."""
-        return job_id in self._counted and job_id not in self._elsewhere
+        return job_id in self._counted and job_id not in self._followed
 
     def watched(self) -> list[str]:
         """The ids of the jobs that somebody waits for."""
@@ -182,29 +106,20 @@ class Board:
         on_board = map(self._records.get, self._controls)
         return (record for record in on_board if record is not None)
 
-    @property
-    def control_jobs(self) -> int:
-        """How many control jobs there are, those on their way to the database included."""
-        return len(self._controls)
-
-    def control_jobs_of(self, owner: str) -> int:
-        """How many of them are one person's."""
-        return sum(each == owner for each in self._controls.values())
-
     def jobs_of(self, owner: str) -> int:
         """How many active jobs an owner has, those on their way to the database included."""
         return self._jobs_of[owner]
 
-    def open(self, engine: str, capacity: Amount) -> None:
+    def open(self, engine: str, nodes: Sequence[Node], *, delegated: bool = False) -> None:
         """Give an engine that this server holds from now on a lane of its own."""
-        self.lanes[engine] = Lane(capacity)
+        self.lanes[engine] = Lane(nodes, delegated=delegated)
 
     def close(self, engine: str) -> list[JobRecord]:
         """The reverse of ``open``: its jobs are another server's. Returns those on the board."""
         lane = self.lanes.pop(engine, None)
         gone = [record for record in self._records.values() if record.engine == engine]
         for record in gone:
-            self._elsewhere[record.id] = self._records.pop(record.id)
+            self._followed[record.id] = self._records.pop(record.id)
         for job_id in [job_id for job_id, held in self._holding.items() if held is lane]:
             del self._holding[job_id]
         return gone
@@ -212,7 +127,7 @@ class Board:
     def add(self, record: JobRecord) -> None:
         """Put an active job on the board: waiting, or holding its resources if it is placed."""
         self._records[record.id] = record
-        self._elsewhere.pop(record.id, None)
+        self._followed.pop(record.id, None)
         self._count(record)
         lane = self.lanes[record.engine]
         if record.placed:
@@ -231,18 +146,18 @@ class Board:
 
     def know(self, record: JobRecord) -> None:
         """Let a job of an engine that another server holds be what the database says of it."""
-        if record.id in self._records or self._elsewhere.get(record.id) == record:
+        if record.id in self._records or self._followed.get(record.id) == record:
             return
         if record.is_active:
-            self._elsewhere[record.id] = record
+            self._followed[record.id] = record
             self._count(record)
-        elif self._elsewhere.pop(record.id, None) is not None:
+        elif self._followed.pop(record.id, None) is not None:
             self._uncount(record)
         self._tell(record)
 
     def forget(self, job_id: str) -> None:
         """A job of another server has no record any more."""
-        record = self._elsewhere.pop(job_id, None)
+        record = self._followed.pop(job_id, None)
         if record is not None:
             self._uncount(record)
         for watcher in self._watchers.get(job_id, ()):
@@ -251,13 +166,13 @@ class Board:
 
     def _count(self, record: JobRecord) -> None:
         if record.specification.control:
-            self._controls[record.id] = record.owner
+            self._controls.add(record.id)
         if record.id not in self._counted:
             self._counted[record.id] = record.owner
             self._jobs_of[record.owner] += 1
 
     def _uncount(self, record: JobRecord) -> None:
-        self._controls.pop(record.id, None)
+        self._controls.discard(record.id)
         owner = self._counted.pop(record.id, None)
         if owner is not None:
             self._jobs_of[owner] -= 1
@@ -272,12 +187,14 @@ class Board:
         self._count(record)
         lane = self.lanes.get(record.engine)
         amount = record.specification.amount
-        if lane is None or record.specification.control:
+        if lane is None or record.specification.control or lane.queue:
             return record
-        if lane.queue or not amount.fits(lane.free):
+        node = lane.find(amount)
+        if node is None:
             return record
         self._holding[record.id] = lane
-        return replace(record, phase=Phase.STARTING, gpus=lane.take(record))
+        place = lane.take(record, node)
+        return replace(record, phase=Phase.STARTING, node=place.node, gpus=place.gpus)
 
     def release(self, record: JobRecord) -> None:
         """Take back what ``reserve`` gave: the job will not be on the board."""
@@ -286,17 +203,17 @@ class Board:
         if lane is not None:
             lane.give_back(record)
 
-    def choose(self, engine: str) -> list[tuple[str, tuple[int, ...]]]:
+    def choose(self, engine: str) -> list[tuple[str, Allotment]]:
         """Take from a queue the jobs that start now, and give them their resources.
 
-        Returns the id of each, and the GPUs that it was given.
+        Returns the id of each, and the place that it was given.
         """
         lane = self.lanes[engine]
-        chosen: list[tuple[str, tuple[int, ...]]] = [(job_id, ()) for job_id in lane.control]
+        chosen = [(job_id, Allotment()) for job_id in lane.control]
         lane.control.clear()
-        for job in choose(lane.queue, lane.free):
+        for job, node in lane.choose():
             lane.queue.remove(job)
-            chosen.append((job.id, lane.take(self._records[job.id])))
+            chosen.append((job.id, lane.take(self._records[job.id], node)))
         self._holding.update((job_id, lane) for job_id, _ in chosen)
         return chosen
 
@@ -325,7 +242,7 @@ class Board:
         if record.specification.control:
             return None
         ahead = lane.queue.place(waiting(record))
-        return explain(record.specification.amount, lane.free, ahead)
+        return lane.explain(record.specification.amount, ahead)
 
     def listen(self, listener: Callable[[JobRecord], None], *, own: bool = False) -> None:
         """Have ``listener`` called with every job that changes, at once; or only this server's."""
@@ -349,7 +266,7 @@ class Board:
 
         Raises NoSuchJob where another server has ended and removed it.
         """
-        newest = self._records.get(record.id) or self._elsewhere.get(record.id) or record
+        newest = self._records.get(record.id) or self._followed.get(record.id) or record
         watcher = Watcher(newest)
         self._watchers.setdefault(record.id, []).append(watcher)
         try:

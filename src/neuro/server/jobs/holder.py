@@ -15,15 +15,15 @@ from functools import partial
 import structlog
 
 from neuro.domain.errors import Conflict, Unavailable
-from neuro.domain.resources import Amount
 from neuro.engines.base import RunRef
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.leases import Lease, Leases
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.elsewhere import Elsewhere
+from neuro.server.jobs.follower import JobFollower
+from neuro.server.jobs.holding import Sharing
 from neuro.server.jobs.leases import OfThisMachine, lease_of
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.writer import CLOSE_SECONDS, Writer
@@ -34,9 +34,10 @@ log = structlog.get_logger("neuro.jobs")
 def same_name(engine: str) -> Conflict:
     """What is said where two machines have an engine of one name."""
     return Conflict(
-        f"Another server of this database has an engine '{engine}' on its machine: give each server"
-        " a name of its own (`name` below [server] in server.toml), which tells their engines"
-        " apart."
+        f"Another server of this database has an engine '{engine}' on its machine: give this one a"
+        " `name` below [server] in server.toml that no other has. An engine that began under a name"
+        " keeps it: a server that was replaced by another one begins with an empty data folder that"
+        " has the keys/tokens.key of this one."
     )
 
 
@@ -49,24 +50,25 @@ class Holder:
         board: Board,
         writer: Writer,
         reconciler: Reconciler,
-        elsewhere: Elsewhere,
+        follower: JobFollower,
         changes: Changes,
-        capacities: Mapping[str, Amount],
+        shares: Mapping[str, Sharing],
         of_this_machine: Collection[str],
         look: Callable[[], None],
     ) -> None:
-        """``of_this_machine`` are the engines that no other server can have.
+        """``shares`` are what jobs may have of each engine.
 
+        ``of_this_machine`` are the engines that no other server can have.
         ``look`` is called when an engine is taken; the other servers are told.
         """
         self._database = database
         self._board = board
         self._writer = writer
         self._reconciler = reconciler
-        self._elsewhere = elsewhere
+        self._follower = follower
         self._failed: dict[str, Exception] = {}
         self._changes = changes
-        self._capacities = capacities
+        self._shares = shares
         self._look = look
         self._of_this_machine = of_this_machine
 
@@ -76,7 +78,7 @@ class Holder:
         An engine of this machine is taken now: raises what its ``adopt`` raises, and Conflict where
         another server has one by the same name. Raises Unavailable.
         """
-        for name in self._capacities:
+        for name in self._shares:
             taken, lost = partial(self._taken, name), partial(self._lost, name)
             await leases.keep(lease_of(name), taken, lost)
             if name in self._of_this_machine and self._reconciler.holding(name) is None:
@@ -90,7 +92,7 @@ class Holder:
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._writer.settle()
-        for name in self._capacities:
+        for name in self._shares:
             with suppress(Unavailable):  # What cannot be given back now runs out.
                 await leases.give_up(lease_of(name))
 
@@ -104,22 +106,22 @@ class Holder:
     async def _take(self, name: str, lease: Lease) -> None:
         guard = OfThisMachine(lease) if name in self._of_this_machine else lease
         active = await self._database.read(partial(tables.active_jobs, engine=name))
-        runs = await self._database.read(partial(tables.runs_with_logs, engine=name))
+        runs = await self._database.read(partial(lookups.runs_with_logs, engine=name))
         known = [RunRef(job_id, run) for job_id, run in runs]
         self._writer.fence(name, guard)
-        await self._reconciler.take(name, self._capacities[name], active, known, guard)
+        await self._reconciler.take(name, self._shares[name], active, known, guard)
         log.info("engine taken", engine=name, jobs=len(active))
         await self._database.write(lambda c: tell_others(c, Topic.LEASE, (lease.name,)))
         self._changes.ring()
         self._look()
         # What was submitted while it was taken, and what was asked while nobody had it.
-        self._elsewhere.changed(self._of(name))
-        self._elsewhere.asked(None)
+        self._follower.changed(self._of(name))
+        self._follower.asked(None)
 
     async def _lost(self, name: str) -> None:
         await self._reconciler.drop(name)
         # What was not written did not happen: its new holder says what did.
-        self._elsewhere.changed(self._of(name))
+        self._follower.changed(self._of(name))
 
     def _of(self, name: str) -> list[str]:
-        return [record.id for record in self._board.elsewhere if record.engine == name]
+        return [record.id for record in self._board.followed if record.engine == name]

@@ -22,9 +22,10 @@ from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.tables import intents
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.reconciler import Holding, Reconciler
+from neuro.server.jobs.holding import Holding
+from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
 
@@ -108,7 +109,7 @@ class Intents:
         }
         own = {intent.job_id for _, intent in rows if self._board.is_own(intent.job_id)}
         strange = {intent.job_id for _, intent in rows} - own
-        active = await self._database.read(partial(tables.active_among, ids=sorted(strange)))
+        active = await self._database.read(partial(lookups.active_among, ids=sorted(strange)))
         # Another server's are that server's to obey, unless they are over.
         done = [
             sequence
@@ -130,6 +131,12 @@ class Intents:
             log.error(
                 "cannot do what another server asks of a job", job=live.id, asked=intent.value
             )
+
+
+def stops_asked(connection: Connection, job_ids: Sequence[str]) -> dict[str, str]:
+    """Of these jobs the ones that are asked to end, and have not been yet, with the reasons."""
+    rows = _of(connection, job_ids)
+    return {intent.job_id: intent.value for _, intent in reversed(rows) if intent.kind == _STOP}
 
 
 def _add(asked: Collection[Intent], connection: Connection) -> None:

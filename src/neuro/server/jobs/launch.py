@@ -156,6 +156,7 @@ class Launcher:
             stdin=container.stdin,
             cpu=spec.amount.cpu,
             memory=spec.amount.memory,
+            node=record.node,
             gpus=record.gpus or (),
             shm=container.resources.shm,
             privileged=spec.privileged,

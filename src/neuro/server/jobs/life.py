@@ -19,8 +19,8 @@ from neuro.server.jobs import endings
 from neuro.server.jobs.phases import ENDING, TABLE, Event, Phase
 from neuro.server.jobs.record import JobRecord
 
-# Between two looks at whether the GPUs of all other jobs are known; see ``Lane.gpus_for``.
-UNKNOWN_GPUS_SECONDS = 5.0
+# Between two looks for a place for a job that has lost its own; see ``Lane.place_for``.
+NO_ROOM_SECONDS = 5.0
 # Between the first two tries of a run that the machine is not ready for; the later pauses grow.
 NOT_READY_SECONDS = 2.0
 MAX_PAUSE_SECONDS = 30.0
@@ -36,14 +36,15 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """PLACED, or GPUS_GIVEN: which GPUs the job's runs see."""
+    """PLACED, or MOVED: where the job's runs are, and which GPUs they see there."""
 
     event: Event
-    gpus: tuple[int, ...]
+    gpus: tuple[str, ...]
+    node: str = ""
 
 
 class StartTrouble(msgspec.Struct, frozen=True):
-    """START_FAILED, or REFUSED: why, as a sentence."""
+    """START_FAILED, REFUSED or NO_ROOM: why, as a sentence."""
 
     event: Event
     run: int
@@ -165,11 +166,23 @@ def on_return(record: JobRecord, state: RunState | None, now: datetime) -> list[
         if record.phase is Phase.WAITING and record.specification.schedule_timeout is None:
             return []  # nothing is to be done, and of these there may be very many
         return [endings.lost(record, now) if record.run_started else Told(Event.TAKEN_OVER)]
-    told: list[Happening] = [] if state.started is None else [state.started]
-    if state.exited is not None:
-        return [*told, state.exited]
-    told.append(Told(Event.FOUND) if state.trouble is None else Unknown(state.trouble))
-    return told if state.waiting is None else [*told, state.waiting]
+    told = _told_by(state)
+    if state.exited is None and state.trouble is None:
+        told.insert(state.started is not None, Told(Event.FOUND))
+    return told
+
+
+def on_resync(record: JobRecord, state: RunState | None, now: datetime) -> list[Happening]:
+    """What a server may have missed of a job's run. ``record`` is the job when it asked."""
+    if state is None:
+        return [endings.lost(record, now) if record.run_started else Told(Event.ABSENT, record.run)]
+    return _told_by(state)
+
+
+def _told_by(state: RunState) -> list[Happening]:
+    trouble = None if state.trouble is None else Unknown(state.trouble)
+    every = (state.started, state.exited or trouble, None if state.exited else state.waiting)
+    return [happening for happening in every if happening is not None]
 
 
 def _event_of(record: JobRecord, happening: Happening) -> Event | None:
@@ -207,8 +220,8 @@ def _event_of_exit(record: JobRecord, exited: Exited) -> Event:
 
 def _after(record: JobRecord, phase: Phase, happening: Happening, now: datetime) -> JobRecord:
     match happening:
-        case Given(event, gpus):
-            given = replace(record, phase=phase, gpus=gpus)
+        case Given(event, gpus, node):
+            given = replace(record, phase=phase, gpus=gpus, node=node)
             return given.stepped(Reason.SCHEDULING, now) if event is Event.PLACED else given
         case Started() if record.phase is Phase.RUNNING:
             return _known_again(record, now)
@@ -222,6 +235,8 @@ def _after(record: JobRecord, phase: Phase, happening: Happening, now: datetime)
             return _after_exit(record, phase, happening, now)
         case StartTrouble(Event.REFUSED, _, why):
             return endings.finished(record, endings.cannot_start(record, now, why))
+        case StartTrouble(Event.NO_ROOM, _, why):
+            return _saying(_in(record, phase), why, now)
         case StartTrouble(_, _, why):
             if phase is not Phase.PAUSING:
                 return _in(record, phase)
@@ -244,8 +259,8 @@ def _after_exit(record: JobRecord, phase: Phase, exited: Exited, now: datetime) 
     if exited.cause not in _TROUBLES:
         ended = endings.finished if phase is Phase.OVER else endings.restarted
         return ended(record, exited)
-    if phase is Phase.OVER:
-        return endings.withdrawn(record, now)
+    if phase is not Phase.PAUSING:
+        return _in(record, phase)
     return _put_off(record, f"{_TROUBLES[exited.cause]}: {exited.message or ''}", now)
 
 
@@ -337,15 +352,15 @@ def _wake_at(before: JobRecord, after: JobRecord, event: Event, now: datetime) -
 def _pause(before: JobRecord, after: JobRecord, event: Event) -> float:
     if event is Event.RUN_OVER:
         return endings.backoff(before.run)
-    if event is Event.GPUS_UNKNOWN:
-        return UNKNOWN_GPUS_SECONDS
+    if event is Event.NO_ROOM:
+        return NO_ROOM_SECONDS
     # One job's own trouble, such as a volume that is full, must not keep the engine busy.
     return min(NOT_READY_SECONDS * 2.0 ** min(after.tries - 1, 10), MAX_PAUSE_SECONDS)
 
 
 _STOPS_NOTHING = frozenset({Event.STOP_DONE, Event.STOP_FAILED, Event.LIFE_SPAN})
 _STARTS_AT_ONCE = frozenset({Event.SUBMITTED, Event.TAKEN_OVER})
-_STARTS_AFTER_WRITE = frozenset({Event.PLACED, Event.ALARM})
+_STARTS_AFTER_WRITE = frozenset({Event.PLACED, Event.ALARM, Event.ABSENT})
 
 
 def _effects(before: JobRecord, after: JobRecord, event: Event) -> Iterator[Effect]:
@@ -369,5 +384,5 @@ def _is_news(before: JobRecord, after: JobRecord) -> bool:
         after.transitions is not before.transitions
         or after.stop_reason != before.stop_reason
         or after.max_run_time_minutes != before.max_run_time_minutes
-        or after.gpus != before.gpus
+        or (after.node, after.gpus) != (before.node, before.gpus)
     )

@@ -169,12 +169,17 @@ class Offers:
             return None
         return explain(record.specification.amount, self.free(record.engine, board), 0)
 
+    def capacity(self, engine: str, board: Board) -> Amount:
+        """What an engine has for jobs, wherever it is."""
+        lane = board.lanes.get(engine)
+        return self.capacities.get(engine, NOTHING) if lane is None else lane.capacity
+
     def free(self, engine: str, board: Board) -> Amount:
         """What jobs may still take of an engine, wherever it is."""
         lane = board.lanes.get(engine)
         if lane is not None:
             return lane.free
-        return self.capacities.get(engine, NOTHING) - board.load_elsewhere(engine).taken
+        return self.capacities.get(engine, NOTHING) - board.load_of(engine).taken
 
     async def _run(self) -> None:
         while True:

@@ -25,9 +25,12 @@ def is_main_job(request: JobRequest) -> bool:
     With an environment or files of its own it might run anything else, and is a job like all. So
     is one with a volume that is not exactly the folder of its logs, or with two.
     """
+    image = request.image if request.container is None else request.container.image
+    if image is None or not is_executor_image(image):
+        return False
     try:
         container = container_of(request)
-        if not (is_executor_image(container.image) and _is_alone(container)):
+        if not _is_alone(container):
             return False  # before the words are taken apart, which takes longest
         program, *words = argv_of(container) or ("",)
     except InvalidInput:

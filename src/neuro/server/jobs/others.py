@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from neuro.server.fleet.changes import Changes
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.elsewhere import Elsewhere
+from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.intents import Intent, Intents
 from neuro.server.jobs.offers import Offers
 from neuro.server.jobs.record import JobRecord
@@ -19,7 +19,7 @@ class Others:
 
     board: Board
     changes: Changes
-    elsewhere: Elsewhere
+    follower: JobFollower
     intents: Intents
     offers: Offers
 
@@ -27,12 +27,12 @@ class Others:
         """A job was accepted for an engine that was not this server's when that began."""
         self.board.know(record)
         # It may be by now, and its holder may have done with the job already.
-        self.elsewhere.changed([record.id])
+        self.follower.changed([record.id])
 
     async def ask_life_span(self, record: JobRecord, reckon: Callable[[JobRecord], int]) -> int:
         """The same of a life span that is reckoned from the newest: see ``Intents``."""
         minutes = await self.intents.ask_life_span(record, reckon)
-        self.elsewhere.asked([record.id])
+        self.follower.asked([record.id])
         return minutes
 
     async def ask(self, asked: Collection[Intent]) -> None:
@@ -41,4 +41,4 @@ class Others:
             return
         await self.intents.ask(asked)
         # A job may be on its way to this server.
-        self.elsewhere.asked([intent.job_id for intent in asked])
+        self.follower.asked([intent.job_id for intent in asked])

@@ -17,7 +17,7 @@ from neuro.domain.users import Token
 from neuro.server.access.service import AccessService
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups
 from neuro.server.jobs.record import JobRecord
 
 log = structlog.get_logger("neuro.jobs")
@@ -87,7 +87,7 @@ class PassedTokens:
     async def sweep(self) -> None:
         """End the tokens of all jobs that are over or gone, and forget those of long ago."""
         job_ids = await self._access.jobs_with_tokens()
-        active = await self._database.read(partial(tables.active_among, ids=job_ids))
+        active = await self._database.read(partial(lookups.active_among, ids=job_ids))
         over = [job_id for job_id in job_ids if job_id not in active]
         if over:
             await self._access.end_tokens_of_jobs(over)

@@ -31,9 +31,9 @@ from yarl import URL
 from neuro.domain.errors import NotFound, Unavailable
 from neuro.server.http.routes import Call
 from neuro.server.http.streams import websocket
+from neuro.server.jobs.engine_holders import EngineHolders
 from neuro.server.jobs.offers import HeldBy
 from neuro.server.jobs.record import JobRecord
-from neuro.server.jobs.service import JobService
 
 T = TypeVar("T")
 
@@ -76,8 +76,8 @@ class _Moved(Exception):
 class PassingOn:
     """Passes requests on to the servers that have the engines of jobs."""
 
-    def __init__(self, jobs: JobService) -> None:
-        self._jobs = jobs
+    def __init__(self, holders: EngineHolders) -> None:
+        self._holders = holders
         self._session: ClientSession | None = None
 
     async def close(self, _app: web.Application) -> None:
@@ -102,7 +102,7 @@ class PassingOn:
             except _Moved:
                 continue
             except (ClientError, TimeoutError, OSError) as error:
-                raise self._jobs.does_not_answer(record) from error
+                raise self._holders.does_not_answer(record) from error
             async with upstream:
                 response = web.StreamResponse(
                     status=upstream.status, headers=_without_hops(upstream.headers)
@@ -136,7 +136,7 @@ class PassingOn:
             except _Refused as refused:
                 return refused.answer
             except (ClientError, TimeoutError, OSError) as error:
-                raise self._jobs.does_not_answer(record) from error
+                raise self._holders.does_not_answer(record) from error
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(upstream.close)
                 chosen = (upstream.protocol,) if upstream.protocol else ()
@@ -150,13 +150,13 @@ class PassingOn:
 
     async def _holder(self, call: Call, record: JobRecord) -> HeldBy | None:
         meant = call.request.headers.get(PASSED_ON_HEADER)
-        if meant is not None and not self._jobs.is_server(meant):
+        if meant is not None and not self._holders.is_this_server(meant):
             raise NotFound(
                 "This request was passed on to another server than was meant: `url` below [server]"
                 f" in the server.toml of the server that has the engine '{record.engine}' leads"
                 " here."
             )
-        held = await self._jobs.elsewhere(record)
+        held = await self._holders.other_than_this(record)
         if held is not None and meant is not None:
             raise Unavailable(
                 f"Another server is just taking over the engine '{record.engine}': try again in a"
@@ -170,7 +170,7 @@ class PassingOn:
         One that stands still says nothing, and its connections stay open.
         """
         working = asyncio.ensure_future(work)
-        moving = asyncio.create_task(self._jobs.until_moved(record, held))
+        moving = asyncio.create_task(self._holders.until_moved(record, held))
         try:
             await asyncio.wait((working, moving), return_when=asyncio.FIRST_COMPLETED)
             if not working.done():

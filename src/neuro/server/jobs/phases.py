@@ -35,9 +35,10 @@ class Event(StrEnum):
     TAKEN_OVER = "a server begins, and the engine knows nothing of its run"
     FOUND = "a server begins, and the engine has its run, which is not over"
     UNKNOWN = "a server begins, and the engine cannot say yet how its run is"
+    ABSENT = "its engine was asked how its run is, and had nothing of it"
     PLACED = "it is given its resources"
-    GPUS_GIVEN = "it is told which GPUs its runs see"
-    GPUS_UNKNOWN = "any of the free GPUs may be in use"
+    MOVED = "it is given another place than it had"
+    NO_ROOM = "its node takes no more runs, and there is no other place for it yet"
     WAITS = "its engine says what its run waits for"
     STARTED = "its command runs"
     START_DONE = "its engine has the run"
@@ -66,9 +67,10 @@ TABLE: Mapping[tuple[Phase, Event], Phase] = {
     (Phase.STARTING, Event.TAKEN_OVER): Phase.STARTING,
     (Phase.STARTING, Event.FOUND): Phase.STARTING,
     (Phase.STARTING, Event.UNKNOWN): Phase.STARTING,
+    (Phase.STARTING, Event.ABSENT): Phase.STARTING,  # it is begun once, however often it is asked
     (Phase.STARTING, Event.LIFE_SPAN): Phase.STARTING,
-    (Phase.STARTING, Event.GPUS_GIVEN): Phase.STARTING,
-    (Phase.STARTING, Event.GPUS_UNKNOWN): Phase.PAUSING,
+    (Phase.STARTING, Event.MOVED): Phase.STARTING,
+    (Phase.STARTING, Event.NO_ROOM): Phase.PAUSING,
     (Phase.STARTING, Event.START_FAILED): Phase.PAUSING,
     (Phase.STARTING, Event.NOT_READY): Phase.PAUSING,
     (Phase.STARTING, Event.RUN_OVER): Phase.PAUSING,
@@ -100,13 +102,15 @@ TABLE: Mapping[tuple[Phase, Event], Phase] = {
     (Phase.RECALLING, Event.ALARM): Phase.RECALLING,
     (Phase.RECALLING, Event.FOUND): Phase.WITHDRAWING,
     (Phase.RECALLING, Event.UNKNOWN): Phase.WITHDRAWING,
+    # An earlier start of it may have been done, or be on its way: only a stop makes sure.
+    (Phase.RECALLING, Event.ABSENT): Phase.WITHDRAWING,
+    (Phase.RECALLING, Event.NOT_ASKED): Phase.WITHDRAWING,
+    (Phase.RECALLING, Event.NOT_READY): Phase.WITHDRAWING,
     (Phase.RECALLING, Event.START_DONE): Phase.WITHDRAWING,
     (Phase.RECALLING, Event.START_FAILED): Phase.WITHDRAWING,
     (Phase.RECALLING, Event.STARTED): Phase.STOPPING,
     (Phase.RECALLING, Event.SUBMITTED): Phase.OVER,
     (Phase.RECALLING, Event.TAKEN_OVER): Phase.OVER,
-    (Phase.RECALLING, Event.NOT_ASKED): Phase.OVER,
-    (Phase.RECALLING, Event.NOT_READY): Phase.OVER,
     (Phase.RECALLING, Event.REFUSED): Phase.OVER,
     (Phase.RECALLING, Event.END): Phase.OVER,
     (Phase.WITHDRAWING, Event.LIFE_SPAN): Phase.WITHDRAWING,
@@ -114,9 +118,10 @@ TABLE: Mapping[tuple[Phase, Event], Phase] = {
     (Phase.WITHDRAWING, Event.STOP_DONE): Phase.WITHDRAWING,
     (Phase.WITHDRAWING, Event.STOP_FAILED): Phase.WITHDRAWING,
     (Phase.WITHDRAWING, Event.ALARM): Phase.WITHDRAWING,
+    (Phase.WITHDRAWING, Event.ABSENT): Phase.WITHDRAWING,
+    (Phase.WITHDRAWING, Event.NOT_READY): Phase.WITHDRAWING,
     (Phase.WITHDRAWING, Event.STARTED): Phase.STOPPING,
     (Phase.WITHDRAWING, Event.NOTHING_TO_STOP): Phase.OVER,
-    (Phase.WITHDRAWING, Event.NOT_READY): Phase.OVER,
     (Phase.WITHDRAWING, Event.REFUSED): Phase.OVER,
     (Phase.WITHDRAWING, Event.END): Phase.OVER,
     (Phase.STOPPING, Event.FOUND): Phase.STOPPING,

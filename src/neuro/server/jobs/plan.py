@@ -15,8 +15,8 @@ from neuro.server.access.identity import Identity
 from neuro.server.jobs import specification
 from neuro.server.jobs.record import JobRecord, Specification
 
-# A longer queue than this is answered with 429. Each job in it takes 2 to 3.5 KB of the server's
-# memory, and a start with 100,000 of them costs 3 to 4.5 s of processor time (docs/benchmarks.md).
+# A longer queue than this is answered with 429. Each job in it takes 2 KB of the server's
+# memory, and a start with 100,000 of them costs 3 to 4 s of processor time (docs/benchmarks.md).
 MAX_ACTIVE_JOBS = 150_000
 
 
@@ -45,16 +45,6 @@ class JobLimits:
     controls: int = 500
     controls_per_owner: int = 100
     active_per_owner: int = MAX_ACTIVE_JOBS
-
-
-@dataclass(frozen=True)
-class Load:
-    """How many jobs there are: active ones, control jobs; of all, and of the owner."""
-
-    active: int
-    active_of_owner: int
-    controls: int
-    controls_of_owner: int
 
 
 @dataclass(frozen=True)
@@ -109,21 +99,30 @@ def plan(
     return Planned(_record(draft, container, caller, offer, preset, engine, amount), container)
 
 
-def crowded(load: Load, limits: JobLimits, owner: str, *, control: bool) -> TooManyRequests | None:
-    """Why one job more cannot be taken now, if it cannot."""
-    if load.active >= MAX_ACTIVE_JOBS:
+def crowded(active: int, of_owner: int, limits: JobLimits, owner: str) -> TooManyRequests | None:
+    """Why one job more cannot be taken now, if it cannot; there are so many ``active`` ones."""
+    if active >= MAX_ACTIVE_JOBS:
         why = f"{MAX_ACTIVE_JOBS:,} jobs are active already; try again later."
-    elif control and load.controls >= limits.controls:
-        why = f"{limits.controls} bakes are driven already; try again later."
-    elif control and load.controls_of_owner >= limits.controls_per_owner:
-        why = (
-            f"{limits.controls_per_owner} bakes of '{owner}' are driven already, which is the most"
-            " for one person; try again when one has ended."
-        )
-    elif load.active_of_owner >= limits.active_per_owner:
+    elif of_owner >= limits.active_per_owner:
         why = (
             f"{limits.active_per_owner} jobs of '{owner}' are active already, which is the most"
             " for one person: try again when one has ended, or end some with `neuro kill`."
+        )
+    else:
+        return None
+    return TooManyRequests(why, retry_after=10)
+
+
+def crowded_with_controls(
+    controls: int, of_owner: int, limits: JobLimits, owner: str
+) -> TooManyRequests | None:
+    """The same of control jobs."""
+    if controls >= limits.controls:
+        why = f"{limits.controls} bakes are driven already; try again later."
+    elif of_owner >= limits.controls_per_owner:
+        why = (
+            f"{limits.controls_per_owner} bakes of '{owner}' are driven already, which is the most"
+            " for one person; try again when one has ended."
         )
     else:
         return None

@@ -9,7 +9,7 @@ an engine compares the two (``take``) and goes on from there. What an event make
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,21 +20,23 @@ from msgspec.structs import replace
 
 from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Reason
-from neuro.domain.resources import Amount
 from neuro.engines.base import (
     Engine,
     EngineFault,
-    Exited,
+    Node,
+    NodesChanged,
     NotReady,
     Placement,
     RunRef,
     RunSpec,
     RunState,
 )
-from neuro.server.background import LONGEST_TIMER, Background, Errands, Kept
+from neuro.server.background import LONGEST_TIMER, Background, Kept
 from neuro.server.jobs import life
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.holding import Holding, Sharing
 from neuro.server.jobs.leases import ALWAYS, EngineLease
+from neuro.server.jobs.life_log import tell_log
 from neuro.server.jobs.phases import Event, Phase
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
@@ -43,15 +45,6 @@ log = structlog.get_logger("neuro.jobs")
 
 # By then a server that was frozen knows whether an engine is still its own.
 UNSURE_SECONDS = 1.0
-
-
-class Holding:
-    """An engine while it is this server's, and what is done with it meanwhile."""
-
-    def __init__(self, engine: Engine, lease: EngineLease) -> None:
-        self.engine = engine
-        self.lease = lease
-        self.errands = Errands("reconciler of jobs")
 
 
 class Reconciler:
@@ -100,28 +93,31 @@ class Reconciler:
         records = list(active)
         for name in self._engines:
             mine = [record for record in records if record.engine == name]
-            await self.take(name, self._board.lanes[name].capacity, mine, known.get(name, ()))
+            share = partial(_those, list(self._board.lanes[name].nodes.values()))
+            await self.take(name, share, mine, known.get(name, ()))
 
     async def take(
         self,
         name: str,
-        capacity: Amount,
+        share: Sharing,
         active: Collection[JobRecord],
         known: Collection[RunRef],
         lease: EngineLease = ALWAYS,
     ) -> None:
         """Have an engine from now on, whatever became of its jobs while nobody, or another, had it.
 
-        ``active`` are its jobs from the database, read under the lease; ``known`` are the runs
-        whose logs are kept. Raises what the engine's ``adopt`` raises; then nothing is taken.
+        ``share`` is what jobs may have of its nodes, whatever these come to be. ``active`` are its
+        jobs from the database, read under the lease; ``known`` are the runs whose logs are kept.
+        Raises what the engine's ``adopt`` raises; then nothing is taken.
         """
         engine = self._engines[name]
         refs = {RunRef(record.id, record.run) for record in active if record.placed}
+        nodes = await engine.nodes()
         states = await engine.adopt(refs | set(known))
         found = [(record, states.get(RunRef(record.id, record.run))) for record in active]
-        self._held[name] = Holding(engine, lease)
-        self._board.open(name, capacity)
-        self._board.lanes[name].delegated = engine.placement is Placement.DELEGATED
+        self._held[name] = Holding(engine, lease, share)
+        delegated = engine.placement is Placement.DELEGATED
+        self._board.open(name, share(nodes), delegated=delegated)
         # All that is held is taken again before anything is given: GPUs have to be told apart.
         for record, state in found:
             self._take_again(record, state)
@@ -184,7 +180,7 @@ class Reconciler:
         What that server had reserved for it, it had of an engine that it did not have any more.
         """
         if record.phase is Phase.STARTING and record.run == 0:
-            record = replace(record, phase=Phase.WAITING, gpus=())
+            record = replace(record, phase=Phase.WAITING, node="", gpus=())
             # Else whoever has the engine next would hold for it what it was never given.
             self._writer.save(record)
         log.info("job taken in", job=record.id, owner=record.owner)
@@ -219,12 +215,34 @@ class Reconciler:
     def _schedule_now(self) -> None:
         self._schedule_is_due = False
         for name in self._held:
-            for job_id, gpus in self._board.choose(name):
-                self._tell(job_id, life.Given(Event.PLACED, gpus))
+            for job_id, place in self._board.choose(name):
+                self._tell(job_id, life.Given(Event.PLACED, place.gpus, place.node))
 
     async def _watch(self, name: str) -> None:
-        async for event in self._engines[name].events():
-            self._tell(event.ref.job_id, event)
+        holding = self._held[name]
+        if holding.is_watched:  # They broke off, and what was on its way may be lost.
+            await self._resync(name, holding.engine)
+            await self._look_at_nodes(name, holding)
+        holding.is_watched = True
+        async for event in holding.engine.events():
+            if isinstance(event, NodesChanged):
+                await self._look_at_nodes(name, holding)
+            else:
+                self._tell(event.ref.job_id, event)
+
+    async def _look_at_nodes(self, name: str, holding: Holding) -> None:
+        """No run is touched: what a job has been given is its own until that ends."""
+        nodes = holding.share(await holding.engine.nodes())
+        log.info("nodes of an engine", engine=name, nodes=[node.name for node in nodes])
+        self._board.lanes[name].offer(nodes)
+        self.schedule()
+
+    async def _resync(self, name: str, engine: Engine) -> None:
+        asked = [job for job in self._board.placed() if job.engine == name]
+        states = await engine.resync([RunRef(job.id, job.run) for job in asked])
+        for job in asked:
+            for happening in life.on_resync(job, states.get(RunRef(job.id, job.run)), _now()):
+                self._tell(job.id, happening)
 
     # What happened, and what is asked for.
 
@@ -234,7 +252,7 @@ class Reconciler:
             return
         record, effects = life.decide(before, happening, _now())
         self._board.put(record)
-        _log(before, record, happening)
+        tell_log(before, record, happening)
         for effect in effects:
             self._do(record, effect)
 
@@ -284,11 +302,11 @@ class Reconciler:
         if record.phase is not Phase.STARTING:
             self._tell(job_id, life.Told(Event.NOT_ASKED, run))
             return
-        gpus = self._board.lanes[record.engine].gpus_for(record)
-        if gpus is None:
-            self._tell(job_id, life.Told(Event.GPUS_UNKNOWN, run))
-        elif gpus != record.gpus:
-            self._tell(job_id, life.Given(Event.GPUS_GIVEN, gpus))
+        place = self._board.lanes[record.engine].place_for(record)
+        if isinstance(place, str):
+            self._tell(job_id, life.StartTrouble(Event.NO_ROOM, run, place))
+        elif place != (record.node, record.gpus):
+            self._tell(job_id, life.Given(Event.MOVED, place.gpus, place.node))
             await self._writer.settle()
             await self._start_alone(job_id, run)
         else:
@@ -303,7 +321,7 @@ class Reconciler:
             if now is None or now.run != run or now.phase is not Phase.STARTING:
                 return life.Told(Event.NOT_ASKED, run)
             holding = self._held[record.engine]
-            _check_is_held(holding)
+            holding.check_is_held()
             await holding.engine.start(spec)
         except (NotReady, Unavailable, OSError) as error:
             # A database that is away, a full disk: that is no fault of the job's.
@@ -320,7 +338,7 @@ class Reconciler:
             await self._writer.flush()
         ref = RunRef(record.id, record.run)
         try:
-            _check_is_held(holding)
+            holding.check_is_held()
             has_it = await holding.engine.stop(ref, self._stop_grace)
             answer = Event.STOP_DONE if has_it else Event.NOTHING_TO_STOP
         except NotReady as error:
@@ -354,42 +372,8 @@ class Reconciler:
         self._tell(job_id, life.Alarm(self._board.waits_for(record)))
 
 
-def _check_is_held(holding: Holding) -> None:
-    """Raise NotReady where the engine may be another server's by now, such as after a freeze."""
-    if not holding.lease.is_held:
-        raise NotReady("It cannot reach its database, and another server may have the engine.")
-
-
-def _log(before: JobRecord, after: JobRecord, happening: life.Happening) -> None:
-    job, owner = after.id, after.owner
-    if after.stop_reason != before.stop_reason:
-        log.info("job is to end", job=job, owner=owner, reason=after.stop_reason)
-    if after.phase is before.phase:
-        return
-    if after.run_started and not before.run_started:
-        log.info("job started", job=job, owner=owner, run=after.run)
-    if after.phase is Phase.PAUSING and after.tries > before.tries:
-        log.warning("job cannot start yet", job=job, why=_why(happening))
-    if not after.is_active:
-        if isinstance(happening, life.StartTrouble):
-            log.warning("job cannot start", job=job, error=happening.why)
-        log.info(
-            "job is over",
-            job=job,
-            owner=owner,
-            status=after.status.value,
-            reason=after.transitions[-1].reason,
-            exit_code=after.exit_code,
-            peak_memory=happening.peak_memory if isinstance(happening, Exited) else None,
-        )
-
-
-def _why(happening: life.Happening) -> str | None:
-    match happening:
-        case life.StartTrouble(_, _, why) | Exited(message=why):
-            return why
-        case _:
-            return None
+def _those(nodes: Sequence[Node], _: Sequence[Node]) -> Sequence[Node]:
+    return nodes
 
 
 def _sentence(error: Exception) -> str:

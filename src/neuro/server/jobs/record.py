@@ -51,8 +51,9 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job at one moment; ``life.decide`` says what it is after an event.
 
-    ``run`` counts restarts. ``gpus`` are the indexes of the GPUs that it was given, from its
-    placement on and over restarts; None where a version that did not write them down gave them.
+    ``run`` counts restarts. ``node`` and ``gpus`` are the place that it was given, from its
+    placement on and over restarts, by the names that its engine has for them. ``gpus`` is None, and
+    ``node`` empty, where a version that did not write them down gave them.
     ``stop_reason`` is why it is to end, from when that is known.
 
     The last three are not kept: when an alarm is due, how many starts of the run failed one after
@@ -73,7 +74,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     started_at: datetime | None = None
     stop_reason: str | None = None
     run: int = 0
-    gpus: tuple[int, ...] | None = ()
+    node: str = ""
+    gpus: tuple[str, ...] | None = ()
     logs_removed: bool = False
     log_bytes: int = 0
     sequence: int = 0
@@ -164,18 +166,26 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def to_wire(
-    record: JobRecord, now: datetime, waiting: str | None = None, *, jobs_domain: str
+    record: JobRecord,
+    now: datetime,
+    waiting: str | None = None,
+    *,
+    jobs_domain: str,
+    ending: str | None = None,
 ) -> Job:
     """A record as clients read it.
 
-    ``waiting`` says what a pending job waits for, ``jobs_domain`` is the host of web pages of jobs.
+    ``waiting`` says what a pending job waits for, ``ending`` what the end of one waits for that is
+    to end. ``jobs_domain`` is the host of web pages of jobs.
     """
     # Lists show thousands at a time: what is computed is computed once, and no sum of nothing.
     spec, status = record.specification, record.status
     page, named_page = _pages(record, jobs_domain) if spec.container.http else (None, None)
     last = record.transitions[-1] if record.transitions else None
-    description = last.description if last else None
-    if waiting and status is JobStatus.PENDING:
+    reason, description = (last.reason, last.description) if last else (None, None)
+    if ending:
+        reason, description = record.stop_reason, ending
+    elif waiting and status is JobStatus.PENDING:
         description = waiting
     run_time = record.run_time(now)
     return Job(
@@ -189,7 +199,7 @@ def to_wire(
         status=status,
         history=History(
             status=status,
-            reason=last.reason if last else None,
+            reason=reason,
             description=description,
             created_at=record.created_at,
             started_at=record.started_at,

@@ -10,11 +10,13 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
+from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
 from neuro.server.database.engine import Database
 from neuro.server.fleet.leases import Leases
 from neuro.server.jobs import expiry
 from neuro.server.jobs.leases import lease_of
+from neuro.server.settings import RetentionSetting
 
 log = structlog.get_logger("neuro.jobs")
 
@@ -28,6 +30,15 @@ class Keep:
     age: timedelta
     jobs: int
     log_bytes: int
+
+
+def keep_jobs(retention: RetentionSetting) -> Keep:
+    """What the settings say of finished jobs."""
+    return Keep(
+        age=timedelta(days=retention.days),
+        jobs=retention.jobs,
+        log_bytes=parse_bytes(retention.log_bytes),
+    )
 
 
 class Retention:

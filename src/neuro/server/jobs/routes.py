@@ -62,9 +62,7 @@ def job_routes(jobs: JobService) -> Routes:
         control = is_main_job(body)
         submitted = await jobs.submit(call.identity, body, key, control=control)
         response = json_response(submitted.job, 202)
-        if submitted.notices:
-            # A line each. Names are of any letters, and headers are not.
-            response.headers[NOTICE_HEADER] = quote("\n".join(submitted.notices), safe=_PLAIN)
+        response.headers.update(_notices(*submitted.notices))
         if submitted.replayed:
             response.headers[REPLAYED_HEADER] = "true"
         return response  # type: ignore[return-value]  # the same job, with a header
@@ -86,12 +84,12 @@ def job_routes(jobs: JobService) -> Routes:
     @api.add("GET", "/api/v1/jobs/{job}", section="jobs", needs=of_job(Action.READ))
     async def get_job(call: Call) -> Job:
         """A job by its id, or one of the caller's own by name."""
-        return jobs.show(call.found)
+        return await jobs.look(call.found)
 
     @api.add("DELETE", "/api/v1/jobs/{job}", status=204, section="jobs", needs=of_job(Action.WRITE))
     async def kill(call: Call) -> None:
         """End a job. Nothing if it is over."""
-        await jobs.kill(call.found)
+        return _ended(await jobs.kill(call.found))  # type: ignore[return-value]
 
     @api.add(
         "PUT",
@@ -105,6 +103,16 @@ def job_routes(jobs: JobService) -> Routes:
         await jobs.change_life_span(call.found, body)
 
     return api
+
+
+def _notices(*notices: str) -> dict[str, str]:
+    """The header of what the server remarks: a line each. Names are of any letters."""
+    return {NOTICE_HEADER: quote("\n".join(notices), safe=_PLAIN)} if notices else {}
+
+
+def _ended(notice: str | None) -> web.Response:
+    """Nothing, with what the server remarks."""
+    return web.Response(status=204, headers=_notices(notice) if notice else None)
 
 
 async def _encoded(found: AsyncGenerator[Job]) -> AsyncGenerator[bytes]:
@@ -235,7 +243,7 @@ def monitoring_routes(jobs: JobService, passing: PassingOn) -> Routes:
     )
     async def kill(call: Call) -> None:
         """End a job; the SDK's other spelling of DELETE /jobs/{job}."""
-        await jobs.kill(call.found)
+        return _ended(await jobs.kill(call.found))  # type: ignore[return-value]
 
     @api.add(
         "POST",

@@ -11,14 +11,13 @@ from functools import partial
 import msgspec
 from sqlalchemy import Connection
 
-from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, Unavailable
+from neuro.domain.errors import Damaged, InvalidInput, NoSuchJob, NotFound, Unavailable
 from neuro.domain.jobs import (
     ContainerRequest,
     Job,
     JobEventFilter,
     JobFilter,
     JobRequest,
-    JobStatus,
     LifeSpanChange,
     Reason,
 )
@@ -30,14 +29,15 @@ from neuro.engines.base import Engine
 from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.jobs import specification, tables
+from neuro.server.jobs import lookups, specification, tables
+from neuro.server.jobs.away import Away
 from neuro.server.jobs.board import Board
-from neuro.server.jobs.feed import Feed, Wanted
+from neuro.server.jobs.events import JobEvents, Wanted
+from neuro.server.jobs.holding import Holding
 from neuro.server.jobs.intents import Intent
-from neuro.server.jobs.offers import HeldBy
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
-from neuro.server.jobs.reconciler import Holding, Reconciler
+from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
 from neuro.server.jobs.submission import Submissions, Submitted
 from neuro.server.jobs.writer import Writer
@@ -61,7 +61,7 @@ class JobService:
         *,
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
-        feed: Feed,
+        events: JobEvents,
         limits: JobLimits | None = None,
         others: Others | None = None,
     ) -> None:
@@ -78,8 +78,9 @@ class JobService:
         self._reconciler = reconciler
         self._engines = engines
         self._offer = offer
-        self._feed = feed
+        self._events = events
         self._others = others
+        self._away = Away(database, others.offers) if others is not None else None
         self._submissions = Submissions(
             database,
             board,
@@ -110,31 +111,62 @@ class JobService:
             datetime.now(UTC),
             self._board.waits_for(record),
             jobs_domain=self._offer.jobs_domain,
+            ending=self._away.ending(record) if self._away is not None else None,
         )
+
+    async def look(self, record: JobRecord) -> Job:
+        """``show``, with what is asked of it and cannot be done yet."""
+        return self.show((await self._with_stops([record]))[0])
+
+    async def _with_stops(self, records: list[JobRecord]) -> list[JobRecord]:
+        return records if self._away is None else await self._away.with_stops(records)
 
     async def find(self, caller: Identity, name_or_id: str, action: Action) -> JobRecord:
         """The job behind an id, or behind the name of one of the caller's own (the newest).
 
-        Raises NoSuchJob where it is unknown or hidden, NotPermitted where it may only be seen.
+        Raises NoSuchJob where it is unknown or hidden, NotPermitted where it may only be seen,
+        Damaged where it cannot be read any more.
         """
         missing = NoSuchJob(f"no such job {name_or_id[:256]}")
-        record = self._board.get(name_or_id) or self._writer.unsaved(name_or_id)
-        if record is None:
-            await self._flush_for_reading()
-        if record is None and is_job_id(name_or_id):
-            record = await self._database.read(lambda c: tables.get_job(c, name_or_id))
-        elif record is None:
-            record = await self._find_by_name(caller.user, name_or_id)
-        if record is None:
+        found: JobRecord | tables.Whose | None
+        damaged = None
+        try:
+            found = await self._look_up(caller.user, name_or_id)
+        except Damaged as error:
+            # That there is a job, if a damaged one, is for those only who may see it.
+            found, damaged = await self._whose(caller.user, name_or_id), error
+        if found is None:
             raise missing
-        uri = ResourceURI("job", record.cluster, (record.owner, record.id))
-        if caller.action_on(uri) is None and record.name:
-            uri = ResourceURI("job", record.cluster, (record.owner, record.name))
+        uri = ResourceURI("job", found.cluster, (found.owner, found.id))
+        if caller.action_on(uri) is None and found.name:
+            uri = ResourceURI("job", found.cluster, (found.owner, found.name))
         caller.require(uri, action, hidden=missing)
-        return record
+        if isinstance(found, JobRecord):
+            return found
+        raise damaged or missing
+
+    async def _look_up(self, user: str, name_or_id: str) -> JobRecord | None:
+        """The job of an id, or of a name of this user's. Raises Damaged."""
+        if is_job_id(name_or_id):
+            return await self._read(name_or_id)
+        await self._flush_for_reading()
+        return await self._find_by_name(user, name_or_id)
+
+    async def _whose(self, user: str, name_or_id: str) -> tables.Whose | None:
+        if not is_job_id(name_or_id):
+            return tables.Whose(self._offer.cluster, user, name_or_id, name_or_id)
+        return await self._database.read(lambda c: tables.whose(c, name_or_id))
 
     async def record(self, job_id: str) -> JobRecord | None:
-        """The job of an id, whoever's it is: for what the server does by itself."""
+        """The job of an id, whoever's it is: for what the server does by itself.
+
+        None for a damaged one too: what goes on with the others goes on without it.
+        """
+        with suppress(Damaged):
+            return await self._read(job_id)
+        return None
+
+    async def _read(self, job_id: str) -> JobRecord | None:
         record = self._board.get(job_id) or self._writer.unsaved(job_id)
         if record is None:
             await self._flush_for_reading()
@@ -166,9 +198,10 @@ class JobService:
         if query.limit is not None and query.limit < 1:
             raise InvalidInput("limit must be 1 or more.")
         query = _with_times_in_utc(query)
-        async with aclosing(self._records(self._visible_to(caller), query)) as records:
-            async for record in records:
-                yield self.show(record)
+        async with aclosing(self._pages(self._visible_to(caller), query)) as pages:
+            async for page in pages:
+                for record in await self._with_stops(page):
+                    yield self.show(record)
 
     def events(self, caller: Identity, query: JobEventFilter) -> AsyncGenerator[bytes]:
         """Blocks of NDJSON: the state of the caller's jobs that match, then every change of it."""
@@ -179,20 +212,27 @@ class JobService:
         def records() -> AsyncGenerator[JobRecord]:
             return self._records_of(wanted) if wanted.ids else self._records(visible, jobs)
 
-        return self._feed.watch(wanted, query.after, records)
+        return self._events.watch(wanted, query.after, records)
 
     def _visible_to(self, caller: Identity) -> Visibility:
         return caller.scope("job", self._offer.cluster)
 
     async def _records(self, visible: Visibility, query: JobFilter) -> AsyncGenerator[JobRecord]:
+        async with aclosing(self._pages(visible, query)) as pages:
+            async for page in pages:
+                for record in page:
+                    yield record
+
+    async def _pages(
+        self, visible: Visibility, query: JobFilter
+    ) -> AsyncGenerator[list[JobRecord]]:
         after = await self._page_start(query.after)
         left = query.limit
         await self._flush_for_reading()
         while left is None or left > 0:
             page = PAGE if left is None else min(PAGE, left)
             records, last = await self._page(visible, query, page, after)
-            for record in records:
-                yield self._newest(record)
+            yield [self._newest(record) for record in records]
             if last is None:
                 return
             after = last
@@ -215,7 +255,7 @@ class JobService:
     async def _page_start(self, after: str | None) -> int | None:
         if after is None:
             return None
-        sequence = await self._database.read(lambda c: tables.sequence_of(c, after))
+        sequence = await self._database.read(lambda c: lookups.sequence_of(c, after))
         if sequence is None:
             raise InvalidInput(f"There is no job '{after}' to go on after.")
         return sequence
@@ -227,12 +267,16 @@ class JobService:
             return False  # Those of another server are at that server.
         return known != self._offer.api_url(record.engine)
 
-    async def kill(self, record: JobRecord, reason: Reason = Reason.USER_REQUESTED) -> None:
+    async def kill(self, record: JobRecord, reason: Reason = Reason.USER_REQUESTED) -> str | None:
         """End a job, for its user if nothing else is said.
 
-        Nothing if it is over; returns when that is kept.
+        Nothing if it is over; returns when that is kept, with what the user should know: that no
+        server is there which could end it now.
         """
         await self.kill_all([record], reason)
+        if self._away is None or not record.is_active or record.engine in self._board.lanes:
+            return None
+        return await self._away.not_yet(record)
 
     async def kill_all(
         self, records: Collection[JobRecord], reason: Reason = Reason.USER_REQUESTED
@@ -273,8 +317,9 @@ class JobService:
 
     async def change_life_span(self, record: JobRecord, change: LifeSpanChange) -> None:
         """Add minutes to the life span, or set it. Raises InvalidInput."""
-        live = self._board.get(record.id)
-        if live is None and self._others is not None and record.is_active:
+        if self._others is not None and record.is_active:
+            # Also where this server has the engine: what others ask at the same time comes before
+            # it or behind it, and neither takes back what the other has set.
             minutes = await self._others.ask_life_span(record, lambda job: _minutes(job, change))
             adds = change.additional_max_run_time_minutes is not None
 
@@ -286,39 +331,30 @@ class JobService:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await self.wait_until(record, is_set)
             return
+        live = self._board.get(record.id)
         if live is None:
             raise InvalidInput(f"Job {record.id} is over: its life span cannot change.")
-        holding = self._reconciler.holding(live.engine)
-        minutes = _minutes(live, change)
-        self._reconciler.set_life_span(live, minutes)
+        self._reconciler.set_life_span(live, _minutes(live, change))
         try:
             await self._writer.flush(live.id)
         except Unavailable:
             self._reconciler.set_life_span(live, live.max_run_time_minutes)
             raise
-        if self._others is not None and not self._has_kept(holding):
-            # A server that was frozen: its write was dropped where another has the engine by now.
-            await self._others.ask([Intent.life_span(live, minutes)])
 
     def capacity(self) -> dict[str, int]:
         """How many more jobs of each preset could start now."""
         counts = {}
         for preset in self._offer.presets:
-            free = self._free(preset.engine)
-            counts[preset.name] = max(
-                0,
-                min(
-                    int((free.cpu + 1e-3) // preset.cpu),
-                    free.memory // preset.memory,
-                    free.gpu // preset.gpu if preset.gpu else 1 << 30,
-                ),
-            )
+            places = self._free(preset.engine)
+            counts[preset.name] = sum(preset.amount.times_in(free) for free in places)
         return counts
 
-    def _free(self, engine: str) -> Amount:
-        if self._others is not None:
-            return self._others.offers.free(engine, self._board)
-        return self._board.lanes[engine].free
+    def _free(self, engine: str) -> list[Amount]:
+        """What is free of an engine: of each node where that is known."""
+        lane = self._board.lanes.get(engine)
+        if lane is None and self._others is not None:
+            return [self._others.offers.free(engine, self._board)]
+        return [] if lane is None else [room.free for room in lane.rooms]
 
     async def wait_until(self, record: JobRecord, holds: Callable[[JobRecord], bool]) -> JobRecord:
         """Wait until ``holds`` is true of a job, or it is over; returns its newest state."""
@@ -327,13 +363,13 @@ class JobService:
         if not record.is_active:
             return record
         # It has ended since it was looked at, or is another server's.
-        newest = await self.record(record.id)
+        newest = await self._read(record.id)
         if newest is None:
             raise NoSuchJob(f"no such job {record.id}")
         if self._others is None or holds(newest):
             return newest
         # Looked at once more when it is waited for: it may have changed since it was read.
-        self._others.elsewhere.changed([record.id])
+        self._others.follower.changed([record.id])
         return await self._board.wait_until(newest, holds)
 
     async def is_told(self) -> None:
@@ -343,48 +379,6 @@ class JobService:
         """
         if self._others is not None:
             await self._flush_for_reading()
-
-    async def elsewhere(self, record: JobRecord) -> HeldBy | None:
-        """Which other server has the engine of a job; None where this one has it, or had.
-
-        Raises Unavailable where no server has it now.
-        """
-        engine = record.engine
-        if self._others is None or engine in self._board.lanes:
-            return None
-        found = await self._others.offers.holder_of(engine)
-        if found is None and engine in self._others.offers.engines:
-            raise Unavailable(
-                f"No server has the engine '{engine}' of job {record.id} now"
-                + self._outlook(record, "another one takes it over within seconds")
-            )
-        return found
-
-    def is_server(self, server: str) -> bool:
-        """Whether this id is this server's, among those that share a database."""
-        return self._others is not None and self._others.offers.server == server
-
-    def does_not_answer(self, record: JobRecord) -> Unavailable:
-        """What is said where the server that has the engine of a job cannot be reached."""
-        return Unavailable(
-            f"The server that has the engine '{record.engine}' of job {record.id} does not answer"
-            + self._outlook(record, "another one takes over within seconds if it is gone")
-        )
-
-    def _outlook(self, record: JobRecord, shared: str) -> str:
-        """The end of such a sentence; ``shared`` is what an engine of several servers has."""
-        assert self._others is not None
-        engine = self._others.offers.engines.get(record.engine)
-        if engine is None or not engine.of_this_machine:
-            return f": {shared}. Try again."
-        if record.status is not JobStatus.RUNNING:
-            return ". The job's output is back when that server is."
-        return ". The job goes on without it; its output is back when that server is."
-
-    async def until_moved(self, record: JobRecord, held: HeldBy) -> None:
-        """Return when the engine of a job, which another server had, is one more server's."""
-        assert self._others is not None
-        await self._others.offers.until_moved(record.engine, held)
 
     def engine_of(self, record: JobRecord) -> Engine:
         """The engine that a job is, or was, on. Raises NotFound where there is none any more."""

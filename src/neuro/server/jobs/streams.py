@@ -96,7 +96,7 @@ async def log_over_http(
             async for chunk in chunks:
                 await _unless_muted(response.write(chunk), companion)
     except LogGap:
-        # An answer that broke off is not taken for the whole: what comes next begins elsewhere.
+        # An answer that broke off is not taken for the whole. What comes next begins after the gap.
         if call.request.transport is not None:
             call.request.transport.abort()
         return response

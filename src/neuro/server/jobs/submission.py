@@ -28,14 +28,16 @@ from neuro.domain.names import new_job_id
 from neuro.domain.resources import Amount
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
+from neuro.server.database.transactions import Together
 from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.changes import record as tell_others
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.others import Others
-from neuro.server.jobs.plan import Draft, JobLimits, Load, Offer, Refused, crowded, plan
+from neuro.server.jobs.plan import Draft, JobLimits, Offer, Refused, crowded, plan
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
+from neuro.server.jobs.room import check_room
 from neuro.server.jobs.writer import Writer
 
 _KEY = re.compile(r"[ -~]{1,255}")
@@ -89,6 +91,7 @@ class Submissions:
     ) -> None:
         """The arguments are those of ``JobService``."""
         self._database = database
+        self._together = Together(database)
         self._board = board
         self._writer = writer
         self._reconciler = reconciler
@@ -146,7 +149,7 @@ class Submissions:
         return Submitted(self._show(self._newest(record)), replayed=True)
 
     async def _submit(self, caller: Identity, draft: Draft, key: Key | None) -> Submitted:
-        if crowd := self._crowd(caller.user, control=False):
+        if crowd := self._crowd(caller.user):
             raise crowd
         planned = plan(draft, caller, self._offer, self._capacities())
         if isinstance(planned, Refused):
@@ -163,30 +166,37 @@ class Submissions:
         return Submitted(self._show(self._newest(accepted)), tuple(notices))
 
     def _capacities(self) -> Mapping[str, Amount]:
-        if self._others is not None:
-            return self._others.offers.capacities
-        return {name: lane.capacity for name, lane in self._board.lanes.items()}
+        own = {name: lane.most for name, lane in self._board.lanes.items()}
+        return own if self._others is None else {**self._others.offers.capacities, **own}
 
     def _newest(self, record: JobRecord) -> JobRecord:
         return self._board.get(record.id) or self._writer.unsaved(record.id) or record
 
     async def _insert(self, record: JobRecord, key: Key | None) -> JobRecord:
+        control = record.specification.control
+
         def insert(connection: Connection) -> int:
+            if control:
+                check_room(connection, record.owner, self._limits)
             sequence = tables.insert_job(connection, reserved)
             if key is not None:
                 tables.insert_key(connection, record.owner, key.text, key.digest, sequence)
             tell_others(connection, Topic.JOB, (record.id,))
             return sequence
 
-        if record.name is not None:
-            await self._writer.flush()  # The name may have become free a moment ago.
+        if record.name is not None or control:
+            await self._writer.flush()  # The name, or room, may have become free a moment ago.
         # Asked in the same turn in which the place is taken: nobody comes in between.
-        if crowd := self._crowd(record.owner, control=record.specification.control):
+        if crowd := self._crowd(record.owner):
             raise crowd
+        # Of two with one name or key, or two control jobs, the second waits for the first; nobody
+        # else should.
+        alone = record.name is not None or key is not None or record.specification.control
+        write = self._database.write if alone else self._together.write
         lane = self._board.lanes.get(record.engine)
         reserved = self._board.reserve(record)
         try:
-            accepted = replace(reserved, sequence=await self._database.write(insert))
+            accepted = replace(reserved, sequence=await write(insert))
         except BaseException as error:
             self._board.release(record)
             self._reconciler.schedule()
@@ -201,15 +211,8 @@ class Submissions:
         self._reconciler.submitted(accepted)
         return accepted
 
-    def _crowd(self, owner: str, *, control: bool) -> TooManyRequests | None:
-        board = self._board
-        load = Load(
-            active=len(board),
-            active_of_owner=board.jobs_of(owner),
-            controls=board.control_jobs,
-            controls_of_owner=board.control_jobs_of(owner) if control else 0,
-        )
-        return crowded(load, self._limits, owner, control=control)
+    def _crowd(self, owner: str) -> TooManyRequests | None:
+        return crowded(len(self._board), self._board.jobs_of(owner), self._limits, owner)
 
     async def _notice(self, record: JobRecord) -> str | None:
         image = record.specification.container.image
@@ -223,7 +226,7 @@ class Submissions:
             return None
         notice = self._image_notice(record.engine, image)
         if notice is None or await self._database.read(
-            lambda connection: tables.image_was_used(connection, record.owner, image)
+            lambda connection: lookups.image_was_used(connection, record.owner, image)
         ):
             return None
         return notice
@@ -231,7 +234,7 @@ class Submissions:
     async def _name_is_taken(self, record: JobRecord) -> AlreadyExists:
         name = record.name or ""
         taken_by = await self._database.read(
-            lambda connection: tables.active_id_by_name(connection, record.owner, name)
+            lambda connection: lookups.active_id_by_name(connection, record.owner, name)
         )
         return AlreadyExists(
             f"job with name '{name}' and owner '{record.owner}' already exists: '{taken_by}'"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-import structlog
 from sqlalchemy import (
     Boolean,
     Column,
@@ -16,14 +15,11 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     Select,
     String,
     Table,
     bindparam,
-    func,
     insert,
-    or_,
     select,
     text,
     update,
@@ -31,15 +27,15 @@ from sqlalchemy import (
 
 from neuro.domain.jobs import ACTIVE, FINISHED, JobFilter, JobStatus, Priority, Transition
 from neuro.server.access.grants import Visibility
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.damage import moment, moment_or_none, reads, sound
+from neuro.server.database.schema import Blob, Moment, index_among, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.record import JobRecord, Specification
 
-log = structlog.get_logger("neuro.jobs")
-
 _PAGE = 500
-_IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
+IS_ACTIVE = text("status IN ('pending', 'suspended', 'running')")
+_IS_ACTIVE_CONTROL = text("control AND status IN ('pending', 'suspended', 'running')")
 
 jobs = Table(
     "jobs",
@@ -64,27 +60,22 @@ jobs = Table(
     Column("run_started", Boolean, nullable=False),
     Column("logs_removed", Boolean, nullable=False),
     Column("log_bytes", Counter, nullable=False),
-    # Indexes with commas between; none where an earlier version gave them out.
+    # Names with commas between; none where an earlier version gave them out.
     Column("gpus", String(1024), nullable=True),
+    Column("node", String(255), nullable=False, server_default=""),
     # Both are JSON that only the server reads.
-    Column("specification", LargeBinary, nullable=False),
-    Column("transitions", LargeBinary, nullable=False),
-    # Counts up with each write.
-    Column("version", Integer, nullable=False, server_default=text("0")),
+    Column("specification", Blob, nullable=False),
+    Column("transitions", Blob, nullable=False),
+    # What the specification says of it; not of jobs that were over when this column came.
+    Column("control", Boolean, nullable=False, server_default=text("false")),
     Index(None, "owner", "sequence"),
     Index(None, "status", "sequence"),
     Index(None, "created_at"),
     Index(None, "finished_at"),
     Index(None, "owner", "name", "sequence"),
     # The rule of one active job per (owner, name) is the database's own.
-    Index(
-        "uq_jobs_active_name",
-        "owner",
-        "name",
-        unique=True,
-        sqlite_where=_IS_ACTIVE,
-        postgresql_where=_IS_ACTIVE,
-    ),
+    index_among("uq_jobs_active_name", "owner", "name", where=IS_ACTIVE, unique=True),
+    index_among("ix_jobs_active_control", "owner", where=_IS_ACTIVE_CONTROL),
 )
 
 job_tags = Table(
@@ -114,6 +105,15 @@ _STATUSES = {status.value: status for status in JobStatus}
 _PRIORITIES = tuple(sorted(Priority, key=lambda priority: priority.rank))
 
 
+class Whose(NamedTuple):
+    """What is asked of a caller's grants before they are told of a job."""
+
+    cluster: str
+    owner: str
+    id: str
+    name: str | None
+
+
 def insert_job(connection: Connection, record: JobRecord) -> int:
     """Add a job; returns its sequence number. Raises IntegrityError for a taken name."""
     result = connection.execute(_INSERT, {"id": record.id, **_fixed(record), **_changing(record)})
@@ -137,12 +137,15 @@ def insert_key(connection: Connection, owner: str, key: str, digest: str, sequen
 
 def job_of_key(connection: Connection, owner: str, key: str) -> tuple[str, JobRecord] | None:
     """What a key stands for: the digest of the request, and the job."""
-    row = connection.execute(
-        select(job_keys.c.digest, jobs)
-        .join(jobs, jobs.c.sequence == job_keys.c.sequence)
-        .where(job_keys.c.owner == owner, job_keys.c.key == key)
+    called = connection.execute(
+        select(job_keys.c.digest, job_keys.c.sequence).where(
+            job_keys.c.owner == owner, job_keys.c.key == key
+        )
     ).one_or_none()
-    return None if row is None else (row.digest, _record(row[1:]))
+    if called is None:
+        return None
+    row = connection.execute(select(jobs).where(jobs.c.sequence == called.sequence)).one()
+    return called.digest, _record(row)
 
 
 def update_jobs(connection: Connection, records: Sequence[JobRecord]) -> None:
@@ -155,6 +158,14 @@ def get_job(connection: Connection, job_id: str) -> JobRecord | None:
     return None if row is None else _record(row)
 
 
+def whose(connection: Connection, job_id: str) -> Whose | None:
+    """Whose a job is, also where the rest of its record cannot be read."""
+    row = connection.execute(
+        select(jobs.c.cluster, jobs.c.owner, jobs.c.id, jobs.c.name).where(jobs.c.id == job_id)
+    ).one_or_none()
+    return None if row is None else Whose(*row)
+
+
 def newest_by_name(connection: Connection, owner: str, name: str) -> JobRecord | None:
     row = connection.execute(
         select(jobs)
@@ -163,12 +174,6 @@ def newest_by_name(connection: Connection, owner: str, name: str) -> JobRecord |
         .limit(1)
     ).one_or_none()
     return None if row is None else _record(row)
-
-
-def active_id_by_name(connection: Connection, owner: str, name: str) -> str | None:
-    return connection.execute(
-        select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.name == name, _IS_ACTIVE)
-    ).scalar_one_or_none()
 
 
 def active_jobs(
@@ -182,68 +187,12 @@ def active_jobs(
         statement = statement.where(jobs.c.owner.in_(owners))
     # Of PostgreSQL's answer, too, only so many rows are in memory beside their records.
     statement = statement.order_by(jobs.c.sequence).execution_options(yield_per=_PAGE)
-    return _records(connection.execute(statement))
-
-
-def active_ids(connection: Connection) -> list[str]:
-    """The ids of all that are not over, oldest first."""
-    statement = select(jobs.c.id).where(_IS_ACTIVE).order_by(jobs.c.sequence)
-    return list(connection.execute(statement).scalars())
-
-
-def active_by_engine(connection: Connection) -> dict[str, int]:
-    """How many jobs that are not over each engine has."""
-    statement = select(jobs.c.engine, func.count()).where(_IS_ACTIVE).group_by(jobs.c.engine)
-    return {engine: int(count) for engine, count in connection.execute(statement)}
+    return list(sound(connection.execute(statement), _record))
 
 
 def get_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
-    """Those of these ids that there are."""
-    return _records(connection.execute(select(jobs).where(jobs.c.id.in_(ids))))
-
-
-def active_among(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Those of these ids whose jobs are not over."""
-    found: set[str] = set()
-    for start in range(0, len(ids), _PAGE):
-        some = ids[start : start + _PAGE]
-        statement = select(jobs.c.id).where(jobs.c.id.in_(some), _IS_ACTIVE)
-        found.update(connection.execute(statement).scalars())
-    return found
-
-
-def active_with_tags(connection: Connection, tags: Sequence[str]) -> list[str]:
-    """The ids of jobs that are not over and have one of these tags."""
-    rows = connection.execute(
-        select(jobs.c.id)
-        .join(job_tags, job_tags.c.sequence == jobs.c.sequence)
-        .where(job_tags.c.tag.in_(tags), _IS_ACTIVE)
-        .distinct()
-    )
-    return list(rows.scalars())
-
-
-def active_tags(connection: Connection, prefix: str) -> list[str]:
-    """The tags that begin so, of jobs that are not over."""
-    rows = connection.execute(
-        select(job_tags.c.tag)
-        .join(jobs, job_tags.c.sequence == jobs.c.sequence)
-        .where(job_tags.c.tag.startswith(prefix, autoescape=True), _IS_ACTIVE)
-        .distinct()
-    )
-    return list(rows.scalars())
-
-
-def runs_with_logs(connection: Connection, engine: str) -> list[tuple[str, int]]:
-    """(id, run) of every job whose log is still kept; those in a queue never had one."""
-    rows = connection.execute(
-        select(jobs.c.id, jobs.c.run).where(
-            jobs.c.engine == engine,
-            jobs.c.logs_removed.is_(False),
-            or_(jobs.c.placed, jobs.c.status != JobStatus.PENDING.value),
-        )
-    )
-    return [(job_id, run) for job_id, run in rows]
+    """Those of these ids that there are, and can be read."""
+    return list(sound(connection.execute(select(jobs).where(jobs.c.id.in_(ids))), _record))
 
 
 def list_jobs(
@@ -261,7 +210,7 @@ def list_jobs(
     """
     statement = list_statement(visible, query, connection.dialect.name, page=page, after=after)
     rows = connection.execute(statement).all()
-    return _records(rows), rows[-1].sequence if len(rows) == page else None
+    return list(sound(rows, _record)), rows[-1].sequence if len(rows) == page else None
 
 
 def list_statement(
@@ -282,24 +231,6 @@ def list_statement(
         if after is not None:
             conditions.append(jobs.c.sequence > after)
     return statement.where(*conditions)
-
-
-def sequence_of(connection: Connection, job_id: str) -> int | None:
-    return connection.execute(
-        select(jobs.c.sequence).where(jobs.c.id == job_id)
-    ).scalar_one_or_none()
-
-
-def image_was_used(connection: Connection, owner: str, image: str) -> bool:
-    """Whether an owner's newest jobs (the last thousand) hold one with this image."""
-    newest = (
-        select(jobs.c.specification)
-        .where(jobs.c.owner == owner)
-        .order_by(jobs.c.sequence.desc())
-        .limit(1000)
-    )
-    needle = _encode(image)
-    return any(needle in row.specification for row in connection.execute(newest))
 
 
 def _conditions(query: JobFilter) -> list[ColumnElement[bool]]:
@@ -335,7 +266,10 @@ def _fixed(record: JobRecord) -> dict[str, Any]:
         "engine": record.engine,
         "priority": record.priority.rank,
         "created_at": record.created_at,
+        # Retention alone changes it, of jobs that are over: no late write takes that back.
+        "logs_removed": record.logs_removed,
         "specification": _encode(record.specification),
+        "control": record.specification.control,
     }
 
 
@@ -350,9 +284,9 @@ def _changing(record: JobRecord) -> dict[str, Any]:
         "run": record.run,
         "placed": record.placed,
         "run_started": record.run_started,
-        "logs_removed": record.logs_removed,
         "log_bytes": record.log_bytes,
-        "gpus": None if record.gpus is None else ",".join(map(str, record.gpus)),
+        "gpus": None if record.gpus is None else ",".join(record.gpus),
+        "node": record.node,
         "transitions": _encode(record.transitions),
     }
 
@@ -370,27 +304,16 @@ _CHANGING = [
     "run",
     "placed",
     "run_started",
-    "logs_removed",
     "log_bytes",
     "gpus",
+    "node",
     "transitions",
 ]
 _UPDATE = (
     update(jobs)
     .where(jobs.c.id == bindparam("b_id"))
-    .values({name: bindparam(name) for name in _CHANGING} | {"version": jobs.c.version + 1})
+    .values({name: bindparam(name) for name in _CHANGING})
 )
-
-
-def _records(rows: Iterable[Any]) -> list[JobRecord]:
-    records = []
-    for row in rows:
-        try:
-            records.append(_record(row))
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            # One damaged record never breaks a list.
-            log.error("damaged job record left out", job=row.id, error=str(error))
-    return records
 
 
 def _phase(
@@ -401,8 +324,10 @@ def _phase(
     transitions: Sequence[Transition],
 ) -> Phase:
     """The phase of a job of which nobody is at work. Raises ValueError."""
+    if not transitions:
+        raise ValueError("it has no steps")  # Each job has one from its submission on.
     if status in FINISHED:
-        if not transitions or transitions[-1].status is not status:
+        if transitions[-1].status is not status:
             raise ValueError(f"it is {status}, and its steps do not say so")
         return Phase.OVER
     if stop_reason is not None:
@@ -412,6 +337,7 @@ def _phase(
     return Phase.STARTING if placed else Phase.WAITING
 
 
+@reads("job")
 def _record(row: Sequence[Any]) -> JobRecord:
     """A job of its columns, in the order of the table: their names cost more than the rest."""
     (
@@ -435,9 +361,10 @@ def _record(row: Sequence[Any]) -> JobRecord:
         logs_removed,
         log_bytes,
         gpus,
+        node,
         specification,
         steps,
-        _version,
+        _control,
     ) = row
     transitions = _decode_transitions(steps)
     return JobRecord(
@@ -448,16 +375,17 @@ def _record(row: Sequence[Any]) -> JobRecord:
         engine=intern(engine),
         specification=_decode_specification(specification),
         priority=_PRIORITIES[priority],
-        created_at=created_at,
+        created_at=moment(created_at),
         phase=_phase(_status(status), stop_reason, placed, run_started, transitions),
         transitions=transitions,
         max_run_time_minutes=max_run_time_minutes,
-        started_at=started_at,
+        started_at=moment_or_none(started_at),
         stop_reason=stop_reason,
         run=run,
         logs_removed=logs_removed,
         log_bytes=log_bytes,
-        gpus=tuple(map(int, gpus.split(","))) if gpus else () if gpus is not None else None,
+        node=intern(node),
+        gpus=tuple(gpus.split(",")) if gpus else () if gpus is not None else None,
         sequence=sequence,
     )
 

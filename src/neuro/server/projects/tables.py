@@ -20,11 +20,10 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.flows import LiveJob, Project
 from neuro.server.access.grants import Visibility
-from neuro.server.database.schema import metadata
+from neuro.server.database.schema import metadata, upsert
 
 projects = Table(
     "flow_projects",
@@ -118,12 +117,12 @@ def replace_live_job(connection: Connection, job: LiveJob) -> LiveJob:
     Raises IntegrityError for a project that is not there.
     """
     # One statement, so that two at once cannot both find nothing to change.
-    upsert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(live_jobs)
+    insertion = upsert(connection, live_jobs)
     statement = (
-        upsert.values(_columns(job))
+        insertion.values(_columns(job))
         .on_conflict_do_update(
             index_elements=["project_id", "yaml_id"],
-            set_={name: upsert.excluded[name] for name in ("multi", "tags", "raw_id")},
+            set_={name: insertion.excluded[name] for name in ("multi", "tags", "raw_id")},
         )
         .returning(live_jobs)
     )

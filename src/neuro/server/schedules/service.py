@@ -15,6 +15,7 @@ from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.server.access.identity import Identity
 from neuro.server.database.blobs import pack
+from neuro.server.database.damage import Listed
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import Turns, paged
 from neuro.server.fleet.changes import Topic, record
@@ -90,7 +91,8 @@ class ScheduleService:
         check_may_start(self._guard, connection, caller, project_id)
         tables.lock_project(connection, project_id)
         known = tables.of_batch(connection, project_id, batch)
-        is_one_more = known is None or known.schedule.owner != caller.user
+        schedule_id, owner = known or (new.schedule.id, None)
+        is_one_more = owner != caller.user
         if is_one_more and tables.count_of(connection, caller.user) >= MAX_SCHEDULES:
             raise Conflict(
                 f"You have {MAX_SCHEDULES} schedules already: remove one that is not needed."
@@ -98,8 +100,8 @@ class ScheduleService:
         if known is None:
             tables.add(connection, new, packed)
         else:
-            tables.replace(connection, known.schedule.id, new, packed)
-        stored = tables.of_batch(connection, project_id, batch)
+            tables.replace(connection, schedule_id, new, packed)
+        stored = tables.get(connection, schedule_id)
         assert stored is not None
         record(connection, Topic.SCHEDULE, [stored.schedule.id])
         return stored.schedule
@@ -115,11 +117,14 @@ class ScheduleService:
         except NotFound:
             return
 
-        def page(after: Schedule | None, connection: Connection) -> list[Schedule]:
+        def page(
+            after: Listed[str, Stored] | None, connection: Connection
+        ) -> list[Listed[str, Stored]]:
             return tables.list_schedules(connection, project_id, page=PAGE, after=after)
 
-        async for schedule in paged(self._database, PAGE, page):
-            yield schedule
+        async for listed in paged(self._database, PAGE, page):
+            if listed.record is not None:
+                yield listed.record.schedule
 
     async def remove(self, caller: Identity, schedule_id: str) -> None:
         """Remove a schedule; its bakes stay. Raises NotFound."""

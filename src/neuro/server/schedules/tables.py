@@ -12,7 +12,6 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Index,
-    LargeBinary,
     String,
     Table,
     Text,
@@ -27,7 +26,8 @@ from sqlalchemy import (
 from neuro.domain.bakes import Attempt, CatchUp, Overlap, Schedule, ScheduleRequest
 from neuro.server.bakes.attempts.tables import by_number
 from neuro.server.database.blobs import unpack
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.damage import Listed, moment, moment_or_none, reads, sound_or_none
+from neuro.server.database.schema import Blob, Moment, metadata
 from neuro.server.projects.tables import projects
 
 schedules = Table(
@@ -48,7 +48,7 @@ schedules = Table(
     Column("last_bake_id", String(64), nullable=True),
     Column("message", Text, nullable=True),
     # The whole request, packed: what its bakes are made of.
-    Column("request", LargeBinary, nullable=False),
+    Column("request", Blob, nullable=False),
     UniqueConstraint("project_id", "batch"),
     Index(None, "next_at"),
 )
@@ -94,11 +94,14 @@ def get(connection: Connection, schedule_id: str) -> Stored | None:
     return None if row is None else _stored(row)
 
 
-def of_batch(connection: Connection, project_id: str, batch: str) -> Stored | None:
+def of_batch(connection: Connection, project_id: str, batch: str) -> tuple[str, str] | None:
+    """(id, owner) of the schedule of a batch, which may be damaged otherwise."""
     row = connection.execute(
-        select(schedules).where(schedules.c.project_id == project_id, schedules.c.batch == batch)
+        select(schedules.c.id, schedules.c.owner).where(
+            schedules.c.project_id == project_id, schedules.c.batch == batch
+        )
     ).one_or_none()
-    return None if row is None else _stored(row)
+    return None if row is None else (row.id, row.owner)
 
 
 def lock_project(connection: Connection, project_id: str) -> None:
@@ -108,14 +111,15 @@ def lock_project(connection: Connection, project_id: str) -> None:
 
 
 def list_schedules(
-    connection: Connection, project_id: str, *, page: int, after: Schedule | None
-) -> list[Schedule]:
+    connection: Connection, project_id: str, *, page: int, after: Listed[str, Stored] | None
+) -> list[Listed[str, Stored]]:
     """At most ``page`` schedules of a project by batch, behind ``after``."""
     statement = select(schedules).where(schedules.c.project_id == project_id)
     statement = statement.order_by(schedules.c.batch).limit(page)
     if after is not None:
-        statement = statement.where(schedules.c.batch > after.batch)
-    return [_stored(row).schedule for row in connection.execute(statement)]
+        statement = statement.where(schedules.c.batch > after.place)
+    rows = connection.execute(statement)
+    return [Listed(row.batch, sound_or_none(row, _stored)) for row in rows]
 
 
 def remove(connection: Connection, schedule_id: str) -> None:
@@ -234,6 +238,7 @@ def _settings(schedule: Schedule, packed: bytes) -> dict[str, Any]:
     }
 
 
+@reads("schedule")
 def _stored(row: Any) -> Stored:
     request = unpack(row.request, ScheduleRequest)
     schedule = Schedule(
@@ -245,9 +250,9 @@ def _stored(row: Any) -> Stored:
         overlap=Overlap(row.overlap),
         catch_up=CatchUp(row.catch_up),
         owner=row.owner,
-        created_at=row.created_at,
-        next_at=row.next_at,
-        last_at=row.last_at,
+        created_at=moment(row.created_at),
+        next_at=moment_or_none(row.next_at),
+        last_at=moment_or_none(row.last_at),
         last_bake_id=row.last_bake_id,
         message=row.message,
         params=request.params,

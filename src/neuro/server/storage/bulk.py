@@ -27,9 +27,10 @@ from neuro.domain.frames import (
     encode_frame,
 )
 from neuro.server.storage.confine import Place
+from neuro.server.storage.faults import fault_of, faults
 from neuro.server.storage.paths import STAGING, parse_relative
 from neuro.server.storage.staging import StagedFile, Staging, publish
-from neuro.server.storage.tree import Tree, fault_of, faults
+from neuro.server.storage.tree import Tree
 
 # Folders of the stream that are kept open; files come folder by folder.
 _OPEN_FOLDERS = 16

@@ -48,7 +48,8 @@ def give_all(root: Path, owner: int) -> None:
     """
     if root.stat().st_uid == owner:
         return
-    below = [str(path) for path in root.iterdir()]
+    # What is hidden there is the server's own.
+    below = [str(path) for path in root.iterdir() if not path.name.startswith(".")]
     for start in range(0, len(below), 100):
         command = ["chown", "--recursive", "--no-dereference", f"{owner}:{owner}", "--"]
         done = subprocess.run(

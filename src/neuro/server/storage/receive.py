@@ -13,9 +13,9 @@ from neuro.domain.errors import InvalidInput
 from neuro.domain.frames import FrameReader, Kind
 from neuro.server.http.bodies import pieces
 from neuro.server.storage.bulk import BulkIntake
+from neuro.server.storage.faults import faults
 from neuro.server.storage.service import StorageService
 from neuro.server.storage.staging import Upload
-from neuro.server.storage.tree import faults
 
 # A change of threads costs as much as writing half a megabyte: in batches of 4 MiB, 1 GiB took
 # 0.9 s, in batches of 1 MiB 1.1 s. Many uploads at once share a bounded memory.

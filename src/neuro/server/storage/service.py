@@ -21,10 +21,11 @@ from neuro.domain.uris import ResourceURI
 from neuro.engines.exhaustion import FAILING
 from neuro.server.storage.bulk import BulkIntake, outgoing
 from neuro.server.storage.confine import Place
+from neuro.server.storage.faults import faults
 from neuro.server.storage.ownership import give_all
 from neuro.server.storage.paths import parse_path
 from neuro.server.storage.staging import Staging, Upload, staged_bytes, upload_name
-from neuro.server.storage.tree import Tree, faults
+from neuro.server.storage.tree import Tree
 from neuro.server.turns import Threads, working_for
 
 P = ParamSpec("P")

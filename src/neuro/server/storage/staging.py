@@ -19,9 +19,10 @@ from contextlib import suppress
 
 from neuro.domain.errors import InvalidInput, NotFound
 from neuro.server.storage.confine import Place, reopen
+from neuro.server.storage.faults import faults
 from neuro.server.storage.ownership import adopt, inherit
 from neuro.server.storage.paths import STAGING
-from neuro.server.storage.tree import Tree, faults, name_on_disk
+from neuro.server.storage.tree import Tree, name_on_disk
 
 KEEP_SECONDS = 3 * 24 * 3600.0
 

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from neuro.domain.errors import NotFound, PlatformError, StorageFault
+from neuro.domain.errors import NotFound, StorageFault
 from neuro.domain.permissions import Action
 from neuro.domain.storage import DiskUsage, FileStatus, FileType, Removed
 from neuro.server.storage.confine import Escape, Fence, Place, reopen
+from neuro.server.storage.faults import fault_of, faults, faults_but_existing
 from neuro.server.storage.ownership import adopt, inherit
 from neuro.server.storage.paths import STAGING, UNREADABLE, readable
 from neuro.server.storage.removal import remove_below
@@ -27,33 +28,6 @@ _CREATE_TRIES = 16
 LISTING_BATCH = 500
 # Of one folder, in search of a name that is not UTF-8.
 MAX_NAMES_SEARCHED = 20_000
-
-
-def fault_of(error: OSError, path: str) -> PlatformError:
-    """The platform's error for what the operating system said about ``path``."""
-    if isinstance(error, Escape):
-        return StorageFault(
-            "EACCES",
-            f"'{path}' goes through a symbolic link that leads out of the storage, or is dangling.",
-        )
-    if error.errno == errno.ENOENT:
-        return NotFound(f"'{path}' was not found.")
-    if isinstance(error, BlockingIOError):
-        return StorageFault("EBUSY", f"'{path}' is in use by another program: try again later.")
-    number = error.errno or errno.EIO
-    symbol = "ENOSPC" if number == errno.EDQUOT else errno.errorcode.get(number, "EIO")
-    if symbol == "ENOSPC":
-        return StorageFault(symbol, f"No space is left on the server's disk for '{path}'.")
-    return StorageFault(symbol, f"{os.strerror(number)}: '{path}'.")
-
-
-@contextmanager
-def faults(path: str) -> Iterator[None]:
-    """Turn every OSError inside into the platform's own error about ``path``."""
-    try:
-        yield
-    except OSError as error:
-        raise fault_of(error, path) from error
 
 
 class Tree:
@@ -91,6 +65,8 @@ class Tree:
             os.close(fd)
 
     def _open(self, place: Place, flags: int) -> int:
+        if place.segments and place.segments[0].startswith("."):
+            raise FileNotFoundError(errno.ENOENT, "the server's own", place.path)
         names = [segment.encode() for segment in place.segments]
         try:
             return self.fence.open(names, place.fence, flags)
@@ -314,17 +290,6 @@ class Tree:
 def _upper(place: Place, length: int) -> Place:
     """The folder that the first ``length`` segments lead to."""
     return Place(place.segments[:length], min(place.fence, length))
-
-
-@contextmanager
-def faults_but_existing(path: str) -> Iterator[None]:
-    """Like ``faults``, but lets FileExistsError pass."""
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise fault_of(error, path) from error
 
 
 def name_on_disk(folder: int, segment: str) -> bytes:

@@ -16,7 +16,7 @@ from neuro.domain.durations import format_duration
 
 
 class Executor(Enum):
-    """Who drives an attempt, as far as known. All but the first two speak of a main job.
+    """Who drives an attempt, as far as known. All but the first speak of a main job.
 
     ``STRANDED``: the server itself ended it, since it could not find the server any more.
     """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy import Connection
@@ -20,22 +18,9 @@ from neuro.server.jobs.record import JobRecord
 from neuro.server.supervision import main_jobs, records
 from neuro.server.supervision.decisions import Executor, Facts, Limits
 from neuro.server.supervision.records import Known
+from neuro.server.supervision.watches import Watch, now
 
 Fence = Callable[[Connection], None]
-
-
-@dataclass(slots=True)
-class Watch:
-    """The state kept of an attempt between two checks; times are the event loop's."""
-
-    bake_id: str
-    heard_at: float
-    executor_id: str | None = None
-    had_stream: bool = False
-    dead_job: str | None = None
-    died_at: float = 0.0
-    deaths: int = 0
-    timer: asyncio.TimerHandle | None = None
 
 
 class FactFinder:
@@ -60,7 +45,7 @@ class FactFinder:
             await self._note_death(watch, attempt, fence)
         is_driven = self._hub.is_driven(attempt.id)
         if not is_driven and executor is Executor.TERMINAL:
-            is_driven = await self._is_driven_elsewhere(watch, attempt.id, fence)
+            is_driven = await self._is_driven_at_another(watch, attempt.id, fence)
         silent = 0.0 if is_driven else now() - watch.heard_at
         return Facts(
             result=attempt.result,
@@ -73,7 +58,7 @@ class FactFinder:
             and await self._is_busy_locally(watch, attempt, silent),
         )
 
-    async def _is_driven_elsewhere(self, watch: Watch, attempt_id: str, fence: Fence) -> bool:
+    async def _is_driven_at_another(self, watch: Watch, attempt_id: str, fence: Fence) -> bool:
         if self._database.is_sqlite:
             return False
         found = await self._database.read(partial(drivers.servers_of, attempt_id=attempt_id))
@@ -120,8 +105,3 @@ def _is_scheduled(known: Known) -> bool:
         and known.attempt.executor_id is None
         and known.attempt.result is not TaskStatus.RUNNING
     )
-
-
-def now() -> float:
-    """The event loop's time, in seconds."""
-    return asyncio.get_running_loop().time()

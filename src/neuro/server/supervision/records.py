@@ -1,8 +1,9 @@
-"""Reads attempts for the supervision; functions of a connection."""
+"""What the supervision reads and writes of attempts; functions of a connection."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -19,8 +20,7 @@ from neuro.server.bakes.attempts import turns
 from neuro.server.bakes.tasks import tables as task_tables
 from neuro.server.bakes.tasks.tables import open_tasks_of, tasks
 from neuro.server.database.blobs import pack, unpack
-from neuro.server.database.damage import left_out
-from neuro.server.jobs.tables import active_tags
+from neuro.server.jobs.lookups import active_tags
 from neuro.server.projects import tables as flows
 from neuro.server.projects.guard import is_id
 from neuro.server.supervision import main_jobs
@@ -111,11 +111,9 @@ def enter_lines(connection: Connection, found: Sequence[tuple[Attempt, Bake]]) -
 
 
 def _bake_of(connection: Connection, attempt: Attempt) -> Bake | None:
-    try:
+    with suppress(Damaged):
         return bakes.brief_bake(connection, attempt.bake_id)
-    except Damaged as error:
-        left_out(attempt.bake_id, error)
-        return None
+    return None
 
 
 def progress(connection: Connection, attempt_id: str) -> Progress:

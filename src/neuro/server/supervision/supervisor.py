@@ -34,9 +34,9 @@ from neuro.server.fleet import changes
 from neuro.server.fleet.leases import Lease, LeaseLost
 from neuro.server.fleet.registry import Servers
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.lookups import active_with_tags
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
-from neuro.server.jobs.tables import active_with_tags
 from neuro.server.supervision import main_jobs, records
 from neuro.server.supervision.decisions import (
     CleanUp,
@@ -46,9 +46,10 @@ from neuro.server.supervision.decisions import (
     Wait,
     decide,
 )
-from neuro.server.supervision.facts import FactFinder, Watch, now
+from neuro.server.supervision.facts import FactFinder
 from neuro.server.supervision.records import Known
 from neuro.server.supervision.starter import Starter
+from neuro.server.supervision.watches import Watch, Watches, now
 
 log = structlog.get_logger("neuro.bakes")
 
@@ -83,10 +84,7 @@ class Supervisor(Observer):
         self._facts = FactFinder(database, hub, servers, limits)
         # While this server is the one that does all this.
         self._lease: Lease | None = None
-        self._watches: dict[str, Watch] = {}
-        self._attempt_of_job: dict[str, str] = {}
-        # Unfinished attempts that name no executor, by their bakes.
-        self._undriven: dict[str, str] = {}
+        self._watches = Watches()
         # In the order in which they are to be looked at; a dict, so that each is there once.
         self._due: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -110,11 +108,8 @@ class Supervisor(Observer):
             await self._looking.stop()
             self._looking = None
         await self._errands.stop()
-        for watch in self._watches.values():
-            if watch.timer is not None:
-                watch.timer.cancel()
-        for kept in (self._watches, self._attempt_of_job, self._undriven, self._due):
-            kept.clear()
+        self._watches.clear()
+        self._due.clear()
 
     async def _watch_all(self) -> None:
         found = await self._database.read(records.to_watch)
@@ -133,26 +128,26 @@ class Supervisor(Observer):
 
     def attempt_created(self, bake: Bake, attempt: Attempt) -> None:
         """Watch it."""
-        self._watch(attempt)
+        self._watches.keep(attempt)
         self._look_soon(attempt.id)
 
     def attempt_changed(self, before: Attempt, after: Attempt) -> None:
         """Look at it."""
-        watch = self._watch(after)
+        watch = self._watches.keep(after)
         if after.result is TaskStatus.RUNNING and before.result is not TaskStatus.RUNNING:
             watch.heard_at = now()
         self._look_soon(after.id)
 
     def attempt_noted(self, bake_id: str, attempt_id: str) -> None:
         """Another server has made it, or changed it: a look reads the rest."""
-        self._watches.setdefault(attempt_id, Watch(bake_id, now())).heard_at = now()
+        self._watches.add(bake_id, attempt_id)
         self._look_soon(attempt_id)
 
     def bake_noted(self, bake_id: str) -> None:
         """Another server has removed it: end its jobs, as of a project."""
-        found = [each for each, watch in self._watches.items() if watch.bake_id == bake_id]
+        found = self._watches.of_bake(bake_id)
         for attempt_id in found:
-            self._drop(attempt_id)
+            self._watches.drop(attempt_id)
         if found:
             self._end_when_possible({bake_id})
 
@@ -164,9 +159,8 @@ class Supervisor(Observer):
 
     def executor_attached(self, attempt: Attempt) -> None:
         """Its terminal's executor is there, for as long as the stream is open."""
-        watch = self._watches.get(attempt.id)
+        watch = self._watches.hear(attempt.id)
         if watch is not None:
-            watch.heard_at = now()
             watch.had_stream = True
 
     def executor_detached(self, attempt: Attempt) -> None:
@@ -176,10 +170,9 @@ class Supervisor(Observer):
 
     def driver_noted(self, attempt_id: str) -> None:
         """Its terminal's stream has begun or ended at another server: both are signs of life."""
-        watch = self._watches.get(attempt_id)
+        watch = self._watches.hear(attempt_id)
         if watch is not None:
             watch.had_stream = True
-            self.touch_noted(attempt_id)
             self._look_soon(attempt_id)
 
     def attempt_touched(self, bake_id: str, attempt_id: str) -> None:
@@ -188,56 +181,26 @@ class Supervisor(Observer):
 
     def touch_noted(self, attempt_id: str) -> None:
         """A sign of life that another server has seen."""
-        watch = self._watches.get(attempt_id)
-        if watch is not None:
-            watch.heard_at = now()
+        self._watches.hear(attempt_id)
 
     def project_removed(self, project_id: str, unfinished: Sequence[Attempt]) -> None:
         """End all jobs of its bakes, those that drive them first of all."""
         for attempt in unfinished:
-            self._drop(attempt.id)
+            self._watches.drop(attempt.id)
         bake_ids = {attempt.bake_id for attempt in unfinished}
         self._end_when_possible(bake_ids)
 
     def _job_changed(self, record: JobRecord) -> None:
         if self._lease is None:
             return
-        if not record.is_active and record.id in self._attempt_of_job:
-            self._look_soon(self._attempt_of_job[record.id])
+        driven = None if record.is_active else self._watches.driven_by(record.id)
+        if driven is not None:
+            self._look_soon(driven)
         bake_id = main_jobs.bake_of(record)
-        attempt_id = None if bake_id is None else self._undriven.get(bake_id)
+        attempt_id = None if bake_id is None else self._watches.undriven_of(bake_id)
         # Whoever starts the server's own bakes hands them over.
         if attempt_id is not None and not self._starter.is_at(attempt_id):
             self._errands.begin(self._starter.adopt(attempt_id, record))
-
-    # Memory.
-
-    def _watch(self, attempt: Attempt) -> Watch:
-        watch = self._watches.get(attempt.id)
-        if watch is None:
-            watch = self._watches[attempt.id] = Watch(attempt.bake_id, now())
-        if watch.executor_id != attempt.executor_id:
-            if watch.executor_id is not None:
-                self._attempt_of_job.pop(watch.executor_id, None)
-            if attempt.executor_id is not None:
-                self._attempt_of_job[attempt.executor_id] = attempt.id
-            watch.executor_id = attempt.executor_id
-        if attempt.executor_id is None and not attempt.result.is_finished:
-            self._undriven[attempt.bake_id] = attempt.id
-        elif self._undriven.get(attempt.bake_id) == attempt.id:
-            del self._undriven[attempt.bake_id]
-        return watch
-
-    def _drop(self, attempt_id: str) -> None:
-        watch = self._watches.pop(attempt_id, None)
-        if watch is None:
-            return
-        if watch.timer is not None:
-            watch.timer.cancel()
-        if watch.executor_id is not None:
-            self._attempt_of_job.pop(watch.executor_id, None)
-        if self._undriven.get(watch.bake_id) == attempt_id:
-            del self._undriven[watch.bake_id]
 
     # Looking.
 
@@ -272,23 +235,20 @@ class Supervisor(Observer):
         watch = self._watches.get(attempt_id)
         if watch is None:
             return
-        if watch.timer is not None:
-            watch.timer.cancel()
-            watch.timer = None
+        watch.stop_timer()
         if self._lease is None or not self._lease.is_held:
             # This server was frozen: whether it goes on is known at the next renewal. Meanwhile
             # it heard of nobody, so silence counts from now.
-            for each in self._watches.values():
-                each.heard_at = now()
+            self._watches.hear_all()
             self._look_in(attempt_id, FROZEN_SECONDS)
             return
         known = await self._known(attempt_id, watch)
         if known is None:
             find = partial(records.gone, bake_ids=[watch.bake_id])
             await self._end_bakes(await self._database.read(find))
-            self._drop(attempt_id)
+            self._watches.drop(attempt_id)
             return
-        self._watch(known.attempt)
+        self._watches.keep(known.attempt)
         if not known.attempt.result.is_finished:
             await self._cancel_those_ahead(known)
         executor_id = known.attempt.executor_id
@@ -308,7 +268,7 @@ class Supervisor(Observer):
             case CleanUp():
                 await self._end(await self._jobs_of(known))
                 await self._close_tasks(known.attempt)
-                self._drop(attempt_id)
+                self._watches.drop(attempt_id)
 
     def _fence(self, connection: Connection) -> None:
         """In each transaction of this: raise LeaseLost where another server has taken over."""

@@ -23,6 +23,7 @@ from neuro.flow.evaluate.batch.contexts import (
 from neuro.flow.evaluate.batch.functions import batch_functions
 from neuro.flow.evaluate.batch.ground import DEFAULT_MAX_PARALLEL, Frame, Ground, Place
 from neuro.flow.evaluate.batch.ids import Nodes, with_rows
+from neuro.flow.evaluate.batch.rows import element_rows, post_node, row_names, row_node
 from neuro.flow.evaluate.batch.tasks import Evaluation, cache_rule, evaluate_images
 from neuro.flow.evaluate.batch.values import HashCalls
 from neuro.flow.evaluate.mixins import Mixins
@@ -207,22 +208,20 @@ class BatchWorkflow:
             return self._expand_posts(node, place)
         element = place.element
         needs = self.ground.needs(place.targets, outcomes)
-        rows = graphs.element_rows(element, self.ground, needs, report)
+        rows = element_rows(element, self.ground, needs, report)
         report.raise_if_any()
         if rows is None:
             report.add("The matrix depends on a value that is not known yet", node.at)
             report.raise_if_any()
             rows = ()
-        names, _ = graphs.row_names(element, rows, self.ground, report)
+        names, _ = row_names(element, rows, self.ground, report)
         members = tuple(
             Member((*node.id[:-1], name), row)
             for name, row in zip(names, rows, strict=True)
             if name is not None
         )
         found = tuple(
-            graphs.row_node(
-                element, member, node.needs, place.targets, node.id, self.ground, report
-            )
+            row_node(element, member, node.needs, place.targets, node.id, self.ground, report)
             for member in members
         )
         self._take_rows(node, found, report)
@@ -237,7 +236,7 @@ class BatchWorkflow:
         for member in mains:
             main = replace(node, id=member.id, kind=place.element.kind)
             targets = {**place.targets, member.id[-1]: member.id}
-            found.append(graphs.post_node(main, member, node.needs, targets, self.ground, node.id))
+            found.append(post_node(main, member, node.needs, targets, self.ground, node.id))
         self._take_rows(node, found, Report())
         self.ground.expanded[node.id] = tuple(Member(post.id, _NO_ROW) for post in found)
         return tuple(found)

@@ -21,6 +21,7 @@ from neuro.server.bakes.events import Hub
 from neuro.server.bakes.feed import record_attempt
 from neuro.server.bakes.guard import BakeGuard, not_own
 from neuro.server.bakes.service import name_in_use
+from neuro.server.database.damage import Listed
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import commit, paged
 from neuro.server.jobs import tables as job_tables
@@ -249,16 +250,16 @@ class AttemptService:
         """A bake's attempts by number; none where the caller can see no such bake."""
 
         def page(
-            after: tables.ListedAttempt | None, connection: Connection
-        ) -> list[tables.ListedAttempt]:
+            after: Listed[int, Attempt] | None, connection: Connection
+        ) -> list[Listed[int, Attempt]]:
             if after is None:
                 self._guard.bake(connection, caller, bake_id, Action.READ)
             return tables.list_attempts(connection, bake_id, page=PAGE, after=after)
 
         try:
-            async for _, attempt in paged(self._database, PAGE, page):
-                if attempt is not None:
-                    yield attempt
+            async for listed in paged(self._database, PAGE, page):
+                if listed.record is not None:
+                    yield listed.record
         except NotFound:
             return
 

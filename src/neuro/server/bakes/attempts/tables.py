@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -12,7 +12,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     String,
     Table,
     Text,
@@ -28,8 +27,8 @@ from neuro.domain.bakes import Attempt, ConfigsMeta, TaskStatus
 from neuro.domain.flows import Project
 from neuro.server.bakes.tables import bakes
 from neuro.server.database.blobs import pack, unpack
-from neuro.server.database.damage import reads, sound, sound_or_none
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.damage import Listed, moment, reads, sound, sound_or_none
+from neuro.server.database.schema import Blob, Moment, metadata
 from neuro.server.projects.tables import project_of_row, projects
 
 # A bake can have more attempts than clients make, each with a megabyte of names.
@@ -46,9 +45,9 @@ attempts = Table(
     Column("result", String(16), nullable=False),
     Column("executor_id", String(255), nullable=True),
     Column("message", Text, nullable=True),
-    Column("configs", LargeBinary, nullable=False),
+    Column("configs", Blob, nullable=False),
     # Of the main jobs that died, for the supervision: packed ``Deaths``.
-    Column("deaths", LargeBinary, nullable=True),
+    Column("deaths", Blob, nullable=True),
     UniqueConstraint("bake_id", "number"),
     Index(None, "result"),
 )
@@ -139,23 +138,16 @@ def has_configs(connection: Connection, bake_id: str, configs: ConfigsMeta) -> b
     return any(attempt.configs_meta == configs for attempt in sound(rows, _attempt))
 
 
-class ListedAttempt(NamedTuple):
-    """An attempt of a list; None for a damaged one."""
-
-    number: int
-    attempt: Attempt | None
-
-
 def list_attempts(
-    connection: Connection, bake_id: str, *, page: int, after: ListedAttempt | None
-) -> list[ListedAttempt]:
+    connection: Connection, bake_id: str, *, page: int, after: Listed[int, Attempt] | None
+) -> list[Listed[int, Attempt]]:
     """At most ``page`` attempts of a bake by number, behind ``after``."""
     statement = select(attempts).where(attempts.c.bake_id == bake_id)
     statement = statement.order_by(attempts.c.number).limit(page)
     if after is not None:
-        statement = statement.where(attempts.c.number > after.number)
+        statement = statement.where(attempts.c.number > after.place)
     rows = connection.execute(statement)
-    return [ListedAttempt(row.number, sound_or_none(row, _attempt)) for row in rows]
+    return [Listed(row.number, sound_or_none(row, _attempt)) for row in rows]
 
 
 def last_of(connection: Connection, bake_ids: Sequence[str]) -> dict[str, Attempt]:
@@ -216,7 +208,7 @@ def _attempt(row: Any) -> Attempt:
         id=row.id,
         bake_id=row.bake_id,
         number=row.number,
-        created_at=row.created_at,
+        created_at=moment(row.created_at),
         result=TaskStatus(row.result),
         configs_meta=unpack(row.configs, ConfigsMeta),
         executor_id=row.executor_id,

@@ -11,18 +11,17 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Index,
-    LargeBinary,
     String,
     Table,
     UniqueConstraint,
     delete,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.bakes import CacheEntry
 from neuro.server.database.blobs import unpack
-from neuro.server.database.schema import Moment, metadata
+from neuro.server.database.damage import moment, reads, sound_or_none
+from neuro.server.database.schema import Blob, Moment, metadata, upsert
 
 entries = Table(
     "flow_cache_entries",
@@ -34,8 +33,8 @@ entries = Table(
     Column("key", String(255), nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("raw_id", String(255), nullable=False),
-    Column("outputs", LargeBinary, nullable=False),
-    Column("state", LargeBinary, nullable=False),
+    Column("outputs", Blob, nullable=False),
+    Column("state", Blob, nullable=False),
     UniqueConstraint("project_id", "batch", "task_id", "key"),
     Index(None, "created_at"),
 )
@@ -54,9 +53,9 @@ def put_entry(connection: Connection, entry: CacheEntry, packed: Packed) -> Cach
     ``packed`` is made before the transaction: of large outputs that is slow. Raises IntegrityError
     without its project.
     """
-    upsert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(entries)
+    insertion = upsert(connection, entries)
     statement = (
-        upsert.values(
+        insertion.values(
             id=entry.id,
             project_id=entry.project_id,
             batch=entry.batch,
@@ -70,7 +69,8 @@ def put_entry(connection: Connection, entry: CacheEntry, packed: Packed) -> Cach
         .on_conflict_do_update(
             index_elements=["project_id", "batch", "task_id", "key"],
             set_={
-                name: upsert.excluded[name] for name in ("created_at", "raw_id", "outputs", "state")
+                name: insertion.excluded[name]
+                for name in ("created_at", "raw_id", "outputs", "state")
             },
         )
         .returning(entries.c.id)
@@ -86,6 +86,7 @@ def get_entry(connection: Connection, entry_id: str) -> CacheEntry | None:
 def by_key(
     connection: Connection, project_id: str, batch: str, task_id: str, key: str
 ) -> CacheEntry | None:
+    """The entry under a key; none for a damaged one, which the next outcome takes the place of."""
     row = connection.execute(
         select(entries).where(
             entries.c.project_id == project_id,
@@ -94,7 +95,7 @@ def by_key(
             entries.c.key == key,
         )
     ).one_or_none()
-    return None if row is None else _entry(row)
+    return None if row is None else sound_or_none(row, _entry)
 
 
 def remove_entries(
@@ -124,6 +125,7 @@ def remove_older(connection: Connection, moment: datetime, limit: int) -> int:
     return result.rowcount
 
 
+@reads("cache entry")
 def _entry(row: Any) -> CacheEntry:
     return CacheEntry(
         id=row.id,
@@ -131,7 +133,7 @@ def _entry(row: Any) -> CacheEntry:
         batch=row.batch,
         task_id=row.task_id,
         key=row.key,
-        created_at=row.created_at,
+        created_at=moment(row.created_at),
         raw_id=row.raw_id,
         outputs=unpack(row.outputs, dict[str, str]),
         state=unpack(row.state, dict[str, str]),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     Column,
     Connection,
     ForeignKey,
     Index,
-    LargeBinary,
     String,
     Table,
     Text,
@@ -18,7 +19,8 @@ from sqlalchemy import (
 
 from neuro.domain.bakes import ConfigFile
 from neuro.server.database.blobs import pack, unpack
-from neuro.server.database.schema import metadata
+from neuro.server.database.damage import reads
+from neuro.server.database.schema import Blob, metadata
 
 files = Table(
     "flow_config_files",
@@ -26,7 +28,7 @@ files = Table(
     Column("id", String(64), primary_key=True),
     Column("bake_id", ForeignKey("flow_bakes.id", ondelete="CASCADE"), nullable=False),
     Column("filename", Text, nullable=False),
-    Column("content", LargeBinary, nullable=False),
+    Column("content", Blob, nullable=False),
     Index(None, "bake_id"),
 )
 
@@ -49,8 +51,11 @@ def add_file(connection: Connection, file: ConfigFile, content: bytes | None = N
 
 def get_file(connection: Connection, file_id: str) -> ConfigFile | None:
     row = connection.execute(select(files).where(files.c.id == file_id)).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _file(row)
+
+
+@reads("file")
+def _file(row: Any) -> ConfigFile:
     return ConfigFile(
         id=row.id,
         bake_id=row.bake_id,

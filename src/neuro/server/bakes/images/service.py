@@ -15,6 +15,7 @@ from neuro.server.access.identity import Identity
 from neuro.server.bakes.checks import MAX_FULL_ID, check_builder, check_image, fits
 from neuro.server.bakes.guard import BakeGuard
 from neuro.server.bakes.images import tables
+from neuro.server.database.damage import Listed
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import paged
 from neuro.server.projects.guard import is_id, missing
@@ -81,14 +82,17 @@ class ImageService:
     async def images(self, caller: Identity, bake_id: str) -> AsyncGenerator[BakeImage]:
         """A bake's images by ref; none where the caller can see no such bake."""
 
-        def page(after: BakeImage | None, connection: Connection) -> list[BakeImage]:
+        def page(
+            after: Listed[str, BakeImage] | None, connection: Connection
+        ) -> list[Listed[str, BakeImage]]:
             if after is None:
                 self._guard.bake(connection, caller, bake_id, Action.READ)
             return tables.list_images(connection, bake_id, page=PAGE, after=after)
 
         try:
-            async for image in paged(self._database, PAGE, page):
-                yield image
+            async for listed in paged(self._database, PAGE, page):
+                if listed.record is not None:
+                    yield listed.record
         except NotFound:
             return
 

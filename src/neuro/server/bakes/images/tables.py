@@ -8,7 +8,6 @@ from sqlalchemy import (
     Column,
     Connection,
     ForeignKey,
-    LargeBinary,
     String,
     Table,
     Text,
@@ -20,7 +19,8 @@ from sqlalchemy import (
 
 from neuro.domain.bakes import BakeImage, ImageStatus
 from neuro.server.database.blobs import pack, unpack
-from neuro.server.database.schema import metadata
+from neuro.server.database.damage import Listed, reads, sound_or_none
+from neuro.server.database.schema import Blob, metadata
 
 images = Table(
     "flow_bake_images",
@@ -29,7 +29,7 @@ images = Table(
     Column("bake_id", ForeignKey("flow_bakes.id", ondelete="CASCADE"), nullable=False),
     Column("ref", String(1024), nullable=False),
     Column("status", String(16), nullable=False),
-    Column("yaml_defs", LargeBinary, nullable=False),
+    Column("yaml_defs", Blob, nullable=False),
     Column("context_on_storage", Text, nullable=True),
     Column("dockerfile_rel", Text, nullable=True),
     Column("builder_job_id", String(255), nullable=True),
@@ -80,16 +80,18 @@ def by_ref(connection: Connection, bake_id: str, ref: str) -> BakeImage | None:
 
 
 def list_images(
-    connection: Connection, bake_id: str, *, page: int, after: BakeImage | None
-) -> list[BakeImage]:
+    connection: Connection, bake_id: str, *, page: int, after: Listed[str, BakeImage] | None
+) -> list[Listed[str, BakeImage]]:
     """At most ``page`` images of a bake by ref, behind ``after``."""
     statement = select(images).where(images.c.bake_id == bake_id)
     statement = statement.order_by(images.c.ref).limit(page)
     if after is not None:
-        statement = statement.where(images.c.ref > after.ref)
-    return [_image(row) for row in connection.execute(statement)]
+        statement = statement.where(images.c.ref > after.place)
+    rows = connection.execute(statement)
+    return [Listed(row.ref, sound_or_none(row, _image)) for row in rows]
 
 
+@reads("image")
 def _image(row: Any) -> BakeImage:
     return BakeImage(
         id=row.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -10,7 +11,6 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Insert,
-    LargeBinary,
     String,
     Table,
     Text,
@@ -21,12 +21,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from neuro.domain.bakes import Task, TaskStatus, TaskTransition, new_id
 from neuro.server.database.blobs import pack, unpack
 from neuro.server.database.damage import reads
-from neuro.server.database.schema import metadata
+from neuro.server.database.schema import Blob, metadata, upsert_of
 
 tasks = Table(
     "flow_tasks",
@@ -35,9 +34,9 @@ tasks = Table(
     Column("attempt_id", ForeignKey("flow_attempts.id", ondelete="CASCADE"), nullable=False),
     Column("yaml_id", String(1024), nullable=False),
     Column("raw_id", String(255), nullable=True),
-    Column("statuses", LargeBinary, nullable=False),
-    Column("outputs", LargeBinary, nullable=True),
-    Column("state", LargeBinary, nullable=True),
+    Column("statuses", Blob, nullable=False),
+    Column("outputs", Blob, nullable=True),
+    Column("state", Blob, nullable=True),
     Column("message", Text, nullable=True),
     UniqueConstraint("attempt_id", "yaml_id"),
 )
@@ -52,18 +51,14 @@ _BY_YAML_ID = select(tasks).where(
 )
 
 
-def _upsert(statement: sqlite.Insert | postgresql.Insert) -> Insert:
+# Made once: to build the statement takes longer than to run it.
+@cache
+def _upsert(dialect: str) -> Insert:
+    statement = upsert_of(dialect, tasks)
     return statement.on_conflict_do_update(
         index_elements=["attempt_id", "yaml_id"],
         set_={name: statement.excluded[name] for name in _CHANGING},
     )
-
-
-# Made once: to build the statement takes longer than to run it.
-_UPSERTS = {
-    "sqlite": _upsert(sqlite.insert(tasks)),
-    "postgresql": _upsert(postgresql.insert(tasks)),
-}
 
 
 Row = dict[str, Any]
@@ -84,7 +79,7 @@ def add_task(connection: Connection, row: Row) -> None:
 
 def put_tasks(connection: Connection, rows: Sequence[Row]) -> None:
     """Add tasks, or change those of the same attempt and ``yaml_id``, which keep their ids."""
-    connection.execute(_UPSERTS[connection.dialect.name], rows)
+    connection.execute(_upsert(connection.dialect.name), rows)
 
 
 def copy_tasks(

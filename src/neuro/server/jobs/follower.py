@@ -18,7 +18,7 @@ from neuro.domain.errors import Unavailable
 from neuro.server.background import Background, Kept
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic
-from neuro.server.jobs import tables
+from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.intents import Intents
 from neuro.server.jobs.reconciler import Reconciler
@@ -31,7 +31,7 @@ PAUSE_SECONDS = 0.05  # until it is looked again at what could not be obeyed yet
 _PAGE = 500
 
 
-class Elsewhere:
+class JobFollower:
     """What is new of the other servers' jobs."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Elsewhere:
     async def start(self, background: Background) -> None:
         """Read what there is and is not this server's, and follow it. Raises Unavailable."""
         await self._look_at(await self._every())
-        self._kept = background.keep("feed of other servers' jobs", self._run)
+        self._kept = background.keep("jobs of other servers", self._run)
 
     async def close(self) -> None:
         """Stop."""
@@ -117,8 +117,8 @@ class Elsewhere:
 
     async def _every(self) -> list[str]:
         """All that may be another's: what is active, what was, and what somebody waits for."""
-        active = await self._database.read(tables.active_ids)
-        known = (record.id for record in self._board.elsewhere)
+        active = await self._database.read(lookups.active_ids)
+        known = (record.id for record in self._board.followed)
         return list(dict.fromkeys([*active, *known, *self._board.watched()]))
 
     async def _look_at(self, job_ids: Iterable[str]) -> None:

@@ -1,8 +1,8 @@
 """Changes of jobs as they happen, for everybody who wants to be told rather than to ask.
 
-The board tells the feed of a change, and the feed its readers, in the same turn of the event loop:
-nobody waits for the database. What is told is a state, never a difference. So a slow reader gets
-the newest state of each job, and one that comes back is told only of the jobs that changed since.
+The board tells of a change, and each reader is told in the same turn of the event loop: nobody
+waits for the database. What is told is a state, never a difference. So a slow reader gets the
+newest state of each job, and one that comes back is told only of the jobs that changed since.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Reader:
         return list(taken.values())
 
 
-class Feed:
+class JobEvents:
     """The newest changes, numbered, and their readers."""
 
     def __init__(

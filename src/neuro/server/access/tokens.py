@@ -1,0 +1,146 @@
+"""Signs tokens, and knows whose those are that are in use, so that a request costs no look-up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+from sqlalchemy import Connection
+
+from neuro.domain.errors import NotAuthenticated, new_login
+from neuro.domain.users import Token
+from neuro.server.access import tables
+from neuro.server.access.grant_tables import generation
+from neuro.server.database.engine import Database
+from neuro.server.log import Seldom
+
+log = structlog.get_logger("neuro.access")
+
+ALGORITHM = "HS256"
+# What is kept is small, and dropped whole.
+MAX_CACHED_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SignedToken:
+    """What a good token says. ``job`` is the job that it was given to."""
+
+    user: str
+    token_id: str
+    expires_at: datetime
+    job: str | None
+
+
+class TokensInUse:
+    """The tokens of one installation, as far as somebody uses them."""
+
+    def __init__(
+        self,
+        database: Database,
+        key: bytes,
+        now: Callable[[], datetime],
+        seen: Callable[[int], None],
+    ) -> None:
+        """``seen`` is told the generation of grants that each look-up reads beside the token."""
+        self._database = database
+        self._key = OctKey.import_key(key)
+        self._now = now
+        self._seen_generation = seen
+        self._signed: dict[str, SignedToken] = {}
+        self._endings = 0
+        # Tokens that were used since the start, and those that are good no more.
+        self._seen: set[str] = set()
+        self._refused = Seldom(log, "revoked token refused")
+        # Jobs that are over, as long as the database does not know that their tokens ended.
+        self._jobs_over: set[str] = set()
+
+    def sign(self, token: Token) -> str:
+        """The text of a token."""
+        return jwt.encode(
+            {"alg": ALGORITHM},
+            {
+                "identity": token.user,
+                "jti": token.id,
+                "iat": int(token.created_at.timestamp()),
+                "exp": int(token.expires_at.timestamp()),
+            },
+            self._key,
+        )
+
+    async def find(self, token: str) -> SignedToken:
+        """What the text of a token says. Raises NotAuthenticated, Unavailable."""
+        signed = self._signed.get(token)
+        if signed is None or signed.expires_at <= self._now():
+            signed = await self._sign_in(token)
+        return signed
+
+    def forget(self) -> None:
+        """Look each token up anew: one may have ended."""
+        self._endings += 1
+        self._signed.clear()
+
+    def refuse_jobs(self, job_ids: Collection[str]) -> None:
+        """Refuse what these jobs were given from now on, whatever the database says."""
+        self._jobs_over.update(job_ids)
+        self.forget()
+
+    def forget_jobs(self, job_ids: Collection[str]) -> None:
+        """The database knows that what these jobs were given has ended."""
+        self.forget()
+        self._jobs_over.difference_update(job_ids)
+
+    async def _sign_in(self, token: str) -> SignedToken:
+        claims = self._claims(token)
+        user, token_id = str(claims["identity"]), str(claims["jti"])
+        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+        if expires_at <= self._now():
+            raise NotAuthenticated(f"This token has expired: {new_login(user)}")
+        digest = digest_of_token(token)
+
+        def look_up(connection: Connection) -> tuple[SignedToken | None, int]:
+            known, job_id = tables.find_token(connection, token_id) or (None, None)
+            number = generation(connection)
+            if known != digest or job_id in self._jobs_over:
+                return None, number
+            return SignedToken(user, token_id, expires_at, job_id), number
+
+        while True:
+            endings = self._endings
+            signed, number = await self._database.read(look_up)
+            if self._endings == endings:
+                break  # Else it may be this very token that ended since it was read.
+        self._seen_generation(number)
+        if signed is None:
+            self._refused.say(user=user, token=token_id)
+            raise NotAuthenticated(f"This token was revoked: {new_login(user)}")
+        if len(self._signed) >= MAX_CACHED_TOKENS:
+            self._signed.clear()
+        self._signed[token] = signed
+        if token_id not in self._seen:
+            if len(self._seen) >= MAX_CACHED_TOKENS:
+                self._seen.clear()
+            self._seen.add(token_id)
+            log.info("signed in", user=user, token=token_id)
+        return signed
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
+            return {name: claims[name] for name in ("identity", "jti", "exp")}
+        except (JoseError, ValueError, KeyError):
+            raise NotAuthenticated(
+                f"This token is not one of this server's: {new_login()}"
+            ) from None
+
+
+def digest_of_token(token: str) -> str:
+    """What the database keeps of a token."""
+    # It is 256 bits of signature over a random id: nothing to guess, so no slow hash.
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,28 @@
+"""An engine that is this server's, for as long as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from neuro.engines.base import Engine, Node, NotReady
+from neuro.server.background import Errands
+from neuro.server.jobs.leases import EngineLease
+
+# From the nodes that an engine has to those that jobs may use.
+Sharing = Callable[[Sequence[Node]], Sequence[Node]]
+
+
+class Holding:
+    """An engine while it is this server's, and what is done with it meanwhile."""
+
+    def __init__(self, engine: Engine, lease: EngineLease, share: Sharing) -> None:
+        self.engine = engine
+        self.lease = lease
+        self.share = share
+        self.errands = Errands("reconciler of jobs")
+        self.is_watched = False  # once its events are followed
+
+    def check_is_held(self) -> None:
+        """Raise NotReady where it may be another server's by now, such as after a freeze."""
+        if not self.lease.is_held:
+            raise NotReady("It cannot reach its database, and another server may have the engine.")
