@@ -6,11 +6,14 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from neuro.engines.base import EngineFault
 from neuro.engines.docker import launcher_program
 from neuro.engines.docker.door import NOT_EXECUTABLE, NOT_FOUND, Door, heard
+from neuro.engines.docker.engine import DockerEngine
 from neuro.engines.sandbox.loop import Loop
 
 
@@ -28,8 +31,14 @@ def test_its_bytes_are_what_an_assembler_makes_of_its_text(tmp_path: Path) -> No
     assert (tmp_path / "code").read_bytes().hex() == written
 
 
-def test_another_processor_has_none() -> None:
-    assert launcher_program.executable("riscv64") is None
+@pytest.mark.root
+async def test_an_engine_on_another_processor_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine="riscv64"))
+
+    with pytest.raises(EngineFault, match=r"kind riscv64, only on x86_64: use the sandbox engine"):
+        await DockerEngine(tmp_path / "engine").open()
 
 
 class Launched:

@@ -28,7 +28,7 @@ from neuro.engines.base import (
     Session,
     Usage,
 )
-from neuro.engines.docker import api, containers, making, volumes
+from neuro.engines.docker import api, containers, launcher_program, making, volumes
 from neuro.engines.docker.groups import group_of
 from neuro.engines.docker.keepers import Keepers
 from neuro.engines.docker.order import Mount, Order
@@ -102,6 +102,7 @@ class DockerEngine:
                 "the docker engine needs a server that root runs, which looks after the processes"
                 " in containers: run it as root, or use the sandbox engine"
             )
+        launcher_program.check_processor()
         self._folder = str(self._path.resolve())
         self._path.mkdir(parents=True, exist_ok=True)
         self._path.chmod(0o700)

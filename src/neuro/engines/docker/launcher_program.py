@@ -14,6 +14,9 @@ that the run has.
 
 from __future__ import annotations
 
+import os
+
+from neuro.engines.base import EngineFault
 from neuro.engines.sandbox.init_program import elf
 
 FOLDER = "/.neuro"  # where a container finds the program and the door
@@ -173,9 +176,17 @@ SOURCE_X86_64 = (
 _SOURCES = {"x86_64": (62, SOURCE_X86_64)}  # and the machine's number in an ELF header
 
 
-def executable(machine: str) -> bytes | None:
-    """The program as an ELF file; None for a processor that it was not written for."""
+def check_processor() -> None:
+    """Raise EngineFault on a machine that no container could be kept on."""
+    machine = os.uname().machine
     if machine not in _SOURCES:
-        return None
-    number, source = _SOURCES[machine]
+        raise EngineFault(
+            f"the docker engine cannot keep containers on a processor of the kind {machine}, only"
+            f" on {', '.join(_SOURCES)}: use the sandbox engine here"
+        )
+
+
+def executable() -> bytes:
+    """The program as an ELF file for this machine's processor: see ``check_processor``."""
+    number, source = _SOURCES[os.uname().machine]
     return elf(number, b"".join(bytes.fromhex(instruction) for instruction, _ in source))
