@@ -259,10 +259,6 @@ class EngineKind:
         """Whether engines of this kind have what a test needs."""
         return what in self.has if isinstance(what, Has) else issubclass(self.engine, what)
 
-    def is_here(self) -> bool:
-        """Whether this machine has what such an engine runs on."""
-        return True
-
     def prepare(self) -> None:
         """Start what such engines have in common, in the process that all others come from."""
 
@@ -393,9 +389,6 @@ class DockerKind(EngineKind):
     name = "docker"
     engine = DockerEngine
     has = frozenset(Has) - {Has.PRIVILEGES, Has.HOST_FENCE}
-
-    def is_here(self) -> bool:
-        return docker_daemon.is_installed()
 
     def prepare(self) -> None:
         docker_daemon.socket_path()

@@ -12,17 +12,22 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause, NotReady, RunRef, Waiting, WaitReason
+from neuro.engines.base import (
+    EngineFault,
+    ExitCause,
+    NotReady,
+    RunRef,
+    RunState,
+    Waiting,
+    WaitReason,
+)
 from neuro.engines.docker.engine import DockerEngine
 from neuro.engines.docker.settings import DockerSettings
 from neuro.engines.sandbox import identities
 from tests.engines import docker_daemon, docker_surroundings
 from tests.engines.harness import KINDS, Runs, eventually, mounted, spec
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not docker_daemon.is_installed(), reason="needs dockerd (apt: docker.io)"),
-]
+pytestmark = pytest.mark.docker
 
 
 @pytest_asyncio.fixture
@@ -165,6 +170,22 @@ async def test_a_run_that_is_stopped_while_it_is_pulled_never_begins(
 
     assert (exited.exit_code, exited.cause) == (143, ExitCause.ERROR)
     assert exited.message == "it was stopped before it began"
+
+
+async def test_a_run_that_is_pulled_waits_for_whoever_compares(runs: Runs, tmp_path: Path) -> None:
+    async with silent_registry(tmp_path) as address:
+        begun = spec("true", image=f"{address}/slow/image")
+        ref = RunRef(begun.job_id)
+        await runs.engine.start(begun)
+        await eventually(lambda: bool(runs.told), "it does not say that it waits")
+
+        states = await runs.engine.resync([ref])
+        await runs.engine.stop(ref, 0)
+        await runs.exited(ref)
+
+    waiting = runs.told[0]
+    assert isinstance(waiting, Waiting)
+    assert states == {ref: RunState(waiting=waiting)}
 
 
 @contextlib.asynccontextmanager
