@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from neuro.server.database.engine import Database
+from tests.postgres import PostgresServer
 
 
 @pytest.mark.parametrize("which", ["first", "second"])
@@ -44,3 +47,30 @@ async def test_a_change_that_fails_leaves_nothing(database_url: str) -> None:
     )
     assert count == 0
     database.close()
+
+
+@pytest.mark.postgres
+async def test_connections_that_the_database_has_ended_are_replaced(
+    postgres_server: PostgresServer,
+) -> None:
+    with postgres_server.database() as url:
+        database, other = Database(url), Database(url)
+        await asyncio.gather(*(database.read(_nothing) for _ in range(4)))
+
+        await other.write(
+            lambda c: c.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                )
+            )
+        )
+
+        await asyncio.gather(*(database.write(_nothing) for _ in range(4)))
+        database.close()
+        other.close()
+
+
+def _nothing(connection: Connection) -> None:
+    # Long enough for several to have a connection each.
+    connection.execute(text("SELECT pg_sleep(0.05)"))

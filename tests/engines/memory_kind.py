@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from neuro.domain.ranges import Range
 from neuro.engines.base import Node
 from neuro.engines.registry import EngineSettings, Kind, Site
 from tests.engines.memory import MemoryEngine
@@ -19,7 +20,7 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ``nodes`` is a file with its nodes as JSON. It is read again when the server gets SIGUSR1.
     """
 
-    log_bytes: str = "1000000000"
+    log_bytes: int = 10**9
     nodes: str = ""
 
 
@@ -41,8 +42,14 @@ def read_nodes(path: Path) -> list[Node]:
 
 def make(site: Site, table: Table) -> MemoryEngine:
     if table.nodes:
-        return FileOfNodes(Path(table.nodes), log_limit=int(table.log_bytes))
-    return MemoryEngine(log_limit=int(table.log_bytes), storage=site.storage)
+        return FileOfNodes(Path(table.nodes), log_limit=table.log_bytes)
+    return MemoryEngine(log_limit=table.log_bytes, storage=site.storage)
 
 
-KIND = Kind(settings=Table, make=make, of_this_machine=False, has_images=False)
+KIND = Kind(
+    settings=Table,
+    make=make,
+    of_this_machine=False,
+    has_images=False,
+    rules={"log_bytes": Range("bytes", 1, 10**12)},
+)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from neuro.engines.base import File
 from tests.engines.harness import EngineKind, Runs, eventually, mounted
 from tests.engines.test_sandbox_engine import processes
 
@@ -72,6 +73,52 @@ async def test_a_supervisor_looks_after_one_run_after_the_other(
     await eventually(lambda: not processes("neuro-idle", folder), "they wait for ever")
 
 
+async def test_no_run_waits_for_who_was_killed_before_it_made_a_berth(
+    runs: Runs, folder: Path
+) -> None:
+    await runs.run("true")
+    await eventually(lambda: bool(processes("neuro-idle", folder)), "nobody comes back")
+    (idle,) = (os.pidfd_open(pid) for pid in processes("neuro-idle", folder))
+    signal.pidfd_send_signal(idle, signal.SIGSTOP)
+    await runs.run("true")  # whose place it is asked to take
+
+    signal.pidfd_send_signal(idle, signal.SIGKILL)
+    await eventually(lambda: bool(select.select([idle], [], [], 0)[0]), "it is not gone")
+    os.close(idle)
+
+    for _ in range(3):
+        assert (await runs.run("true")).code == 0
+
+
+LOOK = """
+cd /proc/self; umask; ulimit -a; pwd; tty; env | sort | grep -v ^HOSTNAME
+for pid in self 1; do
+  grep -E "^(Sig[^Q]|Shd|Cap|Uid|Gid|Groups|NoNewPrivs|Seccomp)" /proc/$pid/status
+done
+ls fd; wc -l < mountinfo
+ls -A /tmp /root /dev/shm /run; ipcs -a 2>/dev/null | grep -c 0x; ps 2>/dev/null | wc -l
+"""
+
+
+async def test_a_run_finds_what_the_first_run_of_all_found(
+    runs: Runs, folder: Path, kind: EngineKind
+) -> None:
+    left: set[int] = set()
+    leave = "trap '' TERM; umask 077; echo secret | tee /tmp/left /root/left /dev/shm/left; cat /s"
+    secret = File(target="/s", content=b"secret")
+
+    first = await runs.shell(LOOK)
+    for _ in range(20):
+        done = await runs.shell(leave, env={"SECRET": "secret"}, files=(secret,), tty=True)
+        left.add(kind.supervisor_of(folder, done.ref))
+        later = await runs.shell(LOOK)
+        assert later.output == first.output
+        if kind.supervisor_of(folder, later.ref) in left:
+            return
+
+    pytest.fail("each run had a supervisor of its own")
+
+
 @pytest.mark.parametrize(
     ("left", "nothing"),
     [
@@ -80,17 +127,20 @@ async def test_a_supervisor_looks_after_one_run_after_the_other(
         ("os.fork() or (die_with_parent(), signal.pause())", False),
         ("os.pipe()", False),
         ("os.close(0)", False),
-        ("os.dup2(os.open('/dev/null', 0), mine[-1] + 1)", False),
+        ("os.dup2(os.open('/dev/null', 0), max(mine.files) + 1)", False),
+        ("os.dup2(os.open('/proc/self/status', 0), max(mine.files))", False),
+        ("unshare(CLONE_NEWUSER)", False),
+        ("unshare(CLONE_NEWUSER | CLONE_NEWPID)", False),
     ],
 )
 def test_a_process_knows_what_a_run_left_in_it(left: str, nothing: bool) -> None:
     program = f"""
 import os, signal
-from neuro.engines.sandbox.kernel import die_with_parent
-from neuro.engines.sandbox.waiting import has_nothing_left, open_descriptors
-mine = sorted(open_descriptors())
+from neuro.engines.sandbox.kernel import CLONE_NEWPID, CLONE_NEWUSER, die_with_parent, unshare
+from neuro.engines.sandbox.waiting import has_nothing_left, holdings
+mine = holdings()
 {left}
-print(has_nothing_left(set(mine)))
+print(has_nothing_left(mine))
 """
     told = subprocess.check_output([sys.executable, "-c", program], text=True)
 

@@ -35,6 +35,7 @@ from neuro.engines.sandbox import (
     connections,
     inside,
     layout,
+    measuring,
 )
 from neuro.engines.sandbox.ending import ExitRecord
 from neuro.engines.storage import Storage
@@ -48,6 +49,17 @@ from tests.engines.harness import (
     spec,
 )
 
+# Two GPUs, one of which is divided and so has no utilization; it knows no others.
+NVIDIA_SMI = """#!/bin/sh
+for last in "$@"; do :; done
+for address in $(echo "$last" | tr , ' '); do
+  case $address in
+    0000:01:00.0) echo "80, 1000" ;;
+    0000:21:00.0) echo "[N/A], 500" ;;
+    *) echo "No devices were found"; exit 6 ;;
+  esac
+done
+"""
 BUDGET = 5 << 20  # bytes of memory for what supervises one run
 
 
@@ -306,6 +318,34 @@ async def test_a_job_sees_exactly_its_gpus(sandbox: Runs) -> None:
     assert some.lines[:7] == [*names, "0,2"]
     assert "No such file" in some.lines[7]
     assert [node.gpus for node in await sandbox.engine.nodes()] == [("0", "1", "2")]
+
+
+async def test_what_a_run_uses_of_its_gpus_is_asked_by_their_addresses(
+    sandbox: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, programs = tmp_path / "driver", tmp_path / "programs"
+    for minor, address in ((0, "0000:41:00.0"), (1, "0000:21:00.0"), (2, "0000:01:00.0")):
+        (driver / address).mkdir(parents=True)
+        (driver / address / "information").write_text(f"Model: \t H1\nDevice Minor: \t {minor}\n")
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(NVIDIA_SMI)
+    (programs / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(measuring, "DRIVER_FOLDER", driver)
+
+    used = {}
+    for gpus in ((), ("2",), ("1",), ("1", "2"), ("0",)):
+        ref = await sandbox.start("sleep", "1000", gpus=gpus)
+        usage = await sandbox.engine.usage(ref.job_id)  # type: ignore[attr-defined]
+        used[gpus] = usage.gpu_utilization, usage.gpu_memory
+
+    assert used == {
+        (): (None, None),
+        ("2",): (80, 1000 << 20),
+        ("1",): (None, 500 << 20),
+        ("1", "2"): (80, 1500 << 20),
+        ("0",): (None, None),
+    }
 
 
 async def test_a_gpu_that_is_not_there_cannot_start_and_says_so(sandbox: Runs) -> None:

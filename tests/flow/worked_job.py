@@ -13,10 +13,11 @@ images:
   im: {ref: image:im:v1}
 volumes:
   vv: {remote: storage:vol, mount: /vol, read_only: true}
+  ww: {remote: storage:other, mount: /other, read_only: true}
 jobs:
   job_a:
     image: ${{ images.im.ref }}
-    volumes: ["${{ volumes.vv.ref }}", "${{ volumes.vv.ref_rw }}"]
+    volumes: ["${{ volumes.vv.ref }}", "${{ volumes.ww.ref_rw }}"]
     env: {B: "${{ env.A }}2", A: over}
     tags: [t2]
     http_port: 8080

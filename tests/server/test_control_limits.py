@@ -21,9 +21,9 @@ from neuro.domain.resources import GIB
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import migrate
 from neuro.server.jobs import tables
+from neuro.server.jobs.control_limits import check_control_limits
 from neuro.server.jobs.plan import JobLimits
 from neuro.server.jobs.record import JobRecord, Specification
-from neuro.server.jobs.room import check_room
 from neuro.server.jobs.specification import CONTROL_AMOUNT
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -58,7 +58,7 @@ def job(owner: str, *, control: bool = True, is_over: bool = False) -> JobRecord
 
 
 def submit(connection: Connection, owner: str, limits: JobLimits) -> None:
-    check_room(connection, owner, limits)
+    check_control_limits(connection, owner, limits)
     tables.insert_job(connection, job(owner))
 
 
@@ -69,7 +69,7 @@ def test_active_control_jobs_are_counted_and_no_others(database: Database) -> No
 
     def refusal(owner: str, limits: JobLimits) -> str | None:
         try:
-            database.write_now(partial(check_room, owner=owner, limits=limits))
+            database.write_now(partial(check_control_limits, owner=owner, limits=limits))
         except TooManyRequests as error:
             return error.message
         return None

@@ -90,6 +90,9 @@ async def test_an_engine_with_jobs_cannot_be_taken_away(tmp_path: Path) -> None:
             assert refused is not None
             assert "The engine 'second' is not in server.toml any more, and 1 job on it" in refused
             assert (await client.jobs.get(job.id)).status is JobStatus.RUNNING
+            refused = await answer_to_a_reload(server, TWO.replace('"second"', '"gone"'))
+            assert refused is not None
+            assert "preset 'there': engine is 'gone', which this server does not have" in refused
             missing = f'[storage]\nfolder = "{tmp_path}/away/storage"\n'
             refused = await answer_to_a_reload(server, TWO + missing)
             assert refused is not None

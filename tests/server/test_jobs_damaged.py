@@ -25,6 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 async def damaged(server: ServerProcess, client: Client) -> Job:
     """A job that is over, and whose record a hand has spoilt."""
     job = await finished(client, await submit(client, "true", name="spoilt"))
+    await client.jobs.find("spoilt")  # which waits for its end to be in the database
     with closing(sqlite3.connect(server.data_dir / "neuro.db", timeout=30)) as database, database:
         statement = "UPDATE jobs SET transitions = 'secret' WHERE id = ?"
         assert database.execute(statement, (job.id,)).rowcount == 1

@@ -25,7 +25,7 @@ memory = "64M"
 engine = "words"
 [engines.words]
 kind = "memory"
-log_bytes = "40000"
+log_bytes = 40000
 cpu = 64
 memory = "64G"
 """

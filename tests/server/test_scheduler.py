@@ -73,7 +73,7 @@ def test_a_higher_priority_goes_first() -> None:
     queue.add(high)
 
     assert [job.id for job in queue] == ["job-high", "job-0"]
-    assert queue.place(low) == 1
+    assert queue.count_ahead(low) == 1
 
 
 def test_a_removed_job_is_not_in_the_queue_and_removing_it_twice_changes_nothing() -> None:

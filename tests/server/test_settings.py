@@ -13,6 +13,7 @@ import pytest
 
 from neuro.domain.errors import InvalidInput
 from neuro.domain.resources import GIB
+from neuro.engines import registry
 from neuro.engines.sandbox.kind import Table
 from neuro.server.engine_settings import Share, engine_settings, shares_of
 from neuro.server.reload import Reload
@@ -109,6 +110,20 @@ ENGINES = {
     ),
 }
 CASES |= PLACES | ENGINES
+
+
+def test_a_kind_of_engines_says_what_its_numbers_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vars(registry)["KINDS"], "memory", "tests.engines.memory_kind")
+    path = tmp_path / "server.toml"
+    path.write_text("[engines.memory]\nlog_bytes = 0")
+
+    with pytest.raises(InvalidInput) as told:
+        load_settings(path)
+
+    said = "line 2: engines.memory.log_bytes is 0: give bytes from 1 to 1000000000000"
+    assert str(told.value) == f"{path}: {said}"
 
 
 def test_a_byte_order_mark_is_no_key(tmp_path: Path) -> None:

@@ -367,6 +367,92 @@ async def test_nobody_fills_up_what_others_could_give(
     assert await house.may("boris", carols) is Action.READ
 
 
+async def test_what_everybody_has_by_a_role_counts_as_public(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "MAX_PUBLIC_BY_ONE", 3)
+    sharing_of = house.access.sharing
+    for name in ("anna/outer", "anna/inner", "anna/other"):
+        await sharing_of.add_role(await house.caller("anna"), name)
+    await house.share("anna", "anna/outer", uri=role_uri("anna/inner"))
+    await house.share("anna", PUBLIC, uri=role_uri("anna/outer"))
+    await house.share("anna", "anna/inner", uri=DATA.child("0"))
+    for number in range(4):
+        await house.share("anna", "anna/other", uri=DATA.child(str(number)))
+
+    with pytest.raises(Conflict, match=r"role 'anna/inner'\) 3 things, which is the most"):
+        await house.share("anna", "anna/inner", uri=FILE)
+    with pytest.raises(Conflict, match="You have granted 'public' 3 things"):
+        await house.share("anna", PUBLIC, uri=role_uri("anna/other"))
+    assert await house.may("boris", DATA.child("0")) is Action.READ
+    assert await house.may("boris", DATA.child("1")) is None
+
+
+async def test_everybody_has_so_many_grants_also_by_roles(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "MAX_PUBLIC", 2)
+    await house.access.sharing.add_role(await house.caller("anna"), "anna/all")
+    await house.share("anna", PUBLIC, uri=role_uri("anna/all"))
+    await house.share("anna", "anna/all")
+
+    with pytest.raises(Conflict, match="2 grants, which is the most"):
+        await house.share("carol", PUBLIC, uri=parse_uri("storage://default/carol"))
+
+
+async def test_nobody_fills_up_others_by_many_roles(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "MAX_TO_ROLES", 3)
+    for owner in ("anna", "admin"):
+        for number in range(4):
+            await house.access.sharing.add_role(await house.caller("admin"), f"{owner}/{number}")
+    for number in range(3):
+        await house.share("anna", f"anna/{number}")
+
+    with pytest.raises(Conflict, match="You have granted 3 things to roles, which is the most"):
+        await house.share("anna", "anna/3")
+    await house.share("anna", "boris")
+    for number in range(4):
+        await house.share("admin", f"admin/{number}")
+
+
+@pytest.mark.parametrize("scheme", ["storage://default", "user:/"])
+async def test_what_is_shared_has_an_owner_who_can_be(house: House, scheme: str) -> None:
+    uri = parse_uri(f"{scheme}/{'a' * 256}")
+
+    with pytest.raises(InvalidInput, match="is not the name of a user"):
+        await house.share("admin", "boris", uri=uri)
+
+
+async def test_a_list_of_what_is_shared_is_whole_or_asked_for_in_parts(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "MAX_SHARED", 3)
+    await house.share("anna", "boris", days=1)
+    await house.share("anna", "boris", uri=DATA.child("x"))
+    await house.share("anna", "carol", uri=DATA.child("x"))
+    await house.share("anna", "boris", uri=parse_uri("storage://default/anna/data2"))
+    await house.share("anna", "boris", uri=parse_uri("job://default/anna/job"))
+
+    async def shared(top: str = "") -> list[tuple[str, str]]:
+        found = await house.access.sharing.shared("anna", top)
+        return [(who, str(grant.uri).removeprefix(str(DATA))) for who, grant in found]
+
+    with pytest.raises(InvalidInput, match=r"more than 3 grants, .* `neuro acl ls --shared stor"):
+        await shared()
+    with pytest.raises(InvalidInput, match="more than 3 grants"):
+        await shared("storage://")
+    below = [("boris", ""), ("boris", "/x"), ("carol", "/x")]
+    assert await shared(str(DATA)) == below
+    assert await shared("job://") == [("boris", "job://default/anna/job")]
+    assert await shared("storage://default/anna/DATA") == []
+
+    # What has ended takes no room of what has not.
+    house.now += timedelta(days=2)
+    assert await shared("storage://") == [*below[1:], ("boris", "2")]
+
+
 async def test_so_much_is_shared_at_once(house: House) -> None:
     grants = [Grant(DATA.child(str(number)), Action.READ, None, "anna") for number in range(101)]
 

@@ -8,13 +8,12 @@ import pytest
 
 from tests.postgres import PostgresServer
 from tests.server.test_engines import answer_to_a_reload
-from tests.servers.fleet import SETTINGS, fleet_of
-
-pytestmark = pytest.mark.postgres
+from tests.servers.fleet import SETTINGS, Fleet, fleet_of
 
 STORED = SETTINGS + '[storage]\nfolder = "{storage}"\n'
 
 
+@pytest.mark.postgres
 async def test_a_server_with_another_storage_does_not_begin(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
@@ -39,3 +38,17 @@ async def test_a_server_with_another_storage_does_not_begin(
         refused = await answer_to_a_reload(two, wrong)
         assert refused is not None
         assert "is the shared file system mounted?" in refused
+
+
+def test_a_sqlite_database_has_one_server(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, database=None)
+    one = fleet.add("one")
+    two = fleet.add("two", database=f"sqlite:///{one.data_dir}/neuro.db")
+    one.start()
+    try:
+        with pytest.raises(RuntimeError, match=r"a SQLite database has one server\. Stop that one"):
+            two.start()
+        one.stop()
+        two.start()
+    finally:
+        fleet.close()

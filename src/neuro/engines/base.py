@@ -16,6 +16,8 @@ The invariants (each one a test in ``tests/engines/contract/``):
 6. Output is kept byte for byte, stdout and stderr in order, with a timestamp per line, up to a size
    limit with rotation. It can be read from any offset, and what was dropped is told exactly.
 7. A terminal job gets a real pseudo-terminal with resize, Ctrl-C and Ctrl-D.
+
+Its values are in ``runs``, live connections in ``sessions``; all of it is imported from here.
 """
 
 from __future__ import annotations
@@ -25,290 +27,65 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-import msgspec
-
-from neuro.domain.resources import Amount
-from neuro.domain.uris import ResourceURI
-
-
-class Volume(msgspec.Struct, frozen=True, kw_only=True):
-    """A folder or file of the storage (``source``) at an absolute ``target`` inside the job."""
-
-    source: ResourceURI
-    target: str
-    read_only: bool = True
-
-
-class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of the run's own at an absolute ``target``, such as a secret or a configuration.
-
-    It belongs to the run's user and cannot be written to; ``mode`` is who may read it.
-    """
-
-    target: str
-    content: bytes
-    mode: int = 0o400
-
-
-class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """A disk that the engine knows by ``name``, at an absolute ``target`` inside the job."""
-
-    name: str
-    target: str
-    read_only: bool = False
-
-
-class PullCredentials(msgspec.Struct, frozen=True):
-    """How an image is pulled from a registry that asks who wants it."""
-
-    user: str
-    password: str
-
-
-class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a job. A job that is restarted has runs 0, 1, 2 …; its log goes on across them.
-
-    It names things; where they are is the engine's to know.
-
-    ``argv`` empty means the image's own default command. ``memory`` is bytes, ``cpu`` is cores.
-    ``node`` is where it runs, and ``gpus`` are those of the node that it sees: names that the
-    engine gave them, none where it places runs itself. ``disk`` is bytes of private
-    files (not those on volumes), 0 for no limit. ``pull`` is for engines that pull ``image``. Runs
-    with the same ``neighbours``, if it is not empty, reach each other's ports, and know this one by
-    its ``names`` where they have networks of their own; no others do.
-
-    ``stdin`` says that somebody will send input through ``attach``: to a pipe, or with ``tty`` to
-    the keyboard of a terminal. None means to a terminal only. Without it the input is empty, and
-    that of a job's later runs is: what was sent to the first is not there any more.
-
-    ``control`` runs take nothing of the capacity, and the engine bounds the memory of all of them
-    together.
-    """
-
-    job_id: str
-    run: int = 0
-    image: str
-    argv: tuple[str, ...] = ()
-    env: dict[str, str] = {}
-    working_dir: str | None = None
-    hostname: str = "job"
-    volumes: tuple[Volume, ...] = ()
-    files: tuple[File, ...] = ()
-    disks: tuple[Disk, ...] = ()
-    pull: PullCredentials | None = None
-    tty: bool = False
-    stdin: bool | None = None
-    cpu: float
-    memory: int
-    node: str = ""
-    gpus: tuple[str, ...] = ()
-    shm: bool = True
-    privileged: bool = False
-    disk: int = 0
-    neighbours: str = ""
-    names: tuple[str, ...] = ()
-    control: bool = False
-
-
-class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """Where runs are: what they may take there together, and its GPUs by their names.
-
-    ``memory`` is bytes, ``cpu`` is cores. Names stay what they are as long as runs may have them,
-    and have no commas. A node that is not ``open`` drains: what runs there goes on, and nothing
-    more begins there.
-    """
-
-    name: str
-    cpu: float
-    memory: int
-    gpus: tuple[str, ...] = ()
-    open: bool = True
-
-    @property
-    def amount(self) -> Amount:
-        return Amount(cpu=self.cpu, memory=self.memory, gpu=len(self.gpus))
-
-
-class RunRef(msgspec.Struct, frozen=True, order=True):
-    """Which run of which job."""
-
-    job_id: str
-    run: int = 0
-
-
-class WaitReason(StrEnum):
-    """Why a run that the engine has does not begin yet; people read it as the job's reason."""
-
-    PULLING = "Pulling"  # its image is fetched
-    QUEUED = "Queued"  # others are before it in a queue of the engine's own
-    NO_NODE = "NoNode"  # no node has what it needs, now or at all
-
-
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run waits for at ``at``, before it starts.
-
-    ``description`` is a sentence for its owner; ``progress`` is from 0 to 1, where it is known.
-    """
-
-    ref: RunRef
-    at: datetime
-    reason: WaitReason
-    description: str | None = None
-    progress: float | None = None
-
-
-class Started(msgspec.Struct, frozen=True, kw_only=True):
-    """The run's command is running since ``at`` (UTC, aware); ``where`` names the node, if any."""
-
-    ref: RunRef
-    at: datetime
-    where: str | None = None
-
-
-class ExitCause(StrEnum):
-    """Why a run ended, as far as the engine itself can know."""
-
-    COMPLETED = "completed"  # exit code 0
-    ERROR = "error"  # exit code other than 0, or a signal (128 + number)
-    OUT_OF_MEMORY = "out_of_memory"  # the memory limit
-    DISK_LIMIT = "disk_limit"  # the limit on private files; ``message`` has the numbers
-    CANNOT_START = "cannot_start"  # the command was never run; ``message`` says why
-    NOT_READY = "not_ready"  # as that, by the engine's fault: the run may be started again
-    VOLUME_NOT_READY = "volume_not_ready"  # as that, by a volume of its own: full, or it fails
-    LOST = "lost"  # the run's supervision vanished (host reboot, kill -9 of the supervisor)
-
-
-class Exited(msgspec.Struct, frozen=True, kw_only=True):
-    """The run is over; every process of it is gone and all its output can be read.
-
-    ``output_bytes`` is the size of the job's whole log as it is kept now; ``peak_memory`` is the
-    most that the run had at once, in bytes, where the engine knows.
-    """
-
-    ref: RunRef
-    at: datetime
-    exit_code: int | None
-    cause: ExitCause
-    message: str | None = None
-    output_bytes: int = 0
-    peak_memory: int | None = None
-
-
-class NodesChanged(msgspec.Struct, frozen=True):
-    """What the engine offers is something else now: ``nodes`` has it."""
-
-
-RunEvent = Waiting | Started | Exited
-Event = RunEvent | NodesChanged
-
-
-class RunState(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run is: ``started``, ``exited`` or both; neither if the run is about to start.
-
-    ``waiting`` is what it waits for until then. ``trouble`` is why nothing is known of the run yet,
-    by the engine's fault: events follow, and tell a start also of a run that had begun before.
-    """
-
-    started: Started | None = None
-    exited: Exited | None = None
-    waiting: Waiting | None = None
-    trouble: str | None = None
-
-
-class LogChunk(msgspec.Struct, frozen=True):
-    """A piece of a job's output: ``data`` is its bytes from ``start`` up to ``end``, with times
-    before the lines where these were asked for.
-
-    Offsets count the whole output as it was printed. Where one begins behind the end of that before
-    it, what is between was dropped.
-    """
-
-    start: int
-    end: int
-    data: bytes
-
-
-class LogExtent(msgspec.Struct, frozen=True):
-    """Which bytes of a job's output there are: from ``first`` up to ``end``."""
-
-    first: int
-    end: int
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run uses at ``at``. ``cpu`` in cores since the previous sample, memory in bytes."""
-
-    at: datetime
-    cpu: float
-    memory: int
-    gpu_utilization: int | None = None
-    gpu_memory: int | None = None
-
-
-class Channel:
-    """Numbers of a session's byte streams; they are the wire's own (attach and exec)."""
-
-    STDIN = 0
-    STDOUT = 1
-    STDERR = 2
-
-
-class InputState(msgspec.Struct, frozen=True):
-    """How many bytes the process's input has taken in all; ``closed``: it takes no more."""
-
-    taken: int = 0
-    closed: bool = False
-
-
-class Session(Protocol):
-    """A live connection to a run's main process (``attach``) or to a process of its own (``exec``).
-
-    Closing a session of ``exec`` ends its process; closing one of ``attach`` only detaches.
-    """
-
-    async def read(self) -> tuple[int, bytes] | None:
-        """The next (channel, bytes), or None when the other side is over.
-
-        An item of ``Channel.STDIN`` is not output: the session's ``input`` has changed.
-        """
-        ...
-
-    @property
-    def input(self) -> InputState:
-        """How far the input has come, as of the last ``read``."""
-        ...
-
-    async def write(self, data: bytes) -> None:
-        """Feed stdin; waits while the process does not read. Ignored after its end."""
-        ...
-
-    async def write_eof(self) -> None:
-        """Close stdin (of a terminal: send its end-of-file character)."""
-        ...
-
-    async def resize(self, width: int, height: int) -> None:
-        """Set the terminal's size in columns and rows; nothing without a terminal."""
-        ...
-
-    async def wait(self) -> int | None:
-        """The exit code once it is over; None where the run itself vanished."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-class Connection(Protocol):
-    """One TCP connection into a run."""
-
-    async def read(self, limit: int = 1 << 16) -> bytes:
-        """Some bytes, or b"" at the end."""
-        ...
-
-    async def write(self, data: bytes) -> None: ...
-
-    async def write_eof(self) -> None: ...
-
-    async def close(self) -> None: ...
+from neuro.engines.runs import (
+    Disk,
+    Event,
+    ExitCause,
+    Exited,
+    File,
+    LogChunk,
+    LogExtent,
+    Node,
+    NodesChanged,
+    PullCredentials,
+    RunEvent,
+    RunRef,
+    RunSpec,
+    RunState,
+    Started,
+    Usage,
+    Volume,
+    Waiting,
+    WaitReason,
+)
+from neuro.engines.sessions import Channel, Connection, InputState, Session
+
+__all__ = [
+    "Attaches",
+    "Channel",
+    "Commits",
+    "Connection",
+    "Connects",
+    "Disk",
+    "Engine",
+    "EngineFault",
+    "Event",
+    "Executes",
+    "ExitCause",
+    "Exited",
+    "File",
+    "InputState",
+    "LogChunk",
+    "LogExtent",
+    "Measures",
+    "Node",
+    "NodesChanged",
+    "NotListening",
+    "NotReady",
+    "Placement",
+    "PullCredentials",
+    "RunEvent",
+    "RunNotFound",
+    "RunRef",
+    "RunSpec",
+    "RunState",
+    "Session",
+    "Started",
+    "Usage",
+    "Volume",
+    "WaitReason",
+    "Waiting",
+]
 
 
 class RunNotFound(LookupError):

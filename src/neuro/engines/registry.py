@@ -1,19 +1,19 @@
 """Which kinds of engines there are, and how an engine is made of its settings.
 
-A new kind is a folder here with a module that has a ``KIND``, and a line in ``KINDS``; the ranges
-of its numbers and sizes are in ``neuro.server.settings_rules``.
+A new kind is a folder here with a module that has a ``KIND``, and a line in ``KINDS``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from neuro.domain.ranges import CORES, Range, Size
 from neuro.engines.base import Engine
 from neuro.engines.storage import Storage
 
@@ -35,6 +35,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     memory: int | str | None = None
 
 
+COMMON_RULES: Mapping[str, Range | Size] = {"cpu": CORES, "memory": Size()}
+
+
 @dataclass(frozen=True)
 class Site:
     """Where an engine is: ``folder`` is for its files, and jobs never see ``data``.
@@ -54,7 +57,8 @@ class Site:
 class Kind:
     """One kind of engines.
 
-    ``make`` is given a ``Site`` and ``settings``. Engines that have a part ``of_this_machine``
+    ``make`` is given a ``Site`` and ``settings``. ``rules`` are what the numbers and sizes of these
+    may be, by their keys; each has one. Engines that have a part ``of_this_machine``
     share it with each other. Where a kind ``has_images`` an image is what a job starts from, and
     not a name alone.
 
@@ -65,6 +69,7 @@ class Kind:
     make: Callable[[Site, Any], Engine]
     of_this_machine: bool
     has_images: bool
+    rules: Mapping[str, Range | Size] = field(default_factory=dict)
 
 
 def kind_of(name: str) -> Kind:

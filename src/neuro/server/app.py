@@ -30,6 +30,7 @@ from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.events import Hub
 from neuro.server.bakes.leaving import leaving_with
 from neuro.server.bakes.retention import FlowRetention, keep_flows
+from neuro.server.database.alone import alone
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
@@ -172,6 +173,7 @@ async def _open_database(
     stack: AsyncExitStack, folder: Path, url: str | None
 ) -> tuple[Database, Fleet]:
     database = Database(url or sqlite_url(folder / "neuro.db"))
+    stack.enter_context(alone(database))
     # The marker goes last: a server that is killed while it closes the database leaves it.
     stack.enter_context(at_work(database, folder / "run" / "at-work"))
     stack.callback(database.close)

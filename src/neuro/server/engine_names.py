@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuro.domain.errors import Conflict, InvalidInput
 from neuro.domain.names import check_engine_name
 from neuro.engines.registry import kind_of
+from neuro.server import durable
 from neuro.server.engine_settings import engine_settings, kind_name
 from neuro.server.settings_places import placed
 
@@ -25,7 +27,7 @@ _SUFFIX = ".name"
 def public_names(settings: Settings, data: Path) -> dict[str, str]:
     """By the name of each engine in the settings; ``data`` is the data folder.
 
-    Raises InvalidInput for a name that gets too long.
+    Raises InvalidInput for a name that gets too long, Conflict for a file of one that is damaged.
     """
     server = settings.server.name
     names = {}
@@ -49,17 +51,24 @@ def keep_names(data: Path, names: Mapping[str, str], engines: Collection[str]) -
     """Write down what these engines are called, for good: they have begun. Raises OSError."""
     for name in engines:
         if _kept(data, name) is None:
-            path = _path(data, name)
-            draft = path.with_name(f"{path.name}.new")
-            draft.write_text(names[name] + "\n", "ascii")
-            draft.rename(path)
+            durable.write(_path(data, name), names[name])
 
 
 def _kept(data: Path, name: str) -> str | None:
+    path = _path(data, name)
     try:
-        return _path(data, name).read_text("ascii").strip() or None
+        found = path.read_text("ascii", "replace").strip()
     except FileNotFoundError:
         return None
+    try:
+        return check_engine_name(found)
+    except InvalidInput:
+        raise Conflict(
+            f"The file {path} is empty or damaged, and has to have the name that the engine of this"
+            " machine has in the records of its jobs: put it back from a back-up, or write"
+            f" '{name}' in it, with a hyphen and the server's name behind it if the server had one"
+            " when it began."
+        ) from None
 
 
 def _path(data: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ from neuro.domain.names import check_engine_name
 from neuro.domain.resources import NOTHING, Amount
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine, Node
-from neuro.engines.registry import KINDS, EngineSettings, Site, kind_of
+from neuro.engines.registry import COMMON_RULES, KINDS, EngineSettings, Site, kind_of
 from neuro.engines.storage import Storage
 from neuro.server.settings_places import Misplaced, check_shape, placed
 from neuro.server.settings_rules import check_values
@@ -161,7 +161,7 @@ def _settings_of(settings: Settings, name: str, table: Mapping[str, Any]) -> Eng
     made = msgspec.convert(
         {**_of_other_sections(settings, name, kind), **table}, known_kind.settings
     )
-    check_values(made, at, "engines")
+    check_values(made, {**COMMON_RULES, **known_kind.rules}, at)
     return made
 
 

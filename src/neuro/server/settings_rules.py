@@ -1,6 +1,7 @@
 """What the values of ``server.toml`` may be, beyond their types: each error names the key.
 
-Every number and every size has its range here; whatever has none is a text or a switch.
+Every number and every size has its range here, and those of an engine in its kind; whatever has
+none is a text or a switch.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from neuro.domain.names import check_cluster_name
+from neuro.domain.ranges import CORES, Range, Size
 from neuro.domain.resources import MIB
 from neuro.domain.sizes import check_size
 from neuro.server.settings_places import Key, Misplaced, placed, spelled
@@ -30,29 +32,11 @@ _SERVER = re.compile(r"(?=.{1,20}$)[a-z](-?[a-z0-9])*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 
 
-class Range(NamedTuple):
-    """What a number counts, and from where to where it goes, ends included."""
-
-    what: str
-    least: float
-    most: int
-
-    def __str__(self) -> str:
-        return f"{self.what} from {self.least:.15g} to {self.most}"
-
-
-class Size(NamedTuple):
-    """The least size in bytes; whether 0 is allowed, for no limit."""
-
-    least: int = MIB
-    or_zero: bool = False
-
-
 _COUNT = Range("a count", 0, 10**12)
 _SECONDS = Range("seconds", 0, _CENTURY * _DAY)
-_RANGES: Mapping[str, Range] = {
+_RULES: Mapping[str, Range | Size] = {
     "stop_grace_seconds": Range("seconds", 0, _DAY),
-    **dict.fromkeys(("capacity.cpu", "engines.cpu"), Range("CPU cores", 0.01, 10**6)),
+    "capacity.cpu": CORES,
     "presets.cpu": Range("CPU cores", 0.001, 10**6),
     "presets.gpu": Range("a count of GPUs", 0, 10_000),
     **dict.fromkeys(("retention.days", "retention.cache_days"), Range("days", 0, _CENTURY)),
@@ -77,12 +61,9 @@ _RANGES: Mapping[str, Range] = {
     **dict.fromkeys(
         ("limits.head", "limits.body_stall", "limits.idle"), Range("seconds", 0.1, _DAY)
     ),
-}
-_SIZES: Mapping[str, Size] = {
-    **dict.fromkeys(("log_limit", "engines.log_limit"), Size()),
-    **dict.fromkeys(("capacity.memory", "engines.memory"), Size()),
-    # One main job may have as much.
-    **dict.fromkeys(("bakes.main_jobs_memory", "engines.main_jobs_memory"), Size(512 * MIB)),
+    "log_limit": Size(),
+    "capacity.memory": Size(),
+    "bakes.main_jobs_memory": Size(512 * MIB),  # one main job may have as much
     "retention.log_bytes": Size(least=0),
     "presets.memory": Size(),
     "presets.disk": Size(or_zero=True),
@@ -104,23 +85,26 @@ def check_settings(settings: Settings, engines: Collection[str]) -> None:
     _check_folder(settings.storage.folder)
 
 
-def check_values(struct: msgspec.Struct, at: Key = (), section: str = "") -> None:
+def check_values(
+    struct: msgspec.Struct, rules: Mapping[str, Range | Size] = _RULES, at: Key = ()
+) -> None:
     """Raise Misplaced for the first number or size of ``struct`` that cannot be.
 
-    ``at`` is where it is, and ``section`` what its rules are called here.
+    ``rules`` has one for each, by its key; ``at`` is where they are.
     """
-    for key, rule, value in _values(struct, at, section):
-        if (size := _SIZES.get(rule)) is not None and not isinstance(value, float):
+    for key, name, value in _values(struct, at):
+        rule = rules.get(name)
+        if isinstance(rule, Size) and not isinstance(value, float):
             with placed(key):
-                check_size(spelled(key), value, size.least, or_zero=size.or_zero)
+                check_size(spelled(key), value, rule.least, or_zero=rule.or_zero)
         elif not isinstance(value, str):
-            allowed = _RANGES[rule]
-            if not allowed.least <= value <= allowed.most:  # this is so for what is no number, too
-                raise Misplaced(key, f"{spelled(key)} is {value}: give {allowed}")
+            assert isinstance(rule, Range), f"{name} has no range"
+            if not rule.least <= value <= rule.most:  # this is so for what is no number, too
+                raise Misplaced(key, f"{spelled(key)} is {value}: give {rule}")
 
 
 def _values(
-    struct: msgspec.Struct, at: Key, section: str
+    struct: msgspec.Struct, at: Key, section: str = ""
 ) -> Iterator[tuple[Key, str, int | float | str]]:
     """Where every value is, what its rule is called (items of lists have one) and the value."""
     for name in struct.__struct_fields__:

@@ -28,7 +28,7 @@ def test_a_dry_run_prints_the_line_that_neuro_takes(alone: Person) -> None:
     assert volumes == {
         "--volume=storage:d:/d",
         "--volume=storage:vol:/vol:ro",
-        "--volume=storage:vol:/vol:rw",
+        "--volume=storage:other:/other:rw",
     }
     tags = {word for word in words if word.startswith("--tag=")}
     assert tags == {

@@ -21,7 +21,7 @@ def test_a_job_with_everything(place) -> None:
         cmd="""bash -euo pipefail -c 'echo zz "$X"'""",
         workdir="/w",
         env={"A": "over", "B": "12"},
-        volumes=("storage:d:/d", "storage:vol:/vol:ro", "storage:vol:/vol:rw"),
+        volumes=("storage:d:/d", "storage:vol:/vol:ro", "storage:other:/other:rw"),
         tags=("flow:live", "job:job-a", "project:my-ws", "t1", "t2"),
         detach=True,
         browse=True,

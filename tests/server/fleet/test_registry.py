@@ -21,10 +21,12 @@ from neuro.server.database import migrate as migrations
 from neuro.server.database.engine import Database
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
+from neuro.server.engine_names import keep_names, public_names
 from neuro.server.fleet.agreement import STORAGE_ID, check_cluster, check_key, check_storage
 from neuro.server.fleet.assembly import join_fleet
 from neuro.server.fleet.registry import Servers, claim, server_id
 from neuro.server.owner import LoginFile, OwnerLogin
+from neuro.server.settings import Settings
 from tests.postgres import PostgresServer
 from tests.server.fleet.servers import Member, member, until
 
@@ -102,11 +104,24 @@ def test_a_folder_keeps_its_servers_id(tmp_path: Path) -> None:
     assert len(found) == 32
 
 
-def test_an_empty_id_is_told(tmp_path: Path) -> None:
-    (tmp_path / "server").touch()
+@pytest.mark.parametrize("kept", [b"", bytes(33), b"\xff\xfe"])
+def test_a_damaged_id_is_told(tmp_path: Path, kept: bytes) -> None:
+    (tmp_path / "server").write_bytes(kept)
 
-    with pytest.raises(Conflict, match=r"The file .*/server is empty, .* or delete it"):
+    with pytest.raises(Conflict, match=r"The file .*/server is empty or damaged, .* or delete it"):
         server_id(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [b"", bytes(33), b"\xff\xfe"])
+def test_a_damaged_name_of_an_engine_is_told(tmp_path: Path, kept: bytes) -> None:
+    names = public_names(Settings(), tmp_path)
+    (tmp_path / "engines").mkdir()
+    keep_names(tmp_path, names, ["sandbox"])
+    assert public_names(Settings(), tmp_path) == names
+    (tmp_path / "engines" / "sandbox.name").write_bytes(kept)
+
+    with pytest.raises(Conflict, match=r"sandbox\.name is empty or damaged, .* write 'sandbox'"):
+        public_names(Settings(), tmp_path)
 
 
 def test_a_copy_of_a_data_folder_is_refused_and_the_folder_itself_is_not(
@@ -356,6 +371,22 @@ def test_a_storage_whose_id_cannot_be_read_is_told_in_a_sentence(
 
     with pytest.raises(InvalidInput, match=r"\.neuro-storage, which .* cannot be used: Is a dir"):
         storages.start("a", tmp_path / "shared")
+
+
+@pytest.mark.parametrize("kept", [b"", bytes(33), b"\xff\xfe"])
+def test_a_damaged_id_of_the_storage_is_as_good_as_none(
+    database: Database, tmp_path: Path, kept: bytes
+) -> None:
+    storages = Storages(database, tmp_path)
+    before = storages.start("a", tmp_path / "shared")
+    enter(database, "a", 0)
+    enter(database, "b", FOREVER)
+    (tmp_path / "shared" / STORAGE_ID).write_bytes(kept)
+
+    with pytest.raises(Conflict, match="is not the one"):
+        storages.start("a", tmp_path / "shared")
+    database.write_now(lambda c: c.execute(text("DELETE FROM servers WHERE id = 'b'")))
+    assert storages.start("a", tmp_path / "shared") != before
 
 
 def test_servers_that_start_at_once_on_a_new_storage_make_one_id(

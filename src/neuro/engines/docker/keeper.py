@@ -26,7 +26,7 @@ from neuro.engines.docker.errands import Errands
 from neuro.engines.docker.layers import upper_layer
 from neuro.engines.docker.order import Order
 from neuro.engines.docker.processes import Processes
-from neuro.engines.sandbox import entering, kernel, layout, wire
+from neuro.engines.sandbox import entering, layout, wire
 from neuro.engines.sandbox.allowance import Allowance
 from neuro.engines.sandbox.ending import (
     CANNOT_START,
@@ -43,6 +43,7 @@ from neuro.engines.sandbox.loop import READ, Loop
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
 from neuro.engines.sandbox.output import OutputLog, Retention
 from neuro.engines.sandbox.oversight import Oversight
+from neuro.engines.sandbox.processes import identity
 from neuro.engines.sandbox.reception import Reception
 
 _STOPPED = Ending(128 + signal.SIGTERM, ERROR, "it was stopped before it began")
@@ -322,7 +323,7 @@ class Keeper:
 
     def _write_state(self) -> None:
         """What is needed to clean up after us if we vanish."""
-        record = {"supervisor": _identity(os.getpid()), "init": _identity(self.first_process)}
+        record = {"supervisor": identity(os.getpid()), "init": identity(self.first_process)}
         layout.add_state(f"/proc/self/fd/{self._place}/{layout.STATE}", record)
 
     # Signals.
@@ -392,8 +393,3 @@ class Keeper:
         assert self._made is not None
         assert self._door is not None
         return executing.execute(self._loop, self._daemon, self._made, self._door, command, streams)
-
-
-def _identity(process: int | None) -> list[int | None] | None:
-    """A process as ``leftovers`` knows it again."""
-    return [process, kernel.process_start(process)] if process else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neuro.domain.ranges import Size
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.docker.engine import DockerEngine
 from neuro.engines.docker.settings import DockerSettings
@@ -27,4 +28,10 @@ def make(site: Site, table: Table) -> DockerEngine:
     return DockerEngine(site.folder, settings, site.storage)
 
 
-KIND = Kind(settings=Table, make=make, of_this_machine=True, has_images=True)
+KIND = Kind(
+    settings=Table,
+    make=make,
+    of_this_machine=True,
+    has_images=True,
+    rules={"log_limit": Size()},
+)

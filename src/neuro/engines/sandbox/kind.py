@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from neuro.domain.ranges import Size
+from neuro.domain.resources import MIB
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.engine import SandboxEngine
@@ -53,4 +55,11 @@ def make(site: Site, table: Table) -> SandboxEngine:
     return SandboxEngine(site.folder, settings_of(site, table), site.storage)
 
 
-KIND = Kind(settings=Table, make=make, of_this_machine=True, has_images=False)
+KIND = Kind(
+    settings=Table,
+    make=make,
+    of_this_machine=True,
+    has_images=False,
+    # One main job may have as much as all of them together.
+    rules={"log_limit": Size(), "main_jobs_memory": Size(512 * MIB)},
+)

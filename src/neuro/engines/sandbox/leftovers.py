@@ -20,8 +20,8 @@ from neuro.engines.base import RunRef
 from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, layout, neighbours
 from neuro.engines.sandbox.ending import LOST, Ending, ExitRecord
-from neuro.engines.sandbox.kernel import process_start
 from neuro.engines.sandbox.output import kept_bytes
+from neuro.engines.sandbox.processes import same_process
 from neuro.engines.sandbox.removal import Stopped
 
 PATIENCE = 2.0  # seconds for killed processes to be gone, of all runs together
@@ -77,7 +77,7 @@ def is_copy(folder: str) -> bool:
         if os.path.lexists(f"{place}/{layout.EXIT}"):
             continue
         state = layout.read_state(f"{place}/{layout.STATE}") or {}
-        if _same_process(state.get("supervisor")) is None:
+        if same_process(state.get("supervisor")) is None:
             continue
         try:
             layout.connect(place).close()
@@ -198,7 +198,7 @@ def destroy_run(
     moment = _moment(until)
     # Once its end is written, its supervisor may look after another run.
     if not os.path.lexists(f"{place}/{layout.EXIT}"):
-        supervisor = _same_process(state.get("supervisor"))
+        supervisor = same_process(state.get("supervisor"))
         if supervisor is not None:
             _kill_and_wait(supervisor, moment)
     return _kill_rest(folder, ref, state, groups, moment)
@@ -280,7 +280,7 @@ def _kill_rest(
 ) -> list[cgroups.Group]:
     """Kill the sandbox by its init, then by its control group; the groups that are still there."""
     for name in ("init", "pasta"):
-        process = _same_process(state.get(name))
+        process = same_process(state.get(name))
         if process is not None:
             _kill_and_wait(process, until)
     match state.get("neighbour"):
@@ -302,14 +302,6 @@ def _recorded(groups: object) -> list[cgroups.Groups]:
         return [cgroups.Groups(**groups)] if isinstance(groups, dict) else []
     except TypeError:
         return []
-
-
-def _same_process(identity: object) -> int | None:
-    """The pid of a recorded [pid, start] if it is still that process."""
-    match identity:
-        case [int(pid), int(start)] if process_start(pid) == start:
-            return pid
-    return None
 
 
 def _kill_and_wait(pid: int, until: float) -> None:

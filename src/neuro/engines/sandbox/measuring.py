@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from neuro.engines.base import RunRef
 from neuro.engines.sandbox import cgroups, layout, watching
 
+DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
+_MINOR = re.compile(r"^Device Minor:\s*(\d+)", re.MULTILINE)
 _LISTEN = "0A"
 
 
@@ -46,7 +51,8 @@ def _gpu(gpus: list[int]) -> tuple[int | None, int | None]:
     if not gpus:
         return None, None
     query = "--query-gpu=utilization.gpu,memory.used"
-    chosen = ",".join(map(str, gpus))
+    addresses = _addresses()
+    chosen = ",".join(addresses.get(gpu, str(gpu)) for gpu in gpus)
     try:
         told = subprocess.run(
             ["nvidia-smi", query, "--format=csv,noheader,nounits", "-i", chosen],
@@ -55,12 +61,34 @@ def _gpu(gpus: list[int]) -> tuple[int | None, int | None]:
             timeout=5,
             check=True,
         ).stdout
-        rows = [[int(field) for field in line.split(",")] for line in told.splitlines()]
-    except (OSError, ValueError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):
         return None, None
-    if not rows:
-        return None, None
-    return sum(row[0] for row in rows) // len(rows), sum(row[1] for row in rows) << 20
+    rows = [line.partition(",") for line in told.splitlines()]
+    utilization = _numbers(row[0] for row in rows)
+    memory = _numbers(row[2] for row in rows)
+    return (
+        sum(utilization) // len(utilization) if utilization else None,
+        sum(memory) << 20 if memory else None,
+    )
+
+
+def _addresses() -> dict[int, str]:
+    """The PCI addresses of GPUs by the numbers of their device files.
+
+    nvidia-smi has numbers of its own: it leaves out what it cannot open, and follows the addresses.
+    """
+    found = {}
+    for path in DRIVER_FOLDER.glob("*/information"):
+        with contextlib.suppress(OSError):
+            minor = _MINOR.search(path.read_text("utf-8", "replace"))
+            if minor:
+                found[int(minor[1])] = path.parent.name
+    return found
+
+
+def _numbers(fields: Iterable[str]) -> list[int]:
+    """Those that are numbers: a GPU that is divided (MIG) has no utilization, but "[N/A]"."""
+    return [int(field) for field in fields if field.strip().isdecimal()]
 
 
 def listens(init: int | None, port: int) -> bool:

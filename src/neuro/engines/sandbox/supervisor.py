@@ -19,7 +19,6 @@ from neuro.engines.sandbox import (
     cgroups,
     entering,
     execution,
-    kernel,
     launch,
     launcher,
     layout,
@@ -36,6 +35,7 @@ from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
 from neuro.engines.sandbox.output import OutputLog
 from neuro.engines.sandbox.oversight import Oversight
 from neuro.engines.sandbox.pasta import Pasta
+from neuro.engines.sandbox.processes import identity
 from neuro.engines.sandbox.reception import Reception
 
 T = TypeVar("T")
@@ -210,9 +210,9 @@ class Supervisor:
     def _write_state(self) -> None:
         """What is needed to clean up after us if we vanish."""
         record = {
-            "supervisor": _identity(os.getpid()),
-            "init": _identity(self._init),
-            "pasta": _identity(self._pasta.pid if self._pasta else None),
+            "supervisor": identity(os.getpid()),
+            "init": identity(self._init),
+            "pasta": identity(self._pasta.pid if self._pasta else None),
             "groups": vars(self._groups),
             "berth": self._berth.name,
             "neighbour": self._neighbourhood.place,
@@ -394,11 +394,6 @@ class Supervisor:
     def hand_over_socket(self, init: int, client: socket.socket) -> None:
         """Send ``client`` a TCP socket that lives in the run's network. Raises OSError."""
         entering.socket_inside(init, client, plain=self._plan.plain)
-
-
-def _identity(pid: int | None) -> list[int | None] | None:
-    """A process as ``leftovers`` knows it again."""
-    return [pid, kernel.process_start(pid)] if pid else None
 
 
 def _signal_of(status: int) -> int | None:

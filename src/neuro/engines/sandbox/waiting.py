@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import dataclass
 
 from neuro.engines.sandbox import kernel, launch, launcher, layout
 from neuro.engines.sandbox.berth import Berth
@@ -26,7 +27,9 @@ def supervise(
     ``zygote`` is where a run comes from; ``way_back`` leads to where a next berth is asked for.
     Returns when all is cleaned up, and nothing more is wanted of this process.
     """
-    mine = open_descriptors() - {zygote.fileno()}
+    mine = holdings(but=zygote.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     for _ in range(_MOST_RUNS):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not _serve(plan, name, block, zygote) or not has_nothing_left(mine):
@@ -43,8 +46,6 @@ def _serve(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) ->
     """Make a berth, and look after the run that comes; whether that went as it should."""
     berth = Berth(plan, name, block)
     berth.make(zygote)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     given = receive_run(zygote)
     if given is None:
         berth.discard()
@@ -68,28 +69,45 @@ def _serve(plan: launch.Plan, name: str, block: Block, zygote: socket.socket) ->
         return False
 
 
-def has_nothing_left(mine: set[int]) -> bool:
-    """Whether nothing of a run is left here: a process, or a descriptor that is not ``mine``."""
+@dataclass(frozen=True)
+class Holdings:
+    """What a process has of the kernel's: its open files by their numbers, and its namespaces.
+
+    A file is told by its device and inode: a number alone may lead to another file by now.
+    """
+
+    files: dict[int, tuple[int, int]]
+    namespaces: dict[str, str]
+
+
+def holdings(but: int = -1) -> Holdings:
+    """What this process has now, without the descriptor ``but``. Raises OSError."""
+    files = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found = os.fstat(int(name))
+        except OSError:  # the one that the list was read from
+            continue
+        files[int(name)] = found.st_dev, found.st_ino
+    files.pop(but, None)
+    kinds = os.listdir("/proc/self/ns")
+    return Holdings(files, {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in kinds})
+
+
+def has_nothing_left(mine: Holdings) -> bool:
+    """Whether nothing of a run is left here: no process, and nothing that is not ``mine``."""
     gc.collect()  # the parts of a supervisor know each other
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     except ChildProcessError:
-        return open_descriptors() == mine
-    return False
-
-
-def open_descriptors() -> set[int]:
-    """The numbers of this process's open descriptors."""
-    return set(filter(_is_open, map(int, os.listdir("/proc/self/fd"))))
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
+        pass
+    else:
         return False
-    return True
+    try:
+        return holdings() == mine
+    except OSError:  # no descriptor is left, or its children's namespace has ended
+        return False
 
 
 def _come_back(way_back: socket.socket) -> tuple[socket.socket, str] | None:

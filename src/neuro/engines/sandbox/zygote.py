@@ -213,6 +213,8 @@ class Waiting:
                 one.channel.recv(1, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return one
+            except ConnectionResetError:  # before it had read which berth to make
+                pass
             one.channel.close()  # somebody killed it
         return self._another()
 

@@ -31,6 +31,7 @@ from neuro.server.database.schema import Moment, metadata, upsert
 
 # Of bytes, as an index of PostgreSQL holds no more.
 MAX_URI_BYTES = 1500
+MAX_OWNER = 255
 
 # Users, roles, and ``public``.
 subjects = Table(
@@ -52,7 +53,7 @@ grants = Table(
     # Each action has its own end: somebody who may always read can write for a week.
     Column("action", String(16), primary_key=True),
     # Whose the thing is; nobody's where the URI is of all of a scheme's things.
-    Column("owner", String(255), nullable=False),
+    Column("owner", String(MAX_OWNER), nullable=False),
     Column("granted_by", String(64), nullable=True),
     Column("granted_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=True),
@@ -206,6 +207,14 @@ def count_of(connection: Connection, subject: str, giver: str | None = None) -> 
     return connection.execute(statement).scalar_one()
 
 
+def count_to_roles(connection: Connection, giver: str) -> int:
+    """How many grants one person has given to roles: of all subjects only these have a slash."""
+    statement = select(func.count()).where(
+        grants.c.granted_by == giver, grants.c.subject.contains("/")
+    )
+    return connection.execute(statement).scalar_one()
+
+
 def of_subject(connection: Connection, subject: str) -> list[Grant]:
     """What was given to a subject itself."""
     rows = connection.execute(_OF_SUBJECTS, {"names": [subject]})
@@ -224,12 +233,20 @@ def from_the_start(connection: Connection, subject: str) -> list[Grant]:
     return [_grant(*row) for row in connection.execute(statement)]
 
 
-def shared_by(connection: Connection, owner: str, limit: int) -> list[tuple[str, Grant]]:
-    """(subject, grant) of what others were given by somebody, or of what is theirs."""
+def shared_by(
+    connection: Connection, owner: str, top: str, now: datetime, limit: int
+) -> list[tuple[str, Grant]]:
+    """(subject, grant) of what others were given by somebody, or of what is theirs.
+
+    ``top`` is a URI, for what is on it and below it; a scheme (``storage://``); or empty.
+    """
+    below = top if not top or top.endswith("://") else f"{top}/"
     statement = (
         select(grants.c.subject, *_FIELDS)
         .where(or_(grants.c.owner == owner, grants.c.granted_by == owner))
         .where(grants.c.subject != owner, grants.c.granted_by.is_not(None))
+        .where(or_(grants.c.expires_at.is_(None), grants.c.expires_at > now))
+        .where(or_(grants.c.uri == top, func.substr(grants.c.uri, 1, len(below)) == below))
         .order_by(grants.c.uri, grants.c.subject)
         .limit(limit)
     )

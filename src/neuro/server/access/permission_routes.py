@@ -104,11 +104,10 @@ def permission_routes(sharing: Sharing, cluster: str) -> Routes:
         """What a user has given to others, and what others were given of theirs."""
         user = subject_of(call)
         await held_for(call, user)
-        entries = [_of_grant(grant, user=who) for who, grant in await sharing.shared(user)]
-        if query.uri:
-            wanted = _filter(query.uri)
-            entries = [entry for entry in entries if _is_under(entry.uri, wanted)]
-        return entries
+        wanted = _filter(query.uri) if query.uri else ""
+        top = typed_text(wanted) if isinstance(wanted, ResourceURI) else wanted
+        found = await sharing.shared(user, top)
+        return [_of_grant(grant, user=who) for who, grant in found]
 
     @api.add("GET", PATH + "/explain", section=SECTION)
     async def explain(call: Call, query: ExplainQuery) -> Explanation:

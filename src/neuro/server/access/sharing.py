@@ -32,11 +32,17 @@ MAX_GRANTS = 10_000
 # Of these, what one person can give: nobody fills up what others could be given. All that is public
 # is held by everybody.
 MAX_BY_ONE = 1_000
+# And what one person can give to roles, all together: whoever is put into a role has what it has,
+# and is not asked. Who manages all roles knows what they do.
+MAX_TO_ROLES = 10_000
+# Of everybody, also by the roles that they are in.
 MAX_PUBLIC = 1_000
 MAX_PUBLIC_BY_ONE = 100
 MAX_AT_ONCE = 100
 MAX_ROLES = 1_000  # of one owner
 MAX_SHARED = 10_000  # grants that one list shows
+_ADVICE = "share a folder rather than each file in it, or take some back"
+_ALL_ROLES = ResourceURI("role", "")
 
 
 class Sharing:
@@ -72,6 +78,10 @@ class Sharing:
                     continue  # It comes with who they are.
                 _give(connection, subject, grant, now)
             _check_counts(connection, caller.user, subject)
+            if kind == tables.ROLE and caller.action_on(_ALL_ROLES) is None:
+                _check_roles(connection, caller.user)
+            if kind != tables.USER:
+                _check_public(connection, caller.user, subject)
             held = Grants(held_by(subject, tables.reachable(connection, subject), now))
             return [_effective(held, grant) for grant in wanted]
 
@@ -128,13 +138,20 @@ class Sharing:
 
         return await self._database.read(read)
 
-    async def shared(self, user: str) -> list[tuple[str, Grant]]:
+    async def shared(self, user: str, top: str = "") -> list[tuple[str, Grant]]:
         """(subject, grant) of what a user has given to others, and of what others were given of
-        theirs.
+        theirs: on and below the URI ``top``, or of this scheme (``storage://``).
+
+        Raises InvalidInput where that is too much for one list.
         """
-        now = self._now()
-        found = await self._database.read(partial(tables.shared_by, owner=user, limit=MAX_SHARED))
-        return [(who, it) for who, it in found if it.until is None or it.until > now]
+        read = partial(tables.shared_by, owner=user, top=top, now=self._now(), limit=MAX_SHARED + 1)
+        found = await self._database.read(read)
+        if len(found) > MAX_SHARED:
+            raise InvalidInput(
+                f"These are more than {MAX_SHARED} grants, which is the most of one list: ask for"
+                " a part, such as `neuro acl ls --shared storage:`, or for those below one URI."
+            )
+        return found
 
     async def add_role(self, caller: Identity, name: str) -> None:
         """Make a role, with nobody in it and nothing granted to it.
@@ -210,6 +227,9 @@ def _check_may_share(caller: Identity, grant: Grant) -> None:
         raise InvalidInput(
             f"A URI that is shared can be {tables.MAX_URI_BYTES} bytes long: share a folder above."
         )
+    owner = tables.owner_of(uri)
+    if len(owner) > tables.MAX_OWNER:
+        raise InvalidInput(f"'{owner[:80]}…' is not the name of a user: write the owner's name.")
     caller.require(uri, Action.MANAGE)
     until = caller.grants.covering(uri, Action.MANAGE)[0].until
     if until is not None and (grant.until is None or grant.until > until):
@@ -248,13 +268,37 @@ def _give(connection: Connection, subject: str, grant: Grant, now: datetime) -> 
 
 
 def _check_counts(connection: Connection, giver: str, subject: str) -> None:
-    advice = "share a folder rather than each file in it, or take some back"
-    most = MAX_PUBLIC_BY_ONE if subject == PUBLIC else MAX_BY_ONE
-    if tables.count_of(connection, subject, giver) > most:
-        raise Conflict(f"You have granted '{subject}' {most} things, which is the most: {advice}.")
-    most = MAX_PUBLIC if subject == PUBLIC else MAX_GRANTS
-    if tables.count_of(connection, subject) > most:
-        raise Conflict(f"'{subject}' has {most} grants, which is the most: {advice}.")
+    if tables.count_of(connection, subject, giver) > MAX_BY_ONE:
+        raise Conflict(
+            f"You have granted '{subject}' {MAX_BY_ONE} things, which is the most: {_ADVICE}."
+        )
+    if tables.count_of(connection, subject) > MAX_GRANTS:
+        raise Conflict(f"'{subject}' has {MAX_GRANTS} grants, which is the most: {_ADVICE}.")
+
+
+def _check_roles(connection: Connection, giver: str) -> None:
+    if tables.count_to_roles(connection, giver) > MAX_TO_ROLES:
+        raise Conflict(
+            f"You have granted {MAX_TO_ROLES} things to roles, which is the most: {_ADVICE}."
+        )
+
+
+def _check_public(connection: Connection, giver: str, subject: str) -> None:
+    """Refuse a change after which everybody, by themselves and by roles, would have too much."""
+    held = tables.reachable(connection, PUBLIC)
+    if subject not in held:
+        return
+    givers = [grant.by for grants in held.values() for grant in grants]
+    through = "" if subject == PUBLIC else f" (which is in the role '{subject}')"
+    if givers.count(giver) > MAX_PUBLIC_BY_ONE:
+        raise Conflict(
+            f"You have granted '{PUBLIC}'{through} {MAX_PUBLIC_BY_ONE} things, which is the most:"
+            f" {_ADVICE}."
+        )
+    if len(givers) > MAX_PUBLIC:
+        raise Conflict(
+            f"'{PUBLIC}'{through} has {MAX_PUBLIC} grants, which is the most: {_ADVICE}."
+        )
 
 
 def _effective(held: Grants, grant: Grant) -> Grant:

@@ -18,8 +18,14 @@ from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    InternalError,
+    InvalidatePoolError,
+    OperationalError,
+)
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from neuro.domain.errors import InvalidInput, Unavailable
 
@@ -37,6 +43,14 @@ _SILENCE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+# PostgreSQL ends a transaction whose server says nothing in the middle of it for so long: it is
+# frozen, or its machine is gone. Each of the other servers would wait for the rows that it holds,
+# with one thread after the other, and in the end answer nobody. As long as a lease lives, so that
+# whoever takes one waits no longer for this.
+IDLE_MILLISECONDS = 2000
+_NEW = "new"  # of a connection that nothing was asked of yet
+_STOOD_STILL = "25P03"  # the state that PostgreSQL tells then
+_BEGIN = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MILLISECONDS}"
 
 
 def sqlite_url(path: Path) -> str:
@@ -127,16 +141,28 @@ def told_plainly(path: Path | None) -> Iterator[None]:
         origin = error.orig if isinstance(error, DatabaseError) else error
         if _is_damage(origin):
             raise damaged(path, str(origin)) from error
-        if not isinstance(error, OperationalError | sqlite3.OperationalError):
+        state = getattr(origin, "sqlstate", None)
+        if state == _STOOD_STILL:
+            raise Unavailable(
+                "The server stood still in the middle of a change, and the database has undone it:"
+                " try again."
+            ) from error
+        # Behind a pooler that ends with one answer more than the driver expects, without a state.
+        is_out_of_step = isinstance(error, InternalError) and state is None
+        if not is_out_of_step and not isinstance(
+            error, OperationalError | sqlite3.OperationalError
+        ):
             raise
         if "full" in str(origin) or "No space" in str(origin):
             raise Unavailable(
                 "The server's disk is full: nothing was changed. Free some space and try again."
             ) from error
-        where = f" {path}" if path is not None else ""
-        raise Unavailable(
-            f"The server's database{where} does not answer: {_cause(origin)}"
-        ) from error
+        raise _no_answer(path, origin) from error
+
+
+def _no_answer(path: Path | None, error: BaseException | None) -> Unavailable:
+    where = f" {path}" if path is not None else ""
+    return Unavailable(f"The server's database{where} does not answer: {_cause(error)}")
 
 
 def _cause(error: BaseException | None) -> str:
@@ -200,14 +226,21 @@ def _engine(url: str, connections: int) -> Engine:
     if url.startswith("sqlite"):
         options["connect_args"] = {"check_same_thread": False, "timeout": 30}
     else:
-        options["pool_pre_ping"] = True
         # A statement that the server prepared belongs to one connection of it, which a pooler such
         # as pgbouncer hands to somebody else after each transaction.
-        options["connect_args"] = {"prepare_threshold": None, **limits_of_silence(make_url(url))}
+        # ``autocommit``, as ``_begin_postgres`` says when a transaction begins: with each checkout.
+        options["connect_args"] = {
+            "autocommit": True,
+            "prepare_threshold": None,
+            **limits_of_silence(make_url(url)),
+        }
     engine = create_engine(url, **options)
     if url.startswith("sqlite"):
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "connect", _mark_new)
+        event.listen(engine, "checkout", _begin_postgres)
     return engine
 
 
@@ -232,3 +265,25 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
+
+
+def _mark_new(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info[_NEW] = True
+
+
+def _begin_postgres(connection: Any, record: ConnectionPoolEntry, _fairy: object) -> None:
+    # One message says all, and shows whether the connection is still good. Nothing of it is the
+    # session's: that is a pooler's, which lends it to others.
+    is_new = record.info.pop(_NEW, False)
+    try:
+        connection.execute(_BEGIN)
+    except Exception as error:
+        if not is_new:
+            raise InvalidatePoolError from error  # All others are as old; a new one is made.
+        raise _no_answer(None, error) from error
+
+
+def keep_open(connection: Connection) -> None:
+    """Let this transaction stand still for longer than others may: it works on much at once."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")

@@ -31,7 +31,7 @@ installation = Table(
 def check_belongs(database: Database, folder: Path) -> None:
     """Tie a new pair together. Raises Conflict where one of them belongs to another."""
     path = folder / "installation"
-    of_folder = path.read_text("ascii").strip() if path.exists() else None
+    of_folder = path.read_text("ascii", "replace").strip() if path.exists() else None
     of_database = database.write_now(lambda connection: _id(connection, of_folder is None))
     if of_folder is None and of_database is not None:
         path.write_text(of_database + "\n", "ascii")

@@ -7,7 +7,7 @@ import time
 from sqlalchemy import Connection, inspect, text
 
 from neuro.domain.errors import Conflict
-from neuro.server.database.engine import Database, told_plainly
+from neuro.server.database.engine import Database, keep_open, told_plainly
 from neuro.server.fleet.tables import NOW
 
 # The newest revision below ``migrations/versions``; a test holds the two together.
@@ -37,6 +37,7 @@ def _migrate(database: Database) -> None:
     with database.engine.begin() as connection:
         if not database.is_sqlite:
             _be_alone(connection)
+            keep_open(connection)
         current = _current(connection)  # Another server may have done it meanwhile.
         if current is None:
             _create(connection)

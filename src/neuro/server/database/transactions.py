@@ -18,19 +18,14 @@ T = TypeVar("T")
 
 MOST_TOGETHER = 100  # changes in one transaction
 
-# PostgreSQL ends a transaction that does nothing for so long: its server is frozen.
-_FROZEN_MILLISECONDS = 2000
-_ALONE = text(
-    "SELECT pg_advisory_xact_lock(hashtextextended(:what, 0)),"
-    f" set_config('idle_in_transaction_session_timeout', '{_FROZEN_MILLISECONDS}', true)"
-)
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))")
 
 
 def alone(connection: Connection, what: str) -> None:
     """Let nobody else, on any server, be between this and the end of their transaction.
 
-    What others who said the same have changed is seen from here on. One statement on PostgreSQL,
-    which ends the transaction of a server that is frozen in it; SQLite has one writer.
+    What others who said the same have changed is seen from here on. One statement on PostgreSQL;
+    SQLite has one writer.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(_ALONE, {"what": what})
@@ -108,8 +103,8 @@ class Together:
         try:
             made: Sequence[Any] = await self._database.write(partial(_each, asked))
         except _OneFailed:
-            alone = (self._database.write(one.change) for one in asked)
-            made = await asyncio.gather(*alone, return_exceptions=True)
+            each = (self._database.write(one.change) for one in asked)
+            made = await asyncio.gather(*each, return_exceptions=True)
         except Exception as error:
             made = [error] * len(asked)
         for one, result in zip(asked, made, strict=True):
@@ -151,12 +146,12 @@ class Turns:
             return await commit(self._database, change, tell)
         lock = self._locks.setdefault(user, asyncio.Lock())
 
-        async def alone() -> T:
+        async def in_turn() -> T:
             # Held to the change's end, also where who asked has left: they may come again at once.
             async with lock:
                 return await commit(self._database, change, tell)
 
-        return await asyncio.shield(alone())
+        return await asyncio.shield(in_turn())
 
     async def write(self, user: str, size: int, change: Callable[[Connection], T]) -> T:
         """``commit``, of what nobody needs to be told of."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from neuro.server.fleet.lease_rows import ALIVE_SECONDS
 from neuro.server.fleet.tables import NOW
 
 _ALIVE = int(ALIVE_SECONDS * 1_000_000)
+_ID = re.compile("[0-9a-f]{32}")
 # Beside the folders of owners, whose names begin with letters.
 STORAGE_ID = ".neuro-storage"
 
@@ -112,11 +114,15 @@ def another_storage(folder: Path) -> Conflict:
 
 
 def storage_id(folder: Path) -> str | None:
-    """The id of the storage in this folder; None where it has none. Raises OSError."""
+    """The id of the storage in this folder; None where it has none that can be read.
+
+    Raises OSError.
+    """
     try:
-        return (folder / STORAGE_ID).read_text("ascii").strip() or None
+        found = (folder / STORAGE_ID).read_text("ascii", "replace").strip()
     except FileNotFoundError:
         return None
+    return found if _ID.fullmatch(found) else None
 
 
 def _make_storage_id(folder: Path) -> str:

@@ -7,7 +7,7 @@ server: it is refused for as long as the original lives, by a lease that names t
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 import secrets
 import socket
 import time
@@ -19,12 +19,14 @@ from pathlib import Path
 from sqlalchemy import Connection, text, update
 
 from neuro.domain.errors import Conflict
+from neuro.server import durable
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic, record
 from neuro.server.fleet.lease_rows import ALIVE_SECONDS
 from neuro.server.fleet.leases import Lease, take
 from neuro.server.fleet.tables import NOW, servers
 
+_ID = re.compile("[0-9a-f]{32}")
 # A server that was killed holds its own lease for some seconds more.
 PATIENCE_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
@@ -61,21 +63,16 @@ class ServerRecord:
 def server_id(folder: Path) -> str:
     """The id of the server of this data folder; made at its first start.
 
-    Raises OSError, and Conflict where the file that keeps it is empty.
+    Raises OSError, and Conflict where the file that keeps it is empty or damaged.
     """
     path = folder / "server"
     if not path.exists():
-        draft = folder / "server.new"
-        with draft.open("w", encoding="ascii") as stream:
-            stream.write(secrets.token_hex(16) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())  # A power loss must not leave an empty file in its place.
-        draft.rename(path)
-    found = path.read_text("ascii").strip()
-    if not found:
+        durable.write(path, secrets.token_hex(16))
+    found = path.read_text("ascii", "replace").strip()
+    if not _ID.fullmatch(found):
         raise Conflict(
-            f"The file {path} is empty, and has to have the id of this server: put it back from a"
-            " back-up, or delete it; the server then makes a new one."
+            f"The file {path} is empty or damaged, and has to have the id of this server: put it"
+            " back from a back-up, or delete it; the server then makes a new one."
         )
     return found
 

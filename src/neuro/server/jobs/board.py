@@ -49,8 +49,8 @@ class Board:
         self._waits_for = waits_for
         self._records: dict[str, JobRecord] = {}
         self._followed = Followed()
-        # The lanes in which jobs hold their resources.
-        self._holding: dict[str, Lane] = {}
+        # Of each job that holds its resources, the lane that it has them of.
+        self._lane_of: dict[str, Lane] = {}
         self._controls: set[str] = set()
         # How many active jobs each owner has; and under whom each job is counted.
         self._jobs_of: Counter[str] = Counter()
@@ -98,7 +98,7 @@ class Board:
 
     def placed(self) -> Iterator[JobRecord]:
         """The jobs that hold their resources: few, where those that wait may be very many."""
-        on_board = map(self._records.get, self._holding)
+        on_board = map(self._records.get, self._lane_of)
         return (record for record in on_board if record is not None)
 
     def controls(self) -> Iterator[JobRecord]:
@@ -120,8 +120,8 @@ class Board:
         gone = [record for record in self._records.values() if record.engine == engine]
         for record in gone:
             self._followed[record.id] = self._records.pop(record.id)
-        for job_id in [job_id for job_id, held in self._holding.items() if held is lane]:
-            del self._holding[job_id]
+        for job_id in [job_id for job_id, held in self._lane_of.items() if held is lane]:
+            del self._lane_of[job_id]
         return gone
 
     def add(self, record: JobRecord) -> None:
@@ -131,9 +131,9 @@ class Board:
         self._count(record)
         lane = self.lanes[record.engine]
         if record.placed:
-            if record.id not in self._holding:
+            if record.id not in self._lane_of:
                 lane.hold(record)
-                self._holding[record.id] = lane
+                self._lane_of[record.id] = lane
         elif record.specification.control:
             lane.control[record.id] = None
         else:
@@ -192,14 +192,14 @@ class Board:
         node = lane.find(amount)
         if node is None:
             return record
-        self._holding[record.id] = lane
+        self._lane_of[record.id] = lane
         place = lane.take(record, node)
         return replace(record, phase=Phase.STARTING, node=place.node, gpus=place.gpus)
 
     def release(self, record: JobRecord) -> None:
         """Take back what ``reserve`` gave: the job will not be on the board."""
         self._uncount(record)
-        lane = self._holding.pop(record.id, None)
+        lane = self._lane_of.pop(record.id, None)
         if lane is not None:
             lane.give_back(record)
 
@@ -214,7 +214,7 @@ class Board:
         for job, node in lane.choose():
             lane.queue.remove(job)
             chosen.append((job.id, lane.take(self._records[job.id], node)))
-        self._holding.update((job_id, lane) for job_id, _ in chosen)
+        self._lane_of.update((job_id, lane) for job_id, _ in chosen)
         return chosen
 
     def remove(self, record: JobRecord) -> None:
@@ -222,7 +222,7 @@ class Board:
         if self._records.pop(record.id, None) is None:
             return
         self._uncount(record)
-        held = self._holding.pop(record.id, None)
+        held = self._lane_of.pop(record.id, None)
         if held is not None:
             held.give_back(record)
             return
@@ -234,14 +234,14 @@ class Board:
 
     def waits_for(self, record: JobRecord) -> str | None:
         """What a pending job waits for; None once it has its resources."""
-        if record.status is not JobStatus.PENDING or record.id in self._holding:
+        if record.status is not JobStatus.PENDING or record.id in self._lane_of:
             return None
         lane = self.lanes.get(record.engine)
         if lane is None:
             return self._waits_for(record, self)
         if record.specification.control:
             return None
-        ahead = lane.queue.place(waiting(record))
+        ahead = lane.queue.count_ahead(waiting(record))
         return lane.explain(record.specification.amount, ahead)
 
     def listen(self, listener: Callable[[JobRecord], None], *, own: bool = False) -> None:

@@ -65,14 +65,14 @@ class Queue:
 
     def remove(self, job: Waiting) -> None:
         """Take a job out; nothing if it is not waiting."""
-        place = self.place(job)
-        if place < len(self._jobs) and self._jobs[place].id == job.id:
-            amount = self._jobs.pop(place).amount
+        ahead = self.count_ahead(job)
+        if ahead < len(self._jobs) and self._jobs[ahead].id == job.id:
+            amount = self._jobs.pop(ahead).amount
             self._jobs_of[amount] -= 1
             if not self._jobs_of[amount]:
                 del self._jobs_of[amount], self._amounts[amount]
 
-    def place(self, job: Waiting) -> int:
+    def count_ahead(self, job: Waiting) -> int:
         """How many jobs are ahead of it."""
         if self._jobs and self._jobs[-1].id == job.id:
             return len(self._jobs) - 1  # It has just been submitted, as most that are asked for.

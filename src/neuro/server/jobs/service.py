@@ -1,4 +1,4 @@
-"""The rules of jobs: finding, listing, ending, extending; ``submission``. Knows no HTTP."""
+"""The rules of jobs: listing, ending, extending; ``submission``, ``reader``. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import partial
 
 import msgspec
-from sqlalchemy import Connection
 
 from neuro.domain.errors import Damaged, InvalidInput, NoSuchJob, NotFound, Unavailable
 from neuro.domain.jobs import (
@@ -24,12 +23,11 @@ from neuro.domain.jobs import (
 from neuro.domain.names import check_job_name, check_known_cluster, is_job_id
 from neuro.domain.permissions import Action
 from neuro.domain.resources import Amount
-from neuro.domain.uris import ResourceURI
 from neuro.engines.base import Engine
 from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.jobs import lookups, specification, tables
+from neuro.server.jobs import specification, tables
 from neuro.server.jobs.away import Away
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.events import JobEvents, Wanted
@@ -37,12 +35,12 @@ from neuro.server.jobs.holding import Holding
 from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
+from neuro.server.jobs.reader import JobReader
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
 from neuro.server.jobs.submission import Submissions, Submitted
 from neuro.server.jobs.writer import Writer
 
-PAGE = 500
 # So long the server that has a job may take to do what was asked of it, until the answer goes out.
 PATIENCE_SECONDS = 2.0
 
@@ -72,6 +70,7 @@ class JobService:
         ``check_volumes(owner, container)`` says what it made, and raises InvalidInput for a
         volume that is not there.
         """
+        self._reader = JobReader(database, board, writer, offer.cluster)
         self._database = database
         self._board = board
         self._writer = writer
@@ -85,6 +84,7 @@ class JobService:
             database,
             board,
             writer,
+            self._reader,
             reconciler,
             offer,
             check_volumes=check_volumes,
@@ -122,40 +122,8 @@ class JobService:
         return records if self._away is None else await self._away.with_stops(records)
 
     async def find(self, caller: Identity, name_or_id: str, action: Action) -> JobRecord:
-        """The job behind an id, or behind the name of one of the caller's own (the newest).
-
-        Raises NoSuchJob where it is unknown or hidden, NotPermitted where it may only be seen,
-        Damaged where it cannot be read any more.
-        """
-        missing = NoSuchJob(f"no such job {name_or_id[:256]}")
-        found: JobRecord | tables.Whose | None
-        damaged = None
-        try:
-            found = await self._look_up(caller.user, name_or_id)
-        except Damaged as error:
-            # That there is a job, if a damaged one, is for those only who may see it.
-            found, damaged = await self._whose(caller.user, name_or_id), error
-        if found is None:
-            raise missing
-        uri = ResourceURI("job", found.cluster, (found.owner, found.id))
-        if caller.action_on(uri) is None and found.name:
-            uri = ResourceURI("job", found.cluster, (found.owner, found.name))
-        caller.require(uri, action, hidden=missing)
-        if isinstance(found, JobRecord):
-            return found
-        raise damaged or missing
-
-    async def _look_up(self, user: str, name_or_id: str) -> JobRecord | None:
-        """The job of an id, or of a name of this user's. Raises Damaged."""
-        if is_job_id(name_or_id):
-            return await self._read(name_or_id)
-        await self._flush_for_reading()
-        return await self._find_by_name(user, name_or_id)
-
-    async def _whose(self, user: str, name_or_id: str) -> tables.Whose | None:
-        if not is_job_id(name_or_id):
-            return tables.Whose(self._offer.cluster, user, name_or_id, name_or_id)
-        return await self._database.read(lambda c: tables.whose(c, name_or_id))
+        """The job behind an id or a name: see ``JobReader.find``."""
+        return await self._reader.find(caller, name_or_id, action)
 
     async def record(self, job_id: str) -> JobRecord | None:
         """The job of an id, whoever's it is: for what the server does by itself.
@@ -163,28 +131,8 @@ class JobService:
         None for a damaged one too: what goes on with the others goes on without it.
         """
         with suppress(Damaged):
-            return await self._read(job_id)
+            return await self._reader.get(job_id)
         return None
-
-    async def _read(self, job_id: str) -> JobRecord | None:
-        record = self._board.get(job_id) or self._writer.unsaved(job_id)
-        if record is None:
-            await self._flush_for_reading()
-            record = await self._database.read(lambda c: tables.get_job(c, job_id))
-        return record
-
-    async def _flush_for_reading(self) -> None:
-        """Let reads see what changed a moment ago. A full disk keeps nobody from reading."""
-        with suppress(Unavailable):
-            await self._writer.flush()
-
-    def _newest(self, record: JobRecord) -> JobRecord:
-        """The state of a job that the database showed as ``record``."""
-        return self._board.get(record.id) or self._writer.unsaved(record.id) or record
-
-    async def _find_by_name(self, owner: str, name: str) -> JobRecord | None:
-        record = await self._database.read(lambda c: tables.newest_by_name(c, owner, name))
-        return record and self._newest(record)
 
     async def search(self, caller: Identity, query: JobFilter) -> AsyncGenerator[Job]:
         """Jobs that the caller may see and that meet the query, oldest or newest first.
@@ -198,7 +146,7 @@ class JobService:
         if query.limit is not None and query.limit < 1:
             raise InvalidInput("limit must be 1 or more.")
         query = _with_times_in_utc(query)
-        async with aclosing(self._pages(self._visible_to(caller), query)) as pages:
+        async with aclosing(self._reader.pages(self._visible_to(caller), query)) as pages:
             async for page in pages:
                 for record in await self._with_stops(page):
                     yield self.show(record)
@@ -218,47 +166,16 @@ class JobService:
         return caller.scope("job", self._offer.cluster)
 
     async def _records(self, visible: Visibility, query: JobFilter) -> AsyncGenerator[JobRecord]:
-        async with aclosing(self._pages(visible, query)) as pages:
+        async with aclosing(self._reader.pages(visible, query)) as pages:
             async for page in pages:
                 for record in page:
                     yield record
-
-    async def _pages(
-        self, visible: Visibility, query: JobFilter
-    ) -> AsyncGenerator[list[JobRecord]]:
-        after = await self._page_start(query.after)
-        left = query.limit
-        await self._flush_for_reading()
-        while left is None or left > 0:
-            page = PAGE if left is None else min(PAGE, left)
-            records, last = await self._page(visible, query, page, after)
-            yield [self._newest(record) for record in records]
-            if last is None:
-                return
-            after = last
-            left = None if left is None else left - len(records)
 
     async def _records_of(self, wanted: Wanted) -> AsyncGenerator[JobRecord]:
         for job_id in sorted(wanted.ids):
             record = await self.record(job_id) if is_job_id(job_id) else None
             if record is not None and wanted.holds_record(record):
                 yield record
-
-    async def _page(
-        self, visible: Visibility, query: JobFilter, page: int, after: int | None
-    ) -> tuple[list[JobRecord], int | None]:
-        def read(connection: Connection) -> tuple[list[JobRecord], int | None]:
-            return tables.list_jobs(connection, visible, query, page=page, after=after)
-
-        return await self._database.read(read)
-
-    async def _page_start(self, after: str | None) -> int | None:
-        if after is None:
-            return None
-        sequence = await self._database.read(lambda c: lookups.sequence_of(c, after))
-        if sequence is None:
-            raise InvalidInput(f"There is no job '{after}' to go on after.")
-        return sequence
 
     def is_stranded(self, record: JobRecord) -> bool:
         """Whether a control job looks for the platform where it was, and is not any more."""
@@ -363,7 +280,7 @@ class JobService:
         if not record.is_active:
             return record
         # It has ended since it was looked at, or is another server's.
-        newest = await self._read(record.id)
+        newest = await self._reader.get(record.id)
         if newest is None:
             raise NoSuchJob(f"no such job {record.id}")
         if self._others is None or holds(newest):
@@ -378,7 +295,7 @@ class JobService:
         Who has read a stream to its end asks for the job next, and may ask another server.
         """
         if self._others is not None:
-            await self._flush_for_reading()
+            await self._reader.flush()
 
     def engine_of(self, record: JobRecord) -> Engine:
         """The engine that a job is, or was, on. Raises NotFound where there is none any more."""

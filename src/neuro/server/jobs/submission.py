@@ -33,11 +33,12 @@ from neuro.server.fleet.changes import Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.control_limits import check_control_limits
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import Draft, JobLimits, Offer, Refused, crowded, plan
+from neuro.server.jobs.reader import JobReader
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord, to_wire
-from neuro.server.jobs.room import check_room
 from neuro.server.jobs.writer import Writer
 
 _KEY = re.compile(r"[ -~]{1,255}")
@@ -81,6 +82,7 @@ class Submissions:
         database: Database,
         board: Board,
         writer: Writer,
+        reader: JobReader,
         reconciler: Reconciler,
         offer: Offer,
         *,
@@ -89,11 +91,12 @@ class Submissions:
         limits: JobLimits,
         others: Others | None,
     ) -> None:
-        """The arguments are those of ``JobService``."""
+        """The other arguments are those of ``JobService``."""
         self._database = database
         self._together = Together(database)
         self._board = board
         self._writer = writer
+        self._reader = reader
         self._reconciler = reconciler
         self._offer = offer
         self._check_volumes = check_volumes
@@ -146,7 +149,7 @@ class Submissions:
                 f"The Idempotency-Key '{key.text}' was used for another request, which made"
                 f" {record.id}: choose a new key for a new job."
             )
-        return Submitted(self._show(self._newest(record)), replayed=True)
+        return Submitted(self._show(self._reader.newest(record)), replayed=True)
 
     async def _submit(self, caller: Identity, draft: Draft, key: Key | None) -> Submitted:
         if crowd := self._crowd(caller.user):
@@ -163,21 +166,18 @@ class Submissions:
         inserted = asyncio.create_task(self._insert(record, key))
         inserted.add_done_callback(lambda task: task.cancelled() or task.exception())
         accepted = await asyncio.shield(inserted)
-        return Submitted(self._show(self._newest(accepted)), tuple(notices))
+        return Submitted(self._show(self._reader.newest(accepted)), tuple(notices))
 
     def _capacities(self) -> Mapping[str, Amount]:
         own = {name: lane.most for name, lane in self._board.lanes.items()}
         return own if self._others is None else {**self._others.offers.capacities, **own}
-
-    def _newest(self, record: JobRecord) -> JobRecord:
-        return self._board.get(record.id) or self._writer.unsaved(record.id) or record
 
     async def _insert(self, record: JobRecord, key: Key | None) -> JobRecord:
         control = record.specification.control
 
         def insert(connection: Connection) -> int:
             if control:
-                check_room(connection, record.owner, self._limits)
+                check_control_limits(connection, record.owner, self._limits)
             sequence = tables.insert_job(connection, reserved)
             if key is not None:
                 tables.insert_key(connection, record.owner, key.text, key.digest, sequence)
@@ -191,8 +191,8 @@ class Submissions:
             raise crowd
         # Of two with one name or key, or two control jobs, the second waits for the first; nobody
         # else should.
-        alone = record.name is not None or key is not None or record.specification.control
-        write = self._database.write if alone else self._together.write
+        may_wait = record.name is not None or key is not None or control
+        write = self._database.write if may_wait else self._together.write
         lane = self._board.lanes.get(record.engine)
         reserved = self._board.reserve(record)
         try:

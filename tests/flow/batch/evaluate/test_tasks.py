@@ -33,6 +33,7 @@ def test_every_key_of_a_task(place):
           schedule_timeout: 90
         volumes:
           data: {remote: storage:vol, mount: /vol, read_only: true}
+          other: {remote: storage:other, mount: /other, read_only: true}
         images:
           im: {ref: "image:im:${{ params.tag }}"}
         params: {tag: v1}
@@ -45,7 +46,7 @@ def test_every_key_of_a_task(place):
           entrypoint: ep
           bash: echo ${{ env.A }} "$X"
           env: {A: task, C: "${{ env.D }}"}
-          volumes: ["${{ volumes.data.ref }}", "${{ volumes.data.ref_rw }}", ""]
+          volumes: ["${{ volumes.data.ref }}", "${{ volumes.other.ref_rw }}", ""]
           tags: [tt]
           http_port: 8080
           http_auth: false
@@ -63,7 +64,7 @@ def test_every_key_of_a_task(place):
     assert (task.entrypoint, task.workdir) == ("ep", "/w")
     assert task.cmd == """bash -euo pipefail -c 'echo default "$X"'"""
     assert task.env == {"A": "task", "P": "p", "D": "b", "M": "m", "C": "b"}
-    assert task.volumes == ("storage:d:/d", "storage:vol:/vol:ro", "storage:vol:/vol:rw")
+    assert task.volumes == ("storage:d:/d", "storage:vol:/vol:ro", "storage:other:/other:rw")
     assert task.tags == (
         "bake_id:bake-1",
         "flow:b",

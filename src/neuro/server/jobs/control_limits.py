@@ -1,4 +1,4 @@
-"""Room for one more control job, counted in the transaction that submits it.
+"""Whether there may be one more control job, counted in the transaction that submits it.
 
 What a server knows of the jobs that others accept is a moment old, so each could let in as many as
 there may be. Whoever submits a control job is alone with that from the count to the commit.
@@ -20,7 +20,7 @@ _ON_POSTGRES = text(_COUNT.format(index=""))
 _ON_SQLITE = text(_COUNT.format(index="INDEXED BY ix_jobs_active_control"))
 
 
-def check_room(connection: Connection, owner: str, limits: JobLimits) -> None:
+def check_control_limits(connection: Connection, owner: str, limits: JobLimits) -> None:
     """Raise TooManyRequests where an owner, or all together, have as many as they may.
 
     Others who ask wait for the transaction's end.
