@@ -4,6 +4,7 @@
 #   make demo    start the platform and train a classifier on it
 #   make test    all tests (TESTS="tests/storage -k uris" for some)
 #   make test-fast   those that need the fewest processes
+#   make test-docker  the whole contract of engines on a Docker daemon: minutes
 #   make fuzz    20,000 random jobs against the fence around jobs, 500 kills of a bake: hours
 #   make mutants  take each access check away and see that the tests notice: two minutes
 #   make lint    formatting, rules, types, layers, documentation
@@ -36,7 +37,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test test-fast fuzz mutants lint bench wheel docs format lock clean
+.PHONY: help setup demo test test-fast test-docker fuzz mutants lint bench wheel docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -71,6 +72,10 @@ test: $(DEMO)
 
 test-fast: $(DEMO)
 	@$(PYTEST) -m "not slow" $(TESTS)
+
+# In one process: each has a daemon of its own.
+test-docker: $(DEMO)
+	@$(BIN)/python -m pytest --durations 10 -m docker $(or $(TESTS),tests/engines)
 
 fuzz: $(SETUP)
 	@NEURO_FUZZ_CASES=20000 NEURO_TEST_KILLS=500 NEURO_FUZZ_VERDICTS=10000 $(BIN)/python -m pytest \

@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.engines import docker_daemon
 from tests.postgres import PostgresServer, find_binaries
 from tests.server_process import ServerProcess
 
@@ -71,7 +72,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests, and skip what this machine cannot run, with the reason.
 
-    CI has everything and skips nothing.
+    CI has everything and skips nothing, unless it cannot have a Docker daemon.
     """
     turns = {path: _turn(path) for path in {item.path for item in items}}
     for item in items:
@@ -81,6 +82,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Then the files of the others that take long, wherever they are.
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (turns[item.path], item.path not in slow))
+    # Where CI runs in a container, that may not have containers in it.
+    if reason := docker_daemon.lacking():
+        for item in items:
+            if item.get_closest_marker("docker"):
+                item.add_marker(pytest.mark.skip(reason=reason))
     if os.environ.get("CI"):
         return
     not_root = pytest.mark.skip(reason="needs root")

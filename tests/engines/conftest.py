@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -12,6 +13,9 @@ import pytest_asyncio
 from tests.engines.harness import KINDS, EngineKind, Runs
 
 CONTRACT = Path(__file__).parent / "contract"
+# A container of Docker takes ten times as long as a run of the others, so of the contract only this
+# runs on it, unless the tests of ``docker`` are asked for by that name.
+ON_DOCKER = CONTRACT / "test_lifecycle.py"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -22,15 +26,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     needed = [what for mark in marks for what in mark.args]
     of_contract = metafunc.definition.path.is_relative_to(CONTRACT)
     kinds = KINDS.values() if of_contract else [KINDS["sandbox"]]
-    able = [kind.name for kind in kinds if all(kind.can(what) for what in needed)]
+    able = [kind for kind in kinds if all(kind.can(what) for what in needed)]
     assert able, f"no engine has what {metafunc.definition.name} needs"
-    metafunc.parametrize("kind", able, indirect=True)
+    path = metafunc.definition.path
+    with_docker = path == ON_DOCKER or metafunc.config.option.markexpr == "docker"
+    names: list[Any] = [kind.name for kind in able if kind.name != "docker"]
+    if KINDS["docker"] in able and with_docker:
+        names.append(pytest.param("docker", marks=pytest.mark.docker))
+    metafunc.parametrize("kind", names, indirect=True)
 
 
 @pytest.fixture
 def kind(request: pytest.FixtureRequest) -> EngineKind:
     """Each kind of engine in turn."""
-    return KINDS[request.param]
+    chosen = KINDS[request.param]
+    chosen.prepare()
+    return chosen
 
 
 @pytest.fixture

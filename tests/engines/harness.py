@@ -29,10 +29,15 @@ from neuro.engines.base import (
     Started,
     Volume,
 )
+from neuro.engines.docker import containers
+from neuro.engines.docker.api import Daemon
+from neuro.engines.docker.engine import DockerEngine
+from neuro.engines.docker.settings import DockerSettings
 from neuro.engines.sandbox import SandboxEngine, identities
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.engines.storage import Storage
+from tests.engines import docker_daemon
 from tests.engines.memory import MemoryEngine
 from tests.engines.plain import supervisor
 from tests.engines.plain.engine import PlainEngine
@@ -230,6 +235,8 @@ class Has(StrEnum):
     TERMINALS = "a run can have a terminal"
     SUPERVISORS = "runs outlive the process that the engine is in"
     IMAGES = "an image is pulled, and the engine tells how far that is"
+    PRIVILEGES = "a run can be given more rights than others"
+    HOST_FENCE = "a run does not reach the services of the machine that it is on"
     LOG_LIMIT = "of output beyond a limit, the oldest is dropped"
 
 
@@ -251,6 +258,9 @@ class EngineKind:
     def can(self, what: Has | type[Any]) -> bool:
         """Whether engines of this kind have what a test needs."""
         return what in self.has if isinstance(what, Has) else issubclass(self.engine, what)
+
+    def prepare(self) -> None:
+        """Start what such engines have in common, in the process that all others come from."""
 
     def make(self, folder: Path) -> Engine:
         """An engine on ``folder``, not open yet."""
@@ -311,22 +321,24 @@ class SandboxKind(EngineKind):
 
     def _waiting_berths(self, folder: Path) -> set[str]:
         """Those that a living zygote keeps for runs to come."""
-        zygotes = {str(pid) for pid, _ in self._processes(folder, "neuro-zygote")}
+        zygotes = {str(pid) for pid, _ in processes(folder, "neuro-zygote")}
         names = {path.name for path in folder.glob("berths/*")}
         return {name for name in names if name.partition("-")[0] in zygotes}
 
     def _supervisors(self, folder: Path) -> set[tuple[int, str]]:
-        return self._processes(folder, "neuro-job")
+        return processes(folder, "neuro-job")
 
-    def _processes(self, folder: Path, wanted: str) -> set[tuple[int, str]]:
-        found = set()
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                words = process.joinpath("cmdline").read_bytes().split(b"\0")
-                name = process.joinpath("comm").read_text().strip()
-                if str(folder).encode() in words and name == wanted:
-                    found.add((int(process.name), name))
-        return found
+
+def processes(folder: Path, wanted: str) -> set[tuple[int, str]]:
+    """Those of an engine that are called so, and their name."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = process.joinpath("cmdline").read_bytes().split(b"\0")
+            name = process.joinpath("comm").read_text().strip()
+            if str(folder).encode() in words and name == wanted:
+                found.add((int(process.name), name))
+    return found
 
 
 class PlainKind(EngineKind):
@@ -373,6 +385,35 @@ class MemoryKind(EngineKind):
         return None
 
 
+class DockerKind(EngineKind):
+    name = "docker"
+    engine = DockerEngine
+    has = frozenset(Has) - {Has.PRIVILEGES, Has.HOST_FENCE}
+
+    def prepare(self) -> None:
+        docker_daemon.socket_path()
+
+    def make(self, folder: Path) -> Engine:
+        return DockerEngine(folder, self._settings(Retention()), EVERYWHERE)
+
+    def make_small(self, folder: Path, kept: int) -> Engine:
+        return DockerEngine(folder, self._settings(Retention(total=kept, segment=kept // 4)))
+
+    def _settings(self, retention: Retention) -> DockerSettings:
+        return DockerSettings(host=f"unix://{docker_daemon.socket_path()}", retention=retention)
+
+    def traces(self, folder: Path) -> set[str]:
+        found = {f"folder {path.relative_to(folder)}" for path in folder.glob("jobs/*")}
+        found |= {f"process {pid} {name}" for pid, name in processes(folder, "neuro-keeper")}
+        identity = json.loads((folder / "installation").read_text())["id"]
+        label = containers.label_of(identity)
+        listed = Daemon(docker_daemon.socket_path()).containers(label)
+        return found | {f"container {one.id}" for one in listed}
+
+    def supervisor_of(self, folder: Path, ref: RunRef) -> int:
+        return SandboxKind().supervisor_of(folder, ref)
+
+
 KINDS: dict[str, EngineKind] = {
-    kind.name: kind for kind in (SandboxKind(), PlainKind(), MemoryKind())
+    kind.name: kind for kind in (SandboxKind(), PlainKind(), MemoryKind(), DockerKind())
 }

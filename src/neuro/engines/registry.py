@@ -19,6 +19,7 @@ from neuro.engines.storage import Storage
 
 KINDS: Mapping[str, str] = {
     "sandbox": "neuro.engines.sandbox.kind",
+    "docker": "neuro.engines.docker.kind",
 }
 
 

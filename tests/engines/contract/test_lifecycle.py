@@ -188,6 +188,6 @@ async def test_fifty_runs_at_once_all_end_right(runs: Runs) -> None:
     specs = [spec("sh", "-c", f"echo {i}; exit {i}") for i in range(50)]
 
     await asyncio.gather(*(runs.engine.start(one) for one in specs))
-    done = await asyncio.gather(*(runs.finished(RunRef(one.job_id)) for one in specs))
+    done = await asyncio.gather(*(runs.finished(RunRef(one.job_id), 100) for one in specs))
 
     assert [(one.code, one.output) for one in done] == [(i, f"{i}\n".encode()) for i in range(50)]

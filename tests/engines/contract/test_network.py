@@ -238,7 +238,7 @@ async def test_neighbours_stay_neighbours_when_the_server_starts_anew(
         await runs.close()
 
 
-@needs(Has.FENCE)
+@needs(Has.FENCE, Has.HOST_FENCE)
 @pytest.mark.root
 async def test_the_hosts_own_services_are_out_of_reach(runs: Runs) -> None:
     host = runs.engine.host_address

@@ -201,6 +201,7 @@ async def test_a_job_cannot_write_to_the_programs_that_started_it(runs: Runs) ->
     assert "opened" not in done.output.decode()
 
 
+@needs(Has.PRIVILEGES)
 async def test_a_privileged_job_can_change_owners_but_not_mount(runs: Runs) -> None:
     script = "touch /tmp/x && chown 0:0 /tmp/x && echo owner; mount -t tmpfs n /mnt || echo no"
 

@@ -12,7 +12,7 @@ from neuro.engines.base import RunRef, RunState
 from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, layout, leftovers
 from neuro.engines.sandbox.connections import RETRY_SECONDS, Connections
-from neuro.engines.sandbox.states import ended, started
+from neuro.engines.sandbox.states import ended, started, waiting
 from neuro.engines.sandbox.tidying import Tidying
 
 ANSWER_SECONDS = 10.0  # for a supervisor of an earlier life to say how its run is
@@ -122,7 +122,10 @@ class Adoption:
             connected = await self._connections.connect(ref)
         if connected:
             link = self._connections.links.get(ref)
-            return RunState(started=started(ref, link.started) if link else None)
+            if link is None:
+                return RunState()
+            told = started(ref, link.started), waiting(ref, link.state)
+            return RunState(started=told[0], waiting=told[1])
         # It may have ended just now.
         record = await asyncio.to_thread(self._connections.record, ref)
         if record is None:

@@ -16,7 +16,7 @@ from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, layout, leftovers
 from neuro.engines.sandbox.ending import NOT_READY, ExitRecord
 from neuro.engines.sandbox.link import Link
-from neuro.engines.sandbox.states import ended, exited, started
+from neuro.engines.sandbox.states import ended, exited, started, waiting
 from neuro.engines.sandbox.tidying import Tidying
 
 RETRY_SECONDS = 1.0  # between two tries of what the server lacks descriptors for
@@ -71,7 +71,8 @@ class Connections:
         for ref in refs:
             link, end = self.links.get(ref), ends.get(ref)
             if link is not None:
-                found[ref] = RunState(started=started(ref, link.started))
+                told = started(ref, link.started), waiting(ref, link.state)
+                found[ref] = RunState(started=told[0], waiting=told[1])
             elif ref in self._settling:
                 found[ref] = RunState()
             elif end is not None and not end.may_begin_again:
@@ -134,7 +135,7 @@ class Connections:
         """
         folder = layout.run_folder(self._folder, ref.job_id, ref.run)
         try:
-            link = await Link.open(folder, ref, self._begun, self._vanished)
+            link = await Link.open(folder, ref, self._begun, self._vanished, self._waits)
         except OSError as error:
             if error.errno in EXHAUSTED:
                 raise
@@ -167,6 +168,10 @@ class Connections:
 
     def _begun(self, link: Link) -> None:
         if (event := started(link.ref, link.started)) is not None:
+            self._tell(event)
+
+    def _waits(self, link: Link) -> None:
+        if (event := waiting(link.ref, link.state)) is not None:
             self._tell(event)
 
     def _vanished(self, link: Link) -> None:

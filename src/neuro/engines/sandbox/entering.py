@@ -125,9 +125,9 @@ def _open_own_terminal(init: int) -> tuple[int, int]:
     return master, slave
 
 
-def socket_inside(plan: Plan, init: int, client: socket.socket) -> None:
+def socket_inside(init: int, client: socket.socket, *, plain: bool) -> None:
     """Hand the engine a TCP socket that lives in the run's network. Raises OSError."""
-    if plan.plain:
+    if plain:
         # A user namespace cannot be left again, so a child goes in.
         pid = os.fork()
         if pid == 0:

@@ -125,12 +125,15 @@ def executable(machine: str) -> bytes | None:
     if machine not in _SOURCES:
         return None
     number, source = _SOURCES[machine]
-    code = b"".join(bytes.fromhex(instruction) for instruction, _ in source)
+    return elf(number, b"".join(bytes.fromhex(instruction) for instruction, _ in source))
+
+
+def elf(machine: int, code: bytes) -> bytes:
+    """A file that executes ``code``; ``machine`` is the processor's number in such files."""
     size = _HEADERS + len(code)
     identity = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH", identity, 2, number, 1, _BASE + _HEADERS, 64, 0, 0, 64, 56, 2, 0, 0, 0
-    )
+    kind = identity, 2, machine, 1
+    header = struct.pack("<16sHHIQQQIHHHHHH", *kind, _BASE + _HEADERS, 64, 0, 0, 64, 56, 2, 0, 0, 0)
     load = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)
     stack = struct.pack("<IIQQQQQQ", 0x6474E551, 6, 0, 0, 0, 0, 0, 16)
     return header + load + stack + code

@@ -271,10 +271,10 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
         devices = gpu_devices(plan.device_folder, request.gpus)
         trees += [kernel.copy_tree(path) for path, _ in devices]
         for source, target, read_only in request.mounts:
-            opened = _open_source(source, target)
+            opened = open_source(source, target)
             try:
                 volumes.append((target, stat.S_ISDIR(os.fstat(opened).st_mode)))
-                trees.append(_volume(opened, target, block, read_only=read_only))
+                trees.append(volume(opened, target, block.volumes, read_only=read_only))
             finally:
                 os.close(opened)
         for number, (target, content, mode) in enumerate(request.files):
@@ -338,7 +338,8 @@ def own_file(path: str, content: bytes, mode: int, block: Block) -> str:
     return path
 
 
-def _open_source(source: str, target: str) -> int:
+def open_source(source: str, target: str) -> int:
+    """Open what is mounted as a volume. Raises ValueError, OSError: see ``prepare``."""
     # By descriptor, and through no symbolic link: other jobs may write beside the volume's folder,
     # and could put a link in its place at any moment.
     try:
@@ -351,12 +352,15 @@ def _open_source(source: str, target: str) -> int:
         raise ValueError(f"the volume at {target} cannot be mounted: {error.strerror}") from None
 
 
-def _volume(opened: int, target: str, block: Block, *, read_only: bool) -> int:
-    """A mount of what is open, with the storage's files belonging to the run's user 0."""
+def volume(opened: int, target: str, users: int | None, *, read_only: bool) -> int:
+    """A mount of what is open; ``users`` is how the storage's files get to be the run's.
+
+    Raises ValueError, OSError: see ``prepare``.
+    """
     tree = kernel.copy_tree("", opened)
     try:
         kernel.set_attributes(
-            tree, ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if read_only else 0), block.volumes
+            tree, ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if read_only else 0), users
         )
     except OSError as error:
         os.close(tree)
@@ -373,7 +377,7 @@ def prove_volumes(folder: str, block: Block) -> None:
     """Raise OSError where volumes beside ``folder`` could not be mounted."""
     opened = os.open(folder, os.O_PATH | os.O_CLOEXEC)
     try:
-        os.close(_volume(opened, folder, block, read_only=False))
+        os.close(volume(opened, folder, block.volumes, read_only=False))
     except ValueError as error:
         raise OSError(0, str(error)) from None
     finally:

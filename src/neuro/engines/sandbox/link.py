@@ -16,8 +16,8 @@ from neuro.engines.sandbox.taking import take
 class Link(asyncio.Protocol):
     """What the engine knows of a run that is going, and how it tells it things.
 
-    ``on_started`` and ``on_over`` are called on the event loop; ``on_over`` once, with ``record``
-    set unless the supervisor vanished without a word.
+    ``on_started``, ``on_waiting`` and ``on_over`` are called on the event loop; ``on_over`` once,
+    with ``record`` set unless the supervisor vanished without a word.
     """
 
     def __init__(
@@ -25,6 +25,7 @@ class Link(asyncio.Protocol):
         ref: RunRef,
         on_started: Callable[[Link], None],
         on_over: Callable[[Link], None],
+        on_waiting: Callable[[Link], None] = lambda link: None,
     ) -> None:
         self.ref = ref
         self.state: dict[str, Any] = {}
@@ -33,6 +34,7 @@ class Link(asyncio.Protocol):
         self.previous_usage: tuple[float, float] | None = None
         self._on_started = on_started
         self._on_over = on_over
+        self._on_waiting = on_waiting
         self._known = asyncio.get_running_loop().create_future()
         self._frames = wire.Frames()
         self._transport: asyncio.Transport | None = None
@@ -45,9 +47,10 @@ class Link(asyncio.Protocol):
         ref: RunRef,
         on_started: Callable[[Link], None],
         on_over: Callable[[Link], None],
+        on_waiting: Callable[[Link], None] = lambda link: None,
     ) -> Link:
         """Connect to the run in ``folder``. Raises OSError where no supervisor listens."""
-        link = cls(ref, on_started, on_over)
+        link = cls(ref, on_started, on_over, on_waiting)
         await take(layout.connect(folder), lambda: link)
         try:
             await link._known
@@ -84,7 +87,7 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """Let go of the run; it goes on."""
-        self._on_over = self._on_started = lambda link: None
+        self._on_over = self._on_started = self._on_waiting = lambda link: None
         if self._transport is not None:
             self._transport.abort()
 
@@ -114,12 +117,17 @@ class Link(asyncio.Protocol):
             self.state = json.loads(payload)
             if self.started is not None:
                 self._on_started(self)
+            else:
+                self._on_waiting(self)
             if not self._known.done():
                 self._known.set_result(None)
         elif kind == wire.STARTED:
             self.state["started"] = json.loads(payload)["at"]
             self.state["init"] = json.loads(payload)["init"]
             self._on_started(self)
+        elif kind == wire.WAITING:
+            self.state["waiting"] = json.loads(payload)
+            self._on_waiting(self)
         elif kind == wire.EXITED:
             self.record = ExitRecord.from_json(json.loads(payload))
         elif kind == wire.WROTE:

@@ -97,6 +97,12 @@ class Loop:
         """Tell nobody of the end of ``pid``."""
         self._children.pop(pid, None)
 
+    def end(self, pid: int, status: int) -> None:
+        """Somebody else buried ``pid``, and tells its wait status."""
+        action = self._children.pop(pid, None)
+        if action is not None:
+            action(status)
+
     def _bury(self, reader: int) -> None:
         os.read(reader, 512)
         while True:
@@ -106,9 +112,7 @@ class Loop:
                 return
             if pid == 0:
                 return
-            action = self._children.pop(pid, None)
-            if action is not None:
-                action(status)
+            self.end(pid, status)
 
     def on_exit(self, pid: int, action: Callable[[], None]) -> None:
         """Call ``action`` once when the process is over, whoever may bury it.

@@ -31,7 +31,7 @@ class Oversight:
         if plan.groups.version == 0:
             self._watch_memory(init, request.memory)
         if request.disk:
-            self._watch_disk(layers, init, request.disk)
+            self.watch_disk(layers, init, request.disk)
 
     def _watch_memory(self, init: int, limit: int) -> None:
         """Keep the processes of ``init`` below ``limit`` bytes, and on the cores it has now."""
@@ -40,7 +40,7 @@ class Oversight:
             Watch(self._loop, init, cores=cores, memory=limit, on_excess=self._memory_exceeded)
         )
 
-    def _watch_disk(self, layers: str, init: int, limit: int) -> None:
+    def watch_disk(self, layers: str, init: int, limit: int) -> None:
         """Keep the private files in ``layers`` below ``limit`` bytes."""
         self._watches.append(
             DiskWatch(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from neuro.engines.sandbox import entering, execution, launch, wire
+from neuro.engines.sandbox import execution, wire
 from neuro.engines.sandbox.client import Client
 from neuro.engines.sandbox.ending import ExitRecord
 from neuro.engines.sandbox.inlet import Inlet, PipeInlet
@@ -50,6 +50,12 @@ class Run(Protocol):
     ) -> int:
         """Start ``command``, an argv and whether it has a terminal, inside. Returns its pid."""
 
+    def open_terminal(self, init: int) -> tuple[int, int]:
+        """A terminal (master, slave) of the run's own."""
+
+    def hand_over_socket(self, init: int, client: socket.socket) -> None:
+        """Send ``client`` a TCP socket that lives in the run's network."""
+
 
 class Reception:
     """The clients of one run. The loop ends when the run has and they are served."""
@@ -59,13 +65,11 @@ class Reception:
         loop: Loop,
         listener: socket.socket,
         log: OutputLog,
-        plan: launch.Plan,
         run: Run,
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._log = log
-        self._plan = plan
         self._run = run
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._inlet: Inlet | None = None
@@ -225,7 +229,7 @@ class Reception:
         client.send(wire.json_frame(wire.OPENED, {"taken": 0}))
         closing = client.on_close
         _, tty = command
-        terminal = partial(entering.open_terminal, init) if tty else None
+        terminal = partial(self._run.open_terminal, init) if tty else None
         try:
             one = execution.Execution(
                 self._loop,
@@ -254,7 +258,7 @@ class Reception:
         init = self._run.first_process
         if init is not None:
             try:
-                entering.socket_inside(self._plan, init, client.connection)
+                self._run.hand_over_socket(init, client.connection)
             except OSError:
                 pass
         client.finish()

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from neuro.engines.base import ExitCause, Exited, RunRef, RunState, Started
+from neuro.engines.base import (
+    ExitCause,
+    Exited,
+    RunRef,
+    RunState,
+    Started,
+    Waiting,
+    WaitReason,
+)
 from neuro.engines.sandbox.ending import ExitRecord
 
 
 def started(ref: RunRef, at: int | None) -> Started | None:
     """A run's start at a time in nanoseconds; None where it has not started."""
     return Started(ref=ref, at=_time(at)) if at is not None else None
+
+
+def waiting(ref: RunRef, state: Mapping[str, Any]) -> Waiting | None:
+    """What a run waits for that told its ``state``: the image that is pulled for it."""
+    told = state.get("waiting")
+    if told is None or state.get("started") is not None:
+        return None
+    return Waiting(
+        ref=ref,
+        at=_time(told["at"]),
+        reason=WaitReason.PULLING,
+        description="Its image is pulled",
+        progress=told["progress"],
+    )
 
 
 def exited(ref: RunRef, record: ExitRecord) -> Exited:

@@ -65,7 +65,7 @@ class Supervisor:
         self._loop = Loop(Allowance.of_run(request.cpu))
         self._loop.bury_children()
         self._log = OutputLog(layout.output_folder(plan.folder, request.job_id), plan.retention)
-        self._reception = Reception(self._loop, listener, self._log, plan, self)
+        self._reception = Reception(self._loop, listener, self._log, self)
         self._oversight = Oversight(self._loop, self._kill)
         self._began_at = self._log.end
         self._group = berth.group
@@ -386,6 +386,14 @@ class Supervisor:
         return entering.execute(
             self._plan, self._request, self._group, init, argv, streams, word, tty=tty
         )
+
+    def open_terminal(self, init: int) -> tuple[int, int]:
+        """A terminal (master, slave) for ``exec``. Raises OSError."""
+        return entering.open_terminal(init)
+
+    def hand_over_socket(self, init: int, client: socket.socket) -> None:
+        """Send ``client`` a TCP socket that lives in the run's network. Raises OSError."""
+        entering.socket_inside(init, client, plain=self._plan.plain)
 
 
 def _signal_of(status: int) -> int | None:

@@ -30,6 +30,7 @@ EXITED = 22  # json: the exit record
 STOP = 23  # json: grace (s)
 FOLLOW = 24  # u64: tell me once when the output ends after this offset
 WROTE = 25  # u64: where it ends
+WAITING = 26  # json: at (ns), progress: its image is pulled
 
 # Sessions.
 OPENED = 30  # json: where the output ends and the input stands now (attach), or an error

@@ -1,0 +1,314 @@
+"""The Docker Engine API over its socket, as far as the engine needs it: what is sent, what comes.
+
+It blocks: keepers have no event loop that could wait for HTTP, and the server asks in threads.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+_NEWEST = (1, 51)  # that this was written for; a newer daemon speaks it as well
+_OLDEST = (1, 40)
+_SECONDS = 120.0  # for an answer: a start may wait for a slow disk
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """The daemon's answer was an error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Version(msgspec.Struct, rename="pascal"):
+    """Which versions of the API the daemon speaks."""
+
+    api_version: str
+    least: str = msgspec.field(name="MinAPIVersion", default="1.24")
+
+
+class Info(msgspec.Struct, rename="pascal"):
+    """What the daemon's machine has."""
+
+    cores: int = msgspec.field(name="NCPU")
+    mem_total: int
+    server_version: str = ""
+    operating_system: str = ""
+    runtimes: dict[str, Any] | None = None
+
+
+class ImageConfig(msgspec.Struct, rename="pascal"):
+    """What an image says of the containers that are made of it."""
+
+    entrypoint: list[str] | None = None
+    cmd: list[str] | None = None
+    env: list[str] | None = None
+    user: str | None = None
+
+
+class Image(msgspec.Struct, rename="pascal"):
+    """An image that the daemon has."""
+
+    id: str
+    config: ImageConfig | None = None
+
+
+class ContainerState(msgspec.Struct, rename="pascal"):
+    """How a container is."""
+
+    running: bool = False
+    pid: int = 0
+    exit_code: int = 0
+    out_of_memory: bool = msgspec.field(name="OOMKilled", default=False)
+    error: str = ""
+
+
+class Container(msgspec.Struct, rename="pascal"):
+    """One container, looked at by itself."""
+
+    id: str
+    state: ContainerState
+
+
+class Listed(msgspec.Struct, rename="pascal"):
+    """One container of a list."""
+
+    id: str
+    labels: dict[str, str] = {}
+
+
+class Range(msgspec.Struct, rename="pascal"):
+    """Addresses of a network."""
+
+    gateway: str = ""
+
+
+class Addresses(msgspec.Struct, rename="pascal"):
+    """Which addresses a network has."""
+
+    config: list[Range] | None = None
+
+
+class Network(msgspec.Struct, rename="pascal"):
+    """A network of the daemon's."""
+
+    id: str
+    name: str
+    addresses: Addresses = msgspec.field(name="IPAM", default_factory=Addresses)
+
+
+class Step(msgspec.Struct, rename="camel"):
+    """One line of what the daemon tells of a pull."""
+
+    status: str = ""
+    id: str = ""
+    progress_detail: dict[str, Any] | None = None
+    error: str | None = None
+
+
+class _Made(msgspec.Struct, rename="pascal"):
+    id: str
+
+
+def chosen_version(offered: Version) -> str:
+    """The version to speak. Raises ValueError with a sentence where there is none in common."""
+    newest, least = _numbers(offered.api_version), _numbers(offered.least)
+    if newest < _OLDEST:
+        raise ValueError(
+            f"the daemon speaks version {offered.api_version} of the Docker API: this engine needs"
+            f" {_text(_OLDEST)} (Docker 19.03) or later"
+        )
+    if least > _NEWEST:
+        raise ValueError(
+            f"the daemon speaks version {offered.least} of the Docker API and later, and this"
+            f" version of the platform {_text(_NEWEST)} at most: install a newer one"
+        )
+    return _text(min(newest, _NEWEST))
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, _, minor = version.partition(".")
+    return int(major), int(minor)
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+class Daemon:
+    """Asks one daemon. Every method raises OSError where it is away, Refused for what it refuses.
+
+    Each question has a connection of its own, so threads may ask at once.
+    """
+
+    def __init__(self, path: str, version: str = "") -> None:
+        """``path`` is that of its socket; ``version`` of the API is its own by default."""
+        self._path = path
+        self._prefix = f"/v{version}" if version else ""
+
+    def version(self) -> Version:
+        return self._get(Version, "/version")
+
+    def info(self) -> Info:
+        return self._get(Info, "/info")
+
+    # Images.
+
+    def image(self, reference: str) -> Image | None:
+        """An image that is here."""
+        return self._found(Image, f"/images/{quote(reference, safe='/:@')}/json")
+
+    def pull(
+        self, name: str, tag: str, credentials: Mapping[str, str] | None, seconds: float
+    ) -> Iterator[Step]:
+        """Pull an image; ``seconds`` may be between two steps of what is told."""
+        query = {"fromImage": name, "tag": tag}
+        headers = {}
+        if credentials is not None:
+            text = json.dumps(credentials).encode()
+            headers["X-Registry-Auth"] = base64.urlsafe_b64encode(text).decode()
+        connection, answer = self._ask("POST", "/images/create", query, None, headers, seconds)
+        try:
+            while line := answer.readline():
+                if line.strip():
+                    yield msgspec.json.decode(line, type=Step)
+        finally:
+            connection.close()
+
+    # Networks.
+
+    def network(self, name: str) -> Network | None:
+        return self._found(Network, f"/networks/{quote(name, safe='')}")
+
+    def networks(self, label: str) -> list[Network]:
+        """Those with a label."""
+        return self._get(list[Network], "/networks", filters={"label": [label]})
+
+    def make_network(self, body: Mapping[str, Any]) -> None:
+        self._call("POST", "/networks/create", body=body)
+
+    def remove_network(self, name: str) -> None:
+        self._call("DELETE", f"/networks/{quote(name, safe='')}")
+
+    # Containers.
+
+    def containers(self, label: str) -> list[Listed]:
+        """Those with a label, also those that have ended."""
+        return self._get(list[Listed], "/containers/json", all="1", filters={"label": [label]})
+
+    def container(self, identity: str) -> Container | None:
+        return self._found(Container, f"/containers/{identity}/json")
+
+    def make_container(self, name: str, body: Mapping[str, Any]) -> str:
+        """Its id."""
+        answer = self._call("POST", "/containers/create", {"name": name}, body)
+        return msgspec.json.decode(answer, type=_Made).id
+
+    def start_container(self, identity: str) -> None:
+        self._call("POST", f"/containers/{identity}/start")
+
+    def remove_container(self, identity: str) -> None:
+        """End it, if need be, and remove it; nothing where it is gone."""
+        try:
+            self._call("DELETE", f"/containers/{identity}", {"force": "1", "v": "1"})
+        except Refused as refused:
+            if refused.status not in (404, 409):  # 409: somebody else removes it now
+                raise
+
+    def execute(self, identity: str, body: Mapping[str, Any]) -> None:
+        """Start a process in a container that runs."""
+        answer = self._call("POST", f"/containers/{identity}/exec", body=body)
+        made = msgspec.json.decode(answer, type=_Made).id
+        self._call("POST", f"/exec/{made}/start", body={"Detach": True, "Tty": False})
+
+    # Within.
+
+    def _get(self, kind: type[T], path: str, **query: Any) -> T:
+        texts = {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in query.items()
+        }
+        return msgspec.json.decode(self._call("GET", path, texts), type=kind)
+
+    def _found(self, kind: type[T], path: str) -> T | None:
+        try:
+            return self._get(kind, path)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        connection, answer = self._ask(method, path, query or {}, body, {}, _SECONDS)
+        try:
+            return answer.read()
+        finally:
+            connection.close()
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        target = self._prefix + path + (f"?{urlencode(query)}" if query else "")
+        sent = dict(headers)
+        content = None
+        if body is not None:
+            content = json.dumps(body).encode()
+            sent["Content-Type"] = "application/json"
+        connection = _Connection(self._path, seconds)
+        try:
+            connection.request(method, target, content, sent)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                raise Refused(answer.status, _message(answer.read()))
+        except http.client.HTTPException as error:
+            connection.close()
+            raise OSError(0, f"the Docker daemon does not answer as one: {error!r}") from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection, answer
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("docker", timeout=seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+def _message(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["message"])
+    except (ValueError, KeyError, TypeError):
+        return content.decode("utf-8", "replace").strip()

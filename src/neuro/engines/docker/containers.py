@@ -1,0 +1,138 @@
+"""What the daemon is told to make for a run. No effects here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from neuro.engines.base import RunRef, RunSpec
+from neuro.engines.docker import launcher_program
+from neuro.engines.docker.api import ImageConfig
+from neuro.engines.docker.order import Mount
+
+INSTALLATION, JOB, RUN = "neuro.installation", "neuro.job", "neuro.run"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as Docker has it
+_SMALL_SHM = 64 << 20
+_CPU_PERIOD = 100_000
+# Of what Docker leaves to root of a container: making device files, and a root within the root.
+_DROPPED = ["MKNOD", "SYS_CHROOT", "NET_RAW", "AUDIT_WRITE"]
+
+
+def label_of(installation: str) -> str:
+    """By which the daemon finds what belongs to an installation."""
+    return f"{INSTALLATION}={installation}"
+
+
+def ref_of(labels: Mapping[str, str]) -> RunRef | None:
+    """The run that a container is of."""
+    run = labels.get(RUN, "")
+    return RunRef(labels[JOB], int(run)) if JOB in labels and run.isdecimal() else None
+
+
+def name_of(installation: str, ref: RunRef) -> str:
+    """What a person sees in ``docker ps``."""
+    return f"neuro-{installation}-{ref.job_id}-{ref.run}"
+
+
+def network_of(installation: str, neighbours: str) -> str:
+    """The network of the runs that reach each other, or of those that reach none."""
+    if not neighbours:
+        return f"neuro-{installation}"
+    return f"neuro-{installation}-{hashlib.sha256(neighbours.encode()).hexdigest()[:16]}"
+
+
+def network_body(installation: str, neighbours: str) -> dict[str, Any]:
+    """How that network is made."""
+    talk = "true" if neighbours else "false"
+    return {
+        "Name": network_of(installation, neighbours),
+        "Driver": "bridge",
+        "CheckDuplicate": True,
+        "Labels": {INSTALLATION: installation},
+        "Options": {"com.docker.network.bridge.enable_icc": talk},
+    }
+
+
+def default_argv(config: ImageConfig) -> tuple[str, ...]:
+    """The image's own command. Raises ValueError where it has none."""
+    argv = (*(config.entrypoint or ()), *(config.cmd or ()))
+    if not argv:
+        raise ValueError("the image has no command of its own: give one")
+    return argv
+
+
+def search_path(spec: RunSpec, config: ImageConfig) -> str:
+    """Where commands are looked for."""
+    if "PATH" in spec.env:
+        return spec.env["PATH"]
+    given = [line.partition("=")[2] for line in config.env or () if line.startswith("PATH=")]
+    return given[-1] if given else _PATH
+
+
+def launched(word: str, argv: Sequence[str], path: str) -> list[str]:
+    """The launcher's command line for a command."""
+    name = argv[0]
+    places: list[str] = []
+    if name:
+        folders = [""] if "/" in name else path.split(":")
+        places = [os.path.join(folder, name) for folder in folders]
+    return [f"{launcher_program.FOLDER}/{launcher_program.NAME}", word, *places, "", *argv]
+
+
+def container_body(
+    installation: str,
+    spec: RunSpec,
+    command: Sequence[str],
+    mounts: Sequence[Mount],
+    processes: int,
+) -> dict[str, Any]:
+    """A run's container, whose first process is ``command``."""
+    env = {"TERM": "xterm-256color", **spec.env} if spec.tty else dict(spec.env)
+    network = network_of(installation, spec.neighbours)
+    endpoint: dict[str, Any] = {}
+    if spec.neighbours:
+        endpoint["Aliases"] = [*spec.names]
+    host: dict[str, Any] = {
+        "NetworkMode": network,
+        "LogConfig": {"Type": "none", "Config": {}},
+        "Mounts": [_mount(one) for one in mounts],
+        "Memory": spec.memory,
+        "MemorySwap": spec.memory,
+        "CpuPeriod": _CPU_PERIOD,
+        "CpuQuota": max(1000, int(spec.cpu * _CPU_PERIOD)),
+        "PidsLimit": processes,
+        "ShmSize": spec.memory if spec.shm else _SMALL_SHM,
+        "CapDrop": _DROPPED,
+        "Init": False,
+    }
+    if spec.gpus:
+        indexes = [str(number) for number in spec.gpus]
+        host["DeviceRequests"] = [
+            {"Driver": "nvidia", "DeviceIDs": indexes, "Capabilities": [["gpu"]]}
+        ]
+    return {
+        "Image": spec.image,
+        "Hostname": spec.hostname[:63] or "job",
+        "Env": [f"{name}={value}" for name, value in env.items()],
+        "Entrypoint": [command[0]],
+        "Cmd": [*command[1:]],
+        "WorkingDir": spec.working_dir or "",
+        "Tty": False,
+        "OpenStdin": False,
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {INSTALLATION: installation, JOB: spec.job_id, RUN: str(spec.run)},
+        "HostConfig": host,
+        "NetworkingConfig": {"EndpointsConfig": {network: endpoint}},
+    }
+
+
+def _mount(one: Mount) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": one.source,
+        "Target": one.target,
+        "ReadOnly": one.read_only,
+        "BindOptions": {"Propagation": "rprivate"},
+    }

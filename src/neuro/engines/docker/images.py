@@ -1,0 +1,93 @@
+"""Which image a run is made of: its name, and how it comes here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from neuro.engines.base import PullCredentials
+from neuro.engines.docker.api import Daemon, Image, Refused, Step
+
+_SILENCE = 600.0  # seconds that a registry may say nothing while it is pulled from
+_LEAST_STEP = 0.01  # of the whole, between two words on how far a pull is
+_HERE = ("Download complete", "Pull complete", "Already exists", "Verifying Checksum", "Extracting")
+
+
+class CannotPull(Exception):
+    """There is no such image, or it cannot be had; the text says why."""
+
+
+def name_and_tag(reference: str) -> tuple[str, str]:
+    """What the daemon calls them; a digest belongs to the name."""
+    if "@" in reference:
+        return reference, ""
+    name, _, tag = reference.rpartition(":")
+    if not name or "/" in tag:  # the colon is that of a registry's port
+        return reference, "latest"
+    return name, tag
+
+
+class Progress:
+    """How far a pull is, from 0 to 1: what has come of the layers that are known so far."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._layers: dict[str, tuple[int, int]] = {}
+
+    def take(self, step: Step) -> bool:
+        """Heed one step; whether it is worth telling."""
+        detail = step.progress_detail or {}
+        current, total = detail.get("current"), detail.get("total")
+        if step.status == "Downloading" and isinstance(current, int) and isinstance(total, int):
+            self._layers[step.id] = min(current, total), total
+        elif step.status in _HERE and step.id in self._layers:
+            total = self._layers[step.id][1]
+            self._layers[step.id] = total, total
+        come, all_ = (
+            (sum(column) for column in zip(*self._layers.values(), strict=True))
+            if (self._layers)
+            else (0, 0)
+        )
+        before = self.value
+        # A layer that is found later makes the whole larger: nobody wants to see it go back.
+        share = come / all_ if all_ else 0.0
+        if share < before + _LEAST_STEP:
+            return False
+        self.value = min(1.0, share)
+        return True
+
+
+def fetched(
+    daemon: Daemon,
+    reference: str,
+    credentials: PullCredentials | None,
+    tell: Callable[[float], None],
+) -> Image:
+    """The image, pulled where it is not here; ``tell`` is told how far that is.
+
+    Raises CannotPull, and OSError where the daemon is away.
+    """
+    try:
+        image = daemon.image(reference)
+        if image is not None:
+            return image
+        name, tag = name_and_tag(reference)
+        given = None
+        if credentials is not None:
+            given = {"username": credentials.user, "password": credentials.password}
+        tell(0.0)
+        _follow(daemon.pull(name, tag, given, _SILENCE), tell)
+        image = daemon.image(reference)
+    except Refused as refused:
+        raise CannotPull(f"the image {reference} cannot be pulled: {refused.message}") from None
+    if image is None:
+        raise CannotPull(f"the image {reference} was pulled and is not here: it was removed")
+    return image
+
+
+def _follow(steps: Iterable[Step], tell: Callable[[float], None]) -> None:
+    progress = Progress()
+    for step in steps:
+        if step.error is not None:
+            raise Refused(500, step.error)
+        if progress.take(step):
+            tell(progress.value)

@@ -1,0 +1,37 @@
+"""What the registry knows of this engine: its settings, and how it is made of them."""
+
+from __future__ import annotations
+
+from neuro.domain.ranges import Size
+from neuro.domain.sizes import parse_bytes
+from neuro.engines.docker.engine import DockerEngine
+from neuro.engines.docker.settings import DockerSettings
+from neuro.engines.registry import EngineSettings, Kind, Site
+from neuro.engines.sandbox.output import Retention
+
+
+class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[engines.NAME]`` of this kind.
+
+    ``host`` is where the daemon listens, such as unix:///run/docker.sock; ``log_limit`` is the size
+    of one job's output that is kept.
+    """
+
+    host: str | None = None
+    log_limit: int | str = "1G"
+
+
+def make(site: Site, table: Table) -> DockerEngine:
+    """An engine that is not open yet."""
+    retention = Retention(total=parse_bytes(table.log_limit))
+    settings = DockerSettings(host=table.host, retention=retention)
+    return DockerEngine(site.folder, settings, site.storage)
+
+
+KIND = Kind(
+    settings=Table,
+    make=make,
+    of_this_machine=True,
+    has_images=True,
+    rules={"log_limit": Size()},
+)

@@ -1,0 +1,160 @@
+"""From an order to a container that runs, and back to nothing. All of it blocks."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from neuro.engines.docker import containers
+from neuro.engines.docker.api import Daemon, ImageConfig, Refused
+from neuro.engines.docker.images import CannotPull, fetched
+from neuro.engines.docker.order import Mount, Order
+
+_TRIES = 5  # of a network that goes away at the moment when a container is to join it
+_FULL = "no space left on device"
+
+
+class Impossible(Exception):
+    """The run can never begin; the text says why."""
+
+
+class Stopped(Exception):
+    """Nobody wants the run any more."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A container. ``path`` is where its commands are looked for."""
+
+    identity: str
+    path: str
+
+
+def make(
+    daemon: Daemon,
+    order: Order,
+    mounts: Sequence[Mount],
+    word: str,
+    tell: Callable[[float], None],
+    check: Callable[[], None],
+    end_of_pull: Callable[[], None],
+    made: Callable[[Made], None],
+) -> None:
+    """Make the run's container and start it; ``made`` is told in between.
+
+    ``check`` raises Stopped where nobody wants it, and ``end_of_pull`` for the last time.
+
+    Raises Impossible, and OSError for what may be tried again.
+    """
+    spec = order.spec
+
+    def told(progress: float) -> None:
+        check()
+        tell(progress)
+
+    try:
+        image = fetched(daemon, spec.image, spec.pull, told)
+    except CannotPull as error:
+        raise Impossible(str(error)) from None
+    end_of_pull()
+    config = image.config or ImageConfig()
+    try:
+        argv = spec.argv or containers.default_argv(config)
+    except ValueError as error:
+        raise Impossible(str(error)) from None
+    path = containers.search_path(spec, config)
+    command = containers.launched(word, argv, path)
+    for number in range(_TRIES):
+        try:
+            ensure_network(daemon, order.folder, order.installation, spec.neighbours)
+            identity = _create(daemon, order, command, mounts)
+            made(Made(identity, path))
+            _start(daemon, identity)
+            return
+        except Refused as refused:
+            if "network" in refused.message and number + 1 < _TRIES:
+                time.sleep(0.05 * (number + 1))
+                continue
+            if _FULL in refused.message:
+                raise OSError(0, f"Docker cannot start it now: {refused.message}") from None
+            raise Impossible(_sentence(refused, order)) from None
+
+
+def _create(
+    daemon: Daemon,
+    order: Order,
+    command: Sequence[str],
+    mounts: Sequence[Mount],
+) -> str:
+    body = containers.container_body(
+        order.installation, order.spec, command, mounts, order.processes
+    )
+    name = containers.name_of(order.installation, order.ref)
+    try:
+        return daemon.make_container(name, body)
+    except Refused as refused:
+        if refused.status != 409:
+            raise
+        # Of a try that was cut off: this keeper is the only one that may make it.
+        daemon.remove_container(name)
+        return daemon.make_container(name, body)
+
+
+def _start(daemon: Daemon, identity: str) -> None:
+    try:
+        daemon.start_container(identity)
+    except BaseException:
+        daemon.remove_container(identity)
+        raise
+
+
+def ensure_network(daemon: Daemon, folder: str, installation: str, neighbours: str) -> None:
+    """Make the network of some runs, if there is none. ``folder`` is the engine's."""
+    name = containers.network_of(installation, neighbours)
+    if daemon.network(name) is not None:
+        return
+    # Two at once would get two networks of one name.
+    with open(f"{folder}/networks.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if daemon.network(name) is None:
+            daemon.make_network(containers.network_body(installation, neighbours))
+
+
+def _sentence(refused: Refused, order: Order) -> str:
+    folder = order.spec.working_dir
+    if folder and f"{folder} is not a directory" in refused.message:
+        return f"the working directory {folder} is a file, not a folder"
+    return f"Docker cannot start it: {refused.message}"
+
+
+def unmake(daemon: Daemon, order: Order, identity: str | None) -> bool:
+    """Remove the run's container; whether the daemon ended it for the memory limit.
+
+    Raises OSError where the daemon is away.
+    """
+    name = identity or containers.name_of(order.installation, order.ref)
+    found = daemon.container(name)
+    try:
+        daemon.remove_container(name)
+    except Refused as refused:
+        raise OSError(0, refused.message) from None
+    if order.spec.neighbours:
+        try:
+            daemon.remove_network(containers.network_of(order.installation, order.spec.neighbours))
+        except Refused:
+            pass  # a neighbour is still there
+    return found is not None and found.state.out_of_memory
+
+
+def execute(daemon: Daemon, made: Made, word: str, argv: Sequence[str], *, tty: bool) -> None:
+    """Start a command beside the run's own, by a launcher that says ``word``. Raises OSError."""
+    body = {
+        "Cmd": containers.launched(word, argv or [""], made.path),
+        "Env": ["TERM=xterm-256color"] if tty else [],
+    }
+    try:
+        daemon.execute(made.identity, body)
+    except Refused as refused:
+        raise OSError(0, refused.message) from None

@@ -1,0 +1,44 @@
+"""What a person may decide about the Docker engine, and where its daemon is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from neuro.engines.base import EngineFault
+from neuro.engines.sandbox.output import Retention
+
+_PLACES = ("/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock")
+_UNIX = "unix://"
+
+
+@dataclass(frozen=True)
+class DockerSettings:
+    """``host`` is where the daemon listens, as DOCKER_HOST has it; None to look for it.
+
+    ``processes`` bounds processes and threads of a run together.
+    """
+
+    host: str | None = None
+    processes: int = 8192
+    retention: Retention = field(default_factory=Retention)
+
+
+def socket_path(host: str | None, environment: Mapping[str, str]) -> str:
+    """The daemon's socket. Raises EngineFault where there is none."""
+    host = host or environment.get("DOCKER_HOST")
+    if host:
+        if not host.startswith(_UNIX):
+            raise EngineFault(
+                f"{host} is not a socket of this machine: the docker engine needs the daemon of"
+                " this machine, such as unix:///run/docker.sock"
+            )
+        return host.removeprefix(_UNIX)
+    for place in _PLACES:
+        if os.path.exists(place):
+            return place
+    raise EngineFault(
+        "no Docker daemon was found: install one (apt install docker.io), start it, or say where it"
+        ' is with host = "unix:///…" in server.toml'
+    )

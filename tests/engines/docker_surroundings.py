@@ -1,0 +1,109 @@
+"""What a daemon of the tests finds in its network: a registry, and a name server without names.
+
+``python -m tests.engines.docker_surroundings`` runs in that network until its parent ends.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.engines import docker_image
+
+REGISTRY = 5000  # on the loopback
+NAMES = "192.0.2.53"
+IMAGE = "pulled/image"
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_NO_SUCH_NAME = b"\x81\x83"
+
+
+def image() -> tuple[bytes, dict[str, bytes]]:
+    """The manifest of an image, and its parts by digest."""
+    layer = io.BytesIO()
+    docker_image.write(layer, ("sh", "true", "echo"), python=False)
+    packed = gzip.compress(layer.getvalue(), 1)
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Cmd": ["true"]},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer.getvalue())]},
+        }
+    ).encode()
+    part = "application/vnd.docker."
+    described = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": _part(f"{part}container.image.v1+json", config),
+        "layers": [_part(f"{part}image.rootfs.diff.tar.gzip", packed)],
+    }
+    return json.dumps(described).encode(), {_digest(one): one for one in (config, packed)}
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _part(kind: str, content: bytes) -> dict[str, object]:
+    return {"mediaType": kind, "size": len(content), "digest": _digest(content)}
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Has one image."""
+
+    protocol_version = "HTTP/1.1"
+    manifest = b""
+    parts: dict[str, bytes] = {}
+
+    def do_GET(self) -> None:
+        kind, _, name = self.path.rpartition("/")
+        known = {f"/v2/{IMAGE}/manifests", f"/v2/{IMAGE}/blobs"}
+        if self.path == "/v2/":
+            self._answer(200, "application/json", b"{}")
+        elif kind in known and name in ("latest", _digest(self.manifest)):
+            self._answer(200, _MANIFEST, self.manifest)
+        elif kind in known and name in self.parts:
+            self._answer(200, "application/octet-stream", self.parts[name])
+        else:
+            error = {"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}
+            self._answer(404, "application/json", json.dumps({"errors": [error]}).encode())
+
+    do_HEAD = do_GET
+
+    def _answer(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Docker-Content-Digest", _digest(content))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def answer_names() -> None:
+    """Say of every name that there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((NAMES, 53))
+        while True:
+            question, who = server.recvfrom(4096)
+            server.sendto(
+                question[:2] + _NO_SUCH_NAME + question[4:6] + bytes(6) + question[12:], who
+            )
+
+
+def main() -> None:
+    threading.Thread(target=answer_names, daemon=True).start()
+    Registry.manifest, Registry.parts = image()
+    ThreadingHTTPServer(("127.0.0.1", REGISTRY), Registry).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

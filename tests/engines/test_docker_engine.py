@@ -1,0 +1,212 @@
+"""What is the docker engine's own, on a real daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from neuro.engines.base import (
+    EngineFault,
+    ExitCause,
+    NotReady,
+    RunRef,
+    RunState,
+    Waiting,
+    WaitReason,
+)
+from neuro.engines.docker.engine import DockerEngine
+from neuro.engines.docker.settings import DockerSettings
+from neuro.engines.sandbox import identities
+from tests.engines import docker_daemon, docker_surroundings
+from tests.engines.harness import KINDS, Runs, eventually, mounted, spec
+
+pytestmark = pytest.mark.docker
+
+
+@pytest_asyncio.fixture
+async def runs(folder: Path) -> AsyncIterator[Runs]:
+    engine = KINDS["docker"].make(folder)
+    await engine.open()
+    await engine.adopt([])
+    opened = Runs(engine)
+    yield opened
+    await opened.stop_all()
+    await opened.close()
+
+
+async def test_an_image_that_cannot_be_pulled_says_why_in_the_registrys_words(runs: Runs) -> None:
+    image = f"127.0.0.1:{docker_surroundings.REGISTRY}/nobody/knows:v1"
+
+    done = await runs.run("true", image=image)
+
+    assert done.exited.cause == ExitCause.CANNOT_START
+    message = done.exited.message or ""
+    assert f"the image {image} cannot be pulled: manifest" in message
+    waits = [event for event in runs.told if isinstance(event, Waiting)]
+    assert {event.reason for event in waits} == {WaitReason.PULLING}
+
+
+async def test_an_image_with_a_strange_name_cannot_start(runs: Runs) -> None:
+    done = await runs.run("true", image="Ubuntu LATEST")
+
+    assert done.exited.cause == ExitCause.CANNOT_START
+    assert "invalid reference format" in (done.exited.message or "")
+
+
+async def test_what_it_never_does_is_refused_with_a_sentence(runs: Runs) -> None:
+    for options, sentence in (
+        ({"privileged": True}, "the rights of this machine's root"),
+        ({"control": True}, "no commands of the platform's own"),
+    ):
+        with pytest.raises(EngineFault, match=sentence) as refused:
+            await runs.engine.start(spec("true", **options))
+        assert not isinstance(refused.value, NotReady)
+
+
+async def test_what_a_job_writes_to_a_volume_belongs_to_the_storage(
+    runs: Runs, tmp_path: Path
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "there").write_text("x")
+    mounts = (mounted(source=volume, target="/data", read_only=False),)
+
+    done = await runs.shell("stat -c %u /data /data/there; touch /data/new", volumes=mounts)
+
+    assert done.lines == ["0", "0"]
+    assert (volume / "new").stat().st_uid == identities.STORAGE
+
+
+async def test_an_image_may_have_a_user_and_a_command_of_its_own(runs: Runs) -> None:
+    made = docker_daemon.docker("create", docker_daemon.IMAGE).stdout.strip()
+    changes = ["USER nobody", 'ENTRYPOINT ["sh", "-c"]', 'CMD ["id -u; echo seen > /dev/tty"]']
+    options = [word for change in changes for word in ("--change", change)]
+    docker_daemon.docker("commit", *options, made, "tests/nobody")
+    docker_daemon.docker("rm", made)
+
+    done = await runs.run(image="tests/nobody", tty=True)
+    ref = await runs.start("sleep", "600", image="tests/nobody")
+
+    assert done.lines == ["65534", "seen"]
+    assert await runs.execute(ref, "id", "-u") == (0, b"65534\n", b"")
+
+
+async def test_a_link_in_the_place_of_a_volume_is_not_followed(runs: Runs, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/etc")
+
+    done = await runs.run("true", volumes=(mounted(source=link, target="/data"),))
+
+    assert done.exited.cause == ExitCause.CANNOT_START
+    assert "/data" in (done.exited.message or "")
+
+
+async def test_a_run_that_writes_more_private_files_than_it_may_is_ended(runs: Runs) -> None:
+    fills = "head -c 40000000 /dev/zero > /var/tmp/x; echo full; sleep 600"
+
+    # Where others free as much of the disk at that moment, it is noticed a minute later.
+    done = await runs.shell(fills, disk=20 << 20, patience=100)
+
+    assert (done.code, done.exited.cause) == (137, ExitCause.DISK_LIMIT)
+    assert "full" in done.lines
+
+
+async def test_a_container_that_somebody_removes_is_a_lost_run(runs: Runs) -> None:
+    ref = await runs.start("sh", "-c", "echo ready; sleep 600")
+    await runs.says(ref.job_id, b"ready")
+
+    found = docker_daemon.docker("ps", "-aq", "--filter", f"label=neuro.job={ref.job_id}")
+    docker_daemon.docker("rm", "--force", found.stdout.strip())
+    exited = await runs.exited(ref)
+
+    assert (exited.exit_code, exited.cause) == (None, ExitCause.LOST)
+    assert await runs.output(ref.job_id, follow=True) == b"ready\n"
+
+
+async def test_nothing_is_left_in_the_daemon_and_on_the_machine(
+    folder: Path, tmp_path: Path
+) -> None:
+    kind = KINDS["docker"]
+    engine = kind.make(folder)
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+    mounts = (mounted(source=tmp_path, target="/data"),)
+    done = await runs.run("true", neighbours="alice", names=("one",), volumes=mounts)
+    await runs.engine.remove(done.ref.job_id)
+    await runs.close()
+
+    identity = json.loads((folder / "installation").read_text())["id"]
+    label = f"label=neuro.installation={identity}"
+    assert docker_daemon.docker("network", "ls", "-q", "--filter", label).stdout == ""
+    assert str(folder) not in Path("/proc/self/mountinfo").read_text()
+    await eventually(lambda: not kind.traces(folder), "something is left")
+
+
+async def test_a_daemon_that_is_not_there_is_said_with_what_to_do(tmp_path: Path) -> None:
+    settings = DockerSettings(host=f"unix://{tmp_path}/nothing")
+
+    with pytest.raises(EngineFault, match=r"does not answer .* start it"):
+        await DockerEngine(tmp_path / "engine", settings).open()
+
+
+async def test_a_run_that_is_stopped_while_it_is_pulled_never_begins(
+    runs: Runs, tmp_path: Path
+) -> None:
+    async with silent_registry(tmp_path) as address:
+        begun = spec("true", image=f"{address}/slow/image")
+        ref = RunRef(begun.job_id)
+        await runs.engine.start(begun)
+
+        assert await runs.engine.stop(ref, 60)
+        exited = await runs.exited(ref)
+
+    assert (exited.exit_code, exited.cause) == (143, ExitCause.ERROR)
+    assert exited.message == "it was stopped before it began"
+
+
+async def test_a_run_that_is_pulled_waits_for_whoever_compares(runs: Runs, tmp_path: Path) -> None:
+    async with silent_registry(tmp_path) as address:
+        begun = spec("true", image=f"{address}/slow/image")
+        ref = RunRef(begun.job_id)
+        await runs.engine.start(begun)
+        await eventually(lambda: bool(runs.told), "it does not say that it waits")
+
+        states = await runs.engine.resync([ref])
+        await runs.engine.stop(ref, 0)
+        await runs.exited(ref)
+
+    waiting = runs.told[0]
+    assert isinstance(waiting, Waiting)
+    assert states == {ref: RunState(waiting=waiting)}
+
+
+@contextlib.asynccontextmanager
+async def silent_registry(folder: Path) -> AsyncIterator[str]:
+    """One in the daemon's network that says nothing."""
+    program = (
+        "import socket, sys\nserver = socket.create_server(('127.0.0.1', 0))\n"
+        "print(server.getsockname()[1], flush=True)\nsys.stdin.read()"
+    )
+    daemon = docker_daemon.process()
+    process = await asyncio.create_subprocess_exec(
+        *("nsenter", "--net", "--target", str(daemon), "python3", "-c", program),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=folder,
+        env=dict(os.environ),
+    )
+    assert process.stdout is not None
+    try:
+        yield f"127.0.0.1:{int(await process.stdout.readline())}"
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()

@@ -1,0 +1,102 @@
+"""What the docker engine decides without a daemon."""
+
+from __future__ import annotations
+
+import pytest
+
+from neuro.engines.base import EngineFault
+from neuro.engines.docker.api import ImageConfig, Step, Version, chosen_version
+from neuro.engines.docker.containers import (
+    container_body,
+    default_argv,
+    launched,
+    network_of,
+    search_path,
+)
+from neuro.engines.docker.images import Progress, name_and_tag
+from neuro.engines.docker.settings import socket_path
+from tests.engines.harness import spec
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("ubuntu", ("ubuntu", "latest")),
+        ("ubuntu:22.04", ("ubuntu", "22.04")),
+        ("localhost:5000/a/b", ("localhost:5000/a/b", "latest")),
+        ("localhost:5000/a/b:v1", ("localhost:5000/a/b", "v1")),
+        ("a@sha256:00", ("a@sha256:00", "")),
+    ],
+)
+def test_an_image_has_a_name_and_a_tag(reference: str, expected: tuple[str, str]) -> None:
+    assert name_and_tag(reference) == expected
+
+
+def test_the_progress_of_a_pull_never_goes_back() -> None:
+    progress = Progress()
+    steps = [
+        Step(status="Downloading", id="a", progress_detail={"current": 50, "total": 100}),
+        Step(status="Downloading", id="b", progress_detail={"current": 0, "total": 900}),
+        Step(status="Download complete", id="a"),
+        Step(status="Downloading", id="b", progress_detail={"current": 800, "total": 900}),
+        Step(status="Pull complete", id="b"),
+    ]
+
+    told = [progress.value for step in steps if progress.take(step)]
+
+    assert told == [0.5, 0.9, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("newest", "least", "chosen"),
+    [("1.41", "1.12", "1.41"), ("1.99", "1.44", "1.51"), ("1.40", "1.12", "1.40")],
+)
+def test_the_version_is_one_that_both_speak(newest: str, least: str, chosen: str) -> None:
+    assert chosen_version(Version(newest, least)) == chosen
+
+
+@pytest.mark.parametrize(("newest", "least"), [("1.39", "1.12"), ("2.1", "2.0")])
+def test_no_common_version_is_said(newest: str, least: str) -> None:
+    with pytest.raises(ValueError, match="speaks version"):
+        chosen_version(Version(newest, least))
+
+
+def test_a_command_is_looked_for_in_the_path_of_the_job_then_of_the_image() -> None:
+    config = ImageConfig(env=["A=1", "PATH=/image"])
+
+    assert search_path(spec("x", env={"PATH": "/mine"}), config) == "/mine"
+    assert search_path(spec("x"), config) == "/image"
+    assert "/usr/bin" in search_path(spec("x"), ImageConfig())
+    assert launched("w", ["x", ""], "/a:/b")[1:] == ["w", "/a/x", "/b/x", "", "x", ""]
+    assert launched("w", ["./x"], "/a:/b")[1:] == ["w", "./x", "", "./x"]
+    assert launched("w", [""], "/a")[1:] == ["w", "", ""]
+
+
+def test_the_command_of_an_image_is_its_entrypoint_and_arguments() -> None:
+    assert default_argv(ImageConfig(entrypoint=["a"], cmd=["b"])) == ("a", "b")
+    with pytest.raises(ValueError, match="no command of its own"):
+        default_argv(ImageConfig())
+
+
+def test_gpus_are_asked_for_by_their_indexes() -> None:
+    body = container_body("i", spec("x", gpus=(1, 3)), ["l", "w"], (), 10)
+
+    (request,) = body["HostConfig"]["DeviceRequests"]
+    assert request["DeviceIDs"] == ["1", "3"]
+    none = container_body("i", spec("x"), ["l", "w"], (), 10)
+    assert "DeviceRequests" not in none["HostConfig"]
+
+
+def test_only_neighbours_share_a_network() -> None:
+    names = {network_of("i", who) for who in ("", "alice", "bob")}
+
+    assert len(names) == 3
+    alone = container_body("i", spec("x", names=("n",)), ["l"], (), 10)
+    assert alone["NetworkingConfig"]["EndpointsConfig"] == {network_of("i", ""): {}}
+
+
+def test_the_daemon_is_where_it_is_said_to_be() -> None:
+    assert socket_path("unix:///a", {"DOCKER_HOST": "unix:///b"}) == "/a"
+    assert socket_path(None, {"DOCKER_HOST": "unix:///b"}) == "/b"
+    with pytest.raises(EngineFault, match="not a socket of this machine"):
+        socket_path("tcp://1.2.3.4:2375", {})
