@@ -81,7 +81,10 @@ PLACES = {
     "\ncluster = 'No Good'": ("line 2: Invalid cluster name", "lower-case"),
     "\ndatabase = 'x://y'": ("line 2: database begins", "a URL"),
     PRESET + PRESET: ("line 6: presets[2]: another preset is called 'a' too", "of its own"),
-    PRESET + "engine = 'kubernetes'": ("line 5: preset 'a': engine is", "must be sandbox"),
+    PRESET + "engine = 'kubernetes'": (
+        "line 5: preset 'a': engine is",
+        "must be sandbox",
+    ),
     PRESET.replace("'a'", "''"): ("line 2: presets[1]: '' cannot be", "1 to 64 characters"),
     PRESET + "credits_per_hour = 'free'": ("line 5: preset 'a': credits_per_hour is 'free'",),
     PRESET + "disk = '1K'": ("line 5: presets[1].disk is 1K", "0 for no limit, or a size from 1M"),
@@ -92,8 +95,15 @@ PLACES = {
 }
 TWO = "[capacity]\ncpu = 1\nmemory = '1G'\n[engines.second]\nkind = 'sandbox'\n"
 ENGINES = {
-    "[engines.second]\ncpu = 1": ("line 1: engines.second needs 'kind'", "must be sandbox"),
-    "[engines.second]\nkind = 'docker'": ("line 2: engine 'second'", "'docker'", "be sandbox"),
+    "[engines.second]\ncpu = 1": (
+        "line 1: engines.second needs 'kind'",
+        "must be docker or sandbox",
+    ),
+    "[engines.second]\nkind = 'slurm'": (
+        "line 2: engine 'second'",
+        "'slurm'",
+        "be docker or sandbox",
+    ),
     "[engines.second]\nkind = 3": ("line 2: engine 'second': kind is 3",),
     "[engines.Second]\nkind = 'sandbox'": ("line 1: Invalid engine name 'Second'",),
     "[engines.sandbox]\ncores = 2": ("line 2: there is no key 'cores'", "cpu, io_uring, kind"),
