@@ -9,7 +9,7 @@ from neuro.engines.docker.door import Door
 from neuro.engines.docker.launcher_program import FOLDER
 from neuro.engines.docker.order import Mount, Order
 from neuro.engines.docker.volumes import Volumes
-from neuro.engines.sandbox import layout
+from neuro.engines.sandbox import launch, layout
 
 _PRIVATE = "layers"  # of a run's folder: what goes when the run is over
 
@@ -37,7 +37,7 @@ class Belongings:
             mounts.append(Mount(source, one.target, one.read_only))
         for number, file in enumerate(self._order.spec.files):
             _check_target(file.target)
-            _write_file(f"{self._here}/file-{number}", file.content, file.mode)
+            launch.write_file(f"{self._here}/file-{number}", file.content, file.mode)
             mounts.append(Mount(f"{self._there}/file-{number}", file.target, True))
         return mounts
 
@@ -54,14 +54,3 @@ class Belongings:
 def _check_target(target: str) -> None:
     if not target.startswith("/") or ".." in target.split("/") or not target.strip("/"):
         raise ValueError(f"{target!r} is not a place to mount at: give an absolute path")
-
-
-def _write_file(path: str, content: bytes, mode: int) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        left = memoryview(content)
-        while left:  # On a disk that is nearly full, the first call may write a part.
-            left = left[os.write(file, left) :]
-        os.fchmod(file, mode & 0o777)
-    finally:
-        os.close(file)

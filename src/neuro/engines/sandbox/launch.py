@@ -326,6 +326,13 @@ def process_limit(plan: Plan) -> int:
 
 def own_file(path: str, content: bytes, mode: int, block: Block) -> str:
     """A file that the run is given, for its first process alone to mount. Raises OSError."""
+    write_file(path, content, mode)
+    block.give(path)
+    return path
+
+
+def write_file(path: str, content: bytes, mode: int) -> None:
+    """Make a file that is not there. Raises OSError."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         left = memoryview(content)
@@ -334,8 +341,6 @@ def own_file(path: str, content: bytes, mode: int, block: Block) -> str:
         os.fchmod(file, mode & 0o777)
     finally:
         os.close(file)
-    block.give(path)
-    return path
 
 
 def open_source(source: str, target: str) -> int:
