@@ -179,7 +179,8 @@ class Keeper:
             self._oversight.watch_disk(layer, visitor.process, self._spec.disk)
         self._open_streams(visitor)
         assert self._outlet is not None
-        name = self._spec.argv[0] if self._spec.argv else "the image's own command"
+        given = (*(self._spec.entrypoint or ()), *self._spec.argv)
+        name = given[0] if given else "the image's own command"
         self._begun = door.Word(self._loop, name, self._command_begun)
         word = self._begun.open()
         stdin, output = self._outlet.inner

@@ -61,7 +61,7 @@ def make(
     end_of_pull()
     config = image.config or ImageConfig()
     try:
-        argv = spec.argv or containers.default_argv(config)
+        argv = spec.command_line(config.entrypoint or (), config.cmd or ())
     except ValueError as error:
         raise Impossible(str(error)) from None
     path = containers.search_path(spec, config)
