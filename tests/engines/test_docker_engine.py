@@ -46,17 +46,17 @@ async def test_an_image_that_cannot_be_pulled_says_why_in_the_registrys_words(ru
 
     done = await runs.run("true", image=image)
 
-    assert done.exited.cause == ExitCause.CANNOT_START
+    assert (done.code, done.exited.cause) == (None, ExitCause.IMAGE_PULL)
     message = done.exited.message or ""
     assert f"the image {image} cannot be pulled: manifest" in message
     waits = [event for event in runs.told if isinstance(event, Waiting)]
     assert {event.reason for event in waits} == {WaitReason.PULLING}
 
 
-async def test_an_image_with_a_strange_name_cannot_start(runs: Runs) -> None:
+async def test_a_name_that_no_image_can_have_is_told_apart(runs: Runs) -> None:
     done = await runs.run("true", image="Ubuntu LATEST")
 
-    assert done.exited.cause == ExitCause.CANNOT_START
+    assert (done.code, done.exited.cause) == (None, ExitCause.INVALID_IMAGE)
     assert "invalid reference format" in (done.exited.message or "")
 
 

@@ -169,6 +169,8 @@ class ExitCause(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # the memory limit
     DISK_LIMIT = "disk_limit"  # the limit on private files; ``message`` has the numbers
     CANNOT_START = "cannot_start"  # the command was never run; ``message`` says why
+    IMAGE_PULL = "image_pull"  # as that: its image cannot be had; ``message`` is the registry's
+    INVALID_IMAGE = "invalid_image"  # as that: no image can have this name
     NOT_READY = "not_ready"  # as that, by the engine's fault: the run may be started again
     VOLUME_NOT_READY = "volume_not_ready"  # as that, by a volume of its own: full, or it fails
     LOST = "lost"  # the run's supervision vanished (host reboot, kill -9 of the supervisor)
