@@ -8,7 +8,6 @@ from neuro.engines.base import EngineFault
 from neuro.engines.docker.api import ImageConfig, Step, Version, chosen_version
 from neuro.engines.docker.containers import (
     container_body,
-    default_argv,
     launched,
     network_of,
     search_path,
@@ -72,10 +71,28 @@ def test_a_command_is_looked_for_in_the_path_of_the_job_then_of_the_image() -> N
     assert launched("w", [""], "/a")[1:] == ["w", "", ""]
 
 
-def test_the_command_of_an_image_is_its_entrypoint_and_arguments() -> None:
-    assert default_argv(ImageConfig(entrypoint=["a"], cmd=["b"])) == ("a", "b")
+@pytest.mark.parametrize(
+    ("entrypoint", "argv", "expected"),
+    [
+        (None, (), ("own", "default")),
+        (None, ("mine",), ("own", "mine")),
+        (("other",), (), ("other",)),
+        (("other",), ("mine",), ("other", "mine")),
+        ((), ("mine",), ("mine",)),
+    ],
+)
+def test_an_entrypoint_takes_the_place_of_that_of_the_image_and_of_its_command(
+    entrypoint: tuple[str, ...] | None, argv: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert spec(*argv, entrypoint=entrypoint).command_line(["own"], ["default"]) == expected
+
+
+@pytest.mark.parametrize(("entrypoint", "own"), [((), ["default"]), (None, [])])
+def test_a_run_without_a_word_to_execute_is_refused(
+    entrypoint: tuple[str, ...] | None, own: list[str]
+) -> None:
     with pytest.raises(ValueError, match="no command of its own"):
-        default_argv(ImageConfig())
+        spec(entrypoint=entrypoint).command_line([], own)
 
 
 def test_gpus_are_asked_for_by_their_indexes() -> None:

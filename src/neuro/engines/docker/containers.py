@@ -55,14 +55,6 @@ def network_body(installation: str, neighbours: str) -> dict[str, Any]:
     }
 
 
-def default_argv(config: ImageConfig) -> tuple[str, ...]:
-    """The image's own command. Raises ValueError where it has none."""
-    argv = (*(config.entrypoint or ()), *(config.cmd or ()))
-    if not argv:
-        raise ValueError("the image has no command of its own: give one")
-    return argv
-
-
 def search_path(spec: RunSpec, config: ImageConfig) -> str:
     """Where commands are looked for."""
     if "PATH" in spec.env:

@@ -17,7 +17,7 @@ from neuro.domain.uris import ResourceURI
 from neuro.engines import base
 from neuro.engines.base import RunSpec
 from neuro.server.jobs.record import JobRecord
-from neuro.server.jobs.specification import argv_of, storage_uri
+from neuro.server.jobs.specification import entrypoint_and_argv, storage_uri
 
 T = TypeVar("T")
 
@@ -140,6 +140,7 @@ class Launcher:
         """What an engine runs for a record. Raises PlatformError where a volume is gone."""
         spec = record.specification
         container = spec.container
+        entrypoint, argv = entrypoint_and_argv(container)
         volumes: tuple[base.Volume, ...] = ()
         if container.volumes:
             volumes = await self._files.in_turn_of(record.owner, lambda: self._volumes(container))
@@ -147,7 +148,8 @@ class Launcher:
             job_id=record.id,
             run=record.run,
             image=container.image,
-            argv=argv_of(container),
+            entrypoint=entrypoint,
+            argv=argv,
             env=await self._environment(record),
             working_dir=container.working_dir,
             hostname=record.id,

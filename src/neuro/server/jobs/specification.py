@@ -198,12 +198,26 @@ def needed_permissions(
         yield uri, Action.READ if volume.read_only else Action.WRITE
 
 
-def argv_of(container: ContainerRequest | Container) -> tuple[str, ...]:
-    """The words to execute; no shell sees them. Empty for the image's own default."""
+def entrypoint_and_argv(
+    container: ContainerRequest | Container,
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The words to execute, as engines take them; no shell sees them.
+
+    An empty entrypoint takes the image's own away from a command; without one it says nothing.
+    """
     try:
-        return (*_words(container.entrypoint or ""), *_words(container.command or ""))
+        entrypoint = None if container.entrypoint is None else _words(container.entrypoint)
+        argv = _words(container.command or "")
     except ValueError as error:
         raise InvalidInput(f"invalid command format: {error} (check the quotes)") from None
+    given = None if entrypoint is None or not (entrypoint or argv) else tuple(entrypoint)
+    return given, tuple(argv)
+
+
+def argv_of(container: ContainerRequest | Container) -> tuple[str, ...]:
+    """All words that were given. Empty for the image's own default."""
+    entrypoint, argv = entrypoint_and_argv(container)
+    return (*(entrypoint or ()), *argv)
 
 
 def _words(text: str) -> list[str]:
