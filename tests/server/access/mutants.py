@@ -22,7 +22,8 @@ from tests.server_process import ServerProcess, running_server
 
 # Checks that nothing can show to be gone, each with the reason.
 NOT_TO_BE_SEEN = {
-    "http.routes: raise NotAuthenticated(NOT_LOGGED_IN)": "no token is not a good one either",
+    "http.routes: raise NotAuthenticated(NOT_LOGGED_IN[route.proofs[0]])": "no token"
+    " is not a good one either",
     "http.routes: if self.identity_or_none is None:": "no public route asks who calls",
     'access.grants: if uri.scheme == "cluster" and grant.action is Action.MANAGE and not'
     " uri.segments:": "worked out once, when grants are read: see test_grants.py",

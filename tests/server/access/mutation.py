@@ -171,7 +171,9 @@ class _Rewriter(ast.NodeTransformer):
         return _name(first.exc.func) in _REFUSALS
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        if self._function == "_identify" and ast.unparse(node).endswith("(NOT_LOGGED_IN)"):
+        if self._function == "_identify" and ast.unparse(node).endswith(
+            "(NOT_LOGGED_IN[route.proofs[0]])"
+        ):
             return ast.If(ast.UnaryOp(ast.Not(), self._site(node, "deleted")), [node], [])
         return node
 

@@ -1,16 +1,17 @@
-"""Errors on the wire: ``{"error": sentence, "code": code}`` with the documented status."""
+"""Errors on the wire: whatever a route raises, in the form that the route declares.
+
+That holds wherever the error arises: before the route is known, before its handler, and in it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from neuro.domain.errors import (
-    InvalidInput,
     NotFound,
-    NotUnique,
     PlatformError,
     StorageFault,
     TooLarge,
@@ -19,7 +20,9 @@ from neuro.domain.errors import (
     Unavailable,
 )
 from neuro.engines.exhaustion import FULL
-from neuro.server.http.routes import json_response
+from neuro.server.access.proofs import TOKEN, challenge
+from neuro.server.http.error_forms import form_at
+from neuro.server.http.routes import ERROR_FORMS, route_of
 
 log = structlog.get_logger("neuro.http")
 
@@ -65,20 +68,20 @@ async def _answered(request: web.Request, handler: Endpoint) -> web.StreamRespon
 
 
 def _answer(request: web.Request, error: PlatformError) -> web.Response:
-    body: dict[str, object] = {"error": error.message, "code": error.code}
-    if isinstance(error, StorageFault):
-        body["errno"] = error.errno
-    if isinstance(error, InvalidInput) and error.field is not None:
-        body["field"] = error.field
-    if isinstance(error, NotUnique):
-        body["description"] = error.message
-    response = json_response(body, error.status)
+    route = route_of(request)
+    form = route.errors if route else form_at(request.path, request.app[ERROR_FORMS])
+    response = web.Response(
+        body=form.write(error, request.headers.get(hdrs.ACCEPT_LANGUAGE, "")),
+        status=error.status,
+        headers=form.headers,
+        content_type=form.media_type,
+    )
     if isinstance(error, TooManyRequests | Unavailable):
         response.headers["Retry-After"] = str(max(1, round(error.retry_after or 1.0)))
     if isinstance(error, TooSlow):
         response.force_close()
     if error.status == 401:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="neuro"'
+        response.headers[hdrs.WWW_AUTHENTICATE] = challenge(route.proofs if route else (TOKEN,))
     if "Upgrade" in request.headers:
         # A WebSocket client sees only the headers of a refused handshake
         # (docs/reference/wire-protocol.md#websockets).

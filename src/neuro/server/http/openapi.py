@@ -7,12 +7,18 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from neuro.server.access.proofs import BASIC, TOKEN
+from neuro.server.http.error_forms import ErrorForm
 from neuro.server.http.routes import Route
 from neuro.server.http.version import HEADER, says_version
 
 WIRE_PROTOCOL = "docs/reference/wire-protocol.md"
 _VARIABLE = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 _REFERENCE = "#/components/schemas/{name}"
+_SCHEMES = {
+    TOKEN: {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    BASIC: {"type": "http", "scheme": "basic", "description": "The password is a token."},
+}
 _VERSION = {
     HEADER: {"description": "The server's name and version", "schema": {"type": "string"}},
 }
@@ -22,8 +28,9 @@ def describe(routes: list[Route], version: str) -> dict[str, Any]:
     """The whole document."""
     types = [kind for route in routes for kind in (route.body, route.returns) if kind is not None]
     queries = [route.query for route in routes if route.query is not None]
+    failures = {route.errors.schema for route in routes} - {None}
     schemas, components = msgspec.json.schema_components(
-        [*types, *queries, Failure], ref_template=_REFERENCE
+        [*types, *queries, *failures], ref_template=_REFERENCE
     )
     shown = iter(schemas)
     paths: dict[str, dict[str, Any]] = {}
@@ -43,18 +50,11 @@ def describe(routes: list[Route], version: str) -> dict[str, Any]:
         "components": {
             "schemas": components,
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+                proof.name.lower(): _SCHEMES[proof]
+                for proof in {proof: None for route in routes for proof in route.proofs}
             },
         },
     }
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """Every answer of 400 or above. ``errno`` comes with storage errors."""
-
-    error: str
-    code: str
-    errno: str | None = None
 
 
 def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
@@ -63,13 +63,13 @@ def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
         "operationId": f"{route.tag}_{route.handler.__name__}",
         "tags": [route.tag],
         "summary": route.summary,
-        "security": [] if route.public else [{"token": []}],
+        "security": [] if route.public else [{proof.name.lower(): []} for proof in route.proofs],
         "parameters": _path_parameters(route) + _query_parameters(route),
         "responses": {
             str(_status(route)): _answer(route, answer) | headers,
             "default": {
                 "description": "What went wrong, and what to do",
-                "content": _json({"$ref": _REFERENCE.format(name="Failure")}),
+                "content": {route.errors.media_type: _failure(route.errors)},
                 **headers,
             },
         },
@@ -83,6 +83,12 @@ def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
     if body is not None:
         operation["requestBody"] = {"required": True, "content": _json(body)}
     return operation
+
+
+def _failure(form: ErrorForm) -> dict[str, Any]:
+    if form.schema is None:
+        return {}
+    return {"schema": {"$ref": _REFERENCE.format(name=form.schema.__name__)}}
 
 
 def _status(route: Route) -> int:

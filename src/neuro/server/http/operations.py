@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, gen
 from prometheus_client.samples import Sample
 
 from neuro.domain.errors import Unavailable
+from neuro.server.http.error_forms import PAGE
 from neuro.server.http.openapi import describe
 from neuro.server.http.pages import front_page
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Route, Routes, json_response, route_of
@@ -102,7 +103,7 @@ def operation_routes(
         """Whether the server answers, and knows the caller's token."""
         return Health("ok")
 
-    @api.add("GET", "/", public=True)
+    @api.add("GET", "/", public=True, errors=PAGE)
     async def front(call: Call) -> web.Response:
         """What this address is, for browsers."""
         return web.Response(text=front_page(version), content_type="text/html")
@@ -129,7 +130,7 @@ def operation_routes(
         """This API as OpenAPI 3.1."""
         return json_response(describe(all_routes, version))
 
-    @api.add("GET", "/api/v1/docs", public=True)
+    @api.add("GET", "/api/v1/docs", public=True, errors=PAGE)
     async def docs(call: Call) -> web.Response:
         """This API as a page to read."""
         return web.Response(text=_page(all_routes, version), content_type="text/html")
@@ -145,7 +146,8 @@ def _page(routes: list[Route], version: str) -> str:
         rows.append(f"<h2>{escape(tag)}</h2><table>")
         for route in routes:
             if route.tag == tag:
-                key = "" if route.public else "token"
+                proofs = " or ".join(proof.name.lower() for proof in route.proofs)
+                key = "" if route.public else proofs
                 rows.append(
                     f"<tr><td><code>{route.method}</code></td><td><code>{escape(route.name)}</code>"
                     f"</td><td>{escape(route.summary)}</td><td>{key}</td></tr>"
@@ -157,6 +159,7 @@ def _page(routes: list[Route], version: str) -> str:
         "td{padding:.2rem .8rem .2rem 0;vertical-align:top}code{font-size:.9em}"
         "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8cf}}</style>"
         f"<h1>Neuro platform API {escape(version)}</h1>"
-        "<p>Send <code>Authorization: Bearer TOKEN</code> where it says token. The machine-readable"
+        "<p>Send <code>Authorization: Bearer TOKEN</code> where it says token, or the token as a"
+        " password (<code>Basic</code>) where it says basic. The machine-readable"
         " form is <a href='openapi.json'>OpenAPI 3.1</a>.</p>" + "".join(rows)
     )

@@ -1,4 +1,4 @@
-"""Two pages for browsers: what this address is, and how the page of a job is reached.
+"""Pages for browsers: what this address is, how the page of a job is reached, and errors.
 
 Jobs' own pages are not served here yet: their addresses answer with the command that opens one.
 """
@@ -17,6 +17,18 @@ _STYLE = (
     "code{background:#8882;padding:.15rem .4rem;border-radius:.2rem}"
     "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8cf}}"
 )
+# Of a status: the title in English; the title and a sentence in Russian.
+_TITLES = {
+    400: ("This request is wrong", "Неверный запрос", "Сервер не понял запрос:"),
+    401: ("Log in first", "Сначала войдите", "Чтобы увидеть эту страницу, нужно войти:"),
+    403: ("You may not see this", "Нет доступа", "Для этого не хватает прав:"),
+    404: ("There is nothing here", "Здесь ничего нет", "По этому адресу ничего не нашлось:"),
+    429: ("The server is busy", "Сервер занят", "Попробуйте ещё раз через несколько секунд:"),
+    503: ("Not available now", "Сейчас недоступно", "Попробуйте ещё раз немного позже:"),
+    500: ("The server failed", "Ошибка сервера", "Сообщите об этом администратору:"),
+}
+_MAX_LANGUAGES = 32
+_WEIGHT = re.compile(r"[01](\.\d{0,3})?")
 
 
 def front_page(version: str) -> str:
@@ -63,9 +75,32 @@ def answer_at_jobs_addresses(jobs_domain: str) -> Middleware:
     return answer
 
 
-def _page(title: str, body: str) -> str:
+def error_page(status: int, message: str, languages: str) -> str:
+    """What a browser shows instead of a page; ``languages`` is its ``Accept-Language``.
+
+    The message is English; who reads Russian is told first what kind of trouble it is.
+    """
+    english, russian, advice = _TITLES.get(status) or _TITLES[400 if status < 500 else 500]
+    if _language(languages) == "en":
+        return _page(english, f"<p>{escape(message)}</p>")
+    return _page(russian, f"<p>{advice}</p><p lang=en>{escape(message)}</p>", "ru")
+
+
+def _language(accepted: str) -> str:
+    """The one of our languages that a reader likes best: ``ru``, or ``en`` for all others."""
+    likes = {"en": 0.0, "ru": 0.0}
+    for each in accepted.split(",")[:_MAX_LANGUAGES]:
+        tag, _, weight = each.partition(";q=")
+        language = tag.strip().partition("-")[0].lower()
+        if language in likes:
+            liked = float(weight) if _WEIGHT.fullmatch(weight) else float(not weight)
+            likes[language] = max(likes[language], liked)
+    return "ru" if likes["ru"] > likes["en"] else "en"
+
+
+def _page(title: str, body: str, language: str = "en") -> str:
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport"
+        f"<!doctype html><html lang={language}><meta charset=utf-8><meta name=viewport"
         f" content='width=device-width'><title>{escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{escape(title)}</h1>{body}"
     )

@@ -7,11 +7,9 @@ returns is encoded; a ``web.StreamResponse`` passes as it is. OpenAPI is made fr
 
 from __future__ import annotations
 
-import base64
-import binascii
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeGuard, get_origin, get_type_hints
@@ -23,6 +21,7 @@ from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain, new_lo
 from neuro.domain.permissions import Action
 from neuro.domain.texts import check_text
 from neuro.server.access.identity import Authenticator, Identity
+from neuro.server.access.proofs import NOT_LOGGED_IN, TOKEN, Proof, token_shown
 from neuro.server.http.bodies import (
     LARGE_BODIES,
     MAX_JSON_BODY,
@@ -34,6 +33,7 @@ from neuro.server.http.bodies import (
 )
 from neuro.server.http.budgets import BUDGETS, Budgets
 from neuro.server.http.connections import caller_is_known
+from neuro.server.http.error_forms import OURS, ErrorForm
 from neuro.server.http.open_streams import OpenStream, Streams
 from neuro.server.http.texts import text_check
 from neuro.server.turns import working_for
@@ -43,13 +43,11 @@ Encode = Callable[[Any], bytes]
 
 STREAMS = web.AppKey("streams", Streams)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
+# Those of all routes, for the paths beside them.
+ERROR_FORMS = web.AppKey("error_forms", tuple[ErrorForm, ...])
 ROUTE_KEY = "neuro.route"
 _LARGEST = (1 << 63) - 1  # of the numbers that databases and files have
 FOR_ALL_USERS = "Of nobody in particular: whoever has a token may ask."
-NOT_LOGGED_IN = (
-    "This needs a token: log in with `neuro login` if you started this server on this machine, else"
-    " with `neuro config login-with-token TOKEN URL`, as its administrator tells you."
-)
 _VARIABLE = re.compile(r"\{(\w+):[^}]*\}")
 
 
@@ -71,7 +69,8 @@ class Route:
     """One line of the HTTP API. It needs something, or is ``public``, or says why what it needs is
     asked ``inside`` the handler or its service.
 
-    ``section`` is of the page of the wire protocol, if it has one.
+    ``proofs`` are the ways to say who calls, that which a stranger is told of first; ``errors`` is
+    the form of its errors. ``section`` is of the page of the wire protocol, if it has one.
     ``max_body`` is how many bytes its body may have; ``encode`` makes JSON of what it returns.
     ``names_files``: its path holds names of files, in which the handler allows what the file
     system does. ``probe``: whoever watches the server asks it, so it is answered however much
@@ -86,6 +85,8 @@ class Route:
     public: bool = False
     needs: Need | None = None
     inside: str | None = None
+    proofs: Sequence[Proof] = (TOKEN,)
+    errors: ErrorForm = OURS
     section: str | None = None
     streams: str | None = None
     body: Any = None
@@ -119,7 +120,7 @@ class Call:
     def identity(self) -> Identity:
         """The caller; raises NotAuthenticated for an anonymous one."""
         if self.identity_or_none is None:
-            raise NotAuthenticated(NOT_LOGGED_IN)
+            raise NotAuthenticated(NOT_LOGGED_IN[TOKEN])
         return self.identity_or_none
 
     @property
@@ -139,13 +140,15 @@ class Call:
 class Routes:
     """A noun's routes; ``tag`` names the noun in the API's documentation.
 
-    ``inside`` says for all that do not say otherwise why they are asked inside.
+    ``inside`` says for all that do not say otherwise why they are asked inside; `
     """
 
     tag: str
     items: list[Route] = field(default_factory=list)
     encode: Encode = msgspec.json.encode
     inside: str | None = None
+    proofs: Sequence[Proof] = (TOKEN,)
+    errors: ErrorForm = OURS
 
     def add(
         self,
@@ -156,6 +159,7 @@ class Routes:
         public: bool = False,
         needs: Need | None = None,
         inside: str | None = None,
+        errors: ErrorForm | None = None,
         section: str | None = None,
         streams: str | None = None,
         max_body: int = MAX_JSON_BODY,
@@ -192,6 +196,8 @@ class Routes:
                     public=public,
                     needs=needs,
                     inside=inside,
+                    proofs=self.proofs,
+                    errors=errors or self.errors,
                     section=section,
                     streams=streams,
                     body=hints.get("body"),
@@ -222,6 +228,7 @@ def install(
     app[LARGE_BODIES] = LargeBodies()
     app[PACE] = pace or Pace()
     app[BUDGETS] = budgets or Budgets()
+    app[ERROR_FORMS] = tuple(dict.fromkeys(route.errors for route in routes))
     app[STREAMS] = Streams()
     app.on_shutdown.append(app[STREAMS].end_all)
     app.on_cleanup.append(app[LARGE_BODIES].close)
@@ -241,7 +248,7 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
     decode_query = _query_decoder(route.query) if route.query is not None else None
 
     async def answer(request: web.Request, stream: OpenStream | None) -> web.StreamResponse:
-        identity = await _identify(request, route.public)
+        identity = await _identify(request, route)
         if identity is not None:
             caller_is_known(request)
         if stream is not None and identity is not None:
@@ -293,30 +300,17 @@ def json_response(
     return web.Response(body=body, status=status, content_type="application/json")
 
 
-async def _identify(request: web.Request, public: bool) -> Identity | None:
-    header = request.headers.get(hdrs.AUTHORIZATION, "")
-    if not header:
-        if public:
+async def _identify(request: web.Request, route: Route) -> Identity | None:
+    token = token_shown(request.headers, route.proofs)
+    if token is None:
+        if route.public:
             return None
-        raise NotAuthenticated(NOT_LOGGED_IN)
+        raise NotAuthenticated(NOT_LOGGED_IN[route.proofs[0]])
     try:
-        return await request.app[AUTHENTICATOR].authenticate(_token_of(header))
+        return await request.app[AUTHENTICATOR].authenticate(token)
     except RecursionError:
         # A token is JSON inside, and its head is read before its signature is known.
         raise NotAuthenticated(f"The token is malformed: {new_login()}") from None
-
-
-def _token_of(header: str) -> str:
-    kind, _, value = header.partition(" ")
-    if kind.lower() == "bearer" and value:
-        return value.strip()
-    if kind.lower() == "basic":
-        # Registry clients: the password is the token, whatever the user name.
-        try:
-            return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
-            pass
-    raise NotAuthenticated("The Authorization header must be 'Bearer <token>'.")
 
 
 def _check_encoding(request: web.Request) -> None:
