@@ -16,6 +16,7 @@ from neuro.engines.base import (
     EngineFault,
     ExitCause,
     NotReady,
+    PullCredentials,
     RunRef,
     RunState,
     Waiting,
@@ -51,6 +52,28 @@ async def test_an_image_that_cannot_be_pulled_says_why_in_the_registrys_words(ru
     assert f"the image {image} cannot be pulled: manifest" in message
     waits = [event for event in runs.told if isinstance(event, Waiting)]
     assert {event.reason for event in waits} == {WaitReason.PULLING}
+
+
+async def test_an_image_of_the_platform_is_pulled_with_credentials(runs: Runs) -> None:
+    image = f"127.0.0.1:{docker_surroundings.ASKING_REGISTRY}/{docker_surroundings.IMAGE}"
+    good = PullCredentials("token", docker_surroundings.PASSWORD)
+
+    done = await runs.run("true", image=image, pull=good)
+    # The daemon has it now: that is no reason to give it to anybody.
+    refused = await runs.run("true", image=image, pull=PullCredentials("token", "guessed"))
+
+    assert done.code == 0
+    assert refused.exited.cause == ExitCause.IMAGE_PULL
+    assert "unauthorized" in (refused.exited.message or "")
+
+
+async def test_a_run_waits_for_a_registry_of_the_platform_that_is_away(runs: Runs) -> None:
+    nobody = PullCredentials("token", "any")
+
+    done = await runs.run("true", image="127.0.0.1:9/anna/image", pull=nobody)
+
+    assert done.exited.cause == ExitCause.NOT_READY
+    assert "the registry is away" in (done.exited.message or "")
 
 
 async def test_a_name_that_no_image_can_have_is_told_apart(runs: Runs) -> None:
