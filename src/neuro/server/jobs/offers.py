@@ -265,6 +265,11 @@ class Offers:
             for name, engine in offered.engines.items():
                 if name not in engines or (engines[name].away and not engine.away):
                     engines[name] = engine
+        for name in engines:  # Nobody knows one better than its holder.
+            held = self._holders.get(lease_of(name))
+            told = self._offers_of_others.get(held.server) if held is not None else None
+            if told is not None and name in told.engines:
+                engines[name] = told.engines[name]
         self.presets[:] = presets.values()
         _become(self.engines, engines)
         # Of one that was never there nobody knows what it has.
