@@ -118,13 +118,15 @@ class Server:
     def _begin_anew(self) -> None:
         self.anew += 1
 
-    async def take(self, name: str = "sandbox", share: Share = CAPACITY) -> Grip:
+    async def take(
+        self, name: str = "sandbox", share: Share = CAPACITY, away: str | None = None
+    ) -> Grip:
         grip = Grip()
         active = self.database.write_now(lambda c: tables.active_jobs(c, name))
         runs = self.database.write_now(lambda c: lookups.runs_with_logs(c, name))
         self.writer.fence(name, grip)
         known = [RunRef(job_id, run) for job_id, run in runs]
-        await self.reconciler.take(name, share, active, known, grip)
+        await self.reconciler.take(name, share, active, known, grip, away)
         return grip
 
     def submit(self, job: JobRecord) -> JobRecord:

@@ -57,7 +57,8 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *parts.supervision.routes,
     ]
     troubles = partial(_troubles, ground, parts)
-    routes += operation_routes(metrics, troubles, routes, __version__).items
+    away = partial(_away, ground, parts)
+    routes += operation_routes(metrics, troubles, away, routes, __version__).items
     app = web.Application(
         middlewares=[
             metrics.middleware(),
@@ -77,6 +78,13 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
     book, streams = ground.access.book, app[STREAMS]
     book.listen(lambda users: streams.grants_changed(users, book.of))
     return app
+
+
+def _away(ground: Ground, parts: Parts) -> list[str]:
+    """Which engines are away, in sentences: jobs of the others go on."""
+    lanes = {name: lane.away for name, lane in parts.jobs.board.lanes.items()}
+    found = {**ground.arrivals.away, **lanes}
+    return [f"{found[name]}." for name in ground.engines if found.get(name)]
 
 
 async def _troubles(ground: Ground, parts: Parts) -> list[str]:

@@ -111,8 +111,20 @@ class JobService:
             datetime.now(UTC),
             self._board.waits_for(record),
             jobs_domain=self._offer.jobs_domain,
-            ending=self._away.ending(record) if self._away is not None else None,
+            ending=self._ending(record),
         )
+
+    def _ending(self, record: JobRecord) -> str | None:
+        """What the end of a job waits for that is to end."""
+        away = self._away_of(record)
+        if away is None or record.stop_reason is None or not record.is_active:
+            return self._away.ending(record) if self._away is not None else None
+        return f"{away}. The job ends when it is there"
+
+    def _away_of(self, record: JobRecord) -> str | None:
+        """Why nothing can be asked of this server's engine that a job is on, if that is so."""
+        holding = self._reconciler.holding(record.engine)
+        return None if holding is None or holding.is_met else self._board.lanes[record.engine].away
 
     async def look(self, record: JobRecord) -> Job:
         """``show``, with what is asked of it and cannot be done yet."""
@@ -188,9 +200,12 @@ class JobService:
         """End a job, for its user if nothing else is said.
 
         Nothing if it is over; returns when that is kept, with what the user should know: that no
-        server is there which could end it now.
+        server, or no engine, is there which could end it now.
         """
         await self.kill_all([record], reason)
+        live = self._board.get(record.id)
+        if live is not None and (ending := self._ending(live)) is not None:
+            return f"{ending}."
         if self._away is None or not record.is_active or record.engine in self._board.lanes:
             return None
         return await self._away.not_yet(record)
@@ -298,12 +313,21 @@ class JobService:
             await self._reader.flush()
 
     def engine_of(self, record: JobRecord) -> Engine:
-        """The engine that a job is, or was, on. Raises NotFound where there is none any more."""
+        """The engine that a job is, or was, on.
+
+        Raises NotFound where there is none any more, and Unavailable while it is away.
+        """
         engine = self._engines.get(record.engine)
         if engine is None:
             raise NotFound(
                 f"Job {record.id} ran on the engine '{record.engine}', which this server does not"
                 " have any more."
+            )
+        away = self._away_of(record)
+        if away is not None:
+            raise Unavailable(
+                f"{away}. Until it is there, job {record.id} can be listed and stopped, and nothing"
+                " else. Try again later."
             )
         return engine
 
