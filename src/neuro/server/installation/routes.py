@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from aiohttp import web
 
 from neuro import __version__
 from neuro.domain.frames import BULK_FEATURE
@@ -21,6 +20,7 @@ from neuro.domain.server_config import (
     ProjectMessage,
     ServerConfig,
 )
+from neuro.server.http.addresses import base_url
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Routes
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.offers import Offers
@@ -80,7 +80,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
     @api.add("GET", "/api/v1/config", public=True, section="configuration")
     async def get_config(call: Call) -> ServerConfig:
         """Where everything is; with a token also what the cluster offers."""
-        base = _base_url(call.request)
+        base = base_url(call.request)
         anonymous = ServerConfig(
             auth_url=f"{base}/oauth/authorize",
             token_url=f"{base}/oauth/token",
@@ -153,13 +153,6 @@ def _running(board: Board, engine: str) -> int:
     return sum(
         record.engine == engine and record.status is JobStatus.RUNNING for record in board.placed()
     )
-
-
-def _base_url(request: web.Request) -> str:
-    # The address that the client itself used, so that the answer works through any proxy or tunnel.
-    host = request.headers.get("X-Forwarded-Host", request.host)
-    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
-    return f"{scheme}://{host}"
 
 
 def _cluster(installation: Installation, base: str) -> ClusterMessage:
