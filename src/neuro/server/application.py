@@ -11,6 +11,7 @@ from neuro import __version__
 from neuro.domain.errors import PlatformError
 from neuro.server.access.permission_routes import permission_routes
 from neuro.server.access.routes import access_routes
+from neuro.server.access.service_account_routes import service_account_routes
 from neuro.server.bakes.assembly import bake_routes
 from neuro.server.http.bodies import MAX_JSON_BODY, Pace
 from neuro.server.http.budgets import Budgets
@@ -51,6 +52,7 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *monitoring_routes(jobs.service, passing).items,
         *storage_routes(ground.storage).items,
         *access_routes(ground.access, parts.departures, installation.cluster).items,
+        *service_account_routes(ground.access.service_accounts, parts.departures).items,
         *permission_routes(ground.access.sharing, installation.cluster).items,
         *project_routes(parts.projects).items,
         *bake_routes(parts.bakes).items,

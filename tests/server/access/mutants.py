@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from tests.server.access.mutation import Site, Switch, rewritten
-from tests.server.access.people import JOBS, OUT, PEOPLE, Place, may, place
+from tests.server.access.people import OUT, PEOPLE, PROGRAMS, Place, may, place
 from tests.server.access.rows import Row, rows
 from tests.server_process import ServerProcess, running_server
 
@@ -101,9 +101,9 @@ class Mutants:
 
 def _is_kept(who: str, row: Row) -> bool:
     """Whether something is refused or hidden although the row is allowed."""
-    by_job = row.by_person and who in JOBS
+    by_program = row.by_person and who in PROGRAMS
     by_keeper = row.forever and who == "keeper"
-    return by_job or by_keeper or (row.lists and who == "guest")
+    return by_program or by_keeper or (row.lists and who == "guest")
 
 
 def all_sites() -> list[Site]:

@@ -26,6 +26,8 @@ MODULES = (
     "neuro.server.access.grants",
     "neuro.server.access.routes",
     "neuro.server.access.permission_routes",
+    "neuro.server.access.service_accounts",
+    "neuro.server.access.service_account_routes",
     "neuro.server.access.sharing",
     "neuro.server.jobs.routes",
     "neuro.server.jobs.reader",

@@ -100,6 +100,14 @@ class JobIdentity(Identity):
     job_id: str = ""
 
 
+@dataclass(slots=True)
+class ServiceIdentity(Identity):
+    """A service account: a program that may do what it was granted.
+
+    It issues no tokens, changes no users and shares nothing, or what was taken from it would go on.
+    """
+
+
 class Authenticator(Protocol):
     """Turns a bearer token into an identity."""
 
