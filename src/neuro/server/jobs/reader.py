@@ -15,7 +15,7 @@ from neuro.domain.uris import ResourceURI
 from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.jobs import lookups, tables
+from neuro.server.jobs import listing, lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
@@ -107,7 +107,7 @@ class JobReader:
         self, visible: Visibility, query: JobFilter, page: int, after: int | None
     ) -> tuple[list[JobRecord], int | None]:
         def read(connection: Connection) -> tuple[list[JobRecord], int | None]:
-            return tables.list_jobs(connection, visible, query, page=page, after=after)
+            return listing.list_jobs(connection, visible, query, page=page, after=after)
 
         return await self._database.read(read)
 
