@@ -30,6 +30,7 @@ MODULES = (
     "neuro.server.access.service_account_routes",
     "neuro.server.access.sharing",
     "neuro.server.jobs.routes",
+    "neuro.server.jobs.listing",
     "neuro.server.jobs.reader",
     "neuro.server.jobs.service",
     "neuro.server.jobs.plan",
