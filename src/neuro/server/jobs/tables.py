@@ -105,13 +105,15 @@ _STATUSES = {status.value: status for status in JobStatus}
 _PRIORITIES = tuple(sorted(Priority, key=lambda priority: priority.rank))
 
 
-class Whose(NamedTuple):
-    """What is asked of a caller's grants before they are told of a job."""
+class JobPage(NamedTuple):
+    """Some of a list: where the next page begins, None where this was the last.
 
-    cluster: str
-    owner: str
-    id: str
-    name: str | None
+    A damaged record makes a page shorter, not the last one; ``damaged`` are the ids of those.
+    """
+
+    records: list[JobRecord]
+    next: int | None
+    damaged: list[str]
 
 
 def insert_job(connection: Connection, record: JobRecord) -> int:
@@ -158,14 +160,6 @@ def get_job(connection: Connection, job_id: str) -> JobRecord | None:
     return None if row is None else _record(row)
 
 
-def whose(connection: Connection, job_id: str) -> Whose | None:
-    """Whose a job is, also where the rest of its record cannot be read."""
-    row = connection.execute(
-        select(jobs.c.cluster, jobs.c.owner, jobs.c.id, jobs.c.name).where(jobs.c.id == job_id)
-    ).one_or_none()
-    return None if row is None else Whose(*row)
-
-
 def newest_by_name(connection: Connection, owner: str, name: str) -> JobRecord | None:
     row = connection.execute(
         select(jobs)
@@ -202,15 +196,16 @@ def list_jobs(
     *,
     page: int,
     after: int | None,
-) -> tuple[list[JobRecord], int | None]:
-    """One page of at most ``page`` jobs behind the sequence number ``after``.
-
-    With it comes where the next page begins, or None where this was the last: a damaged record
-    makes a page shorter, not the last one.
-    """
+) -> JobPage:
+    """One page of at most ``page`` jobs behind the sequence number ``after``."""
     statement = list_statement(visible, query, connection.dialect.name, page=page, after=after)
     rows = connection.execute(statement).all()
-    return list(sound(rows, _record)), rows[-1].sequence if len(rows) == page else None
+    records = list(sound(rows, _record))
+    damaged: list[str] = []
+    if len(records) < len(rows):
+        read = {record.id for record in records}
+        damaged = [row.id for row in rows if row.id not in read]
+    return JobPage(records, rows[-1].sequence if len(rows) == page else None, damaged)
 
 
 def list_statement(
