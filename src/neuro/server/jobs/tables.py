@@ -61,7 +61,7 @@ jobs = Table(
     Column("logs_removed", Boolean, nullable=False),
     Column("log_bytes", Counter, nullable=False),
     # Names with commas between; none where an earlier version gave them out.
-    Column("gpus", String(1024), nullable=True),
+    Column("gpus", String, nullable=True),
     Column("node", String(255), nullable=False, server_default=""),
     # Both are JSON that only the server reads.
     Column("specification", Blob, nullable=False),
