@@ -98,7 +98,7 @@ def test_pages_are_what_a_look_at_every_job_finds(
         after = None
         with database.engine.connect() as connection:
             while True:
-                records, last = listing.list_jobs(
+                records, last, _ = listing.list_jobs(
                     connection, visible, query, page=page, after=after
                 )
                 assert len(records) == page or last is None
@@ -127,7 +127,7 @@ def test_a_page_costs_no_more_for_somebody_with_more_grants(tmp_path: Path) -> N
             assert isinstance(driver, sqlite3.Connection)
             driver.set_progress_handler(lambda: 0 * next(count), 100)
             visible = Visibility(singles=singles)
-            found, _ = listing.list_jobs(connection, visible, JobFilter(), page=10, after=None)
+            found, *_ = listing.list_jobs(connection, visible, JobFilter(), page=10, after=None)
             driver.set_progress_handler(None, 0)
         assert [made.id for made in found] == ids[:10]
         return next(count)

@@ -32,6 +32,7 @@ from neuro.server.fleet.reach import this_machine
 from neuro.server.jobs import lookups
 from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.events import JobEvents
 from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.holder import Holder
@@ -185,7 +186,8 @@ async def start_jobs(
     )
     stack.push_async_callback(reconciler.close)
     events = JobEvents(board)
-    others = _others(database, board, writer, reconciler, fleet, events, offers)
+    damaged = DamagedJobs(database, reconciler, grace)
+    others = _others(database, board, writer, reconciler, fleet, events, offers, damaged)
     await _check_in_use(database, fleet, means.names)
     await offers.start(background)
     stack.push_async_callback(offers.close)
@@ -222,6 +224,7 @@ async def start_jobs(
         check_volumes=launcher.check_volumes,
         image_notice=partial(_image_notice, means.kinds),
         events=events,
+        damaged=damaged,
         limits=JobLimits(
             settings.bakes.main_jobs,
             settings.bakes.main_jobs_per_owner,
@@ -245,8 +248,9 @@ def _others(
     fleet: Fleet,
     events: JobEvents,
     offers: Offers,
+    damaged: DamagedJobs,
 ) -> Others:
-    intents = Intents(database, board, writer, reconciler, fleet.changes)
+    intents = Intents(database, board, writer, reconciler, fleet.changes, damaged)
     follower = JobFollower(database, board, writer, reconciler, intents, events.begin_anew)
     return Others(board, fleet.changes, follower, intents, offers)
 

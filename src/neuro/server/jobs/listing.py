@@ -8,7 +8,7 @@ and each is compared with the grants in memory, as long as enough of them are th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 
@@ -31,16 +31,28 @@ _KEYS = select(jobs.c.sequence, jobs.c.owner, jobs.c.id, jobs.c.name)
 _BY_SEQUENCE = select(jobs).where(jobs.c.sequence.in_(bindparam("sequences", expanding=True)))
 
 
+class JobPage(NamedTuple):
+    """Some of a list: where the next page begins, None where this was the last.
+
+    A damaged record makes a page shorter, not the last one; ``damaged`` are the ids of those.
+    """
+
+    records: list[JobRecord]
+    next: int | None
+    damaged: list[str]
+
+
 def list_jobs(
     connection: Connection, visible: Visibility, query: JobFilter, *, page: int, after: int | None
-) -> tuple[list[JobRecord], int | None]:
-    """One page of at most ``page`` jobs behind the sequence number ``after``.
-
-    With it comes where the next page begins, or None where this was the last: a damaged record
-    makes a page shorter, not the last one.
-    """
+) -> JobPage:
+    """One page of at most ``page`` jobs behind the sequence number ``after``."""
     rows, last = list_rows(connection, visible, query, page=page, after=after)
-    return list(sound(rows, record_of_row)), last
+    records = list(sound(rows, record_of_row))
+    damaged: list[str] = []
+    if len(records) < len(rows):
+        read = {record.id for record in records}
+        damaged = [row.id for row in rows if row.id not in read]
+    return JobPage(records, last, damaged)
 
 
 def list_rows(

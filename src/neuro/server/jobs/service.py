@@ -27,9 +27,10 @@ from neuro.engines.base import Engine
 from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.jobs import specification, tables
+from neuro.server.jobs import lookups, specification, tables
 from neuro.server.jobs.away import Away
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.events import JobEvents, Wanted
 from neuro.server.jobs.holding import Holding
 from neuro.server.jobs.intents import Intent
@@ -60,6 +61,7 @@ class JobService:
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
         events: JobEvents,
+        damaged: DamagedJobs,
         limits: JobLimits | None = None,
         others: Others | None = None,
     ) -> None:
@@ -70,7 +72,7 @@ class JobService:
         ``check_volumes(owner, container)`` says what it made, and raises InvalidInput for a
         volume that is not there.
         """
-        self._reader = JobReader(database, board, writer, offer.cluster)
+        self._reader = JobReader(database, board, writer)
         self._database = database
         self._board = board
         self._writer = writer
@@ -78,6 +80,7 @@ class JobService:
         self._engines = engines
         self._offer = offer
         self._events = events
+        self._damaged = damaged
         self._others = others
         self._away = Away(database, others.offers) if others is not None else None
         self._submissions = Submissions(
@@ -137,6 +140,10 @@ class JobService:
         """The job behind an id or a name: see ``JobReader.find``."""
         return await self._reader.find(caller, name_or_id, action)
 
+    async def find_to_end(self, caller: Identity, name_or_id: str) -> JobRecord | lookups.Whose:
+        """The job that somebody wants to end: see ``JobReader.find_to_end``."""
+        return await self._reader.find_to_end(caller, name_or_id)
+
     async def record(self, job_id: str) -> JobRecord | None:
         """The job of an id, whoever's it is: for what the server does by itself.
 
@@ -146,8 +153,12 @@ class JobService:
             return await self._reader.get(job_id)
         return None
 
-    async def search(self, caller: Identity, query: JobFilter) -> AsyncGenerator[Job]:
+    async def search(
+        self, caller: Identity, query: JobFilter, damaged: list[str] | None = None
+    ) -> AsyncGenerator[Job]:
         """Jobs that the caller may see and that meet the query, oldest or newest first.
+
+        ``damaged`` gets the ids of those whose records cannot be read.
 
         Raises InvalidInput (at the first item) for a bad name, limit or page, and for a cluster
         that is not this server's.
@@ -158,7 +169,8 @@ class JobService:
         if query.limit is not None and query.limit < 1:
             raise InvalidInput("limit must be 1 or more.")
         query = _with_times_in_utc(query)
-        async with aclosing(self._reader.pages(self._visible_to(caller), query)) as pages:
+        visible = self._visible_to(caller)
+        async with aclosing(self._reader.pages(visible, query, damaged)) as pages:
             async for page in pages:
                 for record in await self._with_stops(page):
                     yield self.show(record)
@@ -209,6 +221,15 @@ class JobService:
         if self._away is None or not record.is_active or record.engine in self._board.lanes:
             return None
         return await self._away.not_yet(record)
+
+    async def kill_damaged(
+        self, job: lookups.Whose, reason: Reason = Reason.USER_REQUESTED
+    ) -> str | None:
+        """The same of a job whose record cannot be read. Raises Unavailable."""
+        if await self._damaged.end(job.id, reason.value) or self._others is None:
+            return None
+        await self._others.ask([Intent.stop(job, reason)])
+        return f"The record of job {job.id} is damaged: the server that has its engine ends it."
 
     async def kill_all(
         self, records: Collection[JobRecord], reason: Reason = Reason.USER_REQUESTED

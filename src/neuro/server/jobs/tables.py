@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from sys import intern
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from sqlalchemy import (
@@ -58,7 +58,7 @@ jobs = Table(
     Column("logs_removed", Boolean, nullable=False),
     Column("log_bytes", Counter, nullable=False),
     # Names with commas between; none where an earlier version gave them out.
-    Column("gpus", String(1024), nullable=True),
+    Column("gpus", String, nullable=True),
     Column("node", String(255), nullable=False, server_default=""),
     # Both are JSON that only the server reads.
     Column("specification", Blob, nullable=False),
@@ -100,15 +100,6 @@ _decode_specification = msgspec.json.Decoder(Specification).decode
 _decode_transitions = msgspec.json.Decoder(tuple[Transition, ...]).decode
 _STATUSES = {status.value: status for status in JobStatus}
 _PRIORITIES = tuple(sorted(Priority, key=lambda priority: priority.rank))
-
-
-class Whose(NamedTuple):
-    """What is asked of a caller's grants before they are told of a job."""
-
-    cluster: str
-    owner: str
-    id: str
-    name: str | None
 
 
 def insert_job(connection: Connection, record: JobRecord) -> int:
@@ -153,14 +144,6 @@ def update_jobs(connection: Connection, records: Sequence[JobRecord]) -> None:
 def get_job(connection: Connection, job_id: str) -> JobRecord | None:
     row = connection.execute(_BY_ID, {"b_id": job_id}).one_or_none()
     return None if row is None else record_of_row(row)
-
-
-def whose(connection: Connection, job_id: str) -> Whose | None:
-    """Whose a job is, also where the rest of its record cannot be read."""
-    row = connection.execute(
-        select(jobs.c.cluster, jobs.c.owner, jobs.c.id, jobs.c.name).where(jobs.c.id == job_id)
-    ).one_or_none()
-    return None if row is None else Whose(*row)
 
 
 def newest_by_name(connection: Connection, owner: str, name: str) -> JobRecord | None:
