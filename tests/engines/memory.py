@@ -129,13 +129,14 @@ class MemoryEngine:
         self.states[ref] = RunState(started=started)
         output.runs += 1
         self.tell(started)
-        match spec.argv:
+        argv = (*(spec.entrypoint or ()), *spec.argv)
+        match argv:
             case ("exit", code):
                 self.end(ref, int(code))
             case ("wait",):
                 pass
             case _:
-                self._scripts[ref] = script = Script(spec.argv, output.add)
+                self._scripts[ref] = script = Script(argv, output.add)
                 task = asyncio.create_task(self._run(ref, script))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)

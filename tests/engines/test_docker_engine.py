@@ -16,6 +16,7 @@ from neuro.engines.base import (
     EngineFault,
     ExitCause,
     NotReady,
+    PullCredentials,
     RunRef,
     RunState,
     Waiting,
@@ -46,17 +47,39 @@ async def test_an_image_that_cannot_be_pulled_says_why_in_the_registrys_words(ru
 
     done = await runs.run("true", image=image)
 
-    assert done.exited.cause == ExitCause.CANNOT_START
+    assert (done.code, done.exited.cause) == (None, ExitCause.IMAGE_PULL)
     message = done.exited.message or ""
     assert f"the image {image} cannot be pulled: manifest" in message
     waits = [event for event in runs.told if isinstance(event, Waiting)]
     assert {event.reason for event in waits} == {WaitReason.PULLING}
 
 
-async def test_an_image_with_a_strange_name_cannot_start(runs: Runs) -> None:
+async def test_an_image_of_the_platform_is_pulled_with_credentials(runs: Runs) -> None:
+    image = f"127.0.0.1:{docker_surroundings.ASKING_REGISTRY}/{docker_surroundings.IMAGE}"
+    good = PullCredentials("token", docker_surroundings.PASSWORD)
+
+    done = await runs.run("true", image=image, pull=good)
+    # The daemon has it now: that is no reason to give it to anybody.
+    refused = await runs.run("true", image=image, pull=PullCredentials("token", "guessed"))
+
+    assert done.code == 0
+    assert refused.exited.cause == ExitCause.IMAGE_PULL
+    assert "unauthorized" in (refused.exited.message or "")
+
+
+async def test_a_run_waits_for_a_registry_of_the_platform_that_is_away(runs: Runs) -> None:
+    nobody = PullCredentials("token", "any")
+
+    done = await runs.run("true", image="127.0.0.1:9/anna/image", pull=nobody)
+
+    assert done.exited.cause == ExitCause.NOT_READY
+    assert "the registry is away" in (done.exited.message or "")
+
+
+async def test_a_name_that_no_image_can_have_is_told_apart(runs: Runs) -> None:
     done = await runs.run("true", image="Ubuntu LATEST")
 
-    assert done.exited.cause == ExitCause.CANNOT_START
+    assert (done.code, done.exited.cause) == (None, ExitCause.INVALID_IMAGE)
     assert "invalid reference format" in (done.exited.message or "")
 
 
@@ -92,10 +115,27 @@ async def test_an_image_may_have_a_user_and_a_command_of_its_own(runs: Runs) -> 
     docker_daemon.docker("rm", made)
 
     done = await runs.run(image="tests/nobody", tty=True)
-    ref = await runs.start("sleep", "600", image="tests/nobody")
+    ref = await runs.start("600", entrypoint=("sleep",), image="tests/nobody")
 
     assert done.lines == ["65534", "seen"]
     assert await runs.execute(ref, "id", "-u") == (0, b"65534\n", b"")
+
+
+async def test_the_words_of_a_run_go_to_the_entrypoint_of_its_image(runs: Runs) -> None:
+    made = docker_daemon.docker("create", docker_daemon.IMAGE).stdout.strip()
+    changes = ('ENTRYPOINT ["echo", "own"]', 'CMD ["default"]')
+    options = [word for change in changes for word in ("--change", change)]
+    docker_daemon.docker("commit", *options, made, "tests/echo")
+    docker_daemon.docker("rm", made)
+
+    async def lines(*argv: str, entrypoint: tuple[str, ...] | None = None) -> list[str]:
+        return (await runs.run(*argv, entrypoint=entrypoint, image="tests/echo")).lines
+
+    assert await lines() == ["own default"]
+    assert await lines("mine") == ["own mine"]
+    assert await lines(entrypoint=("echo", "other")) == ["other"]
+    assert await lines("mine", entrypoint=("echo", "other")) == ["other mine"]
+    assert await lines("echo", "alone", entrypoint=()) == ["alone"]
 
 
 async def test_a_link_in_the_place_of_a_volume_is_not_followed(runs: Runs, tmp_path: Path) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from neuro.engines.base import EngineFault
-from neuro.engines.docker.api import ImageConfig, Step, Version, chosen_version
+from neuro.engines.docker.api import ImageConfig, Info, Step, Version, chosen_version
 from neuro.engines.docker.containers import (
     container_body,
-    default_argv,
     launched,
     network_of,
     search_path,
 )
+from neuro.engines.docker.gpus import gpus_of
 from neuro.engines.docker.images import Progress, name_and_tag
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
@@ -72,19 +73,67 @@ def test_a_command_is_looked_for_in_the_path_of_the_job_then_of_the_image() -> N
     assert launched("w", [""], "/a")[1:] == ["w", "", ""]
 
 
-def test_the_command_of_an_image_is_its_entrypoint_and_arguments() -> None:
-    assert default_argv(ImageConfig(entrypoint=["a"], cmd=["b"])) == ("a", "b")
+@pytest.mark.parametrize(
+    ("entrypoint", "argv", "expected"),
+    [
+        (None, (), ("own", "default")),
+        (None, ("mine",), ("own", "mine")),
+        (("other",), (), ("other",)),
+        (("other",), ("mine",), ("other", "mine")),
+        ((), ("mine",), ("mine",)),
+    ],
+)
+def test_an_entrypoint_takes_the_place_of_that_of_the_image_and_of_its_command(
+    entrypoint: tuple[str, ...] | None, argv: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert spec(*argv, entrypoint=entrypoint).command_line(["own"], ["default"]) == expected
+
+
+@pytest.mark.parametrize(("entrypoint", "own"), [((), ["default"]), (None, [])])
+def test_a_run_without_a_word_to_execute_is_refused(
+    entrypoint: tuple[str, ...] | None, own: list[str]
+) -> None:
     with pytest.raises(ValueError, match="no command of its own"):
-        default_argv(ImageConfig())
+        spec(entrypoint=entrypoint).command_line([], own)
 
 
-def test_gpus_are_asked_for_by_their_indexes() -> None:
-    body = container_body("i", spec("x", gpus=(1, 3)), ["l", "w"], (), 10)
+def test_gpus_are_asked_for_by_their_names() -> None:
+    def requests(*gpus: str) -> object:
+        body = container_body("i", spec("x", gpus=gpus), ["l", "w"], (), 10)
+        return body["HostConfig"].get("DeviceRequests")
 
-    (request,) = body["HostConfig"]["DeviceRequests"]
-    assert request["DeviceIDs"] == ["1", "3"]
-    none = container_body("i", spec("x"), ["l", "w"], (), 10)
-    assert "DeviceRequests" not in none["HostConfig"]
+    assert requests("1", "3") == [
+        {"Driver": "nvidia", "DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}
+    ]
+    assert requests("nvidia.com/gpu=0") == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0"]}]
+    assert requests() is None
+
+
+@pytest.mark.parametrize(
+    ("told", "hook", "expected"),
+    [
+        ({}, False, ()),
+        ({}, True, ("0", "1")),
+        ({"Runtimes": {"runc": {}, "nvidia": {"path": "x"}}}, False, ("0", "1")),
+        (
+            {
+                "Runtimes": {"nvidia": {}},
+                "DiscoveredDevices": [
+                    {"Source": "cdi", "ID": f"nvidia.com/gpu={name}"}
+                    for name in ("10", "2", "all", "GPU-aa", "0:1")
+                ],
+            },
+            True,
+            ("nvidia.com/gpu=2", "nvidia.com/gpu=10"),
+        ),
+    ],
+)
+def test_gpus_are_those_that_the_daemon_can_give(
+    told: dict[str, object], hook: bool, expected: tuple[str, ...]
+) -> None:
+    info = msgspec.convert({"NCPU": 2, "MemTotal": 1 << 30, **told}, Info)
+
+    assert gpus_of(info, [0, 1], has_hook=hook) == expected
 
 
 def test_only_neighbours_share_a_network() -> None:

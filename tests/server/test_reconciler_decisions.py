@@ -175,6 +175,8 @@ async def house(database: Database) -> AsyncIterator[House]:
         (137, ExitCause.OUT_OF_MEMORY, JobStatus.FAILED, Reason.OOM_KILLED),
         (137, ExitCause.DISK_LIMIT, JobStatus.FAILED, Reason.DISK_LIMIT_EXCEEDED),
         (127, ExitCause.CANNOT_START, JobStatus.FAILED, Reason.CANNOT_RUN),
+        (None, ExitCause.IMAGE_PULL, JobStatus.FAILED, Reason.ERR_IMAGE_PULL),
+        (None, ExitCause.INVALID_IMAGE, JobStatus.FAILED, Reason.INVALID_IMAGE_NAME),
         (None, ExitCause.LOST, JobStatus.FAILED, Reason.NOT_FOUND),
     ],
 )
@@ -267,6 +269,21 @@ async def test_a_restart_policy_makes_another_run(
     else:
         await house.until(job, lambda one: not one.is_active)
     assert len(house.engine.started) == runs
+
+
+@pytest.mark.parametrize(
+    "cause", [ExitCause.CANNOT_START, ExitCause.IMAGE_PULL, ExitCause.INVALID_IMAGE]
+)
+async def test_a_job_whose_command_never_ran_is_not_restarted(
+    house: House, cause: ExitCause
+) -> None:
+    await house.reconciler.adopt([], {})
+    job = await house.submit(RestartPolicy.ALWAYS)
+
+    house.engine.report(exited(job, None, cause))
+    await house.until_it_is(job, JobStatus.FAILED)
+
+    assert len(house.engine.started) == 1
 
 
 async def test_a_job_that_is_stopped_is_cancelled_for_the_first_reason(house: House) -> None:

@@ -17,6 +17,7 @@ from neuro.server.jobs.specification import (
     check_fits,
     choose_preset,
     container_of,
+    entrypoint_and_argv,
     explicit_amount,
     mistakes,
 )
@@ -152,6 +153,23 @@ def test_the_entrypoint_comes_before_the_command_and_no_shell_sees_either() -> N
     container = container_of(request(entrypoint="sh -c", command="'echo $HOME'"))
 
     assert argv_of(container) == ("sh", "-c", "echo $HOME")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (None, ())),
+        ({"command": "a b"}, (None, ("a", "b"))),
+        ({"entrypoint": "sh -c"}, (("sh", "-c"), ())),
+        ({"entrypoint": "sh", "command": "a"}, (("sh",), ("a",))),
+        ({"entrypoint": "", "command": "a"}, ((), ("a",))),
+        ({"entrypoint": ""}, (None, ())),
+    ],
+)
+def test_an_engine_is_told_entrypoint_and_command_apart(
+    given: dict[str, str], expected: tuple[tuple[str, ...] | None, tuple[str, ...]]
+) -> None:
+    assert entrypoint_and_argv(container_of(request(**given))) == expected
 
 
 @settings(deadline=None)

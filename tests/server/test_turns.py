@@ -75,7 +75,15 @@ class Watched(StorageService):
 
 async def test_volumes_are_made_beside_the_event_loop(tmp_path: Path) -> None:
     files = Watched(tmp_path)
-    launcher = Launcher("default", files, lambda record: asyncio.sleep(0, ""), str, "")
+    launcher = Launcher(
+        "default",
+        files,
+        lambda record: asyncio.sleep(0, ""),
+        str,
+        "",
+        image_token=lambda user, image: "",
+        registry="",
+    )
     volumes = [
         {
             "src_storage_uri": f"storage://default/alice/x{number}/a",

@@ -47,6 +47,8 @@ class Reason(StrEnum):
     OOM_KILLED = "OOMKilled"
     DISK_LIMIT_EXCEEDED = "DiskLimitExceeded"
     CANNOT_RUN = "ContainerCannotRun"
+    ERR_IMAGE_PULL = "ErrImagePull"
+    INVALID_IMAGE_NAME = "InvalidImageName"
     NOT_FOUND = "NotFound"
     LIFE_SPAN_ENDED = "LifeSpanEnded"
     SCALE_UP_FAILED = "ClusterScaleUpFailed"  # not scheduled within its schedule timeout

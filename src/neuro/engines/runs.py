@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -50,12 +51,14 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     It names things; where they are is the engine's to know.
 
-    ``argv`` empty means the image's own default command. ``memory`` is bytes, ``cpu`` is cores.
-    ``node`` is where it runs, and ``gpus`` are those of the node that it sees: names that the
-    engine gave them, none where it places runs itself. ``disk`` is bytes of private
-    files (not those on volumes), 0 for no limit. ``pull`` is for engines that pull ``image``. Runs
-    with the same ``neighbours``, if it is not empty, reach each other's ports, and know this one by
-    its ``names`` where they have networks of their own; no others do.
+    ``entrypoint`` takes the place of the image's own, and of its command; None leaves the image its
+    entrypoint. ``argv`` are the words after it, none for the image's own command: see
+    ``command_line``. ``memory`` is bytes, ``cpu`` is cores. ``node`` is where it runs, and ``gpus``
+    are those of the node that it sees: names that the engine gave them, none where it places runs
+    itself. ``disk`` is bytes of private files (not those on volumes), 0 for no limit. ``pull`` is
+    for engines that pull ``image``. Runs with the same ``neighbours``, if it is not empty, reach
+    each other's ports, and know this one by its ``names`` where they have networks of their own; no
+    others do.
 
     ``stdin`` says that somebody will send input through ``attach``: to a pipe, or with ``tty`` to
     the keyboard of a terminal. None means to a terminal only. Without it the input is empty, and
@@ -68,6 +71,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     run: int = 0
     image: str
+    entrypoint: tuple[str, ...] | None = None
     argv: tuple[str, ...] = ()
     env: dict[str, str] = {}
     working_dir: str | None = None
@@ -88,6 +92,18 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     neighbours: str = ""
     names: tuple[str, ...] = ()
     control: bool = False
+
+    def command_line(self, entrypoint: Sequence[str], command: Sequence[str]) -> tuple[str, ...]:
+        """The words to execute, for an image with this entrypoint and command of its own.
+
+        Raises ValueError, with a sentence, where there are none.
+        """
+        own = entrypoint if self.entrypoint is None else self.entrypoint
+        # An image's command is made for its entrypoint, so it goes with that, as in Docker.
+        words = self.argv or (command if self.entrypoint is None else ())
+        if not (*own, *words):
+            raise ValueError("the image has no command of its own: give one")
+        return (*own, *words)
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +169,8 @@ class ExitCause(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # the memory limit
     DISK_LIMIT = "disk_limit"  # the limit on private files; ``message`` has the numbers
     CANNOT_START = "cannot_start"  # the command was never run; ``message`` says why
+    IMAGE_PULL = "image_pull"  # as that: its image cannot be had; ``message`` is the registry's
+    INVALID_IMAGE = "invalid_image"  # as that: no image can have this name
     NOT_READY = "not_ready"  # as that, by the engine's fault: the run may be started again
     VOLUME_NOT_READY = "volume_not_ready"  # as that, by a volume of its own: full, or it fails
     LOST = "lost"  # the run's supervision vanished (host reboot, kill -9 of the supervisor)

@@ -130,7 +130,17 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         means = await Means.of(settings, names, engines, folder)
         storage = await _open_storage(stack, folder, settings, engines[means.default_engine])
         ground = Ground(
-            folder, settings, database, engines, means, access, storage, background, fleet, port
+            folder,
+            settings,
+            database,
+            engines,
+            means,
+            access,
+            storage,
+            background,
+            fleet,
+            port,
+            url,
         )
         parts = await _make_parts(stack, ground)
         await _listen(stack, listener, make_application(ground, parts), ground)
@@ -231,6 +241,7 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
         access=access,
         files=ground.storage,
         api_url=lambda engine: address_of(ground.engines[engine].host_address, ground.port),
+        registry=ground.registry,
         jobs_domain=ground.jobs_domain,
     )
     keep_names(ground.folder, ground.means.names, of_this_machine(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from neuro.engines.base import Engine
 from neuro.server.access.departure import Departures
@@ -22,7 +23,10 @@ from neuro.server.supervision.assembly import Supervision
 
 @dataclass(frozen=True)
 class Ground:
-    """What every part stands on; ``means`` is what the engines have, ``port`` where it listens."""
+    """What every part stands on; ``means`` is what the engines have, ``port`` where it listens.
+
+    ``url`` is the API's for clients on this machine.
+    """
 
     folder: Path
     settings: Settings
@@ -34,6 +38,12 @@ class Ground:
     background: Background
     fleet: Fleet
     port: int
+    url: str
+
+    @property
+    def registry(self) -> str:
+        """The host of the platform's registry, for clients on this machine."""
+        return urlsplit(self.url).netloc
 
     @property
     def jobs_domain(self) -> str:

@@ -34,6 +34,28 @@ async def test_a_signal_is_128_and_its_number(runs: Runs, name: str) -> None:
 
 
 @needs(Has.PROGRAMS)
+async def test_the_words_after_an_entrypoint_are_its_arguments(runs: Runs) -> None:
+    done = await runs.run("a b", "c", entrypoint=("printf", "[%s]"))
+
+    assert done.output == b"[a b][c]"
+
+
+@needs(Has.PROGRAMS)
+async def test_an_entrypoint_drops_the_command_of_the_image(runs: Runs) -> None:
+    done = await runs.run(entrypoint=("echo", "alone"))
+
+    assert done.output == b"alone\n"
+
+
+@needs(Has.PROGRAMS)
+async def test_an_entrypoint_that_is_not_found_is_named(runs: Runs) -> None:
+    done = await runs.run("argument", entrypoint=("no-such-entrypoint",))
+
+    assert (done.code, done.exited.cause) == (127, ExitCause.CANNOT_START)
+    assert "no-such-entrypoint" in (done.exited.message or "")
+
+
+@needs(Has.PROGRAMS)
 async def test_a_command_that_is_not_found_is_127_and_says_so(runs: Runs) -> None:
     done = await runs.run("no-such-command")
 

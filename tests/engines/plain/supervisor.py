@@ -289,7 +289,7 @@ class Supervisor:
         wants_input = spec["tty"] if spec["stdin"] is None else spec["stdin"]
         where = spec["working_dir"] or root
         folder = where if os.path.isdir(where) else root
-        argv = spec["argv"] or ["bash"]
+        argv = [*(spec["entrypoint"] or ()), *spec["argv"]] or ["bash"]
         if spec["tty"]:
             outer, inner = os.openpty()
             self._terminal = outer

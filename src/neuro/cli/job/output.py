@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from time import monotonic
 
 from neuro.cli.output import Output, terminal_width
@@ -15,6 +16,7 @@ Terminal is attached to the remote job, so you receive the job's output.
 Use {keys} to detach (it will NOT terminate the job), or restart the job with `--detach` option."""
 
 _SPINNER = "◢◣◤◥"
+_PROGRESS = re.compile(r" \(\d+%\)")
 
 
 def header(job: Job) -> list[str]:
@@ -98,10 +100,14 @@ class Progress:
             line = f"{self._line(status, text)} {self._sign()}"
             self._out.draw(f"{self._back()}{line}")
             self._moving = line
-        elif self._moving:
+            return
+        if self._moving:
             self._out.draw(f"{self._back()}{self._line(status, text)}\n")
             self._moving, self._said = "", text
-        elif self._said is None or (is_last and self._said != text):
+            return
+        # How far a pull is would be a hundred lines of a file.
+        text = _PROGRESS.sub("", text)
+        if self._said is None or (is_last and self._said != text):
             # What a step says may change while it is the last: the place in the queue.
             self._out.print(self._line(status, text))
             self._said = text

@@ -38,6 +38,12 @@ class Version(msgspec.Struct, rename="pascal"):
     least: str = msgspec.field(name="MinAPIVersion", default="1.24")
 
 
+class Device(msgspec.Struct, rename="pascal"):
+    """One that the daemon can give to containers; ``id`` is as it is asked for."""
+
+    id: str = msgspec.field(name="ID")
+
+
 class Info(msgspec.Struct, rename="pascal"):
     """What the daemon's machine has."""
 
@@ -46,6 +52,7 @@ class Info(msgspec.Struct, rename="pascal"):
     server_version: str = ""
     operating_system: str = ""
     runtimes: dict[str, Any] | None = None
+    devices: list[Device] | None = msgspec.field(name="DiscoveredDevices", default=None)
 
 
 class ImageConfig(msgspec.Struct, rename="pascal"):

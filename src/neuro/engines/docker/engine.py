@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from neuro.engines.base import (
     Usage,
 )
 from neuro.engines.docker import api, containers, launcher_program, making, volumes
+from neuro.engines.docker.gpus import gpus_of
 from neuro.engines.docker.groups import group_of
 from neuro.engines.docker.keepers import Keepers
 from neuro.engines.docker.order import Mount, Order
@@ -36,6 +38,13 @@ from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
 _DEFAULT_NETWORK = "bridge"  # what the daemon has unless it was told otherwise
+_DEVICES = "/dev"
+_HOOK = "nvidia-container-runtime-hook"
+_NO_GPUS = (
+    "the Docker daemon cannot give this machine's GPUs to containers: install NVIDIA's container"
+    " toolkit (`apt install nvidia-container-toolkit`, from NVIDIA's packages) and restart the"
+    " daemon"
+)
 _NO_GROUPS = cgroups.Groups()  # the daemon makes those of containers, and removes them
 
 log = logging.getLogger("neuro.engine")
@@ -91,6 +100,8 @@ class DockerEngine(SupervisedRuns):
         self._socket = socket_path(self._settings.host, os.environ)
         self._installation = machine.installation(self._folder)["id"]
         await self._meet_daemon()
+        self.gpu_model = await asyncio.to_thread(machine.gpu_model)
+        await self.nodes()  # which says what is missing
         self._tidying = Tidying(self._folder)
         self._keepers = Keepers(self._folder)
         await self._keepers.open()
@@ -231,7 +242,10 @@ class DockerEngine(SupervisedRuns):
             info = await _asked(self._daemon.info)
         except (OSError, api.Refused) as error:
             raise EngineFault(f"the Docker daemon does not say what it has: {error}") from None
-        return [Node(name=self.name, cpu=float(info.cores), memory=info.mem_total)]
+        indexes = machine.gpus(_DEVICES)
+        gpus = gpus_of(info, indexes, has_hook=shutil.which(_HOOK) is not None)
+        self.notices = [_NO_GPUS] if indexes and not gpus else []
+        return [Node(name=self.name, cpu=float(info.cores), memory=info.mem_total, gpus=gpus)]
 
 
 def _address_in(network: api.Network | None) -> str | None:

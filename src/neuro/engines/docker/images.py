@@ -6,14 +6,29 @@ from collections.abc import Callable, Iterable
 
 from neuro.engines.base import PullCredentials
 from neuro.engines.docker.api import Daemon, Image, Refused, Step
+from neuro.engines.sandbox.ending import IMAGE_PULL, INVALID_IMAGE
 
 _SILENCE = 600.0  # seconds that a registry may say nothing while it is pulled from
 _LEAST_STEP = 0.01  # of the whole, between two words on how far a pull is
 _HERE = ("Download complete", "Pull complete", "Already exists", "Verifying Checksum", "Extracting")
 
 
+_NO_NAME = "invalid reference format"  # all daemons say so
+_FULL = "no space left on device"
+# What daemons say of a registry that is not there at the moment.
+_AWAY = ("connection refused", "connection reset", "i/o timeout", "EOF", "502 Bad Gateway")
+
+
 class CannotPull(Exception):
     """There is no such image, or it cannot be had; the text says why."""
+
+    cause = IMAGE_PULL
+
+
+class InvalidName(CannotPull):
+    """No image can have this name."""
+
+    cause = INVALID_IMAGE
 
 
 def name_and_tag(reference: str) -> tuple[str, str]:
@@ -64,11 +79,15 @@ def fetched(
 ) -> Image:
     """The image, pulled where it is not here; ``tell`` is told how far that is.
 
-    Raises CannotPull, and OSError where the daemon is away.
+    One that is pulled with ``credentials`` is the platform's own: its tags move, and not everybody
+    may have it, so its registry is always asked.
+
+    Raises CannotPull, and OSError where the daemon is away or has no room, or while the platform's
+    registry, which is in the server, is away.
     """
     try:
         image = daemon.image(reference)
-        if image is not None:
+        if image is not None and credentials is None:
             return image
         name, tag = name_and_tag(reference)
         given = None
@@ -78,6 +97,12 @@ def fetched(
         _follow(daemon.pull(name, tag, given, _SILENCE), tell)
         image = daemon.image(reference)
     except Refused as refused:
+        if _FULL in refused.message:
+            raise OSError(0, f"Docker has no room for the image: {refused.message}") from None
+        if credentials is not None and any(word in refused.message for word in _AWAY):
+            raise OSError(0, f"the registry is away: {refused.message}") from None
+        if _NO_NAME in refused.message:
+            raise InvalidName(f"no image can be called {reference!r}: {refused.message}") from None
         raise CannotPull(f"the image {reference} cannot be pulled: {refused.message}") from None
     if image is None:
         raise CannotPull(f"the image {reference} was pulled and is not here: it was removed")

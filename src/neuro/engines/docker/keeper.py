@@ -23,6 +23,7 @@ from neuro.engines.docker import door, executing, making
 from neuro.engines.docker.api import Daemon
 from neuro.engines.docker.belongings import Belongings
 from neuro.engines.docker.errands import Errands
+from neuro.engines.docker.images import CannotPull
 from neuro.engines.docker.layers import upper_layer
 from neuro.engines.docker.order import Order
 from neuro.engines.docker.processes import Processes
@@ -139,6 +140,8 @@ class Keeper:
             self._perhaps_over()
         elif isinstance(result, making.Stopped):
             self._refuse(_STOPPED)
+        elif isinstance(result, CannotPull):
+            self._refuse(Ending(None, result.cause, str(result)))
         elif isinstance(result, making.Impossible):
             self._refuse(Ending(door.NOT_EXECUTABLE, CANNOT_START, str(result)))
         elif isinstance(result, OSError):
@@ -179,7 +182,8 @@ class Keeper:
             self._oversight.watch_disk(layer, visitor.process, self._spec.disk)
         self._open_streams(visitor)
         assert self._outlet is not None
-        name = self._spec.argv[0] if self._spec.argv else "the image's own command"
+        given = (*(self._spec.entrypoint or ()), *self._spec.argv)
+        name = given[0] if given else "the image's own command"
         self._begun = door.Word(self._loop, name, self._command_begun)
         word = self._begun.open()
         stdin, output = self._outlet.inner

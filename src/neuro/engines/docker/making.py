@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from neuro.engines.docker import containers
 from neuro.engines.docker.api import Daemon, ImageConfig, Refused
-from neuro.engines.docker.images import CannotPull, fetched
+from neuro.engines.docker.images import fetched
 from neuro.engines.docker.order import Mount, Order
 
 _TRIES = 5  # of a network that goes away at the moment when a container is to join it
@@ -46,7 +46,7 @@ def make(
 
     ``check`` raises Stopped where nobody wants it, and ``end_of_pull`` for the last time.
 
-    Raises Impossible, and OSError for what may be tried again.
+    Raises Impossible, CannotPull, and OSError for what may be tried again.
     """
     spec = order.spec
 
@@ -54,14 +54,11 @@ def make(
         check()
         tell(progress)
 
-    try:
-        image = fetched(daemon, spec.image, spec.pull, told)
-    except CannotPull as error:
-        raise Impossible(str(error)) from None
+    image = fetched(daemon, spec.image, spec.pull, told)
     end_of_pull()
     config = image.config or ImageConfig()
     try:
-        argv = spec.argv or containers.default_argv(config)
+        argv = spec.command_line(config.entrypoint or (), config.cmd or ())
     except ValueError as error:
         raise Impossible(str(error)) from None
     path = containers.search_path(spec, config)

@@ -13,6 +13,7 @@ from neuro.engines.sandbox import launcher
 COMPLETED, ERROR, OUT_OF_MEMORY = "completed", "error", "out_of_memory"
 CANNOT_START, NOT_READY, LOST = "cannot_start", "not_ready", "lost"
 VOLUME_NOT_READY = "volume_not_ready"
+IMAGE_PULL, INVALID_IMAGE = "image_pull", "invalid_image"
 DISK_LIMIT = "disk_limit"
 
 # In place of the exit code of a command that could not begin, and may be begun again.

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import logging
 import resource
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -177,7 +177,7 @@ class SandboxEngine(SupervisedRuns):
     # Runs.
 
     def _order(self, spec: RunSpec) -> Callable[[], Awaitable[None]]:
-        return partial(self._start, _request(spec, self._storage))
+        return partial(self._start, _request(spec, self._storage, self._ready().default_argv))
 
     async def _start(self, request: Request) -> None:
         assert self._nursery is not None
@@ -210,13 +210,17 @@ class SandboxEngine(SupervisedRuns):
         return self._plan
 
 
-def _request(spec: RunSpec, storage: Storage | None) -> Request:
+def _request(spec: RunSpec, storage: Storage | None, default: Sequence[str]) -> Request:
     layout.check_job_id(spec.job_id)
     mounts = mounts_of(spec, storage)
+    try:
+        argv = spec.command_line((), default)  # the machine's own userland has no entrypoint
+    except ValueError as error:
+        raise EngineFault(str(error)) from None
     return Request(
         job_id=spec.job_id,
         run=spec.run,
-        argv=spec.argv,
+        argv=argv,
         env=dict(spec.env),
         working_dir=spec.working_dir or "/",
         hostname=spec.hostname[:64] or "job",

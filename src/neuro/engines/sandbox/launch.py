@@ -287,7 +287,7 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
             os.close(tree)
         raise
     order = Order(
-        argv=list(request.argv or plan.default_argv),
+        argv=list(request.argv),
         env=environment(plan, request),
         working_dir=request.working_dir,
         hostname=request.hostname,

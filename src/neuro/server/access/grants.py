@@ -233,6 +233,11 @@ class Grants:
             )
         return known
 
+    def only_reading(self, uri: ResourceURI) -> Grants:
+        """Of all that is held, what allows to read one thing, and for that alone."""
+        read = Action.READ
+        return Grants(Held(Grant(uri, read), it.path, it.until) for it in self.covering(uri, read))
+
     def covering(self, uri: ResourceURI, action: Action = Action.READ) -> list[Held]:
         """What allows ``action`` on ``uri``: the widest first, then what lasts the longest."""
         key = (uri.scheme, uri.host, *uri.segments)

@@ -22,6 +22,7 @@ from neuro.domain.errors import (
 )
 from neuro.domain.names import check_user_name
 from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
+from neuro.domain.uris import ResourceURI
 from neuro.domain.users import MAX_TOKEN_LIFE, Token, User, check_token_life
 from neuro.server.access import tables
 from neuro.server.access.grant_book import GrantBook
@@ -37,6 +38,7 @@ from neuro.server.fleet.changes import Topic
 log = structlog.get_logger("neuro.access")
 
 DEFAULT_TOKEN_LIFE = timedelta(days=365)
+IMAGE_TOKEN_LIFE = timedelta(hours=1)  # an engine shows it with each layer that it pulls
 MAX_LABEL = 256
 JOBS_AT_ONCE = 500  # whose tokens are looked for
 ALL_TOKENS = "*"  # is no token's id
@@ -92,6 +94,8 @@ class AccessService:
         while (grants := self.book.known(signed.user)) is None:
             await self.book.of(signed.user)
             signed = await self._in_use.find(token)  # It may have ended since.
+        if signed.image is not None:
+            grants = grants.only_reading(signed.image)
         if signed.job is None:
             kind = ServiceIdentity if signed.is_service else Identity
             return kind(signed.user, grants, signed.token_id, signed.expires_at)
@@ -230,6 +234,13 @@ class AccessService:
 
     def _of_account(self, user: str) -> tuple[Token, str]:
         return self._new_token(user, "service account", MAX_TOKEN_LIFE)
+
+    def image_token(self, user: str, image: ResourceURI) -> str:
+        """A token with which an engine pulls one image in a user's name, soon.
+
+        What it allows is at most what they may do themselves at that moment.
+        """
+        return self._in_use.sign_for_image(user, image, IMAGE_TOKEN_LIFE)
 
     async def permissions(self, user: str) -> list[Permission]:
         """What comes with being a user, and what they themselves were given. Raises NotFound."""

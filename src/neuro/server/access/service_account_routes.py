@@ -9,7 +9,7 @@ from neuro.domain.service_accounts import ServiceAccount, ServiceAccountRequest,
 from neuro.server.access.departure import Departures
 from neuro.server.access.routes import require_person
 from neuro.server.access.service_accounts import ServiceAccounts
-from neuro.server.http.addresses import base_url
+from neuro.server.http.origin import base_url
 from neuro.server.http.routes import Call, Routes
 
 PATH = "/api/v1/service_accounts"

@@ -20,7 +20,7 @@ from neuro.domain.server_config import (
     ProjectMessage,
     ServerConfig,
 )
-from neuro.server.http.addresses import base_url
+from neuro.server.http.origin import base_url
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Routes
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.offers import Offers

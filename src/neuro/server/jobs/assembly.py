@@ -144,11 +144,13 @@ async def start_jobs(
     access: AccessService,
     files: Files,
     api_url: Callable[[str], str],
+    registry: str,
     jobs_domain: str,
 ) -> Jobs:
     """Take over the jobs that there are, and be ready for others. ``stack`` ends all of it.
 
-    ``api_url(engine)`` is where jobs find the platform, ``jobs_domain`` the host of their pages.
+    ``api_url(engine)`` is where jobs find the platform, ``registry`` the host from which
+    engines pull the platform's images, ``jobs_domain`` the host of their pages.
     """
     offers = Offers(database, fleet, means.offered(engines))
     board = Board({}, offers.waits_for)
@@ -159,7 +161,16 @@ async def start_jobs(
     stack.push_async_callback(tokens.close)
     board.listen(tokens.job_changed, own=True)
     commands = str(Path(sys.prefix) / "bin")
-    launcher = Launcher(settings.cluster, files, tokens.issue, api_url, commands, means.disk_of)
+    launcher = Launcher(
+        settings.cluster,
+        files,
+        tokens.issue,
+        api_url,
+        commands,
+        means.disk_of,
+        image_token=access.image_token,
+        registry=registry,
+    )
     grace = settings.stop_grace_seconds
     reconciler = Reconciler(
         board, writer, engines, launcher.make_spec, background, stop_grace=grace

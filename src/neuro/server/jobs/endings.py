@@ -19,8 +19,12 @@ _REASONS = {
     ExitCause.OUT_OF_MEMORY: Reason.OOM_KILLED,
     ExitCause.DISK_LIMIT: Reason.DISK_LIMIT_EXCEEDED,
     ExitCause.CANNOT_START: Reason.CANNOT_RUN,
+    ExitCause.IMAGE_PULL: Reason.ERR_IMAGE_PULL,
+    ExitCause.INVALID_IMAGE: Reason.INVALID_IMAGE_NAME,
     ExitCause.LOST: Reason.NOT_FOUND,
 }
+# Another run would end likewise.
+_NEVER_RAN = {ExitCause.CANNOT_START, ExitCause.IMAGE_PULL, ExitCause.INVALID_IMAGE}
 
 
 def must_restart(record: JobRecord, event: Exited) -> bool:
@@ -28,7 +32,7 @@ def must_restart(record: JobRecord, event: Exited) -> bool:
     policy = record.specification.restart_policy
     return (
         record.stop_reason is None
-        and event.cause is not ExitCause.CANNOT_START
+        and event.cause not in _NEVER_RAN
         and (
             policy is RestartPolicy.ALWAYS
             or (policy is RestartPolicy.ON_FAILURE and event.exit_code != 0)

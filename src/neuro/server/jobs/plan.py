@@ -83,7 +83,8 @@ def plan(
 ) -> Planned | Refused:
     """What a submission by ``caller`` comes to; ``capacities`` are those of the engines."""
     try:
-        container = specification.container_of(draft.request)
+        asked = specification.container_of(draft.request)
+        container = specification.with_full_image(asked, offer.cluster, caller.user)
     except InvalidInput as error:
         return Refused((error,))
     reasons = [

@@ -14,6 +14,7 @@ from aiohttp import web
 from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, NotSupported
 from neuro.domain.jobs import Job, JobEventFilter, JobFilter, JobRequest, LifeSpanChange
 from neuro.domain.permissions import Action
+from neuro.server.http.origin import base_url
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_response
 from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, json_array, live_ndjson, ndjson
 from neuro.server.jobs import streams
@@ -24,6 +25,7 @@ from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.passing_on import PassingOn
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
+from neuro.server.jobs.specification import with_own_image
 from neuro.server.jobs.streams import CHANNEL_PROTOCOLS, AttachQuery, ExecQuery
 
 # Clients hold the plain JSON form whole; who wants more asks for NDJSON or for pages.
@@ -59,6 +61,7 @@ def job_routes(jobs: JobService) -> Routes:
     async def submit(call: Call, body: JobRequest) -> Job:
         """Submit a job; its container's keys come flat (``?from_preset``) or nested."""
         key = call.request.headers.get(KEY_HEADER)
+        body = with_own_image(body, base_url(call.request).partition("//")[2])
         control = is_main_job(body)
         submitted = await jobs.submit(call.identity, body, key, control=control)
         response = json_response(submitted.job, 202)
