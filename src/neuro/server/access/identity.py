@@ -108,6 +108,14 @@ class ServiceIdentity(Identity):
     """
 
 
+@dataclass(slots=True)
+class PullIdentity(Identity):
+    """An engine that pulls one image in a user's name; only a registry's routes know it.
+
+    By the user's name alone it could do what is everybody's own: make a token, for one.
+    """
+
+
 class Authenticator(Protocol):
     """Turns a bearer token into an identity."""
 

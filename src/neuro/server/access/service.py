@@ -27,7 +27,7 @@ from neuro.domain.users import MAX_TOKEN_LIFE, Token, User, check_token_life
 from neuro.server.access import tables
 from neuro.server.access.grant_book import GrantBook
 from neuro.server.access.grant_tables import generation, of_subject
-from neuro.server.access.identity import Identity, JobIdentity, ServiceIdentity
+from neuro.server.access.identity import Identity, JobIdentity, PullIdentity, ServiceIdentity
 from neuro.server.access.peers import Peers, Telling, Words
 from neuro.server.access.service_accounts import ServiceAccounts
 from neuro.server.access.sharing import Sharing, unknown
@@ -95,7 +95,8 @@ class AccessService:
             await self.book.of(signed.user)
             signed = await self._in_use.find(token)  # It may have ended since.
         if signed.image is not None:
-            grants = grants.only_reading(signed.image)
+            reading = grants.only_reading(signed.image)
+            return PullIdentity(signed.user, reading, signed.token_id, signed.expires_at)
         if signed.job is None:
             kind = ServiceIdentity if signed.is_service else Identity
             return kind(signed.user, grants, signed.token_id, signed.expires_at)
