@@ -24,7 +24,6 @@ from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.peers import OtherServers
 from neuro.server.access.service import AccessService
-from neuro.server.application import make_application
 from neuro.server.background import Background
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.events import Hub
@@ -73,6 +72,7 @@ from neuro.server.storage.folder import storage_of
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision, limits_of
 from neuro.server.sweeps import Sweeps
+from neuro.server.web import make_application
 
 log = structlog.get_logger("neuro.server")
 
