@@ -8,7 +8,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +24,6 @@ from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.peers import OtherServers
 from neuro.server.access.service import AccessService
-from neuro.server.application import make_application
 from neuro.server.background import Background
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.events import Hub
@@ -73,6 +72,7 @@ from neuro.server.storage.folder import storage_of
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision, limits_of
 from neuro.server.sweeps import Sweeps
+from neuro.server.web import make_application
 
 log = structlog.get_logger("neuro.server")
 
@@ -119,7 +119,11 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
+        is_new = not storage_folder(settings, folder).exists()
         place = storage_of(settings, folder)
+        refused = stack.enter_context(ExitStack())
+        if is_new:
+            refused.callback(_remove_empty, place.folder)
         names = public_names(settings, folder)
         engines = make_engines(settings, names, folder, port, place, options.open_files)
         url = address_of(options.host, port)
@@ -170,6 +174,7 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
+        refused.pop_all()
         log.info("ready", url=login.url)
         yield Server(login.url, partial(_check, parts.jobs, folder, fleet, place))
 
@@ -339,6 +344,12 @@ async def _join(
     name, address = settings.server.name, settings.server.url
     url = f"{address.rstrip('/')}/api/v1" if address else url
     await fleet.servers.enter(name, url, datetime.now(UTC))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Leave nothing of a start that was refused, such as for a storage that is not mounted."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _prepare_folder(folder: Path) -> Path:
