@@ -97,7 +97,7 @@ class DockerEngine(SupervisedRuns):
         launcher_program.check_processor()
         self._open_folder()
         os.makedirs(f"{self._folder}/jobs", exist_ok=True)
-        self._socket = socket_path(self._settings.host, os.environ)
+        self._socket = socket_path(self._settings.host, os.environ, self._settings.places)
         self._installation = machine.installation(self._folder)["id"]
         await self._meet_daemon()
         self.gpu_model = await asyncio.to_thread(machine.gpu_model)

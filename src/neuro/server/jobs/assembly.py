@@ -52,7 +52,8 @@ class Means:
     """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest.
 
     ``capacities`` are what there was at the start, ``shares`` what jobs may have of what there is.
-    ``kinds`` are the kinds of the engines, ``default_engine`` is the embedded one, and ``remarks``
+    ``kinds`` are the kinds of the engines, ``default_engine`` is the embedded one,
+    ``usual_engine`` that of presets that name none, and ``remarks``
     are sentences about settings that ask for more. ``names`` are the public names of the engines by
     those in the settings; all else has the public ones.
     """
@@ -64,6 +65,7 @@ class Means:
     remarks: list[str]
     kinds: dict[str, str]
     default_engine: str
+    usual_engine: str
     names: Mapping[str, str]
 
     @classmethod
@@ -81,12 +83,12 @@ class Means:
         tables = engine_settings(settings)
         nodes = {name: await engines[public].nodes() for name, public in names.items()}
         machines = {name: total(each) for name, each in nodes.items()}
-        shares = shares_of(tables)
+        shares = shares_of(tables, settings.engine)
         capacities = {name: total(share(nodes[name])) for name, share in shares.items()}
         disk = disk_for(shutil.disk_usage(folder).total)
-        default = names[DEFAULT_ENGINE]
-        model = engines[default].gpu_model
-        presets = presets_for(settings, capacities[DEFAULT_ENGINE], model, disk)
+        default, usual = names[DEFAULT_ENGINE], names[settings.engine]
+        model = engines[usual].gpu_model
+        presets = presets_for(settings, capacities[settings.engine], model, disk)
         told = remarks(settings.engines, presets, machines, capacities)
         return cls(
             {names[name]: capacity for name, capacity in capacities.items()},
@@ -96,6 +98,7 @@ class Means:
             list(told),
             {names[name]: kind_name(name, table) for name, table in tables.items()},
             default,
+            usual,
             names,
         )
 
@@ -207,7 +210,14 @@ async def start_jobs(
         writer,
         reconciler,
         engines,
-        Offer(settings.cluster, offers.presets, means.default_engine, jobs_domain, api_url),
+        Offer(
+            settings.cluster,
+            offers.presets,
+            means.default_engine,
+            jobs_domain,
+            api_url,
+            means.usual_engine,
+        ),
         check_volumes=launcher.check_volumes,
         image_notice=partial(_image_notice, means.kinds),
         events=events,
