@@ -44,7 +44,7 @@ def test_the_configuration_is_shown_as_specified(running: Home) -> None:
         "API URL",
     ]
     assert lines[4] == "  Resource Presets:"
-    assert lines[5] == "    Name         CPU    Memory    Preemptible    GPU"
+    assert lines[5] == "    Name         CPU    Memory    Preemptible    GPU    Engine"
     assert lines[6].startswith("    cpu-small    1.0    2.0G          No")
 
 

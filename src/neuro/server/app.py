@@ -34,6 +34,7 @@ from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
+from neuro.server.engine_choice import Choice, choose
 from neuro.server.engine_names import keep_names, of_this_machine, public_names
 from neuro.server.engine_settings import DEFAULT_ENGINE, check_in_use, make_engines
 from neuro.server.fleet.agreement import (
@@ -65,6 +66,7 @@ from neuro.server.settings import (
     OWN_FOLDERS,
     Settings,
     keep_cluster,
+    keep_engine,
     load_settings,
     storage_folder,
 )
@@ -81,7 +83,8 @@ log = structlog.get_logger("neuro.server")
 class Options:
     """What the command line decides. ``database`` is a URL, or None for SQLite in the folder.
 
-    ``open_files`` is the soft limit of descriptors that jobs begin with, None for the server's own.
+    ``engine`` runs the jobs of presets that name none; None: see ``engine_choice``. ``open_files``
+    is the soft limit of descriptors that jobs begin with, None for the server's own.
     ``started_at`` is when the process began to serve, in ISO 8601; None: now.
     """
 
@@ -89,15 +92,20 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8085
     database: str | None = None
+    engine: str | None = None
     open_files: int | None = None
     started_at: str | None = None
 
 
 @dataclass(frozen=True)
 class Server:
-    """One that is ready. ``check`` raises PlatformError for settings that it cannot begin with."""
+    """One that is ready. ``check`` raises PlatformError for settings that it cannot begin with.
+
+    ``choice`` is the engine that was chosen at this start.
+    """
 
     url: str
+    choice: Choice | None
     check: Callable[[Settings], None]
 
 
@@ -115,7 +123,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
         digest = digest_of(folder)
-        settings = load_settings(folder / "server.toml")
+        choice = await asyncio.to_thread(choose, folder, options.engine)
+        settings = load_settings(folder / "server.toml", choice.engine if choice else None)
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
@@ -135,7 +144,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         # Again, now that this server is one of those that the others ask for.
         await _agree(database, folder, fleet, place)
         embedded = engines[names[DEFAULT_ENGINE]]
-        means = Means.of(settings, names, arrivals.nodes, embedded.gpu_model, folder)
+        gpu_model = engines[names[settings.engine]].gpu_model or embedded.gpu_model
+        means = Means.of(settings, names, arrivals.nodes, gpu_model, folder)
         storage = await _open_storage(stack, folder, settings, embedded)
         ground = Ground(
             folder,
@@ -168,15 +178,17 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             started_at=options.started_at or now,
             announced_at=now,
             settings=digest,
+            engine=settings.engine,
         )
         announcement = Announcement(folder, state, login, lock_again)
         keep_cluster(folder, settings.cluster)
+        keep_engine(folder, settings.engine)
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
         refused.pop_all()
         log.info("ready", url=login.url)
-        yield Server(login.url, partial(_check, parts.jobs, folder, fleet, place))
+        yield Server(login.url, choice, partial(_check, parts.jobs, folder, fleet, place))
 
 
 def _check(jobs: Jobs, folder: Path, fleet: Fleet, storage: Storage, settings: Settings) -> None:

@@ -29,8 +29,14 @@ def data_dir_option(command: F) -> F:
 
 
 def server_options(command: F) -> F:
-    """``--port``, ``--host``, ``--data-dir``, ``--database``."""
+    """``--port``, ``--host``, ``--data-dir``, ``--database``, ``--engine``."""
     for option in (
+        click.option(
+            "--engine",
+            metavar="NAME",
+            envvar="NEURO_ENGINE",
+            help="What runs jobs: docker, podman, sandbox; default: $NEURO_ENGINE, what is here.",
+        ),
         click.option(
             "--database",
             metavar="URL",
