@@ -91,9 +91,8 @@ class Means:
         capacities = {name: total(share(nodes[name])) for name, share in shares.items()}
         disk = disk_for(shutil.disk_usage(folder).total)
         # Without a daemon that answers, its machine is this one, as far as anybody can say.
-        fitting = (
-            capacities[settings.engine] if nodes[settings.engine] else machines[DEFAULT_ENGINE]
-        )
+        usual = settings.engine
+        fitting = capacities[usual] if nodes[usual] else machines[DEFAULT_ENGINE]
         presets = presets_for(settings, fitting, gpu_model, disk)
         there = {name: capacity for name, capacity in capacities.items() if nodes[name]}
         told = remarks(settings.engines, presets, machines, there)
