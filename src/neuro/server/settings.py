@@ -18,7 +18,7 @@ from neuro.server.settings_rules import check_settings
 
 _LEAST_DISK = 10 * GIB
 # Of the data folder, beside the storage: what no user of the storage may see.
-OWN_FOLDERS = ("run", "keys", "logs", "engines")
+OWN_FOLDERS = ("run", "keys", "logs", "engines", "registry")
 _CLUSTER = "cluster"  # a file of the data folder
 
 

@@ -13,6 +13,7 @@ from neuro.server.database import identity
 from neuro.server.fleet import tables as fleet
 from neuro.server.jobs import tables as jobs
 from neuro.server.projects import tables as flows
+from neuro.server.registry import tables as registry
 from neuro.server.schedules import tables as schedules
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "identity",
     "images",
     "jobs",
+    "registry",
     "schedules",
     "tasks",
     "turns",
