@@ -69,6 +69,7 @@ class ServerProcess:
         reader, writer = multiprocessing.Pipe(duplex=False)
         arguments = ["run", "--data-dir", str(self.data_dir), "--port", str(self.port)]
         arguments += ["--database", self._database] if self._database else []
+        arguments += ["--engine", "sandbox"]  # whatever else the machine has
         with reader, writer:
             # The linker reads this when a program begins, and never again.
             if self.forks and "LD_PRELOAD" not in os.environ:

@@ -18,7 +18,8 @@ show() {
 }
 
 step "The platform, on this machine"
-show neuro up
+# The jobs below find their packages among the programs of this machine, so they need no image.
+show neuro up --engine sandbox
 
 step "Data and code go up to the platform's storage"
 show python $here/prepare.py $out/data

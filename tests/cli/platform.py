@@ -26,10 +26,12 @@ PATIENCE = 30.0
 
 
 class Home:
-    """A person's home folder with its own data directory; nobody is logged in at first."""
+    """A person's home folder with its own data folder; nobody is logged in at first."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: Sequence[str] = ()) -> None:
+        """``prefix`` is what commands are run by."""
         self.folder = folder
+        self.prefix = prefix
         self.data_dir = folder / "data"
         self.config_dir = folder / ".neuro"
         self.work_dir = folder / "work"
@@ -42,12 +44,13 @@ class Home:
         left_out = ("NEURO_", "NEUROMATION_", "NO_COLOR", "XDG_", "COMP_", "_NEURO", "COLUMNS")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
         own = {"HOME": str(self.folder), "NEURO_DATA_DIR": str(self.data_dir), "TERM": "xterm"}
+        own["NEURO_ENGINE"] = "sandbox"  # whatever else the machine has
         return kept | own | more
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run ``neuro`` with these words to its end."""
         return subprocess.run(
-            [*NEURO, *words],
+            [*self.prefix, *NEURO, *words],
             env=self.environment(**environment),
             cwd=self.work_dir,
             stdin=subprocess.DEVNULL,

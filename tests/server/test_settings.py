@@ -97,12 +97,12 @@ TWO = "[capacity]\ncpu = 1\nmemory = '1G'\n[engines.second]\nkind = 'sandbox'\n"
 ENGINES = {
     "[engines.second]\ncpu = 1": (
         "line 1: engines.second needs 'kind'",
-        "must be docker or sandbox",
+        "must be docker, podman or sandbox",
     ),
     "[engines.second]\nkind = 'slurm'": (
         "line 2: engine 'second'",
         "'slurm'",
-        "be docker or sandbox",
+        "be docker, podman or sandbox",
     ),
     "[engines.second]\nkind = 3": ("line 2: engine 'second': kind is 3",),
     "[engines.Second]\nkind = 'sandbox'": ("line 1: Invalid engine name 'Second'",),
@@ -113,6 +113,7 @@ ENGINES = {
     "[engines.sandbox]\nperf = 'yes'": ("line 2: engines.sandbox.perf is 'yes'", "true or false"),
     "engines = 3": ("line 1: engines must be sections", "[engines.NAME]"),
     "[engines]\nsandbox = 3": ("line 1: engines must be sections",),
+    "engine = 'slurm'": ("line 1: engine is 'slurm'", "docker, podman or sandbox"),
     TWO: ("line 4: engine 'second' shares this machine with 'sandbox'", "cpu and memory"),
     TWO + "cpu = 1\nmemory = '1G'\n" + PRESET + "engine = 'third'": (
         "preset 'a': engine is 'third', which this server does not have",
@@ -260,12 +261,14 @@ def test_the_gpus_of_a_machine_are_given_away_once(tmp_path: Path) -> None:
     path.write_text(TWO + "cpu = 1\nmemory = '1G'\n")
     machine = [node("machine", 8, 8, "0", "1")]
 
-    shares = shares_of(engine_settings(load_settings(path)))
+    shares = shares_of(engine_settings(load_settings(path)), "sandbox")
 
     assert {name: share(machine) for name, share in shares.items()} == {
         "sandbox": [node("machine", 1, 1, "0", "1")],
         "second": [node("machine", 1, 1)],
     }
+    others = shares_of(engine_settings(load_settings(path)), "second")
+    assert [share(machine)[0].gpus for share in others.values()] == [(), ("0", "1")]
 
 
 def test_what_is_taken_of_several_nodes_is_the_same_part_of_each() -> None:

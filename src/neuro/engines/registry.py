@@ -20,6 +20,7 @@ from neuro.engines.storage import Storage
 KINDS: Mapping[str, str] = {
     "sandbox": "neuro.engines.sandbox.kind",
     "docker": "neuro.engines.docker.kind",
+    "podman": "neuro.engines.docker.podman",
 }
 
 

@@ -41,6 +41,7 @@ def main() -> int:
         host=arguments.host,
         port=arguments.port,
         database=arguments.database,
+        engine=arguments.engine,
         open_files=_raise_open_files(),
         started_at=datetime.now().astimezone().isoformat(),
     )
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.pop("NEURO_DATABASE", None),
         help="a URL such as postgresql://user@host/name (also in $NEURO_DATABASE)",
     )
+    run.add_argument("--engine", help="runs the jobs of presets that name none")
     run.add_argument("--ready-fd", type=int, help="write one line of JSON there once ready")
     run.add_argument("--log-file", type=Path, help="log there and rotate it, not to stderr")
     run.add_argument("--verbose", action="store_true")
@@ -95,13 +97,17 @@ async def _serve(options: Options, ready_fd: int | None) -> int:
                 gc.collect()
                 gc.freeze()
                 gc.enable()
-                _tell(ready_fd, {"url": url, "pid": os.getpid()})
+                if server.choice is not None:
+                    log.info("engine chosen", engine=server.choice.engine, why=server.choice.why)
+                said = server.choice.why if server.choice is not None else None
+                _tell(ready_fd, {"url": url, "pid": os.getpid(), "engine": said})
                 ready_fd = None
                 await stop.wait()
             if not reload.is_due:
                 break
             log.info("the server begins again with the changed server.toml")
-            options = replace(options, port=urlsplit(url).port or options.port)
+            # What was chosen at the start is written down by now, and server.toml may change it.
+            options = replace(options, port=urlsplit(url).port or options.port, engine=None)
             reload.done()
     except (PlatformError, EngineFault, OSError) as error:
         sentence = str(error) or type(error).__name__

@@ -8,7 +8,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +24,6 @@ from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.peers import OtherServers
 from neuro.server.access.service import AccessService
-from neuro.server.application import make_application
 from neuro.server.background import Background
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.events import Hub
@@ -35,6 +34,7 @@ from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
+from neuro.server.engine_choice import Choice, choose
 from neuro.server.engine_names import keep_names, of_this_machine, public_names
 from neuro.server.engine_settings import DEFAULT_ENGINE, check_in_use, make_engines
 from neuro.server.fleet.agreement import (
@@ -69,6 +69,7 @@ from neuro.server.settings import (
     OWN_FOLDERS,
     Settings,
     keep_cluster,
+    keep_engine,
     load_settings,
     storage_folder,
 )
@@ -76,6 +77,7 @@ from neuro.server.storage.folder import storage_of
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision, limits_of
 from neuro.server.sweeps import Sweeps
+from neuro.server.web import make_application
 
 log = structlog.get_logger("neuro.server")
 
@@ -84,7 +86,8 @@ log = structlog.get_logger("neuro.server")
 class Options:
     """What the command line decides. ``database`` is a URL, or None for SQLite in the folder.
 
-    ``open_files`` is the soft limit of descriptors that jobs begin with, None for the server's own.
+    ``engine`` runs the jobs of presets that name none; None: see ``engine_choice``. ``open_files``
+    is the soft limit of descriptors that jobs begin with, None for the server's own.
     ``started_at`` is when the process began to serve, in ISO 8601; None: now.
     """
 
@@ -92,15 +95,20 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8085
     database: str | None = None
+    engine: str | None = None
     open_files: int | None = None
     started_at: str | None = None
 
 
 @dataclass(frozen=True)
 class Server:
-    """One that is ready. ``check`` raises PlatformError for settings that it cannot begin with."""
+    """One that is ready. ``check`` raises PlatformError for settings that it cannot begin with.
+
+    ``choice`` is the engine that was chosen at this start.
+    """
 
     url: str
+    choice: Choice | None
     check: Callable[[Settings], None]
 
 
@@ -118,11 +126,16 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         # The port is taken first: a conflict is known before anything else is touched.
         listener = stack.enter_context(bind(options.host, options.port))
         digest = digest_of(folder)
-        settings = load_settings(folder / "server.toml")
+        choice = await asyncio.to_thread(choose, folder, options.engine)
+        settings = load_settings(folder / "server.toml", choice.engine if choice else None)
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
+        is_new = not storage_folder(settings, folder).exists()
         place = storage_of(settings, folder)
+        refused = stack.enter_context(ExitStack())
+        if is_new:
+            refused.callback(_remove_empty, place.folder)
         names = public_names(settings, folder)
         engines = make_engines(settings, names, folder, port, place, options.open_files)
         url = address_of(options.host, port)
@@ -134,7 +147,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         # Again, now that this server is one of those that the others ask for.
         await _agree(database, folder, fleet, place)
         embedded = engines[names[DEFAULT_ENGINE]]
-        means = Means.of(settings, names, arrivals.nodes, embedded.gpu_model, folder)
+        gpu_model = engines[names[settings.engine]].gpu_model or embedded.gpu_model
+        means = Means.of(settings, names, arrivals.nodes, gpu_model, folder)
         storage = await _open_storage(stack, folder, settings, embedded)
         ground = Ground(
             folder,
@@ -167,14 +181,17 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             started_at=options.started_at or now,
             announced_at=now,
             settings=digest,
+            engine=settings.engine,
         )
         announcement = Announcement(folder, state, login, lock_again)
         keep_cluster(folder, settings.cluster)
+        keep_engine(folder, settings.engine)
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
+        refused.pop_all()
         log.info("ready", url=login.url)
-        yield Server(login.url, partial(_check, parts.jobs, folder, fleet, place))
+        yield Server(login.url, choice, partial(_check, parts.jobs, folder, fleet, place))
 
 
 def _check(jobs: Jobs, folder: Path, fleet: Fleet, storage: Storage, settings: Settings) -> None:
@@ -355,6 +372,12 @@ async def _join(
     name, address = settings.server.name, settings.server.url
     url = f"{address.rstrip('/')}/api/v1" if address else url
     await fleet.servers.enter(name, url, datetime.now(UTC))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Leave nothing of a start that was refused, such as for a storage that is not mounted."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _prepare_folder(folder: Path) -> Path:

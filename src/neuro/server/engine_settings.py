@@ -1,6 +1,7 @@
 """What ``server.toml`` says of engines: which there are, and what each is made of.
 
-The embedded engine, ``sandbox``, is always there: the platform's own commands run on it.
+The embedded engine, ``sandbox``, is always there: the platform's own commands run on it. The one
+that presets run on where they name none needs no section.
 """
 
 from __future__ import annotations
@@ -31,9 +32,17 @@ DEFAULT_ENGINE = "sandbox"
 
 def engine_settings(settings: Settings) -> dict[str, EngineSettings]:
     """The settings of all engines, by their names. Raises InvalidInput."""
-    tables = {DEFAULT_ENGINE: {}, **settings.engines}
+    if settings.engine not in {*KINDS, *settings.engines}:
+        known = listed(sorted({*KINDS, *settings.engines}))
+        raise Misplaced(("engine",), f"engine is '{settings.engine}': it must be one of {known}")
+    tables = {DEFAULT_ENGINE: {}, settings.engine: {}, **settings.engines}
     made = {name: _settings_of(settings, name, table) for name, table in tables.items()}
-    sharing = [name for name, one in made.items() if kind_of(kind_name(name, one)).of_this_machine]
+    sharing = [
+        name
+        for name, one in made.items()
+        if kind_of(kind_name(name, one)).of_this_machine
+        and (name != DEFAULT_ENGINE or _has_presets(settings, name))
+    ]
     for name in sharing:
         if len(sharing) > 1 and (made[name].cpu is None or made[name].memory is None):
             others = " and ".join(f"'{other}'" for other in sharing if other != name)
@@ -43,6 +52,19 @@ def engine_settings(settings: Settings) -> dict[str, EngineSettings]:
                 " memory",
             )
     return made
+
+
+def listed(names: Sequence[str]) -> str:
+    """
+    >>> listed(["docker", "podman", "sandbox"])
+    'docker, podman or sandbox'
+    """
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _has_presets(settings: Settings, engine: str) -> bool:
+    """Whether presets may run on an engine; the embedded one has main jobs all the same."""
+    return engine in {settings.engine, *(preset.engine for preset in settings.presets)}
 
 
 def kind_name(name: str, settings: EngineSettings) -> str:
@@ -107,17 +129,17 @@ def total(nodes: Iterable[Node]) -> Amount:
     return sum((node.amount for node in nodes), NOTHING)
 
 
-def shares_of(every: Mapping[str, EngineSettings]) -> dict[str, Share]:
+def shares_of(every: Mapping[str, EngineSettings], usual: str) -> dict[str, Share]:
     """What jobs may take of each engine.
 
-    The GPUs of a machine are all the first engine's that has a part of it.
+    The GPUs of a machine are all the ``usual`` engine's, on which presets run that name none; if it
+    has no part of the machine, they are the first one's that has.
     """
+    own = [name for name, one in every.items() if kind_of(kind_name(name, one)).of_this_machine]
+    holder = usual if usual in own else next(iter(own), None)
     shares = {}
-    has_gpus = True
     for name, one in every.items():
-        gpus = True
-        if kind_of(kind_name(name, one)).of_this_machine:
-            gpus, has_gpus = has_gpus, False
+        gpus = name == holder or name not in own
         memory = None if one.memory is None else parse_bytes(one.memory)
         shares[name] = Share(one.cpu, memory, gpus)
     return shares
@@ -148,7 +170,7 @@ def _settings_of(settings: Settings, name: str, table: Mapping[str, Any]) -> Eng
         check_engine_name(name)
     kind = table.get("kind", name)
     if not isinstance(kind, str) or kind not in KINDS:
-        known = " or ".join(sorted(KINDS))
+        known = listed(sorted(KINDS))
         if "kind" not in table:
             raise Misplaced(at, f"engines.{name} needs 'kind': it must be {known}")
         raise Misplaced(

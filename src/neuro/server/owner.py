@@ -37,7 +37,8 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
     """``run/server.json``: where the server is, and how it was started.
 
     ``settings`` tells which ``server.toml`` it has read, ``announced_at`` when it did so last,
-    ``database`` which database it has without giving away a password: see ``digest_of_url``.
+    ``database`` which database it has without giving away a password: see ``digest_of_url``,
+    ``engine`` which one runs the jobs of presets that name none.
     """
 
     pid: int
@@ -47,6 +48,7 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     announced_at: str
     settings: str
+    engine: str
 
 
 def digest_of_url(database: str | None) -> str:

@@ -12,6 +12,7 @@ import msgspec
 from neuro.domain.errors import InvalidInput
 from neuro.domain.resources import GIB, Amount, Preset
 from neuro.domain.sizes import parse_bytes
+from neuro.server import durable
 from neuro.server.engine_settings import DEFAULT_ENGINE, engine_settings
 from neuro.server.settings_places import Misplaced, check_shape, with_line
 from neuro.server.settings_rules import check_settings
@@ -19,14 +20,15 @@ from neuro.server.settings_rules import check_settings
 _LEAST_DISK = 10 * GIB
 # Of the data folder, beside the storage: what no user of the storage may see.
 OWN_FOLDERS = ("run", "keys", "logs", "engines", "registry")
-_CLUSTER = "cluster"  # a file of the data folder
+_CLUSTER, _ENGINE = "cluster", "engine"  # files of the data folder
 
 
 class PresetSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[[presets]]``: ``memory`` in bytes, or as text such as "2G" or "512M" (powers of 1024).
 
     ``disk`` is the same, of private files that a job may have: 0 for no limit, a fifth of the disk
-    but 10G or more where nothing is said.
+    but 10G or more where nothing is said. ``engine`` runs its jobs, by default the one
+    of ``Settings``.
     """
 
     name: str
@@ -36,7 +38,7 @@ class PresetSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     gpu_model: str | None = None
     credits_per_hour: str = "0"
     preemptible: bool = False
-    engine: str = DEFAULT_ENGINE
+    engine: str | None = None
     disk: int | str | None = None
 
 
@@ -145,9 +147,14 @@ class StorageSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``server.toml``. ``engines`` are sections ``[engines.NAME]``: see ``engine_settings``."""
+    """``server.toml``. ``engines`` are sections ``[engines.NAME]``: see ``engine_settings``.
+
+    ``engine`` runs the jobs of presets that name none: what is written, or what the data folder
+    began with.
+    """
 
     cluster: str = "default"
+    engine: str = DEFAULT_ENGINE
     database: str | None = None
     jobs_domain: str | None = None
     stop_grace_seconds: float = 10.0
@@ -164,8 +171,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engines: dict[str, dict[str, Any]] = {}
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path, engine: str | None = None) -> Settings:
     """Read the settings; an absent file means all defaults.
+
+    ``engine`` is that of a data folder which has none yet, and whose settings name none.
 
     Raises InvalidInput that names the file and what is wrong in it; another ``cluster`` than that
     of the folder is wrong, too.
@@ -179,10 +188,10 @@ def load_settings(path: Path) -> Settings:
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {_reason(error)}") from None
     try:
-        content = tomllib.loads(text)
+        content = {"engine": engine or kept_engine(path.parent), **tomllib.loads(text)}
         check_shape(Settings, content)
         settings = msgspec.convert(content, Settings)
-        check_settings(settings, {DEFAULT_ENGINE, *settings.engines})
+        check_settings(settings, {DEFAULT_ENGINE, settings.engine, *settings.engines})
         engine_settings(settings)
         _check_cluster(path.parent / _CLUSTER, settings.cluster)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidInput, ValueError) as error:
@@ -222,6 +231,35 @@ def keep_cluster(folder: Path, cluster: str) -> None:
         draft.rename(path)
 
 
+def written_engine(path: Path) -> str | None:
+    """The engine that the file of the settings names, whatever else is in it."""
+    try:
+        found = tomllib.loads(path.read_text("utf-8-sig")).get("engine")
+    except (OSError, ValueError):
+        return None  # which is told when the settings are read
+    return found if isinstance(found, str) else None
+
+
+def kept_engine(folder: Path) -> str:
+    """The engine with which a data folder began; the embedded one was the only one before."""
+    try:
+        return (folder / _ENGINE).read_text("ascii").strip()
+    except FileNotFoundError:
+        return DEFAULT_ENGINE
+
+
+def is_new(folder: Path) -> bool:
+    """Whether no server was ever ready on a data folder."""
+    return not (folder / _CLUSTER).exists() and not (folder / _ENGINE).exists()
+
+
+def keep_engine(folder: Path, engine: str) -> None:
+    """Write down the engine of a server that is ready. Raises OSError."""
+    path = folder / _ENGINE
+    if not path.exists() or kept_engine(folder) != engine:
+        durable.write(path, engine)
+
+
 def _check_cluster(path: Path, cluster: str) -> None:
     try:
         kept = path.read_text("ascii").strip()
@@ -230,9 +268,9 @@ def _check_cluster(path: Path, cluster: str) -> None:
     if cluster != kept:
         raise Misplaced(
             ("cluster",),
-            f"cluster is '{cluster}', and that of this data directory is '{kept}': its jobs, files,"
+            f"cluster is '{cluster}', and that of this data folder is '{kept}': its jobs, files,"
             f' permissions and logins carry the name. Write cluster = "{kept}", or use another'
-            " data directory (--data-dir)",
+            " data folder (--data-dir)",
         )
 
 
@@ -260,8 +298,11 @@ def presets_for(
 
     ``disk`` is the limit (bytes) of a preset that says nothing of it.
     """
-    made = [_preset(setting, disk) for setting in settings.presets]
-    return made or [msgspec.structs.replace(one, disk=disk) for one in _fitting(machine, gpu_model)]
+    made = [_preset(setting, settings.engine, disk) for setting in settings.presets]
+    return made or [
+        msgspec.structs.replace(one, disk=disk, engine=settings.engine)
+        for one in _fitting(machine, gpu_model)
+    ]
 
 
 def _fitting(machine: Amount, gpu_model: str | None) -> list[Preset]:
@@ -304,7 +345,7 @@ def _most(memory: int) -> int:
     return whole or memory
 
 
-def _preset(setting: PresetSetting, disk: int = 0) -> Preset:
+def _preset(setting: PresetSetting, engine: str, disk: int = 0) -> Preset:
     memory = parse_bytes(setting.memory)
     if setting.disk is not None:
         disk = parse_bytes(setting.disk)
@@ -317,6 +358,6 @@ def _preset(setting: PresetSetting, disk: int = 0) -> Preset:
         credits_per_hour=setting.credits_per_hour,
         scheduler_enabled=False,
         preemptible_node=setting.preemptible,
-        engine=setting.engine,
+        engine=setting.engine or engine,
         disk=disk,
     )

@@ -134,7 +134,7 @@ def _check_preset(
             f"{spelled(at)}: another preset is called '{preset.name}' too: give each a name of its"
             " own",
         )
-    if preset.engine not in engines:
+    if preset.engine is not None and preset.engine not in engines:
         raise Misplaced(
             (*at, "engine"),
             f"preset '{preset.name}': engine is '{preset.engine}', which this server does not have:"

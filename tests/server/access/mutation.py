@@ -36,7 +36,6 @@ MODULES = (
     "neuro.server.jobs.plan",
     "neuro.server.jobs.specification",
     "neuro.server.jobs.events",
-    "neuro.server.jobs.tables",
     "neuro.server.storage.routes",
     "neuro.server.storage.access",
     "neuro.server.bakes.guard",

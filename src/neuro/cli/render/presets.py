@@ -22,9 +22,8 @@ _ENGINE = Column("Engine")
 def presets_table(
     presets: Sequence[PresetMessage], *, indent: int, style: Style | None = None
 ) -> Iterator[str]:
-    """The table of presets; with a column for the engine where there are several."""
-    engines = {preset.engine for preset in presets}
-    columns = [*_COLUMNS, *([_ENGINE] if len(engines) > 1 else [])]
+    """The table of presets; with a column for the engine where the server names it."""
+    columns = [*_COLUMNS, *([_ENGINE] if any(preset.engine for preset in presets) else [])]
     rows = [_row(preset)[: len(columns)] for preset in presets]
     table = Table(columns, gap=" " * 4, indent=indent, style=style)
     table.measure(rows)

@@ -39,6 +39,7 @@ class LocalServer(msgspec.Struct, frozen=True):
     settings: str | None = None
     host: str | None = None
     database: str | None = None
+    engine: str | None = None
 
 
 def check_installed() -> None:
@@ -52,7 +53,7 @@ def check_installed() -> None:
 
 
 def find_running(data_dir: Path) -> LocalServer | None:
-    """The server on this data directory, if one lives: a file may be left over, a lock not."""
+    """The server on this data folder, if one lives: a file may be left over, a lock not."""
     if not _is_locked(lock_file(data_dir)):
         return None
     try:
@@ -151,10 +152,13 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def server_command(*, data_dir: Path, host: str, port: int, verbose: bool = False) -> list[str]:
+def server_command(
+    *, data_dir: Path, host: str, port: int, engine: str | None, verbose: bool = False
+) -> list[str]:
     """The command line of the server in the foreground."""
     words = [sys.executable, "-m", "neuro.server", "run"]
     words += ["--host", host, "--port", str(port), "--data-dir", str(data_dir)]
+    words += ["--engine", engine] if engine is not None else []
     return [*words, "--verbose"] if verbose else words
 
 
@@ -169,10 +173,11 @@ def start(
     data_dir: Path,
     *,
     slow: Callable[[], None] | None = None,
-) -> str:
-    """Start the server in the background; returns the API's URL once it is ready.
+) -> str | None:
+    """Start the server in the background, and return once it is ready.
 
-    ``slow`` is called where that takes over a second.
+    Returns a sentence on the engine that it has chosen, if it has. ``slow`` is called where that
+    takes over a second.
     Raises Failure with the server's own sentence, or with the end of its log.
     """
     log = log_file(data_dir)
@@ -204,7 +209,8 @@ def start(
         )
     message = json.loads(line) if line else {}
     if "url" in message:
-        return str(message["url"])
+        said: str | None = message.get("engine")
+        return said
     sentence = message.get("error") or f"The server ended while starting.{_tail(log, begin)}"
     raise Failure(str(sentence), IO if "listen" in str(sentence) else MALFUNCTION)
 

@@ -29,8 +29,14 @@ def data_dir_option(command: F) -> F:
 
 
 def server_options(command: F) -> F:
-    """``--port``, ``--host``, ``--data-dir``, ``--database``."""
+    """``--port``, ``--host``, ``--data-dir``, ``--database``, ``--engine``."""
     for option in (
+        click.option(
+            "--engine",
+            metavar="NAME",
+            envvar="NEURO_ENGINE",
+            help="What runs jobs: docker, podman, sandbox; default: $NEURO_ENGINE, what is here.",
+        ),
         click.option(
             "--database",
             metavar="URL",
@@ -54,7 +60,7 @@ def server_options(command: F) -> F:
 
 
 def folder_of_current(context: Context, given: Path | None) -> Path:
-    """The data directory that is named, or that of the current server, if it is of this machine."""
+    """The data folder that is named, or that of the current server, if it is of this machine."""
     if given is not None or os.environ.get("NEURO_DATA_DIR"):
         return folder(given)
     accounts = context.accounts
@@ -65,12 +71,12 @@ def folder_of_current(context: Context, given: Path | None) -> Path:
 
 
 def up_command(where: Path) -> str:
-    """The command that starts the server on a data directory."""
+    """The command that starts the server on a data folder."""
     if where == folder(None):
         return "neuro up"
     return f"neuro up --data-dir {shlex.quote(str(where))}"
 
 
 def folder(given: Path | None) -> Path:
-    """The data directory in use."""
+    """The data folder in use."""
     return (given.expanduser() if given else default_data_dir()).absolute()

@@ -25,7 +25,12 @@ from neuro.cli.server.options import folder, server_options
 @server_options
 @pass_context
 def command(
-    context: Context, port: int, host: str, data_dir: Path | None, database: str | None
+    context: Context,
+    port: int,
+    host: str,
+    data_dir: Path | None,
+    database: str | None,
+    engine: str | None,
 ) -> None:
     """Run the server in the foreground until SIGTERM; its log goes to standard error."""
     check_installed()
@@ -33,6 +38,7 @@ def command(
         data_dir=folder(data_dir),
         host=host,
         port=port,
+        engine=engine,
         verbose=context.out.verbose > 0,
     )
     sys.stdout.flush()

@@ -44,11 +44,17 @@ def _engine_text(engine: EngineState) -> str:
     return f"{engine.name}: {whole} (free: {free}); jobs: {jobs}"
 
 
-def print_facts(out: Output, account: Account, state: ServerState, data_dir: Path) -> None:
-    """The facts, and what the administrator should know."""
+def print_facts(
+    out: Output,
+    account: Account,
+    state: ServerState,
+    data_dir: Path,
+    chosen: str | None = None,
+) -> None:
+    """The facts, and what the administrator should know; ``chosen`` is why it is this engine."""
     for label, value in facts(account, state, data_dir):
         out.print(f"  {out.style(f'{label:<8}', fg='cyan')}  {value}")
-    for notice in notices(state):
+    for notice in [*([chosen] if chosen else []), *notices(state)]:
         out.print(f"  {out.style('Note    ', fg='yellow')}  {notice}")
 
 

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from msgspec.structs import replace
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.failures import MALFUNCTION, Failure
+from neuro.cli.failures import CONFIG, MALFUNCTION, Failure
 from neuro.cli.lazy import Command
 from neuro.cli.login import log_in_as_owner
 from neuro.cli.output import Output
@@ -79,6 +79,16 @@ def _warn_of_changes(
         )
 
 
+def _check_engine(running: LocalServer, engine: str | None) -> None:
+    """Raise Failure where the server runs jobs on another engine: they would be other jobs."""
+    if engine is not None and engine != (running.engine or "sandbox"):
+        raise Failure(
+            f"The server that is up runs jobs on {running.engine or 'sandbox'}: `neuro down`, and"
+            f" then `neuro up --engine {engine}`. Jobs go on meanwhile.",
+            CONFIG,
+        )
+
+
 def _given() -> dict[str, str]:
     """The options of this command that were given, by argument or variable."""
     call = click.get_current_context()
@@ -97,6 +107,7 @@ def _given() -> dict[str, str]:
         neuro up
         neuro up --port 9000 --data-dir /data/neuro
         neuro up --host 0.0.0.0                 # for the whole network
+        neuro up --engine sandbox               # whatever else this machine has
         neuro up --database postgresql://neuro@db/neuro
     """,
 )
@@ -109,6 +120,7 @@ def command(
     host: str,
     data_dir: Path | None,
     database: str | None,
+    engine: str | None,
     as_json: bool,
 ) -> None:
     """Start the platform on this machine, and log in to it."""
@@ -116,12 +128,13 @@ def command(
     where, out = folder(data_dir), context.out
     running = find_running(where)
     if running is None:
-        line = server_command(data_dir=where, host=host, port=port)
+        line = server_command(data_dir=where, host=host, port=port, engine=engine)
         slow = partial(out.note, "Starting…") if out.is_terminal else None
-        start(line, server_environment(database), where, slow=slow)
+        chosen = start(line, server_environment(database), where, slow=slow)
         title = "The platform is up."
     else:
-        title = f"The platform is up already (pid {running.pid})."
+        chosen, title = None, f"The platform is up already (pid {running.pid})."
+        _check_engine(running, engine)
         _warn_of_changes(out, running, where, _given())
     account = _log_in(context, where, any_port=running is None and port == 0)
     if as_json:
@@ -131,5 +144,5 @@ def command(
         out.print(account.url)
         return
     out.print(f"{out.style('√', fg='green', bold=True)} {out.style(title, bold=True)}\n")
-    print_facts(out, account, context.run(server_state(context.client)), where)
+    print_facts(out, account, context.run(server_state(context.client)), where, chosen)
     print_next(out)

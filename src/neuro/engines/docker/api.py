@@ -38,17 +38,35 @@ def silent(socket_path: str, error: OSError) -> str:
     )
 
 
+class Component(msgspec.Struct, rename="pascal"):
+    """A part of a daemon."""
+
+    name: str
+
+
 class Version(msgspec.Struct, rename="pascal"):
     """Which versions of the API the daemon speaks."""
 
     api_version: str
     least: str = msgspec.field(name="MinAPIVersion", default="1.24")
+    components: list[Component] = []
+
+    @property
+    def is_podman(self) -> bool:
+        """Whether it is podman's service, which answers as a daemon of Docker does."""
+        return any("podman" in one.name.lower() for one in self.components)
 
 
 class Device(msgspec.Struct, rename="pascal"):
     """One that the daemon can give to containers; ``id`` is as it is asked for."""
 
     id: str = msgspec.field(name="ID")
+
+
+class Registries(msgspec.Struct, rename="pascal"):
+    """From where a daemon pulls."""
+
+    mirrors: list[str] | None = None
 
 
 class Info(msgspec.Struct, rename="pascal"):
@@ -59,6 +77,7 @@ class Info(msgspec.Struct, rename="pascal"):
     server_version: str = ""
     operating_system: str = ""
     runtimes: dict[str, Any] | None = None
+    registries: Registries | None = msgspec.field(name="RegistryConfig", default=None)
     devices: list[Device] | None = msgspec.field(name="DiscoveredDevices", default=None)
 
 
@@ -166,9 +185,13 @@ class Daemon:
     Each question has a connection of its own, so threads may ask at once.
     """
 
-    def __init__(self, path: str, version: str = "") -> None:
-        """``path`` is that of its socket; ``version`` of the API is its own by default."""
+    def __init__(self, path: str, version: str = "", seconds: float = _SECONDS) -> None:
+        """``path`` is that of its socket; ``version`` of the API is its own by default.
+
+        ``seconds`` is how long an answer may take.
+        """
         self._path = path
+        self._seconds = seconds
         self._prefix = f"/v{version}" if version else ""
 
     def version(self) -> Version:
@@ -182,6 +205,10 @@ class Daemon:
     def image(self, reference: str) -> Image | None:
         """An image that is here."""
         return self._found(Image, f"/images/{quote(reference, safe='/:@')}/json")
+
+    def check_registry(self, reference: str) -> None:
+        """Ask its registry for an image, wherever that is. podman's service does not."""
+        self._call("GET", f"/distribution/{quote(reference, safe='/:@')}/json")
 
     def pull(
         self, name: str, tag: str, credentials: Mapping[str, str] | None, seconds: float
@@ -270,7 +297,7 @@ class Daemon:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> bytes:
-        connection, answer = self._ask(method, path, query or {}, body, {}, _SECONDS)
+        connection, answer = self._ask(method, path, query or {}, body, {}, self._seconds)
         try:
             return answer.read()
         finally:

@@ -262,7 +262,7 @@ def examine(settings: DockerSettings) -> tuple[str, str]:
             " in containers: run it as root, or use the sandbox engine"
         )
     launcher_program.check_processor()
-    socket = socket_path(settings.host, os.environ)
+    socket = socket_path(settings.host, os.environ, settings.places)
     with _refusing(socket):
         return socket, api.chosen_version(api.Daemon(socket).version())
 

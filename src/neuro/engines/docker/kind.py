@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from neuro.domain.ranges import Size
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.docker.engine import DockerEngine, examine
-from neuro.engines.docker.settings import DockerSettings
+from neuro.engines.docker.settings import DOCKER, PODMAN, DockerSettings
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.output import Retention
 
@@ -21,19 +23,19 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     log_limit: int | str = "1G"
 
 
-def make(site: Site, table: Table) -> DockerEngine:
+def make(site: Site, table: Table, places: Sequence[str] = (*DOCKER, *PODMAN)) -> DockerEngine:
     """An engine that is not open yet."""
-    return DockerEngine(site.folder, _settings(table), site.storage)
+    return DockerEngine(site.folder, _settings(table, places), site.storage)
 
 
-def check(table: Table) -> None:
+def check(table: Table, places: Sequence[str] = (*DOCKER, *PODMAN)) -> None:
     """Look at the daemon. Raises EngineFault."""
-    examine(_settings(table))
+    examine(_settings(table, places))
 
 
-def _settings(table: Table) -> DockerSettings:
+def _settings(table: Table, places: Sequence[str]) -> DockerSettings:
     retention = Retention(total=parse_bytes(table.log_limit))
-    return DockerSettings(host=table.host, retention=retention)
+    return DockerSettings(host=table.host, places=places, retention=retention)
 
 
 KIND = Kind(

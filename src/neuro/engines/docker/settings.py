@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from neuro.engines.base import EngineFault
 from neuro.engines.sandbox.output import Retention
 
-_PLACES = ("/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock")
+DOCKER = ("/run/docker.sock", "/var/run/docker.sock")
+PODMAN = ("/run/podman/podman.sock", "/var/run/podman/podman.sock")
 _UNIX = "unix://"
 
 
 @dataclass(frozen=True)
 class DockerSettings:
-    """``host`` is where the daemon listens, as DOCKER_HOST has it; None to look for it.
+    """``host`` is where the daemon listens, as DOCKER_HOST has it.
 
-    ``processes`` bounds processes and threads of a run together.
+    None: it is looked for in ``places``. ``processes`` bounds processes and threads of a run
+    together.
     """
 
     host: str | None = None
+    places: Sequence[str] = (*DOCKER, *PODMAN)
     processes: int = 8192
     retention: Retention = field(default_factory=Retention)
 
 
-def socket_path(host: str | None, environment: Mapping[str, str]) -> str:
+def socket_path(
+    host: str | None, environment: Mapping[str, str], places: Sequence[str] = (*DOCKER, *PODMAN)
+) -> str:
     """The daemon's socket. Raises EngineFault where there is none."""
     host = host or environment.get("DOCKER_HOST")
     if host:
@@ -35,7 +40,7 @@ def socket_path(host: str | None, environment: Mapping[str, str]) -> str:
                 " this machine, such as unix:///run/docker.sock"
             )
         return host.removeprefix(_UNIX)
-    for place in _PLACES:
+    for place in places:
         if os.path.exists(place):
             return place
     raise EngineFault(

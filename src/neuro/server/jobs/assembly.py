@@ -54,7 +54,8 @@ class Means:
     """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest.
 
     ``capacities`` are what there was at the start, ``shares`` what jobs may have of what there is.
-    ``kinds`` are the kinds of the engines, ``default_engine`` is the embedded one, and ``remarks``
+    ``kinds`` are the kinds of the engines, ``default_engine`` is the embedded one,
+    ``usual_engine`` that of presets that name none, and ``remarks``
     are sentences about settings that ask for more. ``names`` are the public names of the engines by
     those in the settings; all else has the public ones.
     """
@@ -66,6 +67,7 @@ class Means:
     remarks: list[str]
     kinds: dict[str, str]
     default_engine: str
+    usual_engine: str
     names: Mapping[str, str]
 
     @classmethod
@@ -80,15 +82,18 @@ class Means:
         """What this machine has, as far as the settings give it away.
 
         ``nodes_of`` the engines are by their public names, and empty of one that is away;
-        ``gpu_model`` is the embedded one's. Raises InvalidInput.
+        ``gpu_model`` is the usual one's. Raises InvalidInput.
         """
         tables = engine_settings(settings)
         nodes = {name: nodes_of[public] for name, public in names.items()}
         machines = {name: total(each) for name, each in nodes.items()}
-        shares = shares_of(tables)
+        shares = shares_of(tables, settings.engine)
         capacities = {name: total(share(nodes[name])) for name, share in shares.items()}
         disk = disk_for(shutil.disk_usage(folder).total)
-        presets = presets_for(settings, capacities[DEFAULT_ENGINE], gpu_model, disk)
+        # Without a daemon that answers, its machine is this one, as far as anybody can say.
+        usual = settings.engine
+        fitting = capacities[usual] if nodes[usual] else machines[DEFAULT_ENGINE]
+        presets = presets_for(settings, fitting, gpu_model, disk)
         there = {name: capacity for name, capacity in capacities.items() if nodes[name]}
         told = remarks(settings.engines, presets, machines, there)
         return cls(
@@ -99,6 +104,7 @@ class Means:
             list(told),
             {names[name]: kind_name(name, table) for name, table in tables.items()},
             names[DEFAULT_ENGINE],
+            names[usual],
             names,
         )
 
@@ -220,7 +226,14 @@ async def start_jobs(
         writer,
         reconciler,
         engines,
-        Offer(settings.cluster, offers.presets, means.default_engine, jobs_domain, api_url),
+        Offer(
+            settings.cluster,
+            offers.presets,
+            means.default_engine,
+            jobs_domain,
+            api_url,
+            means.usual_engine,
+        ),
         check_volumes=launcher.check_volumes,
         image_notice=partial(_image_notice, means.kinds),
         events=events,

@@ -24,7 +24,8 @@ MAX_ACTIVE_JOBS = 150_000
 class Offer:
     """What this installation offers to jobs. ``jobs_domain`` is the host of their web pages.
 
-    ``api_url(engine)`` is where they find the platform.
+    ``api_url(engine)`` is where they find the platform. ``usual_engine`` runs those without a
+    preset, by default the embedded one, which is ``default_engine``.
     """
 
     cluster: str
@@ -32,6 +33,7 @@ class Offer:
     default_engine: str
     jobs_domain: str
     api_url: Callable[[str], str]
+    usual_engine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _place(
     else:
         assert container.resources is not None
         amount = specification.explicit_amount(container.resources)
-        engine, what = offer.default_engine, "This job"
+        engine, what = offer.usual_engine or offer.default_engine, "This job"
     if is_executor_image(container.image):
         engine = offer.default_engine  # the one on whose machine the platform's commands are
     if draft.control:

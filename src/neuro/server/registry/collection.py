@@ -22,7 +22,7 @@ from neuro.server.database.engine import Database
 from neuro.server.registry import blob_tables
 from neuro.server.registry.blobs import BlobStore
 from neuro.server.registry.tables import blobs, links, references
-from neuro.server.turns import Threads
+from neuro.server.threads import Threads
 
 T = TypeVar("T")
 

@@ -41,7 +41,7 @@ from neuro.server.registry.names import (
     digest_of,
     is_digest,
 )
-from neuro.server.turns import Threads
+from neuro.server.threads import Threads
 
 THREADS = 8
 THREADS_PER_PERSON = 4

@@ -28,7 +28,7 @@ from neuro.server.registry.names import (
     parse_repository,
 )
 from neuro.server.registry.service import RegistryService
-from neuro.server.turns import working_for
+from neuro.server.threads import working_for
 
 SECTION = "images"
 UPLOADS = "/v2/{name:.+}/blobs/uploads"

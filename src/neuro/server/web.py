@@ -38,7 +38,7 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
     installation = Installation(
         cluster=ground.settings.cluster,
         presets=parts.jobs.offers.presets,
-        capacity=means.capacities[means.default_engine],
+        capacity=means.capacities[means.usual_engine],
         database="sqlite" if database.is_sqlite else "postgresql",
         offers=parts.jobs.offers,
         remarks=means.remarks,
