@@ -61,7 +61,7 @@ from neuro.server.owner import (
 )
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.service import ProjectService
-from neuro.server.registry.blobs import BlobStore
+from neuro.server.registry.blobs import IMAGES, BlobStore
 from neuro.server.registry.collection import Collection
 from neuro.server.registry.service import GRACE, RegistryService
 from neuro.server.reload import digest_of
@@ -286,7 +286,9 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
 async def _open_registry(
     stack: AsyncExitStack, ground: Ground
 ) -> tuple[RegistryService, Collection]:
-    store = await asyncio.to_thread(BlobStore, ground.folder / "registry")
+    # In the storage, as all servers see that one; no path of the API leads there.
+    folder = storage_folder(ground.settings, ground.folder) / IMAGES
+    store = await asyncio.to_thread(BlobStore, folder)
     registry = RegistryService(ground.database, store, ground.settings.cluster)
     stack.push_async_callback(registry.close)
     collection = Collection(ground.database, store, GRACE)

@@ -19,7 +19,7 @@ from neuro.server.settings_rules import check_settings
 
 _LEAST_DISK = 10 * GIB
 # Of the data folder, beside the storage: what no user of the storage may see.
-OWN_FOLDERS = ("run", "keys", "logs", "engines", "registry")
+OWN_FOLDERS = ("run", "keys", "logs", "engines")
 _CLUSTER, _ENGINE = "cluster", "engine"  # files of the data folder
 
 

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from neuro.client import Client
+from neuro.server.registry.blobs import IMAGES
 from tests.server.registry.client import (
     INDEX,
     MANIFEST,
@@ -46,7 +47,7 @@ async def test_one_layer_of_two_images_is_there_once(
         await registry.push_image(name, "v1", [layer])
 
     name = digest_of(layer).partition(":")[2]
-    assert len(list((server.data_dir / "registry" / "blobs").rglob(name))) == 1
+    assert len(list((server.data_dir / "storage" / IMAGES / "blobs").rglob(name))) == 1
 
 
 async def test_a_part_of_a_blob_can_be_had(registry: Registry, home: str) -> None:
@@ -142,7 +143,9 @@ async def test_what_is_not_what_its_digest_says_is_not_there(
     assert digest_of(b"wrong") in answer.message
     assert (await registry.ask("HEAD", f"/v2/{home}/blobs/{digest}")).status == 404
     assert (await registry.ask("GET", address)).code == "BLOB_UPLOAD_UNKNOWN"
-    assert not (server.data_dir / "registry" / "uploads" / address.rpartition("/")[2]).exists()
+    assert not (
+        server.data_dir / "storage" / IMAGES / "uploads" / address.rpartition("/")[2]
+    ).exists()
 
 
 async def test_one_upload_is_brought_by_one_request_at_a_time(
@@ -274,5 +277,5 @@ async def test_a_lost_file_is_as_if_it_was_never_pushed(
 
 
 def _files(server: ServerProcess, digest: str) -> list[Path]:
-    folder = server.data_dir / "registry" / "blobs"
+    folder = server.data_dir / "storage" / IMAGES / "blobs"
     return list(folder.rglob(digest.partition(":")[2]))

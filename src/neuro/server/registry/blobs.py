@@ -27,6 +27,8 @@ from neuro.server.durable import start_writeback, sync_folder
 from neuro.server.registry.errors import RegistryError, WrongOffset, unknown_upload
 from neuro.server.registry.names import hasher
 
+# Beside the folders of owners, whose names begin with a letter.
+IMAGES = ".neuro-images"
 MAX_BLOB = 1 << 40
 _READ_BYTES = 4 << 20
 _WRITEBACK_BYTES = 32 << 20
