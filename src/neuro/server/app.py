@@ -61,6 +61,9 @@ from neuro.server.owner import (
 )
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.service import ProjectService
+from neuro.server.registry.blobs import IMAGES, BlobStore
+from neuro.server.registry.collection import Collection
+from neuro.server.registry.service import GRACE, RegistryService
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
     OWN_FOLDERS,
@@ -276,7 +279,21 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
     leaving = [supervision.end_all_of, jobs.service.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
-    return Parts(jobs, projects, bakes, supervision, departures)
+    registry, collection = await _open_registry(stack, ground)
+    return Parts(jobs, projects, bakes, supervision, departures, registry, collection)
+
+
+async def _open_registry(
+    stack: AsyncExitStack, ground: Ground
+) -> tuple[RegistryService, Collection]:
+    # In the storage, as all servers see that one; no path of the API leads there.
+    folder = storage_folder(ground.settings, ground.folder) / IMAGES
+    store = await asyncio.to_thread(BlobStore, folder)
+    registry = RegistryService(ground.database, store, ground.settings.cluster)
+    stack.push_async_callback(registry.close)
+    collection = Collection(ground.database, store, GRACE)
+    stack.push_async_callback(collection.close)
+    return registry, collection
 
 
 async def _listen(
@@ -326,6 +343,7 @@ async def _sweep(ground: Ground, parts: Parts) -> None:
         "sweep of old bakes": FlowRetention(database, hub, keep_flows(retention)).sweep,
         "sweep of grants": ground.access.sharing.sweep,
         "sweep of tokens": parts.jobs.tokens.sweep,
+        "sweep of images": parts.collection.sweep,
     }
     await Sweeps(ground.background, own, shared).start(leases)
 

@@ -14,6 +14,7 @@ from neuro.server.fleet import tables as fleet
 from neuro.server.jobs import intent_rows as intents
 from neuro.server.jobs import tables as jobs
 from neuro.server.projects import tables as flows
+from neuro.server.registry import tables as registry
 from neuro.server.schedules import tables as schedules
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "images",
     "intents",
     "jobs",
+    "registry",
     "schedules",
     "tasks",
     "turns",

@@ -6,7 +6,6 @@ each person has a share of it (``neuro.server.threads``).
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -98,16 +97,7 @@ class StorageService:
         **kwargs: P.kwargs,
     ) -> T:
         """Like ``in_thread``; ``release`` takes back a result that nobody waits for any more."""
-        future = self._threads.do(lambda: work(*args, **kwargs))
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            while not future.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([future])
-            if future.exception() is None:
-                release(future.result())
-            raise
+        return await self._threads.whole(lambda: work(*args, **kwargs), release)
 
     async def _stepped(self, items: Iterator[T]) -> AsyncGenerator[T, None]:
         end = object()
