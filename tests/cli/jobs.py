@@ -25,6 +25,7 @@ def make_job(
     reason: str | None = None,
     description: str | None = None,
     command: str | None = None,
+    image: str = "ubuntu",
     container: dict[str, Any] | None = None,
     history: dict[str, Any] | None = None,
     transitions: list[tuple[JobStatus, str | None]] | None = None,
@@ -59,7 +60,7 @@ def make_job(
         ),
         statuses=steps,
         container=Container(
-            image="ubuntu",
+            image=image,
             command=command,
             resources=Resources(cpu=1.0, memory_mb=2048, memory=2 << 30, shm=True),
             http=HttpPort(port=80),

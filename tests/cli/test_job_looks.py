@@ -8,8 +8,9 @@ from neuro.cli.job.output import Progress, header, steps
 from neuro.cli.output import Output
 from neuro.cli.render.columns import parse_columns
 from neuro.cli.render.job_row import PS_COLUMNS, PS_DEFAULT, View, job_row
-from neuro.cli.render.job_status import short_uri, status_rows
+from neuro.cli.render.job_status import status_rows
 from neuro.cli.render.table import Table
+from neuro.cli.render.uris import short_uri
 from neuro.domain.jobs import JobStatus, Volume
 from tests.cli.jobs import CREATED, JOB_ID, make_job
 
@@ -192,3 +193,19 @@ def test_a_file_has_one_line_of_a_pull_however_far_it_is(
         progress.show(make_job(reason="Pulling", description=f"Its image is pulled ({percent}%)"))
 
     assert capsys.readouterr().out == "Status: pending Pulling (Its image is pulled)\n"
+
+
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        ("image://default/anna/trainer:v1", "image:trainer:v1"),
+        ("image://default/boris/trainer:v1", "image:/boris/trainer:v1"),
+        ("ghcr.io/anna/trainer:v1", "ghcr.io/anna/trainer:v1"),
+    ],
+)
+def test_an_image_of_the_platform_is_shown_as_its_reader_writes_it(image: str, shown: str) -> None:
+    job = make_job(image=image)
+    (row,) = [job_row(job, parse_columns("image", PS_COLUMNS), VIEW)]
+
+    assert f"Image: {shown}" in status_of(image=image)
+    assert [cell[0].text for cell in row] == [shown]

@@ -1,10 +1,11 @@
-"""What a daemon of the tests finds in its network: a registry, and a name server without names.
+"""What a daemon of the tests finds in its network: registries, and a name server without names.
 
 ``python -m tests.engines.docker_surroundings`` runs in that network until its parent ends.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -18,6 +19,8 @@ from tests.engines import docker_image
 REGISTRY = 5000  # on the loopback
 NAMES = "192.0.2.53"
 IMAGE = "pulled/image"
+ASKING_REGISTRY = 5001  # has the same, for those who have the password
+PASSWORD = "secret"
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _NO_SUCH_NAME = b"\x81\x83"
 
@@ -59,11 +62,14 @@ class Registry(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     manifest = b""
     parts: dict[str, bytes] = {}
+    asks = False
 
     def do_GET(self) -> None:
         kind, _, name = self.path.rpartition("/")
         known = {f"/v2/{IMAGE}/manifests", f"/v2/{IMAGE}/blobs"}
-        if self.path == "/v2/":
+        if self.asks and not self._has_password:
+            self._answer(401, "application/json", b"{}")
+        elif self.path == "/v2/":
             self._answer(200, "application/json", b"{}")
         elif kind in known and name in ("latest", _digest(self.manifest)):
             self._answer(200, _MANIFEST, self.manifest)
@@ -75,10 +81,17 @@ class Registry(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    @property
+    def _has_password(self) -> bool:
+        known = base64.b64encode(f"token:{PASSWORD}".encode()).decode()
+        return self.headers.get("Authorization") == f"Basic {known}"
+
     def _answer(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
+        if status == 401:
+            self.send_header("WWW-Authenticate", 'Basic realm="tests"')
         self.send_header("Docker-Content-Digest", _digest(content))
         self.end_headers()
         if self.command != "HEAD":
@@ -86,6 +99,12 @@ class Registry(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class AskingRegistry(Registry):
+    """Has it for some."""
+
+    asks = True
 
 
 def answer_names() -> None:
@@ -102,6 +121,8 @@ def answer_names() -> None:
 def main() -> None:
     threading.Thread(target=answer_names, daemon=True).start()
     Registry.manifest, Registry.parts = image()
+    asking = ThreadingHTTPServer(("127.0.0.1", ASKING_REGISTRY), AskingRegistry)
+    threading.Thread(target=asking.serve_forever, daemon=True).start()
     ThreadingHTTPServer(("127.0.0.1", REGISTRY), Registry).serve_forever()
 
 

@@ -15,7 +15,9 @@ import pytest_asyncio
 from neuro.engines.base import (
     EngineFault,
     ExitCause,
+    NodesChanged,
     NotReady,
+    PullCredentials,
     RunRef,
     RunState,
     Waiting,
@@ -51,6 +53,28 @@ async def test_an_image_that_cannot_be_pulled_says_why_in_the_registrys_words(ru
     assert f"the image {image} cannot be pulled: manifest" in message
     waits = [event for event in runs.told if isinstance(event, Waiting)]
     assert {event.reason for event in waits} == {WaitReason.PULLING}
+
+
+async def test_an_image_of_the_platform_is_pulled_with_credentials(runs: Runs) -> None:
+    image = f"127.0.0.1:{docker_surroundings.ASKING_REGISTRY}/{docker_surroundings.IMAGE}"
+    good = PullCredentials("token", docker_surroundings.PASSWORD)
+
+    done = await runs.run("true", image=image, pull=good)
+    # The daemon has it now: that is no reason to give it to anybody.
+    refused = await runs.run("true", image=image, pull=PullCredentials("token", "guessed"))
+
+    assert done.code == 0
+    assert refused.exited.cause == ExitCause.IMAGE_PULL
+    assert "unauthorized" in (refused.exited.message or "")
+
+
+async def test_a_run_waits_for_a_registry_of_the_platform_that_is_away(runs: Runs) -> None:
+    nobody = PullCredentials("token", "any")
+
+    done = await runs.run("true", image="127.0.0.1:9/anna/image", pull=nobody)
+
+    assert done.exited.cause == ExitCause.NOT_READY
+    assert "the registry is away" in (done.exited.message or "")
 
 
 async def test_a_name_that_no_image_can_have_is_told_apart(runs: Runs) -> None:
@@ -227,3 +251,33 @@ async def silent_registry(folder: Path) -> AsyncIterator[str]:
         assert process.stdin is not None
         process.stdin.close()
         await process.wait()
+
+
+async def test_a_daemon_that_is_started_late_or_anew_is_met_when_it_is_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.engines.docker.engine._LOOK_SECONDS", 0.02)
+    socket = tmp_path / "socket"
+    engine = DockerEngine(folder, DockerSettings(host=f"unix://{socket}"))
+
+    for _ in range(2):
+        with pytest.raises(NotReady, match=f"the Docker daemon at {socket} does not answer"):
+            await engine.open()
+    socket.symlink_to(docker_daemon.socket_path())
+    await engine.open()
+    try:
+        await engine.adopt([])
+        (node,) = await engine.nodes()
+        assert node.cpu > 0
+        told = engine.events()
+
+        socket.unlink()
+        assert await anext(told) == NodesChanged()
+        with pytest.raises(NotReady, match="does not answer"):
+            await engine.nodes()
+
+        socket.symlink_to(docker_daemon.socket_path())
+        assert await anext(told) == NodesChanged()
+        assert await engine.nodes() == [node]
+    finally:
+        await engine.close()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from neuro.engines.base import EngineFault
-from neuro.engines.docker.api import ImageConfig, Step, Version, chosen_version
+from neuro.engines.docker.api import ImageConfig, Info, Step, Version, chosen_version
 from neuro.engines.docker.containers import (
     container_body,
     launched,
     network_of,
     search_path,
 )
+from neuro.engines.docker.gpus import gpus_of
 from neuro.engines.docker.images import Progress, name_and_tag
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
@@ -95,13 +97,43 @@ def test_a_run_without_a_word_to_execute_is_refused(
         spec(entrypoint=entrypoint).command_line([], own)
 
 
-def test_gpus_are_asked_for_by_their_indexes() -> None:
-    body = container_body("i", spec("x", gpus=(1, 3)), ["l", "w"], (), 10)
+def test_gpus_are_asked_for_by_their_names() -> None:
+    def requests(*gpus: str) -> object:
+        body = container_body("i", spec("x", gpus=gpus), ["l", "w"], (), 10)
+        return body["HostConfig"].get("DeviceRequests")
 
-    (request,) = body["HostConfig"]["DeviceRequests"]
-    assert request["DeviceIDs"] == ["1", "3"]
-    none = container_body("i", spec("x"), ["l", "w"], (), 10)
-    assert "DeviceRequests" not in none["HostConfig"]
+    assert requests("1", "3") == [
+        {"Driver": "nvidia", "DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}
+    ]
+    assert requests("nvidia.com/gpu=0") == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0"]}]
+    assert requests() is None
+
+
+@pytest.mark.parametrize(
+    ("told", "hook", "expected"),
+    [
+        ({}, False, ()),
+        ({}, True, ("0", "1")),
+        ({"Runtimes": {"runc": {}, "nvidia": {"path": "x"}}}, False, ("0", "1")),
+        (
+            {
+                "Runtimes": {"nvidia": {}},
+                "DiscoveredDevices": [
+                    {"Source": "cdi", "ID": f"nvidia.com/gpu={name}"}
+                    for name in ("10", "2", "all", "GPU-aa", "0:1")
+                ],
+            },
+            True,
+            ("nvidia.com/gpu=2", "nvidia.com/gpu=10"),
+        ),
+    ],
+)
+def test_gpus_are_those_that_the_daemon_can_give(
+    told: dict[str, object], hook: bool, expected: tuple[str, ...]
+) -> None:
+    info = msgspec.convert({"NCPU": 2, "MemTotal": 1 << 30, **told}, Info)
+
+    assert gpus_of(info, [0, 1], has_hook=hook) == expected
 
 
 def test_only_neighbours_share_a_network() -> None:

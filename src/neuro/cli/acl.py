@@ -11,10 +11,10 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.output import Output, terminal_width
-from neuro.cli.render.job_status import short_uri
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.table import Column, Line, Sheet
 from neuro.cli.render.times import iso_seconds, local_now
+from neuro.cli.render.uris import short_uri
 from neuro.domain.durations import parse_duration
 from neuro.domain.errors import InvalidInput
 from neuro.domain.names import is_role

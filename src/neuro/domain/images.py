@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from neuro.domain.errors import InvalidInput
+from neuro.domain.uris import ResourceURI, complete_uri
 
 MAX_REFERENCE = 512
 # The image whose programs are the platform's own: jobs in it run the commands of this very version.
@@ -15,11 +18,68 @@ _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _HOST = (
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
-_REFERENCE = re.compile(
-    rf"(?:{_HOST}(?::\d+)?/)?{_PART}(?:/{_PART})*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
-    r"(?:@sha256:[0-9a-f]{64})?"
-)
+_VERSION = r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+_REFERENCE = re.compile(rf"(?:{_HOST}(?::\d+)?/)?{_PART}(?:/{_PART})*{_VERSION}")
+_OWN = re.compile(rf"(?P<repository>{_PART}(?:/{_PART})+)(?P<version>{_VERSION})")
+_SCHEME = "image:"
+
+
+class OwnImage(msgspec.Struct, frozen=True):
+    """An image of the platform's own registry.
+
+    ``repository`` is ``OWNER/NAME``, and ``version`` what follows: a tag, a digest or both.
+    """
+
+    cluster: str
+    repository: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{_SCHEME}//{self.cluster}/{self.repository}{self.version}"
+
+    @property
+    def uri(self) -> ResourceURI:
+        """What permissions are about: the image with all its tags."""
+        return ResourceURI("image", self.cluster, tuple(self.repository.split("/")))
+
+    def at(self, registry: str) -> str:
+        """The reference by which it is pulled from the host of the registry."""
+        return f"{registry}/{self.repository}{self.version}"
+
+
+def own_image(reference: str, *, cluster: str, user: str) -> OwnImage | None:
+    """The image of the platform's registry that is meant, as clients write it; else None.
+
+    >>> str(own_image("image:trainer", cluster="lab", user="anna"))
+    'image://lab/anna/trainer:latest'
+
+    Raises InvalidInput for what begins so, and names no image.
+    """
+    if not reference.startswith(_SCHEME):
+        return None
+    uri = complete_uri(reference, "image", cluster=cluster, user=user)
+    if uri.host != cluster:
+        raise InvalidInput(
+            f"'{reference}' is an image of the cluster '{uri.host}', and this is '{cluster}': push"
+            " it here first."
+        )
+    found = _OWN.fullmatch("/".join(uri.segments))
+    if found is None or len(reference) > MAX_REFERENCE:
+        raise InvalidInput(
+            f"Invalid image '{reference[:80]}': write image:NAME:TAG for one of your own, or"
+            " image:/OWNER/NAME:TAG, in lower-case letters."
+        )
+    return OwnImage(cluster, found["repository"], found["version"] or ":latest")
+
+
+def in_registry(reference: str, registry: str) -> str:
+    """The reference; of what is in the platform's registry, by its host, the platform's own.
+
+    >>> in_registry("platform:8085/anna/trainer:v1", "platform:8085")
+    'image:/anna/trainer:v1'
+    """
+    path = reference.removeprefix(f"{registry}/")
+    return reference if path == reference else f"{_SCHEME}/{path}"
 
 
 def check_image(reference: str) -> str:

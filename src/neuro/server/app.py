@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +24,6 @@ from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.peers import OtherServers
 from neuro.server.access.service import AccessService
-from neuro.server.application import make_application
 from neuro.server.background import Background
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.events import Hub
@@ -36,7 +35,7 @@ from neuro.server.database.identity import check_belongs
 from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
 from neuro.server.engine_names import keep_names, of_this_machine, public_names
-from neuro.server.engine_settings import check_in_use, make_engines
+from neuro.server.engine_settings import DEFAULT_ENGINE, check_in_use, make_engines
 from neuro.server.fleet.agreement import (
     another_storage,
     check_cluster,
@@ -46,9 +45,11 @@ from neuro.server.fleet.agreement import (
 )
 from neuro.server.fleet.assembly import Fleet, join_fleet
 from neuro.server.http.connections import Patience
+from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means, start_jobs
+from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.retention import Retention, keep_jobs
-from neuro.server.listening import address_of, bind, bind_for_jobs, listen
+from neuro.server.listening import address_of, bind, bind_for_jobs, listen, listen_on
 from neuro.server.owner import (
     Announcement,
     LoginFile,
@@ -71,6 +72,7 @@ from neuro.server.storage.folder import storage_of
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision, limits_of
 from neuro.server.sweeps import Sweeps
+from neuro.server.web import make_application
 
 log = structlog.get_logger("neuro.server")
 
@@ -117,23 +119,40 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
+        is_new = not storage_folder(settings, folder).exists()
         place = storage_of(settings, folder)
+        refused = stack.enter_context(ExitStack())
+        if is_new:
+            refused.callback(_remove_empty, place.folder)
         names = public_names(settings, folder)
         engines = make_engines(settings, names, folder, port, place, options.open_files)
         url = address_of(options.host, port)
-        await _open(stack, engines, _join(database, folder, fleet, settings, place, url))
+        arrivals = Arrivals(engines, names[DEFAULT_ENGINE])
+        await _open(stack, arrivals, _join(database, folder, fleet, settings, place, url))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
         access = await _open_access(folder, settings, database, fleet, background)
         # Again, now that this server is one of those that the others ask for.
         await _agree(database, folder, fleet, place)
-        means = await Means.of(settings, names, engines, folder)
-        storage = await _open_storage(stack, folder, settings, engines[means.default_engine])
+        embedded = engines[names[DEFAULT_ENGINE]]
+        means = Means.of(settings, names, arrivals.nodes, embedded.gpu_model, folder)
+        storage = await _open_storage(stack, folder, settings, embedded)
         ground = Ground(
-            folder, settings, database, engines, means, access, storage, background, fleet, port
+            folder,
+            settings,
+            database,
+            engines,
+            means,
+            access,
+            storage,
+            background,
+            fleet,
+            arrivals,
+            port,
+            url,
         )
         parts = await _make_parts(stack, ground)
-        await _listen(stack, listener, make_application(ground, parts), ground)
+        await _listen(stack, listener, make_application(ground, parts), ground, parts.jobs.holder)
         await _sweep(ground, parts)
         await parts.supervision.start()
         login = LoginFile(folder, access, address_of(*listener.getsockname()[:2]))
@@ -155,6 +174,7 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
+        refused.pop_all()
         log.info("ready", url=login.url)
         yield Server(login.url, partial(_check, parts.jobs, folder, fleet, place))
 
@@ -182,17 +202,10 @@ async def _open_database(
     return database, await join_fleet(stack, database, folder, _end_in_order)
 
 
-async def _open(
-    stack: AsyncExitStack, engines: Mapping[str, Engine], beside: Awaitable[None]
-) -> None:
+async def _open(stack: AsyncExitStack, arrivals: Arrivals, beside: Awaitable[None]) -> None:
     """Open the engines while ``beside`` is done. Whatever fails, those that are open are closed."""
-    failed, *opened = await asyncio.gather(
-        beside, *(engine.open() for engine in engines.values()), return_exceptions=True
-    )
-    for engine, error in zip(engines.values(), opened, strict=True):
-        if error is None:
-            stack.push_async_callback(engine.close)
-    for error in (failed, *opened):
+    stack.push_async_callback(arrivals.close)
+    for error in await asyncio.gather(beside, arrivals.open(), return_exceptions=True):
         if error is not None:
             raise error
 
@@ -228,9 +241,11 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
         ground.means,
         ground.background,
         fleet=ground.fleet,
+        arrivals=ground.arrivals,
         access=access,
         files=ground.storage,
         api_url=lambda engine: address_of(ground.engines[engine].host_address, ground.port),
+        registry=ground.registry,
         jobs_domain=ground.jobs_domain,
     )
     keep_names(ground.folder, ground.means.names, of_this_machine(settings))
@@ -253,16 +268,32 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
 
 
 async def _listen(
-    stack: AsyncExitStack, listener: socket.socket, app: web.Application, ground: Ground
+    stack: AsyncExitStack,
+    listener: socket.socket,
+    app: web.Application,
+    ground: Ground,
+    holder: Holder,
 ) -> None:
+    """Listen wherever jobs find the server, also those of engines that are away until later."""
     host, port = listener.getsockname()[:2]
     limits = ground.settings.limits
-    addresses = [engine.host_address for engine in ground.engines.values()]
+    away, engines = ground.arrivals.away, ground.engines
+    addresses = {engine.host_address for name, engine in engines.items() if name not in away}
     patience = Patience(
         limits.head, limits.idle, connections_per_address=limits.connections_per_address
     )
     listeners = [listener, *bind_for_jobs(host, port, addresses)]
-    await listen(stack, app, listeners, patience, passes_on=not ground.database.is_sqlite)
+    runner = await listen(stack, app, listeners, patience, passes_on=not ground.database.is_sqlite)
+
+    async def came(name: str) -> None:
+        address = engines[name].host_address
+        if address not in addresses:
+            await listen_on(runner, bind_for_jobs(host, port, [address]))
+            addresses.add(address)
+        await holder.came(name)
+
+    ground.arrivals.begin(came)
+    stack.push_async_callback(ground.arrivals.stop)
 
 
 async def _sweep(ground: Ground, parts: Parts) -> None:
@@ -273,7 +304,7 @@ async def _sweep(ground: Ground, parts: Parts) -> None:
         await asyncio.to_thread(reserve.keep, ground.folder)
 
     await keep_reserve()
-    jobs = Retention(database, ground.engines, keep_jobs(retention), leases)
+    jobs = Retention(database, ground.engines, keep_jobs(retention), leases, parts.jobs.unmet)
     own = {
         "sweep of old jobs": jobs.sweep,
         "sweep of people who are gone": parts.departures.sweep,
@@ -313,6 +344,12 @@ async def _join(
     name, address = settings.server.name, settings.server.url
     url = f"{address.rstrip('/')}/api/v1" if address else url
     await fleet.servers.enter(name, url, datetime.now(UTC))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Leave nothing of a start that was refused, such as for a storage that is not mounted."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _prepare_folder(folder: Path) -> Path:

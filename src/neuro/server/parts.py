@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from neuro.engines.base import Engine
 from neuro.server.access.departure import Departures
@@ -13,6 +14,7 @@ from neuro.server.background import Background
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.database.engine import Database
 from neuro.server.fleet.assembly import Fleet
+from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means
 from neuro.server.projects.service import ProjectService
 from neuro.server.settings import Settings
@@ -22,7 +24,10 @@ from neuro.server.supervision.assembly import Supervision
 
 @dataclass(frozen=True)
 class Ground:
-    """What every part stands on; ``means`` is what the engines have, ``port`` where it listens."""
+    """What every part stands on; ``means`` is what the engines have, ``port`` where it listens.
+
+    ``url`` is the API's for clients on this machine.
+    """
 
     folder: Path
     settings: Settings
@@ -33,7 +38,14 @@ class Ground:
     storage: StorageService
     background: Background
     fleet: Fleet
+    arrivals: Arrivals
     port: int
+    url: str
+
+    @property
+    def registry(self) -> str:
+        """The host of the platform's registry, for clients on this machine."""
+        return urlsplit(self.url).netloc
 
     @property
     def jobs_domain(self) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from neuro.cli.render.columns import Known, Shown
 from neuro.cli.render.table import Cell, Line
 from neuro.cli.render.times import ago, iso_seconds, life_span
+from neuro.cli.render.uris import short_image
 from neuro.domain.jobs import Job, JobStatus
 
 PS_DEFAULT = "id name status when image owner cluster_name description"
@@ -104,7 +105,7 @@ def _text(job: Job, column: str, view: View) -> str:
         case "created" | "started" | "finished":
             return view.time(getattr(history, f"{column}_at"))
         case "image":
-            return container.image
+            return short_image(job, view.user)
         case "owner":
             return "<you>" if job.owner == view.user else job.owner
         case "command":

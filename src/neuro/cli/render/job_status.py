@@ -12,9 +12,9 @@ from neuro.cli.render.job_row import STATUS_COLORS
 from neuro.cli.render.sizes import gnu_size
 from neuro.cli.render.table import Style
 from neuro.cli.render.times import iso, life_span
+from neuro.cli.render.uris import short_image, short_uri
 from neuro.domain.jobs import Job, JobStatus, Priority, RestartPolicy, Transition
 from neuro.domain.printable import printable
-from neuro.domain.uris import parse_uri
 
 
 class Row(NamedTuple):
@@ -36,16 +36,6 @@ class Row(NamedTuple):
         return f"{'  ' * self.depth}{printable(self.label)}{self.separator}{value}".rstrip()
 
 
-def short_uri(uri: str, cluster: str, user: str) -> str:
-    """A URI as its reader would write it: ``storage:data``, ``storage:/bob/data``."""
-    parsed = parse_uri(uri)
-    if parsed.host != cluster:
-        return str(parsed)
-    if parsed.segments[:1] == (user,):
-        return f"{parsed.scheme}:{'/'.join(parsed.segments[1:])}"
-    return f"{parsed.scheme}:{parsed.path}"
-
-
 def status_text(status: JobStatus, reason: str | None, description: str | None) -> str:
     """``pending (Scheduling: waits for 1 CPU)``."""
     said = ": ".join(part for part in (reason, description) if part)
@@ -56,7 +46,7 @@ def status_rows(job: Job, *, user: str, full_uri: bool = False) -> list[Row]:
     """The rows, in the reference's order; what is not set is left out."""
     return [
         *_identity(job),
-        *_command(job),
+        *_command(job, user, full_uri=full_uri),
         *_resources(job),
         *_limits(job),
         *_mounts(job, user, full_uri=full_uri),
@@ -86,9 +76,9 @@ def _identity(job: Job) -> Iterator[Row]:
     yield Row("Status", text, fg=STATUS_COLORS.get(job.status))
 
 
-def _command(job: Job) -> Iterator[Row]:
+def _command(job: Job, user: str, *, full_uri: bool) -> Iterator[Row]:
     container = job.container
-    yield Row("Image", container.image)
+    yield Row("Image", container.image if full_uri else short_image(job, user))
     yield from _optional("Entrypoint", container.entrypoint)
     yield from _optional("Command", container.command)
     yield from _optional("Working dir", container.working_dir)

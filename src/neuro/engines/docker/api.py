@@ -31,11 +31,24 @@ class Refused(Exception):
         self.message = message
 
 
+def silent(socket_path: str, error: OSError) -> str:
+    """What is said where the daemon cannot be reached."""
+    return (
+        f"the Docker daemon at {socket_path} does not answer ({error.strerror or error}): start it"
+    )
+
+
 class Version(msgspec.Struct, rename="pascal"):
     """Which versions of the API the daemon speaks."""
 
     api_version: str
     least: str = msgspec.field(name="MinAPIVersion", default="1.24")
+
+
+class Device(msgspec.Struct, rename="pascal"):
+    """One that the daemon can give to containers; ``id`` is as it is asked for."""
+
+    id: str = msgspec.field(name="ID")
 
 
 class Info(msgspec.Struct, rename="pascal"):
@@ -46,6 +59,7 @@ class Info(msgspec.Struct, rename="pascal"):
     server_version: str = ""
     operating_system: str = ""
     runtimes: dict[str, Any] | None = None
+    devices: list[Device] | None = msgspec.field(name="DiscoveredDevices", default=None)
 
 
 class ImageConfig(msgspec.Struct, rename="pascal"):

@@ -10,6 +10,7 @@ from typing import Any
 from neuro.engines.base import RunRef, RunSpec
 from neuro.engines.docker import launcher_program
 from neuro.engines.docker.api import ImageConfig
+from neuro.engines.docker.gpus import device_requests
 from neuro.engines.docker.order import Mount
 
 INSTALLATION, JOB, RUN = "neuro.installation", "neuro.job", "neuro.run"
@@ -100,10 +101,7 @@ def container_body(
         "Init": False,
     }
     if spec.gpus:
-        indexes = [str(number) for number in spec.gpus]
-        host["DeviceRequests"] = [
-            {"Driver": "nvidia", "DeviceIDs": indexes, "Capabilities": [["gpu"]]}
-        ]
+        host["DeviceRequests"] = device_requests(spec.gpus)
     return {
         "Image": spec.image,
         "Hostname": spec.hostname[:63] or "job",

@@ -15,6 +15,8 @@ _HERE = ("Download complete", "Pull complete", "Already exists", "Verifying Chec
 
 _NO_NAME = "invalid reference format"  # all daemons say so
 _FULL = "no space left on device"
+# What daemons say of a registry that is not there at the moment.
+_AWAY = ("connection refused", "connection reset", "i/o timeout", "EOF", "502 Bad Gateway")
 
 
 class CannotPull(Exception):
@@ -77,11 +79,15 @@ def fetched(
 ) -> Image:
     """The image, pulled where it is not here; ``tell`` is told how far that is.
 
-    Raises CannotPull, and OSError where the daemon is away or has no room.
+    One that is pulled with ``credentials`` is the platform's own: its tags move, and not everybody
+    may have it, so its registry is always asked.
+
+    Raises CannotPull, and OSError where the daemon is away or has no room, or while the platform's
+    registry, which is in the server, is away.
     """
     try:
         image = daemon.image(reference)
-        if image is not None:
+        if image is not None and credentials is None:
             return image
         name, tag = name_and_tag(reference)
         given = None
@@ -93,6 +99,8 @@ def fetched(
     except Refused as refused:
         if _FULL in refused.message:
             raise OSError(0, f"Docker has no room for the image: {refused.message}") from None
+        if credentials is not None and any(word in refused.message for word in _AWAY):
+            raise OSError(0, f"the registry is away: {refused.message}") from None
         if _NO_NAME in refused.message:
             raise InvalidName(f"no image can be called {reference!r}: {refused.message}") from None
         raise CannotPull(f"the image {reference} cannot be pulled: {refused.message}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from neuro.domain.ranges import Size
 from neuro.domain.sizes import parse_bytes
-from neuro.engines.docker.engine import DockerEngine
+from neuro.engines.docker.engine import DockerEngine, examine
 from neuro.engines.docker.settings import DockerSettings
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.output import Retention
@@ -23,9 +23,17 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def make(site: Site, table: Table) -> DockerEngine:
     """An engine that is not open yet."""
+    return DockerEngine(site.folder, _settings(table), site.storage)
+
+
+def check(table: Table) -> None:
+    """Look at the daemon. Raises EngineFault."""
+    examine(_settings(table))
+
+
+def _settings(table: Table) -> DockerSettings:
     retention = Retention(total=parse_bytes(table.log_limit))
-    settings = DockerSettings(host=table.host, retention=retention)
-    return DockerEngine(site.folder, settings, site.storage)
+    return DockerSettings(host=table.host, retention=retention)
 
 
 KIND = Kind(
@@ -33,5 +41,6 @@ KIND = Kind(
     make=make,
     of_this_machine=True,
     has_images=True,
+    check=check,
     rules={"log_limit": Size()},
 )

@@ -63,6 +63,8 @@ class Processes:
 
     def _gone(self, _: int) -> None:
         self._loop.forget(self._handle)
+        if self.status is None:
+            self._measure()  # as far as the daemon has left the group
         self.is_gone = True
         self._on_gone()
 

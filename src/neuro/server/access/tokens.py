@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from joserfc.jwk import OctKey
 from sqlalchemy import Connection
 
 from neuro.domain.errors import NotAuthenticated, new_login
+from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.domain.users import Token
 from neuro.server.access import tables
 from neuro.server.access.grant_tables import generation
@@ -30,12 +32,18 @@ MAX_CACHED_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class SignedToken:
-    """What a good token says. ``job`` is the job that it was given to."""
+    """What a good token says. ``job`` is the job that it was given to; ``is_service``, whether its
+    user is a service account.
+
+    With one for an ``image`` nothing can be done but pull that.
+    """
 
     user: str
     token_id: str
     expires_at: datetime
-    job: str | None
+    job: str | None = None
+    is_service: bool = False
+    image: ResourceURI | None = None
 
 
 class TokensInUse:
@@ -74,6 +82,16 @@ class TokensInUse:
             self._key,
         )
 
+    def sign_for_image(self, user: str, image: ResourceURI, life: timedelta) -> str:
+        """The text of a token that is kept nowhere: it allows little, and not for long."""
+        claims = {
+            "identity": user,
+            "jti": secrets.token_hex(16),
+            "exp": int((self._now() + life).timestamp()),
+            "image": str(image),
+        }
+        return jwt.encode({"alg": ALGORITHM}, claims, self._key)
+
     async def find(self, token: str) -> SignedToken:
         """What the text of a token says. Raises NotAuthenticated, Unavailable."""
         signed = self._signed.get(token)
@@ -102,14 +120,17 @@ class TokensInUse:
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         if expires_at <= self._now():
             raise NotAuthenticated(f"This token has expired: {new_login(user)}")
+        if (image := claims.get("image")) is not None:
+            return SignedToken(user, token_id, expires_at, image=parse_uri(image))
         digest = digest_of_token(token)
 
         def look_up(connection: Connection) -> tuple[SignedToken | None, int]:
-            known, job_id = tables.find_token(connection, token_id) or (None, None)
+            found = tables.find_token(connection, token_id)
+            known, job_id, is_service = found or (None, None, False)
             number = generation(connection)
             if known != digest or job_id in self._jobs_over:
                 return None, number
-            return SignedToken(user, token_id, expires_at, job_id), number
+            return SignedToken(user, token_id, expires_at, job_id, is_service), number
 
         while True:
             endings = self._endings
@@ -133,7 +154,8 @@ class TokensInUse:
     def _claims(self, token: str) -> dict[str, Any]:
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
-            return {name: claims[name] for name in ("identity", "jti", "exp")}
+            kept = {name: claims[name] for name in ("identity", "jti", "exp")}
+            return {**kept, "image": claims.get("image")}
         except (JoseError, ValueError, KeyError):
             raise NotAuthenticated(
                 f"This token is not one of this server's: {new_login()}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from aiohttp import web
 
 from neuro import __version__
 from neuro.domain.frames import BULK_FEATURE
@@ -21,6 +20,7 @@ from neuro.domain.server_config import (
     ProjectMessage,
     ServerConfig,
 )
+from neuro.server.http.origin import base_url
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Routes
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.offers import Offers
@@ -80,7 +80,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
     @api.add("GET", "/api/v1/config", public=True, section="configuration")
     async def get_config(call: Call) -> ServerConfig:
         """Where everything is; with a token also what the cluster offers."""
-        base = _base_url(call.request)
+        base = base_url(call.request)
         anonymous = ServerConfig(
             auth_url=f"{base}/oauth/authorize",
             token_url=f"{base}/oauth/token",
@@ -132,10 +132,14 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
 
 
 def _absence(offers: Offers, board: Board, engine: str) -> list[str]:
-    """What an admin should know of an engine that no server has."""
-    if engine in board.lanes or offers.is_held(engine):
+    """What an admin should know of an engine that is away, or that no server has."""
+    lane, offer = board.lanes.get(engine), offers.engines[engine]
+    why = offer.away if lane is None else lane.away
+    if why is not None:
+        return [f"{why}. Its jobs wait, and start when it is there."]
+    if lane is not None or offers.is_held(engine):
         return []
-    if offers.engines[engine].of_this_machine:
+    if offer.of_this_machine:
         return [f"No server has the engine '{engine}' now: start the one that it belongs to."]
     return [f"No server has the engine '{engine}' now."]
 
@@ -153,13 +157,6 @@ def _running(board: Board, engine: str) -> int:
     return sum(
         record.engine == engine and record.status is JobStatus.RUNNING for record in board.placed()
     )
-
-
-def _base_url(request: web.Request) -> str:
-    # The address that the client itself used, so that the answer works through any proxy or tunnel.
-    host = request.headers.get("X-Forwarded-Host", request.host)
-    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
-    return f"{scheme}://{host}"
 
 
 def _cluster(installation: Installation, base: str) -> ClusterMessage:

@@ -10,13 +10,13 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from neuro.domain.errors import InvalidInput, NotFound
-from neuro.domain.images import is_executor_image
+from neuro.domain.images import is_executor_image, own_image
 from neuro.domain.jobs import Container, ContainerRequest, Volume
 from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
 from neuro.engines import base
-from neuro.engines.base import RunSpec
-from neuro.server.jobs.record import JobRecord
+from neuro.engines.base import PullCredentials, RunSpec
+from neuro.server.jobs.record import JobRecord, host_label
 from neuro.server.jobs.specification import entrypoint_and_argv, storage_uri
 
 T = TypeVar("T")
@@ -49,12 +49,17 @@ class Launcher:
         api_url: Callable[[str], str],
         commands: str,
         disk_of: Callable[[str | None], int] = lambda preset: 0,
+        *,
+        image_token: Callable[[str, ResourceURI], str],
+        registry: str,
     ) -> None:
         """``make_token`` issues a token for a job; ``api_url(engine)`` is what jobs call.
 
         ``commands`` is the folder of the platform's own commands. Jobs of the embedded engine see
         it, with all that belongs to it, so that the executor's image needs nothing but the name.
         ``disk_of(preset)`` is how many bytes of private files a job may have, 0 for no limit.
+        ``image_token(user, image)`` allows to pull an image of the platform's, from the host
+        ``registry``.
         """
         self._cluster = cluster
         self._files = files
@@ -62,6 +67,8 @@ class Launcher:
         self._api_url = api_url
         self._commands = commands
         self._disk_of = disk_of
+        self._image_token = image_token
+        self._registry = registry
 
     async def check_volumes(self, owner: str, container: ContainerRequest) -> list[str]:
         """Make the folders of read-write volumes that are missing; a sentence about each.
@@ -141,13 +148,15 @@ class Launcher:
         spec = record.specification
         container = spec.container
         entrypoint, argv = entrypoint_and_argv(container)
+        image, pull = self._image(record)
         volumes: tuple[base.Volume, ...] = ()
         if container.volumes:
             volumes = await self._files.in_turn_of(record.owner, lambda: self._volumes(container))
         return RunSpec(
             job_id=record.id,
             run=record.run,
-            image=container.image,
+            image=image,
+            pull=pull,
             entrypoint=entrypoint,
             argv=argv,
             env=await self._environment(record),
@@ -167,6 +176,15 @@ class Launcher:
             names=_names(record),
             control=spec.control,
         )
+
+    def _image(self, record: JobRecord) -> tuple[str, PullCredentials | None]:
+        """By which name the engine finds the image, and with what it is pulled."""
+        image = record.specification.container.image
+        own = own_image(image, cluster=self._cluster, user=record.owner)
+        if own is None:
+            return image, None
+        token = self._image_token(record.owner, own.uri)
+        return own.at(self._registry), PullCredentials("token", token)
 
     async def _environment(self, record: JobRecord) -> dict[str, str]:
         spec = record.specification
@@ -220,7 +238,8 @@ def _internal_name(record: JobRecord) -> str:
 
 
 def _named_internal_name(record: JobRecord) -> str:
-    return f"{record.name}--{record.owner}.{_DOMAIN}" if record.name else ""
+    label = host_label(record)
+    return f"{label}.{_DOMAIN}" if label else ""
 
 
 def _names(record: JobRecord) -> tuple[str, ...]:

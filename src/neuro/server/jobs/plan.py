@@ -81,9 +81,12 @@ class Refused:
 def plan(
     draft: Draft, caller: Identity, offer: Offer, capacities: Mapping[str, Amount]
 ) -> Planned | Refused:
-    """What a submission by ``caller`` comes to; ``capacities`` are those of the engines."""
+    """What a submission by ``caller`` comes to; ``capacities`` are those of the engines,
+    but for those of which nobody knows it yet.
+    """
     try:
-        container = specification.container_of(draft.request)
+        asked = specification.container_of(draft.request)
+        container = specification.with_full_image(asked, offer.cluster, caller.user)
     except InvalidInput as error:
         return Refused((error,))
     reasons = [
@@ -162,7 +165,8 @@ def _place(
         engine = offer.default_engine  # the one on whose machine the platform's commands are
     if draft.control:
         return preset, engine, specification.CONTROL_AMOUNT
-    specification.check_fits(amount, capacities[engine], what)
+    if engine in capacities:
+        specification.check_fits(amount, capacities[engine], what)
     return preset, engine, amount
 
 

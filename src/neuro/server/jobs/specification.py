@@ -6,8 +6,10 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 
+from msgspec.structs import replace
+
 from neuro.domain.errors import InvalidInput, NeverFits, NotSupported, PlatformError
-from neuro.domain.images import check_image, with_tag
+from neuro.domain.images import check_image, in_registry, own_image, with_tag
 from neuro.domain.jobs import (
     Container,
     ContainerRequest,
@@ -52,6 +54,26 @@ def container_of(request: JobRequest) -> ContainerRequest:
     return ContainerRequest(**{name: getattr(request, name) for name in _FLAT})
 
 
+def with_own_image(request: JobRequest, registry: str) -> JobRequest:
+    """The same; ``registry`` is the host by which the client knows that of the platform.
+
+    A host is only an address of today, and every client may have another one.
+    """
+    container = request.container
+    if container is not None:
+        changed = replace(container, image=in_registry(container.image, registry))
+        return replace(request, container=changed)
+    if request.image is None:
+        return request
+    return replace(request, image=in_registry(request.image, registry))
+
+
+def with_full_image(container: ContainerRequest, cluster: str, owner: str) -> ContainerRequest:
+    """The same; an image of the platform's registry has its full name. Raises InvalidInput."""
+    own = own_image(container.image, cluster=cluster, user=owner)
+    return container if own is None else replace(container, image=str(own))
+
+
 def mistakes(
     request: JobRequest, container: ContainerRequest, cluster: str
 ) -> Iterator[PlatformError]:
@@ -89,7 +111,8 @@ def check_minutes(minutes: int) -> None:
 
 
 def _mistakes_of_container(container: ContainerRequest, cluster: str) -> Iterator[PlatformError]:
-    yield from raised(check_image, container.image)
+    if own_image(container.image, cluster=cluster, user="") is None:
+        yield from raised(check_image, container.image)
     if len(container.command or "") + len(container.entrypoint or "") > MAX_TEXT:
         yield InvalidInput(
             f"The command is over {MAX_TEXT} characters: put it in a file on a volume."
@@ -190,6 +213,8 @@ def needed_permissions(
     yield ResourceURI("job", cluster, (owner,)), Action.WRITE
     if request.privileged:
         yield ResourceURI("cluster", cluster), Action.MANAGE
+    if (own := own_image(container.image, cluster=cluster, user=owner)) is not None:
+        yield own.uri, Action.READ
     for volume in container.volumes[:MAX_VOLUMES]:
         try:
             uri = storage_uri(volume.src_storage_uri, cluster)

@@ -1,7 +1,7 @@
 """The storage's rules, for programs with an event loop. No HTTP, no permissions.
 
 Files work happens in a bounded pool of threads, so that a slow disk never stops the server, and
-each person has a share of it (``neuro.server.turns``).
+each person has a share of it (``neuro.server.threads``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from neuro.server.storage.ownership import give_all
 from neuro.server.storage.paths import parse_path
 from neuro.server.storage.staging import Staging, Upload, staged_bytes, upload_name
 from neuro.server.storage.tree import Tree
-from neuro.server.turns import Threads, working_for
+from neuro.server.threads import Threads, working_for
 
 P = ParamSpec("P")
 T = TypeVar("T")

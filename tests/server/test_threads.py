@@ -18,7 +18,7 @@ from neuro.server.http.errors import render_errors
 from neuro.server.http.routes import Call, Routes, install
 from neuro.server.jobs.launch import Launcher
 from neuro.server.storage.service import StorageService
-from neuro.server.turns import Threads, working_for
+from neuro.server.threads import Threads, working_for
 
 
 async def test_one_persons_work_leaves_threads_to_others() -> None:
@@ -75,7 +75,15 @@ class Watched(StorageService):
 
 async def test_volumes_are_made_beside_the_event_loop(tmp_path: Path) -> None:
     files = Watched(tmp_path)
-    launcher = Launcher("default", files, lambda record: asyncio.sleep(0, ""), str, "")
+    launcher = Launcher(
+        "default",
+        files,
+        lambda record: asyncio.sleep(0, ""),
+        str,
+        "",
+        image_token=lambda user, image: "",
+        registry="",
+    )
     volumes = [
         {
             "src_storage_uri": f"storage://default/alice/x{number}/a",

@@ -1,0 +1,158 @@
+"""Jobs in images of the platform's own registry: who may, and with what these are pulled."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from neuro.client import Client
+from neuro.domain.errors import NotAuthenticated, NotFound, NotPermitted
+from neuro.domain.jobs import JobRequest
+from neuro.domain.permissions import Action, Permission
+from neuro.domain.resources import GIB, Amount, Preset
+from neuro.domain.uris import ResourceURI, parse_uri
+from neuro.engines.base import PullCredentials, RunSpec
+from neuro.server.access.grants import Grants
+from neuro.server.access.identity import Identity, PullIdentity
+from neuro.server.access.service import IMAGE_TOKEN_LIFE, AccessService
+from neuro.server.database.engine import Database
+from neuro.server.jobs.launch import Launcher
+from neuro.server.jobs.plan import Draft, Offer, Planned, Refused, plan
+from neuro.server.storage.service import StorageService
+from tests.server_process import ServerProcess
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+OFFER = Offer("default", [Preset(name="small", cpu=1, memory=GIB, engine="e")], "e", "", str)
+TRAINER = parse_uri("image://default/boris/trainer")
+
+
+def planned(image: str, *, may: Action | None) -> Planned | Refused:
+    held = [Permission(ResourceURI("job", "default", ("anna",)), Action.WRITE)]
+    if may is not None:
+        held.append(Permission(TRAINER, may))
+    caller = Identity("anna", Grants.of(held), "t")
+    draft = Draft(JobRequest(image=image), False, "job-1", NOW)
+    return plan(draft, caller, OFFER, {"e": Amount(cpu=4, memory=8 * GIB)})
+
+
+def test_whoever_may_read_an_image_may_run_it() -> None:
+    accepted = planned("image:/boris/trainer:v1", may=Action.READ)
+
+    assert isinstance(accepted, Planned)
+    container = accepted.record.specification.container
+    assert container.image == "image://default/boris/trainer:v1"
+
+
+@pytest.mark.parametrize("image", ["image:/boris/trainer:v1", "image:/boris/other"])
+def test_an_image_that_one_may_not_read_does_not_exist(image: str) -> None:
+    may = None if image.endswith("v1") else Action.READ
+
+    refused = planned(image, may=may)
+
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error(), NotFound)
+    assert image.partition(":v1")[0].replace("image:/", "image://default/") in str(refused.error())
+
+
+async def spec_of(image: str, folder: Any) -> RunSpec:
+    accepted = planned(image, may=Action.READ)
+    assert isinstance(accepted, Planned)
+    launcher = Launcher(
+        "default",
+        StorageService(folder, "default"),
+        lambda record: asyncio.sleep(0, ""),
+        str,
+        "",
+        image_token=lambda user, uri: f"{user} {uri}",
+        registry="127.0.0.1:8085",
+    )
+    return await launcher.make_spec(accepted.record)
+
+
+async def test_an_engine_pulls_it_from_the_platform_in_the_name_of_the_owner(
+    tmp_path: Any,
+) -> None:
+    spec = await spec_of("image:/boris/trainer:v1", tmp_path)
+
+    assert spec.image == "127.0.0.1:8085/boris/trainer:v1"
+    assert spec.pull == PullCredentials("token", "anna image://default/boris/trainer")
+
+
+async def test_other_registries_are_shown_no_token(tmp_path: Any) -> None:
+    spec = await spec_of("ghcr.io/boris/trainer:v1", tmp_path)
+
+    assert (spec.image, spec.pull) == ("ghcr.io/boris/trainer:v1", None)
+
+
+class House:
+    """An installation whose clock can be put forward."""
+
+    def __init__(self, database: Database) -> None:
+        self.now = NOW
+        self.access = AccessService(database, b"k" * 32, "default", now=lambda: self.now)
+
+
+@pytest.fixture
+async def house(database: Database) -> House:
+    house = House(database)
+    for name in ("anna", "boris"):
+        await house.access.add_user(name)
+    return house
+
+
+async def test_its_token_allows_to_pull_that_image_and_nothing_else(house: House) -> None:
+    mine = parse_uri("image://default/anna/trainer")
+
+    caller = await house.access.authenticate(house.access.image_token("anna", mine))
+
+    assert caller.user == "anna"
+    assert isinstance(caller, PullIdentity)
+    assert caller.action_on(mine) is Action.READ
+    with pytest.raises(NotPermitted):
+        caller.require(mine, Action.WRITE)
+    for other in ("image://default/anna/other", "storage://default/anna", "user://anna"):
+        assert caller.action_on(parse_uri(other)) is None
+    assert caller.scope("job", "default").owners == frozenset()
+
+
+async def test_its_token_allows_no_more_than_the_owner_may(house: House) -> None:
+    caller = await house.access.authenticate(house.access.image_token("anna", TRAINER))
+
+    assert caller.action_on(TRAINER) is None
+
+
+async def test_its_token_ends_soon(house: House) -> None:
+    token = house.access.image_token("anna", TRAINER)
+    house.now += IMAGE_TOKEN_LIFE + timedelta(seconds=1)
+
+    with pytest.raises(NotAuthenticated, match="expired"):
+        await house.access.authenticate(token)
+
+
+async def test_an_image_is_known_by_the_host_that_the_client_knows(
+    client: Client, server: ServerProcess
+) -> None:
+    host = server.url.split("/")[2]
+    request = JobRequest(image=f"{host}/{server.user}/trainer:v1", command="true")
+
+    job = (await client.jobs.submit(request)).job
+
+    assert job.container.image == f"image://default/{server.user}/trainer:v1"
+
+
+async def test_a_nested_request_is_understood_likewise(server: ServerProcess) -> None:
+    host = server.url.split("/")[2]
+    container = {"image": f"{host}/nobody/trainer:v1", "resources": {"cpu": 1, "memory": GIB}}
+    headers = {"Authorization": f"Bearer {server.token}"}
+
+    async with aiohttp.ClientSession(headers=headers) as http:
+        body = msgspec.json.encode({"container": container})
+        async with http.post(f"{server.url}/jobs", data=body) as response:
+            answer = await response.json()
+
+    assert answer["container"]["image"] == "image://default/nobody/trainer:v1"
