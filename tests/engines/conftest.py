@@ -16,6 +16,9 @@ CONTRACT = Path(__file__).parent / "contract"
 # A container of Docker takes ten times as long as a run of the others, so of the contract only this
 # runs on it, unless the tests of ``docker`` are asked for by that name.
 ON_DOCKER = CONTRACT / "test_lifecycle.py"
+# Where an image makes a difference to runs of the sandbox; all others run on them when the tests of
+# ``images`` are asked for by that name.
+ON_IMAGES = {"test_private_files.py", "test_sessions.py", "test_terminal.py"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,9 +33,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     assert able, f"no engine has what {metafunc.definition.name} needs"
     path = metafunc.definition.path
     with_docker = path == ON_DOCKER or metafunc.config.option.markexpr == "docker"
-    names: list[Any] = [kind.name for kind in able if kind.name != "docker"]
+    with_images = path.name in ON_IMAGES or metafunc.config.option.markexpr == "images"
+    names: list[Any] = [kind.name for kind in able if kind.name not in ("docker", "image")]
     if KINDS["docker"] in able and with_docker:
         names.append(pytest.param("docker", marks=pytest.mark.docker))
+    if KINDS["image"] in able and with_images:
+        names.append(pytest.param("image", marks=pytest.mark.images))
     metafunc.parametrize("kind", names, indirect=True)
 
 
