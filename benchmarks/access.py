@@ -26,9 +26,9 @@ from neuro.server.access.grant_book import GrantBook
 from neuro.server.access.grants import Grants, Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.access.sharing import MAX_GRANTS
-from neuro.server.database.engine import Database, sqlite_url
+from neuro.server.database.engine import Database, keep_open, sqlite_url
 from neuro.server.database.migrate import migrate
-from neuro.server.jobs import tables as job_tables
+from neuro.server.jobs import listing
 from tests.postgres import PostgresServer, find_binaries
 
 PEOPLE = 10_000
@@ -73,6 +73,7 @@ def _job(number: int) -> str:
 
 def _fill(connection: Connection) -> None:
     """Everybody has what is theirs, and a hundred shares in all: of files, jobs, and by roles."""
+    keep_open(connection)  # Rows are made between the statements, for longer than others may take.
     draw, now = random.Random(1), datetime.now(UTC)
     people = [_name(number) for number in range(PEOPLE)]
     roles = [f"{name}/team" for name in people[:100]]
@@ -205,17 +206,9 @@ async def _list(database: Database, grants: Grants, whose: str) -> list[Result]:
     """The first page and the next, and whether they are what was shared and nothing else."""
     visible = grants.scope("job", "default")
 
-    def page(after: int | None, connection: Connection) -> list[Any]:
-        return list(
-            connection.execute(
-                job_tables.list_statement(
-                    visible,
-                    JobFilter(reverse=True),
-                    connection.dialect.name,
-                    page=PAGE,
-                    after=after,
-                )
-            ).all()
+    def page(after: int | None, connection: Connection) -> tuple[Sequence[Any], int | None]:
+        return listing.list_rows(
+            connection, visible, JobFilter(reverse=True), page=PAGE, after=after
         )
 
     results, after, found = [], None, set[str]()
@@ -223,7 +216,7 @@ async def _list(database: Database, grants: Grants, whose: str) -> list[Result]:
         times = []
         for _ in range(30):
             started = time.perf_counter()
-            rows = await database.read(partial(page, after))
+            rows, last = await database.read(partial(page, after))
             times.append(time.perf_counter() - started)
         found |= {row.id for row in rows}
         results.append(
@@ -234,9 +227,9 @@ async def _list(database: Database, grants: Grants, whose: str) -> list[Result]:
                 f"{len(rows)} jobs by {len(visible.singles):,} grants",
             )
         )
-        if len(rows) < PAGE:
+        if last is None:
             break
-        after = rows[-1].sequence
+        after = last
     everything = {_job(number) for number in range(JOBS) if _is_shown(visible, number)}
     newest = sorted(everything, reverse=True)[: len(found)]
     assert found == set(newest), "the list is not exact"

@@ -13,7 +13,7 @@ import neuro
 SOURCE = Path(neuro.__file__).parent
 
 
-@pytest.mark.parametrize("package", ["flow", "server"])
+@pytest.mark.parametrize("package", ["dockerfile", "flow", "server"])
 def test_a_class_name_means_one_thing_within_its_package(package: str) -> None:
     places = defaultdict(list)
     for path in (SOURCE / package).rglob("*.py"):

@@ -224,8 +224,8 @@ async def test_a_shell_in_a_job_for_debugging(person: Home, client: Client) -> N
 
 @pytest.mark.parametrize("path", sorted(Path("src/neuro/actions").glob("*.yml")), ids=str)
 def test_the_files_are_sound(path: Path) -> None:
+    from neuro.domain.problems import Source
     from neuro.flow.problems import Report
-    from neuro.flow.source import Source
     from neuro.flow.syntax.reader import read_action
 
     report = Report()

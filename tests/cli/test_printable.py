@@ -16,9 +16,8 @@ from neuro.cli.render.json_text import line
 from neuro.cli.render.table import Column, Line, Table
 from neuro.domain.jobs import Job, JobStatus
 from neuro.domain.printable import harmless, printable
+from neuro.domain.problems import Problem, Source
 from neuro.flow.cli.thin_table import Layout, Row, firm, thin_table
-from neuro.flow.problems import Problem
-from neuro.flow.source import Source
 from tests.cli.jobs import make_job
 
 # Clears the screen, sets the title, moves to the line above, turns writing around; C1's own CSI.

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from neuro.domain.ranges import Range
-from neuro.engines.base import Node
+from neuro.engines.base import Node, NodesChanged, NotReady
 from neuro.engines.registry import EngineSettings, Kind, Site
 from tests.engines.memory import MemoryEngine
 
@@ -18,10 +18,13 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """``[engines.NAME]`` of this kind.
 
     ``nodes`` is a file with its nodes as JSON. It is read again when the server gets SIGUSR1.
+    ``away`` is a file: while there is one, the engine is away, because of what stands in it; the
+    same signal lets a server that has the engine look again.
     """
 
     log_bytes: int = 10**9
     nodes: str = ""
+    away: str = ""
 
 
 class FileOfNodes(MemoryEngine):
@@ -36,6 +39,27 @@ class FileOfNodes(MemoryEngine):
         loop.add_signal_handler(signal.SIGUSR1, lambda: self.offer(*read_nodes(self._path)))
 
 
+class NowAndThen(MemoryEngine):
+    """One that is away while there is a file."""
+
+    def __init__(self, path: Path, *, log_limit: int) -> None:
+        super().__init__(log_limit=log_limit)
+        self._path = path
+
+    async def open(self) -> None:
+        self._check()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, lambda: self.tell(NodesChanged()))
+
+    async def nodes(self) -> list[Node]:
+        self._check()
+        return await super().nodes()
+
+    def _check(self) -> None:
+        if self._path.exists():
+            raise NotReady(self._path.read_text())
+
+
 def read_nodes(path: Path) -> list[Node]:
     return msgspec.json.decode(path.read_bytes(), type=list[Node])
 
@@ -43,6 +67,8 @@ def read_nodes(path: Path) -> list[Node]:
 def make(site: Site, table: Table) -> MemoryEngine:
     if table.nodes:
         return FileOfNodes(Path(table.nodes), log_limit=table.log_bytes)
+    if table.away:
+        return NowAndThen(Path(table.away), log_limit=table.log_bytes)
     return MemoryEngine(log_limit=table.log_bytes, storage=site.storage)
 
 

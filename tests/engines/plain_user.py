@@ -26,6 +26,8 @@ DISTRIBUTIONS = (
     "msgspec",
     "hypothesis",
     "psutil",
+    "isal",
+    "backports-zstd",
 )
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _LEFT_OUT = ("site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip")

@@ -15,6 +15,7 @@ import pytest_asyncio
 from neuro.engines.base import (
     EngineFault,
     ExitCause,
+    NodesChanged,
     NotReady,
     PullCredentials,
     RunRef,
@@ -250,3 +251,33 @@ async def silent_registry(folder: Path) -> AsyncIterator[str]:
         assert process.stdin is not None
         process.stdin.close()
         await process.wait()
+
+
+async def test_a_daemon_that_is_started_late_or_anew_is_met_when_it_is_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro.engines.docker.engine._LOOK_SECONDS", 0.02)
+    socket = tmp_path / "socket"
+    engine = DockerEngine(folder, DockerSettings(host=f"unix://{socket}"))
+
+    for _ in range(2):
+        with pytest.raises(NotReady, match=f"the Docker daemon at {socket} does not answer"):
+            await engine.open()
+    socket.symlink_to(docker_daemon.socket_path())
+    await engine.open()
+    try:
+        await engine.adopt([])
+        (node,) = await engine.nodes()
+        assert node.cpu > 0
+        told = engine.events()
+
+        socket.unlink()
+        assert await anext(told) == NodesChanged()
+        with pytest.raises(NotReady, match="does not answer"):
+            await engine.nodes()
+
+        socket.symlink_to(docker_daemon.socket_path())
+        assert await anext(told) == NodesChanged()
+        assert await engine.nodes() == [node]
+    finally:
+        await engine.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from neuro.domain.bakes import ConfigsMeta
+from neuro.domain.problems import Position, Problem, Source
 from neuro.flow.cli.bake_names import batch_names
 from neuro.flow.evaluate.actions import bind_inputs
 from neuro.flow.evaluate.batch.facts import Facts
@@ -26,9 +27,8 @@ from neuro.flow.expressions.evaluator import EvaluationError, ExpressionScope, e
 from neuro.flow.expressions.nodes import Template
 from neuro.flow.expressions.parser import parse_template
 from neuro.flow.model import Node
-from neuro.flow.problems import Problem, Report
+from neuro.flow.problems import Report
 from neuro.flow.project import check as check_workspace
-from neuro.flow.source import Position, Source
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.reader import read_action, read_any, read_batch, read_live, read_project
 from neuro.flow.workspace import find_workspace

@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select, text, update
 
 from neuro.domain.jobs import JobStatus, Reason
 from neuro.domain.resources import NOTHING
@@ -23,8 +23,9 @@ from neuro.server.fleet.leases import LeaseLost
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import endings, life, lookups, tables
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.follower import JobFollower
-from neuro.server.jobs.intents import Intent, Intents
+from neuro.server.jobs.intents import Intent, Intents, stops_asked
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
@@ -108,7 +109,14 @@ class Server:
             stop_grace=0,
         )
         changes = Changes(database, "one", self.background)
-        self.intents = Intents(database, self.board, self.writer, self.reconciler, changes)
+        self.intents = Intents(
+            database,
+            self.board,
+            self.writer,
+            self.reconciler,
+            changes,
+            DamagedJobs(database, self.reconciler, 0),
+        )
         self.anew = 0
         self.follower = JobFollower(
             database, self.board, self.writer, self.reconciler, self.intents, self._begin_anew
@@ -118,13 +126,15 @@ class Server:
     def _begin_anew(self) -> None:
         self.anew += 1
 
-    async def take(self, name: str = "sandbox", share: Share = CAPACITY) -> Grip:
+    async def take(
+        self, name: str = "sandbox", share: Share = CAPACITY, away: str | None = None
+    ) -> Grip:
         grip = Grip()
         active = self.database.write_now(lambda c: tables.active_jobs(c, name))
         runs = self.database.write_now(lambda c: lookups.runs_with_logs(c, name))
         self.writer.fence(name, grip)
         known = [RunRef(job_id, run) for job_id, run in runs]
-        await self.reconciler.take(name, share, active, known, grip)
+        await self.reconciler.take(name, share, active, known, grip, away)
         return grip
 
     def submit(self, job: JobRecord) -> JobRecord:
@@ -229,6 +239,35 @@ async def test_what_a_former_holder_writes_changes_nothing_of_the_engine(
 
     assert kept(database, jobs["lost"]).status is JobStatus.RUNNING
     await server.close()
+
+
+async def test_a_damaged_job_ends_where_its_engine_is_when_anybody_asks(
+    database: Database,
+) -> None:
+    engine = MemoryEngine()
+    first = Server(database, sandbox=engine)
+    await first.take()
+    job, other = first.submit(new_job("wait")), first.submit(new_job("wait"))
+    for one in (job, other):
+        await first.until(one.id, lambda found: found.run_started)
+    await first.writer.settle()
+    await first.close()
+    spoilt = update(tables.jobs).where(tables.jobs.c.id == job.id).values(transitions=b"secret")
+    database.write_now(lambda c: c.execute(spoilt))
+    asked, holder = Server(database), Server(database, sandbox=engine)
+    await holder.take()
+    assert len(engine.live) == 2
+
+    await asked.intents.ask([Intent.stop(job, Reason.USER_REQUESTED)])
+    assert await asked.intents.obey(None) == []
+    assert len(engine.live) == 2
+    assert await holder.intents.obey(None) == []
+
+    assert [spec.job_id for spec in engine.live] == [other.id]
+    assert kept(database, job).status is JobStatus.CANCELLED
+    assert database.write_now(lambda c: stops_asked(c, [job.id])) == {}
+    for server in (asked, holder):
+        await server.close()
 
 
 async def test_a_holder_that_is_not_sure_of_its_lease_asks_nothing_of_the_engine(

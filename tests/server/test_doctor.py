@@ -84,6 +84,25 @@ def test_nothing_stays_of_a_look(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.name != "data"] == []
 
 
+@IN_A_NAMESPACE
+def test_an_engine_that_is_away_is_told_and_keeps_no_other_from_its_jobs(tmp_path: Path) -> None:
+    data, socket = tmp_path / "data", tmp_path / "socket"
+    data.mkdir()
+    limits = 'cpu = 1\nmemory = "1G"\n'
+    (data / "server.toml").write_text(
+        f'[capacity]\n{limits}[engines.gpu]\nkind = "docker"\nhost = "unix://{socket}"\n{limits}'
+    )
+
+    ready, found = look(data)
+
+    assert ready
+    assert found["engine gpu"]["state"] == "warning"
+    assert found["engine gpu"]["text"] == (
+        f"It is away, and its jobs wait: the Docker daemon at {socket} does not answer"
+        " (No such file or directory): start it."
+    )
+
+
 def test_a_settings_file_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "server.toml").write_text("nonsense = 1\n")
 

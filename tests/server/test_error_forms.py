@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 from neuro.domain.errors import Conflict, NotAuthenticated, NotFound, NotUnique, PlatformError
 from neuro.domain.permissions import Action
 from neuro.server.access.grants import Grants
-from neuro.server.access.identity import Identity
+from neuro.server.access.identity import Identity, PullIdentity
 from neuro.server.access.proofs import BASIC, TOKEN
 from neuro.server.http.budgets import Budgets
 from neuro.server.http.error_forms import OCI, OURS, PAGE, ErrorForm
@@ -49,6 +49,13 @@ class One:
         if token != "good":
             raise NotAuthenticated("This token was revoked: get another.")
         return Identity("anna", Grants(()), token)
+
+
+class Engine:
+    """Whoever calls pulls an image."""
+
+    async def authenticate(self, token: str) -> Identity:
+        return PullIdentity("anna", Grants(()), token)
 
 
 async def _refuse(call: Call) -> None:
@@ -167,6 +174,26 @@ async def test_a_basic_password_is_a_token_where_the_route_takes_it(caller: Call
         headers = {"Authorization": f"Basic {base64.b64encode(f'{user}:good'.encode()).decode()}"}
         async with caller.post("/v2" + THING, json={"n": 1}, headers=headers) as answer:
             assert (answer.status, await answer.json()) == (200, "anna")
+
+
+async def test_a_token_that_pulls_an_image_is_good_for_a_registry_alone() -> None:
+    api = Routes("others")
+
+    @api.add("GET", "/tokens", inside="it is a test")
+    @api.add("GET", "/config", public=True)
+    async def answer(call: Call) -> str:
+        """Answer whoever calls."""
+        return call.user
+
+    app = web.Application(middlewares=[render_errors])
+    install(app, [*api.items, *_routes(OCI)])
+    app[AUTHENTICATOR] = Engine()
+    async with TestServer(app) as server, TestClient(server) as caller:
+        for path in ("/tokens", "/config"):
+            async with caller.get(path, headers=GOOD) as refused:
+                assert (refused.status, "pulls one image" in await refused.text()) == (401, True)
+        async with caller.post("/v2" + THING, json={"n": 1}, headers=GOOD) as answered:
+            assert (answered.status, await answered.json()) == (200, "anna")
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, closing
+from pathlib import Path
 
 import pytest
 
 from neuro.client import Client
 from neuro.domain.errors import Damaged, NoSuchJob, NotFound
-from neuro.domain.jobs import Job, JobFilter
-from tests.server.jobs import finished, output_of, submit
+from neuro.domain.jobs import Job, JobFilter, JobStatus
+from tests.cli.platform import Home
+from tests.server.jobs import finished, output_of, running, submit
 from tests.server_process import ServerProcess, running_server
 
 
@@ -26,17 +31,20 @@ async def damaged(server: ServerProcess, client: Client) -> Job:
     """A job that is over, and whose record a hand has spoilt."""
     job = await finished(client, await submit(client, "true", name="spoilt"))
     await client.jobs.find("spoilt")  # which waits for its end to be in the database
+    spoil(server, job)
+    return job
+
+
+def spoil(server: ServerProcess, job: Job) -> None:
     with closing(sqlite3.connect(server.data_dir / "neuro.db", timeout=30)) as database, database:
         statement = "UPDATE jobs SET transitions = 'secret' WHERE id = ?"
         assert database.execute(statement, (job.id,)).rowcount == 1
-    return job
 
 
 ASKED: dict[str, Callable[[Client, Job], Awaitable[object]]] = {
     "status": lambda client, job: client.jobs.get(job.id),
     "by its name": lambda client, job: client.jobs.find("spoilt"),
     "logs": output_of,
-    "kill": lambda client, job: client.jobs.kill(job.id),
 }
 
 
@@ -50,8 +58,75 @@ async def test_who_asks_for_it_is_told(client: Client, damaged: Job, asked: str)
 async def test_strangers_are_not_told_that_it_is_there(
     alice: Client, damaged: Job, asked: str
 ) -> None:
+    call = ASKED.get(asked, lambda client, job: client.jobs.kill(job.id))
     with pytest.raises((NoSuchJob, NotFound), match="no such job"):
-        await ASKED[asked](alice, damaged)
+        await call(alice, damaged)
+
+
+async def test_to_end_one_that_is_over_changes_nothing(client: Client, damaged: Job) -> None:
+    assert await client.jobs.kill(damaged.id) == ()
+    with pytest.raises(Damaged):
+        await client.jobs.get(damaged.id)
+
+
+async def test_lists_say_how_many_are_left_out(
+    server: ServerProcess, client: Client, alice: Client, damaged: Job
+) -> None:
+    before: list[str] = []
+    [job async for job in client.jobs.list(JobFilter(), before.append)]
+    also = await finished(client, await submit(client, "true"))
+    await client.jobs.get(also.id)
+    spoil(server, also)
+
+    said: list[str] = []
+    [job async for job in client.jobs.list(JobFilter(), said.append)]
+
+    (text,) = said
+    count = int(text.split()[0])
+    assert count == int(before[0].split()[0]) + 1
+    assert text.startswith(f"{count} jobs are left out, as their records are damaged: ")
+    theirs: list[str] = []
+    [job async for job in alice.jobs.list(JobFilter(), theirs.append)]
+    assert theirs == []
+
+
+def runs(word: str) -> bool:
+    """Whether a process has this in its command."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(word.encode() in entry.read_bytes())
+    return any(found)
+
+
+async def test_one_that_is_not_over_can_be_ended(tmp_path: Path) -> None:
+    with running_server(tmp_path / "data") as server:
+        async with Client.connect(server.url, server.token) as client:
+            word = f"{random.randrange(10**6, 10**7)}.5"
+            job = await running(client, f"exec sleep {word}", name="spoilt")
+            server.stop()
+            spoil(server, job)
+            server.start()
+            home = Home(tmp_path / "home")
+            home.ok("config", "login-with-token", server.token, server.url)
+            told = await asyncio.to_thread(home.run, "ps")
+            assert told.returncode == 0
+            assert "1 job is left out, as its record is damaged: job-" in told.stderr
+            assert runs(word)
+
+            told = await asyncio.to_thread(home.run, "kill", "spoilt")
+
+            assert (told.returncode, told.stdout) == (0, "spoilt\n")
+            async with asyncio.timeout(30):
+                while runs(word):
+                    await asyncio.sleep(0.01)
+            over = await client.jobs.get(job.id)
+            assert (over.status, over.history.reason) == (JobStatus.CANCELLED, "UserRequested")
+            assert over.history.description == (
+                "The record of the job was damaged, and is what could be made of the rest"
+            )
+            assert "left out" not in (await asyncio.to_thread(home.run, "ps", "--all")).stderr
+            assert (await submit(client, "true", name="spoilt")).name == "spoilt"
 
 
 async def test_lists_and_streams_go_on_without_it_and_the_log_names_it_once(

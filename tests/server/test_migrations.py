@@ -10,12 +10,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from msgspec.structs import replace
 from sqlalchemy import inspect, text
 
 from neuro.domain.errors import Conflict
 from neuro.server.database.engine import Database
 from neuro.server.database.migrate import HEAD, migrate
 from neuro.server.database.schema import metadata
+from neuro.server.jobs.phases import Phase
+from neuro.server.jobs.tables import get_job, insert_job
+from tests.server.test_tables import record
 
 
 def _config() -> Config:
@@ -59,6 +63,24 @@ def test_a_developer_can_go_back_to_the_first_migration_and_forth(database_url: 
         command.upgrade(config, "head")
 
     assert _differences(database) == []
+    database.close()
+
+
+def test_a_job_may_have_any_number_of_gpus(database_url: str) -> None:
+    database = Database(database_url)
+    config = _config()
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0012")
+    migrate(database)
+    gpus = tuple(f"GPU-00000000-0000-0000-0000-{number:012}" for number in range(64))
+    job = replace(record(over=False), gpus=gpus, phase=Phase.STARTING)
+
+    database.write_now(lambda connection: insert_job(connection, job))
+
+    kept = database.write_now(lambda connection: get_job(connection, job.id))
+    assert kept is not None
+    assert kept.gpus == gpus
     database.close()
 
 

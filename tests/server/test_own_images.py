@@ -18,7 +18,7 @@ from neuro.domain.resources import GIB, Amount, Preset
 from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.engines.base import PullCredentials, RunSpec
 from neuro.server.access.grants import Grants
-from neuro.server.access.identity import Identity
+from neuro.server.access.identity import Identity, PullIdentity
 from neuro.server.access.service import IMAGE_TOKEN_LIFE, AccessService
 from neuro.server.database.engine import Database
 from neuro.server.jobs.launch import Launcher
@@ -111,6 +111,7 @@ async def test_its_token_allows_to_pull_that_image_and_nothing_else(house: House
     caller = await house.access.authenticate(house.access.image_token("anna", mine))
 
     assert caller.user == "anna"
+    assert isinstance(caller, PullIdentity)
     assert caller.action_on(mine) is Action.READ
     with pytest.raises(NotPermitted):
         caller.require(mine, Action.WRITE)

@@ -82,6 +82,7 @@ def _address(server: ServerProcess, path: str, user: str) -> str:
         "file": A_JOB.replace("job", "config-file"),
         "image": A_JOB.replace("job", "bake-image"),
         "entry": A_JOB.replace("job", "cache-entry"),
+        "account": A_JOB.replace("job", "service-account"),
         "schedule": A_JOB.replace("job", "schedule"),
         "user": user,
         "token": "x",

@@ -23,7 +23,7 @@ from neuro.domain.resources import GIB, Amount
 from neuro.server.access.grants import Visibility
 from neuro.server.database.engine import Database, sqlite_url
 from neuro.server.database.migrate import migrate
-from neuro.server.jobs import lookups, tables
+from neuro.server.jobs import listing, lookups, tables
 from neuro.server.jobs.phases import ENDING, Phase
 from neuro.server.jobs.record import JobRecord, Specification
 from neuro.server.jobs.retention import Keep, Retention
@@ -105,7 +105,7 @@ def test_the_collector_has_nothing_to_do_with_records_and_what_they_say(database
 
 def listed(database: Database, **query: object) -> list[str]:
     with database.engine.connect() as connection:
-        found, _ = tables.list_jobs(
+        found, *_ = listing.list_jobs(
             connection,
             EVERYBODYS,
             JobFilter(**query),
@@ -190,7 +190,7 @@ def check_damage(database: Database, column: str, value: object) -> None:
     assert [(line["event"], line["kind"], line["id"]) for line in logged] == [
         ("damaged record", "job", bad)
     ]
-    assert database.write_now(partial(tables.whose, job_id=bad)) == ("default", "alice", bad, None)
+    assert database.write_now(partial(lookups.whose, job_id=bad)) == ("default", "alice", bad, None)
 
 
 def test_a_damaged_record_does_not_end_the_paging(database: Database) -> None:
@@ -199,8 +199,8 @@ def test_a_damaged_record_does_not_end_the_paging(database: Database) -> None:
         connection.execute(text("UPDATE jobs SET transitions = :junk"), {"junk": b"?"})
 
     with database.engine.connect() as connection:
-        found, after = tables.list_jobs(connection, EVERYBODYS, JobFilter(), page=2, after=None)
-        rest, end = tables.list_jobs(connection, EVERYBODYS, JobFilter(), page=2, after=after)
+        found, after, _ = listing.list_jobs(connection, EVERYBODYS, JobFilter(), page=2, after=None)
+        rest, end, _ = listing.list_jobs(connection, EVERYBODYS, JobFilter(), page=2, after=after)
 
     assert (found, rest, end) == ([], [], None)
     assert after is not None
@@ -219,8 +219,8 @@ def test_single_jobs_can_be_made_visible(database: Database) -> None:
     visible = Visibility(singles=frozenset({("alice", first), ("alice", "shown")}))
 
     with database.engine.connect() as connection:
-        found, _ = tables.list_jobs(connection, visible, JobFilter(), page=10, after=None)
-        nothing, _ = tables.list_jobs(connection, Visibility(), JobFilter(), page=10, after=None)
+        found, *_ = listing.list_jobs(connection, visible, JobFilter(), page=10, after=None)
+        nothing, *_ = listing.list_jobs(connection, Visibility(), JobFilter(), page=10, after=None)
 
     assert [made.id for made in found] == [first, named]
     assert nothing == []
@@ -243,7 +243,7 @@ def test_many_single_jobs_are_found_one_by_one(tmp_path: Path) -> None:
             assert isinstance(driver, sqlite3.Connection)
             driver.set_progress_handler(lambda: 0 * next(count), 100)
             visible = Visibility(singles=frozenset(singles))
-            found, _ = tables.list_jobs(connection, visible, JobFilter(), page=500, after=None)
+            found, *_ = listing.list_jobs(connection, visible, JobFilter(), page=500, after=None)
             driver.set_progress_handler(None, 0)
         assert [job.id for job in found] == [job.id for job in jobs[:some]]
         return next(count)

@@ -19,6 +19,7 @@ from neuro.server.fleet.leases import Leases
 from neuro.server.fleet.registry import Servers
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import reconciler, tables
+from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.events import JobEvents
 from neuro.server.jobs.intents import Intent
 from neuro.server.jobs.offers import Offered, Offers
@@ -208,6 +209,7 @@ def service_of(server: Server) -> JobService:
         check_volumes=no_volumes,
         image_notice=lambda engine, image: None,
         events=JobEvents(server.board),
+        damaged=DamagedJobs(database, server.reconciler, 0),
         others=Others(server.board, changes, server.follower, server.intents, offers),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -168,8 +168,14 @@ class Jobs:
         ref = parse_job_ref(text)
         return ref.name if ref.is_id else (await self.find(text)).id
 
-    async def list(self, query: JobFilter | None = None) -> AsyncGenerator[Job, None]:
-        """The jobs that match, oldest first (or newest, with ``reverse``), read page by page."""
+    async def list(
+        self, query: JobFilter | None = None, remark: Callable[[str], None] | None = None
+    ) -> AsyncGenerator[Job, None]:
+        """The jobs that match, oldest first (or newest, with ``reverse``), read page by page.
+
+        ``remark`` is called with each sentence of the server's about them: that some are left out,
+        as their records are damaged.
+        """
         query = query or JobFilter()
         left = query.limit
         first: str | None = None
@@ -177,7 +183,7 @@ class Jobs:
             size = PAGE if left is None else min(PAGE, left)
             count, last = 0, None
             page = msgspec.structs.replace(query, limit=size)
-            async with aclosing(self._page(page)) as jobs:
+            async with aclosing(self._page(page, remark)) as jobs:
                 async for job in jobs:
                     if count == 0 and job.id == first:
                         return  # A server without keyset pages answers the first one again.
@@ -223,8 +229,15 @@ class Jobs:
             async for event in events:
                 yield event
 
-    def _page(self, query: JobFilter) -> AsyncGenerator[Job, None]:
-        return each(self._transport, _JOBS, _query(query), Job)
+    def _page(
+        self, query: JobFilter, remark: Callable[[str], None] | None = None
+    ) -> AsyncGenerator[Job, None]:
+        def begun(response: Response) -> None:
+            if remark is not None:
+                for notice in _notices(response):
+                    remark(notice)
+
+        return each(self._transport, _JOBS, _query(query), Job, begun)
 
     async def kill(self, job_id: str) -> tuple[str, ...]:
         """Stop a job; nothing if it is over.

@@ -7,7 +7,7 @@ error as ``retry_after`` (seconds).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -65,10 +65,20 @@ async def done(transport: Transport, request: Request) -> None:
         await response.read()
 
 
-async def lines(transport: Transport, request: Request, kind: type[T]) -> AsyncGenerator[T, None]:
-    """Send a request and decode its answer line by line; raises what a line with an error says."""
+async def lines(
+    transport: Transport,
+    request: Request,
+    kind: type[T],
+    begun: Callable[[Response], None] | None = None,
+) -> AsyncGenerator[T, None]:
+    """Send a request and decode its answer line by line; raises what a line with an error says.
+
+    ``begun`` is called with the answer before its first line.
+    """
     decoder = msgspec.json.Decoder(kind)
     async with answered(transport, request) as response:
+        if begun is not None:
+            begun(response)
         async for line in response.lines():
             if line:
                 raise_error_line(line)
@@ -103,10 +113,16 @@ async def find(transport: Transport, path: str, params: Params, kind: type[T]) -
         return None
 
 
-def each(transport: Transport, path: str, params: Params, kind: type[T]) -> AsyncGenerator[T, None]:
-    """A list as it comes, line by line."""
+def each(
+    transport: Transport,
+    path: str,
+    params: Params,
+    kind: type[T],
+    begun: Callable[[Response], None] | None = None,
+) -> AsyncGenerator[T, None]:
+    """A list as it comes, line by line; ``begun`` is that of ``lines``."""
     call = Request(method="GET", path=path, params=params, headers=_LINES)
-    return lines(transport, call, kind)
+    return lines(transport, call, kind, begun)
 
 
 async def listed(transport: Transport, path: str, params: Params, kind: type[T]) -> list[T]:

@@ -106,6 +106,16 @@ def check_user_name(name: str) -> str:
     )
 
 
+def check_service_account_name(name: str) -> str:
+    """Return ``name``, or raise InvalidInput: it stands behind its owner's, as in anna--ci."""
+    if len(name) <= 40 and _USER_NAME.fullmatch(name):
+        return name
+    raise InvalidInput(
+        f"Invalid name of a service account '{name[:80]}': use up to 40 lower-case letters, digits"
+        " and single hyphens between them."
+    )
+
+
 def check_cluster_name(name: str) -> str:
     """Return ``name``, or raise InvalidInput."""
     if 3 <= len(name) <= 255 and _USER_NAME.fullmatch(name):

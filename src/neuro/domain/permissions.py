@@ -48,6 +48,13 @@ def owner_permissions(user: str, cluster: str) -> list[Permission]:
     return own
 
 
+def account_permissions(account: str, cluster: str) -> list[Permission]:
+    """What the owner of a service account has because of it: all that is its, and itself."""
+    itself = ResourceURI("user", account)
+    of_it = [each for each in owner_permissions(account, cluster) if each.uri != itself]
+    return [*of_it, Permission(itself, Action.MANAGE)]
+
+
 def admin_permissions(cluster: str) -> list[Permission]:
     """What a cluster's admins have on top: everybody's things, and the cluster itself."""
     return [

@@ -142,7 +142,8 @@ class Engine(Protocol):
     async def open(self) -> None:
         """Make ready. Runs of an earlier life go on untouched until ``adopt``.
 
-        Raises EngineFault where this machine cannot run jobs, saying what is missing.
+        Raises EngineFault where this machine cannot run jobs, saying what is missing, and NotReady
+        where that may pass by itself. After either it may be called again.
         """
         ...
 
@@ -222,7 +223,8 @@ class Engine(Protocol):
         """Where runs can be, with all that they can have there (not what is free).
 
         It may change at any time; ``NodesChanged`` says so. An engine that places runs itself has
-        one, which is what a single job can have.
+        one, which is what a single job can have. Raises NotReady while the engine is away: what it
+        stands on cannot be reached, and begins no runs. ``NodesChanged`` says that too.
         """
         ...
 

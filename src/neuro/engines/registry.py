@@ -63,6 +63,9 @@ class Kind:
     share it with each other. Where a kind ``has_images`` an image is what a job starts from, and
     not a name alone.
 
+    ``check``, given the settings, raises EngineFault where an engine could not be opened now, and
+    changes nothing.
+
     What an engine cannot do with a run, it has no method for: see ``base.Attaches`` and its kin.
     """
 
@@ -71,6 +74,7 @@ class Kind:
     of_this_machine: bool
     has_images: bool
     rules: Mapping[str, Range | Size] = field(default_factory=dict)
+    check: Callable[[Any], None] | None = None
 
 
 def kind_of(name: str) -> Kind:

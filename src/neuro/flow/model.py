@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from neuro.domain.bakes import TaskStatus
 
 if TYPE_CHECKING:
-    from neuro.flow.source import Position
+    from neuro.domain.problems import Position
     from neuro.flow.syntax.types import Always
 
 # The ids on the way from the root graph to a node: ("call", "inner").

@@ -1,64 +1,10 @@
-"""Problems with places: what is wrong, where, and what to do about it. They collect."""
+"""Everything that is wrong with some flow files, collected: one run reports it all."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from neuro.domain.printable import printable
-from neuro.flow.source import Position
-
-# Of what stands in several lines.
-_KEPT = "\n\t"
-_BOLD_RED = "\x1b[1;31m"
-_CYAN = "\x1b[36m"
-_RESET = "\x1b[0m"
-
-# Longer lines are cut around the place: a terminal would wrap them and lose the caret.
-_LONGEST_LINE = 160
+from neuro.domain.problems import Position, Problem
 
 MOST_PROBLEMS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong, in one sentence, with the place and a hint where there are any."""
-
-    message: str
-    at: Position | None
-    hint: str | None = None
-
-    def render(self, *, color: bool = False) -> str:
-        """The message, the place in one line, the source's line with a caret, and the hint."""
-        red, cyan, reset = (_BOLD_RED, _CYAN, _RESET) if color else ("", "", "")
-        lines = [f"{red}{printable(self.message, keep=_KEPT)}{reset}"]
-        if self.at is not None:
-            lines.append(
-                f'  in "{printable(self.at.source.name)}", line {self.at.line},'
-                f" column {self.at.column}"
-            )
-            excerpt = _excerpt(self.at)
-            if excerpt is not None:
-                text, caret = excerpt
-                lines += [f"    {text}", f"    {red}{caret}{reset}"]
-        if self.hint is not None:
-            lines.append(f"  {cyan}{printable(self.hint, keep=_KEPT)}{reset}")
-        return "\n".join(lines)
-
-
-def _excerpt(at: Position) -> tuple[str, str] | None:
-    line = at.source.line(at.line)
-    if not line.strip():
-        return None
-    start = 0
-    if len(line) > _LONGEST_LINE:
-        start = max(0, min(at.column - 1 - _LONGEST_LINE // 2, len(line) - _LONGEST_LINE))
-    shown = line[start : start + _LONGEST_LINE]
-    before = shown[: max(0, at.column - 1 - start)]
-    # Tabs stay tabs, so that the caret stands below its character at every tab width.
-    blank = "".join("\t" if character == "\t" else " " for character in before)
-    # One for one, so that the caret stays where it belongs.
-    return "".join(
-        char if char.isprintable() or char == "\t" else "\ufffd" for char in shown
-    ), blank + "^"
 
 
 class FlowError(Exception):
@@ -139,18 +85,3 @@ def _place(problem: Problem) -> tuple[str, int, int]:
     if problem.at is None:
         return "", 0, 0
     return problem.at.source.name, problem.at.line, problem.at.column
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """A hint such as "Did you mean 'image'?", when a known word is close to this one."""
-    found = closest(word, known)
-    return f"Did you mean '{found}'?" if found is not None else None
-
-
-def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that is close to this one, if any is."""
-    # Imported here: only a mistake needs it, and every start would pay.
-    from difflib import get_close_matches
-
-    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return found[0] if found else None

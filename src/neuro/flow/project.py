@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from neuro.domain.problems import Problem
 from neuro.flow.evaluate import names
-from neuro.flow.problems import Problem, Report
+from neuro.flow.problems import Report
 from neuro.flow.workspace import flow_file
 
 if TYPE_CHECKING:

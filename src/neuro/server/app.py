@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ from neuro.server.database.migrate import migrate
 from neuro.server.database.soundness import at_work
 from neuro.server.engine_choice import Choice, choose
 from neuro.server.engine_names import keep_names, of_this_machine, public_names
-from neuro.server.engine_settings import check_in_use, make_engines
+from neuro.server.engine_settings import DEFAULT_ENGINE, check_in_use, make_engines
 from neuro.server.fleet.agreement import (
     another_storage,
     check_cluster,
@@ -47,9 +47,11 @@ from neuro.server.fleet.agreement import (
 )
 from neuro.server.fleet.assembly import Fleet, join_fleet
 from neuro.server.http.connections import Patience
+from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means, start_jobs
+from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.retention import Retention, keep_jobs
-from neuro.server.listening import address_of, bind, bind_for_jobs, listen
+from neuro.server.listening import address_of, bind, bind_for_jobs, listen, listen_on
 from neuro.server.owner import (
     Announcement,
     LoginFile,
@@ -130,14 +132,17 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         names = public_names(settings, folder)
         engines = make_engines(settings, names, folder, port, place, options.open_files)
         url = address_of(options.host, port)
-        await _open(stack, engines, _join(database, folder, fleet, settings, place, url))
+        arrivals = Arrivals(engines, names[DEFAULT_ENGINE])
+        await _open(stack, arrivals, _join(database, folder, fleet, settings, place, url))
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
         access = await _open_access(folder, settings, database, fleet, background)
         # Again, now that this server is one of those that the others ask for.
         await _agree(database, folder, fleet, place)
-        means = await Means.of(settings, names, engines, folder)
-        storage = await _open_storage(stack, folder, settings, engines[means.default_engine])
+        embedded = engines[names[DEFAULT_ENGINE]]
+        gpu_model = engines[names[settings.engine]].gpu_model or embedded.gpu_model
+        means = Means.of(settings, names, arrivals.nodes, gpu_model, folder)
+        storage = await _open_storage(stack, folder, settings, embedded)
         ground = Ground(
             folder,
             settings,
@@ -148,11 +153,12 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             storage,
             background,
             fleet,
+            arrivals,
             port,
             url,
         )
         parts = await _make_parts(stack, ground)
-        await _listen(stack, listener, make_application(ground, parts), ground)
+        await _listen(stack, listener, make_application(ground, parts), ground, parts.jobs.holder)
         await _sweep(ground, parts)
         await parts.supervision.start()
         login = LoginFile(folder, access, address_of(*listener.getsockname()[:2]))
@@ -203,17 +209,10 @@ async def _open_database(
     return database, await join_fleet(stack, database, folder, _end_in_order)
 
 
-async def _open(
-    stack: AsyncExitStack, engines: Mapping[str, Engine], beside: Awaitable[None]
-) -> None:
+async def _open(stack: AsyncExitStack, arrivals: Arrivals, beside: Awaitable[None]) -> None:
     """Open the engines while ``beside`` is done. Whatever fails, those that are open are closed."""
-    failed, *opened = await asyncio.gather(
-        beside, *(engine.open() for engine in engines.values()), return_exceptions=True
-    )
-    for engine, error in zip(engines.values(), opened, strict=True):
-        if error is None:
-            stack.push_async_callback(engine.close)
-    for error in (failed, *opened):
+    stack.push_async_callback(arrivals.close)
+    for error in await asyncio.gather(beside, arrivals.open(), return_exceptions=True):
         if error is not None:
             raise error
 
@@ -249,6 +248,7 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
         ground.means,
         ground.background,
         fleet=ground.fleet,
+        arrivals=ground.arrivals,
         access=access,
         files=ground.storage,
         api_url=lambda engine: address_of(ground.engines[engine].host_address, ground.port),
@@ -275,16 +275,32 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
 
 
 async def _listen(
-    stack: AsyncExitStack, listener: socket.socket, app: web.Application, ground: Ground
+    stack: AsyncExitStack,
+    listener: socket.socket,
+    app: web.Application,
+    ground: Ground,
+    holder: Holder,
 ) -> None:
+    """Listen wherever jobs find the server, also those of engines that are away until later."""
     host, port = listener.getsockname()[:2]
     limits = ground.settings.limits
-    addresses = [engine.host_address for engine in ground.engines.values()]
+    away, engines = ground.arrivals.away, ground.engines
+    addresses = {engine.host_address for name, engine in engines.items() if name not in away}
     patience = Patience(
         limits.head, limits.idle, connections_per_address=limits.connections_per_address
     )
     listeners = [listener, *bind_for_jobs(host, port, addresses)]
-    await listen(stack, app, listeners, patience, passes_on=not ground.database.is_sqlite)
+    runner = await listen(stack, app, listeners, patience, passes_on=not ground.database.is_sqlite)
+
+    async def came(name: str) -> None:
+        address = engines[name].host_address
+        if address not in addresses:
+            await listen_on(runner, bind_for_jobs(host, port, [address]))
+            addresses.add(address)
+        await holder.came(name)
+
+    ground.arrivals.begin(came)
+    stack.push_async_callback(ground.arrivals.stop)
 
 
 async def _sweep(ground: Ground, parts: Parts) -> None:
@@ -295,7 +311,7 @@ async def _sweep(ground: Ground, parts: Parts) -> None:
         await asyncio.to_thread(reserve.keep, ground.folder)
 
     await keep_reserve()
-    jobs = Retention(database, ground.engines, keep_jobs(retention), leases)
+    jobs = Retention(database, ground.engines, keep_jobs(retention), leases, parts.jobs.unmet)
     own = {
         "sweep of old jobs": jobs.sweep,
         "sweep of people who are gone": parts.departures.sweep,

@@ -11,6 +11,7 @@ from neuro import __version__
 from neuro.domain.errors import PlatformError
 from neuro.server.access.permission_routes import permission_routes
 from neuro.server.access.routes import access_routes
+from neuro.server.access.service_account_routes import service_account_routes
 from neuro.server.bakes.assembly import bake_routes
 from neuro.server.http.bodies import MAX_JSON_BODY, Pace
 from neuro.server.http.budgets import Budgets
@@ -51,13 +52,15 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *monitoring_routes(jobs.service, passing).items,
         *storage_routes(ground.storage).items,
         *access_routes(ground.access, parts.departures, installation.cluster).items,
+        *service_account_routes(ground.access.service_accounts, parts.departures).items,
         *permission_routes(ground.access.sharing, installation.cluster).items,
         *project_routes(parts.projects).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
     ]
     troubles = partial(_troubles, ground, parts)
-    routes += operation_routes(metrics, troubles, routes, __version__).items
+    away = partial(_away, ground, parts)
+    routes += operation_routes(metrics, troubles, away, routes, __version__).items
     app = web.Application(
         middlewares=[
             metrics.middleware(),
@@ -77,6 +80,13 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
     book, streams = ground.access.book, app[STREAMS]
     book.listen(lambda users: streams.grants_changed(users, book.of))
     return app
+
+
+def _away(ground: Ground, parts: Parts) -> list[str]:
+    """Which engines are away, in sentences: jobs of the others go on."""
+    lanes = {name: lane.away for name, lane in parts.jobs.board.lanes.items()}
+    found = {**ground.arrivals.away, **lanes}
+    return [f"{found[name]}." for name in ground.engines if found.get(name)]
 
 
 async def _troubles(ground: Ground, parts: Parts) -> list[str]:

@@ -7,15 +7,19 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from neuro.domain.errors import PlatformError
+from neuro.engines.base import EngineFault
+from neuro.engines.registry import EngineSettings, kind_of
 from neuro.engines.sandbox.kind import Table, settings_of
 from neuro.engines.sandbox.layout import remove_tree
 from neuro.engines.sandbox.survey import Finding, survey
-from neuro.server.engine_settings import DEFAULT_ENGINE, engine_settings, site_of
+from neuro.server.engine_settings import DEFAULT_ENGINE, engine_settings, kind_name, site_of
 from neuro.server.settings import load_settings, storage_folder
 from neuro.server.storage.folder import storage_of
 
@@ -51,13 +55,27 @@ def examine(data_dir: Path) -> list[Finding]:
         )
         return [Finding("data directory", "failed", text)]
     try:
-        table = engine_settings(settings)[DEFAULT_ENGINE]
+        tables = engine_settings(settings)
+        table = tables[DEFAULT_ENGINE]
         assert isinstance(table, Table)
         site = site_of(DEFAULT_ENGINE, data_dir.resolve(), port=0)
         found = survey(folder, settings_of(site, table), str(storage))
-        return [replace(one, text=one.text.replace(folder, str(data_dir))) for one in found]
+        found = [replace(one, text=one.text.replace(folder, str(data_dir))) for one in found]
+        checks = {name: kind_of(kind_name(name, one)).check for name, one in tables.items()}
+        others = (_look_at(name, check, tables[name]) for name, check in checks.items() if check)
+        return [*found, *others]
     finally:
         remove_tree(folder)
+
+
+def _look_at(name: str, check: Callable[[Any], None], settings: EngineSettings) -> Finding:
+    """An engine beside the embedded one: without it the jobs of the others go on."""
+    try:
+        check(settings)
+    except EngineFault as error:
+        text = f"It is away, and its jobs wait: {error}."
+        return Finding(f"engine {name}", "warning", text)
+    return Finding(f"engine {name}", "ok", "It can be reached.")
 
 
 def _nearest(folder: Path) -> Path:

@@ -71,7 +71,7 @@ async def listen(
     patience: Patience,
     *,
     passes_on: bool = False,
-) -> None:
+) -> web.BaseRunner:
     """Serve on bound sockets until the stack unwinds.
 
     Of a server that ``passes_on`` streams to others, each is two connections.
@@ -90,6 +90,12 @@ async def listen(
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
+    await listen_on(runner, listeners)
+    return runner
+
+
+async def listen_on(runner: web.BaseRunner, listeners: Iterable[socket.socket]) -> None:
+    """Serve on more bound sockets."""
     for listener in listeners:
         await web.SockSite(runner, listener, backlog=1024).start()
 

@@ -14,6 +14,7 @@ from neuro.server.background import Background
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.database.engine import Database
 from neuro.server.fleet.assembly import Fleet
+from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means
 from neuro.server.projects.service import ProjectService
 from neuro.server.settings import Settings
@@ -37,6 +38,7 @@ class Ground:
     storage: StorageService
     background: Background
     fleet: Fleet
+    arrivals: Arrivals
     port: int
     url: str
 

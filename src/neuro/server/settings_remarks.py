@@ -17,7 +17,8 @@ def remarks(
     """Sentences for the administrator, without a full stop.
 
     ``tables`` are ``[engines.NAME]`` as they are written, ``machines`` all that each engine has,
-    and ``capacities`` what jobs may take of it. The first of the ``presets`` is the default.
+    and ``capacities`` what jobs may take of those that are there. The first of the ``presets`` is
+    the default.
     """
     for name, capacity in capacities.items():
         machine, table = machines[name], tables.get(name, {})
@@ -35,7 +36,8 @@ def remarks(
             )
     is_default = True
     for preset in presets:
-        short = shortage(preset.amount, capacities[preset.engine])
+        known = capacities.get(preset.engine)
+        short = None if known is None else shortage(preset.amount, known)
         if short is not None:
             what = "the default preset" if is_default else "preset"
             yield (

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from neuro.domain.problems import Source
 from neuro.flow import evaluate
 from neuro.flow.batch.plan import Plan, make_plan
 from neuro.flow.problems import FlowError, Report
-from neuro.flow.source import Source
 from neuro.flow.syntax.reader import read_any, read_batch
 from neuro.flow.syntax.tree import ActionFile
 from tests.flow.batch.evaluate.batches import rebuilt

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuro.domain.problems import Position, Source
 from neuro.flow.expressions.evaluator import EvaluationError, ExpressionScope, evaluate
 from neuro.flow.expressions.functions import SIGNATURES, STANDARD
 from neuro.flow.expressions.nodes import Template, calls, references
 from neuro.flow.expressions.parser import parse_template
 from neuro.flow.expressions.values import URI, Record
 from neuro.flow.problems import Report
-from neuro.flow.source import Position, Source
 
 
 class Status(StrEnum):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from neuro.flow.problems import Problem, Report
-from neuro.flow.source import Source
+from neuro.domain.problems import Problem, Source
+from neuro.flow.problems import Report
 from neuro.flow.syntax.reader import (
     read_action,
     read_any,

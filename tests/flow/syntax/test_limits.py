@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from neuro.domain.problems import Source
 from neuro.flow.problems import FlowError, Report
-from neuro.flow.source import Source
 from neuro.flow.syntax.reader import load_source, read_any, read_live
 
 

@@ -5,8 +5,8 @@ import yaml as pyyaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuro.domain.problems import Source
 from neuro.flow.problems import Report
-from neuro.flow.source import Source
 from neuro.flow.syntax.yaml import parse
 from neuro.flow.syntax.yaml_nodes import Entries, YamlScalar
 

@@ -4,8 +4,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from neuro.domain.problems import Source
 from neuro.flow.problems import Report
-from neuro.flow.source import Source
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.reader import read_action, read_any, read_batch, read_live
 from neuro.flow.syntax.types import (

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from tests.server.access.mutation import Site, Switch, rewritten
-from tests.server.access.people import JOBS, OUT, PEOPLE, Place, may, place
+from tests.server.access.people import OUT, PEOPLE, PROGRAMS, Place, may, place
 from tests.server.access.rows import Row, rows
 from tests.server_process import ServerProcess, running_server
 
@@ -24,6 +24,8 @@ from tests.server_process import ServerProcess, running_server
 NOT_TO_BE_SEEN = {
     "http.routes: raise NotAuthenticated(NOT_LOGGED_IN[route.proofs[0]])": "no token"
     " is not a good one either",
+    "http.routes: if isinstance(identity, PullIdentity) and BASIC not in route.proofs:": "nobody"
+    " is told such a token: see test_error_forms.py",
     "http.routes: if self.identity_or_none is None:": "no public route asks who calls",
     'access.grants: if uri.scheme == "cluster" and grant.action is Action.MANAGE and not'
     " uri.segments:": "worked out once, when grants are read: see test_grants.py",
@@ -101,9 +103,9 @@ class Mutants:
 
 def _is_kept(who: str, row: Row) -> bool:
     """Whether something is refused or hidden although the row is allowed."""
-    by_job = row.by_person and who in JOBS
+    by_program = row.by_person and who in PROGRAMS
     by_keeper = row.forever and who == "keeper"
-    return by_job or by_keeper or (row.lists and who == "guest")
+    return by_program or by_keeper or (row.lists and who == "guest")
 
 
 def all_sites() -> list[Site]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -30,8 +31,8 @@ from tests.server.test_passed_tokens import SAYS, token_of
 
 # What each holds on all that is the owner's. A ``guest`` reads one job and one project; a
 # ``keeper`` manages it for an hour; a ``member`` is in a role that is in the role that holds it;
-# one who was ``demoted`` has a bake in the owner's project; a ``clerk`` may write to the cluster,
-# which is less than its administrators may.
+# one who was ``demoted`` has a bake in the owner's project; a ``service`` is an account of somebody
+# else's; a ``clerk`` may write to the cluster, which is less than its administrators may.
 HOLDS: dict[str, Action | None] = {
     "reader": Action.READ,
     "writer": Action.WRITE,
@@ -39,6 +40,7 @@ HOLDS: dict[str, Action | None] = {
     "keeper": Action.MANAGE,
     "member": Action.WRITE,
     "demoted": Action.READ,
+    "service": Action.MANAGE,
     "guest": Action.READ,
     "expired": None,
     "revoked": None,
@@ -50,6 +52,7 @@ OUT = ("nobody", "signed-out", "late")
 # By the tokens that a job of the owner's was given, and one of the administrator's.
 JOBS = ("job", "admins-job")
 PEOPLE = ("owner", "admin", *JOBS, *HOLDS, *OUT)
+PROGRAMS = (*JOBS, "service")
 LIVES = {"expired": 0.3, "keeper": 3600.0}  # seconds, of what they were given
 PING = Row("GET", "/secured-ping", Takes.LOGIN)
 BYTES = {"Content-Type": "application/octet-stream"}
@@ -127,6 +130,8 @@ class Place:
             client.user = name
             self.ids, job_token = await _things(client)
         owner = self._callers["owner"] = self._caller(name, token)
+        account = await owner.get("/service_accounts", "POST", {"name": "robot"})
+        self.ids |= {"account": account["id"], "account_role": account["role"]}
         self._callers["job"] = self._caller(name, job_token)
         self._callers["nobody"] = self._caller(name, None)
         bystander = self.ids["bystander"] = f"bystander-{self._mark}"
@@ -159,6 +164,10 @@ class Place:
         elif who not in self._callers:
             name = f"{who}-{self._mark}"
             token = await _add(self._admin, name, life=1 if who == "late" else None)
+            if who == "service":
+                account = await self._caller(name, token).get("/service_accounts", "POST", {})
+                name = account["role"]
+                token = json.loads(base64.b64decode(account["token"]))["token"]
             caller = self._callers[who] = self._caller(name, token)
             if who in HOLDS:
                 owner = self._callers["owner"]
@@ -189,7 +198,7 @@ class Place:
             kept = who == "guest" and any(name.startswith("second") for name in shown)
             return (status, bool(shown), kept) == (200, allowed, False), "a list of what is shared"
         if allowed:
-            if (row.by_person and who in JOBS) or (row.forever and who == "keeper"):
+            if (row.by_person and who in PROGRAMS) or (row.forever and who == "keeper"):
                 return status == 403, "forbidden"
             return status < 400 or (status, row.operation[1]) in _ALLOWED, "done"
         if status == 400:
@@ -204,6 +213,7 @@ class Place:
     def _theirs(self) -> list[str]:
         named = (
             "user",
+            "account_role",
             "bake_name",
             "bystander",
             "port",
@@ -279,7 +289,7 @@ async def _give(
     """
     action, to, made = HOLDS[who] or Action.MANAGE, caller.name, dict[str, str]()
     uris = [f"{scheme}://default/{owner.name}" for scheme in ("job", "storage", "flow")]
-    uris.append(f"role://{owner.name}")
+    uris += [f"role://{owner.name}", f"user://{ids['account_role']}"]
     if who == "stranger":
         return {}
     if who == "clerk":

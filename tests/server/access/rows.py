@@ -99,6 +99,7 @@ def _of_users(ids: Mapping[str, str]) -> list[Row]:
     home = f"storage://default/{ids['user']}"
     team, other = f"role://{ids['role_uri']}", {"user": ids["bystander"]}
     role, user = {"user": ids["role"]}, "/users/{user}"
+    accounts, account = "/service_accounts", "/service_accounts/{account}"
     permissions, made = user + "/permissions", {"name": f"{ids['user']}/made"}
     return [
         Row("GET", "/secured-ping", LOGIN),
@@ -118,6 +119,10 @@ def _of_users(ids: Mapping[str, str]) -> list[Row]:
         Row("GET", user + "/subroles", READ, at=role, of="role"),
         Row("GET", permissions + "/explain", MANAGE, f"?uri={home}", at=other, of="storage"),
         Row("GET", permissions + "/explain", MANAGE, f"?uri={home}", at=role, of="storage"),
+        Row("GET", accounts, OWNER, lists=True),
+        Row("POST", accounts, LOGIN, body={"name": "made"}, by_person=True),
+        Row("GET", account, READ, of="user", whole=True),
+        Row("GET", account, OWNER, at={"account": "robot"}, of="user", hides=True),
         _share(other, home, "storage"),
         _share(role, home, "storage"),
         _share(other, team, "role"),
@@ -288,6 +293,14 @@ def _endings(ids: Mapping[str, str]) -> list[Row]:
             MANAGE,
             at={"user": ids["role"]},
             of="role",
+            by_person=True,
+        ),
+        Row(
+            "DELETE",
+            "/service_accounts/{account}",
+            MANAGE,
+            of="user",
+            whole=True,
             by_person=True,
         ),
         Row("DELETE", "/users/{user}/tokens/{token}", SELF, by_person=True),

@@ -9,7 +9,7 @@ import click
 from neuro.cli.context import Context, pass_context
 from neuro.cli.lazy import Command
 from neuro.cli.render.json_text import document, json_option
-from neuro.domain.errors import InvalidInput, NotFound, NotPermitted, Unavailable
+from neuro.domain.errors import Damaged, InvalidInput, NotFound, NotPermitted, Unavailable
 from neuro.domain.jobs import JobStatus
 
 
@@ -35,7 +35,7 @@ def command(context: Context, jobs: tuple[str, ...], as_json: bool) -> int:
     for job in jobs:
         job_id = None
         try:
-            job_id = context.run(client.jobs.resolve(job))
+            job_id = _id_of(context, job)
             if (ended := _ended(context, job_id)) is not None:
                 context.out.note(f"Job {job} is over already ({ended.value}).")
                 told.append(kill_document(job, job_id, killed=False))
@@ -56,10 +56,17 @@ def command(context: Context, jobs: tuple[str, ...], as_json: bool) -> int:
     return 1 if failed else 0
 
 
+def _id_of(context: Context, job: str) -> str:
+    try:
+        return context.run(context.client.jobs.resolve(job))
+    except Damaged:  # The server finds it by its name too.
+        return job
+
+
 def _ended(context: Context, job_id: str) -> JobStatus | None:
     try:
         status = context.run(context.client.jobs.get(job_id)).status
-    except Unavailable:  # Jobs can be stopped where their records cannot be read.
+    except (Damaged, Unavailable):  # Jobs can be stopped where their records cannot be read.
         return None
     return status if status.is_finished else None
 

@@ -119,7 +119,7 @@ class Printer:
 
 async def collect(context: Context, query: JobFilter, *, description: str | None) -> list[Job]:
     """The jobs that match."""
-    async with aclosing(context.client.jobs.list(query)) as jobs:
+    async with aclosing(context.client.jobs.list(query, context.out.warning)) as jobs:
         return [job async for job in jobs if description in (None, job.description)]
 
 
@@ -127,7 +127,8 @@ async def show(
     context: Context, query: JobFilter, *, printer: Printer | None, description: str | None
 ) -> None:
     """Print the jobs that match; without a printer their ids."""
-    async with aclosing(context.client.jobs.list(query)) as jobs:
+    remarks: list[str] = []
+    async with aclosing(context.client.jobs.list(query, remarks.append)) as jobs:
         async for job in jobs:
             if description is not None and job.description != description:
                 continue
@@ -137,6 +138,8 @@ async def show(
                 context.out.print(job.id)
     if printer:
         printer.flush()
+    for remark in remarks:
+        context.out.warning(remark)
 
 
 @click.command(

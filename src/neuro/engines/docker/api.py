@@ -31,6 +31,13 @@ class Refused(Exception):
         self.message = message
 
 
+def silent(socket_path: str, error: OSError) -> str:
+    """What is said where the daemon cannot be reached."""
+    return (
+        f"the Docker daemon at {socket_path} does not answer ({error.strerror or error}): start it"
+    )
+
+
 class Component(msgspec.Struct, rename="pascal"):
     """A part of a daemon."""
 

@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from neuro.engines.base import (
     ExitCause,
     Exited,
     Node,
+    NodesChanged,
+    NotReady,
     RunNotFound,
     RunRef,
     RunSpec,
@@ -46,6 +49,8 @@ _NO_GPUS = (
     " daemon"
 )
 _NO_GROUPS = cgroups.Groups()  # the daemon makes those of containers, and removes them
+
+_LOOK_SECONDS = 5.0  # between two looks whether the daemon is there
 
 log = logging.getLogger("neuro.engine")
 T = TypeVar("T")
@@ -89,38 +94,20 @@ class DockerEngine(SupervisedRuns):
 
     async def open(self) -> None:
         """See the protocol."""
-        if os.geteuid() != 0:
-            raise EngineFault(
-                "the docker engine needs a server that root runs, which looks after the processes"
-                " in containers: run it as root, or use the sandbox engine"
-            )
-        launcher_program.check_processor()
+        self._socket, self._version = await _asked(lambda: examine(self._settings))
         self._open_folder()
         os.makedirs(f"{self._folder}/jobs", exist_ok=True)
-        self._socket = socket_path(self._settings.host, os.environ, self._settings.places)
         self._installation = machine.installation(self._folder)["id"]
-        await self._meet_daemon()
+        self._daemon = api.Daemon(self._socket, self._version)
+        with _refusing(self._socket):
+            self._host_address = await _asked(self._gateway)
         self.gpu_model = await asyncio.to_thread(machine.gpu_model)
         await self.nodes()  # which says what is missing
         self._tidying = Tidying(self._folder)
         self._keepers = Keepers(self._folder)
         await self._keepers.open()
         self._connect(_NO_GROUPS, self._renew)
-
-    async def _meet_daemon(self) -> None:
-        try:
-            self._version = api.chosen_version(await _asked(api.Daemon(self._socket).version))
-            self._daemon = api.Daemon(self._socket, self._version)
-            self._host_address = await _asked(self._gateway)
-        except OSError as error:
-            raise EngineFault(
-                f"the Docker daemon at {self._socket} does not answer"
-                f" ({error.strerror or error}): start it"
-            ) from None
-        except ValueError as error:
-            raise EngineFault(str(error)) from None
-        except api.Refused as refused:
-            raise EngineFault(f"the Docker daemon refuses to work: {refused}") from None
+        self._spawn(self._watch_daemon())
 
     def _gateway(self) -> str:
         """This machine's address for all containers; it stays while the daemon is this one."""
@@ -131,6 +118,20 @@ class DockerEngine(SupervisedRuns):
         if (address := _address_in(self._daemon.network(self._network))) is not None:
             return address
         raise OSError(0, f"its network {self._network} has no address of this machine")
+
+    async def _watch_daemon(self) -> None:
+        """Tell when it goes away, and when it is there again: see ``nodes``."""
+        was_there = True
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                await _asked(api.Daemon(self._socket).version)
+                is_there = True
+            except (OSError, api.Refused):
+                is_there = False
+            if is_there != was_there:
+                was_there = is_there
+                self._tell(NodesChanged())
 
     async def _renew(self) -> None:
         """Nothing of the engine's own is behind a run that could not begin."""
@@ -240,12 +241,43 @@ class DockerEngine(SupervisedRuns):
         """See the protocol: the daemon's machine."""
         try:
             info = await _asked(self._daemon.info)
-        except (OSError, api.Refused) as error:
-            raise EngineFault(f"the Docker daemon does not say what it has: {error}") from None
+        except OSError as error:
+            raise NotReady(api.silent(self._socket, error)) from None
+        except api.Refused as refused:
+            raise NotReady(f"the Docker daemon does not say what it has: {refused}") from None
         indexes = machine.gpus(_DEVICES)
         gpus = gpus_of(info, indexes, has_hook=shutil.which(_HOOK) is not None)
         self.notices = [_NO_GPUS] if indexes and not gpus else []
         return [Node(name=self.name, cpu=float(info.cores), memory=info.mem_total, gpus=gpus)]
+
+
+def examine(settings: DockerSettings) -> tuple[str, str]:
+    """The daemon's socket, and the version of its API to speak. It changes nothing, and blocks.
+
+    Raises EngineFault where this machine cannot run jobs so, NotReady where the daemon is away.
+    """
+    if os.geteuid() != 0:
+        raise EngineFault(
+            "the docker engine needs a server that root runs, which looks after the processes"
+            " in containers: run it as root, or use the sandbox engine"
+        )
+    launcher_program.check_processor()
+    socket = socket_path(settings.host, os.environ, settings.places)
+    with _refusing(socket):
+        return socket, api.chosen_version(api.Daemon(socket).version())
+
+
+@contextmanager
+def _refusing(socket: str) -> Iterator[None]:
+    """Raise what keeps the daemon from its work as the protocol has it."""
+    try:
+        yield
+    except OSError as error:
+        raise NotReady(api.silent(socket, error)) from None
+    except ValueError as error:
+        raise EngineFault(str(error)) from None
+    except api.Refused as refused:
+        raise EngineFault(f"the Docker daemon refuses to work: {refused}") from None
 
 
 def _address_in(network: api.Network | None) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from neuro.domain.ranges import Size
 from neuro.domain.sizes import parse_bytes
-from neuro.engines.docker.engine import DockerEngine
-from neuro.engines.docker.settings import DOCKER, PODMAN, DockerSettings
+from neuro.engines.docker.engine import DockerEngine, examine
+from neuro.engines.docker.settings import EVERYWHERE, DockerSettings
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.output import Retention
 
@@ -23,11 +23,19 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     log_limit: int | str = "1G"
 
 
-def make(site: Site, table: Table, places: Sequence[str] = (*DOCKER, *PODMAN)) -> DockerEngine:
+def make(site: Site, table: Table, places: Sequence[str] = EVERYWHERE) -> DockerEngine:
     """An engine that is not open yet."""
+    return DockerEngine(site.folder, _settings(table, places), site.storage)
+
+
+def check(table: Table, places: Sequence[str] = EVERYWHERE) -> None:
+    """Look at the daemon. Raises EngineFault."""
+    examine(_settings(table, places))
+
+
+def _settings(table: Table, places: Sequence[str]) -> DockerSettings:
     retention = Retention(total=parse_bytes(table.log_limit))
-    settings = DockerSettings(host=table.host, places=places, retention=retention)
-    return DockerEngine(site.folder, settings, site.storage)
+    return DockerSettings(host=table.host, places=places, retention=retention)
 
 
 KIND = Kind(
@@ -35,5 +43,6 @@ KIND = Kind(
     make=make,
     of_this_machine=True,
     has_images=True,
+    check=check,
     rules={"log_limit": Size()},
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from neuro.engines.docker.kind import KIND as DOCKER_KIND
-from neuro.engines.docker.kind import make
+from neuro.engines.docker.kind import check, make
 from neuro.engines.docker.settings import PODMAN
 
-KIND = replace(DOCKER_KIND, make=partial(make, places=PODMAN))
+KIND = replace(DOCKER_KIND, make=partial(make, places=PODMAN), check=partial(check, places=PODMAN))

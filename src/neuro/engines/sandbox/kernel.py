@@ -74,7 +74,7 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def _call(what: str, number: int, *arguments: int | bytes | None) -> int:
+def call(what: str, number: int, *arguments: int | bytes | None) -> int:
     """A system call that the C library may not know. Raises OSError."""
     given = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
     result: int = _libc.syscall(ctypes.c_long(number), *given)
@@ -94,7 +94,7 @@ def clone(flags: int) -> int:
 
     Only for processes with one thread: nothing that is told of ``os.fork`` is told of this.
     """
-    return _call("clone", _CLONE, flags | SIGCHLD, 0, 0, 0, 0)
+    return call("clone", _CLONE, flags | SIGCHLD, 0, 0, 0, 0)
 
 
 def reset_signals() -> None:
@@ -110,7 +110,7 @@ def reset_signals() -> None:
 def close_between(first: int, last: int = 0x7FFFFFFF) -> None:
     """Close every descriptor from ``first`` to ``last``, by default to the highest there is."""
     if first <= last:
-        _call("close_range", _CLOSE_RANGE, first, last, 0)
+        call("close_range", _CLOSE_RANGE, first, last, 0)
 
 
 def enter_namespaces(pid: int, kinds: int) -> None:
@@ -264,7 +264,7 @@ def copy_tree(path: str, folder: int = _AT_FDCWD, *, recursive: bool = True) -> 
     An empty ``path`` means ``folder`` itself. With ``recursive`` the mounts below it come too.
     """
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
-    return _call(
+    return call(
         "open_tree", _OPEN_TREE, folder, as_bytes(path), flags | (path == "") * _AT_EMPTY_PATH
     )
 
@@ -279,12 +279,12 @@ def set_attributes(tree: int, attributes: int, users: int | None = None) -> None
     mapped = _ATTR_IDMAP if users is not None else 0
     asked = struct.pack("=QQQQ", attributes | mapped, 0, _MS_PRIVATE, users or 0)
     flags = _AT_EMPTY_PATH | _AT_RECURSIVE
-    _call("mount_setattr", _MOUNT_SETATTR, tree, b"", flags, asked, len(asked))
+    call("mount_setattr", _MOUNT_SETATTR, tree, b"", flags, asked, len(asked))
 
 
 def attach(tree: int, place: int) -> None:
     """Attach a mount that ``copy_tree`` made at an open place. Raises OSError."""
-    _call("move_mount", _MOVE_MOUNT, tree, b"", place, b"", _MOVE_EMPTY_PATHS)
+    call("move_mount", _MOVE_MOUNT, tree, b"", place, b"", _MOVE_EMPTY_PATHS)
 
 
 def open_below(root: int, path: str, flags: int = os.O_PATH) -> int:
@@ -293,7 +293,7 @@ def open_below(root: int, path: str, flags: int = os.O_PATH) -> int:
     Every link on the way, absolute or not, leads below ``root``. Raises OSError.
     """
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    return _call(path, _OPENAT2, root, as_bytes(path), how, len(how))
+    return call(path, _OPENAT2, root, as_bytes(path), how, len(how))
 
 
 def drop_capabilities(keep: tuple[int, ...]) -> None:

@@ -20,8 +20,8 @@ from neuro.flow.syntax import tree
 from neuro.flow.workspace import SUFFIXES
 
 if TYPE_CHECKING:
+    from neuro.domain.problems import Position
     from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.source import Position
     from neuro.flow.workspace import Workspace
 
 

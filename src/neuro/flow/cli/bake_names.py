@@ -71,7 +71,7 @@ def _inside(folder: Path, path: Path) -> str:
 
 def no_such(what: str, name: str, known: Iterable[str], otherwise: str) -> Failed:
     """The sentence for a name that is not there, with the nearest one, or else with advice."""
-    from neuro.flow.problems import nearest
+    from neuro.domain.problems import nearest
 
     hint = nearest(name, known) or f"{otherwise}."
     return Failed(f"There is no {what} {name}. {hint}")

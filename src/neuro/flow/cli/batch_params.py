@@ -55,7 +55,8 @@ def check_presets(context: FlowContext, plan: Plan) -> None:
     """Ask the cluster whether it has what tasks want. Raises FlowError with those it has not."""
     if not plan.presets:
         return
-    from neuro.flow.problems import FlowError, Problem, nearest
+    from neuro.domain.problems import Problem, nearest
+    from neuro.flow.problems import FlowError
 
     cluster = context.account.cluster
     clusters = context.run(context.client.config()).clusters

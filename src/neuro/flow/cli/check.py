@@ -13,7 +13,7 @@ from neuro.cli.render.json_text import document, json_option
 from neuro.flow.cli.context import FlowContext, pass_context
 
 if TYPE_CHECKING:
-    from neuro.flow.problems import Problem
+    from neuro.domain.problems import Problem
 
 
 def flow_files(config_dir: Path) -> list[Path]:

@@ -22,7 +22,7 @@ ALL = "ALL"
 
 def unknown(what: str, name: str, known: Iterable[str]) -> Failed:
     """The sentences for a name that the workflow does not have."""
-    from neuro.flow.problems import nearest
+    from neuro.domain.problems import nearest
 
     names = sorted(known)
     lines = [f"Unknown {what} {name}", f"Existing {what}s: {', '.join(names) or 'none'}"]

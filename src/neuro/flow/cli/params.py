@@ -52,7 +52,7 @@ def check_params(
     declared = workflow.params_of(job_id)
     for name, _ in given:
         if name not in declared:
-            from neuro.flow.problems import nearest
+            from neuro.domain.problems import nearest
 
             known = ", ".join(sorted(declared))
             has = f"its parameters are: {known}" if known else "it has none"

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuro.domain.problems import nearest
 from neuro.flow.evaluate import repositories
 from neuro.flow.evaluate.boundary import is_inside, leads_out
-from neuro.flow.problems import nearest
 from neuro.flow.syntax.reader import load_source, read_action
 
 if TYPE_CHECKING:
+    from neuro.domain.problems import Position
     from neuro.flow.problems import Report
-    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import ActionFile, Input
     from neuro.flow.syntax.types import MapValue
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from neuro.domain.problems import Position
     from neuro.flow.evaluate.actions import Action
     from neuro.flow.problems import Report
-    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import Call, TaskCall
 
 LIVE = ("live",)

@@ -27,9 +27,9 @@ from neuro.flow.workspace import flow_file
 
 if TYPE_CHECKING:
     from neuro.domain.jobs import Job
+    from neuro.domain.problems import Problem
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.environment import Environment
-    from neuro.flow.problems import Problem
     from neuro.flow.syntax.types import Value
     from neuro.flow.workspace import Workspace
 

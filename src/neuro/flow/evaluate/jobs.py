@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuro.domain.problems import Problem, nearest
 from neuro.flow.evaluate import names
 from neuro.flow.evaluate.actions import Action, Actions, bind_inputs, check_literals
 from neuro.flow.evaluate.calls import LIVE, find_called, report_no_mixins
@@ -36,13 +37,13 @@ from neuro.flow.evaluate.units import Owner, evaluate_unit
 from neuro.flow.evaluate.values import ValueEvaluator
 from neuro.flow.expressions.evaluator import ExpressionScope
 from neuro.flow.model import Unit
-from neuro.flow.problems import FlowError, Problem, Report, nearest
+from neuro.flow.problems import FlowError, Report
 from neuro.flow.syntax.tree import ActionJob, Call, LiveDefaults, LiveJob
 
 if TYPE_CHECKING:
+    from neuro.domain.problems import Position
     from neuro.flow.evaluate.environment import Environment, LiveEffects
     from neuro.flow.expressions.functions import Function
-    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import LiveFile, ProjectFile
 
 _NOTHING: Mapping[str, str] = {}

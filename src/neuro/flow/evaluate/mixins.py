@@ -7,14 +7,15 @@ from dataclasses import fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from neuro.domain.problems import nearest
 from neuro.flow.evaluate.values import ValueEvaluator
 from neuro.flow.expressions.evaluator import ExpressionScope
-from neuro.flow.problems import Report, nearest
+from neuro.flow.problems import Report
 from neuro.flow.syntax.keys import keys_of
 from neuro.flow.syntax.types import ListValue, MapValue
 
 if TYPE_CHECKING:
-    from neuro.flow.source import Position
+    from neuro.domain.problems import Position
     from neuro.flow.syntax.tree import ExecUnit, LiveDefaults, Mixin
 
 # Keys that say how a mapping is read, not what it holds.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from neuro.flow.problems import nearest
+from neuro.domain.problems import nearest
 
 if TYPE_CHECKING:
+    from neuro.domain.problems import Position
     from neuro.flow.evaluate.values import ValueEvaluator
     from neuro.flow.problems import Report
-    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import Param
 
 

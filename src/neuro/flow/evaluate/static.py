@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from neuro.domain.problems import nearest
 from neuro.flow.evaluate.boundary import OUTSIDE, leads_out
 from neuro.flow.evaluate.functions import (
     ADD_TO_NEEDS,
@@ -26,7 +27,6 @@ from neuro.flow.expressions.nodes import (
     calls,
     children,
 )
-from neuro.flow.problems import nearest
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.keys import Stage, keys_of
 from neuro.flow.syntax.types import ListValue, MapValue, Value

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from neuro.domain.problems import Position
     from neuro.flow.evaluate.sections import EvaluatedDefaults
     from neuro.flow.evaluate.values import ValueEvaluator
     from neuro.flow.problems import Report
-    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import ExecUnit
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from neuro.domain.mounts import mount_of, mounted_twice
 from neuro.domain.names import is_variable
+from neuro.domain.problems import Position, Source
 from neuro.flow.expressions.evaluator import EvaluationError, evaluate
-from neuro.flow.source import Position, Source
 
 if TYPE_CHECKING:
     from neuro.flow.expressions.evaluator import ExpressionScope

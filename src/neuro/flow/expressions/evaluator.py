@@ -34,7 +34,7 @@ from neuro.flow.expressions.values import Record, kind_of, ordered
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from neuro.flow.source import Position
+    from neuro.domain.problems import Position
 
 
 class EvaluationError(Exception):
@@ -381,7 +381,7 @@ def _choices(name: str, known: Mapping[Any, object]) -> str | None:
 
 
 def _nearest(word: str, known: Any) -> str | None:
-    from neuro.flow.problems import nearest
+    from neuro.domain.problems import nearest
 
     return nearest(word[:100], [name for name in known if len(name) <= 100][:1000])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from neuro.flow.source import Position
+    from neuro.domain.problems import Position
 
 # From an offset in the parsed text of a scalar to the position in the file.
 Locate: TypeAlias = "Callable[[int], Position]"

@@ -333,7 +333,7 @@ class _Parser:
 def check_arity(name: str, count: int, offset: int) -> None:
     """Refuse a call of a function that is not known, or with a wrong number of arguments."""
     if name not in SIGNATURES:
-        from neuro.flow.problems import nearest
+        from neuro.domain.problems import nearest
 
         raise Malformed(f"There is no function '{name}'", offset, nearest(name, SIGNATURES))
     fewest, most = SIGNATURES[name]

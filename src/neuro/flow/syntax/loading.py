@@ -4,8 +4,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from neuro.domain.problems import Source
 from neuro.flow.problems import Report
-from neuro.flow.source import Source
 
 MAX_BYTES: Final = 10 * 1024 * 1024
 

@@ -1,7 +1,6 @@
 """Reads the matrix of a task's strategy."""
 
-from neuro.flow.problems import nearest
-from neuro.flow.source import Position
+from neuro.domain.problems import Position, nearest
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.types import PRIMITIVE, ListValue, Value
 from neuro.flow.syntax.values import ValueReader, is_null

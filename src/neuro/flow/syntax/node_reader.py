@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
-from neuro.flow.source import Position
+from neuro.domain.problems import Position
 from neuro.flow.syntax import places, tree
 from neuro.flow.syntax.bad_values import describe
 from neuro.flow.syntax.keys import Choice, Key, ListOf, MapOf, Section, Special, Table, keys_of

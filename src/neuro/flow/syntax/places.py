@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from neuro.flow.problems import closest
+from neuro.domain.problems import closest
 from neuro.flow.syntax.keys import keys_of
 from neuro.flow.syntax.tree import (
     ActionFile,

@@ -8,8 +8,8 @@ where the YAML is broken, or the file is of another kind.
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
+from neuro.domain.problems import Source
 from neuro.flow.problems import Report
-from neuro.flow.source import Source
 from neuro.flow.syntax import tree
 from neuro.flow.syntax.keys import Choice
 from neuro.flow.syntax.loading import MAX_BYTES, load_source

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from neuro.flow.source import Position
+from neuro.domain.problems import Position
 from neuro.flow.syntax import times
 from neuro.flow.syntax.bad_values import BadValue, describe, refuse_nothing, shown
 
@@ -145,8 +145,8 @@ def _constant_enable(value: object) -> object:
     if not isinstance(value, str) or "(" not in value:
         return _constant_bool(value)
     # Imported here: only a mistake needs it.
+    from neuro.domain.problems import closest
     from neuro.flow.expressions.functions import SIGNATURES
-    from neuro.flow.problems import closest
 
     meant = re.sub(r"\w+(?=\()", lambda name: closest(name[0], SIGNATURES) or name[0], value)
     raise BadValue(

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from neuro.flow.problems import Report, nearest
+from neuro.domain.problems import nearest
+from neuro.flow.problems import Report
 from neuro.flow.syntax.bad_values import BadValue, describe
 from neuro.flow.syntax.keys import Choice
 from neuro.flow.syntax.types import (

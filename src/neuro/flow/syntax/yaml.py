@@ -12,8 +12,8 @@ import yaml as pyyaml
 from yaml import events
 from yaml.nodes import ScalarNode as PlainNode
 
+from neuro.domain.problems import Position, Source
 from neuro.flow.problems import Report
-from neuro.flow.source import Position, Source
 from neuro.flow.syntax.yaml_nodes import Entries, Items, YamlNode, YamlScalar
 
 EMPTY_HINT: Final = "Begin with what it is: kind: batch, or kind: live in live.yml."

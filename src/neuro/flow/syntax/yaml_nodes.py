@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from neuro.flow.source import Position, Source
+from neuro.domain.problems import Position, Source
 from neuro.flow.syntax.scalars import offsets
 
 

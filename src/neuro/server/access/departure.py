@@ -1,7 +1,8 @@
-"""Removing a person: their tokens end, what they have begun ends, and their name is retired.
+"""Removing a person or a service account: their tokens and what they have begun end.
 
-First of all the user goes, so that nothing new is begun in that name. What follows may be cut off
-by the end of the server: it is made good by ``sweep``, at the next start and now and then.
+Their name is retired. First of all the user goes, so that nothing new is begun in that name. What
+follows may be cut off by the end of the server: it is made good by ``sweep``, at the next start and
+now and then.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ class Departures:
         await self._access.check_removal(name)
 
     async def remove(self, name: str) -> None:
-        """Remove a user with all that they have begun. Their files and records stay.
+        """Remove a user with their service accounts and all that was begun. Files and records stay.
 
         Raises NotFound, Conflict for the last administrator and for the machine's own user.
         """
         await self.check(name)
-        await self._access.remove_user(name)
+        names = await self._access.remove_user(name)
         log.info("user removed", user=name)
-        await self._end({name})
+        await self._end(names)
 
     async def sweep(self) -> None:
         """End what removed people left behind."""

@@ -33,7 +33,7 @@ from neuro.server.database.schema import Moment, metadata, upsert
 MAX_URI_BYTES = 1500
 MAX_OWNER = 255
 
-# Users, roles, and ``public``.
+# Users, service accounts, roles, and ``public``.
 subjects = Table(
     "subjects",
     metadata,
@@ -73,7 +73,7 @@ generations = Table(
 )
 
 _ACTIONS = {action.value: action for action in Action}
-USER, ROLE, PUBLIC_KIND = "user", "role", "public"
+USER, ROLE, PUBLIC_KIND, SERVICE = "user", "role", "public", "service"
 
 
 def changed(connection: Connection) -> None:
@@ -152,6 +152,14 @@ def drop_grants(
     if action is not None:
         statement = statement.where(grants.c.action == action.value)
     return connection.execute(statement).rowcount
+
+
+def drop_own(connection: Connection, subject: str, owner: str) -> None:
+    """Take from a subject what comes with having an account, of what is that account's."""
+    statement = delete(grants).where(
+        grants.c.subject == subject, grants.c.owner == owner, grants.c.granted_by.is_(None)
+    )
+    connection.execute(statement)
 
 
 def drop_expired(connection: Connection, before: datetime) -> int:

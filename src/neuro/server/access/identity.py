@@ -100,6 +100,22 @@ class JobIdentity(Identity):
     job_id: str = ""
 
 
+@dataclass(slots=True)
+class ServiceIdentity(Identity):
+    """A service account: a program that may do what it was granted.
+
+    It issues no tokens, changes no users and shares nothing, or what was taken from it would go on.
+    """
+
+
+@dataclass(slots=True)
+class PullIdentity(Identity):
+    """An engine that pulls one image in a user's name; only a registry's routes know it.
+
+    By the user's name alone it could do what is everybody's own: make a token, for one.
+    """
+
+
 class Authenticator(Protocol):
     """Turns a bearer token into an identity."""
 

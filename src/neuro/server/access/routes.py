@@ -12,7 +12,7 @@ from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.domain.users import Token, TokenRequest, User, UserRequest
 from neuro.server.access.departure import Departures
-from neuro.server.access.identity import JobIdentity
+from neuro.server.access.identity import JobIdentity, ServiceIdentity
 from neuro.server.access.service import DEFAULT_TOKEN_LIFE, AccessService
 from neuro.server.access.sharing import unknown
 from neuro.server.http.routes import Call, Need, Routes
@@ -35,11 +35,20 @@ def subject_of(call: Call) -> str:
 
 
 def require_person(call: Call) -> None:
-    """Raise NotPermitted for a job: what it may do ends with it, and so must what it does here."""
+    """Raise NotPermitted for a program.
+
+    What a job may do ends with it, and so must what it does here; what a service account may do
+    its owner decides.
+    """
     if isinstance(call.identity, JobIdentity):
         raise NotPermitted(
             f"This token belongs to {call.identity.job_id}, which ends with it: it can neither"
             " make nor revoke tokens, nor change users, nor share. Use your own login for that."
+        )
+    if isinstance(call.identity, ServiceIdentity):
+        raise NotPermitted(
+            f"This token belongs to the service account {call.user}: it can neither make nor revoke"
+            " tokens, nor change users, nor share. Its owner does that with their own login."
         )
 
 

@@ -23,12 +23,13 @@ from neuro.domain.errors import (
 from neuro.domain.names import check_user_name
 from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
 from neuro.domain.uris import ResourceURI
-from neuro.domain.users import Token, User, check_token_life
+from neuro.domain.users import MAX_TOKEN_LIFE, Token, User, check_token_life
 from neuro.server.access import tables
 from neuro.server.access.grant_book import GrantBook
 from neuro.server.access.grant_tables import generation, of_subject
-from neuro.server.access.identity import Identity, JobIdentity
+from neuro.server.access.identity import Identity, JobIdentity, PullIdentity, ServiceIdentity
 from neuro.server.access.peers import Peers, Telling, Words
+from neuro.server.access.service_accounts import ServiceAccounts
 from neuro.server.access.sharing import Sharing, unknown
 from neuro.server.access.tokens import TokensInUse, digest_of_token
 from neuro.server.database.engine import Database
@@ -67,6 +68,7 @@ class AccessService:
         self.book = GrantBook(database, now, peers=self._peers)
         self.sharing = Sharing(database, self.book, now)
         self._in_use = TokensInUse(database, key, now, self.book.seen)
+        self.service_accounts = ServiceAccounts(database, self.book, cluster, self._of_account, now)
         self._listeners: list[Callable[[str, str | None], None]] = []
         self._open_tokens: list[OpenTokens] = []
         self._peers.hear(Topic.TOKENS, self._drop, self._look_again)
@@ -93,9 +95,11 @@ class AccessService:
             await self.book.of(signed.user)
             signed = await self._in_use.find(token)  # It may have ended since.
         if signed.image is not None:
-            grants = grants.only_reading(signed.image)
+            reading = grants.only_reading(signed.image)
+            return PullIdentity(signed.user, reading, signed.token_id, signed.expires_at)
         if signed.job is None:
-            return Identity(signed.user, grants, signed.token_id, signed.expires_at)
+            kind = ServiceIdentity if signed.is_service else Identity
+            return kind(signed.user, grants, signed.token_id, signed.expires_at)
         return JobIdentity(
             signed.user, grants, signed.token_id, signed.expires_at, job_id=signed.job
         )
@@ -163,22 +167,33 @@ class AccessService:
         """Raise Conflict for the last administrator, who cannot be removed."""
         await self._database.read(lambda connection: _check_not_last(connection, name))
 
-    async def remove_user(self, name: str) -> None:
-        """Remove a user with all their tokens and permissions; nobody gets the name again.
+    async def remove_user(self, name: str) -> list[str]:
+        """Remove a user with all their tokens, permissions and service accounts; nobody gets the
+        name again. Returns who has gone.
 
         Raises NotFound, Conflict for the last administrator.
         """
         now = self._now()
+        going: list[tuple[str, str | None]] = []
+        touched: set[str] = set()
 
         def remove(connection: Connection, telling: Telling) -> bool:
             _check_not_last(connection, name)
-            tables.retire(connection, name, now)
-            if not tables.remove_user(connection, name):
+            if tables.hold_user(connection, name) is None:
                 raise unknown(name)
-            self.book.record(connection, {name}, telling)
+            accounts = tables.service_accounts_of(connection, name)
+            going[:] = [(user, None) for user in (*(it.role for it in accounts), name)]
+            touched.update(user for user, _ in going)
+            if (owner := tables.owner_of_account(connection, name)) is not None:
+                touched.add(owner)
+            for user, _ in going:
+                tables.retire(connection, user, now)
+                tables.remove_user(connection, user)
+            self.book.record(connection, touched, telling)
             return True
 
-        await self._end(name, None, remove, lambda: self.book.changed({name}))
+        await self._end(going, remove, lambda: self.book.changed(touched))
+        return [user for user, _ in going]
 
     async def gone(self) -> set[str]:
         """The names of people who were removed."""
@@ -200,6 +215,14 @@ class AccessService:
         if len(label) > MAX_LABEL:
             raise InvalidInput(f"A label can be {MAX_LABEL} characters long.")
         await self.user(user)
+        record, text = self._new_token(user, label, life)
+        await self._database.write(
+            lambda c: tables.add_token(c, record, digest_of_token(text), job)
+        )
+        log.info("token made", user=user, token=record.id, label=label, job=job)
+        return msgspec.structs.replace(record, token=text)
+
+    def _new_token(self, user: str, label: str, life: timedelta) -> tuple[Token, str]:
         created_at = self._now().replace(microsecond=0)
         record = Token(
             id=secrets.token_hex(16),
@@ -208,12 +231,10 @@ class AccessService:
             created_at=created_at,
             expires_at=created_at + life,
         )
-        text = self._in_use.sign(record)
-        await self._database.write(
-            lambda c: tables.add_token(c, record, digest_of_token(text), job)
-        )
-        log.info("token made", user=user, token=record.id, label=label, job=job)
-        return msgspec.structs.replace(record, token=text)
+        return record, self._in_use.sign(record)
+
+    def _of_account(self, user: str) -> tuple[Token, str]:
+        return self._new_token(user, "service account", MAX_TOKEN_LIFE)
 
     def image_token(self, user: str, image: ResourceURI) -> str:
         """A token with which an engine pulls one image in a user's name, soon.
@@ -239,8 +260,7 @@ class AccessService:
             raise NotFound(f"Token '{token_id}' was not found.")
         now = self._now()
         if not await self._end(
-            user,
-            token_id,
+            [(user, token_id)],
             lambda connection, _: tables.revoke_token(connection, user, token_id, now),
         ):
             raise Conflict(f"Token '{token_id}' is revoked already.")
@@ -281,19 +301,21 @@ class AccessService:
 
     async def _end(
         self,
-        user: str,
-        token_id: str | None,
+        ending: Sequence[tuple[str, str | None]],
         change: Callable[[Connection, Telling], bool],
         then: Callable[[], Awaitable[None]] | None = None,
     ) -> bool:
         """Make a change that ends tokens, and tell of it; False where nothing changed.
 
+        ``ending`` is (user, token id), or (user, None) for all of a user's, once it is made.
         When this returns it holds on every server. ``then`` is awaited before the others are.
         """
 
         def write(telling: Telling, connection: Connection) -> bool:
-            telling.record(connection, Topic.TOKENS, [f"{user} {token_id or ALL_TOKENS}"])
-            return change(connection, telling)
+            is_changed = change(connection, telling)
+            words = [f"{user} {token_id or ALL_TOKENS}" for user, token_id in ending]
+            telling.record(connection, Topic.TOKENS, words)
+            return is_changed
 
         async def both() -> bool:
             with self._peers.telling() as telling:
@@ -302,7 +324,7 @@ class AccessService:
                 finally:
                     # After an error as well: a database may fail just after it has made the change.
                     self._in_use.forget()
-                    self._tell([(user, token_id)])
+                    self._tell(ending)
                     if then is not None:
                         await then()
                 await telling.heard()

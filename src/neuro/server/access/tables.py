@@ -1,4 +1,4 @@
-"""Tables of users and their tokens."""
+"""Tables of users, their service accounts and their tokens."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     String,
     Table,
+    and_,
     delete,
     insert,
     or_,
@@ -22,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Row
 
 from neuro.domain.permissions import Permission
+from neuro.domain.service_accounts import ServiceAccount
 from neuro.domain.users import Token, User
 from neuro.server.access import grant_tables
 from neuro.server.access.grants import Grant
@@ -35,6 +37,23 @@ users = Table(
     Column("name", String(64), primary_key=True),
     Column("is_admin", Boolean, nullable=False),
     Column("created_at", Moment, nullable=False),
+)
+
+# The users that are programs, and whose they are.
+service_accounts = Table(
+    "service_accounts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("user", ForeignKey("users.name", ondelete="CASCADE"), nullable=False),
+    # Who goes takes their accounts along: without that they cannot go.
+    Column("owner", ForeignKey("users.name"), nullable=False),
+    Column("name", String(64), nullable=True),
+    Column("default_cluster", String(255), nullable=False),
+    Column("default_project", String(255), nullable=False),
+    Column("default_org", String(255), nullable=True),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "user", unique=True),
+    Index(None, "owner"),
 )
 
 # Jobs and files of who was removed stay: nobody else may come to own them by the name.
@@ -68,16 +87,27 @@ def get_user(connection: Connection, name: str) -> User | None:
     return None if row is None else _user(row)
 
 
+def hold_user(connection: Connection, name: str) -> User | None:
+    """The same; until the transaction ends nobody else removes them."""
+    row = connection.execute(select(users).where(users.c.name == name).with_for_update())
+    return None if (found := row.one_or_none()) is None else _user(found)
+
+
 def list_users(connection: Connection, *, after: str = "", limit: int = 1000) -> list[User]:
-    rows = connection.execute(
-        select(users).where(users.c.name > after).order_by(users.c.name).limit(limit)
-    )
+    """Of people alone."""
+    is_person = users.c.name.not_in(select(service_accounts.c.user))
+    statement = select(users).where(users.c.name > after, is_person)
+    rows = connection.execute(statement.order_by(users.c.name).limit(limit))
     return [_user(row) for row in rows]
 
 
 def add_user(connection: Connection, user: User, permissions: list[Permission]) -> None:
     """Add a user, with what comes with being one."""
-    grant_tables.add_subject(connection, user.name, grant_tables.USER, user.created_at)
+    _add_user(connection, user, permissions, grant_tables.USER)
+
+
+def _add_user(connection: Connection, user: User, permissions: list[Permission], kind: str) -> None:
+    grant_tables.add_subject(connection, user.name, kind, user.created_at)
     connection.execute(
         insert(users).values(name=user.name, is_admin=user.is_admin, created_at=user.created_at)
     )
@@ -85,7 +115,61 @@ def add_user(connection: Connection, user: User, permissions: list[Permission]) 
     grant_tables.add_grants(connection, user.name, given, user.created_at)
 
 
+def add_service_account(
+    connection: Connection,
+    account: ServiceAccount,
+    own: list[Permission],
+    owners: list[Permission],
+) -> None:
+    """Add an account, with what it has from the start, and what its owner has because of it."""
+    user = User(name=account.role, is_admin=False, created_at=account.created_at)
+    _add_user(connection, user, own, grant_tables.SERVICE)
+    connection.execute(
+        insert(service_accounts).values(
+            id=account.id,
+            user=account.role,
+            owner=account.owner,
+            name=account.name,
+            default_cluster=account.default_cluster,
+            default_project=account.default_project,
+            default_org=account.default_org,
+            created_at=account.created_at,
+        )
+    )
+    for permission in owners:  # An administrator may have granted it, of an account before.
+        grant_tables.drop_grants(connection, account.owner, permission.uri, permission.action)
+    given = [Grant(permission.uri, permission.action) for permission in owners]
+    grant_tables.add_grants(connection, account.owner, given, account.created_at)
+
+
+def service_accounts_of(connection: Connection, owner: str) -> list[ServiceAccount]:
+    """Somebody's accounts, oldest first."""
+    columns = service_accounts.c
+    statement = select(service_accounts).where(columns.owner == owner)
+    rows = connection.execute(statement.order_by(columns.created_at, columns.id))
+    return [_account(row) for row in rows]
+
+
+def find_service_account(connection: Connection, owner: str, account: str) -> ServiceAccount | None:
+    """The account with this id, or the owner's of this name."""
+    columns = service_accounts.c
+    by_name = and_(columns.owner == owner, columns.name == account)
+    row = connection.execute(
+        select(service_accounts).where(or_(columns.id == account, by_name))
+    ).one_or_none()
+    return None if row is None else _account(row)
+
+
+def owner_of_account(connection: Connection, user: str) -> str | None:
+    """Whose service account a user is; None for a person."""
+    statement = select(service_accounts.c.owner).where(service_accounts.c.user == user)
+    return connection.execute(statement).scalar_one_or_none()
+
+
 def remove_user(connection: Connection, name: str) -> bool:
+    """Remove a user who has no service accounts; an account's owner loses what is theirs by it."""
+    if (owner := owner_of_account(connection, name)) is not None:
+        grant_tables.drop_own(connection, owner, name)
     if not connection.execute(delete(users).where(users.c.name == name)).rowcount:
         return False
     grant_tables.changed(connection)
@@ -132,14 +216,16 @@ def add_token(connection: Connection, token: Token, digest: str, job: str | None
     )
 
 
-def find_token(connection: Connection, token_id: str) -> tuple[str, str | None] | None:
-    """The digest of a token that is not revoked, and the job that it was given to."""
+def find_token(connection: Connection, token_id: str) -> tuple[str, str | None, bool] | None:
+    """The digest of a token that is not revoked, the job that it was given to, and whether it is a
+    service account's.
+    """
     row = connection.execute(
-        select(tokens.c.digest, tokens.c.job).where(
-            tokens.c.id == token_id, tokens.c.revoked_at.is_(None)
-        )
+        select(tokens.c.digest, tokens.c.job, service_accounts.c.id)
+        .outerjoin(service_accounts, service_accounts.c.user == tokens.c.user)
+        .where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
     ).one_or_none()
-    return None if row is None else (row.digest, row.job)
+    return None if row is None else (row.digest, row.job, row.id is not None)
 
 
 def good_among(connection: Connection, token_ids: Collection[str]) -> set[str]:
@@ -201,6 +287,19 @@ def drop_old_tokens(connection: Connection, before: datetime) -> int:
     """Forget tokens that expired or were revoked before a moment; returns how many."""
     old = or_(tokens.c.expires_at < before, tokens.c.revoked_at < before)
     return connection.execute(delete(tokens).where(old)).rowcount
+
+
+def _account(row: Row[tuple[object, ...]]) -> ServiceAccount:
+    return ServiceAccount(
+        id=row.id,
+        name=row.name,
+        owner=row.owner,
+        role=row.user,
+        default_cluster=row.default_cluster,
+        default_project=row.default_project,
+        default_org=row.default_org,
+        created_at=row.created_at,
+    )
 
 
 def _user(row: Row[tuple[object, ...]]) -> User:

@@ -32,7 +32,8 @@ MAX_CACHED_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class SignedToken:
-    """What a good token says. ``job`` is the job that it was given to.
+    """What a good token says. ``job`` is the job that it was given to; ``is_service``, whether its
+    user is a service account.
 
     With one for an ``image`` nothing can be done but pull that.
     """
@@ -41,6 +42,7 @@ class SignedToken:
     token_id: str
     expires_at: datetime
     job: str | None = None
+    is_service: bool = False
     image: ResourceURI | None = None
 
 
@@ -123,11 +125,12 @@ class TokensInUse:
         digest = digest_of_token(token)
 
         def look_up(connection: Connection) -> tuple[SignedToken | None, int]:
-            known, job_id = tables.find_token(connection, token_id) or (None, None)
+            found = tables.find_token(connection, token_id)
+            known, job_id, is_service = found or (None, None, False)
             number = generation(connection)
             if known != digest or job_id in self._jobs_over:
                 return None, number
-            return SignedToken(user, token_id, expires_at, job_id), number
+            return SignedToken(user, token_id, expires_at, job_id, is_service), number
 
         while True:
             endings = self._endings

@@ -22,8 +22,9 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Health(msgspec.Struct, frozen=True):
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     status: str
+    details: list[str] = []
 
 
 class SortedRegistry(CollectorRegistry):
@@ -84,12 +85,14 @@ class Metrics:
 def operation_routes(
     metrics: Metrics,
     troubles: Callable[[], Awaitable[list[str]]],
+    away: Callable[[], list[str]],
     all_routes: list[Route],
     version: str,
 ) -> Routes:
     """Routes that tell of the server, and of nobody's work: all but one need no token.
 
-    ``troubles`` gives a sentence for each thing that keeps the server from its work.
+    ``troubles`` gives a sentence for each thing that keeps the server from its work, ``away`` one
+    for each engine without which it does the rest of it.
     """
     api = Routes("operations")
 
@@ -115,10 +118,13 @@ def operation_routes(
 
     @api.add("GET", "/ready", public=True, probe=True)
     async def ready(call: Call) -> Health:
-        """Whether jobs can be started and recorded, and background tasks go on; 503 if not."""
+        """Whether jobs can be started and recorded, and background tasks go on; 503 if not.
+
+        The details name the engines that are away: jobs of the others go on.
+        """
         if found := await troubles():
-            raise Unavailable(" ".join(found))
-        return Health("ready")
+            raise Unavailable(" ".join([*found, *away()]))
+        return Health("ready", away())
 
     @api.add("GET", "/metrics", public=True, probe=True)
     async def get_metrics(call: Call) -> web.Response:

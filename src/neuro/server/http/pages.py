@@ -46,7 +46,7 @@ def front_page(version: str) -> str:
 def job_page(host: str) -> str:
     """What a browser shows at a job's address; ``host`` begins with its id, or NAME--OWNER."""
     word = host.partition(".")[0]
-    name, dashes, owner = word.rpartition("--")
+    name, dashes, owner = word.partition("--")  # which an owner may have too
     job = f"job:/{owner}/{name}" if dashes else word
     return _page(
         "The page of a job",

@@ -20,8 +20,8 @@ from aiohttp import hdrs, web
 from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain, new_login
 from neuro.domain.permissions import Action
 from neuro.domain.texts import check_text
-from neuro.server.access.identity import Authenticator, Identity
-from neuro.server.access.proofs import NOT_LOGGED_IN, TOKEN, Proof, token_shown
+from neuro.server.access.identity import Authenticator, Identity, PullIdentity
+from neuro.server.access.proofs import BASIC, NOT_LOGGED_IN, TOKEN, Proof, token_shown
 from neuro.server.http.bodies import (
     LARGE_BODIES,
     MAX_JSON_BODY,
@@ -307,10 +307,13 @@ async def _identify(request: web.Request, route: Route) -> Identity | None:
             return None
         raise NotAuthenticated(NOT_LOGGED_IN[route.proofs[0]])
     try:
-        return await request.app[AUTHENTICATOR].authenticate(token)
+        identity = await request.app[AUTHENTICATOR].authenticate(token)
     except RecursionError:
         # A token is JSON inside, and its head is read before its signature is known.
         raise NotAuthenticated(f"The token is malformed: {new_login()}") from None
+    if isinstance(identity, PullIdentity) and BASIC not in route.proofs:
+        raise NotAuthenticated("This token pulls one image, and is good for nothing else.")
+    return identity
 
 
 def _check_encoding(request: web.Request) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 
 import msgspec
@@ -26,14 +26,20 @@ LOST_MILLISECONDS = 60_000
 MAX_MESSAGE_BYTES = 4 << 20
 
 
-async def ndjson(call: Call, lines: AsyncIterator[bytes]) -> web.StreamResponse:
+Headers = Callable[[], Mapping[str, str]]
+
+
+async def ndjson(
+    call: Call, lines: AsyncIterator[bytes], headers: Headers = dict
+) -> web.StreamResponse:
     """Stream lines of JSON, some kilobytes at a time: a write a line costs more than the line.
 
-    An error after the beginning becomes a last line with "error".
+    An error after the beginning becomes a last line with "error". ``headers`` gives more of them
+    once the first line is there.
     """
-    response = web.StreamResponse(headers={"Content-Type": NDJSON})
     iterator = aiter(lines)
     first = await anext(iterator, None)
+    response = web.StreamResponse(headers={"Content-Type": NDJSON, **headers()})
     await response.prepare(call.request)
     block = bytearray() if first is None else bytearray(first + b"\n")
     try:
@@ -51,7 +57,12 @@ async def ndjson(call: Call, lines: AsyncIterator[bytes]) -> web.StreamResponse:
 
 
 async def json_array(
-    call: Call, items: AsyncGenerator[bytes], *, head: bytes = b"[", tail: bytes = b"]"
+    call: Call,
+    items: AsyncGenerator[bytes],
+    headers: Headers = dict,
+    *,
+    head: bytes = b"[",
+    tail: bytes = b"]",
 ) -> web.StreamResponse:
     """Stream one array of JSON, some kilobytes at a time; ``head`` and ``tail`` surround it.
 
@@ -68,13 +79,14 @@ async def json_array(
             between = b","
             if len(block) >= NDJSON_BLOCK:
                 if response is None:
-                    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+                    kind = {"Content-Type": "application/json"}
+                    response = web.StreamResponse(headers={**kind, **headers()})
                     await response.prepare(call.request)
                 await response.write(bytes(block))
                 block.clear()
     block += tail
     if response is None:
-        return web.Response(body=bytes(block), content_type="application/json")
+        return web.Response(body=bytes(block), content_type="application/json", headers=headers())
     await response.write(bytes(block))
     await response.write_eof()
     return response

@@ -132,10 +132,14 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
 
 
 def _absence(offers: Offers, board: Board, engine: str) -> list[str]:
-    """What an admin should know of an engine that no server has."""
-    if engine in board.lanes or offers.is_held(engine):
+    """What an admin should know of an engine that is away, or that no server has."""
+    lane, offer = board.lanes.get(engine), offers.engines[engine]
+    why = offer.away if lane is None else lane.away
+    if why is not None:
+        return [f"{why}. Its jobs wait, and start when it is there."]
+    if lane is not None or offers.is_held(engine):
         return []
-    if offers.engines[engine].of_this_machine:
+    if offer.of_this_machine:
         return [f"No server has the engine '{engine}' now: start the one that it belongs to."]
     return [f"No server has the engine '{engine}' now."]
 

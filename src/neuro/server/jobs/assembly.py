@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from neuro.domain.resources import Amount, Preset
-from neuro.engines.base import Engine
+from neuro.engines.base import Engine, Node
 from neuro.engines.registry import kind_of
 from neuro.server.access.service import AccessService
 from neuro.server.background import Background
@@ -30,7 +30,9 @@ from neuro.server.engine_settings import (
 from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.reach import this_machine
 from neuro.server.jobs import lookups
+from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.events import JobEvents
 from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.holder import Holder
@@ -69,27 +71,30 @@ class Means:
     names: Mapping[str, str]
 
     @classmethod
-    async def of(
+    def of(
         cls,
         settings: Settings,
         names: Mapping[str, str],
-        engines: Mapping[str, Engine],
+        nodes_of: Mapping[str, Sequence[Node]],
+        gpu_model: str | None,
         folder: Path,
     ) -> Means:
-        """What this machine has, as far as the settings give it away; ``engines`` by public names.
+        """What this machine has, as far as the settings give it away.
 
-        Raises InvalidInput.
+        ``nodes_of`` the engines are by their public names, and empty of one that is away;
+        ``gpu_model`` is the machine's. Raises InvalidInput.
         """
         tables = engine_settings(settings)
-        nodes = {name: await engines[public].nodes() for name, public in names.items()}
+        nodes = {name: nodes_of[public] for name, public in names.items()}
         machines = {name: total(each) for name, each in nodes.items()}
         shares = shares_of(tables, settings.engine)
         capacities = {name: total(share(nodes[name])) for name, share in shares.items()}
         disk = disk_for(shutil.disk_usage(folder).total)
-        default, usual = names[DEFAULT_ENGINE], names[settings.engine]
-        model = engines[usual].gpu_model
-        presets = presets_for(settings, capacities[settings.engine], model, disk)
-        told = remarks(settings.engines, presets, machines, capacities)
+        # Of an engine that is away nothing is known, and it is a part of the same machine.
+        machine = capacities[settings.engine if nodes[settings.engine] else DEFAULT_ENGINE]
+        presets = presets_for(settings, machine, gpu_model, disk)
+        there = {name: capacity for name, capacity in capacities.items() if nodes[name]}
+        told = remarks(settings.engines, presets, machines, there)
         return cls(
             {names[name]: capacity for name, capacity in capacities.items()},
             {names[name]: share for name, share in shares.items()},
@@ -97,8 +102,8 @@ class Means:
             disk,
             list(told),
             {names[name]: kind_name(name, table) for name, table in tables.items()},
-            default,
-            usual,
+            names[DEFAULT_ENGINE],
+            names[settings.engine],
             names,
         )
 
@@ -112,12 +117,15 @@ class Means:
         """The engines that are a part of this machine, and of no other server."""
         return {name for name, kind in self.kinds.items() if kind_of(kind).of_this_machine}
 
-    def offered(self, engines: Mapping[str, Engine]) -> Offered:
-        """The same for other servers."""
+    def offered(self, engines: Mapping[str, Engine], away: Mapping[str, str]) -> Offered:
+        """The same for other servers; ``away`` says why of the engines that are."""
         own = self.of_this_machine
         made = {
             name: EngineOffer(
-                capacity=capacity, notices=engines[name].notices, of_this_machine=name in own
+                capacity=capacity,
+                notices=engines[name].notices,
+                of_this_machine=name in own,
+                away=away.get(name),
             )
             for name, capacity in self.capacities.items()
         }
@@ -133,6 +141,8 @@ class Jobs:
     tokens: PassedTokens
     service: JobService
     offers: Offers
+    holder: Holder
+    unmet: Callable[[], set[str]]
 
 
 async def start_jobs(
@@ -144,6 +154,7 @@ async def start_jobs(
     background: Background,
     *,
     fleet: Fleet,
+    arrivals: Arrivals,
     access: AccessService,
     files: Files,
     api_url: Callable[[str], str],
@@ -155,7 +166,7 @@ async def start_jobs(
     ``api_url(engine)`` is where jobs find the platform, ``registry`` the host from which
     engines pull the platform's images, ``jobs_domain`` the host of their pages.
     """
-    offers = Offers(database, fleet, means.offered(engines))
+    offers = Offers(database, fleet, means.offered(engines, arrivals.away))
     board = Board({}, offers.waits_for)
     writer = Writer(database, fleet.changes.ring)
     writer.start(background)
@@ -180,7 +191,8 @@ async def start_jobs(
     )
     stack.push_async_callback(reconciler.close)
     events = JobEvents(board)
-    others = _others(database, board, writer, reconciler, fleet, events, offers)
+    damaged = DamagedJobs(database, reconciler, grace)
+    others = _others(database, board, writer, reconciler, fleet, events, offers, damaged)
     await _check_in_use(database, fleet, means.names)
     await offers.start(background)
     stack.push_async_callback(offers.close)
@@ -194,10 +206,13 @@ async def start_jobs(
         means.shares,
         means.of_this_machine,
         offers.look,
+        fleet.leases,
+        arrivals,
     )
+    reconciler.listen(partial(_offer, offers, board))
     others.follower.listen(fleet.changes)
-    stack.push_async_callback(holder.close, fleet.leases)
-    await holder.start(fleet.leases)
+    stack.push_async_callback(holder.close)
+    await holder.start()
     if not database.is_sqlite:
         await others.follower.start(background)
         stack.push_async_callback(others.follower.close)
@@ -221,6 +236,7 @@ async def start_jobs(
         check_volumes=launcher.check_volumes,
         image_notice=partial(_image_notice, means.kinds),
         events=events,
+        damaged=damaged,
         limits=JobLimits(
             settings.bakes.main_jobs,
             settings.bakes.main_jobs_per_owner,
@@ -228,7 +244,12 @@ async def start_jobs(
         ),
         others=None if database.is_sqlite else others,
     )
-    return Jobs(board, writer, tokens, service, offers)
+    return Jobs(board, writer, tokens, service, offers, holder, reconciler.unmet)
+
+
+def _offer(offers: Offers, board: Board, engine: str) -> None:
+    lane = board.lanes[engine]
+    offers.became(engine, lane.capacity, lane.away)
 
 
 def _others(
@@ -239,8 +260,9 @@ def _others(
     fleet: Fleet,
     events: JobEvents,
     offers: Offers,
+    damaged: DamagedJobs,
 ) -> Others:
-    intents = Intents(database, board, writer, reconciler, fleet.changes)
+    intents = Intents(database, board, writer, reconciler, fleet.changes, damaged)
     follower = JobFollower(database, board, writer, reconciler, intents, events.begin_anew)
     return Others(board, fleet.changes, follower, intents, offers)
 

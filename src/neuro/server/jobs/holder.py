@@ -15,12 +15,13 @@ from functools import partial
 import structlog
 
 from neuro.domain.errors import Conflict, Unavailable
-from neuro.engines.base import RunRef
+from neuro.engines.base import EngineFault, RunRef
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes, Topic
 from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.leases import Lease, Leases
 from neuro.server.jobs import lookups, tables
+from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.follower import JobFollower
 from neuro.server.jobs.holding import Sharing
@@ -55,11 +56,14 @@ class Holder:
         shares: Mapping[str, Sharing],
         of_this_machine: Collection[str],
         look: Callable[[], None],
+        leases: Leases,
+        arrivals: Arrivals,
     ) -> None:
         """``shares`` are what jobs may have of each engine.
 
         ``of_this_machine`` are the engines that no other server can have.
         ``look`` is called when an engine is taken; the other servers are told.
+        ``arrivals`` says which engines are away.
         """
         self._database = database
         self._board = board
@@ -71,20 +75,41 @@ class Holder:
         self._shares = shares
         self._look = look
         self._of_this_machine = of_this_machine
+        self._leases = leases
+        self._arrivals = arrivals
+        self._unwanted: set[str] = set()
 
-    async def start(self, leases: Leases) -> None:
+    async def start(self) -> None:
         """Take what is free, and want the rest.
 
-        An engine of this machine is taken now: raises what its ``adopt`` raises, and Conflict where
-        another server has one by the same name. Raises Unavailable.
+        An engine of this machine is taken now, also one that is away. Raises Conflict where another
+        server has one by the same name, and Unavailable.
         """
         for name in self._shares:
-            taken, lost = partial(self._taken, name), partial(self._lost, name)
-            await leases.keep(lease_of(name), taken, lost)
-            if name in self._of_this_machine and self._reconciler.holding(name) is None:
-                raise self._failed.get(name) or same_name(name)
+            if self._arrivals.is_away(name) and self._is_shared(name):
+                # Another server may reach it, and is to have it.
+                self._unwanted.add(name)
+            else:
+                await self._want(name)
 
-    async def close(self, leases: Leases) -> None:
+    async def came(self, name: str) -> None:
+        """Go on with an engine that was away. Raises EngineFault, OSError, Unavailable."""
+        if name in self._unwanted:
+            await self._want(name)
+            self._unwanted.discard(name)
+        elif self._reconciler.holding(name) is not None:
+            await self._reconciler.meet(name, await self._known(name))
+
+    async def _want(self, name: str) -> None:
+        taken, lost = partial(self._taken, name), partial(self._lost, name)
+        await self._leases.keep(lease_of(name), taken, lost)
+        if name in self._of_this_machine and self._reconciler.holding(name) is None:
+            raise self._failed.get(name) or same_name(name)
+
+    def _is_shared(self, name: str) -> bool:
+        return name not in self._of_this_machine and not self._database.is_sqlite
+
+    async def close(self) -> None:
         """Write what is left, and let another server have the engines at once."""
         if self._database.is_sqlite:
             return
@@ -94,7 +119,7 @@ class Holder:
                 await self._writer.settle()
         for name in self._shares:
             with suppress(Unavailable):  # What cannot be given back now runs out.
-                await leases.give_up(lease_of(name))
+                await self._leases.give_up(lease_of(name))
 
     async def _taken(self, name: str, lease: Lease) -> None:
         try:
@@ -106,10 +131,16 @@ class Holder:
     async def _take(self, name: str, lease: Lease) -> None:
         guard = OfThisMachine(lease) if name in self._of_this_machine else lease
         active = await self._database.read(partial(tables.active_jobs, engine=name))
-        runs = await self._database.read(partial(lookups.runs_with_logs, engine=name))
-        known = [RunRef(job_id, run) for job_id, run in runs]
+        known = await self._known(name)
         self._writer.fence(name, guard)
-        await self._reconciler.take(name, self._shares[name], active, known, guard)
+        take = partial(self._reconciler.take, name, self._shares[name], active, known, guard)
+        try:
+            await take(self._arrivals.away.get(name))
+        except (EngineFault, OSError) as error:
+            if self._is_shared(name) or self._arrivals.is_needed(name):
+                raise
+            self._arrivals.gone(name, error)
+            await take(self._arrivals.away[name])
         log.info("engine taken", engine=name, jobs=len(active))
         await self._database.write(lambda c: tell_others(c, Topic.LEASE, (lease.name,)))
         self._changes.ring()
@@ -117,6 +148,10 @@ class Holder:
         # What was submitted while it was taken, and what was asked while nobody had it.
         self._follower.changed(self._of(name))
         self._follower.asked(None)
+
+    async def _known(self, name: str) -> list[RunRef]:
+        runs = await self._database.read(partial(lookups.runs_with_logs, engine=name))
+        return [RunRef(job_id, run) for job_id, run in runs]
 
     async def _lost(self, name: str) -> None:
         await self._reconciler.drop(name)

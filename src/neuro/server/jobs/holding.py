@@ -20,9 +20,15 @@ class Holding:
         self.lease = lease
         self.share = share
         self.errands = Errands("reconciler of jobs")
+        self.is_met = False  # once it has said what became of the runs of its jobs
         self.is_watched = False  # once its events are followed
 
-    def check_is_held(self) -> None:
-        """Raise NotReady where it may be another server's by now, such as after a freeze."""
+    def check(self) -> None:
+        """Raise NotReady where nothing may be asked of the engine now.
+
+        It may be another server's by now, such as after a freeze, or it was never there yet.
+        """
+        if not self.is_met:
+            raise NotReady("The engine of the job is away.")
         if not self.lease.is_held:
             raise NotReady("It cannot reach its database, and another server may have the engine.")

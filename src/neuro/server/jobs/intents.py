@@ -24,7 +24,9 @@ from neuro.server.fleet.changes import record as tell_others
 from neuro.server.fleet.tables import intents
 from neuro.server.jobs import lookups, tables
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.holding import Holding
+from neuro.server.jobs.lookups import Whose
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
@@ -45,7 +47,7 @@ class Intent(NamedTuple):
     value: str
 
     @classmethod
-    def stop(cls, record: JobRecord, reason: Reason) -> Intent:
+    def stop(cls, record: JobRecord | Whose, reason: Reason) -> Intent:
         return cls(record.id, _STOP, reason.value)
 
     @classmethod
@@ -63,12 +65,14 @@ class Intents:
         writer: Writer,
         reconciler: Reconciler,
         changes: Changes,
+        damaged: DamagedJobs,
     ) -> None:
         self._database = database
         self._board = board
         self._writer = writer
         self._reconciler = reconciler
         self._changes = changes
+        self._damaged = damaged
 
     async def ask(self, asked: Collection[Intent]) -> None:
         """Keep all of these in one transaction. Raises Unavailable."""
@@ -110,6 +114,12 @@ class Intents:
         own = {intent.job_id for _, intent in rows if self._board.is_own(intent.job_id)}
         strange = {intent.job_id for _, intent in rows} - own
         active = await self._database.read(partial(lookups.active_among, ids=sorted(strange)))
+        for _, intent in rows:
+            if intent.job_id in active and intent.kind == _STOP:
+                # Nobody has it on a board: it may be damaged.
+                await self._damaged.end(intent.job_id, intent.value)
+        if active:
+            active = await self._database.read(partial(lookups.active_among, ids=sorted(active)))
         # Another server's are that server's to obey, unless they are over.
         done = [
             sequence

@@ -32,6 +32,8 @@ class Lane:
 
     def __init__(self, nodes: Sequence[Node], *, delegated: bool = False) -> None:
         self.delegated = delegated
+        # Why it begins no jobs at all now, as a sentence: its engine cannot be reached.
+        self.away: str | None = None
         self.taken = NOTHING
         self.queue = Queue()
         # Control jobs wait only for the next look at the queues.
@@ -60,6 +62,8 @@ class Lane:
     @property
     def rooms(self) -> list[Room]:
         """The nodes on which jobs may begin."""
+        if self.away is not None:
+            return []
         if self._rooms is None:
             self._rooms = [
                 Room(node.name, node.amount, self._free_at(node))
@@ -84,17 +88,21 @@ class Lane:
 
     def find(self, amount: Amount) -> str | None:
         """The node where a job that asks for this could begin now."""
-        return "" if self.delegated else place(amount, self.rooms)
+        if self.delegated:
+            return "" if self.away is None else None
+        return place(amount, self.rooms)
 
     def choose(self) -> list[tuple[Waiting, str]]:
         """The jobs of the queue that begin now, and where."""
+        if self.away is not None:
+            return []
         if self.delegated:
             return [(job, "") for job in self.queue]
         return choose(self.queue, self.rooms, self.queue.kinds)
 
     def explain(self, amount: Amount, ahead: int) -> str:
         """What a job in the queue waits for."""
-        return explain_among(amount, self.rooms, ahead)
+        return self.away or explain_among(amount, self.rooms, ahead)
 
     def take(self, record: JobRecord, node: str) -> Allotment:
         """Give a job what it asked for, of a node that has it."""

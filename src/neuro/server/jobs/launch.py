@@ -16,7 +16,7 @@ from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
 from neuro.engines import base
 from neuro.engines.base import PullCredentials, RunSpec
-from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.record import JobRecord, host_label
 from neuro.server.jobs.specification import entrypoint_and_argv, storage_uri
 
 T = TypeVar("T")
@@ -238,7 +238,8 @@ def _internal_name(record: JobRecord) -> str:
 
 
 def _named_internal_name(record: JobRecord) -> str:
-    return f"{record.name}--{record.owner}.{_DOMAIN}" if record.name else ""
+    label = host_label(record)
+    return f"{label}.{_DOMAIN}" if label else ""
 
 
 def _names(record: JobRecord) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, func, or_, select
@@ -11,6 +12,31 @@ from neuro.domain.jobs import JobStatus
 from neuro.server.jobs.tables import IS_ACTIVE, job_tags, jobs
 
 _PAGE = 500
+
+
+class Whose(NamedTuple):
+    """What is asked of a caller's grants before they are told of a job."""
+
+    cluster: str
+    owner: str
+    id: str
+    name: str | None
+
+
+_WHOSE = select(jobs.c.cluster, jobs.c.owner, jobs.c.id, jobs.c.name)
+
+
+def whose(connection: Connection, job_id: str) -> Whose | None:
+    """Whose a job is, also where the rest of its record cannot be read."""
+    row = connection.execute(_WHOSE.where(jobs.c.id == job_id)).one_or_none()
+    return None if row is None else Whose(*row)
+
+
+def whose_newest(connection: Connection, owner: str, name: str) -> Whose | None:
+    """The same of the newest job with this name."""
+    named = _WHOSE.where(jobs.c.owner == owner, jobs.c.name == name)
+    row = connection.execute(named.order_by(jobs.c.sequence.desc()).limit(1)).one_or_none()
+    return None if row is None else Whose(*row)
 
 
 def active_id_by_name(connection: Connection, owner: str, name: str) -> str | None:

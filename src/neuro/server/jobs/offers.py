@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 from sqlalchemy import Connection, select, text
 
 from neuro.domain.errors import Conflict, Unavailable
@@ -41,11 +42,20 @@ _HOLDERS = (
 
 
 class EngineOffer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One engine. ``capacity`` is what jobs may take of it together."""
+    """One engine. ``capacity`` is what jobs may take of it together.
+
+    ``away`` says why it cannot be reached; then that may be none, for all that is known.
+    """
 
     capacity: Amount
     notices: list[str] = []
     of_this_machine: bool = False
+    away: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether ``capacity`` is what it has."""
+        return self.away is None or self.capacity != NOTHING
 
 
 class Offered(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,11 +100,13 @@ class Offers:
         self._own = own
         self._holders: dict[str, HeldBy] = {}
         self._of_others: set[str] = set()
+        self._offers_of_others: dict[str, Offered] = {}  # by the ids of their servers
+        self._is_published = True
         self._machines: dict[str, str] = {}
         self._news = asyncio.Event()
         self._refreshed = asyncio.Event()
         self._kept: Kept | None = None
-        self._combine([])
+        self._combine()
 
     async def start(self, background: Background) -> None:
         """Publish what this server has, and follow the others.
@@ -113,6 +125,17 @@ class Offers:
         await self._fleet.servers.publish(_encode(self._own))
         await self._refresh()
         self._kept = background.keep("watch over what other servers offer", self._run)
+
+    def became(self, engine: str, capacity: Amount, away: str | None) -> None:
+        """An engine of this server has so much now, or is away: let the other servers know."""
+        before = self._own.engines[engine]
+        now = replace(before, capacity=capacity, away=away)
+        if now == before:
+            return
+        self._own = replace(self._own, engines={**self._own.engines, engine: now})
+        self._combine()
+        self._is_published = False
+        self._news.set()
 
     async def close(self) -> None:
         """Stop."""
@@ -163,6 +186,9 @@ class Offers:
 
     def waits_for(self, record: JobRecord, board: Board) -> str | None:
         """What a pending job of an engine that this server does not hold waits for."""
+        engine = self.engines.get(record.engine)
+        if engine is not None and engine.away is not None:
+            return engine.away
         if lease_of(record.engine) not in self._holders:
             return f"Waits for a server that has the engine '{record.engine}'"
         if record.placed or record.specification.control:
@@ -190,9 +216,16 @@ class Offers:
                 pass
             self._news.clear()
             try:
+                await self._publish()
                 await self._refresh()
             except Unavailable:  # Logged where it is met.
                 await asyncio.sleep(REFRESH_SECONDS)
+
+    async def _publish(self) -> None:
+        if not self._is_published:
+            own = self._own
+            await self._fleet.servers.publish(_encode(own))
+            self._is_published = own is self._own
 
     async def _refresh(self) -> None:
         self._holders = await self._database.read(_holders)
@@ -204,7 +237,8 @@ class Offers:
         others = [(one, offered(one)) for one in servers if one.id != self._fleet.id]
         self._of_others = {name for one, offer in others if one.is_alive for name in offer.engines}
         self._machines = {one.id: offer.machine for one, offer in others}
-        self._combine([offer for _, offer in others])
+        self._offers_of_others = {one.id: offer for one, offer in others}
+        self._combine()
 
     def _check_addresses(self, servers: list[ServerRecord]) -> None:
         own = next((it.url for it in servers if it.id == self._fleet.id), "")
@@ -222,17 +256,25 @@ class Offers:
                         f" [server] in {whose} server.toml, with an address that both reach."
                     )
 
-    def _combine(self, others: list[Offered]) -> None:
+    def _combine(self) -> None:
         presets: dict[str, Preset] = {}
         engines: dict[str, EngineOffer] = {}
-        for offered in (self._own, *others):
+        for offered in (self._own, *self._offers_of_others.values()):
             for preset in offered.presets:
                 presets.setdefault(preset.name, preset)
             for name, engine in offered.engines.items():
-                engines.setdefault(name, engine)
+                if name not in engines or (engines[name].away and not engine.away):
+                    engines[name] = engine
+        for name in engines:  # Nobody knows one better than its holder.
+            held = self._holders.get(lease_of(name))
+            told = self._offers_of_others.get(held.server) if held is not None else None
+            if told is not None and name in told.engines:
+                engines[name] = told.engines[name]
         self.presets[:] = presets.values()
         _become(self.engines, engines)
-        _become(self.capacities, {name: one.capacity for name, one in engines.items()})
+        # Of one that was never there nobody knows what it has.
+        known = {name: one.capacity for name, one in engines.items() if one.is_known}
+        _become(self.capacities, known)
 
 
 def offered(server: ServerRecord) -> Offered:

@@ -83,7 +83,9 @@ class Refused:
 def plan(
     draft: Draft, caller: Identity, offer: Offer, capacities: Mapping[str, Amount]
 ) -> Planned | Refused:
-    """What a submission by ``caller`` comes to; ``capacities`` are those of the engines."""
+    """What a submission by ``caller`` comes to; ``capacities`` are those of the engines,
+    but for those of which nobody knows it yet.
+    """
     try:
         asked = specification.container_of(draft.request)
         container = specification.with_full_image(asked, offer.cluster, caller.user)
@@ -165,7 +167,8 @@ def _place(
         engine = offer.default_engine  # the one on whose machine the platform's commands are
     if draft.control:
         return preset, engine, specification.CONTROL_AMOUNT
-    specification.check_fits(amount, capacities[engine], what)
+    if engine in capacities:
+        specification.check_fits(amount, capacities[engine], what)
     return preset, engine, amount
 
 

@@ -15,7 +15,7 @@ from neuro.domain.uris import ResourceURI
 from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.jobs import lookups, tables
+from neuro.server.jobs import listing, lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.writer import Writer
@@ -26,11 +26,10 @@ PAGE = 500
 class JobReader:
     """Reads jobs of one installation."""
 
-    def __init__(self, database: Database, board: Board, writer: Writer, cluster: str) -> None:
+    def __init__(self, database: Database, board: Board, writer: Writer) -> None:
         self._database = database
         self._board = board
         self._writer = writer
-        self._cluster = cluster
 
     async def find(self, caller: Identity, name_or_id: str, action: Action) -> JobRecord:
         """The job behind an id, or behind the name of one of the caller's own (the newest).
@@ -39,7 +38,7 @@ class JobReader:
         Damaged where it cannot be read any more.
         """
         missing = NoSuchJob(f"no such job {name_or_id[:256]}")
-        found: JobRecord | tables.Whose | None
+        found: JobRecord | lookups.Whose | None
         damaged = None
         try:
             found = await self._look_up(caller.user, name_or_id)
@@ -63,10 +62,10 @@ class JobReader:
         await self.flush()
         return await self._find_by_name(user, name_or_id)
 
-    async def _whose(self, user: str, name_or_id: str) -> tables.Whose | None:
+    async def _whose(self, user: str, name_or_id: str) -> lookups.Whose | None:
         if not is_job_id(name_or_id):
-            return tables.Whose(self._cluster, user, name_or_id, name_or_id)
-        return await self._database.read(lambda c: tables.whose(c, name_or_id))
+            return await self._database.read(lambda c: lookups.whose_newest(c, user, name_or_id))
+        return await self._database.read(lambda c: lookups.whose(c, name_or_id))
 
     async def get(self, job_id: str) -> JobRecord | None:
         """The job of an id, whoever's it is. Raises Damaged."""
@@ -89,25 +88,42 @@ class JobReader:
         record = await self._database.read(lambda c: tables.newest_by_name(c, owner, name))
         return record and self.newest(record)
 
-    async def pages(self, visible: Visibility, query: JobFilter) -> AsyncGenerator[list[JobRecord]]:
-        """The jobs that may be seen and that meet the query. Raises InvalidInput for its page."""
+    async def find_to_end(self, caller: Identity, name_or_id: str) -> JobRecord | lookups.Whose:
+        """The same for somebody who wants to end it, which goes without its record."""
+        try:
+            return await self.find(caller, name_or_id, Action.WRITE)
+        except Damaged:
+            whose = await self._whose(caller.user, name_or_id)
+            if whose is None:
+                raise
+            return whose
+
+    async def pages(
+        self, visible: Visibility, query: JobFilter, damaged: list[str] | None = None
+    ) -> AsyncGenerator[list[JobRecord]]:
+        """The jobs that may be seen and that meet the query. Raises InvalidInput for its page.
+
+        ``damaged`` gets the ids of those that cannot be read, before the page without them.
+        """
         after = await self._page_start(query.after)
         left = query.limit
         await self.flush()
         while left is None or left > 0:
             page = PAGE if left is None else min(PAGE, left)
-            records, last = await self._page(visible, query, page, after)
-            yield [self.newest(record) for record in records]
-            if last is None:
+            found = await self._page(visible, query, page, after)
+            if damaged is not None:
+                damaged += found.damaged
+            yield [self.newest(record) for record in found.records]
+            if found.next is None:
                 return
-            after = last
-            left = None if left is None else left - len(records)
+            after = found.next
+            left = None if left is None else left - len(found.records)
 
     async def _page(
         self, visible: Visibility, query: JobFilter, page: int, after: int | None
-    ) -> tuple[list[JobRecord], int | None]:
-        def read(connection: Connection) -> tuple[list[JobRecord], int | None]:
-            return tables.list_jobs(connection, visible, query, page=page, after=after)
+    ) -> listing.JobPage:
+        def read(connection: Connection) -> listing.JobPage:
+            return listing.list_jobs(connection, visible, query, page=page, after=after)
 
         return await self._database.read(read)
 

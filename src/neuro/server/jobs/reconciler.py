@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from weakref import WeakValueDictionary
 
 import structlog
 from msgspec.structs import replace
 
-from neuro.domain.errors import PlatformError, Unavailable
 from neuro.domain.jobs import Reason
 from neuro.engines.base import (
     Engine,
-    EngineFault,
     Node,
     NodesChanged,
     NotReady,
@@ -33,6 +29,8 @@ from neuro.engines.base import (
 )
 from neuro.server.background import LONGEST_TIMER, Background, Kept
 from neuro.server.jobs import life
+from neuro.server.jobs.arrivals import away_because
+from neuro.server.jobs.asking import Asking, sentence
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.holding import Holding, Sharing
 from neuro.server.jobs.leases import ALWAYS, EngineLease
@@ -67,20 +65,33 @@ class Reconciler:
         self._board = board
         self._writer = writer
         self._engines = engines
-        self._make_spec = make_spec
-        self._stop_grace = stop_grace
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._unwritten: list[tuple[str, int]] = []  # runs that start once they are written
         self._background = background
         self._held: dict[str, Holding] = {}
+        self._node_listeners: list[Callable[[str], None]] = []
         self._watches: dict[str, Kept] = {}
-        self._errands = background.errands("reconciler of jobs")
-        self._starts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._asking = Asking(
+            board,
+            writer,
+            self._held,
+            make_spec,
+            self._tell,
+            background.errands("reconciler of jobs"),
+            stop_grace=stop_grace,
+        )
         self._schedule_is_due = False
 
     def holding(self, engine: str) -> Holding | None:
         """An engine that is this server's now; another object each time that it is taken."""
         return self._held.get(engine)
+
+    def unmet(self) -> set[str]:
+        """The engines of this server that have not been there since it has them."""
+        return {name for name, holding in self._held.items() if not holding.is_met}
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Have ``listener`` called with each engine whose nodes change, or that comes or goes."""
+        self._node_listeners.append(listener)
 
     def has_kept(self, holding: Holding) -> bool:
         """Whether an engine was this server's all the time since that ``holding``, for certain:
@@ -103,29 +114,74 @@ class Reconciler:
         active: Collection[JobRecord],
         known: Collection[RunRef],
         lease: EngineLease = ALWAYS,
+        away: str | None = None,
     ) -> None:
         """Have an engine from now on, whatever became of its jobs while nobody, or another, had it.
 
         ``share`` is what jobs may have of its nodes, whatever these come to be. ``active`` are its
         jobs from the database, read under the lease; ``known`` are the runs whose logs are kept.
         Raises what the engine's ``adopt`` raises; then nothing is taken.
+
+        ``away`` says why the engine cannot be asked anything. Then its jobs wait, can be stopped
+        where they have not begun, and keep what they have, until ``meet``.
         """
         engine = self._engines[name]
-        refs = {RunRef(record.id, record.run) for record in active if record.placed}
-        nodes = await engine.nodes()
-        states = await engine.adopt(refs | set(known))
-        found = [(record, states.get(RunRef(record.id, record.run))) for record in active]
+        nodes, states = ((), {}) if away else await _compare(engine, active, known)
         self._held[name] = Holding(engine, lease, share)
         delegated = engine.placement is Placement.DELEGATED
         self._board.open(name, share(nodes), delegated=delegated)
+        self._board.lanes[name].away = away
         # All that is held is taken again before anything is given: GPUs have to be told apart.
-        for record, state in found:
-            self._take_again(record, state)
-        for record, state in found:
-            for happening in life.on_return(record, state, _now()):
-                self._tell(record.id, happening)
+        for record in active:
+            known_to_be_new = away is None and _ref(record) not in states
+            self._board.add(_without_place(record) if known_to_be_new else record)
+        if away is None:
+            self._go_on(name, active, states)
+            return
+        for record in active:
+            if not record.placed:
+                self._return(record.id, None)
+        self._nodes_changed(name)
+
+    async def meet(self, name: str, known: Collection[RunRef]) -> None:
+        """Go on with an engine that was taken while it was away, and is there now.
+
+        Nothing if this server has lost it. Raises what the engine's ``adopt`` raises.
+        """
+        holding = self._held.get(name)
+        if holding is None or holding.is_met:
+            return
+        placed = [job for job in self._board.placed() if job.engine == name]
+        nodes, states = await _compare(holding.engine, placed, known)
+        if self._held.get(name) is holding:
+            lane = self._board.lanes[name]
+            lane.away = None
+            lane.offer(holding.share(nodes))
+            self._go_on(name, placed, states)
+
+    def _go_on(
+        self, name: str, jobs: Collection[JobRecord], states: Mapping[RunRef, RunState]
+    ) -> None:
+        self._held[name].is_met = True
+        for record in jobs:
+            state = states.get(_ref(record))
+            if state is None or state.exited is not None:
+                self._board.lanes[name].run_is_over(record)
+        for record in jobs:
+            self._return(record.id, states.get(_ref(record)))
         what = f"watch over the engine {name}"
         self._watches[name] = self._background.keep(what, partial(self._watch, name))
+        self._nodes_changed(name)
+
+    def _return(self, job_id: str, state: RunState | None) -> None:
+        record = self._board.get(job_id)
+        if record is not None:
+            for happening in life.on_return(record, state, _now()):
+                self._tell(job_id, happening)
+
+    def _nodes_changed(self, name: str) -> None:
+        for listener in self._node_listeners:
+            listener(name)
         self.schedule()
 
     async def drop(self, name: str) -> None:
@@ -141,17 +197,10 @@ class Reconciler:
         self._writer.drop(name)
         for record in gone:
             self._set_timer(record.id, None)
-        await self._watches.pop(name).stop()
+        watch = self._watches.pop(name, None)
+        if watch is not None:
+            await watch.stop()
         await holding.errands.stop()
-
-    def _take_again(self, record: JobRecord, state: RunState | None) -> None:
-        is_new = state is None and record.run == 0 and record.phase is Phase.STARTING
-        if is_new and record.gpus is None and record.specification.amount.gpu:
-            # Nobody knows which it was given, and it never saw them.
-            record = replace(record, phase=Phase.WAITING)
-        self._board.add(record)
-        if state is None or state.exited is not None:
-            self._board.lanes[record.engine].run_is_over(record)
 
     async def close(self) -> None:
         """Stop reconciling; jobs go on running."""
@@ -161,7 +210,7 @@ class Reconciler:
             await watch.stop()
         for holding in self._held.values():
             await holding.errands.stop()
-        await self._errands.stop()
+        await self._asking.close()
 
     def submitted(self, record: JobRecord) -> None:
         """A new job starts, if the board has its resources reserved, or waits for its turn."""
@@ -232,10 +281,17 @@ class Reconciler:
 
     async def _look_at_nodes(self, name: str, holding: Holding) -> None:
         """No run is touched: what a job has been given is its own until that ends."""
-        nodes = holding.share(await holding.engine.nodes())
-        log.info("nodes of an engine", engine=name, nodes=[node.name for node in nodes])
-        self._board.lanes[name].offer(nodes)
-        self.schedule()
+        lane = self._board.lanes[name]
+        try:
+            nodes = holding.share(await holding.engine.nodes())
+        except NotReady as error:
+            log.warning("an engine is away", engine=name, why=sentence(error))
+            lane.away = away_because(name, sentence(error))
+        else:
+            log.info("nodes of an engine", engine=name, nodes=[node.name for node in nodes])
+            lane.away = None
+            lane.offer(nodes)
+        self._nodes_changed(name)
 
     async def _resync(self, name: str, engine: Engine) -> None:
         asked = [job for job in self._board.placed() if job.engine == name]
@@ -264,90 +320,15 @@ class Reconciler:
             case life.Write():
                 self._writer.save(record)
                 self._board.changed(record)
-            case life.Start(run, after_write=True):
-                if not self._unwritten:
-                    self._errands.begin(self._start_written())
-                self._unwritten.append((record.id, run))
-            case life.Start(run):
-                self._held[record.engine].errands.begin(self._start(record.id, run))
+            case life.Start(run, after_write):
+                self._asking.start(record, run, after_write=after_write)
             case life.Stop(number):
-                holding = self._held[record.engine]
-                holding.errands.begin(self._stop(holding, record, number))
+                self._asking.stop(record, number)
             case life.RunIsOver():
                 if self._board.lanes[record.engine].run_is_over(record):
                     self.schedule()
             case life.Timer(at):
                 self._set_timer(record.id, at)
-
-    async def _start_written(self) -> None:
-        # The database knows that a run was asked for before the engine does: after a crash in
-        # between, the start is repeated, and the engine sees to it that it happens once.
-        runs, self._unwritten = self._unwritten, []
-        await self._writer.settle()
-        for job_id, run in runs:
-            record = self._board.get(job_id)
-            if record is not None:
-                self._held[record.engine].errands.begin(self._start(job_id, run))
-
-    async def _start(self, job_id: str, run: int) -> None:
-        # One after the other: the second must not say that the engine was not asked while it is.
-        lock = self._starts.setdefault(job_id, asyncio.Lock())
-        async with lock:
-            await self._start_alone(job_id, run)
-
-    async def _start_alone(self, job_id: str, run: int) -> None:
-        record = self._board.get(job_id)
-        if record is None or record.run != run:
-            return
-        if record.phase is not Phase.STARTING:
-            self._tell(job_id, life.Told(Event.NOT_ASKED, run))
-            return
-        place = self._board.lanes[record.engine].place_for(record)
-        if isinstance(place, str):
-            self._tell(job_id, life.StartTrouble(Event.NO_ROOM, run, place))
-        elif place != (record.node, record.gpus):
-            self._tell(job_id, life.Given(Event.MOVED, place.gpus, place.node))
-            await self._writer.settle()
-            await self._start_alone(job_id, run)
-        else:
-            self._tell(job_id, await self._ask_to_start(record))
-
-    async def _ask_to_start(self, record: JobRecord) -> life.Happening:
-        """Ask the engine, and say what it answered."""
-        run = record.run
-        try:
-            spec = await self._make_spec(record)
-            now = self._board.get(record.id)
-            if now is None or now.run != run or now.phase is not Phase.STARTING:
-                return life.Told(Event.NOT_ASKED, run)
-            holding = self._held[record.engine]
-            holding.check_is_held()
-            await holding.engine.start(spec)
-        except (NotReady, Unavailable, OSError) as error:
-            # A database that is away, a full disk: that is no fault of the job's.
-            return life.StartTrouble(Event.START_FAILED, run, _sentence(error))
-        except (EngineFault, PlatformError) as error:
-            return life.StartTrouble(Event.REFUSED, run, _sentence(error))
-        except Exception as error:
-            log.error("the start of a job failed", job=record.id, exc_info=error)
-            return life.StartTrouble(Event.START_FAILED, run, _sentence(error))
-        return life.Told(Event.START_DONE, run)
-
-    async def _stop(self, holding: Holding, record: JobRecord, number: int) -> None:
-        with suppress(Unavailable):  # a full disk keeps no job alive
-            await self._writer.flush()
-        ref = RunRef(record.id, record.run)
-        try:
-            holding.check_is_held()
-            has_it = await holding.engine.stop(ref, self._stop_grace)
-            answer = Event.STOP_DONE if has_it else Event.NOTHING_TO_STOP
-        except NotReady as error:
-            log.warning("a job cannot be stopped yet", job=record.id, why=_sentence(error))
-            answer = Event.STOP_FAILED
-        except Exception as error:
-            log.error("a job cannot be stopped yet", job=record.id, exc_info=error)
-            answer = Event.STOP_FAILED
-        self._tell(record.id, life.StopAnswered(answer, number))
 
     def _set_timer(self, job_id: str, moment: datetime | None) -> None:
         timer = self._timers.pop(job_id, None)
@@ -372,12 +353,28 @@ class Reconciler:
         self._tell(job_id, life.Alarm(self._board.waits_for(record)))
 
 
+async def _compare(
+    engine: Engine, active: Iterable[JobRecord], known: Collection[RunRef]
+) -> tuple[Sequence[Node], Mapping[RunRef, RunState]]:
+    refs = {_ref(record) for record in active if record.placed}
+    nodes = await engine.nodes()
+    return nodes, await engine.adopt(refs | set(known))
+
+
+def _ref(record: JobRecord) -> RunRef:
+    return RunRef(record.id, record.run)
+
+
+def _without_place(record: JobRecord) -> JobRecord:
+    """A job that its engine does not know, without GPUs of which nobody knows which they were."""
+    is_new = record.run == 0 and record.phase is Phase.STARTING
+    if is_new and record.gpus is None and record.specification.amount.gpu:
+        return replace(record, phase=Phase.WAITING)
+    return record
+
+
 def _those(nodes: Sequence[Node], _: Sequence[Node]) -> Sequence[Node]:
     return nodes
-
-
-def _sentence(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _now() -> datetime:

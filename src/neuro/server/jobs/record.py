@@ -23,6 +23,7 @@ from neuro.server.jobs.phases import BEGUN, Phase
 
 # A job that restarts for ever keeps its first step and its newest ones only.
 MAX_TRANSITIONS = 101
+MAX_HOST_LABEL = 63  # RFC 1035
 
 
 class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -180,6 +181,7 @@ def to_wire(
     """
     # Lists show thousands at a time: what is computed is computed once, and no sum of nothing.
     spec, status = record.specification, record.status
+    label = host_label(record)
     page, named_page = _pages(record, jobs_domain) if spec.container.http else (None, None)
     last = record.transitions[-1] if record.transitions else None
     reason, description = (last.reason, last.description) if last else (None, None)
@@ -222,9 +224,7 @@ def to_wire(
         http_url=page,
         http_url_named=named_page,
         internal_hostname=f"{record.id}.platform-jobs",
-        internal_hostname_named=(
-            f"{record.name}--{record.owner}.platform-jobs" if record.name else None
-        ),
+        internal_hostname_named=f"{label}.platform-jobs" if label else None,
         restart_policy=spec.restart_policy,
         max_run_time_minutes=record.max_run_time_minutes,
         schedule_timeout=spec.schedule_timeout,
@@ -242,7 +242,16 @@ def _price(credits_per_hour: str, run_time: timedelta) -> str:
     return str((Decimal(credits_per_hour) * hours).quantize(Decimal("0.0001")))
 
 
+def host_label(record: JobRecord) -> str | None:
+    """The name of a job among hosts, if it has one that fits: a service account's may not."""
+    if not record.name:
+        return None
+    label = f"{record.name}--{record.owner}"
+    return label if len(label) <= MAX_HOST_LABEL else None
+
+
 def _pages(record: JobRecord, jobs_domain: str) -> tuple[str, str | None]:
     """Where a job's web page is, by its id and by its name."""
-    named = f"http://{record.name}--{record.owner}.jobs.{jobs_domain}" if record.name else None
+    label = host_label(record)
+    named = f"http://{label}.jobs.{jobs_domain}" if label else None
     return f"http://{record.id}.jobs.{jobs_domain}", named

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -53,11 +53,14 @@ class Retention:
         engines: Mapping[str, Engine],
         keep: Keep,
         leases: Leases | None = None,
+        unmet: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        """``unmet`` are the engines that cannot be asked anything now."""
         self._database = database
         self._engines = engines
         self._keep = keep
         self._leases = leases
+        self._unmet = unmet
 
     async def sweep(self) -> int:
         """Remove what is beyond the settings; returns how many records went."""
@@ -82,11 +85,14 @@ class Retention:
     async def _own(self, choose: Callable[[Connection], list[str]]) -> list[str]:
         """The chosen jobs, without those of engines that other servers have."""
         ids = await self._database.read(choose)
-        if not ids or self._leases is None or self._database.is_sqlite:
+        # Logs of an engine that was never there since the start would stay.
+        others = set(self._unmet())
+        if self._leases is not None and not self._database.is_sqlite:
+            others |= await self._leases.held_by_others(lease_of(""))
+            # And those of one that this server may have and does not.
+            others |= {name for name in self._engines if self._leases.held(lease_of(name)) is None}
+        if not ids or not others:
             return ids
-        others = await self._leases.held_by_others(lease_of(""))
-        # Nor of one that this server may have and does not: its logs would stay.
-        others |= {name for name in self._engines if self._leases.held(lease_of(name)) is None}
         engines = await self._database.read(partial(expiry.engines_of, ids=ids))
         return [job_id for job_id in ids if engines.get(job_id) not in others]
 
@@ -102,6 +108,7 @@ class Retention:
             engine
             for name, engine in self._engines.items()
             if leases is None or self._database.is_sqlite or leases.held(lease_of(name)) is not None
+            if name not in self._unmet()
         ]
 
     async def _forget_logs(self, ids: Sequence[str]) -> None:

@@ -19,10 +19,13 @@ from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_res
 from neuro.server.http.streams import BYTES, NDJSON, WEBSOCKET, json_array, live_ndjson, ndjson
 from neuro.server.jobs import streams
 from neuro.server.jobs.companions import Companions
+from neuro.server.jobs.damaged import left_out
 from neuro.server.jobs.forwarding import HALF_CLOSE_PROTOCOL
 from neuro.server.jobs.logs import LogQuery
+from neuro.server.jobs.lookups import Whose
 from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.passing_on import PassingOn
+from neuro.server.jobs.reader import PAGE
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.specification import with_own_image
@@ -51,6 +54,9 @@ def job_routes(jobs: JobService) -> Routes:
 
         return Need(JOB, action, ask)
 
+    async def to_end(call: Call) -> JobRecord | Whose:
+        return await jobs.find_to_end(call.identity, call.segment("job"))
+
     @api.add(
         "POST",
         "/api/v1/jobs",
@@ -73,11 +79,19 @@ def job_routes(jobs: JobService) -> Routes:
     @api.add("GET", "/api/v1/jobs", section="listing", streams=NDJSON, inside=LISTS)
     async def list_jobs(call: Call, query: JobFilter) -> web.StreamResponse:
         """List jobs, oldest first; NDJSON where the client accepts it."""
-        found = _encoded(jobs.search(call.identity, query))
+        damaged: list[str] = []
+        found = _encoded(jobs.search(call.identity, query, damaged))
+        if query.limit is not None and query.limit <= PAGE:
+            found = _gathered(found)  # So what is left out of all of it is known.
+
+        def headers() -> dict[str, str]:
+            notice = left_out(damaged)
+            return _notices(notice) if notice else {}
+
         if call.wants_ndjson:
-            return await ndjson(call, found)
+            return await ndjson(call, found, headers)
         found = _first(MAX_JSON_LIST, found)
-        return await json_array(call, found, head=b'{"jobs":[', tail=b"]}")
+        return await json_array(call, found, headers, head=b'{"jobs":[', tail=b"]}")
 
     @api.add("GET", "/api/v1/jobs/events", streams=NDJSON, inside=LISTS)
     async def events(call: Call, query: JobEventFilter) -> web.StreamResponse:
@@ -89,10 +103,18 @@ def job_routes(jobs: JobService) -> Routes:
         """A job by its id, or one of the caller's own by name."""
         return await jobs.look(call.found)
 
-    @api.add("DELETE", "/api/v1/jobs/{job}", status=204, section="jobs", needs=of_job(Action.WRITE))
+    @api.add(
+        "DELETE",
+        "/api/v1/jobs/{job}",
+        status=204,
+        section="jobs",
+        needs=Need(JOB, Action.WRITE, to_end),
+    )
     async def kill(call: Call) -> None:
         """End a job. Nothing if it is over."""
-        return _ended(await jobs.kill(call.found))  # type: ignore[return-value]
+        found: JobRecord | Whose = call.found
+        kill = jobs.kill(found) if isinstance(found, JobRecord) else jobs.kill_damaged(found)
+        return _ended(await kill)  # type: ignore[return-value]
 
     @api.add(
         "PUT",
@@ -123,6 +145,13 @@ async def _encoded(found: AsyncGenerator[Job]) -> AsyncGenerator[bytes]:
     async with aclosing(found):
         async for job in found:
             yield encode(job)
+
+
+async def _gathered(found: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(found):
+        items = [item async for item in found]
+    for item in items:
+        yield item
 
 
 async def _first(count: int, found: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

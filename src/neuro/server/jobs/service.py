@@ -27,9 +27,10 @@ from neuro.engines.base import Engine
 from neuro.server.access.grants import Visibility
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.jobs import specification, tables
+from neuro.server.jobs import lookups, specification, tables
 from neuro.server.jobs.away import Away
 from neuro.server.jobs.board import Board
+from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.events import JobEvents, Wanted
 from neuro.server.jobs.holding import Holding
 from neuro.server.jobs.intents import Intent
@@ -60,6 +61,7 @@ class JobService:
         check_volumes: Callable[[str, ContainerRequest], Awaitable[list[str]]],
         image_notice: Callable[[str, str], str | None],
         events: JobEvents,
+        damaged: DamagedJobs,
         limits: JobLimits | None = None,
         others: Others | None = None,
     ) -> None:
@@ -70,7 +72,7 @@ class JobService:
         ``check_volumes(owner, container)`` says what it made, and raises InvalidInput for a
         volume that is not there.
         """
-        self._reader = JobReader(database, board, writer, offer.cluster)
+        self._reader = JobReader(database, board, writer)
         self._database = database
         self._board = board
         self._writer = writer
@@ -78,6 +80,7 @@ class JobService:
         self._engines = engines
         self._offer = offer
         self._events = events
+        self._damaged = damaged
         self._others = others
         self._away = Away(database, others.offers) if others is not None else None
         self._submissions = Submissions(
@@ -111,8 +114,20 @@ class JobService:
             datetime.now(UTC),
             self._board.waits_for(record),
             jobs_domain=self._offer.jobs_domain,
-            ending=self._away.ending(record) if self._away is not None else None,
+            ending=self._ending(record),
         )
+
+    def _ending(self, record: JobRecord) -> str | None:
+        """What the end of a job waits for that is to end."""
+        away = self._away_of(record)
+        if away is None or record.stop_reason is None or not record.is_active:
+            return self._away.ending(record) if self._away is not None else None
+        return f"{away}. The job ends when it is there"
+
+    def _away_of(self, record: JobRecord) -> str | None:
+        """Why nothing can be asked of this server's engine that a job is on, if that is so."""
+        holding = self._reconciler.holding(record.engine)
+        return None if holding is None or holding.is_met else self._board.lanes[record.engine].away
 
     async def look(self, record: JobRecord) -> Job:
         """``show``, with what is asked of it and cannot be done yet."""
@@ -125,6 +140,10 @@ class JobService:
         """The job behind an id or a name: see ``JobReader.find``."""
         return await self._reader.find(caller, name_or_id, action)
 
+    async def find_to_end(self, caller: Identity, name_or_id: str) -> JobRecord | lookups.Whose:
+        """The job that somebody wants to end: see ``JobReader.find_to_end``."""
+        return await self._reader.find_to_end(caller, name_or_id)
+
     async def record(self, job_id: str) -> JobRecord | None:
         """The job of an id, whoever's it is: for what the server does by itself.
 
@@ -134,8 +153,12 @@ class JobService:
             return await self._reader.get(job_id)
         return None
 
-    async def search(self, caller: Identity, query: JobFilter) -> AsyncGenerator[Job]:
+    async def search(
+        self, caller: Identity, query: JobFilter, damaged: list[str] | None = None
+    ) -> AsyncGenerator[Job]:
         """Jobs that the caller may see and that meet the query, oldest or newest first.
+
+        ``damaged`` gets the ids of those whose records cannot be read.
 
         Raises InvalidInput (at the first item) for a bad name, limit or page, and for a cluster
         that is not this server's.
@@ -146,7 +169,8 @@ class JobService:
         if query.limit is not None and query.limit < 1:
             raise InvalidInput("limit must be 1 or more.")
         query = _with_times_in_utc(query)
-        async with aclosing(self._reader.pages(self._visible_to(caller), query)) as pages:
+        visible = self._visible_to(caller)
+        async with aclosing(self._reader.pages(visible, query, damaged)) as pages:
             async for page in pages:
                 for record in await self._with_stops(page):
                     yield self.show(record)
@@ -188,12 +212,24 @@ class JobService:
         """End a job, for its user if nothing else is said.
 
         Nothing if it is over; returns when that is kept, with what the user should know: that no
-        server is there which could end it now.
+        server, or no engine, is there which could end it now.
         """
         await self.kill_all([record], reason)
+        live = self._board.get(record.id)
+        if live is not None and (ending := self._ending(live)) is not None:
+            return f"{ending}."
         if self._away is None or not record.is_active or record.engine in self._board.lanes:
             return None
         return await self._away.not_yet(record)
+
+    async def kill_damaged(
+        self, job: lookups.Whose, reason: Reason = Reason.USER_REQUESTED
+    ) -> str | None:
+        """The same of a job whose record cannot be read. Raises Unavailable."""
+        if await self._damaged.end(job.id, reason.value) or self._others is None:
+            return None
+        await self._others.ask([Intent.stop(job, reason)])
+        return f"The record of job {job.id} is damaged: the server that has its engine ends it."
 
     async def kill_all(
         self, records: Collection[JobRecord], reason: Reason = Reason.USER_REQUESTED
@@ -298,12 +334,21 @@ class JobService:
             await self._reader.flush()
 
     def engine_of(self, record: JobRecord) -> Engine:
-        """The engine that a job is, or was, on. Raises NotFound where there is none any more."""
+        """The engine that a job is, or was, on.
+
+        Raises NotFound where there is none any more, and Unavailable while it is away.
+        """
         engine = self._engines.get(record.engine)
         if engine is None:
             raise NotFound(
                 f"Job {record.id} ran on the engine '{record.engine}', which this server does not"
                 " have any more."
+            )
+        away = self._away_of(record)
+        if away is not None:
+            raise Unavailable(
+                f"{away}. Until it is there, job {record.id} can be listed and stopped, and nothing"
+                " else. Try again later."
             )
         return engine
 

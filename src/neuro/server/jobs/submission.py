@@ -25,7 +25,7 @@ from neuro.domain.errors import (
 from neuro.domain.images import is_executor_image
 from neuro.domain.jobs import ContainerRequest, Job, JobRequest
 from neuro.domain.names import new_job_id
-from neuro.domain.resources import Amount
+from neuro.domain.resources import NOTHING, Amount
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import Together
@@ -169,7 +169,9 @@ class Submissions:
         return Submitted(self._show(self._reader.newest(accepted)), tuple(notices))
 
     def _capacities(self) -> Mapping[str, Amount]:
-        own = {name: lane.most for name, lane in self._board.lanes.items()}
+        lanes = self._board.lanes.items()
+        # Of an engine that was never there nobody knows what it has.
+        own = {n: lane.most for n, lane in lanes if lane.away is None or lane.most != NOTHING}
         return own if self._others is None else {**self._others.offers.capacities, **own}
 
     async def _insert(self, record: JobRecord, key: Key | None) -> JobRecord:

@@ -1,21 +1,19 @@
-"""The table of jobs, and the queries that every list and look-up is made of."""
+"""The table of jobs: how a record is written to it and read from it. Lists are in `listing`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from sys import intern
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from sqlalchemy import (
     Boolean,
     Column,
-    ColumnElement,
     Connection,
     ForeignKey,
     Index,
     Integer,
-    Select,
     String,
     Table,
     bindparam,
@@ -25,8 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from neuro.domain.jobs import ACTIVE, FINISHED, JobFilter, JobStatus, Priority, Transition
-from neuro.server.access.grants import Visibility
+from neuro.domain.jobs import ACTIVE, FINISHED, JobStatus, Priority, Transition
 from neuro.server.database.damage import moment, moment_or_none, reads, sound
 from neuro.server.database.schema import Blob, Moment, index_among, metadata
 from neuro.server.database.schema import Sequence as Counter
@@ -61,7 +58,7 @@ jobs = Table(
     Column("logs_removed", Boolean, nullable=False),
     Column("log_bytes", Counter, nullable=False),
     # Names with commas between; none where an earlier version gave them out.
-    Column("gpus", String(1024), nullable=True),
+    Column("gpus", String, nullable=True),
     Column("node", String(255), nullable=False, server_default=""),
     # Both are JSON that only the server reads.
     Column("specification", Blob, nullable=False),
@@ -105,15 +102,6 @@ _STATUSES = {status.value: status for status in JobStatus}
 _PRIORITIES = tuple(sorted(Priority, key=lambda priority: priority.rank))
 
 
-class Whose(NamedTuple):
-    """What is asked of a caller's grants before they are told of a job."""
-
-    cluster: str
-    owner: str
-    id: str
-    name: str | None
-
-
 def insert_job(connection: Connection, record: JobRecord) -> int:
     """Add a job; returns its sequence number. Raises IntegrityError for a taken name."""
     result = connection.execute(_INSERT, {"id": record.id, **_fixed(record), **_changing(record)})
@@ -145,7 +133,7 @@ def job_of_key(connection: Connection, owner: str, key: str) -> tuple[str, JobRe
     if called is None:
         return None
     row = connection.execute(select(jobs).where(jobs.c.sequence == called.sequence)).one()
-    return called.digest, _record(row)
+    return called.digest, record_of_row(row)
 
 
 def update_jobs(connection: Connection, records: Sequence[JobRecord]) -> None:
@@ -155,15 +143,7 @@ def update_jobs(connection: Connection, records: Sequence[JobRecord]) -> None:
 
 def get_job(connection: Connection, job_id: str) -> JobRecord | None:
     row = connection.execute(_BY_ID, {"b_id": job_id}).one_or_none()
-    return None if row is None else _record(row)
-
-
-def whose(connection: Connection, job_id: str) -> Whose | None:
-    """Whose a job is, also where the rest of its record cannot be read."""
-    row = connection.execute(
-        select(jobs.c.cluster, jobs.c.owner, jobs.c.id, jobs.c.name).where(jobs.c.id == job_id)
-    ).one_or_none()
-    return None if row is None else Whose(*row)
+    return None if row is None else record_of_row(row)
 
 
 def newest_by_name(connection: Connection, owner: str, name: str) -> JobRecord | None:
@@ -173,7 +153,7 @@ def newest_by_name(connection: Connection, owner: str, name: str) -> JobRecord |
         .order_by(jobs.c.sequence.desc())
         .limit(1)
     ).one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None else record_of_row(row)
 
 
 def active_jobs(
@@ -187,75 +167,12 @@ def active_jobs(
         statement = statement.where(jobs.c.owner.in_(owners))
     # Of PostgreSQL's answer, too, only so many rows are in memory beside their records.
     statement = statement.order_by(jobs.c.sequence).execution_options(yield_per=_PAGE)
-    return list(sound(connection.execute(statement), _record))
+    return list(sound(connection.execute(statement), record_of_row))
 
 
 def get_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
     """Those of these ids that there are, and can be read."""
-    return list(sound(connection.execute(select(jobs).where(jobs.c.id.in_(ids))), _record))
-
-
-def list_jobs(
-    connection: Connection,
-    visible: Visibility,
-    query: JobFilter,
-    *,
-    page: int,
-    after: int | None,
-) -> tuple[list[JobRecord], int | None]:
-    """One page of at most ``page`` jobs behind the sequence number ``after``.
-
-    With it comes where the next page begins, or None where this was the last: a damaged record
-    makes a page shorter, not the last one.
-    """
-    statement = list_statement(visible, query, connection.dialect.name, page=page, after=after)
-    rows = connection.execute(statement).all()
-    return list(sound(rows, _record)), rows[-1].sequence if len(rows) == page else None
-
-
-def list_statement(
-    visible: Visibility, query: JobFilter, dialect: str, *, page: int, after: int | None
-) -> Select[Any]:
-    """The rows of one page."""
-    statement = select(jobs).limit(page)
-    conditions = _conditions(query)
-    limit_to = visible.condition(jobs, dialect)
-    if limit_to is not None:
-        conditions.append(limit_to)
-    if query.reverse:
-        statement = statement.order_by(jobs.c.sequence.desc())
-        if after is not None:
-            conditions.append(jobs.c.sequence < after)
-    else:
-        statement = statement.order_by(jobs.c.sequence)
-        if after is not None:
-            conditions.append(jobs.c.sequence > after)
-    return statement.where(*conditions)
-
-
-def _conditions(query: JobFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if query.status:
-        conditions.append(jobs.c.status.in_([status.value for status in query.status]))
-    if query.name is not None:
-        conditions.append(jobs.c.name == query.name)
-    if query.owner:
-        conditions.append(jobs.c.owner.in_(query.owner))
-    if query.project_name:
-        conditions.append(jobs.c.owner.in_(query.project_name))
-    if query.cluster_name is not None:
-        conditions.append(jobs.c.cluster == query.cluster_name)
-    if query.since is not None:
-        conditions.append(jobs.c.created_at >= query.since)
-    if query.until is not None:
-        conditions.append(jobs.c.created_at <= query.until)
-    # ``logs_removed=False`` is sent by every list of the reference clients; they mean to hide jobs
-    # that are being dropped. Here records stay in lists after their logs are gone.
-    for tag in query.tag:
-        conditions.append(
-            jobs.c.sequence.in_(select(job_tags.c.sequence).where(job_tags.c.tag == tag))
-        )
-    return conditions
+    return list(sound(connection.execute(select(jobs).where(jobs.c.id.in_(ids))), record_of_row))
 
 
 def _fixed(record: JobRecord) -> dict[str, Any]:
@@ -338,7 +255,7 @@ def _phase(
 
 
 @reads("job")
-def _record(row: Sequence[Any]) -> JobRecord:
+def record_of_row(row: Sequence[Any]) -> JobRecord:
     """A job of its columns, in the order of the table: their names cost more than the rest."""
     (
         sequence,

@@ -9,9 +9,9 @@ from neuro.flow.evaluate.batch.ground import place_of
 from neuro.flow.order import circles
 
 if TYPE_CHECKING:
+    from neuro.domain.problems import Position
     from neuro.flow.model import FullId, Node
     from neuro.flow.problems import Report
-    from neuro.flow.source import Position
 
 
 def report_circles(nodes: Mapping[FullId, Node], report: Report) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from neuro.domain.problems import nearest
 from neuro.flow.evaluate.batch.contexts import Ended, NeedsContext
 from neuro.flow.evaluate.functions import (
     ADD_TO_NEEDS,
@@ -18,7 +19,6 @@ from neuro.flow.evaluate.functions import (
 )
 from neuro.flow.expressions.evaluator import EvaluationError
 from neuro.flow.expressions.functions import function
-from neuro.flow.problems import nearest
 from neuro.flow.syntax.types import ALWAYS
 
 if TYPE_CHECKING:

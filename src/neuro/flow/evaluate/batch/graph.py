@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from neuro.domain.problems import nearest
 from neuro.flow.evaluate.batch.circles import report_circles
 from neuro.flow.evaluate.batch.contexts import (
     OPEN,
@@ -32,12 +33,12 @@ from neuro.flow.evaluate.calls import (
 )
 from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.model import FullId, Graph, Level, Node, NodeKind
-from neuro.flow.problems import Report, nearest
+from neuro.flow.problems import Report
 from neuro.flow.syntax import tree
 
 if TYPE_CHECKING:
+    from neuro.domain.problems import Position
     from neuro.flow.evaluate.actions import Action
-    from neuro.flow.source import Position
 
 _KINDS = {
     "batch": NodeKind.CALL,

@@ -14,9 +14,9 @@ from neuro.flow.evaluate.sections import constant_text
 from neuro.flow.model import FullId, Node, NodeKind
 
 if TYPE_CHECKING:
+    from neuro.domain.problems import Position
     from neuro.flow.evaluate.batch.ground import Element
     from neuro.flow.problems import Report
-    from neuro.flow.source import Position
     from neuro.flow.syntax.tree import Task, TaskCall
 
 Nodes = Mapping[FullId, Node]

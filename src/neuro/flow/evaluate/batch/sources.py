@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from neuro.domain.problems import Source, nearest
 from neuro.flow.evaluate.actions import Action, Actions
-from neuro.flow.problems import nearest
-from neuro.flow.source import Source
 from neuro.flow.syntax.reader import load_source, read_action
 from neuro.flow.workspace import SUFFIXES, flow_file
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import ConfigFile, ConfigsMeta
+    from neuro.domain.problems import Position
     from neuro.flow.problems import Report
-    from neuro.flow.source import Position
     from neuro.flow.workspace import Workspace
 
 FLOW, PROJECT = "flow", "project"

@@ -24,9 +24,9 @@ from neuro.flow.syntax import tree
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from neuro.domain.problems import Position
     from neuro.flow.evaluate.batch.facts import Facts
     from neuro.flow.evaluate.batch.sources import DiskFiles
-    from neuro.flow.source import Position
 
 MOST_NODES = 100_000
 

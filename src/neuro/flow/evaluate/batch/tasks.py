@@ -29,11 +29,11 @@ from neuro.flow.syntax.types import ALWAYS, MapValue
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import TaskStatus
+    from neuro.domain.problems import Position
     from neuro.flow.evaluate.actions import Action
     from neuro.flow.evaluate.contexts import ImageRecord
     from neuro.flow.evaluate.values import ValueEvaluator
     from neuro.flow.model import FullId, Outcomes
-    from neuro.flow.source import Position
     from neuro.flow.syntax.types import Always, Value
 
 # The state that a main has saved; not known before.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Final
 
-from neuro.flow.source import Position
+from neuro.domain.problems import Position
 from neuro.flow.syntax.keys import (
     Stage,
     fill,

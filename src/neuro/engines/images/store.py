@@ -1,0 +1,234 @@
+"""Layers that are unpacked, and images made of them, for all who run them on this machine.
+
+::
+
+    layers/<digest>/    one layer, by the digest of its archive (diff id): whole, or not there
+        files/          the folder that overlayfs mounts
+        beside          what the files cannot say of themselves (``records``)
+        record.json     how large it is, and in which boot of the machine it was made
+        settled         the disk has it: it outlives a power loss
+    images/<digest>     an image, by the digest of its config: that, and its layers
+    names/<hash>        which image a reference meant when it was last asked for
+    drafts/  trash/     layers that come and go
+    locks/              who makes or uses a layer or an image, or has a download
+
+Several servers, and runs without one, share it: everything is behind locks that end with who has
+them. A run holds its image, a pull each of its layers until the image is there; what nobody holds
+and no image has may go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from neuro.engines.images import locks
+from neuro.engines.images.faults import corrupt
+from neuro.engines.images.limits import Limits
+from neuro.engines.images.locks import Lock
+from neuro.engines.images.shelves import (
+    LayerRecord,
+    NameRecord,
+    Shelves,
+    StoredImage,
+    read_small,
+    write_small,
+)
+from neuro.engines.images.sweeping import Sweeper
+from neuro.engines.images.unpacking import Unpacking
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer on this machine: ``files`` is the folder to mount, ``beside`` says more of them."""
+
+    diff_id: str
+    files: str
+    beside: str
+    size: int
+
+
+class HeldLayer:
+    """A layer that stays until this is closed."""
+
+    def __init__(self, layer: Layer, lock: Lock) -> None:
+        self.layer = layer
+        self._lock = lock
+
+    def close(self) -> None:
+        self._lock.close()
+
+
+class HeldImage:
+    """An image that stays until this is closed, and so does each of its layers.
+
+    ``layers`` begin with the lowest. Who gets a copy of the descriptor ``fd`` holds it likewise,
+    whatever becomes of this process.
+    """
+
+    def __init__(self, image: StoredImage, layers: Sequence[Layer], lock: Lock) -> None:
+        self.image = image
+        self.layers = tuple(layers)
+        self._lock = lock
+
+    @property
+    def fd(self) -> int:
+        return self._lock.fd
+
+    def close(self) -> None:
+        self._lock.close()
+
+
+class Store:
+    """The store in a folder, which is one user's; ``boot`` names this boot of the machine."""
+
+    def __init__(self, folder: str, limits: Limits | None = None, boot: str = "") -> None:
+        self._shelves = Shelves(folder)
+        self._limits = limits or Limits()
+        self._boot = boot or _boot()
+
+    def open(self) -> None:
+        """Make what is missing of the folder. Raises OSError."""
+        self._shelves.make()
+
+    # Layers
+
+    def layer(
+        self,
+        diff_id: str,
+        fetch: Callable[[], int],
+        began: Callable[[Unpacking], None] = lambda unpacking: None,
+    ) -> HeldLayer:
+        """A layer, made of the blob that ``fetch`` opens if it is not here; others wait meanwhile.
+
+        ``began`` gets the unpacking as it begins, to look at or to stop. Raises ImageFault,
+        Stopped and OSError, and what ``fetch`` raises.
+        """
+        path = self._shelves.layer_lock(diff_id)
+        while True:
+            held = self.held_layer(diff_id)
+            if held is not None:
+                return held
+            with locks.alone(path):
+                if self._layer(diff_id) is None:
+                    self._make(diff_id, fetch, began)
+
+    def held_layer(self, diff_id: str) -> HeldLayer | None:
+        """A layer, if it is here. Waits while another makes it."""
+        lock = locks.shared(self._shelves.layer_lock(diff_id))
+        layer = self._layer(diff_id)
+        if layer is None:
+            lock.close()
+            return None
+        return HeldLayer(layer, lock)
+
+    def _layer(self, diff_id: str) -> Layer | None:
+        place = self._shelves.layer(diff_id)
+        record = read_small(f"{place}/record.json", LayerRecord)
+        if record is None:
+            return None
+        if record.boot != self._boot and not os.path.exists(f"{place}/settled"):
+            return None  # the machine went down before the disk had it, perhaps
+        return Layer(diff_id, f"{place}/files", f"{place}/beside", record.size)
+
+    def _make(
+        self, diff_id: str, fetch: Callable[[], int], began: Callable[[Unpacking], None]
+    ) -> None:
+        """Unpack a layer in a draft, and put it in its place. The lock is ours alone."""
+        place, draft = self._shelves.layer(diff_id), self._shelves.draft(diff_id)
+        self._shelves.throw_away(place)
+        self._shelves.throw_away(draft)
+        try:
+            os.mkdir(draft, 0o700)
+            os.mkdir(f"{draft}/files", 0o755)
+            os.chmod(f"{draft}/files", 0o755)  # noqa: S103 - a root folder's, whatever the umask
+            blob = fetch()
+            try:
+                files, beside = f"{draft}/files", f"{draft}/beside"
+                unpacking = Unpacking(blob, files, beside, self._limits)
+                began(unpacking)
+                made = unpacking.wait()
+            finally:
+                os.close(blob)
+            if made.digest != diff_id:
+                raise corrupt("A layer unpacks to something else than the image's config says.")
+            record = LayerRecord(made.size, made.entries, self._boot)
+            write_small(f"{draft}/record.json", record)
+            os.rename(draft, place)
+        except BaseException:
+            self._shelves.throw_away(draft)
+            raise
+
+    def settle(self) -> None:
+        """Let the disk have all layers that are here, so that they outlive a power loss."""
+        unsettled = [name for name in self._shelves.listed("layers") if self._unsettled(name)]
+        if not unsettled:
+            return
+        fd = os.open(self._shelves.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _libc.syncfs(fd) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        finally:
+            os.close(fd)
+        for name in unsettled:
+            with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+                open(f"{self._shelves.layer(name)}/settled", "w").close()
+
+    def _unsettled(self, name: str) -> bool:
+        place = self._shelves.layer(name)
+        record = read_small(f"{place}/record.json", LayerRecord)
+        return (
+            record is not None
+            and record.boot == self._boot
+            and (not os.path.exists(f"{place}/settled"))
+        )
+
+    # Images
+
+    def keep(self, reference: str, digest: str, image: StoredImage) -> HeldImage | None:
+        """Keep an image under a reference, while all of its layers are held.
+
+        ``digest`` is that of the manifest. None where layers are not here.
+        """
+        # Shared: runs may hold it for days, and whoever else writes it writes the same.
+        with locks.shared(self._shelves.image_lock(image.identity)):
+            write_small(self._shelves.image(image.identity), image)
+        write_small(self._shelves.name(reference), NameRecord(reference, image.identity, digest))
+        return self.image(image.identity)
+
+    def image(self, identity: str) -> HeldImage | None:
+        """An image, if it is here with all of its layers."""
+        lock = locks.shared(self._shelves.image_lock(identity))
+        try:
+            path = self._shelves.image(identity)
+            image = read_small(path, StoredImage)
+            layers = [self._layer(one) for one in image.config.diff_ids] if image else []
+            present = [layer for layer in layers if layer is not None]
+            if image is None or len(present) < len(layers):
+                lock.close()
+                return None
+            os.utime(path)  # it was used now
+            return HeldImage(image, present, lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    def named(self, reference: str) -> tuple[str, str] | None:
+        """The image (its identity) and the manifest's digest that a reference meant last."""
+        found = read_small(self._shelves.name(reference), NameRecord)
+        return (found.identity, found.digest) if found else None
+
+    def sweep(self, *, unused_for: float, most: int, now: float | None = None) -> int:
+        """See ``Sweeper.sweep``."""
+        return Sweeper(self._shelves).sweep(unused_for=unused_for, most=most, now=now)
+
+
+def _boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()

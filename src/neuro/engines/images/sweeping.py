@@ -1,0 +1,137 @@
+"""What goes from a store: images that nobody uses, and layers that no image has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+from neuro.engines.images import locks
+from neuro.engines.images.shelves import (
+    LayerRecord,
+    NameRecord,
+    Shelves,
+    StoredImage,
+    hexadecimal,
+    read_small,
+    remove,
+)
+
+_STALE = 3600.0  # seconds after which a small file that is not in its place never will be
+
+
+class Sweeper:
+    """Sweeps a store, beside others who use and sweep it."""
+
+    def __init__(self, shelves: Shelves) -> None:
+        self._shelves = shelves
+
+    def sweep(self, *, unused_for: float, most: int, now: float | None = None) -> int:
+        """Remove images that nobody has used for so many seconds, and the oldest beyond ``most``.
+
+        ``most`` is of all layers together, in bytes. Layers that no image has go, unless a pull
+        holds them. Returns how many layers went. Raises OSError.
+        """
+        moment = time.time() if now is None else now
+        images = self._images()
+        for used, identity in sorted(images):
+            if moment - used > unused_for:
+                self._remove_image(identity)
+        gone = self._remove_layers()
+        for _, identity in sorted(images):
+            if self._size() <= most:
+                break
+            if self._remove_image(identity):
+                gone += self._remove_layers()
+        self._forget_names(moment)
+        self._empty()
+        return gone
+
+    def _images(self) -> list[tuple[float, str]]:
+        """When each image was used last, and which it is."""
+        found = []
+        for path, status in self._small_files("images"):
+            image = read_small(path, StoredImage)
+            if image is not None:
+                found.append((status.st_mtime, image.identity))
+        return found
+
+    def _remove_image(self, identity: str) -> bool:
+        """Whether it went: nobody uses it."""
+        path = self._shelves.image(identity)
+        lock = locks.alone_at_once(self._shelves.image_lock(identity))
+        if lock is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path)  # it is being used
+            return False
+        with lock, contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        return True
+
+    def _remove_layers(self) -> int:
+        """Take layers away that no image has and nobody holds.
+
+        Between both looks at the images lie the locks: an image that comes later needs one of them.
+        """
+        gone = 0
+        unneeded = set(self._shelves.listed("layers")) - self._needed()
+        with contextlib.ExitStack() as stack:
+            locked = set()
+            for name in unneeded:
+                lock = locks.alone_at_once(self._shelves.layer_lock(name))
+                if lock is not None:
+                    stack.enter_context(lock)
+                    locked.add(name)
+            for name in locked - self._needed():
+                gone += self._shelves.take_away(self._shelves.layer(name)) is not None
+        return gone
+
+    def _needed(self) -> set[str]:
+        found: set[str] = set()
+        for _, identity in self._images():
+            image = read_small(self._shelves.image(identity), StoredImage)
+            found.update(hexadecimal(one) for one in (image.config.diff_ids if image else ()))
+        return found
+
+    def _size(self) -> int:
+        records = (
+            read_small(f"{self._shelves.layer(name)}/record.json", LayerRecord)
+            for name in self._shelves.listed("layers")
+        )
+        return sum(record.size for record in records if record is not None)
+
+    def _forget_names(self, now: float) -> None:
+        for shelf in ("names", "images"):
+            for path, status in self._small_files(shelf):
+                if "." in path.rpartition("/")[2]:  # it is being written, or was by who was killed
+                    stale = now - status.st_mtime > _STALE
+                else:
+                    name = read_small(path, NameRecord) if shelf == "names" else None
+                    stale = name is not None and not os.path.exists(
+                        self._shelves.image(name.identity)
+                    )
+                if stale:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
+
+    def _small_files(self, shelf: str) -> Iterator[tuple[str, os.stat_result]]:
+        with os.scandir(f"{self._shelves.folder}/{shelf}") as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it goes while we look
+                    yield entry.path, entry.stat()
+
+    def _empty(self) -> None:
+        """Remove what was taken away, drafts that nobody makes, and locks of what is not there."""
+        for name in self._shelves.listed("locks"):
+            what, _, digest = name.partition("-")
+            if os.path.exists(f"{self._shelves.folder}/{what}s/{digest}"):
+                continue
+            lock = locks.alone_at_once(f"{self._shelves.folder}/locks/{name}")
+            if lock is not None:
+                with lock:
+                    self._shelves.take_away(self._shelves.draft(digest))
+                    if not os.path.exists(f"{self._shelves.folder}/{what}s/{digest}"):
+                        lock.remove()
+        for name in self._shelves.listed("trash"):
+            remove(f"{self._shelves.folder}/trash/{name}")
