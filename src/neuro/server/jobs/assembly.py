@@ -82,7 +82,7 @@ class Means:
         """What this machine has, as far as the settings give it away.
 
         ``nodes_of`` the engines are by their public names, and empty of one that is away;
-        ``gpu_model`` is the usual one's. Raises InvalidInput.
+        ``gpu_model`` is the machine's. Raises InvalidInput.
         """
         tables = engine_settings(settings)
         nodes = {name: nodes_of[public] for name, public in names.items()}
