@@ -13,9 +13,10 @@ import pytest_asyncio
 from tests.engines.harness import KINDS, EngineKind, Runs
 
 CONTRACT = Path(__file__).parent / "contract"
-# A container of Docker takes ten times as long as a run of the others, so of the contract only this
-# runs on it, unless the tests of ``docker`` are asked for by that name.
-ON_DOCKER = CONTRACT / "test_lifecycle.py"
+# A container takes ten times as long as a run of the others, so of the contract only this runs in
+# one, unless the tests of ``docker`` or ``podman`` are asked for by that name.
+IN_CONTAINERS = CONTRACT / "test_lifecycle.py"
+CONTAINERS = ("docker", "podman")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -29,10 +30,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     able = [kind for kind in kinds if all(kind.can(what) for what in needed)]
     assert able, f"no engine has what {metafunc.definition.name} needs"
     path = metafunc.definition.path
-    with_docker = path == ON_DOCKER or metafunc.config.option.markexpr == "docker"
-    names: list[Any] = [kind.name for kind in able if kind.name != "docker"]
-    if KINDS["docker"] in able and with_docker:
-        names.append(pytest.param("docker", marks=pytest.mark.docker))
+    names: list[Any] = [kind.name for kind in able if kind.name not in CONTAINERS]
+    for name in CONTAINERS:
+        wanted = path == IN_CONTAINERS or metafunc.config.option.markexpr == name
+        if KINDS[name] in able and wanted:
+            names.append(pytest.param(name, marks=getattr(pytest.mark, name)))
     metafunc.parametrize("kind", names, indirect=True)
 
 
