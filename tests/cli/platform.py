@@ -26,7 +26,7 @@ PATIENCE = 30.0
 
 
 class Home:
-    """A person's home folder with its own data directory; nobody is logged in at first."""
+    """A person's home folder with its own data folder; nobody is logged in at first."""
 
     def __init__(self, folder: Path, prefix: Sequence[str] = ()) -> None:
         """``prefix`` is what commands are run by."""

@@ -31,7 +31,7 @@ def test_the_folder_of_a_server_is_remembered(home: Home) -> None:
     try:
         assert "The server has been running since" in home.ok("server", "status", **no_variable)
         shown = home.ok("doctor", **no_variable)
-        assert shown.startswith(f"Data directory {elsewhere}: a server runs there")
+        assert shown.startswith(f"Data folder {elsewhere}: a server runs there")
         assert "The server has stopped." in home.run("down", **no_variable).stderr
         said = home.run("server", "status", **no_variable)
         assert said.returncode == 3
@@ -115,7 +115,7 @@ def test_changed_settings_are_told_and_applied(running: Home) -> None:
     settings.write_text("cluster = 'other'\n")
     refused = running.run("server", "reload")
     assert refused.returncode == 70
-    assert "cluster is 'other', and that of this data directory is 'default'" in refused.stderr
+    assert "cluster is 'other', and that of this data folder is 'default'" in refused.stderr
     settings.write_text("cluster = 'No Good'\n")
     assert "between them. Nothing was changed." in running.run("server", "reload").stderr
     assert "tiny" in running.ok("server", "status")

@@ -13,7 +13,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 def test_the_layers_are_shown_line_by_line(home: Home) -> None:
     lines = home.ok("doctor").splitlines()
 
-    assert lines[0] == f"Data directory {home.data_dir}: no server runs there."
+    assert lines[0] == f"Data folder {home.data_dir}: no server runs there."
     assert lines[2].startswith("√ kernel")
     assert any(line.startswith("√ sandbox") for line in lines)
     assert lines[-1] == "Jobs can run on this machine."

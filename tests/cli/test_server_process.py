@@ -380,7 +380,7 @@ def test_two_servers_stand_side_by_side(running: Home, tmp_path: Path) -> None:
         assert said == f"The current cluster is default at {first}\n"
         assert f"API URL: {first}" in running.ok("config", "show")
         assert running.run("config", "switch-cluster", "nowhere").returncode == 127
-        # Its data directory is known from `neuro up`.
+        # Its data folder is known from `neuro up`.
         assert f"Logged into {second} as " in running.ok("login", second)
     finally:
         running.ok("down", "--data-dir", str(tmp_path / "second"))

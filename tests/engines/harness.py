@@ -29,6 +29,7 @@ from neuro.engines.base import (
     Session,
     Started,
     Volume,
+    Waiting,
 )
 from neuro.engines.docker import containers
 from neuro.engines.docker.api import Daemon
@@ -38,7 +39,8 @@ from neuro.engines.sandbox import SandboxEngine, identities
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.engines.storage import Storage
-from tests.engines import docker_daemon
+from tests.engines import docker_daemon, made_images
+from tests.engines.made_images import MadeImages
 from tests.engines.memory import MemoryEngine
 from tests.engines.plain import supervisor
 from tests.engines.plain.engine import PlainEngine
@@ -129,6 +131,9 @@ class Runs:
     async def finished(self, ref: RunRef, patience: float = PATIENCE) -> Finished:
         exited = await self.exited(ref, patience)
         return Finished(ref, exited, await self.output(ref.job_id))
+
+    async def waits(self, ref: RunRef) -> Waiting:
+        return await self._event(ref, Waiting)
 
     async def started(self, ref: RunRef) -> Started:
         return await self._event(ref, Started)
@@ -342,6 +347,26 @@ def processes(folder: Path, wanted: str) -> set[tuple[int, str]]:
     return found
 
 
+class ImageKind(SandboxKind):
+    """Runs have an image, and nothing of the machine's userland."""
+
+    name = "image"
+
+    def prepare(self) -> None:
+        made_images.userland()
+
+    def make(self, folder: Path) -> Engine:
+        return self._engine(folder, SandboxSettings())
+
+    def make_small(self, folder: Path, kept: int) -> Engine:
+        retention = Retention(total=kept, segment=kept // 4)
+        return self._engine(folder, SandboxSettings(retention=retention))
+
+    def _engine(self, folder: Path, settings: SandboxSettings) -> Engine:
+        images = MadeImages(made_images.userland())
+        return SandboxEngine(folder, settings, EVERYWHERE, images)
+
+
 class PlainKind(EngineKind):
     name = "plain"
     engine = PlainEngine
@@ -426,5 +451,8 @@ class PodmanKind(DockerKind):
 
 KINDS: dict[str, EngineKind] = {
     kind.name: kind
-    for kind in (SandboxKind(), PlainKind(), MemoryKind(), DockerKind(), PodmanKind())
+    for kind in (
+        *(SandboxKind(), ImageKind(), PlainKind(), MemoryKind()),
+        *(DockerKind(), PodmanKind()),
+    )
 }

@@ -20,12 +20,12 @@ from neuro.server.database.migrate import migrate
 from neuro.server.engine_settings import Share
 from neuro.server.fleet.changes import Changes
 from neuro.server.fleet.leases import LeaseLost
-from neuro.server.fleet.tables import intents
 from neuro.server.jobs import endings, life, lookups, tables
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.follower import JobFollower
-from neuro.server.jobs.intents import Intent, Intents, stops_asked
+from neuro.server.jobs.intent_rows import Intent, intents, stops_asked
+from neuro.server.jobs.intents import Intents
 from neuro.server.jobs.phases import Phase
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.record import JobRecord

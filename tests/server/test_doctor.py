@@ -216,7 +216,7 @@ def test_whoever_may_not_write_to_the_data_directory_is_told_who_does(
     ready, found = plain_user.look(tmp_path)
 
     assert not ready
-    assert "as the user who starts the server" in found["data directory"]["text"]
+    assert "as the user who starts the server" in found["data folder"]["text"]
 
 
 @pytest.mark.root

@@ -134,3 +134,34 @@ def test_a_page_costs_no_more_for_somebody_with_more_grants(tmp_path: Path) -> N
 
     assert steps(listing.FEW * 4) <= steps(listing.FEW + 1)
     database.close()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_looked_up_by_its_place_costs_a_look_into_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    monkeypatch.setattr(listing, "FEW", 10)
+    monkeypatch.setattr(listing, "FIRST_STEP", 1)
+    monkeypatch.setattr(listing, "WALKED_PER_LOOKUP", 0)
+    database = Database(sqlite_url(tmp_path / "jobs.db"))
+    migrate(database)
+    ids = add(database, *(record() for _ in range(1000)))
+
+    def steps(some: int) -> int:
+        """How many hundreds of SQLite's steps a page of ten takes with so many grants."""
+        count = itertools.count()
+        visible = Visibility(singles=frozenset(("alice", one) for one in ids[:some]))
+        query = JobFilter(reverse=reverse, status=[JobStatus.SUCCEEDED])
+        with database.engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            driver.set_progress_handler(lambda: 0 * next(count), 100)
+            found, _ = listing.list_jobs(connection, visible, query, page=10, after=None)
+            driver.set_progress_handler(None, 0)
+        assert [made.id for made in found] == (ids[some - 10 : some][::-1] if reverse else ids[:10])
+        return next(count)
+
+    # A thousand looks into the index, and no way through all jobs for each of them.
+    assert steps(1000) < 250
+    assert steps(100) < 50
+    database.close()

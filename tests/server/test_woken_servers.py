@@ -17,11 +17,10 @@ from neuro.server.database.migrate import migrate
 from neuro.server.fleet.assembly import Fleet
 from neuro.server.fleet.leases import Leases
 from neuro.server.fleet.registry import Servers
-from neuro.server.fleet.tables import intents
 from neuro.server.jobs import reconciler, tables
 from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.events import JobEvents
-from neuro.server.jobs.intents import Intent
+from neuro.server.jobs.intent_rows import Intent, intents
 from neuro.server.jobs.offers import Offered, Offers
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.phases import Phase

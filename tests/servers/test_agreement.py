@@ -18,7 +18,6 @@ async def test_a_server_with_another_storage_does_not_begin(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     other = tmp_path / "other"
-    other.mkdir()
     with (
         postgres_server.database() as url,
         fleet_of("one", folder=tmp_path, database=url, settings=STORED) as fleet,
@@ -27,6 +26,10 @@ async def test_a_server_with_another_storage_does_not_begin(
         with pytest.raises(RuntimeError, match="is not the one that the other servers of this"):
             two.start()
         assert "Traceback" not in two.log()
+        assert not other.exists()  # Nothing stays of a folder that this start has made.
+        other.mkdir()
+        with pytest.raises(RuntimeError, match="is not the one that the other servers of this"):
+            two.start()
         assert not list(other.iterdir())
 
         settings = two.data_dir / "server.toml"

@@ -89,7 +89,7 @@ def read_owner(data_dir: Path) -> Owner | None:
 
 
 def log_in_as_owner(context: Context, data_dir: Path) -> Account | None:
-    """Log in to the server on a data directory, as who started it.
+    """Log in to the server on a data folder, as who started it.
 
     None where it was never started, or belongs to another user. A server whose owner's token has
     just ended leaves a new one: it is waited for. Raises Failure, PlatformError.

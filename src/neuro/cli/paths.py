@@ -12,7 +12,7 @@ def config_dir(text: str) -> Path:
 
 
 def default_data_dir() -> Path:
-    """The local server's data directory: ``NEURO_DATA_DIR``, else the XDG data folder's."""
+    """The local server's data folder: ``NEURO_DATA_DIR``, else the XDG data folder's."""
     if given := os.environ.get("NEURO_DATA_DIR"):
         return Path(given).expanduser().absolute()
     base = os.environ.get("XDG_DATA_HOME")

@@ -8,7 +8,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +24,6 @@ from neuro.server.access.departure import Departures
 from neuro.server.access.keys import load_or_create_key
 from neuro.server.access.peers import OtherServers
 from neuro.server.access.service import AccessService
-from neuro.server.application import make_application
 from neuro.server.background import Background
 from neuro.server.bakes.assembly import BakeServices
 from neuro.server.bakes.events import Hub
@@ -62,6 +61,9 @@ from neuro.server.owner import (
 )
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.service import ProjectService
+from neuro.server.registry.blobs import IMAGES, BlobStore
+from neuro.server.registry.collection import Collection
+from neuro.server.registry.service import GRACE, RegistryService
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
     OWN_FOLDERS,
@@ -75,6 +77,7 @@ from neuro.server.storage.folder import storage_of
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision, limits_of
 from neuro.server.sweeps import Sweeps
+from neuro.server.web import make_application
 
 log = structlog.get_logger("neuro.server")
 
@@ -128,7 +131,11 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         database_url = options.database or settings.database
         database, fleet = await _open_database(stack, folder, database_url)
         port = listener.getsockname()[1]
+        is_new = not storage_folder(settings, folder).exists()
         place = storage_of(settings, folder)
+        refused = stack.enter_context(ExitStack())
+        if is_new:
+            refused.callback(_remove_empty, place.folder)
         names = public_names(settings, folder)
         engines = make_engines(settings, names, folder, port, place, options.open_files)
         url = address_of(options.host, port)
@@ -182,6 +189,7 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)
+        refused.pop_all()
         log.info("ready", url=login.url)
         yield Server(login.url, choice, partial(_check, parts.jobs, folder, fleet, place))
 
@@ -271,7 +279,21 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
     leaving = [supervision.end_all_of, jobs.service.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
-    return Parts(jobs, projects, bakes, supervision, departures)
+    registry, collection = await _open_registry(stack, ground)
+    return Parts(jobs, projects, bakes, supervision, departures, registry, collection)
+
+
+async def _open_registry(
+    stack: AsyncExitStack, ground: Ground
+) -> tuple[RegistryService, Collection]:
+    # In the storage, as all servers see that one; no path of the API leads there.
+    folder = storage_folder(ground.settings, ground.folder) / IMAGES
+    store = await asyncio.to_thread(BlobStore, folder)
+    registry = RegistryService(ground.database, store, ground.settings.cluster)
+    stack.push_async_callback(registry.close)
+    collection = Collection(ground.database, store, GRACE)
+    stack.push_async_callback(collection.close)
+    return registry, collection
 
 
 async def _listen(
@@ -321,6 +343,7 @@ async def _sweep(ground: Ground, parts: Parts) -> None:
         "sweep of old bakes": FlowRetention(database, hub, keep_flows(retention)).sweep,
         "sweep of grants": ground.access.sharing.sweep,
         "sweep of tokens": parts.jobs.tokens.sweep,
+        "sweep of images": parts.collection.sweep,
     }
     await Sweeps(ground.background, own, shared).start(leases)
 
@@ -351,6 +374,12 @@ async def _join(
     name, address = settings.server.name, settings.server.url
     url = f"{address.rstrip('/')}/api/v1" if address else url
     await fleet.servers.enter(name, url, datetime.now(UTC))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Leave nothing of a start that was refused, such as for a storage that is not mounted."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _prepare_folder(folder: Path) -> Path:

@@ -41,19 +41,19 @@ def examine(data_dir: Path) -> list[Finding]:
             # That it is another user's is said before what cannot be read in it.
             list(data_dir.iterdir())
         settings = load_settings(data_dir / "server.toml")
-        if settings.storage.folder:  # The one in the data directory is made at the first start.
+        if settings.storage.folder:  # The one in the data folder is made at the first start.
             storage_of(settings, data_dir, make=False)
         storage = _nearest(storage_folder(settings, data_dir))
-        # On the file system of the data directory: what that can do decides.
+        # On the file system of the data folder: what that can do decides.
         folder = os.path.realpath(tempfile.mkdtemp(prefix=".neuro-doctor-", dir=_nearest(data_dir)))
     except PlatformError as error:
         return [Finding("settings", "failed", str(error))]
     except OSError as error:
         text = (
             f"{error.filename or data_dir}: {error.strerror}. Run this as the user who starts the"
-            " server, or name their data directory with --data-dir."
+            " server, or name their data folder with --data-dir."
         )
-        return [Finding("data directory", "failed", text)]
+        return [Finding("data folder", "failed", text)]
     try:
         tables = engine_settings(settings)
         table = tables[DEFAULT_ENGINE]

@@ -85,7 +85,7 @@ class Gauges(Collector):
     """The gauges: read at the moment of a request."""
 
     def __init__(self, board: Board, folder: Path) -> None:
-        """``folder`` is the data directory, whose disk is reported."""
+        """``folder`` is the data folder, whose disk is reported."""
         self._board = board
         self._folder = folder
         self._all = [
@@ -105,7 +105,7 @@ class Gauges(Collector):
             *self._amounts("free", "of an engine's capacity that no job holds", self._free),
             _Gauge(
                 "neuro_disk_bytes",
-                "Bytes of the disk that the data directory is on: all, and free ones.",
+                "Bytes of the disk that the data folder is on: all, and free ones.",
                 "kind",
                 self._disk,
             ),

@@ -17,6 +17,8 @@ from neuro.server.fleet.assembly import Fleet
 from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means
 from neuro.server.projects.service import ProjectService
+from neuro.server.registry.collection import Collection
+from neuro.server.registry.service import RegistryService
 from neuro.server.settings import Settings
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision
@@ -62,3 +64,5 @@ class Parts:
     bakes: BakeServices
     supervision: Supervision
     departures: Departures
+    registry: RegistryService
+    collection: Collection

@@ -268,9 +268,9 @@ def _check_cluster(path: Path, cluster: str) -> None:
     if cluster != kept:
         raise Misplaced(
             ("cluster",),
-            f"cluster is '{cluster}', and that of this data directory is '{kept}': its jobs, files,"
+            f"cluster is '{cluster}', and that of this data folder is '{kept}': its jobs, files,"
             f' permissions and logins carry the name. Write cluster = "{kept}", or use another'
-            " data directory (--data-dir)",
+            " data folder (--data-dir)",
         )
 
 

@@ -36,7 +36,6 @@ MODULES = (
     "neuro.server.jobs.plan",
     "neuro.server.jobs.specification",
     "neuro.server.jobs.events",
-    "neuro.server.jobs.tables",
     "neuro.server.storage.routes",
     "neuro.server.storage.access",
     "neuro.server.bakes.guard",
@@ -53,6 +52,9 @@ MODULES = (
     "neuro.server.bakes.tasks.service",
     "neuro.server.schedules.service",
     "neuro.server.supervision.routes",
+    "neuro.server.registry.routes",
+    "neuro.server.registry.service",
+    "neuro.server.registry.upload_routes",
 )
 SOURCES = Path(__file__).parents[3] / "src"
 # Statements that raise where the caller may not.

@@ -25,8 +25,9 @@ from neuro.domain.bakes import (
     TaskStatus,
 )
 from neuro.domain.permissions import Action
-from tests.server.access.rows import CONFIGS, Row, Takes
+from tests.server.access.rows import CONFIGS, MANIFEST, MANIFEST_TYPE, Row, Takes
 from tests.server.jobs import running, submit
+from tests.server.registry.client import Registry
 from tests.server.test_passed_tokens import SAYS, token_of
 
 # What each holds on all that is the owner's. A ``guest`` reads one job and one project; a
@@ -82,7 +83,8 @@ class Caller:
         path = row.route
         for name, value in {**ids, **row.at}.items():
             path = path.replace("{" + name + "}", value)
-        address = self.url + (path + row.query).replace("{me}", self.name)
+        top = self.url.removesuffix("/api/v1") if row.is_of_registry else self.url
+        address = top + (path + row.query).replace("{me}", self.name)
         if row.socket:
             try:
                 async with self._session.ws_connect(address, headers=self._headers):
@@ -91,7 +93,7 @@ class Caller:
                 return error.status, error.message.encode()
         headers, body = dict(self._headers), row.body
         if isinstance(body, bytes):
-            headers |= BYTES
+            headers |= {"Content-Type": MANIFEST_TYPE} if body is MANIFEST else BYTES
             if row.method == "PATCH":
                 headers["Content-Range"] = f"bytes 0-{len(body) - 1}/*"
         sent: dict[str, Any] = {"data" if isinstance(body, bytes) else "json": body}
@@ -129,6 +131,7 @@ class Place:
         async with Client.connect(self._url, token) as client:
             client.user = name
             self.ids, job_token = await _things(client)
+        self.ids |= await _images(name, Registry(self._session, self._url, token))
         owner = self._callers["owner"] = self._caller(name, token)
         account = await owner.get("/service_accounts", "POST", {"name": "robot"})
         self.ids |= {"account": account["id"], "account_role": account["role"]}
@@ -221,6 +224,7 @@ class Place:
             "role_uri",
             "job_name",
             "project_name",
+            "blob",
         )
         return [name for name in self.ids if name not in named]
 
@@ -290,6 +294,7 @@ async def _give(
     action, to, made = HOLDS[who] or Action.MANAGE, caller.name, dict[str, str]()
     uris = [f"{scheme}://default/{owner.name}" for scheme in ("job", "storage", "flow")]
     uris += [f"role://{owner.name}", f"user://{ids['account_role']}"]
+    uris.append(f"image://default/{owner.name}")
     if who == "stranger":
         return {}
     if who == "clerk":
@@ -299,7 +304,9 @@ async def _give(
         # By name and by id; and another's of the name of one that is not to be seen.
         uris = [f"storage://default/{owner.name}", f"job://default/{owner.name}/{ids['job_name']}"]
         uris.append(f"flow://default/{owner.name}/{ids['project']}")
-        others = [f"{scheme}://default/{ids['bystander']}/second" for scheme in ("job", "flow")]
+        uris.append(f"image://default/{owner.name}/first")
+        schemes = ("job", "flow", "image")
+        others = [f"{scheme}://default/{ids['bystander']}/second" for scheme in schemes]
         await _share(admin, to, others, action)
     if who == "member":
         inner, outer = f"{owner.name}/inner", f"{owner.name}/outer"
@@ -357,6 +364,15 @@ async def _speaking_job(client: Client) -> tuple[str, str]:
     """A job, and the token that it was given."""
     job = await submit(client, f"sh -c '{SAYS}; sleep 1000'", pass_config=True)
     return job.id, await token_of(client, job)
+
+
+async def _images(owner: str, registry: Registry) -> dict[str, str]:
+    """Two images, and a blob that neither needs."""
+    first, second = f"{owner}/first", f"{owner}/second"
+    for path in (first, second):
+        await registry.push_image(path, "v1", [b"a layer"])
+    blob = await registry.push_blob(first, b"spare")
+    return {"repository": first, "second_repository": second, "blob": blob}
 
 
 async def _things(client: Client) -> tuple[dict[str, str], str]:

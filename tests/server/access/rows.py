@@ -65,13 +65,19 @@ class Row:
 
     @property
     def operation(self) -> tuple[str, str]:
-        return self.method, f"/api/v1{self.route}"
+        prefix = "" if self.is_of_registry else "/api/v1"
+        return self.method, prefix + self.route
+
+    @property
+    def is_of_registry(self) -> bool:
+        """Whether it is at the place where clients of registries look for it."""
+        return self.route.startswith("/v2/")
 
     @property
     def scheme(self) -> str:
         """Of what it is about."""
         place = self.route.split("/")[1]
-        return self.of or {"jobs": "job", "monitoring": "job"}.get(place, place)
+        return self.of or {"jobs": "job", "monitoring": "job", "v2": "image"}.get(place, place)
 
     @property
     def changes(self) -> bool:
@@ -82,6 +88,12 @@ class Row:
 LOGIN, READ, WRITE, MANAGE = Takes.LOGIN, Takes.READ, Takes.WRITE, Takes.MANAGE
 OWNER, SELF, ADMIN = Takes.OWNER, Takes.SELF, Takes.ADMIN
 CONFIGS = {"workspace": "/ws", "flow_config_id": "f"}
+# What an image is at least; its blob need not be there.
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST = (
+    b'{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json",'
+    b'"digest":"sha256:' + b"0" * 64 + b'","size":2},"layers":[]}'
+)
 
 
 def rows(ids: Mapping[str, str]) -> list[Row]:
@@ -90,6 +102,7 @@ def rows(ids: Mapping[str, str]) -> list[Row]:
         *_of_users(ids),
         *_of_jobs(ids),
         *_of_files(ids),
+        *_of_images(ids),
         *_of_flows(ids),
         *_endings(ids),
     ]
@@ -207,6 +220,23 @@ def _of_files(ids: Mapping[str, str]) -> list[Row]:
     ]
 
 
+def _of_images(ids: Mapping[str, str]) -> list[Row]:
+    repository, blob = {"name": ids["repository"]}, {"digest": ids["blob"]}
+    tagged = {**repository, "reference": "v1"}
+    return [
+        Row("GET", "/v2/", LOGIN),
+        Row("GET", "/v2/_catalog", READ, lists=True),
+        Row("GET", "/v2/{name}/tags/list", READ, at=repository),
+        Row("GET", "/v2/{name}/referrers/{digest}", READ, at=repository | blob),
+        Row("HEAD", "/v2/{name}/manifests/{reference}", READ, at=tagged),
+        Row("GET", "/v2/{name}/manifests/{reference}", READ, at=tagged),
+        Row("HEAD", "/v2/{name}/blobs/{digest}", READ, at=repository | blob),
+        Row("GET", "/v2/{name}/blobs/{digest}", READ, at=repository | blob),
+        Row("POST", "/v2/{name}/blobs/uploads{slash}", WRITE, at=repository | {"slash": "/"}),
+        Row("PUT", "/v2/{name}/manifests/{reference}", WRITE, body=MANIFEST, at=tagged),
+    ]
+
+
 def _of_flows(ids: Mapping[str, str]) -> list[Row]:
     project, bake, attempt, user = ids["project"], ids["bake"], ids["attempt"], ids["user"]
     named = f"?name={ids['project_name']}&owner={user}"
@@ -285,6 +315,18 @@ def _endings(ids: Mapping[str, str]) -> list[Row]:
         Row("DELETE", "/flow/projects/{project}", WRITE),
         Row("POST", "/storage{path}", WRITE, f"?op=RENAME&destination={other}", at=file),
         Row("DELETE", "/storage{path}", WRITE, "?op=DELETE", at={"path": other}),
+        Row(
+            "DELETE",
+            "/v2/{name}/blobs/{digest}",
+            WRITE,
+            at={"name": ids["repository"], "digest": ids["blob"]},
+        ),
+        Row(
+            "DELETE",
+            "/v2/{name}/manifests/{reference}",
+            WRITE,
+            at={"name": ids["repository"], "reference": "v1"},
+        ),
         Row("POST", "/monitoring/jobs/{job}/kill", WRITE, body={}),
         Row("DELETE", "/jobs/{job}", WRITE),
         Row(

@@ -113,10 +113,10 @@ def _examine(data_dir: Path) -> dict[str, Any]:
 def _heading(where: Path) -> str:
     server = find_running(where)
     if server is not None:
-        return f"Data directory {where}: a server runs there, {server.url}."
+        return f"Data folder {where}: a server runs there, {server.url}."
     if where.is_dir() and not os.access(where, os.R_OK | os.X_OK):
-        return f"Data directory {where}: this user may not look into it."
-    return f"Data directory {where}: no server runs there."
+        return f"Data folder {where}: this user may not look into it."
+    return f"Data folder {where}: no server runs there."
 
 
 def _print(out: Output, report: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def running_jobs(data_dir: Path) -> int | None:
 
 
 def other_server(context: Context, data_dir: Path) -> Path | None:
-    """The data directory of another server of this person's that runs on this machine."""
+    """The data folder of another server of this person's that runs on this machine."""
     known = {account.data_dir for account in context.accounts.accounts} | {str(folder(None))}
     others = (Path(other) for other in sorted(filter(None, known)) if other != str(data_dir))
     return next((other for other in others if find_running(other) is not None), None)

@@ -53,7 +53,7 @@ def check_installed() -> None:
 
 
 def find_running(data_dir: Path) -> LocalServer | None:
-    """The server on this data directory, if one lives: a file may be left over, a lock not."""
+    """The server on this data folder, if one lives: a file may be left over, a lock not."""
     if not _is_locked(lock_file(data_dir)):
         return None
     try:

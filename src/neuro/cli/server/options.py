@@ -60,7 +60,7 @@ def server_options(command: F) -> F:
 
 
 def folder_of_current(context: Context, given: Path | None) -> Path:
-    """The data directory that is named, or that of the current server, if it is of this machine."""
+    """The data folder that is named, or that of the current server, if it is of this machine."""
     if given is not None or os.environ.get("NEURO_DATA_DIR"):
         return folder(given)
     accounts = context.accounts
@@ -71,12 +71,12 @@ def folder_of_current(context: Context, given: Path | None) -> Path:
 
 
 def up_command(where: Path) -> str:
-    """The command that starts the server on a data directory."""
+    """The command that starts the server on a data folder."""
     if where == folder(None):
         return "neuro up"
     return f"neuro up --data-dir {shlex.quote(str(where))}"
 
 
 def folder(given: Path | None) -> Path:
-    """The data directory in use."""
+    """The data folder in use."""
     return (given.expanduser() if given else default_data_dir()).absolute()

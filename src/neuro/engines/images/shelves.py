@@ -69,6 +69,12 @@ class Shelves:
     def layer_lock(self, diff_id: str) -> str:
         return f"{self.folder}/locks/layer-{hexadecimal(diff_id)}"
 
+    def download(self, digest: str) -> str:
+        return f"{self.folder}/downloads/{hexadecimal(digest)}"
+
+    def download_lock(self, digest: str) -> str:
+        return f"{self.folder}/locks/download-{hexadecimal(digest)}"
+
     def image_lock(self, identity: str) -> str:
         return f"{self.folder}/locks/image-{hexadecimal(identity)}"
 

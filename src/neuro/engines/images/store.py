@@ -88,13 +88,13 @@ class Store:
     """The store in a folder, which is one user's; ``boot`` names this boot of the machine."""
 
     def __init__(self, folder: str, limits: Limits | None = None, boot: str = "") -> None:
-        self._shelves = Shelves(folder)
+        self.shelves = Shelves(folder)
         self._limits = limits or Limits()
         self._boot = boot or _boot()
 
     def open(self) -> None:
         """Make what is missing of the folder. Raises OSError."""
-        self._shelves.make()
+        self.shelves.make()
 
     # Layers
 
@@ -109,7 +109,7 @@ class Store:
         ``began`` gets the unpacking as it begins, to look at or to stop. Raises ImageFault,
         Stopped and OSError, and what ``fetch`` raises.
         """
-        path = self._shelves.layer_lock(diff_id)
+        path = self.shelves.layer_lock(diff_id)
         while True:
             held = self.held_layer(diff_id)
             if held is not None:
@@ -120,7 +120,7 @@ class Store:
 
     def held_layer(self, diff_id: str) -> HeldLayer | None:
         """A layer, if it is here. Waits while another makes it."""
-        lock = locks.shared(self._shelves.layer_lock(diff_id))
+        lock = locks.shared(self.shelves.layer_lock(diff_id))
         layer = self._layer(diff_id)
         if layer is None:
             lock.close()
@@ -128,7 +128,7 @@ class Store:
         return HeldLayer(layer, lock)
 
     def _layer(self, diff_id: str) -> Layer | None:
-        place = self._shelves.layer(diff_id)
+        place = self.shelves.layer(diff_id)
         record = read_small(f"{place}/record.json", LayerRecord)
         if record is None:
             return None
@@ -140,9 +140,9 @@ class Store:
         self, diff_id: str, fetch: Callable[[], int], began: Callable[[Unpacking], None]
     ) -> None:
         """Unpack a layer in a draft, and put it in its place. The lock is ours alone."""
-        place, draft = self._shelves.layer(diff_id), self._shelves.draft(diff_id)
-        self._shelves.throw_away(place)
-        self._shelves.throw_away(draft)
+        place, draft = self.shelves.layer(diff_id), self.shelves.draft(diff_id)
+        self.shelves.throw_away(place)
+        self.shelves.throw_away(draft)
         try:
             os.mkdir(draft, 0o700)
             os.mkdir(f"{draft}/files", 0o755)
@@ -161,15 +161,15 @@ class Store:
             write_small(f"{draft}/record.json", record)
             os.rename(draft, place)
         except BaseException:
-            self._shelves.throw_away(draft)
+            self.shelves.throw_away(draft)
             raise
 
     def settle(self) -> None:
         """Let the disk have all layers that are here, so that they outlive a power loss."""
-        unsettled = [name for name in self._shelves.listed("layers") if self._unsettled(name)]
+        unsettled = [name for name in self.shelves.listed("layers") if self._unsettled(name)]
         if not unsettled:
             return
-        fd = os.open(self._shelves.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(self.shelves.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if _libc.syncfs(fd) != 0:
                 number = ctypes.get_errno()
@@ -178,10 +178,10 @@ class Store:
             os.close(fd)
         for name in unsettled:
             with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
-                open(f"{self._shelves.layer(name)}/settled", "w").close()
+                open(f"{self.shelves.layer(name)}/settled", "w").close()
 
     def _unsettled(self, name: str) -> bool:
-        place = self._shelves.layer(name)
+        place = self.shelves.layer(name)
         record = read_small(f"{place}/record.json", LayerRecord)
         return (
             record is not None
@@ -197,16 +197,20 @@ class Store:
         ``digest`` is that of the manifest. None where layers are not here.
         """
         # Shared: runs may hold it for days, and whoever else writes it writes the same.
-        with locks.shared(self._shelves.image_lock(image.identity)):
-            write_small(self._shelves.image(image.identity), image)
-        write_small(self._shelves.name(reference), NameRecord(reference, image.identity, digest))
+        with locks.shared(self.shelves.image_lock(image.identity)):
+            write_small(self.shelves.image(image.identity), image)
+        self.remember(reference, digest, image.identity)
         return self.image(image.identity)
+
+    def remember(self, reference: str, digest: str, identity: str) -> None:
+        """Which image a reference means, by the manifest with this digest."""
+        write_small(self.shelves.name(reference), NameRecord(reference, identity, digest))
 
     def image(self, identity: str) -> HeldImage | None:
         """An image, if it is here with all of its layers."""
-        lock = locks.shared(self._shelves.image_lock(identity))
+        lock = locks.shared(self.shelves.image_lock(identity))
         try:
-            path = self._shelves.image(identity)
+            path = self.shelves.image(identity)
             image = read_small(path, StoredImage)
             layers = [self._layer(one) for one in image.config.diff_ids] if image else []
             present = [layer for layer in layers if layer is not None]
@@ -221,12 +225,12 @@ class Store:
 
     def named(self, reference: str) -> tuple[str, str] | None:
         """The image (its identity) and the manifest's digest that a reference meant last."""
-        found = read_small(self._shelves.name(reference), NameRecord)
+        found = read_small(self.shelves.name(reference), NameRecord)
         return (found.identity, found.digest) if found else None
 
     def sweep(self, *, unused_for: float, most: int, now: float | None = None) -> int:
         """See ``Sweeper.sweep``."""
-        return Sweeper(self._shelves).sweep(unused_for=unused_for, most=most, now=now)
+        return Sweeper(self.shelves).sweep(unused_for=unused_for, most=most, now=now)
 
 
 def _boot() -> str:

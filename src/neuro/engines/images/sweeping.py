@@ -18,7 +18,7 @@ from neuro.engines.images.shelves import (
     remove,
 )
 
-_STALE = 3600.0  # seconds after which a small file that is not in its place never will be
+_STALE = 3600.0  # seconds after which nobody goes on with what is half-written
 
 
 class Sweeper:
@@ -45,13 +45,14 @@ class Sweeper:
             if self._remove_image(identity):
                 gone += self._remove_layers()
         self._forget_names(moment)
+        self._forget_downloads(moment)
         self._empty()
         return gone
 
     def _images(self) -> list[tuple[float, str]]:
         """When each image was used last, and which it is."""
         found = []
-        for path, status in self._small_files("images"):
+        for path, status in self._files("images"):
             image = read_small(path, StoredImage)
             if image is not None:
                 found.append((status.st_mtime, image.identity))
@@ -103,7 +104,7 @@ class Sweeper:
 
     def _forget_names(self, now: float) -> None:
         for shelf in ("names", "images"):
-            for path, status in self._small_files(shelf):
+            for path, status in self._files(shelf):
                 if "." in path.rpartition("/")[2]:  # it is being written, or was by who was killed
                     stale = now - status.st_mtime > _STALE
                 else:
@@ -115,7 +116,16 @@ class Sweeper:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(path)
 
-    def _small_files(self, shelf: str) -> Iterator[tuple[str, os.stat_result]]:
+    def _forget_downloads(self, now: float) -> None:
+        """Those that nobody went on with."""
+        for path, status in self._files("downloads"):
+            if now - status.st_mtime > _STALE:
+                lock = locks.alone_at_once(self._shelves.download_lock(path.rpartition("/")[2]))
+                if lock is not None:
+                    with lock, contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
+
+    def _files(self, shelf: str) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(f"{self._shelves.folder}/{shelf}") as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # it goes while we look

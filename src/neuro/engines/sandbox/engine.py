@@ -7,11 +7,13 @@ import base64
 import logging
 import resource
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from neuro.engines.base import (
     EngineFault,
+    Exited,
     Node,
     NodesChanged,
     NotReady,
@@ -22,9 +24,11 @@ from neuro.engines.base import (
 )
 from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat
 from neuro.engines.sandbox.adoption import Adoption
+from neuro.engines.sandbox.images import ImageRefused, Images
 from neuro.engines.sandbox.keeping import Keeping
 from neuro.engines.sandbox.launch import OWN, Plan, Request
 from neuro.engines.sandbox.nursery import Nursery
+from neuro.engines.sandbox.pulls import Pulls
 from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of
 from neuro.engines.sandbox.tidying import Tidying
@@ -49,14 +53,21 @@ class SandboxEngine(SupervisedRuns):
         folder: Path,
         settings: SandboxSettings | None = None,
         storage: Storage | None = None,
+        images: Images | None = None,
     ) -> None:
-        """``storage`` is where volumes are; without it there are none."""
+        """``storage`` is where volumes are; without it there are none.
+
+        ``images`` is where images come from; without it every run has the machine's own userland.
+        """
         super().__init__(folder, storage)
         self._settings = settings or SandboxSettings()
         self._plan: Plan | None = None
         self._nursery: Nursery | None = None
         self._keeping: Keeping | None = None
         self._mending = asyncio.Lock()
+        self._pulls = (
+            None if images is None else Pulls(images, self._tell, self._settings.offline_host)
+        )
 
     @property
     def host_address(self) -> str:
@@ -177,7 +188,26 @@ class SandboxEngine(SupervisedRuns):
     # Runs.
 
     def _order(self, spec: RunSpec) -> Callable[[], Awaitable[None]]:
-        return partial(self._start, _request(spec, self._storage, self._ready().default_argv))
+        return partial(self._begin, spec, _request(spec, self._storage, self._ready().default_argv))
+
+    async def _begin(self, spec: RunSpec, request: Request) -> None:
+        if self._pulls is not None:
+            request = await self._pulls.in_image(spec, request)
+        await self._start(request)
+
+    async def _come(self, ref: RunRef, begin: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await super()._come(ref, begin)
+        except ImageRefused as refused:
+            now = datetime.now(UTC)
+            why = str(refused)
+            self._tell(Exited(ref=ref, at=now, exit_code=None, cause=refused.cause, message=why))
+
+    async def stop(self, ref: RunRef, grace: float) -> bool:
+        """See the protocol."""
+        if self._pulls is not None:
+            self._pulls.withdraw(ref)
+        return await super().stop(ref, grace)
 
     async def _start(self, request: Request) -> None:
         assert self._nursery is not None

@@ -243,7 +243,7 @@ def _refusal(reason: str) -> str:
     return (
         f"Jobs cannot have networks of their own: {reason}.\nWithout them every job reaches the"
         " ports of all others and of this machine. Mend it, or accept that by two lines in"
-        " server.toml, in the data directory:\n  [network]\n  shared = true"
+        " server.toml, in the data folder:\n  [network]\n  shared = true"
     )
 
 

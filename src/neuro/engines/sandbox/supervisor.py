@@ -119,7 +119,7 @@ class Supervisor:
         self._berth.release_mounts()
         layers = f"/proc/self/fd/{self._place}/layers"
         try:
-            launch.clear_work(layers, 1 + len(self._plan.userland.overlays))
+            launch.clear_work(layers, 1 + int(launch.upper_of_image(self._plan)))
             layout.remove_tree(layers)
         except OSError:
             pass
@@ -188,6 +188,7 @@ class Supervisor:
             self._outlet = PipeOutlet(*towards, inlet.inner)
         else:
             self._outlet = PipeOutlet(*towards, None)
+        self._block.give_pipes(self._outlet.inner)
         reception.join(self._outlet, inlet)
 
     def _begin(self) -> None:
@@ -216,6 +217,7 @@ class Supervisor:
             "groups": vars(self._groups),
             "berth": self._berth.name,
             "neighbour": self._neighbourhood.place,
+            "layers": self._request.layers,
         }
         layout.add_state(f"{self._folder}/{layout.STATE}", record)
 
@@ -346,9 +348,9 @@ class Supervisor:
             self._kill()
 
     def _terminate(self) -> None:
-        """SIGTERM to the job's main process, unless it has just ended."""
+        """SIGTERM, or what its image says, to the job's main process, unless it has just ended."""
         if self._command_status is None:
-            os.kill(self._berth.command, signal.SIGTERM)
+            os.kill(self._berth.command, self._request.stop_signal)
 
     # What clients may learn of the run, and do with it.
 
@@ -384,7 +386,7 @@ class Supervisor:
         """Start a command inside, as ``execution`` needs it. Returns its pid, raises OSError."""
         argv, tty = command
         return entering.execute(
-            self._plan, self._request, self._group, init, argv, streams, word, tty=tty
+            self._plan, self._request, self._block, self._group, init, argv, streams, word, tty=tty
         )
 
     def open_terminal(self, init: int) -> tuple[int, int]:

@@ -121,8 +121,8 @@ def _system_calls() -> Finding:
 def _mapped_mounts(
     folder: str, storage: str | None, settings: SandboxSettings
 ) -> Iterator[Finding]:
-    better = "a data directory on ext4, xfs, btrfs or tmpfs with --data-dir"
-    yield _mapped("id-mapped mounts", "data directory", folder, better, settings)
+    better = "a data folder on ext4, xfs, btrfs or tmpfs with --data-dir"
+    yield _mapped("id-mapped mounts", "data folder", folder, better, settings)
     if storage is not None and os.stat(storage).st_dev != os.stat(folder).st_dev:
         better = "one on ext4, xfs, btrfs or tmpfs with `folder` below [storage] in server.toml"
         yield _mapped("storage", "storage", storage, better, settings)
@@ -276,10 +276,10 @@ def _has_nvidia_hardware() -> bool:
 def _disk(folder: str) -> Finding:
     disk = os.statvfs(folder)
     if not disk.f_blocks:
-        return Finding("disk", "ok", "The data directory's file system does not say what is free.")
+        return Finding("disk", "ok", "The data folder's file system does not say what is free.")
     free = disk.f_bavail * disk.f_frsize
     amount = f"{free / (1 << 30):.1f} GiB" if free >= 1 << 30 else f"{free >> 20} MiB"
-    text = f"{amount} are free where the data directory is"
+    text = f"{amount} are free where the data folder is"
     if free < _LITTLE_ROOM:
         state: Literal["warning", "failed"] = "failed" if free < _NO_ROOM else "warning"
         return Finding("disk", state, f"{text}: free some space there.")

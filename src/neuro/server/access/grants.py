@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -67,10 +67,6 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     until: datetime | None = None
 
 
-def _is_no_name(_one: str) -> bool:
-    return False  # A name may be like an id.
-
-
 @dataclass(frozen=True)
 class Visibility:
     """Whose things a list shows: everybody's, or those of owners and single ones.
@@ -102,13 +98,8 @@ class Visibility:
             )
         )
 
-    def condition(
-        self, table: Table, dialect: str, is_id: Callable[[str], bool] = _is_no_name
-    ) -> ColumnElement[bool] | None:
-        """The SQL of it for a table with ``owner``, ``id`` and ``name``; None for no limit.
-
-        ``is_id`` says of what no thing can be named: it is looked up as an id only.
-        """
+    def condition(self, table: Table, dialect: str) -> ColumnElement[bool] | None:
+        """The SQL of it for a table with ``owner``, ``id`` and ``name``; None for no limit."""
         if self.everything:
             return None
         columns = table.c
@@ -116,7 +107,7 @@ class Visibility:
         one_of = _one_of_in_sqlite if dialect == "sqlite" else _one_of
         for column, singles in (
             (columns.id, [it for it in self.singles if _ID.search(it[1])]),
-            (columns.name, [it for it in self.singles if not is_id(it[1])]),
+            (columns.name, self.singles),
         ):
             if singles:
                 parts.append(one_of(table, column, sorted(singles)))

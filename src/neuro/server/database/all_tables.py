@@ -11,8 +11,10 @@ from neuro.server.bakes.images import tables as images
 from neuro.server.bakes.tasks import tables as tasks
 from neuro.server.database import identity
 from neuro.server.fleet import tables as fleet
+from neuro.server.jobs import intent_rows as intents
 from neuro.server.jobs import tables as jobs
 from neuro.server.projects import tables as flows
+from neuro.server.registry import tables as registry
 from neuro.server.schedules import tables as schedules
 
 __all__ = [
@@ -27,7 +29,9 @@ __all__ = [
     "grants",
     "identity",
     "images",
+    "intents",
     "jobs",
+    "registry",
     "schedules",
     "tasks",
     "turns",

@@ -7,7 +7,6 @@ the storage: a job finds its files on whichever machine it runs.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 from pathlib import Path
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, select, text, update
 
 from neuro.domain.errors import Conflict, InvalidInput
 from neuro.engines.exhaustion import FULL
+from neuro.server import durable
 from neuro.server.database.engine import Database
 from neuro.server.database.identity import installation
 from neuro.server.fleet.lease_rows import ALIVE_SECONDS
@@ -127,14 +127,7 @@ def storage_id(folder: Path) -> str | None:
 
 def _make_storage_id(folder: Path) -> str:
     made = secrets.token_hex(16)
-    draft = folder / f"{STORAGE_ID}.{made}"
-    # Made anew, never through a link that a job of an administrator may have put there.
-    with draft.open("x", encoding="ascii") as stream:
-        os.fchmod(stream.fileno(), 0o600)
-        stream.write(made + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())  # A power loss must not leave an empty file in its place.
-    draft.rename(folder / STORAGE_ID)
+    durable.write(folder / STORAGE_ID, made)
     return made
 
 

@@ -50,15 +50,3 @@ changes = Table(
     Column("at", Moment, nullable=False),
     Index(None, "xid"),
 )
-
-# What a server asks of the one that has a job's engine; removed when that is done.
-intents = Table(
-    "intents",
-    metadata,
-    Column("sequence", Counter, primary_key=True, autoincrement=True),
-    Column("job_id", String(64), nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("value", Text, nullable=True),
-    Column("at", Moment, nullable=False),
-    Index(None, "job_id"),
-)

@@ -15,7 +15,7 @@ from aiohttp import http_exceptions, web
 
 from neuro.domain.errors import InvalidInput, TooLarge, TooManyRequests, TooSlow
 from neuro.server.http.texts import needs_check, text_check
-from neuro.server.turns import Threads
+from neuro.server.threads import Threads
 
 T = TypeVar("T")
 

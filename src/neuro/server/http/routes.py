@@ -36,7 +36,7 @@ from neuro.server.http.connections import caller_is_known
 from neuro.server.http.error_forms import OURS, ErrorForm
 from neuro.server.http.open_streams import OpenStream, Streams
 from neuro.server.http.texts import text_check
-from neuro.server.turns import working_for
+from neuro.server.threads import working_for
 
 Handler = Callable[..., Awaitable[Any]]
 Encode = Callable[[Any], bytes]

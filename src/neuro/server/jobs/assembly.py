@@ -90,9 +90,10 @@ class Means:
         shares = shares_of(tables, settings.engine)
         capacities = {name: total(share(nodes[name])) for name, share in shares.items()}
         disk = disk_for(shutil.disk_usage(folder).total)
-        # Of an engine that is away nothing is known, and it is a part of the same machine.
-        machine = capacities[settings.engine if nodes[settings.engine] else DEFAULT_ENGINE]
-        presets = presets_for(settings, machine, gpu_model, disk)
+        # Without a daemon that answers, its machine is this one, as far as anybody can say.
+        usual = settings.engine
+        fitting = capacities[usual] if nodes[usual] else machines[DEFAULT_ENGINE]
+        presets = presets_for(settings, fitting, gpu_model, disk)
         there = {name: capacity for name, capacity in capacities.items() if nodes[name]}
         told = remarks(settings.engines, presets, machines, there)
         return cls(
@@ -103,7 +104,7 @@ class Means:
             list(told),
             {names[name]: kind_name(name, table) for name, table in tables.items()},
             names[DEFAULT_ENGINE],
-            names[settings.engine],
+            names[usual],
             names,
         )
 

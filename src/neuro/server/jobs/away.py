@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from neuro.domain.errors import Unavailable
 from neuro.server.database.engine import Database
-from neuro.server.jobs.intents import stops_asked
+from neuro.server.jobs.intent_rows import stops_asked
 from neuro.server.jobs.offers import Offers
 from neuro.server.jobs.record import JobRecord
 

@@ -1,16 +1,32 @@
 """Pages of the jobs that a caller may see: exact, and quick however much was shared with them.
 
-Somebody with a few grants has their jobs looked up by an index, one by one. For somebody with
-thousands that takes a hundred milliseconds a page, so the jobs are walked in their order instead,
-and each is compared with the grants in memory, as long as enough of them are theirs.
+A few grants are looked up, by indexes that know a job's place in the list: only a page's records
+are read. With thousands of grants that takes tens of milliseconds a page, so the jobs are walked
+in their order instead, and each is compared with the grants in memory, as long as enough of them
+are the caller's.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    String,
+    and_,
+    any_,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+)
 
 from neuro.domain.jobs import JobFilter
 from neuro.domain.names import is_job_id
@@ -19,13 +35,15 @@ from neuro.server.database.damage import sound
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.tables import job_tags, jobs, record_of_row
 
-# So many owners and single jobs are looked up at once.
+# With more owners and single jobs the walk comes first.
 FEW = 500
 # Jobs that are walked before it is known how many of them are the caller's, and at most at once.
 FIRST_STEP = 2000
 LONGEST_STEP = 20_000
 # To look up one single job takes as long as to walk so many.
-WALKED_PER_LOOKUP = 5
+WALKED_PER_LOOKUP = 2
+# Records that are read at once; a statement may have four times as many parameters.
+MOST_AT_ONCE = 8000
 
 _KEYS = select(jobs.c.sequence, jobs.c.owner, jobs.c.id, jobs.c.name)
 _BY_SEQUENCE = select(jobs).where(jobs.c.sequence.in_(bindparam("sequences", expanding=True)))
@@ -59,25 +77,18 @@ def list_rows(
     connection: Connection, visible: Visibility, query: JobFilter, *, page: int, after: int | None
 ) -> tuple[Sequence[Row[Any]], int | None]:
     """The same as rows of the table."""
-    if visible.everything or len(visible.owners) + len(visible.singles) <= FEW:
-        return _looked_up(connection, visible, query, page, after)
+    if visible.everything:
+        statement = _behind(select(jobs).where(*_conditions(query)), query, after)
+        rows = connection.execute(statement.limit(page)).all()
+        return rows, rows[-1].sequence if len(rows) == page else None
+    if len(visible.owners) + len(visible.singles) <= FEW:
+        return _look_up(connection, visible, query, page, after)
     found, after, is_whole = _walk(connection, visible, query, page, after)
     rows = _rows(connection, query, found)
     if is_whole:
         return rows, after
-    more, last = _looked_up(connection, visible, query, page - len(found), after)
+    more, last = _look_up(connection, visible, query, page - len(found), after)
     return [*rows, *more], last
-
-
-def _looked_up(
-    connection: Connection, visible: Visibility, query: JobFilter, page: int, after: int | None
-) -> tuple[Sequence[Row[Any]], int | None]:
-    statement = select(jobs).where(*_conditions(query))
-    limit_to = visible.condition(jobs, connection.dialect.name, is_id=is_job_id)
-    if limit_to is not None:
-        statement = statement.where(limit_to)
-    rows = connection.execute(_behind(statement, query, after).limit(page)).all()
-    return rows, rows[-1].sequence if len(rows) == page else None
 
 
 def _walk(
@@ -107,6 +118,93 @@ def _walk(
         step = min(ahead + FIRST_STEP // 4, LONGEST_STEP)
 
 
+def _look_up(
+    connection: Connection, visible: Visibility, query: JobFilter, page: int, after: int | None
+) -> tuple[list[Row[Any]], int | None]:
+    shared = _Shared.of(visible)
+    found: list[Row[Any]] = []
+    size = page
+    while len(found) < page:
+        sequences = _next(connection, shared, query, size, after)
+        found += [
+            row
+            for row in _rows(connection, query, sequences)
+            if visible.shows(row.owner, row.id, row.name)
+        ]
+        if len(sequences) < size and len(found) <= page:
+            return found, None
+        after = sequences[-1]
+        # One round is enough, but for somebody who was given ids below owners that they are not of.
+        size = min(2 * size, MOST_AT_ONCE)
+    return found[:page], found[page - 1].sequence
+
+
+class _Shared(NamedTuple):
+    """What a list shows, by how it is looked up."""
+
+    ids: list[str]
+    # Two, as a condition of both would have all jobs of the owners sorted.
+    by_owner: Visibility
+    by_name: Visibility
+
+    @classmethod
+    def of(cls, visible: Visibility) -> Self:
+        # Each once, though it may be given below several owners: the answers are counted.
+        ids = sorted({one for _, one in visible.singles if is_job_id(one)})
+        names = frozenset(it for it in visible.singles if not is_job_id(it[1]))
+        return cls(ids, Visibility(owners=visible.owners), Visibility(singles=names))
+
+
+def _next(
+    connection: Connection, shared: _Shared, query: JobFilter, count: int, after: int | None
+) -> list[int]:
+    """The sequence numbers of the next ``count`` jobs that may be the caller's, in order.
+
+    An id is found whoever's job it is: its owner is in the job's record only, not in the index.
+    """
+    dialect = connection.dialect.name
+    statements = []
+    if shared.ids:
+        statements.append(
+            (_ids_in_sqlite if dialect == "sqlite" else _ids)(shared.ids, query, after)
+        )
+    for part in (shared.by_owner, shared.by_name):
+        if part.owners or part.singles:
+            limit_to = part.condition(jobs, dialect)
+            assert limit_to is not None
+            statements.append(
+                _behind(select(jobs.c.sequence).where(limit_to, *_conditions(query)), query, after)
+            )
+    found = {
+        sequence
+        for statement in statements
+        for sequence in connection.execute(statement.limit(count)).scalars()
+    }
+    return sorted(found, reverse=query.reverse)[:count]
+
+
+def _ids(ids: list[str], query: JobFilter, after: int | None) -> Select[Any]:
+    one_of = jobs.c.id == any_(literal(ids, ARRAY(String)))
+    # The offset keeps PostgreSQL from going through all jobs in their order instead.
+    some = select(jobs.c.sequence).where(one_of, *_conditions(query), *_after(query, after))
+    sequence = some.offset(0).subquery().c.sequence
+    return select(sequence).order_by(sequence.desc() if query.reverse else sequence)
+
+
+def _ids_in_sqlite(ids: list[str], query: JobFilter, after: int | None) -> Select[Any]:
+    shared = func.json_each(json.dumps(ids)).table_valued("value", name="shared")
+    # The case and the sum keep SQLite from using another index than that of ids.
+    asked, place = [*_conditions(query), *_after(query, after)], jobs.c.sequence + 0
+    return (
+        select(jobs.c.sequence)
+        .select_from(shared.join(jobs, literal(True)))
+        .where(
+            jobs.c.id == shared.c.value, *([case((and_(*asked), 1), else_=0) == 1] if asked else [])
+        )
+        .order_by(place.desc() if query.reverse else place)
+    )
+
+
 def _rows(connection: Connection, query: JobFilter, sequences: list[int]) -> Sequence[Row[Any]]:
     if not sequences:
         return []
@@ -117,11 +215,14 @@ def _rows(connection: Connection, query: JobFilter, sequences: list[int]) -> Seq
 def _behind(statement: Select[Any], query: JobFilter, after: int | None) -> Select[Any]:
     """In the order of a list, from where it goes on."""
     sequence = jobs.c.sequence
-    if query.reverse:
-        statement = statement.order_by(sequence.desc())
-        return statement if after is None else statement.where(sequence < after)
-    statement = statement.order_by(sequence)
-    return statement if after is None else statement.where(sequence > after)
+    statement = statement.order_by(sequence.desc() if query.reverse else sequence)
+    return statement.where(*_after(query, after))
+
+
+def _after(query: JobFilter, after: int | None) -> list[ColumnElement[bool]]:
+    if after is None:
+        return []
+    return [jobs.c.sequence < after if query.reverse else jobs.c.sequence > after]
 
 
 def _conditions(query: JobFilter) -> list[ColumnElement[bool]]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from neuro.server.fleet.changes import Changes
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.follower import JobFollower
-from neuro.server.jobs.intents import Intent, Intents
+from neuro.server.jobs.intent_rows import Intent
+from neuro.server.jobs.intents import Intents
 from neuro.server.jobs.offers import Offers
 from neuro.server.jobs.record import JobRecord
 

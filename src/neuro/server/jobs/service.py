@@ -33,7 +33,7 @@ from neuro.server.jobs.board import Board
 from neuro.server.jobs.damaged import DamagedJobs
 from neuro.server.jobs.events import JobEvents, Wanted
 from neuro.server.jobs.holding import Holding
-from neuro.server.jobs.intents import Intent
+from neuro.server.jobs.intent_rows import Intent
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reader import JobReader

@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 import os
-from asyncio import Task, create_task
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from neuro.domain.errors import InvalidInput
 from neuro.domain.frames import FrameReader, Kind
-from neuro.server.http.bodies import pieces
+from neuro.server.http.pouring import pour
 from neuro.server.storage.bulk import BulkIntake
 from neuro.server.storage.faults import faults
 from neuro.server.storage.service import StorageService
 from neuro.server.storage.staging import Upload
-
-# A change of threads costs as much as writing half a megabyte: in batches of 4 MiB, 1 GiB took
-# 0.9 s, in batches of 1 MiB 1.1 s. Many uploads at once share a bounded memory.
-BATCH_BYTES = 4 << 20
-LEAST_BATCH_BYTES = 256 << 10
-ALL_BATCHES_BYTES = 64 << 20
-
-
-async def _batches(request: web.Request, service: StorageService) -> AsyncIterator[list[bytes]]:
-    batch: list[bytes] = []
-    size = 0
-    async with aclosing(pieces(request)) as body:
-        async for piece in body:
-            batch.append(piece)
-            size += len(piece)
-            share = ALL_BATCHES_BYTES // service.receiving
-            if size >= max(LEAST_BATCH_BYTES, min(BATCH_BYTES, share)):
-                yield batch
-                batch, size = [], 0
-    if batch:
-        yield batch
-
-
-async def _pour(
-    request: web.Request, service: StorageService, take: Callable[[list[bytes]], object]
-) -> None:
-    """Give the body to ``take`` in a thread, in order, reading on while it works."""
-    writing: Task[object] | None = None
-    service.receiving += 1
-    try:
-        async for batch in _batches(request, service):
-            if writing is not None:
-                await writing
-            writing = create_task(service.in_thread(take, batch))
-        if writing is not None:
-            await writing
-    finally:
-        service.receiving -= 1
-        # The thread must be done before anybody closes its file.
-        if writing is not None and not writing.done():
-            with suppress(Exception):
-                await writing
 
 
 @asynccontextmanager
@@ -94,7 +51,7 @@ async def receive_file(
                 view = view[count:]
 
     async with _closing(service, lambda: os.close(fd)):
-        await _pour(request, service, take)
+        await pour(request, service, take)
         if length is not None and position != offset + length:
             raise InvalidInput("The body is shorter than its Content-Range says.")
 
@@ -111,7 +68,7 @@ async def receive_upload(request: web.Request, service: StorageService, upload: 
                 upload.write(frame.parts, frame.size)
 
     async with _closing(service, upload.close):
-        await _pour(request, service, take)
+        await pour(request, service, take)
         if not reader.ended:
             raise InvalidInput("The upload broke off: continue it.")
         await service.in_thread(upload.finish)
@@ -122,5 +79,5 @@ async def receive_bulk(
 ) -> list[bytes]:
     """Take many files; returns the lines of the answer."""
     async with _closing(service, intake.close):
-        await _pour(request, service, intake.feed)
+        await pour(request, service, intake.feed)
         return await service.in_thread(intake.finish)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from asyncio import Task, create_task
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -11,31 +10,12 @@ from email.utils import formatdate
 
 from aiohttp import hdrs, web
 
+from neuro.server.http.file_answers import requested_range
 from neuro.server.http.routes import Call, json_response
 from neuro.server.http.streams import BYTES
 from neuro.server.storage.service import OpenFile, StorageService
 
 CHUNK_BYTES = 1 << 20
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-
-
-def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The (first, behind last) bytes that a Range header asks for; None for all of the file.
-
-    Raises ValueError for a range that the file does not have. Several ranges, and other units, are
-    ignored, as HTTP allows.
-    """
-    match = _RANGE.fullmatch(header.strip()) if header else None
-    if match is None or match[1] == match[2] == "":
-        return None
-    if match[1] == "":
-        first, end = max(0, size - int(match[2])), size
-    else:
-        first = int(match[1])
-        end = min(size, int(match[2]) + 1) if match[2] else size
-    if first >= end:
-        raise ValueError(header)
-    return first, end
 
 
 async def send_file(call: Call, service: StorageService, file: OpenFile) -> web.StreamResponse:

@@ -1,12 +1,11 @@
 """The storage's rules, for programs with an event loop. No HTTP, no permissions.
 
 Files work happens in a bounded pool of threads, so that a slow disk never stops the server, and
-each person has a share of it (``neuro.server.turns``).
+each person has a share of it (``neuro.server.threads``).
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from neuro.server.storage.ownership import give_all
 from neuro.server.storage.paths import parse_path
 from neuro.server.storage.staging import Staging, Upload, staged_bytes, upload_name
 from neuro.server.storage.tree import Tree
-from neuro.server.turns import Threads, working_for
+from neuro.server.threads import Threads, working_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,16 +97,7 @@ class StorageService:
         **kwargs: P.kwargs,
     ) -> T:
         """Like ``in_thread``; ``release`` takes back a result that nobody waits for any more."""
-        future = self._threads.do(lambda: work(*args, **kwargs))
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            while not future.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([future])
-            if future.exception() is None:
-                release(future.result())
-            raise
+        return await self._threads.whole(lambda: work(*args, **kwargs), release)
 
     async def _stepped(self, items: Iterator[T]) -> AsyncGenerator[T, None]:
         end = object()

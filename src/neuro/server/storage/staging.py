@@ -8,7 +8,6 @@ upload that the owner makes after a restart.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import stat
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from neuro.domain.errors import InvalidInput, NotFound
+from neuro.server.durable import start_writeback
 from neuro.server.storage.confine import Place, reopen
 from neuro.server.storage.faults import faults
 from neuro.server.storage.ownership import adopt, inherit
@@ -29,8 +29,6 @@ KEEP_SECONDS = 3 * 24 * 3600.0
 # So much at a time is handed to the disk while more is coming in; the fsync at the end of a large
 # upload then finds little left to do.
 _WRITEBACK_BYTES = 32 << 20
-_SYNC_FILE_RANGE_WRITE = 2
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def upload_name(user: str, place: Place, upload_id: str) -> str:
@@ -122,15 +120,8 @@ class StagedFile:
             self.offset += count
             parts = _behind(parts, count)
         if self.offset - self._synced >= _WRITEBACK_BYTES:
-            self._start_writeback()
-
-    def _start_writeback(self) -> None:
-        # Only a hint: where the call is missing, the fsync does all of it.
-        length = ctypes.c_int64(self.offset - self._synced)
-        _libc.sync_file_range(
-            self._fd, ctypes.c_int64(self._synced), length, _SYNC_FILE_RANGE_WRITE
-        )
-        self._synced = self.offset
+            start_writeback(self._fd, self._synced, self.offset - self._synced)
+            self._synced = self.offset
 
     def publish(self, folder: int, name: bytes, *, durable: bool) -> None:
         """Give the file its place; ``durable`` waits until its bytes are on the disk."""

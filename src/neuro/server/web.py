@@ -28,6 +28,7 @@ from neuro.server.jobs.routes import job_routes, monitoring_routes
 from neuro.server.metrics import watch
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.routes import project_routes
+from neuro.server.registry.routes import registry_routes
 from neuro.server.storage.routes import storage_routes
 
 
@@ -57,6 +58,7 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *project_routes(parts.projects).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
+        *(route for routes in registry_routes(parts.registry) for route in routes.items),
     ]
     troubles = partial(_troubles, ground, parts)
     away = partial(_away, ground, parts)

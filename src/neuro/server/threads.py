@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +55,25 @@ class Threads:
         self._waiting.setdefault(_person.get(), deque()).append(_Work(work, result))
         self._start()
         return result
+
+    async def whole(
+        self, work: Callable[[], T], release: Callable[[T], object] = lambda _: None
+    ) -> T:
+        """``do``, whose caller waits for the thread even where they are cancelled.
+
+        What it works on (an open file) must not be closed under its hands. ``release`` takes back a
+        result that nobody waits for any more.
+        """
+        future = self.do(work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            if future.exception() is None:
+                release(future.result())
+            raise
 
     async def close(self) -> None:
         """Wait for all work that was asked for."""

@@ -18,7 +18,7 @@ from neuro.server.http.errors import render_errors
 from neuro.server.http.routes import Call, Routes, install
 from neuro.server.jobs.launch import Launcher
 from neuro.server.storage.service import StorageService
-from neuro.server.turns import Threads, working_for
+from neuro.server.threads import Threads, working_for
 
 
 async def test_one_persons_work_leaves_threads_to_others() -> None:

@@ -1,0 +1,339 @@
+"""What is asked of a registry, by the OCI distribution protocol: manifests and blobs.
+
+It blocks, and is used by several threads at once. What a registry answers is believed as far as
+its digest goes; where it sends us does not get what was meant for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from neuro import __version__
+from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused, shown
+from neuro.engines.images.manifests import INDEXES, LARGEST_MANIFEST, MANIFESTS
+from neuro.engines.images.references import Reference
+from neuro.engines.runs import PullCredentials
+
+_SECONDS = 60.0  # that a registry may say nothing
+_MOST_REDIRECTS = 5
+_LARGEST_ANSWER = 64 << 10  # of what is no manifest and no blob
+_REDIRECTS = (301, 302, 303, 307, 308)
+_CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A scheme, host and port; who has all three is who credentials are for."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+class Answer:
+    """An answer whose body is still to be read, in pieces."""
+
+    def __init__(
+        self, response: http.client.HTTPResponse, connection: http.client.HTTPConnection
+    ) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._response, self._connection = response, connection
+
+    def read(self, most: int) -> bytes:
+        """Some of the body, nothing at its end. Raises OSError where it is cut."""
+        try:
+            return self._response.read(most)
+        except http.client.HTTPException as error:
+            raise ConnectionError("the connection was cut") from error
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
+
+
+class Registry:
+    """The repository of a reference, as who has ``credentials`` sees it.
+
+    ``insecure`` are registries that are asked by http; those of this machine always are.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        credentials: PullCredentials | None = None,
+        insecure: Collection[str] = (),
+        seconds: float = _SECONDS,
+    ) -> None:
+        self._reference = reference
+        self._credentials = credentials
+        self._insecure = insecure
+        self._seconds = seconds
+        host = reference.host
+        scheme = "http" if host in insecure or _is_loopback(host) else "https"
+        self._base = f"{scheme}://{host}/v2/{reference.repository}/"
+        self._authorization = ""
+        self._lock = threading.Lock()
+
+    def manifest(self, version: str) -> tuple[bytes, str, str]:
+        """A manifest or index by tag or digest: its bytes, media type and digest.
+
+        Raises ImageFault.
+        """
+        accept = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
+        with self._opened(f"manifests/{quote(version, safe=':')}", accept) as answer:
+            body = self._whole(answer, LARGEST_MANIFEST)
+            media_type = answer.headers.get("Content-Type", "")
+        if ":" in version:
+            check_digest(body, version, "manifest")
+            return body, media_type, version
+        return body, media_type, f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+    def small_blob(self, digest: str, most: int) -> bytes:
+        """A blob that is not a layer. Raises ImageFault."""
+        with self._opened(f"blobs/{digest}", {}) as answer:
+            body = self._whole(answer, most)
+        check_digest(body, digest, "config")
+        return body
+
+    @contextmanager
+    def blob(self, digest: str, offset: int) -> Iterator[Answer]:
+        """A blob from ``offset`` on (status 206), or from its beginning (200).
+
+        Raises ImageFault.
+        """
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._opened(f"blobs/{digest}", headers) as answer:
+            yield answer
+
+    def _whole(self, answer: Answer, most: int) -> bytes:
+        body = bytearray()
+        try:
+            while piece := answer.read(1 << 16):
+                body += piece
+                if len(body) > most:
+                    raise refused(f"The image has a manifest or config of more than {most} bytes.")
+        except OSError as error:
+            raise self._away(error) from error
+        return bytes(body)
+
+    @contextmanager
+    def _opened(self, path: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+        """An answer that is not an error. Raises ImageFault."""
+        try:
+            answer = self._ask(path, headers)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._away(error) from error
+        try:
+            if answer.status not in (200, 206):
+                raise self._fault(answer)
+            yield answer
+        finally:
+            answer.close()
+
+    def _ask(self, path: str, headers: Mapping[str, str]) -> Answer:
+        used = self._authorization
+        answer = self._follow(self._base + path, headers, used)
+        if answer.status != 401:
+            return answer
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        answer.close()
+        with self._lock:
+            if self._authorization == used:  # no other thread has been here meanwhile
+                self._authorization = self._authorized(challenge)
+            now = self._authorization
+        return self._follow(self._base + path, headers, now)
+
+    def _follow(self, url: str, headers: Mapping[str, str], authorization: str) -> Answer:
+        first = _place(url)
+        for _ in range(_MOST_REDIRECTS + 1):
+            place = _place(url)
+            own = {"Authorization": authorization} if authorization and place == first else {}
+            answer = self._get(url, {**headers, **own})
+            if answer.status not in _REDIRECTS:
+                return answer
+            target = answer.headers.get("Location", "")
+            answer.close()
+            url = urljoin(url, target)
+            if place.scheme == "https" and _place(url).scheme != "https":
+                raise refused(f"The registry {self._name} sends its images by http: no.")
+        raise refused(f"The registry {self._name} sends us from one address to the next.")
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> Answer:
+        parts = urlsplit(url)
+        place = _place(url)
+        if place.scheme not in ("http", "https") or not place.host:
+            raise refused(
+                f"The registry {self._name} sends us to {shown(url)}, which is no address."
+            )
+        connection = _connection(place, self._seconds)
+        try:
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            agent = {"User-Agent": f"neuro/{__version__}", "Accept-Encoding": "identity"}
+            connection.request("GET", target, headers={**agent, **headers})
+            return Answer(connection.getresponse(), connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    # Who we are
+
+    def _authorized(self, challenge: str) -> str:
+        """What to send after a registry asked who we are. Raises ImageFault."""
+        scheme, _, rest = challenge.partition(" ")
+        asked = {key.lower(): value for key, value in _CHALLENGE.findall(rest)}
+        if scheme.lower() == "basic" and self._credentials is not None:
+            return self._basic()
+        if scheme.lower() == "bearer" and "realm" in asked:
+            return f"Bearer {self._token(asked)}"
+        raise self._denied("it asks who you are")
+
+    def _basic(self) -> str:
+        assert self._credentials is not None
+        pair = f"{self._credentials.user}:{self._credentials.password}"
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+
+    def _token(self, asked: Mapping[str, str]) -> str:
+        scope = asked.get("scope") or f"repository:{self._reference.repository}:pull"
+        query = {"scope": scope, **({"service": asked["service"]} if "service" in asked else {})}
+        url = asked["realm"] + ("&" if "?" in asked["realm"] else "?") + urlencode(query)
+        place = _place(url)
+        if place.scheme != "https" and _place(self._base).scheme == "https":
+            raise refused(f"The registry {self._name} asks for passwords by http: no.")
+        headers = {"Authorization": self._basic()} if self._credentials is not None else {}
+        answer = self._get(url, headers)
+        try:
+            if answer.status in (400, 401, 403):
+                raise self._denied(_reason(answer))
+            if answer.status != 200:
+                raise self._fault(answer)
+            body = self._whole(answer, _LARGEST_ANSWER)
+        finally:
+            answer.close()
+        try:
+            found = json.loads(body)
+            token = found.get("token") or found.get("access_token")
+        except (ValueError, AttributeError, RecursionError):
+            token = None
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise corrupt(f"The registry {self._name} answers something else than a token.")
+        return token
+
+    # What went wrong
+
+    @property
+    def _name(self) -> str:
+        return self._reference.registry
+
+    @property
+    def _image(self) -> str:
+        return str(self._reference)
+
+    def _fault(self, answer: Answer) -> ImageFault:
+        why = _reason(answer)
+        if answer.status == 404:
+            return ImageFault(FaultKind.NOT_FOUND, f"There is no image {self._image}: {why}.")
+        if answer.status in (401, 403):
+            return self._denied(why)
+        if answer.status == 429 or answer.status >= 500:
+            sentence = f"The registry {self._name} cannot answer now: {why}."
+            return ImageFault(FaultKind.AWAY, sentence)
+        return refused(f"The registry {self._name} does not give {self._image}: {why}.")
+
+    def _denied(self, why: str) -> ImageFault:
+        who = (
+            f"'{shown(self._credentials.user)}'" if self._credentials else "people it doesn't know"
+        )
+        sentence = (
+            f"The registry {self._name} does not give {self._image} to {who}: {why}. Perhaps there"
+            " is no such image, or its registry needs other credentials."
+        )
+        return ImageFault(FaultKind.DENIED, sentence)
+
+    def _away(self, error: Exception) -> ImageFault:
+        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+            sentence = f"There is no registry {self._name}: check the image's name, {self._image}."
+            return ImageFault(FaultKind.NOT_FOUND, sentence)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            why = f"its certificate is not valid ({error.verify_message})"
+        elif isinstance(error, TimeoutError):
+            why = f"it says nothing for {self._seconds:.0f} seconds"
+        elif isinstance(error, ssl.SSLError):
+            why = "it does not speak https; name it among the insecure registries if it is yours"
+        elif isinstance(error, OSError):
+            why = error.strerror or str(error)
+        else:
+            why = "it does not answer in HTTP"
+        sentence = f"The registry {self._name} cannot be reached: {why}."
+        return ImageFault(FaultKind.AWAY, sentence)
+
+
+def check_digest(body: bytes, digest: str, what: str) -> None:
+    """Raises ImageFault where a body is not what its digest says."""
+    algorithm, _, wanted = digest.partition(":")
+    if hashlib.new(algorithm, body).hexdigest() != wanted:
+        raise corrupt(f"The image's {what} is not what its digest says: {digest}.")
+
+
+def _reason(answer: Answer) -> str:
+    """What the registry says of an error, or the status's own name."""
+    otherwise = http.client.responses.get(answer.status, f"status {answer.status}").lower()
+    try:
+        found: Any = json.loads(answer.read(_LARGEST_ANSWER))
+        error = found["errors"][0] if "errors" in found else found
+        text = error.get("message") or error.get("details") or error.get("code")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return otherwise
+    return shown(text.strip().rstrip(".")) if isinstance(text, str) and text.strip() else otherwise
+
+
+def _place(url: str) -> _Place:
+    try:
+        parts = urlsplit(url)
+        return _Place(parts.scheme, parts.hostname or "", parts.port)
+    except ValueError:
+        return _Place("", "", None)
+
+
+def _is_loopback(registry: str) -> bool:
+    host = registry.partition(":")[0]
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _connection(place: _Place, seconds: float) -> http.client.HTTPConnection:
+    if place.scheme == "http":
+        return http.client.HTTPConnection(place.host, place.port, timeout=seconds)
+    context = ssl.create_default_context()
+    proxy = getproxies().get("https", "")
+    if not proxy or proxy_bypass(place.host):
+        port = place.port
+        return http.client.HTTPSConnection(place.host, port, timeout=seconds, context=context)
+    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    connection = http.client.HTTPSConnection(
+        parts.hostname or "", parts.port or 3128, timeout=seconds, context=context
+    )
+    headers = {}
+    if parts.username:
+        pair = f"{parts.username}:{parts.password or ''}"
+        headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    connection.set_tunnel(place.host, place.port or 443, headers)
+    return connection

@@ -1,0 +1,1 @@
+"""The registry of images: an OCI distribution server, and the store behind it."""

@@ -1,0 +1,277 @@
+"""The store of blobs: one file for each digest, whoever pushed it. Blocking.
+
+``blobs/sha256/ab/abcd…`` is whole and durable, or not there. What comes in grows below ``uploads``
+under the upload's own name, and is renamed when its digest was found right; so it can be continued
+after the server was killed at any moment. What is removed is renamed into ``trash`` first, which
+takes no longer for a large file, and from there it is deleted.
+
+What the store has is the database's to say (``tables``): a file changes its place within the
+transaction that says so, while the row of its blob is locked. A crash in between leaves a file that
+no row knows, which the collection removes, or a row without its file: that blob is not there until
+it is pushed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from neuro.domain.errors import Unavailable
+from neuro.engines.exhaustion import FULL
+from neuro.server.durable import start_writeback, sync_folder
+from neuro.server.registry.errors import RegistryError, WrongOffset, unknown_upload
+from neuro.server.registry.names import hasher
+
+# Beside the folders of owners, whose names begin with a letter.
+IMAGES = ".neuro-images"
+MAX_BLOB = 1 << 40
+_READ_BYTES = 4 << 20
+_WRITEBACK_BYTES = 32 << 20
+_MOST_PARTS = 1024  # that one call writes
+_MOST_HASHES = 4096
+
+
+class BlobStore:
+    """The files below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        """The folder is made if it is missing. Raises OSError."""
+        self._blobs = root / "blobs"
+        self._uploads = root / "uploads"
+        self._trash = root / "trash"
+        for folder in (self._blobs, self._uploads, self._trash):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # What the bytes of uploads have come to: a blob that arrives in pieces is not read again.
+        self._hashes: dict[str, tuple[int, Any]] = {}
+
+    # Blobs
+
+    def open(self, digest: str) -> int | None:
+        """A descriptor to read a blob; None where it is not there."""
+        try:
+            return os.open(self._path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+
+    def has(self, digest: str) -> bool:
+        return self._path(digest).exists()
+
+    def place(self, upload_id: str, digest: str) -> None:
+        """Let an upload be the blob, in the transaction that says so. Raises OSError."""
+        path, upload = self._path(digest), self._upload(upload_id)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.utime(upload)  # The collection takes what no row knows by its age, which begins now.
+        upload.rename(path)
+
+    def keep(self, digest: str) -> None:
+        """Wait until the place of a blob is on the disk."""
+        path = self._path(digest)
+        sync_folder(path.parent)
+
+    def throw_away(self, digest: str) -> None:
+        """Let a blob be gone, in the transaction that says so. Raises OSError."""
+        with suppress(FileNotFoundError):
+            self._path(digest).rename(self._trash / f"{digest}.{time.time_ns()}")
+
+    def empty_trash(self) -> int:
+        """Delete what was thrown away; returns how many bytes that was. Raises OSError."""
+        freed = 0
+        with os.scandir(self._trash) as found:
+            for entry in found:
+                freed += entry.stat().st_size
+                Path(entry.path).unlink()
+        return freed
+
+    def is_older(self, digest: str, moment: float) -> bool:
+        """Whether a blob's file has its place for longer than since a unix time."""
+        try:
+            return self._path(digest).stat().st_mtime < moment
+        except FileNotFoundError:
+            return False
+
+    def files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """The digest and the status of each file of the store."""
+        for algorithm in sorted(self._blobs.iterdir()):
+            for folder in sorted(algorithm.iterdir()):
+                with os.scandir(folder) as found:
+                    for entry in found:
+                        with suppress(FileNotFoundError):
+                            yield f"{algorithm.name}:{entry.name}", entry.stat()
+
+    # Uploads
+
+    def begin(self, upload_id: str) -> None:
+        """Make room for an upload. Raises Unavailable where the disk is full."""
+        with _disk():
+            os.close(os.open(self._upload(upload_id), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    def size_of_upload(self, upload_id: str) -> int:
+        """How many bytes have arrived. Raises RegistryError for an unknown one."""
+        try:
+            return self._upload(upload_id).stat().st_size
+        except FileNotFoundError:
+            raise unknown_upload() from None
+
+    def continue_upload(self, upload_id: str, algorithm: str) -> Incoming:
+        """Go on with an upload where it ended; it is this one's alone until it is closed.
+
+        What has arrived is read again only where another ``algorithm`` was thought of, or another
+        server took it.
+
+        Raises RegistryError for an unknown one, and where somebody else goes on with it.
+        """
+        try:
+            fd = os.open(self._upload(upload_id), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise unknown_upload() from None
+        try:
+            # Of all servers, and ended by the kernel where one is killed.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            size = os.fstat(fd).st_size
+            seen, digest = self._hashes.pop(upload_id, (0, hasher(algorithm)))
+            if seen > size or digest.name != algorithm:
+                seen, digest = 0, hasher(algorithm)
+            _catch_up(fd, digest, seen, size)
+        except BlockingIOError:
+            os.close(fd)
+            raise RegistryError(
+                "BLOB_UPLOAD_INVALID",
+                409,
+                "Another request is bringing a part of this upload: go on when it has ended.",
+            ) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        return Incoming(self, upload_id, fd, size, digest)
+
+    def remember(self, upload_id: str, size: int, digest: Any) -> None:
+        """Keep what the first bytes of an upload have come to; where it is lost, they are read."""
+        if len(self._hashes) >= _MOST_HASHES:
+            self._hashes.clear()
+        self._hashes[upload_id] = size, digest
+
+    def discard(self, upload_id: str) -> None:
+        """Forget an upload. Raises OSError."""
+        self._hashes.pop(upload_id, None)
+        self._upload(upload_id).unlink(missing_ok=True)
+
+    def uploads(self) -> Iterator[tuple[str, os.stat_result]]:
+        """The id and the status of each upload that has begun."""
+        with os.scandir(self._uploads) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    yield entry.name, entry.stat()
+
+    def _path(self, digest: str) -> Path:
+        algorithm, _, encoded = digest.partition(":")
+        return self._blobs / algorithm / encoded[:2] / encoded
+
+    def _upload(self, upload_id: str) -> Path:
+        return self._uploads / upload_id
+
+
+class Incoming:
+    """An upload that bytes are coming to. They are hashed as they come, and not read again."""
+
+    def __init__(self, store: BlobStore, upload_id: str, fd: int, size: int, digest: Any) -> None:
+        self._store = store
+        self._fd = fd
+        self._digest = digest
+        self._written_back = size
+        self._is_over = False
+        self.upload_id = upload_id
+        self.size = size
+
+    def check_offset(self, offset: int) -> None:
+        """Raise WrongOffset unless a piece that begins there comes next."""
+        if offset != self.size:
+            raise WrongOffset(
+                self.size,
+                f"The piece begins at {offset}, and {self.size} bytes of the upload have arrived:"
+                " go on there.",
+            )
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Add bytes. Raises Unavailable where the disk is full: the upload is forgotten then."""
+        more = sum(map(len, pieces))
+        if self.size + more > MAX_BLOB:
+            raise RegistryError("SIZE_INVALID", 413, f"A blob can have {MAX_BLOB} bytes.")
+        try:
+            with _disk():
+                _write_all(self._fd, pieces, self.size)
+        except BaseException:
+            self.discard()  # What nobody sees must not keep a full disk full.
+            raise
+        for piece in pieces:
+            self._digest.update(piece)
+        self.size += more
+        if self.size - self._written_back >= _WRITEBACK_BYTES:
+            start_writeback(self._fd, self._written_back, self.size - self._written_back)
+            self._written_back = self.size
+
+    def finish(self, digest: str) -> None:
+        """Wait until all of it is on the disk. Raises RegistryError for another digest."""
+        found = f"{self._digest.name}:{self._digest.hexdigest()}"
+        if found != digest:
+            self.discard()
+            raise RegistryError(
+                "DIGEST_INVALID",
+                400,
+                f"What has arrived is {found}, and not {digest}: push it again.",
+                {"digest": digest},
+            )
+        with _disk():
+            os.fdatasync(self._fd)
+
+    def place(self, digest: str) -> None:
+        """Be the blob, in the transaction that says so. Raises OSError."""
+        self._store.place(self.upload_id, digest)
+        self._is_over = True
+
+    def discard(self) -> None:
+        """Forget what has arrived. Raises OSError."""
+        self._is_over = True
+        self._store.discard(self.upload_id)
+
+    def close(self) -> None:
+        """Let go; what has arrived stays, to be continued."""
+        if not self._is_over:
+            self._store.remember(self.upload_id, self.size, self._digest)
+        os.close(self._fd)
+
+
+def _catch_up(fd: int, digest: Any, start: int, end: int) -> None:
+    while start < end:
+        piece = os.pread(fd, min(_READ_BYTES, end - start), start)
+        if not piece:
+            raise unknown_upload()  # It was cut, which nothing here does.
+        digest.update(piece)
+        start += len(piece)
+
+
+def _write_all(fd: int, pieces: Sequence[bytes], offset: int) -> None:
+    rest = [memoryview(piece) for piece in pieces if piece]
+    while rest:
+        count = os.pwritev(fd, rest[:_MOST_PARTS], offset)
+        offset += count
+        while rest and count >= len(rest[0]):
+            count -= len(rest.pop(0))
+        if count:
+            rest[0] = rest[0][count:]
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise Unavailable(
+                "The server's disk is full, so nothing can be pushed now: tell its administrator."
+            ) from error
+        raise

@@ -1,0 +1,362 @@
+"""The registry's rules: who may pull and push what, and what a push leaves. Knows no HTTP.
+
+A push is authorized when its upload begins. The id of the upload, which nobody else is told, is
+good for the rest of it: so an upload that takes longer than its token lives is not lost.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from neuro.domain.errors import TooManyRequests
+from neuro.domain.permissions import Action
+from neuro.domain.uris import ResourceURI
+from neuro.server.access.identity import Identity
+from neuro.server.database.engine import Database
+from neuro.server.registry import blob_tables, manifest_tables
+from neuro.server.registry.blob_tables import FoundBlob, UploadRow
+from neuro.server.registry.blobs import BlobStore, Incoming
+from neuro.server.registry.errors import (
+    RegistryError,
+    unknown_blob,
+    unknown_manifest,
+    unknown_repository,
+    unknown_upload,
+)
+from neuro.server.registry.manifest_tables import KeptManifest
+from neuro.server.registry.manifests import Descriptor, Manifest, parse_manifest
+from neuro.server.registry.names import (
+    DEFAULT_ALGORITHM,
+    Repository,
+    algorithm_of,
+    digest_of,
+    is_digest,
+)
+from neuro.server.threads import Threads
+
+THREADS = 8
+THREADS_PER_PERSON = 4
+MAX_UPLOADS = 1000  # of one person that have begun and not ended
+MAX_TAGS_AT_ONCE = 64
+PAGE = 1000
+# For how long a blob is kept that no image needs (yet, or any more), and an upload that nothing
+# comes to.
+GRACE = timedelta(hours=24)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBlob:
+    """A blob that is open for reading; ``size`` in bytes."""
+
+    fd: int
+    size: int
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class RegistryService:
+    """The images of one installation."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        cluster: str,
+        *,
+        grace: timedelta = GRACE,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self.cluster = cluster
+        self.store = store
+        self.grace = grace
+        self._database = database
+        self._now = now
+        self._threads = Threads(THREADS, THREADS_PER_PERSON, "registry")
+        # How many bodies are coming in now; they share the memory for what is not written yet.
+        self.receiving = 0
+
+    async def close(self) -> None:
+        """Wait for work in the threads."""
+        await self._threads.close()
+
+    async def in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Do blocking work; a caller that is cancelled waits for it all the same."""
+        return await self._threads.whole(lambda: work(*args))
+
+    def authorize(self, caller: Identity, repository: Repository, action: Action) -> None:
+        """Raise RegistryError NAME_UNKNOWN or NotPermitted unless the caller may do ``action``."""
+        caller.require(
+            repository.uri(self.cluster), action, hidden=unknown_repository(repository.path)
+        )
+
+    def _may_read(self, caller: Identity, path: str) -> bool:
+        return caller.allows(Repository(path).uri(self.cluster), Action.READ)
+
+    # Pulling
+
+    async def manifest(self, repository: Repository, reference: str) -> KeptManifest:
+        """A manifest by a tag or a digest. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+
+        def find(connection: Connection) -> KeptManifest:
+            found = manifest_tables.find_manifest(connection, repository.path, reference)
+            if found is None:
+                _repository(connection, repository)
+                raise unknown_manifest(repository.path, reference)
+            return found
+
+        return await self._database.read(find)
+
+    async def blob_size(self, repository: Repository, digest: str) -> int:
+        """How many bytes a blob has; it is kept for a while then. Raises RegistryError.
+
+        Who pushes asks this first, and does not push what is there: it must not go before the
+        manifest comes.
+        """
+        found = await self._blob(repository, digest)
+        now = self._now()
+        if now - found.touched_at > self.grace / 2 and not await self._database.write(
+            lambda c: blob_tables.touch(c, found.repository_id, digest, now)
+        ):
+            raise unknown_blob(repository.path, digest)
+        if not await self.in_thread(self.store.has, digest):
+            raise unknown_blob(repository.path, digest)
+        return found.size
+
+    async def open_blob(self, repository: Repository, digest: str) -> OpenBlob:
+        """A blob to read; the caller closes it. Raises RegistryError BLOB_UNKNOWN, NAME_UNKNOWN."""
+        found = await self._blob(repository, digest)
+        fd = await self._threads.whole(lambda: self.store.open(digest), _close)
+        if fd is None:
+            raise unknown_blob(repository.path, digest)
+        return OpenBlob(fd, found.size)
+
+    async def _blob(self, repository: Repository, digest: str) -> FoundBlob:
+        def find(connection: Connection) -> FoundBlob:
+            found = blob_tables.find_blob(connection, repository.path, digest)
+            if found is None:
+                _repository(connection, repository)
+                raise unknown_blob(repository.path, digest)
+            return found
+
+        return await self._database.read(find)
+
+    # Lists
+
+    async def tags(self, repository: Repository, after: str, limit: int) -> list[str]:
+        """Tags by name, ``limit`` of them at most. Raises RegistryError NAME_UNKNOWN."""
+
+        def find(connection: Connection) -> list[str]:
+            repository_id = _repository(connection, repository)
+            return manifest_tables.list_tags(connection, repository_id, after, limit)
+
+        return await self._database.read(find)
+
+    async def catalog(self, caller: Identity, after: str, limit: int) -> list[str]:
+        """The repositories with an image that the caller may read, ``limit`` of them at most."""
+        top = ResourceURI("image", self.cluster)
+        owners = None
+        if caller.action_on(top) is None:
+            owners = list(caller.grants.names_below(top))
+        found: list[str] = []
+        while len(found) < limit:
+            page = await self._database.read(
+                partial(manifest_tables.list_repositories, owners=owners, after=after, limit=PAGE)
+            )
+            found += [path for path in page if self._may_read(caller, path)]
+            if len(page) < PAGE:
+                break
+            after = page[-1]
+        return found[:limit]
+
+    async def referrers(
+        self, repository: Repository, subject: str, artifact_type: str | None, after: str
+    ) -> list[Descriptor]:
+        """What is about a digest, a page of it behind a digest; none where nothing is."""
+        return await self._database.read(
+            lambda c: manifest_tables.list_referrers(
+                c, repository.path, subject, artifact_type, after, PAGE
+            )
+        )
+
+    # Pushing
+
+    async def begin_upload(
+        self, caller: Identity, repository: Repository, algorithm: str = DEFAULT_ALGORITHM
+    ) -> UploadRow:
+        """Begin an upload. Raises TooManyRequests where the caller has begun too many."""
+        upload = UploadRow(secrets.token_hex(16), repository.path, caller.user, algorithm)
+        now = self._now()
+
+        def add(connection: Connection) -> None:
+            if blob_tables.count_uploads(connection, caller.user) >= MAX_UPLOADS:
+                raise TooManyRequests(
+                    f"{MAX_UPLOADS} uploads of yours have begun and not ended, which is the most"
+                    " for one person: end some of them.",
+                    retry_after=60.0,
+                )
+            blob_tables.add_upload(connection, upload, now)
+
+        await self._database.write(add)
+        await self.in_thread(self.store.begin, upload.id)
+        return upload
+
+    async def upload(self, repository: Repository, upload_id: str) -> UploadRow:
+        """An upload that has begun. Raises RegistryError BLOB_UPLOAD_UNKNOWN."""
+        found = await self._database.read(lambda c: blob_tables.get_upload(c, upload_id))
+        if found is None or found.path != repository.path:
+            raise unknown_upload()
+        return found
+
+    async def continue_upload(self, upload: UploadRow, algorithm: str) -> Incoming:
+        """Go on with an upload; the caller closes it, in a thread. Raises RegistryError."""
+        return await self._threads.whole(
+            lambda: self.store.continue_upload(upload.id, algorithm), Incoming.close
+        )
+
+    async def pause_upload(self, upload: UploadRow) -> None:
+        """Keep an upload from now on for a while, in which nothing may come to it."""
+        now = self._now()
+        await self._database.write(lambda c: blob_tables.touch_upload(c, upload.id, now))
+
+    async def finish_upload(self, repository: Repository, incoming: Incoming, digest: str) -> None:
+        """Let what has arrived be a blob of the repository. Raises RegistryError DIGEST_INVALID."""
+        try:
+            await self.in_thread(incoming.finish, digest)
+        except RegistryError:
+            await self._database.write(lambda c: blob_tables.remove_upload(c, incoming.upload_id))
+            raise
+        now = self._now()
+
+        def put(connection: Connection) -> None:
+            blob_tables.put_blob(connection, repository, digest, incoming.size, now)
+            blob_tables.remove_upload(connection, incoming.upload_id)
+            incoming.place(digest)
+
+        await self._database.write(put)
+        await self.in_thread(self.store.keep, digest)
+
+    async def cancel_upload(self, upload: UploadRow) -> None:
+        """Forget an upload."""
+        await self._database.write(lambda c: blob_tables.remove_upload(c, upload.id))
+        await self.in_thread(self.store.discard, upload.id)
+
+    async def mount(
+        self, caller: Identity, repository: Repository, digest: str, source: Repository | None
+    ) -> bool:
+        """Let the repository have a blob of another one that the caller may read.
+
+        ``source`` None: of any such. False where there is none, or its file is not there.
+        """
+
+        def has(connection: Connection) -> bool:
+            if source is not None:
+                return self._may_read(caller, source.path) and (
+                    blob_tables.find_blob(connection, source.path, digest) is not None
+                )
+            homes = blob_tables.homes_of(connection, digest)
+            return any(self._may_read(caller, path) for path in homes)
+
+        if not await self._database.read(has) or not await self.in_thread(self.store.has, digest):
+            return False
+        now = self._now()
+        try:
+            await self._database.write(lambda c: blob_tables.link(c, repository, digest, now))
+        except IntegrityError:
+            return False  # Removed a moment ago: it has to be pushed.
+        return True
+
+    async def put_manifest(
+        self,
+        repository: Repository,
+        reference: str,
+        tags: Sequence[str],
+        content: bytes,
+        media_type: str,
+    ) -> Manifest:
+        """Keep a manifest by its digest, and let tags lead to it. Raises RegistryError.
+
+        What it names need not be there: a part of an index, or a layer that is kept elsewhere.
+        """
+        named = is_digest(reference)
+        digest = digest_of(content, algorithm_of(reference) if named else DEFAULT_ALGORITHM)
+        if named and digest != reference:
+            raise RegistryError(
+                "DIGEST_INVALID",
+                400,
+                f"What has arrived is {digest}, and not {reference}: push it again.",
+                {"digest": reference},
+            )
+        if len(tags) > MAX_TAGS_AT_ONCE:
+            raise RegistryError(
+                "TAG_INVALID", 400, f"A push can set {MAX_TAGS_AT_ONCE} tags, not {len(tags)}."
+            )
+        manifest = parse_manifest(content, media_type, digest)
+        tagged = sorted({*tags, *(() if named else (reference,))})
+        now = self._now()
+
+        def put(connection: Connection) -> None:
+            repository_id = blob_tables.make_repository(connection, repository)
+            manifest_tables.put_manifest(connection, repository_id, manifest, tagged, now)
+
+        await self._database.write(put)
+        return manifest
+
+    # Removing
+
+    async def remove(self, repository: Repository, reference: str) -> None:
+        """Remove a tag alone, or a manifest with all its tags. Raises RegistryError."""
+        now = self._now()
+
+        def change(connection: Connection) -> bool:
+            repository_id = _repository(connection, repository)
+            if is_digest(reference):
+                return manifest_tables.remove_manifest(connection, repository_id, reference, now)
+            return manifest_tables.remove_tag(connection, repository_id, reference)
+
+        if not await self._database.write(change):
+            raise unknown_manifest(repository.path, reference)
+
+    async def remove_blob(self, repository: Repository, digest: str) -> None:
+        """Take a blob from the repository. Raises RegistryError, where an image needs it too."""
+
+        def change(connection: Connection) -> None:
+            found = blob_tables.find_blob(connection, repository.path, digest)
+            if found is None:
+                _repository(connection, repository)
+                raise unknown_blob(repository.path, digest)
+            if blob_tables.is_referenced(connection, found.repository_id, digest):
+                raise RegistryError(
+                    "UNSUPPORTED",
+                    405,
+                    f"An image of '{repository.path}' needs the blob {digest}: remove the image,"
+                    " and the blob goes with it.",
+                )
+            blob_tables.unlink(connection, found.repository_id, digest)
+
+        await self._database.write(change)
+
+
+def _repository(connection: Connection, repository: Repository) -> int:
+    found = blob_tables.find_repository(connection, repository.path)
+    if found is None:
+        raise unknown_repository(repository.path)
+    return found
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)

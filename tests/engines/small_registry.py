@@ -1,0 +1,188 @@
+"""A registry that is as good, or as bad, as a test wants it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.engines.archives import entry, layer
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def digest_of(body: bytes) -> str:
+    return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+class SmallRegistry:
+    """Repositories with manifests and blobs; how it behaves is set by its attributes.
+
+    ``password`` is asked for by way of ``asks`` ("basic", "bearer"), of user "me". Each answer with
+    a layer is cut after ``cut_after`` bytes. ``elsewhere`` is the address that blobs are at.
+    """
+
+    def __init__(self) -> None:
+        self.password = ""
+        self.asks = "bearer"
+        self.cut_after: int | None = None
+        self.ranges = True
+        self.elsewhere = ""
+        self.fails: dict[str, tuple[int, bytes]] = {}  # by the path's beginning
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.tokens_given = 0
+        self._manifests: dict[str, tuple[str, bytes]] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.address = ""
+
+    # Content
+
+    def blob(self, body: bytes, media_type: str) -> dict[str, Any]:
+        """Keep a blob; its descriptor."""
+        digest = digest_of(body)
+        self.blobs[digest] = body
+        return {"mediaType": media_type, "digest": digest, "size": len(body)}
+
+    def document(
+        self, repository: str, value: dict[str, Any], media_type: str, tag: str = ""
+    ) -> Any:
+        """Keep a manifest or an index, under a tag if one is given; its descriptor."""
+        body = json.dumps({"schemaVersion": 2, "mediaType": media_type, **value}).encode()
+        for version in (digest_of(body), tag):
+            self._manifests[f"{repository}/manifests/{version}"] = media_type, body
+        return {"mediaType": media_type, "digest": digest_of(body), "size": len(body)}
+
+    def image(self, repository: str, *names: str, tag: str = "", **config: Any) -> Any:
+        """An image with a layer for each name, which has a file of that name; its descriptor."""
+        layers, diff_ids = [], []
+        for name in names:
+            packed, diff_id = layer(entry(name, content=name.encode() * 100))
+            layers.append(self.blob(packed, LAYER))
+            diff_ids.append(diff_id)
+        roots = {"type": "layers", "diff_ids": diff_ids}
+        body = json.dumps({"rootfs": roots, "config": config}).encode()
+        value = {"config": self.blob(body, CONFIG), "layers": layers}
+        return self.document(repository, value, MANIFEST, tag)
+
+    def index(self, repository: str, *platforms: tuple[str, Any], tag: str = "") -> Any:
+        """An index of documents, each for a platform such as ``linux/amd64``, or for none."""
+        entries = []
+        for platform, one in platforms:
+            os_, _, architecture = platform.partition("/")
+            where = {"platform": {"os": os_, "architecture": architecture}} if platform else {}
+            entries.append({**one, **where})
+        return self.document(repository, {"manifests": entries}, INDEX, tag)
+
+    # Answers
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer one request."""
+        path = urlsplit(request.path).path
+        self.requests.append((request.path, dict(request.headers.items())))
+        for start, (status, body) in self.fails.items():
+            if path.startswith(start):
+                _send(request, status, body)
+                return
+        if path == "/token":
+            self._give_token(request)
+        elif not self._knows(request):
+            _send(request, 401, b"{}", {"WWW-Authenticate": self._challenge()})
+        elif "/manifests/" in path:
+            kind, body = self._manifests.get(path.removeprefix("/v2/"), ("", b""))
+            unknown = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
+            if kind:
+                _send(request, 200, body, {"Content-Type": kind})
+            else:
+                _send(request, 404, json.dumps(unknown).encode())
+        else:
+            self._send_blob(request, path.rpartition("/")[2])
+
+    def _send_blob(self, request: BaseHTTPRequestHandler, digest: str) -> None:
+        if self.elsewhere and "/v2/" in request.path:
+            place = f"{self.elsewhere}/{digest}"
+            _send(request, 307, b"", {"Location": place})
+            return
+        body = self.blobs.get(digest)
+        if body is None:
+            _send(request, 404, b"not json")
+            return
+        start = 0
+        wanted = request.headers.get("Range")
+        status, headers = 200, {}
+        if wanted and self.ranges:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            status = 206
+            headers = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+        most = self.cut_after if body.startswith(b"\x1f\x8b") else None
+        _send(request, status, body[start:], headers, most)
+
+    def _knows(self, request: BaseHTTPRequestHandler) -> bool:
+        given = request.headers.get("Authorization", "")
+        if "/v2/" not in request.path or not self.password:
+            return True
+        return given == (self._pair() if self.asks == "basic" else f"Bearer t{self.tokens_given}")
+
+    def _pair(self) -> str:
+        return "Basic " + base64.b64encode(f"me:{self.password}".encode()).decode()
+
+    def _challenge(self) -> str:
+        if self.asks == "basic":
+            return 'Basic realm="here"'
+        return f'Bearer realm="{self.address}/token",service="small",scope="repository:x:pull"'
+
+    def _give_token(self, request: BaseHTTPRequestHandler) -> None:
+        if request.headers.get("Authorization") != self._pair():
+            _send(request, 401, b'{"errors": [{"message": "wrong password"}]}')
+            return
+        query = parse_qs(urlsplit(request.path).query)
+        assert query == {"service": ["small"], "scope": ["repository:x:pull"]}
+        self.tokens_given += 1
+        _send(request, 200, json.dumps({"token": f"t{self.tokens_given}"}).encode())
+
+
+def _send(
+    request: BaseHTTPRequestHandler,
+    status: int,
+    body: bytes,
+    headers: dict[str, str] | None = None,
+    most: int | None = None,
+) -> None:
+    request.send_response(status)
+    for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    request.wfile.write(body[:most])
+    request.close_connection = True
+
+
+@contextmanager
+def running(registry: SmallRegistry) -> Iterator[str]:
+    """The registry, at the host and port that this gives."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            registry.answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        host = f"127.0.0.1:{server.server_port}"
+        registry.address = f"http://{host}"
+        yield host
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

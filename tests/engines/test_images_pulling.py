@@ -1,0 +1,390 @@
+"""Images come from registries, whatever these are like."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.manifests import Platform
+from neuro.engines.images.pulling import Pull
+from neuro.engines.images.references import parse
+from neuro.engines.images.registry_client import Registry
+from neuro.engines.images.store import HeldImage, Store
+from neuro.engines.images.unpacking import Stopped
+from neuro.engines.runs import PullCredentials
+from tests.engines.small_registry import INDEX, LAYER, MANIFEST, SmallRegistry, running
+
+ME = PullCredentials("me", "secret")
+AMD64 = Platform()
+
+
+@pytest.fixture
+def registry() -> SmallRegistry:
+    return SmallRegistry()
+
+
+@pytest.fixture
+def host(registry: SmallRegistry) -> Iterator[str]:
+    with running(registry) as address:
+        yield address
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(str(tmp_path / "images"))
+    made.open()
+    return made
+
+
+def pull(store: Store, reference: str, credentials: PullCredentials | None = None) -> HeldImage:
+    return Pull(store, parse(reference), credentials, platform=AMD64, pause=0).run()
+
+
+def fault_of(store: Store, reference: str, credentials: Any = None) -> ImageFault:
+    with pytest.raises(ImageFault) as caught:
+        pull(store, reference, credentials)
+    assert caught.value.sentence.endswith(".")
+    return caught.value
+
+
+def blobs_asked(registry: SmallRegistry) -> list[str]:
+    return [path for path, _ in registry.requests if "/blobs/" in path]
+
+
+def test_an_image_comes_with_its_layers_and_its_config(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("me/trainer", "low", "high", tag="v1", Cmd=["python"])
+    told: list[float] = []
+
+    held = Pull(store, parse(f"{host}/me/trainer:v1"), platform=AMD64, tell=told.append).run()
+
+    assert [os.listdir(one.files) for one in held.layers] == [["low"], ["high"]]
+    assert held.image.config.command == ("python",)
+    assert max(told) == 1.0
+    assert os.listdir(store.shelves.folder + "/downloads") == []
+
+
+def test_what_is_here_is_not_pulled_again(registry: SmallRegistry, host: str, store: Store) -> None:
+    registry.image("x", "base", "one", tag="one")
+    registry.image("x", "base", "two", tag="two")
+    pull(store, f"{host}/x:one").close()
+    registry.requests.clear()
+
+    pull(store, f"{host}/x:two").close()
+    assert len(blobs_asked(registry)) == 2  # a config and one layer
+
+    registry.requests.clear()
+    pull(store, f"{host}/x:two").close()
+    assert len(blobs_asked(registry)) == 1
+
+
+def test_two_pulls_at_once_fetch_each_layer_once(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", "b", "c", tag="v1")
+    pulls = [threading.Thread(target=pull, args=(store, f"{host}/x:v1")) for _ in range(3)]
+    for one in pulls:
+        one.start()
+    for one in pulls:
+        one.join()
+
+    asked = [path for path in blobs_asked(registry) if registry.blobs[path.rpartition("/")[2]]]
+    layers = {path for path in asked if registry.blobs[path.rpartition("/")[2]][:2] == b"\x1f\x8b"}
+    assert len(layers) == 3
+    assert all(asked.count(path) == 1 for path in layers)
+
+
+def test_the_image_for_this_platform_is_found_in_nested_indexes(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    wanted, other = registry.image("x", "amd64"), registry.image("x", "arm64")
+    inner = registry.index("x", ("linux/arm64", other), ("linux/amd64", wanted))
+    registry.index("x", ("", registry.index("x", ("linux/arm64", other))), ("", inner), tag="v1")
+
+    held = pull(store, f"{host}/x:v1")
+
+    assert os.listdir(held.layers[0].files) == ["amd64"]
+
+
+def test_an_index_without_this_platform_is_told(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.index("x", ("linux/arm64", registry.image("x", "arm64")), tag="v1")
+
+    fault = fault_of(store, f"{host}/x:v1")
+
+    assert fault.kind is FaultKind.NOT_FOUND
+    assert "linux/amd64" in fault.sentence
+
+
+def test_indexes_without_an_end_are_refused(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    inner = registry.image("x", "a")
+    for _ in range(6):
+        inner = registry.index("x", ("", inner))
+    registry.index("x", ("", inner), tag="deep")
+    many = [("", registry.index("x", ("linux/arm64", {**inner, "size": n}))) for n in range(30)]
+    registry.index("x", *many, tag="wide")
+
+    assert fault_of(store, f"{host}/x:deep").kind is FaultKind.REFUSED
+    assert fault_of(store, f"{host}/x:wide").kind is FaultKind.REFUSED
+
+
+@pytest.mark.parametrize("asks", ["basic", "bearer"])
+def test_a_registry_that_asks_who_we_are_is_told(
+    registry: SmallRegistry, host: str, store: Store, asks: str
+) -> None:
+    registry.password, registry.asks = "secret", asks
+    registry.image("x", "a", "b", tag="v1")
+
+    pull(store, f"{host}/x:v1", ME).close()
+
+    assert registry.tokens_given == (1 if asks == "bearer" else 0)
+
+
+@pytest.mark.parametrize("asks", ["basic", "bearer"])
+@pytest.mark.parametrize("credentials", [None, PullCredentials("me", "wrong")])
+def test_without_the_right_credentials_it_is_denied(
+    registry: SmallRegistry, host: str, store: Store, asks: str, credentials: Any
+) -> None:
+    registry.password, registry.asks = "secret", asks
+    registry.image("x", "a", tag="v1")
+
+    fault = fault_of(store, f"{host}/x:v1", credentials)
+
+    assert fault.kind is FaultKind.DENIED
+    assert "secret" not in fault.sentence
+    assert "wrong" not in fault.sentence.replace("wrong password", "")
+
+
+def test_a_token_that_ends_is_asked_for_anew(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.password = "secret"
+    registry.image("x", "a", tag="v1")
+    client = Registry(parse(f"{host}/x:v1"), ME)
+    client.manifest("v1")
+
+    registry.tokens_given += 1  # the one it has is of no use now
+
+    client.manifest("v1")
+    assert registry.tokens_given == 3
+
+
+def test_blobs_elsewhere_are_asked_for_without_our_credentials(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    storage = SmallRegistry()
+    registry.password = "secret"
+    registry.image("x", "a", tag="v1")
+    storage.blobs = registry.blobs
+    with running(storage) as address:
+        registry.elsewhere = f"http://{address}"
+
+        pull(store, f"{host}/x:v1", ME).close()
+
+    assert len(storage.requests) == 2
+    assert all("Authorization" not in headers for _, headers in storage.requests)
+
+
+def test_a_registry_that_sends_us_in_circles_is_refused(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", tag="v1")
+    registry.elsewhere = f"http://{host}/v2/x/blobs"
+
+    assert fault_of(store, f"{host}/x:v1").kind is FaultKind.REFUSED
+
+
+def test_another_scheme_is_no_address(registry: SmallRegistry, host: str, store: Store) -> None:
+    registry.image("x", "a", tag="v1")
+    registry.elsewhere = "file:///etc"
+
+    assert fault_of(store, f"{host}/x:v1").kind is FaultKind.REFUSED
+
+
+def test_a_download_that_is_cut_goes_on_where_it_was(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", tag="v1")
+    registry.cut_after = 50
+
+    pull(store, f"{host}/x:v1").close()
+
+    ranges = [headers["Range"] for _, headers in registry.requests if "Range" in headers]
+    assert ranges[:2] == ["bytes=50-", "bytes=100-"]
+
+
+def test_a_download_that_is_always_cut_at_the_same_place_is_given_up(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", tag="v1")
+    registry.cut_after, registry.ranges = 50, False
+
+    fault = fault_of(store, f"{host}/x:v1")
+
+    assert fault.kind is FaultKind.AWAY
+    assert len(blobs_asked(registry)) == 1 + 6
+
+
+def test_a_registry_that_cannot_give_a_layer_is_away(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", tag="v1")
+    for digest, body in list(registry.blobs.items()):
+        if body.startswith(b"\x1f\x8b"):
+            registry.fails[f"/v2/x/blobs/{digest}"] = (503, b'{"errors":[{"message":"busy"}]}')
+
+    fault = fault_of(store, f"{host}/x:v1")
+
+    assert fault.kind is FaultKind.AWAY
+    assert "busy" in fault.sentence
+
+
+def test_what_came_before_a_stop_is_not_fetched_again(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", tag="v1")
+    (digest,) = (one for one, body in registry.blobs.items() if body.startswith(b"\x1f\x8b"))
+    Path(store.shelves.download(digest)).write_bytes(registry.blobs[digest][:50])
+
+    pull(store, f"{host}/x:v1").close()
+
+    (headers,) = (headers for path, headers in registry.requests if path.endswith(digest))
+    assert headers["Range"] == "bytes=50-"
+
+
+@pytest.mark.parametrize("change", ["longer", "other", "shorter"])
+def test_a_layer_that_is_not_what_its_digest_says_is_corrupt(
+    registry: SmallRegistry, host: str, store: Store, change: str
+) -> None:
+    registry.image("x", "a", tag="v1")
+    (digest,) = (one for one, body in registry.blobs.items() if body.startswith(b"\x1f\x8b"))
+    body = registry.blobs[digest]
+    registry.blobs[digest] = {
+        "longer": body + b"more", "other": bytes(len(body)), "shorter": body[:-5],
+    }[change]  # fmt: skip
+
+    fault = fault_of(store, f"{host}/x:v1")
+
+    assert fault.kind is (FaultKind.AWAY if change == "shorter" else FaultKind.CORRUPT)
+    assert change == "shorter" or os.listdir(store.shelves.folder + "/downloads") == []
+    assert os.listdir(store.shelves.folder + "/layers") == []
+
+
+def test_a_config_or_manifest_that_is_not_what_its_digest_says_is_corrupt(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    one = registry.image("x", "a", tag="v1")
+    (digest,) = (name for name, body in registry.blobs.items() if body.startswith(b"{"))
+    registry.blobs[digest] += b" "
+    registry.document("y", {"manifests": [{**one, "digest": "sha256:" + "0" * 64}]}, INDEX, "v1")
+
+    assert fault_of(store, f"{host}/x:v1").kind is FaultKind.CORRUPT
+    assert fault_of(store, f"{host}/y:v1").kind is FaultKind.NOT_FOUND
+
+
+def test_a_manifest_of_missing_blobs_is_told(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", "b", tag="v1")
+    for digest in [one for one, body in registry.blobs.items() if body.startswith(b"\x1f\x8b")]:
+        del registry.blobs[digest]
+
+    assert fault_of(store, f"{host}/x:v1").kind is FaultKind.NOT_FOUND
+    assert os.listdir(store.shelves.folder + "/drafts") == []
+
+
+def test_no_such_image_is_told_with_the_registrys_own_reason(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    fault = fault_of(store, f"{host}/x:v1")
+
+    assert fault.kind is FaultKind.NOT_FOUND
+    assert fault.sentence == f"There is no image {host}/x:v1: manifest unknown."
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (500, b"<html>", FaultKind.AWAY),
+        (429, b'{"errors":[{"message":"slow down\\nplease"}]}', FaultKind.AWAY),
+        (403, b'{"errors":[]}', FaultKind.DENIED),
+        (400, b'{"errors":[{"code":"NAME_INVALID"}]}', FaultKind.REFUSED),
+        (200, b"not a manifest", FaultKind.CORRUPT),
+        (200, b"x" * (5 << 20), FaultKind.REFUSED),
+    ],
+)
+def test_a_bad_answer_is_told(
+    registry: SmallRegistry, host: str, store: Store, status: int, body: bytes, expected: FaultKind
+) -> None:
+    registry.fails["/v2/x/manifests/"] = (status, body)
+
+    fault = fault_of(store, f"{host}/x:v1")
+
+    assert fault.kind is expected
+    assert "\n" not in fault.sentence
+
+
+def test_a_registry_that_is_not_there_is_away(store: Store) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    fault = fault_of(store, f"127.0.0.1:{port}/x:v1")
+
+    assert fault.kind is FaultKind.AWAY
+    assert "refused" in fault.sentence
+
+
+def test_a_registry_of_another_machine_is_asked_by_https_only(
+    registry: SmallRegistry, host: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.image("x", "a", tag="v1")
+    port = int(host.rpartition(":")[2])
+    connect = socket.create_connection
+    monkeypatch.setattr(
+        socket, "create_connection", lambda _, *rest: connect(("127.0.0.1", port), *rest)
+    )
+    reference = parse("registry.example:5000/x:v1")
+
+    with pytest.raises(ImageFault, match="does not speak https") as caught:
+        Pull(store, reference, platform=AMD64).run()
+
+    assert caught.value.kind is FaultKind.AWAY
+    Pull(store, reference, platform=AMD64, insecure=("registry.example:5000",)).run().close()
+
+
+def test_a_layer_that_is_refused_ends_the_pull_and_leaves_nothing(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    value = {"config": registry.blob(b'{"rootfs": {"diff_ids": ["sha256:%s"]}}' % (b"0" * 64), "")}
+    value["layers"] = [registry.blob(b"not an archive" * 100, LAYER)]  # type: ignore[assignment]
+    registry.document("x", value, MANIFEST, "v1")
+
+    assert fault_of(store, f"{host}/x:v1").kind is FaultKind.CORRUPT
+    for shelf in ("layers", "images", "names", "drafts", "trash", "downloads"):
+        assert os.listdir(f"{store.shelves.folder}/{shelf}") == []
+
+
+def test_a_pull_can_be_stopped(registry: SmallRegistry, host: str, store: Store) -> None:
+    registry.image("x", "a", "b", "c", "d", tag="v1")
+    stopped: list[Pull] = []
+
+    def stop(_: float) -> None:
+        stopped[0].stop()
+
+    stopped.append(Pull(store, parse(f"{host}/x:v1"), platform=AMD64, tell=stop))
+    with pytest.raises(Stopped):
+        stopped[0].run()
+
+    assert os.listdir(store.shelves.folder + "/images") == []
+    assert os.listdir(store.shelves.folder + "/drafts") == []

@@ -1,0 +1,281 @@
+"""What is pushed, in one piece, in many, or in none: all of it is there, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from neuro.client import Client
+from neuro.server.registry.blobs import IMAGES
+from tests.server.registry.client import (
+    INDEX,
+    MANIFEST,
+    Registry,
+    digest_of,
+    index,
+    manifest,
+)
+from tests.server_process import ServerProcess
+
+
+async def test_an_image_comes_back_as_it_was_pushed(registry: Registry, home: str) -> None:
+    layers = [os.urandom(3 << 20), b""]
+
+    digest = await registry.push_image(home, "v1", layers)
+
+    for reference in ("v1", digest):
+        found = await registry.ask("GET", f"/v2/{home}/manifests/{reference}")
+        assert (found.status, digest_of(found.body)) == (200, digest)
+        assert found.headers["Docker-Content-Digest"] == digest
+        assert found.headers["Content-Type"] == MANIFEST
+    for layer in layers:
+        blob = await registry.ask("GET", f"/v2/{home}/blobs/{digest_of(layer)}")
+        assert blob.body == layer
+
+
+async def test_one_layer_of_two_images_is_there_once(
+    registry: Registry, home: str, server: ServerProcess
+) -> None:
+    layer = os.urandom(1000)
+
+    for name in (home, f"{home}-too"):
+        await registry.push_image(name, "v1", [layer])
+
+    name = digest_of(layer).partition(":")[2]
+    assert len(list((server.data_dir / "storage" / IMAGES / "blobs").rglob(name))) == 1
+
+
+async def test_a_part_of_a_blob_can_be_had(registry: Registry, home: str) -> None:
+    content = os.urandom(5 << 20)
+    path = f"/v2/{home}/blobs/{await registry.push_blob(home, content)}"
+
+    for asked, part in (
+        ("bytes=1000000-3999999", content[1_000_000:4_000_000]),
+        ("bytes=-5", content[-5:]),
+        ("bytes=4000000-", content[4_000_000:]),
+    ):
+        answer = await registry.ask("GET", path, Range=asked)
+        assert (answer.status, answer.body == part) == (206, True), asked
+    answer = await registry.ask("GET", path, Range=f"bytes={len(content)}-")
+    assert (answer.status, answer.code) == (416, "RANGE_INVALID")
+
+
+async def test_what_was_cut_off_goes_on_where_it_ended(registry: Registry, home: str) -> None:
+    content = os.urandom(3 << 20)
+    address = await registry.begin(home)
+
+    _, line = await asyncio.open_connection(*registry.address.removeprefix("http://").split(":"))
+    line.write(f"PATCH {address} HTTP/1.1\r\nHost: x\r\nContent-Length: {3 << 20}\r\n\r\n".encode())
+    line.write(content[: 2 << 20])
+    line.close()
+    await line.wait_closed()
+    size = await _arrived(registry, address)
+    assert size <= 2 << 20
+    end = f"{size}-{len(content) - 1}"
+    await registry.ask("PATCH", address, content[size:], Content_Range=end)
+    answer = await registry.ask("PUT", f"{address}?digest={digest_of(content)}")
+
+    assert answer.status == 201
+    blob = await registry.ask("GET", answer.headers["Location"])
+    assert blob.body == content
+
+
+async def _arrived(registry: Registry, address: str) -> int:
+    """How much of an upload whose connection broke has arrived, once the server knows that."""
+    last = 0
+    while not last:
+        # Refused by the request that is not over yet, or told where it ends.
+        probe = await registry.ask("PATCH", address, b"x", Content_Range="99999999-99999999")
+        assert probe.status in (409, 416), probe
+        last = int(probe.headers.get("Range", "0-0").partition("-")[2])
+    return last + 1
+
+
+async def test_an_upload_goes_on_after_the_server_was_killed(
+    own_server: ServerProcess, session: aiohttp.ClientSession
+) -> None:
+    registry = Registry(session, own_server.url, own_server.token)
+    home, content = f"{own_server.user}/image", os.urandom(2 << 20)
+    address = await registry.begin(home)
+    await registry.ask("PATCH", address, content[: 1 << 20])
+
+    await asyncio.to_thread(own_server.kill)
+    await asyncio.to_thread(own_server.start)
+    await registry.ask("PATCH", address, content[1 << 20 :])
+    answer = await registry.ask("PUT", f"{address}?digest={digest_of(content)}")
+
+    assert answer.status == 201
+    registry = Registry(session, own_server.url, own_server.token)
+    blob = await registry.ask("GET", answer.headers["Location"])
+    assert blob.body == content
+
+
+async def test_an_upload_outlives_the_token_that_began_it(
+    server: ServerProcess, session: aiohttp.ClientSession, client: Client, alice: Client
+) -> None:
+    token = await client.users.create_token(alice.user)
+    registry, home = Registry(session, server.url, token.token), f"{alice.user}/long"
+    address = await registry.begin(home)
+
+    await client.users.revoke_token(alice.user, token.id)
+
+    refused = await registry.ask("POST", f"/v2/{home}/blobs/uploads/")
+    assert (refused.status, refused.code) == (401, "UNAUTHORIZED")
+    assert (await registry.ask("PATCH", address, b"a piece")).status == 202
+    answer = await registry.ask("PUT", f"{address}?digest={digest_of(b'a piece')}")
+    assert answer.status == 201
+
+
+async def test_what_is_not_what_its_digest_says_is_not_there(
+    registry: Registry, home: str, server: ServerProcess
+) -> None:
+    digest = digest_of(b"right")
+    address = await registry.begin(home)
+
+    answer = await registry.ask("PUT", f"{address}?digest={digest}", b"wrong")
+
+    assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
+    assert digest_of(b"wrong") in answer.message
+    assert (await registry.ask("HEAD", f"/v2/{home}/blobs/{digest}")).status == 404
+    assert (await registry.ask("GET", address)).code == "BLOB_UPLOAD_UNKNOWN"
+    assert not (
+        server.data_dir / "storage" / IMAGES / "uploads" / address.rpartition("/")[2]
+    ).exists()
+
+
+async def test_one_upload_is_brought_by_one_request_at_a_time(
+    registry: Registry, home: str
+) -> None:
+    address = await registry.begin(home)
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        begun.set()
+        await end.wait()
+
+    first = asyncio.create_task(registry.ask("PATCH", address, slow()))
+    await begun.wait()
+    while (second := await registry.ask("PATCH", address, b"y")).status == 202:
+        pass  # It came before the first one.
+    end.set()
+
+    assert (second.status, second.code) == (409, "BLOB_UPLOAD_INVALID")
+    assert (await first).status == 202
+
+
+async def test_an_upload_is_of_one_repository(registry: Registry, home: str) -> None:
+    address = await registry.begin(home)
+
+    answer = await registry.ask("PATCH", address.replace(home, f"{home}-not"), b"x")
+
+    assert (answer.status, answer.code) == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "words"),
+    [
+        (b"{", MANIFEST, "not what its type says"),
+        (b"[" * 100_000, MANIFEST, "not what its type says"),
+        (b'{"schemaVersion": 1, "config": null}', MANIFEST, "version 2"),
+        (b'{"schemaVersion": 2, "layers": []}', MANIFEST, "'config' and 'layers'"),
+        (b'{"schemaVersion": 2, "manifests": []}', MANIFEST, "'config' and 'layers'"),
+        (b'{"schemaVersion": 2, "layers": []}', INDEX, "'manifests'"),
+        (index([]), MANIFEST, "was pushed as"),
+        (manifest(b"{}", []), "text/plain", "'text/plain' are not kept"),
+    ],
+)
+async def test_a_manifest_that_is_none_is_told_why(
+    registry: Registry, home: str, content: bytes, media_type: str, words: str
+) -> None:
+    answer = await registry.ask("PUT", f"/v2/{home}/manifests/v1", content, Content_Type=media_type)
+
+    assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
+    assert words in answer.message
+    assert (await registry.ask("GET", f"/v2/{home}/manifests/v1")).status == 404
+
+
+async def test_a_manifest_over_its_limit_is_refused(registry: Registry, home: str) -> None:
+    content = manifest(b"{}", [], annotations={"much": "x" * (4 << 20)})
+
+    answer = await registry.ask("PUT", f"/v2/{home}/manifests/v1", content, Content_Type=MANIFEST)
+
+    assert (answer.status, answer.code) == (413, "SIZE_INVALID")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("nobody/manifests/v1", "NAME_INVALID"),
+        ("Anna/image/manifests/v1", "NAME_INVALID"),
+        ("anna/" + 251 * "x" + "/manifests/v1", "NAME_INVALID"),
+        ("anna/image/manifests/.v1", "TAG_INVALID"),
+        ("anna/image/manifests/" + 129 * "x", "TAG_INVALID"),
+        ("anna/image/blobs/sha256:abc", "DIGEST_INVALID"),
+        ("anna/image/blobs/md5:" + 32 * "0", "DIGEST_INVALID"),
+        ("anna/image/blobs/sha256:" + 64 * "A", "DIGEST_INVALID"),
+        ("anna/image/nothing", "NAME_UNKNOWN"),
+    ],
+)
+async def test_a_bad_name_is_told_so(registry: Registry, path: str, code: str) -> None:
+    answer = await registry.ask("GET", f"/v2/{path}")
+
+    assert answer.code == code, answer
+    assert answer.status in (400, 404)
+
+
+async def test_a_mount_takes_no_bytes(registry: Registry, home: str) -> None:
+    digest, other = await registry.push_blob(home, os.urandom(100)), f"{home}-too"
+
+    for query in (f"mount={digest}&from={home}", f"mount={digest}"):
+        answer = await registry.ask("POST", f"/v2/{other}/blobs/uploads/?{query}")
+        assert answer.status == 201, answer
+    assert (await registry.ask("GET", answer.headers["Location"])).status == 200
+
+
+async def test_only_what_one_may_read_can_be_mounted(
+    registry: Registry, alices: Registry, home: str
+) -> None:
+    digest, own = await registry.push_blob(home, os.urandom(100)), "alice/image"
+
+    for query in (f"mount={digest}&from={home}", f"mount={digest}"):
+        answer = await alices.ask("POST", f"/v2/{own}/blobs/uploads/?{query}")
+        assert answer.status == 202, answer
+    assert (await alices.ask("HEAD", f"/v2/{own}/blobs/{digest}")).status == 404
+
+
+async def test_a_blob_that_an_image_needs_stays(registry: Registry, home: str) -> None:
+    await registry.push_image(home, "v1", [b"layer"])
+    path = f"/v2/{home}/blobs/{digest_of(b'layer')}"
+
+    answer = await registry.ask("DELETE", path)
+
+    assert (answer.status, answer.code) == (405, "UNSUPPORTED")
+    assert (await registry.ask("GET", path)).body == b"layer"
+
+
+async def test_a_lost_file_is_as_if_it_was_never_pushed(
+    registry: Registry, home: str, server: ServerProcess
+) -> None:
+    content = os.urandom(50)
+    digest = await registry.push_blob(home, content)
+    [file] = _files(server, digest)
+
+    file.unlink()
+
+    for method in ("HEAD", "GET"):
+        assert (await registry.ask(method, f"/v2/{home}/blobs/{digest}")).status == 404
+    mount = await registry.ask("POST", f"/v2/{home}-too/blobs/uploads/?mount={digest}")
+    assert mount.status == 202
+    await registry.push_blob(home, content)
+    assert (await registry.ask("GET", f"/v2/{home}/blobs/{digest}")).body == content
+
+
+def _files(server: ServerProcess, digest: str) -> list[Path]:
+    folder = server.data_dir / "storage" / IMAGES / "blobs"
+    return list(folder.rglob(digest.partition(":")[2]))

@@ -1,0 +1,123 @@
+"""Names of images, and who is told of which."""
+
+from __future__ import annotations
+
+import json
+
+import aiohttp
+import pytest
+
+from neuro.client import Client
+from neuro.domain.permissions import Action
+from tests.server.registry.client import INDEX, Registry, index, manifest
+from tests.server_process import ServerProcess
+
+
+async def test_a_stranger_is_told_how_to_log_in(
+    server: ServerProcess, session: aiohttp.ClientSession
+) -> None:
+    for token in (None, "not.a.token"):
+        answer = await Registry(session, server.url, token).ask("GET", "/v2/")
+
+        assert (answer.status, answer.code) == (401, "UNAUTHORIZED")
+        assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+        assert answer.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+async def test_what_one_may_not_read_is_as_if_absent(
+    registry: Registry, alices: Registry, home: str, method: str
+) -> None:
+    await registry.push_image(home, "v1", [])
+    content = manifest(b"{}", []) if method == "PUT" else None
+    answers = []
+
+    for name in (home, f"{home}-absent"):
+        path = f"/v2/{name}/manifests/v1"
+        answers.append(await alices.ask(method, path, content, Content_Type="text/plain"))
+
+    there, absent = answers
+    assert there.status == absent.status == 404
+    assert there.body.replace(home.encode(), b"") == absent.body.replace(
+        f"{home}-absent".encode(), b""
+    )
+
+
+async def test_who_may_read_may_pull_and_not_push(
+    registry: Registry, alices: Registry, home: str, client: Client
+) -> None:
+    await registry.push_image(home, "v1", [b"layer"])
+
+    await client.permissions.share(f"image://default/{home}", "alice", Action.READ)
+
+    assert (await alices.ask("GET", f"/v2/{home}/manifests/v1")).status == 200
+    refused = await alices.ask("POST", f"/v2/{home}/blobs/uploads/")
+    assert (refused.status, refused.code) == (403, "DENIED")
+    listed = json.loads((await alices.ask("GET", "/v2/_catalog")).body)["repositories"]
+    assert home in listed
+    assert all(name == home or name.startswith("alice/") for name in listed)
+
+
+async def test_the_catalog_goes_on_at_the_next_page(registry: Registry, home: str) -> None:
+    names = [f"{home}/{name}" for name in ("a", "b", "c", "d", "e")]
+    for name in names:
+        await registry.push_image(name, "v1", [])
+
+    path, found = "/v2/_catalog?n=2", list[str]()
+    while path:
+        answer = await registry.ask("GET", path)
+        page = json.loads(answer.body)["repositories"]
+        assert len(page) <= 2
+        found += page
+        path = answer.headers.get("Link", "<>").partition("<")[2].partition(">")[0]
+
+    assert [name for name in found if name.startswith(f"{home}/")] == names
+    assert found == sorted(found)
+
+
+async def test_tags_go_on_at_the_next_page(registry: Registry, home: str) -> None:
+    digest = await registry.push_image(home, "v0", [])
+    content = (await registry.ask("GET", f"/v2/{home}/manifests/v0")).body
+    for tag in ("v1", "v2"):
+        assert await registry.push_manifest(home, tag, content) == digest
+
+    first = await registry.ask("GET", f"/v2/{home}/tags/list?n=2")
+    following = first.headers["Link"].partition("<")[2].partition(">")[0]
+    second = await registry.ask("GET", following)
+
+    assert json.loads(first.body) == {"name": home, "tags": ["v0", "v1"]}
+    assert json.loads(second.body)["tags"] == ["v2"]
+    assert "Link" not in second.headers
+    nothing = await registry.ask("GET", f"/v2/{home}/tags/list?n=0")
+    assert json.loads(nothing.body)["tags"] == []
+
+
+async def test_a_tag_goes_alone_and_an_image_with_its_tags(registry: Registry, home: str) -> None:
+    digest = await registry.push_image(home, "v1", [])
+    content = (await registry.ask("GET", f"/v2/{home}/manifests/v1")).body
+    await registry.push_manifest(home, "v2", content)
+
+    assert (await registry.ask("DELETE", f"/v2/{home}/manifests/v1")).status == 202
+    assert (await registry.ask("GET", f"/v2/{home}/manifests/{digest}")).status == 200
+    assert (await registry.ask("DELETE", f"/v2/{home}/manifests/{digest}")).status == 202
+    assert (await registry.ask("GET", f"/v2/{home}/manifests/v2")).code == "MANIFEST_UNKNOWN"
+
+
+async def test_an_index_and_what_it_lists_are_pushed_each_for_itself(
+    registry: Registry, home: str
+) -> None:
+    content = manifest(b"{}", [b"layer"])
+
+    digest = await registry.push_manifest(home, "all", index([content]), INDEX)
+
+    found = await registry.ask("GET", f"/v2/{home}/manifests/all")
+    assert (found.headers["Docker-Content-Digest"], found.body) == (digest, index([content]))
+    [part] = json.loads(found.body)["manifests"]
+    missing = await registry.ask("GET", f"/v2/{home}/manifests/{part['digest']}")
+    assert missing.code == "MANIFEST_UNKNOWN"
+
+
+async def test_referrers_of_nothing_are_none(registry: Registry, home: str) -> None:
+    answer = await registry.ask("GET", f"/v2/{home}/referrers/sha256:{64 * '0'}")
+
+    assert (answer.status, json.loads(answer.body)["manifests"]) == (200, [])
