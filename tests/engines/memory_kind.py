@@ -76,6 +76,6 @@ KIND = Kind(
     settings=Table,
     make=make,
     of_this_machine=False,
-    has_images=False,
+    has_images=lambda table: False,
     rules={"log_bytes": Range("bytes", 1, 10**12)},
 )
