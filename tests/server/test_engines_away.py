@@ -93,6 +93,20 @@ async def test_a_server_starts_without_an_engine_whose_jobs_wait_until_it_is_the
             assert "an engine is there" in server.log()
 
 
+async def test_an_engine_whose_jobs_could_not_find_the_server_is_away(tmp_path: Path) -> None:
+    settings = SETTINGS.format(away="") + 'host_address = "192.0.2.1"\n'
+    with running_server(tmp_path / "data", settings=settings, program=PROGRAM) as server:
+        async with Client.connect(server.url, server.token) as client:
+            (why,) = ready(server)["details"]  # type: ignore[misc]
+            assert why.startswith("The engine 'gpu' is away: Cannot listen on 192.0.2.1:")
+            assert why.endswith(" forward the port to it.")
+            waits = await submit(client, "true", preset_name="gpu")
+            await said(client, waits, why.removesuffix("."))
+            here = await submit(client, "true", preset_name="here")
+            await status(client, here, JobStatus.SUCCEEDED)
+            await client.jobs.kill(waits.id)
+
+
 async def test_an_engine_that_goes_away_begins_nothing_until_it_is_back(tmp_path: Path) -> None:
     file = tmp_path / "away"
     settings = SETTINGS.format(away=file)
