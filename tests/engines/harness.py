@@ -19,6 +19,7 @@ import pytest
 
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import (
+    Commits,
     Engine,
     Exited,
     NodesChanged,
@@ -28,6 +29,7 @@ from neuro.engines.base import (
     Session,
     Started,
     Volume,
+    Waiting,
 )
 from neuro.engines.docker import containers
 from neuro.engines.docker.api import Daemon
@@ -37,7 +39,8 @@ from neuro.engines.sandbox import SandboxEngine, identities
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.engines.storage import Storage
-from tests.engines import docker_daemon
+from tests.engines import docker_daemon, made_images
+from tests.engines.made_images import MadeImages
 from tests.engines.memory import MemoryEngine
 from tests.engines.plain import supervisor
 from tests.engines.plain.engine import PlainEngine
@@ -128,6 +131,9 @@ class Runs:
     async def finished(self, ref: RunRef, patience: float = PATIENCE) -> Finished:
         exited = await self.exited(ref, patience)
         return Finished(ref, exited, await self.output(ref.job_id))
+
+    async def waits(self, ref: RunRef) -> Waiting:
+        return await self._event(ref, Waiting)
 
     async def started(self, ref: RunRef) -> Started:
         return await self._event(ref, Started)
@@ -341,6 +347,26 @@ def processes(folder: Path, wanted: str) -> set[tuple[int, str]]:
     return found
 
 
+class ImageKind(SandboxKind):
+    """Runs have an image, and nothing of the machine's userland."""
+
+    name = "image"
+
+    def prepare(self) -> None:
+        made_images.userland()
+
+    def make(self, folder: Path) -> Engine:
+        return self._engine(folder, SandboxSettings())
+
+    def make_small(self, folder: Path, kept: int) -> Engine:
+        retention = Retention(total=kept, segment=kept // 4)
+        return self._engine(folder, SandboxSettings(retention=retention))
+
+    def _engine(self, folder: Path, settings: SandboxSettings) -> Engine:
+        images = MadeImages(made_images.userland())
+        return SandboxEngine(folder, settings, EVERYWHERE, images)
+
+
 class PlainKind(EngineKind):
     name = "plain"
     engine = PlainEngine
@@ -391,7 +417,7 @@ class DockerKind(EngineKind):
     has = frozenset(Has) - {Has.PRIVILEGES, Has.HOST_FENCE}
 
     def prepare(self) -> None:
-        docker_daemon.socket_path()
+        docker_daemon.socket_path(self.name)
 
     def make(self, folder: Path) -> Engine:
         return DockerEngine(folder, self._settings(Retention()), EVERYWHERE)
@@ -400,20 +426,33 @@ class DockerKind(EngineKind):
         return DockerEngine(folder, self._settings(Retention(total=kept, segment=kept // 4)))
 
     def _settings(self, retention: Retention) -> DockerSettings:
-        return DockerSettings(host=f"unix://{docker_daemon.socket_path()}", retention=retention)
+        return DockerSettings(
+            host=f"unix://{docker_daemon.socket_path(self.name)}", retention=retention
+        )
 
     def traces(self, folder: Path) -> set[str]:
         found = {f"folder {path.relative_to(folder)}" for path in folder.glob("jobs/*")}
         found |= {f"process {pid} {name}" for pid, name in processes(folder, "neuro-keeper")}
         identity = json.loads((folder / "installation").read_text())["id"]
         label = containers.label_of(identity)
-        listed = Daemon(docker_daemon.socket_path()).containers(label)
+        listed = Daemon(docker_daemon.socket_path(self.name)).containers(label)
         return found | {f"container {one.id}" for one in listed}
 
     def supervisor_of(self, folder: Path, ref: RunRef) -> int:
         return SandboxKind().supervisor_of(folder, ref)
 
 
+class PodmanKind(DockerKind):
+    name = "podman"
+
+    def can(self, what: Has | type[Any]) -> bool:
+        return what is not Commits and super().can(what)
+
+
 KINDS: dict[str, EngineKind] = {
-    kind.name: kind for kind in (SandboxKind(), PlainKind(), MemoryKind(), DockerKind())
+    kind.name: kind
+    for kind in (
+        *(SandboxKind(), ImageKind(), PlainKind(), MemoryKind()),
+        *(DockerKind(), PodmanKind()),
+    )
 }

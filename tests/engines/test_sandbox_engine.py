@@ -39,6 +39,7 @@ from neuro.engines.sandbox import (
 )
 from neuro.engines.sandbox.ending import ExitRecord
 from neuro.engines.storage import Storage
+from tests.engines import made_images
 from tests.engines.contract.test_network import SERVER, free_port, serve
 from tests.engines.harness import (
     EVERYWHERE,
@@ -48,6 +49,7 @@ from tests.engines.harness import (
     put_into_storage,
     spec,
 )
+from tests.engines.made_images import MadeImages
 
 # Two GPUs, one of which is divided and so has no utilization; it knows no others.
 NVIDIA_SMI = """#!/bin/sh
@@ -258,6 +260,17 @@ async def test_the_umask_of_the_server_closes_nothing_to_the_users_of_a_job(fold
     await runs.close()
 
     assert done.lines == [*["755"] * 5, "644", "1777", "0022"]
+
+
+async def test_a_run_opens_its_streams_by_their_names(sandbox: Runs) -> None:
+    script = "echo one > /dev/stdout; echo two > /dev/stderr; cat < /dev/stdin"
+
+    done = await sandbox.shell(script)
+    ref = await sandbox.start("sleep", "600")
+    executed = await sandbox.execute(ref, "sh", "-c", script.partition("; cat")[0])
+
+    assert done.lines == ["one", "two"]
+    assert executed == (0, b"one\n", b"two\n")
 
 
 async def test_the_zygote_goes_with_its_engine(folder: Path) -> None:
@@ -471,19 +484,24 @@ async def test_a_disk_that_cannot_hold_layers_gives_a_read_only_userland(tmp_pat
     _run("mount", "-t", "overlay", "-o", options, "none", str(tmp_path / "disk"))
     try:
         settings = SandboxSettings(shared_ids=True)  # overlayfs cannot map users either
-        engine = SandboxEngine(tmp_path / "disk" / "engine", settings)
+        images = MadeImages(image=made_images.userland())
+        engine = SandboxEngine(tmp_path / "disk" / "engine", settings, images=images)
         await engine.open()
         await engine.adopt([])
         runs = Runs(engine)
 
-        done = await runs.shell("echo x > /tmp/x && cat /tmp/x /etc/hostname; echo x > /usr/x")
+        script = "echo x > /tmp/x && cat /tmp/x /etc/hostname; echo x > /usr/x"
+        done = await runs.shell(script, image="host")
+        in_memory = await runs.shell(f"{script} && cat /usr/x", image="image")
         private = await runs.shell(
-            "cat /etc/shadow /etc/*/sudoers* 2>/dev/null; ls -A /etc/ssl/private 2>/dev/null"
+            "cat /etc/shadow /etc/*/sudoers* 2>/dev/null; ls -A /etc/ssl/private 2>/dev/null",
+            image="host",
         )
 
         assert any("cannot hold" in notice for notice in engine.notices)
         assert done.lines[:2] == ["x", "job"]
         assert "Read-only" in done.lines[2]
+        assert in_memory.lines == ["x", "job", "x"]
         assert private.output == b""
         await runs.close()
     finally:

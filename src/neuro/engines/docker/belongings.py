@@ -9,7 +9,8 @@ from neuro.engines.docker.door import Door
 from neuro.engines.docker.launcher_program import FOLDER
 from neuro.engines.docker.order import Mount, Order
 from neuro.engines.docker.volumes import Volumes
-from neuro.engines.sandbox import launch, layout
+from neuro.engines.sandbox import layout
+from neuro.engines.sandbox.mounts import write_file
 
 _PRIVATE = "layers"  # of a run's folder: what goes when the run is over
 
@@ -37,7 +38,7 @@ class Belongings:
             mounts.append(Mount(source, one.target, one.read_only))
         for number, file in enumerate(self._order.spec.files):
             _check_target(file.target)
-            launch.write_file(f"{self._here}/file-{number}", file.content, file.mode)
+            write_file(f"{self._here}/file-{number}", file.content, file.mode)
             mounts.append(Mount(f"{self._there}/file-{number}", file.target, True))
         return mounts
 

@@ -12,7 +12,7 @@ import contextlib
 import os
 import stat
 
-from neuro.engines.sandbox import identities, kernel, launch
+from neuro.engines.sandbox import identities, kernel, mounts
 
 _FOLDER = "mounts"
 
@@ -33,9 +33,9 @@ class Volumes:
 
     def mount(self, source: str, target: str, *, read_only: bool) -> str:
         """Where a volume is mounted now. Raises ValueError for what is impossible, OSError."""
-        opened = launch.open_source(source, target)
+        opened = mounts.open_source(source, target)
         try:
-            tree = launch.volume(opened, target, self._users, read_only=read_only)
+            tree = mounts.volume(opened, target, self._users, read_only=read_only)
             try:
                 return self._attach(tree, is_folder=stat.S_ISDIR(os.fstat(opened).st_mode))
             finally:

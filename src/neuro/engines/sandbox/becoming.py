@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from neuro.engines.sandbox import (
     cgroups,
+    image_root,
     init,
     inside,
     ipc,
@@ -123,7 +124,7 @@ def _run(plan: launch.Plan, descriptors: Sequence[int], limits: Mapping[str, int
     except (OSError, ValueError, inside.Refused) as error:
         code = launcher.code_of(error)
         if code == launcher.NOT_READY and isinstance(error, inside.Refused):
-            volumes = trees[len(order.devices) :]
+            volumes = trees[len(order.devices) :][: len(order.volumes)]
             code = launcher.VOLUME_NOT_READY if inside.lies_on(error.place, volumes) else code
         os.write(word, launcher.refused(code, launcher.reason_of(error)))
         os._exit(1)
@@ -133,13 +134,14 @@ def _run(plan: launch.Plan, descriptors: Sequence[int], limits: Mapping[str, int
 
 
 def _arrange(plan: launch.Plan, order: launch.Order, trees: Sequence[int]) -> None:
+    devices, volumes = len(order.devices), len(order.volumes)
+    layers = trees[devices + volumes :]
+    if order.layers is not None:
+        private = layers[-1] if plan.userland.writable else None
+        image_root.enter(layers[:-1], private, launch.upper_of_image(plan), order.memory)
     kernel.set_hostname(order.hostname)
     inside.mount_shared_memory(order.shm)
-    devices = list(zip(trees, order.devices, strict=False))
-    volumes = [
-        (tree, target, is_folder)
-        for tree, (target, is_folder) in zip(trees[len(devices) :], order.volumes, strict=True)
-    ]
-    inside.mount_devices(devices)
-    inside.mount_volumes(volumes)
+    inside.mount_devices(list(zip(trees, order.devices, strict=False)))
+    given = zip(trees[devices:][:volumes], order.volumes, strict=True)
+    inside.mount_volumes([(tree, *volume) for tree, volume in given])
     inside.make_working_folder(order.working_dir)

@@ -7,11 +7,13 @@ import base64
 import logging
 import resource
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from neuro.engines.base import (
     EngineFault,
+    Exited,
     Node,
     NodesChanged,
     NotReady,
@@ -22,15 +24,18 @@ from neuro.engines.base import (
 )
 from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat
 from neuro.engines.sandbox.adoption import Adoption
+from neuro.engines.sandbox.images import ImageRefused, Images
 from neuro.engines.sandbox.keeping import Keeping
 from neuro.engines.sandbox.launch import OWN, Plan, Request
 from neuro.engines.sandbox.nursery import Nursery
+from neuro.engines.sandbox.pulls import Pulls
 from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of
 from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
 _KEEP_SECONDS = 5.0  # between two looks at what runs stand on
+_TIDY_SECONDS = 600.0  # between two looks at images that nobody uses
 
 log = logging.getLogger("neuro.engine")
 
@@ -49,14 +54,22 @@ class SandboxEngine(SupervisedRuns):
         folder: Path,
         settings: SandboxSettings | None = None,
         storage: Storage | None = None,
+        images: Images | None = None,
     ) -> None:
-        """``storage`` is where volumes are; without it there are none."""
+        """``storage`` is where volumes are; without it there are none.
+
+        ``images`` is where images come from; without it every run has the machine's own userland.
+        """
         super().__init__(folder, storage)
         self._settings = settings or SandboxSettings()
         self._plan: Plan | None = None
         self._nursery: Nursery | None = None
         self._keeping: Keeping | None = None
         self._mending = asyncio.Lock()
+        self._images = images
+        self._pulls = (
+            None if images is None else Pulls(images, self._tell, self._settings.offline_host)
+        )
 
     @property
     def host_address(self) -> str:
@@ -77,6 +90,8 @@ class SandboxEngine(SupervisedRuns):
     async def open(self) -> None:
         """See the protocol. Takes about 0.15 s: this machine is looked at meanwhile."""
         self._open_folder()
+        if self._images is not None:
+            await asyncio.to_thread(self._images.open)
         self._tidying = Tidying(self._folder)
         open_files = self._settings.open_files
         if open_files is None:
@@ -100,6 +115,8 @@ class SandboxEngine(SupervisedRuns):
         self._take(plan)
         self._connect(plan.groups, self._mend_anew)
         self._spawn(self._keep())
+        if self._images is not None:
+            self._spawn(self._tidy_images(self._images))
 
     def _take(self, plan: Plan) -> None:
         self._plan = plan
@@ -121,6 +138,14 @@ class SandboxEngine(SupervisedRuns):
                 self.trouble = str(error)
             except Exception:
                 log.exception("what jobs need cannot be looked after")
+
+    async def _tidy_images(self, images: Images) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            try:
+                await asyncio.to_thread(images.tidy)
+            except Exception:
+                log.exception("images that nobody uses cannot be taken away")
 
     async def _mend(self, *, anew: bool = False) -> None:
         """Make what is missing; ``anew`` whatever is there. Raises EngineFault, OSError."""
@@ -177,7 +202,29 @@ class SandboxEngine(SupervisedRuns):
     # Runs.
 
     def _order(self, spec: RunSpec) -> Callable[[], Awaitable[None]]:
-        return partial(self._start, _request(spec, self._storage, self._ready().default_argv))
+        return partial(self._begin, spec, _request(spec, self._storage, self._ready().default_argv))
+
+    async def _begin(self, spec: RunSpec, request: Request) -> None:
+        if self._pulls is not None:
+            request = await self._pulls.in_image(spec, request)
+        await self._start(request)
+
+    async def _come(self, ref: RunRef, begin: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await super()._come(ref, begin)
+        except ImageRefused as refused:
+            now = datetime.now(UTC)
+            why = str(refused)
+            self._tell(Exited(ref=ref, at=now, exit_code=None, cause=refused.cause, message=why))
+        finally:
+            if self._pulls is not None:
+                self._pulls.release(ref)
+
+    async def stop(self, ref: RunRef, grace: float) -> bool:
+        """See the protocol."""
+        if self._pulls is not None:
+            self._pulls.withdraw(ref)
+        return await super().stop(ref, grace)
 
     async def _start(self, request: Request) -> None:
         assert self._nursery is not None

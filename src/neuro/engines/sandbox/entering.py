@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import cgroups, kernel, launcher
+from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.launch import (
     Plan,
     Request,
@@ -26,6 +27,7 @@ _TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
 def execute(
     plan: Plan,
     request: Request,
+    block: Block,
     group: cgroups.Group,
     init: int,
     argv: Sequence[str],
@@ -52,10 +54,13 @@ def execute(
             privileged=request.privileged,
             filter_program=plan.filter_program,
             processes=process_limit(plan),
+            user=None if request.layers is None else request.user,
+            single_user=plan.plain,
             or_root=True,
         )
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error)) from None
+    block.give_pipes(streams)
     answer, answer_inside = os.pipe()
     try:
         first = os.fork()

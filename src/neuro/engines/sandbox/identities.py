@@ -10,8 +10,9 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from neuro.engines.sandbox import kernel
 
@@ -55,6 +56,16 @@ class Block:
         """Let a file or folder of ours belong to user 0 of the run. Raises OSError."""
         if self.base:
             os.chown(path, self.base, self.base, follow_symlinks=False)
+
+    def give_pipes(self, descriptors: Iterable[int]) -> None:
+        """Let the pipes among what is open belong to user 0 of the run. Raises OSError.
+
+        Else it could not open /dev/stdout, which leads to one.
+        """
+        if self.base:
+            for fd in descriptors:
+                if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                    os.fchown(fd, self.base, self.base)
 
     def release(self) -> None:
         """Our part of the lock: a process that was forked meanwhile keeps its own."""

@@ -38,6 +38,7 @@ _OPEN_TREE_CLONE = 1
 _MOVE_EMPTY_PATHS = 0x04 | 0x40
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_TMPFS = 0x01021994
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
 _ATTR_IDMAP = 0x00100000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
@@ -296,12 +297,33 @@ def open_below(root: int, path: str, flags: int = os.O_PATH) -> int:
     return call(path, _OPENAT2, root, as_bytes(path), how, len(how))
 
 
-def drop_capabilities(keep: tuple[int, ...]) -> None:
-    """Give up, for good, every capability outside ``keep``. Raises OSError."""
+def become_user(uid: int, gid: int, groups: Sequence[int], keep: tuple[int, ...]) -> None:
+    """Be another user of this user namespace; only root has capabilities then. Raises OSError."""
+    bound_capabilities(keep if uid == 0 else ())  # while we may
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    hide_memory()  # the kernel asks again for whom that is
+
+
+def bound_capabilities(keep: tuple[int, ...]) -> None:
+    """Let no program that this process executes gain a capability outside ``keep``."""
     for number in range(64):
         if number not in keep and _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
             break  # the first number that this kernel does not know
     _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
+def is_in_memory(path: str) -> bool:
+    """Whether a path is on a tmpfs. Raises OSError."""
+    found = (ctypes.c_long * 64)()
+    _check(_libc.statfs(as_bytes(path), found), path)
+    return found[0] == _TMPFS
+
+
+def drop_capabilities(keep: tuple[int, ...]) -> None:
+    """Give up, for good, every capability outside ``keep``. Raises OSError."""
+    bound_capabilities(keep)
     mask = sum(1 << number for number in keep)
     low, high = mask & 0xFFFFFFFF, mask >> 32
     header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.exhaustion import EXHAUSTED
-from neuro.engines.sandbox import cgroups, kernel
+from neuro.engines.sandbox import cgroups, kernel, mounts
 from neuro.engines.sandbox.identities import Block
-from neuro.engines.sandbox.kernel import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
 from neuro.engines.sandbox.launcher import Command
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.userland import Userland
 
 SHARED, OWN, PASTA = "shared", "veth", "pasta"
 _SMALL_SHM = 64 << 20
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAMESPACES = (
     kernel.CLONE_NEWUSER
     | kernel.CLONE_NEWNS
@@ -99,6 +99,10 @@ class Request:
     neighbours: str
     names: tuple[str, ...]
     files: tuple[tuple[str, str, int], ...] = ()
+    layers: tuple[str, ...] | None = None  # folders, the lowest first; None: no image
+    lock: str = ""  # a file by which they are held
+    user: str = ""  # of the image
+    stop_signal: int = signal.SIGTERM
     stdin: bool = False  # somebody will send input; a terminal without has no keyboard
     control: bool = False  # one of those that share a limit of memory
 
@@ -107,8 +111,9 @@ class Request:
 class Order:
     """What a berth's second process needs to know to become a run's command; travels as JSON.
 
-    ``devices`` are names below /dev, ``volumes`` (target, whether it is a folder); a mount for each
-    travels beside it, in this order. ``shm`` and ``memory`` are bytes.
+    ``devices`` are names below /dev, ``volumes`` (target, whether it is a folder), ``layers`` how
+    many an image has, None without one; a mount for each travels beside it, in this order, and the
+    one with the run's own layer. ``shm`` and ``memory`` are bytes.
     """
 
     argv: list[str]
@@ -121,6 +126,8 @@ class Order:
     memory: int
     devices: list[str]
     volumes: list[tuple[str, bool]]
+    layers: int | None
+    user: str
 
 
 @dataclass(frozen=True)
@@ -159,18 +166,18 @@ def request_from(value: dict[str, Any]) -> Request:
             "files": tuple(tuple(file) for file in value["files"]),
             "gpus": tuple(value["gpus"]),
             "names": tuple(value["names"]),
+            "layers": None if value["layers"] is None else tuple(value["layers"]),
         }
     )
 
 
 def environment(plan: Plan, request: Request) -> dict[str, str]:
     """The whole environment of the job and of what is executed in it."""
-    env = {
-        "PATH": plan.userland.path,
-        "HOME": "/root",
-        "LANG": "C.UTF-8",
-        "HOSTNAME": request.hostname,
-    }
+    if request.layers is None:
+        env = {"PATH": plan.userland.path, "HOME": "/root", "LANG": "C.UTF-8"}
+    else:  # as containers have it; the launcher knows the user's home
+        env = {"PATH": _PATH}
+    env["HOSTNAME"] = request.hostname
     if request.tty:
         env["TERM"] = "xterm-256color"
     if request.gpus:
@@ -271,17 +278,19 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
         devices = gpu_devices(plan.device_folder, request.gpus)
         trees += [kernel.copy_tree(path) for path, _ in devices]
         for source, target, read_only in request.mounts:
-            opened = open_source(source, target)
+            opened = mounts.open_source(source, target)
             try:
                 volumes.append((target, stat.S_ISDIR(os.fstat(opened).st_mode)))
-                trees.append(volume(opened, target, block.volumes, read_only=read_only))
+                trees.append(mounts.volume(opened, target, block.volumes, read_only=read_only))
             finally:
                 os.close(opened)
         for number, (target, content, mode) in enumerate(request.files):
-            path = own_file(f"{layers}/file-{number}", base64.b64decode(content), mode, block)
+            path, file = f"{layers}/file-{number}", base64.b64decode(content)
             volumes.append((target, False))
-            trees.append(kernel.copy_tree(path))
-            kernel.set_attributes(trees[-1], ATTR_NOSUID | ATTR_NODEV | ATTR_RDONLY)
+            trees.append(mounts.own_file(path, file, mode, block))
+        if request.layers is not None:
+            trees += [mounts.layer(path, block) for path in request.layers]
+            trees.append(mounts.private(layers, upper_of_image(plan), block))
     except BaseException:
         for tree in trees:
             os.close(tree)
@@ -297,6 +306,8 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
         memory=request.memory,
         devices=[name for _, name in devices],
         volumes=volumes,
+        layers=None if request.layers is None else len(request.layers),
+        user=request.user,
     )
     return Prepared(order, trees)
 
@@ -311,7 +322,14 @@ def command_of(plan: Plan, order: Order) -> Command:
         privileged=order.privileged,
         filter_program=plan.filter_program,
         processes=process_limit(plan),
+        user=None if order.layers is None else order.user,
+        single_user=plan.plain,
     )
+
+
+def upper_of_image(plan: Plan) -> str:
+    """The name of the private layer over those of an image."""
+    return str(1 + len(plan.userland.overlays))
 
 
 def namespaces(plan: Plan) -> int:
@@ -322,71 +340,6 @@ def namespaces(plan: Plan) -> int:
 def process_limit(plan: Plan) -> int:
     """How many processes a command may have by itself; 0 where its control group knows."""
     return 0 if plan.groups.version else plan.processes
-
-
-def own_file(path: str, content: bytes, mode: int, block: Block) -> str:
-    """A file that the run is given, for its first process alone to mount. Raises OSError."""
-    write_file(path, content, mode)
-    block.give(path)
-    return path
-
-
-def write_file(path: str, content: bytes, mode: int) -> None:
-    """Make a file that is not there. Raises OSError."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        left = memoryview(content)
-        while left:  # On a disk that is nearly full, the first call may write a part.
-            left = left[os.write(file, left) :]
-        os.fchmod(file, mode & 0o777)
-    finally:
-        os.close(file)
-
-
-def open_source(source: str, target: str) -> int:
-    """Open what is mounted as a volume. Raises ValueError, OSError: see ``prepare``."""
-    # By descriptor, and through no symbolic link: other jobs may write beside the volume's folder,
-    # and could put a link in its place at any moment.
-    try:
-        return kernel.open_without_links(source)
-    except FileNotFoundError:
-        raise ValueError(f"the folder of the volume at {target} does not exist") from None
-    except OSError as error:
-        if error.errno in EXHAUSTED:
-            raise
-        raise ValueError(f"the volume at {target} cannot be mounted: {error.strerror}") from None
-
-
-def volume(opened: int, target: str, users: int | None, *, read_only: bool) -> int:
-    """A mount of what is open; ``users`` is how the storage's files get to be the run's.
-
-    Raises ValueError, OSError: see ``prepare``.
-    """
-    tree = kernel.copy_tree("", opened)
-    try:
-        kernel.set_attributes(
-            tree, ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if read_only else 0), users
-        )
-    except OSError as error:
-        os.close(tree)
-        if error.errno in EXHAUSTED:
-            raise
-        raise ValueError(
-            f"the volume at {target} cannot be mounted: its file system does not let files belong"
-            f" to another user in a mount ({error.strerror})"
-        ) from None
-    return tree
-
-
-def prove_volumes(folder: str, block: Block) -> None:
-    """Raise OSError where volumes beside ``folder`` could not be mounted."""
-    opened = os.open(folder, os.O_PATH | os.O_CLOEXEC)
-    try:
-        os.close(volume(opened, folder, block.volumes, read_only=False))
-    except ValueError as error:
-        raise OSError(0, str(error)) from None
-    finally:
-        os.close(opened)
 
 
 def cores_for(cpu: float) -> list[int]:

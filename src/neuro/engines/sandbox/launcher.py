@@ -11,12 +11,14 @@ import errno
 import fcntl
 import os
 import resource
+import stat
 import termios
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from neuro.engines.exhaustion import BEYOND_LIMITS
-from neuro.engines.sandbox import kernel, seccomp
+from neuro.engines.sandbox import image_users, kernel, seccomp
+from neuro.engines.sandbox.image_users import User
 from neuro.engines.sandbox.loop import READ, Loop
 
 _WORD = 3
@@ -86,12 +88,15 @@ class Command:
         privileged: bool,
         filter_program: bytes,
         processes: int = 0,
+        user: str | None = None,
+        single_user: bool = False,
         or_root: bool = False,
     ) -> None:
         """``processes`` limits their number for the run's user, 0 leaves that to its group.
 
-        ``or_root``: where the working directory is gone, / will do. Raises ValueError for what no
-        process can be given.
+        ``user`` is one of the image's (see ``image_users``), None for root of a run without an
+        image; in a ``single_user`` run there is nobody else to be. ``or_root``: where the working
+        directory is gone, / will do. Raises ValueError for what no process can be given.
         """
         for name in env:
             if not name or "=" in name:
@@ -103,6 +108,8 @@ class Command:
         self.privileged = privileged
         self.filter_program = filter_program
         self.processes = processes
+        self.user = user
+        self.single_user = single_user
         self.or_root = or_root
 
 
@@ -121,10 +128,18 @@ def become(command: Command, streams: tuple[int, int, int], word: int) -> NoRetu
         if command.processes:
             limits = (command.processes, command.processes)
             resource.setrlimit(resource.RLIMIT_NPROC, limits)
+        if command.user is not None:
+            user = image_users.look_up(command.user)
+            command.env.setdefault(b"HOME", user.home.encode("utf-8", "replace"))
+            if not command.single_user:
+                _become(user, keep)
+                keep = () if user.uid else keep
         restrict(command.filter_program, keep)
         reason = _enter(command)
         if not reason:
             code, reason = _execute(command)
+    except image_users.NoUser as error:
+        reason = str(error)
     except OSError as error:
         reason = f"the command cannot be started: {error.strerror}"
     finally:  # whatever it is, it must not return: this is a copy
@@ -165,6 +180,19 @@ def _arrange(streams: tuple[int, int, int], word: int) -> None:
     for target, source in enumerate(above):
         os.dup2(source, target, inheritable=target != _WORD)
     kernel.close_between(_WORD + 1)
+
+
+def _become(user: User, keep: tuple[int, ...]) -> None:
+    """Be a user of the image. Raises OSError."""
+    if not (user.uid or user.gid or user.groups):
+        return
+    for fd in range(_WORD):  # /dev/stdout and its kin, which it may open anew
+        try:
+            if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
+                os.fchown(fd, user.uid, -1)
+        except OSError:
+            pass  # not the run's own
+    kernel.become_user(user.uid, user.gid, user.groups, keep)
 
 
 def restrict(filter_program: bytes, keep: tuple[int, ...] = ()) -> None:

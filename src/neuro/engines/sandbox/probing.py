@@ -14,7 +14,8 @@ from dataclasses import asdict
 
 from neuro.engines.sandbox import init, kernel, layout, stage
 from neuro.engines.sandbox.berth import Berth
-from neuro.engines.sandbox.launch import Plan, plan_from, prove_volumes
+from neuro.engines.sandbox.launch import Plan, plan_from
+from neuro.engines.sandbox.mounts import prove_volumes
 
 PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 _TIMEOUT = 20

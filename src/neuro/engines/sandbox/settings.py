@@ -21,7 +21,9 @@ class SandboxSettings:
     file systems cannot map users. ``io_uring`` and ``perf`` allow runs these system calls.
     ``open_files`` is the soft limit of descriptors that runs begin with, None for this process's
     own. ``control_memory`` is bytes that all control runs together may have, None for a quarter of
-    the machine's, but 512 MiB or more. ``device_folder`` and ``cgroup_root`` are where the machine
+    the machine's, but 512 MiB or more. ``offline_host``
+    lets a run have the machine's own userland where a public registry cannot be reached for its
+    image. ``device_folder`` and ``cgroup_root`` are where the machine
     has them.
     """
 
@@ -36,6 +38,7 @@ class SandboxSettings:
     io_uring: bool = False
     perf: bool = False
     control_memory: int | None = None
+    offline_host: bool = True
     retention: Retention = field(default_factory=Retention)
     device_folder: str = "/dev"
     cgroup_root: str = "/sys/fs/cgroup"

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from neuro.engines.images import locks
+from neuro.engines.images.locks import Lock
 from neuro.engines.sandbox import (
     cgroups,
     entering,
@@ -82,6 +84,7 @@ class Supervisor:
         self._record: ExitRecord | None = None
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._pasta: Pasta | None = None
+        self._image: Lock | None = None  # as long as we have it, its layers stay
 
     def run(self) -> bool:
         """Launch, serve, conclude, clean up; whether the run's end is on record."""
@@ -99,6 +102,8 @@ class Supervisor:
         self._loop.close()
         self._log.close()
         os.close(self._place)
+        if self._image is not None:
+            self._image.close()
         return self._record is not None and self._record.cause != LOST
 
     def _refuse(self, ending: Ending) -> None:
@@ -119,7 +124,7 @@ class Supervisor:
         self._berth.release_mounts()
         layers = f"/proc/self/fd/{self._place}/layers"
         try:
-            launch.clear_work(layers, 1 + len(self._plan.userland.overlays))
+            launch.clear_work(layers, 1 + int(launch.upper_of_image(self._plan)))
             layout.remove_tree(layers)
         except OSError:
             pass
@@ -144,6 +149,8 @@ class Supervisor:
         hosts = self._neighbourhood.join(self._berth.address)
         if hosts is not None:
             self._request = replace(self._request, mounts=(*self._request.mounts, hosts))
+        if self._request.lock:
+            self._image = locks.shared(self._request.lock)
         layers = f"/proc/self/fd/{self._place}/layers"
         self._prepared = launch.prepare(self._plan, self._request, self._block, layers)
         self._open_streams()
@@ -188,6 +195,7 @@ class Supervisor:
             self._outlet = PipeOutlet(*towards, inlet.inner)
         else:
             self._outlet = PipeOutlet(*towards, None)
+        self._block.give_pipes(self._outlet.inner)
         reception.join(self._outlet, inlet)
 
     def _begin(self) -> None:
@@ -346,9 +354,9 @@ class Supervisor:
             self._kill()
 
     def _terminate(self) -> None:
-        """SIGTERM to the job's main process, unless it has just ended."""
+        """SIGTERM, or what its image says, to the job's main process, unless it has just ended."""
         if self._command_status is None:
-            os.kill(self._berth.command, signal.SIGTERM)
+            os.kill(self._berth.command, self._request.stop_signal)
 
     # What clients may learn of the run, and do with it.
 
@@ -384,7 +392,7 @@ class Supervisor:
         """Start a command inside, as ``execution`` needs it. Returns its pid, raises OSError."""
         argv, tty = command
         return entering.execute(
-            self._plan, self._request, self._group, init, argv, streams, word, tty=tty
+            self._plan, self._request, self._block, self._group, init, argv, streams, word, tty=tty
         )
 
     def open_terminal(self, init: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
+from neuro.engines.sandbox import kernel
 from neuro.engines.sandbox.loop import Loop
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -75,18 +76,22 @@ def keep_on(cores: set[int], init: int) -> None:
 
 
 def files_in_memory(init: int) -> int:
-    """Bytes in the tmpfs of the run (/dev, /dev/shm and /run), and in files without a name.
+    """Bytes in the tmpfs of the run (/dev, /dev/shm, perhaps /run), and in files without a name.
 
     The latter are ``memfd_create``'s that a process has open. What is on its way through a socket
     is in no process, so it is not found.
     """
     total = sum(_without_a_name(init).values())
     for path in ("dev", "dev/shm", "run"):
+        place = f"/proc/{init}/root/{path}"
         try:
-            found = os.statvfs(f"/proc/{init}/root/{path}")
+            if kernel.is_in_memory(
+                place
+            ):  # /run is a folder of an image, or a volume may lie there
+                found = os.statvfs(place)
+                total += (found.f_blocks - found.f_bfree) * found.f_frsize
         except OSError:
             continue
-        total += (found.f_blocks - found.f_bfree) * found.f_frsize
     return total
 
 

@@ -1,0 +1,136 @@
+"""What a run's image is to this engine: folders of layers, and what its configuration asks for.
+
+How a reference becomes that is for ``Images`` to know.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from neuro.engines.base import EngineFault, ExitCause, NotReady, PullCredentials, RunSpec
+from neuro.engines.sandbox.launch import Request
+
+HOST = "host"  # the image that is this machine's own userland
+
+
+class ImageRefused(EngineFault):
+    """The image cannot be had, now or later: there is none, or it is not for this owner."""
+
+    cause = ExitCause.IMAGE_PULL
+
+
+class InvalidImageName(ImageRefused):
+    """No image can have this name."""
+
+    cause = ExitCause.INVALID_IMAGE
+
+
+class RegistryAway(NotReady):
+    """The image's registry cannot be reached now. ``is_public``: nor is it one of ours."""
+
+    def __init__(self, sentence: str, *, is_public: bool) -> None:
+        super().__init__(sentence)
+        self.is_public = is_public
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """What an image says of the commands that run in it, in the words of its format."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    stop_signal: str = ""
+
+
+@dataclass(frozen=True)
+class Root:
+    """An image whose ``layers`` are here: folders as overlays have them, the lowest first.
+
+    They stay as long as somebody shares the lock of the file ``lock``, if there is one; ``release``
+    gives back ours.
+    """
+
+    layers: tuple[str, ...]
+    config: ImageConfig
+    lock: str = ""
+    release: Callable[[], None] = lambda: None
+
+
+class Images(Protocol):
+    """Where images come from. All of it blocks, and is called in threads."""
+
+    def open(self) -> None:
+        """Make ready. Raises OSError."""
+        ...
+
+    def tidy(self) -> None:
+        """Take away what nobody uses; called now and then. Raises OSError."""
+        ...
+
+    def ready(
+        self, reference: str, credentials: PullCredentials | None, told: Callable[[float], None]
+    ) -> Root:
+        """The image, fetched if it is not here.
+
+        ``told`` is told from 0 to 1 how far that is. What it raises ends the fetching. Raises
+        ImageRefused, RegistryAway, and OSError for what this machine lacks.
+        """
+        ...
+
+
+def with_image(request: Request, spec: RunSpec, root: Root) -> Request:
+    """A run's request, with what its image says where the run itself does not.
+
+    Raises EngineFault where nobody says what is to run.
+    """
+    config = root.config
+    try:
+        argv = spec.command_line(config.entrypoint, config.cmd)
+    except ValueError as error:
+        raise EngineFault(str(error)) from None
+    folder = spec.working_dir or posixpath.normpath(f"/{config.working_dir}")
+    return replace(
+        request,
+        argv=argv,
+        env={**environment(config), **request.env},
+        working_dir=folder,
+        layers=root.layers,
+        lock=root.lock,
+        user=config.user,
+        stop_signal=signal_number(config.stop_signal),
+    )
+
+
+def environment(config: ImageConfig) -> dict[str, str]:
+    """An image's own environment; what is none is left out.
+
+    >>> environment(ImageConfig(env=("PATH=/bin", "EMPTY=", "A=b=c", "alone", "=x")))
+    {'PATH': '/bin', 'EMPTY': '', 'A': 'b=c'}
+    """
+    pairs = [line.partition("=") for line in config.env]
+    return {name: value for name, separator, value in pairs if name and separator}
+
+
+def signal_number(name: str) -> int:
+    """The signal that an image wants to be stopped by: SIGTERM where it names none that there is.
+
+    >>> [signal_number(name) for name in ("", "SIGINT", "quit", "9", "SIGRTMIN+3", "nonsense", "0")]
+    [15, 2, 3, 9, 37, 15, 15]
+    """
+    word = name.strip().upper().removeprefix("SIG")
+    base, sign, offset = word.partition("+" if "+" in word else "-")
+    number = int(word) if word.isdecimal() and len(word) < 3 else 0
+    if not number and f"SIG{base}" in signal.Signals.__members__:
+        number = int(signal.Signals[f"SIG{base}"])
+        if sign:
+            if not (base.startswith("RT") and offset.isdecimal() and len(offset) < 3):
+                return int(signal.SIGTERM)
+            number += int(offset) if sign == "+" else -int(offset)
+    return number if 0 < number < signal.NSIG else int(signal.SIGTERM)

@@ -1,0 +1,114 @@
+"""Mounts that are made with the host's rights, for a run's own process to attach inside.
+
+Each is a descriptor of a tree of its own (``kernel.copy_tree``), attached nowhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from neuro.engines.exhaustion import EXHAUSTED
+from neuro.engines.sandbox import kernel
+from neuro.engines.sandbox.identities import Block
+from neuro.engines.sandbox.kernel import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
+
+
+def own_file(path: str, content: bytes, mode: int, block: Block) -> int:
+    """A mount of a new file that the run is given, for its first process alone. Raises OSError."""
+    write_file(path, content, mode)
+    block.give(path)
+    return _of(kernel.copy_tree(path), ATTR_RDONLY)
+
+
+def write_file(path: str, content: bytes, mode: int) -> None:
+    """Make a file that is not there. Raises OSError."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        left = memoryview(content)
+        while left:  # On a disk that is nearly full, the first call may write a part.
+            left = left[os.write(file, left) :]
+        os.fchmod(file, mode & 0o777)
+    finally:
+        os.close(file)
+
+
+def open_source(source: str, target: str) -> int:
+    """Open what is mounted as a volume. Raises ValueError, OSError: see ``launch.prepare``."""
+    # By descriptor, and through no symbolic link: other jobs may write beside the volume's folder,
+    # and could put a link in its place at any moment.
+    try:
+        return kernel.open_without_links(source)
+    except FileNotFoundError:
+        raise ValueError(f"the folder of the volume at {target} does not exist") from None
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        raise ValueError(f"the volume at {target} cannot be mounted: {error.strerror}") from None
+
+
+def volume(opened: int, target: str, users: int | None, *, read_only: bool) -> int:
+    """A mount of what is open; ``users`` is how the storage's files get to be the run's.
+
+    Raises ValueError, OSError: see ``launch.prepare``.
+    """
+    try:
+        return _of(kernel.copy_tree("", opened), ATTR_RDONLY if read_only else 0, users)
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        raise ValueError(
+            f"the volume at {target} cannot be mounted: its file system does not let files belong"
+            f" to another user in a mount ({error.strerror})"
+        ) from None
+
+
+def layer(path: str, block: Block) -> int:
+    """A mount of one folder of an image. Raises OSError, where it is gone too.
+
+    Its files belong to the run's users; to nobody where all runs are one user of the machine, and
+    its file system cannot map users.
+    """
+    opened = kernel.open_without_links(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        if block.base:
+            try:
+                tree = kernel.copy_tree("", opened, recursive=False)
+                return _of(tree, ATTR_RDONLY, block.users)
+            except OSError as error:
+                if block.volumes is not None or error.errno != errno.EINVAL:
+                    raise
+        return _of(kernel.copy_tree("", opened, recursive=False), ATTR_RDONLY)
+    finally:
+        os.close(opened)
+
+
+def private(folder: str, upper: str, block: Block) -> int:
+    """A mount of the folder of a run's private layers, with a new one called ``upper``.
+
+    Raises OSError.
+    """
+    for path in (f"{folder}/{upper}", f"{folder}/{upper}.work"):
+        os.mkdir(path)
+        block.give(path)
+    return _of(kernel.copy_tree(folder), 0)
+
+
+def _of(tree: int, attributes: int, users: int | None = None) -> int:
+    try:
+        kernel.set_attributes(tree, ATTR_NOSUID | ATTR_NODEV | attributes, users)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def prove_volumes(folder: str, block: Block) -> None:
+    """Raise OSError where volumes beside ``folder`` could not be mounted."""
+    opened = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.close(volume(opened, folder, block.volumes, read_only=False))
+    except ValueError as error:
+        raise OSError(0, str(error)) from None
+    finally:
+        os.close(opened)
