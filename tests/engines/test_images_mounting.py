@@ -19,6 +19,52 @@ from neuro.engines.images.store import HeldImage, Store
 from tests.engines.archives import entry, layer, tree
 
 ROOT = os.geteuid() == 0
+# What the root of a user namespace does and sees, to which the layers' files are mapped.
+MAP = """
+import json, os, sys
+from neuro.engines.images import mounting
+from neuro.engines.sandbox import kernel
+place, *lowers = sys.argv[1:]
+kernel.enter_guard()
+ready, made = os.pipe()
+over, end = os.pipe()
+pid = os.fork()
+if pid == 0:
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    os.write(made, b".")
+    os.read(over, 1)
+    os._exit(0)
+os.read(ready, 1)
+kernel.map_ids(pid, "0 1879048192 65536")
+users = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+kernel.mount("tmpfs", place, "tmpfs", 0, "mode=755")
+os.chdir(place)
+for name in ("upper", "upper/files", "upper/work", "root"):
+    os.mkdir(name)
+    os.chown(name, 1879048192, 1879048192)
+for number, path in enumerate(lowers):
+    os.mkdir(str(number))
+    tree = kernel.copy_tree(path)
+    kernel.set_attributes(tree, kernel.ATTR_NODEV, users)
+    kernel.attach(tree, os.open(str(number), os.O_PATH))
+child = os.fork()
+if child == 0:
+    kernel.setns(users, kernel.CLONE_NEWUSER)
+    kernel.become_root_inside()
+    kernel.unshare(kernel.CLONE_NEWNS)
+    names = [str(number) for number in range(len(lowers))]
+    options = ["upperdir=upper/files", "workdir=upper/work", "userxattr"]
+    mounting.mount_overlay("root", names, options)
+    os.chdir("root")
+    found = {name: os.lstat(name).st_uid for name in ("etc", "etc/theirs", "su")}
+    os.chown("etc/theirs", 5, 5)
+    os.unlink("su")
+    print(json.dumps([found, sorted(os.listdir(".")), os.listdir("etc")]))
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+os.write(end, b".")
+"""
 # What a process sees that mounts the folders it is given, the topmost first.
 LOOK = """
 import json, os, sys
@@ -136,14 +182,33 @@ def test_merging_costs_no_copies_and_happens_once(store: Store, tmp_path: Path) 
     assert Path(store.folders(image, 1)[0]).stat().st_ino == made
 
 
-def test_folders_without_an_entry_keep_what_lower_layers_say(store: Store, tmp_path: Path) -> None:
-    lower = [entry("tmp", "folder", mode=0o1777), entry("home/me", "folder", mode=0o700)]
-    image = keep(store, tmp_path, [lower, [entry("tmp/file"), entry("home/me/file")]])
+def test_folders_without_an_entry_are_what_lower_layers_say(store: Store, tmp_path: Path) -> None:
+    lower = [
+        entry("tmp", "folder", mode=0o1777),
+        entry("home/me", "folder", mode=0o700),
+        entry("cleared", "folder", mode=0o711),
+        entry("cleared/old"),
+    ]
+    upper = [entry("tmp/file"), entry("home/me/file"), entry("cleared/.wh..wh..opq")]
+    image = keep(store, tmp_path, [lower, upper, [entry("above")]])
 
-    (merged,) = store.folders(image, 1)
+    merged, above = store.folders(image, 100)
 
-    assert stat.S_IMODE((Path(merged) / "tmp").stat().st_mode) == 0o1777
-    assert stat.S_IMODE((Path(merged) / "home/me").stat().st_mode) == 0o700
+    assert above == image.layers[2].files
+    _, shown = seen(tmp_path, [merged, above])
+    assert {path: oct(mode) for path, (mode, _) in shown.items() if stat.S_ISDIR(mode)} == {
+        "cleared": "0o40711", "home": "0o40755", "home/me": "0o40700", "tmp": "0o41777",
+    }  # fmt: skip
+    assert "cleared/old" not in shown
+
+
+def test_folders_without_an_entry_that_no_other_layer_has_cost_nothing(
+    store: Store, tmp_path: Path
+) -> None:
+    lower = [entry("usr", "folder"), entry("etc", "folder", mode=0o700)]
+    image = keep(store, tmp_path, [lower, [entry("usr/a"), entry("opt/b"), entry("etc", "folder")]])
+
+    assert store.folders(image, 100) == [layer.files for layer in image.layers]
 
 
 def test_merged_folders_go_with_the_last_image_that_has_their_layers(
@@ -188,3 +253,28 @@ def test_as_many_as_fit_are_mounted_on_older_kernels(tmp_path: Path) -> None:
     _, shown = seen(tmp_path, folders, "mount_by_options")
 
     assert sorted(shown) == ["file-0", "file-1", "file-2"]
+
+
+@pytest.mark.root
+def test_layers_are_a_runs_own_files_where_they_are_mapped_to_it(
+    store: Store, tmp_path: Path
+) -> None:
+    lower = [entry("etc/old"), entry("su", mode=0o4755), entry("gone")]
+    upper = [
+        entry("etc", "folder"),
+        entry("etc/.wh..wh..opq"),
+        entry("etc/theirs", owner=(33, 33)),
+        entry(".wh.gone"),
+    ]
+    image = keep(store, tmp_path, [lower, upper])
+    target = tmp_path / "stage"
+    target.mkdir()
+    lowers = list(reversed(store.folders(image, 100)))
+
+    command = [sys.executable, "-c", MAP, target, *lowers]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+
+    assert json.loads(done.stdout) == [{"etc": 0, "etc/theirs": 33, "su": 0}, ["etc"], ["theirs"]]
+    theirs = Path(image.layers[1].files) / "etc/theirs"
+    assert theirs.stat().st_uid == 33
+    assert (Path(image.layers[0].files) / "su").exists()

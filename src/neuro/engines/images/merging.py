@@ -76,11 +76,13 @@ class Merging:
         path = above + b"/" + name if above else name
         below = _open(source, name)
         try:
-            is_new = ours is None or not stat.S_ISDIR(ours.st_mode) or _is_opaque(below)
+            is_new = ours is None or not stat.S_ISDIR(ours.st_mode)
             if is_new:
                 if ours is not None:
                     _remove(target, name, ours)
                 os.mkdir(name, 0o700, dir_fd=target)
+            elif _is_opaque(below):
+                _clear(target, name)
             if is_new or path not in implied:
                 mine = _open(target, name)
                 try:
@@ -129,6 +131,15 @@ def _remove(folder: int, name: bytes, status: os.stat_result) -> None:
         remove_beside(folder, os.fsdecode(name))
     else:
         os.unlink(name, dir_fd=folder)
+
+
+def _clear(folder: int, name: bytes) -> None:
+    fd = _open(folder, name)
+    try:
+        for below in _names(fd):
+            remove_beside(fd, os.fsdecode(below))
+    finally:
+        os.close(fd)
 
 
 def _is_opaque(folder: int) -> bool:

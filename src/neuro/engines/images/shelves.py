@@ -19,11 +19,15 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 
 
 class LayerRecord(msgspec.Struct, frozen=True):
-    """Of a layer: how large it is, and in which boot of the machine it was made."""
+    """Of a layer: how large it is, and in which boot of the machine it was made.
+
+    ``implied`` is whether it may have folders that its archive has no entry for.
+    """
 
     size: int
     entries: int
     boot: str
+    implied: bool = False
 
 
 class StoredImage(msgspec.Struct, frozen=True):

@@ -25,7 +25,6 @@ import ctypes
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from neuro.engines.images import locks
 from neuro.engines.images.faults import corrupt
@@ -42,20 +41,11 @@ from neuro.engines.images.shelves import (
     read_small,
     write_small,
 )
+from neuro.engines.images.stacks import Layer, misshown
 from neuro.engines.images.sweeping import Sweeper
 from neuro.engines.images.unpacking import Unpacking
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer on this machine: ``files`` is the folder to mount, ``beside`` says more of them."""
-
-    diff_id: str
-    files: str
-    beside: str
-    size: int
 
 
 class HeldLayer:
@@ -129,7 +119,7 @@ class Store:
         record = self._record(place)
         if record is None:
             return None
-        return Layer(diff_id, f"{place}/files", f"{place}/beside", record.size)
+        return _layer_at(diff_id, place, record)
 
     def _record(self, place: str) -> LayerRecord | None:
         """Of a layer, or of merged ones, if it is here."""
@@ -143,11 +133,11 @@ class Store:
     def folders(self, image: HeldImage, most: int) -> list[str]:
         """Folders to mount for an image, the lowest first, and not more than so many (1 or more).
 
-        Where it has more layers, the lowest are merged, once for all who need that.
-        Raises OSError.
+        Where it has more layers, the lowest are merged, once for all who need that. So are those
+        of which a mount would not show the folders as they are (``stacks``). Raises OSError.
         """
         files = [layer.files for layer in image.layers]
-        count = len(files) - most + 1
+        count = max(len(files) - most + 1, misshown(image.layers))
         if count < 2:
             return files
         return [self._merged([one.diff_id for one in image.layers[:count]]), *files[count:]]
@@ -191,13 +181,13 @@ class Store:
                 os.close(blob)
             if made.digest != diff_id:
                 raise corrupt("A layer unpacks to something else than the image's config says.")
-            record = LayerRecord(made.size, made.entries, self._boot)
+            record = LayerRecord(made.size, made.entries, self._boot, made.implied)
             write_small(f"{draft}/record.json", record)
             os.rename(draft, place)
         except BaseException:
             self.shelves.throw_away(draft)
             raise
-        return Layer(diff_id, f"{place}/files", f"{place}/beside", made.size)
+        return _layer_at(diff_id, place, record)
 
     def settle(self) -> None:
         """Let the disk have all layers that are here, so that they outlive a power loss."""
@@ -267,6 +257,10 @@ class Store:
     def sweep(self, *, unused_for: float, most: int, now: float | None = None) -> int:
         """See ``Sweeper.sweep``."""
         return Sweeper(self.shelves).sweep(unused_for=unused_for, most=most, now=now)
+
+
+def _layer_at(diff_id: str, place: str, record: LayerRecord) -> Layer:
+    return Layer(diff_id, f"{place}/files", f"{place}/beside", record.size, record.implied)
 
 
 def _make_folder(draft: str) -> None:

@@ -32,6 +32,7 @@ def main() -> None:
             "digest": f"sha256:{ahead.digest}",
             "size": extraction.size,
             "entries": extraction.entries,
+            "implied": extraction.implied,
         }
 
     confinement.run(folder, unpack, passed=2, largest=limits.size)

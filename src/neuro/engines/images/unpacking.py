@@ -16,11 +16,15 @@ _OPAQUE = "trusted.overlay.opaque"
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What a layer turned out to be: the digest of its archive (diff id), and how large."""
+    """What a layer turned out to be: the digest of its archive (diff id), and how large.
+
+    ``implied`` is whether it may have folders that its archive has no entry for (``records``).
+    """
 
     digest: str
     size: int
     entries: int
+    implied: bool
 
 
 class Unpacking:
@@ -52,7 +56,7 @@ class Unpacking:
         answer = self._process.wait()
         if os.geteuid() == 0:
             _mark_opaque(self._target, self._beside)
-        return Unpacked(answer["digest"], answer["size"], answer["entries"])
+        return Unpacked(**answer)
 
 
 def _mark_opaque(target: str, beside: str) -> None:
