@@ -46,6 +46,8 @@ def as_plain_user(
             "TMPDIR": str(place / "tmp"),
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
+            # The copied interpreter would take the machine's library of another version.
+            "LD_LIBRARY_PATH": str(place / "python" / "lib"),
             **environment,
         },
         user=UID,
