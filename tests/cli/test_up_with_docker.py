@@ -1,4 +1,4 @@
-"""``neuro up`` on a machine with a Docker daemon."""
+"""``neuro up`` on a machine with a Docker daemon, or with podman's service."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ import pytest
 from tests.cli.platform import Home
 from tests.engines import docker_daemon
 
-pytestmark = pytest.mark.docker
+ASK = """
+import base64, json, os, urllib.request
+login = json.loads(base64.b64decode(os.environ["NEURO_PASSED_CONFIG"]))
+print(urllib.request.urlopen(login["url"] + "/ping").status)
+"""
 
 
 @pytest.fixture
-def person(tmp_path: Path) -> Iterator[Home]:
-    """Somebody in the network of the daemon, whose platform has been started."""
-    inside = ("nsenter", "--net", "--target", str(docker_daemon.process()))
+def person(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Home]:
+    """Somebody in the network of the daemon."""
+    kind = "podman" if request.node.get_closest_marker("podman") else "docker"
+    inside = ("nsenter", "--net", "--target", str(docker_daemon.process(kind)))
     home = Home(tmp_path / "home", inside)
     yield home
     home.run("down")
 
 
+@pytest.mark.docker
 def test_it_finds_the_daemon_and_runs_jobs_in_real_images(person: Home) -> None:
     where = f"unix://{docker_daemon.socket_path()}"
     daemon = {"DOCKER_HOST": where, "NEURO_ENGINE": ""}
@@ -52,6 +58,7 @@ def test_it_finds_the_daemon_and_runs_jobs_in_real_images(person: Home) -> None:
     assert presets.count("sandbox") == presets.count("cpu-")
 
 
+@pytest.mark.docker
 def test_a_job_runs_in_an_image_that_was_pushed_to_the_platform(person: Home) -> None:
     daemon = {"DOCKER_HOST": f"unix://{docker_daemon.socket_path()}", "NEURO_ENGINE": "docker"}
     person.ok("up", "--port", "0", **daemon)
@@ -78,3 +85,12 @@ def test_a_job_runs_in_an_image_that_was_pushed_to_the_platform(person: Home) ->
 
     assert "ErrImagePull" in missing.stderr
     assert "image:trainer:v1" in person.ok("ps", "--all")
+
+
+@pytest.mark.podman
+def test_jobs_run_on_podman_and_reach_the_platform(person: Home) -> None:
+    where = f"unix://{docker_daemon.socket_path('podman')}"
+    person.ok("up", "--port", "0", NEURO_ENGINE="podman", DOCKER_HOST=where)
+
+    assert person.ok("run", "ubuntu", "cat", "/etc/nsswitch.conf").startswith("passwd: files")
+    assert person.ok("run", "--pass-config", "ubuntu", "--", "python3", "-c", ASK) == "200\n"
