@@ -6,7 +6,15 @@ import msgspec
 import pytest
 
 from neuro.engines.base import EngineFault
-from neuro.engines.docker.api import ImageConfig, Info, Step, Version, chosen_version
+from neuro.engines.docker.api import (
+    Container,
+    ContainerState,
+    ImageConfig,
+    Info,
+    Step,
+    Version,
+    chosen_version,
+)
 from neuro.engines.docker.containers import (
     container_body,
     launched,
@@ -14,7 +22,8 @@ from neuro.engines.docker.containers import (
     search_path,
 )
 from neuro.engines.docker.gpus import gpus_of
-from neuro.engines.docker.images import Progress, name_and_tag
+from neuro.engines.docker.images import Progress, name_and_tag, whole_name
+from neuro.engines.docker.saving import image_config
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
 
@@ -31,6 +40,22 @@ from tests.engines.harness import spec
 )
 def test_an_image_has_a_name_and_a_tag(reference: str, expected: tuple[str, str]) -> None:
     assert name_and_tag(reference) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "whole"),
+    [
+        ("ubuntu", "docker.io/library/ubuntu:latest"),
+        ("anna/secret:v1", "docker.io/anna/secret:v1"),
+        ("sha256:3f", "docker.io/library/sha256:3f"),
+        ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
+        ("a@sha256:" + 64 * "0", "docker.io/library/a@sha256:" + 64 * "0"),
+    ],
+)
+def test_a_daemon_is_asked_for_an_image_with_its_registry(reference: str, whole: str) -> None:
+    assert whole_name(reference) == whole
+    body = container_body("i", spec("x", image=reference), ["l"], (), 10)
+    assert body["Image"] == whole
 
 
 def test_the_progress_of_a_pull_never_goes_back() -> None:
@@ -97,6 +122,20 @@ def test_a_run_without_a_word_to_execute_is_refused(
         spec(entrypoint=entrypoint).command_line([], own)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "seen"),
+    [((), "void"), (("nvidia.com/gpu=0",), "void"), (("1", "3"), "1,3")],
+)
+def test_no_environment_of_a_job_makes_more_gpus_visible(gpus: tuple[str, ...], seen: str) -> None:
+    asked = spec("x", gpus=gpus, env={"NVIDIA_VISIBLE_DEVICES": "all"})
+
+    body = container_body("i", asked, ["l"], (), 10)
+
+    assert [line for line in body["Env"] if line.startswith("NVIDIA")] == [
+        f"NVIDIA_VISIBLE_DEVICES={seen}"
+    ]
+
+
 def test_gpus_are_asked_for_by_their_names() -> None:
     def requests(*gpus: str) -> object:
         body = container_body("i", spec("x", gpus=gpus), ["l", "w"], (), 10)
@@ -149,3 +188,31 @@ def test_the_daemon_is_where_it_is_said_to_be() -> None:
     assert socket_path(None, {"DOCKER_HOST": "unix:///b"}) == "/b"
     with pytest.raises(EngineFault, match="not a socket of this machine"):
         socket_path("tcp://1.2.3.4:2375", {})
+
+
+def test_an_image_of_a_run_says_what_its_own_image_said() -> None:
+    own = ImageConfig(
+        entrypoint=["a"],
+        env=["PATH=/image", "A=1"],
+        labels={"maintainer": "anna"},
+        working_dir="/work",
+    )
+    given = ImageConfig(
+        entrypoint=["/.neuro/launcher"],
+        cmd=["word"],
+        env=["PATH=/mine", "A=1", "TOKEN=secret"],
+        labels={"neuro.job": "job-1", "maintainer": "anna"},
+        working_dir="/elsewhere",
+        healthcheck={"Test": ["NONE"]},
+    )
+    container = Container(id="c", state=ContainerState(running=True), config=given)
+
+    assert image_config(own, container) == {
+        "Entrypoint": ["a"],
+        "Cmd": [],
+        "Env": ["PATH=/image", "A=1", "TOKEN="],
+        "Labels": {"neuro.job": "", "maintainer": "anna"},
+        "WorkingDir": "/work",
+        "User": "",
+        "Healthcheck": {"Test": []},
+    }

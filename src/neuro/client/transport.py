@@ -135,6 +135,9 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> errors.Pla
     if not isinstance(content, dict):
         text = headers.get("X-Error") or body.decode("utf-8", "replace")[:1000]
         content = {"error": text or f"The server answered {status}."}
+    match content:
+        case {"errors": [{"message": str(said)}, *_]}:  # as registries write it
+            content = {"error": said}
     message = str(content.get("error") or f"The server answered {status}.")
     error = from_content(content, message, status)
     error.status = status

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import structlog
@@ -50,7 +51,14 @@ from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means, start_jobs
 from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.retention import Retention, keep_jobs
-from neuro.server.listening import address_of, bind, bind_for_jobs, listen, listen_on
+from neuro.server.listening import (
+    address_of,
+    bind,
+    bind_for_engines,
+    bind_for_jobs,
+    listen,
+    listen_on,
+)
 from neuro.server.owner import (
     Announcement,
     LoginFile,
@@ -141,6 +149,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         url = address_of(options.host, port)
         arrivals = Arrivals(engines, names[DEFAULT_ENGINE])
         await _open(stack, arrivals, _join(database, folder, fleet, settings, place, url))
+        addresses = {name: engines[name].host_address for name in arrivals.there}
+        listeners = bind_for_engines(stack, listener, addresses, arrivals.missed)
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
         access = await _open_access(folder, settings, database, fleet, background)
@@ -165,7 +175,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             url,
         )
         parts = await _make_parts(stack, ground)
-        await _listen(stack, listener, make_application(ground, parts), ground, parts.jobs.holder)
+        app = make_application(ground, parts)
+        await _listen(stack, listener, listeners, app, ground, parts.jobs.holder)
         await _sweep(ground, parts)
         await parts.supervision.start()
         login = LoginFile(folder, access, address_of(*listener.getsockname()[:2]))
@@ -299,6 +310,7 @@ async def _open_registry(
 async def _listen(
     stack: AsyncExitStack,
     listener: socket.socket,
+    for_jobs: dict[str, list[socket.socket]],
     app: web.Application,
     ground: Ground,
     holder: Holder,
@@ -306,16 +318,15 @@ async def _listen(
     """Listen wherever jobs find the server, also those of engines that are away until later."""
     host, port = listener.getsockname()[:2]
     limits = ground.settings.limits
-    away, engines = ground.arrivals.away, ground.engines
-    addresses = {engine.host_address for name, engine in engines.items() if name not in away}
+    addresses = set(for_jobs)
     patience = Patience(
         limits.head, limits.idle, connections_per_address=limits.connections_per_address
     )
-    listeners = [listener, *bind_for_jobs(host, port, addresses)]
+    listeners = [listener, *chain.from_iterable(for_jobs.values())]
     runner = await listen(stack, app, listeners, patience, passes_on=not ground.database.is_sqlite)
 
     async def came(name: str) -> None:
-        address = engines[name].host_address
+        address = ground.engines[name].host_address
         if address not in addresses:
             await listen_on(runner, bind_for_jobs(host, port, [address]))
             addresses.add(address)

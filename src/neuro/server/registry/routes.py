@@ -5,7 +5,7 @@ See docs/reference/wire-protocol.md#images.
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import hdrs, web
@@ -106,12 +106,14 @@ def registry_routes(service: RegistryService) -> list[Routes]:
     async def referrers(call: Call, query: ReferrersQuery) -> web.Response:
         """The manifests whose subject is a digest, as an index."""
         digest = parse_digest(call.segment("digest"))
-        found = await service.referrers(call.found, digest, query.artifactType, query.last)
+        found, is_more = await service.referrers(
+            call.found, digest, query.artifactType, query.last
+        )
         answer = json_response(ReferrersIndex(found))
         answer.content_type = OCI_INDEX
         if query.artifactType is not None:
             answer.headers["OCI-Filters-Applied"] = "artifactType"
-        if len(found) == PAGE:
+        if is_more:
             _link(call, answer, last=found[-1].digest)
         return answer
 
@@ -239,5 +241,4 @@ def _page(call: Call, body: object, found: list[str], limit: int) -> web.Respons
 def _link(call: Call, answer: web.Response, **changed: str) -> None:
     """Say where the next page is."""
     query = {**call.request.query, **changed}
-    text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-    answer.headers[hdrs.LINK] = f'<{call.request.path}?{text}>; rel="next"'
+    answer.headers[hdrs.LINK] = f'<{call.request.path}?{urlencode(query)}>; rel="next"'

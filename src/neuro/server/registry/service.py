@@ -184,8 +184,8 @@ class RegistryService:
 
     async def referrers(
         self, repository: Repository, subject: str, artifact_type: str | None, after: str
-    ) -> list[Descriptor]:
-        """What is about a digest, a page of it behind a digest; none where nothing is."""
+    ) -> tuple[list[Descriptor], bool]:
+        """What is about a digest, a page of it behind a digest, and whether there is more."""
         return await self._database.read(
             lambda c: manifest_tables.list_referrers(
                 c, repository.path, subject, artifact_type, after, PAGE
