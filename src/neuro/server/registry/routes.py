@@ -106,9 +106,7 @@ def registry_routes(service: RegistryService) -> list[Routes]:
     async def referrers(call: Call, query: ReferrersQuery) -> web.Response:
         """The manifests whose subject is a digest, as an index."""
         digest = parse_digest(call.segment("digest"))
-        found, is_more = await service.referrers(
-            call.found, digest, query.artifactType, query.last
-        )
+        found, is_more = await service.referrers(call.found, digest, query.artifactType, query.last)
         answer = json_response(ReferrersIndex(found))
         answer.content_type = OCI_INDEX
         if query.artifactType is not None:
