@@ -83,10 +83,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (turns[item.path], item.path not in slow))
     # Where CI runs in a container, that may not have containers in it.
-    if reason := docker_daemon.lacking():
-        for item in items:
-            if item.get_closest_marker("docker"):
-                item.add_marker(pytest.mark.skip(reason=reason))
+    for kind in ("docker", "podman"):
+        if reason := docker_daemon.lacking(kind):
+            for item in items:
+                if item.get_closest_marker(kind):
+                    item.add_marker(pytest.mark.skip(reason=reason))
     if os.environ.get("CI"):
         return
     not_root = pytest.mark.skip(reason="needs root")

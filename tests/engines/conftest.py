@@ -13,12 +13,14 @@ import pytest_asyncio
 from tests.engines.harness import KINDS, EngineKind, Runs
 
 CONTRACT = Path(__file__).parent / "contract"
-# A container of Docker takes ten times as long as a run of the others, so of the contract only this
-# runs on it, unless the tests of ``docker`` are asked for by that name.
-ON_DOCKER = CONTRACT / "test_lifecycle.py"
-# Where an image makes a difference to runs of the sandbox; all others run on them when the tests of
-# ``images`` are asked for by that name.
-ON_IMAGES = {"test_private_files.py", "test_sessions.py", "test_terminal.py"}
+# On some kinds, which take ten times as long or differ little from others, only these parts of the
+# contract run, unless the tests of their mark are asked for by its name.
+PARTS = {
+    "docker": ("docker", {"test_lifecycle.py"}),
+    "podman": ("podman", {"test_lifecycle.py"}),
+    # Where an image makes a difference to runs of the sandbox.
+    "image": ("images", {"test_private_files.py", "test_sessions.py", "test_terminal.py"}),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,13 +34,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     able = [kind for kind in kinds if all(kind.can(what) for what in needed)]
     assert able, f"no engine has what {metafunc.definition.name} needs"
     path = metafunc.definition.path
-    with_docker = path == ON_DOCKER or metafunc.config.option.markexpr == "docker"
-    with_images = path.name in ON_IMAGES or metafunc.config.option.markexpr == "images"
-    names: list[Any] = [kind.name for kind in able if kind.name not in ("docker", "image")]
-    if KINDS["docker"] in able and with_docker:
-        names.append(pytest.param("docker", marks=pytest.mark.docker))
-    if KINDS["image"] in able and with_images:
-        names.append(pytest.param("image", marks=pytest.mark.images))
+    names: list[Any] = [kind.name for kind in able if kind.name not in PARTS]
+    for name, (mark, files) in PARTS.items():
+        wanted = path.name in files or metafunc.config.option.markexpr == mark
+        if KINDS[name] in able and wanted:
+            names.append(pytest.param(name, marks=getattr(pytest.mark, mark)))
     metafunc.parametrize("kind", names, indirect=True)
 
 

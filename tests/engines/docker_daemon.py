@@ -1,4 +1,7 @@
-"""A Docker daemon for the tests of one process, in a network of its own: it writes rules there."""
+"""A daemon for the tests of one process, in a network of its own: it writes rules there.
+
+It is Docker's, or podman's service, which answers the command line of Docker as well.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,20 @@ import pytest
 from tests.engines import docker_surroundings
 
 IMAGE = "ubuntu"
-_SOCKET = "NEURO_TEST_DOCKER"  # in the environment, for servers in processes of their own
+# In the environment, for servers in processes of their own.
+_SOCKETS = {"docker": "NEURO_TEST_DOCKER", "podman": "NEURO_TEST_PODMAN"}
+# Debian's podman takes more descriptors for granted than some machines give, and systemd.
+_PODMAN = """\
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+[network]
+network_backend = "netavark"
+"""
 _PATIENCE = 60.0
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -28,55 +44,57 @@ class CannotStart(Exception):
     """This machine has no daemon for tests; the text says why."""
 
 
-def socket_path() -> str:
+def socket_path(kind: str = "docker") -> str:
     """Where the daemon listens; it is started when it is needed, and ends with this process.
 
     Skips the test where it cannot be.
     """
-    given = os.environ.get(_SOCKET)
+    given = os.environ.get(_SOCKETS[kind])
     if given is None:
-        given, why = _started()
+        given, why = _started(kind)
         if why is not None:
             pytest.skip(why)
     return given
 
 
-def lacking() -> str | None:
+def lacking(kind: str = "docker") -> str | None:
     """What a daemon needs and this machine has not."""
     if os.geteuid() != 0:
         return "needs root"
     if shutil.which("dockerd") is None or shutil.which("docker") is None:
         return "needs dockerd (apt: docker.io)"
+    if kind == "podman" and not all(map(shutil.which, ("podman", "runc", "conmon"))):
+        return "needs podman (apt: podman runc netavark aardvark-dns catatonit)"
     return None
 
 
 @cache
-def _started() -> tuple[str, str | None]:
+def _started(kind: str) -> tuple[str, str | None]:
     """Where it listens, and why it does not: it is tried once."""
-    folder = Path(tempfile.mkdtemp(prefix="neuro-docker-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"neuro-{kind}-"))
     socket = str(folder / "socket")
-    daemon = _launch(folder)
+    daemon = _launch(folder, kind)
     try:
         _await(daemon, folder)
         _import_image(socket)
         _docker(socket, "run", "--rm", IMAGE, "true")
     except CannotStart as error:
         _end(daemon, folder)
-        return socket, f"dockerd cannot start here: {error}"
+        return socket, f"{kind} cannot start here: {error}"
     except subprocess.CalledProcessError as error:
         _end(daemon, folder)
-        return socket, f"dockerd has no containers here: {error.stderr.strip()}"
+        return socket, f"{kind} has no containers here: {error.stderr.strip()}"
     except BaseException:
         _end(daemon, folder)
         raise
     atexit.register(_end, daemon, folder)
-    os.environ[_SOCKET] = socket
+    os.environ[_SOCKETS[kind]] = socket
     return socket, None
 
 
-def process() -> int:
+def process(kind: str = "docker") -> int:
     """The daemon's process."""
-    return int(Path(socket_path()).with_name("pid").read_text())
+    return int(Path(socket_path(kind)).with_name("pid").read_text())
 
 
 def docker(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -89,17 +107,12 @@ def _docker(socket: str, *words: str, **options: object) -> subprocess.Completed
     return subprocess.run(command, check=True, capture_output=True, text=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
-def _launch(folder: Path) -> subprocess.Popen[bytes]:
-    mirror = f"http://127.0.0.1:{docker_surroundings.REGISTRY}"
-    options = [
-        f"--host unix://{folder}/socket --data-root {folder}/data --exec-root {folder}/exec",
-        f"--pidfile {folder}/pid --registry-mirror {mirror} --dns {docker_surroundings.NAMES}",
-        "--default-address-pool base=10.128.0.0/12,size=24",
-    ]
+def _launch(folder: Path, kind: str) -> subprocess.Popen[bytes]:
+    program = _dockerd(folder) if kind == "docker" else _podman(folder)
     script = (
         f"ip link set lo up; ip address add {docker_surroundings.NAMES}/32 dev lo;"
         f" setpriv --pdeathsig TERM {sys.executable} -m {docker_surroundings.__name__} &"
-        f" exec dockerd {' '.join(options)}"
+        f" {program}"
     )
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
@@ -109,6 +122,31 @@ def _launch(folder: Path) -> subprocess.Popen[bytes]:
             cwd=_CHECKOUT,
             start_new_session=True,
         )
+
+
+def _dockerd(folder: Path) -> str:
+    mirror = f"http://127.0.0.1:{docker_surroundings.REGISTRY}"
+    options = [
+        f"--host unix://{folder}/socket --data-root {folder}/data --exec-root {folder}/exec",
+        f"--pidfile {folder}/pid --registry-mirror {mirror} --dns {docker_surroundings.NAMES}",
+        "--default-address-pool base=10.128.0.0/12,size=24",
+    ]
+    return f"exec dockerd {' '.join(options)}"
+
+
+def _podman(folder: Path) -> str:
+    (folder / "containers.conf").write_text(_PODMAN)
+    return (
+        f"export CONTAINERS_CONF={folder}/containers.conf; echo $$ > {folder}/pid;"
+        f" exec {' '.join(_podman_words(folder))} system service --time=0 unix://{folder}/socket"
+    )
+
+
+def _podman_words(folder: Path) -> list[str]:
+    return [
+        *f"podman --root {folder}/data --runroot {folder}/exec".split(),
+        "--storage-driver=overlay",
+    ]
 
 
 def _await(daemon: subprocess.Popen[bytes], folder: Path) -> None:
@@ -140,4 +178,10 @@ def _end(daemon: subprocess.Popen[bytes], folder: Path) -> None:
         daemon.wait()
     with contextlib.suppress(ProcessLookupError):  # its surroundings, where it ended before these
         os.killpg(daemon.pid, signal.SIGTERM)
+    if (folder / "containers.conf").exists():  # nobody else ends what podman started
+        for words in ("rm --all --force --time 0", "unmount --all"):
+            subprocess.run(
+                [*_podman_words(folder), *words.split()], capture_output=True, check=False
+            )
+        subprocess.run(["umount", folder / "data" / "overlay"], capture_output=True, check=False)
     shutil.rmtree(folder, ignore_errors=True)

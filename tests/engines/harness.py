@@ -19,6 +19,7 @@ import pytest
 
 from neuro.domain.uris import ResourceURI
 from neuro.engines.base import (
+    Commits,
     Engine,
     Exited,
     NodesChanged,
@@ -416,7 +417,7 @@ class DockerKind(EngineKind):
     has = frozenset(Has) - {Has.PRIVILEGES, Has.HOST_FENCE}
 
     def prepare(self) -> None:
-        docker_daemon.socket_path()
+        docker_daemon.socket_path(self.name)
 
     def make(self, folder: Path) -> Engine:
         return DockerEngine(folder, self._settings(Retention()), EVERYWHERE)
@@ -425,21 +426,33 @@ class DockerKind(EngineKind):
         return DockerEngine(folder, self._settings(Retention(total=kept, segment=kept // 4)))
 
     def _settings(self, retention: Retention) -> DockerSettings:
-        return DockerSettings(host=f"unix://{docker_daemon.socket_path()}", retention=retention)
+        return DockerSettings(
+            host=f"unix://{docker_daemon.socket_path(self.name)}", retention=retention
+        )
 
     def traces(self, folder: Path) -> set[str]:
         found = {f"folder {path.relative_to(folder)}" for path in folder.glob("jobs/*")}
         found |= {f"process {pid} {name}" for pid, name in processes(folder, "neuro-keeper")}
         identity = json.loads((folder / "installation").read_text())["id"]
         label = containers.label_of(identity)
-        listed = Daemon(docker_daemon.socket_path()).containers(label)
+        listed = Daemon(docker_daemon.socket_path(self.name)).containers(label)
         return found | {f"container {one.id}" for one in listed}
 
     def supervisor_of(self, folder: Path, ref: RunRef) -> int:
         return SandboxKind().supervisor_of(folder, ref)
 
 
+class PodmanKind(DockerKind):
+    name = "podman"
+
+    def can(self, what: Has | type[Any]) -> bool:
+        return what is not Commits and super().can(what)
+
+
 KINDS: dict[str, EngineKind] = {
     kind.name: kind
-    for kind in (SandboxKind(), ImageKind(), PlainKind(), MemoryKind(), DockerKind())
+    for kind in (
+        *(SandboxKind(), ImageKind(), PlainKind(), MemoryKind()),
+        *(DockerKind(), PodmanKind()),
+    )
 }

@@ -45,7 +45,12 @@ def as_plain_user(
             "HOME": str(place / "home"),
             "TMPDIR": str(place / "tmp"),
             "LANG": "C.UTF-8",
+            # A copy of the interpreter looks for its library where that was built, then among the
+            # system's, which may be of another version.
+            "LD_LIBRARY_PATH": str(place / "python" / "lib"),
             "PYTHONDONTWRITEBYTECODE": "1",
+            # The copied interpreter would take the machine's library of another version.
+            "LD_LIBRARY_PATH": str(place / "python" / "lib"),
             **environment,
         },
         user=UID,

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.base import (
+    Commits,
     EngineFault,
     ExitCause,
     NodesChanged,
@@ -146,6 +147,26 @@ async def test_the_words_of_a_run_go_to_the_entrypoint_of_its_image(runs: Runs) 
     assert await lines(entrypoint=("echo", "other")) == ["other"]
     assert await lines("mine", entrypoint=("echo", "other")) == ["other mine"]
     assert await lines("echo", "alone", entrypoint=()) == ["alone"]
+
+
+async def test_an_image_of_a_run_has_the_command_of_its_own_image_and_no_secrets(
+    runs: Runs,
+) -> None:
+    ref = await runs.start(
+        "sh", "-c", "echo ready; sleep 600", env={"TOKEN": "hush", "PATH": "/bin"}
+    )
+    await runs.says(ref.job_id, b"ready")
+
+    assert isinstance(runs.engine, Commits)
+    await runs.engine.commit(ref.job_id, "tests/kept:1")
+
+    (image,) = json.loads(docker_daemon.docker("inspect", "tests/kept:1").stdout)
+    config = image["Config"]
+    assert (config["Entrypoint"] or None, config["Cmd"]) == (None, ["bash"])
+    assert "hush" not in json.dumps(image)
+    assert not any(config["Labels"].values())
+    done = await runs.run("sh", "-c", "echo $PATH", image="tests/kept:1")
+    assert "/usr/bin" in done.output.decode()
 
 
 async def test_a_link_in_the_place_of_a_volume_is_not_followed(runs: Runs, tmp_path: Path) -> None:

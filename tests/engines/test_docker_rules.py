@@ -6,7 +6,15 @@ import msgspec
 import pytest
 
 from neuro.engines.base import EngineFault
-from neuro.engines.docker.api import ImageConfig, Info, Step, Version, chosen_version
+from neuro.engines.docker.api import (
+    Container,
+    ContainerState,
+    ImageConfig,
+    Info,
+    Step,
+    Version,
+    chosen_version,
+)
 from neuro.engines.docker.containers import (
     container_body,
     launched,
@@ -15,6 +23,7 @@ from neuro.engines.docker.containers import (
 )
 from neuro.engines.docker.gpus import gpus_of
 from neuro.engines.docker.images import Progress, name_and_tag, whole_name
+from neuro.engines.docker.saving import image_config
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
 
@@ -179,3 +188,31 @@ def test_the_daemon_is_where_it_is_said_to_be() -> None:
     assert socket_path(None, {"DOCKER_HOST": "unix:///b"}) == "/b"
     with pytest.raises(EngineFault, match="not a socket of this machine"):
         socket_path("tcp://1.2.3.4:2375", {})
+
+
+def test_an_image_of_a_run_says_what_its_own_image_said() -> None:
+    own = ImageConfig(
+        entrypoint=["a"],
+        env=["PATH=/image", "A=1"],
+        labels={"maintainer": "anna"},
+        working_dir="/work",
+    )
+    given = ImageConfig(
+        entrypoint=["/.neuro/launcher"],
+        cmd=["word"],
+        env=["PATH=/mine", "A=1", "TOKEN=secret"],
+        labels={"neuro.job": "job-1", "maintainer": "anna"},
+        working_dir="/elsewhere",
+        healthcheck={"Test": ["NONE"]},
+    )
+    container = Container(id="c", state=ContainerState(running=True), config=given)
+
+    assert image_config(own, container) == {
+        "Entrypoint": ["a"],
+        "Cmd": [],
+        "Env": ["PATH=/image", "A=1", "TOKEN="],
+        "Labels": {"neuro.job": "", "maintainer": "anna"},
+        "WorkingDir": "/work",
+        "User": "",
+        "Healthcheck": {"Test": []},
+    }

@@ -17,6 +17,8 @@ import msgspec
 
 _NEWEST = (1, 51)  # that this was written for; a newer daemon speaks it as well
 _OLDEST = (1, 40)
+_LIBPOD = "/v4.0.0/libpod"  # the oldest that podman 4 and 5 speak
+_COMMIT_SECONDS = 3600.0  # until the files of a container are copied
 _SECONDS = 120.0  # for an answer: a start may wait for a slow disk
 
 T = TypeVar("T")
@@ -82,12 +84,15 @@ class Info(msgspec.Struct, rename="pascal"):
 
 
 class ImageConfig(msgspec.Struct, rename="pascal"):
-    """What an image says of the containers that are made of it."""
+    """What an image says of the containers that are made of it, or a container of itself."""
 
     entrypoint: list[str] | None = None
     cmd: list[str] | None = None
     env: list[str] | None = None
     user: str | None = None
+    working_dir: str | None = None
+    labels: dict[str, str] | None = None
+    healthcheck: dict[str, Any] | None = None
 
 
 class Image(msgspec.Struct, rename="pascal"):
@@ -112,6 +117,8 @@ class Container(msgspec.Struct, rename="pascal"):
 
     id: str
     state: ContainerState
+    image: str = ""
+    config: ImageConfig = msgspec.field(default_factory=ImageConfig)
 
 
 class Listed(msgspec.Struct, rename="pascal"):
@@ -185,11 +192,20 @@ class Daemon:
     Each question has a connection of its own, so threads may ask at once.
     """
 
-    def __init__(self, path: str, version: str = "", seconds: float = _SECONDS) -> None:
+    def __init__(
+        self,
+        path: str,
+        version: str = "",
+        seconds: float = _SECONDS,
+        *,
+        is_podman: bool = False,
+    ) -> None:
         """``path`` is that of its socket; ``version`` of the API is its own by default.
 
-        ``seconds`` is how long an answer may take.
+        ``seconds`` is how long an answer may take. podman's service has words of its own for what
+        it does not understand in Docker's.
         """
+        self.is_podman = is_podman
         self._path = path
         self._seconds = seconds
         self._prefix = f"/v{version}" if version else ""
@@ -214,18 +230,32 @@ class Daemon:
         self, name: str, tag: str, credentials: Mapping[str, str] | None, seconds: float
     ) -> Iterator[Step]:
         """Pull an image; ``seconds`` may be between two steps of what is told."""
-        query = {"fromImage": name, "tag": tag}
+        path, query = "/images/create", {"fromImage": name, "tag": tag}
+        if self.is_podman and name.startswith("127."):
+            # A daemon of Docker takes it for granted that a registry of its machine has no TLS.
+            reference = f"{name}:{tag}" if tag else name
+            path = f"{_LIBPOD}/images/pull"
+            query = {"reference": reference, "tlsVerify": "false"}
         headers = {}
         if credentials is not None:
             text = json.dumps(credentials).encode()
             headers["X-Registry-Auth"] = base64.urlsafe_b64encode(text).decode()
-        connection, answer = self._ask("POST", "/images/create", query, None, headers, seconds)
+        connection, answer = self._ask("POST", path, query, None, headers, seconds)
         try:
             while line := answer.readline():
                 if line.strip():
                     yield msgspec.json.decode(line, type=Step)
         finally:
             connection.close()
+
+    def commit(self, container: str, name: str, tag: str, config: Mapping[str, Any]) -> None:
+        """Make an image of a container, which stands still meanwhile."""
+        query = {"container": container, "repo": name, "tag": tag}
+        self._call("POST", "/commit", query, config, _COMMIT_SECONDS)
+
+    def remove_image(self, reference: str) -> None:
+        """Take a name from an image; who is made of it keeps its layers."""
+        self._call("DELETE", f"/images/{quote(reference, safe='/:@')}", {"noprune": "1"})
 
     # Networks.
 
@@ -237,7 +267,9 @@ class Daemon:
         return self._get(list[Network], "/networks", filters={"label": [label]})
 
     def make_network(self, body: Mapping[str, Any]) -> None:
-        self._call("POST", "/networks/create", body=body)
+        """``body`` is in the words of this daemon."""
+        create = f"{_LIBPOD}/networks/create" if self.is_podman else "/networks/create"
+        self._call("POST", create, body=body)
 
     def remove_network(self, name: str) -> None:
         self._call("DELETE", f"/networks/{quote(name, safe='')}")
@@ -252,8 +284,9 @@ class Daemon:
         return self._found(Container, f"/containers/{identity}/json")
 
     def make_container(self, name: str, body: Mapping[str, Any]) -> str:
-        """Its id."""
-        answer = self._call("POST", "/containers/create", {"name": name}, body)
+        """Its id. Without a ``name`` it has one of the daemon's."""
+        query = {"name": name} if name else {}
+        answer = self._call("POST", "/containers/create", query, body)
         return msgspec.json.decode(answer, type=_Made).id
 
     def start_container(self, identity: str) -> None:
@@ -296,8 +329,11 @@ class Daemon:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
     ) -> bytes:
-        connection, answer = self._ask(method, path, query or {}, body, {}, self._seconds)
+        connection, answer = self._ask(
+            method, path, query or {}, body, {}, seconds or self._seconds
+        )
         try:
             return answer.read()
         finally:
@@ -312,7 +348,8 @@ class Daemon:
         headers: Mapping[str, str],
         seconds: float,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        target = self._prefix + path + (f"?{urlencode(query)}" if query else "")
+        prefix = "" if path.startswith(_LIBPOD) else self._prefix
+        target = prefix + path + (f"?{urlencode(query)}" if query else "")
         sent = dict(headers)
         content = None
         if body is not None:

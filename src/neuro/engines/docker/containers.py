@@ -15,9 +15,14 @@ from neuro.engines.docker.images import whole_name
 from neuro.engines.docker.order import Mount
 
 INSTALLATION, JOB, RUN = "neuro.installation", "neuro.job", "neuro.run"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as Docker has it
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as Docker has it
 _SMALL_SHM = 64 << 20
 _CPU_PERIOD = 100_000
+# Docker's own, which podman does not have: programs of no privilege may ping, and serve at port 80.
+_SYSCTLS = {
+    "net.ipv4.ping_group_range": "0 2147483647",
+    "net.ipv4.ip_unprivileged_port_start": "0",
+}
 # Of what Docker leaves to root of a container: making device files, and a root within the root.
 _DROPPED = ["MKNOD", "SYS_CHROOT", "NET_RAW", "AUDIT_WRITE"]
 
@@ -57,12 +62,26 @@ def network_body(installation: str, neighbours: str) -> dict[str, Any]:
     }
 
 
+def isolated_network_body(installation: str, neighbours: str) -> dict[str, Any]:
+    """The same in podman's words: there networks reach each other unless both are isolated.
+
+    It does not keep the runs of one from each other, so those without neighbours need one each.
+    """
+    return {
+        "name": network_of(installation, neighbours),
+        "driver": "bridge",
+        "dns_enabled": True,
+        "labels": {INSTALLATION: installation},
+        "options": {"isolate": "true"},
+    }
+
+
 def search_path(spec: RunSpec, config: ImageConfig) -> str:
     """Where commands are looked for."""
     if "PATH" in spec.env:
         return spec.env["PATH"]
     given = [line.partition("=")[2] for line in config.env or () if line.startswith("PATH=")]
-    return given[-1] if given else _PATH
+    return given[-1] if given else USUAL_PATH
 
 
 def launched(word: str, argv: Sequence[str], path: str) -> list[str]:
@@ -100,6 +119,7 @@ def container_body(
         "PidsLimit": processes,
         "ShmSize": spec.memory if spec.shm else _SMALL_SHM,
         "CapDrop": _DROPPED,
+        "Sysctls": _SYSCTLS,
         "Init": False,
     }
     if spec.gpus:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from neuro.engines.base import (
     EngineFault,
@@ -28,7 +31,7 @@ from neuro.engines.base import (
     RunState,
     Usage,
 )
-from neuro.engines.docker import api, containers, launcher_program, making, volumes
+from neuro.engines.docker import api, containers, launcher_program, making, saving, volumes
 from neuro.engines.docker.gpus import gpus_of
 from neuro.engines.docker.groups import group_of
 from neuro.engines.docker.keepers import Keepers
@@ -47,6 +50,9 @@ _NO_GPUS = (
     "the Docker daemon cannot give this machine's GPUs to containers: install NVIDIA's container"
     " toolkit (`apt install nvidia-container-toolkit`, from NVIDIA's packages) and restart the"
     " daemon"
+)
+_NO_GPUS_OF_PODMAN = (
+    "podman's service gives this machine's GPUs to no job: use Docker or the sandbox for them"
 )
 _NO_GROUPS = cgroups.Groups()  # the daemon makes those of containers, and removes them
 
@@ -94,11 +100,11 @@ class DockerEngine(SupervisedRuns):
 
     async def open(self) -> None:
         """See the protocol."""
-        self._socket, self._version = await _asked(lambda: examine(self._settings))
+        self._socket, self._version, is_podman = await _asked(lambda: examine(self._settings))
         self._open_folder()
         os.makedirs(f"{self._folder}/jobs", exist_ok=True)
         self._installation = machine.installation(self._folder)["id"]
-        self._daemon = api.Daemon(self._socket, self._version)
+        self._daemon = api.Daemon(self._socket, self._version, is_podman=is_podman)
         with _refusing(self._socket):
             self._host_address = await _asked(self._gateway)
         self.gpu_model = await asyncio.to_thread(machine.gpu_model)
@@ -111,13 +117,20 @@ class DockerEngine(SupervisedRuns):
 
     def _gateway(self) -> str:
         """This machine's address for all containers; it stays while the daemon is this one."""
-        network = self._daemon.network(_DEFAULT_NETWORK)
-        if (address := _address_in(network)) is not None:
-            return address
+        if not self._daemon.is_podman:
+            network = self._daemon.network(_DEFAULT_NETWORK)
+            if (address := _address_in(network)) is not None:
+                return address
         making.ensure_network(self._daemon, self._folder, self._installation, "")
-        if (address := _address_in(self._daemon.network(self._network))) is not None:
-            return address
-        raise OSError(0, f"its network {self._network} has no address of this machine")
+        address = _address_in(self._daemon.network(self._network))
+        if address is None:
+            raise OSError(0, f"its network {self._network} has no address of this machine")
+        if self._daemon.is_podman:
+            # A network of podman is there only while a container is in it, and nobody is in this
+            # one: it keeps the address free of others, and this machine has it at all times.
+            add = ["ip", "address", "replace", f"{address}/32", "dev", "lo"]
+            subprocess.run(add, check=False, capture_output=True)
+        return address
 
     async def _watch_daemon(self) -> None:
         """Tell when it goes away, and when it is there again: see ``nodes``."""
@@ -141,7 +154,7 @@ class DockerEngine(SupervisedRuns):
         await self._let_go()
         if self._keepers is not None:
             await self._keepers.close()
-        if self._installation:
+        if self._installation and not self._daemon.is_podman:
             try:
                 await _asked(lambda: self._forget_network(self._network))
             except OSError:
@@ -210,13 +223,31 @@ class DockerEngine(SupervisedRuns):
             folder=self._folder,
             socket=self._socket,
             version=self._version,
+            is_podman=self._daemon.is_podman,
             installation=self._installation,
-            spec=spec,
+            spec=self._apart(spec),
             mounts=tuple(Mount(*one) for one in mounts_of(spec, self._storage)),
             processes=self._settings.processes,
             log_limit=retention.total,
             log_portion=retention.segment,
         )
+
+    def _apart(self, spec: RunSpec) -> RunSpec:
+        """The run, in a network of its own where those without neighbours cannot share one."""
+        if spec.neighbours or not self._daemon.is_podman:
+            return spec
+        return msgspec.structs.replace(spec, neighbours=f"{spec.job_id} {spec.run}")
+
+    async def commit(self, job_id: str, image: str) -> None:
+        """See the protocol. The image is the daemon's."""
+        link = self._connected().live(job_id)
+        if link is None:
+            raise RunNotFound(job_id)
+        name = containers.name_of(self._installation, link.ref)
+        try:
+            await _asked(lambda: saving.commit(self._daemon, name, image))
+        except OSError as error:
+            raise NotReady(api.silent(self._socket, error)) from None
 
     # Looking in.
 
@@ -246,13 +277,18 @@ class DockerEngine(SupervisedRuns):
         except api.Refused as refused:
             raise NotReady(f"the Docker daemon does not say what it has: {refused}") from None
         indexes = machine.gpus(_DEVICES)
-        gpus = gpus_of(info, indexes, has_hook=shutil.which(_HOOK) is not None)
-        self.notices = [_NO_GPUS] if indexes and not gpus else []
+        gpus: tuple[str, ...] = ()
+        if not self._daemon.is_podman:  # which does not understand how Docker's clients ask
+            gpus = gpus_of(info, indexes, has_hook=shutil.which(_HOOK) is not None)
+        lacks = _NO_GPUS_OF_PODMAN if self._daemon.is_podman else _NO_GPUS
+        self.notices = [lacks] if indexes and not gpus else []
         return [Node(name=self.name, cpu=float(info.cores), memory=info.mem_total, gpus=gpus)]
 
 
-def examine(settings: DockerSettings) -> tuple[str, str]:
-    """The daemon's socket, and the version of its API to speak. It changes nothing, and blocks.
+def examine(settings: DockerSettings) -> tuple[str, str, bool]:
+    """The daemon's socket, the version of its API to speak, and whether it is podman's service.
+
+    It changes nothing, and blocks.
 
     Raises EngineFault where this machine cannot run jobs so, NotReady where the daemon is away.
     """
@@ -264,7 +300,8 @@ def examine(settings: DockerSettings) -> tuple[str, str]:
     launcher_program.check_processor()
     socket = socket_path(settings.host, os.environ, settings.places)
     with _refusing(socket):
-        return socket, api.chosen_version(api.Daemon(socket).version())
+        version = api.Daemon(socket).version()
+        return socket, api.chosen_version(version), version.is_podman
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class Keeper:
         self._folder = folder
         # Once the end is told, the job may be removed and another begin under its name.
         self._place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._daemon = Daemon(order.socket, order.version)
+        self._daemon = Daemon(order.socket, order.version, is_podman=order.is_podman)
         self._loop = Loop(Allowance.of_run(order.spec.cpu))
         self._errands = Errands(self._loop)
         retention = Retention(order.log_limit, order.log_portion)

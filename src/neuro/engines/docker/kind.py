@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from neuro.domain.ranges import Size
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.docker.engine import DockerEngine, examine
-from neuro.engines.docker.settings import DOCKER, PODMAN, DockerSettings
+from neuro.engines.docker.settings import EVERYWHERE, DockerSettings
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.output import Retention
 
@@ -23,12 +23,12 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     log_limit: int | str = "1G"
 
 
-def make(site: Site, table: Table, places: Sequence[str] = (*DOCKER, *PODMAN)) -> DockerEngine:
+def make(site: Site, table: Table, places: Sequence[str] = EVERYWHERE) -> DockerEngine:
     """An engine that is not open yet."""
     return DockerEngine(site.folder, _settings(table, places), site.storage)
 
 
-def check(table: Table, places: Sequence[str] = (*DOCKER, *PODMAN)) -> None:
+def check(table: Table, places: Sequence[str] = EVERYWHERE) -> None:
     """Look at the daemon. Raises EngineFault."""
     examine(_settings(table, places))
 
@@ -42,7 +42,7 @@ KIND = Kind(
     settings=Table,
     make=make,
     of_this_machine=True,
-    has_images=True,
+    has_images=lambda table: True,
     check=check,
     rules={"log_limit": Size()},
 )

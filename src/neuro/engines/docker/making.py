@@ -116,12 +116,15 @@ def ensure_network(daemon: Daemon, folder: str, installation: str, neighbours: s
     with open(f"{folder}/networks.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if daemon.network(name) is None:
-            daemon.make_network(containers.network_body(installation, neighbours))
+            made = containers.network_body
+            if daemon.is_podman:
+                made = containers.isolated_network_body
+            daemon.make_network(made(installation, neighbours))
 
 
 def _sentence(refused: Refused, order: Order) -> str:
     folder = order.spec.working_dir
-    if folder and f"{folder} is not a directory" in refused.message:
+    if folder and folder in refused.message and "is not a directory" in refused.message:
         return f"the working directory {folder} is a file, not a folder"
     return f"Docker cannot start it: {refused.message}"
 

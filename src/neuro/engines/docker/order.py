@@ -18,12 +18,15 @@ class Mount(msgspec.Struct, frozen=True):
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One run. ``folder`` is the engine's, ``socket`` the daemon's, ``version`` of its API.
 
+    ``is_podman`` says that it is podman's service.
+
     ``log_limit`` and ``log_portion`` are bytes of output that are kept, and dropped at once.
     """
 
     folder: str
     socket: str
     version: str
+    is_podman: bool
     installation: str
     spec: RunSpec
     mounts: tuple[Mount, ...] = ()

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from neuro.engines.base import EngineFault
+from neuro.engines.base import EngineFault, NotReady
 from neuro.engines.sandbox.output import Retention
 
 DOCKER = ("/run/docker.sock", "/var/run/docker.sock")
 PODMAN = ("/run/podman/podman.sock", "/var/run/podman/podman.sock")
+EVERYWHERE = (*DOCKER, *PODMAN)
 _UNIX = "unix://"
 
 
@@ -23,15 +24,15 @@ class DockerSettings:
     """
 
     host: str | None = None
-    places: Sequence[str] = (*DOCKER, *PODMAN)
+    places: Sequence[str] = EVERYWHERE
     processes: int = 8192
     retention: Retention = field(default_factory=Retention)
 
 
 def socket_path(
-    host: str | None, environment: Mapping[str, str], places: Sequence[str] = (*DOCKER, *PODMAN)
+    host: str | None, environment: Mapping[str, str], places: Sequence[str] = EVERYWHERE
 ) -> str:
-    """The daemon's socket. Raises EngineFault where there is none."""
+    """The daemon's socket. Raises EngineFault for another machine's, NotReady where none is."""
     host = host or environment.get("DOCKER_HOST")
     if host:
         if not host.startswith(_UNIX):
@@ -43,7 +44,7 @@ def socket_path(
     for place in places:
         if os.path.exists(place):
             return place
-    raise EngineFault(
+    raise NotReady(
         "no Docker daemon was found: install one (apt install docker.io), start it, or say where it"
         ' is with host = "unix:///…" in server.toml'
     )

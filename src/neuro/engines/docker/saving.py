@@ -1,0 +1,75 @@
+"""From a container that runs to an image of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from neuro.engines.base import EngineFault, RunNotFound
+from neuro.engines.docker.api import Container, Daemon, ImageConfig, Refused
+from neuro.engines.docker.containers import USUAL_PATH
+from neuro.engines.docker.images import name_and_tag
+
+_DRAFTS = "neuro-drafts"  # a repository of the daemon's
+_SHELL = ["/bin/sh"]  # of an image that had no command: a daemon keeps the container's otherwise
+
+
+def image_config(own: ImageConfig, container: Container) -> dict[str, Any]:
+    """What an image of a container says, which is what the image that it is made of says.
+
+    A daemon adds all that it finds in the container, and takes nothing out: so what a run was given
+    is there with an empty value.
+    """
+    env = _pairs(own.env or ())
+    given = dict.fromkeys(_pairs(container.config.env or ()), "")
+    if "PATH" in given:  # without a value no command is found
+        given["PATH"] = USUAL_PATH
+    labels = dict.fromkeys(container.config.labels or (), "")
+    return {
+        "Entrypoint": own.entrypoint or [],
+        "Cmd": own.cmd or ([] if own.entrypoint else _SHELL),
+        "Env": [f"{name}={value}" for name, value in (given | env).items()],
+        "Labels": labels | (own.labels or {}),
+        "WorkingDir": own.working_dir or "/",
+        "User": own.user or "",
+        "Healthcheck": own.healthcheck or {"Test": []},
+    }
+
+
+def _pairs(env: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (line.partition("=") for line in env)}
+
+
+def commit(daemon: Daemon, container: str, reference: str) -> None:
+    """Keep a container's files as an image of the daemon's. It blocks.
+
+    Raises RunNotFound where the container is gone, EngineFault, OSError.
+    """
+    if daemon.is_podman:  # it would keep the run's environment, and what secrets are in that
+        raise EngineFault("Images of jobs are made by the engine docker, and not by podman.")
+    found = daemon.container(container)
+    if found is None or not found.state.running:
+        raise RunNotFound(container)
+    base = daemon.image(found.image)
+    own = (base.config if base is not None else None) or ImageConfig()
+    draft = f"{_DRAFTS}:{found.id[:12]}"
+    try:
+        # An image of Docker's also holds how its container was, with the environment of that; so
+        # the one that is kept is made of a container that was given nothing.
+        daemon.commit(found.id, *name_and_tag(draft), image_config(own, found))
+        try:
+            _commit_anew(daemon, draft, own, reference)
+        finally:
+            daemon.remove_image(draft)
+    except Refused as refused:
+        raise EngineFault(f"the image {reference} cannot be made: {refused.message}") from None
+
+
+def _commit_anew(daemon: Daemon, draft: str, own: ImageConfig, reference: str) -> None:
+    copy = daemon.make_container("", {"Image": draft})
+    try:
+        found = daemon.container(copy)
+        assert found is not None
+        daemon.commit(copy, *name_and_tag(reference), image_config(own, found))
+    finally:
+        daemon.remove_container(copy)
