@@ -49,8 +49,6 @@ def as_plain_user(
             # system's, which may be of another version.
             "LD_LIBRARY_PATH": str(place / "python" / "lib"),
             "PYTHONDONTWRITEBYTECODE": "1",
-            # The copied interpreter would take the machine's library of another version.
-            "LD_LIBRARY_PATH": str(place / "python" / "lib"),
             **environment,
         },
         user=UID,
