@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -17,7 +18,8 @@ from neuro.client import Client
 from neuro.server.database.engine import Database
 from neuro.server.registry import blob_tables
 from neuro.server.registry.blob_tables import UploadRow
-from neuro.server.registry.blobs import IMAGES
+from neuro.server.registry.blobs import IMAGES, BlobStore
+from neuro.server.registry.errors import RegistryError
 from tests.server.registry.client import (
     INDEX,
     MANIFEST,
@@ -201,6 +203,28 @@ async def test_one_upload_is_brought_by_one_request_at_a_time(
 
     assert (second.status, second.code) == (409, "BLOB_UPLOAD_INVALID")
     assert (await first).status == 202
+
+
+def test_an_upload_that_has_just_become_a_blob_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever asks for both at once would write into a blob that was found right."""
+    store, digest = BlobStore(tmp_path), digest_of(b"layer")
+    store.begin("upload")
+    incoming = store.continue_upload("upload", "sha256")
+    incoming.write([b"layer"])
+    incoming.close()
+    lock = fcntl.flock
+
+    def placed_first(fd: int, operation: int) -> None:
+        monkeypatch.undo()
+        store.place("upload", digest)
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", placed_first)
+
+    with pytest.raises(RegistryError, match="This upload was not found"):
+        store.continue_upload("upload", "sha256")
 
 
 async def test_an_upload_is_of_one_repository(registry: Registry, home: str) -> None:

@@ -217,15 +217,16 @@ class Store:
 
     # Images
 
-    def keep(self, reference: str, digest: str, image: StoredImage) -> HeldImage | None:
-        """Keep an image under a reference, while all of its layers are held.
+    def keep(self, reference: str | None, digest: str, image: StoredImage) -> HeldImage | None:
+        """Keep an image, under a reference if there is one, while all of its layers are held.
 
         ``digest`` is that of the manifest. None where layers are not here.
         """
         # Shared: runs may hold it for days, and whoever else writes it writes the same.
         with locks.shared(self.shelves.image_lock(image.identity)):
             write_small(self.shelves.image(image.identity), image)
-        self.remember(reference, digest, image.identity)
+        if reference is not None:
+            self.remember(reference, digest, image.identity)
         return self.image(image.identity)
 
     def remember(self, reference: str, digest: str, identity: str) -> None:

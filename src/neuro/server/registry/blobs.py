@@ -138,6 +138,8 @@ class BlobStore:
         try:
             # Of all servers, and ended by the kernel where one is killed.
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_upload(fd, upload_id):
+                raise unknown_upload()  # It became a blob before it was locked, and is to stay one.
             size = os.fstat(fd).st_size
             seen, digest = self._hashes.pop(upload_id, (0, hasher(algorithm)))
             if seen > size or digest.name != algorithm:
@@ -154,6 +156,11 @@ class BlobStore:
             os.close(fd)
             raise
         return Incoming(self, upload_id, fd, size, digest)
+
+    def _is_upload(self, fd: int, upload_id: str) -> bool:
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(fd), self._upload(upload_id).stat())
+        return False
 
     def remember(self, upload_id: str, size: int, digest: Any) -> None:
         """Keep what the first bytes of an upload have come to; where it is lost, they are read."""
