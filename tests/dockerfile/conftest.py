@@ -15,6 +15,7 @@ BUILD_SECONDS = 900
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and "reference" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.go)
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
             item.add_marker(pytest.mark.xdist_group("dockerfile-reference"))
 

@@ -61,7 +61,9 @@ def _built() -> Path:
     with (_CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            made = program.with_suffix(".new")
+            made = program.with_suffix(".being-made")
             subprocess.run(["go", "build", "-trimpath", "-o", made, "."], cwd=_PROGRAM, check=True)
+            for older in set(_CACHE.iterdir()) - {made, _CACHE / "lock"}:
+                older.unlink()
             os.replace(made, program)
     return program

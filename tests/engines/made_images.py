@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 from neuro.engines.base import PullCredentials
 from neuro.engines.sandbox import layout
@@ -24,6 +23,12 @@ class MadeImages:
     def __init__(self, every: Root | None = None, **roots: Root) -> None:
         self.roots = roots
         self._every = every
+
+    def open(self) -> None:
+        pass
+
+    def tidy(self) -> None:
+        pass
 
     def ready(
         self, reference: str, credentials: PullCredentials | None, told: Callable[[float], None]
@@ -47,4 +52,4 @@ def userland() -> Root:
             subprocess.run(unpack, stdin=written.stdout, check=True)
         assert written.returncode == 0
         os.environ[_PLACE] = place  # for engines in other processes
-    return Root((Path(place),), ImageConfig(cmd=("bash",)))
+    return Root((place,), ImageConfig(cmd=("bash",)))

@@ -19,12 +19,14 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     ``nodes`` is a file with its nodes as JSON. It is read again when the server gets SIGUSR1.
     ``away`` is a file: while there is one, the engine is away, because of what stands in it; the
-    same signal lets a server that has the engine look again.
+    same signal lets a server that has the engine look again. ``host_address`` is where its jobs
+    would look for the server.
     """
 
     log_bytes: int = 10**9
     nodes: str = ""
     away: str = ""
+    host_address: str = "127.0.0.1"
 
 
 class FileOfNodes(MemoryEngine):
@@ -65,6 +67,12 @@ def read_nodes(path: Path) -> list[Node]:
 
 
 def make(site: Site, table: Table) -> MemoryEngine:
+    engine = _made(site, table)
+    engine.host_address = table.host_address
+    return engine
+
+
+def _made(site: Site, table: Table) -> MemoryEngine:
     if table.nodes:
         return FileOfNodes(Path(table.nodes), log_limit=table.log_bytes)
     if table.away:
@@ -76,6 +84,6 @@ KIND = Kind(
     settings=Table,
     make=make,
     of_this_machine=False,
-    has_images=False,
+    has_images=lambda table: False,
     rules={"log_bytes": Range("bytes", 1, 10**12)},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import threading
@@ -61,11 +62,17 @@ class SmallRegistry:
             self._manifests[f"{repository}/manifests/{version}"] = media_type, body
         return {"mediaType": media_type, "digest": digest_of(body), "size": len(body)}
 
-    def image(self, repository: str, *names: str, tag: str = "", **config: Any) -> Any:
-        """An image with a layer for each name, which has a file of that name; its descriptor."""
+    def image(self, repository: str, *names: str | bytes, tag: str = "", **config: Any) -> Any:
+        """An image with a layer for each name, which has a file of that name; its descriptor.
+
+        A layer may be a tar too.
+        """
         layers, diff_ids = [], []
         for name in names:
-            packed, diff_id = layer(entry(name, content=name.encode() * 100))
+            if isinstance(name, bytes):
+                packed, diff_id = gzip.compress(name, 1), digest_of(name)
+            else:
+                packed, diff_id = layer(entry(name, content=name.encode() * 100))
             layers.append(self.blob(packed, LAYER))
             diff_ids.append(diff_id)
         roots = {"type": "layers", "diff_ids": diff_ids}

@@ -69,6 +69,15 @@ async def test_an_image_of_the_platform_is_pulled_with_credentials(runs: Runs) -
     assert "unauthorized" in (refused.exited.message or "")
 
 
+async def test_an_image_of_somebody_else_is_not_found_by_digits_of_its_id(runs: Runs) -> None:
+    found = json.loads(docker_daemon.docker("image", "inspect", docker_daemon.IMAGE).stdout)
+    digits = found[0]["Id"].removeprefix("sha256:")[:12]
+
+    done = await runs.run("true", image=f"sha256:{digits}")
+
+    assert (done.code, done.exited.cause) == (None, ExitCause.IMAGE_PULL)
+
+
 async def test_a_run_waits_for_a_registry_of_the_platform_that_is_away(runs: Runs) -> None:
     nobody = PullCredentials("token", "any")
 
@@ -82,7 +91,7 @@ async def test_a_name_that_no_image_can_have_is_told_apart(runs: Runs) -> None:
     done = await runs.run("true", image="Ubuntu LATEST")
 
     assert (done.code, done.exited.cause) == (None, ExitCause.INVALID_IMAGE)
-    assert "invalid reference format" in (done.exited.message or "")
+    assert "Invalid image 'Ubuntu LATEST'" in (done.exited.message or "")
 
 
 async def test_what_it_never_does_is_refused_with_a_sentence(runs: Runs) -> None:

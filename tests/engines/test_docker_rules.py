@@ -22,7 +22,7 @@ from neuro.engines.docker.containers import (
     search_path,
 )
 from neuro.engines.docker.gpus import gpus_of
-from neuro.engines.docker.images import Progress, name_and_tag
+from neuro.engines.docker.images import Progress, name_and_tag, whole_name
 from neuro.engines.docker.saving import image_config
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
@@ -40,6 +40,22 @@ from tests.engines.harness import spec
 )
 def test_an_image_has_a_name_and_a_tag(reference: str, expected: tuple[str, str]) -> None:
     assert name_and_tag(reference) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "whole"),
+    [
+        ("ubuntu", "docker.io/library/ubuntu:latest"),
+        ("anna/secret:v1", "docker.io/anna/secret:v1"),
+        ("sha256:3f", "docker.io/library/sha256:3f"),
+        ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
+        ("a@sha256:" + 64 * "0", "docker.io/library/a@sha256:" + 64 * "0"),
+    ],
+)
+def test_a_daemon_is_asked_for_an_image_with_its_registry(reference: str, whole: str) -> None:
+    assert whole_name(reference) == whole
+    body = container_body("i", spec("x", image=reference), ["l"], (), 10)
+    assert body["Image"] == whole
 
 
 def test_the_progress_of_a_pull_never_goes_back() -> None:
@@ -104,6 +120,20 @@ def test_a_run_without_a_word_to_execute_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="no command of its own"):
         spec(entrypoint=entrypoint).command_line([], own)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "seen"),
+    [((), "void"), (("nvidia.com/gpu=0",), "void"), (("1", "3"), "1,3")],
+)
+def test_no_environment_of_a_job_makes_more_gpus_visible(gpus: tuple[str, ...], seen: str) -> None:
+    asked = spec("x", gpus=gpus, env={"NVIDIA_VISIBLE_DEVICES": "all"})
+
+    body = container_body("i", asked, ["l"], (), 10)
+
+    assert [line for line in body["Env"] if line.startswith("NVIDIA")] == [
+        f"NVIDIA_VISIBLE_DEVICES={seen}"
+    ]
 
 
 def test_gpus_are_asked_for_by_their_names() -> None:

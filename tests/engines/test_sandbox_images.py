@@ -56,7 +56,7 @@ class Shelf:
         """Let an image of that name have these layers on a userland with a shell."""
         below = made_images.userland() if on is None else on
         given = {"cmd": below.config.cmd, **config}
-        self._images.roots[name] = Root((*below.layers, *layers), ImageConfig(**given))  # type: ignore[arg-type]
+        self._images.roots[name] = Root((*below.layers, *map(str, layers)), ImageConfig(**given))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ async def test_files_belong_to_the_images_users(runs: Runs, shelf: Shelf) -> Non
 
 async def test_no_file_of_an_image_gives_rights_or_is_a_device(runs: Runs, shelf: Shelf) -> None:
     layer = shelf.layer()
-    shutil.copy(made_images.userland().layers[0] / "usr/bin/id", layer / "setuid")
+    shutil.copy(Path(made_images.userland().layers[0]) / "usr/bin/id", layer / "setuid")
     (layer / "setuid").chmod(0o6755)
     if is_root:
         os.mknod(layer / "disk", 0o666 | stat.S_IFBLK, os.stat("/").st_dev)
@@ -434,6 +434,12 @@ class Slow:
         self.ended = threading.Event()
         self.error: Exception | None = None
 
+    def open(self) -> None:
+        pass
+
+    def tidy(self) -> None:
+        pass
+
     def ready(
         self, reference: str, credentials: PullCredentials | None, told: Callable[[float], None]
     ) -> Root:
@@ -544,4 +550,4 @@ async def test_a_run_in_an_image_leaves_nothing(runs: Runs, shelf: Shelf, tmp_pa
 
     place = layout.run_folder(str(tmp_path / "engine"), done.ref.job_id, 0)
     await eventually(lambda: not os.path.exists(f"{place}/layers"), "its files are there")
-    assert str(made_images.userland().layers[0]) not in Path("/proc/self/mountinfo").read_text()
+    assert made_images.userland().layers[0] not in Path("/proc/self/mountinfo").read_text()

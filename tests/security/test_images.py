@@ -56,7 +56,7 @@ async def runs(host: Host) -> AsyncIterator[Runs]:
     for name, target in _LINKS.items():
         (layer / name).symlink_to(target.format(canary=host.canary))
     below = made_images.userland()
-    images = MadeImages(Root((*below.layers, layer), below.config))
+    images = MadeImages(Root((*below.layers, str(layer)), below.config))
     engine = SandboxEngine(host.place / "engine", storage=EVERYWHERE, images=images)
     await engine.open()
     await engine.adopt([])

@@ -22,6 +22,7 @@ from neuro.server.jobs import arrivals, life
 from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.lane import Lane
 from neuro.server.jobs.phases import Phase
+from tests.cli.platform import Home
 from tests.engines.memory import MemoryEngine
 from tests.server import test_changing_hands as hands
 from tests.server.jobs import submit
@@ -54,6 +55,12 @@ def ready(server: ServerProcess) -> dict[str, object]:
         return answer
 
 
+async def configuration(home: Home) -> tuple[object, str]:
+    """What `neuro config show` says of engines that are away: to programs, and to people."""
+    told = await asyncio.to_thread(home.run, "config", "show", "--json")
+    return json.loads(told.stdout)["away"], told.stderr
+
+
 async def said(client: Client, job: Job, sentence: str) -> None:
     """Return once a pending job says so."""
     async with asyncio.timeout(30):
@@ -72,8 +79,15 @@ async def test_a_server_starts_without_an_engine_whose_jobs_wait_until_it_is_the
         async with Client.connect(server.url, server.token) as client:
             assert ready(server) == {"status": "ready", "details": [f"{WHY}."]}
             assert "an engine is away, and is tried again" in server.log()
+            home = Home(tmp_path / "home")
+            home.ok("config", "login-with-token", server.token, server.url)
             engines = {one.name: one for one in (await server_state(client)).engines}
-            assert engines["gpu"].notices == [f"{WHY}. Its jobs wait, and start when it is there."]
+            remark = f"{WHY}. Its jobs wait, and start when it is there."
+            assert engines["gpu"].notices == [remark]
+            assert await configuration(home) == (
+                {"gpu": remark},
+                f"WARNING: {remark}\n",
+            )
             waits = await submit(client, "true", preset_name="gpu")
             killed = await submit(client, "true", preset_name="gpu")
             assert waits.history.description == WHY
@@ -90,7 +104,22 @@ async def test_a_server_starts_without_an_engine_whose_jobs_wait_until_it_is_the
             file.unlink()
             await status(client, waits, JobStatus.SUCCEEDED)
             assert ready(server) == {"status": "ready"}
+            assert await configuration(home) == ({}, "")
             assert "an engine is there" in server.log()
+
+
+async def test_an_engine_whose_jobs_could_not_find_the_server_is_away(tmp_path: Path) -> None:
+    settings = SETTINGS.format(away="") + 'host_address = "192.0.2.1"\n'
+    with running_server(tmp_path / "data", settings=settings, program=PROGRAM) as server:
+        async with Client.connect(server.url, server.token) as client:
+            (why,) = ready(server)["details"]  # type: ignore[misc]
+            assert why.startswith("The engine 'gpu' is away: Cannot listen on 192.0.2.1:")
+            assert why.endswith(" forward the port to it.")
+            waits = await submit(client, "true", preset_name="gpu")
+            await said(client, waits, why.removesuffix("."))
+            here = await submit(client, "true", preset_name="here")
+            await status(client, here, JobStatus.SUCCEEDED)
+            await client.jobs.kill(waits.id)
 
 
 async def test_an_engine_that_goes_away_begins_nothing_until_it_is_back(tmp_path: Path) -> None:

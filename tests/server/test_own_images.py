@@ -89,6 +89,16 @@ async def test_other_registries_are_shown_no_token(tmp_path: Any) -> None:
     assert (spec.image, spec.pull) == ("ghcr.io/boris/trainer:v1", None)
 
 
+async def test_by_the_host_of_the_registry_it_is_pulled_in_the_name_of_the_owner_as_well(
+    tmp_path: Any,
+) -> None:
+    """The daemon may have it of somebody else's job, and asks nobody who names it so."""
+    spec = await spec_of("127.0.0.1:8085/boris/trainer:v1", tmp_path)
+
+    assert spec.image == "127.0.0.1:8085/boris/trainer:v1"
+    assert spec.pull == PullCredentials("token", "anna image://default/boris/trainer")
+
+
 class House:
     """An installation whose clock can be put forward."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PRESET = "A preset says how much a job gets: `--preset NAME`; `neuro config show` lists them."
-_NO_REGISTRY = (
-    "There is no registry: jobs see this machine's own programs, whatever their image is called."
+_DOCKER_DOES = (
+    "Docker does that: log in with `docker login`, your token as the password, and use the names"
+    " that `neuro image ls -l` shows."
 )
 _KEYBOARD = (
     "`-t` alone gives a terminal with your keyboard, and piped input is passed on by itself."
@@ -81,7 +82,9 @@ COMMANDS: Mapping[str, str] = {
     "shell": "`neuro exec JOB bash` opens a shell in a job.",
     "whoami": "`neuro config show` says who and where you are.",
     "version": "`neuro --version` prints it.",
-    **dict.fromkeys(("image", "images", "pull", "push", "build", "commit", "save"), _NO_REGISTRY),
+    "images": "`neuro image ls` lists images.",
+    "rmi": "`neuro image rm` removes images.",
+    **dict.fromkeys(("pull", "push", "build", "commit", "save"), _DOCKER_DOES),
 }
 
 

@@ -84,6 +84,14 @@ ACL = {
     "remove-role": Entry("neuro.cli.acl:remove_role", "Remove a role."),
     "list-roles": Entry("neuro.cli.acl:list_roles", "List your roles."),
 }
+IMAGE = {
+    "ls": Entry("neuro.cli.image:ls", "List images."),
+    "tags": Entry("neuro.cli.image:tags", "List the tags of an image."),
+    "size": Entry("neuro.cli.image:size", "Show how large an image is."),
+    "digest": Entry("neuro.cli.image:digest", "Print the digest of an image."),
+    "rm": Entry("neuro.cli.image:rm", "Remove images."),
+    "gc": Entry("neuro.cli.image:gc", "Show what of images is on the disk, and why."),
+}
 SERVER = {
     "up": Entry("neuro.cli.server.up:command", "Start the server in the background."),
     "down": Entry("neuro.cli.server.down:command", "Stop the server; jobs go on running."),
@@ -144,6 +152,7 @@ def _groups() -> dict[str, click.Group]:
     listed = (
         _group("job", "Jobs: run, watch, stop.", JOB, "neuro job run ubuntu echo hello"),
         _group("storage", "Files on the platform.", STORAGE, "neuro storage ls -l storage:"),
+        _group("image", "Images of jobs.", IMAGE, "neuro image ls -l"),
         _group("acl", "Sharing: who may do what.", ACL, "neuro acl ls --shared"),
         _group("project", "New projects.", PROJECT, "neuro project init 'Neuro Tutorial'"),
         _group("config", "Who and where you are.", CONFIG, "neuro config show", token=token),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from neuro.client.bakes import Bakes
     from neuro.client.flows import Flows
+    from neuro.client.images import Images
     from neuro.client.jobs import Jobs
     from neuro.client.permissions import Permissions
     from neuro.client.storage import Storage
@@ -101,6 +102,12 @@ class Client:
         from neuro.client.flows import Flows
 
         return Flows(self)
+
+    @cached_property
+    def images(self) -> Images:
+        from neuro.client.images import Images
+
+        return Images(self)
 
     @cached_property
     def jobs(self) -> Jobs:

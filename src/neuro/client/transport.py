@@ -1,8 +1,10 @@
-"""How requests reach a server: one protocol, two ways.
+"""How requests reach a server: one protocol, three ways.
 
 ``neuro.client.aio`` (aiohttp) is for programs and for everything with WebSockets.
+``neuro.client.asyncio_http`` is for an event loop without WebSockets, such as an executor's: it
+starts 150 ms sooner than aiohttp.
 ``neuro.client.blocking`` (the standard library) is for the command line's one-shot calls: its
-coroutines never suspend, so they run without an event loop, and start 150 ms sooner.
+coroutines never suspend, so they run without an event loop, and start as soon.
 """
 
 from __future__ import annotations
@@ -135,6 +137,9 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> errors.Pla
     if not isinstance(content, dict):
         text = headers.get("X-Error") or body.decode("utf-8", "replace")[:1000]
         content = {"error": text or f"The server answered {status}."}
+    match content:
+        case {"errors": [{"message": str(said)}, *_]}:  # as registries write it
+            content = {"error": said}
     message = str(content.get("error") or f"The server answered {status}.")
     error = from_content(content, message, status)
     error.status = status

@@ -6,6 +6,7 @@ not set is empty, quotes disappear, and a pattern knows ``*`` and ``?`` only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from neuro.dockerfile.substitution import InvalidPattern, replace, without_prefi
 MAX_EXPANDED = 1024 * 1024
 _MAX_DEPTH = 50
 _SPECIAL = "@*#?-$!0"
+_GAP = re.compile(f"[{re.escape(SPACES)}]+")
 
 
 class ExpansionError(Exception):
@@ -69,11 +71,11 @@ class _Words:
         self._parts: list[str] = []
 
     def add(self, text: str) -> None:
-        for char in text:
-            if char not in SPACES:
-                self._parts.append(char)
-            else:
-                self.finish()
+        first, *others = _GAP.split(text)
+        self.add_raw(first)
+        for word in others:
+            self.finish()
+            self.add_raw(word)
 
     def add_raw(self, text: str) -> None:
         if text:
@@ -95,6 +97,7 @@ class _Reader:
         self.raw_escapes = style.raw_escapes
         self.used: set[str] = set()
         self.unset: set[str] = set()
+        self._ends: dict[str, re.Pattern[str]] = {}
         self._depth = 0
         self._length = 0
 
@@ -145,9 +148,8 @@ class _Reader:
                 value += self._take()
                 words.add_raw(value)
             else:
-                self.pos += 1
-                value = char
-                words.add(char)
+                value = self._plain(stop)
+                words.add(value)
             self._length += len(value)
             if self._length > MAX_EXPANDED:
                 raise self._wrong("This becomes longer than 1 MiB when it is expanded.", began)
@@ -155,6 +157,18 @@ class _Reader:
         if stop:
             raise self._wrong(f"A '{stop}' is missing.", began, "Close the substitution.")
         return "".join(parts), words.finish()
+
+    def _plain(self, stop: str) -> str:
+        """Everything up to the next letter that may mean something."""
+        began = self.pos
+        ends = self._ends.get(stop)
+        if ends is None:
+            letters = re.escape(f"$<'\"{self.style.escape}{stop}")
+            ends = self._ends[stop] = re.compile(f"[{letters}]")
+        # The first letter is plain here, whatever it is elsewhere.
+        found = ends.search(self.text, began + 1)
+        self.pos = found.start() if found else len(self.text)
+        return self.text[began : self.pos]
 
     def _single(self, is_pattern: bool) -> str:
         began = self.pos

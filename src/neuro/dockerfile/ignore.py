@@ -70,6 +70,23 @@ def read_patterns(text: str, name: str = ".dockerignore") -> tuple[Pattern, ...]
     return tuple(found)
 
 
+def single_patterns(texts: Iterable[str]) -> tuple[Pattern, ...]:
+    """The patterns of ``--exclude`` and ``--parents``. Raises BadPattern."""
+    found = []
+    for text in texts:
+        pattern = text.strip(SPACES)
+        if not pattern:
+            continue
+        pattern = clean(pattern)
+        keeps = pattern.startswith("!")
+        if pattern == "!":
+            raise BadPattern("Nothing stands behind the '!'.")
+        compiled(pattern[keeps:])
+        ignore_regex(pattern[keeps:])
+        found.append(Pattern(pattern[keeps:], keeps))
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the lines say of a path. ``groups`` is for what lies below it."""

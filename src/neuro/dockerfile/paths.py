@@ -43,9 +43,11 @@ def within(folder: str, path: str) -> str:
 
 
 def destination(folder: str, path: str) -> str:
-    """Where a COPY goes: as ``within``, and a slash at the end is kept, as it means a folder."""
-    if path.startswith("/"):
-        return path
-    target = within(folder, path)
+    """Where a COPY goes: a clean path, and a slash at the end is kept, as it means a folder.
+
+    >>> destination("/app", "."), destination("/app", "/x/../y/"), destination("/app", "f")
+    ('/app/', '/y/', '/app/f')
+    """
+    target = clean(within(folder, path))
     is_folder = path in ("", ".") or path.endswith(("/", "/."))
     return target + "/" if is_folder and not target.endswith("/") else target

@@ -60,8 +60,8 @@ class Kind:
 
     ``make`` is given a ``Site`` and ``settings``. ``rules`` are what the numbers and sizes of these
     may be, by their keys; each has one. Engines that have a part ``of_this_machine``
-    share it with each other. Where a kind ``has_images`` an image is what a job starts from, and
-    not a name alone.
+    share it with each other. With settings that ``has_images`` is true of, an image is
+    what a job starts from, and not a name alone.
 
     ``check``, given the settings, raises EngineFault where an engine could not be opened now, and
     changes nothing.
@@ -72,7 +72,7 @@ class Kind:
     settings: type[EngineSettings]
     make: Callable[[Site, Any], Engine]
     of_this_machine: bool
-    has_images: bool
+    has_images: Callable[[Any], bool]
     rules: Mapping[str, Range | Size] = field(default_factory=dict)
     check: Callable[[Any], None] | None = None
 

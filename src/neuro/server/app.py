@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import structlog
@@ -50,7 +51,14 @@ from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means, start_jobs
 from neuro.server.jobs.holder import Holder
 from neuro.server.jobs.retention import Retention, keep_jobs
-from neuro.server.listening import address_of, bind, bind_for_jobs, listen, listen_on
+from neuro.server.listening import (
+    address_of,
+    bind,
+    bind_for_engines,
+    bind_for_jobs,
+    listen,
+    listen_on,
+)
 from neuro.server.owner import (
     Announcement,
     LoginFile,
@@ -62,6 +70,7 @@ from neuro.server.owner import (
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.service import ProjectService
 from neuro.server.registry.blobs import IMAGES, BlobStore
+from neuro.server.registry.census import Census
 from neuro.server.registry.collection import Collection
 from neuro.server.registry.service import GRACE, RegistryService
 from neuro.server.reload import digest_of
@@ -141,6 +150,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
         url = address_of(options.host, port)
         arrivals = Arrivals(engines, names[DEFAULT_ENGINE])
         await _open(stack, arrivals, _join(database, folder, fleet, settings, place, url))
+        addresses = {name: engines[name].host_address for name in arrivals.there}
+        listeners = bind_for_engines(stack, listener, addresses, arrivals.missed)
         background = Background(_end_in_order)
         stack.push_async_callback(background.close)
         access = await _open_access(folder, settings, database, fleet, background)
@@ -165,7 +176,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             url,
         )
         parts = await _make_parts(stack, ground)
-        await _listen(stack, listener, make_application(ground, parts), ground, parts.jobs.holder)
+        app = make_application(ground, parts)
+        await _listen(stack, listener, listeners, app, ground, parts.jobs.holder)
         await _sweep(ground, parts)
         await parts.supervision.start()
         login = LoginFile(folder, access, address_of(*listener.getsockname()[:2]))
@@ -276,16 +288,16 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
         ground.fleet,
     )
     stack.push_async_callback(supervision.close)
-    leaving = [supervision.end_all_of, jobs.service.end_all_of]
+    registry, collection, census = await _open_registry(stack, ground)
+    leaving = [supervision.end_all_of, jobs.service.end_all_of, registry.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
-    registry, collection = await _open_registry(stack, ground)
-    return Parts(jobs, projects, bakes, supervision, departures, registry, collection)
+    return Parts(jobs, projects, bakes, supervision, departures, registry, collection, census)
 
 
 async def _open_registry(
     stack: AsyncExitStack, ground: Ground
-) -> tuple[RegistryService, Collection]:
+) -> tuple[RegistryService, Collection, Census]:
     # In the storage, as all servers see that one; no path of the API leads there.
     folder = storage_folder(ground.settings, ground.folder) / IMAGES
     store = await asyncio.to_thread(BlobStore, folder)
@@ -293,12 +305,15 @@ async def _open_registry(
     stack.push_async_callback(registry.close)
     collection = Collection(ground.database, store, GRACE)
     stack.push_async_callback(collection.close)
-    return registry, collection
+    census = Census(ground.database, store, GRACE)
+    stack.push_async_callback(census.close)
+    return registry, collection, census
 
 
 async def _listen(
     stack: AsyncExitStack,
     listener: socket.socket,
+    for_jobs: dict[str, list[socket.socket]],
     app: web.Application,
     ground: Ground,
     holder: Holder,
@@ -306,16 +321,15 @@ async def _listen(
     """Listen wherever jobs find the server, also those of engines that are away until later."""
     host, port = listener.getsockname()[:2]
     limits = ground.settings.limits
-    away, engines = ground.arrivals.away, ground.engines
-    addresses = {engine.host_address for name, engine in engines.items() if name not in away}
+    addresses = set(for_jobs)
     patience = Patience(
         limits.head, limits.idle, connections_per_address=limits.connections_per_address
     )
-    listeners = [listener, *bind_for_jobs(host, port, addresses)]
+    listeners = [listener, *chain.from_iterable(for_jobs.values())]
     runner = await listen(stack, app, listeners, patience, passes_on=not ground.database.is_sqlite)
 
     async def came(name: str) -> None:
-        address = engines[name].host_address
+        address = ground.engines[name].host_address
         if address not in addresses:
             await listen_on(runner, bind_for_jobs(host, port, [address]))
             addresses.add(address)

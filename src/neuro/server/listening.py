@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import resource
 import socket
-from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 
 from aiohttp import web
@@ -22,8 +22,22 @@ SHUTDOWN_SECONDS = 30.0
 LINGERING_SECONDS = 3.0
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound TCP socket; port 0 means any free one. Raises Conflict, saying what to do."""
+NOT_HERE = (
+    "Give --host an address that this machine has: 127.0.0.1 for this machine alone, 0.0.0.0 for"
+    " others too."
+)
+NOT_OF_JOBS = (
+    "Its jobs look for the server at this address, which this machine or container does not have:"
+    " let the server run where the engine's network is, or give it --host 0.0.0.0 and forward the"
+    " port to it."
+)
+
+
+def bind(host: str, port: int, not_here: str = NOT_HERE) -> socket.socket:
+    """A bound TCP socket; port 0 means any free one. Raises Conflict, saying what to do.
+
+    ``not_here`` says it where the machine lacks the address.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -31,20 +45,18 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         raise Conflict(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}. {_way_out(error)}"
+            f"Cannot listen on {host}:{port}: {error.strerror or error}."
+            f" {_way_out(error, not_here)}"
         ) from error
     return listener
 
 
-def _way_out(error: OSError) -> str:
+def _way_out(error: OSError, not_here: str) -> str:
     if error.errno == errno.EADDRINUSE:
         return "Choose another port with --port, or stop what uses this one."
     if error.errno == errno.EACCES:
         return "Ports below 1024 are root's: choose another one with --port."
-    return (
-        "Give --host an address that this machine has: 127.0.0.1 for this machine alone, 0.0.0.0"
-        " for others too."
-    )
+    return not_here
 
 
 def bind_for_jobs(host: str, port: int, addresses: Iterable[str]) -> list[socket.socket]:
@@ -54,7 +66,31 @@ def bind_for_jobs(host: str, port: int, addresses: Iterable[str]) -> list[socket
     """
     if host in EVERYWHERE:
         return []
-    return [bind(each, port) for each in sorted(set(addresses)) if each != host]
+    return [bind(each, port, NOT_OF_JOBS) for each in sorted(set(addresses)) if each != host]
+
+
+def bind_for_engines(
+    stack: ExitStack | AsyncExitStack,
+    listener: socket.socket,
+    addresses: Mapping[str, str],
+    missed: Callable[[str, Conflict], None],
+) -> dict[str, list[socket.socket]]:
+    """The same for each engine that is in ``addresses``, by the address.
+
+    ``missed`` is told which engine's jobs cannot find the server, and why.
+    """
+    host, port = listener.getsockname()[:2]
+    found: dict[str, list[socket.socket]] = {}
+    for engine, address in addresses.items():
+        if address in found:
+            continue
+        try:
+            bound = bind_for_jobs(host, port, [address])
+        except Conflict as error:
+            missed(engine, error)
+        else:
+            found[address] = [stack.enter_context(each) for each in bound]
+    return found
 
 
 def address_of(host: str, port: int) -> str:

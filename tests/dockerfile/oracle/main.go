@@ -17,6 +17,9 @@ type question struct {
 	Args     map[string]string `json:"args"`
 	Platform string            `json:"platform"`
 	Images   map[string]string `json:"images"`
+	Below    []string          `json:"below"`
+	Include  []string          `json:"include"`
+	Exclude  []string          `json:"exclude"`
 }
 
 var answers = map[string]func(question) (any, error){
@@ -25,6 +28,7 @@ var answers = map[string]func(question) (any, error){
 	"ignore": ignore,
 	"glob":   glob,
 	"plan":   plan,
+	"copy":   copyFiles,
 }
 
 func main() {

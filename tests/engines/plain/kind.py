@@ -22,4 +22,4 @@ def make(site: Site, table: Table) -> PlainEngine:
     return PlainEngine(Path(table.folder), gpus=len(table.gpus.split()), storage=site.storage)
 
 
-KIND = Kind(settings=Table, make=make, of_this_machine=False, has_images=False)
+KIND = Kind(settings=Table, make=make, of_this_machine=False, has_images=lambda table: False)

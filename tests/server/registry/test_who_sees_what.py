@@ -9,7 +9,15 @@ import pytest
 
 from neuro.client import Client
 from neuro.domain.permissions import Action
-from tests.server.registry.client import INDEX, Registry, index, manifest
+from tests.server.registry.client import (
+    INDEX,
+    MANIFEST,
+    Registry,
+    described,
+    digest_of,
+    index,
+    manifest,
+)
 from tests.server_process import ServerProcess
 
 
@@ -121,3 +129,45 @@ async def test_referrers_of_nothing_are_none(registry: Registry, home: str) -> N
     answer = await registry.ask("GET", f"/v2/{home}/referrers/sha256:{64 * '0'}")
 
     assert (answer.status, json.loads(answer.body)["manifests"]) == (200, [])
+
+
+async def test_a_page_of_referrers_is_no_larger_than_what_clients_take(
+    registry: Registry, home: str
+) -> None:
+    """Each may be as large as a manifest, and there may be any number."""
+    about = described(b"subject", MANIFEST)
+    pushed = {
+        await registry.push_manifest(home, digest_of(content), content)
+        for name in "abc"
+        for content in [manifest(b"{}", [], subject=about, annotations={name: "x" * (5 << 19)})]
+    }
+
+    pages = [await registry.ask("GET", f"/v2/{home}/referrers/{about['digest']}")]
+    while "Link" in pages[-1].headers:
+        place = pages[-1].headers["Link"].partition("<")[2].partition(">")[0]
+        pages.append(await registry.ask("GET", place))
+
+    assert [len(page.body) < 4 << 20 for page in pages] == [True, True, True]
+    assert pushed == {one["digest"] for page in pages for one in json.loads(page.body)["manifests"]}
+
+
+async def test_a_page_leads_to_the_next_whatever_else_is_asked(
+    registry: Registry, home: str
+) -> None:
+    for tag in ("v1", "v2"):
+        await registry.push_manifest(home, tag, manifest(b"{}", []))
+
+    answer = await registry.ask("GET", f"/v2/{home}/tags/list?n=1&a%0D%0Ab=%26")
+
+    assert answer.status == 200
+    assert answer.headers["Link"] == (
+        f'</v2/{home}/tags/list?n=1&a%0D%0Ab=%26&last=v1>; rel="next"'
+    )
+
+
+async def test_a_type_that_no_database_keeps_is_refused(registry: Registry, home: str) -> None:
+    content = manifest(b"{}", [], artifactType="a\0b")
+
+    answer = await registry.ask("PUT", f"/v2/{home}/manifests/v1", content, Content_Type=MANIFEST)
+
+    assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")

@@ -16,7 +16,7 @@ from neuro.cli.render.presets import presets_table
 @pass_context
 def command(context: Context, as_json: bool) -> None:
     """List the clusters of all servers that you are logged in to; * marks the current one."""
-    current, out = refreshed(context), context.out
+    (current, _), out = refreshed(context), context.out
     others = [account for account in context.accounts.accounts if account.url != current.url]
     if as_json:
         known = [

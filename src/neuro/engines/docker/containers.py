@@ -10,7 +10,8 @@ from typing import Any
 from neuro.engines.base import RunRef, RunSpec
 from neuro.engines.docker import launcher_program
 from neuro.engines.docker.api import ImageConfig
-from neuro.engines.docker.gpus import device_requests
+from neuro.engines.docker.gpus import VISIBLE, device_requests, visible
+from neuro.engines.docker.images import whole_name
 from neuro.engines.docker.order import Mount
 
 INSTALLATION, JOB, RUN = "neuro.installation", "neuro.job", "neuro.run"
@@ -102,6 +103,7 @@ def container_body(
 ) -> dict[str, Any]:
     """A run's container, whose first process is ``command``."""
     env = {"TERM": "xterm-256color", **spec.env} if spec.tty else dict(spec.env)
+    env[VISIBLE] = visible(spec.gpus)
     network = network_of(installation, spec.neighbours)
     endpoint: dict[str, Any] = {}
     if spec.neighbours:
@@ -123,7 +125,7 @@ def container_body(
     if spec.gpus:
         host["DeviceRequests"] = device_requests(spec.gpus)
     return {
-        "Image": spec.image,
+        "Image": whole_name(spec.image),
         "Hostname": spec.hostname[:63] or "job",
         "Env": [f"{name}={value}" for name, value in env.items()],
         "Entrypoint": [command[0]],

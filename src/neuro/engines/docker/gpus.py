@@ -11,6 +11,7 @@ from neuro.engines.docker.api import Info
 # A whole GPU as the Container Device Interface calls it; vendors list them by UUID as well.
 _CDI = re.compile(r"[a-z0-9.-]+/gpu=(\d+)")
 _NVIDIA = "nvidia"
+VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 
 
 def gpus_of(info: Info, indexes: Sequence[int], *, has_hook: bool) -> tuple[str, ...]:
@@ -25,6 +26,15 @@ def gpus_of(info: Info, indexes: Sequence[int], *, has_hook: bool) -> tuple[str,
     if has_hook or _NVIDIA in (info.runtimes or {}):
         return tuple(map(str, indexes))
     return ()
+
+
+def visible(gpus: Sequence[str]) -> str:
+    """What NVIDIA's runtime is told, where it is the daemon's usual one.
+
+    Else it would heed the job's own environment, or the image's, which may say ``all``. What the
+    daemon gives by CDI is none of its business.
+    """
+    return "void" if not gpus or _CDI.fullmatch(gpus[0]) else ",".join(gpus)
 
 
 def device_requests(gpus: Sequence[str]) -> list[dict[str, Any]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from neuro.domain.errors import InvalidInput
 from neuro.engines.base import PullCredentials
 from neuro.engines.docker.api import Daemon, Image, Refused, Step
+from neuro.engines.images.references import parse
 from neuro.engines.sandbox.ending import IMAGE_PULL, INVALID_IMAGE
 
 _SILENCE = 600.0  # seconds that a registry may say nothing while it is pulled from
@@ -13,7 +15,6 @@ _LEAST_STEP = 0.01  # of the whole, between two words on how far a pull is
 _HERE = ("Download complete", "Pull complete", "Already exists", "Verifying Checksum", "Extracting")
 
 
-_NO_NAME = "invalid reference format"  # all daemons say so
 _FULL = "no space left on device"
 # What daemons say of a registry that is not there at the moment.
 _AWAY = ("connection refused", "connection reset", "i/o timeout", "EOF", "502 Bad Gateway")
@@ -29,6 +30,18 @@ class InvalidName(CannotPull):
     """No image can have this name."""
 
     cause = INVALID_IMAGE
+
+
+def whole_name(reference: str) -> str:
+    """The reference with its registry. Raises InvalidName.
+
+    Without that a daemon takes ``sha256:3f`` for the first digits of an id, and podman's service
+    finds any image whose name ends so, somebody's own as well.
+    """
+    try:
+        return str(parse(reference))
+    except InvalidInput as error:
+        raise InvalidName(str(error)) from None
 
 
 def name_and_tag(reference: str) -> tuple[str, str]:
@@ -85,6 +98,7 @@ def fetched(
     Raises CannotPull, and OSError where the daemon is away or has no room, or while the platform's
     registry, which is in the server, is away.
     """
+    reference = whole_name(reference)
     try:
         image = daemon.image(reference)
         if image is not None and credentials is None:
@@ -101,8 +115,6 @@ def fetched(
             raise OSError(0, f"Docker has no room for the image: {refused.message}") from None
         if credentials is not None and any(word in refused.message for word in _AWAY):
             raise OSError(0, f"the registry is away: {refused.message}") from None
-        if _NO_NAME in refused.message:
-            raise InvalidName(f"no image can be called {reference!r}: {refused.message}") from None
         raise CannotPull(f"the image {reference} cannot be pulled: {refused.message}") from None
     if image is None:
         raise CannotPull(f"the image {reference} was pulled and is not here: it was removed")

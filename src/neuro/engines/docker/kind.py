@@ -42,7 +42,7 @@ KIND = Kind(
     settings=Table,
     make=make,
     of_this_machine=True,
-    has_images=True,
+    has_images=lambda table: True,
     check=check,
     rules={"log_limit": Size()},
 )

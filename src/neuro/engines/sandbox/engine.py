@@ -35,6 +35,7 @@ from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
 _KEEP_SECONDS = 5.0  # between two looks at what runs stand on
+_TIDY_SECONDS = 600.0  # between two looks at images that nobody uses
 
 log = logging.getLogger("neuro.engine")
 
@@ -65,6 +66,7 @@ class SandboxEngine(SupervisedRuns):
         self._nursery: Nursery | None = None
         self._keeping: Keeping | None = None
         self._mending = asyncio.Lock()
+        self._images = images
         self._pulls = (
             None if images is None else Pulls(images, self._tell, self._settings.offline_host)
         )
@@ -88,6 +90,8 @@ class SandboxEngine(SupervisedRuns):
     async def open(self) -> None:
         """See the protocol. Takes about 0.15 s: this machine is looked at meanwhile."""
         self._open_folder()
+        if self._images is not None:
+            await asyncio.to_thread(self._images.open)
         self._tidying = Tidying(self._folder)
         open_files = self._settings.open_files
         if open_files is None:
@@ -111,6 +115,8 @@ class SandboxEngine(SupervisedRuns):
         self._take(plan)
         self._connect(plan.groups, self._mend_anew)
         self._spawn(self._keep())
+        if self._images is not None:
+            self._spawn(self._tidy_images(self._images))
 
     def _take(self, plan: Plan) -> None:
         self._plan = plan
@@ -132,6 +138,14 @@ class SandboxEngine(SupervisedRuns):
                 self.trouble = str(error)
             except Exception:
                 log.exception("what jobs need cannot be looked after")
+
+    async def _tidy_images(self, images: Images) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            try:
+                await asyncio.to_thread(images.tidy)
+            except Exception:
+                log.exception("images that nobody uses cannot be taken away")
 
     async def _mend(self, *, anew: bool = False) -> None:
         """Make what is missing; ``anew`` whatever is there. Raises EngineFault, OSError."""
@@ -202,6 +216,9 @@ class SandboxEngine(SupervisedRuns):
             now = datetime.now(UTC)
             why = str(refused)
             self._tell(Exited(ref=ref, at=now, exit_code=None, cause=refused.cause, message=why))
+        finally:
+            if self._pulls is not None:
+                self._pulls.release(ref)
 
     async def stop(self, ref: RunRef, grace: float) -> bool:
         """See the protocol."""

@@ -9,13 +9,12 @@ import posixpath
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 from neuro.engines.base import EngineFault, ExitCause, NotReady, PullCredentials, RunSpec
 from neuro.engines.sandbox.launch import Request
 
-HOST = "host"  # the image that is this machine's own userland
+HOST = ("host", "host:latest")  # the image that is this machine's own userland
 
 
 class ImageRefused(EngineFault):
@@ -52,19 +51,33 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class Root:
-    """An image whose ``layers`` are here: folders as overlays have them, the lowest first."""
+    """An image whose ``layers`` are here: folders as overlays have them, the lowest first.
 
-    layers: tuple[Path, ...]
+    They stay as long as somebody shares the lock of the file ``lock``, if there is one; ``release``
+    gives back ours.
+    """
+
+    layers: tuple[str, ...]
     config: ImageConfig
+    lock: str = ""
+    release: Callable[[], None] = lambda: None
 
 
 class Images(Protocol):
-    """Where images come from."""
+    """Where images come from. All of it blocks, and is called in threads."""
+
+    def open(self) -> None:
+        """Make ready. Raises OSError."""
+        ...
+
+    def tidy(self) -> None:
+        """Take away what nobody uses; called now and then. Raises OSError."""
+        ...
 
     def ready(
         self, reference: str, credentials: PullCredentials | None, told: Callable[[float], None]
     ) -> Root:
-        """The image, fetched if it is not here. Blocks; called in threads.
+        """The image, fetched if it is not here.
 
         ``told`` is told from 0 to 1 how far that is. What it raises ends the fetching. Raises
         ImageRefused, RegistryAway, and OSError for what this machine lacks.
@@ -88,7 +101,8 @@ def with_image(request: Request, spec: RunSpec, root: Root) -> Request:
         argv=argv,
         env={**environment(config), **request.env},
         working_dir=folder,
-        layers=tuple(map(str, root.layers)),
+        layers=root.layers,
+        lock=root.lock,
         user=config.user,
         stop_signal=signal_number(config.stop_signal),
     )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from neuro.domain.ranges import Size
 from neuro.domain.resources import MIB
 from neuro.domain.sizes import parse_bytes
+from neuro.engines.images.store import Store
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.settings import SandboxSettings
+from neuro.engines.sandbox.stored_images import StoredImages
 
 
 class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[engines.NAME]`` of this kind; see ``SandboxSettings``.
 
     ``log_limit`` is the size of one job's output that is kept, ``main_jobs_memory`` what main jobs
-    of bakes may have together.
+    of bakes may have together. With ``images`` jobs run in their images, of which so many bytes are
+    kept for jobs to come; ``images_offline`` is what they do where a public registry cannot be
+    reached.
     """
 
     shared_ids: bool = False
@@ -25,6 +31,9 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     shared_network: bool = False
     log_limit: int | str = "1G"
     main_jobs_memory: int | str | None = None
+    images: bool = False
+    images_kept: int | str = "50G"
+    images_offline: Literal["host", "wait"] = "host"
 
 
 def settings_of(site: Site, table: Table) -> SandboxSettings:
@@ -46,20 +55,29 @@ def settings_of(site: Site, table: Table) -> SandboxSettings:
         private_networks=table.private_networks,
         host_port=site.port,
         control_memory=None if most is None else parse_bytes(most),
+        offline_host=table.images_offline == "host",
         retention=Retention(total=parse_bytes(table.log_limit)),
     )
 
 
 def make(site: Site, table: Table) -> SandboxEngine:
     """An engine that is not open yet."""
-    return SandboxEngine(site.folder, settings_of(site, table), site.storage)
+    images: StoredImages | None = None
+    if table.images:
+        store = Store(str(site.folder / "images"))
+        images = StoredImages(store, parse_bytes(table.images_kept))
+    return SandboxEngine(site.folder, settings_of(site, table), site.storage, images)
 
 
 KIND = Kind(
     settings=Table,
     make=make,
     of_this_machine=True,
-    has_images=False,
+    has_images=lambda table: table.images,
     # One main job may have as much as all of them together.
-    rules={"log_limit": Size(), "main_jobs_memory": Size(512 * MIB)},
+    rules={
+        "log_limit": Size(),
+        "main_jobs_memory": Size(512 * MIB),
+        "images_kept": Size(),
+    },
 )

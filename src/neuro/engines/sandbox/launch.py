@@ -100,6 +100,7 @@ class Request:
     names: tuple[str, ...]
     files: tuple[tuple[str, str, int], ...] = ()
     layers: tuple[str, ...] | None = None  # folders, the lowest first; None: no image
+    lock: str = ""  # a file by which they are held
     user: str = ""  # of the image
     stop_signal: int = signal.SIGTERM
     stdin: bool = False  # somebody will send input; a terminal without has no keyboard

@@ -26,16 +26,17 @@ class Pulls:
         self._tell = tell
         self._offline_host = offline_host
         self._wanted: dict[RunRef, asyncio.Future[None]] = {}
+        self._held: dict[RunRef, Root] = {}
 
     async def in_image(self, spec: RunSpec, request: Request) -> Request:
         """The request of a run, in its image. Raises EngineFault, NotReady where that may change.
 
         The platform's own runs and commands, and ``HOST``, stay on the machine's userland.
         """
-        if spec.control or spec.image == HOST or is_executor_image(spec.image):
+        if spec.control or spec.image in HOST or is_executor_image(spec.image):
             return request
         try:
-            return with_image(request, spec, await self._root(spec))
+            root = await self._root(spec)
         except RegistryAway as away:
             if not (away.is_public and self._offline_host):
                 raise
@@ -43,6 +44,14 @@ class Pulls:
             return request
         except OSError as error:
             raise NotReady(f"its image cannot be kept here: {error}") from error
+        self._held[RunRef(spec.job_id, spec.run)] = root
+        return with_image(request, spec, root)
+
+    def release(self, ref: RunRef) -> None:
+        """Hold a run's image no more: it does so itself, or will never be."""
+        root = self._held.pop(ref, None)
+        if root is not None:
+            root.release()
 
     async def _root(self, spec: RunSpec) -> Root:
         """The run's image. Raises what ``Images.ready`` does, and Withdrawn."""
@@ -61,10 +70,12 @@ class Pulls:
         try:
             either: list[asyncio.Future[Any]] = [fetching, stopped]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not fetching.done():
-                fetching.add_done_callback(_forget)  # the thread ends when it tells how far it is
+            if stopped.done():  # the thread ends when it tells how far it is
                 raise Withdrawn("the run was stopped while its image was pulled")
             return fetching.result()
+        except BaseException:
+            fetching.add_done_callback(_forget)
+            raise
         finally:
             self.withdraw(ref)
             del self._wanted[ref]
@@ -93,5 +104,5 @@ class Pulls:
 
 
 def _forget(fetching: asyncio.Future[Root]) -> None:
-    if not fetching.cancelled():
-        fetching.exception()
+    if not fetching.cancelled() and fetching.exception() is None:
+        fetching.result().release()

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from neuro.engines.images import locks
+from neuro.engines.images.locks import Lock
 from neuro.engines.sandbox import (
     cgroups,
     entering,
@@ -82,6 +84,7 @@ class Supervisor:
         self._record: ExitRecord | None = None
         self._outlet: PipeOutlet | TerminalOutlet | None = None
         self._pasta: Pasta | None = None
+        self._image: Lock | None = None  # as long as we have it, its layers stay
 
     def run(self) -> bool:
         """Launch, serve, conclude, clean up; whether the run's end is on record."""
@@ -99,6 +102,8 @@ class Supervisor:
         self._loop.close()
         self._log.close()
         os.close(self._place)
+        if self._image is not None:
+            self._image.close()
         return self._record is not None and self._record.cause != LOST
 
     def _refuse(self, ending: Ending) -> None:
@@ -144,6 +149,8 @@ class Supervisor:
         hosts = self._neighbourhood.join(self._berth.address)
         if hosts is not None:
             self._request = replace(self._request, mounts=(*self._request.mounts, hosts))
+        if self._request.lock:
+            self._image = locks.shared(self._request.lock)
         layers = f"/proc/self/fd/{self._place}/layers"
         self._prepared = launch.prepare(self._plan, self._request, self._block, layers)
         self._open_streams()
@@ -217,7 +224,6 @@ class Supervisor:
             "groups": vars(self._groups),
             "berth": self._berth.name,
             "neighbour": self._neighbourhood.place,
-            "layers": self._request.layers,
         }
         layout.add_state(f"{self._folder}/{layout.STATE}", record)
 

@@ -36,10 +36,13 @@ class EngineMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One engine: all that it has, what is free, and what its admin should know.
 
     ``is_here`` says whether this server has it now, and not another one of the same database.
+    ``away`` says what keeps its jobs waiting where it is away, or no server has it; it is one of
+    the notices too.
     """
 
     name: str
     is_here: bool
+    away: str | None
     capacity: Amount
     free: Amount
     running: int
@@ -114,16 +117,7 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
             cluster=installation.cluster,
             database=installation.database,
             engines=[
-                EngineMessage(
-                    name=name,
-                    is_here=name in board.lanes,
-                    capacity=installation.offers.capacity(name, board),
-                    free=installation.offers.free(name, board),
-                    running=_running(board, name),
-                    pending=_pending(board, name),
-                    notices=engine.notices + _absence(installation.offers, board, name),
-                )
-                for name, engine in installation.offers.engines.items()
+                _engine(installation.offers, board, name) for name in installation.offers.engines
             ],
             notices=installation.remarks,
         )
@@ -131,17 +125,31 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
     return api
 
 
-def _absence(offers: Offers, board: Board, engine: str) -> list[str]:
+def _engine(offers: Offers, board: Board, name: str) -> EngineMessage:
+    away = _absence(offers, board, name)
+    return EngineMessage(
+        name=name,
+        is_here=name in board.lanes,
+        away=away,
+        capacity=offers.capacity(name, board),
+        free=offers.free(name, board),
+        running=_running(board, name),
+        pending=_pending(board, name),
+        notices=[*offers.engines[name].notices, *([away] if away else [])],
+    )
+
+
+def _absence(offers: Offers, board: Board, engine: str) -> str | None:
     """What an admin should know of an engine that is away, or that no server has."""
     lane, offer = board.lanes.get(engine), offers.engines[engine]
     why = offer.away if lane is None else lane.away
     if why is not None:
-        return [f"{why}. Its jobs wait, and start when it is there."]
+        return f"{why}. Its jobs wait, and start when it is there."
     if lane is not None or offers.is_held(engine):
-        return []
+        return None
     if offer.of_this_machine:
-        return [f"No server has the engine '{engine}' now: start the one that it belongs to."]
-    return [f"No server has the engine '{engine}' now."]
+        return f"No server has the engine '{engine}' now: start the one that it belongs to."
+    return f"No server has the engine '{engine}' now."
 
 
 def _pending(board: Board, engine: str) -> int:

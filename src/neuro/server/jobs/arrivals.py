@@ -34,6 +34,11 @@ class Arrivals:
         self._errands = Errands("arrival of engines")
         self._came: Callable[[str], Awaitable[None]] | None = None
 
+    @property
+    def there(self) -> list[str]:
+        """The engines that are not away."""
+        return [name for name in self._engines if name not in self.away]
+
     def is_away(self, name: str) -> bool:
         """Whether an engine could not be reached when that was tried last."""
         return name in self.away
@@ -53,9 +58,13 @@ class Arrivals:
         try:
             await self._try(name)
         except (EngineFault, OSError) as error:
-            if self.is_needed(name):
-                raise
-            self.gone(name, error)
+            self.missed(name, error)
+
+    def missed(self, name: str, error: Exception) -> None:
+        """An engine cannot be used by a server that starts. Raises the error of the needed one."""
+        if self.is_needed(name):
+            raise error
+        self.gone(name, error)
 
     async def _try(self, name: str) -> None:
         engine = self._engines[name]
@@ -113,7 +122,7 @@ class Arrivals:
 
 def away_because(engine: str, why: str) -> str:
     """What is said of an engine that cannot be reached, and why."""
-    return f"The engine '{engine}' is away: {why}"
+    return f"The engine '{engine}' is away: {why.removesuffix('.')}"
 
 
 def _said(error: Exception) -> str:

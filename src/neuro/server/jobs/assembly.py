@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from neuro.domain.resources import Amount, Preset
 from neuro.engines.base import Engine, Node
-from neuro.engines.registry import kind_of
+from neuro.engines.registry import EngineSettings, kind_of
 from neuro.server.access.service import AccessService
 from neuro.server.background import Background
 from neuro.server.database.engine import Database
@@ -54,7 +54,8 @@ class Means:
     """What the engines have: ``capacities`` of each, presets, bytes of ``disk`` for the rest.
 
     ``capacities`` are what there was at the start, ``shares`` what jobs may have of what there is.
-    ``kinds`` are the kinds of the engines, ``default_engine`` is the embedded one,
+    ``kinds`` are the kinds of the engines, ``without_images`` those to which an image is a name
+    alone, ``default_engine`` is the embedded one,
     ``usual_engine`` that of presets that name none, and ``remarks``
     are sentences about settings that ask for more. ``names`` are the public names of the engines by
     those in the settings; all else has the public ones.
@@ -66,6 +67,7 @@ class Means:
     disk: int
     remarks: list[str]
     kinds: dict[str, str]
+    without_images: frozenset[str]
     default_engine: str
     usual_engine: str
     names: Mapping[str, str]
@@ -103,6 +105,9 @@ class Means:
             disk,
             list(told),
             {names[name]: kind_name(name, table) for name, table in tables.items()},
+            frozenset(
+                names[name] for name, table in tables.items() if not _has_images(name, table)
+            ),
             names[DEFAULT_ENGINE],
             names[usual],
             names,
@@ -235,7 +240,7 @@ async def start_jobs(
             means.usual_engine,
         ),
         check_volumes=launcher.check_volumes,
-        image_notice=partial(_image_notice, means.kinds),
+        image_notice=partial(_image_notice, means.kinds, means.without_images),
         events=events,
         damaged=damaged,
         limits=JobLimits(
@@ -283,9 +288,15 @@ async def _check_in_use(database: Database, fleet: Fleet, names: Mapping[str, st
     check_in_use(names, in_use)
 
 
-def _image_notice(kinds: Mapping[str, str], engine: str, image: str) -> str | None:
+def _has_images(name: str, table: EngineSettings) -> bool:
+    return kind_of(kind_name(name, table)).has_images(table)
+
+
+def _image_notice(
+    kinds: Mapping[str, str], without: Collection[str], engine: str, image: str
+) -> str | None:
     """What a first-time user of an image should know; ``kinds`` of engines by their names."""
-    if engine not in kinds or kind_of(kinds[engine]).has_images:
+    if engine not in without:
         return None
     return (
         f"Image {image} is recorded, not pulled: the {kinds[engine]} engine runs every job on this"

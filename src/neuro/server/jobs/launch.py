@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from neuro.domain.errors import InvalidInput, NotFound
-from neuro.domain.images import is_executor_image, own_image
+from neuro.domain.images import in_registry, is_executor_image, own_image
 from neuro.domain.jobs import Container, ContainerRequest, Volume
 from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
@@ -179,7 +179,9 @@ class Launcher:
 
     def _image(self, record: JobRecord) -> tuple[str, PullCredentials | None]:
         """By which name the engine finds the image, and with what it is pulled."""
-        image = record.specification.container.image
+        # By its host, too, it is the registry's to say who may have it: the daemon, which may have
+        # it already, gives it to everybody.
+        image = in_registry(record.specification.container.image, self._registry)
         own = own_image(image, cluster=self._cluster, user=record.owner)
         if own is None:
             return image, None

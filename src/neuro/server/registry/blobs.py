@@ -62,10 +62,16 @@ class BlobStore:
         return self._path(digest).exists()
 
     def place(self, upload_id: str, digest: str) -> None:
-        """Let an upload be the blob, in the transaction that says so. Raises OSError."""
+        """Let an upload be the blob, in the transaction that says so.
+
+        Raises OSError, RegistryError for an unknown one.
+        """
         path, upload = self._path(digest), self._upload(upload_id)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.utime(upload)  # The collection takes what no row knows by its age, which begins now.
+        try:
+            os.utime(upload)  # The collection takes what no row knows by its age: it begins now.
+        except FileNotFoundError:
+            raise unknown_upload() from None  # It was cancelled meanwhile.
         upload.rename(path)
 
     def keep(self, digest: str) -> None:

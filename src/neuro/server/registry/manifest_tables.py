@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from neuro.server.database.schema import upsert
+from neuro.server.registry.blob_tables import written_over
 from neuro.server.registry.manifests import Descriptor, Manifest
 from neuro.server.registry.names import is_digest
 from neuro.server.registry.tables import links, manifests, references, repositories, tags
+
+MAX_LISTED = 4 << 20  # bytes of one answer, which is as large as manifests may be for clients
 
 
 class KeptManifest(NamedTuple):
@@ -87,14 +92,9 @@ def put_manifest(
             ],
         )
     for tag in tagged:
-        insertion = upsert(connection, tags).values(
-            repository_id=repository_id, tag=tag, digest=manifest.digest
-        )
         connection.execute(
-            insertion.on_conflict_do_update(
-                index_elements=["repository_id", "tag"],
-                set_={"digest": insertion.excluded.digest},
-            )
+            written_over(connection.dialect.name, tags, "digest"),
+            {"repository_id": repository_id, "tag": tag, "digest": manifest.digest},
         )
 
 
@@ -160,10 +160,13 @@ def list_referrers(
     artifact_type: str | None,
     after: str,
     limit: int,
-) -> list[Descriptor]:
-    """What is about a digest, by its own digests."""
+) -> tuple[list[Descriptor], bool]:
+    """What is about a digest, by its own digests: ``limit`` of it and MAX_LISTED bytes at most.
+
+    With it comes whether there is more.
+    """
     statement = (
-        select(manifests.c.listed)
+        select(manifests.c.repository_id, manifests.c.digest, func.length(manifests.c.listed))
         .join_from(repositories, manifests, manifests.c.repository_id == repositories.c.id)
         .where(
             repositories.c.path == path,
@@ -171,9 +174,21 @@ def list_referrers(
             manifests.c.digest > after,
         )
         .order_by(manifests.c.digest)
-        .limit(limit)
+        .limit(limit + 1)
     )
     if artifact_type is not None:
         statement = statement.where(manifests.c.artifact_type == artifact_type)
+    found = connection.execute(statement).all()
+    sizes = list(accumulate(size for _, _, size in found))
+    # One at least, or a list would never go on. Each may be as large as a manifest, and all of
+    # them are in memory.
+    count = min(limit, max(1, bisect_right(sizes, MAX_LISTED)))
+    if not found:
+        return [], False
+    of_page = select(manifests.c.listed).where(
+        manifests.c.repository_id == found[0].repository_id,
+        manifests.c.digest.in_([digest for _, digest, _ in found[:count]]),
+    )
     decode = msgspec.json.Decoder(Descriptor).decode
-    return [decode(listed) for listed in connection.execute(statement).scalars()]
+    page = connection.execute(of_page.order_by(manifests.c.digest)).scalars()
+    return [decode(listed) for listed in page], len(found) > count

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from neuro.domain.errors import InvalidInput
+from neuro.domain.texts import check_text
 from neuro.server.registry.errors import RegistryError, invalid_manifest
 from neuro.server.registry.names import parse_digest
 
@@ -91,6 +93,10 @@ def parse_manifest(content: bytes, media_type: str, digest: str) -> Manifest:
             raise invalid_manifest("A manifest has 'config' and 'layers', and no 'manifests'.")
         parts = [found.config, *found.layers]
         artifact_type = found.artifact_type or found.config.media_type
+    try:
+        check_text(artifact_type or "", "artifactType")  # It is a column: PostgreSQL keeps no NUL.
+    except InvalidInput as error:
+        raise invalid_manifest(error.message) from None
     if len(parts) > MAX_DESCRIPTORS:
         raise invalid_manifest(f"A manifest can name {MAX_DESCRIPTORS} things, not {len(parts)}.")
     for part in parts if found.subject is None else [*parts, found.subject]:

@@ -5,18 +5,22 @@ See docs/reference/wire-protocol.md#images.
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import hdrs, web
 
+from neuro.domain.errors import NotPermitted
 from neuro.domain.permissions import Action
+from neuro.domain.uris import ResourceURI
 from neuro.server.access.proofs import BASIC, TOKEN
+from neuro.server.access.routes import ADMINS_ONLY
 from neuro.server.http.bodies import read_json
 from neuro.server.http.error_forms import OCI
 from neuro.server.http.file_answers import content_range, requested_range, send_part
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_response
-from neuro.server.http.streams import BYTES
+from neuro.server.http.streams import BYTES, NDJSON, ndjson
+from neuro.server.registry.census import Census
 from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.manifests import MAX_MANIFEST, OCI_INDEX, Descriptor
 from neuro.server.registry.names import (
@@ -71,7 +75,7 @@ class ReferrersIndex(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str = OCI_INDEX
 
 
-def registry_routes(service: RegistryService) -> list[Routes]:
+def registry_routes(service: RegistryService, census: Census) -> list[Routes]:
     """The routes below ``/v2/``: those that ask for a token, and those of uploads that go on."""
     api = Routes("registry", proofs=(BASIC, TOKEN), errors=OCI)
 
@@ -106,12 +110,12 @@ def registry_routes(service: RegistryService) -> list[Routes]:
     async def referrers(call: Call, query: ReferrersQuery) -> web.Response:
         """The manifests whose subject is a digest, as an index."""
         digest = parse_digest(call.segment("digest"))
-        found = await service.referrers(call.found, digest, query.artifactType, query.last)
+        found, is_more = await service.referrers(call.found, digest, query.artifactType, query.last)
         answer = json_response(ReferrersIndex(found))
         answer.content_type = OCI_INDEX
         if query.artifactType is not None:
             answer.headers["OCI-Filters-Applied"] = "artifactType"
-        if len(found) == PAGE:
+        if is_more:
             _link(call, answer, last=found[-1].digest)
         return answer
 
@@ -204,7 +208,24 @@ def registry_routes(service: RegistryService) -> list[Routes]:
         """Take a blob from a repository whose images do not need it."""
         await service.remove_blob(call.found, parse_digest(call.segment("digest")))
 
-    return [api, *add_upload_routes(api, service, need)]
+    own = Routes("registry")
+
+    async def ask_for_cluster(call: Call) -> None:
+        cluster = ResourceURI("cluster", service.cluster)
+        call.identity.require(cluster, Action.MANAGE, hidden=NotPermitted(ADMINS_ONLY))
+
+    @own.add(
+        "GET",
+        "/api/v1/images/files",
+        needs=Need("cluster://{cluster}", Action.MANAGE, ask_for_cluster),
+        section=SECTION,
+        streams=NDJSON,
+    )
+    async def list_files(call: Call) -> web.StreamResponse:
+        """Every file of the registry, and why it is there (admins)."""
+        return await ndjson(call, (msgspec.json.encode(one) async for one in census.all()))
+
+    return [api, own, *add_upload_routes(api, service, need)]
 
 
 def _reference(call: Call) -> str:
@@ -239,5 +260,4 @@ def _page(call: Call, body: object, found: list[str], limit: int) -> web.Respons
 def _link(call: Call, answer: web.Response, **changed: str) -> None:
     """Say where the next page is."""
     query = {**call.request.query, **changed}
-    text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-    answer.headers[hdrs.LINK] = f'<{call.request.path}?{text}>; rel="next"'
+    answer.headers[hdrs.LINK] = f'<{call.request.path}?{urlencode(query)}>; rel="next"'

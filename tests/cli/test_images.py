@@ -1,0 +1,116 @@
+"""``neuro image``, of images that somebody has pushed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from neuro.server.registry.blobs import IMAGES
+from tests.cli.platform import Home
+from tests.server.registry.client import Registry
+
+Push = Callable[[str, str, list[bytes]], str]
+
+
+@pytest.fixture
+def owner(person: Home) -> str:
+    return str(json.loads(person.ok("config", "show", "--json"))["user"])
+
+
+@pytest.fixture
+def push(person: Home, owner: str) -> Push:
+    """Pushes an image of a name, a tag and layers; returns its digest."""
+    url = person.ok("server", "status").split("API URL")[1].split()[0]
+    token = person.ok("config", "show-token").strip()
+
+    def push(name: str, tag: str, layers: list[bytes]) -> str:
+        async def work() -> str:
+            async with aiohttp.ClientSession() as session:
+                registry = Registry(session, url, token)
+                return await registry.push_image(f"{owner}/{name}", tag, layers)
+
+        return asyncio.run(work())
+
+    return push
+
+
+def test_images_are_listed_looked_at_and_removed(person: Home, owner: str, push: Push) -> None:
+    digest = push("trainer", "v1", [b"x" * 5000])
+    push("trainer", "v2", [b"x" * 5000])
+    push("reader", "v1", [])
+
+    assert person.ok("image", "ls").split() == ["image:reader", "image:trainer"]
+    assert person.ok("image", "ls", "--full-uri", "-n", "t").split() == [
+        f"image://default/{owner}/trainer"
+    ]
+    assert person.ok("image", "ls", "-o", "nobody") == ""
+    docker = person.ok("image", "ls", "-l").splitlines()[-1].split()[1]
+    assert docker.startswith("127.0.0.1:")
+    assert docker.endswith(f"/{owner}/trainer")
+    assert person.ok("image", "tags", "image:trainer").split() == ["v1", "v2"]
+    assert person.ok("image", "tags", "-l", "trainer").split() == ["4.9K", "v1", "4.9K", "v2"]
+    assert person.ok("image", "size", f"image:/{owner}/trainer:v1") == "4.9K\n"
+    assert person.ok("image", "digest", "image:trainer:v1") == f"{digest}\n"
+
+    person.ok("image", "rm", "image:trainer:v1")
+    assert person.ok("image", "tags", "image:trainer").split() == ["v2"]
+    assert person.ok("image", "digest", "image:trainer:v2") == f"{digest}\n"
+    person.ok("image", "rm", "image:trainer:v2", "image:reader:v1")
+    assert person.ok("image", "ls") == ""
+
+
+def test_all_tags_of_an_image_go_where_that_is_wanted(person: Home, push: Push) -> None:
+    for tag in ("v1", "v2"):
+        push("trainer", tag, [])
+    push("trainer", "other", [b"another"])
+
+    person.ok("image", "rm", "-f", "image:trainer:v1")
+
+    assert person.ok("image", "tags", "image:trainer").split() == ["other"]
+    person.ok("image", "rm", "image:trainer:other")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("digest", "image:absent:v1"), "'image://default/"),
+        (("size", "image:absent:v1"), "was not found"),
+        (("tags", "image:absent"), "was not found"),
+        (("rm", "image:absent:v1"), "was not found"),
+    ],
+)
+def test_an_image_that_is_not_there_is_told_so(
+    person: Home, words: tuple[str, ...], said: str
+) -> None:
+    done = person.run("image", *words)
+
+    assert (done.returncode, said in done.stderr) == (72, True), done.stderr
+
+
+def test_what_is_on_the_disk_is_shown_with_its_reason(person: Home, owner: str, push: Push) -> None:
+    before = _on_the_disk(person)
+    push("trainer", "v1", [b"y" * 7000])
+
+    [layer] = [one for one in _on_the_disk(person) if one["size"] == 7000]
+    assert (layer["why"], layer["of"]) == ("needed", f"{owner}/trainer:v1")
+    person.ok("image", "rm", "trainer:v1")
+
+    [layer] = [one for one in _on_the_disk(person) if one["size"] == 7000]
+    assert (layer["why"], layer["of"]) == ("recent", None)
+    files = (person.folder / "data" / "storage" / IMAGES / "blobs").rglob("*")
+    total = sum(file.stat().st_size for file in files if file.is_file())
+    assert sum(one["size"] for one in _on_the_disk(person) if one["digest"]) == total
+    assert len(_on_the_disk(person)) > len(before)
+    lines = person.ok("image", "gc", "--dry-run").splitlines()
+    assert "no image needs it; kept until" in "".join(lines)
+    assert lines[-1].endswith("in all, 0B of it garbage")
+    assert "--dry-run" in person.run("image", "gc").stderr
+
+
+def _on_the_disk(person: Home) -> list[dict[str, Any]]:
+    return list(json.loads(person.ok("image", "gc", "--dry-run", "--json")))

@@ -1,0 +1,152 @@
+"""Runs whose images come from a registry into the store of layers."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from neuro.engines.base import EngineFault, ExitCause, RunRef, Waiting
+from neuro.engines.images import locks
+from neuro.engines.images.store import Store
+from neuro.engines.sandbox import SandboxEngine
+from neuro.engines.sandbox.images import ImageRefused, InvalidImageName, RegistryAway
+from neuro.engines.sandbox.stored_images import StoredImages
+from tests.engines import docker_image
+from tests.engines.harness import EVERYWHERE, Runs, spec
+from tests.engines.small_registry import SmallRegistry, running
+
+
+@pytest.fixture
+def registry() -> SmallRegistry:
+    return SmallRegistry()
+
+
+@pytest.fixture
+def host(registry: SmallRegistry) -> Iterator[str]:
+    with running(registry) as address:
+        yield address
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "images"))
+
+
+@pytest.fixture
+def images(store: Store) -> StoredImages:
+    made = StoredImages(store, most=0, public=("registry.invalid",))
+    made.open()
+    return made
+
+
+@pytest_asyncio.fixture
+async def runs(tmp_path: Path, images: StoredImages) -> AsyncIterator[Runs]:
+    engine = SandboxEngine(tmp_path / "engine", storage=EVERYWHERE, images=images)
+    await engine.open()
+    await engine.adopt([])
+    opened = Runs(engine)
+    yield opened
+    await opened.stop_all()
+    await opened.close()
+
+
+def put(registry: SmallRegistry, name: str, **config: object) -> None:
+    """An image with a shell in one layer, and a file in another."""
+    out = io.BytesIO()
+    docker_image.write(out, ("sh", "cat", "sleep"), python=False)
+    registry.image(name, out.getvalue(), "file", tag="v1", **config)
+
+
+async def test_a_run_has_the_image_of_a_registry(
+    runs: Runs, registry: SmallRegistry, host: str
+) -> None:
+    put(registry, "me/trainer", Cmd=["sh", "-c", "cat /file; echo $A"], Env=["A=set"])
+
+    first = await runs.run(image=f"{host}/me/trainer:v1")
+    told = [event for event in runs.told if isinstance(event, Waiting)]
+    asked = len(registry.requests)
+    second = await runs.run(image=f"{host}/me/trainer:v1")
+
+    assert first.exited.cause is ExitCause.COMPLETED, first
+    assert first.output == second.output == b"file" * 100 + b"set\n"
+    assert told[-1].progress == 1
+    assert not [path for path, _ in registry.requests[asked:] if "/blobs/sha256" in path][1:]
+    assert len([event for event in runs.told if isinstance(event, Waiting)]) == len(told)
+
+
+async def test_the_image_of_a_run_stays_while_it_goes_on(
+    runs: Runs, registry: SmallRegistry, host: str, store: Store, images: StoredImages
+) -> None:
+    put(registry, "me/trainer")
+    ref = await runs.start("sh", "-c", "sleep 600", image=f"{host}/me/trainer:v1")
+
+    images.tidy()  # nothing may be kept that nobody uses
+    kept = store.shelves.listed("layers")
+    _, out, _ = await runs.execute(ref, "cat", "/etc/passwd")
+    await runs.engine.stop(ref, 0)
+    await runs.exited(ref)
+    known = store.named(f"{host}/me/trainer:v1")
+    assert known is not None
+    locks.alone(store.shelves.image_lock(known[0])).close()  # once its supervisor let go
+    images.tidy()
+
+    assert len(kept) == 2
+    assert b"root:" in out
+    assert store.shelves.listed("layers") == []
+
+
+def test_a_tag_is_asked_for_and_what_it_meant_is_kept_for_when_nobody_answers(
+    images: StoredImages, registry: SmallRegistry
+) -> None:
+    with running(registry) as host:
+        name = f"{host}/me/trainer:v1"
+        registry.image("me/trainer", "old", tag="v1", Cmd=["old"])
+        old = images.ready(name, None, lambda share: None)
+        registry.image("me/trainer", "new", tag="v1", Cmd=["new"])
+        new = images.ready(name, None, lambda share: None)
+    later = images.ready(name, None, lambda share: None)
+
+    assert [root.config.cmd for root in (old, new, later)] == [("old",), ("new",), ("new",)]
+    for root in (old, new, later):
+        root.release()
+
+
+def test_why_there_is_no_image_is_of_a_kind(
+    images: StoredImages, registry: SmallRegistry, host: str
+) -> None:
+    def error_of(name: str) -> EngineFault:
+        with pytest.raises(EngineFault) as caught:
+            images.ready(name, None, lambda share: None)
+        return caught.value
+
+    away = error_of("127.0.0.1:1/me/trainer")
+    public = error_of("registry.invalid/me/trainer")
+
+    assert type(error_of(f"{host}/me/none:v1")) is ImageRefused
+    assert type(error_of("Not A Name")) is InvalidImageName
+    assert isinstance(away, RegistryAway)
+    assert isinstance(public, RegistryAway)
+    assert [away.is_public, public.is_public] == [False, True]
+    assert "registry.invalid cannot be reached" in str(public)
+
+
+async def test_whoever_stops_a_run_ends_its_pull(
+    runs: Runs, registry: SmallRegistry, host: str, store: Store
+) -> None:
+    put(registry, "me/trainer")
+    registry.cut_after = 1000  # it goes on, and on
+    begun = spec("true", image=f"{host}/me/trainer:v1")
+
+    start = asyncio.ensure_future(runs.engine.start(begun))
+    ref = RunRef(begun.job_id)
+    await runs.waits(ref)
+    assert not await runs.engine.stop(ref, 0)
+
+    with pytest.raises(EngineFault):
+        await start
+    assert store.shelves.listed("images") == []
