@@ -84,7 +84,7 @@ class Extraction:
             self._dress_folder(self._root, b".", b"", entry)
             return
         *above, name = parts
-        if any(part.startswith(HIDDEN) for part in above):
+        if HIDDEN in entry.name and any(part.startswith(HIDDEN) for part in above):
             raise refused(f"The layer hides a folder and has files in it: {shown(entry.name)}.")
         parent, folder = self._places.folder(b"/".join(above))
         path = folder + b"/" + name if folder else name
