@@ -156,7 +156,7 @@ def test_what_is_looked_up_by_its_place_costs_a_look_into_the_index(
             driver = connection.connection.driver_connection
             assert isinstance(driver, sqlite3.Connection)
             driver.set_progress_handler(lambda: 0 * next(count), 100)
-            found, _ = listing.list_jobs(connection, visible, query, page=10, after=None)
+            found, *_ = listing.list_jobs(connection, visible, query, page=10, after=None)
             driver.set_progress_handler(None, 0)
         assert [made.id for made in found] == (ids[some - 10 : some][::-1] if reverse else ids[:10])
         return next(count)
