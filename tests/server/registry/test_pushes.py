@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -146,27 +145,6 @@ async def test_what_is_not_what_its_digest_says_is_not_there(
     assert not (
         server.data_dir / "storage" / IMAGES / "uploads" / address.rpartition("/")[2]
     ).exists()
-
-
-async def test_one_upload_is_brought_by_one_request_at_a_time(
-    registry: Registry, home: str
-) -> None:
-    address = await registry.begin(home)
-    begun, end = asyncio.Event(), asyncio.Event()
-
-    async def slow() -> AsyncIterator[bytes]:
-        yield b"x"
-        begun.set()
-        await end.wait()
-
-    first = asyncio.create_task(registry.ask("PATCH", address, slow()))
-    await begun.wait()
-    while (second := await registry.ask("PATCH", address, b"y")).status == 202:
-        pass  # It came before the first one.
-    end.set()
-
-    assert (second.status, second.code) == (409, "BLOB_UPLOAD_INVALID")
-    assert (await first).status == 202
 
 
 async def test_an_upload_is_of_one_repository(registry: Registry, home: str) -> None:
