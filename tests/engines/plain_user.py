@@ -45,6 +45,9 @@ def as_plain_user(
             "HOME": str(place / "home"),
             "TMPDIR": str(place / "tmp"),
             "LANG": "C.UTF-8",
+            # A copy of the interpreter looks for its library where that was built, then among the
+            # system's, which may be of another version.
+            "LD_LIBRARY_PATH": str(place / "python" / "lib"),
             "PYTHONDONTWRITEBYTECODE": "1",
             **environment,
         },

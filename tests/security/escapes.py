@@ -108,6 +108,12 @@ ESCAPES: tuple[tuple[str, str], ...] = (
         "Another job's ports, abstract sockets, shared memory and message queues",
         "Network and IPC namespaces of its own; rules between networks",
     ),
+    (
+        "Links, pipes, files and closed folders of an image in the places of `/proc`,"
+        " `/etc/passwd` and the like; links of an image to the host",
+        "Looked up below the job's root, by a process without rights over the host; read as plain"
+        " files alone",
+    ),
     # Taking too much.
     (
         "All memory, also by filling `/dev`, `/dev/shm` and `/run`, or in files and segments that"

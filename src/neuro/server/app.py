@@ -288,10 +288,10 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
         ground.fleet,
     )
     stack.push_async_callback(supervision.close)
-    leaving = [supervision.end_all_of, jobs.service.end_all_of]
+    registry, collection, census = await _open_registry(stack, ground)
+    leaving = [supervision.end_all_of, jobs.service.end_all_of, registry.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
-    registry, collection, census = await _open_registry(stack, ground)
     return Parts(jobs, projects, bakes, supervision, departures, registry, collection, census)
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from neuro.client import Client
+from neuro.server.database.engine import Database
+from neuro.server.registry import blob_tables
+from neuro.server.registry.blob_tables import UploadRow
 from neuro.server.registry.blobs import IMAGES
 from tests.server.registry.client import (
     INDEX,
@@ -128,6 +134,34 @@ async def test_an_upload_outlives_the_token_that_began_it(
     assert (await registry.ask("PATCH", address, b"a piece")).status == 202
     answer = await registry.ask("PUT", f"{address}?digest={digest_of(b'a piece')}")
     assert answer.status == 201
+
+
+async def test_an_upload_ends_with_the_person_who_began_it(
+    server: ServerProcess, session: aiohttp.ClientSession, client: Client
+) -> None:
+    name = f"gone-{secrets.token_hex(4)}"
+    await client.users.add(name)
+    token = await client.users.create_token(name)
+    registry = Registry(session, server.url, token.token)
+    address = await registry.begin(f"{name}/image")
+
+    await client.users.remove(name)
+
+    answer = await registry.ask("PATCH", address, b"a piece")
+    assert (answer.status, answer.code) == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+async def test_uploads_of_service_accounts_are_counted_with_those_of_their_owner(
+    database: Database,
+) -> None:
+    now = datetime.now(UTC)
+    for number, person in enumerate(["anna", "anna--ci", "anna-b", "boris--ci"]):
+        row = UploadRow(str(number), "anna/image", person, "sha256")
+        await database.write(partial(blob_tables.add_upload, upload=row, now=now))
+
+    for person, count in (("anna", 2), ("anna--robot", 2), ("anna-b", 1), ("boris", 1)):
+        counted = partial(blob_tables.count_uploads, person=person)
+        assert await database.read(counted) == count
 
 
 async def test_what_is_not_what_its_digest_says_is_not_there(

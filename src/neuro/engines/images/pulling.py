@@ -21,11 +21,12 @@ from neuro.engines.images.manifests import (
     read_manifest,
     this_machine,
 )
+from neuro.engines.images.processes import Stopped
 from neuro.engines.images.references import Reference
 from neuro.engines.images.registry_client import Answer, Registry
 from neuro.engines.images.shelves import StoredImage
 from neuro.engines.images.store import HeldImage, HeldLayer, Store
-from neuro.engines.images.unpacking import Stopped, Unpacking
+from neuro.engines.images.unpacking import Unpacking
 from neuro.engines.runs import PullCredentials
 
 _AT_ONCE = 3  # layers, as docker

@@ -14,7 +14,7 @@ from typing import Protocol
 from neuro.engines.base import EngineFault, ExitCause, NotReady, PullCredentials, RunSpec
 from neuro.engines.sandbox.launch import Request
 
-HOST = "host"  # the image that is this machine's own userland
+HOST = ("host", "host:latest")  # the image that is this machine's own userland
 
 
 class ImageRefused(EngineFault):

@@ -33,7 +33,7 @@ class Pulls:
 
         The platform's own runs and commands, and ``HOST``, stay on the machine's userland.
         """
-        if spec.control or spec.image == HOST or is_executor_image(spec.image):
+        if spec.control or spec.image in HOST or is_executor_image(spec.image):
             return request
         try:
             root = await self._root(spec)

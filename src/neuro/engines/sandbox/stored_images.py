@@ -10,10 +10,10 @@ from urllib.request import getproxies
 from neuro.domain.errors import InvalidInput
 from neuro.engines.base import EngineFault, NotReady, PullCredentials
 from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.processes import Stopped
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.references import Reference, parse
 from neuro.engines.images.store import HeldImage, Store
-from neuro.engines.images.unpacking import Stopped
 from neuro.engines.sandbox.images import (
     ImageConfig,
     ImageRefused,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Insert, Table, bindparam, delete, func, insert, select, update
 
+from neuro.server.access.people import is_of
 from neuro.server.database.schema import upsert, upsert_of
 from neuro.server.registry.names import Repository
 from neuro.server.registry.tables import blobs, links, references, repositories, uploads
@@ -150,9 +151,10 @@ def get_upload(connection: Connection, upload_id: str) -> UploadRow | None:
 
 
 def count_uploads(connection: Connection, person: str) -> int:
-    """How many uploads of somebody have begun and not ended."""
+    """How many uploads of somebody, and of their service accounts, have begun and not ended."""
+    of_person = is_of(uploads.c.person, person)
     return connection.execute(
-        select(func.count()).select_from(uploads).where(uploads.c.person == person)
+        select(func.count()).select_from(uploads).where(of_person)
     ).scalar_one()
 
 
@@ -164,6 +166,11 @@ def touch_upload(connection: Connection, upload_id: str, now: datetime) -> None:
 def remove_upload(connection: Connection, upload_id: str) -> bool:
     """End an upload; False where it has ended."""
     return connection.execute(delete(uploads).where(uploads.c.id == upload_id)).rowcount > 0
+
+
+def end_uploads_of(connection: Connection, people: Collection[str]) -> None:
+    """End the uploads of people who are gone; their files go with the next collection."""
+    connection.execute(delete(uploads).where(uploads.c.person.in_(people)))
 
 
 def end_uploads(connection: Connection, upload_ids: Sequence[str], before: datetime) -> set[str]:
