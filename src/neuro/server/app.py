@@ -69,10 +69,8 @@ from neuro.server.owner import (
 )
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.service import ProjectService
-from neuro.server.registry.blobs import IMAGES, BlobStore
-from neuro.server.registry.census import Census
-from neuro.server.registry.collection import Collection
-from neuro.server.registry.service import GRACE, RegistryService
+from neuro.server.registry.assembly import open_images
+from neuro.server.registry.blobs import IMAGES
 from neuro.server.reload import digest_of
 from neuro.server.settings import (
     OWN_FOLDERS,
@@ -288,26 +286,13 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
         ground.fleet,
     )
     stack.push_async_callback(supervision.close)
-    registry, collection, census = await _open_registry(stack, ground)
-    leaving = [supervision.end_all_of, jobs.service.end_all_of, registry.end_all_of]
+    # In the storage, as all servers see that one; no path of the API leads there.
+    folder = storage_folder(settings, ground.folder) / IMAGES
+    images = await open_images(stack, database, folder, settings.cluster)
+    leaving = [supervision.end_all_of, jobs.service.end_all_of, images.registry.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
-    return Parts(jobs, projects, bakes, supervision, departures, registry, collection, census)
-
-
-async def _open_registry(
-    stack: AsyncExitStack, ground: Ground
-) -> tuple[RegistryService, Collection, Census]:
-    # In the storage, as all servers see that one; no path of the API leads there.
-    folder = storage_folder(ground.settings, ground.folder) / IMAGES
-    store = await asyncio.to_thread(BlobStore, folder)
-    registry = RegistryService(ground.database, store, ground.settings.cluster)
-    stack.push_async_callback(registry.close)
-    collection = Collection(ground.database, store, GRACE)
-    stack.push_async_callback(collection.close)
-    census = Census(ground.database, store, GRACE)
-    stack.push_async_callback(census.close)
-    return registry, collection, census
+    return Parts(jobs, projects, bakes, supervision, departures, images)
 
 
 async def _listen(
@@ -357,7 +342,7 @@ async def _sweep(ground: Ground, parts: Parts) -> None:
         "sweep of old bakes": FlowRetention(database, hub, keep_flows(retention)).sweep,
         "sweep of grants": ground.access.sharing.sweep,
         "sweep of tokens": parts.jobs.tokens.sweep,
-        "sweep of images": parts.collection.sweep,
+        "sweep of images": parts.images.collection.sweep,
     }
     await Sweeps(ground.background, own, shared).start(leases)
 

@@ -17,9 +17,7 @@ from neuro.server.fleet.assembly import Fleet
 from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means
 from neuro.server.projects.service import ProjectService
-from neuro.server.registry.census import Census
-from neuro.server.registry.collection import Collection
-from neuro.server.registry.service import RegistryService
+from neuro.server.registry.assembly import Images
 from neuro.server.settings import Settings
 from neuro.server.storage.service import StorageService
 from neuro.server.supervision.assembly import Supervision
@@ -65,6 +63,4 @@ class Parts:
     bakes: BakeServices
     supervision: Supervision
     departures: Departures
-    registry: RegistryService
-    collection: Collection
-    census: Census
+    images: Images

@@ -60,7 +60,7 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *parts.supervision.routes,
         *(
             route
-            for routes in registry_routes(parts.registry, parts.census)
+            for routes in registry_routes(parts.images.registry, parts.images.census)
             for route in routes.items
         ),
     ]

@@ -33,7 +33,7 @@ async def image(registry: Registry, home: str) -> str:
 @pytest.fixture
 async def dockers_registry(server: ServerProcess, tmp_path: Path) -> AsyncIterator[str]:
     """The registry's address for the daemon, which has a network of its own."""
-    await asyncio.to_thread(docker_daemon.socket_path)
+    docker_daemon.socket_path()  # It ends with the thread that starts it.
     socket = tmp_path / "relay"
     here = await relay.from_socket(socket, server.port)
     there = await asyncio.create_subprocess_exec(

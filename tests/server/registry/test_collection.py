@@ -154,6 +154,18 @@ async def test_what_somebody_is_about_to_need_is_new(platform: Platform, how: st
     assert not await platform.has(blob, OTHER)
 
 
+async def test_one_upload_is_brought_by_one_request_at_a_time(platform: Platform) -> None:
+    upload = await platform.registry.begin_upload(ANNA, HOME)
+    incoming = await platform.registry.continue_upload(upload, "sha256")
+
+    with pytest.raises(RegistryError) as refused:
+        await platform.registry.continue_upload(upload, "sha256")
+
+    assert (refused.value.status, refused.value.code) == (409, "BLOB_UPLOAD_INVALID")
+    incoming.close()
+    (await platform.registry.continue_upload(upload, "sha256")).close()
+
+
 async def test_an_upload_that_nothing_comes_to_ends(platform: Platform) -> None:
     idle = await platform.registry.begin_upload(ANNA, HOME)
     platform.later(LONG)
