@@ -22,6 +22,7 @@ PARTS = (
     "bakes",
     "access",
     "files",
+    "images",
     "install",
     "before",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -155,6 +156,16 @@ def commands_there(operations: list[dict[str, Any]]) -> list[str]:
         user = meta.get("user", "")
         found.append(str((meta["args"], meta["env"], meta["cwd"], user, network, sorted(mounts))))
     return sorted(found)
+
+
+def context_there(operations: list[dict[str, Any]]) -> list[str]:
+    """The paths that it sends of the context."""
+    for operation in operations:
+        source = operation.get("Source") or {}
+        if source.get("identifier") == "local://context":
+            paths = source["attrs"].get("local.followpaths")
+            return json.loads(paths) if paths else ["/"]
+    return []
 
 
 def copies(made: steps.Plan) -> list[str]:

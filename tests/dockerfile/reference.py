@@ -63,7 +63,7 @@ def _built() -> Path:
         if not program.exists():
             made = program.with_suffix(".being-made")
             subprocess.run(["go", "build", "-trimpath", "-o", made, "."], cwd=_PROGRAM, check=True)
-            for older in _CACHE.glob("*[0-9a-f]"):
+            for older in set(_CACHE.iterdir()) - {made, _CACHE / "lock"}:
                 older.unlink()
             os.replace(made, program)
     return program

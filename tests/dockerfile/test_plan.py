@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neuro.dockerfile.image import History, Image, ImageConfig
 from neuro.dockerfile.parser import parse
@@ -22,13 +24,26 @@ from neuro.dockerfile.steps import (
     Pull,
     RemoteFile,
     StepFiles,
+    context_paths,
     definition,
     inputs,
     needs,
 )
 from neuro.dockerfile.tree import DockerfileError
+from tests.dockerfile.table import INSTRUCTIONS, SEVERAL_LINES
+from tests.flow.work import calls
 
 AMD64 = "linux/amd64"
+LINES = st.sampled_from([*INSTRUCTIONS.strip().split("\n"), *SEVERAL_LINES])
+RANDOM_FILES = st.lists(
+    st.builds(
+        lambda base, lines: "\n".join([f"FROM {base}", *lines]),
+        st.sampled_from(["scratch", "scratch AS one", "one", "one AS two", "a:$V", "$V"]),
+        st.lists(st.one_of(LINES, st.text(max_size=4)), max_size=3),
+    ),
+    min_size=1,
+    max_size=3,
+).map("\n".join)
 
 
 def made(text: str, target: str = "", **arguments: str) -> Plan:
@@ -112,6 +127,16 @@ def test_a_step_names_what_its_files_depend_on() -> None:
     assert inputs(link) == (RemoteFile("https://example.com/z", "z"),)
 
 
+def test_only_what_is_copied_has_to_be_sent() -> None:
+    some = made(
+        "FROM scratch\nCOPY a b* /\nCOPY --parents c/./d /\nRUN --mount=source=e,target=/t x"
+    )
+
+    assert context_paths(some) == ("/a", "/b*", "/c/d", "/e")
+    assert context_paths(made("FROM scratch\nCOPY a /\nCOPY . /")) == ("/",)
+    assert context_paths(made("FROM scratch AS a\nFROM scratch\nCOPY --from=a x /")) == ()
+
+
 @pytest.mark.parametrize(
     ("one", "other", "is_same"),
     [
@@ -164,6 +189,29 @@ def test_a_run_has_all_that_it_runs_with() -> None:
         ("A", "b1"),
         ("SSH_AUTH_SOCK", "/run/buildkit/ssh_agent.0"),
     ]
+
+
+def test_commands_share_their_environment_until_it_changes() -> None:
+    first, second, third = steps("FROM scratch\nENV A=1\nRUN x\nRUN y\nENV A=2\nRUN z")
+
+    assert isinstance(first, Execute)
+    assert isinstance(second, Execute)
+    assert isinstance(third, Execute)
+    assert first.env is second.env
+    assert (second.env["A"], third.env["A"]) == ("1", "2")
+
+
+def test_many_stages_cost_as_much_as_they_are() -> None:
+    few, many = (
+        parse(
+            "".join(
+                f"FROM alpin AS s{number}\nCOPY --from=q{number} a b\n" for number in range(count)
+            )
+        )
+        for count in (100, 1000)
+    )
+
+    assert calls(lambda: plan(many)) < 15 * calls(lambda: plan(few))
 
 
 def test_a_script_is_a_file() -> None:
@@ -327,6 +375,21 @@ def test_an_argument_that_nobody_asks_for_is_noted() -> None:
     assert [note.message for note in found.notes] == [
         "No ARG asks for 'VERSON'. Did you mean 'VERSION'?"
     ]
+
+
+@given(RANDOM_FILES, st.sampled_from(["", "one", "nope"]))
+def test_every_file_has_a_plan_or_a_place_for_what_is_wrong(text: str, target: str) -> None:
+    try:
+        found, problems = plan(parse(text), target, {"V": "1"}), ()
+    except DockerfileError as wrong:
+        found, problems = None, wrong.problems
+    if found is None:
+        assert problems
+        assert all(problem.at and problem.render() for problem in problems)
+    elif isinstance(found, Plan):
+        assert all(needs(step) <= set(range(step.number)) for step in found.steps)
+    else:
+        assert found.images
 
 
 def test_variables_that_double_end_with_a_sentence() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuro.dockerfile.parser import parse
+from neuro.dockerfile.steps import context_paths
 from neuro.dockerfile.tree import DockerfileError
 from tests.dockerfile import compared
 from tests.dockerfile.reference import Reference, Refused
@@ -122,3 +123,7 @@ def check_planned(reference: Reference, case: Case) -> None:
     done = theirs["operations"] or []
     assert not Counter(compared.commands_there(done)) - Counter(compared.commands(ours))
     assert not Counter(compared.copies_there(done)) - Counter(compared.copies(ours))
+    sent = {path.removeprefix("/") or "/" for path in context_paths(ours)}
+    # It takes a repository for a path, and sends everything for a tmpfs, which needs nothing.
+    there = {path for path in compared.context_there(done) if not path.startswith("git@")}
+    assert sent == {"/"} or "tmpfs" in case.text or there <= sent

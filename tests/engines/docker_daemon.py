@@ -92,9 +92,9 @@ def _started(kind: str) -> tuple[str, str | None]:
     return socket, None
 
 
-def process() -> int:
+def process(kind: str = "docker") -> int:
     """The daemon's process."""
-    return int(Path(socket_path()).with_name("pid").read_text())
+    return int(Path(socket_path(kind)).with_name("pid").read_text())
 
 
 def docker(*words: str, **options: object) -> subprocess.CompletedProcess[str]:

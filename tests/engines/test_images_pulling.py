@@ -13,11 +13,11 @@ import pytest
 
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.manifests import Platform
+from neuro.engines.images.processes import Stopped
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.store import HeldImage, Store
-from neuro.engines.images.unpacking import Stopped
 from neuro.engines.runs import PullCredentials
 from tests.engines.small_registry import INDEX, LAYER, MANIFEST, SmallRegistry, running
 

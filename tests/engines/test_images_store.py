@@ -16,9 +16,10 @@ import pytest
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.limits import Limits
 from neuro.engines.images.manifests import ImageConfig
+from neuro.engines.images.processes import Stopped
 from neuro.engines.images.shelves import StoredImage
 from neuro.engines.images.store import HeldImage, Store
-from neuro.engines.images.unpacking import Stopped, Unpacking
+from neuro.engines.images.unpacking import Unpacking
 from tests.engines.archives import entry, layer
 
 DAY = 86400.0
@@ -295,3 +296,22 @@ def test_pulls_uses_and_sweeps_at_once_lose_nothing_that_is_held(
     first.sweep(unused_for=-DAY, most=0)
     assert layers(folder) == set()
     assert os.listdir(folder / "locks") == os.listdir(folder / "trash") == []
+
+
+@pytest.mark.root
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, source: Source) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    try:
+        store = Store(str(disk / "images"))
+        store.open()
+        diff_id = source.make("large", 4 << 20)
+
+        with pytest.raises(ImageFault) as caught:
+            store.layer(diff_id, lambda: source.open(diff_id))
+
+        assert caught.value.kind is FaultKind.NO_ROOM
+        assert os.listdir(disk / "images/drafts") == os.listdir(disk / "images/trash") == []
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause, RunRef, Waiting
+from neuro.engines.base import EngineFault, ExitCause, PullCredentials, RunRef, Waiting
 from neuro.engines.images import locks
 from neuro.engines.images.store import Store
 from neuro.engines.sandbox import SandboxEngine
@@ -114,6 +114,26 @@ def test_a_tag_is_asked_for_and_what_it_meant_is_kept_for_when_nobody_answers(
     assert [root.config.cmd for root in (old, new, later)] == [("old",), ("new",), ("new",)]
     for root in (old, new, later):
         root.release()
+
+
+@pytest.mark.parametrize("credentials", [None, PullCredentials("me", "guessed")])
+def test_an_image_of_somebody_else_is_not_found_because_it_is_here(
+    images: StoredImages, registry: SmallRegistry, credentials: PullCredentials | None
+) -> None:
+    """Neither by its digest, nor while its registry answers nobody."""
+    registry.password = "secret"
+    digest = registry.image("me/trainer", "mine", tag="v1")["digest"]
+    mine = PullCredentials("me", "secret")
+    with running(registry) as host:
+        names = [f"{host}/me/trainer:v1", f"{host}/me/trainer@{digest}"]
+        for name in names:
+            images.ready(name, mine, lambda share: None).release()
+            with pytest.raises(ImageRefused):
+                images.ready(name, credentials, lambda share: None)
+
+    for name in names:
+        with pytest.raises(RegistryAway):
+            images.ready(name, credentials, lambda share: None)
 
 
 def test_why_there_is_no_image_is_of_a_kind(

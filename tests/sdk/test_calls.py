@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import pytest
 
 from neuro.client import Client, JobRequest, iterate
+from neuro.client.accounts import api_url
+from neuro.client.asyncio_http import AsyncioTransport
 from neuro.client.blocking import run
 from neuro.domain.errors import (
     InvalidInput,
@@ -39,9 +41,17 @@ class Slept:
         self.pauses.append(seconds)
 
 
-@pytest.fixture(params=["blocking", "connect"])
+@pytest.fixture(params=["blocking", "connect", "asyncio"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def client_of(kind: str, url: str) -> Client:
+    """A client of either kind."""
+    if kind == "asyncio":
+        return Client(AsyncioTransport(api_url(url), None))
+    client: Client = getattr(Client, kind)(url, None)
+    return client
 
 
 def call(kind: str, client: Client, made: Coroutine[Any, Any, T]) -> T:
@@ -58,7 +68,7 @@ def test_a_pause_that_a_busy_server_asks_for_is_made(told: ToldServer, kind: str
     told.tell(429, BUSY, retry_after="1")
     told.tell(429, BUSY, retry_after="2")
     told.tell(200, A_USER)
-    client: Client = getattr(Client, kind)(told.url, None)
+    client = client_of(kind, told.url)
     slept = Slept(client)
 
     user = call(kind, client, client.users.get("anna"))
@@ -70,7 +80,7 @@ def test_a_pause_that_a_busy_server_asks_for_is_made(told: ToldServer, kind: str
 def test_a_submission_that_was_not_begun_is_repeated(told: ToldServer, kind: str) -> None:
     told.tell(429, BUSY, retry_after="1")
     told.tell(201, A_USER)
-    client: Client = getattr(Client, kind)(told.url, None)
+    client = client_of(kind, told.url)
     slept = Slept(client)
 
     assert call(kind, client, client.users.add("anna")).name == "anna"
@@ -79,7 +89,7 @@ def test_a_submission_that_was_not_begun_is_repeated(told: ToldServer, kind: str
 
 def test_the_pauses_of_one_call_have_an_end(told: ToldServer, kind: str) -> None:
     told.tell(429, BUSY, retry_after="2")
-    client: Client = getattr(Client, kind)(told.url, None)
+    client = client_of(kind, told.url)
     slept = Slept(client)
 
     with pytest.raises(TooManyRequests) as caught:
@@ -90,7 +100,7 @@ def test_the_pauses_of_one_call_have_an_end(told: ToldServer, kind: str) -> None
 
 def test_a_long_pause_is_the_callers_to_make(told: ToldServer, kind: str) -> None:
     told.tell(429, BUSY, retry_after="10")
-    client: Client = getattr(Client, kind)(told.url, None)
+    client = client_of(kind, told.url)
     slept = Slept(client)
 
     with pytest.raises(TooManyRequests, match="too much to do") as caught:
@@ -162,7 +172,7 @@ async def test_an_executor_waits_for_as_long_as_the_server_asks_for(
 
 def test_an_error_says_whether_the_server_said_it(told: ToldServer, kind: str) -> None:
     told.tell(400, b'{"error": "no such preset", "code": "invalid"}')
-    client: Client = getattr(Client, kind)(told.url, None)
+    client = client_of(kind, told.url)
 
     with pytest.raises(InvalidInput) as answered:
         call(kind, client, client.users.get("anna"))

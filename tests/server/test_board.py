@@ -70,6 +70,21 @@ def test_a_job_that_is_not_written_gives_back_what_was_reserved() -> None:
     assert on.lanes["sandbox"].taken == NOTHING
 
 
+def test_the_jobs_of_service_accounts_are_counted_with_those_of_their_owner() -> None:
+    on = board()
+    owners = ["anna", "anna--ci", "anna--robot", "anna-b"]
+    jobs = [
+        replace(record(cpu=1, number=number), owner=owner) for number, owner in enumerate(owners)
+    ]
+
+    for job in jobs:
+        on.add(job)
+    assert (on.jobs_of("anna"), on.jobs_of("anna-b")) == (3, 1)
+
+    on.remove(jobs[1])
+    assert on.jobs_of("anna") == 2
+
+
 def test_of_many_jobs_that_wait_only_those_that_are_placed_are_looked_at() -> None:
     on = board()
     for number in range(1, 6):

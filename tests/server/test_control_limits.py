@@ -63,7 +63,7 @@ def submit(connection: Connection, owner: str, limits: JobLimits) -> None:
 
 
 def test_active_control_jobs_are_counted_and_no_others(database: Database) -> None:
-    kept = [job("alice"), job("alice"), job("bob"), job("bob", is_over=True)]
+    kept = [job("alice"), job("alice--robot"), job("bob"), job("bob", is_over=True)]
     for record in (*kept, job("bob", control=False)):
         database.write_now(partial(tables.insert_job, record=record))
 
@@ -76,6 +76,8 @@ def test_active_control_jobs_are_counted_and_no_others(database: Database) -> No
 
     assert refusal("alice", JobLimits(controls=4, controls_per_owner=3)) is None
     assert "2 bakes of 'alice'" in str(refusal("alice", JobLimits(controls_per_owner=2)))
+    assert "2 bakes of 'alice'" in str(refusal("alice--ci", JobLimits(controls_per_owner=2)))
+    assert refusal("alice-ci", JobLimits(controls_per_owner=1)) is None
     assert refusal("bob", JobLimits(controls_per_owner=2)) is None
     assert "3 bakes are driven" in str(refusal("carol", JobLimits(controls=3)))
 

@@ -441,6 +441,20 @@ async def test_a_server_that_is_full_still_answers_those_who_watch_it() -> None:
     assert statuses == [200, 429]
 
 
+def test_a_person_and_their_service_accounts_share_a_budget() -> None:
+    budgets, nothing = Budgets(requests=2), Grants(())
+    anna, robot, boris = (Identity(it, nothing, "t") for it in ("anna", "anna--robot", "boris"))
+
+    with (
+        budgets.share(anna, "", is_stream=False),
+        budgets.share(robot, "", is_stream=False),
+        budgets.share(boris, "", is_stream=False),
+        pytest.raises(TooManyRequests),
+        budgets.share(robot, "", is_stream=False),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", "/api/v1/jobs"), ("PUT", "/api/v1/storage/USER/inflated?op=CREATE")],

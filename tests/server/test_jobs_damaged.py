@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
@@ -74,8 +75,8 @@ async def test_lists_say_how_many_are_left_out(
 ) -> None:
     before: list[str] = []
     [job async for job in client.jobs.list(JobFilter(), before.append)]
-    also = await finished(client, await submit(client, "true"))
-    await client.jobs.get(also.id)
+    also = await finished(client, await submit(client, "true", name="also"))
+    await client.jobs.find("also")
     spoil(server, also)
 
     said: list[str] = []
@@ -88,6 +89,39 @@ async def test_lists_say_how_many_are_left_out(
     theirs: list[str] = []
     [job async for job in alice.jobs.list(JobFilter(), theirs.append)]
     assert theirs == []
+
+
+def copy(server: ServerProcess, job: Job, count: int) -> list[str]:
+    """Put that many more jobs of its kind behind a job; their ids."""
+    ids = [f"job-{uuid.uuid4()}" for _ in range(count)]
+    with closing(sqlite3.connect(server.data_dir / "neuro.db", timeout=30)) as database, database:
+        found = database.execute("SELECT * FROM jobs WHERE id = ?", (job.id,))
+        row = dict(zip((it[0] for it in found.description), found.fetchone(), strict=True))
+        del row["sequence"]
+        marks = ", ".join(f":{name}" for name in row)
+        rows = [row | {"id": new} for new in ids]
+        database.executemany(f"INSERT INTO jobs ({', '.join(row)}) VALUES ({marks})", rows)
+    return ids
+
+
+@pytest.mark.parametrize("at", [700, 1001])
+async def test_a_list_of_many_says_it_of_all_of_them(tmp_path: Path, at: int) -> None:
+    with running_server(tmp_path / "data") as server:
+        async with Client.connect(server.url, server.token) as client:
+            job = await finished(client, await submit(client, "true", name="one"))
+            await client.jobs.find("one")
+            ids = copy(server, job, 1100)
+            damaged = await client.jobs.get(ids[at])
+            spoil(server, damaged)
+
+            said: list[str] = []
+            found = [one.id async for one in client.jobs.list(JobFilter(), said.append)]
+
+            assert found == [job.id, *ids[:at], *ids[at + 1 :]]
+            assert said == [
+                f"1 job is left out, as its record is damaged: {damaged.id}."
+                " `neuro kill` ends one that is not over."
+            ]
 
 
 def runs(word: str) -> bool:

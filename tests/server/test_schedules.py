@@ -32,6 +32,7 @@ from neuro.domain.bakes import (
 from neuro.domain.errors import Conflict, InvalidInput, NotFound
 from neuro.domain.flows import Project, ProjectRequest
 from neuro.domain.permissions import Action, Permission
+from neuro.domain.service_accounts import ServiceAccountRequest
 from neuro.domain.uris import parse_uri
 from neuro.domain.users import User
 from neuro.server.access import tables as access_tables
@@ -411,6 +412,11 @@ async def test_nobody_has_more_schedules_than_the_limit_nor_takes_the_places_of_
     with pytest.raises(Conflict, match="You have 1 schedules already: remove one"):
         await house.put(batch="other")
     await house.put(cron="0 7 * * *")
+    robot, _ = await house.access.service_accounts.create("anna", ServiceAccountRequest(name="ci"))
+    service = await house.access.identity_of(robot.role)
+    robots = await house.flows.create_project(service, ProjectRequest(name="p"))
+    with pytest.raises(Conflict, match="You have 1 schedules already"):
+        await house.schedules.put(service, request(robots.id))
 
     await house.access.add_user("bob")
     bob = await house.access.identity_of("bob")

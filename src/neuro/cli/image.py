@@ -14,8 +14,10 @@ from neuro.cli.output import terminal_width
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.sizes import gnu_size
 from neuro.cli.render.table import Column, Line, Sheet
+from neuro.cli.render.times import iso_seconds, local_now
 from neuro.cli.render.uris import short_uri
 from neuro.domain.errors import InvalidInput
+from neuro.domain.images import StoredFile, WhyStored
 
 T = TypeVar("T")
 
@@ -139,6 +141,45 @@ def rm(context: Context, images: tuple[str, ...], force: bool) -> None:
         one = its.image(text)
         context.run(its.remove(one, with_all_tags=force))
         context.out.note(f"Removed {one}.")
+
+
+@click.command("gc", cls=Command, examples="neuro image gc --dry-run")
+@click.option("--dry-run", is_flag=True, help="Show what is on the disk, and delete nothing.")
+@json_option("Print one JSON document; sizes are bytes.")
+@pass_context
+def gc(context: Context, dry_run: bool, as_json: bool) -> None:
+    """Show why each layer is on the disk, and what will be deleted; for administrators.
+
+    The server deletes by itself what nothing has needed for a day.
+    """
+    if not dry_run:
+        raise InvalidInput(
+            "The server deletes by itself what nothing has needed for a day. To see what that is:"
+            " neuro image gc --dry-run"
+        )
+    out = context.out
+    found = context.run(_whole(context.client.images.files()))
+    if as_json:
+        out.print(document(found))
+        return
+    for one in found:
+        out.print(f"{gnu_size(one.size):>8}  {one.digest or 'an upload':71}  {_why(one)}")
+    garbage = sum(one.size for one in found if one.why is WhyStored.GARBAGE)
+    total = gnu_size(sum(one.size for one in found))
+    out.print(f"{total:>8}  in all, {gnu_size(garbage)} of it garbage")
+
+
+def _why(one: StoredFile) -> str:
+    until = f" until {iso_seconds(one.until, local_now())}" if one.until else ""
+    match one.why:
+        case WhyStored.NEEDED:
+            return f"image:/{one.of} needs it"
+        case WhyStored.RECENT:
+            return f"no image needs it; kept{until}"
+        case WhyStored.UPLOAD:
+            return f"to image:/{one.of}, has not ended; kept{until}"
+        case WhyStored.GARBAGE:
+            return "no image needs it; will be deleted"
 
 
 async def _whole(things: AsyncGenerator[T, None]) -> list[T]:

@@ -90,6 +90,7 @@ IMAGE = {
     "size": Entry("neuro.cli.image:size", "Show how large an image is."),
     "digest": Entry("neuro.cli.image:digest", "Print the digest of an image."),
     "rm": Entry("neuro.cli.image:rm", "Remove images."),
+    "gc": Entry("neuro.cli.image:gc", "Show what of images is on the disk, and why."),
 }
 SERVER = {
     "up": Entry("neuro.cli.server.up:command", "Start the server in the background."),

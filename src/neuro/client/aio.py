@@ -12,13 +12,13 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from neuro.client.reasons import why
+from neuro.client.asyncio_http import side_by_side
+from neuro.client.reasons import lost, unreachable
 from neuro.client.transport import (
     USER_AGENT,
     Params,
     Request,
     Response,
-    ServerUnreachable,
     WebSocket,
     error_of,
 )
@@ -78,16 +78,10 @@ class AioTransport:
                     raise error_of(response.status, await response.read(), response.headers)
                 yield _AioResponse(response)
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError) as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self.url, error) from error
 
     def _address(self, path: str) -> URL:
         return URL(path if "://" in path else self.url + path, encoded=True)
-
-    def _unreachable(self, error: Exception) -> ServerUnreachable:
-        return ServerUnreachable(
-            f"Cannot reach the server at {self.url}: {why(error)}. Is it running? Start it with"
-            " `neuro up`, or see `neuro config show` for the address in use."
-        )
 
     def websocket(
         self, path: str, *, params: Params = (), protocols: Sequence[str] = ()
@@ -111,22 +105,14 @@ class AioTransport:
             headers: Mapping[str, str] = error.headers or {}
             raise error_of(error.status, b"", headers) from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self.url, error) from error
         try:
             yield _AioWebSocket(socket)
         finally:
             await socket.close()
 
     async def gather(self, calls: Iterable[Coroutine[Any, Any, T]], *, limit: int) -> list[T]:
-        slots = asyncio.Semaphore(limit)
-
-        async def one(call: Coroutine[Any, Any, T]) -> T:
-            async with slots:
-                return await call
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(call)) for call in calls]
-        return [task.result() for task in tasks]
+        return await side_by_side(calls, limit)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -178,9 +164,7 @@ class _AioWebSocket:
         try:
             await self._socket.send_bytes(data)
         except (ConnectionError, aiohttp.ClientError) as error:
-            raise ServerUnreachable(
-                f"The connection to the server was lost: {why(error)}."
-            ) from error
+            raise lost(error) from error
 
     async def receive(self) -> bytes | None:
         message = await self._socket.receive()

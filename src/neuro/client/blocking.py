@@ -19,13 +19,12 @@ from threading import local
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
-from neuro.client.reasons import why
+from neuro.client.reasons import lost, unreachable
 from neuro.client.transport import (
     USER_AGENT,
     Params,
     Request,
     Response,
-    ServerUnreachable,
     WebSocket,
     error_of,
 )
@@ -114,7 +113,7 @@ class BlockingTransport:
             self._forget()
             if not fresh and replayable and not isinstance(error, TimeoutError):
                 return self._exchange(request)  # The server closed an idle connection.
-            raise self._unreachable(parts.netloc, error) from error
+            raise unreachable(parts.netloc, error) from error
         except BaseException:
             self._forget()  # A body that failed, or Ctrl-C: the request is cut in the middle.
             raise
@@ -135,7 +134,7 @@ class BlockingTransport:
         try:
             connection.connect()
         except OSError as error:
-            raise self._unreachable(netloc, error) from error
+            raise unreachable(netloc, error) from error
         assert connection.sock is not None
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         kept[key] = connection
@@ -144,12 +143,6 @@ class BlockingTransport:
     def _forget(self) -> None:
         for connection in self._threads.__dict__.pop("connections", {}).values():
             connection.close()
-
-    def _unreachable(self, netloc: str, error: Exception) -> ServerUnreachable:
-        return ServerUnreachable(
-            f"Cannot reach the server at {netloc}: {why(error)}. Is it running? Start it with"
-            " `neuro up`, or see `neuro config show` for the address in use."
-        )
 
     def websocket(
         self, path: str, *, params: Params = (), protocols: Sequence[str] = ()
@@ -212,7 +205,5 @@ class _BlockingResponse:
         try:
             data: bytes = read(*arguments)
         except (OSError, HTTPException) as error:
-            raise ServerUnreachable(
-                f"The connection to the server was lost: {why(error)}."
-            ) from error
+            raise lost(error) from error
         return data

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from neuro.client.messages import answered, done
+from neuro.client.messages import answered, done, each
 from neuro.client.transport import Request
 from neuro.domain.errors import NotFound
-from neuro.domain.images import OwnImage, own_image
+from neuro.domain.images import OwnImage, StoredFile, own_image
 from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:
@@ -123,6 +123,10 @@ class Images:
                 await done(self._transport, self._request("DELETE", image))
                 return
         await done(self._transport, self._request("DELETE", whole))
+
+    def files(self) -> AsyncGenerator[StoredFile, None]:
+        """Every file of the registry, and why it is there; for administrators."""
+        return each(self._transport, "/images/files", (), StoredFile)
 
     async def _manifest(self, image: OwnImage) -> _Manifest:
         request = self._request("GET", image, headers={"Accept": _MANIFESTS})

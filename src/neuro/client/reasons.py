@@ -5,6 +5,21 @@ from __future__ import annotations
 import os
 import ssl
 
+from neuro.client.transport import ServerUnreachable
+
+
+def unreachable(place: str, error: BaseException) -> ServerUnreachable:
+    """The error for a server at a place that could not be reached, or went away."""
+    return ServerUnreachable(
+        f"Cannot reach the server at {place}: {why(error)}. Is it running? Start it with"
+        " `neuro up`, or see `neuro config show` for the address in use."
+    )
+
+
+def lost(error: BaseException) -> ServerUnreachable:
+    """The error for a connection that ended in the middle of what it carried."""
+    return ServerUnreachable(f"The connection to the server was lost: {why(error)}.")
+
 
 def why(error: BaseException) -> str:
     """A clause such as ``Connection refused``, without a full stop."""

@@ -1,8 +1,10 @@
-"""How requests reach a server: one protocol, two ways.
+"""How requests reach a server: one protocol, three ways.
 
 ``neuro.client.aio`` (aiohttp) is for programs and for everything with WebSockets.
+``neuro.client.asyncio_http`` is for an event loop without WebSockets, such as an executor's: it
+starts 150 ms sooner than aiohttp.
 ``neuro.client.blocking`` (the standard library) is for the command line's one-shot calls: its
-coroutines never suspend, so they run without an event loop, and start 150 ms sooner.
+coroutines never suspend, so they run without an event loop, and start as soon.
 """
 
 from __future__ import annotations

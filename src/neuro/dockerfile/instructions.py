@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 
 from neuro.dockerfile import tree
-from neuro.dockerfile.changes import read_add, read_command, read_copy, read_run
 from neuro.dockerfile.lines import SPACES, Span
 from neuro.dockerfile.reading import Reading
+from neuro.dockerfile.run_and_copy import read_add, read_command, read_copy, read_run
 from neuro.dockerfile.tree import CommandLine, Pair, Word
 from neuro.dockerfile.values import duration, integer
 from neuro.dockerfile.words import quoted_words, spaced_words

@@ -91,9 +91,10 @@ def read_mount(
     return _made(kind, found, folder, origin)
 
 
-def with_agents(mounts: tuple[Mount, ...], env: dict[str, str]) -> tuple[Mount, ...]:
-    """The mounts, with a place for each agent; the first one is named in the environment."""
+def with_agents(mounts: tuple[Mount, ...]) -> tuple[tuple[Mount, ...], dict[str, str]]:
+    """The mounts, with a place for each agent, and the variable that names the first one."""
     placed: list[Mount] = []
+    env: dict[str, str] = {}
     agents = 0
     for mount in mounts:
         if mount.kind == "ssh":
@@ -102,7 +103,7 @@ def with_agents(mounts: tuple[Mount, ...], env: dict[str, str]) -> tuple[Mount, 
             agents += 1
             env.setdefault("SSH_AUTH_SOCK", target)
         placed.append(mount)
-    return tuple(placed)
+    return tuple(placed), env
 
 
 def _made(

@@ -12,7 +12,7 @@ from neuro.dockerfile.stage_plan import StagePlanner, Steps
 from neuro.dockerfile.stages import Place, StageGraph, origins
 from neuro.dockerfile.steps import BaseImage, ImagesNeeded, Plan
 from neuro.dockerfile.tree import Arg, Dockerfile, DockerfileError, Onbuild
-from neuro.domain.problems import Position, Problem, closest
+from neuro.domain.problems import Position, Problem
 
 NO_IMAGES: Mapping[BaseImage, Image] = {}
 
@@ -108,7 +108,7 @@ def _triggers(graph: StageGraph, place: Place, images: Mapping[BaseImage, Image]
 
 
 def _no_target(tree: Dockerfile, graph: StageGraph, target: str) -> Problem:
-    near = closest(target.lower(), graph.names)
+    near = graph.near(target)
     hint = "No stage has a name: write FROM ... AS NAME."
     if graph.names:
         hint = f"Did you mean '{near}'?" if near else f"The stages are {', '.join(graph.names)}."
@@ -138,9 +138,7 @@ def _notes(
 
 
 def _looks_like_a_stage(graph: StageGraph, name: str, at: Position) -> list[Problem]:
-    if graph.find(name) is not None or "/" in name or ":" in name:
-        return []
-    near = closest(name.lower(), graph.names)
+    near = graph.near(name) if graph.find(name) is None else None
     if near is None:
         return []
     return [Problem(f"'{name}' is not a stage: it is an image.", at, f"Did you mean '{near}'?")]

@@ -13,6 +13,7 @@ from neuro.dockerfile.words import NotStrings, json_words, spaced_words, split_i
 from neuro.domain.problems import Position, Problem, nearest
 
 _HEREDOC = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)", re.DOTALL)
+_LONGEST_MESSAGE = 300
 _LINE_STYLE = Style(raw_quotes=True, raw_escapes=True, keep_unset=True)
 _NAME_STYLE = Style(keep_unset=True)
 _RAW_NAME_STYLE = Style(keep_unset=True, raw_quotes=True)
@@ -60,7 +61,7 @@ class Reading:
 
     def add(self, message: str, span: Span | None = None, hint: str | None = None) -> None:
         place = self.line.at((span or self.name).start)
-        self.problems.append(Problem(message, place, hint))
+        self.problems.append(Problem(shortened(message), place, hint))
 
     def note(self, message: str, span: Span | None = None, hint: str | None = None) -> None:
         self.notes.append(Problem(message, self.line.at((span or self.name).start), hint))
@@ -170,6 +171,14 @@ class Flags:
         """None where it is not given."""
         given = self.all(name)
         return (given[0].value or "true").lower() == "true" if given else None
+
+
+def shortened(message: str) -> str:
+    """A message that may hold a word of the file, however long that is."""
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    half = _LONGEST_MESSAGE // 2
+    return f"{message[:half]} … {message[-half:]}"
 
 
 def heredoc_of(word: str, at: Position) -> Heredoc | None:

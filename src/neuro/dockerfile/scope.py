@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from neuro.dockerfile.expansion import Expanded, ExpansionError, Style, expand
+from neuro.dockerfile.reading import shortened
 from neuro.dockerfile.tree import Arg, Heredoc, Word
 from neuro.domain.problems import Position, Problem, closest
 
+# Each change of the environment costs a copy of it: of so many letters, for each name.
+_LETTERS_OF_A_NAME = 64
 MAX_PLAN = 16 * 1024 * 1024
 MAX_PROBLEMS = 100
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
@@ -39,16 +42,16 @@ class Expander:
         place = Word("", heredoc.at)
         return self._expanded(place, heredoc.content, variables, Style(plain_quotes=True)).text
 
-    def spend(self, text: str, at: Position) -> None:
-        """Count what becomes part of the plan. Raises Abandoned where that is too much."""
-        self.spent += len(text)
+    def spend(self, size: int, at: Position) -> None:
+        """Count letters that become part of the plan. Raises Abandoned where it is too many."""
+        self.spent += size
         if self.spent > MAX_PLAN:
             raise self.fail("What the variables become is more than 16 MiB in all.", at)
 
     def fail(self, message: str, at: Position, hint: str | None = None) -> Abandoned:
         """Note a problem. What is returned is to be raised."""
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(message, at, hint))
+            self.problems.append(Problem(shortened(message), at, hint))
         return Abandoned()
 
     def _expanded(
@@ -60,7 +63,7 @@ class Expander:
             found = expand(text, variables, style)
         except ExpansionError as wrong:
             raise self._note(word, wrong) from None
-        self.spend(found.text, word.at)
+        self.spend(len(found.text), word.at)
         return found
 
     def _note(self, word: Word, wrong: ExpansionError) -> Abandoned:
@@ -78,10 +81,19 @@ class Variables:
     env: dict[str, str] = field(default_factory=dict)
     declared: list[tuple[str, str]] = field(default_factory=list)
     """The stage's ARGs, with the value that each had then."""
+    _snapshot: dict[str, str] | None = None
 
     def set(self, name: str, value: str) -> None:
         self.env.pop(name, None)
         self.env[name] = value
+        self._snapshot = None
+
+    def snapshot(self, expander: Expander, at: Position) -> dict[str, str]:
+        """The environment as it is now: the same value until it changes."""
+        if self._snapshot is None:
+            expander.spend(_LETTERS_OF_A_NAME * len(self.env), at)
+            self._snapshot = dict(self.env)
+        return self._snapshot
 
     def copy(self) -> Variables:
         return Variables(dict(self.env), list(self.declared))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from neuro.dockerfile import settings, tree
+import msgspec
+
+from neuro.dockerfile import metadata, tree
 from neuro.dockerfile.file_steps import CopyReader
-from neuro.dockerfile.image import DEFAULT_PATH, Image, ImageConfig, entry, scratch
+from neuro.dockerfile.image import DEFAULT_PATH, Image, entry, scratch
 from neuro.dockerfile.mounts import InvalidMount, Mount, Origin, read_mount, with_agents
 from neuro.dockerfile.paths import clean, within
 from neuro.dockerfile.platforms import Platform
@@ -77,6 +79,7 @@ class StagePlanner:
         self.variables: Variables = base.variables.copy() if base else Variables()
         self._image = (base.image() if base else image) or scratch(steps.platform)
         self.config = self._image.config
+        self._env: dict[str, str] = {}
         self._history = list(self._image.history or ())
         self._author = self._image.author
         self.files: int | None = None
@@ -88,27 +91,28 @@ class StagePlanner:
         self._begin()
 
     def _begin(self) -> None:
-        env = self.config.env or ()
-        if not any(one.startswith("PATH=") for one in env):
-            env = (*env, f"PATH={DEFAULT_PATH}")
-        self.configure(env=env, on_build=None)
-        for one in env:
+        for one in self.config.env or ():
             name, _, value = one.partition("=")
+            self._env[name] = value
+        self._env.setdefault("PATH", DEFAULT_PATH)
+        self.configure(on_build=None)
+        for name, value in self._env.items():
             self.variables.set(name, value)
         if self.config.working_dir:
             self.configure(working_dir=within("/", self.config.working_dir))
 
     def configure(self, **changes: object) -> None:
         """Change the configuration."""
-        values = {name: getattr(self.config, name) for name in ImageConfig.__struct_fields__}
-        self.config = ImageConfig(**{**values, **changes})
+        self.config = msgspec.structs.replace(self.config, **changes)
 
     def image(self) -> Image:
         """The stage's image so far."""
         return Image(
             architecture=self._image.architecture,
             os=self._image.os,
-            config=self.config,
+            config=msgspec.structs.replace(
+                self.config, env=tuple(f"{name}={value}" for name, value in self._env.items())
+            ),
             rootfs=self._image.rootfs,
             history=tuple(self._history),
             author=self._author,
@@ -140,29 +144,29 @@ class StagePlanner:
                 )
                 self._metadata(one, shown)
             case tree.Env():
-                pairs = settings.pairs(one.pairs, self._expander, self.variables.env)
+                pairs = metadata.pairs(one.pairs, self._expander, self.variables.env)
                 for name, value in pairs:
                     self.variables.set(name, value)
-                    self.configure(env=settings.with_variable(self.config.env or (), name, value))
-                self._metadata(one, settings.written("ENV", pairs))
+                    self._env[name] = value
+                self._metadata(one, metadata.written("ENV", pairs))
             case tree.Onbuild():
                 self.configure(on_build=(*(self.config.on_build or ()), one.trigger))
             case tree.Cmd():
                 argv = self._argv(one.command)
                 self._cmd_is_set = True
                 self.configure(cmd=argv, args_escaped=True)
-                self._metadata(one, settings.command("CMD", argv))
+                self._metadata(one, metadata.command("CMD", argv))
             case tree.Entrypoint():
                 argv = self._argv(one.command)
                 self.configure(entrypoint=argv)
                 if not self._cmd_is_set:
                     self.configure(cmd=None)
-                self._metadata(one, settings.command("ENTRYPOINT", argv))
+                self._metadata(one, metadata.command("ENTRYPOINT", argv))
             case tree.Maintainer():
                 self._author = one.name.text
                 self._metadata(one, f"MAINTAINER {one.name.text}")
             case _:
-                changes, shown = settings.setting(
+                changes, shown = metadata.setting(
                     one, self.config, self._expander, self.variables.env
                 )
                 self.configure(**changes)
@@ -173,7 +177,7 @@ class StagePlanner:
         self._add(Metadata, one, shown)
 
     def _add(self, kind: type[Any], one: tree.Instruction, shown: str, **values: object) -> int:
-        self._expander.spend(shown, one.at)
+        self._expander.spend(len(shown), one.at)
         return self._steps.add(
             kind,
             stage=self._place.shown,
@@ -237,8 +241,10 @@ class StagePlanner:
         arguments = self.variables.arguments()
         values = [f"{name}={value}" for name, value in arguments.items()]
         counted = [f"|{len(values)}", *values] if values else []
-        env = dict(self.variables.env)
-        mounts = with_agents(tuple(self._mount(flag, one) for flag in one.mounts), env)
+        mounts, added = with_agents(tuple(self._mount(flag, one) for flag in one.mounts))
+        env = self.variables.snapshot(self._expander, one.at)
+        if any(name not in env for name in added):
+            env = {**env, **added}
         self._change(
             Execute,
             one,

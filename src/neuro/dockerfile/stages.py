@@ -11,9 +11,11 @@ from neuro.dockerfile.steps import BaseImage
 from neuro.dockerfile.tree import Copy, Dockerfile, Instruction, Run, Stage
 from neuro.domain.errors import InvalidInput
 from neuro.domain.images import check_image, with_tag
-from neuro.domain.problems import Position, closest, nearest
+from neuro.domain.problems import Position, closest
 
 SCRATCH = "scratch"
+_MOST_NAMES = 50
+_LONGEST_NAME = 100
 
 
 @dataclass(slots=True)
@@ -66,6 +68,13 @@ class StageGraph:
     def find(self, name: str) -> int | None:
         """The stage of this name: the last one, if several have it."""
         return self._names.get(name.lower())
+
+    def near(self, name: str) -> str | None:
+        """The stage that is likely meant by a name that none has."""
+        # To compare takes long, and a file with so many stages is a program's.
+        if "/" in name or ":" in name or len(self._names) > _MOST_NAMES:
+            return None
+        return closest(name[:_LONGEST_NAME].lower(), self._names)
 
     def target(self, name: str) -> int | None:
         """The stage to be built: the last one where no name is given."""
@@ -188,12 +197,13 @@ class StageGraph:
         return None if name == SCRATCH else self._image(name, word.at, platform)
 
     def _image(self, name: str, at: Position, platform: Platform) -> BaseImage:
-        near = closest(name, self._names) if "/" not in name and ":" not in name else None
+        near = self.near(name)
         try:
             # The platform's own images have a scheme.
             check_image(name.removeprefix("image:"))
         except InvalidInput:
-            hint = nearest(name.lower(), self._names) or "Write NAME:TAG in lower-case letters."
+            near = self.near(name)
+            hint = f"Did you mean '{near}'?" if near else "Write NAME:TAG in lower-case letters."
             raise self._expander.fail(f"'{name}' is not an image or a stage.", at, hint) from None
         reference = name if name.startswith("image:") else with_tag(name)
         if near:

@@ -8,11 +8,12 @@ import msgspec
 
 from neuro.dockerfile.image import Image
 from neuro.dockerfile.mounts import Mount, Origin
+from neuro.dockerfile.paths import join
 from neuro.domain.problems import Problem
 
 
 class BaseImage(msgspec.Struct, frozen=True):
-    """An image that a build starts from or takes files of. ``hint`` is for when there is none."""
+    """An image that a build starts from or takes files of."""
 
     reference: str
     platform: str
@@ -200,6 +201,21 @@ def _files(files: tuple[Files, ...], excludes: tuple[str, ...]) -> list[CacheInp
         else:
             found.append(ContextFiles(of_it, excludes))
     return found
+
+
+def context_paths(plan: Plan) -> tuple[str, ...]:
+    """The paths and patterns of the context that a plan takes files of: all of it is just ``/``.
+
+    What is not below them need not be sent, nor looked at.
+    """
+    found = {
+        join("/", files.source, files.include)
+        for step in plan.steps
+        for one in inputs(step)
+        if isinstance(one, ContextFiles)
+        for files in one.sources
+    }
+    return ("/",) if "/" in found else tuple(sorted(found))
 
 
 def needs(step: AnyStep) -> frozenset[int]:

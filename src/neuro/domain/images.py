@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
+from enum import StrEnum
 
 import msgspec
 
@@ -45,6 +47,28 @@ class OwnImage(msgspec.Struct, frozen=True):
     def at(self, registry: str) -> str:
         """The reference by which it is pulled from the host of the registry."""
         return f"{registry}/{self.repository}{self.version}"
+
+
+class WhyStored(StrEnum):
+    """Why a file of the registry is on the disk."""
+
+    NEEDED = "needed"  # by an image
+    RECENT = "recent"  # pushed, or given up by an image, a short while ago
+    GARBAGE = "garbage"  # the next collection deletes it
+    UPLOAD = "upload"  # has begun, and not ended
+
+
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of the registry. ``size`` in bytes; ``of`` is an image that it belongs to.
+
+    ``until`` is when it goes, if nothing comes to need it. An upload has no ``digest`` yet.
+    """
+
+    size: int
+    why: WhyStored
+    digest: str | None = None
+    of: str | None = None
+    until: datetime | None = None
 
 
 def own_image(reference: str, *, cluster: str, user: str) -> OwnImage | None:

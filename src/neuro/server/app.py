@@ -70,6 +70,7 @@ from neuro.server.owner import (
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.service import ProjectService
 from neuro.server.registry.blobs import IMAGES, BlobStore
+from neuro.server.registry.census import Census
 from neuro.server.registry.collection import Collection
 from neuro.server.registry.service import GRACE, RegistryService
 from neuro.server.reload import digest_of
@@ -287,16 +288,16 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
         ground.fleet,
     )
     stack.push_async_callback(supervision.close)
-    leaving = [supervision.end_all_of, jobs.service.end_all_of]
+    registry, collection, census = await _open_registry(stack, ground)
+    leaving = [supervision.end_all_of, jobs.service.end_all_of, registry.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
-    registry, collection = await _open_registry(stack, ground)
-    return Parts(jobs, projects, bakes, supervision, departures, registry, collection)
+    return Parts(jobs, projects, bakes, supervision, departures, registry, collection, census)
 
 
 async def _open_registry(
     stack: AsyncExitStack, ground: Ground
-) -> tuple[RegistryService, Collection]:
+) -> tuple[RegistryService, Collection, Census]:
     # In the storage, as all servers see that one; no path of the API leads there.
     folder = storage_folder(ground.settings, ground.folder) / IMAGES
     store = await asyncio.to_thread(BlobStore, folder)
@@ -304,7 +305,9 @@ async def _open_registry(
     stack.push_async_callback(registry.close)
     collection = Collection(ground.database, store, GRACE)
     stack.push_async_callback(collection.close)
-    return registry, collection
+    census = Census(ground.database, store, GRACE)
+    stack.push_async_callback(census.close)
+    return registry, collection, census
 
 
 async def _listen(

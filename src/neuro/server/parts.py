@@ -17,6 +17,7 @@ from neuro.server.fleet.assembly import Fleet
 from neuro.server.jobs.arrivals import Arrivals
 from neuro.server.jobs.assembly import Jobs, Means
 from neuro.server.projects.service import ProjectService
+from neuro.server.registry.census import Census
 from neuro.server.registry.collection import Collection
 from neuro.server.registry.service import RegistryService
 from neuro.server.settings import Settings
@@ -66,3 +67,4 @@ class Parts:
     departures: Departures
     registry: RegistryService
     collection: Collection
+    census: Census

@@ -58,7 +58,11 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *project_routes(parts.projects).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
-        *(route for routes in registry_routes(parts.registry) for route in routes.items),
+        *(
+            route
+            for routes in registry_routes(parts.registry, parts.census)
+            for route in routes.items
+        ),
     ]
     troubles = partial(_troubles, ground, parts)
     away = partial(_away, ground, parts)

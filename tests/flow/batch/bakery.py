@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 from neuro.client import Client
+from neuro.client.asyncio_http import AsyncioTransport
 from neuro.domain.bakes import Attempt, Bake, Task, TaskStatus
 from neuro.domain.errors import PlatformError
 from neuro.flow.batch.executor import drive
@@ -22,11 +23,12 @@ from tests.server_process import ServerProcess
 _DRIVE = """
 import asyncio, sys
 from neuro.client import Client
+from neuro.client.asyncio_http import AsyncioTransport
 from neuro.flow.batch.executor import drive
 
 async def main(url, token, user, bake):
-    async with Client.connect(url, token) as client:
-        client.user = user
+    transport = AsyncioTransport(url, token)
+    async with Client(transport, user=user) as client:
         print(await drive(client, bake, executor_id=None, log=lambda line: None))
 
 asyncio.run(main(*sys.argv[1:]))
@@ -52,8 +54,9 @@ class Bakery:
     @asynccontextmanager
     async def at(cls, server: ServerProcess, folder: Path) -> AsyncIterator[Bakery]:
         (folder / ".neuro").mkdir(parents=True, exist_ok=True)
-        async with Client.connect(server.url, server.token) as client:
-            client.user = server.user
+        # What an executor has.
+        transport = AsyncioTransport(server.url, server.token)
+        async with Client(transport, user=server.user) as client:
             bakery = cls(client, server, folder)
             await client.storage.mkdir(f"storage:{folder.name}", parents=True, exist_ok=True)
             yield bakery

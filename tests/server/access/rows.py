@@ -225,6 +225,7 @@ def _of_images(ids: Mapping[str, str]) -> list[Row]:
     tagged = {**repository, "reference": "v1"}
     return [
         Row("GET", "/v2/", LOGIN),
+        Row("GET", "/images/files", ADMIN),
         Row("GET", "/v2/_catalog", READ, lists=True),
         Row("GET", "/v2/{name}/tags/list", READ, at=repository),
         Row("GET", "/v2/{name}/referrers/{digest}", READ, at=repository | blob),

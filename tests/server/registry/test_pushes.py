@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from neuro.client import Client
-from neuro.server.registry.blobs import IMAGES
+from neuro.server.database.engine import Database
+from neuro.server.registry import blob_tables
+from neuro.server.registry.blob_tables import UploadRow
+from neuro.server.registry.blobs import IMAGES, BlobStore
+from neuro.server.registry.errors import RegistryError
 from tests.server.registry.client import (
     INDEX,
     MANIFEST,
@@ -131,6 +139,34 @@ async def test_an_upload_outlives_the_token_that_began_it(
     assert answer.status == 201
 
 
+async def test_an_upload_ends_with_the_person_who_began_it(
+    server: ServerProcess, session: aiohttp.ClientSession, client: Client
+) -> None:
+    name = f"gone-{secrets.token_hex(4)}"
+    await client.users.add(name)
+    token = await client.users.create_token(name)
+    registry = Registry(session, server.url, token.token)
+    address = await registry.begin(f"{name}/image")
+
+    await client.users.remove(name)
+
+    answer = await registry.ask("PATCH", address, b"a piece")
+    assert (answer.status, answer.code) == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+async def test_uploads_of_service_accounts_are_counted_with_those_of_their_owner(
+    database: Database,
+) -> None:
+    now = datetime.now(UTC)
+    for number, person in enumerate(["anna", "anna--ci", "anna-b", "boris--ci"]):
+        row = UploadRow(str(number), "anna/image", person, "sha256")
+        await database.write(partial(blob_tables.add_upload, upload=row, now=now))
+
+    for person, count in (("anna", 2), ("anna--robot", 2), ("anna-b", 1), ("boris", 1)):
+        counted = partial(blob_tables.count_uploads, person=person)
+        assert await database.read(counted) == count
+
+
 async def test_what_is_not_what_its_digest_says_is_not_there(
     registry: Registry, home: str, server: ServerProcess
 ) -> None:
@@ -167,6 +203,28 @@ async def test_one_upload_is_brought_by_one_request_at_a_time(
 
     assert (second.status, second.code) == (409, "BLOB_UPLOAD_INVALID")
     assert (await first).status == 202
+
+
+def test_an_upload_that_has_just_become_a_blob_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever asks for both at once would write into a blob that was found right."""
+    store, digest = BlobStore(tmp_path), digest_of(b"layer")
+    store.begin("upload")
+    incoming = store.continue_upload("upload", "sha256")
+    incoming.write([b"layer"])
+    incoming.close()
+    lock = fcntl.flock
+
+    def placed_first(fd: int, operation: int) -> None:
+        monkeypatch.undo()
+        store.place("upload", digest)
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", placed_first)
+
+    with pytest.raises(RegistryError, match="This upload was not found"):
+        store.continue_upload("upload", "sha256")
 
 
 async def test_an_upload_is_of_one_repository(registry: Registry, home: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -116,13 +117,20 @@ class DockerEngine(SupervisedRuns):
 
     def _gateway(self) -> str:
         """This machine's address for all containers; it stays while the daemon is this one."""
-        network = self._daemon.network(_DEFAULT_NETWORK)
-        if (address := _address_in(network)) is not None:
-            return address
+        if not self._daemon.is_podman:
+            network = self._daemon.network(_DEFAULT_NETWORK)
+            if (address := _address_in(network)) is not None:
+                return address
         making.ensure_network(self._daemon, self._folder, self._installation, "")
-        if (address := _address_in(self._daemon.network(self._network))) is not None:
-            return address
-        raise OSError(0, f"its network {self._network} has no address of this machine")
+        address = _address_in(self._daemon.network(self._network))
+        if address is None:
+            raise OSError(0, f"its network {self._network} has no address of this machine")
+        if self._daemon.is_podman:
+            # A network of podman is there only while a container is in it, and nobody is in this
+            # one: it keeps the address free of others, and this machine has it at all times.
+            add = ["ip", "address", "replace", f"{address}/32", "dev", "lo"]
+            subprocess.run(add, check=False, capture_output=True)
+        return address
 
     async def _watch_daemon(self) -> None:
         """Tell when it goes away, and when it is there again: see ``nodes``."""
@@ -146,7 +154,7 @@ class DockerEngine(SupervisedRuns):
         await self._let_go()
         if self._keepers is not None:
             await self._keepers.close()
-        if self._installation:
+        if self._installation and not self._daemon.is_podman:
             try:
                 await _asked(lambda: self._forget_network(self._network))
             except OSError:

@@ -40,6 +40,9 @@ class Extraction:
     def __init__(self, root: int, recorder: Recorder, limits: Limits, owners: int) -> None:
         self.size = 0
         self.entries = 0
+        self.implied = (
+            False  # whether there are folders that the archive had no entry for, at first
+        )
         self._root = root
         self._recorder = recorder
         self._limits = limits
@@ -222,6 +225,7 @@ class Extraction:
         # Else its group and its mode may be those of the folder above.
         os.chown(name, 0, 0, dir_fd=parent)
         os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103 - as containers elsewhere
+        self.implied = True
         self._recorder.implied(path)
 
     def _uncover(self, parent: int, name: bytes, path: bytes) -> None:

@@ -21,11 +21,12 @@ from neuro.engines.images.manifests import (
     read_manifest,
     this_machine,
 )
+from neuro.engines.images.processes import Stopped
 from neuro.engines.images.references import Reference
 from neuro.engines.images.registry_client import Answer, Registry
 from neuro.engines.images.shelves import StoredImage
 from neuro.engines.images.store import HeldImage, HeldLayer, Store
-from neuro.engines.images.unpacking import Stopped, Unpacking
+from neuro.engines.images.unpacking import Unpacking
 from neuro.engines.runs import PullCredentials
 
 _AT_ONCE = 3  # layers, as docker
@@ -55,6 +56,9 @@ class Pull:
         self._store = store
         self._reference = reference
         self._registry = Registry(reference, credentials, insecure)
+        # By a name that is kept an image is found without asking: not one that was asked for as
+        # somebody, also where the registry has another address by then.
+        self._name = str(reference) if credentials is None else None
         self._platform = platform or this_machine()
         self._tell = tell
         self._pause = pause
@@ -76,19 +80,19 @@ class Pull:
         """The image, held. Raises ImageFault, Stopped, and OSError for our own trouble."""
         manifest, digest = self._manifest()
         identity = manifest.config.digest
-        name = str(self._reference)
         body = self._registry.small_blob(identity, LARGEST_CONFIG)
         image = StoredImage(identity, read_config(body, manifest))
         present = self._store.image(identity)
         if present is not None:
-            self._store.remember(name, digest, identity)
+            if self._name is not None:
+                self._store.remember(self._name, digest, identity)
             return present
         pairs = list(zip(image.config.diff_ids, manifest.layers, strict=True))
         self._all = 2 * sum(blob.size for _, blob in pairs) or 1
         while True:
             layers = self._layers(pairs)
             try:
-                held = self._store.keep(name, digest, image)
+                held = self._store.keep(self._name, digest, image)
             finally:
                 for layer in layers:
                     layer.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -68,8 +68,8 @@ class Recorder:
         self._file.write(json.dumps({"path": name, **what}) + "\n")
 
 
-def read(file: IO[str]) -> dict[bytes, Beside]:
-    """All that such a file says, by path. Raises ValueError where it is damaged."""
+def read(file: Iterable[str]) -> dict[bytes, Beside]:
+    """All that the lines of such a file say, by path. Raises ValueError where it is damaged."""
     lines = [json.loads(line) for line in file]
     found: dict[bytes, Beside] = {}
     for line in reversed(list(_alive(lines))):

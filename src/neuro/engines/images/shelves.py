@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,16 +14,20 @@ import msgspec
 from neuro.engines.images.manifests import ImageConfig
 from neuro.engines.sandbox.removal import remove_tree
 
-_FOLDERS = ("layers", "images", "names", "drafts", "trash", "locks", "downloads")
+_FOLDERS = ("layers", "merges", "images", "names", "drafts", "trash", "locks", "downloads")
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
 class LayerRecord(msgspec.Struct, frozen=True):
-    """Of a layer: how large it is, and in which boot of the machine it was made."""
+    """Of a layer: how large it is, and in which boot of the machine it was made.
+
+    ``implied`` is whether it may have folders that its archive has no entry for.
+    """
 
     size: int
     entries: int
     boot: str
+    implied: bool = False
 
 
 class StoredImage(msgspec.Struct, frozen=True):
@@ -67,7 +72,15 @@ class Shelves:
         return f"{self.folder}/names/{hashlib.sha256(reference.encode()).hexdigest()}"
 
     def layer_lock(self, diff_id: str) -> str:
+        """Who shares it keeps the layer, or is about to make it: so nobody waits for it long."""
         return f"{self.folder}/locks/layer-{hexadecimal(diff_id)}"
+
+    def merge(self, chain: str) -> str:
+        return f"{self.folder}/merges/{chain}"
+
+    def draft_lock(self, digest: str) -> str:
+        """Who has it alone makes the layer, or merges the chain, with this digest."""
+        return f"{self.folder}/locks/draft-{hexadecimal(digest)}"
 
     def download(self, digest: str) -> str:
         return f"{self.folder}/downloads/{hexadecimal(digest)}"
@@ -102,6 +115,11 @@ def remove(trash: str) -> None:
     """Remove what was taken away."""
     with contextlib.suppress(OSError):  # another server removes it too, or it stays until later
         remove_tree(trash)
+
+
+def chain_of(diff_ids: Sequence[str]) -> str:
+    """What names the folder that layers are merged in."""
+    return hashlib.sha256("\n".join(diff_ids).encode()).hexdigest()
 
 
 def hexadecimal(digest: str) -> str:

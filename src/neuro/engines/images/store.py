@@ -7,6 +7,7 @@
         beside          what the files cannot say of themselves (``records``)
         record.json     how large it is, and in which boot of the machine it was made
         settled         the disk has it: it outlives a power loss
+    merges/<chain>/     several layers made one, for who cannot mount all of an image's
     images/<digest>     an image, by the digest of its config: that, and its layers
     names/<hash>        which image a reference meant when it was last asked for
     drafts/  trash/     layers that come and go
@@ -21,36 +22,30 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 from neuro.engines.images import locks
 from neuro.engines.images.faults import corrupt
 from neuro.engines.images.limits import Limits
 from neuro.engines.images.locks import Lock
+from neuro.engines.images.processes import LayerProcess
 from neuro.engines.images.shelves import (
     LayerRecord,
     NameRecord,
     Shelves,
     StoredImage,
+    chain_of,
+    hexadecimal,
     read_small,
     write_small,
 )
+from neuro.engines.images.stacks import Layer, misshown
 from neuro.engines.images.sweeping import Sweeper
 from neuro.engines.images.unpacking import Unpacking
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer on this machine: ``files`` is the folder to mount, ``beside`` says more of them."""
-
-    diff_id: str
-    files: str
-    beside: str
-    size: int
 
 
 class HeldLayer:
@@ -109,44 +104,73 @@ class Store:
         ``began`` gets the unpacking as it begins, to look at or to stop. Raises ImageFault,
         Stopped and OSError, and what ``fetch`` raises.
         """
-        path = self.shelves.layer_lock(diff_id)
-        while True:
-            held = self.held_layer(diff_id)
-            if held is not None:
-                return held
-            with locks.alone(path):
-                if self._layer(diff_id) is None:
-                    self._make(diff_id, fetch, began)
-
-    def held_layer(self, diff_id: str) -> HeldLayer | None:
-        """A layer, if it is here. Waits while another makes it."""
-        lock = locks.shared(self.shelves.layer_lock(diff_id))
-        layer = self._layer(diff_id)
-        if layer is None:
-            lock.close()
-            return None
-        return HeldLayer(layer, lock)
+        with contextlib.ExitStack() as stack:
+            lock = locks.shared(self.shelves.layer_lock(diff_id))
+            stack.callback(lock.close)
+            layer = self._layer(diff_id)
+            if layer is None:
+                with locks.alone(self.shelves.draft_lock(diff_id)):
+                    layer = self._layer(diff_id) or self._make(diff_id, fetch, began)
+            stack.pop_all()
+            return HeldLayer(layer, lock)
 
     def _layer(self, diff_id: str) -> Layer | None:
         place = self.shelves.layer(diff_id)
+        record = self._record(place)
+        if record is None:
+            return None
+        return _layer_at(diff_id, place, record)
+
+    def _record(self, place: str) -> LayerRecord | None:
+        """Of a layer, or of merged ones, if it is here."""
         record = read_small(f"{place}/record.json", LayerRecord)
         if record is None:
             return None
         if record.boot != self._boot and not os.path.exists(f"{place}/settled"):
             return None  # the machine went down before the disk had it, perhaps
-        return Layer(diff_id, f"{place}/files", f"{place}/beside", record.size)
+        return record
+
+    def folders(self, image: HeldImage, most: int) -> list[str]:
+        """Folders to mount for an image, the lowest first, and not more than so many (1 or more).
+
+        Where it has more layers, the lowest are merged, once for all who need that. So are those
+        of which a mount would not show the folders as they are (``stacks``). Raises OSError.
+        """
+        files = [layer.files for layer in image.layers]
+        count = max(len(files) - most + 1, misshown(image.layers))
+        if count < 2:
+            return files
+        return [self._merged([one.diff_id for one in image.layers[:count]]), *files[count:]]
+
+    def _merged(self, diff_ids: Sequence[str]) -> str:
+        chain = chain_of(diff_ids)
+        place, draft = self.shelves.merge(chain), self.shelves.draft(chain)
+        with locks.alone(self.shelves.draft_lock(chain)):
+            if self._record(place) is None:
+                self.shelves.throw_away(place)
+                self.shelves.throw_away(draft)
+                try:
+                    _make_folder(draft)
+                    layers = [f"layers/{hexadecimal(one)}" for one in diff_ids]
+                    target = f"drafts/{chain}/files"
+                    arguments = (self.shelves.folder, target, json.dumps(layers))
+                    LayerProcess("merger", (), *arguments).wait()
+                    write_small(f"{draft}/record.json", LayerRecord(0, 0, self._boot))
+                    os.rename(draft, place)
+                except BaseException:
+                    self.shelves.throw_away(draft)
+                    raise
+        return f"{place}/files"
 
     def _make(
         self, diff_id: str, fetch: Callable[[], int], began: Callable[[Unpacking], None]
-    ) -> None:
-        """Unpack a layer in a draft, and put it in its place. The lock is ours alone."""
+    ) -> Layer:
+        """Unpack a layer in a draft, and put it in its place. The draft's lock is ours alone."""
         place, draft = self.shelves.layer(diff_id), self.shelves.draft(diff_id)
         self.shelves.throw_away(place)
         self.shelves.throw_away(draft)
         try:
-            os.mkdir(draft, 0o700)
-            os.mkdir(f"{draft}/files", 0o755)
-            os.chmod(f"{draft}/files", 0o755)  # noqa: S103 - a root folder's, whatever the umask
+            _make_folder(draft)
             blob = fetch()
             try:
                 files, beside = f"{draft}/files", f"{draft}/beside"
@@ -157,16 +181,17 @@ class Store:
                 os.close(blob)
             if made.digest != diff_id:
                 raise corrupt("A layer unpacks to something else than the image's config says.")
-            record = LayerRecord(made.size, made.entries, self._boot)
+            record = LayerRecord(made.size, made.entries, self._boot, made.implied)
             write_small(f"{draft}/record.json", record)
             os.rename(draft, place)
         except BaseException:
             self.shelves.throw_away(draft)
             raise
+        return _layer_at(diff_id, place, record)
 
     def settle(self) -> None:
         """Let the disk have all layers that are here, so that they outlive a power loss."""
-        unsettled = [name for name in self.shelves.listed("layers") if self._unsettled(name)]
+        unsettled = [place for place in self._places() if self._unsettled(place)]
         if not unsettled:
             return
         fd = os.open(self.shelves.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -176,30 +201,32 @@ class Store:
                 raise OSError(number, os.strerror(number))
         finally:
             os.close(fd)
-        for name in unsettled:
+        for place in unsettled:
             with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
-                open(f"{self.shelves.layer(name)}/settled", "w").close()
+                open(f"{place}/settled", "w").close()
 
-    def _unsettled(self, name: str) -> bool:
-        place = self.shelves.layer(name)
+    def _places(self) -> Iterator[str]:
+        for shelf in ("layers", "merges"):
+            for name in self.shelves.listed(shelf):
+                yield f"{self.shelves.folder}/{shelf}/{name}"
+
+    def _unsettled(self, place: str) -> bool:
         record = read_small(f"{place}/record.json", LayerRecord)
-        return (
-            record is not None
-            and record.boot == self._boot
-            and (not os.path.exists(f"{place}/settled"))
-        )
+        is_new = record is not None and record.boot == self._boot
+        return is_new and not os.path.exists(f"{place}/settled")
 
     # Images
 
-    def keep(self, reference: str, digest: str, image: StoredImage) -> HeldImage | None:
-        """Keep an image under a reference, while all of its layers are held.
+    def keep(self, reference: str | None, digest: str, image: StoredImage) -> HeldImage | None:
+        """Keep an image, under a reference if there is one, while all of its layers are held.
 
         ``digest`` is that of the manifest. None where layers are not here.
         """
         # Shared: runs may hold it for days, and whoever else writes it writes the same.
         with locks.shared(self.shelves.image_lock(image.identity)):
             write_small(self.shelves.image(image.identity), image)
-        self.remember(reference, digest, image.identity)
+        if reference is not None:
+            self.remember(reference, digest, image.identity)
         return self.image(image.identity)
 
     def remember(self, reference: str, digest: str, identity: str) -> None:
@@ -231,6 +258,16 @@ class Store:
     def sweep(self, *, unused_for: float, most: int, now: float | None = None) -> int:
         """See ``Sweeper.sweep``."""
         return Sweeper(self.shelves).sweep(unused_for=unused_for, most=most, now=now)
+
+
+def _layer_at(diff_id: str, place: str, record: LayerRecord) -> Layer:
+    return Layer(diff_id, f"{place}/files", f"{place}/beside", record.size, record.implied)
+
+
+def _make_folder(draft: str) -> None:
+    os.mkdir(draft, 0o700)
+    os.mkdir(f"{draft}/files")
+    os.chmod(f"{draft}/files", 0o755)  # noqa: S103 - a root folder's, whatever the umask
 
 
 def _boot() -> str:

@@ -13,6 +13,7 @@ from neuro.engines.images.shelves import (
     NameRecord,
     Shelves,
     StoredImage,
+    chain_of,
     hexadecimal,
     read_small,
     remove,
@@ -44,6 +45,7 @@ class Sweeper:
                 break
             if self._remove_image(identity):
                 gone += self._remove_layers()
+        self._remove_merges()
         self._forget_names(moment)
         self._forget_downloads(moment)
         self._empty()
@@ -88,12 +90,24 @@ class Sweeper:
                 gone += self._shelves.take_away(self._shelves.layer(name)) is not None
         return gone
 
+    def _remove_merges(self) -> None:
+        """Take folders of merged layers away that no image can have."""
+        for chain in self._shelves.listed("merges"):
+            lock = locks.alone_at_once(self._shelves.draft_lock(chain))
+            if lock is not None:
+                with lock:  # who wants it has an image, and waits for the lock
+                    if not any(chain in _chains(one) for one in self._stacks()):
+                        self._shelves.take_away(self._shelves.merge(chain))
+
+    def _stacks(self) -> Iterator[tuple[str, ...]]:
+        """The layers of each image."""
+        for path, _ in self._files("images"):
+            image = read_small(path, StoredImage)
+            if image is not None:
+                yield image.config.diff_ids
+
     def _needed(self) -> set[str]:
-        found: set[str] = set()
-        for _, identity in self._images():
-            image = read_small(self._shelves.image(identity), StoredImage)
-            found.update(hexadecimal(one) for one in (image.config.diff_ids if image else ()))
-        return found
+        return {hexadecimal(one) for diff_ids in self._stacks() for one in diff_ids}
 
     def _size(self) -> int:
         records = (
@@ -135,13 +149,16 @@ class Sweeper:
         """Remove what was taken away, drafts that nobody makes, and locks of what is not there."""
         for name in self._shelves.listed("locks"):
             what, _, digest = name.partition("-")
-            if os.path.exists(f"{self._shelves.folder}/{what}s/{digest}"):
-                continue
             lock = locks.alone_at_once(f"{self._shelves.folder}/locks/{name}")
             if lock is not None:
                 with lock:
-                    self._shelves.take_away(self._shelves.draft(digest))
+                    if what == "draft":
+                        self._shelves.take_away(self._shelves.draft(digest))
                     if not os.path.exists(f"{self._shelves.folder}/{what}s/{digest}"):
                         lock.remove()
         for name in self._shelves.listed("trash"):
             remove(f"{self._shelves.folder}/trash/{name}")
+
+
+def _chains(diff_ids: tuple[str, ...]) -> Iterator[str]:
+    return (chain_of(diff_ids[:count]) for count in range(2, len(diff_ids) + 1))

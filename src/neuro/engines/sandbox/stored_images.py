@@ -10,10 +10,10 @@ from urllib.request import getproxies
 from neuro.domain.errors import InvalidInput
 from neuro.engines.base import EngineFault, NotReady, PullCredentials
 from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.processes import Stopped
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.references import Reference, parse
 from neuro.engines.images.store import HeldImage, Store
-from neuro.engines.images.unpacking import Stopped
 from neuro.engines.sandbox.images import (
     ImageConfig,
     ImageRefused,
@@ -35,7 +35,7 @@ _UNUSED_SECONDS = 30 * 86400.0  # after which an image goes that no run has had
 
 class StoredImages:
     """See ``Images``. A tag is asked for at each start; where its registry is away, what it meant
-    last is taken.
+    last is taken. With credentials its registry is always asked.
 
     ``most`` is bytes that images which nobody uses may take. ``insecure`` are registries that are
     asked by http, ``public`` those that are everybody's.
@@ -66,7 +66,9 @@ class StoredImages:
             asked = parse(reference)
         except InvalidInput as error:
             raise InvalidImageName(str(error)) from None
-        kept = self._kept(asked)
+        # What asks for credentials is not everybody's: its registry says each time who may have it.
+        # That it is away would be no proof, as whoever asks for too much at once is told so too.
+        kept = self._kept(asked) if credentials is None else None
         if kept is not None and asked.digest:
             return self._root(kept)
         try:

@@ -143,6 +143,15 @@ class FlowContext(Context):
         self._clients.append(client)
         return super()._complete(client)
 
+    def loop_client(self) -> Client:
+        """A client for a running event loop: quick to import, and without WebSockets."""
+        from neuro.client import Client
+        from neuro.client.asyncio_http import AsyncioTransport
+
+        account = self.account
+        transport = AsyncioTransport(account.url, account.token, timeout=self.timeout)
+        return self._complete(Client(transport))
+
     def follow_server(self, bake_id: str) -> str | None:
         """Go to where `neuro up` has put the server meanwhile; the address, if it is another.
 

@@ -65,5 +65,5 @@ async def _drive(context: FlowContext, bake_id: str) -> TaskStatus:
     from neuro.flow.batch.executor import drive
 
     executor = os.environ.get("NEURO_JOB_ID") or None
-    async with context.aio_client() as client:
+    async with context.loop_client() as client:
         return await drive(client, bake_id, executor_id=executor, log=_Log(get_running_loop()))

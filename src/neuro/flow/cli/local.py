@@ -26,7 +26,7 @@ def run_local_phase(
     from neuro.flow.batch.local import local_phase
 
     async def phase() -> TaskStatus | None:
-        async with context.aio_client() as client:
+        async with context.loop_client() as client:
             return await local_phase(client, workflow, bake, attempt, context.out.note)
 
     return asyncio.run(phase())
@@ -85,5 +85,5 @@ class LocalDriver:
     async def _drive(self) -> None:
         from neuro.flow.batch.executor import drive
 
-        async with self._context.aio_client() as client:
+        async with self._context.loop_client() as client:
             await drive(client, self._bake.id, executor_id=None, log=self._context.out.info)

@@ -23,7 +23,7 @@ async def _restart(context: FlowContext, bake: Bake, attempt: int, from_failed: 
     # Somebody else's files are read first, side by side.
     from neuro.flow.batch.submit import restart
 
-    async with context.aio_client() as client:
+    async with context.loop_client() as client:
         return await restart(client, bake, attempt, from_failed)
 
 

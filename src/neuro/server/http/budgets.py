@@ -16,6 +16,7 @@ from aiohttp import web
 
 from neuro.domain.errors import TooManyRequests
 from neuro.server.access.identity import Identity
+from neuro.server.access.people import person_of
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Budgets:
         Raises TooManyRequests for one more than a caller may have.
         """
         # A user's name has no blank in it, so no address can be taken for one.
-        key = (f"address {address}" if caller is None else caller.user, is_stream)
+        key = (f"address {address}" if caller is None else person_of(caller.user), is_stream)
         limit = self.streams if is_stream else self.requests
         if self._taken[key] >= limit:
             what = "streams" if is_stream else "requests"

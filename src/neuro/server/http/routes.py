@@ -21,6 +21,7 @@ from neuro.domain.errors import InvalidInput, NotAuthenticated, NotPlain, new_lo
 from neuro.domain.permissions import Action
 from neuro.domain.texts import check_text
 from neuro.server.access.identity import Authenticator, Identity, PullIdentity
+from neuro.server.access.people import person_of
 from neuro.server.access.proofs import BASIC, NOT_LOGGED_IN, TOKEN, Proof, token_shown
 from neuro.server.http.bodies import (
     LARGE_BODIES,
@@ -259,7 +260,7 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
         caller, address = call.identity_or_none, request.remote or ""
         with (
             request.app[BUDGETS].share(caller, address, is_stream=stream is not None),
-            working_for(caller.user if caller else ""),
+            working_for(person_of(caller.user) if caller else ""),
         ):
             return await work(call)
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from neuro.domain.errors import NoSuchJob
 from neuro.domain.jobs import JobStatus
 from neuro.engines.base import Node
+from neuro.server.access.people import person_of
 from neuro.server.jobs.followed import EngineLoad, Followed
 from neuro.server.jobs.lane import Allotment, Lane
 from neuro.server.jobs.phases import Phase
@@ -52,7 +53,7 @@ class Board:
         # Of each job that holds its resources, the lane that it has them of.
         self._lane_of: dict[str, Lane] = {}
         self._controls: set[str] = set()
-        # How many active jobs each owner has; and under whom each job is counted.
+        # How many active jobs each person has; and under whom each job is counted.
         self._jobs_of: Counter[str] = Counter()
         self._counted: dict[str, str] = {}
         self._watchers: dict[str, list[Watcher]] = {}
@@ -106,9 +107,9 @@ class Board:
         on_board = map(self._records.get, self._controls)
         return (record for record in on_board if record is not None)
 
-    def jobs_of(self, owner: str) -> int:
-        """How many active jobs an owner has, those on their way to the database included."""
-        return self._jobs_of[owner]
+    def jobs_of(self, person: str) -> int:
+        """How many active jobs a person has, those on their way to the database included."""
+        return self._jobs_of[person]
 
     def open(self, engine: str, nodes: Sequence[Node], *, delegated: bool = False) -> None:
         """Give an engine that this server holds from now on a lane of its own."""
@@ -168,16 +169,16 @@ class Board:
         if record.specification.control:
             self._controls.add(record.id)
         if record.id not in self._counted:
-            self._counted[record.id] = record.owner
-            self._jobs_of[record.owner] += 1
+            person = self._counted[record.id] = person_of(record.owner)
+            self._jobs_of[person] += 1
 
     def _uncount(self, record: JobRecord) -> None:
         self._controls.discard(record.id)
-        owner = self._counted.pop(record.id, None)
-        if owner is not None:
-            self._jobs_of[owner] -= 1
-            if not self._jobs_of[owner]:
-                del self._jobs_of[owner]
+        person = self._counted.pop(record.id, None)
+        if person is not None:
+            self._jobs_of[person] -= 1
+            if not self._jobs_of[person]:
+                del self._jobs_of[person]
 
     def reserve(self, record: JobRecord) -> JobRecord:
         """Give a job that is not on the board yet its resources, if nobody is ahead of it.

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from neuro.server.access.people import person_of
 from neuro.server.database.transactions import alone
 from neuro.server.jobs.plan import JobLimits, crowded_with_controls
 
 _COUNT = (
-    "SELECT count(*) AS controls, count(*) FILTER (WHERE owner = :owner) AS of_owner"
+    "SELECT count(*) AS controls,"
+    " count(*) FILTER (WHERE owner = :person OR owner LIKE :accounts) AS of_person"
     " FROM jobs {index} WHERE control AND status IN ('pending', 'suspended', 'running')"
 )
 _ON_POSTGRES = text(_COUNT.format(index=""))
@@ -21,13 +23,14 @@ _ON_SQLITE = text(_COUNT.format(index="INDEXED BY ix_jobs_active_control"))
 
 
 def check_control_limits(connection: Connection, owner: str, limits: JobLimits) -> None:
-    """Raise TooManyRequests where an owner, or all together, have as many as they may.
+    """Raise TooManyRequests where an owner's person, or all together, have as many as they may.
 
     Others who ask wait for the transaction's end.
     """
     alone(connection, "control jobs")
     count = _ON_SQLITE if connection.dialect.name == "sqlite" else _ON_POSTGRES
-    found = connection.execute(count, {"owner": owner}).one()
-    crowd = crowded_with_controls(found.controls, found.of_owner, limits, owner)
+    person = person_of(owner)
+    found = connection.execute(count, {"person": person, "accounts": f"{person}--%"}).one()
+    crowd = crowded_with_controls(found.controls, found.of_person, limits, person)
     if crowd is not None:
         raise crowd

@@ -25,7 +25,6 @@ from neuro.server.jobs.logs import LogQuery
 from neuro.server.jobs.lookups import Whose
 from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.passing_on import PassingOn
-from neuro.server.jobs.reader import PAGE
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.specification import with_own_image
@@ -33,6 +32,8 @@ from neuro.server.jobs.streams import CHANNEL_PROTOCOLS, AttachQuery, ExecQuery
 
 # Clients hold the plain JSON form whole; who wants more asks for NDJSON or for pages.
 MAX_JSON_LIST = 10_000
+# What our clients ask for at once, and what is read before anything is answered.
+MAX_GATHERED = 1000
 NOTICE_HEADER = "X-Neuro-Notice"
 # What a header has as it is: ASCII that can be printed, but for the sign of what is written out.
 _PLAIN = "".join(sorted(set(map(chr, range(32, 127))) - {"%"}))
@@ -81,7 +82,7 @@ def job_routes(jobs: JobService) -> Routes:
         """List jobs, oldest first; NDJSON where the client accepts it."""
         damaged: list[str] = []
         found = _encoded(jobs.search(call.identity, query, damaged))
-        if query.limit is not None and query.limit <= PAGE:
+        if query.limit is not None and query.limit <= MAX_GATHERED:
             found = _gathered(found)  # So what is left out of all of it is known.
 
         def headers() -> dict[str, str]:

@@ -27,6 +27,7 @@ from neuro.domain.jobs import ContainerRequest, Job, JobRequest
 from neuro.domain.names import new_job_id
 from neuro.domain.resources import NOTHING, Amount
 from neuro.server.access.identity import Identity
+from neuro.server.access.people import person_of
 from neuro.server.database.engine import Database
 from neuro.server.database.transactions import Together
 from neuro.server.fleet.changes import Topic
@@ -214,7 +215,8 @@ class Submissions:
         return accepted
 
     def _crowd(self, owner: str) -> TooManyRequests | None:
-        return crowded(len(self._board), self._board.jobs_of(owner), self._limits, owner)
+        person = person_of(owner)
+        return crowded(len(self._board), self._board.jobs_of(person), self._limits, person)
 
     async def _notice(self, record: JobRecord) -> str | None:
         image = record.specification.container.image

@@ -62,10 +62,16 @@ class BlobStore:
         return self._path(digest).exists()
 
     def place(self, upload_id: str, digest: str) -> None:
-        """Let an upload be the blob, in the transaction that says so. Raises OSError."""
+        """Let an upload be the blob, in the transaction that says so.
+
+        Raises OSError, RegistryError for an unknown one.
+        """
         path, upload = self._path(digest), self._upload(upload_id)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.utime(upload)  # The collection takes what no row knows by its age, which begins now.
+        try:
+            os.utime(upload)  # The collection takes what no row knows by its age: it begins now.
+        except FileNotFoundError:
+            raise unknown_upload() from None  # It was cancelled meanwhile.
         upload.rename(path)
 
     def keep(self, digest: str) -> None:
@@ -132,6 +138,8 @@ class BlobStore:
         try:
             # Of all servers, and ended by the kernel where one is killed.
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_upload(fd, upload_id):
+                raise unknown_upload()  # It became a blob before it was locked, and is to stay one.
             size = os.fstat(fd).st_size
             seen, digest = self._hashes.pop(upload_id, (0, hasher(algorithm)))
             if seen > size or digest.name != algorithm:
@@ -148,6 +156,11 @@ class BlobStore:
             os.close(fd)
             raise
         return Incoming(self, upload_id, fd, size, digest)
+
+    def _is_upload(self, fd: int, upload_id: str) -> bool:
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(fd), self._upload(upload_id).stat())
+        return False
 
     def remember(self, upload_id: str, size: int, digest: Any) -> None:
         """Keep what the first bytes of an upload have come to; where it is lost, they are read."""

@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from neuro.server.database.schema import upsert
+from neuro.server.registry.blob_tables import written_over
 from neuro.server.registry.manifests import Descriptor, Manifest
 from neuro.server.registry.names import is_digest
 from neuro.server.registry.tables import links, manifests, references, repositories, tags
@@ -91,14 +92,9 @@ def put_manifest(
             ],
         )
     for tag in tagged:
-        insertion = upsert(connection, tags).values(
-            repository_id=repository_id, tag=tag, digest=manifest.digest
-        )
         connection.execute(
-            insertion.on_conflict_do_update(
-                index_elements=["repository_id", "tag"],
-                set_={"digest": insertion.excluded.digest},
-            )
+            written_over(connection.dialect.name, tags, "digest"),
+            {"repository_id": repository_id, "tag": tag, "digest": manifest.digest},
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -253,6 +253,10 @@ class RegistryService:
         """Forget an upload."""
         await self._database.write(lambda c: blob_tables.remove_upload(c, upload.id))
         await self.in_thread(self.store.discard, upload.id)
+
+    async def end_all_of(self, people: Collection[str]) -> None:
+        """Let people who are gone bring nothing more: an upload asks for no token."""
+        await self._database.write(lambda c: blob_tables.end_uploads_of(c, people))
 
     async def mount(
         self, caller: Identity, repository: Repository, digest: str, source: Repository | None

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from aiohttp import hdrs, web
 
 from neuro.domain.permissions import Action
+from neuro.server.access.people import person_of
 from neuro.server.http.error_forms import OCI
 from neuro.server.http.pouring import pour
 from neuro.server.http.routes import Call, Need, Routes
@@ -74,7 +75,7 @@ def add_upload_routes(
     async def bring(call: Call) -> web.StreamResponse:
         """The next piece of an upload, or all of it."""
         upload = await found(call)
-        with working_for(upload.person):
+        with working_for(person_of(upload.person)):
             incoming = await service.continue_upload(upload, upload.algorithm)
             try:
                 await _receive(call, service, incoming)
@@ -107,7 +108,7 @@ def add_upload_routes(
     async def finish_with(
         call: Call, repository: Repository, upload: UploadRow, digest: str
     ) -> web.Response:
-        with working_for(upload.person):
+        with working_for(person_of(upload.person)):
             incoming = await service.continue_upload(upload, algorithm_of(digest))
             try:
                 await _receive(call, service, incoming)

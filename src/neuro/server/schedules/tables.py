@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from neuro.domain.bakes import Attempt, CatchUp, Overlap, Schedule, ScheduleRequest
+from neuro.server.access.people import is_of
 from neuro.server.bakes.attempts.tables import by_number
 from neuro.server.database.blobs import unpack
 from neuro.server.database.damage import Listed, moment, moment_or_none, reads, sound_or_none
@@ -133,8 +134,9 @@ def remove_all_of(connection: Connection, owners: Collection[str]) -> bool:
 
 
 def count_of(connection: Connection, owner: str) -> int:
-    """How many schedules a person has."""
-    statement = select(func.count()).select_from(schedules).where(schedules.c.owner == owner)
+    """How many schedules an owner has, with their service accounts."""
+    of_person = is_of(schedules.c.owner, owner)
+    statement = select(func.count()).select_from(schedules).where(of_person)
     return connection.execute(statement).scalar_one()
 
 

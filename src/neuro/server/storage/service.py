@@ -18,6 +18,7 @@ from neuro.domain.permissions import Action
 from neuro.domain.storage import DiskUsage, FileStatus, Removed
 from neuro.domain.uris import ResourceURI
 from neuro.engines.exhaustion import FAILING
+from neuro.server.access.people import person_of
 from neuro.server.storage.bulk import BulkIntake, outgoing
 from neuro.server.storage.confine import Place
 from neuro.server.storage.faults import faults
@@ -219,7 +220,7 @@ class StorageService:
         self, person: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """``in_thread`` for ``person``, where no request of theirs says who it is for."""
-        with working_for(person):
+        with working_for(person_of(person)):
             return await self.in_thread(work, *args, **kwargs)
 
     def host_path(self, uri: ResourceURI, *, create: bool) -> Path:

@@ -201,8 +201,8 @@ class Retry(TreeNode):
 
 
 @tree_node(init=False)
-class BatchMixin(Mixin):
-    """``mixins.<id>`` of a batch."""
+class GraphPart(TreeNode):
+    """What a task, a call and a mixin of a batch say of the graph."""
 
     needs: Needs | None = key(Special("needs"), "The tasks to wait for.", None, Stage.GRAPH)
     strategy: Strategy | None = key(Section("Strategy"), "The task's rows.")
@@ -216,6 +216,12 @@ class BatchMixin(Mixin):
         None,
         Stage.ROW,
     )
+
+
+@tree_node(init=False)
+class BatchMixin(GraphPart, Mixin):
+    """``mixins.<id>`` of a batch."""
+
     retry: Retry | None = key(
         Special("retry"), "How often it is tried: a number, or attempts, delay and backoff."
     )
@@ -235,7 +241,7 @@ class Task(BatchMixin):
 
 
 @tree_node(init=False)
-class TaskCall(TreeNode):
+class TaskCall(GraphPart):
     """An element of ``tasks`` that calls an action, or a module."""
 
     id: Value | None = key(Scalar(ID), "What other tasks name in needs.", None, Stage.GRAPH)
@@ -244,15 +250,3 @@ class TaskCall(TreeNode):
     )
     module: Value | None = key(Scalar(SIMPLE_STR), "The module: ws:path.")
     args: MapValue | None = key(MapOf(PRIMITIVE), "Its inputs' values.", None, Stage.TASK)
-    needs: Needs | None = key(Special("needs"), "The tasks to wait for.", None, Stage.GRAPH)
-    strategy: Strategy | None = key(Section("Strategy"), "The task's rows.")
-    enable: Value | None = key(
-        Scalar(ENABLE), "Whether the task runs; success() by default.", None, Stage.TASK
-    )
-    cache: TaskCache | None = key(Section("TaskCache"), "Cache settings of the task.")
-    continue_on_error: Value | None = key(
-        Scalar(BOOL),
-        "Whether the others go on as if it had succeeded, when it fails.",
-        None,
-        Stage.ROW,
-    )

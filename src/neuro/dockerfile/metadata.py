@@ -36,14 +36,6 @@ def pairs(found: tuple[tree.Pair, ...], expander: Expander, variables: Mapping[s
     ]
 
 
-def with_variable(env: tuple[str, ...], name: str, value: str) -> tuple[str, ...]:
-    """The environment with a variable, at the place where it was."""
-    changed = f"{name}={value}"
-    if not any(one.partition("=")[0] == name for one in env):
-        return (*env, changed)
-    return tuple(changed if one.partition("=")[0] == name else one for one in env)
-
-
 def written(keyword: str, found: Pairs) -> str:
     """``ENV a=b c=d``."""
     return " ".join([keyword, *(f"{name}={value}" for name, value in found)])

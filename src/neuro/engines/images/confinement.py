@@ -1,0 +1,112 @@
+"""A process that works on layers: root of a user namespace of its own, in a folder as its root.
+
+Two processes: the first keeps this user's rights and does nothing with them but give the second
+its user namespace. The second sees the folder and nothing else, has no network, sees no other
+processes, and is behind the filter of system calls that jobs have.
+
+For a module's ``main``, which ``processes`` starts: descriptors are handed over by number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable
+
+from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.sandbox import kernel, seccomp
+
+REPORT = 3  # the descriptor for the answer; others follow
+OWNERS = 1 << 16  # user ids that a run has on a root server
+_NAMESPACES = (
+    kernel.CLONE_NEWUSER
+    | kernel.CLONE_NEWNS
+    | kernel.CLONE_NEWPID
+    | kernel.CLONE_NEWNET
+    | kernel.CLONE_NEWIPC
+    | kernel.CLONE_NEWUTS
+    | kernel.CLONE_NEWCGROUP
+)
+# Over the folder's own files: their owners, all their modes, and what programs may by their file.
+_RIGHTS = (0, 1, 3, 4, 31)  # CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETFCAP
+_MEMORY = 2 << 30
+
+
+def run(
+    folder: str, work: Callable[[int, int], dict[str, object]], *, passed: int, largest: int
+) -> None:
+    """Let ``work`` answer, in the second process; what it raises is answered too.
+
+    It is given the folder, open, and to how many user ids it can give files, from 0 on. ``passed``
+    is how many descriptors there are besides the report. No file gets larger than ``largest``.
+    """
+    kernel.die_with_parent()
+    fence = seccomp.program()  # it imports what cannot be found later
+    user, group = os.geteuid(), os.getegid()
+    owners = OWNERS if user == 0 else 1
+    ready, mapped = os.pipe()
+    pid = kernel.clone(_NAMESPACES)
+    if pid == 0:
+        try:
+            os.close(mapped)
+            kernel.die_with_parent()
+            os.read(ready, 1)
+
+            def confined() -> dict[str, object]:
+                _enter(folder, REPORT + passed, largest)
+                seccomp.install(fence)
+                root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                return work(root, owners)
+
+            os.write(REPORT, json.dumps(_answer(confined)).encode())
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stderr.flush()
+            os._exit(0)
+    if user != 0:
+        kernel.write(f"/proc/{pid}/setgroups", "deny")
+        kernel.write(f"/proc/{pid}/uid_map", f"0 {user} 1")
+        kernel.write(f"/proc/{pid}/gid_map", f"0 {group} 1")
+    else:
+        kernel.map_ids(pid, f"0 0 {OWNERS}")
+    os.write(mapped, b".")
+    os.waitpid(pid, 0)
+
+
+def _answer(work: Callable[[], dict[str, object]]) -> dict[str, object]:
+    try:
+        return work()
+    except ImageFault as fault:
+        return {"kind": fault.kind.value, "sentence": fault.sentence}
+    except MemoryError:
+        sentence = "The layer needs too much memory to be unpacked."
+        return {"kind": FaultKind.REFUSED.value, "sentence": sentence}
+    except OSError as error:
+        return {"trouble": error.strerror or str(error)}
+
+
+def _enter(folder: str, last: int, largest: int) -> None:
+    """Make the folder the root, and give up all that is not needed to write into it."""
+    tree = kernel.copy_tree(folder, recursive=False)
+    flags = kernel.ATTR_NOSUID | kernel.ATTR_NODEV | kernel.ATTR_NOEXEC
+    kernel.set_attributes(tree, flags)
+    place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    kernel.attach(tree, place)
+    os.fchdir(tree)
+    kernel.enter_root()
+    os.umask(0)
+    kernel.close_between(last + 1)
+    bounds = {
+        resource.RLIMIT_AS: _MEMORY,
+        resource.RLIMIT_FSIZE: largest,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: 1024,
+    }
+    for what, most in bounds.items():
+        hard = resource.getrlimit(what)[1]
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (least, least))
+    kernel.drop_capabilities(_RIGHTS)
