@@ -39,7 +39,7 @@ class Berth:
         self._channel: socket.socket | None = None
         self._lifeline: socket.socket | None = None
         self._refusal: OSError | None = None
-        self._mounts: int | None = None
+        self._mounts: list[int] = []
 
     def make(self, zygote: socket.socket) -> None:
         """Begin to make it. What is impossible is told to the run that comes (``occupy``).
@@ -142,16 +142,24 @@ class Berth:
 
         The kernel waits for each overlay in turn, and until then no end of its process is told.
         """
+        self._hold("ns/mnt", os.O_RDONLY)
+
+    def hold_userland(self) -> None:
+        """The same for the overlays of the root that a run with an image leaves as it begins."""
+        for path in ("/", *self._plan.userland.overlays):
+            self._hold(f"root{path}", os.O_PATH)
+
+    def _hold(self, name: str, flags: int) -> None:
         try:
-            self._mounts = os.open(f"/proc/{self.command}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            self._mounts.append(os.open(f"/proc/{self.command}/{name}", flags | os.O_CLOEXEC))
         except OSError:
-            pass  # a plain user may not look there: the processes take them down as they end
+            pass  # a plain user may not look there: the processes take them down as they go
 
     def release_mounts(self) -> None:
         """Take down the mounts. Before that, what is deleted below them keeps its space."""
-        if self._mounts is not None:
-            os.close(self._mounts)
-            self._mounts = None
+        for fd in self._mounts:
+            os.close(fd)
+        self._mounts.clear()
 
     def begin(self, prepared: launch.Prepared, run_folder: str, passed: tuple[int, ...]) -> None:
         """Let the run begin; ``passed`` are its stdin, its output and the word (``launcher``)."""

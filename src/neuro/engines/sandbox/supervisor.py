@@ -149,6 +149,8 @@ class Supervisor:
         hosts = self._neighbourhood.join(self._berth.address)
         if hosts is not None:
             self._request = replace(self._request, mounts=(*self._request.mounts, hosts))
+        if self._request.layers is not None:
+            self._berth.hold_userland()
         if self._request.lock:
             self._image = locks.shared(self._request.lock)
         layers = f"/proc/self/fd/{self._place}/layers"
