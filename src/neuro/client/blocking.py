@@ -150,6 +150,9 @@ class BlockingTransport:
         raise RuntimeError("WebSockets need the aiohttp transport")
 
     async def gather(self, calls: Iterable[Coroutine[Any, Any, T]], *, limit: int) -> list[T]:
+        calls = [*calls]
+        if len(calls) < 2:
+            return [run(call) for call in calls]  # Importing threads takes longer than a call.
         from concurrent.futures import ThreadPoolExecutor
 
         threads = ThreadPoolExecutor(limit, thread_name_prefix="transfer")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from neuro.domain.bakes import TaskStatus
 
@@ -23,8 +24,7 @@ def join_id(full_id: FullId) -> str:
     return ".".join(full_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
+class Unit(msgspec.Struct, frozen=True, kw_only=True):
     """The evaluated settings of a container; times are seconds, tags are sorted."""
 
     image: str
@@ -62,16 +62,14 @@ class Level(StrEnum):
     COMPLETED = "completed"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True):
     """At most ``size`` nodes that name the same ``key`` may be unfinished jobs (or open calls)."""
 
     key: FullId
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """A node of a graph: what it waits for and how it runs; evaluated later, by its workflow.
 
     ``needs`` are full ids of the same graph. ``main`` is, for a POST, its stateful main,
@@ -91,32 +89,29 @@ class Node:
     source: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(msgspec.Struct, frozen=True):
     """The nodes below a prefix, in the order of their lines."""
 
     prefix: FullId
     nodes: Mapping[FullId, Node]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a node ended, as expressions of others see it. ``result`` is never CACHED.
 
     ``tolerated`` tells that it failed, and may: ``continue_on_error``.
     """
 
     result: TaskStatus
-    outputs: Mapping[str, str] = field(default_factory=dict)
-    state: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = {}
+    state: Mapping[str, str] = {}
     tolerated: bool = False
 
 
 Outcomes = Mapping[FullId, Outcome]
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(msgspec.Struct, frozen=True):
     """How often a task is tried in all, and the pause before the next try.
 
     The pause before try n + 1 is ``delay * backoff ** (n - 1)`` seconds.
@@ -127,8 +122,7 @@ class RetryPolicy:
     backoff: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class CacheRule:
+class CacheRule(msgspec.Struct, frozen=True):
     """Whether an earlier success is taken (``default`` or ``none``), for how many seconds, and the
     user's own part of the key."""
 
@@ -137,8 +131,7 @@ class CacheRule:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedTask(Unit):
+class ResolvedTask(Unit, frozen=True, kw_only=True):
     """A task with every expression evaluated."""
 
     id: FullId
@@ -151,8 +144,7 @@ class ResolvedTask(Unit):
     timeout: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class LocalCommand:
+class LocalCommand(msgspec.Struct, frozen=True):
     """The command of a local action: words, without a shell."""
 
     id: FullId

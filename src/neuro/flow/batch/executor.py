@@ -127,11 +127,10 @@ class _Driver:
             return
         self._errands.start(self._follow_jobs())
         try:
-            state = await self._load()
+            state, images = await asyncio.gather(self._load(), self._images())
         except FlowError as error:
             self._end(Finish(TaskStatus.FAILED, f"Its files cannot be read: {error}"))
             return
-        images = await self._patience(lambda: self._client.bakes.images(self._bake.id))
         effects = Effects(
             self._client,
             self._bake,
@@ -140,7 +139,7 @@ class _Driver:
             records=self._records,
             patience=self._patience,
             errands=self._errands,
-            images={image.ref for image in images if image.context_on_storage},
+            images=images,
             finished=self._end,
             log=self._log,
         )
@@ -150,8 +149,10 @@ class _Driver:
 
     async def _load(self) -> BakeState:
         """The state as the records have it, not started yet. Raises FlowError."""
-        workflow = await stored_workflow(self._client, self._bake, self._attempt, self._patience)
-        tasks = await self._stored()
+        workflow, tasks = await asyncio.gather(
+            stored_workflow(self._client, self._bake, self._attempt, self._patience),
+            self._stored(),
+        )
         life_span = self._bake.meta.life_span
         return BakeState(
             workflow,
@@ -160,6 +161,11 @@ class _Driver:
             life_span=timedelta(seconds=life_span) if life_span else None,
             began=_begin_of(self._attempt, tasks),
         )
+
+    async def _images(self) -> set[str]:
+        """The references of images that have a context to be built from."""
+        images = await self._patience(lambda: self._client.bakes.images(self._bake.id))
+        return {image.ref for image in images if image.context_on_storage}
 
     def _start(self, state: BakeState, effects: Effects) -> None:
         if self._attempt.result is TaskStatus.CANCELLED:

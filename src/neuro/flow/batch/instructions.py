@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from neuro.domain.bakes import TaskRequest, TaskStatus
 from neuro.flow.model import FullId, LocalCommand, ResolvedTask
 
 
-@dataclass(frozen=True, slots=True)
-class LookUp:
+class LookUp(msgspec.Struct, frozen=True):
     """See whether an earlier outcome is kept for ``key``; answer with ``looked_up``."""
 
     id: FullId
@@ -18,8 +18,7 @@ class LookUp:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(msgspec.Struct, frozen=True):
     """Submit a try of a task; answer with ``submitted`` or ``refused``."""
 
     id: FullId
@@ -27,15 +26,13 @@ class Submit:
     task: ResolvedTask
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True):
     """End a job; its end is then told like any other."""
 
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReadLog:
+class ReadLog(msgspec.Struct, frozen=True):
     """Read the whole output of a job that is over; answer with ``log_read``."""
 
     id: FullId
@@ -43,30 +40,26 @@ class ReadLog:
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunLocal:
+class RunLocal(msgspec.Struct, frozen=True):
     """Run a command on this machine; answer with ``local_done``."""
 
     command: LocalCommand
 
 
-@dataclass(frozen=True, slots=True)
-class SaveRecord:
+class SaveRecord(msgspec.Struct, frozen=True):
     """Keep what has become of a task."""
 
     request: TaskRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Redraw:
+class Redraw(msgspec.Struct, frozen=True):
     """The graph below a prefix is known now: what each node needs."""
 
     prefix: FullId
     graph: Mapping[FullId, tuple[FullId, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(msgspec.Struct, frozen=True):
     """All is over; the attempt ends like this."""
 
     result: TaskStatus

@@ -107,14 +107,11 @@ def go_on(
     as_json: bool,
 ) -> int:
     """Have an attempt driven, unless its local actions ended it, and watch; the exit code."""
-    from neuro.domain.errors import PlatformError
-    from neuro.flow.cli.cancel import cancel
-    from neuro.flow.cli.watch import watch_to_end
-
     if ended is not None:
-        return watch_to_end(context, bake, attempt, as_json=as_json)
+        return _watch(context, bake, attempt, as_json=as_json)
     if local_executor:
         from neuro.flow.cli.local import LocalDriver
+        from neuro.flow.cli.watch import watch_to_end
 
         driver = LocalDriver(context, bake, attempt)
         driver.start()
@@ -122,6 +119,9 @@ def go_on(
     try:
         context.run(context.client.bakes.start_executor(attempt.id))
     except BaseException:
+        from neuro.domain.errors import PlatformError
+        from neuro.flow.cli.cancel import cancel
+
         # Nobody would drive it, and its name would be taken.
         with suppress(PlatformError):
             cancel(context, attempt)
@@ -132,4 +132,11 @@ def go_on(
 
             context.out.print(f"See how it goes on: neuro-flow inspect --watch {word_of(bake)}")
         return 0
+    return _watch(context, bake, attempt, as_json=as_json)
+
+
+def _watch(context: FlowContext, bake: Bake, attempt: Attempt, *, as_json: bool) -> int:
+    # Imported once a main job is starting, beside it.
+    from neuro.flow.cli.watch import watch_to_end
+
     return watch_to_end(context, bake, attempt, as_json=as_json)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from neuro.cli.lazy import Command
 from neuro.cli.render.json_text import document, json_option
@@ -29,7 +29,7 @@ _KEYS = (
 
 def as_told(job: ResolvedJob) -> dict[str, dict[str, Any]]:
     """The job as a flow file would have it, without what is not set."""
-    given = asdict(job)
+    given = msgspec.structs.asdict(job)
     shown: dict[str, Any] = {}
     for key in _KEYS:
         if (value := given[key]) not in (None, "", (), [], {}, False):

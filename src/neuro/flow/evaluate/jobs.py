@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +48,7 @@ if TYPE_CHECKING:
 _NOTHING: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedJob(Unit):
+class ResolvedJob(Unit, frozen=True, kw_only=True):
     """A live job with every expression evaluated."""
 
     id: str

@@ -6,8 +6,9 @@ Every node knows an offset in the parsed text of its scalar: the character to sh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 if TYPE_CHECKING:
     from neuro.domain.problems import Position
@@ -16,61 +17,53 @@ if TYPE_CHECKING:
 Locate: TypeAlias = "Callable[[int], Position]"
 
 
-@dataclass(frozen=True, slots=True)
-class ExpressionNode:
+class ExpressionNode(msgspec.Struct, frozen=True):
     """A part of an expression, and where it stands."""
 
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Literal(ExpressionNode):
+class Literal(ExpressionNode, frozen=True):
     """A number, a string, `True`, `False` or `None`."""
 
     value: object
 
 
-@dataclass(frozen=True, slots=True)
-class Name(ExpressionNode):
+class Name(ExpressionNode, frozen=True):
     """A context, or the name that a comprehension introduced."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute(ExpressionNode):
+class Attribute(ExpressionNode, frozen=True):
     """`target.name`; stands at the name after the dot."""
 
     target: ExpressionNode
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Subscript(ExpressionNode):
+class Subscript(ExpressionNode, frozen=True):
     """`target[key]`; stands at the key."""
 
     target: ExpressionNode
     key: ExpressionNode
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionCall(ExpressionNode):
+class FunctionCall(ExpressionNode, frozen=True):
     """`function(arguments)`; stands at the function's name."""
 
     function: str
     arguments: tuple[ExpressionNode, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Unary(ExpressionNode):
+class Unary(ExpressionNode, frozen=True):
     """`-x`, `+x` or `not x`."""
 
     operator: str
     operand: ExpressionNode
 
 
-@dataclass(frozen=True, slots=True)
-class Binary(ExpressionNode):
+class Binary(ExpressionNode, frozen=True):
     """Two operands; stands at the operator."""
 
     operator: str
@@ -78,8 +71,7 @@ class Binary(ExpressionNode):
     right: ExpressionNode
 
 
-@dataclass(frozen=True, slots=True)
-class Conditional(ExpressionNode):
+class Conditional(ExpressionNode, frozen=True):
     """`then if condition else otherwise`; stands at the `if`."""
 
     then: ExpressionNode
@@ -87,15 +79,13 @@ class Conditional(ExpressionNode):
     otherwise: ExpressionNode
 
 
-@dataclass(frozen=True, slots=True)
-class ListNode(ExpressionNode):
+class ListNode(ExpressionNode, frozen=True):
     """`[a, b]`."""
 
     items: tuple[ExpressionNode, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Comprehension(ExpressionNode):
+class Comprehension(ExpressionNode, frozen=True):
     """`[element for variable in source if condition]`."""
 
     element: ExpressionNode
@@ -104,15 +94,13 @@ class Comprehension(ExpressionNode):
     condition: ExpressionNode | None
 
 
-@dataclass(frozen=True, slots=True)
-class DictNode(ExpressionNode):
+class DictNode(ExpressionNode, frozen=True):
     """`{key: value}`."""
 
     items: tuple[tuple[ExpressionNode, ExpressionNode], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """A string with expressions in it; literal text and expressions in their order."""
 
     parts: tuple[str | ExpressionNode, ...]

@@ -8,6 +8,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from typing import Any, Final, TypeVar, cast, dataclass_transform
 
+import msgspec
+
 from neuro.flow.syntax.types import ValueType
 
 
@@ -30,52 +32,45 @@ class Stage(Enum):
     LOCAL = "local"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scalar:
+class Scalar(msgspec.Struct, frozen=True, eq=False):
     """One value."""
 
     type: ValueType
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ListOf:
+class ListOf(msgspec.Struct, frozen=True, eq=False):
     """A sequence of values, or one expression. ``optional``: null items are dropped."""
 
     type: ValueType
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MapOf:
+class MapOf(msgspec.Struct, frozen=True, eq=False):
     """A mapping of values, or one expression."""
 
     type: ValueType
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, eq=False):
     """One of a few words."""
 
     what: str
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Section:
+class Section(msgspec.Struct, frozen=True, eq=False):
     """A mapping with keys of its own: a class of the tree, by name."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class Table(msgspec.Struct, frozen=True, eq=False):
     """A mapping of ids to entries: a class of the tree, by name."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Special:
+class Special(msgspec.Struct, frozen=True, eq=False):
     """A shape that the reader and the schema know by its name."""
 
     shape: str
@@ -84,8 +79,7 @@ class Special:
 Spec = Scalar | ListOf | MapOf | Choice | Section | Table | Special
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Key:
+class Key(msgspec.Struct, frozen=True, eq=False):
     """A key: what it takes, whether it must be there, where its expressions are evaluated."""
 
     spec: Spec

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import structs
 
 from neuro.flow.evaluate import names as naming
 from neuro.flow.evaluate.batch import graph as graphs
@@ -234,7 +236,7 @@ class BatchWorkflow:
         mains = self.ground.expanded.get(node.main, ())
         found = []
         for member in mains:
-            main = replace(node, id=member.id, kind=place.element.kind)
+            main = structs.replace(node, id=member.id, kind=place.element.kind)
             targets = {**place.targets, member.id[-1]: member.id}
             found.append(post_node(main, member, node.needs, targets, self.ground, node.id))
         self._take_rows(node, found, Report())
