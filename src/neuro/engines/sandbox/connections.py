@@ -204,6 +204,8 @@ class Connections:
         link.finished()
         if self.links.get(link.ref) is link:
             del self.links[link.ref]
+        if link.started is None:  # it ended before it could say so
+            self._tell_start(link.ref, record)
         if record.may_begin_again:
             self._settling[link.ref] += 1
             self._spawn(self._give_back(link.ref, record))
@@ -213,13 +215,16 @@ class Connections:
     async def _report_finished(self, ref: RunRef) -> None:
         """A run that was over before anybody connected to it."""
         record = await self._end_of(ref)
-        if (event := started(ref, record.started)) is not None:
-            self._tell(event)
+        self._tell_start(ref, record)
         if record.may_begin_again:
             self._settling[ref] += 1
             await self._give_back(ref, record)
         else:
             self._tell(exited(ref, record))
+
+    def _tell_start(self, ref: RunRef, record: ExitRecord) -> None:
+        if (event := started(ref, record.started)) is not None:
+            self._tell(event)
 
     async def _give_back(self, ref: RunRef, record: ExitRecord) -> None:
         """Nothing of the run has begun: take its folder away, and mend what was at fault."""
