@@ -259,9 +259,9 @@ async def test_a_damaged_job_ends_where_its_engine_is_when_anybody_asks(
     assert len(engine.live) == 2
 
     await asked.intents.ask([Intent.stop(job, Reason.USER_REQUESTED)])
-    assert await asked.intents.obey(None) == []
+    assert await asked.intents.obey(None) == ([], [])
     assert len(engine.live) == 2
-    assert await holder.intents.obey(None) == []
+    assert await holder.intents.obey(None) == ([], [])
 
     assert [spec.job_id for spec in engine.live] == [other.id]
     assert kept(database, job).status is JobStatus.CANCELLED

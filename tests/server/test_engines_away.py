@@ -276,3 +276,43 @@ async def test_the_pauses_between_tries_grow(monkeypatch: pytest.MonkeyPatch) ->
 
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
     await engines.close()
+
+
+class OddEngine(MemoryEngine):
+    """It answers what nobody expects, ``odd`` times."""
+
+    def __init__(self, odd: int) -> None:
+        super().__init__()
+        self.odd = odd
+        self.tries = 0
+
+    async def open(self) -> None:
+        self.tries += 1
+        if self.tries <= self.odd:
+            raise ValueError("no JSON")
+        await super().open()
+
+
+async def test_an_odd_answer_of_one_engine_does_not_stop_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(arrivals, "FIRST_PAUSE_SECONDS", 0.0)
+    odd = OddEngine(2)
+    coming = Arrivals({"here": MemoryEngine(), "odd": odd}, "here")
+    await coming.open()
+    assert coming.away == {"odd": "The engine 'odd' is away: no JSON"}
+    there = asyncio.Event()
+
+    async def came(name: str) -> None:
+        if odd.tries < 4:  # It goes again while it is taken, of which it is told here too.
+            coming.gone(name, OSError(0, "gone"))
+            odd.tries += 1
+            raise OSError(0, "gone")
+        there.set()
+
+    coming.begin(came)
+    async with asyncio.timeout(30):
+        await there.wait()
+
+    assert coming.away == {}
+    await coming.close()

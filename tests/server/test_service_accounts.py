@@ -125,6 +125,9 @@ async def test_an_account_of_the_name_of_a_former_one_has_its_files(access: Acce
     home = ResourceURI("storage", "default", (own,))
     await access.sharing.share(root, "anna", [Grant(home, Action.MANAGE, by="root")])
 
+    with pytest.raises(Conflict, match="still being ended"):
+        await access.service_accounts.create("anna", ROBOT)
+    await access.forget_accounts([first.role, "anna"])
     second, token = await access.service_accounts.create("anna", ROBOT)
 
     assert (second.role, second.id == first.id) == (first.role, False)

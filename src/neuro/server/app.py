@@ -194,8 +194,8 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             engine=settings.engine,
         )
         announcement = Announcement(folder, state, login, lock_again)
-        keep_cluster(folder, settings.cluster)
         keep_engine(folder, settings.engine)
+        keep_cluster(folder, settings.cluster)  # Last: a folder that has one is not new any more.
         announcement.begin()
         stack.callback(announcement.withdraw)
         background.keep("watch over the folder 'run'", announcement.keep_on)

@@ -184,6 +184,34 @@ async def test_what_is_not_what_its_digest_says_is_not_there(
     ).exists()
 
 
+async def test_two_tokens_at_an_upload_are_refused_in_the_registrys_words(
+    registry: Registry, home: str, server: ServerProcess, session: aiohttp.ClientSession
+) -> None:
+    address = await registry.begin(home)
+
+    two = [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
+    async with session.patch(registry.address + address, data=b"x", headers=two) as answer:
+        said = await answer.json()
+
+    assert (answer.status, said["errors"][0]["code"]) == (401, "UNAUTHORIZED")
+
+
+def test_a_blob_that_was_pushed_since_is_not_thrown_away(tmp_path: Path) -> None:
+    """Else one of the database's time limits lets a slow collection take what is new."""
+    store, digest = BlobStore(tmp_path), digest_of(b"layer")
+    store.begin("upload")
+    incoming = store.continue_upload("upload", "sha256")
+    incoming.write([b"layer"])
+    incoming.place(digest)
+    incoming.close()
+    placed = next(status for _, status in store.files()).st_mtime
+
+    assert not store.throw_away(digest, before=placed)
+    assert store.has(digest)
+    assert store.throw_away(digest, before=placed + 1)
+    assert not store.has(digest)
+
+
 def test_an_upload_that_has_just_become_a_blob_is_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ now and then.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import islice
 
 import structlog
 
@@ -16,6 +17,7 @@ from neuro.server.access.service import AccessService
 
 log = structlog.get_logger("neuro.access")
 
+AT_ONCE = 500  # people whose work is ended by one statement
 # Ends what people have begun who are gone: jobs, bakes, schedules.
 EndWork = Callable[[Collection[str]], Awaitable[None]]
 
@@ -48,14 +50,18 @@ class Departures:
 
     async def sweep(self) -> None:
         """End what removed people left behind."""
-        gone = await self._access.gone()
-        if gone:
-            await self._end(gone)
+        gone = iter(sorted(await self._access.gone()))
+        while some := list(islice(gone, AT_ONCE)):
+            await self._end(some)
 
     async def _end(self, names: Collection[str]) -> None:
+        is_over = True
         for end in self._ends:
             try:
                 await end(names)
             except Exception:
                 # The others must end all the same; the sweep comes back to this one.
                 log.exception("cannot end a removed user's work yet")
+                is_over = False
+        if is_over:
+            await self._access.forget_accounts(names)

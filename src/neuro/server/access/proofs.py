@@ -75,7 +75,7 @@ def challenge(taken: Sequence[Proof]) -> str:
 
     One alone: Docker takes the first that it knows, and asks a realm of Bearer for tokens.
     """
-    return _CHALLENGES[taken[0]]
+    return _CHALLENGES[taken[0] if taken else TOKEN]
 
 
 def _password(credentials: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -26,9 +26,10 @@ from neuro.domain.uris import ResourceURI
 from neuro.domain.users import MAX_TOKEN_LIFE, Token, User, check_token_life
 from neuro.server.access import tables
 from neuro.server.access.grant_book import GrantBook
-from neuro.server.access.grant_tables import generation, of_subject
+from neuro.server.access.grant_tables import changed, generation, of_subject
 from neuro.server.access.identity import Identity, JobIdentity, PullIdentity, ServiceIdentity
 from neuro.server.access.peers import Peers, Telling, Words
+from neuro.server.access.people import person_of
 from neuro.server.access.service_accounts import ServiceAccounts
 from neuro.server.access.sharing import Sharing, unknown
 from neuro.server.access.tokens import TokensInUse, digest_of_token
@@ -168,8 +169,8 @@ class AccessService:
         await self._database.read(lambda connection: _check_not_last(connection, name))
 
     async def remove_user(self, name: str) -> list[str]:
-        """Remove a user with all their tokens, permissions and service accounts; nobody gets the
-        name again. Returns who has gone.
+        """Remove a user with all their tokens, permissions and service accounts. Returns who has
+        gone: nobody gets a person's name again, and an account's only when its work has ended.
 
         Raises NotFound, Conflict for the last administrator.
         """
@@ -178,6 +179,7 @@ class AccessService:
         touched: set[str] = set()
 
         def remove(connection: Connection, telling: Telling) -> bool:
+            changed(connection)  # First, as whoever changes grants does: each waits for the other.
             _check_not_last(connection, name)
             if tables.hold_user(connection, name) is None:
                 raise unknown(name)
@@ -194,6 +196,12 @@ class AccessService:
 
         await self._end(going, remove, lambda: self.book.changed(touched))
         return [user for user, _ in going]
+
+    async def forget_accounts(self, names: Collection[str]) -> None:
+        """Let the names of service accounts be given again whose work has ended."""
+        accounts = [name for name in names if person_of(name) != name]
+        if accounts:
+            await self._database.write(lambda c: tables.forget_retired(c, accounts))
 
     async def gone(self) -> set[str]:
         """The names of people who were removed."""

@@ -84,6 +84,11 @@ class ServiceAccounts:
             there = tables.service_accounts_of(connection, owner)
             if any(it.role == role for it in there):
                 raise AlreadyExists(f"You have a service account '{request.name}' already.")
+            if tables.is_retired(connection, role):
+                raise Conflict(
+                    f"What a service account '{request.name}' of yours has begun is still being"
+                    " ended: try again in a moment."
+                )
             if len(there) >= MAX_ACCOUNTS:
                 raise Conflict(
                     f"You have {MAX_ACCOUNTS} service accounts, which is the most: remove some."

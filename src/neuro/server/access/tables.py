@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import (
@@ -187,6 +187,11 @@ def retire(connection: Connection, name: str, at: datetime) -> None:
     """Keep a name from being given again."""
     connection.execute(delete(retired_users).where(retired_users.c.name == name))
     connection.execute(insert(retired_users).values(name=name, retired_at=at))
+
+
+def forget_retired(connection: Connection, names: Sequence[str]) -> None:
+    """Let names be given again."""
+    connection.execute(delete(retired_users).where(retired_users.c.name.in_(names)))
 
 
 def is_retired(connection: Connection, name: str) -> bool:

@@ -141,7 +141,7 @@ class Call:
 class Routes:
     """A noun's routes; ``tag`` names the noun in the API's documentation.
 
-    ``inside`` says for all that do not say otherwise why they are asked inside; `
+    ``inside`` says for all that do not say otherwise why they are asked inside.
     """
 
     tag: str

@@ -31,6 +31,7 @@ class Arrivals:
         self._engines = engines
         self._needed = needed
         self._open: list[str] = []
+        self._trying: set[str] = set()
         self._errands = Errands("arrival of engines")
         self._came: Callable[[str], Awaitable[None]] | None = None
 
@@ -57,7 +58,9 @@ class Arrivals:
     async def _open_one(self, name: str) -> None:
         try:
             await self._try(name)
-        except (EngineFault, OSError) as error:
+        except Exception as error:
+            if not self.is_needed(name):
+                self._note(name, error)
             self.missed(name, error)
 
     def missed(self, name: str, error: Exception) -> None:
@@ -76,10 +79,9 @@ class Arrivals:
     def gone(self, name: str, error: Exception) -> None:
         """An engine turned out not to be there, or there is something else in its way."""
         log.warning("an engine is away, and is tried again", engine=name, why=_said(error))
-        is_tried = name in self.away
         self.away[name] = away_because(name, _said(error))
-        if self._came is not None and not is_tried:
-            self._errands.begin(self._try_on(name, self._came))
+        if self._came is not None:
+            self._try_again(name, self._came)
 
     def begin(self, came: Callable[[str], Awaitable[None]]) -> None:
         """Try again those that are away. ``came`` is called with each that is there at last.
@@ -88,25 +90,35 @@ class Arrivals:
         """
         self._came = came
         for name in self.away:
+            self._try_again(name, came)
+
+    def _try_again(self, name: str, came: Callable[[str], Awaitable[None]]) -> None:
+        if name not in self._trying:
+            self._trying.add(name)
             self._errands.begin(self._try_on(name, came))
 
     async def _try_on(self, name: str, came: Callable[[str], Awaitable[None]]) -> None:
         pause = FIRST_PAUSE_SECONDS
-        while True:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            try:
-                await self._try(name)
-                # Before it is taken: it may turn out to be gone again.
-                del self.away[name]
-                log.info("an engine is there", engine=name)
-                await came(name)
-                return
-            except Exception as error:
-                known = isinstance(error, EngineFault | OSError | PlatformError)
-                if not known:
-                    log.exception("an engine cannot be taken", engine=name)
-                self.away[name] = away_because(name, _said(error))
+        try:
+            while self.is_away(name):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                try:
+                    await self._try(name)
+                    # Before it is taken: it may turn out to be gone again.
+                    self.away.pop(name, None)
+                    log.info("an engine is there", engine=name)
+                    await came(name)
+                except Exception as error:
+                    self._note(name, error)
+                    self.away[name] = away_because(name, _said(error))
+        finally:
+            self._trying.discard(name)
+
+    def _note(self, name: str, error: Exception) -> None:
+        """Leave a trace of what nobody expected."""
+        if not isinstance(error, EngineFault | OSError | PlatformError):
+            log.error("an engine cannot be taken", engine=name, exc_info=error)
 
     async def stop(self) -> None:
         """Try none again."""

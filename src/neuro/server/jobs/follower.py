@@ -101,9 +101,10 @@ class JobFollower:
                     jobs.update(dict.fromkeys(await self._every()))
                 await self._look_at(jobs)
                 if all_asked or asked:
-                    left = await self._intents.obey(None if all_asked else list(asked))
-                    if left:
-                        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.asked, left)
+                    soon, later = await self._intents.obey(None if all_asked else list(asked))
+                    for left, pause in ((soon, PAUSE_SECONDS), (later, RETRY_SECONDS)):
+                        if left:
+                            asyncio.get_running_loop().call_later(pause, self.asked, left)
             except Exception as error:
                 # Nothing that was told of is forgotten.
                 self._jobs = jobs | self._jobs

@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 
+from neuro.domain.errors import Unavailable
 from neuro.domain.jobs import Reason
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Changes
@@ -62,15 +63,15 @@ class Intents:
         self._changes.ring()
         return minutes
 
-    async def obey(self, job_ids: Sequence[str] | None) -> list[str]:
+    async def obey(self, job_ids: Sequence[str] | None) -> tuple[list[str], list[str]]:
         """Do what is asked of these jobs (None: of any) that are this server's.
 
-        Returns those that are on their way to be, and have to be looked at again. Raises
-        Unavailable: then the intents stay.
+        Returns those that are on their way to be, and those whose engine is away: both have to be
+        looked at again. Raises Unavailable: then the intents stay.
         """
         rows = await self._database.read(partial(intent_rows.read, job_ids=job_ids))
         if not rows:
-            return []
+            return [], []
         done_under: dict[str, Holding | None] = {}
         for _, intent in rows:
             live = self._board.get(intent.job_id)
@@ -87,10 +88,14 @@ class Intents:
         own = {intent.job_id for _, intent in rows if self._board.is_own(intent.job_id)}
         strange = {intent.job_id for _, intent in rows} - own
         active = await self._database.read(partial(lookups.active_among, ids=sorted(strange)))
+        later: set[str] = set()
         for _, intent in rows:
             if intent.job_id in active and intent.kind == STOP:
                 # Nobody has it on a board: it may be damaged.
-                await self._damaged.end(intent.job_id, intent.value)
+                try:
+                    await self._damaged.end(intent.job_id, intent.value)
+                except Unavailable:
+                    later.add(intent.job_id)  # Nothing else waits for it.
         if active:
             active = await self._database.read(partial(lookups.active_among, ids=sorted(active)))
         # Another server's are that server's to obey, unless they are over.
@@ -101,7 +106,7 @@ class Intents:
         ]
         if done:
             await self._database.write(partial(intent_rows.remove, done))
-        return sorted(own - obeyed)
+        return sorted(own - obeyed), sorted(later)
 
     def _obey(self, live: JobRecord, intent: Intent) -> None:
         try:

@@ -119,6 +119,12 @@ def homes_of(connection: Connection, digest: str) -> list[str]:
     )
 
 
+def hold(connection: Connection, repository_id: int, digest: str) -> None:
+    """Wait for whoever is about to need a blob that a repository has, and let nobody else be."""
+    mine = links.c.repository_id == repository_id, links.c.digest == digest
+    connection.execute(select(links.c.digest).where(*mine).with_for_update())
+
+
 def is_referenced(connection: Connection, repository_id: int, digest: str) -> bool:
     """Whether a manifest of the repository needs a blob."""
     return (

@@ -76,13 +76,26 @@ class BlobStore:
 
     def keep(self, digest: str) -> None:
         """Wait until the place of a blob is on the disk."""
-        path = self._path(digest)
-        sync_folder(path.parent)
+        folder = self._path(digest).parent
+        for made in (folder, folder.parent, folder.parent.parent):
+            sync_folder(made)
 
-    def throw_away(self, digest: str) -> None:
-        """Let a blob be gone, in the transaction that says so. Raises OSError."""
-        with suppress(FileNotFoundError):
-            self._path(digest).rename(self._trash / f"{digest}.{time.time_ns()}")
+    def throw_away(self, digest: str, before: float) -> bool:
+        """Let a blob be gone that has its place since before a unix time, in the transaction that
+        says so; whether it is. Raises OSError.
+
+        A database ends a transaction that a slow disk holds up, and gives its rows to others: what
+        has been pushed since is put back, or is in its place already, with the same bytes.
+        """
+        path, trash = self._path(digest), self._trash / f"{digest}.{time.time_ns()}"
+        try:
+            path.rename(trash)
+            if trash.stat().st_mtime < before:
+                return True
+            trash.rename(path)
+        except FileNotFoundError:
+            pass
+        return False
 
     def empty_trash(self) -> int:
         """Delete what was thrown away; returns how many bytes that was. Raises OSError."""
@@ -92,13 +105,6 @@ class BlobStore:
                 freed += entry.stat().st_size
                 Path(entry.path).unlink()
         return freed
-
-    def is_older(self, digest: str, moment: float) -> bool:
-        """Whether a blob's file has its place for longer than since a unix time."""
-        try:
-            return self._path(digest).stat().st_mtime < moment
-        except FileNotFoundError:
-            return False
 
     def files(self) -> Iterator[tuple[str, os.stat_result]]:
         """The digest and the status of each file of the store."""

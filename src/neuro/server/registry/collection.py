@@ -8,6 +8,7 @@ that a push never waits for long.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -97,6 +98,7 @@ class Collection:
                 return removed
 
     def _remove(self, digests: Sequence[str], connection: Connection) -> int:
+        begun = time.time()
         locked = connection.execute(
             select(blobs.c.digest)
             .where(blobs.c.digest.in_(digests))
@@ -109,12 +111,10 @@ class Collection:
             .where(blobs.c.digest.in_(list(locked)), _has_no_link)
             .returning(blobs.c.digest)
         )
-        return self._throw_away(gone.scalars().all())
-
-    def _throw_away(self, digests: Sequence[str]) -> int:
-        for digest in digests:
-            self._store.throw_away(digest)
-        return len(digests)
+        rows = gone.scalars().all()
+        for digest in rows:
+            self._store.throw_away(digest, begun)
+        return len(rows)
 
     async def _remove_unknown(self, before: datetime) -> int:
         """Files that no row knows: their push was never committed."""
@@ -133,7 +133,7 @@ class Collection:
 
     def _remove_files(self, digests: Sequence[str], limit: float, connection: Connection) -> int:
         unknown = _unknown(connection, digests)
-        return self._throw_away([it for it in unknown if self._store.is_older(it, limit)])
+        return sum(self._store.throw_away(digest, limit) for digest in unknown)
 
     async def _end_uploads(self, before: datetime) -> int:
         """Uploads that nothing has come to."""

@@ -6,7 +6,7 @@ import msgspec
 
 from neuro.domain.errors import InvalidInput
 from neuro.domain.texts import check_text
-from neuro.server.registry.errors import RegistryError, invalid_manifest
+from neuro.server.registry.errors import invalid_manifest
 from neuro.server.registry.names import parse_digest
 
 MAX_MANIFEST = 4 << 20
@@ -114,11 +114,3 @@ def parse_manifest(content: bytes, media_type: str, digest: str) -> Manifest:
 
 
 _decode = msgspec.json.Decoder(_Content).decode
-
-
-def check_size(size: int) -> None:
-    """Raise RegistryError for a manifest that is too large."""
-    if size > MAX_MANIFEST:
-        raise RegistryError(
-            "MANIFEST_INVALID", 413, f"A manifest can have {MAX_MANIFEST} bytes, not {size}."
-        )

@@ -242,8 +242,9 @@ class RegistryService:
         now = self._now()
 
         def put(connection: Connection) -> None:
+            if not blob_tables.remove_upload(connection, incoming.upload_id):
+                raise unknown_upload()  # Whoever began it is gone.
             blob_tables.put_blob(connection, repository, digest, incoming.size, now)
-            blob_tables.remove_upload(connection, incoming.upload_id)
             incoming.place(digest)
 
         await self._database.write(put)
@@ -342,6 +343,7 @@ class RegistryService:
             if found is None:
                 _repository(connection, repository)
                 raise unknown_blob(repository.path, digest)
+            blob_tables.hold(connection, found.repository_id, digest)
             if blob_tables.is_referenced(connection, found.repository_id, digest):
                 raise RegistryError(
                     "UNSUPPORTED",
