@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,50 @@ def test_blobs_elsewhere_are_asked_for_without_our_credentials(
 
     assert len(storage.requests) == 2
     assert all("Authorization" not in headers for _, headers in storage.requests)
+
+
+def test_who_we_are_is_not_told_where_the_registry_sends_us(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    storage = SmallRegistry()
+    registry.password = storage.password = "secret"
+    registry.image("x", "a", tag="v1")
+    with running(storage) as address:
+        registry.elsewhere = f"http://{address}/v2/x/blobs"
+
+        assert fault_of(store, f"{host}/x:v1", ME).kind is FaultKind.DENIED
+
+    assert all("Authorization" not in headers for _, headers in storage.requests)
+
+
+def test_an_address_that_is_none_is_refused(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", tag="v1")
+    registry.elsewhere = "http://["
+
+    assert fault_of(store, f"{host}/x:v1").kind is FaultKind.REFUSED
+    assert fault_of(store, f"{'a' * 64}.example/x:v1").kind is FaultKind.REFUSED
+
+
+@pytest.mark.parametrize("length", [b"-1", b"-5"])
+def test_a_piece_of_a_negative_length_is_not_all_there_is(length: bytes, store: Store) -> None:
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            connection.sendall(length + b"\r\n")
+            while True:
+                connection.sendall(b"x" * (1 << 16))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endless = threading.Thread(target=answer, args=(server,))
+        endless.start()
+        fault = fault_of(store, f"127.0.0.1:{server.getsockname()[1]}/x:v1")
+        endless.join()
+
+    assert fault.kind in (FaultKind.REFUSED, FaultKind.AWAY)
 
 
 def test_a_registry_that_sends_us_in_circles_is_refused(

@@ -9,7 +9,7 @@ import base64
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -242,7 +242,7 @@ class Daemon:
             headers["X-Registry-Auth"] = base64.urlsafe_b64encode(text).decode()
         connection, answer = self._ask("POST", path, query, None, headers, seconds)
         try:
-            while line := answer.readline():
+            while line := _read(answer.readline):
                 if line.strip():
                     yield msgspec.json.decode(line, type=Step)
         finally:
@@ -335,7 +335,7 @@ class Daemon:
             method, path, query or {}, body, {}, seconds or self._seconds
         )
         try:
-            return answer.read()
+            return _read(answer.read)
         finally:
             connection.close()
 
@@ -390,3 +390,11 @@ def _message(content: bytes) -> str:
         return str(json.loads(content)["message"])
     except (ValueError, KeyError, TypeError):
         return content.decode("utf-8", "replace").strip()
+
+
+def _read(part: Callable[[], bytes]) -> bytes:
+    """Some of an answer. Raises OSError where the daemon has gone in the middle of it."""
+    try:
+        return part()
+    except http.client.HTTPException as error:
+        raise ConnectionError("the daemon has gone in the middle of its answer") from error

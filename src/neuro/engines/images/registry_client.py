@@ -48,17 +48,24 @@ class Answer:
     """An answer whose body is still to be read, in pieces."""
 
     def __init__(
-        self, response: http.client.HTTPResponse, connection: http.client.HTTPConnection
+        self,
+        place: _Place,
+        response: http.client.HTTPResponse,
+        connection: http.client.HTTPConnection,
     ) -> None:
+        self.place = place
         self.status = response.status
         self.headers = response.headers
         self._response, self._connection = response, connection
 
     def read(self, most: int) -> bytes:
-        """Some of the body, nothing at its end. Raises OSError where it is cut."""
+        """Some of the body as it comes, nothing at its end. Raises OSError where it is cut.
+
+        Not ``read``, which takes all there is of a piece whose length is said to be negative.
+        """
         try:
-            return self._response.read(most)
-        except http.client.HTTPException as error:
+            return self._response.read1(most)
+        except (http.client.HTTPException, ValueError) as error:
             raise ConnectionError("the connection was cut") from error
 
     def close(self) -> None:
@@ -138,6 +145,8 @@ class Registry:
             answer = self._ask(path, headers)
         except (OSError, http.client.HTTPException) as error:
             raise self._away(error) from error
+        except ValueError as error:  # an address that is none: the image's, or one we are sent to
+            raise refused(f"The registry {self._name} has no address to ask: {error}.") from error
         try:
             if answer.status not in (200, 206):
                 raise self._fault(answer)
@@ -148,7 +157,8 @@ class Registry:
     def _ask(self, path: str, headers: Mapping[str, str]) -> Answer:
         used = self._authorization
         answer = self._follow(self._base + path, headers, used)
-        if answer.status != 401:
+        # Who we are is for the registry to ask, and for nobody whom it sends us to.
+        if answer.status != 401 or answer.place != _place(self._base):
             return answer
         challenge = answer.headers.get("WWW-Authenticate", "")
         answer.close()
@@ -185,7 +195,7 @@ class Registry:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             agent = {"User-Agent": f"neuro/{__version__}", "Accept-Encoding": "identity"}
             connection.request("GET", target, headers={**agent, **headers})
-            return Answer(connection.getresponse(), connection)
+            return Answer(place, connection.getresponse(), connection)
         except BaseException:
             connection.close()
             raise
