@@ -14,13 +14,14 @@ from neuro.cli.main import root
 from neuro.flow.cli.main import root as flow_root
 from tests.cli.platform import Home
 
-# These print the output of jobs, a secret, a script, a URI or a sentence: no table and no report.
+# These print the output of jobs, a secret, a script, a URI, a number or a sentence: no table and no report.
 WITHOUT = """
 neuro run, logs, attach, exec, port-forward, cp, rm, mkdir, mv, down, login, logout, help
 neuro job browse, job bump-life-span, job generate-run-command, project init, server run
 neuro server down, server reload, config login, config login-with-token, config logout
 neuro config show-token, config switch-cluster, config token revoke, admin remove-user
 neuro acl revoke, acl add-role, acl remove-role, completion generate, completion patch
+neuro image rm, image size, image digest
 neuro-flow run, logs, cancel, clear-cache, schedule, unschedule, mkvolumes, upload, download
 neuro-flow clean, build, init, schema, delete-project, completion generate, completion patch
 """
