@@ -14,7 +14,8 @@ from neuro.cli.main import root
 from neuro.flow.cli.main import root as flow_root
 from tests.cli.platform import Home
 
-# These print the output of jobs, a secret, a script, a URI, a number or a sentence: no table and no report.
+# These print the output of jobs, a secret, a script, a URI, a number or a sentence: no table, no
+# report.
 WITHOUT = """
 neuro run, logs, attach, exec, port-forward, cp, rm, mkdir, mv, down, login, logout, help
 neuro job browse, job bump-life-span, job generate-run-command, project init, server run
