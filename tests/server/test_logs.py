@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from neuro.cli.job.log_copy import LogCopy
 from neuro.cli.outage import Outage
@@ -14,7 +17,14 @@ from neuro.client import Client
 from neuro.client.blocking import run
 from neuro.client.jobs import LogPart
 from neuro.client.transport import ServerUnreachable
+from neuro.domain.jobs import JobStatus
+from neuro.engines.base import LogChunk
+from neuro.server.jobs.logs import LogOpening, LogQuery, log_chunks
+from neuro.server.jobs.phases import Phase
+from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.service import JobService
 from tests.server.jobs import output_of, submit
+from tests.server.test_job_events import record
 from tests.servers.fleet import Member, fleet_of
 
 SETTINGS = """
@@ -99,6 +109,37 @@ async def test_an_answer_breaks_off_where_bytes_are_missing(client: Client, gate
     start, rest = await taken(client, job, LogPart(offset=6))
     assert start == len(whole) - 40_000
     assert rest == whole[start:]
+
+
+async def test_runs_that_are_over_before_anybody_looks_are_read_all_the_same() -> None:
+    first = replace(record(), phase=Phase.RUNNING)
+    last = replace(first, run=2).ended(JobStatus.SUCCEEDED, None, datetime.now(UTC))
+    printed = [b"one\n"]
+
+    class ShortRuns:
+        """A job whose next two runs come and go while somebody waits for it."""
+
+        async def logs(self, job_id: str, *, offset: int, **_: object) -> AsyncIterator[LogChunk]:
+            if data := b"".join(printed)[offset:]:
+                yield LogChunk(offset, offset + len(data), data)
+
+        def engine_of(self, _: JobRecord) -> ShortRuns:
+            return self
+
+        async def wait_until(
+            self, seen: JobRecord, holds: Callable[[JobRecord], bool]
+        ) -> JobRecord:
+            if not holds(seen):
+                printed[1:] = [b"two\n", b"three\n"]
+                return last
+            return seen
+
+        async def is_told(self) -> None:
+            """One server."""
+
+    chunks = log_chunks(cast(JobService, ShortRuns()), first, LogQuery(), LogOpening(0, 0, 0))
+
+    assert b"".join([chunk async for chunk in chunks]) == b"one\ntwo\nthree\n"
 
 
 async def test_one_that_knows_no_offsets_is_led_over_the_gap(client: Client, gate: Path) -> None:

@@ -152,6 +152,7 @@ async def log_chunks(
             record,
             lambda job, run=run: job.run != run and job.run_started,  # type: ignore[misc]
         )
-        if record.status.is_finished:
+        # Short runs may all be over before anybody looks: what they printed is yet to be read.
+        if record.status.is_finished and record.run == run:
             await jobs.is_told()
             return
