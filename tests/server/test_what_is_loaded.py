@@ -8,7 +8,10 @@ import sys
 import pytest
 
 # Each is installed beside a server, and takes megabytes of it.
-UNUSED = ["alembic", "psycopg", "pygments", "rich", "sqlalchemy.dialects.postgresql"]
+UNUSED = [
+    *("alembic", "psycopg", "pygments", "rich", "sqlalchemy.dialects.postgresql"),
+    *("isal", "neuro.engines.docker.api", "neuro.engines.images.store"),
+]
 
 PROGRAM = """
 import sys

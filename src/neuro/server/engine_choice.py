@@ -9,12 +9,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neuro.domain.errors import InvalidInput
-from neuro.engines.docker.finding import Found, find
 from neuro.engines.docker.settings import DOCKER, PODMAN
 from neuro.server.engine_settings import DEFAULT_ENGINE
 from neuro.server.settings import is_new, written_engine
+
+if TYPE_CHECKING:
+    from neuro.engines.docker.finding import Found
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ def choose(folder: Path, given: str | None) -> Choice | None:
         return Choice(given, None)
     if written is not None or not is_new(folder):
         return None
+    from neuro.engines.docker.finding import find  # Only a first start looks.
+
     return best({"docker": find(DOCKER, os.environ), "podman": find(PODMAN, {})})
 
 

@@ -7,12 +7,10 @@ from typing import Literal
 from neuro.domain.ranges import Size
 from neuro.domain.resources import MIB
 from neuro.domain.sizes import parse_bytes
-from neuro.engines.images.store import Store
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.engine import SandboxEngine
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.settings import SandboxSettings
-from neuro.engines.sandbox.stored_images import StoredImages
 
 
 class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,8 +60,12 @@ def settings_of(site: Site, table: Table) -> SandboxSettings:
 
 def make(site: Site, table: Table) -> SandboxEngine:
     """An engine that is not open yet."""
-    images: StoredImages | None = None
+    images = None
     if table.images:
+        # What pulls and unpacks takes megabytes, also of a server that does neither.
+        from neuro.engines.images.store import Store
+        from neuro.engines.sandbox.stored_images import StoredImages
+
         store = Store(str(site.folder / "images"))
         images = StoredImages(store, parse_bytes(table.images_kept))
     return SandboxEngine(site.folder, settings_of(site, table), site.storage, images)
