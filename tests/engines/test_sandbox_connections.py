@@ -30,7 +30,7 @@ async def test_a_run_that_ends_while_it_is_connected_to_has_started_all_the_same
         layout.write_exit(folder, ExitRecord.of(Ending(0, "exited", None), now, started=now))
         writer.close()
 
-    async with await asyncio.start_unix_server(end, f"{folder}/{layout.SOCKET}"):
+    async with await asyncio.start_unix_server(end, sock=layout.listen(folder)):
         await connections.take_up(REF)
         events = [await told.get(), await told.get()]
     await connections.close()
