@@ -16,13 +16,14 @@ MAX_REFERENCE = 512
 EXECUTOR_IMAGE = "neuro/executor"
 _FLOW_NAME = "neuro-flow"  # as the original publishes it, whatever the registry and the tag
 
-_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+# A part of a repository's name, between slashes.
+PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _HOST = (
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
 _VERSION = r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-_REFERENCE = re.compile(rf"(?:{_HOST}(?::\d+)?/)?{_PART}(?:/{_PART})*{_VERSION}")
-_OWN = re.compile(rf"(?P<repository>{_PART}(?:/{_PART})+)(?P<version>{_VERSION})")
+_REFERENCE = re.compile(rf"(?:{_HOST}(?::\d+)?/)?{PART}(?:/{PART})*{_VERSION}")
+_OWN = re.compile(rf"(?P<repository>{PART}(?:/{PART})+)(?P<version>{_VERSION})")
 _SCHEME = "image:"
 
 

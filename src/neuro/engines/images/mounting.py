@@ -51,7 +51,7 @@ def mount_by_options(
     target: str, lowers: Sequence[str], options: Sequence[str] = (), flags: int = 0
 ) -> None:
     """``mount_overlay`` as every kernel can, with as many lower folders as fit into a page."""
-    lower = "lowerdir=" + ":".join(_escaped(name) for name in lowers)
+    lower = "lowerdir=" + ":".join(kernel.as_option(name) for name in lowers)
     kernel.mount("overlay", target, "overlay", flags, ",".join((lower, *options)))
 
 
@@ -71,11 +71,7 @@ def _mount_one_by_one(
     finally:
         os.close(made)
     try:
-        place = os.open(target, os.O_PATH | os.O_CLOEXEC)
-        try:
-            kernel.attach(tree, place)
-        finally:
-            os.close(place)
+        kernel.attach_at(tree, target)
     finally:
         os.close(tree)
 
@@ -104,9 +100,3 @@ def _takes_one_by_one() -> bool:
     finally:
         os.close(made)
     return True
-
-
-def _escaped(path: str) -> str:
-    for character in "\\:,":
-        path = path.replace(character, f"\\{character}")
-    return path

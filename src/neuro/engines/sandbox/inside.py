@@ -115,7 +115,7 @@ def _overlay(land: Userland, number: int, path: str) -> None:
         below = f"land/{land.template}"
     else:
         below = land.lower(path)
-    lower = ":".join(_escaped(source) for source in (*reversed(layers), below))
+    lower = ":".join(kernel.as_option(source) for source in (*reversed(layers), below))
     flags = MS_NOSUID | MS_NODEV
     if land.writable:
         # A run's private files never outlive it. Without "volatile" the end of each overlay waits
@@ -125,12 +125,6 @@ def _overlay(land: Userland, number: int, path: str) -> None:
         # ``upper`` still brings what is the run's own: its hosts
         flags, options = flags | MS_RDONLY, f"lowerdir={upper}:{lower},userxattr"
     kernel.mount("overlay", target, "overlay", flags, options)
-
-
-def _escaped(path: str) -> str:
-    for character in "\\:,":
-        path = path.replace(character, f"\\{character}")
-    return path
 
 
 def _small_disk(target: str, size: int, mode: str) -> None:

@@ -288,6 +288,22 @@ def attach(tree: int, place: int) -> None:
     call("move_mount", _MOVE_MOUNT, tree, b"", place, b"", _MOVE_EMPTY_PATHS)
 
 
+def attach_at(tree: int, path: str) -> None:
+    """The same at the place that a name leads to. Raises OSError."""
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        attach(tree, place)
+    finally:
+        os.close(place)
+
+
+def as_option(path: str) -> str:
+    """A path as it stands among the options of an overlay."""
+    for character in "\\:,":
+        path = path.replace(character, f"\\{character}")
+    return path
+
+
 def open_below(root: int, path: str, flags: int = os.O_PATH) -> int:
     """Open ``path`` as a process with ``root`` as its root would, and through no magic link.
 

@@ -151,11 +151,7 @@ def _show(folders: Sequence[str], users: int) -> None:
 def _attach(tree: int, place: str, attributes: int, users: int | None = None) -> None:
     try:
         kernel.set_attributes(tree, attributes, users)
-        target = os.open(place, os.O_PATH | os.O_CLOEXEC)
-        try:
-            kernel.attach(tree, target)
-        finally:
-            os.close(target)
+        kernel.attach_at(tree, place)
     finally:
         os.close(tree)
 

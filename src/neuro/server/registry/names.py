@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from neuro.domain.images import PART
 from neuro.domain.uris import ResourceURI
 from neuro.server.registry.errors import RegistryError
 
 MAX_REPOSITORY = 255
 MAX_TAG = 128
 
-_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})+")
+_REPOSITORY = re.compile(rf"{PART}(?:/{PART})+")
 _TAG = re.compile(rf"[a-zA-Z0-9_][a-zA-Z0-9._-]{{0,{MAX_TAG - 1}}}")
 # How many hexadecimal digits a digest of each algorithm has.
 _LENGTHS = {"sha256": 64, "sha512": 128}

@@ -10,7 +10,7 @@ from email.utils import formatdate
 
 from aiohttp import hdrs, web
 
-from neuro.server.http.file_answers import requested_range
+from neuro.server.http.file_answers import content_range, requested_range
 from neuro.server.http.routes import Call, json_response
 from neuro.server.http.streams import BYTES
 from neuro.server.storage.service import OpenFile, StorageService
@@ -40,7 +40,7 @@ async def send_file(call: Call, service: StorageService, file: OpenFile) -> web.
     first, end = window or (0, file.size)
     response = web.StreamResponse(status=206 if window else 200, headers=headers)
     if window:
-        response.headers[hdrs.CONTENT_RANGE] = f"bytes {first}-{end - 1}/{file.size}"
+        response.headers.update(content_range(first, end, file.size))
     response.content_length = end - first
     await response.prepare(call.request)
     await _write_all(response, _chunks(service, file.fd, first, end))
