@@ -36,6 +36,11 @@ runtime = "runc"
 [network]
 network_backend = "netavark"
 """
+_REGISTRIES = f"""\
+[[registry]]
+location = "127.0.0.1:{docker_surroundings.REGISTRY}"
+insecure = true
+"""
 _PATIENCE = 60.0
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -97,6 +102,12 @@ def process(kind: str = "docker") -> int:
     return int(Path(socket_path(kind)).with_name("pid").read_text())
 
 
+def let_go(image: str, kind: str) -> None:
+    """Let one come that is held in the daemon's registry."""
+    name = image.removeprefix(docker_surroundings.HELD)
+    Path(socket_path(kind)).with_name(name).touch()
+
+
 def docker(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the command line of Docker."""
     return _docker(socket_path(), *words, **options)
@@ -111,7 +122,7 @@ def _launch(folder: Path, kind: str) -> subprocess.Popen[bytes]:
     program = _dockerd(folder) if kind == "docker" else _podman(folder)
     script = (
         f"ip link set lo up; ip address add {docker_surroundings.NAMES}/32 dev lo;"
-        f" setpriv --pdeathsig TERM {sys.executable} -m {docker_surroundings.__name__} &"
+        f" setpriv --pdeathsig TERM {sys.executable} -m {docker_surroundings.__name__} {folder} &"
         f" {program}"
     )
     with (folder / "log").open("wb") as log:
@@ -136,8 +147,10 @@ def _dockerd(folder: Path) -> str:
 
 def _podman(folder: Path) -> str:
     (folder / "containers.conf").write_text(_PODMAN)
+    (folder / "registries.conf").write_text(_REGISTRIES)
     return (
-        f"export CONTAINERS_CONF={folder}/containers.conf; echo $$ > {folder}/pid;"
+        f"export CONTAINERS_CONF={folder}/containers.conf"
+        f" CONTAINERS_REGISTRIES_CONF={folder}/registries.conf; echo $$ > {folder}/pid;"
         f" exec {' '.join(_podman_words(folder))} system service --time=0 unix://{folder}/socket"
     )
 

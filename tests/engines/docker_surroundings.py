@@ -1,6 +1,6 @@
 """What a daemon of the tests finds in its network: registries, and a name server without names.
 
-``python -m tests.engines.docker_surroundings`` runs in that network until its parent ends.
+``python -m tests.engines.docker_surroundings FOLDER`` runs in that network until its parent ends.
 """
 
 from __future__ import annotations
@@ -11,22 +11,32 @@ import hashlib
 import io
 import json
 import socket
+import sys
 import threading
+import time
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from tests.engines import docker_image
 
 REGISTRY = 5000  # on the loopback
 NAMES = "192.0.2.53"
 IMAGE = "pulled/image"
+# Of these, each has a name of its own, and comes once a file of that name is in the folder.
+HELD = f"127.0.0.1:{REGISTRY}/held/"
 ASKING_REGISTRY = 5001  # has the same, for those who have the password
 PASSWORD = "secret"
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _NO_SUCH_NAME = b"\x81\x83"
 
 
-def image() -> tuple[bytes, dict[str, bytes]]:
-    """The manifest of an image, and its parts by digest."""
+@cache
+def image(mark: str) -> tuple[bytes, dict[str, bytes]]:
+    """The manifest of an image, and its parts by digest.
+
+    No image with another mark is the same: what a daemon has, it does not pull.
+    """
     layer = io.BytesIO()
     docker_image.write(layer, ("sh", "true", "echo"), python=False)
     packed = gzip.compress(layer.getvalue(), 1)
@@ -34,7 +44,7 @@ def image() -> tuple[bytes, dict[str, bytes]]:
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Cmd": ["true"]},
+            "config": {"Cmd": ["true"], "Labels": {"mark": mark}},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer.getvalue())]},
         }
     ).encode()
@@ -57,24 +67,29 @@ def _part(kind: str, content: bytes) -> dict[str, object]:
 
 
 class Registry(BaseHTTPRequestHandler):
-    """Has one image."""
+    """Has one image, and those that are held."""
 
     protocol_version = "HTTP/1.1"
-    manifest = b""
-    parts: dict[str, bytes] = {}
+    folder = Path()
     asks = False
 
     def do_GET(self) -> None:
-        kind, _, name = self.path.rpartition("/")
-        known = {f"/v2/{IMAGE}/manifests", f"/v2/{IMAGE}/blobs"}
+        repository, _, kind = self.path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")
+        name = self.path.rpartition("/")[2]
+        manifest, parts = b"", dict[str, bytes]()
+        if repository == IMAGE or repository.startswith("held/"):
+            manifest, parts = image(repository)
+        if repository.startswith("held/"):
+            while not (self.folder / repository.removeprefix("held/")).exists():
+                time.sleep(0.01)
         if self.asks and not self._has_password:
             self._answer(401, "application/json", b"{}")
         elif self.path == "/v2/":
             self._answer(200, "application/json", b"{}")
-        elif kind in known and name in ("latest", _digest(self.manifest)):
-            self._answer(200, _MANIFEST, self.manifest)
-        elif kind in known and name in self.parts:
-            self._answer(200, "application/octet-stream", self.parts[name])
+        elif manifest and kind == "manifests" and name in ("latest", _digest(manifest)):
+            self._answer(200, _MANIFEST, manifest)
+        elif kind == "blobs" and name in parts:
+            self._answer(200, "application/octet-stream", parts[name])
         else:
             error = {"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}
             self._answer(404, "application/json", json.dumps({"errors": [error]}).encode())
@@ -120,7 +135,7 @@ def answer_names() -> None:
 
 def main() -> None:
     threading.Thread(target=answer_names, daemon=True).start()
-    Registry.manifest, Registry.parts = image()
+    Registry.folder = Path(sys.argv[1])
     asking = ThreadingHTTPServer(("127.0.0.1", ASKING_REGISTRY), AskingRegistry)
     threading.Thread(target=asking.serve_forever, daemon=True).start()
     ThreadingHTTPServer(("127.0.0.1", REGISTRY), Registry).serve_forever()

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -39,7 +40,7 @@ from neuro.engines.sandbox import SandboxEngine, identities
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.settings import SandboxSettings
 from neuro.engines.storage import Storage
-from tests.engines import docker_daemon, made_images
+from tests.engines import docker_daemon, docker_surroundings, made_images
 from tests.engines.made_images import MadeImages
 from tests.engines.memory import MemoryEngine
 from tests.engines.plain import supervisor
@@ -287,6 +288,14 @@ class EngineKind:
         """The process that looks after a run, where there is one of its own."""
         raise NotImplementedError
 
+    def held_image(self) -> str:
+        """An image that is not here and does not come (where it ``has`` IMAGES)."""
+        raise NotImplementedError
+
+    def let_go(self, image: str) -> None:
+        """Let it come now."""
+        raise NotImplementedError
+
 
 class SandboxKind(EngineKind):
     name = "sandbox"
@@ -410,6 +419,12 @@ class MemoryKind(EngineKind):
     def supervisor_of(self, folder: Path, ref: RunRef) -> None:
         return None
 
+    def held_image(self) -> str:
+        return "pulled/image"
+
+    def let_go(self, image: str) -> None:
+        pass
+
 
 class DockerKind(EngineKind):
     name = "docker"
@@ -440,6 +455,12 @@ class DockerKind(EngineKind):
 
     def supervisor_of(self, folder: Path, ref: RunRef) -> int:
         return SandboxKind().supervisor_of(folder, ref)
+
+    def held_image(self) -> str:
+        return f"{docker_surroundings.HELD}{secrets.token_hex(4)}"
+
+    def let_go(self, image: str) -> None:
+        docker_daemon.let_go(image, self.name)
 
 
 class PodmanKind(DockerKind):

@@ -51,9 +51,16 @@ async def test_started_comes_before_exited(runs: Runs) -> None:
 
 
 @needs(Has.IMAGES)
-async def test_a_run_that_waits_for_its_image_says_how_far_that_is(runs: Runs) -> None:
-    done = await runs.run("true", image="pulled/image")
+async def test_a_run_that_waits_for_its_image_says_how_far_that_is(
+    runs: Runs, kind: EngineKind
+) -> None:
+    begun = spec("true", image=kind.held_image())
+    await runs.engine.start(begun)
+    await runs.waits(RunRef(begun.job_id))
+    kind.let_go(begun.image)
+    done = await runs.finished(RunRef(begun.job_id))
 
+    assert done.code == 0
     told = [event for event in runs.told if event.ref == done.ref]
     waits = [event for event in told if isinstance(event, Waiting)]
     assert told[: len(waits)] == waits

@@ -23,7 +23,7 @@ DOCKERS = "application/vnd.docker.distribution.manifest.v2+json"
 @pytest.fixture
 async def image(registry: Registry, home: str) -> str:
     """An image that programs can run, as OWNER/NAME:TAG."""
-    manifest, parts = docker_surroundings.image()
+    manifest, parts = docker_surroundings.image(home)
     for content in parts.values():
         await registry.push_blob(home, content)
     await registry.push_manifest(home, "v1", manifest, DOCKERS)
