@@ -12,7 +12,7 @@ class BuildFault(Exception):
         self.hint = hint
 
 
-class StepFault(BuildFault):
+class StepFailed(BuildFault):
     """A step failed: ``line`` is its instruction's in the Dockerfile, ``output`` how it ended."""
 
     def __init__(self, sentence: str, line: int, hint: str = "", output: tuple[str, ...] = ()) -> None:
