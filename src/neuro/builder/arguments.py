@@ -163,9 +163,7 @@ def _context(text: str, below: str) -> str:
     return os.path.normpath(os.path.join(folder, below.lstrip("/"))) if below else folder
 
 
-def _pairs(
-    option: str, found: dict[str, list[str]], environment: dict[str, str]
-) -> dict[str, str]:
+def _pairs(option: str, found: dict[str, list[str]], environment: dict[str, str]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in found.get(option, ()):
         name, equals, value = text.partition("=")

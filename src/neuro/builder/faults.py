@@ -15,7 +15,9 @@ class BuildFault(Exception):
 class StepFailed(BuildFault):
     """A step failed: ``line`` is its instruction's in the Dockerfile, ``output`` how it ended."""
 
-    def __init__(self, sentence: str, line: int, hint: str = "", output: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, sentence: str, line: int, hint: str = "", output: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(sentence, hint)
         self.line = line
         self.output = output

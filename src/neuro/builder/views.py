@@ -309,6 +309,11 @@ class Context(View):
         self._ignored = ignored
         self._verdicts: dict[str, Verdict] = {"": TOP}
 
+    @classmethod
+    def again(cls, other: Context) -> Context:
+        """The same context, for another thread; it is to be closed as well."""
+        return cls(other.folder, other._ignored)
+
     def find(self, path: str) -> Found | None:
         """See View."""
         found = super().find(path)
