@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 from neuro.engines.images import locks
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused
@@ -33,6 +34,23 @@ _AT_ONCE = 3  # layers, as docker
 _DEEPEST, _MOST_DOCUMENTS = 4, 16  # of indexes in indexes; of manifests and indexes looked at
 _PIECE = 1 << 18
 _TRIES, _PAUSE = 5, 1.0  # downloads that bring nothing, and seconds after the first of them
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a reference means: the manifest for our platform, the config, and both digests.
+
+    ``digest`` is that of the manifest, or of the index that it was chosen from.
+    """
+
+    manifest: Manifest
+    digest: str
+    config: bytes
+
+    @property
+    def identity(self) -> str:
+        """The digest of the config: which image it is."""
+        return self.manifest.config.digest
 
 
 class Pull:
@@ -76,12 +94,20 @@ class Pull:
         for one in unpackings:
             one.stop()
 
-    def run(self) -> HeldImage:
-        """The image, held. Raises ImageFault, Stopped, and OSError for our own trouble."""
+    def resolve(self) -> Resolved:
+        """Ask the registry what the image is, and fetch nothing of it. Raises ImageFault."""
         manifest, digest = self._manifest()
-        identity = manifest.config.digest
-        body = self._registry.small_blob(identity, LARGEST_CONFIG)
-        image = StoredImage(identity, read_config(body, manifest))
+        body = self._registry.small_blob(manifest.config.digest, LARGEST_CONFIG)
+        return Resolved(manifest, digest, body)
+
+    def run(self, resolved: Resolved | None = None) -> HeldImage:
+        """The image, held. Raises ImageFault, Stopped, and OSError for our own trouble.
+
+        ``resolved`` is what ``resolve`` has told, if it was asked already.
+        """
+        known = resolved or self.resolve()
+        manifest, digest, identity = known.manifest, known.digest, known.identity
+        image = StoredImage(identity, read_config(known.config, manifest))
         present = self._store.image(identity)
         if present is not None:
             if self._name is not None:
