@@ -39,11 +39,11 @@ from neuro.engines.sandbox.launch import Plan
 
 _FOLDERS = ("private", "land", "base", "lower", "shown", "none", "proc", "sys", "dev", "root")
 _SIZE = "size=1m,nr_inodes=1k"
-_DEVICES = {
+DEVICES = {
     **{"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)},
     "tty": (5, 0),
 }
-_LINKS = (
+LINKS = (
     *(("fd", "/proc/self/fd"), ("core", "/proc/kcore"), ("ptmx", "pts/ptmx")),
     *((name, f"/proc/self/fd/{fd}") for fd, name in enumerate(("stdin", "stdout", "stderr"))),
 )
@@ -173,7 +173,7 @@ def _system() -> None:
 
 def _devices(block: Block, *, plain: bool) -> None:
     kernel.mount("tmpfs", "dev", "tmpfs", MS_NOSUID, f"mode=0755,{_SIZE}")
-    for name, numbers in _DEVICES.items():
+    for name, numbers in DEVICES.items():
         path = f"dev/{name}"
         if plain:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
@@ -181,7 +181,7 @@ def _devices(block: Block, *, plain: bool) -> None:
         else:
             os.mknod(path, stat.S_IFCHR, os.makedev(*numbers))
             os.chmod(path, 0o666)  # noqa: S103 - as the machine's own
-    for name, destination in _LINKS:
+    for name, destination in LINKS:
         os.symlink(destination, f"dev/{name}")
     for name in ("pts", "shm"):
         os.mkdir(f"dev/{name}")
