@@ -163,9 +163,7 @@ class SandboxEngine(SupervisedRuns):
         """
         ending = threading.Event()
         try:
-            await asyncio.to_thread(
-                self._builds().sweep, self._settings.builds_kept, ending.is_set
-            )
+            await asyncio.to_thread(self._builds().sweep, self._settings.builds_kept, ending.is_set)
         finally:
             ending.set()
         self._tidying.begin()
