@@ -345,7 +345,7 @@ def _send(
         context.run(storage.create(folder.child(*name.split("/")), content))
     if source.top is None:
         return
-    with _progress(context) as progress:
+    with sending(context) as progress:
         outcome = context.run(
             storage.upload_items(source.items, folder.child("context"), progress=progress)
         )
@@ -360,7 +360,8 @@ def _send(
 
 
 @contextmanager
-def _progress(context: Context) -> Iterator[CommandProgress]:
+def sending(context: Context) -> Iterator[CommandProgress]:
+    """Show how far the sending of a context is; on a terminal as a bar."""
     from neuro.cli.storage.items import Items
 
     items = Items(context)

@@ -8,8 +8,8 @@ import logging
 import resource
 import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import UTC, datetime
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
