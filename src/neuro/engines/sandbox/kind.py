@@ -19,7 +19,7 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ``log_limit`` is the size of one job's output that is kept, ``main_jobs_memory`` what main jobs
     of bakes may have together. With ``images`` jobs run in their images, of which so many bytes are
     kept for jobs to come; ``images_offline`` is what they do where a public registry cannot be
-    reached.
+    reached. ``builds_kept`` is the size of what builds of images keep for builds to come.
     """
 
     shared_ids: bool = False
@@ -32,6 +32,7 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     images: bool = False
     images_kept: int | str = "50G"
     images_offline: Literal["host", "wait"] = "host"
+    builds_kept: int | str = "50G"
 
 
 def settings_of(site: Site, table: Table) -> SandboxSettings:
@@ -54,6 +55,7 @@ def settings_of(site: Site, table: Table) -> SandboxSettings:
         host_port=site.port,
         control_memory=None if most is None else parse_bytes(most),
         offline_host=table.images_offline == "host",
+        builds_kept=parse_bytes(table.builds_kept),
         retention=Retention(total=parse_bytes(table.log_limit)),
     )
 
@@ -81,5 +83,6 @@ KIND = Kind(
         "log_limit": Size(),
         "main_jobs_memory": Size(512 * MIB),
         "images_kept": Size(),
+        "builds_kept": Size(),
     },
 )
