@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from neuro.builder.bases import Bases
 from neuro.builder.cache import Cache, Draft, HeldLayer
-from neuro.builder.copying import Copying, Digests
+from neuro.builder.copying import Copying, Digests, Download
 from neuro.builder.downloading import download
 from neuro.builder.faults import BuildFault, StepFailed
 from neuro.builder.modes import owner
@@ -202,7 +202,7 @@ class Building:
 
         return view
 
-    def _download(self, source: RemoteFile):  # type: ignore[no-untyped-def]
+    def _download(self, source: RemoteFile) -> Download:
         return download(self._cache, source)
 
 

@@ -37,7 +37,7 @@ import msgspec
 from neuro.builder.views import LayerFolder
 from neuro.engines.images import locks
 from neuro.engines.images.locks import Lock
-from neuro.engines.images.shelves import read_small, remove, write_small
+from neuro.engines.images.shelves import read_small, remove
 
 _FOLDERS = ("layers", "keys", "mounts", "bases", "downloads", "drafts", "trash", "locks")
 _UNUSED = 30 * 86400.0  # seconds after which a layer goes that no build has used
@@ -399,6 +399,17 @@ def _measured(folder: str) -> tuple[int, int]:
                         seen.add((status.st_dev, status.st_ino))
                         size += status.st_size
     return size, count
+
+
+def write_small(path: str, value: msgspec.Struct) -> None:
+    """Put a small file in its place, whole or not at all, without waiting for the disk.
+
+    What a power loss leaves of it is not read: layers of another boot count only once settled.
+    """
+    draft = f"{path}.{secrets.token_hex(4)}"
+    with open(draft, "xb") as file:
+        file.write(msgspec.json.encode(value))
+    os.rename(draft, path)
 
 
 def _hashed(name: str) -> str:

@@ -266,6 +266,10 @@ def missing(path: str, view: View) -> BuildFault:
     folder, _, name = path.rpartition("/")
     above = view.real(folder)
     names = view.names(above)[:_MOST_NAMES] if view.is_folder(above) else []
+    link = view.find(f"{above}/{name}".strip("/"))
+    if link is not None and link.is_link:
+        target = view.read_link(link)
+        return BuildFault(f"'{path}' is a link to '{target}', which is not there.")
     near = closest(name, names)
     if near is not None:
         return BuildFault(f"There is no '{path}'.", f"Did you mean '{join(folder, near)}'?")

@@ -44,7 +44,7 @@ class Placer:
         self._below = View(below)
         self.view = View((*below, layer))
         self._root = os.open(layer.files, _FOLDER)
-        self._told: IO[str] = open(layer.beside, "a", encoding="ascii")
+        self._told: IO[str] = open(layer.beside, "a", encoding="ascii")  # noqa: SIM115
         self._recorder = Recorder(self._told)
         self._many = gives_owners()
         self._here = {""}  # folders that the layer has

@@ -140,7 +140,8 @@ def _planned(
             return made
         hints = made.hints if isinstance(made, ImagesNeeded) else {}
         with ThreadPoolExecutor(_LOOK_UPS, "look-up") as threads:
-            for _ in threads.map(lambda one: look_up(one, hints.get(one.reference, "")), needed):
+            told = [hints.get(one.reference, "") for one in needed]
+            for _ in threads.map(look_up, needed, told):
                 pass
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from neuro.builder import stepping
 from neuro.builder.arguments import Secret
 from neuro.builder.cache import Cache, Draft
-from neuro.builder.copying import Copying, missing
+from neuro.builder.copying import Copying, Download, missing
 from neuro.builder.faults import BuildFault, StepFailed
 from neuro.builder.placing import Placer
 from neuro.builder.reporting import Task
@@ -262,5 +262,5 @@ class _Given:
         return []
 
 
-def _no_download(source: RemoteFile) -> None:  # type: ignore[misc]
+def _no_download(source: RemoteFile) -> Download:
     raise AssertionError(source)

@@ -15,11 +15,10 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from neuro.builder import uppers
-from neuro.engines.sandbox import image_root, inside, kernel, stage
+from neuro.engines.sandbox import image_root, inside, kernel
 from neuro.engines.sandbox.kernel import (
     ATTR_NODEV,
     ATTR_NOSUID,
@@ -47,16 +46,14 @@ class NoRoot(Exception):
     """The root cannot be made; the sentence is for whoever builds the image."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """An overlay at ``path`` of a root; ``lower`` are its folders, the highest first."""
 
     path: str
     lower: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A mount that is not attached yet, and where it is to be."""
 
     tree: int
@@ -401,10 +398,10 @@ def _system(*, is_single: bool) -> None:
     inside.mount_proc()
     kernel.mount("/sys", "sys", flags=MS_BIND | MS_REC)
     kernel.mount("tmpfs", "dev", "tmpfs", MS_NOSUID, "mode=0755,size=1m,nr_inodes=1k")
-    for name in stage.DEVICES:
+    for name in inside.DEVICES:
         os.close(os.open(f"dev/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         kernel.mount(f"/dev/{name}", f"dev/{name}", flags=MS_BIND)
-    for name, destination in stage.LINKS:
+    for name, destination in inside.LINKS:
         os.symlink(destination, f"dev/{name}")
     for name in ("pts", "shm"):
         os.mkdir(f"dev/{name}")

@@ -16,8 +16,7 @@ from typing import Any, NoReturn
 
 from neuro.builder import step_root
 from neuro.builder.step_root import NoRoot
-from neuro.engines.sandbox import kernel, launcher, nesting, network, seccomp
-from neuro.engines.sandbox.execution import exit_code
+from neuro.engines.sandbox import kernel, launcher, nesting
 from neuro.engines.sandbox.inside import Refused
 from neuro.engines.sandbox.launcher import Command
 from neuro.engines.sandbox.nesting import Given
@@ -47,7 +46,10 @@ def main(order: int, report: int, lifeline: int) -> None:
         file.seek(0)
         step = json.load(file)
     is_single = _users() < _USERS
-    kinds = _NAMESPACES | (0 if step["network"] else kernel.CLONE_NEWNET)
+    kinds = _NAMESPACES
+    if not step["network"]:
+        kinds |= kernel.CLONE_NEWNET
+        import neuro.engines.sandbox.network  # noqa: F401 - it cannot be found later
     ready, mapped = os.pipe()
     try:
         pid = kernel.clone(kinds)
@@ -104,9 +106,12 @@ def _inside(step: dict[str, Any], given: Given, report: int, *, is_single: bool)
     try:
         kernel.reset_signals()
         kernel.hide_memory()  # not before: who is hidden cannot be given users
+        kernel.hide_arguments()
         kernel.set_name("neuro-step")
         kernel.set_hostname(step["hostname"])
         if not step["network"]:
+            from neuro.engines.sandbox import network  # large, and seldom needed
+
             network.raise_loopback()
         step_root.enter(step, given, is_single=is_single)
         env = {"PATH": _PATH, "HOSTNAME": step["hostname"], **step["env"]}
@@ -146,7 +151,8 @@ def _bury(command: int) -> int:
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == command:
-            return exit_code(status)
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def run_step(step: StepRun, stop: Stop | None = None) -> int:
         if process.returncode < 0 or "trouble" not in answer:
             return _KILLED
         raise StepFault(answer["trouble"])
-    uppers.gather(step.upper, step.work)
+    uppers.gather(str(step.upper), str(step.work))
     return int(answer["code"])
 
 

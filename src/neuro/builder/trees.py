@@ -16,7 +16,7 @@ _MOUNTS = "/proc/self/mountinfo"
 
 @dataclass(frozen=True)
 class Tree:
-    """``key`` names all of it: two trees with one key are the same. ``base`` is None for scratch."""
+    """``key`` names all of it: two trees with one key are the same. ``base`` is None of scratch."""
 
     key: str = "scratch"
     base: Base | None = None

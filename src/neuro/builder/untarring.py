@@ -12,6 +12,7 @@ import lzma
 import os
 import stat
 from collections.abc import Callable
+from typing import cast
 
 from neuro.builder.faults import BuildFault
 from neuro.builder.placing import Dress, Placer
@@ -47,9 +48,9 @@ def _archive(fd: int) -> tar.Archive:
 
 def _decompressors(start: bytes) -> Callable[[], Decompressor] | None:
     if start.startswith(_BZIP2):
-        return bz2.BZ2Decompressor
+        return lambda: cast(Decompressor, bz2.BZ2Decompressor())
     if start.startswith(_XZ):
-        return lambda: lzma.LZMADecompressor(memlimit=_MEMORY)
+        return lambda: cast(Decompressor, lzma.LZMADecompressor(memlimit=_MEMORY))
     return compression.decompressors(compression.kind_of(start[:4]))
 
 
@@ -121,7 +122,7 @@ class _Unpacking:
             self._placer.remove_file(path)
 
     def _hard_link(self, path: str, entry: tar.Entry) -> None:
-        *above, name = (os.fsdecode(part) for part in parts_of(entry.link)) or ("",)
+        *above, name = [os.fsdecode(part) for part in parts_of(entry.link)] or [""]
         parent = self._placer.view.real("/".join((self._folder, *above)))
         original = f"{parent}/{name}" if parent else name
         found = self._placer.view.find(original)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 PARTS = "parts"
 
@@ -32,10 +31,10 @@ def mark(path: str) -> list[int]:
     return [found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns]
 
 
-def gather(upper: Path, work: Path) -> None:
+def gather(upper: str, work: str) -> None:
     """Put together what a step on the machine's userland has left. Raises OSError."""
     try:
-        with open(work / PARTS, encoding="utf-8") as file:
+        with open(f"{work}/{PARTS}", encoding="utf-8") as file:
             paths, marks = json.load(file)
     except FileNotFoundError:
         return
@@ -43,7 +42,7 @@ def gather(upper: Path, work: Path) -> None:
         source = f"{work}/{part(number)}"
         if number and not os.listdir(source) and mark(source) == before:
             continue  # nobody changed anything there
-        target = str(upper) + path.rstrip("/")
+        target = upper + path.rstrip("/")
         if number == 0:
             for name in os.listdir(source):
                 os.rename(f"{source}/{name}", f"{target}/{name}")
@@ -52,9 +51,9 @@ def gather(upper: Path, work: Path) -> None:
         os.rename(source, target)
 
 
-def _make_above(upper: Path, path: str) -> None:
+def _make_above(upper: str, path: str) -> None:
     """Make the folders above a part's, which every image has as they are here."""
-    place = str(upper)
+    place = upper
     for name in path.strip("/").split("/")[:-1]:
         place += f"/{name}"
         if not os.path.isdir(place):

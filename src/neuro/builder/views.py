@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from neuro.dockerfile.copying import Entry
 from neuro.dockerfile.ignore import TOP, IgnoreMatcher, Verdict
@@ -119,7 +120,7 @@ class View:
             os.close(top.fd)
         self._tops = []
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

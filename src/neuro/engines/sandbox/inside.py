@@ -21,8 +21,19 @@ from neuro.engines.sandbox.kernel import (
     MS_REC,
     MS_REMOUNT,
 )
-from neuro.engines.sandbox.userland import Userland
 
+TYPE_CHECKING = False  # typing itself costs every job memory
+if TYPE_CHECKING:
+    from neuro.engines.sandbox.userland import Userland
+
+DEVICES = {
+    **{"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)},
+    "tty": (5, 0),
+}
+LINKS = (
+    *(("fd", "/proc/self/fd"), ("core", "/proc/kcore"), ("ptmx", "pts/ptmx")),
+    *((name, f"/proc/self/fd/{fd}") for fd, name in enumerate(("stdin", "stdout", "stderr"))),
+)
 _RUN_SIZE = 256 << 20
 _TERMINALS = 256  # the machine has 3072 for all jobs together
 # Read-only, as in containers elsewhere: most are root's only, but not all ask who writes.

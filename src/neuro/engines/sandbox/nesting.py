@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
-from neuro.engines.sandbox import kernel, wire
+from neuro.engines.sandbox import kernel
 from neuro.engines.sandbox.kernel import (
     ATTR_NODEV,
     ATTR_NOEXEC,
@@ -46,8 +45,7 @@ CACHE = "/cache"
 _ONE = struct.Struct("=B")
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """``overlays`` are the folders of a root without an image: below each, the folders in ``lower``.
 
     The lowest of them comes last. ``read_only`` are shown as they are in the run, ``covered`` show
@@ -94,6 +92,10 @@ def _bare_proc(init: int) -> int:
 
     The kernel makes it for the namespace of who asks, in which only a child can be.
     """
+    import socket  # what a step begins with is loaded for each
+
+    from neuro.engines.sandbox import wire
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
@@ -131,7 +133,7 @@ def arrange(plan: Plan, given: Sequence[int]) -> None:
     for tree, name in zip(given, names, strict=True):
         kernel.attach_at(tree, f"{PLACE}/{name}")
     with open(f"{PLACE}/given", "w", encoding="ascii") as file:
-        json.dump(asdict(_described(plan)), file)
+        json.dump(_described(plan)._asdict(), file)
     flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV
     for path in land.overlays:
         kernel.mount("none", path, flags=flags)
