@@ -8,8 +8,8 @@ import logging
 import resource
 import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import UTC, datetime
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -163,9 +163,7 @@ class SandboxEngine(SupervisedRuns):
         """
         ending = threading.Event()
         try:
-            await asyncio.to_thread(
-                self._builds().sweep, self._settings.builds_kept, ending.is_set
-            )
+            await asyncio.to_thread(self._builds().sweep, self._settings.builds_kept, ending.is_set)
         finally:
             ending.set()
         self._tidying.begin()
