@@ -46,9 +46,9 @@ _ONE = struct.Struct("=B")
 
 
 class Given(NamedTuple):
-    """``overlays`` are the folders of a root without an image: below each, the folders in ``lower``.
+    """``overlays`` are the folders of a root without an image, ``lower`` what lies below each.
 
-    The lowest of them comes last. ``read_only`` are shown as they are in the run, ``covered`` show
+    The highest comes first. ``read_only`` are shown as they are in the run, ``covered`` show
     empty. ``system_calls`` is the filter of a step in hexadecimal, and ``pretending`` that of one
     whose only user is root.
     """
