@@ -32,13 +32,21 @@ def test_the_reference_makes_the_same(case: Case, context: Path, tmp_path: Path)
     except buildkit.Refused as refused:
         with pytest.raises((BuildFault, DockerfileError)):  # noqa: SIM117
             with build(
-                case.text, context, tmp_path, ignore=case.ignore, target=case.target,
+                case.text,
+                context,
+                tmp_path,
+                ignore=case.ignore,
+                target=case.target,
                 arguments=case.arguments,
             ):
                 print(refused)
         return
     with build(
-        case.text, context, tmp_path, ignore=case.ignore, target=case.target,
+        case.text,
+        context,
+        tmp_path,
+        ignore=case.ignore,
+        target=case.target,
         arguments=case.arguments,
     ) as built:
         assert built.files() == theirs

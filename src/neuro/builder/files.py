@@ -55,6 +55,15 @@ def context(folder: str, dockerfile_path: str) -> Context:
     return Context(folder, IgnoreMatcher(()))
 
 
+def write(path: str, text: str) -> None:
+    """Write a small file. Raises BuildFault."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BuildFault(f"{path} cannot be written: {error.strerror}.") from None
+
+
 def _read(path: str, *, peek: bool = False) -> bytes | None:
     """A plain file's bytes, one more than a Dockerfile may have; None where it is not one."""
     try:

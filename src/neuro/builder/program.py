@@ -11,15 +11,18 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import NoReturn, TextIO
 
+import msgspec
+
 from neuro.builder import arguments, credentials, files
 from neuro.builder.arguments import Options
 from neuro.builder.bases import Bases
 from neuro.builder.building import Building
 from neuro.builder.cache import Cache, Settling
-from neuro.builder.exporting import Exporter
+from neuro.builder.exporting import Exporter, summary
 from neuro.builder.faults import BuildFault, StepFailed
 from neuro.builder.reporting import Report
 from neuro.builder.running import Running
+from neuro.dockerfile.image import Image
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.platforms import Platform, normalized, parse_platform
 from neuro.dockerfile.steps import BaseImage, ImagesNeeded, Plan
@@ -101,8 +104,16 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
             result = building.run()
         except StepFailed as failed:
             raise DockerfileError([_problem(failed, tree, report)]) from None
-        exporter = Exporter(passwords, options.insecure, report)
-        exporter.run(made.image, result, options)
+        if options.push:
+            image = _labelled(made.image, options.labels)
+            scratch = stack.enter_context(cache.scratch())
+            exporter = Exporter(passwords, options.insecure, report, scratch)
+            pushed = exporter.push(image, result, options.destinations)
+            if options.digest_file:
+                files.write(options.digest_file, pushed.digest)
+            report.write(summary(pushed, options.destinations))
+        else:
+            report.write("Built, and not pushed.\n")
     try:
         cache.sweep(_MOST)
         bases.sweep(_MOST)
@@ -150,6 +161,13 @@ def _others(made: Plan, bases: Bases) -> tuple[BaseImage, ...]:
     images = bases.images
     pulled = (getattr(step, "image", None) for step in made.steps)
     return tuple(one for one in pulled if isinstance(one, BaseImage) and one not in images)
+
+
+def _labelled(image: Image, labels: Mapping[str, str]) -> Image:
+    if not labels:
+        return image
+    config = msgspec.structs.replace(image.config, labels={**(image.config.labels or {}), **labels})
+    return msgspec.structs.replace(image, config=config)
 
 
 def _platform(text: str) -> Platform:
