@@ -1,4 +1,5 @@
 from __future__ import annotations
+
 from tests.builder.conftest import BuildAll
 from tests.builder.table import CASES
 
