@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from neuro.engines.images.faults import FaultKind, ImageFault, refused
 
-
 _LEAST_SECONDS = 300  # four million files take that long
 _SLOWEST = 1 << 20  # bytes of a blob in a second; usual is fifty times as much
 

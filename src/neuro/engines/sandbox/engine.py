@@ -172,6 +172,8 @@ class SandboxEngine(SupervisedRuns):
 
     async def close(self) -> None:
         """See the protocol."""
+        if self._pulls is not None:
+            self._pulls.close()
         await self._let_go()
         if self._nursery is not None:
             await self._nursery.close()
