@@ -532,15 +532,16 @@ async def test_a_public_image_out_of_reach_is_the_machines_userland(
 
     done = await runs.shell("test -d /usr/share && echo here", image="any")
 
-    told = [event.description for event in runs.told if isinstance(event, Waiting)]
+    began = await runs.started(done.ref)
     assert done.lines == ["here"]
-    assert told[-1] == (
-        "It runs on this machine's own userland: registry.example cannot be reached from here"
+    assert began.where == (
+        "this machine's own programs, as registry.example cannot be reached from here"
     )
 
 
 @pytest.mark.parametrize(
-    "options", [{"image": "host"}, {"image": "neuro/executor"}, {"control": True}]
+    "options",
+    [{"image": "host"}, {"image": "neuro/base:v1"}, {"image": "neuro/executor"}, {"control": True}],
 )
 async def test_the_machines_userland_is_an_image_too(
     runs: Runs, options: dict[str, object]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from neuro.engines.base import (
     EngineFault,
+    Event,
     Exited,
     Node,
     NodesChanged,
@@ -252,6 +253,9 @@ class SandboxEngine(SupervisedRuns):
         return [await asyncio.to_thread(machine.node, self.name, self._settings.device_folder)]
 
     # Within.
+
+    def _tell(self, event: Event) -> None:
+        super()._tell(event if self._pulls is None else self._pulls.with_place(event))
 
     def _ready(self) -> Plan:
         if self._plan is None:

@@ -16,7 +16,16 @@ from neuro.engines.images.manifests import ImageConfig
 from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox.launch import Request
 
-HOST = ("host", "host:latest")  # the image that is this machine's own userland
+_HOST = ("host", "neuro/base")
+
+
+def is_host(reference: str) -> bool:
+    """Whether an image is this machine's own userland, as is the base of images that people make.
+
+    >>> [is_host(name) for name in ("host", "host:latest", "neuro/base:v1", "ghost")]
+    [True, True, True, False]
+    """
+    return reference.partition("@")[0].partition(":")[0] in _HOST
 
 
 class ImageRefused(EngineFault):

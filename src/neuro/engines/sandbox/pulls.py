@@ -6,13 +6,25 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from neuro.domain.images import is_executor_image
-from neuro.engines.base import EngineFault, NotReady, RunRef, RunSpec, Waiting, WaitReason
+from neuro.engines.base import (
+    EngineFault,
+    Event,
+    NotReady,
+    RunRef,
+    RunSpec,
+    Started,
+    Waiting,
+    WaitReason,
+)
 from neuro.engines.images.stopping import Stop
-from neuro.engines.sandbox.images import HOST, Images, RegistryAway, Root, with_image
+from neuro.engines.sandbox.images import Images, RegistryAway, Root, is_host, with_image
 from neuro.engines.sandbox.launch import Request
 
 _AT_ONCE = 16  # images that are fetched, or found to be here, in threads of their own
@@ -37,28 +49,38 @@ class Pulls:
         self._waiting: Counter[str] = Counter()
         self._wanted: dict[RunRef, tuple[asyncio.Future[None], Stop]] = {}
         self._held: dict[RunRef, Root] = {}
+        self._where: dict[RunRef, str] = {}
 
     async def in_image(self, spec: RunSpec, request: Request) -> Request:
         """The request of a run, in its image. Raises EngineFault, NotReady where that may change.
 
-        The platform's own runs and commands, and ``HOST``, stay on the machine's userland.
+        The platform's own runs and commands, and the image ``host``, stay on the machine's
+        userland.
         """
-        if spec.control or spec.image in HOST or is_executor_image(spec.image):
+        if spec.control or is_host(spec.image) or is_executor_image(spec.image):
             return request
         try:
             root = await self._root(spec)
         except RegistryAway as away:
             if not (away.is_public and self._offline_host):
                 raise
-            self._say(spec, f"It runs on this machine's own userland: {away}")
-            return request
+            where = f"this machine's own programs, as {away}"
+            self._where[RunRef(spec.job_id, spec.run)] = where
+            return replace(request, where=where)
         except OSError as error:
             raise NotReady(f"its image cannot be kept here: {error}") from error
         self._held[RunRef(spec.job_id, spec.run)] = root
         return with_image(request, spec, root)
 
+    def with_place(self, event: Event) -> Event:
+        """A start with where it runs: a run that is over at once cannot be asked any more."""
+        if isinstance(event, Started) and event.where is None and event.ref in self._where:
+            return msgspec.structs.replace(event, where=self._where[event.ref])
+        return event
+
     def release(self, ref: RunRef) -> None:
         """Hold a run's image no more: it does so itself, or will never be."""
+        self._where.pop(ref, None)
         root = self._held.pop(ref, None)
         if root is not None:
             root.release()

@@ -6,7 +6,9 @@ import http.client
 import ssl
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
+from urllib.request import getproxies, proxy_bypass
 
 from neuro.engines.images.faults import ImageFault
 from neuro.engines.images.reaching import Place, connection_to
@@ -61,7 +63,7 @@ class Reachability:
             return self._states.setdefault(host, _State())
 
     def _ask(self, host: str, state: _State, asking: threading.Event) -> None:
-        why = _trouble(host)
+        why = trouble_of(host)
         with state.lock:
             state.known, state.why = True, why
             state.until = time.monotonic() + self._fresh
@@ -69,19 +71,20 @@ class Reachability:
         asking.set()
 
 
-def _trouble(host: str) -> str | None:
+def trouble_of(host: str) -> str | None:
+    """Why a host, perhaps with a port, cannot be reached; None where it can. Blocks."""
     name, _, port = host.partition(":")
-    connection = connection_to(
-        Place("https", name, int(port) if port else None), _CONNECT_SECONDS, ()
-    )
+    # Through a proxy it is the proxy that knows; otherwise a connection is enough, without TLS.
+    proxied = bool(getproxies().get("https")) and not proxy_bypass(name)
+    place = Place("https" if proxied else "http", name, int(port or 443))
     try:
-        connection.connect()
+        connection = connection_to(place, _CONNECT_SECONDS, ())
+        with closing(connection):
+            connection.connect()
     except ssl.SSLError:
         return None  # it can be reached; what is wrong with it, the pull will say
     except ImageFault as fault:
         return fault.sentence
     except (OSError, http.client.HTTPException) as error:
         return getattr(error, "strerror", None) or str(error)
-    finally:
-        connection.close()
     return None

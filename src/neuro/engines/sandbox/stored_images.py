@@ -125,7 +125,7 @@ class StoredImages:
         if asked.registry in self._public:
             why = self._reachability.why_away(asked.host)
             if why is not None:
-                sentence = f"{asked.registry} cannot be reached ({why})"
+                sentence = f"{asked.registry} cannot be reached: {why}"
                 raise RegistryAway(sentence, is_public=True)
 
     def _root(self, held: HeldImage, stop: Stop) -> Root:
