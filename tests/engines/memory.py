@@ -61,7 +61,10 @@ class MemoryEngine:
         log_limit: int = 1 << 30,
         storage: Storage | None = None,
         nodes: Sequence[Node] = (Node(name="memory", cpu=64.0, memory=64 << 30),),
+        builds: bool = False,
     ) -> None:
+        """With ``builds`` it is in the place of one that builds images."""
+        self._builds = builds
         self._nodes = list(nodes)
         self._storage = storage
         self._log_limit = log_limit
@@ -111,6 +114,8 @@ class MemoryEngine:
             return
         if spec.disks:
             raise EngineFault("This engine has no disks.")
+        if (spec.nesting or spec.build_cache) and not self._builds:
+            raise EngineFault("This engine builds no images.")
         if spec.node and spec.node not in [node.name for node in self._nodes if node.open]:
             raise NotReady(f"{spec.node} takes no runs.")
         self.begun[ref] = self.begun.get(ref, 0) + 1

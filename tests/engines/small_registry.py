@@ -131,26 +131,26 @@ class SmallRegistry:
             self.requests.append((request.path, dict(request.headers.items())))
         for start, (status, body) in self.fails.items():
             if path.startswith(start):
-                _send(request, status, body)
+                send(request, status, body)
                 return
         if path == "/token":
             self._give_token(request)
         elif not self._knows(request):
-            _send(request, 401, b"{}", {"WWW-Authenticate": self._challenge()})
+            send(request, 401, b"{}", {"WWW-Authenticate": self._challenge()})
         elif "/manifests/" in path:
             kind, body = self._manifests.get(path.removeprefix("/v2/"), ("", b""))
             unknown = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
             if kind:
-                _send(request, 200, body, {"Content-Type": kind})
+                send(request, 200, body, {"Content-Type": kind})
             else:
-                _send(request, 404, json.dumps(unknown).encode())
+                send(request, 404, json.dumps(unknown).encode())
         else:
             self._send_blob(request, path.rpartition("/")[2])
 
     def _send_blob(self, request: BaseHTTPRequestHandler, digest: str) -> None:
         if self.elsewhere and "/v2/" in request.path:
             place = f"{self.elsewhere}/{digest}"
-            _send(request, 307, b"", {"Location": place})
+            send(request, 307, b"", {"Location": place})
             return
         body = self.blobs.get(digest)
         if body is not None and not body.startswith(b"{") and self.hidden:
@@ -159,7 +159,7 @@ class SmallRegistry:
         if body is None and request.command == "HEAD" and self.gives_all:
             body = b""
         if body is None:
-            _send(request, 404, b"not json")
+            send(request, 404, b"not json")
             return
         start = 0
         wanted = request.headers.get("Range")
@@ -169,7 +169,7 @@ class SmallRegistry:
             status = 206
             headers = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
         most = self.cut_after if body.startswith(b"\x1f\x8b") else None
-        _send(request, status, body[start:], headers, most)
+        send(request, status, body[start:], headers, most)
 
     def _knows(self, request: BaseHTTPRequestHandler) -> bool:
         given = request.headers.get("Authorization", "")
@@ -187,21 +187,22 @@ class SmallRegistry:
 
     def _give_token(self, request: BaseHTTPRequestHandler) -> None:
         if request.headers.get("Authorization") != self._pair():
-            _send(request, 401, b'{"errors": [{"message": "wrong password"}]}')
+            send(request, 401, b'{"errors": [{"message": "wrong password"}]}')
             return
         query = parse_qs(urlsplit(request.path).query)
         assert query == {"service": ["small"], "scope": ["repository:x:pull"]}
         self.tokens_given += 1
-        _send(request, 200, json.dumps({"token": f"t{self.tokens_given}"}).encode())
+        send(request, 200, json.dumps({"token": f"t{self.tokens_given}"}).encode())
 
 
-def _send(
+def send(
     request: BaseHTTPRequestHandler,
     status: int,
     body: bytes,
     headers: dict[str, str] | None = None,
     most: int | None = None,
 ) -> None:
+    """Send an answer, and of its body ``most`` bytes."""
     request.send_response(status)
     for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
         request.send_header(name, value)
@@ -219,7 +220,7 @@ def running(registry: SmallRegistry) -> Iterator[str]:
         def do_GET(self) -> None:
             registry.answer(self)
 
-        do_HEAD = do_GET
+        do_HEAD = do_POST = do_PATCH = do_PUT = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

@@ -66,6 +66,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     ``control`` runs take nothing of the capacity, and the engine bounds the memory of all of them
     together.
+
+    ``nesting`` lets the command make fences within its own, to build an image: it must be the
+    platform's program, never a user's, and nobody can ``exec`` beside it. ``build_cache`` names a
+    folder that the engine keeps from build to build and mounts at ``/cache``, one for each owner:
+    letters, digits, ``.``, ``_`` and ``-``. Both are for engines that build images.
     """
 
     job_id: str
@@ -92,6 +97,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     neighbours: str = ""
     names: tuple[str, ...] = ()
     control: bool = False
+    nesting: bool = False
+    build_cache: str = ""
 
     def command_line(self, entrypoint: Sequence[str], command: Sequence[str]) -> tuple[str, ...]:
         """The words to execute, for an image with this entrypoint and command of its own.

@@ -122,6 +122,8 @@ class PlainEngine:
         ref = RunRef(spec.job_id, spec.run)
         if spec.disks:
             raise EngineFault("This engine has no disks.")
+        if spec.nesting or spec.build_cache:
+            raise EngineFault("This engine builds no images.")
         run = self._run(ref)
         if not (run / "begun").exists():
             try:

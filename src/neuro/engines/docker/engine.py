@@ -218,6 +218,8 @@ class DockerEngine(SupervisedRuns):
             raise EngineFault("This engine gives no job the rights of this machine's root.")
         if spec.control:
             raise EngineFault("This engine runs no commands of the platform's own.")
+        if spec.nesting or spec.build_cache:
+            raise EngineFault("This engine builds no images: the embedded one, `sandbox`, does.")
         retention = self._settings.retention
         return Order(
             folder=self._folder,

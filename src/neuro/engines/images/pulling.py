@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 from neuro.engines.images.downloading import Downloads
 from neuro.engines.images.faults import FaultKind, ImageFault, refused
@@ -32,6 +33,25 @@ _DEEPEST, _MOST_DOCUMENTS = 4, 16  # of indexes in indexes; of manifests and ind
 _PAUSE = 1.0  # seconds after the first download that brought nothing
 _TELL_SECONDS = 0.1  # between two words about how far it is
 _LONGEST = 2 * 3600.0  # seconds; what came until then is not fetched again by the next pull
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a reference means: the manifest for our platform, the config, and both digests.
+
+    ``digest`` is that of the manifest, or of the index that it was chosen from; ``own`` is that of
+    the manifest itself.
+    """
+
+    manifest: Manifest
+    own: str
+    digest: str
+    config: bytes
+
+    @property
+    def identity(self) -> str:
+        """The digest of the config: which image it is."""
+        return self.manifest.config.digest
 
 
 class Pull:
@@ -77,13 +97,22 @@ class Pull:
         """End it, from another thread."""
         self._stop.set()
 
-    def run(self) -> HeldImage:
-        """The image, held. Raises ImageFault, Stopped, and OSError for our own trouble."""
+    def resolve(self) -> Resolved:
+        """Ask the registry what the image is, and fetch nothing of it. Raises ImageFault."""
+        manifest, own, digest = self._manifest()
+        body = self._registry.small_blob(manifest.config.digest, LARGEST_CONFIG)
+        return Resolved(manifest, own, digest, body)
+
+    def run(self, resolved: Resolved | None = None) -> HeldImage:
+        """The image, held. Raises ImageFault, Stopped, and OSError for our own trouble.
+
+        ``resolved`` is what ``resolve`` has told, if it was asked already.
+        """
         timer = threading.Timer(self._longest, self._be_late)
         timer.daemon = True
         timer.start()
         try:
-            return self._run()
+            return self._run(resolved)
         except Stopped:
             if not self._is_late:
                 raise
@@ -99,11 +128,11 @@ class Pull:
         self._is_late = True
         self._stop.set()
 
-    def _run(self) -> HeldImage:
-        manifest, own, digest = self._manifest()
-        identity = manifest.config.digest
-        body = self._registry.small_blob(identity, LARGEST_CONFIG)
-        image = StoredImage(identity, read_config(body, manifest))
+    def _run(self, resolved: Resolved | None) -> HeldImage:
+        known = resolved or self.resolve()
+        manifest, own, digest = known.manifest, known.own, known.digest
+        identity = known.identity
+        image = StoredImage(identity, read_config(known.config, manifest))
         present = self._store.image(identity)
         if present is not None:
             if self._store.is_granted(self._source, own, identity):

@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
@@ -33,6 +33,7 @@ _WHOLE_SECONDS = 300.0  # for a manifest, a config or a token to come
 _MOST_REDIRECTS = 5
 _LARGEST_ANSWER = 64 << 10  # of what is no manifest and no blob
 _REDIRECTS = (301, 302, 303, 307, 308)
+Body = Callable[[], Iterable[bytes]]  # from its beginning, each time that it is called
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 
 
@@ -115,7 +116,7 @@ class Registry:
     def has(self, digest: str) -> bool:
         """Whether the registry would give us a blob. That it cannot answer now is a no."""
         try:
-            answer = self._ask(f"blobs/{digest}", {}, "HEAD")
+            answer = self._ask("HEAD", urljoin(self._base, f"blobs/{digest}"), {}, None)
         except (OSError, ValueError, http.client.HTTPException, ImageFault):
             self._stop.check()
             return False
@@ -151,25 +152,41 @@ class Registry:
     @contextmanager
     def _opened(self, path: str, headers: Mapping[str, str]) -> Iterator[Answer]:
         """An answer that is not an error. Raises ImageFault."""
+        with self.asked("GET", path, headers) as answer:
+            if answer.status not in (200, 206):
+                raise self._fault(answer)
+            yield answer
+
+    @contextmanager
+    def asked(
+        self, method: str, address: str, headers: Mapping[str, str], body: Body | None = None
+    ) -> Iterator[Answer]:
+        """Any answer to a request, which may carry a body of the length that its headers say.
+
+        ``address`` begins after the repository's name, or is one that the registry gave, in full.
+        What ``body`` raises comes through. Raises ImageFault where nobody answers: of the kind
+        AWAY where another try may help.
+        """
         try:
-            answer = self._ask(path, headers)
+            answer = self._ask(method, urljoin(self._base, address), headers, body)
         except (OSError, http.client.HTTPException) as error:
             self._stop.check()
             raise self._away(error) from error
         except ValueError as error:  # an address that is none: the image's, or one we are sent to
             raise refused(f"The registry {self._name} has no address to ask: {error}.") from error
         try:
-            if answer.status not in (200, 206):
-                raise self._fault(answer)
             yield answer
         finally:
             answer.close()
 
-    def _ask(self, path: str, headers: Mapping[str, str], method: str = "GET") -> Answer:
-        used = self._authorization
-        answer = self._follow(self._base + path, headers, used, method)
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+        base = place_of(self._base)
+        if base.scheme == "https" and place_of(url).scheme != "https":
+            raise refused(f"The registry {self._name} wants images to come by http: no.")
+        used = self._authorization if place_of(url) == base else ""
+        answer = self._follow(method, url, headers, used, body)
         # Who we are is for the registry to ask, and for nobody whom it sends us to.
-        if answer.status != 401 or answer.place != place_of(self._base):
+        if answer.status != 401 or answer.place != base:
             return answer
         challenge = answer.headers.get("WWW-Authenticate", "")
         answer.close()
@@ -177,16 +194,21 @@ class Registry:
             if self._authorization == used:  # no other thread has been here meanwhile
                 self._authorization = self._authorized(challenge)
             now = self._authorization
-        return self._follow(self._base + path, headers, now, method)
+        return self._follow(method, url, headers, now, body)
 
     def _follow(
-        self, url: str, headers: Mapping[str, str], authorization: str, method: str
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        authorization: str,
+        body: Body | None,
     ) -> Answer:
         first = place_of(url)
         for _ in range(_MOST_REDIRECTS + 1):
             place = place_of(url)
             own = {"Authorization": authorization} if authorization and place == first else {}
-            answer = self._get(url, {**headers, **own}, method)
+            answer = self._send(method, url, {**headers, **own}, body)
             if answer.status not in _REDIRECTS or method == "HEAD":
                 return answer
             target = answer.headers.get("Location", "")
@@ -196,7 +218,9 @@ class Registry:
                 raise refused(f"The registry {self._name} sends its images by http: no.")
         raise refused(f"The registry {self._name} sends us from one address to the next.")
 
-    def _get(self, url: str, headers: Mapping[str, str], method: str = "GET") -> Answer:
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None = None
+    ) -> Answer:
         parts = urlsplit(url)
         place = place_of(url)
         if place.scheme not in ("http", "https") or not place.host:
@@ -212,7 +236,13 @@ class Registry:
             closing.enter_context(self._stop.telling(_cutter(connection.sock)))
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             agent = {"User-Agent": f"neuro/{__version__}", "Accept-Encoding": "identity"}
-            connection.request(method, target, headers={**agent, **headers})
+            given = None if body is None else body()
+            try:
+                connection.request(method, target, given, {**agent, **headers})
+            except (BrokenPipeError, ConnectionResetError):
+                # It takes no more: perhaps it has said why, and reading that fails otherwise.
+                if given is None:
+                    raise
             return Answer(place, connection.getresponse(), closing.pop_all())
 
     # Who we are
@@ -240,10 +270,10 @@ class Registry:
         if place.scheme != "https" and place_of(self._base).scheme == "https":
             raise refused(f"The registry {self._name} asks for passwords by http: no.")
         headers = {"Authorization": self._basic()} if self._credentials is not None else {}
-        answer = self._get(url, headers)
+        answer = self._send("GET", url, headers)
         try:
             if answer.status in (400, 401, 403):
-                raise self._denied(_reason(answer))
+                raise self._denied(reason(answer))
             if answer.status != 200:
                 raise self._fault(answer)
             body = self._whole(answer, _LARGEST_ANSWER)
@@ -269,7 +299,7 @@ class Registry:
         return str(self._reference)
 
     def _fault(self, answer: Answer) -> ImageFault:
-        why = _reason(answer)
+        why = reason(answer)
         if answer.status == 404:
             return ImageFault(FaultKind.NOT_FOUND, f"There is no image {self._image}: {why}.")
         if answer.status in (401, 403):
@@ -322,7 +352,7 @@ def check_digest(body: bytes, digest: str, what: str) -> None:
         raise corrupt(f"The image's {what} is not what its digest says: {digest}.")
 
 
-def _reason(answer: Answer) -> str:
+def reason(answer: Answer) -> str:
     """What the registry says of an error, or the status's own name."""
     otherwise = http.client.responses.get(answer.status, f"status {answer.status}").lower()
     try:

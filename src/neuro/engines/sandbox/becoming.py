@@ -23,6 +23,7 @@ from neuro.engines.sandbox import (
     kernel,
     launch,
     launcher,
+    nesting,
     network,
     stage,
     wire,
@@ -144,4 +145,6 @@ def _arrange(plan: launch.Plan, order: launch.Order, trees: Sequence[int]) -> No
     inside.mount_devices(list(zip(trees, order.devices, strict=False)))
     given = zip(trees[devices:][:volumes], order.volumes, strict=True)
     inside.mount_volumes([(tree, *volume) for tree, volume in given])
+    if order.nesting:
+        nesting.arrange(plan, layers)
     inside.make_working_folder(order.working_dir)

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import logging
 import resource
+import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,8 +25,9 @@ from neuro.engines.base import (
     RunState,
     Usage,
 )
-from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat
+from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat, seccomp
 from neuro.engines.sandbox.adoption import Adoption
+from neuro.engines.sandbox.builds import Builds
 from neuro.engines.sandbox.images import ImageRefused, Images
 from neuro.engines.sandbox.keeping import Keeping
 from neuro.engines.sandbox.launch import OWN, Plan, Request
@@ -68,6 +71,7 @@ class SandboxEngine(SupervisedRuns):
         self._keeping: Keeping | None = None
         self._mending = asyncio.Lock()
         self._images = images
+        self._caches: Builds | None = None
         self._pulls = (
             None if images is None else Pulls(images, self._tell, self._settings.offline_host)
         )
@@ -116,8 +120,7 @@ class SandboxEngine(SupervisedRuns):
         self._take(plan)
         self._connect(plan.groups, self._mend_anew)
         self._spawn(self._keep())
-        if self._images is not None:
-            self._spawn(self._tidy_images(self._images))
+        self._spawn(self._tidy())
 
     def _take(self, plan: Plan) -> None:
         self._plan = plan
@@ -140,13 +143,31 @@ class SandboxEngine(SupervisedRuns):
             except Exception:
                 log.exception("what jobs need cannot be looked after")
 
-    async def _tidy_images(self, images: Images) -> None:
+    async def _tidy(self) -> None:
+        """Take away what nobody uses, again and again."""
         while True:
             await asyncio.sleep(_TIDY_SECONDS)
+            if self._images is not None:
+                try:
+                    await asyncio.to_thread(self._images.tidy)
+                except Exception:
+                    log.exception("images that nobody uses cannot be taken away")
             try:
-                await asyncio.to_thread(images.tidy)
+                await self.tidy_builds()
             except Exception:
-                log.exception("images that nobody uses cannot be taken away")
+                log.exception("caches of builds that nobody uses cannot be taken away")
+
+    async def tidy_builds(self) -> None:
+        """Remove caches of builds beyond what may be kept, those that were used longest ago first.
+
+        Raises OSError.
+        """
+        ending = threading.Event()
+        try:
+            await asyncio.to_thread(self._builds().sweep, self._settings.builds_kept, ending.is_set)
+        finally:
+            ending.set()
+        self._tidying.begin()
 
     async def _mend(self, *, anew: bool = False) -> None:
         """Make what is missing; ``anew`` whatever is there. Raises EngineFault, OSError."""
@@ -208,9 +229,32 @@ class SandboxEngine(SupervisedRuns):
         return partial(self._begin, spec, _request(spec, self._storage, self._ready().default_argv))
 
     async def _begin(self, spec: RunSpec, request: Request) -> None:
-        if self._pulls is not None:
+        if spec.nesting:
+            request = await self._nesting(spec, request)
+        elif self._pulls is not None:
             request = await self._pulls.in_image(spec, request)
         await self._start(request)
+
+    async def _nesting(self, spec: RunSpec, request: Request) -> Request:
+        """The request of a run that builds images, which are its own matter."""
+        settings = self._settings
+        calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf, nesting=True)
+        request = replace(request, nesting=calls.hex())
+        if not spec.build_cache:
+            return request
+        try:
+            folder, lock = await asyncio.to_thread(self._builds().take, spec.build_cache)
+        except ValueError as error:
+            raise EngineFault(str(error)) from None
+        except OSError as error:
+            raise NotReady(f"the cache of its build cannot be kept here: {error}") from error
+        return replace(request, cache=folder, lock=lock)
+
+    def _builds(self) -> Builds:
+        if self._caches is None:
+            plan = self._ready()
+            self._caches = Builds(self._folder, identities.STORAGE if plan.shared_ids else None)
+        return self._caches
 
     async def _come(self, ref: RunRef, begin: Callable[[], Awaitable[None]]) -> None:
         try:

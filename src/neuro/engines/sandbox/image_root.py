@@ -33,9 +33,9 @@ def enter(layers: Sequence[int], private: int | None, upper: str, memory: int) -
     root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in _SYSTEM:
-            _attach(kernel.copy_tree(f"/{name}"), _folder(root, name))
+            _attach(kernel.copy_tree(f"/{name}"), folder(root, name))
         for name, tree in given:
-            _give(root, name, tree)
+            give(root, name, tree)
     finally:
         os.close(root)
     os.chdir("root")
@@ -80,7 +80,7 @@ def _attach(tree: int, place: int) -> None:
         os.close(place)
 
 
-def _folder(root: int, name: str) -> int:
+def folder(root: int, name: str) -> int:
     """Open a folder right below the root; whatever else the image has there gives way to it."""
     try:
         if not stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
@@ -92,10 +92,10 @@ def _folder(root: int, name: str) -> int:
     return os.open(name, flags, dir_fd=root)
 
 
-def _give(root: int, name: str, tree: int) -> None:
+def give(root: int, name: str, tree: int) -> None:
     """Put one of the run's own files into /etc, unless the image has a folder of that name."""
     try:
-        etc = _folder(root, "etc")
+        etc = folder(root, "etc")
         try:
             place = _file(etc, name)
         finally:
@@ -105,6 +105,17 @@ def _give(root: int, name: str, tree: int) -> None:
             os.close(place)
     finally:
         os.close(tree)
+
+
+def make_place(root: int, name: str) -> None:
+    """Make the place of one of the run's own files in /etc, as ``give`` does. Raises OSError."""
+    etc = folder(root, "etc")
+    try:
+        place = _file(etc, name)
+    finally:
+        os.close(etc)
+    if place is not None:
+        os.close(place)
 
 
 def _file(etc: int, name: str) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from neuro.engines.sandbox import kernel
 
@@ -22,8 +22,7 @@ class NoUser(ValueError):
     """The image has no such user or group; the sentence is for the job's owner."""
 
 
-@dataclass(frozen=True)
-class User:
+class User(NamedTuple):
     """Ids within the run, and the home folder."""
 
     uid: int = 0

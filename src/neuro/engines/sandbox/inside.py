@@ -21,8 +21,19 @@ from neuro.engines.sandbox.kernel import (
     MS_REC,
     MS_REMOUNT,
 )
-from neuro.engines.sandbox.userland import Userland
 
+TYPE_CHECKING = False  # typing itself costs every job memory
+if TYPE_CHECKING:
+    from neuro.engines.sandbox.userland import Userland
+
+DEVICES = {
+    **{"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)},
+    "tty": (5, 0),
+}
+LINKS = (
+    *(("fd", "/proc/self/fd"), ("core", "/proc/kcore"), ("ptmx", "pts/ptmx")),
+    *((name, f"/proc/self/fd/{fd}") for fd, name in enumerate(("stdin", "stdout", "stderr"))),
+)
 _RUN_SIZE = 256 << 20
 _TERMINALS = 256  # the machine has 3072 for all jobs together
 # Read-only, as in containers elsewhere: most are root's only, but not all ask who writes.
@@ -94,14 +105,19 @@ def make_root(land: Userland, *, plain: bool) -> None:
                 raise
     for name in ("proc", "sys", "dev"):
         kernel.mount(name, f"root/{name}", flags=MS_BIND | MS_REC)
-    terminals = f"newinstance,max={_TERMINALS},ptmxmode=0666,mode=620,uid=0"
-    terminals += "" if plain else ",gid=5"
-    kernel.mount("devpts", "root/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, terminals)
+    mount_terminals("root/dev/pts", plain=plain)
     _small_disk("root/run", _RUN_SIZE, "0755")
     os.mkdir("root/run/lock", 0o1777)
     os.chmod("root/run/lock", 0o1777)  # noqa: S103 - as everywhere
     os.chdir("root")
     kernel.enter_root()
+
+
+def mount_terminals(target: str, *, plain: bool) -> None:
+    """Mount terminals of the run's own. Raises OSError."""
+    options = f"newinstance,max={_TERMINALS},ptmxmode=0666,mode=620,uid=0"
+    options += "" if plain else ",gid=5"
+    kernel.mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, options)
 
 
 def _overlay(land: Userland, number: int, path: str) -> None:
@@ -168,6 +184,12 @@ def mount_volumes(volumes: Sequence[tuple[int, str, bool]]) -> None:
                 os.close(place)
     finally:
         os.close(root)
+
+
+def make_place(root: int, path: str, *, is_folder: bool) -> None:
+    """Make what is missing below ``root`` to mount a folder or a file at ``path``. Raises Refused."""
+    what = f"the mount at {path}"
+    os.close(_make_folder(root, path, what) if is_folder else _file(root, path, what))
 
 
 def lies_on(place: str, trees: Sequence[int]) -> bool:

@@ -30,11 +30,14 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 # These have the same number on every architecture.
 _OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 428, 429, 436, 437, 442
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _MACHINE = os.uname().machine
 _CLONE, _KEYCTL = {"x86_64": (56, 250), "aarch64": (220, 219)}.get(_MACHINE, (-1, -1))
 _RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS = 0x01, 0x02
 _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x04, 0x10
 _OPEN_TREE_CLONE = 1
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_CREATE = 6
 _MOVE_EMPTY_PATHS = 0x04 | 0x40
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -268,6 +271,19 @@ def copy_tree(path: str, folder: int = _AT_FDCWD, *, recursive: bool = True) -> 
     return call(
         "open_tree", _OPEN_TREE, folder, as_bytes(path), flags | (path == "") * _AT_EMPTY_PATH
     )
+
+
+def new_tree(kind: str, attributes: int) -> int:
+    """A descriptor of a new file system that takes no options, attached nowhere yet.
+
+    Raises OSError.
+    """
+    context = call("fsopen", _FSOPEN, as_bytes(kind), _FSOPEN_CLOEXEC)
+    try:
+        call("fsconfig", _FSCONFIG, context, _FSCONFIG_CREATE, None, None, 0)
+        return call("fsmount", _FSMOUNT, context, _FSMOUNT_CLOEXEC, attributes)
+    finally:
+        os.close(context)
 
 
 def set_attributes(tree: int, attributes: int, users: int | None = None) -> None:

@@ -20,7 +20,8 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     of bakes may have together. With ``images`` jobs run in their images, of which so many bytes are
     kept for jobs to come; ``images_offline`` is what they do where a public registry cannot be
     reached. ``images_insecure`` are registries that are asked by http, and that may be on this
-    machine, as they are written in the names of images.
+    machine, as they are written in the names of images. ``builds_kept`` is the size of what builds
+    of images keep for builds to come.
     """
 
     shared_ids: bool = False
@@ -34,6 +35,7 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     images_kept: int | str = "50G"
     images_offline: Literal["host", "wait"] = "host"
     images_insecure: tuple[str, ...] = ()
+    builds_kept: int | str = "50G"
 
 
 def settings_of(site: Site, table: Table) -> SandboxSettings:
@@ -56,6 +58,7 @@ def settings_of(site: Site, table: Table) -> SandboxSettings:
         host_port=site.port,
         control_memory=None if most is None else parse_bytes(most),
         offline_host=table.images_offline == "host",
+        builds_kept=parse_bytes(table.builds_kept),
         retention=Retention(total=parse_bytes(table.log_limit)),
     )
 
@@ -85,5 +88,6 @@ KIND = Kind(
         "log_limit": Size(),
         "main_jobs_memory": Size(512 * MIB),
         "images_kept": Size(),
+        "builds_kept": Size(),
     },
 )

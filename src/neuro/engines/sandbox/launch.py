@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import cgroups, kernel, mounts
+from neuro.engines.sandbox import cgroups, kernel, mounts, nesting
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.launcher import Command
 from neuro.engines.sandbox.output import Retention
@@ -106,6 +106,8 @@ class Request:
     stdin: bool = False  # somebody will send input; a terminal without has no keyboard
     control: bool = False  # one of those that share a limit of memory
     where: str = ""  # it runs, if its owner has to know
+    nesting: str = ""  # the filter of system calls, in hexadecimal, of one that may nest
+    cache: str = ""  # the folder of this machine for its ``nesting.CACHE``
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class Order:
 
     ``devices`` are names below /dev, ``volumes`` (target, whether it is a folder), ``layers`` how
     many an image has, None without one; a mount for each travels beside it, in this order, and the
-    one with the run's own layer. ``shm`` and ``memory`` are bytes.
+    one with the run's own layer, or those of a run that may nest. ``nesting`` is the filter of that
+    one, in hexadecimal. ``shm`` and ``memory`` are bytes.
     """
 
     argv: list[str]
@@ -129,6 +132,7 @@ class Order:
     volumes: list[tuple[str, bool]]
     layers: int | None
     user: str
+    nesting: str
 
 
 @dataclass(frozen=True)
@@ -268,10 +272,10 @@ def write_own_files(etc: str, hostname: str, address: str) -> None:
             os.close(file)
 
 
-def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared:
+def prepare(plan: Plan, request: Request, block: Block, layers: str, init: int) -> Prepared:
     """Work out how to begin the run, whose private files are in the folder ``layers``.
 
-    Raises ValueError for what is impossible, OSError for what this machine cannot do now.
+    ``init`` is its first process. Raises ValueError for what is impossible, OSError for what this machine cannot do now.
     """
     trees: list[int] = []
     volumes: list[tuple[str, bool]] = []
@@ -289,9 +293,14 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
             path, file = f"{layers}/file-{number}", base64.b64decode(content)
             volumes.append((target, False))
             trees.append(mounts.own_file(path, file, mode, block))
+        if request.cache:
+            volumes.append((nesting.CACHE, True))
+            trees.append(mounts.cache(request.cache, block))
         if request.layers is not None:
             trees += [mounts.layer(path, block) for path in request.layers]
             trees.append(mounts.private(layers, upper_of_image(plan), block))
+        if request.nesting:
+            trees += nesting.trees(plan, block, init)
     except BaseException:
         for tree in trees:
             os.close(tree)
@@ -309,6 +318,7 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
         volumes=volumes,
         layers=None if request.layers is None else len(request.layers),
         user=request.user,
+        nesting=request.nesting,
     )
     return Prepared(order, trees)
 
@@ -320,8 +330,9 @@ def command_of(plan: Plan, order: Order) -> Command:
         order.env,
         order.working_dir,
         tty=order.tty,
-        privileged=order.privileged,
-        filter_program=plan.filter_program,
+        # It makes files of all the users that an image has, and fences with all of them.
+        privileged=order.privileged or bool(order.nesting),
+        filter_program=bytes.fromhex(order.nesting) or plan.filter_program,
         processes=process_limit(plan),
         user=None if order.layers is None else order.user,
         single_user=plan.plain,

@@ -83,6 +83,20 @@ def layer(path: str, block: Block) -> int:
         os.close(opened)
 
 
+def cache(folder: str, block: Block) -> int:
+    """A mount of the folder of a build's cache, that the run can write to. Raises OSError.
+
+    The run's user n owns the files that belong to n in there. Where file systems cannot map users,
+    all runs have the same ones, and the files are theirs as they are.
+    """
+    opened = kernel.open_without_links(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        users = block.users if block.volumes is not None else None
+        return _of(kernel.copy_tree("", opened, recursive=False), 0, users)
+    finally:
+        os.close(opened)
+
+
 def private(folder: str, upper: str, block: Block) -> int:
     """A mount of the folder of a run's private layers, with a new one called ``upper``.
 

@@ -56,18 +56,29 @@ _prctl, _syscall = _libc.prctl, _libc.syscall
 _MACHINE = os.uname().machine
 
 
-def program(*, io_uring: bool = False, perf: bool = False, machine: str | None = None) -> bytes:
+def program(
+    *,
+    io_uring: bool = False,
+    perf: bool = False,
+    nesting: bool = False,
+    pretending: bool = False,
+    machine: str | None = None,
+) -> bytes:
     """The filter as an array of ``struct sock_filter``, for ``machine`` or the one we run on.
 
-    ``io_uring`` allows io_uring and its older brother, AIO, ``perf`` allows perf_event_open. Raises
-    ValueError for a machine whose system calls are not known.
+    ``io_uring`` allows io_uring and its older brother, AIO, ``perf`` allows perf_event_open.
+    ``nesting`` allows what makes a fence within the job's (``syscalls.NESTING``), ``pretending``
+    answers what only a root of many users may do as if it were done (``syscalls.PRETENDED``).
+    Raises ValueError for a machine whose system calls are not known.
     """
     # The process that installs a filter does not need the tables.
     from neuro.engines.sandbox import syscalls
 
     machine = _MACHINE if machine is None else machine
     numbers = syscalls.numbers(machine)
-    verdicts = syscalls.verdicts(io_uring=io_uring, perf=perf)
+    verdicts = syscalls.verdicts(
+        io_uring=io_uring, perf=perf, nesting=nesting, pretending=pretending
+    )
     return assemble(
         {number: verdicts.get(name, errno.EPERM) for name, number in numbers.items()},
         _AUDIT_ARCH[machine],
@@ -77,8 +88,9 @@ def program(*, io_uring: bool = False, perf: bool = False, machine: str | None =
 def assemble(verdicts: dict[int, Verdict], architecture: int) -> bytes:
     """A filter that answers each number with its verdict, and all others with ENOSYS.
 
-    A verdict is 0 (allow), an errno, or a rule on the arguments (``syscalls.Rule``). Numbers
-    beyond the last known one include those of the x32 ABI, which have bit 30 set.
+    A verdict is 0 (allow), an errno, -1 (nothing is done, and the call succeeds), or a rule on the
+    arguments (``syscalls.Rule``). Numbers beyond the last known one
+    include those of the x32 ABI, which have bit 30 set.
     """
     # Calls of a foreign architecture (int 0x80) have other numbers: none of them is looked up.
     head = [
@@ -163,4 +175,6 @@ def _test(argument: int, half: int, mask: int, value: int) -> list[_Instruction]
 
 
 def _answer(verdict: int) -> _Instruction:
+    if verdict < 0:  # an errno of 0 is success
+        return (_RETURN, 0, 0, _RET_ERRNO)
     return (_RETURN, 0, 0, _RET_ERRNO | verdict if verdict else _RET_ALLOW)

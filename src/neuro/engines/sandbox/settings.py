@@ -23,7 +23,8 @@ class SandboxSettings:
     own. ``control_memory`` is bytes that all control runs together may have, None for a quarter of
     the machine's, but 512 MiB or more. ``offline_host``
     lets a run have the machine's own userland where a public registry cannot be reached for its
-    image. ``device_folder`` and ``cgroup_root`` are where the machine
+    image. ``builds_kept`` is bytes that the caches of builds may take together, for builds to come.
+    ``device_folder`` and ``cgroup_root`` are where the machine
     has them.
     """
 
@@ -39,6 +40,7 @@ class SandboxSettings:
     perf: bool = False
     control_memory: int | None = None
     offline_host: bool = True
+    builds_kept: int = 50 << 30
     retention: Retention = field(default_factory=Retention)
     device_folder: str = "/dev"
     cgroup_root: str = "/sys/fs/cgroup"

@@ -22,7 +22,7 @@ import stat
 from collections.abc import Sequence
 from functools import partial
 
-from neuro.engines.sandbox import identities, kernel
+from neuro.engines.sandbox import identities, inside, kernel
 from neuro.engines.sandbox.identities import Block, Blocks
 from neuro.engines.sandbox.kernel import (
     ATTR_NODEV,
@@ -39,14 +39,6 @@ from neuro.engines.sandbox.launch import Plan
 
 _FOLDERS = ("private", "land", "base", "lower", "shown", "none", "proc", "sys", "dev", "root")
 _SIZE = "size=1m,nr_inodes=1k"
-_DEVICES = {
-    **{"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)},
-    "tty": (5, 0),
-}
-_LINKS = (
-    *(("fd", "/proc/self/fd"), ("core", "/proc/kcore"), ("ptmx", "pts/ptmx")),
-    *((name, f"/proc/self/fd/{fd}") for fd, name in enumerate(("stdin", "stdout", "stderr"))),
-)
 # What only the kernel's own users need, in containers' usual lists of hidden places.
 _COVERED_IN_SYS = (
     "firmware",
@@ -173,7 +165,7 @@ def _system() -> None:
 
 def _devices(block: Block, *, plain: bool) -> None:
     kernel.mount("tmpfs", "dev", "tmpfs", MS_NOSUID, f"mode=0755,{_SIZE}")
-    for name, numbers in _DEVICES.items():
+    for name, numbers in inside.DEVICES.items():
         path = f"dev/{name}"
         if plain:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
@@ -181,7 +173,7 @@ def _devices(block: Block, *, plain: bool) -> None:
         else:
             os.mknod(path, stat.S_IFCHR, os.makedev(*numbers))
             os.chmod(path, 0o666)  # noqa: S103 - as the machine's own
-    for name, destination in _LINKS:
+    for name, destination in inside.LINKS:
         os.symlink(destination, f"dev/{name}")
     for name in ("pts", "shm"):
         os.mkdir(f"dev/{name}")

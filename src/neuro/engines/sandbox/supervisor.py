@@ -154,7 +154,7 @@ class Supervisor:
         if self._request.lock:
             self._image = locks.shared(self._request.lock)
         layers = f"/proc/self/fd/{self._place}/layers"
-        self._prepared = launch.prepare(self._plan, self._request, self._block, layers)
+        self._prepared = launch.prepare(self._plan, self._request, self._block, layers, berth.init)
         self._open_streams()
         self._init = berth.init
         self._loop.on_end(berth.init, self._init_buried)
@@ -394,6 +394,9 @@ class Supervisor:
     ) -> int:
         """Start a command inside, as ``execution`` needs it. Returns its pid, raises OSError."""
         argv, tty = command
+        if self._request.nesting:
+            # It would be beside the credentials of the build and its cache, as the same user.
+            raise OSError(errno.EPERM, "nothing but its build runs in a job that builds an image")
         return entering.execute(
             self._plan, self._request, self._block, self._group, init, argv, streams, word, tty=tty
         )

@@ -117,8 +117,9 @@ def numbers(machine: str) -> dict[str, int]:
     return found
 
 
-# A verdict is ALLOW or the errno with which the call fails.
-ALLOW = 0
+# A verdict is ALLOW or the errno with which the call fails. PRETEND: it succeeds, and nothing is
+# done.
+ALLOW, PRETEND = 0, -1
 
 # One half of an argument (arguments have 64 bits, a filter loads 32), compared with a value under
 # a mask: (argument, half, mask, value). A clause holds when all its conditions do.
@@ -235,6 +236,35 @@ IO_URING = ("io_uring_setup", "io_uring_enter", "io_uring_register")
 AIO = ("io_setup", "io_destroy", "io_getevents", "io_pgetevents", "io_submit", "io_cancel")
 PERF = ("perf_event_open",)
 
+# What only the platform's own program may, which builds images (``neuro.builder``): to make a fence
+# within the job's. Who runs inside that has none of it.
+NESTING: dict[str, Verdict] = {
+    "clone": (((_is(0, 0, _CLONE_PARENT),), ALLOW), ((), errno.EPERM)),
+    **dict.fromkeys(("mount", "umount2", "pivot_root", "sethostname"), ALLOW),
+    **dict.fromkeys(("open_tree", "move_mount", "mount_setattr"), ALLOW),
+}
+
+_FILE_TYPE, _CHARACTER_DEVICE, _BLOCK_DEVICE = 0xF000, 0x2000, 0x6000
+
+
+def _no_device(mode: int) -> Rule:
+    return (
+        ((_is(mode, _CHARACTER_DEVICE, _FILE_TYPE),), PRETEND),
+        ((_is(mode, _BLOCK_DEVICE, _FILE_TYPE),), PRETEND),
+        ((), ALLOW),
+    )
+
+
+# What root of a build expects to be able to do, where there is one user alone: package managers
+# give files away, and become others. They are told that they did.
+PRETENDED: dict[str, Verdict] = {
+    **dict.fromkeys(("chown", "fchown", "lchown", "fchownat"), PRETEND),
+    **dict.fromkeys(("setuid", "setgid", "setreuid", "setregid", "setresuid"), PRETEND),
+    **dict.fromkeys(("setresgid", "setfsuid", "setfsgid", "setgroups"), PRETEND),
+    "mknod": _no_device(1),
+    "mknodat": _no_device(2),
+}
+
 # Most of these need capabilities that no job has. The filter refuses them too, as Docker's does:
 # one mistake with capabilities must not open the kernel.
 _DENIED = (
@@ -340,7 +370,9 @@ DENIED = frozenset(_DENIED.split())
 ABSENT = frozenset(_ABSENT.split())
 
 
-def verdicts(*, io_uring: bool = False, perf: bool = False) -> dict[str, Verdict]:
+def verdicts(
+    *, io_uring: bool = False, perf: bool = False, nesting: bool = False, pretending: bool = False
+) -> dict[str, Verdict]:
     """What happens to each system call, by name: ALLOW, an errno, or a rule on its arguments."""
     found: dict[str, Verdict] = dict.fromkeys(ALLOWED, ALLOW)
     found.update(dict.fromkeys(DENIED, errno.EPERM))
@@ -349,4 +381,7 @@ def verdicts(*, io_uring: bool = False, perf: bool = False) -> dict[str, Verdict
     for names, wanted in ((IO_URING, io_uring), (AIO, io_uring), (PERF, perf)):
         if wanted:
             found.update(dict.fromkeys(names, ALLOW))
+    for more, wanted in ((NESTING, nesting), (PRETENDED, pretending)):
+        if wanted:
+            found.update(more)
     return found
