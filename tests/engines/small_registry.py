@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,6 +19,22 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+class AnyOfThisMachine(Collection[str]):
+    """Registries that may be on this machine: all that a test starts."""
+
+    def __contains__(self, host: object) -> bool:
+        return str(host).startswith("127.0.0.1:")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+LOCAL = AnyOfThisMachine()
 
 
 def digest_of(body: bytes) -> str:
@@ -40,6 +56,9 @@ class SmallRegistry:
         self.elsewhere = ""
         self.fails: dict[str, tuple[int, bytes]] = {}  # by the path's beginning
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.asked_whether: list[str] = []  # paths of HEAD requests
+        self.gives_all = False  # or says so when it is asked by HEAD
+        self.hidden: set[str] = set()  # beginnings of paths: layers are given only there
         self.tokens_given = 0
         self._manifests: dict[str, tuple[str, bytes]] = {}
         self.blobs: dict[str, bytes] = {}
@@ -89,38 +108,58 @@ class SmallRegistry:
             entries.append({**one, **where})
         return self.document(repository, {"manifests": entries}, INDEX, tag)
 
+    def copy_without_layers(self, other: SmallRegistry, repository: str = "") -> None:
+        """Have what another registry has, but no layer; all of it in ``repository``, if given.
+
+        Of one that is the same, what is there stays.
+        """
+        for name, document in list(other._manifests.items()):
+            _, _, version = name.partition("/manifests/")
+            named = f"{repository}/manifests/{version}" if repository else name
+            self._manifests[named] = document
+        if other is not self:
+            self.blobs = {key: one for key, one in other.blobs.items() if one.startswith(b"{")}
+
     # Answers
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
         path = urlsplit(request.path).path
-        self.requests.append((request.path, dict(request.headers.items())))
+        if request.command == "HEAD":
+            self.asked_whether.append(request.path)
+        else:
+            self.requests.append((request.path, dict(request.headers.items())))
         for start, (status, body) in self.fails.items():
             if path.startswith(start):
-                _send(request, status, body)
+                send(request, status, body)
                 return
         if path == "/token":
             self._give_token(request)
         elif not self._knows(request):
-            _send(request, 401, b"{}", {"WWW-Authenticate": self._challenge()})
+            send(request, 401, b"{}", {"WWW-Authenticate": self._challenge()})
         elif "/manifests/" in path:
             kind, body = self._manifests.get(path.removeprefix("/v2/"), ("", b""))
             unknown = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
             if kind:
-                _send(request, 200, body, {"Content-Type": kind})
+                send(request, 200, body, {"Content-Type": kind})
             else:
-                _send(request, 404, json.dumps(unknown).encode())
+                send(request, 404, json.dumps(unknown).encode())
         else:
             self._send_blob(request, path.rpartition("/")[2])
 
     def _send_blob(self, request: BaseHTTPRequestHandler, digest: str) -> None:
         if self.elsewhere and "/v2/" in request.path:
             place = f"{self.elsewhere}/{digest}"
-            _send(request, 307, b"", {"Location": place})
+            send(request, 307, b"", {"Location": place})
             return
         body = self.blobs.get(digest)
+        if body is not None and not body.startswith(b"{") and self.hidden:
+            # These repositories' layers are in no other one.
+            body = body if any(request.path.startswith(one) for one in self.hidden) else None
+        if body is None and request.command == "HEAD" and self.gives_all:
+            body = b""
         if body is None:
-            _send(request, 404, b"not json")
+            send(request, 404, b"not json")
             return
         start = 0
         wanted = request.headers.get("Range")
@@ -130,7 +169,7 @@ class SmallRegistry:
             status = 206
             headers = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
         most = self.cut_after if body.startswith(b"\x1f\x8b") else None
-        _send(request, status, body[start:], headers, most)
+        send(request, status, body[start:], headers, most)
 
     def _knows(self, request: BaseHTTPRequestHandler) -> bool:
         given = request.headers.get("Authorization", "")
@@ -148,26 +187,28 @@ class SmallRegistry:
 
     def _give_token(self, request: BaseHTTPRequestHandler) -> None:
         if request.headers.get("Authorization") != self._pair():
-            _send(request, 401, b'{"errors": [{"message": "wrong password"}]}')
+            send(request, 401, b'{"errors": [{"message": "wrong password"}]}')
             return
         query = parse_qs(urlsplit(request.path).query)
         assert query == {"service": ["small"], "scope": ["repository:x:pull"]}
         self.tokens_given += 1
-        _send(request, 200, json.dumps({"token": f"t{self.tokens_given}"}).encode())
+        send(request, 200, json.dumps({"token": f"t{self.tokens_given}"}).encode())
 
 
-def _send(
+def send(
     request: BaseHTTPRequestHandler,
     status: int,
     body: bytes,
     headers: dict[str, str] | None = None,
     most: int | None = None,
 ) -> None:
+    """Send an answer, and of its body ``most`` bytes."""
     request.send_response(status)
     for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
         request.send_header(name, value)
     request.end_headers()
-    request.wfile.write(body[:most])
+    if request.command != "HEAD":
+        request.wfile.write(body[:most])
     request.close_connection = True
 
 
@@ -178,6 +219,8 @@ def running(registry: SmallRegistry) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             registry.answer(self)
+
+        do_HEAD = do_POST = do_PATCH = do_PUT = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

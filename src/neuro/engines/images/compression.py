@@ -1,4 +1,4 @@
-"""The archive in a layer's blob: plain, gzip or zstd, told by its first bytes.
+"""The archive in a layer's blob: plain, gzip or zstd, told by its first bytes; gzip is made too.
 
 gzip is read by isal, in half the time of zlib. zstd is the standard library's of Python 3.14, or
 the same code for older ones. Both bound what one step may return, so a bomb costs no memory.
@@ -22,6 +22,7 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = (b"\x2a\x4d\x18", 0x50)  # of zstd: three bytes after one from 0x50 to 0x5f
 _PACKED, _UNPACKED = 1 << 18, 1 << 20
 _AHEAD = 8  # pieces that wait for who writes them
+_AS_GZIP = 31  # of window bits
 _LARGEST_WINDOW = 27  # 128 MiB, which is what zstd's own tools take unasked
 
 
@@ -33,6 +34,19 @@ class Decompressor(Protocol):
     def unused_data(self) -> bytes: ...
 
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class Compressor(Protocol):
+    def compress(self, data: bytes) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+def compressor(level: int) -> Compressor:
+    """Makes gzip, by isal; ``level`` is one of its own, 0 to 3."""
+    isal = importlib.import_module("isal.isal_zlib")
+    made: Compressor = isal.compressobj(level, isal.DEFLATED, _AS_GZIP)
+    return made
 
 
 def kind_of(start: bytes) -> str:
@@ -113,6 +127,7 @@ class Ahead:
         self._change = threading.Condition()
         self._fault: BaseException | None = None
         self._over = False
+        self._closed = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -122,8 +137,10 @@ class Ahead:
             for piece in self._made:
                 seen.update(piece)
                 with self._change:
-                    while len(self._ready) >= _AHEAD:
+                    while len(self._ready) >= _AHEAD and not self._closed:
                         self._change.wait()
+                    if self._closed:
+                        return
                     self._ready.append(piece)
                     self._change.notify()
         except ImageFault as fault:
@@ -134,6 +151,13 @@ class Ahead:
             self.digest = seen.hexdigest()
             self._over = True
             self._change.notify()
+
+    def close(self) -> None:
+        """Nobody takes any more: wait until the thread has noticed."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join()
 
     def __iter__(self) -> Iterator[bytes]:
         """Every piece; then ``digest`` is known. Raises what making them raised."""

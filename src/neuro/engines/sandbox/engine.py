@@ -15,6 +15,7 @@ from pathlib import Path
 
 from neuro.engines.base import (
     EngineFault,
+    Event,
     Exited,
     Node,
     NodesChanged,
@@ -193,6 +194,8 @@ class SandboxEngine(SupervisedRuns):
 
     async def close(self) -> None:
         """See the protocol."""
+        if self._pulls is not None:
+            self._pulls.close()
         await self._let_go()
         if self._nursery is not None:
             await self._nursery.close()
@@ -296,6 +299,9 @@ class SandboxEngine(SupervisedRuns):
         return [await asyncio.to_thread(machine.node, self.name, self._settings.device_folder)]
 
     # Within.
+
+    def _tell(self, event: Event) -> None:
+        super()._tell(event if self._pulls is None else self._pulls.with_place(event))
 
     def _ready(self) -> Plan:
         if self._plan is None:

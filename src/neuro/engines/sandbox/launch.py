@@ -105,6 +105,7 @@ class Request:
     stop_signal: int = signal.SIGTERM
     stdin: bool = False  # somebody will send input; a terminal without has no keyboard
     control: bool = False  # one of those that share a limit of memory
+    where: str = ""  # it runs, if its owner has to know
     nesting: str = ""  # the filter of system calls, in hexadecimal, of one that may nest
     cache: str = ""  # the folder of this machine for its ``nesting.CACHE``
 

@@ -1,0 +1,220 @@
+"""The images that a build starts from: what their names mean, and their layers.
+
+What a reference means is asked at each build. Where its registry is away, what it meant last is
+taken, and that is said. The files of an image are fetched when a step needs them, not before.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from neuro.builder.cache import Cache
+from neuro.builder.credentials import Credentials
+from neuro.builder.faults import BuildFault
+from neuro.builder.views import LayerFolder
+from neuro.dockerfile.image import Image, ImageConfig
+from neuro.dockerfile.platforms import Platform, parse_platform
+from neuro.dockerfile.steps import BaseImage
+from neuro.domain.errors import InvalidInput
+from neuro.engines.images import manifests
+from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.manifests import Manifest
+from neuro.engines.images.pulling import Pull, Resolved
+from neuro.engines.images.references import Reference, parse
+from neuro.engines.images.store import HeldImage, Store
+
+HOST_LABEL, HOST = "neuro.base", "host"
+_HOST_NAMES = ("host", "neuro/base")
+_UNUSED = 30 * 86400.0  # seconds
+_Tell = Callable[[float], None]
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What a reference meant, and in which words the registry said so."""
+
+    manifest: Manifest
+    own: str
+    digest: str
+    config: bytes
+
+
+class Base:
+    """An image to start from. ``manifest`` and ``reference`` are None of the machine's userland."""
+
+    def __init__(
+        self,
+        image: Image,
+        identity: str,
+        manifest: Manifest | None = None,
+        reference: Reference | None = None,
+        pull: Callable[[_Tell], HeldImage] | None = None,
+    ) -> None:
+        self.image = image
+        self.identity = identity
+        self.manifest = manifest
+        self.reference = reference
+        self.on_host = (image.config.labels or {}).get(HOST_LABEL) == HOST
+        self._pull = pull
+        self._held: HeldImage | None = None
+        self._lock = threading.Lock()
+
+    def layers(self, tell: _Tell) -> tuple[LayerFolder, ...]:
+        """The layers' folders, the lowest first, fetched if they are not here. Raises BuildFault.
+
+        ``tell`` is told from 0 to 1 how far that is.
+        """
+        if self._pull is None:
+            return ()
+        with self._lock:
+            if self._held is None:
+                self._held = self._pull(tell)
+        return tuple(LayerFolder(one.files, one.beside) for one in self._held.layers)
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._held.close()
+
+
+class Bases:
+    """All that one build starts from. To be closed. ``insecure`` registries are asked by http."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        credentials: Credentials,
+        insecure: Collection[str],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._cache = cache
+        self._store = Store(f"{cache.folder}/images")
+        self._credentials = credentials
+        self._insecure = insecure
+        self._warn = warn
+        self._found: dict[BaseImage, Base] = {}
+
+    def __enter__(self) -> Bases:
+        self._store.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for base in self._found.values():
+            base.close()
+
+    def sweep(self, most: int) -> None:
+        """Remove images that no build has used for long, the oldest beyond ``most`` bytes.
+
+        Raises OSError.
+        """
+        self._store.sweep(unused_for=_UNUSED, most=most)
+
+    @property
+    def images(self) -> Mapping[BaseImage, Image]:
+        """The configurations of those that were looked up."""
+        return {name: base.image for name, base in self._found.items()}
+
+    def get(self, image: BaseImage) -> Base:
+        """One that was looked up."""
+        return self._found[image]
+
+    def look_up(self, image: BaseImage, hint: str = "") -> Base:
+        """What an image is. Raises BuildFault, with ``hint`` where there is no such image."""
+        base = _host(image) if is_host(image.reference) else self._asked(image, hint)
+        self._found[image] = base
+        return base
+
+    def _asked(self, image: BaseImage, hint: str) -> Base:
+        if image.reference.startswith("image:"):
+            raise BuildFault(
+                f"'{image.reference}' has no registry in it.",
+                "Write the registry's address: FROM REGISTRY/OWNER/NAME:TAG.",
+            )
+        try:
+            reference = parse(image.reference)
+        except InvalidInput as wrong:
+            raise BuildFault(str(wrong)) from None
+        resolved = self._resolved(image, reference, hint)
+
+        def pull(tell: _Tell) -> HeldImage:
+            try:
+                return self._pull(image, reference, tell).run(resolved)
+            except ImageFault as fault:
+                raise BuildFault(fault.sentence) from None
+
+        return Base(
+            _image_of(resolved.config, image.reference),
+            resolved.identity,
+            resolved.manifest,
+            reference,
+            pull,
+        )
+
+    def _pull(self, image: BaseImage, reference: Reference, tell: _Tell) -> Pull:
+        wanted = parse_platform(image.platform, Platform()) or Platform()
+        platform = manifests.Platform(wanted.os, wanted.architecture, wanted.variant)
+        return Pull(
+            self._store,
+            reference,
+            self._credentials.of(reference.registry),
+            insecure=self._insecure,
+            platform=platform,
+            tell=tell,
+        )
+
+    def _resolved(self, image: BaseImage, reference: Reference, hint: str) -> Resolved:
+        name = f"{reference} {image.platform}"
+        try:
+            found = self._pull(image, reference, lambda share: None).resolve()
+        except ImageFault as fault:
+            known = self._cache.known("bases", name, _Known)
+            if fault.kind is not FaultKind.AWAY or known is None:
+                raise BuildFault(fault.sentence, hint) from None
+            self._warn(f"{fault.sentence} What {reference} was before is taken.")
+            return Resolved(known.manifest, known.own, known.digest, known.config)
+        known = _Known(found.manifest, found.own, found.digest, found.config)
+        self._cache.remember("bases", name, known)
+        return found
+
+
+def is_host(reference: str) -> bool:
+    """Whether an image is the machine's own userland.
+
+    >>> is_host("host:latest"), is_host("neuro/base"), is_host("neuro/base:v1.2"), is_host("hosts")
+    (True, True, True, False)
+    """
+    head, colon, tag = reference.partition("@")[0].rpartition(":")
+    return (head if colon and "/" not in tag else reference) in _HOST_NAMES
+
+
+def _host(image: BaseImage) -> Base:
+    platform = parse_platform(image.platform, Platform()) or Platform()
+    here = manifests.this_machine()
+    if (platform.os, platform.architecture) != (here.os, here.architecture):
+        raise BuildFault(
+            f"The machine's userland is not for {image.platform}: this is {here}.",
+            "Start from an image of that platform.",
+        )
+    config = ImageConfig(labels={HOST_LABEL: HOST})
+    made = Image(architecture=platform.architecture, os=platform.os, config=config)
+    return Base(made, HOST)
+
+
+def _image_of(config: bytes, reference: str) -> Image:
+    """The configuration of an image; of words where lists belong, as old ones have them, lists."""
+    try:
+        plain: dict[str, Any] = json.loads(config)
+        settings = plain.get("config") or {}
+        for name in ("Entrypoint", "Cmd"):
+            if isinstance(settings.get(name), str):
+                settings[name] = ["/bin/sh", "-c", settings[name]]
+        plain["config"] = {key: value for key, value in settings.items() if value is not None}
+        kept = {key: value for key, value in plain.items() if value is not None}
+        return msgspec.convert(kept, Image)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise BuildFault(
+            f"The configuration of {reference} cannot be read: {error}.", "Push the image again."
+        ) from None

@@ -1,0 +1,246 @@
+"""A plan carried out: each step when those that it needs are done, several at once."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from neuro.builder.bases import Bases
+from neuro.builder.cache import Cache, Draft, HeldLayer
+from neuro.builder.copying import Copying, Digests, Download
+from neuro.builder.downloading import download
+from neuro.builder.faults import BuildFault, StepFailed
+from neuro.builder.modes import owner
+from neuro.builder.placing import Placer
+from neuro.builder.reporting import Report, Task
+from neuro.builder.running import Running
+from neuro.builder.trees import EMPTY, Tree
+from neuro.builder.views import Context, LayerFolder, View
+from neuro.dockerfile.steps import (
+    AnyStep,
+    ContextFiles,
+    CopyFiles,
+    Execute,
+    Files,
+    GitTree,
+    MakeFolder,
+    Metadata,
+    Plan,
+    Pull,
+    RemoteFile,
+    StepFiles,
+    definition,
+    inputs,
+    needs,
+)
+from neuro.engines.images.faults import ImageFault
+
+_AT_ONCE = 4  # steps
+_VERSION = "1"  # of what a key stands for: others make layers anew
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Building:
+    """One plan on its way. ``anew`` runs each step, whatever is in the cache."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        cache: Cache,
+        bases: Bases,
+        context: Context,
+        running: Running,
+        report: Report,
+        *,
+        anew: bool = False,
+    ) -> None:
+        self._plan = plan
+        self._cache = cache
+        self._bases = bases
+        self._context = context
+        self._running = running
+        self._report = report
+        self._anew = anew
+        self._digests = Digests()
+        self._names = dict(_names(plan))
+        self._trees: dict[int, Tree] = {}
+        self._held: list[HeldLayer] = []
+
+    def close(self) -> None:
+        """Give back all layers."""
+        for layer in self._held:
+            layer.close()
+
+    def run(self) -> Tree:
+        """The image's files. Raises BuildFault, and OSError for the machine's trouble."""
+        waiting = {step.number: step for step in self._plan.steps if not isinstance(step, Metadata)}
+        going: dict[Future[Tree], int] = {}
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(_AT_ONCE, "build") as threads:
+            try:
+                while going or (waiting and failure is None):
+                    if failure is None:
+                        for number, step in list(waiting.items()):
+                            if needs(step) <= self._trees.keys():
+                                del waiting[number]
+                                going[threads.submit(self._done, step)] = number
+                    done, _ = wait(going, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        number = going.pop(future)
+                        error = future.exception()
+                        if error is None:
+                            self._trees[number] = future.result()
+                        elif failure is None:
+                            failure = error
+                            self._running.stop()
+            except BaseException:
+                self._running.stop()
+                raise
+        if failure is not None:
+            raise failure
+        return EMPTY if self._plan.result is None else self._trees[self._plan.result]
+
+    def _done(self, step: AnyStep) -> Tree:
+        """One step. Raises StepFailed."""
+        if isinstance(step, Pull):
+            return self._pulled(step)
+        task = self._report.begin(self._names[step.number])
+        try:
+            below = EMPTY if step.below is None else self._trees[step.below]
+            is_linked = isinstance(step, CopyFiles) and step.is_linked
+            layer, is_new = self._layer(step, EMPTY if is_linked else below, task)
+            self._held.append(layer)
+            task.end(cached=not is_new)
+            return below.plus(layer, is_linked=is_linked)
+        except BaseException as error:
+            raise _told(error, step, task) from None
+
+    def _pulled(self, step: Pull) -> Tree:
+        base = self._bases.get(step.image)
+        task: list[Task] = []
+
+        def tell(share: float) -> None:
+            if not task:
+                task.append(self._report.begin(f"pulling {step.image.reference}"))
+            task[0].share(share)
+
+        return Tree(base.identity, base, tell=tell)
+
+    # Keys
+
+    def _layer(self, step: AnyStep, below: Tree, task: Task) -> tuple[HeldLayer, bool]:
+        """The layer of a step, of the cache or made, and whether it was made."""
+        exact = self._key(step, below, by_content=False)
+        if not self._anew:
+            found = self._cache.find(exact)
+            if found is not None:
+                return found, False
+        key = self._key(step, below, by_content=True)
+        layer, is_new = self._cache.make(
+            key, lambda draft: self._fill(step, below, draft, task), anew=self._anew
+        )
+        if key != exact:
+            self._cache.alias(exact, layer)
+        return layer, is_new
+
+    def _key(self, step: AnyStep, below: Tree, *, by_content: bool) -> str:
+        """What a step's layer depends on.
+
+        Of files of other steps that is their content; as long as those steps are the very same,
+        so is it, and nothing needs to be read.
+        """
+        parts = [_VERSION, definition(step), below.key]
+        for one in inputs(step):
+            if isinstance(one, StepFiles) and not one.sources:
+                continue  # below
+            if isinstance(one, StepFiles):
+                tree = self._trees[one.step]
+                if by_content:
+                    with tree.view() as view:
+                        parts.append(self._digests.of(view, one.sources, one.excludes))
+                else:
+                    parts.append(tree.key)
+            elif isinstance(one, ContextFiles):
+                with Context.again(self._context) as context:
+                    parts.append(self._digests.of(context, one.sources, one.excludes))
+            elif isinstance(one, RemoteFile):
+                there = download(self._cache, one)
+                parts.append(f"{there.digest} {there.time}")
+            elif isinstance(one, GitTree):
+                raise BuildFault(
+                    f"ADD of a repository is not supported: {one.remote}.",
+                    "Clone it with RUN git clone, or into the context.",
+                )
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    # Layers
+
+    def _fill(self, step: AnyStep, below: Tree, draft: Draft, task: Task) -> None:
+        if isinstance(step, Execute):
+            _like_below(below, draft)
+            self._running.run(step, below, self._trees, draft, task)
+            return
+        with Placer(below.folders(), LayerFolder(draft.files, draft.beside)) as placer:
+            if isinstance(step, MakeFolder):
+                who = owner(step.user, placer.view)
+                placer.make_folders(placer.view.real(step.path), who or (0, 0))
+            elif isinstance(step, CopyFiles):
+                with contextlib.ExitStack() as stack:
+                    Copying(step, placer, self._views(stack), self._download).run()
+
+    def _views(self, stack: contextlib.ExitStack) -> Callable[[Files], View]:
+        def view(files: Files) -> View:
+            if files.origin == "context":
+                return stack.enter_context(Context.again(self._context))
+            tree = EMPTY if files.origin == "empty" else self._trees[files.origin]
+            return stack.enter_context(tree.view())
+
+        return view
+
+    def _download(self, source: RemoteFile) -> Download:
+        return download(self._cache, source)
+
+
+def _like_below(below: Tree, draft: Draft) -> None:
+    """Give the layer's own root what the one below has: a mount shows the highest."""
+    with Placer(below.folders(), LayerFolder(draft.files, draft.beside)):
+        pass
+
+
+def _told(error: BaseException, step: AnyStep, task: Task) -> BaseException:
+    """The error as one of this step."""
+    if isinstance(error, StepFailed):
+        failed = error
+    elif isinstance(error, BuildFault):
+        failed = StepFailed(error.sentence, step.line, error.hint, task.ended())
+    elif isinstance(error, ImageFault):
+        failed = StepFailed(error.sentence, step.line)
+    elif isinstance(error, OSError):
+        hint = ""
+        if error.errno in _NO_ROOM:
+            hint = "The disk is full: free some of it, or ask for a job with more."
+        why = error.strerror or str(error)
+        about = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str) else ""
+        failed = StepFailed(f"{about}{why}.", step.line, hint)
+    else:
+        return error
+    task.fail(failed.sentence)
+    return failed
+
+
+def _names(plan: Plan) -> Iterator[tuple[int, str]]:
+    """How each step is shown: ``[build 2/4] RUN make``."""
+    shown = [step for step in plan.steps if not isinstance(step, Metadata | Pull)]
+    totals = Counter(step.stage for step in shown)
+    several = len({step.stage for step in plan.steps}) > 1
+    reached: Counter[str] = Counter()
+    for step in shown:
+        reached[step.stage] += 1
+        stage = f"stage-{step.stage}" if step.stage.isdecimal() else step.stage
+        place = f"{reached[step.stage] + 1}/{totals[step.stage] + 1}"
+        yield step.number, f"[{f'{stage} ' if several else ''}{place}] {step.text}"

@@ -1,0 +1,121 @@
+"""Files of URLs for ADD: fetched once, and asked about at each build whether they are newer."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import secrets
+import urllib.error
+import urllib.request
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from neuro import __version__
+from neuro.builder.cache import Cache
+from neuro.builder.copying import Download
+from neuro.builder.faults import BuildFault
+from neuro.dockerfile.steps import RemoteFile
+from neuro.engines.images import locks
+
+_SECONDS = 60.0  # that a server may say nothing
+_LARGEST = 64 << 30
+_PIECE = 1 << 20
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    file: str
+    digest: str
+    etag: str = ""
+    modified: str = ""
+
+
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Follows to http and https alone, and from https to https alone."""
+
+    def redirect_request(  # type: ignore[no-untyped-def]
+        self, req, fp, code, msg, headers, newurl
+    ):
+        allowed = ("https://",) if req.full_url.startswith("https://") else ("https://", "http://")
+        if not newurl.startswith(allowed):
+            raise urllib.error.URLError(f"it sends us to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_opener = urllib.request.build_opener(_SameScheme)
+
+
+def download(cache: Cache, source: RemoteFile) -> Download:
+    """The file behind a URL. Raises BuildFault, OSError."""
+    name = hashlib.sha256(source.url.encode()).hexdigest()
+    with locks.alone(f"{cache.folder}/locks/download-{name}"):
+        kept = cache.known("downloads", source.url, _Kept)
+        if kept is not None and not os.path.exists(f"{cache.folder}/downloads/{kept.file}"):
+            kept = None
+        algorithm = source.checksum.partition(":")[0] or "sha256"
+        if kept is not None and source.checksum == f"sha256:{kept.digest}":
+            return _there(cache, kept)
+        kept = _fetch(cache, source, kept)
+        there = _there(cache, kept)
+        if source.checksum:
+            with open(there.path, "rb") as file:
+                found = hashlib.file_digest(file, algorithm).hexdigest()
+            if f"{algorithm}:{found}" != source.checksum:
+                raise BuildFault(
+                    f"{source.url} is not what its checksum says.",
+                    f"Its checksum is {algorithm}:{found}.",
+                )
+        return there
+
+
+def _there(cache: Cache, kept: _Kept) -> Download:
+    return Download(f"{cache.folder}/downloads/{kept.file}", kept.digest, _moment(kept.modified))
+
+
+def _moment(modified: str) -> int:
+    try:
+        return int(parsedate_to_datetime(modified).timestamp()) * 10**9
+    except (ValueError, TypeError, OverflowError):
+        return 0
+
+
+def _fetch(cache: Cache, source: RemoteFile, kept: _Kept | None) -> _Kept:
+    headers = {"User-Agent": f"neuro/{__version__}", "Accept-Encoding": "identity"}
+    if kept is not None and kept.etag:
+        headers["If-None-Match"] = kept.etag
+    elif kept is not None and kept.modified:
+        headers["If-Modified-Since"] = kept.modified
+    request = urllib.request.Request(source.url, headers=headers)  # noqa: S310 - checked by the plan
+    file = secrets.token_hex(16)
+    path = f"{cache.folder}/downloads/{file}"
+    try:
+        with _opener.open(request, timeout=_SECONDS) as answer, open(path, "xb") as target:
+            seen, size = hashlib.sha256(), 0
+            while piece := answer.read(_PIECE):
+                size += len(piece)
+                if size > _LARGEST:
+                    raise BuildFault(f"{source.url} is larger than {_LARGEST >> 30} GiB.")
+                seen.update(piece)
+                target.write(piece)
+            length = answer.headers.get("Content-Length")
+            if length is not None and length.isdecimal() and int(length) != size:
+                raise BuildFault(f"{source.url} was cut after {size:,} bytes.", "Build again.")
+            etag = answer.headers.get("ETag", "")
+            modified = answer.headers.get("Last-Modified", "")
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 304 and kept is not None:
+            return kept
+        raise BuildFault(f"{source.url} cannot be had: {error.code} {error.reason}.") from None
+    except BaseException as error:
+        if os.path.exists(path):
+            os.unlink(path)
+        if isinstance(error, urllib.error.URLError):
+            raise BuildFault(f"{source.url} cannot be reached: {error.reason}.") from None
+        if isinstance(error, TimeoutError | ConnectionError | http.client.HTTPException):
+            raise BuildFault(f"{source.url} cannot be reached: {error}.") from None
+        raise
+    found = _Kept(file, seen.hexdigest(), etag, modified)
+    cache.remember("downloads", source.url, found)
+    return found

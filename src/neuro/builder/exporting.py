@@ -1,0 +1,209 @@
+"""The image of a build: its layers packed, its configuration, pushed to where it is to be.
+
+A layer is packed once; what it was as an archive is remembered with it. So what is pushed again is
+only asked for, and the same build makes the same image.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import msgspec
+
+from neuro.builder.bases import Base
+from neuro.builder.cache import HeldLayer, Packed
+from neuro.builder.credentials import Credentials
+from neuro.builder.faults import BuildFault
+from neuro.builder.reporting import Report
+from neuro.builder.trees import Tree
+from neuro.dockerfile.image import History, Image
+from neuro.domain.errors import InvalidInput
+from neuro.domain.printable import printable
+from neuro.engines.images import records
+from neuro.engines.images.composing import OCI_MANIFEST, Composed, digest_of
+from neuro.engines.images.faults import ImageFault
+from neuro.engines.images.manifests import Descriptor
+from neuro.engines.images.packing import Part, pack
+from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
+from neuro.engines.images.references import Reference, parse
+from neuro.engines.images.registry_client import Registry
+
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_OF_DOCKER = {
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": _LAYER,
+    "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": (
+        "application/vnd.oci.image.layer.v1.tar+zstd"
+    ),
+}
+_MIB = 1 << 20
+
+
+class OfLayer:
+    """The bytes of a layer, packed when they are asked for, in a file without a name."""
+
+    place = ""
+
+    def __init__(self, layer: HeldLayer, folder: str) -> None:
+        self._layer = layer
+        self._folder = folder
+        self._file = -1
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def packed(self) -> Packed:
+        """What the layer is as an archive. Raises ImageFault, OSError."""
+        return self._layer.packed() or self._pack()
+
+    def read(self, offset: int) -> Iterator[bytes]:
+        """See ``pushing.Source``."""
+        if self._file < 0:
+            self._pack()
+        return OfFile(self._file).read(offset)
+
+    def _pack(self) -> Packed:
+        with tempfile.TemporaryFile(dir=self._folder, buffering=_MIB) as file, ExitStack() as stack:
+            folder = os.open(self._layer.folder.files, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, folder)
+            with open(self._layer.folder.beside, encoding="ascii") as told:
+                beside = records.read(told)
+            made = pack((Part(folder),), file.write, beside=beside)
+            file.flush()
+            self._file = os.dup(file.fileno())
+        known = Packed(_LAYER, made.digest, made.size, made.diff_id)
+        self._layer.remember(known)
+        return known
+
+
+def composed(
+    image: Image, base: Base | None, layers: Sequence[tuple[HeldLayer, Packed]]
+) -> Composed:
+    """The manifest and the configuration of an image whose own layers are packed."""
+    moments = iter([layer.created for layer, _ in layers])
+    own = len(layers)
+    past = list(image.history or ())
+    known = len(base.image.history or ()) if base is not None else 0
+    began = base.image.created if base is not None else None
+    now = began or _written(min((layer.created for layer, _ in layers), default=0.0))
+    history: list[History] = past[:known]
+    for line in past[known:]:
+        if not line.empty_layer and own:
+            now = _written(next(moments))
+            own -= 1
+        history.append(msgspec.structs.replace(line, created=now))
+    plain = msgspec.to_builtins(msgspec.structs.replace(image, created=now, history=tuple(history)))
+    below = (base.image.rootfs.diff_ids or ()) if base is not None else ()
+    diff_ids = [*below, *(packed.diff_id for _, packed in layers)]
+    plain["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
+    config = msgspec.json.encode(plain)
+    blob = Descriptor(digest_of(config), len(config), _CONFIG)
+    lower = base.manifest.layers if base is not None and base.manifest is not None else ()
+    descriptors = (
+        *(
+            Descriptor(one.digest, one.size, _OF_DOCKER.get(one.media_type, one.media_type))
+            for one in lower
+        ),
+        *(Descriptor(packed.digest, packed.size, packed.media_type) for _, packed in layers),
+    )
+    manifest = msgspec.json.encode(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": _described(blob),
+            "layers": [_described(one) for one in descriptors],
+        }
+    )
+    return Composed(manifest, OCI_MANIFEST, digest_of(manifest), config, blob, descriptors)
+
+
+def _described(one: Descriptor) -> dict[str, object]:
+    return {"mediaType": one.media_type, "digest": one.digest, "size": one.size}
+
+
+def _written(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Exporter:
+    """Pushes what was built. ``scratch`` is a folder for what is on its way."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        insecure: Collection[str],
+        report: Report,
+        scratch: str,
+    ) -> None:
+        self._credentials = credentials
+        self._insecure = insecure
+        self._report = report
+        self._scratch = scratch
+
+    def push(self, image: Image, tree: Tree, destinations: Sequence[str]) -> Composed:
+        """Push an image to each destination. Raises BuildFault, OSError."""
+        references = [_reference(one) for one in destinations]
+        with ExitStack() as stack:
+            sources: dict[str, Source] = {}
+            layers: list[tuple[HeldLayer, Packed]] = []
+            task = self._report.begin("exporting layers")
+            try:
+                for layer in tree.layers:
+                    source = OfLayer(layer, self._scratch)
+                    stack.callback(source.close)
+                    packed = source.packed()
+                    layers.append((layer, packed))
+                    sources[packed.digest] = source
+                made = composed(image, tree.base, layers)
+            except ImageFault as fault:
+                task.fail(fault.sentence)
+                raise BuildFault(fault.sentence) from None
+            task.end()
+            for reference in references:
+                self._push(made, reference, tree.base, sources)
+        return made
+
+    def _push(
+        self, made: Composed, reference: Reference, base: Base | None, own: dict[str, Source]
+    ) -> None:
+        task = self._report.begin(f"pushing {reference}")
+        push = Push(self._registry(reference), reference, tell=task.share)
+        try:
+            push.run(made, {**self._of_base(base, reference), **own})
+        except ImageFault as fault:
+            task.fail(fault.sentence)
+            raise BuildFault(fault.sentence) from None
+        task.end()
+
+    def _of_base(self, base: Base | None, target: Reference) -> dict[str, Source]:
+        if base is None or base.manifest is None or base.reference is None:
+            return {}
+        is_near = base.reference.registry == target.registry
+        place = base.reference.repository if is_near else ""
+        registry = self._registry(base.reference)
+        return {one.digest: OfRegistry(registry, one.digest, place) for one in base.manifest.layers}
+
+    def _registry(self, reference: Reference) -> Registry:
+        passwords = self._credentials.of(reference.registry)
+        return Registry(reference, passwords, self._insecure)
+
+
+def summary(made: Composed, destinations: Sequence[str]) -> str:
+    """What is said of an image at the end."""
+    size = sum(one.size for one in (*made.layers, made.config_blob))
+    names = "\n".join(f"Pushed {printable(one)}" for one in destinations)
+    return f"{names}\nDigest: {made.digest}\nSize: {size / _MIB:.1f} MiB\n"
+
+
+def _reference(text: str) -> Reference:
+    try:
+        return parse(text)
+    except InvalidInput as wrong:
+        raise BuildFault(f"--destination: {wrong}") from None

@@ -1,0 +1,188 @@
+"""From the arguments to an image that is pushed, and to the exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from types import FrameType
+from typing import NoReturn, TextIO
+
+import msgspec
+
+from neuro.builder import arguments, credentials, files
+from neuro.builder.arguments import Options
+from neuro.builder.bases import Bases
+from neuro.builder.building import Building
+from neuro.builder.cache import Cache, Settling
+from neuro.builder.exporting import Exporter, summary
+from neuro.builder.faults import BuildFault, StepFailed
+from neuro.builder.reporting import Report
+from neuro.builder.running import Running
+from neuro.dockerfile.image import Image
+from neuro.dockerfile.plan import plan
+from neuro.dockerfile.platforms import Platform, normalized, parse_platform
+from neuro.dockerfile.steps import BaseImage, ImagesNeeded, Plan
+from neuro.dockerfile.tree import Dockerfile, DockerfileError
+from neuro.domain.problems import Position, Problem
+from neuro.engines.images.manifests import this_machine
+
+CACHE = "/cache"
+_MOST = 20 << 30  # bytes of layers that stay for later builds
+_LOOK_UPS = 4  # at once
+
+
+def main() -> NoReturn:
+    """Build what the arguments say."""
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        code = run(sys.argv[1:], dict(os.environ), sys.stdout)
+    except KeyboardInterrupt:
+        code = 130
+    sys.stdout.flush()
+    # Threads that wait for the disk must not keep a build that is over.
+    os._exit(code)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def run(
+    argv: Sequence[str], environment: Mapping[str, str], out: TextIO, cache: str = CACHE
+) -> int:
+    """Build an image; 0, or 1 with the reason in ``out``. Raises SystemExit when it is stopped."""
+    report = Report(out)
+    try:
+        options = arguments.read(argv, dict(environment))
+        if options.help:
+            report.write(arguments.HELP)
+            return 0
+        _build(options, environment, report, Cache(cache))
+    except DockerfileError as wrong:
+        report.write(f"{wrong}\n")
+        return 1
+    except BuildFault as fault:
+        report.write(f"ERROR: {fault.sentence}\n")
+        if fault.hint:
+            report.write(f"  {fault.hint}\n")
+        return 1
+    except SystemExit as ended:
+        report.write("The build was stopped.\n")
+        return int(ended.code or 0)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        report.write(f"ERROR: {error.strerror or error}{place}.\n")
+        return 1
+    return 0
+
+
+def _build(options: Options, environment: Mapping[str, str], report: Report, cache: Cache) -> None:
+    folder = files.context_folder(options.context)
+    tree, path = files.dockerfile(folder, options.dockerfile)
+    platform = _platform(options.platform)
+    passwords = credentials.load(environment)
+    cache.open()
+    Settling(cache).start()
+
+    def warn(sentence: str) -> None:
+        report.write(f"WARNING: {sentence}\n")
+
+    with ExitStack() as stack:
+        context = stack.enter_context(files.context(folder, path))
+        bases = stack.enter_context(Bases(cache, passwords, options.insecure, warn))
+        made = _planned(tree, options, platform, bases, report)
+        for note in made.notes:
+            report.write(f"WARNING: {note.render()}\n")
+        running = Running(cache, context, options.secrets)
+        building = Building(made, cache, bases, context, running, report, anew=not options.cache)
+        stack.callback(building.close)
+        try:
+            result = building.run()
+        except StepFailed as failed:
+            raise DockerfileError([_problem(failed, tree, report)]) from None
+        if options.push:
+            image = _labelled(made.image, options.labels)
+            scratch = stack.enter_context(cache.scratch())
+            exporter = Exporter(passwords, options.insecure, report, scratch)
+            pushed = exporter.push(image, result, options.destinations)
+            if options.digest_file:
+                files.write(options.digest_file, pushed.digest)
+            report.write(summary(pushed, options.destinations))
+        else:
+            report.write("Built, and not pushed.\n")
+    try:
+        cache.sweep(_MOST)
+        bases.sweep(_MOST)
+    except OSError as error:
+        warn(f"The cache of builds cannot be tidied: {error.strerror or error}.")
+
+
+def _planned(
+    tree: Dockerfile, options: Options, platform: Platform, bases: Bases, report: Report
+) -> Plan:
+    """The plan, with all base images looked up. Raises DockerfileError, BuildFault."""
+
+    def look_up(image: BaseImage, hint: str) -> None:
+        task = report.begin(f"[internal] load metadata for {image.reference}")
+        try:
+            bases.look_up(image, hint)
+        except BuildFault as fault:
+            task.fail(fault.sentence)
+            raise
+        task.end()
+
+    build = _platform("")
+    while True:
+        made = plan(
+            tree,
+            options.target,
+            options.arguments,
+            platform,
+            build_platform=build,
+            images=bases.images,
+        )
+        needed = made.images if isinstance(made, ImagesNeeded) else _others(made, bases)
+        if not needed:
+            assert isinstance(made, Plan)
+            return made
+        hints = made.hints if isinstance(made, ImagesNeeded) else {}
+        with ThreadPoolExecutor(_LOOK_UPS, "look-up") as threads:
+            told = [hints.get(one.reference, "") for one in needed]
+            for _ in threads.map(look_up, needed, told):
+                pass
+
+
+def _others(made: Plan, bases: Bases) -> tuple[BaseImage, ...]:
+    """Images that files are taken of, which no stage starts from."""
+    images = bases.images
+    pulled = (getattr(step, "image", None) for step in made.steps)
+    return tuple(one for one in pulled if isinstance(one, BaseImage) and one not in images)
+
+
+def _labelled(image: Image, labels: Mapping[str, str]) -> Image:
+    if not labels:
+        return image
+    config = msgspec.structs.replace(image.config, labels={**(image.config.labels or {}), **labels})
+    return msgspec.structs.replace(image, config=config)
+
+
+def _platform(text: str) -> Platform:
+    here = this_machine()
+    default = normalized(Platform(here.os, here.architecture, here.variant))
+    found = parse_platform(text, default) if text else default
+    if found is None:
+        raise BuildFault(f"'{text}' is not a platform.", "Write --platform=linux/amd64.")
+    return found
+
+
+def _problem(failed: StepFailed, tree: Dockerfile, report: Report) -> Problem:
+    """What is wrong, with the place in the Dockerfile; the last lines of output come first."""
+    if failed.output:
+        lines = "\n".join(failed.output)
+        report.write(f"------\n{lines}\n------\n")
+    hint = failed.hint or None
+    return Problem(failed.sentence, Position(tree.source, failed.line, 1), hint)

@@ -1,0 +1,98 @@
+"""Builds in this process, and what is in the tree that comes of one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from neuro.builder import files
+from neuro.builder.arguments import Secret
+from neuro.builder.bases import Bases
+from neuro.builder.building import Building
+from neuro.builder.cache import Cache
+from neuro.builder.credentials import Credentials
+from neuro.builder.reporting import Report
+from neuro.builder.running import Running
+from neuro.builder.trees import Tree
+from neuro.builder.views import View
+from neuro.dockerfile.image import Image
+from neuro.dockerfile.plan import plan
+from neuro.dockerfile.steps import Plan
+
+Entry = tuple[object, ...]
+
+
+@dataclass
+class Built:
+    tree: Tree
+    image: Image
+    output: str
+
+    def files(self) -> dict[str, Entry]:
+        with self.tree.view() as view:
+            return listing(view)
+
+
+@contextmanager
+def build(
+    text: str,
+    context: Path,
+    cache: Path,
+    *,
+    ignore: str = "",
+    target: str = "",
+    arguments: dict[str, str] | None = None,
+    anew: bool = False,
+    secrets: dict[str, Secret] | None = None,
+) -> Iterator[Built]:
+    """Build a Dockerfile whose bases are nothing, or the machine."""
+    made_of = cache / "dockerfiles"
+    made_of.mkdir(parents=True, exist_ok=True)
+    (made_of / "Dockerfile").write_text(text)
+    (made_of / "Dockerfile.dockerignore").write_text(ignore)
+    kept = Cache(str(cache / "cache"))
+    kept.open()
+    out = io.StringIO()
+    report = Report(out)
+    tree, path = files.dockerfile(str(context), str(made_of / "Dockerfile"))
+    with ExitStack() as stack:
+        seen = stack.enter_context(files.context(str(context), path))
+        bases = stack.enter_context(Bases(kept, Credentials(), (), report.write))
+        made = plan(tree, target, arguments)
+        assert isinstance(made, Plan)
+        running = Running(kept, seen, secrets or {})
+        building = Building(made, kept, bases, seen, running, report, anew=anew)
+        stack.callback(building.close)
+        result = building.run()
+        yield Built(result, made.image, out.getvalue())
+
+
+def listing(view: View) -> dict[str, Entry]:
+    """Kind, mode, owner, and content or target of all that is in a tree."""
+    found: dict[str, Entry] = {}
+    for entry in view.entries():
+        one = view.find(entry.path)
+        assert one is not None
+        content = ""
+        if one.is_link:
+            content = view.read_link(one)
+        elif one.is_file:
+            fd = view.open(one)
+            with os.fdopen(fd, "rb") as file:
+                content = hashlib.sha256(file.read()).hexdigest()[:12]
+        mode = 0 if one.is_link else stat.S_IMODE(one.status.st_mode)
+        kind = stat.S_IFMT(one.status.st_mode)
+        found[entry.path] = (oct(kind), oct(mode), view.owner(one), content)
+    return found
+
+
+def plain_config(image: Image) -> dict[str, object]:
+    return msgspec.to_builtins(image)  # type: ignore[no-any-return]
