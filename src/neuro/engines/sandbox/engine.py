@@ -15,6 +15,7 @@ from pathlib import Path
 
 from neuro.engines.base import (
     EngineFault,
+    Event,
     Exited,
     Node,
     NodesChanged,
@@ -193,6 +194,8 @@ class SandboxEngine(SupervisedRuns):
 
     async def close(self) -> None:
         """See the protocol."""
+        if self._pulls is not None:
+            self._pulls.close()
         await self._let_go()
         if self._nursery is not None:
             await self._nursery.close()
@@ -226,14 +229,16 @@ class SandboxEngine(SupervisedRuns):
         return partial(self._begin, spec, _request(spec, self._storage, self._ready().default_argv))
 
     async def _begin(self, spec: RunSpec, request: Request) -> None:
-        if spec.nesting:
-            request = await self._nesting(spec, request)
+        if spec.nesting or spec.build_cache:
+            request = await self._building(spec, request)
         elif self._pulls is not None:
             request = await self._pulls.in_image(spec, request)
         await self._start(request)
 
-    async def _nesting(self, spec: RunSpec, request: Request) -> Request:
+    async def _building(self, spec: RunSpec, request: Request) -> Request:
         """The request of a run that builds images, which are its own matter."""
+        if not spec.nesting:
+            raise EngineFault("Only a run that builds images has the cache of a build.")
         settings = self._settings
         calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf, nesting=True)
         request = replace(request, nesting=calls.hex())
@@ -294,6 +299,9 @@ class SandboxEngine(SupervisedRuns):
         return [await asyncio.to_thread(machine.node, self.name, self._settings.device_folder)]
 
     # Within.
+
+    def _tell(self, event: Event) -> None:
+        super()._tell(event if self._pulls is None else self._pulls.with_place(event))
 
     def _ready(self) -> Plan:
         if self._plan is None:
