@@ -10,7 +10,7 @@ from neuro.builder.faults import BuildFault
 from neuro.dockerfile.tree import DockerfileError
 from tests.builder import buildkit
 from tests.builder.built import build
-from tests.builder.table import BUSYBOX, CASES, Case, write_context
+from tests.builder.table import CASES, Case, write_context
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.xdist_group("docker-buildkit")]
 

@@ -128,6 +128,8 @@ class Building:
             if not task:
                 task.append(self._report.begin(f"pulling {step.image.reference}"))
             task[0].share(share)
+            if share >= 1:
+                task[0].end()
 
         return Tree(base.identity, base, tell=tell)
 

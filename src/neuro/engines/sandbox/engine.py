@@ -229,14 +229,16 @@ class SandboxEngine(SupervisedRuns):
         return partial(self._begin, spec, _request(spec, self._storage, self._ready().default_argv))
 
     async def _begin(self, spec: RunSpec, request: Request) -> None:
-        if spec.nesting:
-            request = await self._nesting(spec, request)
+        if spec.nesting or spec.build_cache:
+            request = await self._building(spec, request)
         elif self._pulls is not None:
             request = await self._pulls.in_image(spec, request)
         await self._start(request)
 
-    async def _nesting(self, spec: RunSpec, request: Request) -> Request:
+    async def _building(self, spec: RunSpec, request: Request) -> Request:
         """The request of a run that builds images, which are its own matter."""
+        if not spec.nesting:
+            raise EngineFault("Only a run that builds images has the cache of a build.")
         settings = self._settings
         calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf, nesting=True)
         request = replace(request, nesting=calls.hex())

@@ -275,7 +275,8 @@ def write_own_files(etc: str, hostname: str, address: str) -> None:
 def prepare(plan: Plan, request: Request, block: Block, layers: str, init: int) -> Prepared:
     """Work out how to begin the run, whose private files are in the folder ``layers``.
 
-    ``init`` is its first process. Raises ValueError for what is impossible, OSError for what this machine cannot do now.
+    ``init`` is its first process. Raises ValueError for what is impossible, OSError for what this
+    machine cannot do now.
     """
     trees: list[int] = []
     volumes: list[tuple[str, bool]] = []

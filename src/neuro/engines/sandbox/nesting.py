@@ -3,8 +3,8 @@
 ::
 
     /run/nesting/step     where a step puts its root together
-    /run/nesting/proc     the run's /proc with nothing over it: the kernel wants to see one before it
-                          mounts another in a user namespace
+    /run/nesting/proc     the run's /proc with nothing over it: the kernel wants to see one before
+                          it mounts another in a user namespace
     /run/nesting/land     our layers over the machine's userland, and the template of a root
     /run/nesting/<n>      the machine's folders that lie lowest in a run without an image
     /run/nesting/given    how these belong together, and the filter of a step, as JSON
