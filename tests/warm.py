@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["neuro.server.__main__"])
+_CONTEXT.set_forkserver_preload(["neuro.server.__main__", "tests.offline"])
 
 
 class Fork:

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from functools import cache
 
 from neuro.engines.base import PullCredentials
+from neuro.engines.images.manifests import ImageConfig
+from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox import layout
-from neuro.engines.sandbox.images import ImageConfig, ImageRefused, Root
+from neuro.engines.sandbox.images import ImageRefused, Root
 
 _PLACE = "NEURO_TESTS_USERLAND"
 
@@ -31,7 +33,11 @@ class MadeImages:
         pass
 
     def ready(
-        self, reference: str, credentials: PullCredentials | None, told: Callable[[float], None]
+        self,
+        reference: str,
+        credentials: PullCredentials | None,
+        told: Callable[[float], None],
+        stop: Stop,
     ) -> Root:
         root = self.roots.get(reference, self._every)
         if root is None:
@@ -52,4 +58,4 @@ def userland() -> Root:
             subprocess.run(unpack, stdin=written.stdout, check=True)
         assert written.returncode == 0
         os.environ[_PLACE] = place  # for engines in other processes
-    return Root((place,), ImageConfig(cmd=("bash",)))
+    return Root((place,), ImageConfig(command=("bash",)))

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,6 +19,22 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+class AnyOfThisMachine(Collection[str]):
+    """Registries that may be on this machine: all that a test starts."""
+
+    def __contains__(self, host: object) -> bool:
+        return str(host).startswith("127.0.0.1:")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+LOCAL = AnyOfThisMachine()
 
 
 def digest_of(body: bytes) -> str:
@@ -40,6 +56,9 @@ class SmallRegistry:
         self.elsewhere = ""
         self.fails: dict[str, tuple[int, bytes]] = {}  # by the path's beginning
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.asked_whether: list[str] = []  # paths of HEAD requests
+        self.gives_all = False  # or says so when it is asked by HEAD
+        self.hidden: set[str] = set()  # beginnings of paths: layers are given only there
         self.tokens_given = 0
         self._manifests: dict[str, tuple[str, bytes]] = {}
         self.blobs: dict[str, bytes] = {}
@@ -89,12 +108,27 @@ class SmallRegistry:
             entries.append({**one, **where})
         return self.document(repository, {"manifests": entries}, INDEX, tag)
 
+    def copy_without_layers(self, other: SmallRegistry, repository: str = "") -> None:
+        """Have what another registry has, but no layer; all of it in ``repository``, if given.
+
+        Of one that is the same, what is there stays.
+        """
+        for name, document in list(other._manifests.items()):
+            _, _, version = name.partition("/manifests/")
+            named = f"{repository}/manifests/{version}" if repository else name
+            self._manifests[named] = document
+        if other is not self:
+            self.blobs = {key: one for key, one in other.blobs.items() if one.startswith(b"{")}
+
     # Answers
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
         path = urlsplit(request.path).path
-        self.requests.append((request.path, dict(request.headers.items())))
+        if request.command == "HEAD":
+            self.asked_whether.append(request.path)
+        else:
+            self.requests.append((request.path, dict(request.headers.items())))
         for start, (status, body) in self.fails.items():
             if path.startswith(start):
                 send(request, status, body)
@@ -119,6 +153,11 @@ class SmallRegistry:
             send(request, 307, b"", {"Location": place})
             return
         body = self.blobs.get(digest)
+        if body is not None and not body.startswith(b"{") and self.hidden:
+            # These repositories' layers are in no other one.
+            body = body if any(request.path.startswith(one) for one in self.hidden) else None
+        if body is None and request.command == "HEAD" and self.gives_all:
+            body = b""
         if body is None:
             send(request, 404, b"not json")
             return

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 CODE = """
 import ctypes, os, socket, stat, sys
@@ -52,24 +53,49 @@ def work(root, owners):
     return found
 
 
-confinement.run(sys.argv[1], work, passed=0, largest=1000)
+confinement.run(sys.argv[1], work, passed=0, largest=1000, seconds=1)
 """
+
+
+# Who was busy for too long may say so, and whoever cannot is ended.
+BUSY = """
+from neuro.engines.images import confinement
+
+
+def work(root, owners):
+    while True:
+        pass
+
+
+confinement.run(sys.argv[1], work, passed=0, largest=1000, seconds=1)
+"""
+
+
+def answer(code: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    """What a confined process says. Its report is descriptor 3."""
+    heard, told = os.pipe()
+    command = [sys.executable, "-c", f"import os, sys; os.dup2({told}, 3)\n{code}", str(folder)]
+    subprocess.run([*command, *arguments], pass_fds=[told], check=True)
+    os.close(told)
+    with os.fdopen(heard, "rb") as report:
+        found: dict[str, Any] = json.loads(report.read())
+    return found
+
+
+def test_who_takes_too_much_processor_time_is_ended(tmp_path: Path) -> None:
+    found = answer(BUSY, tmp_path)
+
+    assert found["kind"] == "refused"
+    assert "too much processor time" in found["sentence"]
 
 
 def test_a_confined_process_reaches_nothing_but_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "mine").touch()
-    heard, told = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
-        # The report is descriptor 3.
-        start = f"import os; os.dup2({told}, 3)\n{CODE}"
-        command = [sys.executable, "-c", start, folder, port, str(os.getpid())]
-        subprocess.run(command, pass_fds=[told], check=True)
-    os.close(told)
-    with os.fdopen(heard, "rb") as report:
-        found = json.loads(report.read())
+        found = answer(CODE, folder, port, str(os.getpid()))
 
     assert found.pop("sees") == ["mine"]
     assert found.pop("number") == 1

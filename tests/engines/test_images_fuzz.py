@@ -49,7 +49,7 @@ def extract(files: Path, data: bytes) -> io.StringIO:
     root = os.open(files, os.O_PATH | os.O_DIRECTORY)
     mask = os.umask(0)
     try:
-        run = Extraction(root, Recorder(beside), LIMITS, OWNERS)
+        run = Extraction(root, Recorder(beside, LIMITS), LIMITS, OWNERS)
         run.run(tar.Archive(iter([data[:700], data[700:]] if len(data) > 700 else [data])))
     finally:
         os.umask(mask)

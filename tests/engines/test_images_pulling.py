@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.limits import Limits
 from neuro.engines.images.manifests import Platform
-from neuro.engines.images.processes import Stopped
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
+from neuro.engines.images.stopping import Stopped
 from neuro.engines.images.store import HeldImage, Store
 from neuro.engines.runs import PullCredentials
-from tests.engines.small_registry import INDEX, LAYER, MANIFEST, SmallRegistry, running
+from tests.engines.archives import archive, entry
+from tests.engines.small_registry import INDEX, LAYER, LOCAL, MANIFEST, SmallRegistry, running
 
 ME = PullCredentials("me", "secret")
 AMD64 = Platform()
@@ -45,7 +50,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def pull(store: Store, reference: str, credentials: PullCredentials | None = None) -> HeldImage:
-    return Pull(store, parse(reference), credentials, platform=AMD64, pause=0).run()
+    return Pull(store, parse(reference), credentials, insecure=LOCAL, platform=AMD64, pause=0).run()
 
 
 def fault_of(store: Store, reference: str, credentials: Any = None) -> ImageFault:
@@ -65,7 +70,9 @@ def test_an_image_comes_with_its_layers_and_its_config(
     registry.image("me/trainer", "low", "high", tag="v1", Cmd=["python"])
     told: list[float] = []
 
-    held = Pull(store, parse(f"{host}/me/trainer:v1"), platform=AMD64, tell=told.append).run()
+    held = Pull(
+        store, parse(f"{host}/me/trainer:v1"), insecure=LOCAL, platform=AMD64, tell=told.append
+    ).run()
 
     assert [os.listdir(one.files) for one in held.layers] == [["low"], ["high"]]
     assert held.image.config.command == ("python",)
@@ -172,7 +179,7 @@ def test_a_token_that_ends_is_asked_for_anew(
 ) -> None:
     registry.password = "secret"
     registry.image("x", "a", tag="v1")
-    client = Registry(parse(f"{host}/x:v1"), ME)
+    client = Registry(parse(f"{host}/x:v1"), ME, LOCAL)
     client.manifest("v1")
 
     registry.tokens_given += 1  # the one it has is of no use now
@@ -300,7 +307,7 @@ def test_what_came_before_a_stop_is_not_fetched_again(
 ) -> None:
     registry.image("x", "a", tag="v1")
     (digest,) = (one for one, body in registry.blobs.items() if body.startswith(b"\x1f\x8b"))
-    Path(store.shelves.download(digest)).write_bytes(registry.blobs[digest][:50])
+    Path(store.shelves.download(f"{host}/x", digest)).write_bytes(registry.blobs[digest][:50])
 
     pull(store, f"{host}/x:v1").close()
 
@@ -395,10 +402,15 @@ def test_a_registry_of_another_machine_is_asked_by_https_only(
 ) -> None:
     registry.image("x", "a", tag="v1")
     port = int(host.rpartition(":")[2])
-    connect = socket.create_connection
-    monkeypatch.setattr(
-        socket, "create_connection", lambda _, *rest: connect(("127.0.0.1", port), *rest)
-    )
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 5000))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    def connect(*_: object) -> socket.socket:
+        made = socket.socket()
+        made.connect(("127.0.0.1", port))
+        return made
+
+    monkeypatch.setattr(socket, "create_connection", connect)
     reference = parse("registry.example:5000/x:v1")
 
     with pytest.raises(ImageFault, match="does not speak https") as caught:
@@ -427,9 +439,212 @@ def test_a_pull_can_be_stopped(registry: SmallRegistry, host: str, store: Store)
     def stop(_: float) -> None:
         stopped[0].stop()
 
-    stopped.append(Pull(store, parse(f"{host}/x:v1"), platform=AMD64, tell=stop))
+    stopped.append(Pull(store, parse(f"{host}/x:v1"), insecure=LOCAL, platform=AMD64, tell=stop))
     with pytest.raises(Stopped):
         stopped[0].run()
 
     assert os.listdir(store.shelves.folder + "/images") == []
     assert os.listdir(store.shelves.folder + "/drafts") == []
+
+
+def large(registry: SmallRegistry) -> str:
+    """The digest of the only layer."""
+    (digest,) = (one for one, body in registry.blobs.items() if body.startswith(b"\x1f\x8b"))
+    return digest
+
+
+def test_how_far_it_is_is_told_now_and_then(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", archive(entry("noise", content=os.urandom(8 << 20))), tag="v1")
+    told: list[float] = []
+    began = time.monotonic()
+
+    Pull(store, parse(f"{host}/x:v1"), insecure=LOCAL, tell=told.append).run().close()
+
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert len(told) <= 2 + (time.monotonic() - began) / 0.1
+
+
+def test_a_registry_that_keeps_us_waiting_is_away_after_a_while(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", tag="v1")
+    registry.cut_after = 1  # each try brings a byte
+
+    with pytest.raises(ImageFault, match="did not come within") as caught:
+        Pull(store, parse(f"{host}/x:v1"), insecure=LOCAL, longest=0.3).run()
+
+    assert caught.value.kind is FaultKind.AWAY
+
+
+def test_a_stop_ends_a_pull_from_a_registry_that_says_nothing(store: Store) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = Pull(store, parse(f"127.0.0.1:{server.getsockname()[1]}/x:v1"), insecure=LOCAL)
+        with ThreadPoolExecutor(1) as threads:
+            pulled = threads.submit(one.run)
+            connection, _ = server.accept()
+            connection.recv(1)
+            one.stop()
+
+            with pytest.raises(Stopped):
+                pulled.result(20)
+        connection.close()
+
+
+def test_what_an_earlier_try_left_damaged_is_fetched_anew(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "a", tag="v1")
+    digest = large(registry)
+    body = registry.blobs[digest]
+    place = Path(store.shelves.download(f"{host}/x", digest))
+    for damaged in (b"other" * 5, bytes(len(body)), b"longer" * len(body)):
+        place.write_bytes(damaged)
+
+        pull(store, f"{host}/x:v1").close()
+
+        assert os.listdir(store.shelves.folder + "/downloads") == []
+        store.sweep(unused_for=-1, most=0)
+
+
+def test_an_image_that_does_not_fit_on_the_disk_is_told_and_leaves_nothing(
+    registry: SmallRegistry, host: str, tmp_path: Path
+) -> None:
+    registry.image("x", "a", tag="v1")
+    full = Store(str(tmp_path / "full"), Limits(spare=1 << 60))
+    full.open()
+
+    fault = fault_of(full, f"{host}/x:v1")
+
+    assert fault.kind is FaultKind.NO_ROOM
+    assert blobs_asked(registry) == [blobs_asked(registry)[0]]  # the config
+    assert os.listdir(full.shelves.folder + "/downloads") == []
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[None]:
+    """A file system of 4 MiB at a folder."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_up_is_left_as_it_was(
+    registry: SmallRegistry, host: str, tmp_path: Path
+) -> None:
+    registry.image("x", archive(entry("noise", content=os.urandom(1 << 20))), tag="v1")
+    place = tmp_path / "small"
+    place.mkdir()
+    with small_disk(place):
+        small = Store(str(place / "images"))
+        small.open()
+        rest = place / "rest"
+        manifest = registry.answer
+
+        def answer(request: Any) -> None:
+            if "/blobs/" in request.path and not rest.exists():  # once it was seen to fit
+                rest.write_bytes(bytes(3 << 20))
+            manifest(request)
+
+        registry.answer = answer  # type: ignore[method-assign]
+
+        fault = fault_of(small, f"{host}/x:v1")
+
+        assert fault.kind is FaultKind.NO_ROOM
+        assert os.listdir(small.shelves.folder + "/downloads") == []
+
+
+# Who may have what is here.
+
+
+def test_a_layer_is_not_had_by_naming_it(registry: SmallRegistry, host: str, store: Store) -> None:
+    """All digests of somebody's private image may be known; its content is not."""
+    registry.image("anna/private", "secret", tag="v1")
+    pull(store, f"{host}/anna/private:v1").close()
+    mine = SmallRegistry()
+    mine.copy_without_layers(registry)
+    with running(mine) as elsewhere:
+        fault = fault_of(store, f"{elsewhere}/anna/private:v1")
+        mine.gives_all = True  # it says that it has the layer
+        lied = fault_of(store, f"{elsewhere}/anna/private:v1")
+
+    registry.hidden.add("/v2/anna/")
+    registry.copy_without_layers(registry, "bob/mine")
+    same = fault_of(store, f"{host}/bob/mine:v1")
+
+    assert fault.kind is lied.kind is same.kind is FaultKind.NOT_FOUND
+
+
+def test_a_layer_that_is_here_is_given_to_who_may_have_it(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("anna/base", "base", tag="v1")
+    registry.image("bob/own", "base", "more", tag="v1")
+    pull(store, f"{host}/anna/base:v1").close()
+    before = len(blobs_asked(registry))
+
+    pull(store, f"{host}/bob/own:v1").close()
+    asked = list(registry.asked_whether)
+    pull(store, f"{host}/bob/own:v1").close()
+
+    assert len(asked) == 1
+    assert registry.asked_whether == asked  # it is known of this image
+    assert len(blobs_asked(registry)) == before + 2 + 1  # of each pull a config, and one layer
+
+
+def test_who_brings_the_same_layer_from_elsewhere_has_it(
+    registry: SmallRegistry, host: str, store: Store
+) -> None:
+    registry.image("x", "same", tag="v1")
+    first = pull(store, f"{host}/x:v1")
+    with running(registry) as elsewhere:
+        second = pull(store, f"{elsewhere}/x:v1")
+        asked = len(blobs_asked(registry))
+        pull(store, f"{elsewhere}/x:v1").close()
+
+    assert first.layers == second.layers
+    assert len(blobs_asked(registry)) == asked + 1
+
+
+# What is not asked for images.
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{host}", "localhost:{port}", "127.1.2.3:{port}", "169.254.169.254", "0.0.0.0:{port}"],
+)
+def test_registries_on_this_machine_are_not_asked(
+    registry: SmallRegistry, host: str, store: Store, name: str
+) -> None:
+    reference = name.format(host=host, port=host.rpartition(":")[2])
+
+    with pytest.raises(ImageFault) as caught:
+        Pull(store, parse(f"{reference}/x:v1")).run()
+
+    assert caught.value.kind is FaultKind.REFUSED
+    assert "`images_insecure`" in caught.value.sentence
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("way", ["blobs", "token"])
+def test_no_registry_sends_us_to_this_machine(
+    registry: SmallRegistry, host: str, store: Store, way: str
+) -> None:
+    registry.image("x", "a", tag="v1")
+    inner = SmallRegistry()
+    with running(inner) as address:
+        if way == "blobs":
+            registry.elsewhere = f"http://{address}"
+        else:
+            registry.password, registry.address = "secret", f"http://{address}"
+
+        with pytest.raises(ImageFault) as caught:
+            Pull(store, parse(f"{host}/x:v1"), ME, insecure=[host]).run()
+
+    assert caught.value.kind is FaultKind.REFUSED
+    assert inner.requests == []

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from neuro.engines.images import locks
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.limits import Limits
 from neuro.engines.images.manifests import ImageConfig
-from neuro.engines.images.processes import Stopped
 from neuro.engines.images.shelves import StoredImage
-from neuro.engines.images.store import HeldImage, Store
+from neuro.engines.images.stopping import Stop, Stopped
+from neuro.engines.images.store import HeldImage, Origin, Store
 from neuro.engines.images.unpacking import Unpacking
 from tests.engines.archives import entry, layer
 
@@ -39,6 +40,9 @@ class Source:
         blob, diff_id = layer(entry(name, content=bytes(size)))
         (self._folder / diff_id).write_bytes(blob)
         return diff_id
+
+    def path(self, diff_id: str) -> Path:
+        return self._folder / diff_id
 
     def open(self, diff_id: str) -> int:
         self.asked.append(diff_id)
@@ -155,14 +159,15 @@ def test_a_killed_pull_leaves_no_lock_and_no_half_layer(
     diff_id = source.make("wanted")
     code = (
         "import sys, os; from neuro.engines.images.store import Store\n"
-        "def fetch():\n"
-        "    print('fetching', flush=True); sys.stdin.read()\n"
-        f"Store({str(folder)!r}).layer({diff_id!r}, fetch)\n"
+        "def began(unpacking):\n"
+        "    print('unpacking', flush=True); sys.stdin.read()\n"
+        f"blob = os.open({str(source.path(diff_id))!r}, os.O_RDONLY)\n"
+        f"Store({str(folder)!r}).layer({diff_id!r}, lambda: blob, began)\n"
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == b"fetching\n"
+        assert other.stdout.readline() == b"unpacking\n"
         assert os.listdir(folder / "drafts") != []
         other.send_signal(signal.SIGKILL)
 
@@ -204,14 +209,80 @@ def test_the_oldest_go_when_there_is_no_more_room(
     assert layers(folder) == {made["newest"], made["middle"]}
 
 
+def test_what_is_in_use_leaves_others_their_room(
+    store: Store, source: Source, folder: Path
+) -> None:
+    used, base, idle = source.make("used", 9000), source.make("base", 9000), source.make("idle", 5)
+    held = pull(store, source, "used", base, used)
+    pull(store, source, "idle", base, idle).close()
+
+    store.sweep(unused_for=DAY, most=10)
+    stay = layers(folder)
+    store.sweep(unused_for=DAY, most=4)
+    held.close()
+
+    assert stay == {used, base, idle}
+    assert layers(folder) == {used, base}
+
+
+def test_one_layer_is_brought_from_two_places_and_a_slow_one_holds_up_nobody(
+    store: Store, source: Source
+) -> None:
+    diff_id = source.make("wanted")
+    is_slow, goes_on = threading.Event(), threading.Event()
+
+    def origin(host: str) -> Origin:
+        return Origin(host, f"{host}/x", "sha256:" + "b" * 64, lambda: True)
+
+    def slowly() -> int:
+        is_slow.set()
+        assert goes_on.wait(60)
+        return source.open(diff_id)
+
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(store.layer, diff_id, slowly, origin=origin("slow"))
+        assert is_slow.wait(60)
+        fast = store.layer(diff_id, lambda: source.open(diff_id), origin=origin("fast"))
+        goes_on.set()
+
+        assert slow.result().layer == fast.layer
+    assert len(source.asked) == 2
+
+
+def test_who_waits_for_a_layer_hears_of_it_and_can_stop(store: Store, source: Source) -> None:
+    diff_id = source.make("wanted")
+    stop, goes_on = Stop(), threading.Event()
+
+    def slowly() -> int:
+        assert goes_on.wait(60)
+        return source.open(diff_id)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(store.layer, diff_id, slowly, stop=Stop())
+        lock = store.shelves.fetch_lock("", diff_id)
+        while (free := locks.alone_at_once(lock)) is not None:
+            free.close()
+        second = threads.submit(
+            store.layer, diff_id, lambda: source.open(diff_id), stop=stop, waiting=stop.set
+        )
+
+        with pytest.raises(Stopped):
+            second.result(60)
+        goes_on.set()
+        first.result().close()
+    assert source.asked == [diff_id]
+
+
 def test_what_is_used_stays_whatever_becomes_of_who_pulled_it(
     store: Store, source: Source, folder: Path
 ) -> None:
     diff_id = source.make("used")
     held = pull(store, source, "used", diff_id)
+    lock = locks.shared(store.shelves.image_lock(held.image.identity))  # as a run's supervisor
     command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[held.fd]) as run:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[lock.fd]) as run:
         held.close()
+        lock.close()
 
         store.sweep(unused_for=-DAY, most=0)
 

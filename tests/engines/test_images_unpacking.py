@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import shutil
 import stat
@@ -18,6 +19,7 @@ from backports import zstd
 
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.limits import Limits
+from neuro.engines.images.records import Beside, Recorder, folders
 from tests.engines.archives import archive, entry, tree, unpack
 
 ROOT = os.geteuid() == 0
@@ -329,6 +331,86 @@ def test_a_layer_that_grows_without_bounds_is_refused(tmp_path: Path) -> None:
 
         assert fault.kind is FaultKind.REFUSED, number
         assert "more than" in fault.sentence or "larger than" in fault.sentence
+
+
+def test_what_is_told_beside_a_layer_is_bounded(tmp_path: Path) -> None:
+    owners = archive(*(entry(str(number), owner=(1 << 20, 0)) for number in range(50)))
+    folders = archive(*(entry(f"{number}/.wh..wh..opq") for number in range(50)))
+    for name in ("owners", "folders", "both"):
+        (tmp_path / name).mkdir()
+
+    by_size = refusal(tmp_path / "owners", owners, Limits(beside=1000))
+    by_lines = refusal(tmp_path / "folders", folders, Limits(told=60))
+    made, _, beside = unpack(tmp_path / "both", folders, Limits(told=100))
+
+    assert {by_size.kind, by_lines.kind} == {FaultKind.REFUSED}
+    assert "Make it anew from fewer files" in by_size.sentence
+    assert made.implied
+    assert len([one for one in beside.values() if one.opaque and one.implied]) == 50
+
+
+def test_only_what_is_told_of_folders_is_read_here(tmp_path: Path) -> None:
+    told = io.StringIO()
+    recorder = Recorder(told, Limits())
+    for number in range(1000):
+        recorder.owner(b"file%d" % number, 7, 7)
+    recorder.opaque(b"a")
+    recorder.implied(b"a/b")
+    recorder.implied(b'"implied": ')
+    recorder.gone(b"a")
+    recorder.implied(b"a")
+
+    found = folders(io.StringIO(told.getvalue()), Limits())
+
+    assert found == {b"a": Beside(implied=True), b'"implied": ': Beside(implied=True)}
+    for limits in (Limits(told=2), Limits(beside=1000)):
+        with pytest.raises(ValueError, match="larger"):
+            folders(io.StringIO(told.getvalue()), limits)
+
+
+def sparse_map(text: bytes) -> bytes:
+    """A sparse file in pax form 1.0 whose map is this."""
+    pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1"}
+    return archive(entry("sparse", content=text, pax=pax))
+
+
+@pytest.mark.parametrize("text", [b"9" * 4096, b"1\n" + b"9" * 4096, b"131073\n" + b"0\n" * 2000])
+def test_the_map_of_a_sparse_file_is_bounded(tmp_path: Path, text: bytes) -> None:
+    assert refusal(tmp_path, sparse_map(text)).kind is FaultKind.CORRUPT
+
+
+def test_headers_are_bounded(tmp_path: Path) -> None:
+    def header(kind: bytes, records: bytes) -> bytes:
+        info = tarfile.TarInfo("header")
+        info.type, info.size = kind, len(records)
+        return info.tobuf(tarfile.USTAR_FORMAT) + records + bytes(-len(records) % 512)
+
+    def record(key: str, size: int) -> bytes:
+        body = f" {key}=".encode() + b"x" * size + b"\n"
+        return str(len(body) + len(str(len(body) + 9))).encode() + body
+
+    last = archive(entry("file"))
+    all_of_them = b"".join(header(b"g", record(f"key{number}", 9000)) for number in range(8))
+    for name in ("all", "many", "few"):
+        (tmp_path / name).mkdir()
+
+    for_all = refusal(tmp_path / "all", all_of_them + last)
+    many = refusal(tmp_path / "many", header(b"x", record("comment", 90)) * 70 + last)
+    made, _, _ = unpack(tmp_path / "few", header(b"g", record("comment", 90)) * 10 + last)
+
+    assert {for_all.kind, many.kind} == {FaultKind.REFUSED}
+    assert "64 KiB of headers" in for_all.sentence
+    assert "too many headers before one file" in many.sentence
+    assert made.entries == 1
+
+
+def test_a_layer_leaves_room_on_the_disk(tmp_path: Path) -> None:
+    blob = archive(entry("large", content=bytes(65 << 20)))
+
+    fault = refusal(tmp_path, blob, Limits(spare=1 << 60))
+
+    assert fault.kind is FaultKind.NO_ROOM
+    assert fault.sentence.startswith("There is no room on the disk of images:")
 
 
 def test_a_damaged_layer_is_told_from_one_that_is_refused(tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from neuro.engines.base import (
     RunRef,
     Waiting,
 )
+from neuro.engines.images.manifests import ImageConfig
+from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox import SandboxEngine, layout
 from neuro.engines.sandbox.images import (
-    ImageConfig,
     ImageRefused,
     InvalidImageName,
     RegistryAway,
@@ -55,7 +56,7 @@ class Shelf:
     def put(self, name: str, *layers: Path, on: Root | None = None, **config: object) -> None:
         """Let an image of that name have these layers on a userland with a shell."""
         below = made_images.userland() if on is None else on
-        given = {"cmd": below.config.cmd, **config}
+        given = {"command": below.config.command, **config}
         self._images.roots[name] = Root((*below.layers, *map(str, layers)), ImageConfig(**given))  # type: ignore[arg-type]
 
 
@@ -144,7 +145,8 @@ async def test_layers_never_change_and_runs_share_no_files(runs: Runs, shelf: Sh
     assert sorted((str(path), path.lstat().st_mtime_ns) for path in layer.rglob("*")) == before
 
 
-@pytest.mark.parametrize("count", [127, 600])  # what Docker allows, and more than the kernel does
+# What Docker allows, and what one overlay has: of a longer chain the store merges the lowest.
+@pytest.mark.parametrize("count", [127, 399])
 async def test_an_image_may_have_many_layers(runs: Runs, shelf: Shelf, count: int) -> None:
     layers = [shelf.layer() for _ in range(count)]
     for number, layer in enumerate(layers):
@@ -154,10 +156,9 @@ async def test_an_image_may_have_many_layers(runs: Runs, shelf: Shelf, count: in
             white_out(layer / f"data/{number - 9}")
     shelf.put("high", *layers)
 
-    done = await runs.shell("ls /data | wc -l; cat /data/last; cat /data/599", image="high")
+    done = await runs.shell("ls /data | wc -l; cat /data/last", image="high")
 
-    last = ["599"] if count == 600 else ["cat: /data/599: No such file or directory"]
-    assert done.lines == [str(count + 1 - count // 10), str(count - 1), *last]
+    assert done.lines == [str(count + 1 - count // 10), str(count - 1)]
 
 
 async def test_a_layer_that_is_gone_is_fetched_again(runs: Runs, shelf: Shelf) -> None:
@@ -218,7 +219,7 @@ async def test_a_static_program_alone_is_an_image(runs: Runs, shelf: Shelf, tmp_
     source = write(tmp_path, "program.c", _PROGRAM)
     made = await asyncio.create_subprocess_exec("gcc", "-static", "-o", layer / "program", source)
     assert await made.wait() == 0
-    shelf.put("scratch", layer, on=Root((), ImageConfig()), cmd=("/program", "a", "b"))
+    shelf.put("scratch", layer, on=Root((), ImageConfig()), command=("/program", "a", "b"))
 
     done = await runs.run(image="scratch")
     ref = await runs.start("/program", "sleep", image="scratch", working_dir="/made/for/it")
@@ -353,9 +354,9 @@ async def test_the_configuration_is_what_the_run_does_not_say(runs: Runs, shelf:
     shelf.put(
         "configured",
         entrypoint=("sh", "-c", 'echo "$0" "$@" "$A" "$B" "$PATH" "$HOME"; pwd', "word"),
-        cmd=("one", "two"),
-        env=("A=image", "B=image", "PATH=/usr/bin:/bin", "nonsense"),
-        working_dir="made/../data",
+        command=("one", "two"),
+        environment=("A=image", "B=image", "PATH=/usr/bin:/bin", "nonsense"),
+        working_folder="made/../data",
     )
 
     default = await runs.run(image="configured")
@@ -373,7 +374,7 @@ async def test_commands_beside_the_run_are_like_it(runs: Runs, shelf: Shelf) -> 
     layer = shelf.layer()
     write(layer, "etc/passwd", "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")
     write(layer, "etc/group", "app:x:1000:\nvideo:x:44:app,other\n")
-    shelf.put("image", layer, user="app", env=("A=image",), working_dir="/tmp")
+    shelf.put("image", layer, user="app", environment=("A=image",), working_folder="/tmp")
     script = "id -u; id -G; echo $A $HOME; pwd; echo heard > /dev/stdout"
 
     ref = await runs.start("sh", "-c", f"{script}; echo ready; sleep 600", image="image")
@@ -441,12 +442,17 @@ class Slow:
         pass
 
     def ready(
-        self, reference: str, credentials: PullCredentials | None, told: Callable[[float], None]
+        self,
+        reference: str,
+        credentials: PullCredentials | None,
+        told: Callable[[float], None],
+        stop: Stop,
     ) -> Root:
         try:
             for part in range(4):
                 told(part / 4)
-                self.step.acquire()
+                while not self.step.acquire(timeout=0.05):
+                    stop.check()
             if self.error is not None:
                 raise self.error
             return made_images.userland()
@@ -487,7 +493,6 @@ async def test_a_stop_ends_the_fetching_of_an_image(slow: tuple[Slow, Runs]) -> 
     assert not await runs.engine.stop(ref, 0)
     with pytest.raises(EngineFault, match="stopped"):
         await start
-    images.step.release()
 
     assert await asyncio.to_thread(images.ended.wait, 20)
     assert ref not in await runs.engine.resync([ref])
@@ -527,15 +532,16 @@ async def test_a_public_image_out_of_reach_is_the_machines_userland(
 
     done = await runs.shell("test -d /usr/share && echo here", image="any")
 
-    told = [event.description for event in runs.told if isinstance(event, Waiting)]
+    began = await runs.started(done.ref)
     assert done.lines == ["here"]
-    assert told[-1] == (
-        "It runs on this machine's own userland: registry.example cannot be reached from here"
+    assert began.where == (
+        "this machine's own programs, as registry.example cannot be reached from here"
     )
 
 
 @pytest.mark.parametrize(
-    "options", [{"image": "host"}, {"image": "neuro/executor"}, {"control": True}]
+    "options",
+    [{"image": "host"}, {"image": "neuro/base:v1"}, {"image": "neuro/executor"}, {"control": True}],
 )
 async def test_the_machines_userland_is_an_image_too(
     runs: Runs, options: dict[str, object]

@@ -12,13 +12,15 @@ import pytest_asyncio
 
 from neuro.engines.base import EngineFault, ExitCause, PullCredentials, RunRef, Waiting
 from neuro.engines.images import locks
+from neuro.engines.images.stopping import Stop
 from neuro.engines.images.store import Store
 from neuro.engines.sandbox import SandboxEngine
 from neuro.engines.sandbox.images import ImageRefused, InvalidImageName, RegistryAway
 from neuro.engines.sandbox.stored_images import StoredImages
 from tests.engines import docker_image
+from tests.engines.archives import archive, entry
 from tests.engines.harness import EVERYWHERE, Runs, spec
-from tests.engines.small_registry import SmallRegistry, running
+from tests.engines.small_registry import LOCAL, SmallRegistry, running
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def images(store: Store) -> StoredImages:
-    made = StoredImages(store, most=0, public=("registry.invalid",))
+    made = StoredImages(store, most=0, insecure=LOCAL, public=("registry.invalid",))
     made.open()
     return made
 
@@ -100,18 +102,33 @@ async def test_the_image_of_a_run_stays_while_it_goes_on(
     assert store.shelves.listed("layers") == []
 
 
+async def test_a_folder_that_a_layer_has_no_entry_for_is_as_below(
+    runs: Runs, registry: SmallRegistry, host: str
+) -> None:
+    shell = io.BytesIO()
+    docker_image.write(shell, ("sh", "cat", "stat"), python=False)
+    open_to_all = archive(entry("data", "folder", mode=0o1777))
+    inside = archive(entry("data/file", content=b"inside"))
+    layers = (shell.getvalue(), open_to_all, inside)
+    registry.image("x", *layers, tag="v1", Cmd=["sh", "-c", "stat -c %a /data; cat /data/file"])
+
+    done = await runs.run(image=f"{host}/x:v1")
+
+    assert done.output == b"1777\ninside"
+
+
 def test_a_tag_is_asked_for_and_what_it_meant_is_kept_for_when_nobody_answers(
     images: StoredImages, registry: SmallRegistry
 ) -> None:
     with running(registry) as host:
         name = f"{host}/me/trainer:v1"
         registry.image("me/trainer", "old", tag="v1", Cmd=["old"])
-        old = images.ready(name, None, lambda share: None)
+        old = images.ready(name, None, lambda share: None, Stop())
         registry.image("me/trainer", "new", tag="v1", Cmd=["new"])
-        new = images.ready(name, None, lambda share: None)
-    later = images.ready(name, None, lambda share: None)
+        new = images.ready(name, None, lambda share: None, Stop())
+    later = images.ready(name, None, lambda share: None, Stop())
 
-    assert [root.config.cmd for root in (old, new, later)] == [("old",), ("new",), ("new",)]
+    assert [root.config.command for root in (old, new, later)] == [("old",), ("new",), ("new",)]
     for root in (old, new, later):
         root.release()
 
@@ -127,13 +144,13 @@ def test_an_image_of_somebody_else_is_not_found_because_it_is_here(
     with running(registry) as host:
         names = [f"{host}/me/trainer:v1", f"{host}/me/trainer@{digest}"]
         for name in names:
-            images.ready(name, mine, lambda share: None).release()
+            images.ready(name, mine, lambda share: None, Stop()).release()
             with pytest.raises(ImageRefused):
-                images.ready(name, credentials, lambda share: None)
+                images.ready(name, credentials, lambda share: None, Stop())
 
     for name in names:
         with pytest.raises(RegistryAway):
-            images.ready(name, credentials, lambda share: None)
+            images.ready(name, credentials, lambda share: None, Stop())
 
 
 def test_why_there_is_no_image_is_of_a_kind(
@@ -141,7 +158,7 @@ def test_why_there_is_no_image_is_of_a_kind(
 ) -> None:
     def error_of(name: str) -> EngineFault:
         with pytest.raises(EngineFault) as caught:
-            images.ready(name, None, lambda share: None)
+            images.ready(name, None, lambda share: None, Stop())
         return caught.value
 
     away = error_of("127.0.0.1:1/me/trainer")

@@ -17,6 +17,7 @@ from typing import IO
 from neuro.builder.faults import BuildFault
 from neuro.builder.views import Found, LayerFolder, View
 from neuro.engines.images.extracting import OPAQUE
+from neuro.engines.images.limits import Limits
 from neuro.engines.images.records import Recorder
 from neuro.engines.sandbox.removal import remove_beside
 
@@ -45,7 +46,7 @@ class Placer:
         self.view = View((*below, layer))
         self._root = os.open(layer.files, _FOLDER)
         self._told: IO[str] = open(layer.beside, "a", encoding="ascii")  # noqa: SIM115
-        self._recorder = Recorder(self._told)
+        self._recorder = Recorder(self._told, Limits())
         self._many = gives_owners()
         self._here = {""}  # folders that the layer has
         self._hidden: set[str] = set()  # what was removed, and is about to be made anew

@@ -218,7 +218,7 @@ def _assemble(
             marks.append(uppers.mark(writable))
         os.mkdir(f"{work}/{number}")
         lower = (*([stubs[number]] if stubs[number] else []), *part.lower)
-        with _place("root", part.path) as target:
+        with _Place("root", part.path) as target:
             _overlay(lower, target, part.path, (writable, f"{work}/{number}"))
     if host:
         uppers.note(work, [part.path for part in parts], marks)
@@ -228,9 +228,9 @@ def _assemble(
 def _rest_of_userland(given: Given) -> None:
     """What is in the machine's userland besides its overlays."""
     for path in given.read_only:
-        with _place("root", path) as target:
+        with _Place("root", path) as target:
             kernel.mount(path, target, flags=MS_BIND | MS_REC)
-    with _place("root", "/run") as target:
+    with _Place("root", "/run") as target:
         kernel.mount("tmpfs", target, "tmpfs", _FLAGS, _RUN)
     os.mkdir("root/run/lock")
     os.chmod("root/run/lock", 0o1777)  # noqa: S103 - as everywhere
@@ -247,7 +247,7 @@ def _be_like(lower: str, upper: str) -> None:
     os.utime(upper, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-class _place:
+class _Place:
     """A name by which a folder below a root can be mounted on, through no link that leads out."""
 
     def __init__(self, root: str, path: str) -> None:
@@ -281,7 +281,7 @@ def _make_places(
             os.mkdir(name)
         if part.lower:
             _be_like(part.lower[0], stubs)
-        with _place("root", part.path) as target:
+        with _Place("root", part.path) as target:
             _overlay(part.lower, target, part.path, (stubs, f"{stubs}.work"))
         names.append(stubs)
     root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -30,6 +30,7 @@ _NAMESPACES = (
     | kernel.CLONE_NEWUTS
     | kernel.CLONE_NEWCGROUP
 )
+_SHARED_MEMORY = ("shmall", "msgmni", "sem")  # see ``ipc``
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -46,6 +47,7 @@ def main(order: int, report: int, lifeline: int) -> None:
         file.seek(0)
         step = json.load(file)
     is_single = _users() < _USERS
+    limits = _limits()
     kinds = _NAMESPACES
     if not step["network"]:
         kinds |= kernel.CLONE_NEWNET
@@ -62,6 +64,7 @@ def main(order: int, report: int, lifeline: int) -> None:
             os.close(lifeline)
             kernel.die_with_parent()
             if os.read(ready, 1):
+                _set_limits(limits)
                 _inside(step, given, report, is_single=is_single)
         finally:  # nothing may return from here: this is a copy
             os._exit(1)
@@ -78,6 +81,23 @@ def main(order: int, report: int, lifeline: int) -> None:
 def _users() -> int:
     with open("/proc/self/uid_map", encoding="ascii") as file:
         return sum(int(line.split()[2]) for line in file)
+
+
+def _limits() -> dict[str, str]:
+    """What System V memory the job may have, for the step's own IPC namespace."""
+    found = {}
+    for name in _SHARED_MEMORY:
+        with open(f"/proc/sys/kernel/{name}", encoding="ascii") as file:
+            found[name] = file.read()
+    return found
+
+
+def _set_limits(limits: dict[str, str]) -> None:
+    for name, value in limits.items():
+        try:
+            kernel.write(f"{nesting.PLACE}/proc/sys/kernel/{name}", value)
+        except OSError:
+            pass  # before Linux 6.11 nobody can but the machine's root, for no run
 
 
 def _map(pid: int, *, is_single: bool) -> None:

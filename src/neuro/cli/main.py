@@ -85,6 +85,7 @@ ACL = {
     "list-roles": Entry("neuro.cli.acl:list_roles", "List your roles."),
 }
 IMAGE = {
+    "build": Entry("neuro.cli.image_build:command", "Build an image of a Dockerfile."),
     "ls": Entry("neuro.cli.image:ls", "List images."),
     "tags": Entry("neuro.cli.image:tags", "List the tags of an image."),
     "size": Entry("neuro.cli.image:size", "Show how large an image is."),

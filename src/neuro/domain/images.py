@@ -14,6 +14,10 @@ from neuro.domain.uris import ResourceURI, complete_uri
 MAX_REFERENCE = 512
 # The image whose programs are the platform's own: jobs in it run the commands of this very version.
 EXECUTOR_IMAGE = "neuro/executor"
+# The image whose program builds images. Published clients build with kaniko's, whose arguments it
+# takes.
+BUILDER_IMAGE = "neuro/builder"
+_BUILDERS = (BUILDER_IMAGE, "gcr.io/kaniko-project/executor", "martizih/kaniko")
 _FLOW_NAME = "neuro-flow"  # as the original publishes it, whatever the registry and the tag
 
 # A part of a repository's name, between slashes.
@@ -137,3 +141,14 @@ def is_executor_image(reference: str) -> bool:
     folder, slash, name = path.rpartition("/")
     name = name.partition(":")[0]
     return name == _FLOW_NAME or f"{folder}{slash}{name}" == EXECUTOR_IMAGE
+
+
+def is_builder_image(reference: str) -> bool:
+    """Whether jobs in this image build images, by the platform's own builder.
+
+    >>> is_builder_image("gcr.io/kaniko-project/executor:v1.20.0-debug")
+    True
+    """
+    folder, slash, name = reference.partition("@")[0].rpartition("/")
+    path = f"{folder}{slash}{name.partition(':')[0]}"
+    return path.removeprefix("docker.io/") in _BUILDERS

@@ -161,7 +161,10 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
-    """The run's command is running since ``at`` (UTC, aware); ``where`` names the node, if any."""
+    """The run's command is running since ``at`` (UTC, aware).
+
+    ``where`` says on what, if its owner is to know.
+    """
 
     ref: RunRef
     at: datetime

@@ -1,4 +1,4 @@
-"""The command lines of ``neuro`` that a project's jobs, volumes and images stand for."""
+"""The command lines of ``neuro`` that a project's jobs and volumes stand for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from neuro.flow.evaluate.contexts import ImageRecord, VolumeRecord
+    from neuro.flow.evaluate.contexts import VolumeRecord
     from neuro.flow.evaluate.jobs import ResolvedJob
 
 COPY_OPTIONS = ("--recursive", "--update", "--no-target-directory")
@@ -71,18 +71,3 @@ def upload_lines(volume: VolumeRecord) -> tuple[list[str], list[str]]:
     """The two commands that send a volume's local folder: behind ``neuro``."""
     make = ["mkdir", "--parents", parent_of(volume.remote)]
     return make, ["cp", *COPY_OPTIONS, str(volume.full_local_path), volume.remote]
-
-
-def build_words(image: ImageRecord, *, force: bool) -> list[str]:
-    """The whole line that builds an image."""
-    words = ["neuro-extras", "image", "build", f"--file={image.dockerfile_rel}"]
-    words += [f"--build-arg={argument}" for argument in image.build_args]
-    words += [f"--volume={volume}" for volume in image.volumes]
-    words += [f"--env={name}={value}" for name, value in image.env.items()]
-    if force or image.force_rebuild:
-        words.append("--force-overwrite")
-    if image.build_preset:
-        words.append(f"--preset={image.build_preset}")
-    if image.extra_kaniko_args:
-        words.append(f"--extra-kaniko-args={image.extra_kaniko_args}")
-    return [*words, str(image.context), image.ref]

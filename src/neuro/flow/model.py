@@ -151,6 +151,23 @@ class LocalCommand(msgspec.Struct, frozen=True):
     words: tuple[str, ...]
 
 
+class ImageDefinition(Protocol):
+    """How an image is built, beside its context and its Dockerfile."""
+
+    @property
+    def build_args(self) -> tuple[str, ...]: ...
+    @property
+    def env(self) -> Mapping[str, str]: ...
+    @property
+    def volumes(self) -> tuple[str, ...]: ...
+    @property
+    def build_preset(self) -> str | None: ...
+    @property
+    def force_rebuild(self) -> bool: ...
+    @property
+    def extra_kaniko_args(self) -> str | None: ...
+
+
 class Workflow(Protocol):
     """A batch workflow as its executor sees it. Every method is deterministic.
 
@@ -161,6 +178,10 @@ class Workflow(Protocol):
     project_id: str
     flow_id: str
     batch: str
+
+    def image(self, ref: str) -> ImageDefinition | None:
+        """What the files say of an image, by its reference; None where that is not known yet."""
+        ...
 
     def root(self) -> Graph:
         """The outermost graph."""

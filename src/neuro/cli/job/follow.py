@@ -28,9 +28,12 @@ _HEARING = 0.25
 
 
 class LogReader:
-    """Copies a job's log to standard output in a thread, from behind a gate."""
+    """Copies a job's log to a descriptor in a thread, from behind a gate."""
 
-    def __init__(self, context: Context, job_id: str, outage: Outage) -> None:
+    def __init__(
+        self, context: Context, job_id: str, outage: Outage, *, descriptor: int = 1
+    ) -> None:
+        self._descriptor = descriptor
         self._gate = Event()
         self.stirred = Event()  # the first bytes are here, or the log is over
         self.ended = Event()
@@ -58,7 +61,7 @@ class LogReader:
     def _let_through(self, data: bytes) -> None:
         self.stirred.set()
         self._gate.wait()
-        write_all(1, data)
+        write_all(self._descriptor, data)
 
 
 def wait_for_start(
@@ -125,16 +128,17 @@ def follow(context: Context, job: Job, *, sends_input: bool = False) -> int:
             context.out.print(ATTACHED.format(keys="Ctrl-C"))
             context.out.flush()
         reader.open()
-        while not reader.ended.wait(_HEARING):
-            pass
-        return _end(context, job.id, reader, outage)
+        return end_of(context, job.id, reader, outage)
     except KeyboardInterrupt:
         progress.end()
         say_detached(context, job)
         return 0
 
 
-def _end(context: Context, job_id: str, reader: LogReader, outage: Outage) -> int:
+def end_of(context: Context, job_id: str, reader: LogReader, outage: Outage) -> int:
+    """Wait until the whole log is printed and the job is over; its exit code, with the reason."""
+    while not reader.ended.wait(_HEARING):
+        pass
     if isinstance(reader.error, OSError):
         raise reader.error  # Nobody reads our output any more.
     job = wait_for_end(context, job_id, outage)

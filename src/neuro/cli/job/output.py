@@ -42,9 +42,7 @@ def shortcuts(job: str) -> list[str]:
 
 def step_text(status: JobStatus, reason: str | None, description: str | None) -> str:
     """``pending Scheduling (2 jobs are ahead)``; a running job needs no reason."""
-    if status is JobStatus.RUNNING:
-        return status.value
-    words = [status.value, reason or ""]
+    words = [status.value, "" if status is JobStatus.RUNNING else reason or ""]
     if description:
         words.append(f"({description})")
     return " ".join(word for word in words if word)

@@ -84,7 +84,7 @@ def walk(
     if not stat.S_ISDIR(status.st_mode):
         raise local_fault(NotADirectoryError(20, ""), top)
     outer = _rules_above(top, ignore_files)
-    yield from _walk(str(top), "", outer, keep, ignore_files, (_identity(status),))
+    yield from _walk(str(top), "", outer, keep, ignore_files, (identity(status),))
 
 
 def _walk(
@@ -109,37 +109,63 @@ def _walk(
     folders = []
     for entry in entries:
         path = f"{relative}/{entry.name}" if relative else entry.name
-        try:
-            is_folder = entry.is_dir()
-            if rules and not rules.keeps(path, is_folder=is_folder):
-                continue
-            entry.name.encode()
-            status = entry.stat()
-        except OSError as error:
-            dangling = error.errno == errno.ENOENT and os.path.islink(entry.path)
-            why = (
-                "the link is dangling: its target does not exist"
-                if dangling
-                else os.strerror(error.errno or 0)
-            )
-            yield Odd(entry.path, path, why)
-        except UnicodeEncodeError:
-            yield Odd(entry.path, path, "the name is not in UTF-8")
+        found = look(entry, path, above)
+        is_folder = isinstance(found, Below) or (isinstance(found, Odd) and _is_folder(entry))
+        if rules and not rules.keeps(path, is_folder=is_folder):
+            continue
+        if isinstance(found, Below):
+            folders.append(found)
         else:
-            if stat.S_ISREG(status.st_mode):
-                yield _file(entry.path, path, status)
-            elif not is_folder:
-                yield Odd(entry.path, path, "it is neither a file nor a folder", special=True)
-            elif _identity(status) in above:
-                yield Odd(entry.path, path, "the link leads to a folder above it")
-            else:
-                folders.append((entry.path, path, _identity(status)))
-    for place, path, identity in folders:
-        yield LocalFolder(path)
-        yield from _walk(place, path, ignored, keep, ignore_files, (*above, identity))
+            yield found
+    for one in folders:
+        yield LocalFolder(one.relative)
+        inner = (*above, one.identity)
+        yield from _walk(one.path, one.relative, ignored, keep, ignore_files, inner)
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
+class Below(msgspec.Struct, frozen=True):
+    """A folder to look into; ``identity`` is its device and number."""
+
+    path: str
+    relative: str
+    identity: tuple[int, int]
+
+
+def look(
+    entry: os.DirEntry[str], relative: str, above: Sequence[tuple[int, int]]
+) -> LocalFile | Below | Odd:
+    """What an entry of a folder is, behind links; ``above`` are the folders that it is in."""
+    try:
+        entry.name.encode()
+        status = entry.stat()
+    except OSError as error:
+        dangling = error.errno == errno.ENOENT and os.path.islink(entry.path)
+        why = (
+            "the link is dangling: its target does not exist"
+            if dangling
+            else os.strerror(error.errno or 0)
+        )
+        return Odd(entry.path, relative, why)
+    except UnicodeEncodeError:
+        return Odd(entry.path, relative, "the name is not in UTF-8")
+    if stat.S_ISREG(status.st_mode):
+        return _file(entry.path, relative, status)
+    if not stat.S_ISDIR(status.st_mode):
+        return Odd(entry.path, relative, "it is neither a file nor a folder", special=True)
+    if identity(status) in above:
+        return Odd(entry.path, relative, "the link leads to a folder above it")
+    return Below(entry.path, relative, identity(status))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    """What tells a folder from every other one, whatever way leads there."""
     return status.st_dev, status.st_ino
 
 

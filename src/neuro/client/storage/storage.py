@@ -235,11 +235,26 @@ class Storage:
         ``ignore_files``: names of files with patterns (``.neuroignore``). What fails does not stop
         the rest; it is in the outcome.
         """
+        items = local.walk(Path(source), keep, ignore_files)
+        return await self.upload_items(
+            items, target, update=update, resume=resume, progress=progress
+        )
+
+    async def upload_items(
+        self,
+        items: Iterable[LocalFile | LocalFolder | Odd],
+        target: URI,
+        *,
+        update: bool = False,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """Copy what somebody has found on this machine into ``target``: see ``upload_tree``."""
         tally = Tally(progress or Silent())
         uri = self.uri(target)
         folders: list[LocalFolder] = []
         files: list[LocalFile] = []
-        for item in local.walk(Path(source), keep, ignore_files):
+        for item in items:
             if isinstance(item, Odd) and item.special:
                 tally.skip(item.path, item.why)
             elif isinstance(item, Odd):

@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 
-from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.faults import ImageFault, refused
 from neuro.engines.sandbox import kernel, seccomp
 
 REPORT = 3  # the descriptor for the answer; others follow
@@ -31,18 +32,29 @@ _NAMESPACES = (
 )
 # Over the folder's own files: their owners, all their modes, and what programs may by their file.
 _RIGHTS = (0, 1, 3, 4, 31)  # CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETFCAP
-_MEMORY = 2 << 30
+_MEMORY = 1 << 30
+_NICE, _KILLED_FIRST = 5, "500"
+_LATER = 10  # seconds of processor time from the signal until the kernel ends the process
 
 
 def run(
-    folder: str, work: Callable[[int, int], dict[str, object]], *, passed: int, largest: int
+    folder: str,
+    work: Callable[[int, int], dict[str, object]],
+    *,
+    passed: int,
+    largest: int,
+    seconds: int,
 ) -> None:
     """Let ``work`` answer, in the second process; what it raises is answered too.
 
     It is given the folder, open, and to how many user ids it can give files, from 0 on. ``passed``
-    is how many descriptors there are besides the report. No file gets larger than ``largest``.
+    is how many descriptors there are besides the report. No file gets larger than ``largest``,
+    and the second process ends after so many seconds of processor time.
     """
     kernel.die_with_parent()
+    # Where memory is short, a layer can be unpacked later; and whoever waits for it can wait.
+    kernel.write("/proc/self/oom_score_adj", _KILLED_FIRST)
+    os.nice(_NICE)
     fence = seccomp.program()  # it imports what cannot be found later
     user, group = os.geteuid(), os.getegid()
     owners = OWNERS if gives_owners() else 1
@@ -55,7 +67,7 @@ def run(
             os.read(ready, 1)
 
             def confined() -> dict[str, object]:
-                _enter(folder, REPORT + passed, largest)
+                _enter(folder, REPORT + passed, largest, seconds)
                 seccomp.install(fence)
                 root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 return work(root, owners)
@@ -92,15 +104,22 @@ def _answer(work: Callable[[], dict[str, object]]) -> dict[str, object]:
     try:
         return work()
     except ImageFault as fault:
-        return {"kind": fault.kind.value, "sentence": fault.sentence}
+        return _answer_of(fault)
     except MemoryError:
-        sentence = "The layer needs too much memory to be unpacked."
-        return {"kind": FaultKind.REFUSED.value, "sentence": sentence}
+        return _answer_of(refused("The layer needs too much memory to be unpacked."))
     except OSError as error:
         return {"trouble": error.strerror or str(error)}
 
 
-def _enter(folder: str, last: int, largest: int) -> None:
+def _answer_of(fault: ImageFault) -> dict[str, object]:
+    return {"kind": fault.kind.value, "sentence": fault.sentence}
+
+
+def _out_of_time(*_: object) -> None:
+    raise refused("The layer takes too much processor time to be unpacked.")
+
+
+def _enter(folder: str, last: int, largest: int, seconds: int) -> None:
     """Make the folder the root, and give up all that is not needed to write into it."""
     tree = kernel.copy_tree(folder, recursive=False)
     flags = kernel.ATTR_NOSUID | kernel.ATTR_NODEV | kernel.ATTR_NOEXEC
@@ -121,4 +140,7 @@ def _enter(folder: str, last: int, largest: int) -> None:
         hard = resource.getrlimit(what)[1]
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (least, least))
+    # The first process of a pid namespace has to say itself what the signal does to it.
+    signal.signal(signal.SIGXCPU, _out_of_time)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + _LATER))
     kernel.drop_capabilities(_RIGHTS)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from neuro.engines.images import tar
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused, shown
-from neuro.engines.images.limits import Limits
+from neuro.engines.images.limits import Limits, no_room
 from neuro.engines.images.places import HIDDEN, Places, is_whiteout, open_folder, parts_of
 from neuro.engines.images.records import Recorder
 from neuro.engines.sandbox.removal import remove_beside
@@ -28,6 +28,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 _KEPT = ("user.", "security.capability")
 _NOBODY = 65534
+_LOOK_FILES, _LOOK_BYTES = 10_000, 64 << 20  # between two looks at the disk
 _DEVICES = {tar.CHARACTER: "character", tar.BLOCK_DEVICE: "block"}
 
 
@@ -40,10 +41,10 @@ class Extraction:
     def __init__(self, root: int, recorder: Recorder, limits: Limits, owners: int) -> None:
         self.size = 0
         self.entries = 0
-        self.implied = (
-            False  # whether there are folders that the archive had no entry for, at first
-        )
+        # Whether there are folders that the archive had no entry for, at first.
+        self.implied = False
         self._root = root
+        self._written = 0  # bytes since the last look at the disk
         self._recorder = recorder
         self._limits = limits
         self._owners = owners
@@ -98,6 +99,15 @@ class Extraction:
     def _count(self) -> None:
         self.entries += 1
         self._limits.check_entries(self.entries)
+        if not self.entries % _LOOK_FILES:
+            self._check_room()
+
+    def _check_room(self) -> None:
+        """Others need the disk too. Raises ImageFault."""
+        disk = os.fstatvfs(self._root)
+        free = disk.f_bavail * disk.f_frsize
+        if free < self._limits.spare:
+            raise no_room(free, self._limits.spare)
 
     # Each kind of thing
 
@@ -115,6 +125,10 @@ class Extraction:
                 if offset != end:
                     os.lseek(fd, offset, os.SEEK_SET)
                 end = offset + len(piece)
+                self._written += len(piece)
+                if self._written >= _LOOK_BYTES:
+                    self._written = 0
+                    self._check_room()
                 while written := os.write(fd, piece):
                     if written == len(piece):
                         break

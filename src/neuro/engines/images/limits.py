@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neuro.engines.images.faults import refused
+from neuro.engines.images.faults import FaultKind, ImageFault, refused
+
+_LEAST_SECONDS = 300  # four million files take that long
+_SLOWEST = 1 << 20  # bytes of a blob in a second; usual is fifty times as much
 
 
 @dataclass(frozen=True)
@@ -13,12 +16,18 @@ class Limits:
 
     ``size`` is of the unpacked archive in bytes, ``entries`` how many files and folders it has.
     Beyond ``ratio_from`` bytes the archive may be ``ratio`` times as large as its compressed form.
+    ``beside`` is bytes of what its files cannot say of themselves (``records``), and ``told`` how
+    many lines of it are about folders, which this server reads. ``spare`` is bytes that stay free
+    on the disk.
     """
 
     size: int = 256 << 30
     entries: int = 4_000_000
     ratio: int = 500
     ratio_from: int = 2 << 30
+    beside: int = 256 << 20
+    told: int = 200_000
+    spare: int = 0
 
     def check_size(self, size: int) -> None:
         """Raises ImageFault where a layer is larger."""
@@ -37,3 +46,29 @@ class Limits:
         """Raises ImageFault where a layer has more files and folders."""
         if entries > self.entries:
             raise refused(f"The layer has more than {self.entries} files and folders.")
+
+    def check_beside(self, size: int, told: int) -> None:
+        """Raises ImageFault where more is to be known of a layer's files than is kept."""
+        if size > self.beside or told > self.told:
+            raise refused(
+                "The layer has too many files with owners or attributes that must be kept beside"
+                " it, or too many folders that it hides or does not name. Make it anew from fewer"
+                " files."
+            )
+
+    def cpu_seconds(self, packed: int) -> int:
+        """How much processor time the unpacking of so many bytes may take."""
+        return _LEAST_SECONDS + packed // _SLOWEST
+
+
+def no_room(free: int, wanted: int) -> ImageFault:
+    """There is not enough room on the disk for ``wanted`` bytes more."""
+    return ImageFault(
+        FaultKind.NO_ROOM,
+        f"There is no room on the disk of images: {_mebibytes(free)} are free, and"
+        f" {_mebibytes(wanted)} are needed.",
+    )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{max(0, size) >> 20} MiB"

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
+
+from neuro.engines.images.stopping import Stop
+
+_SOON, _LATER = 0.01, 0.25  # seconds between two tries
 
 
 class Lock:
@@ -34,6 +39,19 @@ class Lock:
 def alone(path: str) -> Lock:
     """The lock with nobody beside us; waits until the others are gone. Raises OSError."""
     return _taken(path, fcntl.LOCK_EX)
+
+
+def alone_unless(path: str, stop: Stop, waiting: Callable[[], None]) -> Lock:
+    """The lock with nobody beside us; until then ``waiting`` is called now and then.
+
+    Raises Stopped, OSError, and what ``waiting`` raises.
+    """
+    pause = _SOON
+    while (lock := alone_at_once(path)) is None:
+        waiting()
+        stop.wait(pause)
+        pause = min(_LATER, pause * 2)
+    return lock
 
 
 def shared(path: str) -> Lock:

@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.stopping import Stop, Stopped
 from neuro.engines.sandbox.probing import PACKAGE_ROOT, python
 
 _START = (
@@ -24,8 +26,20 @@ _START = (
 _LIBRARIES = ("isal", "backports")
 
 
-class Stopped(Exception):
-    """A process was stopped before its end."""
+# Each takes a core and some of the memory, so they take turns.
+_TURNS = threading.BoundedSemaphore(max(2, min(4, os.cpu_count() or 1)))
+_LOOK_SECONDS = 0.1
+
+
+@contextmanager
+def turn(stop: Stop) -> Iterator[None]:
+    """Be one of the few of this server who have such a process. Raises Stopped."""
+    while not _TURNS.acquire(timeout=_LOOK_SECONDS):
+        stop.check()
+    try:
+        yield
+    finally:
+        _TURNS.release()
 
 
 class LayerProcess:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from neuro.engines.images import locks
-from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused
+from neuro.engines.images.downloading import Downloads
+from neuro.engines.images.faults import FaultKind, ImageFault, refused
 from neuro.engines.images.manifests import (
     LARGEST_CONFIG,
     Descriptor,
@@ -22,28 +21,30 @@ from neuro.engines.images.manifests import (
     read_manifest,
     this_machine,
 )
-from neuro.engines.images.processes import Stopped
 from neuro.engines.images.references import Reference
-from neuro.engines.images.registry_client import Answer, Registry
+from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.shelves import StoredImage
-from neuro.engines.images.store import HeldImage, HeldLayer, Store
-from neuro.engines.images.unpacking import Unpacking
+from neuro.engines.images.stopping import Stop, Stopped
+from neuro.engines.images.store import HeldImage, HeldLayer, Origin, Store
 from neuro.engines.runs import PullCredentials
 
 _AT_ONCE = 3  # layers, as docker
 _DEEPEST, _MOST_DOCUMENTS = 4, 16  # of indexes in indexes; of manifests and indexes looked at
-_PIECE = 1 << 18
-_TRIES, _PAUSE = 5, 1.0  # downloads that bring nothing, and seconds after the first of them
+_PAUSE = 1.0  # seconds after the first download that brought nothing
+_TELL_SECONDS = 0.1  # between two words about how far it is
+_LONGEST = 2 * 3600.0  # seconds; what came until then is not fetched again by the next pull
 
 
 @dataclass(frozen=True)
 class Resolved:
     """What a reference means: the manifest for our platform, the config, and both digests.
 
-    ``digest`` is that of the manifest, or of the index that it was chosen from.
+    ``digest`` is that of the manifest, or of the index that it was chosen from; ``own`` is that of
+    the manifest itself.
     """
 
     manifest: Manifest
+    own: str
     digest: str
     config: bytes
 
@@ -56,8 +57,9 @@ class Resolved:
 class Pull:
     """One image on its way into a store.
 
-    ``tell`` is told how far that is, from 0 to 1, by several threads. ``insecure`` are registries
-    that are asked by http.
+    ``tell`` is told how far that is, from 0 to 1, by several threads, ten times in a second at
+    most. ``insecure`` are registries that are asked by http, and that may be on this machine.
+    ``stop`` ends it from another thread, and so do ``longest`` seconds.
     """
 
     def __init__(
@@ -70,51 +72,79 @@ class Pull:
         platform: Platform | None = None,
         tell: Callable[[float], None] = lambda share: None,
         pause: float = _PAUSE,
+        stop: Stop | None = None,
+        longest: float = _LONGEST,
     ) -> None:
         self._store = store
         self._reference = reference
-        self._registry = Registry(reference, credentials, insecure)
+        self._stop = stop or Stop()
+        self._registry = Registry(reference, credentials, insecure, stop=self._stop)
+        self._source = f"{reference.host}/{reference.repository}"
+        self._downloads = Downloads(store, self._source, self._registry, self._stop, pause)
         # By a name that is kept an image is found without asking: not one that was asked for as
         # somebody, also where the registry has another address by then.
         self._name = str(reference) if credentials is None else None
         self._platform = platform or this_machine()
         self._tell = tell
-        self._pause = pause
-        self._stopped = threading.Event()
+        self._longest = longest
+        self._is_late = False
         self._lock = threading.Lock()
-        self._unpackings: set[Unpacking] = set()
+        self._told_at = 0.0
         self._come = 0  # bytes of blobs, each counted when it is here and when it is unpacked
         self._all = 1
 
     def stop(self) -> None:
         """End it, from another thread."""
-        self._stopped.set()
-        with self._lock:
-            unpackings = list(self._unpackings)
-        for one in unpackings:
-            one.stop()
+        self._stop.set()
 
     def resolve(self) -> Resolved:
         """Ask the registry what the image is, and fetch nothing of it. Raises ImageFault."""
-        manifest, digest = self._manifest()
+        manifest, own, digest = self._manifest()
         body = self._registry.small_blob(manifest.config.digest, LARGEST_CONFIG)
-        return Resolved(manifest, digest, body)
+        return Resolved(manifest, own, digest, body)
 
     def run(self, resolved: Resolved | None = None) -> HeldImage:
         """The image, held. Raises ImageFault, Stopped, and OSError for our own trouble.
 
         ``resolved`` is what ``resolve`` has told, if it was asked already.
         """
+        timer = threading.Timer(self._longest, self._be_late)
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._run(resolved)
+        except Stopped:
+            if not self._is_late:
+                raise
+            sentence = (
+                f"The image {self._reference} did not come within {self._longest:.0f} seconds;"
+                " what came of it is kept for the next try."
+            )
+            raise ImageFault(FaultKind.AWAY, sentence) from None
+        finally:
+            timer.cancel()
+
+    def _be_late(self) -> None:
+        self._is_late = True
+        self._stop.set()
+
+    def _run(self, resolved: Resolved | None) -> HeldImage:
         known = resolved or self.resolve()
-        manifest, digest, identity = known.manifest, known.digest, known.identity
+        manifest, own, digest = known.manifest, known.own, known.digest
+        identity = known.identity
         image = StoredImage(identity, read_config(known.config, manifest))
         present = self._store.image(identity)
         if present is not None:
-            if self._name is not None:
-                self._store.remember(self._name, digest, identity)
-            return present
+            if self._store.is_granted(self._source, own, identity):
+                if self._name is not None:
+                    self._store.remember(self._name, digest, identity)
+                return present
+            present.close()
         pairs = list(zip(image.config.diff_ids, manifest.layers, strict=True))
         self._all = 2 * sum(blob.size for _, blob in pairs) or 1
+        # Unpacked they are larger; who downloads and who unpacks looks at the disk again.
+        missing = {one: blob.size for one, blob in pairs if not self._store.has(one)}
+        self._store.check_room(sum(missing.values()))
         while True:
             layers = self._layers(pairs)
             try:
@@ -123,22 +153,23 @@ class Pull:
                 for layer in layers:
                     layer.close()
             if held is not None:
+                self._store.grant(self._source, own, identity)
                 return held
 
-    def _manifest(self) -> tuple[Manifest, str]:
-        """The manifest for our platform, and the digest of what the reference means."""
+    def _manifest(self) -> tuple[Manifest, str, str]:
+        """The manifest for our platform, its digest, and that of what the reference means."""
         body, media_type, first = self._registry.manifest(self._reference.version)
-        waiting = [(read_manifest(body, media_type), 0)]
+        waiting = [(read_manifest(body, media_type), first, 0)]
         seen = 1
         while waiting:
-            document, depth = waiting.pop()
+            document, own, depth = waiting.pop()
             if isinstance(document, Manifest):
-                return document, first
+                return document, own, first
             for one in reversed(self._chosen(document, depth)):
                 seen += 1
                 if seen > _MOST_DOCUMENTS:
                     raise refused(f"The image {self._reference} is an index of too many others.")
-                waiting.append((self._below(one), depth + 1))
+                waiting.append((self._below(one), one.digest, depth + 1))
         raise ImageFault(
             FaultKind.NOT_FOUND,
             f"The image {self._reference} is not for machines like this one ({self._platform}).",
@@ -163,7 +194,7 @@ class Pull:
             if any(one.exception() is not None for one in done):
                 for one in futures:
                     one.cancel()
-                self.stop()
+                self._stop.set()
         faults = [fault for one in futures if (fault := _fault(one)) is not None]
         if not faults:
             return [one.result() for one in futures]
@@ -174,15 +205,21 @@ class Pull:
         raise next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
 
     def _layer(self, diff_id: str, blob: Descriptor) -> HeldLayer:
-        def began(unpacking: Unpacking) -> None:
-            with self._lock:
-                self._unpackings.add(unpacking)
-            if self._stopped.is_set():
-                unpacking.stop()
-
-        self._check()
+        self._stop.check()
         counted = _Counted(self._count)
-        held = self._store.layer(diff_id, lambda: self._download(blob, counted), began)
+        held = self._store.layer(
+            diff_id,
+            lambda: self._downloads.open(blob, counted.reach),
+            origin=Origin(
+                self._reference.host,
+                self._source,
+                blob.digest,
+                lambda: self._registry.has(blob.digest),
+            ),
+            stop=self._stop,
+            # Somebody else's download of the same is ours too.
+            waiting=lambda: counted.reach(min(self._downloads.size(blob), blob.size)),
+        )
         counted.reach(2 * blob.size)
         return held
 
@@ -190,100 +227,11 @@ class Pull:
         with self._lock:
             self._come += size
             share = min(1.0, self._come / self._all)
+            now = time.monotonic()
+            if share < 1.0 and now - self._told_at < _TELL_SECONDS:
+                return
+            self._told_at = now
         self._tell(share)
-
-    def _check(self) -> None:
-        if self._stopped.is_set():
-            raise Stopped
-
-    # Downloads
-
-    def _download(self, blob: Descriptor, counted: _Counted) -> int:
-        """A file with the blob, open and already without a name. Raises ImageFault."""
-        shelves = self._store.shelves
-        path = shelves.download(blob.digest)
-        with locks.alone(shelves.download_lock(blob.digest)) as lock:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                self._fill(fd, blob, counted)
-            except BaseException as error:
-                os.close(fd)
-                if isinstance(error, ImageFault) and error.kind is FaultKind.CORRUPT:
-                    os.unlink(path)
-                raise
-            os.unlink(path)
-            lock.remove()
-        return fd
-
-    def _fill(self, fd: int, blob: Descriptor, counted: _Counted) -> None:
-        """Bring what is missing of a blob, and check all of it."""
-        draft = _Draft(fd, blob)
-        tries = 0
-        while draft.size < blob.size:
-            before = draft.size
-            fault = self._more(draft, blob, counted)
-            tries = 0 if draft.size > before else tries + 1
-            if fault is not None:
-                if tries == _TRIES:
-                    raise fault
-                self._stopped.wait(self._pause * 2 ** max(0, tries - 1))
-                self._check()
-        draft.check()
-
-    def _more(self, draft: _Draft, blob: Descriptor, counted: _Counted) -> ImageFault | None:
-        """One download; what it ended with if that is worth another try. Raises ImageFault."""
-        sentence = f"The connection to the registry {self._reference.registry} is cut each time."
-        cut = ImageFault(FaultKind.AWAY, sentence)
-        try:
-            with self._registry.blob(blob.digest, draft.size) as answer:
-                if not _continues(answer, draft.size):
-                    draft.begin()
-                while piece := answer.read(_PIECE):
-                    self._check()
-                    draft.add(piece)
-                    counted.reach(draft.size)
-        except ImageFault as fault:
-            if fault.kind is not FaultKind.AWAY:
-                raise
-            return fault
-        except (ConnectionError, TimeoutError):
-            return cut
-        return cut if draft.size < blob.size else None
-
-
-class _Draft:
-    """A blob's file that is not whole yet; begins with what an earlier try brought."""
-
-    def __init__(self, fd: int, blob: Descriptor) -> None:
-        self._fd = fd
-        self._blob = blob
-        self.size = 0
-        self._hash = hashlib.new(blob.digest.partition(":")[0])
-        if os.fstat(fd).st_size > blob.size:
-            self.begin()
-        while piece := os.read(fd, _PIECE):
-            self._hash.update(piece)
-            self.size += len(piece)
-
-    def begin(self) -> None:
-        """Forget what is here."""
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        self._hash = hashlib.new(self._blob.digest.partition(":")[0])
-        self.size = 0
-
-    def add(self, piece: bytes) -> None:
-        if self.size + len(piece) > self._blob.size:
-            raise corrupt("The registry sends more of a layer than the image's manifest says.")
-        self._hash.update(piece)
-        left = memoryview(piece)
-        while left:
-            left = left[os.write(self._fd, left) :]
-        self.size += len(piece)
-
-    def check(self) -> None:
-        if self._hash.hexdigest() != self._blob.digest.partition(":")[2]:
-            raise corrupt("A layer of the image is not what its digest says.")
 
 
 class _Counted:
@@ -297,12 +245,6 @@ class _Counted:
         if size > self._reached:
             self._count(size - self._reached)
             self._reached = size
-
-
-def _continues(answer: Answer, offset: int) -> bool:
-    if answer.status != 206:
-        return offset == 0
-    return answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
 
 
 def _fault(future: Future[HeldLayer]) -> BaseException | None:

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlencode
 from neuro.engines.images.composing import Composed, digest_of
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused
 from neuro.engines.images.manifests import Descriptor
-from neuro.engines.images.processes import Stopped
 from neuro.engines.images.references import Reference
 from neuro.engines.images.registry_client import Answer, Registry, reason
+from neuro.engines.images.stopping import Stopped
 
 _PIECE = 1 << 18
 _TRIES, _PAUSE = 5, 1.0  # tries that bring nothing, and seconds after the first of them

@@ -13,6 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from neuro.engines.images.limits import Limits
+
+_LONGEST_LINE = 4 << 20  # of JSON: a name, or attributes of 1 MiB in an archive
+
 
 @dataclass(slots=True)
 class Beside:
@@ -29,12 +33,20 @@ class Beside:
     implied: bool = False
 
 
-class Recorder:
-    """Writes such a file, one line of JSON for each thing that is to be known."""
+_OF_FOLDERS = frozenset(("opaque", "implied", "gone"))
 
-    def __init__(self, file: IO[str]) -> None:
+
+class Recorder:
+    """Writes such a file, one line of JSON for each thing that is to be known.
+
+    Each method raises ImageFault where that gets more than ``limits`` allow.
+    """
+
+    def __init__(self, file: IO[str], limits: Limits) -> None:
         self._file = file
-        self._written = False
+        self._limits = limits
+        self._size = 0
+        self._told = 0  # lines about folders
 
     def owner(self, path: bytes, user: int, group: int) -> None:
         self._write(path, owner=[user, group])
@@ -54,23 +66,51 @@ class Recorder:
 
     def gone(self, path: bytes) -> None:
         """What is at ``path`` was replaced, with all below it."""
-        if self._written:
+        if self._size:
             self._write(path, gone=True)
 
     def told(self, path: bytes) -> None:
         """The layer has an entry for this folder, which may have been made for what is in it."""
-        if self._written:
+        if self._size:
             self._write(path, implied=False)
 
     def _write(self, path: bytes, **what: object) -> None:
-        self._written = True
         name = path.decode("utf-8", "surrogateescape")
-        self._file.write(json.dumps({"path": name, **what}) + "\n")
+        line = json.dumps({"path": name, **what}) + "\n"
+        self._size += len(line)
+        self._told += not _OF_FOLDERS.isdisjoint(what)
+        self._limits.check_beside(self._size, self._told)
+        self._file.write(line)
 
 
 def read(file: Iterable[str]) -> dict[bytes, Beside]:
-    """All that the lines of such a file say, by path. Raises ValueError where it is damaged."""
-    lines = [json.loads(line) for line in file]
+    """All that the lines of such a file say, by path. Raises ValueError where it is damaged.
+
+    That may take a gigabyte of memory: ``folders`` takes much less.
+    """
+    return _by_path([json.loads(line) for line in file])
+
+
+def folders(file: IO[str], limits: Limits) -> dict[bytes, Beside]:
+    """What such a file says of folders: which are opaque or implied. It is read line by line.
+
+    Raises ValueError where it is damaged, or says more than ``limits`` allow.
+    """
+    lines: list[dict[str, Any]] = []
+    size = 0
+    while line := file.readline(_LONGEST_LINE):
+        size += len(line)
+        # What is told of others is not kept: of a layer that may be millions of lines.
+        if any(f'"{key}": ' in line for key in _OF_FOLDERS):
+            one = json.loads(line)
+            if not _OF_FOLDERS.isdisjoint(one):
+                lines.append({key: one[key] for key in ("path", *(_OF_FOLDERS & one.keys()))})
+        if size > limits.beside or len(lines) > limits.told:
+            raise ValueError("a file beside a layer is larger than any that was written")
+    return _by_path(lines)
+
+
+def _by_path(lines: list[dict[str, Any]]) -> dict[bytes, Beside]:
     found: dict[bytes, Beside] = {}
     for line in reversed(list(_alive(lines))):
         path = line["path"].encode("utf-8", "surrogateescape")

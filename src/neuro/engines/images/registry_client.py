@@ -9,26 +9,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
-import ipaddress
 import json
 import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from neuro import __version__
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused, shown
 from neuro.engines.images.manifests import INDEXES, LARGEST_MANIFEST, MANIFESTS
+from neuro.engines.images.reaching import Place, connection_to, place_of
 from neuro.engines.images.references import Reference
+from neuro.engines.images.stopping import Stop
 from neuro.engines.runs import PullCredentials
 
 _SECONDS = 60.0  # that a registry may say nothing
+_WHOLE_SECONDS = 300.0  # for a manifest, a config or a token to come
 _MOST_REDIRECTS = 5
 _LARGEST_ANSWER = 64 << 10  # of what is no manifest and no blob
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -36,28 +37,19 @@ Body = Callable[[], Iterable[bytes]]  # from its beginning, each time that it is
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A scheme, host and port; who has all three is who credentials are for."""
-
-    scheme: str
-    host: str
-    port: int | None
-
-
 class Answer:
     """An answer whose body is still to be read, in pieces."""
 
     def __init__(
         self,
-        place: _Place,
+        place: Place,
         response: http.client.HTTPResponse,
-        connection: http.client.HTTPConnection,
+        closing: ExitStack,
     ) -> None:
         self.place = place
         self.status = response.status
         self.headers = response.headers
-        self._response, self._connection = response, connection
+        self._response, self._closing = response, closing
 
     def read(self, most: int) -> bytes:
         """Some of the body as it comes, nothing at its end. Raises OSError where it is cut.
@@ -71,13 +63,14 @@ class Answer:
 
     def close(self) -> None:
         self._response.close()
-        self._connection.close()
+        self._closing.close()
 
 
 class Registry:
     """The repository of a reference, as who has ``credentials`` sees it.
 
-    ``insecure`` are registries that are asked by http; those of this machine always are.
+    ``insecure`` are registries that are asked by http, and may be on this machine itself. Others
+    are not asked there. ``stop`` ends whatever is going on, with Stopped.
     """
 
     def __init__(
@@ -86,13 +79,15 @@ class Registry:
         credentials: PullCredentials | None = None,
         insecure: Collection[str] = (),
         seconds: float = _SECONDS,
+        stop: Stop | None = None,
     ) -> None:
         self._reference = reference
         self._credentials = credentials
         self._insecure = insecure
         self._seconds = seconds
+        self._stop = stop or Stop()
         host = reference.host
-        scheme = "http" if host in insecure or _is_loopback(host) else "https"
+        scheme = "http" if host in insecure else "https"
         self._base = f"{scheme}://{host}/v2/{reference.repository}/"
         self._authorization = ""
         self._lock = threading.Lock()
@@ -118,6 +113,17 @@ class Registry:
         check_digest(body, digest, "config")
         return body
 
+    def has(self, digest: str) -> bool:
+        """Whether the registry would give us a blob. That it cannot answer now is a no."""
+        try:
+            answer = self._ask("HEAD", urljoin(self._base, f"blobs/{digest}"), {}, None)
+        except (OSError, ValueError, http.client.HTTPException, ImageFault):
+            self._stop.check()
+            return False
+        answer.close()
+        # It sends us only where there is something; and what is signed there may be for GET alone.
+        return answer.status == 200 or answer.status in _REDIRECTS
+
     @contextmanager
     def blob(self, digest: str, offset: int) -> Iterator[Answer]:
         """A blob from ``offset`` on (status 206), or from its beginning (200).
@@ -130,12 +136,16 @@ class Registry:
 
     def _whole(self, answer: Answer, most: int) -> bytes:
         body = bytearray()
+        until = time.monotonic() + _WHOLE_SECONDS
         try:
             while piece := answer.read(1 << 16):
                 body += piece
+                if time.monotonic() > until:
+                    raise TimeoutError
                 if len(body) > most:
                     raise refused(f"The image has a manifest or config of more than {most} bytes.")
         except OSError as error:
+            self._stop.check()
             raise self._away(error) from error
         return bytes(body)
 
@@ -160,6 +170,7 @@ class Registry:
         try:
             answer = self._ask(method, urljoin(self._base, address), headers, body)
         except (OSError, http.client.HTTPException) as error:
+            self._stop.check()
             raise self._away(error) from error
         except ValueError as error:  # an address that is none: the image's, or one we are sent to
             raise refused(f"The registry {self._name} has no address to ask: {error}.") from error
@@ -169,10 +180,10 @@ class Registry:
             answer.close()
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
-        base = _place(self._base)
-        if base.scheme == "https" and _place(url).scheme != "https":
+        base = place_of(self._base)
+        if base.scheme == "https" and place_of(url).scheme != "https":
             raise refused(f"The registry {self._name} wants images to come by http: no.")
-        used = self._authorization if _place(url) == base else ""
+        used = self._authorization if place_of(url) == base else ""
         answer = self._follow(method, url, headers, used, body)
         # Who we are is for the registry to ask, and for nobody whom it sends us to.
         if answer.status != 401 or answer.place != base:
@@ -193,17 +204,17 @@ class Registry:
         authorization: str,
         body: Body | None,
     ) -> Answer:
-        first = _place(url)
+        first = place_of(url)
         for _ in range(_MOST_REDIRECTS + 1):
-            place = _place(url)
+            place = place_of(url)
             own = {"Authorization": authorization} if authorization and place == first else {}
             answer = self._send(method, url, {**headers, **own}, body)
-            if answer.status not in _REDIRECTS:
+            if answer.status not in _REDIRECTS or method == "HEAD":
                 return answer
             target = answer.headers.get("Location", "")
             answer.close()
             url = urljoin(url, target)
-            if place.scheme == "https" and _place(url).scheme != "https":
+            if place.scheme == "https" and place_of(url).scheme != "https":
                 raise refused(f"The registry {self._name} sends its images by http: no.")
         raise refused(f"The registry {self._name} sends us from one address to the next.")
 
@@ -211,13 +222,18 @@ class Registry:
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None = None
     ) -> Answer:
         parts = urlsplit(url)
-        place = _place(url)
+        place = place_of(url)
         if place.scheme not in ("http", "https") or not place.host:
             raise refused(
                 f"The registry {self._name} sends us to {shown(url)}, which is no address."
             )
-        connection = _connection(place, self._seconds)
-        try:
+        connection = connection_to(place, self._seconds, self._insecure)
+        with ExitStack() as closing:
+            closing.callback(connection.close)
+            self._stop.check()
+            connection.connect()
+            # Its end is found out wherever somebody reads, however slowly anything comes.
+            closing.enter_context(self._stop.telling(_cutter(connection.sock)))
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             agent = {"User-Agent": f"neuro/{__version__}", "Accept-Encoding": "identity"}
             given = None if body is None else body()
@@ -227,10 +243,7 @@ class Registry:
                 # It takes no more: perhaps it has said why, and reading that fails otherwise.
                 if given is None:
                     raise
-            return Answer(place, connection.getresponse(), connection)
-        except BaseException:
-            connection.close()
-            raise
+            return Answer(place, connection.getresponse(), closing.pop_all())
 
     # Who we are
 
@@ -253,8 +266,8 @@ class Registry:
         scope = asked.get("scope") or f"repository:{self._reference.repository}:pull"
         query = {"scope": scope, **({"service": asked["service"]} if "service" in asked else {})}
         url = asked["realm"] + ("&" if "?" in asked["realm"] else "?") + urlencode(query)
-        place = _place(url)
-        if place.scheme != "https" and _place(self._base).scheme == "https":
+        place = place_of(url)
+        if place.scheme != "https" and place_of(self._base).scheme == "https":
             raise refused(f"The registry {self._name} asks for passwords by http: no.")
         headers = {"Authorization": self._basic()} if self._credentials is not None else {}
         answer = self._send("GET", url, headers)
@@ -324,6 +337,14 @@ class Registry:
         return ImageFault(FaultKind.AWAY, sentence)
 
 
+def _cutter(sock: socket.socket) -> Callable[[], None]:
+    def cut() -> None:
+        with suppress(OSError):  # it is closed already
+            sock.shutdown(socket.SHUT_RDWR)
+
+    return cut
+
+
 def check_digest(body: bytes, digest: str, what: str) -> None:
     """Raises ImageFault where a body is not what its digest says."""
     algorithm, _, wanted = digest.partition(":")
@@ -341,41 +362,3 @@ def reason(answer: Answer) -> str:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return otherwise
     return shown(text.strip().rstrip(".")) if isinstance(text, str) and text.strip() else otherwise
-
-
-def _place(url: str) -> _Place:
-    try:
-        parts = urlsplit(url)
-        return _Place(parts.scheme, parts.hostname or "", parts.port)
-    except ValueError:
-        return _Place("", "", None)
-
-
-def _is_loopback(registry: str) -> bool:
-    host = registry.partition(":")[0]
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _connection(place: _Place, seconds: float) -> http.client.HTTPConnection:
-    if place.scheme == "http":
-        return http.client.HTTPConnection(place.host, place.port, timeout=seconds)
-    context = ssl.create_default_context()
-    proxy = getproxies().get("https", "")
-    if not proxy or proxy_bypass(place.host):
-        port = place.port
-        return http.client.HTTPSConnection(place.host, port, timeout=seconds, context=context)
-    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    connection = http.client.HTTPSConnection(
-        parts.hostname or "", parts.port or 3128, timeout=seconds, context=context
-    )
-    headers = {}
-    if parts.username:
-        pair = f"{parts.username}:{parts.password or ''}"
-        headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    connection.set_tunnel(place.host, place.port or 443, headers)
-    return connection

@@ -14,7 +14,9 @@ import msgspec
 from neuro.engines.images.manifests import ImageConfig
 from neuro.engines.sandbox.removal import remove_tree
 
-_FOLDERS = ("layers", "merges", "images", "names", "drafts", "trash", "locks", "downloads")
+_FOLDERS = (
+    *("layers", "merges", "images", "names", "grants", "drafts", "trash", "locks", "downloads"),
+)
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -69,7 +71,7 @@ class Shelves:
         return f"{self.folder}/images/{hexadecimal(identity)}"
 
     def name(self, reference: str) -> str:
-        return f"{self.folder}/names/{hashlib.sha256(reference.encode()).hexdigest()}"
+        return f"{self.folder}/names/{_hash(reference)}"
 
     def layer_lock(self, diff_id: str) -> str:
         """Who shares it keeps the layer, or is about to make it: so nobody waits for it long."""
@@ -82,11 +84,24 @@ class Shelves:
         """Who has it alone makes the layer, or merges the chain, with this digest."""
         return f"{self.folder}/locks/draft-{hexadecimal(digest)}"
 
-    def download(self, digest: str) -> str:
-        return f"{self.folder}/downloads/{hexadecimal(digest)}"
+    def grant(self, source: str, digest: str) -> str:
+        """That a repository gave the image of this manifest, with all its layers."""
+        return f"{self.folder}/grants/{_hash(f'{source}@{digest}')}"
 
-    def download_lock(self, digest: str) -> str:
-        return f"{self.folder}/locks/download-{hexadecimal(digest)}"
+    def given(self, diff_id: str, host: str, digest: str) -> str:
+        """That the layer came from this registry, as the blob with this digest."""
+        return f"{self.layer(diff_id)}/given/{hexadecimal(digest)}-{_hash(host)}"
+
+    def download(self, source: str, digest: str) -> str:
+        """What came of a blob from a repository: another one could send anything instead."""
+        return f"{self.folder}/downloads/{_hash(f'{source}@{digest}')}"
+
+    def download_lock(self, source: str, digest: str) -> str:
+        return f"{self.folder}/locks/download-{_hash(f'{source}@{digest}')}"
+
+    def fetch_lock(self, source: str, diff_id: str) -> str:
+        """Who has it alone brings the layer from there; others need not wait for a slow one."""
+        return f"{self.folder}/locks/fetch-{_hash(f'{source}@{diff_id}')}"
 
     def image_lock(self, identity: str) -> str:
         return f"{self.folder}/locks/image-{hexadecimal(identity)}"
@@ -120,6 +135,10 @@ def remove(trash: str) -> None:
 def chain_of(diff_ids: Sequence[str]) -> str:
     """What names the folder that layers are merged in."""
     return hashlib.sha256("\n".join(diff_ids).encode()).hexdigest()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hexadecimal(digest: str) -> str:

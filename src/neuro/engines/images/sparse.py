@@ -8,7 +8,7 @@ from neuro.engines.images.faults import ImageFault, corrupt
 
 Segment = tuple[int, int]  # where in the file, and how many bytes
 
-_MOST_SEGMENTS = 1 << 17
+MOST_SEGMENTS = 1 << 17
 _IN_HEADER, _MAP, _MORE, _REAL_SIZE = 4, 386, 482, 483  # of GNU tar's old header
 _IN_BLOCK, _MORE_IN_BLOCK = 21, 504
 _NUMBER = 12
@@ -25,7 +25,7 @@ def old_header(
     more = header[_MORE]
     while more:
         block = next_block()
-        if not block or len(segments) > _MOST_SEGMENTS:
+        if not block or len(segments) > MOST_SEGMENTS:
             raise _damaged()
         segments += _segments(block, _IN_BLOCK, number)
         more = block[_MORE_IN_BLOCK]
@@ -44,6 +44,8 @@ def _segments(table: bytes, count: int, number: Callable[[bytes], int]) -> list[
 
 def parse_numbers(numbers: Sequence[bytes]) -> list[Segment]:
     """Pairs of decimal numbers. Raises ImageFault."""
+    if len(numbers) > 2 * MOST_SEGMENTS:
+        raise _damaged()
     if len(numbers) % 2 or any(not one.isdigit() or len(one) > 19 for one in numbers):
         raise _damaged()
     values = [int(one) for one in numbers]

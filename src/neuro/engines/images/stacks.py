@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuro.engines.images import records
+from neuro.engines.images.limits import Limits
 from neuro.engines.images.places import open_folder
 
 _MODE = 0o755  # of a folder without an entry
@@ -47,7 +48,8 @@ def misshown(layers: Sequence[Layer]) -> int:
 def _hides(layer: Layer, below: Layer) -> bool:
     """Whether a layer's implied folders would show otherwise than the layer below says."""
     with open(layer.beside, encoding="ascii") as file:
-        implied = [path for path, one in records.read(file).items() if one.implied]
+        told = records.folders(file, Limits())
+        implied = [path for path, one in told.items() if one.implied]
     root = os.open(below.files, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return any(_differs(root, path) for path in implied)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from neuro.engines.images import locks
 from neuro.engines.images.shelves import (
@@ -31,8 +31,8 @@ class Sweeper:
     def sweep(self, *, unused_for: float, most: int, now: float | None = None) -> int:
         """Remove images that nobody has used for so many seconds, and the oldest beyond ``most``.
 
-        ``most`` is of all layers together, in bytes. Layers that no image has go, unless a pull
-        holds them. Returns how many layers went. Raises OSError.
+        ``most`` is of the layers that nobody uses now, together, in bytes. Layers that no image has
+        go, unless a pull holds them. Returns how many layers went. Raises OSError.
         """
         moment = time.time() if now is None else now
         images = self._images()
@@ -40,8 +40,9 @@ class Sweeper:
             if moment - used > unused_for:
                 self._remove_image(identity)
         gone = self._remove_layers()
+        in_use = {identity for _, identity in images if self._is_in_use(identity)}
         for _, identity in sorted(images):
-            if self._size() <= most:
+            if self._size(in_use) <= most:
                 break
             if self._remove_image(identity):
                 gone += self._remove_layers()
@@ -99,30 +100,37 @@ class Sweeper:
                     if not any(chain in _chains(one) for one in self._stacks()):
                         self._shelves.take_away(self._shelves.merge(chain))
 
-    def _stacks(self) -> Iterator[tuple[str, ...]]:
-        """The layers of each image."""
+    def _is_in_use(self, identity: str) -> bool:
+        lock = locks.alone_at_once(self._shelves.image_lock(identity))
+        if lock is not None:
+            lock.close()
+        return lock is None
+
+    def _stacks(self, only: Collection[str] | None = None) -> Iterator[tuple[str, ...]]:
+        """The layers of each image, or of ``only`` these."""
         for path, _ in self._files("images"):
             image = read_small(path, StoredImage)
-            if image is not None:
+            if image is not None and (only is None or image.identity in only):
                 yield image.config.diff_ids
 
-    def _needed(self) -> set[str]:
-        return {hexadecimal(one) for diff_ids in self._stacks() for one in diff_ids}
+    def _needed(self, by: Collection[str] | None = None) -> set[str]:
+        return {hexadecimal(one) for diff_ids in self._stacks(by) for one in diff_ids}
 
-    def _size(self) -> int:
+    def _size(self, in_use: Collection[str]) -> int:
+        """Of all layers but those of images that are in use."""
         records = (
             read_small(f"{self._shelves.layer(name)}/record.json", LayerRecord)
-            for name in self._shelves.listed("layers")
+            for name in set(self._shelves.listed("layers")) - self._needed(in_use)
         )
         return sum(record.size for record in records if record is not None)
 
     def _forget_names(self, now: float) -> None:
-        for shelf in ("names", "images"):
+        for shelf in ("names", "grants", "images"):
             for path, status in self._files(shelf):
                 if "." in path.rpartition("/")[2]:  # it is being written, or was by who was killed
                     stale = now - status.st_mtime > _STALE
                 else:
-                    name = read_small(path, NameRecord) if shelf == "names" else None
+                    name = read_small(path, NameRecord) if shelf != "images" else None
                     stale = name is not None and not os.path.exists(
                         self._shelves.image(name.identity)
                     )
@@ -134,7 +142,8 @@ class Sweeper:
         """Those that nobody went on with."""
         for path, status in self._files("downloads"):
             if now - status.st_mtime > _STALE:
-                lock = locks.alone_at_once(self._shelves.download_lock(path.rpartition("/")[2]))
+                name = path.rpartition("/")[2]
+                lock = locks.alone_at_once(f"{self._shelves.folder}/locks/download-{name}")
                 if lock is not None:
                     with lock, contextlib.suppress(FileNotFoundError):
                         os.unlink(path)

@@ -11,10 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from neuro.engines.images.faults import ImageFault, corrupt, refused, shown
-from neuro.engines.images.sparse import Segment, checked_map, old_header, parse_numbers
+from neuro.engines.images.sparse import (
+    MOST_SEGMENTS,
+    Segment,
+    checked_map,
+    old_header,
+    parse_numbers,
+)
 
 BLOCK = 512
 _LARGEST_HEADER = 1 << 20  # of pax records and of long names
+_LARGEST_OF_ALL = 64 << 10  # of pax records for all files that follow: git writes 50 bytes
+_MOST_EXTENSIONS = 64  # headers before one file: two are usual
+_LONGEST_NUMBER = 20
 _LONGEST_NAME = 4095
 _ZEROS = bytes(BLOCK)
 # struct posix_header; what follows the numbers of a device is the prefix, in ustar
@@ -122,9 +131,13 @@ class Archive:
     def __iter__(self) -> Iterator[Entry]:
         own: dict[bytes, bytes] = {}
         long: dict[bytes, bytes] = {}
+        extensions = 0
         while header := self._stream.read(BLOCK):
             if header == _ZEROS:
                 break
+            extensions += 1
+            if extensions > _MOST_EXTENSIONS:
+                raise refused("The layer's archive has too many headers before one file.")
             fields = _HEADER.unpack(header)
             _check_sum(header, fields[6])
             kind, size = fields[7], _number(fields[4])
@@ -135,17 +148,23 @@ class Archive:
             elif kind in (_PAX, _PAX_OF_SOLARIS):
                 own = _pax(self._extension(size))
             elif kind == _PAX_OF_ALL:
-                self._for_all.update(_pax(self._extension(size)))
+                self._set_for_all(_pax(self._extension(size)))
             elif kind == _LABEL:
                 self._stream.skip(_padded(size))
             else:
                 entry = self._entry(header, fields, {**self._for_all, **own}, long)
-                own, long = {}, {}
+                own, long, extensions = {}, {}, 0
                 yield entry
                 self._pass()
         if own or long:
             raise _cut()
         self._stream.drain()  # the digest is that of everything
+
+    def _set_for_all(self, records: dict[bytes, bytes]) -> None:
+        self._for_all.update(records)
+        size = sum(len(key) + len(value) for key, value in self._for_all.items())
+        if size > _LARGEST_OF_ALL:
+            raise refused("The layer's archive has more than 64 KiB of headers for all its files.")
 
     def data(self) -> Iterator[tuple[int, memoryview]]:
         """What is to be written to the current file, and where."""
@@ -251,8 +270,10 @@ class Archive:
         lines: list[bytes] = []
         wanted, rest = 1, b""
         while len(lines) < wanted:
-            if self._left < BLOCK or self._left <= 0:
+            if self._left < BLOCK:
                 raise _cut()
+            if len(rest) > _LONGEST_NUMBER:
+                raise corrupt("The layer's archive has a sparse file whose map is damaged.")
             block = self._stream.read(BLOCK)
             if not block:
                 raise _cut()
@@ -261,7 +282,7 @@ class Archive:
             lines += found
             if lines and wanted == 1:
                 count = lines[0]
-                if not count.isdigit() or len(count) > 7:
+                if not count.isdigit() or len(count) > 7 or int(count) > MOST_SEGMENTS:
                     raise corrupt("The layer's archive has a sparse file without a map.")
                 wanted = 1 + 2 * int(count)
         return parse_numbers(lines[1:wanted])

@@ -25,7 +25,7 @@ def main() -> None:
 
     def unpack(root: int, owners: int) -> dict[str, object]:
         with records:
-            extraction = Extraction(root, Recorder(records), limits, owners)
+            extraction = Extraction(root, Recorder(records, limits), limits, owners)
             ahead = compression.Ahead(compression.pieces(_BLOB, make, limits))
             extraction.run(tar.Archive(iter(ahead)))
         return {
@@ -35,4 +35,5 @@ def main() -> None:
             "implied": extraction.implied,
         }
 
-    confinement.run(folder, unpack, passed=2, largest=limits.size)
+    seconds = limits.cpu_seconds(os.fstat(_BLOB).st_size)
+    confinement.run(folder, unpack, passed=2, largest=limits.size, seconds=seconds)

@@ -35,7 +35,7 @@ class Unpacking:
     """
 
     def __init__(self, blob: int, target: str, beside: str, limits: Limits) -> None:
-        self._target, self._beside = target, beside
+        self._target, self._beside, self._limits = target, beside, limits
         os.lseek(blob, 0, os.SEEK_SET)
         told = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -55,7 +55,7 @@ class Unpacking:
         """
         answer = self._process.wait()
         if _may_mark():
-            _mark_opaque(self._target, self._beside)
+            _mark_opaque(self._target, self._beside, self._limits)
         return Unpacked(**answer)
 
 
@@ -67,13 +67,13 @@ def _may_mark() -> bool:
         return file.read().split() == ["0", "0", "4294967295"]
 
 
-def _mark_opaque(target: str, beside: str) -> None:
+def _mark_opaque(target: str, beside: str, limits: Limits) -> None:
     """Say it in the way of mounts that root makes, too; the unpacker has no right to.
 
     The paths were written by a process that read a stranger's archive: none leads out.
     """
     with open(beside, encoding="ascii") as file:
-        marked = [path for path, one in records.read(file).items() if one.opaque]
+        marked = [path for path, one in records.folders(file, limits).items() if one.opaque]
     root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for path in marked:

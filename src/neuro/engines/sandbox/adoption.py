@@ -124,7 +124,7 @@ class Adoption:
             link = self._connections.links.get(ref)
             if link is None:
                 return RunState()
-            told = started(ref, link.started), waiting(ref, link.state)
+            told = started(ref, link.started, link.state), waiting(ref, link.state)
             return RunState(started=told[0], waiting=told[1])
         # It may have ended just now.
         record = await asyncio.to_thread(self._connections.record, ref)

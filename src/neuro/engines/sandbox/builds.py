@@ -13,10 +13,10 @@ import secrets
 from collections.abc import Callable
 
 from neuro.engines.images import locks
-from neuro.engines.sandbox.disk import Census, Use
+from neuro.engines.sandbox.disk import EVERYTHING, Census
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_EVERYTHING = Use(1 << 62, 1 << 62)
+
 _SLICE = 1.0  # seconds of counting between two looks at whether to go on
 
 
@@ -90,7 +90,7 @@ class Builds:
             known = self._sizes.get(key)
             if known is not None and known[0] == used and lock is not None:
                 return known[1]
-            census = Census(f"{self._folder}/{key}", _EVERYTHING)
+            census = Census(f"{self._folder}/{key}", EVERYTHING)
             while not census.step(_SLICE):
                 if is_over():
                     census.close()

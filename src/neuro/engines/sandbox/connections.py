@@ -71,7 +71,7 @@ class Connections:
         for ref in refs:
             link, end = self.links.get(ref), ends.get(ref)
             if link is not None:
-                told = started(ref, link.started), waiting(ref, link.state)
+                told = started(ref, link.started, link.state), waiting(ref, link.state)
                 found[ref] = RunState(started=told[0], waiting=told[1])
             elif ref in self._settling:
                 found[ref] = RunState()
@@ -167,7 +167,7 @@ class Connections:
         return record
 
     def _begun(self, link: Link) -> None:
-        if (event := started(link.ref, link.started)) is not None:
+        if (event := started(link.ref, link.started, link.state)) is not None:
             self._tell(event)
 
     def _waits(self, link: Link) -> None:
@@ -223,7 +223,7 @@ class Connections:
             self._tell(exited(ref, record))
 
     def _tell_start(self, ref: RunRef, record: ExitRecord) -> None:
-        if (event := started(ref, record.started)) is not None:
+        if (event := started(ref, record.started, {})) is not None:
             self._tell(event)
 
     async def _give_back(self, ref: RunRef, record: ExitRecord) -> None:

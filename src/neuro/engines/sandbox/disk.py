@@ -38,6 +38,9 @@ class Use:
     entries: int = 0
 
 
+EVERYTHING = Use(1 << 62, 1 << 62)  # more than there is anywhere
+
+
 @dataclass(frozen=True)
 class Count:
     """The last count: the run's own ``use``, and the file system's when it began.
@@ -85,8 +88,9 @@ def excess_of(use: Use, limit: Use) -> str | None:
     """The sentence to the job's owner, if ``use`` is more than ``limit``."""
     if use.bytes > limit.bytes:
         return (
-            f"the job's private files took {_size(use.bytes)} of the {_size(limit.bytes)} that it"
-            " may use: write data to a volume, or choose a preset with more disk"
+            f"the job's private files took {size_in_words(use.bytes)} of the"
+            f" {size_in_words(limit.bytes)} that it may use: write data to a volume, or choose a"
+            " preset with more disk"
         )
     if use.entries > limit.entries:
         return (
@@ -96,10 +100,10 @@ def excess_of(use: Use, limit: Use) -> str | None:
     return None
 
 
-def _size(count: int) -> str:
+def size_in_words(count: int) -> str:
     """Bytes as settings write them.
 
-    >>> _size(10 << 30), _size(1 << 20), _size(1536 << 20)
+    >>> size_in_words(10 << 30), size_in_words(1 << 20), size_in_words(1536 << 20)
     ('10G', '1M', '1.5G')
     """
     for unit, size in (("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20)):
@@ -130,13 +134,20 @@ class DiskWatch:
         inodes: int,
         on_excess: Callable[[str], None],
         processes: Callable[[], Iterable[int]] = tuple,
+        growth: bool = False,
     ) -> None:
+        """With ``growth`` the limits are on what is added to that which is in the folder now."""
         self._loop = loop
         self._folder = folder
         self._limit = Use(limit, inodes)
+        self._allowed = self._limit if growth else None
         self._on_excess = on_excess
         self._processes = processes
         self._ended = False
+        if growth:
+            self._limit = EVERYTHING
+            self._loop.after(_PAUSE, self._begin)
+            return
         # A new run has nothing yet, but for a few files of ours.
         self._last = Count(Use(), self._whole(), time.monotonic())
         self._loop.after(pause_after(self._last, self._last.whole, self._limit), self._look)
@@ -144,6 +155,9 @@ class DiskWatch:
     def end(self) -> None:
         """Look no more."""
         self._ended = True
+
+    def _begin(self) -> None:
+        self._step(Census(self._folder, self._limit, self._processes), self._whole())
 
     def _whole(self) -> Use:
         try:
@@ -172,6 +186,10 @@ class DiskWatch:
             self._ended = True
             self._on_excess(sentence)
             return
+        if self._allowed is not None:  # it was there before, or came while it was counted
+            allowed, self._allowed = self._allowed, None
+            use = census.use
+            self._limit = Use(use.bytes + allowed.bytes, use.entries + allowed.entries)
         self._last = Count(census.use, whole, time.monotonic(), census.worked)
         self._loop.after(pause_after(self._last, whole, self._limit), self._look)
 

@@ -8,13 +8,14 @@ import logging
 import resource
 import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import UTC, datetime
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from neuro.engines.base import (
     EngineFault,
+    Event,
     Exited,
     Node,
     NodesChanged,
@@ -163,9 +164,7 @@ class SandboxEngine(SupervisedRuns):
         """
         ending = threading.Event()
         try:
-            await asyncio.to_thread(
-                self._builds().sweep, self._settings.builds_kept, ending.is_set
-            )
+            await asyncio.to_thread(self._builds().sweep, self._settings.builds_kept, ending.is_set)
         finally:
             ending.set()
         self._tidying.begin()
@@ -195,6 +194,8 @@ class SandboxEngine(SupervisedRuns):
 
     async def close(self) -> None:
         """See the protocol."""
+        if self._pulls is not None:
+            self._pulls.close()
         await self._let_go()
         if self._nursery is not None:
             await self._nursery.close()
@@ -228,14 +229,16 @@ class SandboxEngine(SupervisedRuns):
         return partial(self._begin, spec, _request(spec, self._storage, self._ready().default_argv))
 
     async def _begin(self, spec: RunSpec, request: Request) -> None:
-        if spec.nesting:
-            request = await self._nesting(spec, request)
+        if spec.nesting or spec.build_cache:
+            request = await self._building(spec, request)
         elif self._pulls is not None:
             request = await self._pulls.in_image(spec, request)
         await self._start(request)
 
-    async def _nesting(self, spec: RunSpec, request: Request) -> Request:
+    async def _building(self, spec: RunSpec, request: Request) -> Request:
         """The request of a run that builds images, which are its own matter."""
+        if not spec.nesting:
+            raise EngineFault("Only a run that builds images has the cache of a build.")
         settings = self._settings
         calls = seccomp.program(io_uring=settings.io_uring, perf=settings.perf, nesting=True)
         request = replace(request, nesting=calls.hex())
@@ -296,6 +299,9 @@ class SandboxEngine(SupervisedRuns):
         return [await asyncio.to_thread(machine.node, self.name, self._settings.device_folder)]
 
     # Within.
+
+    def _tell(self, event: Event) -> None:
+        super()._tell(event if self._pulls is None else self._pulls.with_place(event))
 
     def _ready(self) -> Plan:
         if self._plan is None:

@@ -12,9 +12,8 @@ import stat
 from collections.abc import Sequence
 
 from neuro.engines.sandbox import kernel
-from neuro.engines.sandbox.kernel import MS_NODEV, MS_NOSUID, MS_RDONLY
+from neuro.engines.sandbox.kernel import MS_NODEV, MS_NOSUID
 
-_MOST = 400  # layers of one overlay; the kernel takes 500, and a page of options
 _PLACE = "/mnt"  # of the berth's root: nothing has run in it yet
 _SIZE = "mode=0755,size=1m,nr_inodes=4k"
 _SYSTEM = ("proc", "sys", "dev")
@@ -50,7 +49,7 @@ def _overlay(layers: Sequence[int], private: int | None, upper: str, memory: int
     for name, tree in zip(names, layers, strict=True):
         os.mkdir(name)
         _attach(os.dup(tree), _open(name))
-    for name in ("none", "private", "root", "low"):
+    for name in ("none", "private", "root"):
         os.mkdir(name)
     if private is not None:
         _attach(os.dup(private), _open("private"))
@@ -58,12 +57,6 @@ def _overlay(layers: Sequence[int], private: int | None, upper: str, memory: int
         kernel.mount("tmpfs", "private", "tmpfs", flags, f"mode=0755,size={memory}")
         for name in (upper, f"{upper}.work"):
             os.mkdir(f"private/{name}")
-    if len(names) > _MOST:
-        # Only the lowest can be merged so: what hides a file below it does not show in a merged
-        # one. And an overlay may lie on another, but no third one on both.
-        low = f"lowerdir={_chain(names[:_MOST])},userxattr"
-        kernel.mount("overlay", "low", "overlay", flags | MS_RDONLY, low)
-        names[:_MOST] = ["low"]
     # See ``inside`` for "volatile".
     options = f"lowerdir={_chain(names)},upperdir=private/{upper},workdir=private/{upper}.work"
     kernel.mount("overlay", "root", "overlay", flags, f"{options},userxattr,volatile")

@@ -12,9 +12,20 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from neuro.engines.base import EngineFault, ExitCause, NotReady, PullCredentials, RunSpec
+from neuro.engines.images.manifests import ImageConfig
+from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox.launch import Request
 
-HOST = ("host", "host:latest")  # the image that is this machine's own userland
+_HOST = ("host", "neuro/base")
+
+
+def is_host(reference: str) -> bool:
+    """Whether an image is this machine's own userland, as is the base of images that people make.
+
+    >>> [is_host(name) for name in ("host", "host:latest", "neuro/base:v1", "ghost")]
+    [True, True, True, False]
+    """
+    return reference.partition("@")[0].partition(":")[0] in _HOST
 
 
 class ImageRefused(EngineFault):
@@ -35,18 +46,6 @@ class RegistryAway(NotReady):
     def __init__(self, sentence: str, *, is_public: bool) -> None:
         super().__init__(sentence)
         self.is_public = is_public
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageConfig:
-    """What an image says of the commands that run in it, in the words of its format."""
-
-    entrypoint: tuple[str, ...] = ()
-    cmd: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    working_dir: str = ""
-    user: str = ""
-    stop_signal: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,16 @@ class Images(Protocol):
         ...
 
     def ready(
-        self, reference: str, credentials: PullCredentials | None, told: Callable[[float], None]
+        self,
+        reference: str,
+        credentials: PullCredentials | None,
+        told: Callable[[float], None],
+        stop: Stop,
     ) -> Root:
         """The image, fetched if it is not here.
 
-        ``told`` is told from 0 to 1 how far that is. What it raises ends the fetching. Raises
-        ImageRefused, RegistryAway, and OSError for what this machine lacks.
+        ``told`` is told from 0 to 1 how far that is, and ``stop`` ends the fetching. Raises
+        ImageRefused, RegistryAway, Stopped, and OSError for what this machine lacks.
         """
         ...
 
@@ -92,10 +95,10 @@ def with_image(request: Request, spec: RunSpec, root: Root) -> Request:
     """
     config = root.config
     try:
-        argv = spec.command_line(config.entrypoint, config.cmd)
+        argv = spec.command_line(config.entrypoint, config.command)
     except ValueError as error:
         raise EngineFault(str(error)) from None
-    folder = spec.working_dir or posixpath.normpath(f"/{config.working_dir}")
+    folder = spec.working_dir or posixpath.normpath(f"/{config.working_folder}")
     return replace(
         request,
         argv=argv,
@@ -111,10 +114,10 @@ def with_image(request: Request, spec: RunSpec, root: Root) -> Request:
 def environment(config: ImageConfig) -> dict[str, str]:
     """An image's own environment; what is none is left out.
 
-    >>> environment(ImageConfig(env=("PATH=/bin", "EMPTY=", "A=b=c", "alone", "=x")))
+    >>> environment(ImageConfig(environment=("PATH=/bin", "EMPTY=", "A=b=c", "alone", "=x")))
     {'PATH': '/bin', 'EMPTY': '', 'A': 'b=c'}
     """
-    pairs = [line.partition("=") for line in config.env]
+    pairs = [line.partition("=") for line in config.environment]
     return {name: value for name, separator, value in pairs if name and separator}
 
 

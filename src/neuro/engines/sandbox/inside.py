@@ -187,7 +187,7 @@ def mount_volumes(volumes: Sequence[tuple[int, str, bool]]) -> None:
 
 
 def make_place(root: int, path: str, *, is_folder: bool) -> None:
-    """Make what is missing below ``root`` to mount a folder or a file at ``path``. Raises Refused."""
+    """Make what is missing below ``root`` to mount a folder or a file on. Raises Refused."""
     what = f"the mount at {path}"
     os.close(_make_folder(root, path, what) if is_folder else _file(root, path, what))
 

@@ -19,7 +19,9 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ``log_limit`` is the size of one job's output that is kept, ``main_jobs_memory`` what main jobs
     of bakes may have together. With ``images`` jobs run in their images, of which so many bytes are
     kept for jobs to come; ``images_offline`` is what they do where a public registry cannot be
-    reached. ``builds_kept`` is the size of what builds of images keep for builds to come.
+    reached. ``images_insecure`` are registries that are asked by http, and that may be on this
+    machine, as they are written in the names of images. ``builds_kept`` is the size of what builds
+    of images keep for builds to come.
     """
 
     shared_ids: bool = False
@@ -29,9 +31,10 @@ class Table(EngineSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     shared_network: bool = False
     log_limit: int | str = "1G"
     main_jobs_memory: int | str | None = None
-    images: bool = False
+    images: bool = True
     images_kept: int | str = "50G"
     images_offline: Literal["host", "wait"] = "host"
+    images_insecure: tuple[str, ...] = ()
     builds_kept: int | str = "50G"
 
 
@@ -64,12 +67,14 @@ def make(site: Site, table: Table) -> SandboxEngine:
     """An engine that is not open yet."""
     images = None
     if table.images:
-        # What pulls and unpacks takes megabytes, also of a server that does neither.
+        # A server that does not pull need not load what does.
         from neuro.engines.images.store import Store
         from neuro.engines.sandbox.stored_images import StoredImages
 
         store = Store(str(site.folder / "images"))
-        images = StoredImages(store, parse_bytes(table.images_kept))
+        own = (f"127.0.0.1:{site.port}", f"localhost:{site.port}")
+        insecure = frozenset((*own, *table.images_insecure))
+        images = StoredImages(store, parse_bytes(table.images_kept), insecure)
     return SandboxEngine(site.folder, settings_of(site, table), site.storage, images)
 
 

@@ -105,6 +105,7 @@ class Request:
     stop_signal: int = signal.SIGTERM
     stdin: bool = False  # somebody will send input; a terminal without has no keyboard
     control: bool = False  # one of those that share a limit of memory
+    where: str = ""  # it runs, if its owner has to know
     nesting: str = ""  # the filter of system calls, in hexadecimal, of one that may nest
     cache: str = ""  # the folder of this machine for its ``nesting.CACHE``
 
@@ -274,7 +275,8 @@ def write_own_files(etc: str, hostname: str, address: str) -> None:
 def prepare(plan: Plan, request: Request, block: Block, layers: str, init: int) -> Prepared:
     """Work out how to begin the run, whose private files are in the folder ``layers``.
 
-    ``init`` is its first process. Raises ValueError for what is impossible, OSError for what this machine cannot do now.
+    ``init`` is its first process. Raises ValueError for what is impossible, OSError for what this
+    machine cannot do now.
     """
     trees: list[int] = []
     volumes: list[tuple[str, bool]] = []

@@ -3,8 +3,8 @@
 ::
 
     /run/nesting/step     where a step puts its root together
-    /run/nesting/proc     the run's /proc with nothing over it: the kernel wants to see one before it
-                          mounts another in a user namespace
+    /run/nesting/proc     the run's /proc with nothing over it: the kernel wants to see one before
+                          it mounts another in a user namespace
     /run/nesting/land     our layers over the machine's userland, and the template of a root
     /run/nesting/<n>      the machine's folders that lie lowest in a run without an image
     /run/nesting/given    how these belong together, and the filter of a step, as JSON
@@ -46,9 +46,9 @@ _ONE = struct.Struct("=B")
 
 
 class Given(NamedTuple):
-    """``overlays`` are the folders of a root without an image: below each, the folders in ``lower``.
+    """``overlays`` are the folders of a root without an image, ``lower`` what lies below each.
 
-    The lowest of them comes last. ``read_only`` are shown as they are in the run, ``covered`` show
+    The highest comes first. ``read_only`` are shown as they are in the run, ``covered`` show
     empty. ``system_calls`` is the filter of a step in hexadecimal, and ``pretending`` that of one
     whose only user is root.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from neuro.engines.sandbox import watching
-from neuro.engines.sandbox.disk import DiskWatch, entries_for
+from neuro.engines.sandbox.disk import DiskWatch, entries_for, size_in_words
 from neuro.engines.sandbox.launch import Plan, Request
 from neuro.engines.sandbox.loop import Loop
 from neuro.engines.sandbox.watching import Watch
@@ -32,6 +32,8 @@ class Oversight:
             self._watch_memory(init, request.memory)
         if request.disk:
             self.watch_disk(layers, init, request.disk)
+            if request.cache:
+                self._watch_cache(request.cache, request.disk)
 
     def _watch_memory(self, init: int, limit: int) -> None:
         """Keep the processes of ``init`` below ``limit`` bytes, and on the cores it has now."""
@@ -50,6 +52,22 @@ class Oversight:
                 inodes=entries_for(limit),
                 on_excess=self._disk_exceeded,
                 processes=partial(watching.processes, init),
+            )
+        )
+
+    def _watch_cache(self, folder: str, limit: int) -> None:
+        """Keep what a build adds to its cache below ``limit`` bytes."""
+        self._watches.append(
+            DiskWatch(
+                self._loop,
+                folder,
+                limit=limit,
+                inodes=entries_for(limit),
+                on_excess=lambda _: self._disk_exceeded(
+                    "what the build added to its cache is more than the"
+                    f" {size_in_words(limit)} that the job may use: choose a preset with more disk"
+                ),
+                growth=True,
             )
         )
 

@@ -89,7 +89,8 @@ def assemble(verdicts: dict[int, Verdict], architecture: int) -> bytes:
     """A filter that answers each number with its verdict, and all others with ENOSYS.
 
     A verdict is 0 (allow), an errno, -1 (nothing is done, and the call succeeds), or a rule on the
-    arguments (``syscalls.Rule``). Numbers beyond the last known one include those of the x32 ABI, which have bit 30 set.
+    arguments (``syscalls.Rule``). Numbers beyond the last known one
+    include those of the x32 ABI, which have bit 30 set.
     """
     # Calls of a foreign architecture (int 0x80) have other numbers: none of them is looked up.
     head = [

@@ -18,9 +18,13 @@ from neuro.engines.base import (
 from neuro.engines.sandbox.ending import ExitRecord
 
 
-def started(ref: RunRef, at: int | None) -> Started | None:
-    """A run's start at a time in nanoseconds; None where it has not started."""
-    return Started(ref=ref, at=_time(at)) if at is not None else None
+def started(ref: RunRef, at: int | None, state: Mapping[str, Any]) -> Started | None:
+    """A run's start at a time in nanoseconds; None where it has not started.
+
+    ``state`` is what the run told of itself.
+    """
+    where = state.get("where") or None
+    return Started(ref=ref, at=_time(at), where=where) if at is not None else None
 
 
 def waiting(ref: RunRef, state: Mapping[str, Any]) -> Waiting | None:
@@ -60,7 +64,7 @@ def _cause(record: ExitRecord) -> ExitCause:
 
 def ended(ref: RunRef, record: ExitRecord) -> RunState:
     """The state of a run that is over."""
-    return RunState(started=started(ref, record.started), exited=exited(ref, record))
+    return RunState(started=started(ref, record.started, {}), exited=exited(ref, record))
 
 
 def _time(nanoseconds: int) -> datetime:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Callable, Collection
-from urllib.request import getproxies
 
 from neuro.domain.errors import InvalidInput
 from neuro.engines.base import EngineFault, NotReady, PullCredentials
 from neuro.engines.images.faults import FaultKind, ImageFault
-from neuro.engines.images.processes import Stopped
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.references import Reference, parse
+from neuro.engines.images.stopping import Stop
 from neuro.engines.images.store import HeldImage, Store
 from neuro.engines.sandbox.images import (
-    ImageConfig,
     ImageRefused,
     InvalidImageName,
     RegistryAway,
     Root,
 )
+from neuro.engines.sandbox.reachability import Reachability
 
 # Of these it is known that their names are right: if one cannot be reached, there is no way out of
 # here. A registry that is nobody's but the company's may be away, and its jobs wait for it.
@@ -28,8 +25,7 @@ _PUBLIC = (
     *("docker.io", "ghcr.io", "quay.io", "gcr.io", "nvcr.io", "public.ecr.aws", "registry.k8s.io"),
     *("mcr.microsoft.com", "registry.gitlab.com"),
 )
-_CONNECT_SECONDS = 5.0  # for a public registry to be reached at all
-_AWAY_SECONDS = 60.0  # that one which could not be reached is not tried again
+MOST_LAYERS = 400  # of one overlay; the kernel takes 500, and a page of options
 _UNUSED_SECONDS = 30 * 86400.0  # after which an image goes that no run has had
 
 
@@ -38,7 +34,7 @@ class StoredImages:
     last is taken. With credentials its registry is always asked.
 
     ``most`` is bytes that images which nobody uses may take. ``insecure`` are registries that are
-    asked by http, ``public`` those that are everybody's.
+    asked by http and may be on this machine, ``public`` those that are everybody's.
     """
 
     def __init__(
@@ -52,14 +48,18 @@ class StoredImages:
         self._most = most
         self._insecure = insecure
         self._public = public
-        self._away: dict[str, tuple[float, str]] = {}  # hosts: until when, and why
+        self._reachability = Reachability()
 
     def open(self) -> None:
         """See the protocol."""
         self._store.open()
 
     def ready(
-        self, reference: str, credentials: PullCredentials | None, told: Callable[[float], None]
+        self,
+        reference: str,
+        credentials: PullCredentials | None,
+        told: Callable[[float], None],
+        stop: Stop,
     ) -> Root:
         """See the protocol."""
         try:
@@ -70,21 +70,21 @@ class StoredImages:
         # That it is away would be no proof, as whoever asks for too much at once is told so too.
         kept = self._kept(asked) if credentials is None else None
         if kept is not None and asked.digest:
-            return self._root(kept)
+            return self._root(kept, stop)
         try:
             self._reach(asked)
-            pulled = self._pulled(asked, credentials, told)
+            pulled = self._pulled(asked, credentials, told, stop)
         except RegistryAway:
             if kept is None:
                 raise
-            return self._root(kept)
+            return self._root(kept, stop)
         except BaseException:
             if kept is not None:
                 kept.close()
             raise
         if kept is not None:
             kept.close()
-        return self._root(pulled)
+        return self._root(pulled, stop)
 
     def tidy(self) -> None:
         """See the protocol."""
@@ -96,22 +96,16 @@ class StoredImages:
         return None if known is None else self._store.image(known[0])
 
     def _pulled(
-        self, asked: Reference, credentials: PullCredentials | None, told: Callable[[float], None]
+        self,
+        asked: Reference,
+        credentials: PullCredentials | None,
+        told: Callable[[float], None],
+        stop: Stop,
     ) -> HeldImage:
-        refusals: list[EngineFault] = []
-
-        def tell(share: float) -> None:
-            try:
-                told(share)
-            except EngineFault as refusal:  # nobody wants it any more
-                refusals.append(refusal)
-                pull.stop()
-
-        pull = Pull(self._store, asked, credentials, insecure=self._insecure, tell=tell)
+        insecure = self._insecure
+        pull = Pull(self._store, asked, credentials, insecure=insecure, tell=told, stop=stop)
         try:
             return pull.run()
-        except Stopped:
-            raise refusals[0] from None
         except ImageFault as fault:
             raise self._error(fault, asked) from None
 
@@ -119,6 +113,7 @@ class StoredImages:
         match fault.kind:
             case FaultKind.AWAY:
                 # That it answers something, if only to wait, shows that it can be reached.
+                self._reachability.forget(asked.host)
                 return RegistryAway(fault.sentence, is_public=False)
             case FaultKind.NO_ROOM:
                 return NotReady(fault.sentence)
@@ -127,32 +122,17 @@ class StoredImages:
 
     def _reach(self, asked: Reference) -> None:
         """Raise RegistryAway where there is no way to a public registry."""
-        if asked.registry not in self._public or "https" in getproxies():
-            return
-        until, why = self._away.get(asked.host, (0.0, ""))
-        if time.monotonic() >= until:
-            host, _, port = asked.host.partition(":")
-            try:
-                socket.create_connection((host, int(port or 443)), _CONNECT_SECONDS).close()
-            except OSError as error:
-                why = f"{asked.registry} cannot be reached ({error.strerror or error})"
-                self._away[asked.host] = time.monotonic() + _AWAY_SECONDS, why
-            else:
-                return
-        raise RegistryAway(why, is_public=True)
+        if asked.registry in self._public:
+            why = self._reachability.why_away(asked.host)
+            if why is not None:
+                sentence = f"{asked.registry} cannot be reached: {why}"
+                raise RegistryAway(sentence, is_public=True)
 
-    def _root(self, held: HeldImage) -> Root:
-        config = held.image.config
-        return Root(
-            tuple(layer.files for layer in held.layers),
-            ImageConfig(
-                entrypoint=config.entrypoint,
-                cmd=config.command,
-                env=config.environment,
-                working_dir=config.working_folder,
-                user=config.user,
-                stop_signal=config.stop_signal,
-            ),
-            self._store.shelves.image_lock(held.image.identity),
-            held.close,
-        )
+    def _root(self, held: HeldImage, stop: Stop) -> Root:
+        try:
+            layers = tuple(self._store.folders(held, MOST_LAYERS, stop))
+        except BaseException:
+            held.close()
+            raise
+        lock = self._store.shelves.image_lock(held.image.identity)
+        return Root(layers, held.image.config, lock, held.close)

@@ -154,9 +154,7 @@ class Supervisor:
         if self._request.lock:
             self._image = locks.shared(self._request.lock)
         layers = f"/proc/self/fd/{self._place}/layers"
-        self._prepared = launch.prepare(
-            self._plan, self._request, self._block, layers, berth.init
-        )
+        self._prepared = launch.prepare(self._plan, self._request, self._block, layers, berth.init)
         self._open_streams()
         self._init = berth.init
         self._loop.on_end(berth.init, self._init_buried)
@@ -384,6 +382,7 @@ class Supervisor:
             "berth": self._berth.name,
             "network": self._plan.network.kind,
             "gpus": list(self._request.gpus),
+            "where": self._request.where,
         }
 
     def spawn(

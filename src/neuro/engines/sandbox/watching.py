@@ -92,7 +92,45 @@ def files_in_memory(init: int) -> int:
                 total += (found.f_blocks - found.f_bfree) * found.f_frsize
         except OSError:
             continue
+    return total + _in_nested_fences(init)
+
+
+def _in_nested_fences(init: int) -> int:
+    """Bytes in the tmpfs of mount namespaces that a run has made of its own, to build an image."""
+    total = 0
+    seen, devices = {_mounts_of(init), None}, set()
+    for pid in processes(init):
+        namespace = _mounts_of(pid)
+        if namespace in seen:
+            continue
+        seen.add(namespace)
+        for path in _in_memory(pid):
+            try:
+                place = f"/proc/{pid}/root{path}"
+                device = os.stat(place).st_dev
+                if device not in devices and kernel.is_in_memory(place):
+                    devices.add(device)
+                    found = os.statvfs(place)
+                    total += (found.f_blocks - found.f_bfree) * found.f_frsize
+            except (OSError, ValueError):
+                continue  # it is gone
     return total
+
+
+def _mounts_of(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except OSError:
+        return None
+
+
+def _in_memory(pid: int) -> list[str]:
+    """Where a process has file systems in memory."""
+    try:
+        with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return [_plain(line.split(" ", 5)[4]) for line in file if " - tmpfs " in line]
+    except OSError:
+        return []
 
 
 def _without_a_name(init: int) -> dict[tuple[int, int], int]:
@@ -118,6 +156,17 @@ def _descriptors(pid: int) -> Iterator[str]:
                 yield f"/proc/{pid}/task/{task}/fd/{fd}"
     except OSError:
         pass  # it is gone
+
+
+def _plain(path: str) -> str:
+    r"""A path as mountinfo writes it, without its escapes.
+
+    >>> _plain(r"/a\040b\134")
+    '/a b\\'
+    """
+    for written, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
+        path = path.replace(f"\\{written}", character)
+    return path
 
 
 def processes(init: int) -> Iterator[int]:

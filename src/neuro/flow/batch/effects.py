@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from neuro.domain.errors import (
 from neuro.domain.jobs import Job, JobState
 from neuro.flow.batch.commands import CommandReader
 from neuro.flow.batch.errands import Errands
+from neuro.flow.batch.image_builds import Definition, ImageBuilds
 from neuro.flow.batch.instructions import (
     Finish,
     Instruction,
@@ -43,7 +44,7 @@ from neuro.flow.model import FullId, join_id
 
 if TYPE_CHECKING:
     from neuro.client import Client
-    from neuro.domain.bakes import Attempt
+    from neuro.domain.bakes import Attempt, BakeImage
     from neuro.flow.batch.stored import BriefBake
 
 Log = Callable[[str], None]
@@ -58,7 +59,8 @@ LONGEST_SLEEP = 3600.0
 class Effects:
     """See the module's docstring. ``finished`` is called when the attempt is at its end.
 
-    ``images`` are the references that have a context to be built from.
+    ``images`` are those that have a context to be built from, and ``definition`` finds what the
+    bake's files say of one.
     """
 
     def __init__(
@@ -71,7 +73,8 @@ class Effects:
         records: Records,
         patience: Patience,
         errands: Errands,
-        images: set[str],
+        images: Iterable[BakeImage],
+        definition: Definition,
         finished: Callable[[Finish], None],
         log: Log,
     ) -> None:
@@ -82,7 +85,18 @@ class Effects:
         self._records = records
         self._patience = patience
         self._errands = errands
-        self._images = images
+        self._images = ImageBuilds(
+            client,
+            attempt.id,
+            images,
+            definition,
+            tags=[f"bake_id:{bake.id}", attempt_tag(attempt.number)],
+            patience=patience,
+            kill=lambda job_id: errands.owe(self._kill(job_id)),
+            log=log,
+        )
+        # Submissions that wait for an image: by the task and its try.
+        self._waiting: dict[tuple[FullId, int], tuple[Submit, asyncio.Task[str | None]]] = {}
         self._finished = finished
         self._log = log
         # Of their own: one that waits for room among the jobs must not hold up the end of others.
@@ -90,7 +104,6 @@ class Effects:
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._logs = asyncio.Semaphore(LOGS_AT_ONCE)
         self._timer: asyncio.TimerHandle | None = None
-        self._warned_images: set[str] = set()
         # Graphs that were not known at the submission, and are still to be told.
         self._drawn: Graphs = {}
         self._redrawing: asyncio.Task[None] | None = None
@@ -99,6 +112,9 @@ class Effects:
         """Begin all that the state has asked for since the last time."""
         for action in self._state.take():
             self._do(action)
+        for submission, waiting in [*self._waiting.values()]:
+            if not self._state.wants(submission):
+                waiting.cancel()
         self.sleep()
         moment = self._state.next_wake
         if moment is not None and not self._state.is_over:
@@ -151,6 +167,12 @@ class Effects:
         self._log(f"Task {request.yaml_id} {told(status)}{job}{why}")
 
     async def _submit(self, action: Submit) -> None:
+        # Before its turn: others need not wait for the image.
+        refusal = await self._why_no_image(action)
+        if refusal is not None:
+            self._state.refused(action.id, action.number, refusal, time_now())
+            self.act()
+            return
         async with self._submissions:
             try:
                 made = await self._make_job(action)
@@ -185,18 +207,21 @@ class Effects:
                 may_be_there = True
                 raise
 
-        self._warn_of_image(task.image)
         return await self._patience(submit)
 
-    def _warn_of_image(self, image: str) -> None:
-        ref = image.removeprefix("image:")
-        for known in (image, ref, f"image:{ref}"):
-            if known in self._images and known not in self._warned_images:
-                self._warned_images.add(known)
-                self._log(
-                    f"Image {known} has a context, and this platform builds no images yet: its"
-                    " tasks start with the existing image."
-                )
+    async def _why_no_image(self, action: Submit) -> str | None:
+        """Wait for the image of a task; why there will be none. None too if nobody wants it."""
+        if not self._images.knows(action.task.image):
+            return None
+        key = action.id, action.number
+        waiting = asyncio.create_task(self._images.ready(action.task.image))
+        self._waiting[key] = action, waiting
+        try:
+            await asyncio.wait({waiting})
+        finally:
+            waiting.cancel()  # Of an executor that ends.
+            self._waiting.pop(key, None)
+        return None if waiting.cancelled() else waiting.result()
 
     async def _look_up(self, action: LookUp) -> None:
         bakes, bake, id = self._client.bakes, self._bake, join_id(action.id)

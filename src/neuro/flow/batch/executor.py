@@ -18,7 +18,7 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from neuro.domain.bakes import Attempt, AttemptRequest, Task, TaskStatus
+from neuro.domain.bakes import Attempt, AttemptRequest, BakeImage, Task, TaskStatus
 from neuro.domain.errors import NotFound, NotPermitted, PlatformError
 from neuro.domain.jobs import JobState
 from neuro.flow.batch.effects import Effects, Log, time_now
@@ -29,6 +29,7 @@ from neuro.flow.batch.records import Records
 from neuro.flow.batch.state import BakeState
 from neuro.flow.batch.stored import BriefBake, brief_bake, is_foreign, stored_workflow
 from neuro.flow.batch.wording import told
+from neuro.flow.model import Workflow
 from neuro.flow.problems import FlowError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class _Driver:
             return
         self._errands.start(self._follow_jobs())
         try:
-            state, images = await asyncio.gather(self._load(), self._images())
+            (workflow, state), images = await asyncio.gather(self._load(), self._images())
         except FlowError as error:
             self._end(Finish(TaskStatus.FAILED, f"Its files cannot be read: {error}"))
             return
@@ -140,6 +141,7 @@ class _Driver:
             patience=self._patience,
             errands=self._errands,
             images=images,
+            definition=workflow.image,
             finished=self._end,
             log=self._log,
         )
@@ -147,25 +149,25 @@ class _Driver:
         await self._jobs_synced.wait()
         self._start(state, effects)
 
-    async def _load(self) -> BakeState:
-        """The state as the records have it, not started yet. Raises FlowError."""
+    async def _load(self) -> tuple[Workflow, BakeState]:
+        """The workflow, and its state as the records have it. Raises FlowError."""
         workflow, tasks = await asyncio.gather(
             stored_workflow(self._client, self._bake, self._attempt, self._patience),
             self._stored(),
         )
         life_span = self._bake.meta.life_span
-        return BakeState(
+        state = BakeState(
             workflow,
             self._attempt.id,
             tasks,
             life_span=timedelta(seconds=life_span) if life_span else None,
             began=_begin_of(self._attempt, tasks),
         )
+        return workflow, state
 
-    async def _images(self) -> set[str]:
-        """The references of images that have a context to be built from."""
-        images = await self._patience(lambda: self._client.bakes.images(self._bake.id))
-        return {image.ref for image in images if image.context_on_storage}
+    async def _images(self) -> list[BakeImage]:
+        """The images of the bake, as far as their builds have come."""
+        return await self._patience(lambda: self._client.bakes.images(self._bake.id))
 
     def _start(self, state: BakeState, effects: Effects) -> None:
         if self._attempt.result is TaskStatus.CANCELLED:

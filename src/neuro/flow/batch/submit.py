@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,11 +24,13 @@ from neuro.domain.bakes import (
     TaskStatus,
 )
 from neuro.domain.errors import Conflict, InvalidInput, NotFound
+from neuro.flow.batch.contexts import send_contexts
 from neuro.flow.batch.stored import is_foreign
 from neuro.flow.order import in_order
 
 if TYPE_CHECKING:
     from neuro.client import Client
+    from neuro.client.storage import Progress
     from neuro.flow.batch.plan import Plan
 
 MAX_ATTEMPTS = 99
@@ -53,13 +56,21 @@ def meta_of(plan: Plan) -> BakeMeta:
 
 
 async def submit(
-    client: Client, plan: Plan, *, name: str | None, tags: Sequence[str]
+    client: Client,
+    plan: Plan,
+    *,
+    name: str | None,
+    tags: Sequence[str],
+    progress: Progress | None = None,
 ) -> tuple[Bake, Attempt]:
     """Keep a planned bake on the server, with its files; nothing runs yet.
 
-    Raises Conflict where a bake of that name has not ended.
+    ``progress`` is told of what its images are built from. Raises Conflict where a bake of that
+    name has not ended, DockerfileError, and what ``send_contexts`` does.
     """
     workflow = plan.workflow
+    images = await send_contexts(client, workflow.project_id, plan.images, progress)
+    plan = replace(plan, images=images)
     project = await client.flows.get_or_create_project(workflow.project_id)
     bake = await client.bakes.create(
         BakeRequest(

@@ -14,9 +14,11 @@ from neuro.flow.cli.bake_names import is_bake_id
 from neuro.flow.cli.bake_options import check_driver, driver_options
 from neuro.flow.cli.batch_params import batch_argument, check_presets, param_options, plan_of
 from neuro.flow.cli.context import FlowContext, pass_context
+from neuro.flow.cli.failures import Failed
 
 if TYPE_CHECKING:
     from neuro.domain.bakes import Attempt, Bake, TaskStatus
+    from neuro.flow.batch.plan import Plan
 
 STREAMS = "Print a line of JSON for each change of the bake and its tasks."
 
@@ -64,9 +66,7 @@ def command(
         raise click.UsageError(f"{name} has the shape of a bake's id: choose another name")
     plan = plan_of(context, batch, param, file)
     check_presets(context, plan)
-    from neuro.flow.batch.submit import submit
-
-    bake, attempt = context.run(submit(context.client, plan, name=name, tags=[*tags]))
+    bake, attempt = _submit(context, plan, name, tags)
     out = context.out
     if as_json:
         from neuro.flow.cli.bake_json import bake_line
@@ -94,6 +94,24 @@ def command(
         local_executor=local_executor,
         as_json=as_json,
     )
+
+
+def _submit(
+    context: FlowContext, plan: Plan, name: str | None, tags: tuple[str, ...]
+) -> tuple[Bake, Attempt]:
+    from neuro.flow.batch.submit import submit
+
+    client = context.client
+    if not any(isinstance(image.context, Path) for image in plan.images):
+        return context.run(submit(client, plan, name=name, tags=[*tags]))
+    from neuro.cli.building import sending
+    from neuro.dockerfile.tree import DockerfileError
+
+    try:
+        with sending(context) as progress:
+            return context.run(submit(client, plan, name=name, tags=[*tags], progress=progress))
+    except DockerfileError as error:
+        raise Failed(str(error)) from None
 
 
 def go_on(

@@ -238,6 +238,10 @@ class Grants:
         read = Action.READ
         return Grants(Held(Grant(uri, read), it.path, it.until) for it in self.covering(uri, read))
 
+    def only_of(self, scheme: str) -> Grants:
+        """Of all that is held, what is about things of one kind."""
+        return Grants(it for it in self.held if it.grant.uri.scheme == scheme)
+
     def covering(self, uri: ResourceURI, action: Action = Action.READ) -> list[Held]:
         """What allows ``action`` on ``uri``: the widest first, then what lasts the longest."""
         key = (uri.scheme, uri.host, *uri.segments)

@@ -98,6 +98,9 @@ class AccessService:
         if signed.image is not None:
             reading = grants.only_reading(signed.image)
             return PullIdentity(signed.user, reading, signed.token_id, signed.expires_at)
+        if signed.images:
+            only = grants.only_of("image")
+            return PullIdentity(signed.user, only, signed.token_id, signed.expires_at)
         if signed.job is None:
             kind = ServiceIdentity if signed.is_service else Identity
             return kind(signed.user, grants, signed.token_id, signed.expires_at)
@@ -214,23 +217,27 @@ class AccessService:
         label: str = "",
         life: timedelta = DEFAULT_TOKEN_LIFE,
         job: str | None = None,
+        images: bool = False,
     ) -> Token:
         """Issue a token; its text is in the answer and nowhere else. Raises NotFound.
 
-        A token for a ``job`` gives its holder a JobIdentity.
+        A token for a ``job`` gives its holder a JobIdentity; with one for ``images`` these are
+        pulled and pushed, and nothing else is done.
         """
         check_token_life(life)
         if len(label) > MAX_LABEL:
             raise InvalidInput(f"A label can be {MAX_LABEL} characters long.")
         await self.user(user)
-        record, text = self._new_token(user, label, life)
+        record, text = self._new_token(user, label, life, images=images)
         await self._database.write(
             lambda c: tables.add_token(c, record, digest_of_token(text), job)
         )
         log.info("token made", user=user, token=record.id, label=label, job=job)
         return msgspec.structs.replace(record, token=text)
 
-    def _new_token(self, user: str, label: str, life: timedelta) -> tuple[Token, str]:
+    def _new_token(
+        self, user: str, label: str, life: timedelta, *, images: bool = False
+    ) -> tuple[Token, str]:
         created_at = self._now().replace(microsecond=0)
         record = Token(
             id=secrets.token_hex(16),
@@ -239,7 +246,7 @@ class AccessService:
             created_at=created_at,
             expires_at=created_at + life,
         )
-        return record, self._in_use.sign(record)
+        return record, self._in_use.sign(record, images=images)
 
     def _of_account(self, user: str) -> tuple[Token, str]:
         return self._new_token(user, "service account", MAX_TOKEN_LIFE)

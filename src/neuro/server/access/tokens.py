@@ -35,7 +35,8 @@ class SignedToken:
     """What a good token says. ``job`` is the job that it was given to; ``is_service``, whether its
     user is a service account.
 
-    With one for an ``image`` nothing can be done but pull that.
+    With one for an ``image`` nothing can be done but pull that, and with one for all ``images``
+    nothing but pull and push them.
     """
 
     user: str
@@ -44,6 +45,7 @@ class SignedToken:
     job: str | None = None
     is_service: bool = False
     image: ResourceURI | None = None
+    images: bool = False
 
 
 class TokensInUse:
@@ -69,18 +71,17 @@ class TokensInUse:
         # Jobs that are over, as long as the database does not know that their tokens ended.
         self._jobs_over: set[str] = set()
 
-    def sign(self, token: Token) -> str:
-        """The text of a token."""
-        return jwt.encode(
-            {"alg": ALGORITHM},
-            {
-                "identity": token.user,
-                "jti": token.id,
-                "iat": int(token.created_at.timestamp()),
-                "exp": int(token.expires_at.timestamp()),
-            },
-            self._key,
-        )
+    def sign(self, token: Token, *, images: bool = False) -> str:
+        """The text of a token; of one for ``images`` alone it says so."""
+        claims: dict[str, Any] = {
+            "identity": token.user,
+            "jti": token.id,
+            "iat": int(token.created_at.timestamp()),
+            "exp": int(token.expires_at.timestamp()),
+        }
+        if images:
+            claims["images"] = True
+        return jwt.encode({"alg": ALGORITHM}, claims, self._key)
 
     def sign_for_image(self, user: str, image: ResourceURI, life: timedelta) -> str:
         """The text of a token that is kept nowhere: it allows little, and not for long."""
@@ -123,6 +124,7 @@ class TokensInUse:
         if (image := claims.get("image")) is not None:
             return SignedToken(user, token_id, expires_at, image=parse_uri(image))
         digest = digest_of_token(token)
+        images = claims.get("images") is True
 
         def look_up(connection: Connection) -> tuple[SignedToken | None, int]:
             found = tables.find_token(connection, token_id)
@@ -130,7 +132,8 @@ class TokensInUse:
             number = generation(connection)
             if known != digest or job_id in self._jobs_over:
                 return None, number
-            return SignedToken(user, token_id, expires_at, job_id, is_service), number
+            signed = SignedToken(user, token_id, expires_at, job_id, is_service, images=images)
+            return signed, number
 
         while True:
             endings = self._endings
@@ -155,7 +158,7 @@ class TokensInUse:
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
             kept = {name: claims[name] for name in ("identity", "jti", "exp")}
-            return {**kept, "image": claims.get("image")}
+            return {**kept, "image": claims.get("image"), "images": claims.get("images")}
         except (JoseError, ValueError, KeyError):
             raise NotAuthenticated(
                 f"This token is not one of this server's: {new_login()}"

@@ -313,7 +313,7 @@ async def _identify(request: web.Request, route: Route) -> Identity | None:
         # A token is JSON inside, and its head is read before its signature is known.
         raise NotAuthenticated(f"The token is malformed: {new_login()}") from None
     if isinstance(identity, PullIdentity) and BASIC not in route.proofs:
-        raise NotAuthenticated("This token pulls one image, and is good for nothing else.")
+        raise NotAuthenticated("This token is for the registry, and is good for nothing else.")
     return identity
 
 

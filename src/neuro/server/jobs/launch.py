@@ -6,16 +6,24 @@ import base64
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from neuro.domain.errors import InvalidInput, NotFound
-from neuro.domain.images import in_registry, is_executor_image, own_image
+from neuro.domain.images import (
+    BUILDER_IMAGE,
+    in_registry,
+    is_builder_image,
+    is_executor_image,
+    own_image,
+)
 from neuro.domain.jobs import Container, ContainerRequest, Volume
 from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
 from neuro.engines import base
 from neuro.engines.base import PullCredentials, RunSpec
+from neuro.server.jobs import builders
 from neuro.server.jobs.record import JobRecord, host_label
 from neuro.server.jobs.specification import entrypoint_and_argv, storage_uri
 
@@ -81,6 +89,8 @@ class Launcher:
         return await self._files.in_turn_of(owner, lambda: self._check_volumes(container))
 
     def _check_volumes(self, container: ContainerRequest) -> list[str]:
+        if is_builder_image(container.image):
+            builders.check_places(container.volumes)
         made = []
         for volume in container.volumes:
             uri = storage_uri(volume.src_storage_uri, self._cluster)
@@ -131,7 +141,15 @@ class Launcher:
                 " empty folder made."
             ) from None
 
+    async def _volumes_of(self, record: JobRecord) -> tuple[base.Volume, ...]:
+        container = record.specification.container
+        if not container.volumes:
+            return ()
+        return await self._files.in_turn_of(record.owner, lambda: self._volumes(container))
+
     def _volumes(self, container: Container) -> tuple[base.Volume, ...]:
+        if is_builder_image(container.image):
+            builders.check_places(container.volumes)
         return tuple(map(self._volume, container.volumes))
 
     def _volume(self, volume: Volume) -> base.Volume:
@@ -147,11 +165,11 @@ class Launcher:
         """What an engine runs for a record. Raises PlatformError where a volume is gone."""
         spec = record.specification
         container = spec.container
+        if spec.is_builder:
+            return await self._build(record)
         entrypoint, argv = entrypoint_and_argv(container)
         image, pull = self._image(record)
-        volumes: tuple[base.Volume, ...] = ()
-        if container.volumes:
-            volumes = await self._files.in_turn_of(record.owner, lambda: self._volumes(container))
+        volumes = await self._volumes_of(record)
         return RunSpec(
             job_id=record.id,
             run=record.run,
@@ -177,6 +195,33 @@ class Launcher:
             control=spec.control,
         )
 
+    async def _build(self, record: JobRecord) -> RunSpec:
+        spec = record.specification
+        container, known_as = spec.container, spec.registry
+        registry = urlsplit(self._api_url(record.engine)).netloc
+        token = await self._make_token(record)
+        return RunSpec(
+            job_id=record.id,
+            run=record.run,
+            image=BUILDER_IMAGE,
+            entrypoint=builders.command_of(self._commands),
+            argv=builders.arguments_of(container, known_as, registry),
+            env=_given(record),
+            hostname=record.id,
+            volumes=await self._volumes_of(record),
+            files=builders.configuration(container, (known_as, registry), token),
+            tty=container.tty,
+            stdin=container.stdin,
+            cpu=spec.amount.cpu,
+            memory=spec.amount.memory,
+            node=record.node,
+            disk=self._disk_of(spec.preset_name),
+            neighbours=record.owner,
+            names=_names(record),
+            nesting=True,
+            build_cache=builders.cache_key(self._cluster, record.owner),
+        )
+
     def _image(self, record: JobRecord) -> tuple[str, PullCredentials | None]:
         """By which name the engine finds the image, and with what it is pulled."""
         # By its host, too, it is the registry's to say who may have it: the daemon, which may have
@@ -190,18 +235,7 @@ class Launcher:
 
     async def _environment(self, record: JobRecord) -> dict[str, str]:
         spec = record.specification
-        http = spec.container.http
-        given = {
-            "NEURO_JOB_ID": record.id,
-            "NEURO_JOB_NAME": record.name or "",
-            "NEURO_JOB_OWNER": record.owner,
-            "NEURO_JOB_CLUSTER": record.cluster,
-            "NEURO_JOB_INTERNAL_HOSTNAME": _internal_name(record),
-            "NEURO_JOB_INTERNAL_HOSTNAME_NAMED": _named_internal_name(record),
-            "NEURO_JOB_HTTP_PORT": str(http.port) if http else "",
-            "NEURO_JOB_HTTP_AUTH": str(http.requires_auth) if http else "",
-            "NEURO_JOB_PRESET": spec.preset_name or "",
-        }
+        given = _given(record)
         if spec.pass_config:
             token = await self._make_token(record)
             login = {
@@ -217,6 +251,23 @@ class Launcher:
         if path is not None and is_executor_image(spec.container.image):
             given["PATH"] = f"{self._commands}:{path}"
         return {**spec.container.env, **given}
+
+
+def _given(record: JobRecord) -> dict[str, str]:
+    """What every job finds in its environment."""
+    spec = record.specification
+    http = spec.container.http
+    return {
+        "NEURO_JOB_ID": record.id,
+        "NEURO_JOB_NAME": record.name or "",
+        "NEURO_JOB_OWNER": record.owner,
+        "NEURO_JOB_CLUSTER": record.cluster,
+        "NEURO_JOB_INTERNAL_HOSTNAME": _internal_name(record),
+        "NEURO_JOB_INTERNAL_HOSTNAME_NAMED": _named_internal_name(record),
+        "NEURO_JOB_HTTP_PORT": str(http.port) if http else "",
+        "NEURO_JOB_HTTP_AUTH": str(http.requires_auth) if http else "",
+        "NEURO_JOB_PRESET": spec.preset_name or "",
+    }
 
 
 def _parts(volume: Volume) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The tokens that jobs are given (``--pass-config``): each ends with its job.
+"""The tokens that jobs are given (``--pass-config``, builds): each ends with its job.
 
 A job that is over tells of it, and its tokens end at once. Whatever stood in the way of that (the
 server was down, the disk was full) is made good by the sweep, which asks the database which jobs
@@ -48,15 +48,20 @@ class PassedTokens:
     async def issue(self, record: JobRecord) -> str:
         """A token with which a run of a job acts in its owner's name.
 
-        The same however often the run is asked for; what earlier runs were given ends. Raises
-        NotFound without an owner, Unavailable.
+        With that of a builder images are pulled and pushed, and nothing else is done. The same
+        however often the run is asked for; what earlier runs were given ends. Raises NotFound
+        without an owner, Unavailable.
         """
         issued = self._issued.get(record.id)
         if issued is not None and issued[0] == record.run:
             return issued[1].token or ""
         await self._access.end_tokens_of_jobs([record.id])
         token = await self._access.make_token(
-            record.owner, label=f"job {record.id}", life=LIFE, job=record.id
+            record.owner,
+            label=f"job {record.id}",
+            life=LIFE,
+            job=record.id,
+            images=record.specification.is_builder,
         )
         if not self._is_active(record.id):  # it ended meanwhile, and nobody would end this one
             await self._end(record.id)
@@ -72,7 +77,7 @@ class PassedTokens:
 
     def job_changed(self, record: JobRecord) -> None:
         """End the tokens of a job that is over; for ``Board.listen``."""
-        if record.is_active or not record.specification.pass_config:
+        if record.is_active or not record.specification.has_token:
             return
         self._issued.pop(record.id, None)
         self._errands.begin(self._end(record.id))

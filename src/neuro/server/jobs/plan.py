@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from neuro.domain.errors import InvalidInput, NotFound, PlatformError, TooManyRequests
-from neuro.domain.images import is_executor_image
+from neuro.domain.images import is_builder_image, is_executor_image
 from neuro.domain.jobs import ContainerRequest, JobRequest, Reason
 from neuro.domain.resources import Amount, Preset
 from neuro.domain.uris import ResourceURI
 from neuro.server.access.identity import Identity
-from neuro.server.jobs import specification
+from neuro.server.jobs import builders, specification
 from neuro.server.jobs.record import JobRecord, Specification
 
 # A longer queue than this is answered with 429. Each job in it takes 2 KB of the server's
@@ -51,12 +51,16 @@ class JobLimits:
 
 @dataclass(frozen=True)
 class Draft:
-    """What is submitted: the ``request``, and whether it is for a ``control`` job."""
+    """What is submitted: the ``request``, and whether it is for a ``control`` job.
+
+    ``registry`` is the host by which the caller knows that of the platform.
+    """
 
     request: JobRequest
     control: bool
     job_id: str
     at: datetime
+    registry: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def plan(
         return Refused((error,))
     reasons = [
         *specification.mistakes(draft.request, container, offer.cluster),
+        *builders.mistakes(draft.request, container),
         *_missing_permissions(draft.request, container, offer.cluster, caller),
     ]
     try:
@@ -167,6 +172,9 @@ def _place(
         engine = offer.default_engine  # the one on whose machine the platform's commands are
     if draft.control:
         return preset, engine, specification.CONTROL_AMOUNT
+    if is_builder_image(container.image):
+        engine = offer.default_engine  # the one whose runs may build, whatever the preset's is
+        return preset, engine, builders.amount_on(amount, capacities.get(engine))
     if engine in capacities:
         specification.check_fits(amount, capacities[engine], what)
     return preset, engine, amount
@@ -207,5 +215,6 @@ def _record(
             credits_per_hour=preset.credits_per_hour if preset else "0",
             control=control,
             api_url=offer.api_url(engine) if control and request.pass_config else None,
+            registry=builders.host_of(draft.registry) if is_builder_image(container.image) else "",
         ),
     ).stepped(Reason.CREATING, draft.at)

@@ -9,6 +9,7 @@ from typing import Self
 import msgspec
 from msgspec.structs import replace
 
+from neuro.domain.images import is_builder_image
 from neuro.domain.jobs import (
     Container,
     History,
@@ -30,7 +31,8 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """What never changes after submission. ``gpu`` counts are in ``amount``.
 
     A ``control`` job only directs others: it starts at once and takes nothing from the capacity.
-    ``api_url`` is where such a one looks for the platform for as long as it lives.
+    ``api_url`` is where such a one looks for the platform for as long as it lives. ``registry`` is
+    the host by which the person who submitted a builder knows the registry of the platform.
     """
 
     container: Container
@@ -47,6 +49,17 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     credits_per_hour: str = "0"
     control: bool = False
     api_url: str | None = None
+    registry: str = ""
+
+    @property
+    def is_builder(self) -> bool:
+        """Whether this is a job that builds images, by the platform's own program."""
+        return is_builder_image(self.container.image)
+
+    @property
+    def has_token(self) -> bool:
+        """Whether its runs are given a token."""
+        return self.pass_config or self.is_builder
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):

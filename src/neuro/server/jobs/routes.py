@@ -68,9 +68,10 @@ def job_routes(jobs: JobService) -> Routes:
     async def submit(call: Call, body: JobRequest) -> Job:
         """Submit a job; its container's keys come flat (``?from_preset``) or nested."""
         key = call.request.headers.get(KEY_HEADER)
-        body = with_own_image(body, base_url(call.request).partition("//")[2])
+        registry = base_url(call.request).partition("//")[2]
+        body = with_own_image(body, registry)
         control = is_main_job(body)
-        submitted = await jobs.submit(call.identity, body, key, control=control)
+        submitted = await jobs.submit(call.identity, body, key, control=control, registry=registry)
         response = json_response(submitted.job, 202)
         response.headers.update(_notices(*submitted.notices))
         if submitted.replayed:

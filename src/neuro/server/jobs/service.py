@@ -103,9 +103,12 @@ class JobService:
         key: str | None = None,
         *,
         control: bool = False,
+        registry: str = "",
     ) -> Submitted:
         """Accept a job: see ``Submissions.submit``."""
-        return await self._submissions.submit(caller, request, key, control=control)
+        return await self._submissions.submit(
+            caller, request, key, control=control, registry=registry
+        )
 
     def show(self, record: JobRecord) -> Job:
         """A record as clients read it."""

@@ -113,10 +113,12 @@ class Submissions:
         key: str | None = None,
         *,
         control: bool = False,
+        registry: str = "",
     ) -> Submitted:
         """Accept a job. It is in the database when this returns.
 
-        A ``control`` job is one that the server trusts only to direct others.
+        A ``control`` job is one that the server trusts only to direct others. ``registry`` is the
+        host by which the caller knows that of the platform.
 
         However often a caller submits the same ``request`` with the same ``key``, one job is made.
 
@@ -125,7 +127,7 @@ class Submissions:
         full or the caller has too many active jobs, Conflict for a key that stands for another
         request.
         """
-        draft = Draft(request, control, new_job_id(), datetime.now(UTC))
+        draft = Draft(request, control, new_job_id(), datetime.now(UTC), registry)
         if key is None:
             return await self._submit(caller, draft, None)
         named = Key.of(key, request)
@@ -226,7 +228,7 @@ class Submissions:
         self._seen_images.add(key)
         if len(self._seen_images) > 10_000:
             self._seen_images.clear()
-        if is_executor_image(image):
+        if is_executor_image(image) or record.specification.is_builder:
             return None
         notice = self._image_notice(record.engine, image)
         if notice is None or await self._database.read(

@@ -1,0 +1,106 @@
+"""What of a folder of this machine goes into a build: all that ``.dockerignore`` leaves in."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from neuro.client.storage.local import Below, LocalFile, LocalFolder, Odd, identity, look
+from neuro.client.storage.transfer import local_fault
+from neuro.dockerfile.ignore import (
+    TOP,
+    IgnoreMatcher,
+    Pattern,
+    Verdict,
+    names_of_ignore_file,
+    read_patterns,
+)
+
+Item = LocalFile | LocalFolder | Odd
+
+
+def ignored_in(top: Path, dockerfile: str) -> tuple[tuple[Pattern, ...], str | None]:
+    """The patterns for a build with this Dockerfile, and the file of the context that has them.
+
+    Raises DockerfileError for patterns that make no sense, StorageFault for a file that cannot be
+    read.
+    """
+    for name in names_of_ignore_file(dockerfile):
+        try:
+            text = (top / name).read_text(encoding="utf-8", errors="surrogateescape")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise local_fault(error, top / name) from None
+        return read_patterns(text, name), name
+    return (), None
+
+
+def context_items(
+    top: Path, patterns: tuple[Pattern, ...], always: Collection[str]
+) -> Iterator[Item]:
+    """The files and folders of a context, folders before what is in them.
+
+    ``always`` are paths that the builder needs whatever the patterns say. Links are followed;
+    one that leads nowhere is left out. Raises StorageFault for a top that is no folder.
+    """
+    try:
+        status = top.stat()
+    except OSError as error:
+        raise local_fault(error, top) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise local_fault(NotADirectoryError(20, ""), top)
+    walk = _Walk(IgnoreMatcher(patterns), frozenset(always))
+    yield from walk.folder(Below(str(top), "", identity(status)), TOP, ())
+
+
+class _Walk:
+    def __init__(self, matcher: IgnoreMatcher, always: frozenset[str]) -> None:
+        self._matcher = matcher
+        self._always = always
+        self._around = {f"{path}/" for path in always}
+
+    def folder(
+        self, place: Below, verdict: Verdict, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[Item]:
+        try:
+            with os.scandir(place.path) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Odd(place.path, place.relative, os.strerror(error.errno or 0))
+            return
+        above = (*above, place.identity)
+        for entry in entries:
+            path = f"{place.relative}/{entry.name}" if place.relative else entry.name
+            of_entry = self._matcher.verdict(path, verdict)
+            found = look(entry, path, above)
+            if isinstance(found, Below):
+                yield from self._below(found, of_entry, above)
+            elif of_entry.ignored and path not in self._always:
+                continue
+            elif isinstance(found, Odd) and entry.is_symlink():
+                yield replace(found, special=True)
+            else:
+                yield found
+
+    def _below(
+        self, place: Below, verdict: Verdict, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[Item]:
+        if not verdict.ignored:
+            yield LocalFolder(place.relative)
+            yield from self.folder(place, verdict, above)
+            return
+        inside = f"{place.relative}/"
+        is_needed = any(path.startswith(inside) for path in self._around)
+        if not is_needed and not self._matcher.may_keep_below(place.relative, verdict):
+            return
+        is_first = True
+        for item in self.folder(place, verdict, above):
+            if is_first:
+                yield LocalFolder(place.relative)  # As something in it is part of the context.
+                is_first = False
+            yield item
