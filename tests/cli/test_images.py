@@ -94,20 +94,20 @@ def test_an_image_that_is_not_there_is_told_so(
 
 def test_what_is_on_the_disk_is_shown_with_its_reason(person: Home, owner: str, push: Push) -> None:
     before = _on_the_disk(person)
-    push("trainer", "v1", [b"y" * 7000])
+    digest = push("trainer", "v1", [b"y" * 7000])
 
     [layer] = [one for one in _on_the_disk(person) if one["size"] == 7000]
     assert (layer["why"], layer["of"]) == ("needed", f"{owner}/trainer:v1")
     person.ok("image", "rm", "trainer:v1")
 
     [layer] = [one for one in _on_the_disk(person) if one["size"] == 7000]
-    assert (layer["why"], layer["of"]) == ("recent", None)
+    assert (layer["why"], layer["of"]) == ("recent", f"{owner}/trainer@{digest}")
     files = (person.folder / "data" / "storage" / IMAGES / "blobs").rglob("*")
     total = sum(file.stat().st_size for file in files if file.is_file())
     assert sum(one["size"] for one in _on_the_disk(person) if one["digest"]) == total
     assert len(_on_the_disk(person)) > len(before)
     lines = person.ok("image", "gc", "--dry-run").splitlines()
-    assert "no image needs it; kept until" in "".join(lines)
+    assert "which no tag leads to, needs it; kept until" in "".join(lines)
     assert lines[-1].endswith("in all, 0B of it garbage")
     assert "--dry-run" in person.run("image", "gc").stderr
 

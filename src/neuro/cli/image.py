@@ -133,8 +133,8 @@ def digest(context: Context, image: str) -> None:
 def rm(context: Context, images: tuple[str, ...], force: bool) -> None:
     """Remove IMAGES.
 
-    A tag goes alone where the image has others. Layers that nothing needs
-    any more are deleted a day later.
+    A tag goes alone. An image without any tag, and layers that no image
+    needs any more, are deleted a day later.
     """
     its = context.client.images
     for text in images:
@@ -175,7 +175,8 @@ def _why(one: StoredFile) -> str:
         case WhyStored.NEEDED:
             return f"image:/{one.of} needs it"
         case WhyStored.RECENT:
-            return f"no image needs it; kept{until}"
+            image = f"image:/{one.of}, which no tag leads to," if one.of else "no image"
+            return f"{image} needs it; kept{until}"
         case WhyStored.UPLOAD:
             return f"to image:/{one.of}, has not ended; kept{until}"
         case WhyStored.GARBAGE:

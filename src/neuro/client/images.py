@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_AT_ONCE = 8
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json,"
     " application/vnd.docker.distribution.manifest.v2+json,"
@@ -107,22 +106,15 @@ class Images:
         return count
 
     async def remove(self, image: OwnImage, *, with_all_tags: bool = False) -> None:
-        """Remove a tag, and the image too where it was its last one.
+        """Remove a tag. The registry deletes an image that has none for a day.
 
-        ``with_all_tags`` removes the image however many it has. Raises NotFound, NotPermitted.
+        ``with_all_tags`` removes the image that the tag leads to, with all of its tags, as a digest
+        does. Raises NotFound, NotPermitted.
         """
-        digest = await self.digest(image)
-        whole = msgspec.structs.replace(image, version=f"@{digest}")
-        if not with_all_tags and "@" not in image.version:
-            tags = [
-                msgspec.structs.replace(image, version=f":{it}") async for it in self.tags(image)
-            ]
-            others = [tag for tag in tags if tag != image]
-            found = await self._transport.gather(map(self.digest, others), limit=_AT_ONCE)
-            if digest in found:
-                await done(self._transport, self._request("DELETE", image))
-                return
-        await done(self._transport, self._request("DELETE", whole))
+        if with_all_tags and "@" not in image.version:
+            digest = await self.digest(image)
+            image = msgspec.structs.replace(image, version=f"@{digest}")
+        await done(self._transport, self._request("DELETE", image))
 
     def files(self) -> AsyncGenerator[StoredFile, None]:
         """Every file of the registry, and why it is there; for administrators."""

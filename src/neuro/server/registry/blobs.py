@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from neuro.domain.errors import Unavailable
 from neuro.engines.exhaustion import FULL
@@ -100,20 +100,21 @@ class BlobStore:
     def empty_trash(self) -> int:
         """Delete what was thrown away; returns how many bytes that was. Raises OSError."""
         freed = 0
-        with os.scandir(self._trash) as found:
-            for entry in found:
-                freed += entry.stat().st_size
-                Path(entry.path).unlink()
+        for name, status in self.trash():
+            (self._trash / name).unlink(missing_ok=True)
+            freed += status.st_size
         return freed
+
+    def trash(self) -> Iterator[tuple[str, os.stat_result]]:
+        """The name and the status of each file that was thrown away: a digest comes first in it."""
+        return _entries(self._trash)
 
     def files(self) -> Iterator[tuple[str, os.stat_result]]:
         """The digest and the status of each file of the store."""
         for algorithm in sorted(self._blobs.iterdir()):
             for folder in sorted(algorithm.iterdir()):
-                with os.scandir(folder) as found:
-                    for entry in found:
-                        with suppress(FileNotFoundError):
-                            yield f"{algorithm.name}:{entry.name}", entry.stat()
+                for name, status in _entries(folder):
+                    yield f"{algorithm.name}:{name}", status
 
     # Uploads
 
@@ -181,10 +182,7 @@ class BlobStore:
 
     def uploads(self) -> Iterator[tuple[str, os.stat_result]]:
         """The id and the status of each upload that has begun."""
-        with os.scandir(self._uploads) as found:
-            for entry in found:
-                with suppress(FileNotFoundError):
-                    yield entry.name, entry.stat()
+        return _entries(self._uploads)
 
     def _path(self, digest: str) -> Path:
         algorithm, _, encoded = digest.partition(":")
@@ -203,6 +201,8 @@ class Incoming:
         self._digest = digest
         self._written_back = size
         self._is_over = False
+        self._end: int | None = None  # of the piece that comes, where it says how long it is
+        self._before = size, digest.copy()
         self.upload_id = upload_id
         self.size = size
 
@@ -215,9 +215,33 @@ class Incoming:
                 " go on there.",
             )
 
+    def expect(self, length: int) -> None:
+        """Say how many bytes come next: more are refused."""
+        self._end = self.size + length
+
+    def check_end(self) -> None:
+        """Raise RegistryError unless all that was expected has come; nothing was added then."""
+        if self._end is not None and self.size != self._end:
+            self._take_back(f"only {self.size - self._before[0]} have arrived")
+
+    def _take_back(self, why: str) -> NoReturn:
+        """Be as if the piece had not come. Raises RegistryError, OSError."""
+        assert self._end is not None
+        length = self._end - self._before[0]
+        self.size, self._digest = self._before
+        self._written_back = min(self._written_back, self.size)
+        os.ftruncate(self._fd, self.size)
+        raise RegistryError(
+            "SIZE_INVALID", 400, f"Content-Range says {length} bytes, and {why}: send it again."
+        )
+
     def write(self, pieces: Sequence[bytes]) -> None:
-        """Add bytes. Raises Unavailable where the disk is full: the upload is forgotten then."""
+        """Add bytes. Raises RegistryError where they are more than were expected: none of the piece
+        is added then. Raises Unavailable where the disk is full: the upload is forgotten then.
+        """
         more = sum(map(len, pieces))
+        if self._end is not None and self.size + more > self._end:
+            self._take_back("more have arrived")
         if self.size + more > MAX_BLOB:
             raise RegistryError("SIZE_INVALID", 413, f"A blob can have {MAX_BLOB} bytes.")
         try:
@@ -262,6 +286,13 @@ class Incoming:
         if not self._is_over:
             self._store.remember(self.upload_id, self.size, self._digest)
         os.close(self._fd)
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as found:
+        for entry in found:
+            with suppress(FileNotFoundError):
+                yield entry.name, entry.stat()
 
 
 def _catch_up(fd: int, digest: Any, start: int, end: int) -> None:

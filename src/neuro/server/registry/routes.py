@@ -22,6 +22,7 @@ from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_res
 from neuro.server.http.streams import BYTES, NDJSON, ndjson
 from neuro.server.registry.census import Census
 from neuro.server.registry.errors import RegistryError
+from neuro.server.registry.manifest_tables import KeptManifest
 from neuro.server.registry.manifests import MAX_MANIFEST, OCI_INDEX, Descriptor
 from neuro.server.registry.names import (
     Repository,
@@ -122,15 +123,14 @@ def registry_routes(service: RegistryService, census: Census) -> list[Routes]:
     @api.add("HEAD", NAME + "/manifests/{reference}", needs=need(Action.READ), section=SECTION)
     async def look_at_manifest(call: Call) -> web.Response:
         """Whether there is a manifest, and its digest."""
-        return await found_manifest(call)
+        return answered(await service.look_at_manifest(call.found, _reference(call)))
 
     @api.add("GET", NAME + "/manifests/{reference}", needs=need(Action.READ), section=SECTION)
     async def get_manifest(call: Call) -> web.Response:
         """A manifest by a tag or a digest."""
-        return await found_manifest(call)
+        return answered(await service.manifest(call.found, _reference(call)))
 
-    async def found_manifest(call: Call) -> web.Response:
-        found = await service.manifest(call.found, _reference(call))
+    def answered(found: KeptManifest) -> web.Response:
         headers = {hdrs.CONTENT_TYPE: found.media_type, DIGEST: found.digest, **OCI.headers}
         return web.Response(body=found.content, headers=headers)
 

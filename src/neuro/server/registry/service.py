@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.errors import TooManyRequests
+from neuro.domain.errors import TooManyRequests, Unavailable
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.server.access.identity import Identity
@@ -48,9 +48,10 @@ THREADS_PER_PERSON = 4
 MAX_UPLOADS = 1000  # of one person that have begun and not ended
 MAX_TAGS_AT_ONCE = 64
 PAGE = 1000
-# For how long a blob is kept that no image needs (yet, or any more), and an upload that nothing
-# comes to.
+# For how long a blob is kept that no image needs (yet, or any more), an image that nothing leads
+# to, and an upload that nothing comes to.
 GRACE = timedelta(hours=24)
+_PULL_NOTED_EVERY = timedelta(hours=1)
 
 
 def _now() -> datetime:
@@ -110,15 +111,38 @@ class RegistryService:
 
     async def manifest(self, repository: Repository, reference: str) -> KeptManifest:
         """A manifest by a tag or a digest. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+        found = await self._database.read(partial(_manifest, repository, reference))
+        await self._note_pull(repository, found)
+        return found
 
-        def find(connection: Connection) -> KeptManifest:
-            found = manifest_tables.find_manifest(connection, repository.path, reference)
-            if found is None:
-                _repository(connection, repository)
-                raise unknown_manifest(repository.path, reference)
-            return found
+    async def _note_pull(self, repository: Repository, found: KeptManifest) -> None:
+        now = self._now()
+        known = found.pulled_at
+        if known is not None and now - known < min(_PULL_NOTED_EVERY, self.grace / 2):
+            return
+        try:
+            is_there = await self._database.write(
+                lambda c: manifest_tables.touch(
+                    c, found.repository_id, found.digest, now, pulled=True
+                )
+            )
+        except Unavailable:
+            return  # A full disk keeps nobody from pulling.
+        if not is_there:
+            raise unknown_manifest(repository.path, found.digest)
 
-        return await self._database.read(find)
+    async def look_at_manifest(self, repository: Repository, reference: str) -> KeptManifest:
+        """The same, of who does not pull it; it is kept for a while then. Raises RegistryError.
+
+        Who pushes an index asks so for its parts, and does not push what is there.
+        """
+        found = await self._database.read(partial(_manifest, repository, reference))
+        now = self._now()
+        if now - found.touched_at > self.grace / 2 and not await self._database.write(
+            lambda c: manifest_tables.touch(c, found.repository_id, found.digest, now, pulled=False)
+        ):
+            raise unknown_manifest(repository.path, reference)
+        return found
 
     async def blob_size(self, repository: Repository, digest: str) -> int:
         """How many bytes a blob has; it is kept for a while then. Raises RegistryError.
@@ -330,7 +354,7 @@ class RegistryService:
             repository_id = _repository(connection, repository)
             if is_digest(reference):
                 return manifest_tables.remove_manifest(connection, repository_id, reference, now)
-            return manifest_tables.remove_tag(connection, repository_id, reference)
+            return manifest_tables.remove_tags(connection, repository_id, [reference], now) > 0
 
         if not await self._database.write(change):
             raise unknown_manifest(repository.path, reference)
@@ -360,6 +384,14 @@ def _repository(connection: Connection, repository: Repository) -> int:
     found = blob_tables.find_repository(connection, repository.path)
     if found is None:
         raise unknown_repository(repository.path)
+    return found
+
+
+def _manifest(repository: Repository, reference: str, connection: Connection) -> KeptManifest:
+    found = manifest_tables.find_manifest(connection, repository.path, reference)
+    if found is None:
+        _repository(connection, repository)
+        raise unknown_manifest(repository.path, reference)
     return found
 
 
