@@ -46,7 +46,7 @@ class Platform:
         self.registry = RegistryService(database, self.store, "default", grace=GRACE)
         self.collection = Collection(database, self.store, GRACE)
         self.census = Census(database, self.store, GRACE)
-        self._database = database
+        self.database = database
         self._folder = folder
 
     async def close(self) -> None:
@@ -65,7 +65,7 @@ class Platform:
                 change = f"UPDATE {table} SET {column} = {column} - :by"
                 connection.execute(text(change), {"by": by // timedelta(microseconds=1)})
 
-        self._database.write_now(shift)
+        self.database.write_now(shift)
 
     async def push(self, content: bytes, home: Repository = HOME) -> str:
         """Push a blob."""
@@ -95,7 +95,7 @@ class Platform:
             " (SELECT id FROM registry_repositories WHERE path = :path)"
         )
         return set(
-            await self._database.read(
+            await self.database.read(
                 lambda c: c.execute(text(query), {"path": home.path}).scalars().all()
             )
         )

@@ -114,6 +114,12 @@ def touch(connection: Connection, repository_id: int, digest: str, now: datetime
     return done.rowcount > 0
 
 
+def size_of_blob(connection: Connection, digest: str) -> int:
+    """How many bytes a blob has, whoever has it; 0 for none."""
+    size = connection.execute(select(blobs.c.size).where(blobs.c.digest == digest))
+    return size.scalar_one_or_none() or 0
+
+
 def homes_of(connection: Connection, digest: str) -> list[str]:
     """The paths of repositories that have a blob; not all where there are many."""
     return list(

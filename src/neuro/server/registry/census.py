@@ -65,7 +65,7 @@ class Census:
         self, page: Sequence[tuple[str, stat_result]], now: datetime, connection: Connection
     ) -> list[StoredFile]:
         digests = [digest for digest, _ in page]
-        needed, touched = _needed(connection, digests), _touched(connection, digests)
+        needed, touched = find_needed(connection, digests), _touched(connection, digests)
         leaving = _leaving(connection, digests)
         made = []
         for digest, status in page:
@@ -87,7 +87,7 @@ class Census:
         return made
 
 
-def _needed(connection: Connection, digests: Sequence[str]) -> dict[str, str]:
+def find_needed(connection: Connection, digests: Sequence[str]) -> dict[str, str]:
     """An image that needs each of the blobs that one needs, and that is to stay."""
     tagged = repositories.c.path + ":" + tags.c.tag
     rows = connection.execute(

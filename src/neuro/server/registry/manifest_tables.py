@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from neuro.server.registry import blob_tables
 from neuro.server.registry.blob_tables import written_over
 from neuro.server.registry.manifests import Descriptor, Manifest
 from neuro.server.registry.names import is_digest
-from neuro.server.registry.tables import links, manifests, references, repositories, tags
+from neuro.server.registry.tables import blobs, links, manifests, references, repositories, tags
 
 MAX_LISTED = 4 << 20  # bytes of one answer, which is as large as manifests may be for clients
 
@@ -183,6 +183,29 @@ def list_tags(connection: Connection, repository_id: int, after: str, limit: int
             .limit(limit)
         ).scalars()
     )
+
+
+def sizes_of(
+    connection: Connection, repository_id: int, digests: Collection[str]
+) -> dict[str, int]:
+    """How many bytes the blobs of some manifests have, and those of the manifests in an index.
+
+    An index in an index counts nothing.
+    """
+    part = references.alias("part")
+    mine = references.c.repository_id == repository_id, references.c.manifest.in_(digests)
+    whole = select(references.c.manifest, func.sum(blobs.c.size)).where(*mine)
+    own = whole.join(blobs, blobs.c.digest == references.c.digest)
+    of_parts = whole.join(
+        part,
+        (part.c.repository_id == references.c.repository_id)
+        & (part.c.manifest == references.c.digest),
+    ).join(blobs, blobs.c.digest == part.c.digest)
+    sizes = dict.fromkeys(digests, 0)
+    for statement in (own, of_parts):
+        for digest, size in connection.execute(statement.group_by(references.c.manifest)):
+            sizes[digest] += int(size)
+    return sizes
 
 
 def list_repositories(

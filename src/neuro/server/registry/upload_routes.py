@@ -59,7 +59,9 @@ def add_upload_routes(
             upload = await service.begin_upload(call.identity, repository, algorithm)
             return _going_on(202, upload, 0)
         digest = parse_digest(query["digest"])
-        upload = await service.begin_upload(call.identity, repository, algorithm_of(digest))
+        upload = await service.begin_upload(
+            call.identity, repository, algorithm_of(digest), call.request.content_length or 1
+        )
         return await finish_with(call, repository, upload, digest)
 
     @going_on.add("GET", UPLOADS + "/{upload}", public=True, status=204, section=SECTION)
