@@ -91,6 +91,8 @@ IMAGE = {
     "size": Entry("neuro.cli.image:size", "Show how large an image is."),
     "digest": Entry("neuro.cli.image:digest", "Print the digest of an image."),
     "rm": Entry("neuro.cli.image:rm", "Remove images."),
+    "rules": Entry("neuro.cli.image_upkeep:rules", "Show or set which tags of an image stay."),
+    "quota": Entry("neuro.cli.image_upkeep:quota", "Show or set how much images may take."),
     "gc": Entry("neuro.cli.image:gc", "Show what of images is on the disk, and why."),
 }
 SERVER = {

@@ -65,6 +65,7 @@ _RULES: Mapping[str, Range | Size] = {
     "capacity.memory": Size(),
     "bakes.main_jobs_memory": Size(512 * MIB),  # one main job may have as much
     "retention.log_bytes": Size(least=0),
+    "images.quota": Size(or_zero=True),
     "presets.memory": Size(),
     "presets.disk": Size(or_zero=True),
 }

@@ -29,6 +29,7 @@ from neuro.server.metrics import watch
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.routes import project_routes
 from neuro.server.registry.routes import registry_routes
+from neuro.server.registry.upkeep_routes import upkeep_routes
 from neuro.server.storage.routes import storage_routes
 
 
@@ -58,11 +59,10 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *project_routes(parts.projects).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
-        *(
-            route
-            for routes in registry_routes(parts.images.registry, parts.images.census)
-            for route in routes.items
-        ),
+        *(route for routes in registry_routes(parts.images.registry) for route in routes.items),
+        *upkeep_routes(
+            parts.images.registry, parts.images.upkeep, parts.images.census, parts.images.scrub
+        ).items,
     ]
     troubles = partial(_troubles, ground, parts)
     away = partial(_away, ground, parts)

@@ -55,6 +55,7 @@ MODULES = (
     "neuro.server.registry.routes",
     "neuro.server.registry.service",
     "neuro.server.registry.upload_routes",
+    "neuro.server.registry.upkeep_routes",
 )
 SOURCES = Path(__file__).parents[3] / "src"
 # Statements that raise where the caller may not.
