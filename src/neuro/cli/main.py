@@ -62,6 +62,7 @@ CONFIG = _table(
     show_token="Print the current token.",  # noqa: S106
     get_clusters="List the clusters of all known servers.",
     switch_cluster="Change the current cluster.",
+    docker="Have Docker find your token by itself.",
     aliases="List the aliases of the configuration files.",
 )
 TOKEN = {
@@ -85,12 +86,14 @@ ACL = {
     "list-roles": Entry("neuro.cli.acl:list_roles", "List your roles."),
 }
 IMAGE = {
-    "ls": Entry("neuro.cli.image:ls", "List images."),
-    "tags": Entry("neuro.cli.image:tags", "List the tags of an image."),
-    "size": Entry("neuro.cli.image:size", "Show how large an image is."),
-    "digest": Entry("neuro.cli.image:digest", "Print the digest of an image."),
-    "rm": Entry("neuro.cli.image:rm", "Remove images."),
-    "gc": Entry("neuro.cli.image:gc", "Show what of images is on the disk, and why."),
+    "push": Entry("neuro.cli.image.push:command", "Push an image to the platform's registry."),
+    "pull": Entry("neuro.cli.image.pull:command", "Pull an image from the platform's registry."),
+    "ls": Entry("neuro.cli.image.registry:ls", "List images."),
+    "tags": Entry("neuro.cli.image.registry:tags", "List the tags of an image."),
+    "size": Entry("neuro.cli.image.registry:size", "Show how large an image is."),
+    "digest": Entry("neuro.cli.image.registry:digest", "Print the digest of an image."),
+    "rm": Entry("neuro.cli.image.registry:rm", "Remove images."),
+    "gc": Entry("neuro.cli.image.registry:gc", "Show what of images is on the disk, and why."),
 }
 SERVER = {
     "up": Entry("neuro.cli.server.up:command", "Start the server in the background."),
@@ -130,6 +133,8 @@ SHORTCUTS: Mapping[str, Entry] = {
     "rm": STORAGE["rm"],
     "mkdir": STORAGE["mkdir"],
     "mv": STORAGE["mv"],
+    "push": IMAGE["push"],
+    "pull": IMAGE["pull"],
     "share": ACL["grant"],
 }
 TOPICS: Mapping[str, str] = {

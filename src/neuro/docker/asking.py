@@ -15,11 +15,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from neuro.docker.places import TCP
+
 _NEWEST = (1, 51)  # that this was written for; a newer daemon speaks it as well
 _OLDEST = (1, 40)
 LIBPOD = "/v4.0.0/libpod"  # the oldest that podman 4 and 5 speak
 _SECONDS = 120.0  # for an answer: a start may wait for a slow disk
-_TCP = "tcp://"
 
 T = TypeVar("T")
 
@@ -173,8 +174,8 @@ class Asker:
         return connection, answer
 
     def _connection(self, seconds: float) -> http.client.HTTPConnection:
-        if self._path.startswith(_TCP):
-            return http.client.HTTPConnection(self._path.removeprefix(_TCP), timeout=seconds)
+        if self._path.startswith(TCP):
+            return http.client.HTTPConnection(self._path.removeprefix(TCP), timeout=seconds)
         return _Connection(self._path, seconds)
 
 
