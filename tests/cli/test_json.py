@@ -21,7 +21,8 @@ neuro run, logs, attach, exec, port-forward, cp, rm, mkdir, mv, down, login, log
 neuro job browse, job bump-life-span, job generate-run-command, project init, server run
 neuro server down, server reload, config login, config login-with-token, config logout
 neuro config show-token, config docker, config switch-cluster, config token revoke
-neuro admin remove-user
+neuro admin remove-user, admin add-resource-preset, admin update-resource-preset
+neuro admin remove-resource-preset
 neuro acl revoke, acl add-role, acl remove-role, completion generate, completion patch
 neuro image rm, image size, image digest, image push, image pull, push, pull
 neuro-flow run, logs, cancel, clear-cache, schedule, unschedule, mkvolumes, upload, download

@@ -75,6 +75,10 @@ ADMIN = {
     "add-user": Entry("neuro.cli.admin:add_user", "Add a user, and print a token for them."),
     "usage": Entry("neuro.cli.usage:command", "Show what each person uses."),
     "remove-user": Entry("neuro.cli.admin:remove_user", "Remove a user."),
+    "list-resource-presets": Entry("neuro.cli.presets:ls", "List the presets."),
+    "add-resource-preset": Entry("neuro.cli.presets:add", "Add a preset."),
+    "update-resource-preset": Entry("neuro.cli.presets:update", "Change a preset."),
+    "remove-resource-preset": Entry("neuro.cli.presets:remove", "Remove a preset."),
 }
 ACL = {
     "grant": Entry("neuro.cli.acl:grant", "Share something with a user, a role or everybody."),
@@ -162,7 +166,7 @@ def _groups() -> dict[str, click.Group]:
         _group("project", "New projects.", PROJECT, "neuro project init 'Neuro Tutorial'"),
         _group("config", "Who and where you are.", CONFIG, "neuro config show", token=token),
         _group("server", "The server on this machine.", SERVER, "neuro server status"),
-        _group("admin", "Users, for administrators.", ADMIN, "neuro admin add-user anna"),
+        _group("admin", "Users and presets, for admins.", ADMIN, "neuro admin add-user anna"),
         _group("completion", "Shell completion.", COMPLETION, "neuro completion patch bash"),
     )
     return {str(group.name): group for group in listed}
