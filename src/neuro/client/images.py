@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:
     from neuro.client.client import Client
+    from neuro.client.image_files.progress import LayerProgress
 
 T = TypeVar("T")
 
@@ -173,6 +175,33 @@ class Images:
         """
         request = Request(method="POST", path="/images/scrub")
         return lines(self._transport, request, ScrubbedFile)
+
+    async def push_file(
+        self, path: str | Path, image: OwnImage, progress: LayerProgress | None = None
+    ) -> None:
+        """Push the image in an OCI layout (a folder, or an archive), or of ``docker save``.
+
+        What the registry has is not sent again. Raises InvalidInput for other files, NotPermitted,
+        OSError.
+        """
+        from neuro.client.image_files.pushing import push
+        from neuro.client.image_files.registry import Registry
+
+        registry = Registry(self._transport, self._top)
+        await push(self._transport, registry, Path(path), image, progress)
+
+    async def pull_file(
+        self, image: OwnImage, path: str | Path, progress: LayerProgress | None = None
+    ) -> None:
+        """Pull an image into an archive, which is an OCI layout and loads into Docker.
+
+        Where ``path`` is a folder, it becomes a layout. Of an image for several platforms, that of
+        this machine is pulled. What broke off goes on where it was. Raises NotFound, OSError.
+        """
+        from neuro.client.image_files.pulling import pull
+        from neuro.client.image_files.registry import Registry
+
+        await pull(Registry(self._transport, self._top), image, self.host, Path(path), progress)
 
     def files(self) -> AsyncGenerator[StoredFile, None]:
         """Every file of the registry, and why it is there; for administrators."""

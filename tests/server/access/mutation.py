@@ -52,6 +52,7 @@ MODULES = (
     "neuro.server.bakes.tasks.service",
     "neuro.server.schedules.service",
     "neuro.server.supervision.routes",
+    "neuro.server.installation.preset_routes",
     "neuro.server.registry.routes",
     "neuro.server.registry.service",
     "neuro.server.registry.upload_routes",

@@ -101,11 +101,32 @@ def rows(ids: Mapping[str, str]) -> list[Row]:
     """All of them; those that end things stand last."""
     return [
         *_of_users(ids),
+        *_of_presets(ids),
         *_of_jobs(ids),
         *_of_files(ids),
         *_of_images(ids),
         *_of_flows(ids),
         *_endings(ids),
+    ]
+
+
+PRESETS = "/clusters/{cluster}/orchestrator/resource_presets"
+
+
+def _of_presets(ids: Mapping[str, str]) -> list[Row]:
+    at, preset = {"cluster": "default"}, {"cpu": 1, "memory": 1 << 30}
+    added = {"name": f"preset-{ids['user']}", **preset}
+    one, its = PRESETS + "/{name}", at | {"name": "cpu-small"}
+
+    def row(method: str, route: str, body: Any, where: Mapping[str, str]) -> Row:
+        return Row(method, route, ADMIN, body=body, at=where, of="cluster", by_person=True)
+
+    return [
+        Row("GET", PRESETS, ADMIN, at=at, of="cluster"),
+        row("POST", PRESETS, added, at),
+        row("PUT", PRESETS, [{"name": "cpu-small", **preset}, added], at),
+        row("PUT", one, {"cpu": 1}, its),
+        row("DELETE", one, None, at | {"name": added["name"]}),
     ]
 
 

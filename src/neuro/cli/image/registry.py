@@ -1,4 +1,4 @@
-"""``neuro image``: the images of the platform's registry."""
+"""``neuro image``: looking at the images of the platform's registry, and removing them."""
 
 from __future__ import annotations
 

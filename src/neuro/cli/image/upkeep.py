@@ -8,7 +8,7 @@ from datetime import timedelta
 import click
 
 from neuro.cli.context import Context, pass_context
-from neuro.cli.image import print_sheet, whole
+from neuro.cli.image.registry import print_sheet, whole
 from neuro.cli.lazy import Command
 from neuro.cli.render.json_text import document, json_option
 from neuro.cli.render.sizes import gnu_size
