@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache
 
 from neuro.engines.base import PullCredentials
+from neuro.engines.images.composing import Base
 from neuro.engines.sandbox import layout
 from neuro.engines.sandbox.images import ImageConfig, ImageRefused, Root
 
@@ -37,6 +38,9 @@ class MadeImages:
         if root is None:
             raise ImageRefused(f"there is no image {reference}")
         return root
+
+    def base(self, lock: str) -> Base | None:
+        return None
 
 
 @cache

@@ -35,12 +35,18 @@ _MEMORY = 2 << 30
 
 
 def run(
-    folder: str, work: Callable[[int, int], dict[str, object]], *, passed: int, largest: int
+    folder: str,
+    work: Callable[[int, int], dict[str, object]],
+    *,
+    passed: int,
+    largest: int,
+    base: int = 0,
 ) -> None:
     """Let ``work`` answer, in the second process; what it raises is answered too.
 
     It is given the folder, open, and to how many user ids it can give files, from 0 on. ``passed``
     is how many descriptors there are besides the report. No file gets larger than ``largest``.
+    User ``base`` of the machine is user 0 there, which of a plain user's they are themselves.
     """
     kernel.die_with_parent()
     fence = seccomp.program()  # it imports what cannot be found later
@@ -71,7 +77,7 @@ def run(
         kernel.write(f"/proc/{pid}/uid_map", f"0 {user} 1")
         kernel.write(f"/proc/{pid}/gid_map", f"0 {group} 1")
     else:
-        kernel.map_ids(pid, f"0 0 {OWNERS}")
+        kernel.map_ids(pid, f"0 {base} {OWNERS}")
     os.write(mapped, b".")
     os.waitpid(pid, 0)
 
@@ -109,4 +115,5 @@ def _enter(folder: str, last: int, largest: int) -> None:
         hard = resource.getrlimit(what)[1]
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (least, least))
+    kernel.become_root_inside()
     kernel.drop_capabilities(_RIGHTS)

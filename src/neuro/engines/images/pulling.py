@@ -65,6 +65,7 @@ class Pull:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._unpackings: set[Unpacking] = set()
+        self._bodies: dict[Manifest, bytes] = {}
         self._come = 0  # bytes of blobs, each counted when it is here and when it is unpacked
         self._all = 1
 
@@ -81,9 +82,12 @@ class Pull:
         manifest, digest = self._manifest()
         identity = manifest.config.digest
         body = self._registry.small_blob(identity, LARGEST_CONFIG)
-        image = StoredImage(identity, read_config(body, manifest))
+        config = read_config(body, manifest)
+        image = StoredImage(identity, config, self._bodies[manifest], body)
         present = self._store.image(identity)
-        if present is not None:
+        if present is not None and not present.image.manifest:
+            present.close()  # an earlier version kept less of it: its layers stay
+        elif present is not None:
             if self._name is not None:
                 self._store.remember(self._name, digest, identity)
             return present
@@ -102,7 +106,7 @@ class Pull:
     def _manifest(self) -> tuple[Manifest, str]:
         """The manifest for our platform, and the digest of what the reference means."""
         body, media_type, first = self._registry.manifest(self._reference.version)
-        waiting = [(read_manifest(body, media_type), 0)]
+        waiting = [(self._read(body, media_type), 0)]
         seen = 1
         while waiting:
             document, depth = waiting.pop()
@@ -127,7 +131,13 @@ class Pull:
 
     def _below(self, one: Descriptor) -> Manifest | Index:
         body, media_type, _ = self._registry.manifest(one.digest)
-        return read_manifest(body, one.media_type or media_type)
+        return self._read(body, one.media_type or media_type)
+
+    def _read(self, body: bytes, media_type: str) -> Manifest | Index:
+        document = read_manifest(body, media_type)
+        if isinstance(document, Manifest):
+            self._bodies[document] = body
+        return document
 
     def _layers(self, pairs: list[tuple[str, Descriptor]]) -> list[HeldLayer]:
         """All layers, several at once. Raises what the first that failed did."""

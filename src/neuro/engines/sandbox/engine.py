@@ -17,9 +17,12 @@ from neuro.engines.base import (
     Node,
     NodesChanged,
     NotReady,
+    RunNotFound,
     RunRef,
     RunSpec,
     RunState,
+    SaveStep,
+    Saving,
     Usage,
 )
 from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat
@@ -239,6 +242,23 @@ class SandboxEngine(SupervisedRuns):
         except EngineFault as error:
             raise NotReady(str(error)) from None
 
+    async def commit(self, job_id: str, saving: Saving, told: Callable[[SaveStep], None]) -> None:
+        """See the protocol."""
+        # Seldom needed, and large.
+        from neuro.engines.sandbox.saving import Save
+
+        link = self._connected().live(job_id)
+        if link is None or link.started is None:
+            raise RunNotFound(job_id)
+        save = Save(self._folder, link.ref, link.state, saving, self._images, told)
+        await _unless_left(save.pack, save.stop)
+        try:
+            if link.over.is_set():  # its files have gone one after the other
+                raise RunNotFound(job_id)
+            await _unless_left(save.push, save.stop)
+        finally:
+            save.close()
+
     # Looking in.
 
     async def usage(self, job_id: str) -> Usage:
@@ -255,6 +275,19 @@ class SandboxEngine(SupervisedRuns):
         if self._plan is None:
             raise EngineFault("the engine is not open")
         return self._plan
+
+
+async def _unless_left(work: Callable[[], None], stop: Callable[[], None]) -> None:
+    """Do what blocks in a thread; who gives up waits until that has stopped."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        stop()
+        await asyncio.wait({working})
+        if not working.cancelled():
+            working.exception()  # it was stopped
+        raise
 
 
 def _request(spec: RunSpec, storage: Storage | None, default: Sequence[str]) -> Request:

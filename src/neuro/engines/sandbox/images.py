@@ -9,10 +9,13 @@ import posixpath
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from neuro.engines.base import EngineFault, ExitCause, NotReady, PullCredentials, RunSpec
 from neuro.engines.sandbox.launch import Request
+
+if TYPE_CHECKING:
+    from neuro.engines.images.composing import Base
 
 HOST = ("host", "host:latest")  # the image that is this machine's own userland
 
@@ -82,6 +85,10 @@ class Images(Protocol):
         ``told`` is told from 0 to 1 how far that is. What it raises ends the fetching. Raises
         ImageRefused, RegistryAway, and OSError for what this machine lacks.
         """
+        ...
+
+    def base(self, lock: str) -> Base | None:
+        """What an image is to those that are made of it, by the ``lock`` of its root, if known."""
         ...
 
 

@@ -9,6 +9,7 @@ from urllib.request import getproxies
 
 from neuro.domain.errors import InvalidInput
 from neuro.engines.base import EngineFault, NotReady, PullCredentials
+from neuro.engines.images.composing import Base
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.processes import Stopped
 from neuro.engines.images.pulling import Pull
@@ -90,6 +91,11 @@ class StoredImages:
         """See the protocol."""
         self._store.settle()  # else what has come would be fetched again after a power loss
         self._store.sweep(unused_for=_UNUSED_SECONDS, most=self._most)
+
+    def base(self, lock: str) -> Base | None:
+        """See the protocol."""
+        image = self._store.locked(lock)
+        return Base(image.manifest, image.document) if image and image.manifest else None
 
     def _kept(self, asked: Reference) -> HeldImage | None:
         known = self._store.named(str(asked))

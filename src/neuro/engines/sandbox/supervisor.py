@@ -382,6 +382,7 @@ class Supervisor:
             "berth": self._berth.name,
             "network": self._plan.network.kind,
             "gpus": list(self._request.gpus),
+            "files": launch.own_files(self._plan, self._request),
         }
 
     def spawn(
