@@ -84,7 +84,8 @@ COMMANDS: Mapping[str, str] = {
     "version": "`neuro --version` prints it.",
     "images": "`neuro image ls` lists images.",
     "rmi": "`neuro image rm` removes images.",
-    **dict.fromkeys(("pull", "push", "build", "commit", "save"), _DOCKER_DOES),
+    "commit": "`neuro save` saves a running job as an image.",
+    **dict.fromkeys(("pull", "push", "build"), _DOCKER_DOES),
 }
 
 

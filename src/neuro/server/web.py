@@ -50,7 +50,7 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
     routes = [
         *installation_routes(installation, jobs.board).items,
         *job_routes(jobs.service).items,
-        *monitoring_routes(jobs.service, passing).items,
+        *monitoring_routes(jobs.service, passing, jobs.saver).items,
         *storage_routes(ground.storage).items,
         *access_routes(ground.access, parts.departures, installation.cluster).items,
         *service_account_routes(ground.access.service_accounts, parts.departures).items,

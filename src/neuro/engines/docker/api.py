@@ -149,7 +149,7 @@ class Network(msgspec.Struct, rename="pascal"):
 
 
 class Step(msgspec.Struct, rename="camel"):
-    """One line of what the daemon tells of a pull."""
+    """One line of what the daemon tells of a pull, or of a push."""
 
     status: str = ""
     id: str = ""
@@ -236,6 +236,23 @@ class Daemon:
             reference = f"{name}:{tag}" if tag else name
             path = f"{_LIBPOD}/images/pull"
             query = {"reference": reference, "tlsVerify": "false"}
+        return self._steps(path, query, credentials, seconds)
+
+    def push(
+        self, name: str, tag: str, credentials: Mapping[str, str], seconds: float
+    ) -> Iterator[Step]:
+        """Push an image to the registry that its name begins with; otherwise as ``pull``."""
+        return self._steps(
+            f"/images/{quote(name, safe='/:')}/push", {"tag": tag}, credentials, seconds
+        )
+
+    def _steps(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        credentials: Mapping[str, str] | None,
+        seconds: float,
+    ) -> Iterator[Step]:
         headers = {}
         if credentials is not None:
             text = json.dumps(credentials).encode()

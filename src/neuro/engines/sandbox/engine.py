@@ -33,7 +33,7 @@ from neuro.engines.sandbox.launch import OWN, Plan, Request
 from neuro.engines.sandbox.nursery import Nursery
 from neuro.engines.sandbox.pulls import Pulls
 from neuro.engines.sandbox.settings import SandboxSettings
-from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of
+from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of, unless_left
 from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
@@ -251,11 +251,11 @@ class SandboxEngine(SupervisedRuns):
         if link is None or link.started is None:
             raise RunNotFound(job_id)
         save = Save(self._folder, link.ref, link.state, saving, self._images, told)
-        await _unless_left(save.pack, save.stop)
+        await unless_left(save.pack, save.stop)
         try:
             if link.over.is_set():  # its files have gone one after the other
                 raise RunNotFound(job_id)
-            await _unless_left(save.push, save.stop)
+            await unless_left(save.push, save.stop)
         finally:
             save.close()
 
@@ -275,19 +275,6 @@ class SandboxEngine(SupervisedRuns):
         if self._plan is None:
             raise EngineFault("the engine is not open")
         return self._plan
-
-
-async def _unless_left(work: Callable[[], None], stop: Callable[[], None]) -> None:
-    """Do what blocks in a thread; who gives up waits until that has stopped."""
-    working = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(working)
-    except asyncio.CancelledError:
-        stop()
-        await asyncio.wait({working})
-        if not working.cancelled():
-            working.exception()  # it was stopped
-        raise
 
 
 def _request(spec: RunSpec, storage: Storage | None, default: Sequence[str]) -> Request:

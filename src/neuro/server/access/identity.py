@@ -110,7 +110,7 @@ class ServiceIdentity(Identity):
 
 @dataclass(slots=True)
 class PullIdentity(Identity):
-    """An engine that pulls one image in a user's name; only a registry's routes know it.
+    """An engine that pulls or pushes one image in a user's name, which only a registry knows.
 
     By the user's name alone it could do what is everybody's own: make a token, for one.
     """

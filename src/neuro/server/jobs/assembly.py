@@ -43,6 +43,7 @@ from neuro.server.jobs.others import Others
 from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.saving import JobSaver
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.writer import Writer
 from neuro.server.settings import Settings, disk_for, presets_for
@@ -146,6 +147,7 @@ class Jobs:
     writer: Writer
     tokens: PassedTokens
     service: JobService
+    saver: JobSaver
     offers: Offers
     holder: Holder
     unmet: Callable[[], set[str]]
@@ -250,7 +252,8 @@ async def start_jobs(
         ),
         others=None if database.is_sqlite else others,
     )
-    return Jobs(board, writer, tokens, service, offers, holder, reconciler.unmet)
+    saver = JobSaver(service, settings.cluster, registry, launcher.image_of, access.push_token)
+    return Jobs(board, writer, tokens, service, saver, offers, holder, reconciler.unmet)
 
 
 def _offer(offers: Offers, board: Board, engine: str) -> None:

@@ -148,7 +148,7 @@ class Launcher:
         spec = record.specification
         container = spec.container
         entrypoint, argv = entrypoint_and_argv(container)
-        image, pull = self._image(record)
+        image, pull = self.image_of(record)
         volumes: tuple[base.Volume, ...] = ()
         if container.volumes:
             volumes = await self._files.in_turn_of(record.owner, lambda: self._volumes(container))
@@ -177,7 +177,7 @@ class Launcher:
             control=spec.control,
         )
 
-    def _image(self, record: JobRecord) -> tuple[str, PullCredentials | None]:
+    def image_of(self, record: JobRecord) -> tuple[str, PullCredentials | None]:
         """By which name the engine finds the image, and with what it is pulled."""
         # By its host, too, it is the registry's to say who may have it: the daemon, which may have
         # it already, gives it to everybody.
