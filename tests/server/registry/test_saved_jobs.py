@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from neuro.client import Client, Job
-from neuro.domain.errors import Conflict, InvalidInput, NotFound, NotPermitted
+from neuro.domain.errors import Conflict, InvalidInput, NotFound
 from neuro.domain.jobs import JobStatus, SaveEvent
 from neuro.domain.permissions import Action
 from tests.server.jobs import finished, output_of, submit
@@ -98,7 +98,7 @@ async def test_only_who_may_push_an_image_saves_a_job_as_it(
         await client.permissions.share(
             f"job://default/{imaging.user}/{job.id}", "bob", Action.WRITE
         )
-        with pytest.raises(NotPermitted, match="You need the permission 'write' on image://"):
+        with pytest.raises(NotFound, match="was not found, or is not yours to write"):
             await save(bob, job, f"image:/{imaging.user}/theirs:v1")
 
         await save(bob, job, "image:theirs:v1")

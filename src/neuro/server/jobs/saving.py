@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from neuro.domain.errors import Conflict, InvalidInput, NotFound, NotPermitted, Unavailable
+from neuro.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from neuro.domain.images import OwnImage, own_image
 from neuro.domain.jobs import JobStatus
 from neuro.domain.permissions import Action
@@ -63,7 +63,7 @@ class JobSaver:
         """The image that a job is to be saved as.
 
         Raises InvalidInput for one that is not the platform's, or has a digest, and NotPermitted
-        where the caller may not push it.
+        or NotFound where the caller may not push it.
         """
         own = own_image(reference, cluster=self._cluster, user=caller.user)
         if own is None:
@@ -73,8 +73,8 @@ class JobSaver:
             )
         if "@" in own.version:
             raise InvalidInput("An image is saved under a tag, not a digest: write image:NAME:TAG.")
-        needed = NotPermitted(f"You need the permission '{Action.WRITE}' on {own.uri}.")
-        caller.require(own.uri, Action.WRITE, hidden=needed)
+        unknown = NotFound(f"'{own.uri}' was not found, or is not yours to write.")
+        caller.require(own.uri, Action.WRITE, hidden=unknown)
         return own
 
     async def save(
