@@ -1,6 +1,6 @@
 """Saving a running job as an image: its engine pushes it into the platform's registry.
 
-See docs/reference/wire-protocol.md#save.
+See docs/reference/wire-protocol.md#capacity-kill-and-save.
 """
 
 from __future__ import annotations
