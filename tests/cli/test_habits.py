@@ -26,7 +26,7 @@ from tests.cli.platform import Home
         ("kill -9 web", "A job gets SIGTERM"),
         ("stop web", "`neuro kill` stops jobs."),
         ("images", "neuro image ls"),
-        ("commit web", "docker login"),
+        ("commit web", "`neuro save`"),
         ("inspect web", "`neuro status` shows"),
         ("cat storage:a", "`neuro cp storage:FILE -`"),
         ("squeue", "`neuro ps` lists jobs."),

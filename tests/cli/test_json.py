@@ -17,7 +17,7 @@ from tests.cli.platform import Home
 # These print the output of jobs, a secret, a script, a URI, a number or a sentence: no table, no
 # report.
 WITHOUT = """
-neuro run, logs, attach, exec, port-forward, cp, rm, mkdir, mv, down, login, logout, help
+neuro run, logs, attach, exec, save, port-forward, cp, rm, mkdir, mv, down, login, logout, help
 neuro job browse, job bump-life-span, job generate-run-command, project init, server run
 neuro server down, server reload, config login, config login-with-token, config logout
 neuro config show-token, config docker, config switch-cluster, config token revoke

@@ -52,3 +52,15 @@ def test_images_are_listed_looked_at_and_removed(
     client.run("image", "rm", "-f", f"image:{name}:v1")
 
     assert f"image:{name}" not in images()
+
+
+def test_a_running_job_is_saved(
+    client: ReferenceClient, server: ServerProcess, sleeper: str, named: Callable[[str], str]
+) -> None:
+    image = f"image:{named('saved')}:v1"
+
+    done = client.run("save", sleeper, image)
+
+    assert "Image created" in done.out + done.err
+    assert done.out.strip().endswith(f"{server.user}/{image.removeprefix('image:')}")
+    assert image.partition(":")[2].partition(":")[0] in client.run("-q", "image", "ls").out

@@ -19,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.engines import docker_image
+from tests.engines.small_registry import serving
+from tests.engines.taking_registry import TakingRegistry
 
 REGISTRY = 5000  # on the loopback
 NAMES = "192.0.2.53"
@@ -27,6 +29,8 @@ IMAGE = "pulled/image"
 HELD = f"127.0.0.1:{REGISTRY}/held/"
 ASKING_REGISTRY = 5001  # has the same, for those who have the password
 PASSWORD = "secret"
+PUSHES = 5002  # takes what is pushed to it, but for the repository ``DENIED``
+DENIED = "denied/image"
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _NO_SUCH_NAME = b"\x81\x83"
 
@@ -138,6 +142,10 @@ def main() -> None:
     Registry.folder = Path(sys.argv[1])
     asking = ThreadingHTTPServer(("127.0.0.1", ASKING_REGISTRY), AskingRegistry)
     threading.Thread(target=asking.serve_forever, daemon=True).start()
+    taking = TakingRegistry()
+    denied = b'{"errors": [{"code": "DENIED", "message": "it is not yours"}]}'
+    taking.fails[f"/v2/{DENIED}/blobs/uploads/"] = 403, denied
+    threading.Thread(target=serving(taking, PUSHES).serve_forever, daemon=True).start()
     ThreadingHTTPServer(("127.0.0.1", REGISTRY), Registry).serve_forever()
 
 

@@ -296,6 +296,11 @@ class EngineKind:
         """Let it come now."""
         raise NotImplementedError
 
+    @property
+    def pushes(self) -> str:
+        """The host of a registry that takes images (of an engine that ``Commits``)."""
+        return f"127.0.0.1:{docker_surroundings.PUSHES}"
+
 
 class SandboxKind(EngineKind):
     name = "sandbox"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache
 
 from neuro.engines.base import PullCredentials
+from neuro.engines.images.composing import Base
 from neuro.engines.images.manifests import ImageConfig
 from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox import layout
@@ -23,6 +24,7 @@ class MadeImages:
     """Images that are here, each with its root; ``every`` is what all others are."""
 
     def __init__(self, every: Root | None = None, **roots: Root) -> None:
+        self.insecure = ()
         self.roots = roots
         self._every = every
 
@@ -43,6 +45,9 @@ class MadeImages:
         if root is None:
             raise ImageRefused(f"there is no image {reference}")
         return root
+
+    def base(self, lock: str) -> Base | None:
+        return None
 
 
 @cache

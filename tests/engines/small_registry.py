@@ -212,9 +212,8 @@ def send(
     request.close_connection = True
 
 
-@contextmanager
-def running(registry: SmallRegistry) -> Iterator[str]:
-    """The registry, at the host and port that this gives."""
+def serving(registry: SmallRegistry, port: int = 0) -> ThreadingHTTPServer:
+    """A server of the registry on the loopback, which is not started yet."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -225,7 +224,13 @@ def running(registry: SmallRegistry) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+
+
+@contextmanager
+def running(registry: SmallRegistry) -> Iterator[str]:
+    """The registry, at the host and port that this gives."""
+    server = serving(registry)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -106,7 +106,7 @@ class TakingRegistry(SmallRegistry):
 
     def _some(self, request: BaseHTTPRequestHandler) -> bytes | None:
         """The body, or none where the connection was cut in it; ``_part`` is what came then."""
-        size = int(request.headers["Content-Length"])
+        size = int(request.headers.get("Content-Length", 0))
         if self.takes_at_once is None or size <= self.takes_at_once:
             return self._body(request)
         self._part = request.rfile.read(self.takes_at_once)
@@ -115,6 +115,15 @@ class TakingRegistry(SmallRegistry):
         return None
 
     def _body(self, request: BaseHTTPRequestHandler) -> bytes:
-        body = request.rfile.read(int(request.headers["Content-Length"]))
+        if request.headers.get("Transfer-Encoding") == "chunked":  # as Docker pushes
+            body = b"".join(iter(lambda: _chunk(request), b""))
+        else:
+            body = request.rfile.read(int(request.headers["Content-Length"]))
         self.taken += len(body)
         return body
+
+
+def _chunk(request: BaseHTTPRequestHandler) -> bytes:
+    chunk = request.rfile.read(int(request.rfile.readline(), 16))
+    request.rfile.readline()
+    return chunk

@@ -21,6 +21,7 @@ from neuro.engines.base import (
     PullCredentials,
     RunRef,
     RunState,
+    Saving,
     Waiting,
     WaitReason,
 )
@@ -158,14 +159,19 @@ async def test_an_image_of_a_run_has_the_command_of_its_own_image_and_no_secrets
     await runs.says(ref.job_id, b"ready")
 
     assert isinstance(runs.engine, Commits)
-    await runs.engine.commit(ref.job_id, "tests/kept:1")
+    kept = f"127.0.0.1:{docker_surroundings.PUSHES}/tests/kept:1"
+    saving = Saving(image=kept, push=PullCredentials("me", "hush"), base="")
+    await runs.engine.commit(ref.job_id, saving, lambda step: None)
+    assert docker_daemon.docker("images", "-q", kept).stdout == ""
+    docker_daemon.docker("pull", kept)
 
-    (image,) = json.loads(docker_daemon.docker("inspect", "tests/kept:1").stdout)
+    (image,) = json.loads(docker_daemon.docker("inspect", kept).stdout)
     config = image["Config"]
     assert (config["Entrypoint"] or None, config["Cmd"]) == (None, ["bash"])
     assert "hush" not in json.dumps(image)
     assert not any(config["Labels"].values())
-    done = await runs.run("sh", "-c", "echo $PATH", image="tests/kept:1")
+    done = await runs.run("sh", "-c", "echo $PATH", image=kept)
+    docker_daemon.docker("rmi", kept)
     assert "/usr/bin" in done.output.decode()
 
 

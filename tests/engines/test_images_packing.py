@@ -155,7 +155,7 @@ def extract(files: Path, blob: bytes) -> dict[bytes, Beside]:
     root = os.open(files, os.O_PATH | os.O_DIRECTORY)
     mask = os.umask(0)
     try:
-        run = Extraction(root, Recorder(told), Limits(), 1 << 16)
+        run = Extraction(root, Recorder(told, Limits()), Limits(), 1 << 16)
         run.run(tar.Archive(iter([gzip.decompress(blob)])))
     finally:
         os.umask(mask)

@@ -46,7 +46,7 @@ def new_layer(content: bytes) -> tuple[NewLayer, bytes]:
 
 def pusher(reference: str, credentials: PullCredentials | None = None, **options: object) -> Push:
     wanted = parse(reference)
-    return Push(Registry(wanted, credentials), wanted, pause=0, **options)  # type: ignore[arg-type]
+    return Push(Registry(wanted, credentials, (wanted.registry,)), wanted, pause=0, **options)  # type: ignore[arg-type]
 
 
 def one_layer(content: bytes = b"x") -> tuple[Composed, dict[str, OfBytes]]:
@@ -63,7 +63,7 @@ def test_what_is_pushed_can_be_pulled(registry: TakingRegistry, host: str, tmp_p
     assert registry.manifest("me/trainer", "v1") == (MANIFEST, image.manifest)
     store = Store(str(tmp_path / "images"))
     store.open()
-    held = Pull(store, parse(f"{host}/me/trainer:v1")).run()
+    held = Pull(store, parse(f"{host}/me/trainer:v1"), insecure=[host]).run()
     assert (Path(held.layers[0].files) / "file").read_bytes() == b"x"
     assert held.image.config.command == ("sh",)
     assert (told[-1], sorted(told)) == (1.0, told)
@@ -164,7 +164,9 @@ def test_nobody_else_is_told_who_pushes(registry: TakingRegistry, host: str) -> 
         other.uploads = registry.uploads
         registry.starts_at = other.starts_at = f"http://{elsewhere}"
 
-        pusher(f"{host}/x:v1", PullCredentials("me", "secret")).run(image, sources)
+        wanted = parse(f"{host}/x:v1")
+        asked = Registry(wanted, PullCredentials("me", "secret"), (host, elsewhere))
+        Push(asked, wanted, pause=0).run(image, sources)
 
     assert [line.partition(" ")[0] for line in other.asked] == ["PATCH", "PUT"] * 2
     assert other.authorizations == set()
@@ -238,7 +240,7 @@ def test_an_image_lies_on_its_base(
     image = image_of(
         base_of(registry, "base"), [made], {"Cmd": ["y"], "Entrypoint": None}, created=NOW
     )
-    source = OfRegistry(Registry(parse(f"{host}/base:v1")), digest_of(low))
+    source = OfRegistry(Registry(parse(f"{host}/base:v1"), None, [host]), digest_of(low))
     pusher(f"{host}/x:v1").run(image, {made.digest: OfBytes(blob), digest_of(low): source})
 
     assert registry.manifest("x", "v1")[0] == media_type
@@ -264,7 +266,7 @@ def test_a_layer_goes_from_one_registry_to_another_also_where_it_is_cut(
     registry.takes_at_once = 250_000
     made = NewLayer(digest, len(blob), "sha256:" + "0" * 64)
     with running(source) as elsewhere:
-        copied = OfRegistry(Registry(parse(f"{elsewhere}/base:v1")), digest)
+        copied = OfRegistry(Registry(parse(f"{elsewhere}/base:v1"), None, [elsewhere]), digest)
         for source.ranges in (True, False):
             registry.blobs.pop(digest, None)
             pusher(f"{host}/x:v1").run(image_of(None, [made], created=NOW), {digest: copied})

@@ -38,6 +38,7 @@ class _Known(msgspec.Struct, frozen=True):
     """What a reference meant, and in which words the registry said so."""
 
     manifest: Manifest
+    body: bytes
     own: str
     digest: str
     config: bytes
@@ -174,8 +175,8 @@ class Bases:
             if fault.kind is not FaultKind.AWAY or known is None:
                 raise BuildFault(fault.sentence, hint) from None
             self._warn(f"{fault.sentence} What {reference} was before is taken.")
-            return Resolved(known.manifest, known.own, known.digest, known.config)
-        known = _Known(found.manifest, found.own, found.digest, found.config)
+            return Resolved(known.manifest, known.body, known.own, known.digest, known.config)
+        known = _Known(found.manifest, found.body, found.own, found.digest, found.config)
         self._cache.remember("bases", name, known)
         return found
 

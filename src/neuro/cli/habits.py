@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PRESET = "A preset says how much a job gets: `--preset NAME`; `neuro config show` lists them."
-_DOCKER_DOES = (
-    "Docker does that: log in with `docker login`, your token as the password, and use the names"
-    " that `neuro image ls -l` shows."
-)
 _KEYBOARD = (
     "`-t` alone gives a terminal with your keyboard, and piped input is passed on by itself."
 )
@@ -84,7 +80,8 @@ COMMANDS: Mapping[str, str] = {
     "version": "`neuro --version` prints it.",
     "images": "`neuro image ls` lists images.",
     "rmi": "`neuro image rm` removes images.",
-    **dict.fromkeys(("build", "commit", "save"), _DOCKER_DOES),
+    "commit": "`neuro save` saves a running job as an image.",
+    "build": "`neuro image build -t image:NAME FOLDER` builds an image of a Dockerfile.",
 }
 
 

@@ -15,6 +15,7 @@ from neuro.client.messages import answered, below, each, get, lines, tell, with_
 from neuro.client.sessions import CHANNEL_PROTOCOLS, JobSession
 from neuro.client.transport import Params, Request, Response
 from neuro.domain.errors import InvalidInput, NoSuchJob
+from neuro.domain.images import OwnImage
 from neuro.domain.jobs import (
     LEFT_OUT_HEADER,
     Job,
@@ -22,6 +23,9 @@ from neuro.domain.jobs import (
     JobFilter,
     JobRequest,
     LifeSpanChange,
+    SavedContainer,
+    SaveEvent,
+    SaveRequest,
     UsageSample,
 )
 from neuro.domain.names import is_job_id, is_job_name
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 PAGE = 1000
 # The server gives a sign of life every 15 seconds: after three of them the connection is dead.
 SILENCE_SECONDS = 45.0
+_SAVING_SECONDS = 12 * 3600.0  # for the files of a job to be read, of which nothing is told
 _JOBS = "/jobs"
 _MONITORING = "/monitoring/jobs"
 
@@ -248,6 +253,20 @@ class Jobs:
         async with answered(self._transport, call) as response:
             await response.read()
             return _notices(response)
+
+    async def save(self, job_id: str, image: OwnImage) -> AsyncGenerator[SaveEvent, None]:
+        """Save a running job as an image of the platform's, and hear how far that is.
+
+        All of the image is there when this ends. Raises NotFound for a job that does not run or
+        ends meanwhile, NotPermitted, and Conflict, Unavailable or NotSupported where it cannot be
+        saved.
+        """
+        body = SaveRequest(SavedContainer(str(image)))
+        call = with_message("POST", f"{below(_MONITORING, job_id)}/save", body)
+        call = msgspec.structs.replace(call, timeout=_SAVING_SECONDS)
+        async with aclosing(lines(self._transport, call, SaveEvent)) as events:
+            async for event in events:
+                yield event
 
     async def extend_life_span(self, job_id: str, minutes: int) -> None:
         """Let a job live ``minutes`` longer."""

@@ -130,6 +130,34 @@ class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     resources: RequestedResources | None = None
 
 
+class SavedContainer(msgspec.Struct, frozen=True):
+    """``image`` is one of the platform's, as clients write it."""
+
+    image: str
+
+
+class SaveRequest(msgspec.Struct, frozen=True):
+    """POST …/{job}/save: what the job is saved as."""
+
+    container: SavedContainer
+
+
+class SaveProgress(msgspec.Struct, frozen=True):
+    """How much of an image is pushed, in units of the server's."""
+
+    current: int = 0
+    total: int = 0
+
+
+class SaveEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """One line of what the server tells while a job is saved."""
+
+    status: str = ""
+    id: str = ""
+    progress: str = ""
+    progress_detail: SaveProgress | None = None
+
+
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """POST /jobs. The container's keys come flat (``?from_preset``) or under ``container``."""
 

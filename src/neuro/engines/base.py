@@ -22,7 +22,7 @@ Its values are in ``runs``, live connections in ``sessions``; all of it is impor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -42,6 +42,8 @@ from neuro.engines.runs import (
     RunRef,
     RunSpec,
     RunState,
+    SaveStep,
+    Saving,
     Started,
     Usage,
     Volume,
@@ -79,6 +81,8 @@ __all__ = [
     "RunRef",
     "RunSpec",
     "RunState",
+    "SaveStep",
+    "Saving",
     "Session",
     "Started",
     "Usage",
@@ -263,12 +267,15 @@ class Connects(Protocol):
 class Commits(Protocol):
     """An engine that makes images of runs."""
 
-    async def commit(self, job_id: str, image: str) -> None:
-        """Keep the files of a run, as they are now, under the name of an image: later runs may
-        begin from it. It takes the place of an image of that name.
+    async def commit(self, job_id: str, saving: Saving, told: Callable[[SaveStep], None]) -> None:
+        """Push the files of a run, as they are now, as an image: later runs may begin from it.
 
-        What was mounted or given to the run is not in it, so no secret is. RunNotFound where the
-        job is not running.
+        It takes the place of an image of that name when all of it is there, and not before. What
+        was mounted or given to the run is not in it, so no secret is. ``told`` may be called by any
+        thread. Whoever gives up leaves nothing half, and the run goes on.
+
+        Raises RunNotFound where the job is not running, or ends meanwhile, EngineFault, and
+        NotReady where it may be tried again.
         """
         ...
 

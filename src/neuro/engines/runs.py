@@ -46,6 +46,29 @@ class PullCredentials(msgspec.Struct, frozen=True):
     password: str
 
 
+class Saving(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an image of a run goes to, and what the run began from.
+
+    ``image`` is a reference with its registry, ``push`` allows to push it there. ``base`` and
+    ``pull`` are as the run was given them: its ``image``, and what allows to pull that now.
+    """
+
+    image: str
+    push: PullCredentials
+    base: str
+    pull: PullCredentials | None = None
+
+
+class SaveStep(msgspec.Struct, frozen=True):
+    """How far the image of a run is. Its files were read, and ``share`` of it is pushed, 0 to 1.
+
+    ``changed`` is how many files changed while they were read.
+    """
+
+    share: float
+    changed: int = 0
+
+
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a job. A job that is restarted has runs 0, 1, 2 …; its log goes on across them.
 

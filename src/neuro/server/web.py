@@ -54,7 +54,7 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *installation_routes(installation, jobs.board).items,
         *preset_routes(jobs.presets, installation.cluster).items,
         *job_routes(jobs.service).items,
-        *monitoring_routes(jobs.service, passing).items,
+        *monitoring_routes(jobs.service, passing, jobs.saver).items,
         *storage_routes(ground.storage).items,
         *access_routes(ground.access, parts.departures, installation.cluster).items,
         *service_account_routes(ground.access.service_accounts, parts.departures).items,

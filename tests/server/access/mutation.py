@@ -33,6 +33,7 @@ MODULES = (
     "neuro.server.jobs.listing",
     "neuro.server.jobs.reader",
     "neuro.server.jobs.service",
+    "neuro.server.jobs.saving",
     "neuro.server.jobs.plan",
     "neuro.server.jobs.specification",
     "neuro.server.jobs.events",

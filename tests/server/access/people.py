@@ -59,7 +59,6 @@ PING = Row("GET", "/secured-ping", Takes.LOGIN)
 BYTES = {"Content-Type": "application/octet-stream"}
 # Of calls that were allowed, whatever came of them.
 _ALLOWED = {
-    (501, "/api/v1/monitoring/jobs/{job}/save"),
     # Nothing listens on the port.
     (502, "/api/v1/monitoring/jobs/{job}/port_forward/{port}"),
     (503, "/api/v1/monitoring/jobs/{job}/port_forward/{port}"),
@@ -225,6 +224,7 @@ class Place:
             "job_name",
             "project_name",
             "blob",
+            "open_job",
         )
         return [name for name in self.ids if name not in named]
 
@@ -403,7 +403,12 @@ async def _things(client: Client) -> tuple[dict[str, str], str]:
     others = await submit(client, "true", name="second")
     speaker, job_token = await _speaking_job(client)
     job = await running(client, "sleep 1000", name="first")
+    opened = await running(client, "sleep 1000", name="open")
+    await client.permissions.share(
+        f"job://default/{client.user}/{opened.id}", "public", Action.WRITE
+    )
     ids = baked | {
+        "open_job": opened.id,
         "project": project.id,
         "project_name": "first",
         "second_project": second.id,

@@ -212,8 +212,21 @@ def _of_jobs(ids: Mapping[str, str]) -> list[Row]:
         Row("GET", jobs + "/exec", WRITE, "?cmd=true", socket=True),
         Row("GET", jobs + "/top", READ, socket=True),
         Row("GET", jobs + "/port_forward/{port}", WRITE, socket=True),
-        Row("POST", jobs + "/save", WRITE, body={"container": {"image": "x"}}),
+        Row("POST", jobs + "/save", WRITE, body=_saved("image:saved:v1")),
+        # Everybody may do so with this job.
+        Row(
+            "POST",
+            jobs + "/save",
+            WRITE,
+            body=_saved(f"image:/{ids['user']}/first:saved"),
+            at={"job": ids["open_job"]},
+            of="image",
+        ),
     ]
+
+
+def _saved(image: str) -> dict[str, object]:
+    return {"container": {"image": image}}
 
 
 def _of_files(ids: Mapping[str, str]) -> list[Row]:

@@ -30,17 +30,20 @@ from neuro.engines.base import (
     RunRef,
     RunSpec,
     RunState,
+    SaveStep,
+    Saving,
     Usage,
 )
-from neuro.engines.docker import api, containers, launcher_program, making, saving, volumes
+from neuro.engines.docker import api, containers, launcher_program, making, volumes
 from neuro.engines.docker.gpus import gpus_of
 from neuro.engines.docker.groups import group_of
 from neuro.engines.docker.keepers import Keepers
 from neuro.engines.docker.order import Mount, Order
+from neuro.engines.docker.saving import Save
 from neuro.engines.docker.settings import DockerSettings, socket_path
 from neuro.engines.sandbox import cgroups, identities, layout, machine
 from neuro.engines.sandbox.adoption import Adoption
-from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of
+from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of, unless_left
 from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
@@ -241,14 +244,15 @@ class DockerEngine(SupervisedRuns):
             return spec
         return msgspec.structs.replace(spec, neighbours=f"{spec.job_id} {spec.run}")
 
-    async def commit(self, job_id: str, image: str) -> None:
-        """See the protocol. The image is the daemon's."""
+    async def commit(self, job_id: str, saving: Saving, told: Callable[[SaveStep], None]) -> None:
+        """See the protocol. The daemon pushes it, and stops the run while it reads its files."""
         link = self._connected().live(job_id)
         if link is None:
             raise RunNotFound(job_id)
         name = containers.name_of(self._installation, link.ref)
+        save = Save(self._daemon, name, saving, told)
         try:
-            await _asked(lambda: saving.commit(self._daemon, name, image))
+            await unless_left(save.run, save.stop)
         except OSError as error:
             raise NotReady(asking.silent(self._socket, error)) from None
 

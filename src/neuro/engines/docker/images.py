@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from neuro.docker.asking import Refused
 from neuro.docker.images import Image, Step, name_and_tag
@@ -47,19 +47,23 @@ def whole_name(reference: str) -> str:
 
 
 class Progress:
-    """How far a pull is, from 0 to 1: what has come of the layers that are known so far."""
+    """How far a pull is, from 0 to 1: what has come of the layers that are known so far.
 
-    def __init__(self) -> None:
+    Of a push likewise, with its own word for ``working``, and those for what is ``done``.
+    """
+
+    def __init__(self, working: str = "Downloading", done: Collection[str] = _HERE) -> None:
         self.value = 0.0
+        self._working, self._done = working, done
         self._layers: dict[str, tuple[int, int]] = {}
 
     def take(self, step: Step) -> bool:
         """Heed one step; whether it is worth telling."""
         detail = step.progress_detail or {}
         current, total = detail.get("current"), detail.get("total")
-        if step.status == "Downloading" and isinstance(current, int) and isinstance(total, int):
+        if step.status == self._working and isinstance(current, int) and isinstance(total, int):
             self._layers[step.id] = min(current, total), total
-        elif step.status in _HERE and step.id in self._layers:
+        elif step.status in self._done and step.id in self._layers:
             total = self._layers[step.id][1]
             self._layers[step.id] = total, total
         come, all_ = (

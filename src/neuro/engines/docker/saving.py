@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from neuro.docker.asking import Refused
 from neuro.docker.images import ImageConfig, name_and_tag
-from neuro.engines.base import EngineFault, RunNotFound
+from neuro.engines.base import EngineFault, NotReady, RunNotFound, SaveStep, Saving
 from neuro.engines.docker.api import Container, Daemon
 from neuro.engines.docker.containers import USUAL_PATH
+from neuro.engines.docker.images import Progress
 
 _DRAFTS = "neuro-drafts"  # a repository of the daemon's
+_SILENCE = 600.0  # seconds that a registry may say nothing while it is pushed to
+_SENT = ("Pushed", "Layer already exists")
+_FULL = "no space left on device"
+_AWAY = ("connection refused", "connection reset", "i/o timeout", "EOF", "502 Bad Gateway")
 _SHELL = ["/bin/sh"]  # of an image that had no command: a daemon keeps the container's otherwise
 
 
@@ -53,7 +61,7 @@ def commit(daemon: Daemon, container: str, reference: str) -> None:
         raise RunNotFound(container)
     base = daemon.image(found.image)
     own = (base.config if base is not None else None) or ImageConfig()
-    draft = f"{_DRAFTS}:{found.id[:12]}"
+    draft = f"{_DRAFTS}:{found.id[:12]}-{secrets.token_hex(4)}"
     try:
         # An image of Docker's also holds how its container was, with the environment of that; so
         # the one that is kept is made of a container that was given nothing.
@@ -63,7 +71,57 @@ def commit(daemon: Daemon, container: str, reference: str) -> None:
         finally:
             daemon.remove_image(draft)
     except Refused as refused:
-        raise EngineFault(f"the image {reference} cannot be made: {refused.message}") from None
+        kind = NotReady if _FULL in refused.message else EngineFault
+        raise kind(f"the image {reference} cannot be made: {refused.message}") from None
+
+
+class Save:
+    """One image of a container, on its way to a registry. ``run`` blocks, ``stop`` ends it."""
+
+    def __init__(
+        self, daemon: Daemon, container: str, saving: Saving, told: Callable[[SaveStep], None]
+    ) -> None:
+        self._daemon = daemon
+        self._container = container
+        self._saving = saving
+        self._told = told
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End it, from another thread."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Make the image and push it. Raises as ``commit`` does, and NotReady.
+
+        The daemon keeps it no longer than that: it would give it to everybody.
+        """
+        image = self._saving.image
+        commit(self._daemon, self._container, image)
+        try:
+            self._told(SaveStep(0.0))
+            self._push(*name_and_tag(image))
+        except Refused as refused:
+            message = refused.message
+            is_passing = _FULL in message or any(word in message for word in _AWAY)
+            kind = NotReady if is_passing else EngineFault
+            raise kind(f"the image {image} cannot be pushed: {message}") from None
+        finally:
+            with suppress(Refused):  # another save to this name has removed it
+                self._daemon.remove_image(image)
+
+    def _push(self, name: str, tag: str) -> None:
+        push = self._saving.push
+        credentials = {"username": push.user, "password": push.password}
+        progress = Progress("Pushing", _SENT)
+        for step in self._daemon.push(name, tag, credentials, _SILENCE, without_tls=True):
+            if self._stopped.is_set():
+                return  # the daemon notices that nobody listens
+            if step.error is not None:
+                raise Refused(500, step.error)
+            if progress.take(step):
+                self._told(SaveStep(progress.value))
+        self._told(SaveStep(1.0))
 
 
 def _commit_anew(daemon: Daemon, draft: str, own: ImageConfig, reference: str) -> None:

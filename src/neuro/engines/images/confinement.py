@@ -44,12 +44,14 @@ def run(
     passed: int,
     largest: int,
     seconds: int,
+    base: int = 0,
 ) -> None:
     """Let ``work`` answer, in the second process; what it raises is answered too.
 
     It is given the folder, open, and to how many user ids it can give files, from 0 on. ``passed``
     is how many descriptors there are besides the report. No file gets larger than ``largest``,
-    and the second process ends after so many seconds of processor time.
+    and the second process ends after so many seconds of processor time. User ``base`` of the
+    machine is user 0 there, which of a plain user's they are themselves.
     """
     kernel.die_with_parent()
     # Where memory is short, a layer can be unpacked later; and whoever waits for it can wait.
@@ -83,7 +85,7 @@ def run(
         kernel.write(f"/proc/{pid}/uid_map", f"0 {user} 1")
         kernel.write(f"/proc/{pid}/gid_map", f"0 {group} 1")
     else:
-        kernel.map_ids(pid, f"0 0 {OWNERS}")
+        kernel.map_ids(pid, f"0 {base} {OWNERS}")
     os.write(mapped, b".")
     os.waitpid(pid, 0)
 
@@ -143,4 +145,5 @@ def _enter(folder: str, last: int, largest: int, seconds: int) -> None:
     # The first process of a pid namespace has to say itself what the signal does to it.
     signal.signal(signal.SIGXCPU, _out_of_time)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + _LATER))
+    kernel.become_root_inside()
     kernel.drop_capabilities(_RIGHTS)

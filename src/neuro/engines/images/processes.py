@@ -24,6 +24,7 @@ _START = (
     "from neuro.engines.images.{module} import main; main()"
 )
 _LIBRARIES = ("isal", "backports")
+_WORK = {"unpacker": "unpacked", "merger": "merged", "packer": "read"}
 
 
 # Each takes a core and some of the memory, so they take turns.
@@ -47,6 +48,7 @@ class LayerProcess:
 
     def __init__(self, module: str, passed: Sequence[int], *arguments: str) -> None:
         self._stopped = threading.Event()
+        self._work = _WORK[module]
         self._report, told = os.pipe()
         handed = (told, *passed)
         code = _START.format(passed=handed, paths=_paths(), module=module)
@@ -82,7 +84,7 @@ class LayerProcess:
             raise OSError(0, _end(self._process.returncode, errors))
         answer: dict[str, Any] = json.loads(told)
         if "trouble" in answer:
-            raise OSError(0, f"a layer cannot be unpacked: {answer['trouble']}")
+            raise OSError(0, f"a layer cannot be {self._work}: {answer['trouble']}")
         if "kind" in answer:
             raise ImageFault(FaultKind(answer["kind"]), answer["sentence"])
         return answer

@@ -40,10 +40,11 @@ class Resolved:
     """What a reference means: the manifest for our platform, the config, and both digests.
 
     ``digest`` is that of the manifest, or of the index that it was chosen from; ``own`` is that of
-    the manifest itself.
+    the manifest itself, and ``body`` how that is written.
     """
 
     manifest: Manifest
+    body: bytes
     own: str
     digest: str
     config: bytes
@@ -90,6 +91,7 @@ class Pull:
         self._is_late = False
         self._lock = threading.Lock()
         self._told_at = 0.0
+        self._bodies: dict[Manifest, bytes] = {}
         self._come = 0  # bytes of blobs, each counted when it is here and when it is unpacked
         self._all = 1
 
@@ -101,7 +103,7 @@ class Pull:
         """Ask the registry what the image is, and fetch nothing of it. Raises ImageFault."""
         manifest, own, digest = self._manifest()
         body = self._registry.small_blob(manifest.config.digest, LARGEST_CONFIG)
-        return Resolved(manifest, own, digest, body)
+        return Resolved(manifest, self._bodies[manifest], own, digest, body)
 
     def run(self, resolved: Resolved | None = None) -> HeldImage:
         """The image, held. Raises ImageFault, Stopped, and OSError for our own trouble.
@@ -132,9 +134,12 @@ class Pull:
         known = resolved or self.resolve()
         manifest, own, digest = known.manifest, known.own, known.digest
         identity = known.identity
-        image = StoredImage(identity, read_config(known.config, manifest))
+        config = read_config(known.config, manifest)
+        image = StoredImage(identity, config, known.body, known.config)
         present = self._store.image(identity)
-        if present is not None:
+        if present is not None and not present.image.manifest:
+            present.close()  # an earlier version kept less of it: its layers stay
+        elif present is not None:
             if self._store.is_granted(self._source, own, identity):
                 if self._name is not None:
                     self._store.remember(self._name, digest, identity)
@@ -159,7 +164,7 @@ class Pull:
     def _manifest(self) -> tuple[Manifest, str, str]:
         """The manifest for our platform, its digest, and that of what the reference means."""
         body, media_type, first = self._registry.manifest(self._reference.version)
-        waiting = [(read_manifest(body, media_type), first, 0)]
+        waiting = [(self._read(body, media_type), first, 0)]
         seen = 1
         while waiting:
             document, own, depth = waiting.pop()
@@ -184,7 +189,13 @@ class Pull:
 
     def _below(self, one: Descriptor) -> Manifest | Index:
         body, media_type, _ = self._registry.manifest(one.digest)
-        return read_manifest(body, one.media_type or media_type)
+        return self._read(body, one.media_type or media_type)
+
+    def _read(self, body: bytes, media_type: str) -> Manifest | Index:
+        document = read_manifest(body, media_type)
+        if isinstance(document, Manifest):
+            self._bodies[document] = body
+        return document
 
     def _layers(self, pairs: list[tuple[str, Descriptor]]) -> list[HeldLayer]:
         """All layers, several at once. Raises what the first that failed did."""

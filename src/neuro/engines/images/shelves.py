@@ -33,10 +33,16 @@ class LayerRecord(msgspec.Struct, frozen=True):
 
 
 class StoredImage(msgspec.Struct, frozen=True):
-    """An image that is here. ``identity`` is the digest of its config."""
+    """An image that is here. ``identity`` is the digest of its config.
+
+    ``manifest`` and ``document``, the config, are as its registry has them: images that are made of
+    it begin so.
+    """
 
     identity: str
     config: ImageConfig
+    manifest: bytes = b""
+    document: bytes = b""
 
 
 class NameRecord(msgspec.Struct, frozen=True):

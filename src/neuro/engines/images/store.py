@@ -365,6 +365,11 @@ class Store:
             lock.close()
             raise
 
+    def locked(self, lock: str) -> StoredImage | None:
+        """What is known of the image that has this lock, which somebody shares now."""
+        name = os.path.basename(lock).removeprefix("image-")
+        return read_small(self.shelves.image(name), StoredImage)
+
     def named(self, reference: str) -> tuple[str, str] | None:
         """The image (its identity) and the manifest's digest that a reference meant last."""
         found = read_small(self.shelves.name(reference), NameRecord)

@@ -20,9 +20,12 @@ from neuro.engines.base import (
     Node,
     NodesChanged,
     NotReady,
+    RunNotFound,
     RunRef,
     RunSpec,
     RunState,
+    SaveStep,
+    Saving,
     Usage,
 )
 from neuro.engines.sandbox import cgroups, identities, layout, leftovers, machine, nat, seccomp
@@ -34,7 +37,7 @@ from neuro.engines.sandbox.launch import OWN, Plan, Request
 from neuro.engines.sandbox.nursery import Nursery
 from neuro.engines.sandbox.pulls import Pulls
 from neuro.engines.sandbox.settings import SandboxSettings
-from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of
+from neuro.engines.sandbox.supervised import SupervisedRuns, mounts_of, unless_left
 from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
@@ -287,6 +290,23 @@ class SandboxEngine(SupervisedRuns):
             raise NotReady(str(error)) from error
         except EngineFault as error:
             raise NotReady(str(error)) from None
+
+    async def commit(self, job_id: str, saving: Saving, told: Callable[[SaveStep], None]) -> None:
+        """See the protocol."""
+        # Seldom needed, and large.
+        from neuro.engines.sandbox.saving import Save
+
+        link = self._connected().live(job_id)
+        if link is None or link.started is None:
+            raise RunNotFound(job_id)
+        save = Save(self._folder, link.ref, link.state, saving, self._images, told)
+        await unless_left(save.pack, save.stop)
+        try:
+            if link.over.is_set():  # its files have gone one after the other
+                raise RunNotFound(job_id)
+            await unless_left(save.push, save.stop)
+        finally:
+            save.close()
 
     # Looking in.
 

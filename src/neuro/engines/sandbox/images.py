@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import posixpath
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from neuro.engines.base import EngineFault, ExitCause, NotReady, PullCredentials, RunSpec
 from neuro.engines.images.manifests import ImageConfig
 from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox.launch import Request
+
+if TYPE_CHECKING:
+    from neuro.engines.images.composing import Base
 
 _HOST = ("host", "neuro/base")
 
@@ -63,7 +66,12 @@ class Root:
 
 
 class Images(Protocol):
-    """Where images come from. All of it blocks, and is called in threads."""
+    """Where images come from. All of it blocks, and is called in threads.
+
+    ``insecure`` are registries that are asked by http, and that may be on this machine.
+    """
+
+    insecure: Collection[str]
 
     def open(self) -> None:
         """Make ready. Raises OSError."""
@@ -85,6 +93,10 @@ class Images(Protocol):
         ``told`` is told from 0 to 1 how far that is, and ``stop`` ends the fetching. Raises
         ImageRefused, RegistryAway, Stopped, and OSError for what this machine lacks.
         """
+        ...
+
+    def base(self, lock: str) -> Base | None:
+        """What an image is to those that are made of it, by the ``lock`` of its root, if known."""
         ...
 
 

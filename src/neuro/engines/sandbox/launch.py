@@ -345,6 +345,21 @@ def upper_of_image(plan: Plan) -> str:
     return str(1 + len(plan.userland.overlays))
 
 
+def own_files(plan: Plan, request: Request) -> dict[str, Any] | None:
+    """Which of the private layers a run's own files are in, and on what they lie.
+
+    ``parts`` are pairs: a layer's name, and the place in the run's root. ``lock`` is that of the
+    image, if there is one. None where the run keeps them in memory.
+    """
+    land = plan.userland
+    if not land.writable:
+        return None
+    if request.layers is not None:
+        return {"parts": [[upper_of_image(plan), ""]], "lock": request.lock}
+    places = ["", *(path.strip("/") for path in land.overlays)]
+    return {"parts": [[str(number), place] for number, place in enumerate(places)], "lock": None}
+
+
 def namespaces(plan: Plan) -> int:
     """The kinds of namespaces that a run has of its own, its pid namespace aside."""
     return _NAMESPACES | (0 if plan.network.kind == SHARED else kernel.CLONE_NEWNET)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 from neuro.domain.errors import InvalidInput
 from neuro.engines.base import EngineFault, NotReady, PullCredentials
+from neuro.engines.images.composing import Base
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.pulling import Pull
 from neuro.engines.images.references import Reference, parse
@@ -46,7 +47,7 @@ class StoredImages:
     ) -> None:
         self._store = store
         self._most = most
-        self._insecure = insecure
+        self.insecure = insecure
         self._public = public
         self._reachability = Reachability()
 
@@ -91,6 +92,11 @@ class StoredImages:
         self._store.settle()  # else what has come would be fetched again after a power loss
         self._store.sweep(unused_for=_UNUSED_SECONDS, most=self._most)
 
+    def base(self, lock: str) -> Base | None:
+        """See the protocol."""
+        image = self._store.locked(lock)
+        return Base(image.manifest, image.document) if image and image.manifest else None
+
     def _kept(self, asked: Reference) -> HeldImage | None:
         known = self._store.named(str(asked))
         return None if known is None else self._store.image(known[0])
@@ -102,7 +108,7 @@ class StoredImages:
         told: Callable[[float], None],
         stop: Stop,
     ) -> HeldImage:
-        insecure = self._insecure
+        insecure = self.insecure
         pull = Pull(self._store, asked, credentials, insecure=insecure, tell=told, stop=stop)
         try:
             return pull.run()

@@ -177,6 +177,19 @@ class SupervisedRuns:
         task.add_done_callback(self._tasks.discard)
 
 
+async def unless_left(work: Callable[[], None], stop: Callable[[], None]) -> None:
+    """Do what blocks in a thread; who gives up waits until that has stopped."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        stop()
+        await asyncio.wait({working})
+        if not working.cancelled():
+            working.exception()  # it was stopped
+        raise
+
+
 def mounts_of(spec: RunSpec, storage: Storage | None) -> tuple[tuple[str, str, bool], ...]:
     """(path on this machine, target, read only) of each volume.
 

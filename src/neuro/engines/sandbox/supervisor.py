@@ -383,6 +383,7 @@ class Supervisor:
             "network": self._plan.network.kind,
             "gpus": list(self._request.gpus),
             "where": self._request.where,
+            "files": launch.own_files(self._plan, self._request),
         }
 
     def spawn(

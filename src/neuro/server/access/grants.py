@@ -233,10 +233,11 @@ class Grants:
             )
         return known
 
-    def only_reading(self, uri: ResourceURI) -> Grants:
-        """Of all that is held, what allows to read one thing, and for that alone."""
-        read = Action.READ
-        return Grants(Held(Grant(uri, read), it.path, it.until) for it in self.covering(uri, read))
+    def only(self, uri: ResourceURI, action: Action) -> Grants:
+        """Of all that is held, what allows ``action`` on one thing, and for that alone."""
+        return Grants(
+            Held(Grant(uri, action), it.path, it.until) for it in self.covering(uri, action)
+        )
 
     def only_of(self, scheme: str) -> Grants:
         """Of all that is held, what is about things of one kind."""

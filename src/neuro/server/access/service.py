@@ -21,7 +21,7 @@ from neuro.domain.errors import (
     Unavailable,
 )
 from neuro.domain.names import check_user_name
-from neuro.domain.permissions import Permission, admin_permissions, owner_permissions
+from neuro.domain.permissions import Action, Permission, admin_permissions, owner_permissions
 from neuro.domain.uris import ResourceURI
 from neuro.domain.users import MAX_TOKEN_LIFE, Token, User, check_token_life
 from neuro.server.access import tables
@@ -39,6 +39,7 @@ from neuro.server.fleet.changes import Topic
 log = structlog.get_logger("neuro.access")
 
 DEFAULT_TOKEN_LIFE = timedelta(days=365)
+PUSH_TOKEN_LIFE = timedelta(hours=12)  # an engine shows it at the end of a push again
 IMAGE_TOKEN_LIFE = timedelta(hours=1)  # an engine shows it with each layer that it pulls
 MAX_LABEL = 256
 JOBS_AT_ONCE = 500  # whose tokens are looked for
@@ -96,8 +97,9 @@ class AccessService:
             await self.book.of(signed.user)
             signed = await self._in_use.find(token)  # It may have ended since.
         if signed.image is not None:
-            reading = grants.only_reading(signed.image)
-            return PullIdentity(signed.user, reading, signed.token_id, signed.expires_at)
+            action = Action.WRITE if signed.pushes else Action.READ
+            only = grants.only(signed.image, action)
+            return PullIdentity(signed.user, only, signed.token_id, signed.expires_at)
         if signed.images:
             only = grants.only_of("image")
             return PullIdentity(signed.user, only, signed.token_id, signed.expires_at)
@@ -257,6 +259,10 @@ class AccessService:
         What it allows is at most what they may do themselves at that moment.
         """
         return self._in_use.sign_for_image(user, image, IMAGE_TOKEN_LIFE)
+
+    def push_token(self, user: str, image: ResourceURI) -> str:
+        """The same for an engine that pushes one image, which may take long."""
+        return self._in_use.sign_for_image(user, image, PUSH_TOKEN_LIFE, pushes=True)
 
     async def permissions(self, user: str) -> list[Permission]:
         """What comes with being a user, and what they themselves were given. Raises NotFound."""

@@ -35,8 +35,8 @@ class SignedToken:
     """What a good token says. ``job`` is the job that it was given to; ``is_service``, whether its
     user is a service account.
 
-    With one for an ``image`` nothing can be done but pull that, and with one for all ``images``
-    nothing but pull and push them.
+    With one for an ``image`` nothing can be done but pull that, or push it where it says so; with
+    one for all ``images`` nothing but pull and push them.
     """
 
     user: str
@@ -46,6 +46,7 @@ class SignedToken:
     is_service: bool = False
     image: ResourceURI | None = None
     images: bool = False
+    pushes: bool = False
 
 
 class TokensInUse:
@@ -83,13 +84,16 @@ class TokensInUse:
             claims["images"] = True
         return jwt.encode({"alg": ALGORITHM}, claims, self._key)
 
-    def sign_for_image(self, user: str, image: ResourceURI, life: timedelta) -> str:
+    def sign_for_image(
+        self, user: str, image: ResourceURI, life: timedelta, *, pushes: bool = False
+    ) -> str:
         """The text of a token that is kept nowhere: it allows little, and not for long."""
         claims = {
             "identity": user,
             "jti": secrets.token_hex(16),
             "exp": int((self._now() + life).timestamp()),
             "image": str(image),
+            **({"pushes": True} if pushes else {}),
         }
         return jwt.encode({"alg": ALGORITHM}, claims, self._key)
 
@@ -122,7 +126,8 @@ class TokensInUse:
         if expires_at <= self._now():
             raise NotAuthenticated(f"This token has expired: {new_login(user)}")
         if (image := claims.get("image")) is not None:
-            return SignedToken(user, token_id, expires_at, image=parse_uri(image))
+            pushes = claims.get("pushes") is True
+            return SignedToken(user, token_id, expires_at, image=parse_uri(image), pushes=pushes)
         digest = digest_of_token(token)
         images = claims.get("images") is True
 
@@ -158,7 +163,8 @@ class TokensInUse:
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
             kept = {name: claims[name] for name in ("identity", "jti", "exp")}
-            return {**kept, "image": claims.get("image"), "images": claims.get("images")}
+            told = {name: claims.get(name) for name in ("image", "images", "pushes")}
+            return {**kept, **told}
         except (JoseError, ValueError, KeyError):
             raise NotAuthenticated(
                 f"This token is not one of this server's: {new_login()}"

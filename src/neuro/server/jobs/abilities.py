@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neuro.domain.errors import NotSupported
-from neuro.engines.base import Attaches, Connects, Engine, Executes, Measures
+from neuro.engines.base import Attaches, Commits, Connects, Engine, Executes, Measures
 from neuro.server.jobs.record import JobRecord
 
 
@@ -26,6 +26,13 @@ def connecting(engine: Engine, record: JobRecord) -> Connects:
     if isinstance(engine, Connects):
         return engine
     raise _lacking(record, "be reached at a port (`neuro port-forward`)")
+
+
+def committing(engine: Engine, record: JobRecord) -> Commits:
+    """The engine, as one that makes images of runs."""
+    if isinstance(engine, Commits):
+        return engine
+    raise _lacking(record, "be saved as an image (`neuro save`)")
 
 
 def measuring(engine: Engine, record: JobRecord) -> Measures:

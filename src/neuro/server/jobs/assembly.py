@@ -44,6 +44,7 @@ from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.plan import JobLimits, Offer
 from neuro.server.jobs.presets import Presets
 from neuro.server.jobs.reconciler import Reconciler
+from neuro.server.jobs.saving import JobSaver
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.writer import Writer
 from neuro.server.settings import Settings, disk_for, presets_for
@@ -142,6 +143,7 @@ class Jobs:
     writer: Writer
     tokens: PassedTokens
     service: JobService
+    saver: JobSaver
     offers: Offers
     holder: Holder
     presets: Presets
@@ -247,8 +249,9 @@ async def start_jobs(
         ),
         others=None if database.is_sqlite else others,
     )
+    saver = JobSaver(service, settings.cluster, registry, launcher.image_of, access.push_token)
     presets = Presets(database, fleet.changes, offers, means.usual_engine, means.disk)
-    return Jobs(board, writer, tokens, service, offers, holder, presets, reconciler.unmet)
+    return Jobs(board, writer, tokens, service, saver, offers, holder, presets, reconciler.unmet)
 
 
 def _offer(offers: Offers, board: Board, engine: str) -> None:

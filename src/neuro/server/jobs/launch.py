@@ -168,7 +168,7 @@ class Launcher:
         if spec.is_builder:
             return await self._build(record)
         entrypoint, argv = entrypoint_and_argv(container)
-        image, pull = self._image(record)
+        image, pull = self.image_of(record)
         volumes = await self._volumes_of(record)
         return RunSpec(
             job_id=record.id,
@@ -222,7 +222,7 @@ class Launcher:
             build_cache=builders.cache_key(self._cluster, record.owner),
         )
 
-    def _image(self, record: JobRecord) -> tuple[str, PullCredentials | None]:
+    def image_of(self, record: JobRecord) -> tuple[str, PullCredentials | None]:
         """By which name the engine finds the image, and with what it is pulled."""
         # By its host, too, it is the registry's to say who may have it: the daemon, which may have
         # it already, gives it to everybody.

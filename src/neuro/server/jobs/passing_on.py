@@ -85,14 +85,20 @@ class PassingOn:
         if self._session is not None:
             await self._session.close()
 
-    async def stream(self, call: Call, record: JobRecord) -> web.StreamResponse | None:
+    async def stream(
+        self, call: Call, record: JobRecord, body: bytes | None = None
+    ) -> web.StreamResponse | None:
         """The answer of the server that has the job's engine; None where that is this one.
+
+        It is asked in the same way, with ``body`` in the place of the request's.
 
         Raises Unavailable where no server has it, or that one does not answer.
         """
         while (held := await self._holder(call, record)) is not None:
-            asking = self._open().get(
+            asking = self._open().request(
+                call.request.method,
                 _url(call, held),
+                data=body,
                 headers=_headers(call, held),
                 allow_redirects=False,
                 raise_for_status=False,

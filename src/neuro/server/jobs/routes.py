@@ -11,8 +11,17 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound, NotSupported
-from neuro.domain.jobs import Job, JobEventFilter, JobFilter, JobRequest, LifeSpanChange
+from neuro.domain.errors import InvalidInput, NoSuchJob, NotFound
+from neuro.domain.images import in_registry
+from neuro.domain.jobs import (
+    Job,
+    JobEventFilter,
+    JobFilter,
+    JobRequest,
+    LifeSpanChange,
+    SavedContainer,
+    SaveRequest,
+)
 from neuro.domain.permissions import Action
 from neuro.server.http.origin import base_url
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_response
@@ -26,6 +35,7 @@ from neuro.server.jobs.lookups import Whose
 from neuro.server.jobs.old_clients import is_main_job
 from neuro.server.jobs.passing_on import PassingOn
 from neuro.server.jobs.record import JobRecord
+from neuro.server.jobs.saving import JobSaver
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.specification import with_own_image
 from neuro.server.jobs.streams import CHANNEL_PROTOCOLS, AttachQuery, ExecQuery
@@ -165,7 +175,7 @@ async def _first(count: int, found: AsyncGenerator[bytes]) -> AsyncGenerator[byt
                 return
 
 
-def monitoring_routes(jobs: JobService, passing: PassingOn) -> Routes:
+def monitoring_routes(jobs: JobService, passing: PassingOn, saver: JobSaver) -> Routes:
     """Live streams of running jobs, here or at the server that has their engine."""
     api = Routes("monitoring")
     companions = Companions()
@@ -284,9 +294,22 @@ def monitoring_routes(jobs: JobService, passing: PassingOn) -> Routes:
         MONITORING + "/{job}/save",
         section="capacity-kill-and-save",
         needs=of_job(Action.WRITE),
+        streams=NDJSON,
     )
-    async def save(call: Call) -> None:
-        """Commit a job's files to an image: not on this server yet."""
-        raise NotSupported("This server has no image registry yet, so a job cannot be saved.")
+    async def save(call: Call, body: SaveRequest) -> web.StreamResponse:
+        """Save a running job as an image of the platform's registry, and tell how far that is."""
+        record: JobRecord = call.found
+        shown = body.container.image
+        image = in_registry(shown, base_url(call.request).partition("//")[2])
+        own = saver.image(call.identity, image)
+        # The other server has another address, and the image the same full name.
+        passed = msgspec.json.encode(SaveRequest(SavedContainer(str(own))))
+        if (answer := await passing.stream(call, record, passed)) is not None:
+            return answer
+
+        def gone() -> bool:
+            return call.request.transport is None or call.request.transport.is_closing()
+
+        return await live_ndjson(call, saver.save(record, own, shown, call.user, gone))
 
     return api

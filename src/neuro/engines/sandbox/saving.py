@@ -1,0 +1,164 @@
+"""From a run that goes on to an image of its files, in a registry.
+
+A run's own files are in its private layers. They are read by a process that sees nothing else, as
+the run's users own them, while the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from neuro.engines.base import EngineFault, NotReady, RunNotFound, RunRef, SaveStep, Saving
+from neuro.engines.images.composing import Base, NewLayer, image_of
+from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.manifests import Manifest, read_manifest
+from neuro.engines.images.processes import LayerProcess
+from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
+from neuro.engines.images.references import parse
+from neuro.engines.images.registry_client import Registry
+from neuro.engines.images.stopping import Stopped
+from neuro.engines.sandbox import layout
+from neuro.engines.sandbox.images import Images
+
+HOST_LABEL, HOST = "neuro.base", "host"  # of images that lie on the machine's userland
+# What the engine mounts or writes there, of the run's own or of the machine's.
+_WITHOUT = ("proc", "sys", "dev", "etc/hosts", "etc/hostname", "etc/resolv.conf")
+_BY = "neuro save"
+
+
+class Save:
+    """One image of the run ``ref``, which told ``state``. ``pack``, then ``push``, then ``close``.
+
+    Both block, and ``stop`` ends them from another thread.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        ref: RunRef,
+        state: Mapping[str, Any],
+        saving: Saving,
+        images: Images | None,
+        told: Callable[[SaveStep], None],
+    ) -> None:
+        self._folder = folder
+        self._run = layout.run_folder(folder, ref.job_id, ref.run)
+        self._ref = ref
+        self._files: dict[str, Any] | None = state.get("files")
+        self._saving = saving
+        self._images = images
+        self._told = told
+        self._blob = -1
+        self._layer = NewLayer("", 0, "")
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._working: LayerProcess | Push | None = None
+        self._changed = 0
+
+    def stop(self) -> None:
+        """End it, from another thread."""
+        with self._lock:
+            self._stopped = True
+            working = self._working
+        if working is not None:
+            working.stop()
+
+    def close(self) -> None:
+        """Let go of the layer."""
+        if self._blob >= 0:
+            os.close(self._blob)
+            self._blob = -1
+
+    def pack(self) -> None:
+        """Read the run's files. Raises RunNotFound, EngineFault, NotReady, Stopped."""
+        if self._files is None:
+            raise EngineFault(
+                f"{self._ref.job_id} cannot be saved: it keeps its files in memory, or it began"
+                " before this server was updated. Start it again, then save it."
+            )
+        layers = f"{self._run}/layers"
+        try:
+            # Who owns it is the run's user 0, and the run cannot reach it.
+            base = os.stat(layers).st_uid if os.geteuid() == 0 else 0
+            # It has no name, so nothing of it is left whatever happens.
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                self._blob = os.dup(file.fileno())
+            order = {"parts": self._files["parts"], "without": _WITHOUT, "base": base}
+            process = LayerProcess("packer", (self._blob,), layers, json.dumps(order))
+            self._begun(process)
+            made = process.wait()
+        except FileNotFoundError:
+            self.close()
+            raise RunNotFound(self._ref.job_id) from None
+        except ImageFault as fault:
+            self.close()
+            raise EngineFault(f"{self._ref.job_id} cannot be saved. {fault.sentence}") from None
+        except OSError as error:
+            self.close()
+            why = error.strerror or str(error)
+            raise NotReady(f"{self._ref.job_id} cannot be saved: {why}") from error
+        except Stopped:
+            self.close()
+            raise
+        self._layer = NewLayer(made["digest"], made["size"], made["diff_id"], _BY)
+        self._changed = made["changed"]
+
+    def push(self) -> None:
+        """Push the image. Raises EngineFault, NotReady, Stopped."""
+        self._tell(0.0)
+        target = parse(self._saving.image)
+        try:
+            base = self._base()
+            labels = {HOST_LABEL: HOST} if base is None else None
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            image = image_of(
+                base, [self._layer], {"Labels": labels} if labels else None, created=now
+            )
+            sources: dict[str, Source] = {self._layer.digest: OfFile(self._blob)}
+            if base is not None:
+                found = read_manifest(base.manifest, "")
+                assert isinstance(found, Manifest)
+                assert self._images is not None
+                of_base = parse(self._saving.base)
+                registry = Registry(of_base, self._saving.pull, self._images.insecure)
+                for one in found.layers:
+                    sources.setdefault(one.digest, OfRegistry(registry, one.digest))
+            own = Registry(target, self._saving.push, (target.registry,))
+            push = Push(own, target, tell=self._tell)
+            self._begun(push)
+            push.run(image, sources)
+        except ImageFault as fault:
+            kind = NotReady if fault.kind in (FaultKind.AWAY, FaultKind.NO_ROOM) else EngineFault
+            raise kind(f"{self._ref.job_id} cannot be saved. {fault.sentence}") from None
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise NotReady(f"{self._ref.job_id} cannot be saved: {why}") from error
+
+    def _base(self) -> Base | None:
+        assert self._files is not None
+        lock = self._files["lock"]
+        if lock is None:
+            return None
+        base = self._images.base(lock) if self._images is not None else None
+        if base is None:
+            raise EngineFault(
+                f"{self._ref.job_id} cannot be saved: of the image that it runs in it is not known"
+                " what it is made of. Start the job again, then save it."
+            )
+        return base
+
+    def _begun(self, working: LayerProcess | Push) -> None:
+        with self._lock:
+            self._working = working
+            stopped = self._stopped
+        if stopped:
+            working.stop()
+
+    def _tell(self, share: float) -> None:
+        self._told(SaveStep(share, self._changed))
