@@ -231,7 +231,8 @@ def test_an_image_of_a_registry_of_this_machine_is_asked_for_there(place: str) -
         fetched(cast("Daemon", DaemonWithImages()), f"{place}/bob/secret:v1", None, print)
 
 
-def test_an_image_of_elsewhere_that_is_here_is_taken() -> None:
-    found = fetched(cast("Daemon", DaemonWithImages()), "example.org/bob/image:v1", None, print)
+@pytest.mark.parametrize("place", ["example.org", "localhost"])
+def test_an_image_of_elsewhere_that_is_here_is_taken(place: str) -> None:
+    found = fetched(cast("Daemon", DaemonWithImages()), f"{place}/bob/image:v1", None, print)
 
-    assert found.id == "example.org/bob/image:v1"
+    assert found.id == f"{place}/bob/image:v1"

@@ -115,7 +115,8 @@ def fetched(
 
 
 def _is_of_this_machine(reference: str) -> bool:
-    return reference.startswith(("127.", "localhost:", "localhost/"))
+    # Without a port it is what podman calls the images that were made here: of no registry.
+    return reference.startswith(("127.", "localhost:"))
 
 
 def _follow(steps: Iterable[Step], tell: Callable[[float], None]) -> None:
