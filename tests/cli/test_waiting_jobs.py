@@ -51,3 +51,13 @@ def test_what_needs_it_running_names_it_and_its_state(person: Home, waiting: str
         "ERROR: Job late is not running (pending).\n`neuro status late` says more.\n"
     )
     assert "Job late has not started yet (pending): it has no page now." in page.stderr
+
+
+def test_even_a_quiet_start_says_once_what_it_waits_for(person: Home, waiting: str) -> None:
+    with person.start("-q", "run", "--detach", *EVERYTHING, "true") as start:
+        said = start.until("WARNING: Job job-")
+        assert "Status" not in said
+        start.until(" waits: ")
+        person.ok("kill", "first", "late")
+        assert start.end() == 0
+        assert "WARNING" not in start.shown

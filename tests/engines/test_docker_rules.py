@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 import pytest
 
 from neuro.docker.asking import Version, chosen_version
-from neuro.docker.images import ImageConfig, Step
+from neuro.docker.images import Image, ImageConfig, Step, name_and_tag
 from neuro.engines.base import EngineFault
-from neuro.engines.docker.api import Container, ContainerState, Info
+from neuro.engines.docker.api import Container, ContainerState, Daemon, Info
 from neuro.engines.docker.containers import (
     container_body,
     launched,
@@ -16,7 +18,7 @@ from neuro.engines.docker.containers import (
     search_path,
 )
 from neuro.engines.docker.gpus import gpus_of
-from neuro.engines.docker.images import Progress, name_and_tag, whole_name
+from neuro.engines.docker.images import CannotPull, Progress, fetched, whole_name
 from neuro.engines.docker.saving import image_config
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
@@ -210,3 +212,27 @@ def test_an_image_of_a_run_says_what_its_own_image_said() -> None:
         "User": "",
         "Healthcheck": {"Test": []},
     }
+
+
+class DaemonWithImages:
+    """A daemon that has every image, and whose registries have none."""
+
+    def image(self, reference: str) -> Image:
+        return Image(id=reference)
+
+    def pull(self, name: str, *_: object) -> list[Step]:
+        return [Step(error="not found")]
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:8085", "localhost:5000"])
+def test_an_image_of_a_registry_of_this_machine_is_asked_for_there(place: str) -> None:
+    # It may be the platform's, as it was pulled for somebody else at another port.
+    with pytest.raises(CannotPull, match="not found"):
+        fetched(cast("Daemon", DaemonWithImages()), f"{place}/bob/secret:v1", None, print)
+
+
+@pytest.mark.parametrize("place", ["example.org", "localhost"])
+def test_an_image_of_elsewhere_that_is_here_is_taken(place: str) -> None:
+    found = fetched(cast("Daemon", DaemonWithImages()), f"{place}/bob/image:v1", None, print)
+
+    assert found.id == f"{place}/bob/image:v1"

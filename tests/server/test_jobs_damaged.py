@@ -183,3 +183,24 @@ async def test_lists_and_streams_go_on_without_it_and_the_log_names_it_once(
     lines = [line for line in server.log().splitlines() if "damaged record" in line]
     assert len([line for line in lines if damaged.id in line]) == 1
     assert "secret" not in server.log()
+
+
+async def test_one_of_somebody_who_is_removed_ends_with_them(tmp_path: Path) -> None:
+    with running_server(tmp_path / "data") as server:
+        async with Client.connect(server.url, server.token) as client:
+            await client.users.add("dora")
+            token = (await client.users.create_token("dora")).token
+            word = f"{random.randrange(10**6, 10**7)}.5"
+            async with Client.connect(server.url, token) as dora:
+                job = await running(dora, f"exec sleep {word}")
+            server.stop()
+            spoil(server, job)
+            server.start()
+            assert runs(word)
+
+            await client.users.remove("dora")
+
+            async with asyncio.timeout(30):
+                while runs(word):
+                    await asyncio.sleep(0.01)
+            assert (await client.jobs.get(job.id)).status is JobStatus.CANCELLED

@@ -117,6 +117,26 @@ async def test_whoever_goes_takes_their_accounts_along(access: AccessService) ->
             await access.authenticate(token)
 
 
+@pytest.mark.parametrize("subject", ["boris", "public"])
+async def test_what_an_account_has_shared_ends_with_it(access: AccessService, subject: str) -> None:
+    await access.add_user("boris")
+    account, _ = await access.service_accounts.create("anna", ROBOT)
+    anna = await access.identity_of("anna")
+    kept = parse_uri("storage://default/anna/data")
+    await access.sharing.share(anna, subject, [Grant(FILES, Action.READ, by="anna")])
+    await access.sharing.share(anna, subject, [Grant(kept, Action.READ, by="anna")])
+    assert await _may(access, "boris", FILES) is Action.READ
+
+    await access.remove_user(account.role)
+    assert await _may(access, "boris", FILES) is None
+    await access.forget_accounts([account.role])
+    await access.service_accounts.create("anna", ROBOT)
+
+    # Another account may have the name: nobody has a share of what is its.
+    assert await _may(access, "boris", FILES) is None
+    assert await _may(access, "boris", kept) is Action.READ
+
+
 async def test_an_account_of_the_name_of_a_former_one_has_its_files(access: AccessService) -> None:
     first, _ = await access.service_accounts.create("anna", ROBOT)
     await access.remove_user(first.role)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neuro.client.messages import below, get, send, tell
+from neuro.client.messages import below, get, tell
 from neuro.domain.server_config import PresetMessage, PresetRequest
 
 if TYPE_CHECKING:
@@ -22,14 +22,13 @@ class Presets:
         """All of them; the first one is the default. Raises NotPermitted."""
         return await get(self._transport, self._path, list[PresetMessage])
 
-    async def add(self, preset: PresetRequest) -> PresetMessage:
+    async def add(self, preset: PresetRequest) -> None:
         """Add one at the end. Raises AlreadyExists, InvalidInput, NotPermitted."""
-        return await send(self._transport, "POST", self._path, preset, PresetMessage)
+        await tell(self._transport, "POST", self._path, preset)
 
-    async def update(self, name: str, change: PresetRequest) -> PresetMessage:
+    async def update(self, name: str, change: PresetRequest) -> None:
         """Change what ``change`` says. Raises NotFound, InvalidInput, NotPermitted."""
-        path = below(self._path, name)
-        return await send(self._transport, "PUT", path, change, PresetMessage)
+        await tell(self._transport, "PUT", below(self._path, name), change)
 
     async def remove(self, name: str) -> None:
         """Remove one; jobs that have it go on. Raises NotFound, NotPermitted."""

@@ -5,6 +5,8 @@ See docs/reference/wire-protocol.md#configuration.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 
@@ -55,6 +57,15 @@ class PresetRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     tpu_software_version: str | None = None
     engine: str | None = None
     disk: int | None = None
+
+
+class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster after a change of its presets: later clients read ``status`` in the answer."""
+
+    name: str
+    status: str
+    created_at: datetime
+    resource_presets: list[PresetMessage]
 
 
 class PoolMessage(msgspec.Struct, frozen=True, kw_only=True):

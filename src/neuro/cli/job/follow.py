@@ -25,6 +25,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
 # How long the main thread waits at a time. A signal that arrives just before a wait begins, or in
 # another thread, does not end it: Python runs its handler only when the wait is over.
 _HEARING = 0.25
+# When somebody who asked for quiet is told once what a job waits for.
+QUIET_SECONDS = 5.0
 
 
 class LogReader:
@@ -75,8 +77,10 @@ def wait_for_start(
 ) -> Job:
     """Print the job's steps until it runs or is over; ``stirred`` ends a pause early.
 
-    ``hint`` is said once, where the job has to wait for others.
+    ``hint`` is said once, where the job has to wait for others. Where little is wanted, what it
+    waits for is said once, after some seconds.
     """
+    silent_until = time.monotonic() + QUIET_SECONDS if context.out.quiet else None
     client, pause, wake = context.client, FIRST_PAUSE, stirred or Event()
     outage, job_id = outage or Outage(context.out.note), job.id
     progress.show(job)
@@ -85,6 +89,9 @@ def wait_for_start(
             progress.end()
             context.out.note(hint)
             hint = None
+        if silent_until and job.history.description and time.monotonic() > silent_until:
+            context.out.warning(f"Job {job.name or job_id} waits: {job.history.description}")
+            silent_until = None
         if wake.wait(pause):
             # Its output has begun, or there is none to come: now the status cannot be far.
             wake = Event()

@@ -89,7 +89,8 @@ def fetched(
     """The image, pulled where it is not here; ``tell`` is told how far that is.
 
     One that is pulled with ``credentials`` is the platform's own: its tags move, and not everybody
-    may have it, so its registry is always asked.
+    may have it, so its registry is always asked. So is any other of this machine: it may be the
+    platform's at the port that it had before.
 
     Raises CannotPull, and OSError where the daemon is away or has no room, or while the platform's
     registry, which is in the server, is away.
@@ -97,7 +98,7 @@ def fetched(
     reference = whole_name(reference)
     try:
         image = daemon.image(reference)
-        if image is not None and credentials is None:
+        if image is not None and credentials is None and not _is_of_this_machine(reference):
             return image
         name, tag = name_and_tag(reference)
         given = None
@@ -115,6 +116,11 @@ def fetched(
     if image is None:
         raise CannotPull(f"the image {reference} was pulled and is not here: it was removed")
     return image
+
+
+def _is_of_this_machine(reference: str) -> bool:
+    # Without a port it is what podman calls the images that were made here: of no registry.
+    return reference.startswith(("127.", "localhost:"))
 
 
 def _follow(steps: Iterable[Step], tell: Callable[[float], None]) -> None:

@@ -154,12 +154,12 @@ def drop_grants(
     return connection.execute(statement).rowcount
 
 
-def drop_own(connection: Connection, subject: str, owner: str) -> None:
-    """Take from a subject what comes with having an account, of what is that account's."""
-    statement = delete(grants).where(
-        grants.c.subject == subject, grants.c.owner == owner, grants.c.granted_by.is_(None)
-    )
-    connection.execute(statement)
+def drop_shares_of(connection: Connection, owner: str) -> set[str]:
+    """Take what is an owner's from everybody who holds any of it; returns who that is."""
+    of_owner = grants.c.owner == owner
+    subjects = set(connection.execute(select(grants.c.subject).where(of_owner)).scalars())
+    connection.execute(delete(grants).where(of_owner))
+    return subjects
 
 
 def drop_expired(connection: Connection, before: datetime) -> int:

@@ -19,6 +19,18 @@ def person_of(user: str) -> str:
     return user.partition(_BETWEEN)[0]
 
 
+def accounts_like(user: str) -> str:
+    """What the names of a person's service accounts are like, for ``LIKE … ESCAPE '/'``.
+
+    >>> accounts_like("a_b--ci")
+    'a/_b--%'
+    """
+    person = person_of(user)
+    for special in "/%_":
+        person = person.replace(special, f"/{special}")
+    return f"{person}{_BETWEEN}%"
+
+
 def is_of(column: ColumnElement[str], user: str) -> ColumnElement[bool]:
     """Whether a column has the person behind a user, or a service account of theirs."""
     person = person_of(user)

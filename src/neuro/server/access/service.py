@@ -31,7 +31,7 @@ from neuro.server.access.identity import Identity, JobIdentity, PullIdentity, Se
 from neuro.server.access.peers import Peers, Telling, Words
 from neuro.server.access.people import person_of
 from neuro.server.access.service_accounts import ServiceAccounts
-from neuro.server.access.sharing import Sharing, unknown
+from neuro.server.access.sharing import Sharing, unknown, users_of
 from neuro.server.access.tokens import TokensInUse, digest_of_token
 from neuro.server.database.engine import Database
 from neuro.server.fleet.changes import Topic
@@ -190,16 +190,13 @@ class AccessService:
                 raise unknown(name)
             accounts = tables.service_accounts_of(connection, name)
             going[:] = [(user, None) for user in (*(it.role for it in accounts), name)]
-            touched.update(user for user, _ in going)
-            if (owner := tables.owner_of_account(connection, name)) is not None:
-                touched.add(owner)
             for user, _ in going:
                 tables.retire(connection, user, now)
-                tables.remove_user(connection, user)
-            self.book.record(connection, touched, telling)
+                touched.update(tables.remove_user(connection, user))
+            self.book.record(connection, users_of(touched), telling)
             return True
 
-        await self._end(going, remove, lambda: self.book.changed(touched))
+        await self._end(going, remove, lambda: self.book.changed(users_of(touched)))
         return [user for user, _ in going]
 
     async def forget_accounts(self, names: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -85,7 +85,7 @@ class Sharing:
             held = Grants(held_by(subject, tables.reachable(connection, subject), now))
             return [_effective(held, grant) for grant in wanted]
 
-        effective = await self._book.change(_users(subject), change)
+        effective = await self._book.change(users_of({subject}), change)
         for grant in wanted:
             log.info(
                 "shared", user=caller.user, subject=subject, uri=str(grant.uri), action=grant.action
@@ -125,7 +125,7 @@ class Sharing:
                 )
             tables.drop_grants(connection, subject, uri)
 
-        await self._book.change(_users(subject), change)
+        await self._book.change(users_of({subject}), change)
         log.info("revoked", user=caller.user, subject=subject, uri=str(uri))
 
     async def held(self, subject: str) -> list[Held]:
@@ -306,5 +306,7 @@ def _effective(held: Grants, grant: Grant) -> Grant:
     return Grant(grant.uri, best.grant.action, best.until, best.grant.by)
 
 
-def _users(subject: str) -> Users:
-    return None if subject == PUBLIC or is_role(subject) else {subject}
+def users_of(subjects: Collection[str]) -> Users:
+    """Whose grants change when those of these subjects do."""
+    anybodys = any(subject == PUBLIC or is_role(subject) for subject in subjects)
+    return None if anybodys else subjects

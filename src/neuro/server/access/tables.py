@@ -166,15 +166,18 @@ def owner_of_account(connection: Connection, user: str) -> str | None:
     return connection.execute(statement).scalar_one_or_none()
 
 
-def remove_user(connection: Connection, name: str) -> bool:
-    """Remove a user who has no service accounts; an account's owner loses what is theirs by it."""
-    if (owner := owner_of_account(connection, name)) is not None:
-        grant_tables.drop_own(connection, owner, name)
-    if not connection.execute(delete(users).where(users.c.name == name)).rowcount:
-        return False
-    grant_tables.changed(connection)
-    grant_tables.remove_subject(connection, name)
-    return True
+def remove_user(connection: Connection, name: str) -> set[str]:
+    """Remove a user who has no service accounts; returns the subjects who lose something by it.
+
+    Nobody keeps what an account has shared, its owner neither: another may have its name.
+    """
+    losing: set[str] = {name}
+    if owner_of_account(connection, name) is not None:
+        losing |= grant_tables.drop_shares_of(connection, name)
+    if connection.execute(delete(users).where(users.c.name == name)).rowcount:
+        grant_tables.changed(connection)
+        grant_tables.remove_subject(connection, name)
+    return losing
 
 
 def admins(connection: Connection) -> list[str]:

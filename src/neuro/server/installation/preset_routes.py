@@ -5,12 +5,14 @@ See docs/reference/wire-protocol.md#presets.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from msgspec.structs import replace
 
 from neuro.domain.errors import InvalidInput, NotFound, NotPermitted
 from neuro.domain.permissions import Action
 from neuro.domain.resources import MIB, Preset
-from neuro.domain.server_config import PresetMessage, PresetRequest
+from neuro.domain.server_config import ClusterState, PresetMessage, PresetRequest
 from neuro.domain.uris import ResourceURI
 from neuro.server.access.routes import ADMINS_ONLY, require_person
 from neuro.server.http.routes import Call, Need, Routes
@@ -32,6 +34,14 @@ def preset_routes(presets: Presets, cluster: str) -> Routes:
         if call.segment("cluster") != cluster:
             raise NotFound(f"There is no cluster '{call.segment('cluster')[:80]}' here.")
 
+    def state() -> ClusterState:
+        return ClusterState(
+            name=cluster,
+            status="deployed",
+            created_at=datetime.now(UTC),
+            resource_presets=[preset_message(one) for one in presets.all()],
+        )
+
     need = Need("cluster://{cluster}", Action.MANAGE, ask)
 
     @api.add("GET", PATH, needs=need, section=SECTION)
@@ -52,34 +62,28 @@ def preset_routes(presets: Presets, cluster: str) -> Routes:
         return [preset_message(one) for one in presets.all()]
 
     @api.add("POST", PATH, needs=need, section=SECTION, status=201)
-    async def add_preset(call: Call, body: PresetRequest) -> PresetMessage:
+    async def add_preset(call: Call, body: PresetRequest) -> ClusterState:
         """Add a preset at the end of the list (admins)."""
         require_person(call)
-        made = _preset(body, None, presets.usual_engine)
-        await presets.add(made)
-        return preset_message(made)
+        await presets.add(_preset(body, None, presets.usual_engine))
+        return state()
 
     @api.add("PUT", ONE, needs=need, section=SECTION)
-    async def change_preset(call: Call, body: PresetRequest) -> PresetMessage:
+    async def change_preset(call: Call, body: PresetRequest) -> ClusterState:
         """Change what is said of a preset; the rest of it stays (admins)."""
         require_person(call)
         name = call.segment("name")
         if body.name not in (None, name):
             raise InvalidInput(f"A preset keeps its name, which is '{name[:80]}'.")
-        made: list[Preset] = []
+        await presets.update(name, lambda old: _preset(body, old, presets.usual_engine))
+        return state()
 
-        def change(old: Preset) -> Preset:
-            made.append(_preset(body, old, presets.usual_engine))
-            return made[-1]
-
-        await presets.update(name, change)
-        return preset_message(made[-1])
-
-    @api.add("DELETE", ONE, needs=need, section=SECTION, status=204)
-    async def remove_preset(call: Call) -> None:
+    @api.add("DELETE", ONE, needs=need, section=SECTION)
+    async def remove_preset(call: Call) -> ClusterState:
         """Remove a preset; jobs that have it go on (admins)."""
         require_person(call)
         await presets.remove(call.segment("name"))
+        return state()
 
     return api
 

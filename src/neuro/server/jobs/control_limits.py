@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from neuro.server.access.people import person_of
+from neuro.server.access.people import accounts_like, person_of
 from neuro.server.database.transactions import alone
 from neuro.server.jobs.plan import JobLimits, crowded_with_controls
 
 _COUNT = (
     "SELECT count(*) AS controls,"
-    " count(*) FILTER (WHERE owner = :person OR owner LIKE :accounts) AS of_person"
+    " count(*) FILTER (WHERE owner = :person OR owner LIKE :accounts ESCAPE '/') AS of_person"
     " FROM jobs {index} WHERE control AND status IN ('pending', 'suspended', 'running')"
 )
 _ON_POSTGRES = text(_COUNT.format(index=""))
@@ -30,7 +30,7 @@ def check_control_limits(connection: Connection, owner: str, limits: JobLimits) 
     alone(connection, "control jobs")
     count = _ON_SQLITE if connection.dialect.name == "sqlite" else _ON_POSTGRES
     person = person_of(owner)
-    found = connection.execute(count, {"person": person, "accounts": f"{person}--%"}).one()
+    found = connection.execute(count, {"person": person, "accounts": accounts_like(owner)}).one()
     crowd = crowded_with_controls(found.controls, found.of_person, limits, person)
     if crowd is not None:
         raise crowd

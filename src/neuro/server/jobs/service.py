@@ -270,6 +270,9 @@ class JobService:
             every = await self._database.read(active)
             found += [record for record in every if record.id not in own]
         await self.kill_all(found)
+        # No board has these. One on an engine of another server is for the sweep of that one.
+        for job_id in await self._database.read(partial(tables.active_damaged, owners=owners)):
+            await self._damaged.end(job_id, Reason.USER_REQUESTED.value)
 
     async def change_life_span(self, record: JobRecord, change: LifeSpanChange) -> None:
         """Add minutes to the life span, or set it. Raises InvalidInput."""

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from neuro.domain.jobs import ACTIVE, FINISHED, JobStatus, Priority, Transition
-from neuro.server.database.damage import moment, moment_or_none, reads, sound
+from neuro.server.database.damage import moment, moment_or_none, reads, sound, sound_or_none
 from neuro.server.database.schema import Blob, Moment, index_among, metadata
 from neuro.server.database.schema import Sequence as Counter
 from neuro.server.jobs.phases import Phase
@@ -168,6 +168,13 @@ def active_jobs(
     # Of PostgreSQL's answer, too, only so many rows are in memory beside their records.
     statement = statement.order_by(jobs.c.sequence).execution_options(yield_per=_PAGE)
     return list(sound(connection.execute(statement), record_of_row))
+
+
+def active_damaged(connection: Connection, owners: Collection[str]) -> list[str]:
+    """The ids of people's jobs that are not over and whose records cannot be read."""
+    wanted = jobs.c.owner.in_(owners), jobs.c.status.in_([status.value for status in ACTIVE])
+    rows = connection.execute(select(jobs).where(*wanted).execution_options(yield_per=_PAGE))
+    return [row.id for row in rows if sound_or_none(row, record_of_row) is None]
 
 
 def get_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
