@@ -25,13 +25,8 @@ def command(function: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def environment(cases: list[Case]) -> dict[str, str]:
-    """What tells the job what to build."""
-    return {"CASES": json.dumps([case._asdict() for case in cases])}
-
-
 def results(output: bytes) -> list[dict[str, Any]]:
-    """What came of each: ``files``, ``output`` and ``error``."""
+    """What the job told, in order."""
     lines = output.decode("utf-8", "replace").splitlines()
     return [json.loads(line.removeprefix(_MARK)) for line in lines if line.startswith(_MARK)]
 
