@@ -85,7 +85,7 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
     folder = files.context_folder(options.context)
     tree, path = files.dockerfile(folder, options.dockerfile)
     platform = _platform(options.platform)
-    passwords = credentials.load(environment)
+    passwords = credentials.load(environment).at(options.places)
     cache.open()
     Settling(cache).start()
 
