@@ -27,7 +27,7 @@ _LEAST = 28  # of Docker: BuildKit is part of it, and knows most of the syntax
 
 @dataclass(frozen=True)
 class Theirs:
-    """What it makes of a Dockerfile: files, or an error, perhaps of syntax that it does not know."""
+    """What it makes of a Dockerfile: files or an error, perhaps of syntax that is too new."""
 
     files: dict[str, tuple[object, ...]]
     error: str = ""
