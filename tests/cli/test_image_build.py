@@ -133,6 +133,19 @@ def test_arguments_secrets_and_a_dockerfile_outside(person: Home, context: Path)
     assert " 1 2 from the context hush\n" in shown
 
 
+def test_commands_see_volumes(person: Home, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM host\nRUN cp /data/in /data/out; ls /kaniko; true\n")
+    (person.work_dir / "in").write_text("stored")
+    person.ok("mkdir", "storage:seen")
+    person.ok("cp", "in", "storage:seen/in")
+
+    shown = built(person, "--no-cache", "-v", "storage:seen:/data")
+
+    assert "cannot access '/kaniko'" in shown
+    assert person.ok("cp", "storage:seen/out", "-") == "stored"
+    person.ok("rm", "-r", "storage:seen")
+
+
 def test_a_folder_of_the_storage_is_built_from(person: Home, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM host\nCOPY a /a\nRUN cat /a\n")
     (context / "a").write_text("stored\n")

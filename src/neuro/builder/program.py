@@ -98,7 +98,8 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
         made = _planned(tree, options, platform, bases, report)
         for note in made.notes:
             report.write(f"WARNING: {note.render()}\n")
-        running = Running(cache, context, options.secrets)
+        volumes = arguments.volumes(environment)
+        running = Running(cache, context, options.secrets, volumes)
         building = Building(made, cache, bases, context, running, report, anew=not options.cache)
         stack.callback(building.close)
         try:
