@@ -100,6 +100,7 @@ class Request:
     names: tuple[str, ...]
     files: tuple[tuple[str, str, int], ...] = ()
     layers: tuple[str, ...] | None = None  # folders, the lowest first; None: no image
+    on_host: bool = False  # they lie above the machine's userland
     lock: str = ""  # a file by which they are held
     user: str = ""  # of the image
     stop_signal: int = signal.SIGTERM
@@ -128,6 +129,7 @@ class Order:
     devices: list[str]
     volumes: list[tuple[str, bool]]
     layers: int | None
+    on_host: bool
     user: str
 
 
@@ -174,7 +176,7 @@ def request_from(value: dict[str, Any]) -> Request:
 
 def environment(plan: Plan, request: Request) -> dict[str, str]:
     """The whole environment of the job and of what is executed in it."""
-    if request.layers is None:
+    if request.layers is None or request.on_host:
         env = {"PATH": plan.userland.path, "HOME": "/root", "LANG": "C.UTF-8"}
     else:  # as containers have it; the launcher knows the user's home
         env = {"PATH": _PATH}
@@ -291,7 +293,8 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
             trees.append(mounts.own_file(path, file, mode, block))
         if request.layers is not None:
             trees += [mounts.layer(path, block) for path in request.layers]
-            trees.append(mounts.private(layers, upper_of_image(plan), block))
+            uppers = uppers_of_image(plan, on_host=request.on_host)
+            trees.append(mounts.private(layers, uppers, block))
     except BaseException:
         for tree in trees:
             os.close(tree)
@@ -308,6 +311,7 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
         devices=[name for _, name in devices],
         volumes=volumes,
         layers=None if request.layers is None else len(request.layers),
+        on_host=request.on_host,
         user=request.user,
     )
     return Prepared(order, trees)
@@ -328,9 +332,10 @@ def command_of(plan: Plan, order: Order) -> Command:
     )
 
 
-def upper_of_image(plan: Plan) -> str:
-    """The name of the private layer over those of an image."""
-    return str(1 + len(plan.userland.overlays))
+def uppers_of_image(plan: Plan, *, on_host: bool) -> list[str]:
+    """The names of the private layers over those of an image: one, or one for each overlay."""
+    first = 1 + len(plan.userland.overlays)
+    return [str(first + number) for number in range(first if on_host else 1)]
 
 
 def namespaces(plan: Plan) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import kernel
@@ -83,14 +84,15 @@ def layer(path: str, block: Block) -> int:
         os.close(opened)
 
 
-def private(folder: str, upper: str, block: Block) -> int:
-    """A mount of the folder of a run's private layers, with a new one called ``upper``.
+def private(folder: str, uppers: Sequence[str], block: Block) -> int:
+    """A mount of the folder of a run's private layers, with new ones called ``uppers``.
 
     Raises OSError.
     """
-    for path in (f"{folder}/{upper}", f"{folder}/{upper}.work"):
-        os.mkdir(path)
-        block.give(path)
+    for upper in uppers:
+        for path in (f"{folder}/{upper}", f"{folder}/{upper}.work"):
+            os.mkdir(path)
+            block.give(path)
     return _of(kernel.copy_tree(folder), 0)
 
 
