@@ -14,6 +14,8 @@ from neuro.domain.uris import ResourceURI, complete_uri
 MAX_REFERENCE = 512
 # The image whose programs are the platform's own: jobs in it run the commands of this very version.
 EXECUTOR_IMAGE = "neuro/executor"
+# The label of an image whose layers lie above the userland of the machine that made them.
+BASE_LABEL, ON_HOST = "neuro.base", "host"
 _FLOW_NAME = "neuro-flow"  # as the original publishes it, whatever the registry and the tag
 
 # A part of a repository's name, between slashes.

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from neuro.domain.images import BASE_LABEL, ON_HOST
 from neuro.engines.base import EngineFault, ExitCause, NotReady, PullCredentials, RunSpec
 from neuro.engines.images.manifests import ImageConfig
 from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox.launch import Request
 
 _HOST = ("host", "neuro/base")
-# The label of an image whose layers lie above the machine's userland, and were made there.
-BASE_LABEL, ON_HOST = "neuro.base", "host"
 
 
 def is_host(reference: str) -> bool:

@@ -99,6 +99,7 @@ class Request:
     neighbours: str
     names: tuple[str, ...]
     files: tuple[tuple[str, str, int], ...] = ()
+    drivers: tuple[tuple[str, str], ...] = ()  # files of this machine, and their targets
     layers: tuple[str, ...] | None = None  # folders, the lowest first; None: no image
     on_host: bool = False  # they lie above the machine's userland
     lock: str = ""  # a file by which they are held
@@ -167,6 +168,7 @@ def request_from(value: dict[str, Any]) -> Request:
             "argv": tuple(value["argv"]),
             "mounts": tuple(tuple(mount) for mount in value["mounts"]),
             "files": tuple(tuple(file) for file in value["files"]),
+            "drivers": tuple(tuple(file) for file in value["drivers"]),
             "gpus": tuple(value["gpus"]),
             "names": tuple(value["names"]),
             "layers": None if value["layers"] is None else tuple(value["layers"]),
@@ -291,6 +293,9 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str) -> Prepared
             path, file = f"{layers}/file-{number}", base64.b64decode(content)
             volumes.append((target, False))
             trees.append(mounts.own_file(path, file, mode, block))
+        for source, target in request.drivers:
+            volumes.append((target, False))
+            trees.append(mounts.of_machine(source))
         if request.layers is not None:
             trees += [mounts.layer(path, block) for path in request.layers]
             uppers = uppers_of_image(plan, on_host=request.on_host)

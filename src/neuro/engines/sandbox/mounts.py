@@ -64,6 +64,15 @@ def volume(opened: int, target: str, users: int | None, *, read_only: bool) -> i
         ) from None
 
 
+def of_machine(path: str) -> int:
+    """A mount of a file of this machine that everybody may read. Raises OSError."""
+    opened = kernel.open_without_links(path)
+    try:
+        return _of(kernel.copy_tree("", opened, recursive=False), ATTR_RDONLY)
+    finally:
+        os.close(opened)
+
+
 def layer(path: str, block: Block) -> int:
     """A mount of one folder of an image. Raises OSError, where it is gone too.
 
