@@ -18,7 +18,7 @@ show() {
 }
 
 step "The platform, on this machine"
-# The jobs below find their packages among the programs of this machine, so they need no image.
+# The jobs below find their packages among the programs of this machine: the image `host` is these.
 show neuro up --engine sandbox
 
 step "Data and code go up to the platform's storage"
@@ -35,7 +35,7 @@ if [ -n "$(neuro -q ps --name digits)" ]; then show neuro kill digits; fi
 show neuro run --preset cpu-small --name digits --env OMP_NUM_THREADS=1 \
     --volume storage:digits/code:/code:ro \
     --volume storage:digits:/project:rw \
-    python -- python /code/train.py --data /project/data --results /project/results
+    host -- python /code/train.py --data /project/data --results /project/results
 
 step "What came out"
 rm -rf $out/results
