@@ -37,6 +37,14 @@ show neuro run --preset cpu-small --name digits --env OMP_NUM_THREADS=1 \
     --volume storage:digits:/project:rw \
     host -- python /code/train.py --data /project/data --results /project/results
 
+step "An image: this machine's programs and the code, built without Docker"
+# A second demo finds every step done.
+show neuro image build -F --tag image:digits:v1 $here
+
+step "A job in it: the code is part of the image"
+show neuro run --preset cpu-small --env OMP_NUM_THREADS=1 --volume storage:digits:/project:ro \
+    image:digits:v1 -- python train.py --data /project/data --results /tmp --epochs 3
+
 step "What came out"
 rm -rf $out/results
 show neuro cp -r -T storage:digits/results $out/results
