@@ -23,6 +23,7 @@ PARTS = (
     "access",
     "files",
     "images",
+    "builds",
     "install",
     "before",
 )

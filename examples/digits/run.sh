@@ -18,7 +18,7 @@ show() {
 }
 
 step "The platform, on this machine"
-# The jobs below find their packages among the programs of this machine, so they need no image.
+# The jobs below find their packages among the programs of this machine: the image `host` is these.
 show neuro up --engine sandbox
 
 step "Data and code go up to the platform's storage"
@@ -35,7 +35,15 @@ if [ -n "$(neuro -q ps --name digits)" ]; then show neuro kill digits; fi
 show neuro run --preset cpu-small --name digits --env OMP_NUM_THREADS=1 \
     --volume storage:digits/code:/code:ro \
     --volume storage:digits:/project:rw \
-    python -- python /code/train.py --data /project/data --results /project/results
+    host -- python /code/train.py --data /project/data --results /project/results
+
+step "An image: this machine's programs and the code, built without Docker"
+# A second demo finds every step done.
+show neuro image build -F --tag image:digits:v1 $here
+
+step "A job in it: the code is part of the image"
+show neuro run --preset cpu-small --env OMP_NUM_THREADS=1 --volume storage:digits:/project:ro \
+    image:digits:v1 -- python train.py --data /project/data --results /tmp --epochs 3
 
 step "What came out"
 rm -rf $out/results

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.builder.table import Case
@@ -24,12 +25,16 @@ _KINDS = {
 _LEAST = 28  # of Docker: BuildKit is part of it, and knows most of the syntax
 
 
-class Refused(Exception):
-    """The reference does not build it."""
+@dataclass(frozen=True)
+class Theirs:
+    """What it makes of a Dockerfile: files or an error, perhaps of syntax that is too new."""
 
+    files: dict[str, tuple[object, ...]]
+    error: str = ""
 
-class Newer(Exception):
-    """The reference does not know the syntax."""
+    @property
+    def is_older(self) -> bool:
+        return "unknown flag" in self.error
 
 
 def lacking() -> str | None:
@@ -47,8 +52,8 @@ def lacking() -> str | None:
     return None
 
 
-def build(case: Case, context: Path, place: Path) -> dict[str, tuple[object, ...]]:
-    """The files of what it builds. Raises Refused, Newer."""
+def build(case: Case, context: Path, place: Path) -> Theirs:
+    """What it builds."""
     file = place / "Dockerfile"
     file.write_text(case.text)
     (place / "Dockerfile.dockerignore").write_text(case.ignore)
@@ -59,9 +64,8 @@ def build(case: Case, context: Path, place: Path) -> dict[str, tuple[object, ...
         words.append(f"--target={case.target}")
     ran = _docker(*words, "--output=type=tar,dest=-", str(context))
     if ran.returncode != 0:
-        said = ran.stderr.decode()
-        raise Newer(said) if "unknown flag" in said else Refused(said)
-    return _files(ran.stdout)
+        return Theirs({}, ran.stderr.decode())
+    return Theirs(_files(ran.stdout))
 
 
 def _docker(*words: str) -> subprocess.CompletedProcess[bytes]:

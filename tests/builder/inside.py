@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,21 @@ def with_registry() -> None:
                 found["layers"] = here.layers(tag=f"v{number}")
                 found["config"] = here.config(tag=f"v{number}")
             print(_MARK + json.dumps(found), flush=True)
+
+
+def timed() -> None:
+    """Seconds of the whole program, again and again: cached, with one RUN, and without."""
+    found: dict[str, list[float]] = {"cached": [], "one": [], "none": []}
+    start = f"import sys; sys.path[:0] = [{PACKAGE_ROOT!r}]; from neuro.builder.program import main"
+    for number in range(int(os.environ["ROUNDS"]) + 1):
+        for name, times in found.items():
+            words = ["--context=/context", f"--dockerfile={name}", f"--build-arg=N={number}"]
+            argv = [sys.executable, "-c", f"{start}; main()", *words, "--no-push"]
+            began = time.monotonic()
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+            if number:  # the first one makes what is cached then
+                times.append(time.monotonic() - began)
+    print(_MARK + json.dumps(found), flush=True)
 
 
 def table() -> None:

@@ -45,6 +45,7 @@ class Home:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
         own = {"HOME": str(self.folder), "NEURO_DATA_DIR": str(self.data_dir), "TERM": "xterm"}
         own["NEURO_ENGINE"] = "sandbox"  # whatever else the machine has
+        own["https_proxy"] = "http://127.0.0.1:9"  # public registries are out of reach
         return kept | own | more
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -51,6 +51,25 @@ def test_an_image_is_built_and_pushed(person: Home, owner: str, context: Path) -
     assert "#2 CACHED" in built(person, "-F")
 
 
+def test_a_job_runs_in_what_was_built(person: Home, context: Path) -> None:
+    # As jobs on the machine's programs: the same ones first.
+    (context / "Dockerfile").write_text(
+        "FROM host\nCOPY a /app/a\nRUN command -v python3 > /app/python\nWORKDIR /app\n"
+    )
+    (context / "a").write_text("copied\n")
+    (context / "a").chmod(0o600)
+    built(person)
+
+    shown = person.ok(
+        "-q", "run", "image:made:v1", "--",
+        "sh", "-c", "cat a python; command -v python3; stat -c %a a",
+    )  # fmt: skip
+
+    copied, then, now, mode = shown.split()[-4:]
+    assert (copied, mode) == ("copied", "644")
+    assert then == now
+
+
 def test_the_end_is_told_to_programs(person: Home, owner: str, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     words = ("image", "build", "--json", "-t", "made:v1", "-t", "other:v1", "context")
@@ -131,6 +150,19 @@ def test_arguments_secrets_and_a_dockerfile_outside(person: Home, context: Path)
     )  # fmt: skip
 
     assert " 1 2 from the context hush\n" in shown
+
+
+def test_commands_see_volumes(person: Home, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM host\nRUN cp /data/in /data/out; ls /kaniko; true\n")
+    (person.work_dir / "in").write_text("stored")
+    person.ok("mkdir", "storage:seen")
+    person.ok("cp", "in", "storage:seen/in")
+
+    shown = built(person, "--no-cache", "-v", "storage:seen:/data")
+
+    assert "cannot access '/kaniko'" in shown
+    assert person.ok("cp", "storage:seen/out", "-") == "stored"
+    person.ok("rm", "-r", "storage:seen")
 
 
 def test_a_folder_of_the_storage_is_built_from(person: Home, context: Path) -> None:

@@ -20,6 +20,12 @@ def detach(person: Home, *words: str) -> str:
     return person.ok("-q", "run", "--detach", *words).strip()
 
 
+# What a job says where Docker Hub cannot be reached, as in the tests.
+OFFLINE = (
+    "It runs on this machine's own programs, as docker.io cannot be reached: Connection refused"
+)
+
+
 def test_a_run_looks_as_specified_and_ends_with_the_job(person: Home) -> None:
     done = person.run(
         "run", "--preset", "cpu-small", "--name", "test", "ubuntu", "echo", "Hello, World!"
@@ -41,7 +47,7 @@ def test_a_run_looks_as_specified_and_ends_with_the_job(person: Home) -> None:
     assert lines[10:] == [
         "Status: pending Creating",
         "Status: pending Scheduling",
-        "Status: running",
+        f"Status: running ({OFFLINE})",
         "Terminal is attached to the remote job, so you receive the job's output.",
         "Use Ctrl-C to detach (it will NOT terminate the job), or restart the job with"
         " `--detach` option.",
@@ -60,12 +66,15 @@ def test_a_quiet_run_prints_the_raw_output_and_its_id_beside_it(person: Home) ->
     assert JOB_ID.search(done.stderr)
 
 
-def test_a_first_run_of_an_image_says_once_what_an_image_means_here(person: Home) -> None:
-    first = person.run("run", "unheard-of:7", "true")
-    second = person.run("run", "unheard-of:7", "true")
+def test_a_job_whose_image_is_out_of_reach_says_what_it_runs_on(person: Home) -> None:
+    job = detach(person, "unheard-of:7", "sleep", "600")
+    logs = person.run("logs", "--no-follow", job)
+    on_host = person.run("run", "host", "true")
 
-    assert "unheard-of:7" in first.stderr
-    assert "unheard-of:7" not in second.stderr
+    assert logs.stderr == f"Job {job}: {OFFLINE}\n"
+    assert OFFLINE in person.ok("status", job)
+    assert on_host.returncode == 0
+    assert OFFLINE not in on_host.stderr
 
 
 def test_a_program_that_is_not_there_fails_with_its_reason(person: Home) -> None:

@@ -21,9 +21,9 @@ class FlowClient:
         self.workspace = client.home / project
         (self.workspace / ".neuro").mkdir(parents=True)
         # ``neuro-flow`` knows no options for its ``neuro`` to ask nothing of the outside world.
-        self._bin = client.home / "bin"
-        self._bin.mkdir()
-        neuro = self._bin / "neuro"
+        self.bin = client.home / "bin"
+        self.bin.mkdir()
+        neuro = self.bin / "neuro"
         neuro.write_text(f'#!/bin/sh\nexec {" ".join(client.command())} "$@"\n')
         neuro.chmod(0o755)
 
@@ -31,15 +31,15 @@ class FlowClient:
         """Put a flow file into the workspace."""
         (self.workspace / ".neuro" / f"{name}.yml").write_text(text)
 
-    def run(self, *arguments: str, code: int = 0) -> Outcome:
+    def run(self, *arguments: str, code: int = 0, patience: float = PATIENCE) -> Outcome:
         """Run a command to its end, which must be ``code``."""
         done = subprocess.run(
             self._command(arguments),
-            env=self._environment(),
+            env=self.environment(),
             cwd=self.workspace,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=patience,
         )
         outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
         assert outcome.code == code, outcome
@@ -50,7 +50,7 @@ class FlowClient:
         """A command that goes on; what it prints is dropped. It is killed if it is still there."""
         with subprocess.Popen(
             self._command(arguments),
-            env=self._environment(),
+            env=self.environment(),
             cwd=self.workspace,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -64,9 +64,10 @@ class FlowClient:
     def _command(self, arguments: Sequence[str]) -> list[str]:
         return [str(self._client.environment / "bin" / "neuro-flow"), *arguments]
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The variables of its commands."""
         variables = self._client.variables()
-        return {**variables, "PATH": f"{self._bin}:{variables.get('PATH', '/usr/bin:/bin')}"}
+        return {**variables, "PATH": f"{self.bin}:{variables.get('PATH', '/usr/bin:/bin')}"}
 
     def stored(self) -> set[str]:
         """The names of what the storage keeps of this workspace."""

@@ -16,12 +16,21 @@ from neuro.engines.docker.containers import (
     launched,
     network_of,
     search_path,
+    unfit,
 )
 from neuro.engines.docker.gpus import gpus_of
 from neuro.engines.docker.images import CannotPull, Progress, fetched, whole_name
 from neuro.engines.docker.saving import image_config
 from neuro.engines.docker.settings import socket_path
 from tests.engines.harness import spec
+
+
+def test_an_image_above_a_machines_programs_is_refused_with_what_to_do() -> None:
+    above = unfit(ImageConfig(labels={"neuro.base": "host"}))
+
+    assert above is not None
+    assert "preset of the engine `sandbox`" in above
+    assert unfit(ImageConfig()) is unfit(ImageConfig(labels={"neuro.base": "debian"})) is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -549,6 +550,74 @@ async def test_the_machines_userland_is_an_image_too(
     done = await runs.shell("test -d /usr/share && echo here", **options)
 
     assert done.lines == ["here"]
+
+
+async def test_the_layers_of_an_image_can_lie_above_the_machines_userland(
+    runs: Runs, shelf: Shelf, tmp_path: Path
+) -> None:
+    low, high = shelf.layer(), shelf.layer()
+    write(low, "usr/bin/tool", "#!/bin/sh\necho made of $A by $(id -u)\n", 0o755)
+    write(low, "etc/tool.conf", "conf\n")
+    write(low, "app/data", "low\n")
+    write(high, "app/data", "high\n")
+    write(high, "usr/share/doc/only", "this\n")
+    os.setxattr(high / "usr/share/doc", "user.overlay.opaque", b"y")
+    white_out(high / "usr/bin/env")
+    labels = {"neuro.base": "host"}
+    config = ImageConfig(environment=("A=layers",), working_folder="/app", labels=labels)
+    shelf.put("above", low, high, on=Root((), config), **msgspec.structs.asdict(config))
+
+    done = await runs.shell(
+        "tool; cat /etc/tool.conf data; ls /usr/share/doc; test -e /usr/bin/env || echo hidden;"
+        " cat /etc/hostname; grep -c localhost /etc/hosts; test -d /usr/share/zoneinfo -o -d"
+        " /usr/lib && echo userland; echo x > /usr/new && echo x > /etc/new && cat /usr/new;"
+        " test -d /proc/self && test -c /dev/null && test -w /run && echo system;"
+        f" ls {tmp_path} 2>/dev/null || echo unseen",
+        image="above",
+        hostname="name",
+    )
+
+    assert done.lines == [
+        *("made of layers by 0", "conf", "high", "only", "hidden", "name", "2", "userland", "x"),
+        *("system", "unseen"),
+    ]
+    place = layout.run_folder(str(tmp_path / "engine"), done.ref.job_id, 0)
+    await eventually(lambda: not os.path.exists(f"{place}/layers"), "its files are there")
+
+
+@pytest.mark.root  # who may make device files
+async def test_a_run_with_a_gpu_has_the_files_of_its_driver(
+    tmp_path: Path, images: MadeImages, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices, driver = tmp_path / "dev", tmp_path / "driver"
+    for folder in (devices, driver):
+        folder.mkdir()
+    for name in ("nvidia0", "nvidiactl"):
+        os.mknod(devices / name, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    library = write(driver, "libcuda.so.550.1", "library\n")
+    program = write(driver, "nvidia-smi", "#!/bin/sh\necho sees $NVIDIA_VISIBLE_DEVICES\n", 0o755)
+    place = "/usr/local/nvidia"
+    found = (
+        (str(library), f"{place}/lib64/libcuda.so.1"), (str(program), f"{place}/bin/nvidia-smi"),
+    )  # fmt: skip
+    monkeypatch.setattr("neuro.engines.sandbox.drivers.driver_files", lambda: found)
+    shelf.put("gpu", environment=("PATH=/usr/bin:/bin", "LD_LIBRARY_PATH=/own"))
+    settings = SandboxSettings(device_folder=str(devices))
+    engine = SandboxEngine(tmp_path / "gpus", settings, storage=EVERYWHERE, images=images)
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+    try:
+        script = f"nvidia-smi; cat {place}/lib64/*; echo $LD_LIBRARY_PATH; echo x > {place}/lib64/libcuda.so.1"
+        done = await runs.shell(script, image="gpu", gpus=("0",))
+        without = await runs.shell(f"ls {place}", image="gpu")
+    finally:
+        await runs.close()
+
+    assert done.lines[:3] == ["sees 0", "library", f"/own:{place}/lib64"]
+    assert "Read-only" in done.lines[3]
+    assert without.code != 0
+    assert library.read_text() == "library\n"
 
 
 async def test_a_run_in_an_image_leaves_nothing(runs: Runs, shelf: Shelf, tmp_path: Path) -> None:

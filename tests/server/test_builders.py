@@ -171,6 +171,20 @@ async def test_no_other_job_may_make_sandboxes(tmp_path: Path) -> None:
     assert (spec.nesting, spec.build_cache, spec.files) == (False, "", ())
 
 
+async def test_commands_see_the_volumes_that_are_not_the_builders_own(tmp_path: Path) -> None:
+    (tmp_path / "anna" / "x").mkdir(parents=True)
+    given = [
+        Volume(src_storage_uri="storage://default/anna/x", dst_path=it, read_only=True)
+        for it in ("/kaniko_context", "/kaniko/build", "/data/./raw")
+    ]
+
+    spec = await spec_of(tmp_path, volumes=given, env={"NEURO_BUILD_VOLUMES": "[evil]"})
+
+    told = json.loads(spec.env["NEURO_BUILD_VOLUMES"])
+    assert told == [{"path": "/data/raw", "read_only": True}]
+    assert "NEURO_BUILD_VOLUMES" not in (await spec_of(tmp_path)).env
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

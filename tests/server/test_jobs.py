@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -20,7 +21,7 @@ from neuro.domain.errors import (
 )
 from neuro.domain.jobs import JobFilter, JobRequest, JobStatus
 from tests.server.jobs import finished, output_of, running, submit
-from tests.server_process import ServerProcess
+from tests.server_process import SETTINGS, ServerProcess, running_server
 
 
 async def test_a_job_runs_and_its_output_and_exit_code_are_kept(client: Client) -> None:
@@ -353,16 +354,21 @@ async def test_data_behind_its_end_is_told_as_a_mistake_of_the_client(
     await client.jobs.kill(job.id)
 
 
-async def test_the_first_use_of_an_image_is_remarked_on_once(alice: Client) -> None:
+async def test_the_first_use_of_an_image_is_remarked_on_once_where_there_are_none(
+    tmp_path: Path,
+) -> None:
     request = JobRequest(image="pytorch/pytorch:latest", command="true")
+    settings = f"{SETTINGS}\n[engines.sandbox]\nimages = false\n"
 
-    first = await alice.jobs.submit(request)
-    second = await alice.jobs.submit(request)
+    with running_server(tmp_path / "data", settings=settings) as server:
+        async with Client.connect(server.url, server.token) as client:
+            first = await client.jobs.submit(request)
+            second = await client.jobs.submit(request)
 
-    assert "recorded, not pulled" in first.notices[0]
-    assert second.notices == ()
-    await finished(alice, first.job)
-    await finished(alice, second.job)
+            assert "recorded, not pulled" in first.notices[0]
+            assert second.notices == ()
+            await finished(client, first.job)
+            await finished(client, second.job)
 
 
 async def test_a_job_may_be_given_the_owners_login(client: Client) -> None:

@@ -106,7 +106,10 @@ ENGINES = {
     ),
     "[engines.second]\nkind = 3": ("line 2: engine 'second': kind is 3",),
     "[engines.Second]\nkind = 'sandbox'": ("line 1: Invalid engine name 'Second'",),
-    "[engines.sandbox]\ncores = 2": ("line 2: there is no key 'cores'", "cpu, images, images_kept"),
+    "[engines.sandbox]\ncores = 2": (
+        "line 2: there is no key 'cores'",
+        "cpu, images, images_insecure",
+    ),
     "[engines.sandbox]\ncpu = 0": ("line 2: engines.sandbox.cpu is 0", "from 0.01 to"),
     "[engines.sandbox]\nmemory = '1Q'": ("line 2: engines.sandbox.memory: '1Q' is not a size",),
     "[engines.sandbox]\nlog_limit = '1Q'": ("line 2: engines.sandbox.log_limit: '1Q' is not",),

@@ -64,6 +64,19 @@ def test_train_on_the_platform_and_get_the_results(project: Project) -> None:
     assert "succeeded" in project.ok("status", "train")
 
 
+def test_its_image_is_built(project: Project) -> None:
+    kept = (project.folder / "requirements.txt").read_text()
+    # Nothing to fetch: what the machine has is enough here.
+    (project.folder / "requirements.txt").write_text("# none\n")
+
+    out = project.ok("build", "myimage")
+
+    (project.folder / "requirements.txt").write_text(kept)
+    assert "RUN python3 -m pip install --no-cache-dir" in out
+    assert out.splitlines()[-1].startswith("image://default/")
+    assert "image:neuro_tutorial" in project.home.ok("image", "ls").split()
+
+
 def test_the_code_is_sent_before_each_training(project: Project) -> None:
     code = project.folder / "modules" / "train.py"
     code.write_text(code.read_text().replace("flowers to train on", "flowers, of my own code"))

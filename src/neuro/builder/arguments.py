@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+import msgspec
 
 from neuro.builder.faults import BuildFault
 from neuro.domain.problems import nearest
@@ -37,6 +39,7 @@ Example:
 
   python -m neuro.builder --context=/src --destination=registry.example.com/me/trainer:v1
 """
+VOLUMES = "NEURO_BUILD_VOLUMES"
 _SECRETS = "/kaniko/secrets"
 _FLAGS = ("no-push", "no-cache", "cache", "insecure", "insecure-pull", "help")
 _VALUES = (
@@ -69,6 +72,21 @@ class Secret:
 
     file: str = ""
     variable: str = ""
+
+
+class Volume(msgspec.Struct, frozen=True):
+    """A volume of the job, and whether commands may write to it."""
+
+    path: str
+    read_only: bool
+
+
+def volumes(environment: Mapping[str, str]) -> tuple[Volume, ...]:
+    """What the platform says of volumes that commands see, which no argument can.
+
+    Anything else of the job's, such as its /proc, must not be theirs.
+    """
+    return tuple(msgspec.json.decode(environment.get(VOLUMES, "[]"), type=list[Volume]))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ taken, and that is said. The files of an image are fetched when a step needs the
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -199,7 +200,10 @@ def _host(image: BaseImage) -> Base:
             f"The machine's userland is not for {image.platform}: this is {here}.",
             "Start from an image of that platform.",
         )
-    config = ImageConfig(labels={HOST_LABEL: HOST})
+    # The programs that a job without an image finds, in the same order.
+    path = os.environ.get("PATH", "")
+    env = (f"PATH={path}",) if path else None
+    config = ImageConfig(labels={HOST_LABEL: HOST}, env=env)
     made = Image(architecture=platform.architecture, os=platform.os, config=config)
     return Base(made, HOST)
 

@@ -191,7 +191,7 @@ class Copying:
             originals[identity] = target
 
     def _dress(self, found: Found, view: View) -> Dress:
-        mode = stat.S_IMODE(found.status.st_mode)
+        mode = found.mode
         if not found.is_link:
             mode = changed(mode, self._step.chmod, is_folder=found.is_folder)
         return Dress(
@@ -311,7 +311,7 @@ class Digests:
             content = view.read_link(one.found)
         elif one.found.is_file:
             content = self._file(view, one.found)
-        mode = 0 if one.found.is_link else stat.S_IMODE(status.st_mode)
+        mode = 0 if one.found.is_link else one.found.mode
         attributes = sorted(view.xattrs(one.found).items())
         told = (one.target, kind, mode, view.owner(one.found), content, attributes)
         return f"{told!r}\n"

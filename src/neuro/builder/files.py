@@ -43,16 +43,19 @@ def find_dockerfile(folder: str, name: str) -> str:
     raise BuildFault(f"There is no {name or _DEFAULT} in the context.", hint)
 
 
-def context(folder: str, dockerfile_path: str) -> Context:
-    """The context, less what its ignore file names. Raises DockerfileError, OSError."""
+def context(folder: str, dockerfile_path: str, *, is_stored: bool = False) -> Context:
+    """The context, less what its ignore file names. Raises DockerfileError, OSError.
+
+    ``is_stored`` as in ``views.Found``.
+    """
     beside, within = names_of_ignore_file(dockerfile_path)
     for path in (beside, os.path.join(folder, within)):
         content = _read(path)
         if content is not None:
             text = content.decode("utf-8", "replace")
             patterns = read_patterns(text, os.path.basename(path))
-            return Context(folder, IgnoreMatcher(patterns))
-    return Context(folder, IgnoreMatcher(()))
+            return Context(folder, IgnoreMatcher(patterns), is_stored=is_stored)
+    return Context(folder, IgnoreMatcher(()), is_stored=is_stored)
 
 
 def write(path: str, text: str) -> None:

@@ -139,9 +139,8 @@ class Placer:
             self.view.changed(above)
 
     def _dress_of(self, found: Found) -> Dress:
-        mode = stat.S_IMODE(found.status.st_mode)
         xattrs = tuple(self._below.xattrs(found).items())
-        return Dress(mode, self._below.owner(found), found.status.st_mtime_ns, xattrs)
+        return Dress(found.mode, self._below.owner(found), found.status.st_mtime_ns, xattrs)
 
     def _dress_folder(self, path: str, dress: Dress) -> None:
         fd = os.open(path or ".", _FOLDER, dir_fd=self._root)

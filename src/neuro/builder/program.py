@@ -32,6 +32,7 @@ from neuro.domain.problems import Position, Problem
 from neuro.engines.images.manifests import this_machine
 
 CACHE = "/cache"
+_JOB = "NEURO_JOB_ID"  # whose context is a volume
 _MOST = 20 << 30  # bytes of layers that stay for later builds
 _LOOK_UPS = 4  # at once
 
@@ -93,12 +94,13 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
         report.write(f"WARNING: {sentence}\n")
 
     with ExitStack() as stack:
-        context = stack.enter_context(files.context(folder, path))
+        context = stack.enter_context(files.context(folder, path, is_stored=_JOB in environment))
         bases = stack.enter_context(Bases(cache, passwords, options.insecure, warn))
         made = _planned(tree, options, platform, bases, report)
         for note in made.notes:
             report.write(f"WARNING: {note.render()}\n")
-        running = Running(cache, context, options.secrets)
+        volumes = arguments.volumes(environment)
+        running = Running(cache, context, options.secrets, volumes)
         building = Building(made, cache, bases, context, running, report, anew=not options.cache)
         stack.callback(building.close)
         try:

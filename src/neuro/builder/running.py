@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from neuro.builder import stepping
-from neuro.builder.arguments import Secret
+from neuro.builder.arguments import Secret, Volume
 from neuro.builder.cache import Cache, Draft
 from neuro.builder.copying import Copying, Download, missing
 from neuro.builder.faults import BuildFault, StepFailed
@@ -30,10 +30,21 @@ _SECRET_MODE = 0o400
 class Running:
     """The commands of a build. ``stop`` ends those that run, and lets no other begin."""
 
-    def __init__(self, cache: Cache, context: Context, secrets: Mapping[str, Secret]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        context: Context,
+        secrets: Mapping[str, Secret],
+        volumes: Sequence[Volume] = (),
+    ) -> None:
+        """``volumes`` are the job's own, which every command sees at the same places."""
         self._cache = cache
         self._context = context
         self._secrets = secrets
+        self._volumes = [
+            stepping.Bind(source=Path(it.path), target=it.path, read_only=it.read_only)
+            for it in volumes
+        ]
         self._lock = threading.Lock()
         self._stops: set[stepping.Stop] = set()
         self._stopped = False
@@ -55,7 +66,8 @@ class Running:
                 raise BuildFault(f"There is no device '{name}' for builds.", "Remove --device.")
         with contextlib.ExitStack() as stack:
             given = _Given(self._cache, self._context, self._secrets, trees, task, stack)
-            mounts = [one for mount in step.mounts for one in given.mounts(mount)]
+            mounts: list[stepping.Mount] = [*self._volumes]
+            mounts += [one for mount in step.mounts for one in given.mounts(mount)]
             argv = step.argv
             if step.script is not None:
                 # The plan's place is below /dev, where a fence has its own files alone.

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from neuro.dockerfile.copying import Entry
@@ -46,11 +46,24 @@ class LayerFolder:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something in a view: in which of its layers, the highest being 0."""
+    """Something in a view: in which of its layers, the highest being 0.
+
+    ``is_stored``: it comes from the platform's storage, which keeps of a mode whether a file can be
+    executed, and nothing else.
+    """
 
     path: str
     status: os.stat_result
     layer: int
+    is_stored: bool = False
+
+    @property
+    def mode(self) -> int:
+        """Its permissions. What is stored everybody may read: it would be root's alone."""
+        mode = stat.S_IMODE(self.status.st_mode)
+        if not self.is_stored or self.is_link:
+            return mode
+        return mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6
 
     @property
     def is_folder(self) -> bool:
@@ -304,16 +317,24 @@ class View:
 class Context(View):
     """A build's context: a folder, less what ``.dockerignore`` says. All of it is root's."""
 
-    def __init__(self, folder: str, ignored: IgnoreMatcher) -> None:
+    def __init__(self, folder: str, ignored: IgnoreMatcher, *, is_stored: bool = False) -> None:
+        """``is_stored`` as in Found."""
         super().__init__((LayerFolder(folder),))
         self.folder = folder
+        self._is_stored = is_stored
         self._ignored = ignored
         self._verdicts: dict[str, Verdict] = {"": TOP}
 
     @classmethod
     def again(cls, other: Context) -> Context:
         """The same context, for another thread; it is to be closed as well."""
-        return cls(other.folder, other._ignored)
+        return cls(other.folder, other._ignored, is_stored=other._is_stored)
+
+    def _look(self, path: str) -> tuple[Found | None, tuple[int, ...]]:
+        found, layers = super()._look(path)
+        if found is not None and self._is_stored:
+            found = replace(found, is_stored=True)
+        return found, layers
 
     def find(self, path: str) -> Found | None:
         """See View."""

@@ -18,6 +18,8 @@ EXECUTOR_IMAGE = "neuro/executor"
 # takes.
 BUILDER_IMAGE = "neuro/builder"
 _BUILDERS = (BUILDER_IMAGE, "gcr.io/kaniko-project/executor", "martizih/kaniko")
+# The label of an image whose layers lie above the userland of the machine that made them.
+BASE_LABEL, ON_HOST = "neuro.base", "host"
 _FLOW_NAME = "neuro-flow"  # as the original publishes it, whatever the registry and the tag
 
 # A part of a repository's name, between slashes.

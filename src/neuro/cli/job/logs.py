@@ -56,12 +56,12 @@ def command(
     moment = parse_moment(since, local_now()) if since else None
     job_id = context.run(context.client.jobs.resolve(job))
     sys.stdout.flush()
-    _say_if_it_waits(context, job, job_id, follow=follow)
+    _say_how_it_is(context, job, job_id, follow=follow)
     part = LogPart(since=moment, timestamps=timestamps, tail=tail, follow=follow)
     copy_log(context, job_id, part)
 
 
-def _say_if_it_waits(context: Context, name: str, job_id: str, *, follow: bool) -> None:
+def _say_how_it_is(context: Context, name: str, job_id: str, *, follow: bool) -> None:
     try:
         job = context.run(context.client.jobs.get(job_id))
     except ServerUnreachable:
@@ -73,3 +73,6 @@ def _say_if_it_waits(context: Context, name: str, job_id: str, *, follow: bool) 
         context.out.note(
             f"Job {name} has not started yet: {then}. `neuro status {name}` says what it waits for."
         )
+    elif job.status is JobStatus.RUNNING and job.history.description:
+        # Such as that its image cannot be had, and it has other programs.
+        context.out.note(f"Job {name}: {job.history.description}")

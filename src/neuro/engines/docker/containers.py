@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from neuro.docker.images import ImageConfig
+from neuro.domain.images import BASE_LABEL, ON_HOST
 from neuro.engines.base import RunRef, RunSpec
 from neuro.engines.docker import launcher_program
 from neuro.engines.docker.gpus import VISIBLE, device_requests, visible
@@ -74,6 +75,17 @@ def isolated_network_body(installation: str, neighbours: str) -> dict[str, Any]:
         "labels": {INSTALLATION: installation},
         "options": {"isolate": "true"},
     }
+
+
+def unfit(config: ImageConfig) -> str | None:
+    """Why containers cannot be made of an image; None where they can."""
+    if (config.labels or {}).get(BASE_LABEL) == ON_HOST:
+        return (
+            "The image was made FROM host: its layers lie above the programs of the machine that"
+            " built it, which no container has. Choose a preset of the engine `sandbox`, or build"
+            " it from another base."
+        )
+    return None
 
 
 def search_path(spec: RunSpec, config: ImageConfig) -> str:

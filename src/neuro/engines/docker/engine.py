@@ -133,7 +133,12 @@ class DockerEngine(SupervisedRuns):
             # A network of podman is there only while a container is in it, and nobody is in this
             # one: it keeps the address free of others, and this machine has it at all times.
             add = ["ip", "address", "replace", f"{address}/32", "dev", "lo"]
-            subprocess.run(add, check=False, capture_output=True)
+            try:
+                subprocess.run(add, check=False, capture_output=True)
+            except FileNotFoundError:
+                raise EngineFault(
+                    "jobs in podman need the program `ip` on this machine: install iproute2"
+                ) from None
         return address
 
     async def _watch_daemon(self) -> None:

@@ -59,6 +59,8 @@ def make(
     image = fetched(daemon, spec.image, spec.pull, told)
     end_of_pull()
     config = image.config or ImageConfig()
+    if (why := containers.unfit(config)) is not None:
+        raise Impossible(why)
     try:
         argv = spec.command_line(config.entrypoint or (), config.cmd or ())
     except ValueError as error:

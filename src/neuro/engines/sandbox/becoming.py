@@ -53,7 +53,7 @@ def main(
     try:
         kernel.set_name("neuro-command")
         try:
-            address, limits = _prepare(plan, block, group, folder)
+            address, limits, grounds = _prepare(plan, block, group, folder)
             init.lead(lifeline, launch.namespaces(plan))
         except Exception as error:
             channel.send(REFUSED + str(error).encode("utf-8", "replace")[:1024])
@@ -61,17 +61,17 @@ def main(
         channel.send(READY + address.encode())
         descriptors = _receive(channel)
         if descriptors:
-            _run(plan, descriptors, limits)
+            _run(plan, descriptors, limits, grounds)
     finally:  # nothing may return from here: this is a copy
         os._exit(1)
 
 
 def _prepare(
     plan: launch.Plan, block: Block, group: cgroups.Group, folder: str
-) -> tuple[str, dict[str, int]]:
+) -> tuple[str, dict[str, int], list[list[int]]]:
     """Everything that does not depend on the run; its address, and limits yet to be set (``ipc``).
 
-    Raises OSError.
+    And what lies below the overlays of its root (``inside.make_root``). Raises OSError.
     """
     os.umask(0o022)
     group.create()
@@ -88,8 +88,8 @@ def _prepare(
         network.raise_loopback()
         network.open_low_ports()
     limits = ipc.open_limits() if plan.groups.version == 0 else {}
-    inside.make_root(plan.userland, plain=plan.plain)
-    return address, limits
+    grounds = inside.make_root(plan.userland, plain=plan.plain)
+    return address, limits, grounds
 
 
 def _leave_the_host(plan: launch.Plan, block: Block) -> None:
@@ -115,12 +115,17 @@ def _receive(channel: socket.socket) -> list[int]:
             return received if head else []
 
 
-def _run(plan: launch.Plan, descriptors: Sequence[int], limits: Mapping[str, int]) -> NoReturn:
+def _run(
+    plan: launch.Plan,
+    descriptors: Sequence[int],
+    limits: Mapping[str, int],
+    grounds: Sequence[Sequence[int]],
+) -> NoReturn:
     given, stdin, output, word, *trees = descriptors
     order = launch.Order(**json.loads(wire.read_whole(given)))
     try:
         ipc.bound(limits, order.memory)
-        _arrange(plan, order, trees)
+        _arrange(plan, order, trees, grounds)
         command = launch.command_of(plan, order)
     except (OSError, ValueError, inside.Refused) as error:
         code = launcher.code_of(error)
@@ -129,17 +134,27 @@ def _run(plan: launch.Plan, descriptors: Sequence[int], limits: Mapping[str, int
             code = launcher.VOLUME_NOT_READY if inside.lies_on(error.place, volumes) else code
         os.write(word, launcher.refused(code, launcher.reason_of(error)))
         os._exit(1)
-    for tree in trees:
+    for tree in (*trees, *(one for ground in grounds for one in ground)):
         os.close(tree)
     launcher.become(command, (stdin, output, output), word)
 
 
-def _arrange(plan: launch.Plan, order: launch.Order, trees: Sequence[int]) -> None:
+def _arrange(
+    plan: launch.Plan,
+    order: launch.Order,
+    trees: Sequence[int],
+    grounds: Sequence[Sequence[int]],
+) -> None:
     devices, volumes = len(order.devices), len(order.volumes)
     layers = trees[devices + volumes :]
     if order.layers is not None:
         private = layers[-1] if plan.userland.writable else None
-        image_root.enter(layers[:-1], private, launch.upper_of_image(plan), order.memory)
+        uppers = launch.uppers_of_image(plan, on_host=order.on_host)
+        own = image_root.Own(private, uppers, order.memory)
+        if order.on_host:
+            image_root.enter_above(plan.userland, grounds, layers[:-1], own)
+        else:
+            image_root.enter(layers[:-1], own)
     kernel.set_hostname(order.hostname)
     inside.mount_shared_memory(order.shm)
     inside.mount_devices(list(zip(trees, order.devices, strict=False)))

@@ -10,26 +10,127 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from neuro.engines.sandbox import kernel
+from neuro.engines.sandbox import inside, kernel
 from neuro.engines.sandbox.kernel import MS_NODEV, MS_NOSUID
+from neuro.engines.sandbox.userland import Userland
 
 _PLACE = "/mnt"  # of the berth's root: nothing has run in it yet
 _SIZE = "mode=0755,size=1m,nr_inodes=4k"
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPAQUE = "user.overlay.opaque"
 _SYSTEM = ("proc", "sys", "dev")
 _GIVEN = ("hosts", "hostname", "resolv.conf")  # of the berth's /etc, which has those of the run
 
 
-def enter(layers: Sequence[int], private: int | None, upper: str, memory: int) -> None:
-    """Make the root of the trees ``layers``, the lowest first, and move into it. Raises OSError.
+@dataclass(frozen=True)
+class Own:
+    """The run's own layers: ``uppers`` are names in the tree ``private``.
 
-    ``upper`` is the name of the run's own layer in the tree ``private``; without that tree it is
-    kept in ``memory`` bytes, as the file system of the engine's folder can hold no such layer.
+    Without that tree they are kept in ``memory`` bytes, as the file system of the engine's folder
+    can hold no such layer.
     """
+
+    private: int | None
+    uppers: Sequence[str]
+    memory: int
+
+
+def enter(layers: Sequence[int], own: Own) -> None:
+    """Make the root of the trees ``layers``, the lowest first, and move into it. Raises OSError."""
+    given = _begin(layers, own)
+    names = [str(number) for number in range(len(layers))]
+    _mount(names[::-1], "", own.uppers[0])
+    _finish(given)
+
+
+def enter_above(
+    land: Userland, grounds: Sequence[Sequence[int]], layers: Sequence[int], own: Own
+) -> None:
+    """The same for layers that lie above the machine's userland: see ``inside.make_root``.
+
+    It is made as that of a run without an image, with more below each overlay. Raises OSError.
+    """
+    shown = [(path, kernel.copy_tree(path)) for path in land.read_only]
+    given = _begin(layers, own)
+    names = [str(number) for number in range(len(layers))]
+    for number, (path, ground) in enumerate(zip(("/", *land.overlays), grounds, strict=True)):
+        below = []
+        for at, tree in enumerate(ground):
+            below.append(f"ground-{number}-{at}")
+            os.mkdir(below[-1])
+            _attach(os.dup(tree), _open(below[-1]))
+        inside_layers, hides = _having(names[::-1], path.rstrip("/"))
+        lowers = inside_layers if hides else [*inside_layers, *below]
+        _mount(lowers, path.rstrip("/"), own.uppers[number])
+    for path, tree in shown:
+        _show(tree, f"root{path}")
+    inside.cover(land, "root")
+    inside.make_run_folder("root")
+    _finish(given)
+
+
+def _show(tree: int, path: str) -> None:
+    """Attach a folder of the machine, unless the layers took its place away."""
+    try:
+        place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        os.close(tree)
+        return
+    _attach(tree, place)
+
+
+def _having(names: Sequence[str], path: str) -> tuple[list[str], bool]:
+    """The folders at a path in layers, the highest first; whether one hides all that is below."""
+    found = []
+    for name in names:
+        try:
+            folder = kernel.open_without_links(f"{name}{path}", _LIST)
+        except OSError:
+            continue  # it has none, or something else there
+        found.append(f"{name}{path}")
+        try:
+            if path and _OPAQUE in os.listxattr(folder):
+                return found, True
+        finally:
+            os.close(folder)
+    return found, False
+
+
+def _begin(layers: Sequence[int], own: Own) -> list[tuple[str, int]]:
+    """Attach what the root is made of, by short names; the run's own files of /etc."""
     given = [(name, kernel.copy_tree(f"/etc/{name}")) for name in _GIVEN]
-    kernel.mount("tmpfs", _PLACE, "tmpfs", MS_NOSUID | MS_NODEV, _SIZE)
+    flags = MS_NOSUID | MS_NODEV
+    kernel.mount("tmpfs", _PLACE, "tmpfs", flags, _SIZE)
     os.chdir(_PLACE)
-    _overlay(layers, private, upper, memory)
+    # By names as short as can be, all of them fit in the page of options that a mount has.
+    for number, tree in enumerate(layers):
+        os.mkdir(str(number))
+        _attach(os.dup(tree), _open(str(number)))
+    for name in ("none", "private", "root"):
+        os.mkdir(name)
+    if own.private is not None:
+        _attach(os.dup(own.private), _open("private"))
+    else:
+        kernel.mount("tmpfs", "private", "tmpfs", flags, f"mode=0755,size={own.memory}")
+        for upper in own.uppers:
+            os.mkdir(f"private/{upper}")
+            os.mkdir(f"private/{upper}.work")
+    return given
+
+
+def _mount(lowers: Sequence[str], path: str, upper: str) -> None:
+    """Mount an overlay of ``lowers``, the highest first, with a layer of the run's own above."""
+    lower = ":".join(map(kernel.as_option, lowers)) or "none"
+    # See ``inside`` for "volatile".
+    options = f"lowerdir={lower},upperdir=private/{upper},workdir=private/{upper}.work"
+    flags = MS_NOSUID | MS_NODEV
+    kernel.mount("overlay", f"root{path}", "overlay", flags, f"{options},userxattr,volatile")
+
+
+def _finish(given: Sequence[tuple[str, int]]) -> None:
+    """Put into the root what every run has, and move there."""
     root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in _SYSTEM:
@@ -40,31 +141,6 @@ def enter(layers: Sequence[int], private: int | None, upper: str, memory: int) -
         os.close(root)
     os.chdir("root")
     kernel.enter_root()
-
-
-def _overlay(layers: Sequence[int], private: int | None, upper: str, memory: int) -> None:
-    flags = MS_NOSUID | MS_NODEV
-    # By names as short as can be, all of them fit in the page of options that a mount has.
-    names = [str(number) for number in range(len(layers))]
-    for name, tree in zip(names, layers, strict=True):
-        os.mkdir(name)
-        _attach(os.dup(tree), _open(name))
-    for name in ("none", "private", "root"):
-        os.mkdir(name)
-    if private is not None:
-        _attach(os.dup(private), _open("private"))
-    else:
-        kernel.mount("tmpfs", "private", "tmpfs", flags, f"mode=0755,size={memory}")
-        for name in (upper, f"{upper}.work"):
-            os.mkdir(f"private/{name}")
-    # See ``inside`` for "volatile".
-    options = f"lowerdir={_chain(names)},upperdir=private/{upper},workdir=private/{upper}.work"
-    kernel.mount("overlay", "root", "overlay", flags, f"{options},userxattr,volatile")
-
-
-def _chain(names: Sequence[str]) -> str:
-    """The lower folders of an overlay, as its options have them: the highest first."""
-    return ":".join(reversed(names)) or "none"
 
 
 def _open(name: str) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from neuro.domain.images import BASE_LABEL, ON_HOST
 from neuro.engines.base import EngineFault, ExitCause, NotReady, PullCredentials, RunSpec
 from neuro.engines.images.manifests import ImageConfig
 from neuro.engines.images.stopping import Stop
@@ -106,10 +107,13 @@ def with_image(request: Request, spec: RunSpec, root: Root) -> Request:
     Raises EngineFault where nobody says what is to run.
     """
     config = root.config
+    on_host = config.labels.get(BASE_LABEL) == ON_HOST
     try:
         argv = spec.command_line(config.entrypoint, config.command)
     except ValueError as error:
-        raise EngineFault(str(error)) from None
+        if not on_host:
+            raise EngineFault(str(error)) from None
+        argv = request.argv  # the userland's own
     folder = spec.working_dir or posixpath.normpath(f"/{config.working_folder}")
     return replace(
         request,
@@ -117,6 +121,7 @@ def with_image(request: Request, spec: RunSpec, root: Root) -> Request:
         env={**environment(config), **request.env},
         working_dir=folder,
         layers=root.layers,
+        on_host=on_host,
         lock=root.lock,
         user=config.user,
         stop_signal=signal_number(config.stop_signal),

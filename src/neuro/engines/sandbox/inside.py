@@ -88,29 +88,53 @@ def mount_proc() -> None:
             kernel.mount("tmpfs", f"proc/{name}", "tmpfs", MS_RDONLY | flags, options)
 
 
-def make_root(land: Userland, *, plain: bool) -> None:
-    """Put the root together on the stage and move into it. Raises OSError."""
+def make_root(land: Userland, *, plain: bool) -> list[list[int]]:
+    """Put the root together on the stage and move into it. Raises OSError.
+
+    What is below each of its overlays, the highest first: for a run whose image lies above it.
+    """
+    grounds = []
     for number, path in enumerate(("/", *land.overlays)):
         _overlay(land, number, path)
+        grounds.append([kernel.copy_tree(name, recursive=False) for name in _below(land, path)])
     for number, path in enumerate(land.read_only):
         kernel.mount(f"shown/{number}", f"root{path}", flags=MS_BIND | MS_REC)
-    for path in land.covered:
-        options, flags = "mode=0700,size=4k", MS_RDONLY | MS_NOSUID | MS_NODEV
-        try:
-            kernel.mount("tmpfs", f"root{path}", "tmpfs", flags, options)
-        except OSError as error:
-            # The run cannot open a folder above it, or does not see it, as only some users may read
-            # it: it is covered already.
-            if error.errno not in (errno.EACCES, errno.ENOENT):
-                raise
+    cover(land, "root")
     for name in ("proc", "sys", "dev"):
         kernel.mount(name, f"root/{name}", flags=MS_BIND | MS_REC)
     mount_terminals("root/dev/pts", plain=plain)
-    _small_disk("root/run", _RUN_SIZE, "0755")
-    os.mkdir("root/run/lock", 0o1777)
-    os.chmod("root/run/lock", 0o1777)  # noqa: S103 - as everywhere
+    make_run_folder("root")
     os.chdir("root")
     kernel.enter_root()
+    return grounds
+
+
+def cover(land: Userland, root: str) -> None:
+    """Let folders of the userland show empty. Raises OSError."""
+    for path in land.covered:
+        options, flags = "mode=0700,size=4k", MS_RDONLY | MS_NOSUID | MS_NODEV
+        try:
+            kernel.mount("tmpfs", f"{root}{path}", "tmpfs", flags, options)
+        except OSError as error:
+            # The run cannot open a folder above it, or does not see it, as only some users may read
+            # it: it is covered already.
+            if error.errno not in (errno.EACCES, errno.ENOENT, errno.ENOTDIR):
+                raise
+
+
+def make_run_folder(root: str) -> None:
+    """A small disk at /run, as userlands expect it. Raises OSError."""
+    _small_disk(f"{root}/run", _RUN_SIZE, "0755")
+    os.mkdir(f"{root}/run/lock", 0o1777)
+    os.chmod(f"{root}/run/lock", 0o1777)  # noqa: S103 - as everywhere
+
+
+def _below(land: Userland, path: str) -> list[str]:
+    """The folders on the stage below one of the root's overlays, the highest first."""
+    if path == "/":
+        return [f"land/{land.template}"]
+    layers = [f"land/{name}" for name in land.between.get(path, ())]
+    return [*reversed(layers), land.lower(path)]
 
 
 def mount_terminals(target: str, *, plain: bool) -> None:
@@ -123,15 +147,10 @@ def mount_terminals(target: str, *, plain: bool) -> None:
 def _overlay(land: Userland, number: int, path: str) -> None:
     target = f"root{path}"
     upper, work = f"private/{number}", f"private/{number}.work"
-    layers = [f"land/{name}" for name in land.between.get(path, ())]
-    if path == "/":
-        if not land.writable:
-            kernel.mount(upper, target, flags=MS_BIND)  # a copy of the template
-            return
-        below = f"land/{land.template}"
-    else:
-        below = land.lower(path)
-    lower = ":".join(kernel.as_option(source) for source in (*reversed(layers), below))
+    if path == "/" and not land.writable:
+        kernel.mount(upper, target, flags=MS_BIND)  # a copy of the template
+        return
+    lower = ":".join(map(kernel.as_option, _below(land, path)))
     flags = MS_NOSUID | MS_NODEV
     if land.writable:
         # A run's private files never outlive it. Without "volatile" the end of each overlay waits

@@ -99,7 +99,9 @@ class Request:
     neighbours: str
     names: tuple[str, ...]
     files: tuple[tuple[str, str, int], ...] = ()
+    drivers: tuple[tuple[str, str], ...] = ()  # files of this machine, and their targets
     layers: tuple[str, ...] | None = None  # folders, the lowest first; None: no image
+    on_host: bool = False  # they lie above the machine's userland
     lock: str = ""  # a file by which they are held
     user: str = ""  # of the image
     stop_signal: int = signal.SIGTERM
@@ -131,6 +133,7 @@ class Order:
     devices: list[str]
     volumes: list[tuple[str, bool]]
     layers: int | None
+    on_host: bool
     user: str
     nesting: str
 
@@ -169,6 +172,7 @@ def request_from(value: dict[str, Any]) -> Request:
             "argv": tuple(value["argv"]),
             "mounts": tuple(tuple(mount) for mount in value["mounts"]),
             "files": tuple(tuple(file) for file in value["files"]),
+            "drivers": tuple(tuple(file) for file in value["drivers"]),
             "gpus": tuple(value["gpus"]),
             "names": tuple(value["names"]),
             "layers": None if value["layers"] is None else tuple(value["layers"]),
@@ -178,7 +182,7 @@ def request_from(value: dict[str, Any]) -> Request:
 
 def environment(plan: Plan, request: Request) -> dict[str, str]:
     """The whole environment of the job and of what is executed in it."""
-    if request.layers is None:
+    if request.layers is None or request.on_host:
         env = {"PATH": plan.userland.path, "HOME": "/root", "LANG": "C.UTF-8"}
     else:  # as containers have it; the launcher knows the user's home
         env = {"PATH": _PATH}
@@ -297,9 +301,13 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str, init: int) 
         if request.cache:
             volumes.append((nesting.CACHE, True))
             trees.append(mounts.cache(request.cache, block))
+        for source, target in request.drivers:
+            volumes.append((target, False))
+            trees.append(mounts.of_machine(source))
         if request.layers is not None:
             trees += [mounts.layer(path, block) for path in request.layers]
-            trees.append(mounts.private(layers, upper_of_image(plan), block))
+            uppers = uppers_of_image(plan, on_host=request.on_host)
+            trees.append(mounts.private(layers, uppers, block))
         if request.nesting:
             trees += nesting.trees(plan, block, init)
     except BaseException:
@@ -318,6 +326,7 @@ def prepare(plan: Plan, request: Request, block: Block, layers: str, init: int) 
         devices=[name for _, name in devices],
         volumes=volumes,
         layers=None if request.layers is None else len(request.layers),
+        on_host=request.on_host,
         user=request.user,
         nesting=request.nesting,
     )
@@ -340,9 +349,10 @@ def command_of(plan: Plan, order: Order) -> Command:
     )
 
 
-def upper_of_image(plan: Plan) -> str:
-    """The name of the private layer over those of an image."""
-    return str(1 + len(plan.userland.overlays))
+def uppers_of_image(plan: Plan, *, on_host: bool) -> list[str]:
+    """The names of the private layers over those of an image: one, or one for each overlay."""
+    first = 1 + len(plan.userland.overlays)
+    return [str(first + number) for number in range(first if on_host else 1)]
 
 
 def own_files(plan: Plan, request: Request) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 from neuro.engines.exhaustion import EXHAUSTED
 from neuro.engines.sandbox import kernel
@@ -63,6 +64,15 @@ def volume(opened: int, target: str, users: int | None, *, read_only: bool) -> i
         ) from None
 
 
+def of_machine(path: str) -> int:
+    """A mount of a file of this machine that everybody may read. Raises OSError."""
+    opened = kernel.open_without_links(path)
+    try:
+        return _of(kernel.copy_tree("", opened, recursive=False), ATTR_RDONLY)
+    finally:
+        os.close(opened)
+
+
 def layer(path: str, block: Block) -> int:
     """A mount of one folder of an image. Raises OSError, where it is gone too.
 
@@ -97,14 +107,15 @@ def cache(folder: str, block: Block) -> int:
         os.close(opened)
 
 
-def private(folder: str, upper: str, block: Block) -> int:
-    """A mount of the folder of a run's private layers, with a new one called ``upper``.
+def private(folder: str, uppers: Sequence[str], block: Block) -> int:
+    """A mount of the folder of a run's private layers, with new ones called ``uppers``.
 
     Raises OSError.
     """
-    for path in (f"{folder}/{upper}", f"{folder}/{upper}.work"):
-        os.mkdir(path)
-        block.give(path)
+    for upper in uppers:
+        for path in (f"{folder}/{upper}", f"{folder}/{upper}.work"):
+            os.mkdir(path)
+            block.give(path)
     return _of(kernel.copy_tree(folder), 0)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from subprocess import SubprocessError
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from neuro.engines.base import (
     WaitReason,
 )
 from neuro.engines.images.stopping import Stop
+from neuro.engines.sandbox import drivers
 from neuro.engines.sandbox.images import Images, RegistryAway, Root, is_host, with_image
 from neuro.engines.sandbox.launch import Request
 
@@ -70,7 +72,8 @@ class Pulls:
         except OSError as error:
             raise NotReady(f"its image cannot be kept here: {error}") from error
         self._held[RunRef(spec.job_id, spec.run)] = root
-        return with_image(request, spec, root)
+        inside = with_image(request, spec, root)
+        return await _with_drivers(inside) if request.gpus and not inside.on_host else inside
 
     def with_place(self, event: Event) -> Event:
         """A start with where it runs: a run that is over at once cannot be asked any more."""
@@ -157,6 +160,17 @@ class Pulls:
     def _waits(self, spec: RunSpec, stopped: asyncio.Future[None], progress: float) -> None:
         if not stopped.done():  # else it is told late
             self._say(spec, "Its image is pulled", min(1.0, max(0.0, progress)))
+
+
+async def _with_drivers(request: Request) -> Request:
+    """The request of a run that has GPUs, with what their driver needs in an image."""
+    try:
+        files = await asyncio.to_thread(drivers.driver_files)
+    except (OSError, SubprocessError) as error:
+        raise NotReady(f"the driver of the GPUs cannot be looked for: {error}") from error
+    if not files:
+        return request
+    return replace(request, drivers=files, env=drivers.with_driver(request.env))
 
 
 def _forget(fetching: asyncio.Future[Root]) -> None:

@@ -124,7 +124,7 @@ class Supervisor:
         self._berth.release_mounts()
         layers = f"/proc/self/fd/{self._place}/layers"
         try:
-            launch.clear_work(layers, 1 + int(launch.upper_of_image(self._plan)))
+            launch.clear_work(layers, 2 * (1 + len(self._plan.userland.overlays)))
             layout.remove_tree(layers)
         except OSError:
             pass

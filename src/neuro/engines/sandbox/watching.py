@@ -82,17 +82,36 @@ def files_in_memory(init: int) -> int:
     is in no process, so it is not found.
     """
     total = sum(_without_a_name(init).values())
-    for path in ("dev", "dev/shm", "run"):
-        place = f"/proc/{init}/root/{path}"
-        try:
-            if kernel.is_in_memory(
-                place
-            ):  # /run is a folder of an image, or a volume may lie there
-                found = os.statvfs(place)
-                total += (found.f_blocks - found.f_bfree) * found.f_frsize
-        except OSError:
-            continue
+    try:
+        root = os.open(f"/proc/{init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return total + _in_nested_fences(init)  # it is gone
+    try:
+        for path in ("dev", "dev/shm", "run"):
+            total += _used_in_memory(root, path)
+    finally:
+        os.close(root)
     return total + _in_nested_fences(init)
+
+
+def _used_in_memory(root: int, path: str) -> int:
+    """Bytes of a tmpfs; none where there is something else, as an image has what it likes in /run.
+
+    A link there would lead to a place of this machine's.
+    """
+    try:
+        place = kernel.open_without_links(path, os.O_PATH | os.O_DIRECTORY, root)
+    except OSError:
+        return 0
+    try:
+        if not kernel.is_in_memory(f"/proc/self/fd/{place}"):
+            return 0
+        found = os.fstatvfs(place)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+    except OSError:
+        return 0
+    finally:
+        os.close(place)
 
 
 def _in_nested_fences(init: int) -> int:

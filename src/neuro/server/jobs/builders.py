@@ -33,6 +33,10 @@ CONFIG = "/kaniko/.docker/config.json"
 # The layers of earlier builds of the same owner: the engine mounts them there.
 CACHE = "/cache"
 
+VOLUMES = "NEURO_BUILD_VOLUMES"
+
+# Of the job, and not of what is built.
+_OWN = ("/kaniko", "/kaniko_context", "/workspace")
 _KANIKO = "/kaniko/executor"  # as its users write it where they give an entrypoint
 _BUILD_ARG = "--build-arg"
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
@@ -144,6 +148,19 @@ def _with_values(words: Iterable[str], env: Mapping[str, str]) -> Iterator[str]:
             yield word
     if is_next:
         yield _BUILD_ARG
+
+
+def volumes_of(container: Container) -> dict[str, str]:
+    """What the builder is told of the volumes that commands in the image see, too.
+
+    What is below /kaniko is the builder's own: the context, secrets, passwords.
+    """
+    shown = [
+        {"path": place_of(it.dst_path), "read_only": it.read_only}
+        for it in container.volumes
+        if not any(_overlap(place_of(it.dst_path), own) for own in _OWN)
+    ]
+    return {VOLUMES: msgspec.json.encode(shown).decode()} if shown else {}
 
 
 def configuration(container: Container, hosts: Iterable[str], token: str) -> tuple[File, ...]:

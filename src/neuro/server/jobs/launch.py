@@ -206,7 +206,7 @@ class Launcher:
             image=BUILDER_IMAGE,
             entrypoint=builders.command_of(self._commands),
             argv=builders.arguments_of(container, known_as, registry),
-            env=_given(record),
+            env={**_given(record), **builders.volumes_of(container)},
             hostname=record.id,
             volumes=await self._volumes_of(record),
             files=builders.configuration(container, (known_as, registry), token),

@@ -223,14 +223,13 @@ def _after(record: JobRecord, phase: Phase, happening: Happening, now: datetime)
         case Given(event, gpus, node):
             given = replace(record, phase=phase, gpus=gpus, node=node)
             return given.stepped(Reason.SCHEDULING, now) if event is Event.PLACED else given
-        case Started() if record.phase is Phase.RUNNING:
-            return _known_again(record, now)
+        case Started(where=where) if record.phase is Phase.RUNNING:
+            return _known_again(record, now, _place(where))
         case Waiting():
             return _waiting(_in(record, phase), happening)
         case Started(at=at, where=where):
             began = replace(record, phase=phase, tries=0)
-            place = None if where is None else f"It runs on {where}"
-            return began.stepped(Reason.RESTARTING if record.run else None, at, place)
+            return began.stepped(Reason.RESTARTING if record.run else None, at, _place(where))
         case Exited():
             return _after_exit(record, phase, happening, now)
         case StartTrouble(Event.REFUSED, _, why):
@@ -302,9 +301,13 @@ def _put_off(record: JobRecord, why: str, now: datetime) -> JobRecord:
     return _saying(replace(record, phase=Phase.PAUSING, tries=record.tries + 1), why, now)
 
 
-def _known_again(record: JobRecord, now: datetime) -> JobRecord:
+def _place(where: str | None) -> str | None:
+    return None if where is None else f"It runs on {where}"
+
+
+def _known_again(record: JobRecord, now: datetime, place: str | None) -> JobRecord:
     said = record.transitions[-1].description or ""
-    return _saying(record, None, now) if said.startswith(_UNKNOWN) else record
+    return _saying(record, place, now) if said.startswith(_UNKNOWN) else record
 
 
 def _waiting(record: JobRecord, waiting: Waiting) -> JobRecord:

@@ -1,0 +1,103 @@
+"""Builds of images in a job of the sandbox, beside ``docker build`` where there is a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.harness import Result, ms
+from neuro.engines.sandbox import SandboxEngine
+from tests.builder import inside
+from tests.builder.table import BUSYBOX
+from tests.engines import docker_daemon
+from tests.engines.harness import EVERYWHERE, MIB, Runs, mounted, put_into_storage
+
+ROUNDS = 7
+STEPS = 20
+BASE = "FROM scratch\nCOPY busybox /bin/\n"
+CACHED = BASE + 'RUN ["/bin/busybox", "true"]\n' * (STEPS - 1)
+ONE = BASE + 'ARG N\nRUN ["/bin/busybox", "true"]\n'
+
+
+def run() -> Iterator[Result]:
+    """All of it."""
+    if BUSYBOX is None:
+        yield Result("building images", "not measured", "", "busybox-static is not installed")
+        return
+    with tempfile.TemporaryDirectory(prefix="neuro-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        context = folder / "context"
+        context.mkdir()
+        shutil.copy(BUSYBOX, context / "busybox")
+        (context / "cached").write_text(CACHED)
+        (context / "one").write_text(ONE)
+        (context / "none").write_text(BASE + "ARG N\n")
+        put_into_storage(context)
+        ours = asyncio.run(_measured(folder, context))
+        theirs = _of_docker(context)
+    for what, budget in (("cached", 0.5), ("one", 0.15)):
+        title = f"build of {STEPS} cached steps" if what == "cached" else "RUN that changes nothing"
+        there = f"docker build: {ms(theirs[what])}" if theirs else "no docker to compare with"
+        yield Result(title, ms(ours[what]), f"≤ {ms(budget)}", there)
+
+
+async def _measured(folder: Path, context: Path) -> dict[str, float]:
+    """Seconds of a whole build whose steps are cached, and of one RUN."""
+    engine = SandboxEngine(folder / "engine", storage=EVERYWHERE)
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+    try:
+        done = await runs.run(
+            *inside.command("timed"),
+            nesting=True,
+            build_cache="bench",
+            image="neuro/builder",
+            memory=1024 * MIB,
+            env={"ROUNDS": str(ROUNDS)},
+            volumes=(
+                mounted(source=context, target="/context"),
+                mounted(source=inside.TESTS, target=inside.PLACE),
+            ),
+            patience=600.0,
+        )
+    finally:
+        await runs.stop_all()
+        await runs.close()
+    (found,) = inside.results(done.output)
+    return _seconds(found)
+
+
+def _seconds(found: dict[str, list[float]]) -> dict[str, float]:
+    medians = {name: statistics.median(times) for name, times in found.items()}
+    return {"cached": medians["cached"], "one": medians["one"] - medians["none"]}
+
+
+def _of_docker(context: Path) -> dict[str, float]:
+    if docker_daemon.lacking() is not None:
+        return {}
+    host = f"unix://{docker_daemon.socket_path()}"
+    found: dict[str, list[float]] = {"cached": [], "one": [], "none": []}
+    for number in range(ROUNDS + 1):
+        for name, times in found.items():
+            began = time.monotonic()
+            words = ["docker", "build", "-q", f"--build-arg=N={number}", "-f", context / name]
+            ran = subprocess.run(
+                [*words, context],
+                capture_output=True,
+                check=False,
+                env={**os.environ, "DOCKER_HOST": host},
+            )
+            if ran.returncode != 0:
+                return {}
+            if number:  # the first one makes what is cached then
+                times.append(time.monotonic() - began)
+    return _seconds(found)
