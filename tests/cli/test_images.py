@@ -114,3 +114,26 @@ def test_what_is_on_the_disk_is_shown_with_its_reason(person: Home, owner: str, 
 
 def _on_the_disk(person: Home) -> list[dict[str, Any]]:
     return list(json.loads(person.ok("image", "gc", "--dry-run", "--json")))
+
+
+def test_a_running_job_is_saved(person: Home, owner: str) -> None:
+    job = person.ok("-q", "run", "--detach", "ubuntu", "--", "sleep", "600").strip()
+    person.ok("exec", job, "true")
+
+    done = person.run("save", job, "image:with-changes:v1")
+
+    assert (done.returncode, done.stdout) == (0, f"image://default/{owner}/with-changes:v1\n")
+    assert done.stderr.splitlines() == [
+        f"Saving job '{job}' to image 'image://default/{owner}/with-changes:v1'...",
+        "Creating image from the job container...",
+        "Image created",
+        "Pushing image...",
+        f"image://default/{owner}/with-changes:v1: pushed",
+    ]
+    assert person.ok("image", "tags", "with-changes").split() == ["v1"]
+
+    person.ok("kill", job)
+    refused = person.run("job", "save", job, "image:with-changes:v2")
+    assert refused.returncode != 0
+    assert "is not running" in refused.stderr
+    assert person.ok("image", "tags", "with-changes").split() == ["v1"]
