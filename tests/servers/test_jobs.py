@@ -125,10 +125,9 @@ async def test_a_job_is_saved_through_any_server(
         assert told[:2] == ["CommitStarted", "CommitFinished"]
         assert [tag async for tag in one.images.tags(image)] == ["v1"]
         assert [tag async for tag in two.images.tags(image)] == ["v1"]
+        over = await finished(one, await submit(one, "true", preset_name="of-one"))
         with pytest.raises(NotFound, match="is not running: its status is succeeded"):
-            over = await finished(one, await submit(one, "true", preset_name="of-one"))
-            async for _ in two.jobs.save(over.id, image):
-                pass
+            await anext(two.jobs.save(over.id, image))
         await one.jobs.kill(job.id)
 
 
