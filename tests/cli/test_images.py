@@ -174,3 +174,26 @@ def test_damage_is_found_and_told(person: Home, owner: str, push: Push) -> None:
     assert f"image:/{owner}/damaged:v1 needs it" in done.stdout
     assert json.loads(person.ok("image", "gc", "--scrub", "--json"))["rotten"] == []
     person.ok("image", "rm", "image:damaged:v1")
+
+
+def test_a_running_job_is_saved(person: Home, owner: str) -> None:
+    job = person.ok("-q", "run", "--detach", "ubuntu", "--", "sleep", "600").strip()
+    person.ok("exec", job, "true")
+
+    done = person.run("save", job, "image:with-changes:v1")
+
+    assert (done.returncode, done.stdout) == (0, f"image://default/{owner}/with-changes:v1\n")
+    assert done.stderr.splitlines() == [
+        f"Saving job '{job}' to image 'image://default/{owner}/with-changes:v1'...",
+        "Creating image from the job container...",
+        "Image created",
+        "Pushing image...",
+        f"image://default/{owner}/with-changes:v1: pushed",
+    ]
+    assert person.ok("image", "tags", "with-changes").split() == ["v1"]
+
+    person.ok("kill", job)
+    refused = person.run("job", "save", job, "image:with-changes:v2")
+    assert refused.returncode != 0
+    assert "is not running" in refused.stderr
+    assert person.ok("image", "tags", "with-changes").split() == ["v1"]

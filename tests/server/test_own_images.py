@@ -19,7 +19,7 @@ from neuro.domain.uris import ResourceURI, parse_uri
 from neuro.engines.base import PullCredentials, RunSpec
 from neuro.server.access.grants import Grants
 from neuro.server.access.identity import Identity, PullIdentity
-from neuro.server.access.service import IMAGE_TOKEN_LIFE, AccessService
+from neuro.server.access.service import IMAGE_TOKEN_LIFE, PUSH_TOKEN_LIFE, AccessService
 from neuro.server.database.engine import Database
 from neuro.server.jobs.launch import Launcher
 from neuro.server.jobs.plan import Draft, Offer, Planned, Refused, plan
@@ -140,6 +140,23 @@ async def test_its_token_ends_soon(house: House) -> None:
     token = house.access.image_token("anna", TRAINER)
     house.now += IMAGE_TOKEN_LIFE + timedelta(seconds=1)
 
+    with pytest.raises(NotAuthenticated, match="expired"):
+        await house.access.authenticate(token)
+
+
+async def test_a_token_to_push_allows_to_write_that_image_and_nothing_else(house: House) -> None:
+    mine = parse_uri("image://default/anna/trainer")
+    token = house.access.push_token("anna", mine)
+
+    caller = await house.access.authenticate(token)
+
+    assert isinstance(caller, PullIdentity)
+    assert caller.action_on(mine) is Action.WRITE
+    for other in ("image://default/anna/other", "storage://default/anna", "user://anna"):
+        assert caller.action_on(parse_uri(other)) is None
+    theirs = await house.access.authenticate(house.access.push_token("anna", TRAINER))
+    assert theirs.action_on(TRAINER) is None
+    house.now += PUSH_TOKEN_LIFE + timedelta(seconds=1)
     with pytest.raises(NotAuthenticated, match="expired"):
         await house.access.authenticate(token)
 

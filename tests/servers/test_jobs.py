@@ -107,6 +107,30 @@ async def test_any_server_answers_for_the_jobs_of_all(
             assert (await finished(client, job)).status is JobStatus.CANCELLED
 
 
+async def test_a_job_is_saved_through_any_server(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    async with AsyncExitStack() as stack:
+        url = stack.enter_context(postgres_server.database())
+        fleet = stack.enter_context(
+            fleet_of("one", "two", folder=tmp_path, database=url, settings=NAMED)
+        )
+        clients = await clients_of(stack, fleet)
+        one, two = clients["one"], clients["two"]
+        job = await running(one, "sleep 600", preset_name="of-one")
+
+        image = two.images.image("image:saved:v1")
+        told = [event.status async for event in two.jobs.save(job.id, image)]
+
+        assert told[:2] == ["CommitStarted", "CommitFinished"]
+        assert [tag async for tag in one.images.tags(image)] == ["v1"]
+        assert [tag async for tag in two.images.tags(image)] == ["v1"]
+        over = await finished(one, await submit(one, "true", preset_name="of-one"))
+        with pytest.raises(NotFound, match="is not running: its status is succeeded"):
+            await anext(two.jobs.save(over.id, image))
+        await one.jobs.kill(job.id)
+
+
 async def test_jobs_go_on_when_the_server_that_had_their_engine_is_killed(
     tmp_path: Path, postgres_server: PostgresServer, bouncer: PgBouncer
 ) -> None:

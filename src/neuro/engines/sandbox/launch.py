@@ -364,10 +364,12 @@ def own_files(plan: Plan, request: Request) -> dict[str, Any] | None:
     land = plan.userland
     if not land.writable:
         return None
-    if request.layers is not None:
-        return {"parts": [[upper_of_image(plan), ""]], "lock": request.lock}
     places = ["", *(path.strip("/") for path in land.overlays)]
-    return {"parts": [[str(number), place] for number, place in enumerate(places)], "lock": None}
+    if request.layers is None:
+        uppers, lock = [str(number) for number in range(len(places))], None
+    else:
+        uppers, lock = uppers_of_image(plan, on_host=request.on_host), request.lock
+    return {"parts": [list(pair) for pair in zip(uppers, places, strict=False)], "lock": lock}
 
 
 def namespaces(plan: Plan) -> int:
