@@ -30,7 +30,6 @@ from neuro.engines.sandbox.allowance import Allowance
 from neuro.engines.sandbox.berth import Berth
 from neuro.engines.sandbox.ending import LOST, Ending, ExitRecord, conclude
 from neuro.engines.sandbox.identities import Block
-from neuro.engines.sandbox.inlet import Inlet, PipeInlet
 from neuro.engines.sandbox.loop import Loop
 from neuro.engines.sandbox.neighbourhood import Neighbourhood
 from neuro.engines.sandbox.outlet import PipeOutlet, TerminalOutlet
@@ -39,6 +38,8 @@ from neuro.engines.sandbox.oversight import Oversight
 from neuro.engines.sandbox.pasta import Pasta
 from neuro.engines.sandbox.processes import identity
 from neuro.engines.sandbox.reception import Reception
+from neuro.engines.sandbox.run_folder import RunFolder
+from neuro.engines.sandbox.streams import open_streams
 
 T = TypeVar("T")
 
@@ -62,8 +63,7 @@ class Supervisor:
         self._block = block
         self._request = request
         self._folder = folder
-        # Once the end is told, the job may be removed and another begin under its name.
-        self._place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._place = RunFolder(folder)
         self._loop = Loop(Allowance.of_run(request.cpu))
         self._loop.bury_children()
         self._log = OutputLog(layout.output_folder(plan.folder, request.job_id), plan.retention)
@@ -101,7 +101,7 @@ class Supervisor:
         self._clear()
         self._loop.close()
         self._log.close()
-        os.close(self._place)
+        self._place.close()
         if self._image is not None:
             self._image.close()
         return self._record is not None and self._record.cause != LOST
@@ -115,19 +115,14 @@ class Supervisor:
     def _look_at_folder(self) -> None:
         """End a run whose folder somebody deleted: it could neither say its end nor be found."""
         if self._record is None:
-            if os.fstat(self._place).st_nlink == 0:
+            if not self._place.is_there:
                 self._kill()
             self._loop.after(_FOLDER_SECONDS, self._look_at_folder)
 
     def _clear(self) -> None:
         """Delete the private files. What cannot go is left to the next server's start."""
         self._berth.release_mounts()
-        layers = f"/proc/self/fd/{self._place}/layers"
-        try:
-            launch.clear_work(layers, 2 * (1 + len(self._plan.userland.overlays)))
-            layout.remove_tree(layers)
-        except OSError:
-            pass
+        self._place.clear(self._plan)
 
     # Launch.
 
@@ -153,7 +148,7 @@ class Supervisor:
             self._berth.hold_userland()
         if self._request.lock:
             self._image = locks.shared(self._request.lock)
-        layers = f"/proc/self/fd/{self._place}/layers"
+        layers = self._place.layers
         self._prepared = launch.prepare(self._plan, self._request, self._block, layers, berth.init)
         self._open_streams()
         self._init = berth.init
@@ -179,26 +174,15 @@ class Supervisor:
             raise
 
     def _open_streams(self) -> None:
-        reception = self._reception
-        towards = self._loop, self._log, reception.written, self._perhaps_over
-        inlet: Inlet | None = None
-        if self._request.tty:
-            self._outlet = TerminalOutlet(
-                *towards,
-                entering.open_terminal(self._berth.init),
-                keyboard=self._request.stdin,
-                pause=reception.pause_senders,
-                on_change=reception.input_changed,
-            )
-            inlet = self._outlet if self._request.stdin else None
-        elif self._request.stdin and self._request.run == 0:
-            # What was sent to the first run is not there to be sent to the next.
-            inlet = PipeInlet(self._loop, reception.pause_senders, reception.input_changed)
-            self._outlet = PipeOutlet(*towards, inlet.inner)
-        else:
-            self._outlet = PipeOutlet(*towards, None)
+        self._outlet = open_streams(
+            self._request,
+            self._berth.init,
+            self._loop,
+            self._log,
+            self._reception,
+            self._perhaps_over,
+        )
         self._block.give_pipes(self._outlet.inner)
-        reception.join(self._outlet, inlet)
 
     def _begin(self) -> None:
         """Let the second process become the command.
@@ -207,7 +191,7 @@ class Supervisor:
         """
         assert self._prepared is not None
         assert self._outlet is not None
-        layers = f"/proc/self/fd/{self._place}/layers"
+        layers = self._place.layers
         self._oversight.begin(self._plan, self._request, self._berth.init, layers)
         word = self._word.open()
         try:
@@ -227,7 +211,7 @@ class Supervisor:
             "berth": self._berth.name,
             "neighbour": self._neighbourhood.place,
         }
-        layout.add_state(f"{self._folder}/{layout.STATE}", record)
+        self._place.add_state(record)
 
     def _pasta_ready(self, worked: bool) -> None:
         if self._record is not None:
@@ -315,7 +299,7 @@ class Supervisor:
     def _write_record(self) -> None:
         assert self._record is not None
         try:
-            layout.write_exit(f"/proc/self/fd/{self._place}", self._record)
+            self._place.write_exit(self._record)
         except FileNotFoundError:  # somebody deleted the folder: there is no place to write to
             message = "the run's folder was deleted while it ran"
             self._record = replace(self._record, exit_code=None, cause=LOST, message=message)
