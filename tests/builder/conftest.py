@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from tests.builder import inside
 from tests.builder.table import write_context
 from tests.engines.harness import EVERYWHERE, MIB, Runs, mounted, put_into_storage
 
+# A copy of the interpreter finds its libraries so (``tests.engines.plain_user``).
+_LIBRARIES = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 InJob = Callable[[str, dict[str, str]], list[dict[str, Any]]]
 
 
@@ -40,7 +43,7 @@ def in_job(context: Path, tmp_path_factory: pytest.TempPathFactory) -> InJob:
                 build_cache="ada",
                 image="neuro/builder",
                 memory=1024 * MIB,
-                env=env,
+                env={**_LIBRARIES, **env},
                 volumes=(
                     mounted(source=context, target="/context"),
                     mounted(source=inside.TESTS, target=inside.PLACE),

@@ -58,7 +58,9 @@ def timed() -> None:
             words = ["--context=/context", f"--dockerfile={name}", f"--build-arg=N={number}"]
             argv = [sys.executable, "-c", f"{start}; main()", *words, "--no-push"]
             began = time.monotonic()
-            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+            # Where it is installed, Python has it compiled.
+            env = {"PYTHONPYCACHEPREFIX": "/tmp/compiled"}
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=env)
             if number:  # the first one makes what is cached then
                 times.append(time.monotonic() - began)
     print(_MARK + json.dumps(found), flush=True)

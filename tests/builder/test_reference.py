@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.xdist_group("docker-buildkit"),
     pytest.mark.timeout(600),
 ]
+_PLACES = ("dev", "proc", "sys")
 _COMPARED = [case for case in CASES if case.text not in OURS_ALONE]
 
 
@@ -47,4 +48,8 @@ def test_the_reference_makes_the_same(
     if theirs.error:
         assert "error" in ours[number], theirs.error
     else:
-        assert ours[number].get("files") == json.loads(json.dumps(theirs.files)), ours[number]
+        files = json.loads(json.dumps(theirs.files))
+        if case.runs:
+            # It leaves the places of its own mounts behind where an image has none.
+            files = {path: one for path, one in files.items() if path not in _PLACES}
+        assert ours[number].get("files") == files, ours[number]

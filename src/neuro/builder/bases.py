@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,7 @@ from neuro.engines.images.store import HeldImage, Store
 
 HOST_LABEL, HOST = "neuro.base", "host"
 _HOST_NAMES = ("host", "neuro/base")
+_MOST_FOLDERS = 300  # of a base: the rest of what one overlay takes is for steps
 _UNUSED = 30 * 86400.0  # seconds
 _Tell = Callable[[float], None]
 
@@ -45,6 +46,13 @@ class _Known(msgspec.Struct, frozen=True):
     config: bytes
 
 
+class _Pulled(NamedTuple):
+    """An image that is here, and its folders as they are mounted."""
+
+    image: HeldImage
+    layers: tuple[LayerFolder, ...]
+
+
 class Base:
     """An image to start from. ``manifest`` and ``reference`` are None of the machine's userland."""
 
@@ -54,7 +62,7 @@ class Base:
         identity: str,
         manifest: Manifest | None = None,
         reference: Reference | None = None,
-        pull: Callable[[_Tell], HeldImage] | None = None,
+        pull: Callable[[_Tell], _Pulled] | None = None,
     ) -> None:
         self.image = image
         self.identity = identity
@@ -62,7 +70,7 @@ class Base:
         self.reference = reference
         self.on_host = (image.config.labels or {}).get(HOST_LABEL) == HOST
         self._pull = pull
-        self._held: HeldImage | None = None
+        self._pulled: _Pulled | None = None
         self._lock = threading.Lock()
 
     def layers(self, tell: _Tell) -> tuple[LayerFolder, ...]:
@@ -73,13 +81,13 @@ class Base:
         if self._pull is None:
             return ()
         with self._lock:
-            if self._held is None:
-                self._held = self._pull(tell)
-        return tuple(LayerFolder(one.files, one.beside) for one in self._held.layers)
+            if self._pulled is None:
+                self._pulled = self._pull(tell)
+            return self._pulled.layers
 
     def close(self) -> None:
-        if self._held is not None:
-            self._held.close()
+        if self._pulled is not None:
+            self._pulled.image.close()
 
 
 class Bases:
@@ -141,11 +149,16 @@ class Bases:
             raise BuildFault(str(wrong)) from None
         resolved = self._resolved(image, reference, hint)
 
-        def pull(tell: _Tell) -> HeldImage:
+        def pull(tell: _Tell) -> _Pulled:
             try:
-                return self._pull(image, reference, tell).run(resolved)
+                held = self._pull(image, reference, tell).run(resolved)
             except ImageFault as fault:
                 raise BuildFault(fault.sentence) from None
+            try:
+                return _Pulled(held, self._folders(held))
+            except BaseException:
+                held.close()
+                raise
 
         return Base(
             _image_of(resolved.config, image.reference),
@@ -154,6 +167,12 @@ class Bases:
             reference,
             pull,
         )
+
+    def _folders(self, held: HeldImage) -> tuple[LayerFolder, ...]:
+        """What is to be mounted: of merged layers nothing more is told beside."""
+        beside = {layer.files: layer.beside for layer in held.layers}
+        folders = self._store.folders(held, _MOST_FOLDERS)
+        return tuple(LayerFolder(one, beside.get(one, "")) for one in folders)
 
     def _pull(self, image: BaseImage, reference: Reference, tell: _Tell) -> Pull:
         wanted = parse_platform(image.platform, Platform()) or Platform()

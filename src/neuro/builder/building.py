@@ -14,9 +14,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from neuro.builder.bases import Bases
 from neuro.builder.cache import Cache, Draft, HeldLayer
 from neuro.builder.copying import Copying, Digests, Download
-from neuro.builder.downloading import download
 from neuro.builder.faults import BuildFault, StepFailed
 from neuro.builder.modes import owner
+from neuro.builder.owning import tell_owners
 from neuro.builder.placing import Placer
 from neuro.builder.reporting import Report, Task
 from neuro.builder.running import Running
@@ -189,6 +189,8 @@ class Building:
         if isinstance(step, Execute):
             _like_below(below, draft)
             self._running.run(step, below, self._trees, draft, task)
+            with below.view() as view:
+                tell_owners(view, LayerFolder(draft.files, draft.beside), step.user)
             return
         with Placer(below.folders(), LayerFolder(draft.files, draft.beside)) as placer:
             if isinstance(step, MakeFolder):
@@ -209,6 +211,9 @@ class Building:
 
     def _download(self, source: RemoteFile) -> Download:
         """What a URL holds, which is asked once in a build."""
+        # Few builds need it, and what it imports takes a while.
+        from neuro.builder.downloading import download
+
         with self._lock:
             known = self._downloads.get(source)
         if known is None:

@@ -71,6 +71,15 @@ def owner(wanted: str, view: View) -> tuple[int, int] | None:
     return _ids(wanted, view)
 
 
+def user_of(name: str, view: View) -> tuple[int, int]:
+    """The ids of a command's user: root's where nobody, or nobody known, is named."""
+    try:
+        user = find(name, view.read("etc/passwd", _USERS_FILE), view.read("etc/group", _USERS_FILE))
+    except NoUser:
+        return 0, 0
+    return user.uid, user.gid
+
+
 def _ids(wanted: str, view: View) -> tuple[int, int]:
     names = not wanted.replace(":", "").isdecimal()
     passwd = view.read("etc/passwd", _USERS_FILE) if names else ""

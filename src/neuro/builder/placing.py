@@ -292,7 +292,8 @@ class Placer:
     def _dress_name(self, path: str, dress: Dress) -> None:
         """Owner and time of what is not opened."""
         if self._can_give(dress.owner):
-            os.chown(path, *dress.owner, dir_fd=self._root, follow_symlinks=False)
+            if self._many:
+                os.chown(path, *dress.owner, dir_fd=self._root, follow_symlinks=False)
         else:
             self._recorder.owner(os.fsencode(path), *dress.owner)
         if dress.time is not None:
@@ -301,7 +302,8 @@ class Placer:
 
     def _own(self, fd: int, path: str, owner: tuple[int, int]) -> None:
         if self._can_give(owner):
-            os.fchown(fd, *owner)
+            if self._many:  # else all that is made is its one user's
+                os.fchown(fd, *owner)
         else:
             self._recorder.owner(os.fsencode(path), *owner)
 

@@ -6,9 +6,8 @@ followed in the tree that the layer makes, with its top as their root.
 
 from __future__ import annotations
 
-import bz2
 import errno
-import lzma
+import importlib
 import os
 import stat
 from collections.abc import Callable
@@ -34,7 +33,7 @@ def is_archive(fd: int) -> bool:
     try:
         archive = _archive(fd)
         return next(iter(archive), None) is not None
-    except (ImageFault, ImportError, EOFError, lzma.LZMAError):
+    except (ImageFault, ImportError, EOFError):
         return False
     finally:
         os.lseek(fd, 0, os.SEEK_SET)
@@ -48,8 +47,10 @@ def _archive(fd: int) -> tar.Archive:
 
 def _decompressors(start: bytes) -> Callable[[], Decompressor] | None:
     if start.startswith(_BZIP2):
+        bz2 = importlib.import_module("bz2")
         return lambda: cast(Decompressor, bz2.BZ2Decompressor())
     if start.startswith(_XZ):
+        lzma = importlib.import_module("lzma")
         return lambda: cast(Decompressor, lzma.LZMADecompressor(memlimit=_MEMORY))
     return compression.decompressors(compression.kind_of(start[:4]))
 
