@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import stat
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
 
 from tests.builder.table import Case
 from tests.engines import docker_daemon
@@ -23,8 +21,15 @@ _KINDS = {
 }
 
 
+_LEAST = 28  # of Docker: BuildKit is part of it, and knows most of the syntax
+
+
 class Refused(Exception):
     """The reference does not build it."""
+
+
+class Newer(Exception):
+    """The reference does not know the syntax."""
 
 
 def lacking() -> str | None:
@@ -33,11 +38,17 @@ def lacking() -> str | None:
     if why is not None:
         return why
     found = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
-    return None if found.returncode == 0 else "needs docker buildx (apt: docker-buildx)"
+    if found.returncode != 0:
+        return "needs docker buildx (apt: docker-buildx)"
+    version = _docker("version", "--format={{.Server.Version}}").stdout.decode()
+    major = version.partition(".")[0]
+    if not major.isdecimal() or int(major) < _LEAST:
+        return f"needs Docker {_LEAST}: this is {version.strip()}"
+    return None
 
 
-def build(case: Case, context: Path, place: Path) -> tuple[dict[str, tuple[object, ...]], Any]:
-    """Files and history of what it builds. Raises Refused."""
+def build(case: Case, context: Path, place: Path) -> dict[str, tuple[object, ...]]:
+    """The files of what it builds. Raises Refused, Newer."""
     file = place / "Dockerfile"
     file.write_text(case.text)
     (place / "Dockerfile.dockerignore").write_text(case.ignore)
@@ -46,15 +57,11 @@ def build(case: Case, context: Path, place: Path) -> tuple[dict[str, tuple[objec
         words.append(f"--build-arg={name}={value}")
     if case.target:
         words.append(f"--target={case.target}")
-    ran = _docker(*words, "--iidfile", str(place / "id"), "--load", str(context))
+    ran = _docker(*words, "--output=type=tar,dest=-", str(context))
     if ran.returncode != 0:
-        raise Refused(ran.stderr.decode())
-    tree = _docker(*words, "--output=type=tar,dest=-", str(context))
-    identity = (place / "id").read_text()
-    config = json.loads(_docker("image", "inspect", identity).stdout)[0]
-    history = _docker("history", "--no-trunc", "--format={{.Size}}|{{.CreatedBy}}", identity)
-    _docker("image", "rm", "--force", identity)
-    return _files(tree.stdout), (config, history.stdout.decode())
+        said = ran.stderr.decode()
+        raise Newer(said) if "unknown flag" in said else Refused(said)
+    return _files(ran.stdout)
 
 
 def _docker(*words: str) -> subprocess.CompletedProcess[bytes]:

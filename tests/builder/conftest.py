@@ -9,10 +9,10 @@ import pytest
 
 from neuro.engines.sandbox import SandboxEngine
 from tests.builder import inside
-from tests.builder.table import Case, write_context
+from tests.builder.table import write_context
 from tests.engines.harness import EVERYWHERE, MIB, Runs, mounted, put_into_storage
 
-BuildAll = Callable[[list[Case]], list[dict[str, Any]]]
+InJob = Callable[[str, dict[str, str]], list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="session")
@@ -24,23 +24,23 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def build_all(context: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildAll:
-    """Builds Dockerfiles in one job of the sandbox; they share a cache."""
+def in_job(context: Path, tmp_path_factory: pytest.TempPathFactory) -> InJob:
+    """Runs a function of ``inside`` in a job of the sandbox that may nest, with a kept cache."""
     folder = tmp_path_factory.mktemp("engine")
 
-    async def build(cases: list[Case]) -> list[dict[str, Any]]:
+    async def run(function: str, env: dict[str, str]) -> list[dict[str, Any]]:
         engine = SandboxEngine(folder, storage=EVERYWHERE)
         await engine.open()
         await engine.adopt([])
         runs = Runs(engine)
         try:
             done = await runs.run(
-                *inside.command(),
+                *inside.command(function),
                 nesting=True,
                 build_cache="ada",
                 image="neuro/builder",
                 memory=1024 * MIB,
-                env=inside.environment(cases),
+                env=env,
                 volumes=(
                     mounted(source=context, target="/context"),
                     mounted(source=inside.TESTS, target=inside.PLACE),
@@ -50,8 +50,7 @@ def build_all(context: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildA
         finally:
             await runs.stop_all()
             await runs.close()
-        found = inside.results(done.output)
-        assert len(found) == len(cases), done.output.decode("utf-8", "replace")
-        return found
+        assert done.code == 0, done.output.decode("utf-8", "replace")
+        return inside.results(done.output)
 
-    return lambda cases: asyncio.run(build(cases))
+    return lambda function, env: asyncio.run(run(function, env))

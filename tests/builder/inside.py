@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,39 @@ _MARK = "result: "
 TESTS, PLACE = Path(__file__).parents[1], "/given/tests"
 
 
-def command() -> list[str]:
-    """What the job executes."""
+def command(function: str) -> list[str]:
+    """What the job executes: a function of this module."""
     code = (
         f"import sys; sys.path[:0] = ['/given', {PACKAGE_ROOT!r}];"
-        "from tests.builder.inside import main; main()"
+        f"from tests.builder.inside import {function}; {function}()"
     )
     return [sys.executable, "-c", code]
 
 
-def environment(cases: list[Case]) -> dict[str, str]:
-    """What tells the job what to build."""
-    return {"CASES": json.dumps([case._asdict() for case in cases])}
-
-
 def results(output: bytes) -> list[dict[str, Any]]:
-    """What came of each: ``files``, ``output`` and ``error``."""
+    """What the job told, in order."""
     lines = output.decode("utf-8", "replace").splitlines()
     return [json.loads(line.removeprefix(_MARK)) for line in lines if line.startswith(_MARK)]
 
 
-def main() -> None:
+def with_registry() -> None:
+    """Build what is told, one after the other, beside a registry in the same job."""
+    from tests.builder.registry import place
+
+    busybox = Path("/context/busybox").read_bytes()
+    with place(Path("/cache"), busybox) as here:
+        for number, text in enumerate(json.loads(os.environ["TEXTS"])):
+            began = time.monotonic()
+            code, said = here.build(text.replace("HOST", here.host), to=f"me/made:v{number}")
+            seconds = time.monotonic() - began
+            found: dict[str, Any] = {"code": code, "said": said, "seconds": seconds}
+            if code == 0:
+                found["layers"] = here.layers(tag=f"v{number}")
+                found["config"] = here.config(tag=f"v{number}")
+            print(_MARK + json.dumps(found), flush=True)
+
+
+def table() -> None:
     from neuro.builder.faults import BuildFault
     from neuro.dockerfile.tree import DockerfileError
     from tests.builder.built import build

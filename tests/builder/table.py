@@ -264,42 +264,85 @@ _WHOLE = [
 
 _RUN = "FROM scratch\nCOPY busybox /bin/\nCOPY passwd group /etc/\n"
 _SHELL = _RUN + 'SHELL ["/bin/busybox", "sh", "-ec"]\n'
-_RUNS = [
-    _SHELL + "RUN true",
-    _SHELL + "RUN echo hi >/f; busybox chmod 600 /f; busybox chown 5:6 /f",
-    _SHELL + "RUN busybox mkdir -p /a/b; echo x >/a/b/c\nRUN busybox rm -r /a",
-    _SHELL + "COPY dir /d\nRUN busybox rm /d/f1; echo x >/d/new",
-    _SHELL + "COPY dir /d\nRUN busybox rm -r /d; busybox mkdir /d; echo x >/d/new",
-    _SHELL + "COPY dir /d\nRUN busybox mv /d/sub /d/other",
-    _SHELL + "COPY dir /d\nRUN busybox rm -r /d\nCOPY wild /d",
-    _SHELL + "COPY dir /d\nRUN busybox rm -r /d\nCOPY a.txt /d",
-    _SHELL + "RUN false",
-    _SHELL + "RUN exit 3",
-    _SHELL + "RUN no-such-command",
-    _SHELL + "WORKDIR /w\nRUN busybox pwd >where",
-    _SHELL + "USER bob\nWORKDIR /home/bob\nRUN busybox id >who; busybox env | busybox sort >env",
-    _SHELL + "USER nobody\nRUN true",
-    _SHELL + "ENV A=1\nARG B=2\nRUN echo $A $B >/x",
-    _SHELL + "RUN <<EOF\necho 1 >/x\necho 2 >>/x\nEOF",
-    _RUN + 'RUN ["/bin/busybox", "touch", "/x"]',
-    _SHELL + "RUN --mount=type=tmpfs,target=/t echo x >/t/y; busybox cat /t/y >/z",
-    _SHELL + "RUN --mount=type=cache,target=/c echo x >/c/y",
-    _SHELL + "RUN --mount=type=bind,source=dir,target=/m busybox cat /m/f1 >/z",
-    _SHELL + "RUN --mount=type=bind,source=dir,target=/m echo x >/m/f1",
-    _SHELL + "RUN --mount=type=bind,source=dir,target=/m,rw echo x >/m/f1; busybox cat /m/f1 >/z",
-    _SHELL + "RUN --mount=type=bind,source=a.txt,target=/m busybox cat /m >/z",
-    _SHELL + "RUN --mount=type=bind,source=no,target=/m true",
-    _SHELL + "RUN --mount=type=secret,id=no true",
-    _SHELL + "RUN --mount=type=secret,id=no,required true",
-    _SHELL + "RUN --network=none busybox ls /sys/class/net >/z",
-    _SHELL.replace("scratch", "scratch AS one")
-    + "COPY dir /d\nFROM one\nRUN --mount=from=one,source=/d,target=/m busybox cat /m/f1 >/z",
-    _SHELL + "RUN busybox ln -s /etc /e\nCOPY a.txt /e/a",
-    _SHELL + "RUN busybox ln -s ../../../.. /e\nCOPY a.txt /e/a",
-]
+_ROOTS = [0, 0]
+_FOLDER, _FILE = ["0o755", _ROOTS], ["0o644", _ROOTS]
+# Modes and owners of what is there afterwards, None for what is not, or how the error begins.
+_COMMANDS: dict[str, dict[str, object] | str] = {
+    "RUN true": {"bin": _FOLDER},
+    "RUN echo hi >/f; busybox chmod 600 /f; busybox chown 5:6 /f": {"f": ["0o600", [5, 6]]},
+    "RUN busybox mkdir -p /a/b; echo x >/a/b/c\nRUN busybox rm -r /a": {"a": None, "a/b/c": None},
+    "COPY dir /d\nRUN busybox rm /d/f1; echo x >/d/new": {"d/f1": None, "d/new": _FILE},
+    "COPY dir /d\nRUN busybox rm -r /d; busybox mkdir /d; echo x >/d/new": {
+        "d": _FOLDER,
+        "d/new": _FILE,
+        "d/f1": None,
+        "d/sub": None,
+    },
+    "COPY dir /d\nRUN busybox mv /d/sub /d/other": {
+        "d/sub": None,
+        "d/other": ["0o700", _ROOTS],
+        "d/other/f2": ["0o604", _ROOTS],
+    },
+    "COPY dir /d\nRUN busybox rm -r /d\nCOPY wild /d": {"d/f1": None, "d/x1.txt": _FILE},
+    "COPY dir /d\nRUN busybox rm -r /d\nCOPY a.txt /d": {"d": _FILE, "d/f1": None},
+    "RUN false": "The command ended with exit code 1.",
+    "RUN exit 3": "The command ended with exit code 3.",
+    "RUN no-such-command": "The command ended with exit code 127.",
+    "WORKDIR /w\nRUN busybox pwd >where": {"w/where": _FILE},
+    "USER bob\nWORKDIR /home/bob\nRUN busybox id >who": {
+        "home": ["0o755", [1000, 1001]],
+        "home/bob/who": ["0o644", [1000, 1001]],
+    },
+    "USER nobody\nRUN true": "The command ended with exit code 126.",
+    "ENV A=1\nARG B=2\nRUN test $A$B = 12": {"bin": _FOLDER},
+    "RUN <<EOF\necho 1 >/x\ntest -e /x\nEOF": {"x": _FILE},
+    "RUN <<EOF\n#!/bin/busybox sh\necho 1 >/x\nEOF": {"x": _FILE, "dev": None},
+    'RUN ["/bin/busybox", "touch", "/x"]': {"x": _FILE},
+    "RUN --mount=type=tmpfs,target=/t echo x >/t/y; busybox cat /t/y >/z": {"t": None, "z": _FILE},
+    "RUN --mount=type=cache,target=/c echo x >/c/y": {"c": None},
+    "RUN --mount=type=cache,target=/c busybox cat /c/y >/z": {"c": None, "z": _FILE},
+    "RUN --mount=type=cache,target=/c,id=o,uid=5,mode=0700 busybox ls -ldn /c | "
+    "busybox grep -q 'drwx------ .* 5 '": {"c": None},
+    "RUN --mount=type=bind,source=dir,target=/m busybox cat /m/f1 >/z": {"m": None, "z": _FILE},
+    "RUN --mount=type=bind,source=dir,target=/m echo x >/m/f1": "The command ended with exit code",
+    "RUN --mount=type=bind,source=dir,target=/m,rw echo x >/m/f1; busybox cat /m/f1 >/z": {
+        "m": None,
+        "z": _FILE,
+    },
+    "RUN --mount=type=bind,source=a.txt,target=/m busybox cat /m >/z": {"m": None, "z": _FILE},
+    "RUN --mount=type=bind,source=no,target=/m true": "There is no 'no'.",
+    "RUN --mount=type=secret,id=no test ! -e /run/secrets/no": {"run": None},
+    "RUN --mount=type=secret,id=no,required echo": "There is no secret 'no'.",
+    "RUN --mount=type=ssh,required echo": "There is no SSH agent for builds.",
+    "RUN --network=none test $(busybox grep -c : /proc/net/dev) = 1": {"bin": _FOLDER},
+    "RUN busybox ln -s /etc /e\nCOPY a.txt /e/a": {"etc/a": _FILE, "e/a": None},
+    "RUN busybox ln -s ../../../.. /e\nCOPY a.txt /e/a": {"a": _FILE},
+    "RUN busybox ln -s / /e\nADD packed.tar /e/": {"t/file": ["0o644", [7, 8]]},
+    "RUN busybox mkfifo /p; busybox ln /bin/busybox /q": {"p": _FILE, "q": _FOLDER},
+    "ADD https://127.0.0.1:1/x /x": "https://127.0.0.1:1/x cannot be reached",
+    "ADD https://example.com/x.git /x": "ADD of a repository is not supported",
+}
+COMMANDS = {_SHELL + text: wanted for text, wanted in _COMMANDS.items()}
+_ONE = _SHELL.replace("scratch", "scratch AS one") + "COPY dir /d\nFROM one\n"
+COMMANDS |= {
+    _ONE + "RUN --mount=from=one,source=/d,target=/m busybox cat /m/f1 >/z": {"z": _FILE},
+    _ONE + "RUN --mount=from=one,source=/d,target=/m,rw echo x >/m/f1": {"m": None},
+    _ONE + "RUN --mount=type=cache,from=one,source=/d,target=/m busybox cat /m/f1 >/z": {
+        "z": _FILE
+    },
+}
 
+# A pattern without a match is not an error, and a user that is not known never becomes root.
+OURS_ALONE = {
+    "FROM scratch\nCOPY wild/*.zip /w/",
+    "FROM scratch\nCOPY --parents src/py/*.zip /x/",
+    _USERS + "COPY --chown=nobody a.txt /x",
+    _USERS + "COPY --chown=bob:nobody a.txt /x",
+    # Its daemon needs a program for these.
+    "FROM scratch\nADD packed.txz /x/",
+}
 CASES = [
     *(Case(f"FROM scratch\n{line}") for line in _LINES.strip().split("\n")),
     *_WHOLE,
-    *(Case(text) for text in _RUNS),
+    *map(Case, COMMANDS),
 ]

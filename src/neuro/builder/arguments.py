@@ -29,6 +29,9 @@ Builds an image of a Dockerfile and pushes it. The options are those of kaniko's
   --digest-file=PATH     write the digest of what was pushed
   --insecure-registry=HOST
                          ask this registry by http; may be repeated
+  --registry-map=HOST=PLACE
+                         where a registry answers that has another name in FROM
+                         and --destination; may be repeated
 
 Example:
 
@@ -38,7 +41,14 @@ _SECRETS = "/kaniko/secrets"
 _FLAGS = ("no-push", "no-cache", "cache", "insecure", "insecure-pull", "help")
 _VALUES = (
     *("context", "dockerfile", "destination", "build-arg", "target", "label", "digest-file"),
-    *("insecure-registry", "secret", "platform", "custom-platform", "context-sub-path"),
+    *(
+        "insecure-registry",
+        "registry-map",
+        "secret",
+        "platform",
+        "custom-platform",
+        "context-sub-path",
+    ),
 )
 # They ask for what is always so here, or for what a builder of this kind has no use for.
 _IGNORED = frozenset(
@@ -77,6 +87,7 @@ class Options:
     cache: bool = True
     digest_file: str = ""
     insecure: tuple[str, ...] = ()
+    places: dict[str, str] = field(default_factory=dict)
     help: bool = False
 
 
@@ -144,6 +155,7 @@ def _options(found: dict[str, list[str]], environment: dict[str, str]) -> Option
         cache=not _yes(found, "no-cache") and last("cache", "true") not in ("false", "0"),
         digest_file=last("digest-file"),
         insecure=tuple(sorted(insecure)),
+        places=_pairs("registry-map", found, {}),
         help=_yes(found, "help"),
     )
 

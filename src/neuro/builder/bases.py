@@ -158,7 +158,7 @@ class Bases:
         platform = manifests.Platform(wanted.os, wanted.architecture, wanted.variant)
         return Pull(
             self._store,
-            reference,
+            self._credentials.located(reference),
             self._credentials.of(reference.registry),
             insecure=self._insecure,
             platform=platform,

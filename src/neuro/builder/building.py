@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -70,6 +71,8 @@ class Building:
         self._names = dict(_names(plan))
         self._trees: dict[int, Tree] = {}
         self._held: list[HeldLayer] = []
+        self._lock = threading.Lock()
+        self._downloads: dict[RemoteFile, Download] = {}
 
     def close(self) -> None:
         """Give back all layers."""
@@ -128,6 +131,8 @@ class Building:
             if not task:
                 task.append(self._report.begin(f"pulling {step.image.reference}"))
             task[0].share(share)
+            if share >= 1:
+                task[0].end()
 
         return Tree(base.identity, base, tell=tell)
 
@@ -169,7 +174,7 @@ class Building:
                 with Context.again(self._context) as context:
                     parts.append(self._digests.of(context, one.sources, one.excludes))
             elif isinstance(one, RemoteFile):
-                there = download(self._cache, one)
+                there = self._download(one)
                 parts.append(f"{there.digest} {there.time}")
             elif isinstance(one, GitTree):
                 raise BuildFault(
@@ -203,7 +208,14 @@ class Building:
         return view
 
     def _download(self, source: RemoteFile) -> Download:
-        return download(self._cache, source)
+        """What a URL holds, which is asked once in a build."""
+        with self._lock:
+            known = self._downloads.get(source)
+        if known is None:
+            known = download(self._cache, source)
+            with self._lock:
+                self._downloads[source] = known
+        return known
 
 
 def _like_below(below: Tree, draft: Draft) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from neuro.builder.faults import BuildFault
 from neuro.builder.modes import changed, owner
-from neuro.builder.placing import Dress, Placer
+from neuro.builder.placing import NEW_FOLDER, Dress, Placer
 from neuro.builder.untarring import is_archive, unpack
 from neuro.builder.views import Found, View
 from neuro.dockerfile.copying import Copied, MissingSource, copied
@@ -97,8 +97,13 @@ class Copying:
         """Where a file goes that is called so; the folders to it are made."""
         into = self._is_folder or self._placer.view.is_folder(self._target)
         target = _below(self._target, name) if into else self._target
-        self._placer.make_folders(target.rpartition("/")[0], self._owner or (0, 0))
+        self._make(target.rpartition("/")[0])
         return target
+
+    def _make(self, folder: str) -> None:
+        """Make a folder and those that lead to it; ``--chmod`` is for those as well."""
+        mode = changed(NEW_FOLDER, self._step.chmod, is_folder=True) & 0o777
+        self._placer.make_folders(folder, self._owner or (0, 0), mode)
 
     def _unpack(self, fd: int) -> None:
         self._placer.make_folders(self._target, self._owner or (0, 0))
@@ -124,7 +129,7 @@ class Copying:
 
     def _begin(self) -> None:
         folder = self._target if self._is_folder else self._target.rpartition("/")[0]
-        self._placer.make_folders(folder, self._owner or (0, 0))
+        self._make(folder)
 
     def _unpacked(self, one: Selected, view: View) -> bool:
         """Whether it is an archive, whose content goes to the destination instead of it."""
@@ -148,7 +153,7 @@ class Copying:
         for target, source in reversed(missing):
             found = view.find(source)
             if found is None or not found.is_folder:
-                self._placer.make_folders(target, self._owner or (0, 0))
+                self._make(target)
             else:
                 self._placer.put_folder(target, self._dress(found, view))
 
@@ -156,7 +161,7 @@ class Copying:
         found, target = one.found, one.target
         if found.is_folder:
             if target == self._target:
-                self._placer.make_folders(target, self._owner or (0, 0))
+                self._make(target)
             else:
                 self._placer.put_folder(target, self._dress(found, view))
             return
@@ -244,7 +249,9 @@ def _followed(view: View, one: Copied, pattern: str) -> Iterator[Selected]:
     if found is None:
         return
     if found.is_link and pattern and matches(pattern, one.path):
-        found = view.follow(one.path) or found
+        found = view.follow(one.path)
+        if found is None:
+            raise missing(one.path, view)
     yield Selected(found, one.target.strip("/"))
 
 

@@ -6,11 +6,12 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 
 from neuro.builder.faults import BuildFault
-from neuro.engines.images.references import DOCKER_HUB
+from neuro.engines.images.references import DOCKER_HUB, Reference
 from neuro.engines.runs import PullCredentials
 
 _PLACES = ("/kaniko/.docker/config.json", "~/.docker/config.json")
@@ -29,10 +30,25 @@ class _Config(msgspec.Struct, frozen=True):
 
 
 class Credentials:
-    """By registry, as Docker's command line finds them."""
+    """By registry, as Docker's command line finds them; and where registries are from here."""
 
-    def __init__(self, auths: Mapping[str, PullCredentials] | None = None) -> None:
+    def __init__(
+        self,
+        auths: Mapping[str, PullCredentials] | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> None:
+        """``places`` are the hosts of registries that have others here than in their names."""
         self._auths = dict(auths or {})
+        self._places = dict(places or {})
+
+    def at(self, places: Mapping[str, str]) -> Credentials:
+        """The same; the registries named there are at other hosts."""
+        return Credentials(self._auths, places)
+
+    def located(self, reference: Reference) -> Reference:
+        """The reference by the host that answers for its registry here."""
+        place = self._places.get(reference.registry)
+        return reference if place is None else replace(reference, registry=place)
 
     def of(self, registry: str) -> PullCredentials | None:
         """Whose name to say to a registry; None where nobody's is known."""

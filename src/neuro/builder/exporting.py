@@ -192,7 +192,7 @@ class Exporter:
 
     def _registry(self, reference: Reference) -> Registry:
         passwords = self._credentials.of(reference.registry)
-        return Registry(reference, passwords, self._insecure)
+        return Registry(self._credentials.located(reference), passwords, self._insecure)
 
 
 def summary(made: Composed, destinations: Sequence[str]) -> str:

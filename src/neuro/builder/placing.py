@@ -73,7 +73,9 @@ class Placer:
 
     # Folders
 
-    def make_folders(self, path: str, owner: tuple[int, int] = (0, 0)) -> None:
+    def make_folders(
+        self, path: str, owner: tuple[int, int] = (0, 0), mode: int = NEW_FOLDER
+    ) -> None:
         """Make a folder and those above it, as far as they are not there.
 
         Raises BuildFault where a file is in the way.
@@ -87,7 +89,7 @@ class Placer:
                 break
             missing.append(above)
         for above in reversed(missing):
-            self.put_folder(above, Dress(NEW_FOLDER, owner))
+            self.put_folder(above, Dress(mode, owner))
 
     def put_folder(self, path: str, dress: Dress) -> None:
         """A folder, new or as it is but for its dress. Its parent is there.
@@ -191,8 +193,8 @@ class Placer:
         os.symlink(target, path, dir_fd=self._root)
         self._dress_name(path, dress)
 
-    def put_hard_link(self, path: str, original: str) -> None:
-        """Another name of a file that this layer has. Raises OSError."""
+    def put_hard_link(self, path: str, original: str, dress: Dress | None = None) -> None:
+        """Another name of a file that this layer has, which changes its dress. Raises OSError."""
         self._clear(path)
         os.link(
             original,
@@ -201,6 +203,13 @@ class Placer:
             dst_dir_fd=self._root,
             follow_symlinks=False,
         )
+        linked = self.view.find(path)
+        if dress is not None and linked is not None and linked.is_file:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._root)
+            try:
+                self._finish(fd, path, dress)
+            finally:
+                os.close(fd)
 
     def put_pipe(self, path: str, dress: Dress) -> None:
         """A named pipe."""

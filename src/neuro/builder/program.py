@@ -27,6 +27,7 @@ from neuro.dockerfile.plan import plan
 from neuro.dockerfile.platforms import Platform, normalized, parse_platform
 from neuro.dockerfile.steps import BaseImage, ImagesNeeded, Plan
 from neuro.dockerfile.tree import Dockerfile, DockerfileError
+from neuro.domain.images import with_tag
 from neuro.domain.problems import Position, Problem
 from neuro.engines.images.manifests import this_machine
 
@@ -84,7 +85,7 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
     folder = files.context_folder(options.context)
     tree, path = files.dockerfile(folder, options.dockerfile)
     platform = _platform(options.platform)
-    passwords = credentials.load(environment)
+    passwords = credentials.load(environment).at(options.places)
     cache.open()
     Settling(cache).start()
 
@@ -132,7 +133,7 @@ def _planned(
             bases.look_up(image, hint)
         except BuildFault as fault:
             task.fail(fault.sentence)
-            raise
+            raise _at_its_line(fault, image, tree) from None
         task.end()
 
     build = _platform("")
@@ -154,6 +155,15 @@ def _planned(
             told = [hints.get(one.reference, "") for one in needed]
             for _ in threads.map(look_up, needed, told):
                 pass
+
+
+def _at_its_line(fault: BuildFault, image: BaseImage, tree: Dockerfile) -> Exception:
+    """The fault with the FROM that names the image, where one does so plainly."""
+    for stage in tree.stages:
+        if with_tag(stage.begin.base.text) == image.reference:
+            at = stage.begin.base.at
+            return DockerfileError([Problem(fault.sentence, at, fault.hint or None)])
+    return fault
 
 
 def _others(made: Plan, bases: Bases) -> tuple[BaseImage, ...]:

@@ -22,6 +22,7 @@ from neuro.dockerfile.steps import CopyFiles, Execute, Files, RemoteFile
 
 _LARGEST_SECRET = 1 << 20
 _KILLED = 137
+_SCRIPTS = "/run/script"
 _SCRIPT_MODE = 0o755
 _SECRET_MODE = 0o400
 
@@ -55,10 +56,14 @@ class Running:
         with contextlib.ExitStack() as stack:
             given = _Given(self._cache, self._context, self._secrets, trees, task, stack)
             mounts = [one for mount in step.mounts for one in given.mounts(mount)]
+            argv = step.argv
             if step.script is not None:
+                # The plan's place is below /dev, where a fence has its own files alone.
+                place = f"{_SCRIPTS}/{step.script.name}"
+                argv = (*argv[:-1], place)
                 mounts.append(
                     stepping.Secret(
-                        target=step.argv[-1],
+                        target=place,
                         content=step.script.content.encode(),
                         mode=_SCRIPT_MODE,
                     )
@@ -72,7 +77,7 @@ class Running:
                 layers=below.paths(),
                 upper=Path(draft.files),
                 work=Path(draft.work),
-                argv=step.argv,
+                argv=argv,
                 env={**step.proxies, **step.env, **given.env},
                 working_dir=step.folder,
                 user=step.user,

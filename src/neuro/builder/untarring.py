@@ -84,7 +84,7 @@ class _Unpacking:
             return
         *above, name = (os.fsdecode(part) for part in parts)
         parent = self._placer.view.real("/".join((self._folder, *above)))
-        self._placer.make_folders(parent, self._owner or (0, 0))
+        self._placer.make_folders(parent)
         path = f"{parent}/{name}" if parent else name
         dress = Dress(
             entry.mode,
@@ -103,7 +103,7 @@ class _Unpacking:
         elif entry.kind == tar.LINK:
             self._placer.put_link(path, os.fsdecode(entry.link), dress)
         elif entry.kind == tar.HARD_LINK:
-            self._hard_link(path, entry)
+            self._hard_link(path, entry, dress)
         elif entry.kind == tar.FIFO:
             self._placer.put_pipe(path, dress)
         elif entry.kind in _DEVICES:
@@ -121,7 +121,7 @@ class _Unpacking:
         else:
             self._placer.remove_file(path)
 
-    def _hard_link(self, path: str, entry: tar.Entry) -> None:
+    def _hard_link(self, path: str, entry: tar.Entry, dress: Dress) -> None:
         *above, name = [os.fsdecode(part) for part in parts_of(entry.link)] or [""]
         parent = self._placer.view.real("/".join((self._folder, *above)))
         original = f"{parent}/{name}" if parent else name
@@ -133,7 +133,7 @@ class _Unpacking:
         if original == path:
             return
         try:
-            self._placer.put_hard_link(path, original)
+            self._placer.put_hard_link(path, original, dress)
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise

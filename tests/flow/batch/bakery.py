@@ -72,7 +72,11 @@ class Bakery:
         self, text: str, *, files: Mapping[str, str] | None = None, name: str | None = None
     ) -> tuple[Bake, Attempt]:
         """Keep a bake on the server."""
-        return await submit(self.client, self.plan(text, files), name=name, tags=[])
+        plan = self.plan(text, files)
+        # As a person does it: an executor's connection sends no contexts of images.
+        async with Client.connect(self.server.url, self.server.token) as client:
+            client.user, client.cluster = self.client.user, self.client.cluster
+            return await submit(client, plan, name=name, tags=[])
 
     async def drive(self, bake: Bake, executor_id: str | None = None) -> TaskStatus:
         """Drive its last attempt in this process."""

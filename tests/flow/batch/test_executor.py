@@ -8,6 +8,7 @@ import re
 import select
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,14 +16,17 @@ from pathlib import Path
 import pytest
 
 from neuro.client import Client
-from neuro.domain.bakes import AttemptRequest, TaskStatus
+from neuro.dockerfile.tree import DockerfileError
+from neuro.domain.bakes import AttemptRequest, ImageStatus, TaskStatus
 from neuro.domain.errors import Conflict, InvalidInput
+from neuro.domain.jobs import JobStatus
 from neuro.domain.permissions import Action
 from neuro.flow.batch.effects import time_now
 from neuro.flow.batch.forecast import Future, forecast
 from neuro.flow.batch.local import local_phase
 from neuro.flow.batch.plan import PlannedImage
 from neuro.flow.batch.submit import restart, submit
+from neuro.flow.expressions.values import URI
 from tests.flow.batch.bakery import Bakery
 from tests.server import jobs
 from tests.server_process import ServerProcess, running_server
@@ -386,7 +390,7 @@ async def test_name_of_a_running_bake(bakery: Bakery) -> None:
 
 async def test_submission_that_fails_frees_its_name(bakery: Bakery) -> None:
     plan = bakery.plan(batch(task("a")))
-    image = PlannedImage("image:x", Path("/nowhere"), "Dockerfile", (), False)
+    image = PlannedImage("image:x", URI("storage:nowhere"), "Dockerfile", (), False)
     broken = replace(plan, images=(image,))
     with pytest.raises(InvalidInput):
         await submit(bakery.client, broken, name="mine", tags=[])
@@ -571,13 +575,71 @@ async def test_cancel_while_others_are_ahead(bakery: Bakery) -> None:
     assert await runs[0] is TaskStatus.CANCELLED
 
 
-async def test_image_that_is_not_built(bakery: Bakery) -> None:
-    images = (
-        "images:\n  own:\n    ref: image:mine\n    context: ctx\n    dockerfile: ctx/Dockerfile\n"
-    )
-    (bakery.folder / "ctx").mkdir()
-    (bakery.folder / "ctx" / "Dockerfile").write_text("FROM ubuntu\n")
-    tasks = task("a", "cmd: echo", "needs: []") + task("b", "cmd: echo", "needs: []")
-    text = batch(tasks.replace("image: ubuntu", "image: ${{ images.own.ref }}"), head=images)
-    await bakery.bake(text)
-    assert len([line for line in bakery.lines if "builds no images yet" in line]) == 1
+OWN_IMAGE = """
+images:
+  own:
+    ref: image:NAME:v1
+    context: ctx
+    dockerfile: ctx/Dockerfile
+    build_args: [SAID=hello]
+"""
+
+
+def of_own_image(bakery: Bakery, dockerfile: str, *names: str) -> str:
+    """A batch whose tasks run an image that is built of this Dockerfile."""
+    (bakery.folder / "ctx").mkdir(exist_ok=True)
+    (bakery.folder / "ctx" / "Dockerfile").write_text(dockerfile)
+    head = NOT_CACHED + OWN_IMAGE.replace("NAME", bakery.folder.name)
+    tasks = "".join(task(name, "cmd: echo", "needs: []") for name in names)
+    return batch(tasks.replace("image: ubuntu", "image: ${{ images.own.ref }}"), head=head)
+
+
+async def test_an_image_is_built_once_before_its_tasks(bakery: Bakery) -> None:
+    dockerfile = "FROM host\nARG SAID\nRUN test $SAID = hello\n"
+    text = of_own_image(bakery, dockerfile, "a", "b")
+    bake, _ = await bakery.submit(text)
+    assert await bakery.drive(bake) is TaskStatus.SUCCEEDED
+    (image,) = await bakery.client.bakes.images(bake.id)
+    assert image.status is ImageStatus.BUILT
+    builder = await bakery.client.jobs.get(image.builder_job_id or "")
+    assert builder.status is JobStatus.SUCCEEDED
+    assert len(await bakery.jobs(bake)) == 3
+    again, _ = await bakery.submit(text)
+    assert await bakery.drive(again) is TaskStatus.SUCCEEDED
+    (image,) = await bakery.client.bakes.images(again.id)
+    assert (image.status, image.builder_job_id) == (ImageStatus.CACHED, None)
+
+
+async def test_tasks_of_an_image_that_cannot_be_built_fail(bakery: Bakery) -> None:
+    text = of_own_image(bakery, "FROM host\nRUN exit 3\n", "a")
+    bake, attempt = await bakery.submit(text)
+    assert await bakery.drive(bake) is TaskStatus.FAILED
+    (image,) = await bakery.client.bakes.images(bake.id)
+    assert image.status is ImageStatus.BUILD_FAILED
+    failed = (await bakery.tasks(attempt))["a"]
+    assert f"`neuro logs {image.builder_job_id}` says why" in (failed.message or "")
+
+
+async def test_a_cancelled_bake_ends_its_builds(bakery: Bakery) -> None:
+    text = of_own_image(bakery, "FROM host\nRUN sleep 1000\n", "a")
+    bake, attempt = await bakery.submit(text)
+    driving = asyncio.create_task(bakery.drive(bake))
+    async with aclosing(bakery.client.jobs.events(tags=[f"bake_id:{bake.id}"])) as events:
+        async for event in events:
+            if event.job is not None and event.job.status is JobStatus.RUNNING:
+                builder = event.job.id
+                break
+    await cancel(bakery, attempt.id)
+    assert await driving is TaskStatus.CANCELLED
+    async for _ in bakery.client.jobs.logs(builder):
+        pass
+    assert (await bakery.client.jobs.get(builder)).status is JobStatus.CANCELLED
+
+
+async def test_a_wrong_dockerfile_is_told_before_a_bake_is_made(bakery: Bakery) -> None:
+    text = of_own_image(bakery, "FROM host\nRUNN true\n", "a")
+    with pytest.raises(DockerfileError, match="line 2"):
+        await bakery.submit(text, name="wrong")
+    right = of_own_image(bakery, "FROM host\n", "a")
+    bake, attempt = await bakery.submit(right, name="wrong")
+    assert (bake.name, attempt.result) == ("wrong", TaskStatus.PENDING)

@@ -1,0 +1,225 @@
+"""The whole program: arguments, a base that is pulled, an image that is pushed, exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.builder.registry import Place, place
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Place]:
+    with place(tmp_path) as made:
+        yield made
+
+
+def test_an_image_is_built_on_a_base_and_pushed(here: Place) -> None:
+    (here.context / "a.txt").write_text("a")
+
+    code, said = here.build("FROM BASE\nCOPY --chown=bob a.txt /x/\nCMD run\n", "--label=l=1")
+
+    assert code == 0, said
+    assert here.layers() == [["bin", "etc", "etc/passwd"], ["more/file"], ["x", "x/a.txt"]]
+    config = here.config()
+    settings = config["config"]
+    assert isinstance(settings, dict)
+    assert settings["Env"][0] == "A=1"
+    assert settings["Env"][-1] == "T=1"  # of the base's ONBUILD
+    assert settings["Cmd"] == ["/bin/sh", "-c", "run"]
+    assert settings["Labels"] == {"l": "1"}
+    assert "Digest: sha256:" in said
+
+
+def test_nothing_is_made_twice(here: Place) -> None:
+    (here.context / "a.txt").write_text("a")
+    text = "FROM BASE\nCOPY a.txt /x/\nWORKDIR /w\n"
+    here.build(text)
+    before = here.registry.manifest("me/made", "v1")
+    here.registry.asked.clear()
+
+    code, said = here.build(text)
+
+    assert (code, said.count("CACHED")) == (0, 2)
+    assert here.registry.manifest("me/made", "v1") == before
+    assert not [one for one in here.registry.asked if one.startswith(("POST", "PATCH"))]
+    assert not [
+        one
+        for one in here.registry.asked
+        if one.startswith("GET base/small/blobs/")
+        and one.removeprefix("GET base/small/blobs/") in _layers_of(here)
+    ]
+
+
+def _layers_of(here: Place) -> set[str]:
+    return {digest for digest, body in here.registry.blobs.items() if body.startswith(b"\x1f\x8b")}
+
+
+def test_a_change_makes_what_follows_anew(here: Place) -> None:
+    (here.context / "a.txt").write_text("a")
+    (here.context / "b.txt").write_text("b")
+    text = "FROM BASE\nCOPY a.txt /x/\nCOPY b.txt /y/\nWORKDIR /w\n"
+    here.build(text)
+    (here.context / "b.txt").write_text("changed")
+
+    _, said = here.build(text)
+
+    assert "COPY a.txt /x/\n#2 CACHED" in said
+    assert said.count("CACHED") == 1
+
+
+def test_without_the_cache_every_step_is_done(here: Place) -> None:
+    here.build("FROM BASE\nWORKDIR /w\n")
+
+    _, said = here.build("FROM BASE\nWORKDIR /w\n", "--cache=false")
+
+    assert "CACHED" not in said
+
+
+def test_several_destinations_get_the_image(here: Place) -> None:
+    code, said = here.build("FROM BASE\nWORKDIR /w\n", f"--destination={here.host}/other/name:v2")
+
+    assert code == 0, said
+    assert here.registry.manifest("other/name", "v2") == here.registry.manifest("me/made", "v1")
+
+
+def test_the_digest_is_written_where_it_is_wanted(here: Place, tmp_path: Path) -> None:
+    _, said = here.build("FROM scratch\nWORKDIR /w\n", f"--digest-file={tmp_path}/digest")
+
+    assert f"Digest: {(tmp_path / 'digest').read_text()}\n" in said
+
+
+def test_nothing_is_pushed_that_need_not_be(here: Place) -> None:
+    code, said = here.build("FROM BASE\nWORKDIR /w\n", "--no-push", to="")
+
+    assert (code, said.splitlines()[-1]) == (0, "Built, and not pushed.")
+    assert not [one for one in here.registry.asked if one.startswith("POST")]
+
+
+def test_a_base_whose_registry_is_away_is_what_it_was(here: Place, tmp_path: Path) -> None:
+    here.build("FROM BASE\nWORKDIR /w\n")
+    here.registry.fails["/v2/base"] = 503, b"{}"
+
+    code, said = here.build("FROM BASE\nWORKDIR /w\n")
+
+    assert code == 0, said
+    assert "WARNING: The registry" in said
+    assert "CACHED" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("FROM BASE\nCOPIE a b\n", "'COPIE' is not an instruction."),
+        ("FROM BASE\nCOPIE a b\n", 'in "Dockerfile", line 2, column 1\n    COPIE a b\n    ^'),
+        ("FROM BASE\nCOPIE a b\n", "Did you mean 'COPY'?"),
+        ("FROM BASE\nCOPY b.txt /x\n", "There is no 'b.txt'."),
+        ("FROM BASE\nCOPY b.txt /x\n", "Did you mean 'a.txt'?"),
+        ("FROM BASE\nCOPY b.txt /x\n", 'in "Dockerfile", line 2, column 1'),
+        ("FROM BASE\nCOPY --chown=eve a.txt /x\n", "the image has no user 'eve'"),
+        ("FROM BASE\nCOPY a.txt /bin\nCOPY a.txt /etc/passwd/x\n", "'/etc/passwd' is not a folder"),
+        ("FROM image:made\n", "'image:made' has no registry in it."),
+        ("FROM --platform=linux/riscv64 host\n", "The machine's userland is not for linux/riscv64"),
+        ("FROM BASE\nADD git://example.com/x /x\n", "ADD of a repository is not supported"),
+    ],
+)
+def test_what_is_wrong_is_told(here: Place, text: str, told: str) -> None:
+    (here.context / "a.txt").write_text("a")
+
+    code, said = here.build(text)
+
+    assert code == 1
+    assert told in said
+    assert not [one for one in here.registry.asked if one.startswith("POST")]
+
+
+def test_a_registry_that_refuses_is_told(here: Place) -> None:
+    here.registry.fails["/v2/me"] = 403, b'{"errors": [{"message": "not yours"}]}'
+
+    code, said = here.build("FROM BASE\nWORKDIR /w\n")
+
+    assert code == 1
+    assert "does not let you push" in said
+
+
+class _Files(http.server.BaseHTTPRequestHandler):
+    content = b"of a url"
+    asked: list[str | None] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.headers.get("If-None-Match"))
+        status = 304 if self.headers.get("If-None-Match") == '"v1"' else 200
+        self.send_response(status)
+        self.send_header("ETag", '"v1"')
+        self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+        body = b"" if status == 304 else self.content
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def _serving() -> Iterator[str]:
+    _Files.asked = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/file"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_file_of_a_url_is_fetched_once(here: Place) -> None:
+    with _serving() as url:
+        first, said = here.build(f"FROM BASE\nADD {url} /x/\n")
+        again, _ = here.build(f"FROM BASE\nADD {url} /x/\n")
+
+    assert (first, again) == (0, 0), said
+    assert _Files.asked == [None, '"v1"']
+    assert here.layers()[-1] == ["x", "x/file"]
+
+
+def test_a_checksum_is_checked(here: Place) -> None:
+    right = hashlib.sha256(_Files.content).hexdigest()
+    with _serving() as url:
+        wrong, said = here.build(f"FROM BASE\nADD --checksum=sha256:{'0' * 64} {url} /x/\n")
+        good, _ = here.build(f"FROM BASE\nADD --checksum=sha256:{right} {url} /x/\n")
+
+    assert (wrong, good) == (1, 0)
+    assert f"Its checksum is sha256:{right}." in said
+
+
+def test_an_ignore_file_beside_the_dockerfile_is_honoured(here: Place) -> None:
+    for name in ("a.txt", "b.txt"):
+        (here.context / name).write_text(name)
+    (here.context / "Dockerfile.dockerignore").write_text("*\n!b.txt\n")
+    (here.context / ".dockerignore").write_text("b.txt\n")
+
+    here.build("FROM BASE\nCOPY . /x/\n")
+
+    assert here.layers()[-1] == ["x", "x/b.txt"]
+
+
+def test_a_context_cannot_lead_out_of_itself(here: Place, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    (here.context / "out").symlink_to("../../../../../../../../.." + str(tmp_path))
+    os.symlink(tmp_path, here.context / "straight")
+
+    for source in ("out/secret", "straight/secret", "../secret"):
+        code, said = here.build(f"FROM BASE\nCOPY {source} /x/\n")
+
+        assert code == 1, said
+        assert "There is no" in said
