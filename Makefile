@@ -5,6 +5,8 @@
 #   make test    all tests (TESTS="tests/storage -k uris" for some)
 #   make test-fast   those that need the fewest processes
 #   make test-docker  the whole contract of engines on a Docker daemon: minutes
+#   make test-newer-docker  the same on the newest Docker, built of Go modules: half an hour the
+#                first time (DAEMONS=forky: on the Docker and the podman of that Debian)
 #   make fuzz    20,000 random jobs against the fence around jobs, 500 kills of a bake: hours
 #   make mutants  take each access check away and see that the tests notice: two minutes
 #   make lint    formatting, rules, types, layers, documentation
@@ -37,7 +39,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test test-fast test-docker fuzz mutants lint bench wheel docs format lock clean
+.PHONY: help setup demo test test-fast test-docker test-newer-docker fuzz mutants lint bench wheel docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -76,6 +78,11 @@ test-fast: $(DEMO)
 # In one process: each has a daemon of its own.
 test-docker: $(DEMO)
 	@$(BIN)/python -m pytest --durations 10 -m docker $(or $(TESTS),tests/engines)
+
+# Daemons come into .cache/daemons once. In the place of Debian's own: needs root, and mmdebstrap or Go.
+DAEMONS ?= newest
+test-newer-docker: $(DEMO)
+	@$(BIN)/python -m tests.engines.newer_daemons $(DAEMONS) $(TESTS)
 
 fuzz: $(SETUP)
 	@NEURO_FUZZ_CASES=20000 NEURO_TEST_KILLS=500 NEURO_FUZZ_VERDICTS=10000 $(BIN)/python -m pytest \

@@ -24,6 +24,7 @@ from neuro.engines.base import (
     Waiting,
     WaitReason,
 )
+from neuro.engines.docker.api import Daemon
 from neuro.engines.docker.engine import DockerEngine
 from neuro.engines.docker.settings import DockerSettings
 from neuro.engines.sandbox import identities
@@ -42,6 +43,14 @@ async def runs(folder: Path) -> AsyncIterator[Runs]:
     yield opened
     await opened.stop_all()
     await opened.close()
+
+
+@pytest.mark.parametrize("version", ["1.11", "9.9"])
+def test_a_daemon_in_the_place_of_another_is_asked_which_version_it_speaks(version: str) -> None:
+    daemon = Daemon(docker_daemon.socket_path(), version)
+
+    assert daemon.info().cores > 0
+    assert daemon.image("nobody/knows") is None
 
 
 async def test_an_image_that_cannot_be_pulled_says_why_in_the_registrys_words(runs: Runs) -> None:

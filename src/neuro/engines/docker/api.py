@@ -15,11 +15,12 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-_NEWEST = (1, 51)  # that this was written for; a newer daemon speaks it as well
+_NEWEST = (1, 56)  # that this was seen with; a newer daemon speaks it as well
 _OLDEST = (1, 40)
 _LIBPOD = "/v4.0.0/libpod"  # the oldest that podman 4 and 5 speak
 _COMMIT_SECONDS = 3600.0  # until the files of a container are copied
 _SECONDS = 120.0  # for an answer: a start may wait for a slow disk
+_OTHER_VERSION = "client version"  # begins what a daemon says to a version that it does not speak
 
 T = TypeVar("T")
 
@@ -81,6 +82,7 @@ class Info(msgspec.Struct, rename="pascal"):
     runtimes: dict[str, Any] | None = None
     registries: Registries | None = msgspec.field(name="RegistryConfig", default=None)
     devices: list[Device] | None = msgspec.field(name="DiscoveredDevices", default=None)
+    device_folders: list[str] | None = msgspec.field(name="CDISpecDirs", default=None)
 
 
 class ImageConfig(msgspec.Struct, rename="pascal"):
@@ -202,8 +204,9 @@ class Daemon:
     ) -> None:
         """``path`` is that of its socket; ``version`` of the API is its own by default.
 
-        ``seconds`` is how long an answer may take. podman's service has words of its own for what
-        it does not understand in Docker's.
+        A daemon that was replaced by another since ``version`` was chosen is asked again which one
+        it speaks. ``seconds`` is how long an answer may take. podman's service has words of its own
+        for what it does not understand in Docker's.
         """
         self.is_podman = is_podman
         self._path = path
@@ -348,16 +351,42 @@ class Daemon:
         headers: Mapping[str, str],
         seconds: float,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        prefix = "" if path.startswith(_LIBPOD) else self._prefix
-        target = prefix + path + (f"?{urlencode(query)}" if query else "")
         sent = dict(headers)
         content = None
         if body is not None:
             content = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
+        prefix = "" if path.startswith(_LIBPOD) else self._prefix
+        target = path + (f"?{urlencode(query)}" if query else "")
+        try:
+            return self._send(method, prefix + target, content, sent, seconds)
+        except Refused as refused:
+            if not prefix or not refused.message.startswith(_OTHER_VERSION):
+                raise
+            prefix = self._prefix = f"/v{self._version_anew(refused)}"
+            return self._send(method, prefix + target, content, sent, seconds)
+
+    def _version_anew(self, refused: Refused) -> str:
+        """Which one to speak from now on. Raises Refused where there is none in common."""
+        connection, answer = self._send("GET", "/version", None, {}, self._seconds)
+        try:
+            return chosen_version(msgspec.json.decode(_read(answer.read), type=Version))
+        except ValueError as error:
+            raise Refused(refused.status, str(error)) from None
+        finally:
+            connection.close()
+
+    def _send(
+        self,
+        method: str,
+        target: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = _Connection(self._path, seconds)
         try:
-            connection.request(method, target, content, sent)
+            connection.request(method, target, content, dict(headers))
             answer = connection.getresponse()
             if answer.status >= 400:
                 raise Refused(answer.status, _message(answer.read()))
