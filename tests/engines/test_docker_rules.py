@@ -7,16 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from neuro.docker.asking import Version, chosen_version
+from neuro.docker.images import ImageConfig, Step
 from neuro.engines.base import EngineFault
-from neuro.engines.docker.api import (
-    Container,
-    ContainerState,
-    ImageConfig,
-    Info,
-    Step,
-    Version,
-    chosen_version,
-)
+from neuro.engines.docker.api import Container, ContainerState, Info
 from neuro.engines.docker.containers import (
     container_body,
     launched,

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
+from neuro.docker import asking
 from neuro.engines.base import (
     EngineFault,
     Event,
@@ -152,7 +153,7 @@ class DockerEngine(SupervisedRuns):
                 is_there = True
                 if number % _LOOKS == 0 or not was_there:
                     await self.nodes()
-            except (OSError, api.Refused, EngineFault):
+            except (OSError, asking.Refused, EngineFault):
                 is_there = False
             if (is_there, tuple(self._gpus)) != (was_there, gpus):
                 was_there, gpus = is_there, tuple(self._gpus)
@@ -180,7 +181,7 @@ class DockerEngine(SupervisedRuns):
         going = set(connections.links) | {ref for ref, one in states.items() if one.trouble}
         try:
             await _asked(lambda: self._sweep(going))
-        except (OSError, api.Refused) as error:
+        except (OSError, asking.Refused) as error:
             log.warning("containers that belong to no run stay until the next start: %s", error)
         return states
 
@@ -203,7 +204,7 @@ class DockerEngine(SupervisedRuns):
     def _forget_network(self, name: str) -> None:
         try:
             self._daemon.remove_network(name)
-        except api.Refused:
+        except asking.Refused:
             pass  # somebody is in it
 
     def _tell(self, event: Event) -> None:
@@ -215,7 +216,7 @@ class DockerEngine(SupervisedRuns):
         name = containers.name_of(self._installation, ref)
         try:
             await _asked(lambda: self._daemon.remove_container(name))
-        except (OSError, api.Refused) as error:
+        except (OSError, asking.Refused) as error:
             log.warning("the container %s stays until the next start: %s", name, error)
 
     # Runs.
@@ -267,7 +268,7 @@ class DockerEngine(SupervisedRuns):
         try:
             await _asked(lambda: saving.commit(self._daemon, name, image))
         except OSError as error:
-            raise NotReady(api.silent(self._socket, error)) from None
+            raise NotReady(asking.silent(self._socket, error)) from None
 
     # Looking in.
 
@@ -293,8 +294,8 @@ class DockerEngine(SupervisedRuns):
         try:
             info = await _asked(self._daemon.info)
         except OSError as error:
-            raise NotReady(api.silent(self._socket, error)) from None
-        except api.Refused as refused:
+            raise NotReady(asking.silent(self._socket, error)) from None
+        except asking.Refused as refused:
             raise NotReady(f"the Docker daemon does not say what it has: {refused}") from None
         indexes = machine.gpus(_DEVICES)
         if self._daemon.is_podman:
@@ -326,7 +327,7 @@ def examine(settings: DockerSettings) -> tuple[str, str, bool]:
     socket = socket_path(settings.host, os.environ, settings.places)
     with _refusing(socket):
         version = api.Daemon(socket).version()
-        return socket, api.chosen_version(version), version.is_podman
+        return socket, asking.chosen_version(version), version.is_podman
 
 
 @contextmanager
@@ -335,10 +336,10 @@ def _refusing(socket: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NotReady(api.silent(socket, error)) from None
+        raise NotReady(asking.silent(socket, error)) from None
     except ValueError as error:
         raise EngineFault(str(error)) from None
-    except api.Refused as refused:
+    except asking.Refused as refused:
         raise EngineFault(f"the Docker daemon refuses to work: {refused}") from None
 
 
