@@ -11,6 +11,7 @@
 #   make mutants  take each access check away and see that the tests notice: two minutes
 #   make lint    formatting, rules, types, layers, documentation
 #   make wheel   the package, under dist/: for `pip install dist/NAME[server]`
+#   make base-image  build neuro/base, and push it to the platform that you are logged in to
 #   make bench   measure, and write a table
 #   make docs    the documentation as a site, under site/
 #   make format  let ruff rewrite what it can
@@ -39,7 +40,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test test-fast test-docker test-newer-docker fuzz mutants lint bench wheel docs format lock clean
+.PHONY: help setup demo test test-fast test-docker test-newer-docker fuzz mutants lint base-image bench wheel docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -102,6 +103,16 @@ lint: $(SETUP)
 wheel: $(SETUP)
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
+
+# BASE_ARGUMENTS are words for the build, such as --build-arg VARIANT=small: see images/base/Dockerfile.
+BASE_IMAGE ?= image:neuro/base:latest
+BASE_ARGUMENTS ?=
+base-image: $(SETUP)
+	@if docker info >/dev/null 2>&1; then \
+		docker build --tag neuro/base $(BASE_ARGUMENTS) images/base && $(BIN)/neuro image push neuro/base $(BASE_IMAGE); \
+	else \
+		$(BIN)/neuro image build $(BASE_ARGUMENTS) --tag $(BASE_IMAGE) images/base; \
+	fi
 
 bench: $(SETUP)
 	@$(BIN)/python -m benchmarks $(BENCH)
