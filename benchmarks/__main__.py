@@ -23,6 +23,7 @@ PARTS = (
     "access",
     "files",
     "images",
+    "containers",
     "install",
     "before",
 )
