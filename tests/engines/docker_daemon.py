@@ -38,7 +38,6 @@ log_driver = "k8s-file"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
-cdi_spec_dirs = ["{devices}"]
 [network]
 network_backend = "netavark"
 """
@@ -131,7 +130,7 @@ def _docker(socket: str, *words: str, **options: object) -> subprocess.Completed
 
 
 def _launch(folder: Path, kind: str) -> subprocess.Popen[bytes]:
-    program = _elsewhere(_dockerd(folder) if kind == "docker" else _podman(folder))
+    program = _elsewhere(_dockerd(folder) if kind == "docker" else _podman(folder), folder)
     script = (
         f"ip link set lo up; ip address add {docker_surroundings.NAMES}/32 dev lo;"
         f" setpriv --pdeathsig TERM {sys.executable} -m {docker_surroundings.__name__} {folder} &"
@@ -147,13 +146,15 @@ def _launch(folder: Path, kind: str) -> subprocess.Popen[bytes]:
         )
 
 
-def _elsewhere(program: str) -> str:
+def _elsewhere(program: str, folder: Path) -> str:
     """A shell's words for a daemon, as those for the one of the programs that are asked for."""
     before = ""
     if programs := os.environ.get(PROGRAMS):
         before += f"export PATH={programs}:$PATH; "
     if userland := os.environ.get(USERLAND):
-        before += "".join(f"mount --bind {userland}/{one} /{one}; " for one in ("etc", "usr"))
+        devices = f"mkdir -p /etc/cdi; mount --bind {folder}/{DEVICES} /etc/cdi; "
+        before += f"mount --bind {userland}/etc /etc; {devices}"
+        before += f"mount --bind {userland}/usr /usr; "
     words = f"{before}{program}"
     if not userland:
         return words
@@ -174,7 +175,7 @@ def _dockerd(folder: Path) -> str:
 
 
 def _podman(folder: Path) -> str:
-    (folder / "containers.conf").write_text(_PODMAN.format(devices=folder / DEVICES))
+    (folder / "containers.conf").write_text(_PODMAN)
     (folder / "registries.conf").write_text(_REGISTRIES)
     return (
         f"export CONTAINERS_CONF={folder}/containers.conf"
@@ -221,7 +222,7 @@ def _end(daemon: subprocess.Popen[bytes], folder: Path) -> None:
         os.killpg(daemon.pid, signal.SIGTERM)
     if (folder / "containers.conf").exists():  # nobody else ends what podman started
         for words in ("rm --all --force --time 0", "unmount --all"):
-            command = _elsewhere(shlex.join([*_podman_words(folder), *words.split()]))
+            command = _elsewhere(shlex.join([*_podman_words(folder), *words.split()]), folder)
             subprocess.run(["sh", "-c", command], capture_output=True, check=False)
         subprocess.run(["umount", folder / "data" / "overlay"], capture_output=True, check=False)
     shutil.rmtree(folder, ignore_errors=True)

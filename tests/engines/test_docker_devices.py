@@ -38,7 +38,7 @@ _PODMAN = (5, 4)
         pytest.param("podman", marks=pytest.mark.podman),
     ]
 )
-def kind(request: pytest.FixtureRequest) -> str:
+def which(request: pytest.FixtureRequest) -> str:
     """Each kind of daemon that gives devices so."""
     daemon = Daemon(docker_daemon.socket_path(request.param))
     info = daemon.info()
@@ -50,9 +50,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def description(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def description(which: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where this machine's GPUs are described; it is not there yet."""
-    folder = docker_daemon.devices_folder(kind)
+    folder = docker_daemon.devices_folder(which)
     monkeypatch.setattr("neuro.engines.docker.cdi.USUAL", (str(folder),))
     monkeypatch.setattr("neuro.engines.docker.engine._LOOK_SECONDS", 0.02)
     monkeypatch.setattr("neuro.engines.docker.engine._LOOKS", 1)
@@ -62,8 +62,8 @@ def description(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest_asyncio.fixture
-async def runs(kind: str, folder: Path, description: Path) -> AsyncIterator[Runs]:
-    engine = KINDS[kind].make(folder)
+async def runs(which: str, folder: Path, description: Path) -> AsyncIterator[Runs]:
+    engine = KINDS[which].make(folder)
     await engine.open()
     await engine.adopt([])
     opened = Runs(engine)
@@ -84,7 +84,7 @@ async def test_a_job_has_the_gpus_that_it_was_given_as_they_come_and_go(
     done = await runs.shell("echo $GPU; ls /dev | grep nvidia", gpus=("1",))
 
     assert node.gpus == ("0", "1")
-    assert done.lines == ["1", "nvidia1"]
+    assert (done.lines, done.exited.message) == (["1", "nvidia1"], None)
 
     description.unlink()
     await nodes_change(runs)
