@@ -28,6 +28,7 @@ HELD = f"127.0.0.1:{REGISTRY}/held/"
 ASKING_REGISTRY = 5001  # has the same, for those who have the password
 PASSWORD = "secret"
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_TLS = b"\x16"  # begins a handshake
 _NO_SUCH_NAME = b"\x81\x83"
 
 
@@ -72,6 +73,14 @@ class Registry(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     folder = Path()
     asks = False
+
+    def handle_one_request(self) -> None:
+        # Daemons with containerd's store try TLS first, and then what a server speaks that says so.
+        if self.connection.recv(1, socket.MSG_PEEK) == _TLS:
+            self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            self.close_connection = True
+        else:
+            super().handle_one_request()
 
     def do_GET(self) -> None:
         repository, _, kind = self.path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")
