@@ -1,6 +1,7 @@
 """Jobs in images, on the docker engine and in the sandbox, beside ``docker run --rm`` of the same.
 
-The daemon is one of the tests, in a network of its own.
+The daemon is one of the tests, in a network of its own, where the server and its clients go too:
+``python -m benchmarks.containers`` is what runs there.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ import asyncio
 import io
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
 from benchmarks.harness import SETTINGS, Result, ms, seconds
@@ -52,16 +56,22 @@ _KINDS = {"docker": (1.2, docker_daemon.IMAGE), "sandbox": (0.15, "image:bench:v
 def run() -> Iterator[Result]:
     """All of it."""
     try:
-        socket = docker_daemon.socket_path()
+        daemon = docker_daemon.process()
     except pytest.skip.Exception as skipped:
         yield Result("jobs in images", "not measured", "", str(skipped))
         return
-    settings = SETTINGS + _ENGINES.format(socket=socket)
+    inside = ["nsenter", "--net", "--target", str(daemon), sys.executable, "-m", __name__]
+    done = subprocess.run(inside, stdout=subprocess.PIPE, check=True)
+    yield from msgspec.json.decode(done.stdout, type=list[Result])
+
+
+def _measured() -> list[Result]:
+    settings = SETTINGS + _ENGINES.format(socket=docker_daemon.socket_path())
     with (
         tempfile.TemporaryDirectory(prefix="neuro-bench-") as folder,
         running_server(Path(folder) / "data", settings=settings) as running,
     ):
-        yield from asyncio.run(_beside_docker(running))
+        return asyncio.run(_beside_docker(running))
 
 
 async def _beside_docker(running: ServerProcess) -> list[Result]:
@@ -114,3 +124,7 @@ async def _first_byte(client: Client, image: str, preset: str) -> float:
 
 def _docker_run() -> None:
     docker_daemon.docker("run", "--rm", docker_daemon.IMAGE, *_WORDS)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(msgspec.json.encode(_measured()))
