@@ -30,10 +30,11 @@ PROGRAMS, USERLAND = "NEURO_TEST_PROGRAMS", "NEURO_TEST_USERLAND"
 # In the environment, for servers in processes of their own.
 _SOCKETS = {"docker": "NEURO_TEST_DOCKER", "podman": "NEURO_TEST_PODMAN"}
 # Debian's podman takes more descriptors for granted than some machines give, and systemd.
-_PODMAN = """\
+_PODMAN = f"""\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
 log_driver = "k8s-file"
+dns_servers = ["{docker_surroundings.NAMES}"]
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
@@ -41,6 +42,8 @@ runtime = "runc"
 [network]
 network_backend = "netavark"
 """
+# Else all podmans of all tests keep their networks in one folder of the machine.
+_NETWORKS = 'network_config_dir = "{folder}/networks"\n'
 _REGISTRIES = f"""\
 [[registry]]
 location = "127.0.0.1:{docker_surroundings.REGISTRY}"
@@ -153,7 +156,9 @@ def _elsewhere(program: str, folder: Path) -> str:
         before += f"export PATH={programs}:$PATH; "
     if userland := os.environ.get(USERLAND):
         devices = f"mkdir -p /etc/cdi; mount --bind {folder}/{DEVICES} /etc/cdi; "
-        before += f"mount --bind {userland}/etc /etc; {devices}"
+        # Where podman keeps what it knows of networks, which are others in each of the tests'.
+        networks = "mkdir -p /run/containers; mount -t tmpfs tmpfs /run/containers; "
+        before += f"mount --bind {userland}/etc /etc; {devices}{networks}"
         before += f"mount --bind {userland}/usr /usr; "
     words = f"{before}{program}"
     if not userland:
@@ -175,7 +180,7 @@ def _dockerd(folder: Path) -> str:
 
 
 def _podman(folder: Path) -> str:
-    (folder / "containers.conf").write_text(_PODMAN)
+    (folder / "containers.conf").write_text(_PODMAN + _NETWORKS.format(folder=folder))
     (folder / "registries.conf").write_text(_REGISTRIES)
     return (
         f"export CONTAINERS_CONF={folder}/containers.conf"
