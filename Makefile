@@ -5,10 +5,13 @@
 #   make test    all tests (TESTS="tests/storage -k uris" for some)
 #   make test-fast   those that need the fewest processes
 #   make test-docker  the whole contract of engines on a Docker daemon: minutes
+#   make test-newer-docker  the same on the newest Docker, built of Go modules: half an hour the
+#                first time (DAEMONS=forky: on the Docker and the podman of that Debian)
 #   make fuzz    20,000 random jobs against the fence around jobs, 500 kills of a bake: hours
 #   make mutants  take each access check away and see that the tests notice: two minutes
 #   make lint    formatting, rules, types, layers, documentation
 #   make wheel   the package, under dist/: for `pip install dist/NAME[server]`
+#   make base-image  build neuro/base, and push it to the platform that you are logged in to
 #   make bench   measure, and write a table
 #   make docs    the documentation as a site, under site/
 #   make format  let ruff rewrite what it can
@@ -37,7 +40,7 @@ SETUP := $(VENV)/.neuro-setup
 DEMO := $(VENV)/.neuro-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test test-fast test-docker fuzz mutants lint bench wheel docs format lock clean
+.PHONY: help setup demo test test-fast test-docker test-newer-docker fuzz mutants lint base-image bench wheel docs format lock clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -77,6 +80,11 @@ test-fast: $(DEMO)
 test-docker: $(DEMO)
 	@$(BIN)/python -m pytest --durations 10 -m docker $(or $(TESTS),tests/engines)
 
+# Daemons come into .cache/daemons once. In the place of Debian's own: needs root, and mmdebstrap or Go.
+DAEMONS ?= newest
+test-newer-docker: $(DEMO)
+	@$(BIN)/python -m tests.engines.newer_daemons $(DAEMONS) $(TESTS)
+
 fuzz: $(SETUP)
 	@NEURO_FUZZ_CASES=20000 NEURO_TEST_KILLS=500 NEURO_FUZZ_VERDICTS=10000 $(BIN)/python -m pytest \
 		tests/security/test_fuzz.py tests/faults/test_kills.py tests/flow/evaluate/test_one_verdict.py
@@ -95,6 +103,16 @@ lint: $(SETUP)
 wheel: $(SETUP)
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
+
+# BASE_ARGUMENTS are words for the build, such as --build-arg VARIANT=small: see images/base/Dockerfile.
+BASE_IMAGE ?= image:neuro/base:latest
+BASE_ARGUMENTS ?=
+base-image: $(SETUP)
+	@if docker info >/dev/null 2>&1; then \
+		docker build --tag neuro/base $(BASE_ARGUMENTS) images/base && $(BIN)/neuro image push neuro/base $(BASE_IMAGE); \
+	else \
+		$(BIN)/neuro image build $(BASE_ARGUMENTS) --tag $(BASE_IMAGE) images/base; \
+	fi
 
 bench: $(SETUP)
 	@$(BIN)/python -m benchmarks $(BENCH)

@@ -24,6 +24,7 @@ PARTS = (
     "files",
     "images",
     "builds",
+    "containers",
     "install",
     "before",
 )

@@ -1,6 +1,8 @@
 """A daemon for the tests of one process, in a network of its own: it writes rules there.
 
-It is Docker's, or podman's service, which answers the command line of Docker as well.
+It is Docker's, or podman's service, which answers the command line of Docker as well. It is the one
+that this machine has, unless NEURO_TEST_PROGRAMS names a folder with others, or NEURO_TEST_USERLAND
+the root of another Debian, whose programs run in the place of this one's: see ``newer_daemons``.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,13 +25,16 @@ import pytest
 from tests.engines import docker_surroundings
 
 IMAGE = "ubuntu"
+DEVICES = "devices"  # beside the socket: where new daemons look for descriptions of such
+PROGRAMS, USERLAND = "NEURO_TEST_PROGRAMS", "NEURO_TEST_USERLAND"
 # In the environment, for servers in processes of their own.
 _SOCKETS = {"docker": "NEURO_TEST_DOCKER", "podman": "NEURO_TEST_PODMAN"}
 # Debian's podman takes more descriptors for granted than some machines give, and systemd.
-_PODMAN = """\
+_PODMAN = f"""\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
 log_driver = "k8s-file"
+dns_servers = ["{docker_surroundings.NAMES}"]
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
@@ -36,6 +42,8 @@ runtime = "runc"
 [network]
 network_backend = "netavark"
 """
+# Else all podmans of all tests keep their networks in one folder of the machine.
+_NETWORKS = 'network_config_dir = "{folder}/networks"\n'
 _REGISTRIES = f"""\
 [[registry]]
 location = "127.0.0.1:{docker_surroundings.REGISTRY}"
@@ -77,6 +85,7 @@ def lacking(kind: str = "docker") -> str | None:
 def _started(kind: str) -> tuple[str, str | None]:
     """Where it listens, and why it does not: it is tried once."""
     folder = Path(tempfile.mkdtemp(prefix=f"neuro-{kind}-"))
+    (folder / DEVICES).mkdir()
     socket = str(folder / "socket")
     daemon = _launch(folder, kind)
     try:
@@ -108,6 +117,11 @@ def let_go(image: str, kind: str) -> None:
     Path(socket_path(kind)).with_name(name).touch()
 
 
+def devices_folder(kind: str) -> Path:
+    """Where the daemon finds descriptions of devices, if it knows of such."""
+    return Path(socket_path(kind)).with_name(DEVICES)
+
+
 def docker(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the command line of Docker."""
     return _docker(socket_path(), *words, **options)
@@ -119,7 +133,7 @@ def _docker(socket: str, *words: str, **options: object) -> subprocess.Completed
 
 
 def _launch(folder: Path, kind: str) -> subprocess.Popen[bytes]:
-    program = _dockerd(folder) if kind == "docker" else _podman(folder)
+    program = _elsewhere(_dockerd(folder) if kind == "docker" else _podman(folder), folder)
     script = (
         f"ip link set lo up; ip address add {docker_surroundings.NAMES}/32 dev lo;"
         f" setpriv --pdeathsig TERM {sys.executable} -m {docker_surroundings.__name__} {folder} &"
@@ -135,6 +149,24 @@ def _launch(folder: Path, kind: str) -> subprocess.Popen[bytes]:
         )
 
 
+def _elsewhere(program: str, folder: Path) -> str:
+    """A shell's words for a daemon, as those for the one of the programs that are asked for."""
+    before = ""
+    if programs := os.environ.get(PROGRAMS):
+        before += f"export PATH={programs}:$PATH; "
+    if userland := os.environ.get(USERLAND):
+        devices = f"mkdir -p /etc/cdi; mount --bind {folder}/{DEVICES} /etc/cdi; "
+        # Where podman keeps what it knows of networks, which are others in each of the tests'.
+        networks = "mkdir -p /run/containers; mount -t tmpfs tmpfs /run/containers; "
+        before += f"mount --bind {userland}/etc /etc; {devices}{networks}"
+        before += f"mount --bind {userland}/usr /usr; "
+    words = f"{before}{program}"
+    if not userland:
+        return words
+    # What is mounted outside later, such as volumes of jobs, is there too, if that is shared.
+    return f"exec unshare --mount --propagation slave sh -c {shlex.quote(words)}"
+
+
 def _dockerd(folder: Path) -> str:
     mirror = f"http://127.0.0.1:{docker_surroundings.REGISTRY}"
     options = [
@@ -142,11 +174,13 @@ def _dockerd(folder: Path) -> str:
         f"--pidfile {folder}/pid --registry-mirror {mirror} --dns {docker_surroundings.NAMES}",
         "--default-address-pool base=10.128.0.0/12,size=24",
     ]
-    return f"exec dockerd {' '.join(options)}"
+    devices = f"--cdi-spec-dir {folder / DEVICES}"
+    known = "$(dockerd --help | grep -q cdi-spec-dir && echo DEVICES)".replace("DEVICES", devices)
+    return f"exec dockerd {' '.join(options)} {known}"
 
 
 def _podman(folder: Path) -> str:
-    (folder / "containers.conf").write_text(_PODMAN)
+    (folder / "containers.conf").write_text(_PODMAN + _NETWORKS.format(folder=folder))
     (folder / "registries.conf").write_text(_REGISTRIES)
     return (
         f"export CONTAINERS_CONF={folder}/containers.conf"
@@ -193,8 +227,7 @@ def _end(daemon: subprocess.Popen[bytes], folder: Path) -> None:
         os.killpg(daemon.pid, signal.SIGTERM)
     if (folder / "containers.conf").exists():  # nobody else ends what podman started
         for words in ("rm --all --force --time 0", "unmount --all"):
-            subprocess.run(
-                [*_podman_words(folder), *words.split()], capture_output=True, check=False
-            )
+            command = _elsewhere(shlex.join([*_podman_words(folder), *words.split()]), folder)
+            subprocess.run(["sh", "-c", command], capture_output=True, check=False)
         subprocess.run(["umount", folder / "data" / "overlay"], capture_output=True, check=False)
     shutil.rmtree(folder, ignore_errors=True)

@@ -32,6 +32,7 @@ PASSWORD = "secret"
 PUSHES = 5002  # takes what is pushed to it, but for the repository ``DENIED``
 DENIED = "denied/image"
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_TLS = b"\x16"  # begins a handshake
 _NO_SUCH_NAME = b"\x81\x83"
 
 
@@ -76,6 +77,14 @@ class Registry(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     folder = Path()
     asks = False
+
+    def handle_one_request(self) -> None:
+        # Daemons with containerd's store try TLS first, and then what a server speaks that says so.
+        if self.connection.recv(1, socket.MSG_PEEK) == _TLS:
+            self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            self.close_connection = True
+        else:
+            super().handle_one_request()
 
     def do_GET(self) -> None:
         repository, _, kind = self.path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")

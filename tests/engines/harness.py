@@ -100,12 +100,14 @@ class Runs:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.told: list[RunEvent] = []
+        self.nodes_changed = asyncio.Event()
         self._changed = asyncio.Condition()
         self._task = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
         async for event in self.engine.events():
             if isinstance(event, NodesChanged):
+                self.nodes_changed.set()
                 continue
             async with self._changed:
                 self.told.append(event)

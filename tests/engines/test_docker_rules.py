@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -18,7 +19,13 @@ from neuro.engines.docker.containers import (
     search_path,
     unfit,
 )
-from neuro.engines.docker.gpus import gpus_of
+from neuro.engines.docker.gpus import (
+    asked_for,
+    devices_of,
+    devices_of_podman,
+    gpus_of,
+    runtime_gives,
+)
 from neuro.engines.docker.images import CannotPull, Progress, fetched, whole_name
 from neuro.engines.docker.saving import image_config
 from neuro.engines.docker.settings import socket_path
@@ -80,7 +87,7 @@ def test_the_progress_of_a_pull_never_goes_back() -> None:
 
 @pytest.mark.parametrize(
     ("newest", "least", "chosen"),
-    [("1.41", "1.12", "1.41"), ("1.99", "1.44", "1.51"), ("1.40", "1.12", "1.40")],
+    [("1.41", "1.12", "1.41"), ("1.99", "1.44", "1.56"), ("1.40", "1.12", "1.40")],
 )
 def test_the_version_is_one_that_both_speak(newest: str, least: str, chosen: str) -> None:
     assert chosen_version(Version(newest, least)) == chosen
@@ -128,56 +135,118 @@ def test_a_run_without_a_word_to_execute_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("gpus", "seen"),
-    [((), "void"), (("nvidia.com/gpu=0",), "void"), (("1", "3"), "1,3")],
+    ("asked", "seen"),
+    [
+        ((), "void"),
+        (("nvidia.com/gpu=0",), "void"),
+        (("1", "3"), "1,3"),
+        (("amd.com/gpu=0", "2"), "2"),
+    ],
 )
-def test_no_environment_of_a_job_makes_more_gpus_visible(gpus: tuple[str, ...], seen: str) -> None:
-    asked = spec("x", gpus=gpus, env={"NVIDIA_VISIBLE_DEVICES": "all"})
+def test_no_environment_of_a_job_makes_more_gpus_visible(asked: tuple[str, ...], seen: str) -> None:
+    run = spec("x", gpus=asked, env={"NVIDIA_VISIBLE_DEVICES": "all"})
 
-    body = container_body("i", asked, ["l"], (), 10)
+    body = container_body("i", run, ["l"], (), 10)
 
     assert [line for line in body["Env"] if line.startswith("NVIDIA")] == [
         f"NVIDIA_VISIBLE_DEVICES={seen}"
     ]
 
 
-def test_gpus_are_asked_for_by_their_names() -> None:
+def test_gpus_are_asked_for_by_the_daemons_names() -> None:
     def requests(*gpus: str) -> object:
         body = container_body("i", spec("x", gpus=gpus), ["l", "w"], (), 10)
         return body["HostConfig"].get("DeviceRequests")
 
-    assert requests("1", "3") == [
-        {"Driver": "nvidia", "DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}
-    ]
-    assert requests("nvidia.com/gpu=0") == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0"]}]
+    by_number = {"Driver": "nvidia", "DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}
+    by_interface = {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0"]}
+
+    assert requests("1", "3") == [by_number]
+    assert requests("nvidia.com/gpu=0") == [by_interface]
+    assert requests("1", "nvidia.com/gpu=0", "3") == [by_interface, by_number]
     assert requests() is None
 
 
 @pytest.mark.parametrize(
-    ("told", "hook", "expected"),
+    ("devices", "by_runtime", "expected"),
     [
-        ({}, False, ()),
-        ({}, True, ("0", "1")),
-        ({"Runtimes": {"runc": {}, "nvidia": {"path": "x"}}}, False, ("0", "1")),
+        ((), (), {}),
+        ((), (0, 1), {"0": "0", "1": "1"}),
         (
-            {
-                "Runtimes": {"nvidia": {}},
-                "DiscoveredDevices": [
-                    {"Source": "cdi", "ID": f"nvidia.com/gpu={name}"}
-                    for name in ("10", "2", "all", "GPU-aa", "0:1")
-                ],
-            },
-            True,
-            ("nvidia.com/gpu=2", "nvidia.com/gpu=10"),
+            ("nvidia.com/gpu=10", "nvidia.com/gpu=2", "nvidia.com/gpu=all", "nvidia.com/gpu=GPU-a"),
+            (2, 10),
+            {"2": "nvidia.com/gpu=2", "10": "nvidia.com/gpu=10"},
+        ),
+        (
+            ("amd.com/gpu=0", "amd.com/nic=1", "nvidia.com/gpu=0:1"),
+            (0,),
+            {"amd.com/gpu=0": "amd.com/gpu=0", "0": "0"},
+        ),
+        (
+            ("k8s.device-plugin.nvidia.com/gpu=0", "nvidia.com/gpu=0"),
+            (),
+            {"0": "nvidia.com/gpu=0"},
         ),
     ],
 )
-def test_gpus_are_those_that_the_daemon_can_give(
-    told: dict[str, object], hook: bool, expected: tuple[str, ...]
+def test_a_gpu_has_a_name_that_stays_and_one_that_the_daemon_is_asked_for(
+    devices: tuple[str, ...], by_runtime: tuple[int, ...], expected: dict[str, str]
 ) -> None:
-    info = msgspec.convert({"NCPU": 2, "MemTotal": 1 << 30, **told}, Info)
+    assert list(gpus_of(devices, by_runtime).items()) == list(expected.items())
 
-    assert gpus_of(info, [0, 1], has_hook=hook) == expected
+
+def test_a_job_keeps_its_gpu_when_the_daemon_calls_it_otherwise() -> None:
+    for known in (gpus_of((), (0, 1)), gpus_of(("nvidia.com/gpu=0", "nvidia.com/gpu=1"), ())):
+        assert asked_for(("1",), known) == (known["1"],)
+        assert asked_for(("nvidia.com/gpu=1",), known) == (known["1"],)
+        with pytest.raises(KeyError):
+            asked_for(("2",), known)
+
+
+def _info(**told: object) -> Info:
+    return msgspec.convert({"NCPU": 2, "MemTotal": 1 << 30, **told}, Info)
+
+
+def test_a_daemon_without_nvidias_runtime_and_hook_gives_no_gpus_by_number() -> None:
+    with_runtime = _info(Runtimes={"runc": {}, "nvidia": {"path": "x"}})
+
+    assert runtime_gives(with_runtime, has_hook=False)
+    assert runtime_gives(_info(), has_hook=True)
+    assert not runtime_gives(_info(Runtimes={"runc": {}}), has_hook=False)
+
+
+def test_devices_are_those_that_the_daemon_lists_or_else_those_of_its_folders(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.json").write_text(
+        '{"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices": [{"name": "0"}]}'
+    )
+    (tmp_path / "b.yaml").write_text("kind: amd.com/gpu\ndevices:\n- name: '1'\n- name: all\n")
+    (tmp_path / "c.json").write_text("{")
+    (tmp_path / "d.yaml").write_text("kind: [x\n")
+    (tmp_path / "e.txt").write_text('{"kind": "x/y", "devices": [{"name": "0"}]}')
+    listed = [{"Source": "cdi", "ID": "nvidia.com/gpu=7"}]
+    folders = [str(tmp_path), f"{tmp_path}/nothing"]
+
+    assert devices_of(_info(CDISpecDirs=folders)) == [
+        *("nvidia.com/gpu=0", "amd.com/gpu=1", "amd.com/gpu=all")
+    ]
+    assert devices_of(_info(CDISpecDirs=folders, DiscoveredDevices=listed)) == ["nvidia.com/gpu=7"]
+    assert devices_of(_info()) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "asked"), [("4.3.1", False), ("5.3.9", False), ("5.4.2", True), ("dev", False)]
+)
+def test_an_old_service_of_podman_is_not_asked_for_devices(
+    version: str, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_text('{"kind": "nvidia.com/gpu", "devices": [{"name": "0"}]}')
+    monkeypatch.setattr("neuro.engines.docker.cdi.USUAL", (str(tmp_path),))
+
+    found = devices_of_podman(_info(ServerVersion=version))
+
+    assert found == (["nvidia.com/gpu=0"] if asked else [])
 
 
 def test_only_neighbours_share_a_network() -> None:

@@ -17,10 +17,11 @@ import msgspec
 
 from neuro.docker.places import TCP
 
-_NEWEST = (1, 51)  # that this was written for; a newer daemon speaks it as well
+_NEWEST = (1, 56)  # that this was seen with; a newer daemon speaks it as well
 _OLDEST = (1, 40)
 LIBPOD = "/v4.0.0/libpod"  # the oldest that podman 4 and 5 speak
 _SECONDS = 120.0  # for an answer: a start may wait for a slow disk
+_OTHER_VERSION = "client version"  # begins what a daemon says to a version that it does not speak
 
 T = TypeVar("T")
 
@@ -101,8 +102,9 @@ class Asker:
     ) -> None:
         """``path`` is that of its socket, or ``tcp://HOST:PORT``.
 
-        ``version`` of the API is its own by default, and ``seconds`` is how long an answer may
-        take. podman's service has words of its own for what it does not understand in Docker's.
+        ``version`` of the API is its own by default. A daemon that was replaced by another since it
+        was chosen is asked again which one it speaks. ``seconds`` is how long an answer may take.
+        podman's service has words of its own for what it does not understand in Docker's.
         """
         self.is_podman = is_podman
         self._path = path
@@ -152,16 +154,42 @@ class Asker:
         headers: Mapping[str, str],
         seconds: float,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        prefix = "" if path.startswith(LIBPOD) else self._prefix
-        target = prefix + path + (f"?{urlencode(query)}" if query else "")
         sent = dict(headers)
         content = None
         if body is not None:
             content = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
+        prefix = "" if path.startswith(LIBPOD) else self._prefix
+        target = path + (f"?{urlencode(query)}" if query else "")
+        try:
+            return self._send(method, prefix + target, content, sent, seconds)
+        except Refused as refused:
+            if not prefix or not refused.message.startswith(_OTHER_VERSION):
+                raise
+            prefix = self._prefix = f"/v{self._version_anew(refused)}"
+            return self._send(method, prefix + target, content, sent, seconds)
+
+    def _version_anew(self, refused: Refused) -> str:
+        """Which one to speak from now on. Raises Refused where there is none in common."""
+        connection, answer = self._send("GET", "/version", None, {}, self._seconds)
+        try:
+            return chosen_version(msgspec.json.decode(read(answer.read), type=Version))
+        except ValueError as error:
+            raise Refused(refused.status, str(error)) from None
+        finally:
+            connection.close()
+
+    def _send(
+        self,
+        method: str,
+        target: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = self._connection(seconds)
         try:
-            connection.request(method, target, content, sent)
+            connection.request(method, target, content, dict(headers))
             answer = connection.getresponse()
             if answer.status >= 400:
                 raise Refused(answer.status, _message(answer.read()))

@@ -39,6 +39,7 @@ class Info(msgspec.Struct, rename="pascal"):
     runtimes: dict[str, Any] | None = None
     registries: Registries | None = msgspec.field(name="RegistryConfig", default=None)
     devices: list[Device] | None = msgspec.field(name="DiscoveredDevices", default=None)
+    device_folders: list[str] | None = msgspec.field(name="CDISpecDirs", default=None)
 
 
 class ContainerState(msgspec.Struct, rename="pascal"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import shutil
@@ -35,7 +36,13 @@ from neuro.engines.base import (
     Usage,
 )
 from neuro.engines.docker import api, containers, launcher_program, making, volumes
-from neuro.engines.docker.gpus import gpus_of
+from neuro.engines.docker.gpus import (
+    asked_for,
+    devices_of,
+    devices_of_podman,
+    gpus_of,
+    runtime_gives,
+)
 from neuro.engines.docker.groups import group_of
 from neuro.engines.docker.keepers import Keepers
 from neuro.engines.docker.order import Mount, Order
@@ -56,11 +63,13 @@ _NO_GPUS = (
     " daemon"
 )
 _NO_GPUS_OF_PODMAN = (
-    "podman's service gives this machine's GPUs to no job: use Docker or the sandbox for them"
+    "podman's service gives no job this machine's GPUs: that needs podman 5.4 or later, and a"
+    " description of them (`nvidia-ctk cdi generate --output /etc/cdi/nvidia.yaml`)"
 )
 _NO_GROUPS = cgroups.Groups()  # the daemon makes those of containers, and removes them
 
 _LOOK_SECONDS = 5.0  # between two looks whether the daemon is there
+_LOOKS = 12  # of which one also asks what it has, which costs podman's service some work
 
 log = logging.getLogger("neuro.engine")
 T = TypeVar("T")
@@ -88,6 +97,7 @@ class DockerEngine(SupervisedRuns):
         self._installation = ""
         self._host_address = ""
         self._daemon = api.Daemon("")
+        self._gpus: dict[str, str] = {}  # what the daemon is asked for, by the names of GPUs
         self._keepers: Keepers | None = None
 
     @property
@@ -142,17 +152,19 @@ class DockerEngine(SupervisedRuns):
         return address
 
     async def _watch_daemon(self) -> None:
-        """Tell when it goes away, and when it is there again: see ``nodes``."""
-        was_there = True
-        while True:
+        """Tell when it goes away, when it is there again, and when its GPUs change."""
+        was_there, gpus = True, tuple(self._gpus)
+        for number in itertools.count(1):
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 await _asked(api.Daemon(self._socket).version)
                 is_there = True
-            except (OSError, asking.Refused):
+                if number % _LOOKS == 0 or not was_there:
+                    await self.nodes()
+            except (OSError, asking.Refused, EngineFault):
                 is_there = False
-            if is_there != was_there:
-                was_there = is_there
+            if (is_there, tuple(self._gpus)) != (was_there, gpus):
+                was_there, gpus = is_there, tuple(self._gpus)
                 self._tell(NodesChanged())
 
     async def _renew(self) -> None:
@@ -236,12 +248,20 @@ class DockerEngine(SupervisedRuns):
             version=self._version,
             is_podman=self._daemon.is_podman,
             installation=self._installation,
-            spec=self._apart(spec),
+            spec=self._apart(self._with_gpus(spec)),
             mounts=tuple(Mount(*one) for one in mounts_of(spec, self._storage)),
             processes=self._settings.processes,
             log_limit=retention.total,
             log_portion=retention.segment,
         )
+
+    def _with_gpus(self, spec: RunSpec) -> RunSpec:
+        """The run, with its GPUs by the names that the daemon has for them now."""
+        try:
+            asked = asked_for(spec.gpus, self._gpus)
+        except KeyError as error:
+            raise NotReady(f"the GPU {error.args[0]} is not there at the moment") from None
+        return msgspec.structs.replace(spec, gpus=asked)
 
     def _apart(self, spec: RunSpec) -> RunSpec:
         """The run, in a network of its own where those without neighbours cannot share one."""
@@ -289,11 +309,16 @@ class DockerEngine(SupervisedRuns):
         except asking.Refused as refused:
             raise NotReady(f"the Docker daemon does not say what it has: {refused}") from None
         indexes = machine.gpus(_DEVICES)
-        gpus: tuple[str, ...] = ()
-        if not self._daemon.is_podman:  # which does not understand how Docker's clients ask
-            gpus = gpus_of(info, indexes, has_hook=shutil.which(_HOOK) is not None)
+        if self._daemon.is_podman:
+            devices = await asyncio.to_thread(devices_of_podman, info)
+            self._gpus = gpus_of(devices, ())
+        else:
+            devices = await asyncio.to_thread(devices_of, info)
+            given = runtime_gives(info, has_hook=shutil.which(_HOOK) is not None)
+            self._gpus = gpus_of(devices, indexes if given else ())
         lacks = _NO_GPUS_OF_PODMAN if self._daemon.is_podman else _NO_GPUS
-        self.notices = [lacks] if indexes and not gpus else []
+        self.notices = [lacks] if indexes and not self._gpus else []
+        gpus = tuple(self._gpus)
         return [Node(name=self.name, cpu=float(info.cores), memory=info.mem_total, gpus=gpus)]
 
 
