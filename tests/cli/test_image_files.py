@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from neuro.client import Client, run
-from neuro.client.image_files import reading
+from neuro.client.image_files import pulling, reading
 from neuro.client.image_files.progress import Silent
 from neuro.client.transport import Request, Response, ServerUnreachable
 from neuro.domain.errors import InvalidInput
+from neuro.domain.images import OwnImage
 from tests.cli.platform import Home
 from tests.cli.saved import layer, save
 
@@ -67,8 +68,7 @@ def test_a_saved_image_is_pushed_and_pulled_as_a_file(person: Home, fresh: bytes
         [saved] = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
         assert saved["Config"] == f"blobs/{config.replace(':', '/')}"
         assert tar.extractfile(saved["Layers"][0]).read() == fresh  # type: ignore[union-attr]
-    (person.work_dir / "layout").mkdir(exist_ok=True)
-    person.ok("pull", "trainer:v1", "./layout")
+    person.ok("pull", f"trainer@{person.ok('image', 'digest', 'trainer:v1').strip()}", "./layout/")
     digest = person.ok("image", "digest", "image:trainer:v1")
     for source in ("./layout", "pulled.tar"):
         person.ok("push", source, "image:copied:v1")
@@ -313,3 +313,10 @@ def test_what_is_wrong_before_anything_is_copied(person: Home) -> None:
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     done = person.run("push", "x", DOCKER_HOST="ssh://there")
     assert (done.returncode, "tcp://HOST:PORT" in done.stderr) == (76, True), done.stderr
+
+
+def test_a_manifest_that_is_another_than_was_asked_for_is_refused() -> None:
+    image = OwnImage("default", "anna/trainer", f"@sha256:{'0' * 64}")
+
+    with pytest.raises(InvalidInput, match="arrived damaged"):
+        pulling._check_digest(b"{}", image.version[1:], image)

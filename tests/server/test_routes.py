@@ -96,6 +96,8 @@ def _address(server: ServerProcess, path: str, user: str) -> str:
         "slash": "/",
         "token": "x",
         "port": "80",
+        "cluster": "default",
+        "preset": "cpu-small",
     }
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)

@@ -116,7 +116,7 @@ PRESETS = "/clusters/{cluster}/orchestrator/resource_presets"
 def _of_presets(ids: Mapping[str, str]) -> list[Row]:
     at, preset = {"cluster": "default"}, {"cpu": 1, "memory": 1 << 30}
     added = {"name": f"preset-{ids['user']}", **preset}
-    one, its = PRESETS + "/{name}", at | {"name": "cpu-small"}
+    one, its = PRESETS + "/{preset}", at | {"preset": "cpu-small"}
 
     def row(method: str, route: str, body: Any, where: Mapping[str, str]) -> Row:
         return Row(method, route, ADMIN, body=body, at=where, of="cluster", by_person=True)
@@ -126,7 +126,7 @@ def _of_presets(ids: Mapping[str, str]) -> list[Row]:
         row("POST", PRESETS, added, at),
         row("PUT", PRESETS, [{"name": "cpu-small", **preset}, added], at),
         row("PUT", one, {"cpu": 1}, its),
-        row("DELETE", one, None, at | {"name": added["name"]}),
+        row("DELETE", one, None, at | {"preset": added["name"]}),
     ]
 
 

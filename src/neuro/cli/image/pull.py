@@ -30,7 +30,7 @@ _INSTEAD = (
         neuro image pull image:trainer:v1               # as trainer:v1
         neuro image pull image:/bob/trainer:v1 his:v1
         neuro image pull image:trainer:v1 ./trainer.tar # for `docker load`, skopeo
-        neuro image pull image:trainer:v1 ./layout      # into a folder
+        neuro image pull image:trainer:v1 ./layout/     # into a folder
     """,
 )
 @click.argument("remote")
@@ -51,6 +51,8 @@ def command(context: Context, remote: str, local: str | None) -> None:
     out.note("Pulling image...")
     path = file_of(name)
     if path is not None:
+        if name.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
         _pull_file(context, image, path)
     else:
         _pull_to_daemon(context, image, name)

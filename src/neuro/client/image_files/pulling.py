@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from neuro.client.image_files.parts import INDEXES, manifest_in, of_this_machine
@@ -21,7 +22,10 @@ async def pull(
     path: Path,
     progress: LayerProgress | None,
 ) -> None:
-    """Pull an image into a folder, where there is one, or an archive."""
+    """Pull an image into a folder, where there is one, or an archive.
+
+    Raises InvalidInput for what arrives damaged.
+    """
     source = await _source(registry, image, host)
     if path.is_dir():
         await write_folder(source, path, progress or Silent())
@@ -29,10 +33,17 @@ async def pull(
         await write_archive(source, path, progress or Silent())
 
 
+def _check_digest(content: bytes, reference: str, image: OwnImage) -> None:
+    algorithm, colon, digest = reference.partition(":")  # A tag has no colon.
+    if colon and hashlib.new(algorithm, content).hexdigest() != digest:
+        raise InvalidInput(f"The manifest of '{image}' arrived damaged: pull it again.")
+
+
 async def _source(registry: Registry, image: OwnImage, host: str) -> Source:
     reference = image.version.rpartition("@")[2].removeprefix(":")
     for _ in range(_MAX_DEPTH):
         content, kind = await registry.manifest(image.repository, reference)
+        _check_digest(content, reference, image)
         found = manifest_in(content, f"The manifest of '{image}'")
         if found.config is not None and kind not in INDEXES:
             tag = image.version.partition("@")[0] or ":latest"

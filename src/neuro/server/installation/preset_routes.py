@@ -19,7 +19,7 @@ from neuro.server.http.routes import Call, Need, Routes
 from neuro.server.jobs.presets import Presets
 
 PATH = "/api/v1/clusters/{cluster}/orchestrator/resource_presets"
-ONE = PATH + "/{name}"
+ONE = PATH + "/{preset}"
 SECTION = "presets"
 
 
@@ -72,7 +72,7 @@ def preset_routes(presets: Presets, cluster: str) -> Routes:
     async def change_preset(call: Call, body: PresetRequest) -> ClusterState:
         """Change what is said of a preset; the rest of it stays (admins)."""
         require_person(call)
-        name = call.segment("name")
+        name = call.segment("preset")
         if body.name not in (None, name):
             raise InvalidInput(f"A preset keeps its name, which is '{name[:80]}'.")
         await presets.update(name, lambda old: _preset(body, old, presets.usual_engine))
@@ -82,7 +82,7 @@ def preset_routes(presets: Presets, cluster: str) -> Routes:
     async def remove_preset(call: Call) -> ClusterState:
         """Remove a preset; jobs that have it go on (admins)."""
         require_person(call)
-        await presets.remove(call.segment("name"))
+        await presets.remove(call.segment("preset"))
         return state()
 
     return api
