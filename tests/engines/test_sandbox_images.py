@@ -608,9 +608,9 @@ async def test_a_run_with_a_gpu_has_the_files_of_its_driver(
     await engine.adopt([])
     runs = Runs(engine)
     try:
-        library_inside = f"{place}/lib64/libcuda.so.1"
         script = (
-            f"nvidia-smi; cat {place}/lib64/*; echo $LD_LIBRARY_PATH; echo x > {library_inside}"
+            f"nvidia-smi; cat {place}/lib64/*; echo $LD_LIBRARY_PATH;"
+            f" echo x > {place}/lib64/libcuda.so.1"
         )
         done = await runs.shell(script, image="gpu", gpus=("0",))
         without = await runs.shell(f"ls {place}", image="gpu")
