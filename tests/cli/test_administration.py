@@ -184,3 +184,26 @@ def test_a_server_that_ends_during_a_reload_is_told_at_once(running: Home) -> No
 
 def usage_owner(home: Home) -> str:
     return home.ok("config", "show").split("User Name:")[1].split()[0]
+
+
+def test_presets_are_added_changed_and_removed(person: Home) -> None:
+    person.ok("admin", "add-resource-preset", "tiny", "-m", "64M", "--disk", "2G")
+    person.ok("admin", "update-resource-preset", "tiny", "-c", "0.2")
+
+    [tiny] = [
+        one
+        for one in json.loads(person.ok("admin", "list-resource-presets", "--json"))
+        if one["name"] == "tiny"
+    ]
+    assert (tiny["cpu"], tiny["memory"], tiny["disk"]) == (0.2, 64 << 20, 2 << 30)
+    assert "sandbox" in person.ok("admin", "list-resource-presets").splitlines()[-1]
+    assert person.ok("run", "-s", "tiny", "ubuntu", "echo", "hello").endswith("hello\n")
+    person.ok("admin", "remove-resource-preset", "tiny")
+    assert "tiny" not in person.ok("-q", "admin", "list-resource-presets").split()
+    for words, code in (
+        (("remove-resource-preset", "tiny"), 72),
+        (("update-resource-preset", "tiny"), 2),
+        (("add-resource-preset", "x", "-m", "much"), 127),
+        (("add-resource-preset", "x", "--engine", "absent"), 65),
+    ):
+        assert person.run("admin", *words).returncode == code

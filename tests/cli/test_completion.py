@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from neuro.cli.completion import markers, patched, script
 from tests.cli.platform import NEURO, Home
+from tests.cli.saved import save
 from tests.cli.shells import Shell, need
 
 BEGIN, END = markers()
@@ -90,6 +92,22 @@ def test_fish_completes(home: Home, tmp_path: Path) -> None:
 def test_presets_and_clusters_are_offered(person: Home) -> None:
     assert "cpu-small" in offered(person, "run", "--preset", "cpu")
     assert offered(person, "config", "switch-cluster", "") == ["default"]
+
+
+def test_images_and_their_tags_are_offered(person: Home) -> None:
+    save(person.work_dir / "image.tar", [])
+    for tag in ("v1", "v2"):
+        person.ok("push", "image.tar", f"image:offered:{tag}")
+    user = json.loads(person.ok("config", "show", "--json"))["user"]
+
+    assert offered(person, "image", "digest", "im") == ["image:"]
+    assert offered(person, "pull", "image:of") == ["image:offered"]
+    assert offered(person, "image", "rm", "image:offered:v") == [
+        "image:offered:v1",
+        "image:offered:v2",
+    ]
+    assert offered(person, "run", f"image:/{user}/of") == [f"image:/{user}/offered"]
+    person.ok("image", "rm", "-f", "image:offered:v1")
 
 
 def test_nothing_is_offered_where_there_is_no_server(home: Home) -> None:

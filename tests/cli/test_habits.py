@@ -26,7 +26,7 @@ from tests.cli.platform import Home
         ("kill -9 web", "A job gets SIGTERM"),
         ("stop web", "`neuro kill` stops jobs."),
         ("images", "neuro image ls"),
-        ("pull ubuntu", "docker login"),
+        ("commit web", "docker login"),
         ("inspect web", "`neuro status` shows"),
         ("cat storage:a", "`neuro cp storage:FILE -`"),
         ("squeue", "`neuro ps` lists jobs."),

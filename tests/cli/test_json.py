@@ -20,9 +20,11 @@ WITHOUT = """
 neuro run, logs, attach, exec, port-forward, cp, rm, mkdir, mv, down, login, logout, help
 neuro job browse, job bump-life-span, job generate-run-command, project init, server run
 neuro server down, server reload, config login, config login-with-token, config logout
-neuro config show-token, config switch-cluster, config token revoke, admin remove-user
+neuro config show-token, config docker, config switch-cluster, config token revoke
+neuro admin remove-user, admin add-resource-preset, admin update-resource-preset
+neuro admin remove-resource-preset
 neuro acl revoke, acl add-role, acl remove-role, completion generate, completion patch
-neuro image rm, image size, image digest
+neuro image rm, image size, image digest, image push, image pull, push, pull
 neuro-flow run, logs, cancel, clear-cache, schedule, unschedule, mkvolumes, upload, download
 neuro-flow clean, build, init, schema, delete-project, completion generate, completion patch
 """

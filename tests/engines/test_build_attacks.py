@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import File
+from neuro.engines.base import ExitCause, File
 from neuro.engines.sandbox import SandboxEngine
 from neuro.engines.sandbox.settings import SandboxSettings
 from tests.engines.building import BASE, Builder, Result, python, shell
-from tests.engines.harness import EVERYWHERE, Runs
+from tests.engines.harness import EVERYWHERE, Runs, mounted
 
 TOKEN = "token-of-the-registry"
 CREDENTIALS = File(target="/kaniko/.docker/config.json", content=TOKEN.encode(), mode=0o600)
@@ -207,6 +209,34 @@ async def test_links_in_the_places_of_mounts_lead_nowhere_else(builder: Builder)
     assert list((builder.cache / "poisoned").iterdir()) == []
     assert result.code == 0 or result.fault
     assert result.lines[:1] in ([], ["/proc/self/fd/0"])
+
+
+@pytest.mark.parametrize(
+    "target", ["/usr/local/lib", "/lib/x", "/run/nesting", "/var/run/x", "/etc"]
+)
+async def test_nothing_lies_over_the_program_of_a_build(
+    builder: Builder, tmp_path: Path, target: str
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    file = File(target=f"{target}/file", content=b"")
+
+    over = await builder.job("", volumes=(mounted(source=volume, target=target),))
+    within = await builder.job("", files=(file,))
+
+    for done in (over, within):
+        assert done.exited.cause is ExitCause.CANNOT_START
+        assert "where nothing can be mounted in this job" in str(done.exited.message)
+
+
+async def test_nothing_lies_over_the_interpreter(builder: Builder, tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    above = "/" + os.path.realpath(sys.prefix).split("/")[1]
+
+    over = await builder.job("", volumes=(mounted(source=volume, target=above),))
+
+    assert over.exited.cause is ExitCause.CANNOT_START
 
 
 async def test_a_source_that_is_a_link_is_not_followed(builder: Builder) -> None:

@@ -317,6 +317,15 @@ async def test_in_other_jobs_there_are_no_steps(builder: Builder) -> None:
 # The job around it.
 
 
+async def test_a_build_knows_its_neighbours(builder: Builder) -> None:
+    words = {"neighbours": "ada", "names": ("build-of-ada",)}
+
+    (result,) = await builder.steps(shell("cat /etc/hosts"), **words)
+
+    assert "localhost" in result.out
+    assert result.changed == {}
+
+
 async def test_nobody_executes_beside_a_build(runs: Runs, builder: Builder) -> None:
     ref = await runs.start("sleep", "1000", nesting=True, build_cache="ada")
     await runs.started(ref)

@@ -5,16 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from neuro.docker.asking import Version, chosen_version
+from neuro.docker.images import ImageConfig, Step
 from neuro.engines.base import EngineFault
-from neuro.engines.docker.api import (
-    Container,
-    ContainerState,
-    ImageConfig,
-    Info,
-    Step,
-    Version,
-    chosen_version,
-)
+from neuro.engines.docker.api import Container, ContainerState, Info
 from neuro.engines.docker.containers import (
     container_body,
     launched,

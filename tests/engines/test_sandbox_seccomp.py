@@ -624,3 +624,59 @@ def test_packages_are_built_and_unpacked(place: Path) -> None:
         run(["dpkg", *database, "--install", "hello.deb"], cwd=place)
         assert (place / "system" / "hello").read_text() == "hello"
     run(["apt-get", "--version"])
+
+
+# Builds of images.
+
+
+NESTS = {
+    *("mount", "umount2", "pivot_root", "sethostname"),
+    *("open_tree", "move_mount", "mount_setattr"),
+}
+PRETENDS = {
+    *("chown", "fchown", "lchown", "fchownat", "setuid", "setgid", "setreuid", "setregid"),
+    *("setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups"),
+}
+S_IFREG, S_IFIFO, S_IFCHR, S_IFBLK = 0o100000, 0o10000, 0o20000, 0o60000
+
+
+def differences(machine: str, **options: bool) -> dict[str, int]:
+    """What a filter answers otherwise than that of jobs, to calls without arguments."""
+    numbers, architecture = syscalls.numbers(machine), bpf.ARCHITECTURES[machine]
+    jobs = seccomp.program(machine=machine)
+    other = seccomp.program(machine=machine, **options)
+    return {
+        name: answer
+        for name, number in numbers.items()
+        if (answer := bpf.answer(other, architecture, number).errno)
+        != bpf.answer(jobs, architecture, number).errno
+    }
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_who_builds_images_may_make_fences_and_nothing_else(machine: str) -> None:
+    nesting = seccomp.program(machine=machine, nesting=True)
+    number = syscalls.numbers(machine)["clone"]
+
+    def cloned(flags: int) -> int:
+        arguments = (flags | SIGCHLD,)
+        return bpf.answer(nesting, bpf.ARCHITECTURES[machine], number, arguments).errno
+
+    assert differences(machine, nesting=True) == dict.fromkeys(NESTS, bpf.ALLOWED)
+    assert {cloned(flag) for flag in NAMESPACES} == {bpf.ALLOWED}
+    assert cloned(0x8000) == errno.EPERM  # CLONE_PARENT
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_lone_root_is_told_that_it_gave_files_away(machine: str) -> None:
+    numbers, architecture = syscalls.numbers(machine), bpf.ARCHITECTURES[machine]
+    pretending = seccomp.program(machine=machine, pretending=True)
+
+    def made(mode: int) -> int:
+        arguments = (0, 0, mode | 0o644, 0)
+        return bpf.answer(pretending, architecture, numbers["mknodat"], arguments).errno
+
+    expected = dict.fromkeys(PRETENDS & set(numbers), bpf.PRETENDED)
+    assert differences(machine, pretending=True) == expected
+    assert [made(kind) for kind in (S_IFREG, S_IFIFO)] == [bpf.ALLOWED] * 2
+    assert [made(kind) for kind in (S_IFCHR, S_IFBLK)] == [bpf.PRETENDED] * 2

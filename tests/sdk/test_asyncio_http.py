@@ -283,3 +283,32 @@ def test_an_executor_does_not_load_aiohttp() -> None:
     )
 
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("request_", "repeated"),
+    [
+        (Request(method="PUT", path="/thing", body=b"whole"), True),
+        (Request(method="DELETE", path="/thing"), True),
+        (Request(method="POST", path="/thing", headers={"Idempotency-Key": "k"}), True),
+        (Request(method="POST", path="/thing", body=b"whole"), False),
+        (Request(method="PATCH", path="/thing", body=b"whole"), False),
+    ],
+)
+async def test_what_may_have_been_read_is_sent_again_only_where_that_does_no_more(
+    request_: Request, repeated: bool
+) -> None:
+    raw = RawServer(
+        [OK + b"Content-Length: 0\r\n\r\n", b""], [OK + b"Content-Length: 4\r\n\r\nnext"]
+    )
+
+    async with asking(raw) as transport:
+        await body(transport)
+        # The server reads the second one, and closes the connection in place of an answer.
+        if repeated:
+            assert await body(transport, request_) == b"next"
+        else:
+            with pytest.raises(ServerUnreachable):
+                await body(transport, request_)
+
+    assert len(raw.asked) == (3 if repeated else 2)

@@ -120,6 +120,25 @@ ESCAPES: tuple[tuple[str, str], ...] = (
         " nobody maps",
         "Control groups; sized mounts; without groups, watching and limits of System V memory",
     ),
+    # Builds: ``tests/engines/test_build_attacks.py``.
+    (
+        "A RUN of a Dockerfile that looks for the credentials of its build, its cache or its"
+        " builder, or traces and signals that",
+        "A fence of its own within the job's, without the job's root; a process that cannot be"
+        " looked into",
+    ),
+    (
+        "A RUN that makes namespaces, mounts, or sets what the kernel lets root set",
+        "The system call filter of every job, and capabilities over the step alone",
+    ),
+    (
+        "A RUN that is a script for `/proc/self/exe`, to change the interpreter of the next one",
+        "The machine's programs are read-only in a job that builds",
+    ),
+    (
+        "Links of a base image, or of a build's context, in the places of a step's mounts",
+        "Looked up below the step's root; sources through no link at all",
+    ),
     ("All processes", "A limit for each job, a share of what the machine has"),
     ("All terminals of the machine", "A limit for each job"),
     (

@@ -1,17 +1,20 @@
-"""What shell completion offers: jobs, presets, clusters, storage paths. Asks the server."""
+"""What shell completion offers: jobs, presets, clusters, images, storage paths. Asks the server."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from neuro.cli.context import Context
 from neuro.domain.jobs import ACTIVE, Job, JobFilter, JobStatus
-from neuro.domain.uris import complete_uri, quoted_name, quoted_path
+from neuro.domain.uris import ResourceURI, complete_uri, quoted_name, quoted_path
+
+T = TypeVar("T")
 
 LIMIT = 500
 Offer = Callable[[Context, str], list[CompletionItem]]
@@ -53,6 +56,40 @@ def presets(context: Context, incomplete: str) -> list[CompletionItem]:
     """The current cluster's presets, as last seen."""
     offered = context.cluster.resource_presets
     return [CompletionItem(item.name) for item in offered if item.name.startswith(incomplete)]
+
+
+def images(context: Context, incomplete: str) -> list[CompletionItem]:
+    """Images of the platform, and tags behind the name of one."""
+    if not incomplete.startswith("image:"):
+        return [CompletionItem("image:")] if "image:".startswith(incomplete) else []
+    client = context.client
+    name, colon, _ = incomplete.removeprefix("image:").rpartition(":")
+    if colon:
+        one = client.images.image(name)
+        found = [f"image:{name}:{tag}" for tag in context.run(_all(client.images.tags(one)))]
+    else:
+        found = [
+            str(uri) if incomplete.startswith("image://") else _short(uri, incomplete, client.user)
+            for uri in context.run(_all(client.images.list()))
+        ]
+    return [CompletionItem(text) for text in found if text.startswith(incomplete)]
+
+
+def _short(uri: ResourceURI, incomplete: str, user: str) -> str:
+    """An image's name as it is being written: with its owner behind a slash, or one's own."""
+    owner, *rest = uri.segments
+    with_owner = owner != user or incomplete.startswith("image:/")
+    return f"image:/{'/'.join(uri.segments)}" if with_owner else f"image:{'/'.join(rest)}"
+
+
+async def _all(things: AsyncGenerator[T, None]) -> list[T]:
+    found: list[T] = []
+    async with aclosing(things):
+        async for thing in things:
+            found.append(thing)
+            if len(found) == LIMIT:
+                break
+    return found
 
 
 def clusters(context: Context, incomplete: str) -> list[CompletionItem]:
@@ -119,6 +156,9 @@ _BY_PARAMETER: dict[str, Offer] = {
     "preset": presets,
     "volumes": volumes,
     "words": topics,
+    "image": images,
+    "images": images,
+    "remote": images,
     "cluster": clusters,
     "cluster_name": clusters,
 }

@@ -84,7 +84,7 @@ COMMANDS: Mapping[str, str] = {
     "version": "`neuro --version` prints it.",
     "images": "`neuro image ls` lists images.",
     "rmi": "`neuro image rm` removes images.",
-    **dict.fromkeys(("pull", "push", "build", "commit", "save"), _DOCKER_DOES),
+    **dict.fromkeys(("build", "commit", "save"), _DOCKER_DOES),
 }
 
 

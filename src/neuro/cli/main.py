@@ -62,6 +62,7 @@ CONFIG = _table(
     show_token="Print the current token.",  # noqa: S106
     get_clusters="List the clusters of all known servers.",
     switch_cluster="Change the current cluster.",
+    docker="Have Docker find your token by itself.",
     aliases="List the aliases of the configuration files.",
 )
 TOKEN = {
@@ -74,6 +75,10 @@ ADMIN = {
     "add-user": Entry("neuro.cli.admin:add_user", "Add a user, and print a token for them."),
     "usage": Entry("neuro.cli.usage:command", "Show what each person uses."),
     "remove-user": Entry("neuro.cli.admin:remove_user", "Remove a user."),
+    "list-resource-presets": Entry("neuro.cli.presets:ls", "List the presets."),
+    "add-resource-preset": Entry("neuro.cli.presets:add", "Add a preset."),
+    "update-resource-preset": Entry("neuro.cli.presets:update", "Change a preset."),
+    "remove-resource-preset": Entry("neuro.cli.presets:remove", "Remove a preset."),
 }
 ACL = {
     "grant": Entry("neuro.cli.acl:grant", "Share something with a user, a role or everybody."),
@@ -85,13 +90,17 @@ ACL = {
     "list-roles": Entry("neuro.cli.acl:list_roles", "List your roles."),
 }
 IMAGE = {
-    "build": Entry("neuro.cli.image_build:command", "Build an image of a Dockerfile."),
-    "ls": Entry("neuro.cli.image:ls", "List images."),
-    "tags": Entry("neuro.cli.image:tags", "List the tags of an image."),
-    "size": Entry("neuro.cli.image:size", "Show how large an image is."),
-    "digest": Entry("neuro.cli.image:digest", "Print the digest of an image."),
-    "rm": Entry("neuro.cli.image:rm", "Remove images."),
-    "gc": Entry("neuro.cli.image:gc", "Show what of images is on the disk, and why."),
+    "build": Entry("neuro.cli.image.build:command", "Build an image of a Dockerfile."),
+    "push": Entry("neuro.cli.image.push:command", "Push an image to the platform's registry."),
+    "pull": Entry("neuro.cli.image.pull:command", "Pull an image from the platform's registry."),
+    "ls": Entry("neuro.cli.image.registry:ls", "List images."),
+    "tags": Entry("neuro.cli.image.registry:tags", "List the tags of an image."),
+    "size": Entry("neuro.cli.image.registry:size", "Show how large an image is."),
+    "digest": Entry("neuro.cli.image.registry:digest", "Print the digest of an image."),
+    "rm": Entry("neuro.cli.image.registry:rm", "Remove images."),
+    "rules": Entry("neuro.cli.image.upkeep:rules", "Show or set which tags of an image stay."),
+    "quota": Entry("neuro.cli.image.upkeep:quota", "Show or set how much images may take."),
+    "gc": Entry("neuro.cli.image.registry:gc", "Show what of images is on the disk, and why."),
 }
 SERVER = {
     "up": Entry("neuro.cli.server.up:command", "Start the server in the background."),
@@ -131,6 +140,8 @@ SHORTCUTS: Mapping[str, Entry] = {
     "rm": STORAGE["rm"],
     "mkdir": STORAGE["mkdir"],
     "mv": STORAGE["mv"],
+    "push": IMAGE["push"],
+    "pull": IMAGE["pull"],
     "share": ACL["grant"],
 }
 TOPICS: Mapping[str, str] = {
@@ -158,7 +169,7 @@ def _groups() -> dict[str, click.Group]:
         _group("project", "New projects.", PROJECT, "neuro project init 'Neuro Tutorial'"),
         _group("config", "Who and where you are.", CONFIG, "neuro config show", token=token),
         _group("server", "The server on this machine.", SERVER, "neuro server status"),
-        _group("admin", "Users, for administrators.", ADMIN, "neuro admin add-user anna"),
+        _group("admin", "Users and presets, for admins.", ADMIN, "neuro admin add-user anna"),
         _group("completion", "Shell completion.", COMPLETION, "neuro completion patch bash"),
     )
     return {str(group.name): group for group in listed}

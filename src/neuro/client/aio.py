@@ -12,8 +12,8 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from neuro.client.asyncio_http import side_by_side
 from neuro.client.reasons import lost, unreachable
+from neuro.client.tasks import side_by_side
 from neuro.client.transport import (
     USER_AGENT,
     Params,

@@ -25,6 +25,7 @@ from typing import Any, SupportsIndex, TypeVar
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from neuro.client.reasons import lost, unreachable
+from neuro.client.tasks import side_by_side
 from neuro.client.transport import (
     USER_AGENT,
     Params,
@@ -33,6 +34,7 @@ from neuro.client.transport import (
     ServerUnreachable,
     WebSocket,
     error_of,
+    may_be_sent_twice,
 )
 
 T = TypeVar("T")
@@ -72,7 +74,7 @@ class AsyncioTransport:
         message = _message(request, url, self._headers)
         timeout = self._timeout if request.timeout is None else request.timeout
         async with self._slots:
-            connection, answer = await self._exchange(url, request.method, message, timeout)
+            connection, answer = await self._exchange(url, request, message, timeout)
             try:
                 if answer.status >= 400:
                     raise error_of(answer.status, await answer.read(), answer.headers)
@@ -84,8 +86,9 @@ class AsyncioTransport:
                     connection.close()
 
     async def _exchange(
-        self, url: SplitResult, method: str, message: bytes, timeout: float
+        self, url: SplitResult, request: Request, message: bytes, timeout: float
     ) -> tuple[_Connection, _Answer]:
+        method = request.method
         idle = self._idle.get((url.scheme, url.netloc), [])
         while idle:
             connection = idle.pop()
@@ -95,9 +98,9 @@ class AsyncioTransport:
             try:
                 return connection, await connection.exchange(method, message, timeout)
             except ServerUnreachable as error:
-                if isinstance(error.__cause__, TimeoutError):
+                if isinstance(error.__cause__, TimeoutError) or not may_be_sent_twice(request):
                     raise
-                # The server closed an idle connection: what is sent here can be sent again.
+                # The server closed an idle connection, perhaps after it had read this.
         connection = await self._connect(url, timeout)
         return connection, await connection.exchange(method, message, timeout)
 
@@ -133,19 +136,6 @@ class AsyncioTransport:
                 connection.close()
         self._idle.clear()
         await asyncio.sleep(0)  # The event loop closes their sockets in its next turn.
-
-
-async def side_by_side(calls: Iterable[Coroutine[Any, Any, T]], limit: int) -> list[T]:
-    """What calls give that run as tasks, ``limit`` at a time."""
-    slots = asyncio.Semaphore(limit)
-
-    async def one(call: Coroutine[Any, Any, T]) -> T:
-        async with slots:
-            return await call
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(call)) for call in calls]
-    return [task.result() for task in tasks]
 
 
 def _message(request: Request, url: SplitResult, headers: Mapping[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import (
@@ -27,6 +28,7 @@ from neuro.client.transport import (
     Response,
     WebSocket,
     error_of,
+    may_be_sent_twice,
 )
 
 T = TypeVar("T")
@@ -111,8 +113,9 @@ class BlockingTransport:
                     self._threads.__dict__.pop("connections", None)  # Good for nothing else.
                     return answer
             self._forget()
-            if not fresh and replayable and not isinstance(error, TimeoutError):
-                return self._exchange(request)  # The server closed an idle connection.
+            if not fresh and may_be_sent_twice(request) and not isinstance(error, TimeoutError):
+                # The server closed an idle connection, perhaps after it had read this.
+                return self._exchange(request)
             raise unreachable(parts.netloc, error) from error
         except BaseException:
             self._forget()  # A body that failed, or Ctrl-C: the request is cut in the middle.
@@ -122,7 +125,9 @@ class BlockingTransport:
         kept: dict[str, HTTPConnection] = self._threads.__dict__.setdefault("connections", {})
         key = f"{scheme}://{netloc}"
         if key in kept:
-            return kept[key], False
+            if _is_quiet(kept[key]):
+                return kept[key], False
+            kept.pop(key).close()
         if scheme == "https":
             from http.client import HTTPSConnection
 
@@ -170,6 +175,15 @@ class BlockingTransport:
 
     async def close(self) -> None:
         self._forget()
+
+
+def _is_quiet(connection: HTTPConnection) -> bool:
+    """Whether nothing came that nobody has asked for, nor the connection's end."""
+    if connection.sock is None:
+        return False
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return not poll.poll(0)
 
 
 def _early_answer(connection: HTTPConnection) -> HTTPResponse | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neuro.client.images import Images
     from neuro.client.jobs import Jobs
     from neuro.client.permissions import Permissions
+    from neuro.client.presets import Presets
     from neuro.client.storage import Storage
     from neuro.client.users import Users
     from neuro.domain.server_config import ServerConfig
@@ -120,6 +121,12 @@ class Client:
         from neuro.client.permissions import Permissions
 
         return Permissions(self)
+
+    @cached_property
+    def presets(self) -> Presets:
+        from neuro.client.presets import Presets
+
+        return Presets(self)
 
     @cached_property
     def storage(self) -> Storage:

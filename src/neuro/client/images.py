@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
-from neuro.client.messages import answered, done, each
+from neuro.client.messages import answered, below, done, each, get, lines, send, tell
 from neuro.client.transport import Request
 from neuro.domain.errors import NotFound
-from neuro.domain.images import OwnImage, StoredFile, own_image
+from neuro.domain.images import (
+    ImageQuota,
+    ImageQuotaRequest,
+    ImageRules,
+    ImageRulesInForce,
+    ImageTag,
+    OwnImage,
+    ScrubbedFile,
+    StoredFile,
+    own_image,
+)
 from neuro.domain.uris import ResourceURI
 
 if TYPE_CHECKING:
     from neuro.client.client import Client
+    from neuro.client.image_files.progress import LayerProgress
 
 T = TypeVar("T")
 
-_AT_ONCE = 8
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json,"
     " application/vnd.docker.distribution.manifest.v2+json,"
@@ -107,22 +118,90 @@ class Images:
         return count
 
     async def remove(self, image: OwnImage, *, with_all_tags: bool = False) -> None:
-        """Remove a tag, and the image too where it was its last one.
+        """Remove a tag. The registry deletes an image that has none for a day.
 
-        ``with_all_tags`` removes the image however many it has. Raises NotFound, NotPermitted.
+        ``with_all_tags`` removes the image that the tag leads to, with all of its tags, as a digest
+        does. Raises NotFound, NotPermitted.
         """
-        digest = await self.digest(image)
-        whole = msgspec.structs.replace(image, version=f"@{digest}")
-        if not with_all_tags and "@" not in image.version:
-            tags = [
-                msgspec.structs.replace(image, version=f":{it}") async for it in self.tags(image)
-            ]
-            others = [tag for tag in tags if tag != image]
-            found = await self._transport.gather(map(self.digest, others), limit=_AT_ONCE)
-            if digest in found:
-                await done(self._transport, self._request("DELETE", image))
-                return
-        await done(self._transport, self._request("DELETE", whole))
+        if with_all_tags and "@" not in image.version:
+            digest = await self.digest(image)
+            image = msgspec.structs.replace(image, version=f"@{digest}")
+        await done(self._transport, self._request("DELETE", image))
+
+    async def tags_in_full(self, image: OwnImage) -> AsyncGenerator[ImageTag, None]:
+        """The tags of an image, by name, with when they were pushed and pulled. Raises NotFound."""
+        path, after = f"/images/tags/{image.repository}", ""
+        while page := await get(self._transport, path, list[ImageTag], params=[("after", after)]):
+            for tag in page:
+                yield tag
+            after = page[-1].tag
+
+    async def rules(self, uri: ResourceURI) -> ImageRulesInForce:
+        """The rules that hold for an image, or for all whose URIs begin so."""
+        return await get(self._transport, _rules(uri), ImageRulesInForce)
+
+    async def set_rules(self, uri: ResourceURI, rules: ImageRules) -> None:
+        """Let rules hold in place of those of the same URI. Raises InvalidInput, NotPermitted."""
+        await tell(self._transport, "PUT", _rules(uri), rules)
+
+    async def remove_rules(self, uri: ResourceURI) -> None:
+        """Let the rules of a URI hold no more. Raises NotFound where it has none itself."""
+        await tell(self._transport, "DELETE", _rules(uri))
+
+    async def quota(self, owner: str) -> ImageQuota:
+        """How much somebody's images may take, and do take, in bytes."""
+        return await get(self._transport, below("/images/quotas", owner), ImageQuota)
+
+    async def quotas(self) -> AsyncGenerator[ImageQuota, None]:
+        """The same of all who have images; for administrators."""
+        after, path = "", "/images/quotas"
+        while page := await get(self._transport, path, list[ImageQuota], params=[("after", after)]):
+            for quota in page:
+                yield quota
+            after = page[-1].owner
+
+    async def set_quota(self, owner: str, size: int | None) -> ImageQuota:
+        """Let somebody's images take so many bytes; for administrators.
+
+        0 for no limit, None for what all have.
+        """
+        path = below("/images/quotas", owner)
+        return await send(self._transport, "PUT", path, ImageQuotaRequest(size=size), ImageQuota)
+
+    def scrub(self) -> AsyncGenerator[ScrubbedFile, None]:
+        """Have every file of the registry read again; each one when that is done.
+
+        For administrators. Raises Conflict where somebody does so already.
+        """
+        request = Request(method="POST", path="/images/scrub")
+        return lines(self._transport, request, ScrubbedFile)
+
+    async def push_file(
+        self, path: str | Path, image: OwnImage, progress: LayerProgress | None = None
+    ) -> None:
+        """Push the image in an OCI layout (a folder, or an archive), or of ``docker save``.
+
+        What the registry has is not sent again. Raises InvalidInput for other files, NotPermitted,
+        OSError.
+        """
+        from neuro.client.image_files.pushing import push
+        from neuro.client.image_files.registry import Registry
+
+        registry = Registry(self._transport, self._top)
+        await push(self._transport, registry, Path(path), image, progress)
+
+    async def pull_file(
+        self, image: OwnImage, path: str | Path, progress: LayerProgress | None = None
+    ) -> None:
+        """Pull an image into an archive, which is an OCI layout and loads into Docker.
+
+        Where ``path`` is a folder, it becomes a layout. Of an image for several platforms, that of
+        this machine is pulled. What broke off goes on where it was. Raises NotFound, OSError.
+        """
+        from neuro.client.image_files.pulling import pull
+        from neuro.client.image_files.registry import Registry
+
+        await pull(Registry(self._transport, self._top), image, self.host, Path(path), progress)
 
     def files(self) -> AsyncGenerator[StoredFile, None]:
         """Every file of the registry, and why it is there; for administrators."""
@@ -147,3 +226,7 @@ class Images:
                 link = answer.headers.get("Link") or ""
                 yield msgspec.json.decode(await answer.read(), type=kind)
             path = link.partition("<")[2].partition(">")[0]
+
+
+def _rules(uri: ResourceURI) -> str:
+    return "/images/rules/" + "/".join(uri.segments)

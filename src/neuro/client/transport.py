@@ -40,6 +40,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
 
 
+_IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")
+
+
+def may_be_sent_twice(request: Request) -> bool:
+    """Whether a server that reads it twice does no more than one that reads it once.
+
+    It may be so of a request that was sent just as the server closed the connection: nobody can
+    tell whether it was read.
+    """
+    if request.body is not None and not isinstance(request.body, bytes):
+        return False  # Its pieces are gone.
+    return request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers
+
+
 class Response(Protocol):
     """An answer whose status was checked (below 400), with its body still to come."""
 

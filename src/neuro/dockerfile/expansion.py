@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from neuro.dockerfile.lines import SPACES
-from neuro.dockerfile.substitution import InvalidPattern, replace, without_prefix, without_suffix
+from neuro.dockerfile.substitution import (
+    Budget,
+    InvalidPattern,
+    replace,
+    without_prefix,
+    without_suffix,
+)
 
 # Of a value, so that a variable that doubles itself line by line ends with a sentence.
 MAX_EXPANDED = 1024 * 1024
@@ -28,6 +34,7 @@ class ExpansionError(Exception):
         self.message = message
         self.offset = offset
         self.hint = hint
+        self.work = 0  # as of ``Expanded``
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class Expanded:
     words: list[str]
     used: set[str] = field(default_factory=set)
     unset: set[str] = field(default_factory=set)
+    work: int = 0
+    """Places of values that patterns looked at."""
 
 
 def expand(word: str, variables: Mapping[str, str], style: Style = Style()) -> Expanded:
@@ -59,8 +68,12 @@ def expand(word: str, variables: Mapping[str, str], style: Style = Style()) -> E
     'world/1'
     """
     reader = _Reader(word, variables, style)
-    text, words = reader.until("", raw_escapes=style.raw_escapes, is_pattern=False)
-    return Expanded(text, words, reader.used, reader.unset)
+    try:
+        text, words = reader.until("", raw_escapes=style.raw_escapes, is_pattern=False)
+    except ExpansionError as wrong:
+        wrong.work = reader.budget.spent
+        raise
+    return Expanded(text, words, reader.used, reader.unset, reader.budget.spent)
 
 
 class _Words:
@@ -97,6 +110,7 @@ class _Reader:
         self.raw_escapes = style.raw_escapes
         self.used: set[str] = set()
         self.unset: set[str] = set()
+        self.budget = Budget()
         self._ends: dict[str, re.Pattern[str]] = {}
         self._depth = 0
         self._length = 0
@@ -291,7 +305,7 @@ class _Reader:
         longest = pattern.startswith(operator)
         trim = without_prefix if operator == "#" else without_suffix
         try:
-            return trim(pattern[longest:], value, longest=longest)
+            return trim(pattern[longest:], value, self.budget, longest=longest)
         except InvalidPattern as problem:
             raise self._wrong(str(problem), began) from None
 
@@ -304,7 +318,7 @@ class _Reader:
         if value is None and self.style.keep_unset:
             return f"${{{name}/{pattern}/{replacement}}}"
         try:
-            changed = replace(pattern, replacement, value or "", everywhere=everywhere)
+            changed = replace(pattern, replacement, value or "", self.budget, everywhere=everywhere)
         except InvalidPattern as problem:
             raise self._wrong(str(problem), began) from None
         if len(changed) > MAX_EXPANDED:

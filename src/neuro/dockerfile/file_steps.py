@@ -141,7 +141,10 @@ class CopyReader:
                 raise self._expander.fail(
                     f"'{checksum}' is not a checksum.", word.at, "Write sha256: and 64 digits."
                 )
-            return steps.RemoteFile(path, name_of(path), checksum)
+            try:
+                return steps.RemoteFile(path, name_of(path), checksum)
+            except InvalidRemote as wrong:
+                raise self._expander.fail(f"'{path}': {wrong}", word.at) from None
         if is_repository(path):
             assert self._add is not None
             try:

@@ -37,8 +37,14 @@ def name_of(url: str) -> str:
 
     >>> name_of("https://example.com/a/b.tar?x=1"), name_of("https://example.com")
     ('b.tar', '__unnamed__')
+
+    Raises InvalidRemote.
     """
-    return urlsplit(url).path.rstrip("/").rpartition("/")[2] or "__unnamed__"
+    try:
+        path = urlsplit(url).path
+    except ValueError as wrong:
+        raise InvalidRemote(f"It is not a URL ({wrong}).") from None
+    return path.rstrip("/").rpartition("/")[2] or "__unnamed__"
 
 
 def repository(text: str) -> GitTree:

@@ -62,8 +62,9 @@ class Expander:
         try:
             found = expand(text, variables, style)
         except ExpansionError as wrong:
+            self.spent += wrong.work
             raise self._note(word, wrong) from None
-        self.spend(len(found.text), word.at)
+        self.spend(len(found.text) + found.work, word.at)
         return found
 
     def _note(self, word: Word, wrong: ExpansionError) -> Abandoned:

@@ -19,6 +19,7 @@ _LONGEST = 2**63 - 1
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?(?:([kKmMgGtTpP])(?:i?[bB])?|[bB])?")
+_MOST_DIGITS = 19  # before the point; Python reads 4,300 at most
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -35,6 +36,9 @@ def duration(text: str) -> int | None:
     total, pos = 0, 0
     while found := _AMOUNT.match(rest, pos):
         whole, _, part = found[1].partition(".")
+        whole = whole.lstrip("0")
+        if len(whole) > _MOST_DIGITS:
+            return None
         unit = _UNITS[found[2]]
         total += int(whole or "0") * unit
         if part:
@@ -76,12 +80,12 @@ def boolean(text: str) -> bool | None:
 
 
 def integer(text: str) -> int | None:
-    """A whole number in ten digits' writing. None: that is not one."""
+    """A whole number of up to 18 digits. None: that is not one."""
     return int(text) if _INTEGER.fullmatch(text) else None
 
 
 def size(text: str) -> int | None:
-    """Bytes of a size such as ``64m`` or ``1.5GiB``: units are powers of 1,024.
+    """Bytes of a size such as ``64m`` or ``1.5GiB``: units are powers of 1,024. None: that is none.
 
     >>> size("64m")
     67108864
@@ -89,8 +93,11 @@ def size(text: str) -> int | None:
     found = _SIZE.fullmatch(text)
     if found is None:
         return None
+    if len(found[1].partition(".")[0].lstrip("0")) > _MOST_DIGITS:
+        return None
     power = " kmgtp".index((found[2] or " ").lower())
-    return int(float(found[1]) * 1024**power)
+    amount = int(float(found[1]) * 1024**power)
+    return amount if amount <= _LONGEST else None
 
 
 def fields(text: str) -> list[str] | None:

@@ -25,4 +25,6 @@ class Size(NamedTuple):
     or_zero: bool = False
 
 
+PRESET_CPU = Range("CPU cores", 0.001, 10**6)
+PRESET_GPU = Range("a count of GPUs", 0, 10_000)
 CORES = Range("CPU cores", 0.01, 10**6)

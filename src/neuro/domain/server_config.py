@@ -9,7 +9,10 @@ import msgspec
 
 
 class PresetMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A preset in the spelling of every client's era at once; ``memory`` is bytes."""
+    """A preset in the spelling of every client's era at once; ``memory`` and ``disk`` are bytes.
+
+    ``disk`` 0 is no limit.
+    """
 
     name: str
     credits_per_hour: str
@@ -24,6 +27,34 @@ class PresetMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     gpu_model: str | None = None
     nvidia_gpu: int | None = None
     engine: str | None = None
+    disk: int = 0
+
+
+class PresetRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A preset that an administrator adds, or what of one they change: what is left out stays.
+
+    ``memory`` and ``disk`` are bytes. Each client's era has other words for the same.
+    """
+
+    name: str | None = None
+    cpu: float | None = None
+    memory: int | None = None
+    memory_mb: int | None = None
+    gpu: int | None = None
+    nvidia_gpu: int | None = None
+    amd_gpu: int | None = None
+    intel_gpu: int | None = None
+    gpu_model: str | None = None
+    nvidia_gpu_model: str | None = None
+    credits_per_hour: str | None = None
+    scheduler_enabled: bool | None = None
+    is_preemptible: bool | None = None
+    preemptible_node: bool | None = None
+    is_preemptible_node_required: bool | None = None
+    tpu_type: str | None = None
+    tpu_software_version: str | None = None
+    engine: str | None = None
+    disk: int | None = None
 
 
 class PoolMessage(msgspec.Struct, frozen=True, kw_only=True):

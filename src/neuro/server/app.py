@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
+from neuro.domain.sizes import parse_bytes
 from neuro.engines.base import Engine
 from neuro.engines.storage import Storage
 from neuro.server import reserve
@@ -288,7 +289,9 @@ async def _make_parts(stack: AsyncExitStack, ground: Ground) -> Parts:
     stack.push_async_callback(supervision.close)
     # In the storage, as all servers see that one; no path of the API leads there.
     folder = storage_folder(settings, ground.folder) / IMAGES
-    images = await open_images(stack, database, folder, settings.cluster)
+    images = await open_images(
+        stack, database, folder, settings.cluster, parse_bytes(settings.images.quota)
+    )
     leaving = [supervision.end_all_of, jobs.service.end_all_of, images.registry.end_all_of]
     departures = Departures(access, machine_owner(), leaving)
     projects = ProjectService(database, settings.cluster, partial(leaving_with, bakes.hub))
@@ -342,6 +345,7 @@ async def _sweep(ground: Ground, parts: Parts) -> None:
         "sweep of old bakes": FlowRetention(database, hub, keep_flows(retention)).sweep,
         "sweep of grants": ground.access.sharing.sweep,
         "sweep of tokens": parts.jobs.tokens.sweep,
+        "sweep of tags": parts.images.upkeep.sweep,
         "sweep of images": parts.images.collection.sweep,
     }
     await Sweeps(ground.background, own, shared).start(leases)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuro.docker.places import DOCKER, PODMAN
 from neuro.domain.errors import InvalidInput
-from neuro.engines.docker.settings import DOCKER, PODMAN
 from neuro.server.engine_settings import DEFAULT_ENGINE
 from neuro.server.settings import is_new, written_engine
 

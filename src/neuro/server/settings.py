@@ -146,6 +146,15 @@ class StorageSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     folder: str | None = None
 
 
+class ImageSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[images]`` of the platform's registry.
+
+    ``quota`` is how much those of one person may take, unless theirs is set; 0: any amount.
+    """
+
+    quota: int | str = 0
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``server.toml``. ``engines`` are sections ``[engines.NAME]``: see ``engine_settings``.
 
@@ -168,6 +177,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: LimitSetting = LimitSetting()
     server: ServerSetting = ServerSetting()
     storage: StorageSetting = StorageSetting()
+    images: ImageSetting = ImageSetting()
     engines: dict[str, dict[str, Any]] = {}
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from neuro.domain.names import check_cluster_name
-from neuro.domain.ranges import CORES, Range, Size
+from neuro.domain.ranges import CORES, PRESET_CPU, PRESET_GPU, Range, Size
 from neuro.domain.resources import MIB
 from neuro.domain.sizes import check_size
 from neuro.server.settings_places import Key, Misplaced, placed, spelled
@@ -37,8 +37,8 @@ _SECONDS = Range("seconds", 0, _CENTURY * _DAY)
 _RULES: Mapping[str, Range | Size] = {
     "stop_grace_seconds": Range("seconds", 0, _DAY),
     "capacity.cpu": CORES,
-    "presets.cpu": Range("CPU cores", 0.001, 10**6),
-    "presets.gpu": Range("a count of GPUs", 0, 10_000),
+    "presets.cpu": PRESET_CPU,
+    "presets.gpu": PRESET_GPU,
     **dict.fromkeys(("retention.days", "retention.cache_days"), Range("days", 0, _CENTURY)),
     **dict.fromkeys(
         ("bakes.executor_silence", "bakes.start", "bakes.grace", "bakes.restart_pause"), _SECONDS
@@ -65,6 +65,7 @@ _RULES: Mapping[str, Range | Size] = {
     "capacity.memory": Size(),
     "bakes.main_jobs_memory": Size(512 * MIB),  # one main job may have as much
     "retention.log_bytes": Size(least=0),
+    "images.quota": Size(or_zero=True),
     "presets.memory": Size(),
     "presets.disk": Size(or_zero=True),
 }

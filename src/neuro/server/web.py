@@ -21,6 +21,7 @@ from neuro.server.http.operations import Metrics, operation_routes
 from neuro.server.http.pages import answer_at_jobs_addresses
 from neuro.server.http.routes import AUTHENTICATOR, STREAMS, install
 from neuro.server.http.version import version_signal
+from neuro.server.installation.preset_routes import preset_routes
 from neuro.server.installation.routes import Installation, installation_routes
 from neuro.server.jobs.engine_holders import EngineHolders
 from neuro.server.jobs.passing_on import PassingOn
@@ -29,6 +30,7 @@ from neuro.server.metrics import watch
 from neuro.server.parts import Ground, Parts
 from neuro.server.projects.routes import project_routes
 from neuro.server.registry.routes import registry_routes
+from neuro.server.registry.upkeep_routes import upkeep_routes
 from neuro.server.storage.routes import storage_routes
 
 
@@ -42,6 +44,7 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         database="sqlite" if database.is_sqlite else "postgresql",
         offers=parts.jobs.offers,
         remarks=means.remarks,
+        has_presets=bool(ground.settings.presets),
     )
     jobs = parts.jobs
     passing = PassingOn(EngineHolders(jobs.board, jobs.offers))
@@ -49,6 +52,7 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
     watch(metrics.registry, jobs.board, ground.folder)
     routes = [
         *installation_routes(installation, jobs.board).items,
+        *preset_routes(jobs.presets, installation.cluster).items,
         *job_routes(jobs.service).items,
         *monitoring_routes(jobs.service, passing).items,
         *storage_routes(ground.storage).items,
@@ -58,11 +62,10 @@ def make_application(ground: Ground, parts: Parts) -> web.Application:
         *project_routes(parts.projects).items,
         *bake_routes(parts.bakes).items,
         *parts.supervision.routes,
-        *(
-            route
-            for routes in registry_routes(parts.images.registry, parts.images.census)
-            for route in routes.items
-        ),
+        *(route for routes in registry_routes(parts.images.registry) for route in routes.items),
+        *upkeep_routes(
+            parts.images.registry, parts.images.upkeep, parts.images.census, parts.images.scrub
+        ).items,
     ]
     troubles = partial(_troubles, ground, parts)
     away = partial(_away, ground, parts)

@@ -52,9 +52,11 @@ MODULES = (
     "neuro.server.bakes.tasks.service",
     "neuro.server.schedules.service",
     "neuro.server.supervision.routes",
+    "neuro.server.installation.preset_routes",
     "neuro.server.registry.routes",
     "neuro.server.registry.service",
     "neuro.server.registry.upload_routes",
+    "neuro.server.registry.upkeep_routes",
 )
 SOURCES = Path(__file__).parents[3] / "src"
 # Statements that raise where the caller may not.

@@ -77,7 +77,7 @@ class Row:
     def scheme(self) -> str:
         """Of what it is about."""
         place = self.route.split("/")[1]
-        return self.of or {"jobs": "job", "monitoring": "job", "v2": "image"}.get(place, place)
+        return self.of or _SCHEMES.get(place, place)
 
     @property
     def changes(self) -> bool:
@@ -85,6 +85,7 @@ class Row:
         return self.method != "GET" or self.socket
 
 
+_SCHEMES = {"jobs": "job", "monitoring": "job", "v2": "image", "images": "image"}
 LOGIN, READ, WRITE, MANAGE = Takes.LOGIN, Takes.READ, Takes.WRITE, Takes.MANAGE
 OWNER, SELF, ADMIN = Takes.OWNER, Takes.SELF, Takes.ADMIN
 CONFIGS = {"workspace": "/ws", "flow_config_id": "f"}
@@ -100,11 +101,32 @@ def rows(ids: Mapping[str, str]) -> list[Row]:
     """All of them; those that end things stand last."""
     return [
         *_of_users(ids),
+        *_of_presets(ids),
         *_of_jobs(ids),
         *_of_files(ids),
         *_of_images(ids),
         *_of_flows(ids),
         *_endings(ids),
+    ]
+
+
+PRESETS = "/clusters/{cluster}/orchestrator/resource_presets"
+
+
+def _of_presets(ids: Mapping[str, str]) -> list[Row]:
+    at, preset = {"cluster": "default"}, {"cpu": 1, "memory": 1 << 30}
+    added = {"name": f"preset-{ids['user']}", **preset}
+    one, its = PRESETS + "/{name}", at | {"name": "cpu-small"}
+
+    def row(method: str, route: str, body: Any, where: Mapping[str, str]) -> Row:
+        return Row(method, route, ADMIN, body=body, at=where, of="cluster", by_person=True)
+
+    return [
+        Row("GET", PRESETS, ADMIN, at=at, of="cluster"),
+        row("POST", PRESETS, added, at),
+        row("PUT", PRESETS, [{"name": "cpu-small", **preset}, added], at),
+        row("PUT", one, {"cpu": 1}, its),
+        row("DELETE", one, None, at | {"name": added["name"]}),
     ]
 
 
@@ -222,10 +244,18 @@ def _of_files(ids: Mapping[str, str]) -> list[Row]:
 
 def _of_images(ids: Mapping[str, str]) -> list[Row]:
     repository, blob = {"name": ids["repository"]}, {"digest": ids["blob"]}
-    tagged = {**repository, "reference": "v1"}
+    tagged, owner = {**repository, "reference": "v1"}, {"owner": ids["user"]}
     return [
         Row("GET", "/v2/", LOGIN),
         Row("GET", "/images/files", ADMIN),
+        Row("POST", "/images/scrub", ADMIN),
+        Row("GET", "/images/quotas", ADMIN),
+        Row("GET", "/images/quotas/{owner}", SELF, at=owner),
+        Row("PUT", "/images/quotas/{owner}", ADMIN, body={"size": 1 << 30}, at=owner),
+        Row("GET", "/images/tags/{name}", READ, at=repository),
+        Row("GET", "/images/rules/{name}", READ, at=repository),
+        Row("PUT", "/images/rules/{name}", MANAGE, body={"keep_last": 1000}, at=repository),
+        Row("DELETE", "/images/rules/{name}", MANAGE, at=repository),
         Row("GET", "/v2/_catalog", READ, lists=True),
         Row("GET", "/v2/{name}/tags/list", READ, at=repository),
         Row("GET", "/v2/{name}/referrers/{digest}", READ, at=repository | blob),

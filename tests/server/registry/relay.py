@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -37,6 +37,29 @@ async def from_socket(path: Path, port: int) -> asyncio.Server:
     """Join a Unix socket's connections to a port of the loopback here."""
     handler = joining(lambda: asyncio.open_connection("127.0.0.1", port))
     return await asyncio.start_unix_server(handler, path)
+
+
+@asynccontextmanager
+async def into_network(process: int, port: int, path: Path) -> AsyncIterator[None]:
+    """A port of the loopback here is one of the loopback in the network of a process, too.
+
+    ``path`` is for the socket.
+    """
+    here = await from_socket(path, port)
+    there = await asyncio.create_subprocess_exec(
+        *("nsenter", f"--net=/proc/{process}/ns/net"),
+        *(sys.executable, "-m", __name__, str(port), str(path)),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
+    )
+    assert there.stdout is not None
+    await there.stdout.readline()
+    try:
+        yield
+    finally:
+        there.terminate()
+        await there.wait()
+        here.close()
 
 
 async def _serve(port: int, path: str) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import secrets
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -34,20 +33,8 @@ async def image(registry: Registry, home: str) -> str:
 async def dockers_registry(server: ServerProcess, tmp_path: Path) -> AsyncIterator[str]:
     """The registry's address for the daemon, which has a network of its own."""
     docker_daemon.socket_path()  # It ends with the thread that starts it.
-    socket = tmp_path / "relay"
-    here = await relay.from_socket(socket, server.port)
-    there = await asyncio.create_subprocess_exec(
-        *("nsenter", f"--net=/proc/{docker_daemon.process()}/ns/net"),
-        *(sys.executable, "-m", relay.__name__, str(server.port), str(socket)),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parents[3],
-    )
-    assert there.stdout is not None
-    await there.stdout.readline()
-    yield f"127.0.0.1:{server.port}"
-    there.terminate()
-    await there.wait()
-    here.close()
+    async with relay.into_network(docker_daemon.process(), server.port, tmp_path / "relay"):
+        yield f"127.0.0.1:{server.port}"
 
 
 @pytest.mark.docker

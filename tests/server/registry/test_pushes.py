@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import secrets
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -96,6 +97,27 @@ async def test_what_was_cut_off_goes_on_where_it_ended(registry: Registry, home:
     assert answer.status == 201
     blob = await registry.ask("GET", answer.headers["Location"])
     assert blob.body == content
+
+
+@pytest.mark.parametrize("length", [3, 9])
+async def test_a_piece_that_is_not_as_long_as_it_says_is_not_there(
+    registry: Registry, home: str, length: int
+) -> None:
+    address = await registry.begin(home)
+    await registry.ask("PATCH", address, b"first,")
+
+    async def without_length() -> AsyncIterator[bytes]:
+        yield b"wrong"
+
+    answer = await registry.ask(
+        "PATCH", address, without_length(), Content_Range=f"6-{6 + length - 1}"
+    )
+
+    assert (answer.status, answer.code) == (400, "SIZE_INVALID")
+    assert await _last_byte(registry, address) == 5
+    assert (await registry.ask("PATCH", address, b"right", Content_Range="6-10")).status == 202
+    digest = digest_of(b"first,right")
+    assert (await registry.ask("PUT", f"{address}?digest={digest}")).status == 201
 
 
 async def _last_byte(registry: Registry, address: str) -> int:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from neuro.docker.images import ImageConfig
 from neuro.engines.base import RunRef, RunSpec
 from neuro.engines.docker import launcher_program
-from neuro.engines.docker.api import ImageConfig
 from neuro.engines.docker.gpus import VISIBLE, device_requests, visible
 from neuro.engines.docker.images import whole_name
 from neuro.engines.docker.order import Mount

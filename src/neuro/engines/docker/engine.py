@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
+from neuro.docker import asking
 from neuro.engines.base import (
     EngineFault,
     Event,
@@ -140,7 +141,7 @@ class DockerEngine(SupervisedRuns):
             try:
                 await _asked(api.Daemon(self._socket).version)
                 is_there = True
-            except (OSError, api.Refused):
+            except (OSError, asking.Refused):
                 is_there = False
             if is_there != was_there:
                 was_there = is_there
@@ -168,7 +169,7 @@ class DockerEngine(SupervisedRuns):
         going = set(connections.links) | {ref for ref, one in states.items() if one.trouble}
         try:
             await _asked(lambda: self._sweep(going))
-        except (OSError, api.Refused) as error:
+        except (OSError, asking.Refused) as error:
             log.warning("containers that belong to no run stay until the next start: %s", error)
         return states
 
@@ -191,7 +192,7 @@ class DockerEngine(SupervisedRuns):
     def _forget_network(self, name: str) -> None:
         try:
             self._daemon.remove_network(name)
-        except api.Refused:
+        except asking.Refused:
             pass  # somebody is in it
 
     def _tell(self, event: Event) -> None:
@@ -203,7 +204,7 @@ class DockerEngine(SupervisedRuns):
         name = containers.name_of(self._installation, ref)
         try:
             await _asked(lambda: self._daemon.remove_container(name))
-        except (OSError, api.Refused) as error:
+        except (OSError, asking.Refused) as error:
             log.warning("the container %s stays until the next start: %s", name, error)
 
     # Runs.
@@ -249,7 +250,7 @@ class DockerEngine(SupervisedRuns):
         try:
             await _asked(lambda: saving.commit(self._daemon, name, image))
         except OSError as error:
-            raise NotReady(api.silent(self._socket, error)) from None
+            raise NotReady(asking.silent(self._socket, error)) from None
 
     # Looking in.
 
@@ -275,8 +276,8 @@ class DockerEngine(SupervisedRuns):
         try:
             info = await _asked(self._daemon.info)
         except OSError as error:
-            raise NotReady(api.silent(self._socket, error)) from None
-        except api.Refused as refused:
+            raise NotReady(asking.silent(self._socket, error)) from None
+        except asking.Refused as refused:
             raise NotReady(f"the Docker daemon does not say what it has: {refused}") from None
         indexes = machine.gpus(_DEVICES)
         gpus: tuple[str, ...] = ()
@@ -303,7 +304,7 @@ def examine(settings: DockerSettings) -> tuple[str, str, bool]:
     socket = socket_path(settings.host, os.environ, settings.places)
     with _refusing(socket):
         version = api.Daemon(socket).version()
-        return socket, api.chosen_version(version), version.is_podman
+        return socket, asking.chosen_version(version), version.is_podman
 
 
 @contextmanager
@@ -312,10 +313,10 @@ def _refusing(socket: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NotReady(api.silent(socket, error)) from None
+        raise NotReady(asking.silent(socket, error)) from None
     except ValueError as error:
         raise EngineFault(str(error)) from None
-    except api.Refused as refused:
+    except asking.Refused as refused:
         raise EngineFault(f"the Docker daemon refuses to work: {refused}") from None
 
 

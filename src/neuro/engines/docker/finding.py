@@ -10,9 +10,10 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from neuro.docker.asking import Refused, chosen_version
 from neuro.engines.base import EngineFault
 from neuro.engines.docker import launcher_program
-from neuro.engines.docker.api import Daemon, Refused, chosen_version
+from neuro.engines.docker.api import Daemon
 from neuro.engines.docker.settings import socket_path
 
 _SECONDS = 10.0  # for an answer

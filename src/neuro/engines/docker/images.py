@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from neuro.docker.asking import Refused
+from neuro.docker.images import Image, Step, name_and_tag
 from neuro.domain.errors import InvalidInput
 from neuro.engines.base import PullCredentials
-from neuro.engines.docker.api import Daemon, Image, Refused, Step
+from neuro.engines.docker.api import Daemon
 from neuro.engines.images.references import parse
 from neuro.engines.sandbox.ending import IMAGE_PULL, INVALID_IMAGE
 
@@ -42,16 +44,6 @@ def whole_name(reference: str) -> str:
         return str(parse(reference))
     except InvalidInput as error:
         raise InvalidName(str(error)) from None
-
-
-def name_and_tag(reference: str) -> tuple[str, str]:
-    """What the daemon calls them; a digest belongs to the name."""
-    if "@" in reference:
-        return reference, ""
-    name, _, tag = reference.rpartition(":")
-    if not name or "/" in tag:  # the colon is that of a registry's port
-        return reference, "latest"
-    return name, tag
 
 
 class Progress:

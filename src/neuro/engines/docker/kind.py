@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from neuro.docker.places import EVERYWHERE
 from neuro.domain.ranges import Size
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.docker.engine import DockerEngine, examine
-from neuro.engines.docker.settings import EVERYWHERE, DockerSettings
+from neuro.engines.docker.settings import DockerSettings
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.output import Retention
 

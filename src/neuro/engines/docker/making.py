@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from neuro.docker.asking import Refused
+from neuro.docker.images import ImageConfig
 from neuro.engines.docker import containers
-from neuro.engines.docker.api import Daemon, ImageConfig, Refused
+from neuro.engines.docker.api import Daemon
 from neuro.engines.docker.images import fetched
 from neuro.engines.docker.order import Mount, Order
 

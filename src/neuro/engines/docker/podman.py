@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from neuro.docker.places import PODMAN
 from neuro.engines.docker.kind import KIND as DOCKER_KIND
 from neuro.engines.docker.kind import check, make
-from neuro.engines.docker.settings import PODMAN
 
 KIND = replace(DOCKER_KIND, make=partial(make, places=PODMAN), check=partial(check, places=PODMAN))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from neuro.docker.asking import Refused
+from neuro.docker.images import ImageConfig, name_and_tag
 from neuro.engines.base import EngineFault, RunNotFound
-from neuro.engines.docker.api import Container, Daemon, ImageConfig, Refused
+from neuro.engines.docker.api import Container, Daemon
 from neuro.engines.docker.containers import USUAL_PATH
-from neuro.engines.docker.images import name_and_tag
 
 _DRAFTS = "neuro-drafts"  # a repository of the daemon's
 _SHELL = ["/bin/sh"]  # of an image that had no command: a daemon keeps the container's otherwise

@@ -6,13 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from neuro.docker.places import EVERYWHERE, UNIX
 from neuro.engines.base import EngineFault, NotReady
 from neuro.engines.sandbox.output import Retention
-
-DOCKER = ("/run/docker.sock", "/var/run/docker.sock")
-PODMAN = ("/run/podman/podman.sock", "/var/run/podman/podman.sock")
-EVERYWHERE = (*DOCKER, *PODMAN)
-_UNIX = "unix://"
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,12 @@ def socket_path(
     """The daemon's socket. Raises EngineFault for another machine's, NotReady where none is."""
     host = host or environment.get("DOCKER_HOST")
     if host:
-        if not host.startswith(_UNIX):
+        if not host.startswith(UNIX):
             raise EngineFault(
                 f"{host} is not a socket of this machine: the docker engine needs the daemon of"
                 " this machine, such as unix:///run/docker.sock"
             )
-        return host.removeprefix(_UNIX)
+        return host.removeprefix(UNIX)
     for place in places:
         if os.path.exists(place):
             return place

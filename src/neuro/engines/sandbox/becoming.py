@@ -144,7 +144,10 @@ def _arrange(plan: launch.Plan, order: launch.Order, trees: Sequence[int]) -> No
     inside.mount_shared_memory(order.shm)
     inside.mount_devices(list(zip(trees, order.devices, strict=False)))
     given = zip(trees[devices:][:volumes], order.volumes, strict=True)
-    inside.mount_volumes([(tree, *volume) for tree, volume in given])
     if order.nesting:
         nesting.arrange(plan, layers)
+    closed = nesting.closed(plan) if order.nesting else ()
+    inside.mount_volumes([(tree, *volume) for tree, volume in given], closed)
+    if order.nesting:
+        nesting.freeze(plan)
     inside.make_working_folder(order.working_dir)

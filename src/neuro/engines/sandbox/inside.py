@@ -44,6 +44,7 @@ _COVERED_FILES = (
     *("allocinfo", "interrupts", "softirqs", "iomem", "ioports", "config.gz"),
 )
 _COVERED_FOLDERS = ("scsi", "acpi", "asound", "driver/nvram")
+_HOSTS = "/etc/hosts"  # which names neighbours: the run's own
 _CLOSED = ("/proc", "/sys", "/dev")  # nothing of a user's may lie there
 
 
@@ -169,14 +170,18 @@ def mount_devices(devices: Sequence[tuple[int, str]]) -> None:
             os.close(target)
 
 
-def mount_volumes(volumes: Sequence[tuple[int, str, bool]]) -> None:
-    """Attach (tree, target, whether it is a folder), outer ones first. Raises Refused."""
+def mount_volumes(volumes: Sequence[tuple[int, str, bool]], closed: Sequence[str] = ()) -> None:
+    """Attach (tree, target, whether it is a folder), outer ones first.
+
+    Nothing may lie over one of the folders ``closed``, or within. Raises Refused.
+    """
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for tree, target, is_folder in sorted(volumes, key=lambda volume: volume[1]):
             what = f"the volume at {target}"
             place = _make_folder(root, target, what) if is_folder else _file(root, target, what)
             try:
+                _check_apart(place, what, closed)
                 kernel.attach(tree, place)
             except OSError as error:
                 raise Refused(f"{what} cannot be mounted: {error.strerror}") from error
@@ -282,6 +287,13 @@ def _check_open(place: int, what: str) -> None:
     if path == "/" or any(path == closed or path.startswith(closed + "/") for closed in _CLOSED):
         os.close(place)
         raise Refused(f"{what} leads to {path}, where nothing can be mounted")
+
+
+def _check_apart(place: int, what: str, closed: Sequence[str]) -> None:
+    path = _path(place)
+    for one in closed if path != _HOSTS else ():
+        if f"{path}/".startswith(f"{one}/") or f"{one}/".startswith(f"{path}/"):
+            raise Refused(f"{what} leads to {path}, where nothing can be mounted in this job")
 
 
 def _path(opened: int) -> str:

@@ -19,7 +19,10 @@ from typing import NoReturn
 from neuro.engines.exhaustion import BEYOND_LIMITS
 from neuro.engines.sandbox import image_users, kernel, seccomp
 from neuro.engines.sandbox.image_users import User
-from neuro.engines.sandbox.loop import READ, Loop
+
+TYPE_CHECKING = False  # typing itself costs every job memory
+if TYPE_CHECKING:
+    from neuro.engines.sandbox.loop import Loop
 
 _WORD = 3
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -43,6 +46,10 @@ class Word:
 
     def open(self) -> int:
         """The end that ``become`` writes to. Raises OSError."""
+        from neuro.engines.sandbox.loop import (
+            READ,  # a step of a build has no loop, and starts anew
+        )
+
         self._fd, theirs = os.pipe()
         self._loop.watch(self._fd, READ, lambda _: self._read())
         return theirs

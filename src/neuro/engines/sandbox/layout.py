@@ -9,6 +9,7 @@
     stage/                where the zygote and the second process of each run mount what its root
                           is made of (see stage)
     trash/                what is being deleted
+    builds/<key>/         what builds of one owner keep (see builds), beside <key>.lock
     berths/<name>/        private layers of runs that are not asked for yet
     jobs/<id>/output/     <start offset>.log, <start offset>.idx
     jobs/<id>/runs/<n>/   socket, state, exit (or the room for it), root/, layers/

@@ -134,9 +134,21 @@ def arrange(plan: Plan, given: Sequence[int]) -> None:
         kernel.attach_at(tree, f"{PLACE}/{name}")
     with open(f"{PLACE}/given", "w", encoding="ascii") as file:
         json.dump(_described(plan)._asdict(), file)
+
+
+def freeze(plan: Plan) -> None:
+    """Let nothing of the machine's userland be written to any more. Raises OSError."""
     flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV
-    for path in land.overlays:
+    for path in plan.userland.overlays:
         kernel.mount("none", path, flags=flags)
+
+
+def closed(plan: Plan) -> tuple[str, ...]:
+    """Where nothing of a user's may be mounted: what the program is made of, and what it is given.
+
+    A user's file over either would be code with this run's rights.
+    """
+    return (*plan.userland.overlays, *plan.userland.read_only, os.path.dirname(PLACE))
 
 
 def _described(plan: Plan) -> Given:

@@ -12,6 +12,7 @@ from neuro.server.bakes.tasks import tables as tasks
 from neuro.server.database import identity
 from neuro.server.fleet import tables as fleet
 from neuro.server.jobs import intent_rows as intents
+from neuro.server.jobs import preset_tables as presets
 from neuro.server.jobs import tables as jobs
 from neuro.server.projects import tables as flows
 from neuro.server.registry import tables as registry
@@ -31,6 +32,7 @@ __all__ = [
     "images",
     "intents",
     "jobs",
+    "presets",
     "registry",
     "schedules",
     "tasks",

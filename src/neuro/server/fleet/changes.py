@@ -94,6 +94,7 @@ class Topic(StrEnum):
     TASK = "task"  # id of its bake, id of its attempt, id in the YAML
     TOUCH = "touch"  # a sign of life of an attempt: id of its bake, id
     DRIVER = "driver"  # id of its attempt
+    PRESETS = "presets"  # all of them
 
 
 def record(connection: Connection, topic: Topic, keys: Iterable[str]) -> None:

@@ -12,16 +12,16 @@ import msgspec
 from neuro import __version__
 from neuro.domain.frames import BULK_FEATURE
 from neuro.domain.jobs import JobStatus
-from neuro.domain.resources import GIB, MIB, Amount, Preset
+from neuro.domain.resources import GIB, Amount, Preset
 from neuro.domain.server_config import (
     ClusterMessage,
     PoolMessage,
-    PresetMessage,
     ProjectMessage,
     ServerConfig,
 )
 from neuro.server.http.origin import base_url
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Routes
+from neuro.server.installation.preset_routes import preset_message
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.offers import Offers
 
@@ -65,7 +65,7 @@ class Installation:
     """What there is; most of it does not change while the server runs.
 
     ``presets`` and ``offers`` are those of all servers, and do change. ``remarks`` are those about
-    the settings.
+    the settings, which ``has_presets`` of their own.
     """
 
     cluster: str
@@ -74,6 +74,7 @@ class Installation:
     database: str
     offers: Offers
     remarks: list[str]
+    has_presets: bool = False
 
 
 def installation_routes(installation: Installation, board: Board) -> Routes:
@@ -119,10 +120,20 @@ def installation_routes(installation: Installation, board: Board) -> Routes:
             engines=[
                 _engine(installation.offers, board, name) for name in installation.offers.engines
             ],
-            notices=installation.remarks,
+            notices=[*installation.remarks, *_about_presets(installation)],
         )
 
     return api
+
+
+def _about_presets(installation: Installation) -> list[str]:
+    if not installation.has_presets or installation.offers.presets_in_settings:
+        return []
+    return [
+        "the presets of server.toml are not used: an administrator has changed them with `neuro"
+        " admin`, and `neuro admin list-resource-presets` shows those that hold. Take them out of"
+        " server.toml"
+    ]
 
 
 def _engine(offers: Offers, board: Board, name: str) -> EngineMessage:
@@ -180,7 +191,7 @@ def _cluster(installation: Installation, base: str) -> ClusterMessage:
         secrets_url=f"{api}/secrets",
         disks_url=f"{api}/disk",
         buckets_url=f"{api}/buckets",
-        resource_presets=[_preset(preset) for preset in installation.presets],
+        resource_presets=[preset_message(preset) for preset in installation.presets],
         resource_pool_types=[
             PoolMessage(
                 name="local",
@@ -191,22 +202,4 @@ def _cluster(installation: Installation, base: str) -> ClusterMessage:
                 disk_size=100 * GIB,
             )
         ],
-    )
-
-
-def _preset(preset: Preset) -> PresetMessage:
-    return PresetMessage(
-        name=preset.name,
-        credits_per_hour=preset.credits_per_hour,
-        cpu=preset.cpu,
-        memory=preset.memory,
-        memory_mb=preset.memory // MIB,
-        scheduler_enabled=preset.scheduler_enabled,
-        preemptible_node=preset.preemptible_node,
-        is_preemptible=preset.scheduler_enabled,
-        is_preemptible_node_required=preset.preemptible_node,
-        gpu=preset.gpu or None,
-        gpu_model=preset.gpu_model,
-        nvidia_gpu=preset.gpu or None,
-        engine=preset.engine,
     )

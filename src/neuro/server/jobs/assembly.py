@@ -42,6 +42,7 @@ from neuro.server.jobs.offers import EngineOffer, Offered, Offers, offered
 from neuro.server.jobs.others import Others
 from neuro.server.jobs.passed_tokens import PassedTokens
 from neuro.server.jobs.plan import JobLimits, Offer
+from neuro.server.jobs.presets import Presets
 from neuro.server.jobs.reconciler import Reconciler
 from neuro.server.jobs.service import JobService
 from neuro.server.jobs.writer import Writer
@@ -113,11 +114,6 @@ class Means:
             names,
         )
 
-    def disk_of(self, preset: str | None) -> int:
-        """How many bytes of private files a job with this preset may have."""
-        known = {one.name: one.disk for one in self.presets}
-        return known.get(preset or "", self.disk)
-
     @property
     def of_this_machine(self) -> set[str]:
         """The engines that are a part of this machine, and of no other server."""
@@ -148,6 +144,7 @@ class Jobs:
     service: JobService
     offers: Offers
     holder: Holder
+    presets: Presets
     unmet: Callable[[], set[str]]
 
 
@@ -187,7 +184,7 @@ async def start_jobs(
         tokens.issue,
         api_url,
         commands,
-        means.disk_of,
+        lambda preset: offers.disk_of(preset, means.disk),
         image_token=access.image_token,
         registry=registry,
     )
@@ -250,7 +247,8 @@ async def start_jobs(
         ),
         others=None if database.is_sqlite else others,
     )
-    return Jobs(board, writer, tokens, service, offers, holder, reconciler.unmet)
+    presets = Presets(database, fleet.changes, offers, means.usual_engine, means.disk)
+    return Jobs(board, writer, tokens, service, offers, holder, presets, reconciler.unmet)
 
 
 def _offer(offers: Offers, board: Board, engine: str) -> None:

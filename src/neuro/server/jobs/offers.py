@@ -27,6 +27,7 @@ from neuro.server.fleet.tables import NOW, leases, servers
 from neuro.server.jobs.board import Board
 from neuro.server.jobs.holder import same_name
 from neuro.server.jobs.leases import lease_of
+from neuro.server.jobs.preset_tables import kept_presets
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.scheduler import explain
 
@@ -98,6 +99,7 @@ class Offers:
         self._database = database
         self._fleet = fleet
         self._own = own
+        self._administered: list[Preset] = []  # where there are any, no server's own count
         self._holders: dict[str, HeldBy] = {}
         self._of_others: set[str] = set()
         self._offers_of_others: dict[str, Offered] = {}  # by the ids of their servers
@@ -114,6 +116,7 @@ class Offers:
         Raises Conflict where another server has an engine of its machine by the same name, or
         where the address of one of the two does not lead the other one there; Unavailable.
         """
+        self.administered(await self._database.read(kept_presets))
         if self._database.is_sqlite:
             return
         found = await self._fleet.servers.all()
@@ -121,10 +124,25 @@ class Offers:
         self.check_names({name for name, one in self._own.engines.items() if one.of_this_machine})
         self._check_addresses(found)
         self._fleet.servers.listen(self._news.set)
-        self._fleet.changes.listen(Topic.LEASE, lambda keys: self._news.set())
+        for topic in (Topic.LEASE, Topic.PRESETS):
+            self._fleet.changes.listen(topic, lambda keys: self._news.set())
         await self._fleet.servers.publish(_encode(self._own))
         await self._refresh()
         self._kept = background.keep("watch over what other servers offer", self._run)
+
+    def administered(self, presets: list[Preset]) -> None:
+        """These presets hold in place of those of the servers' settings, where there are any."""
+        self._administered = presets
+        self._combine()
+
+    def disk_of(self, preset: str | None, otherwise: int) -> int:
+        """How many bytes of private files a job with this preset may have."""
+        return next((one.disk for one in self.presets if one.name == preset), otherwise)
+
+    @property
+    def presets_in_settings(self) -> bool:
+        """Whether presets of ``server.toml`` hold."""
+        return not self._administered
 
     def became(self, engine: str, capacity: Amount, away: str | None) -> None:
         """An engine of this server has so much now, or is away: let the other servers know."""
@@ -229,6 +247,7 @@ class Offers:
 
     async def _refresh(self) -> None:
         self._holders = await self._database.read(_holders)
+        self._administered = await self._database.read(kept_presets)
         self._see(await self._fleet.servers.all())
         refreshed, self._refreshed = self._refreshed, asyncio.Event()
         refreshed.set()
@@ -270,7 +289,9 @@ class Offers:
             told = self._offers_of_others.get(held.server) if held is not None else None
             if told is not None and name in told.engines:
                 engines[name] = told.engines[name]
-        self.presets[:] = presets.values()
+        # One of an engine that no server has now is there again with it.
+        given = [one for one in self._administered if one.engine in engines]
+        self.presets[:] = given if self._administered else presets.values()
         _become(self.engines, engines)
         # Of one that was never there nobody knows what it has.
         known = {name: one.capacity for name, one in engines.items() if one.is_known}

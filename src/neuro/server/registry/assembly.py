@@ -11,7 +11,10 @@ from neuro.server.database.engine import Database
 from neuro.server.registry.blobs import BlobStore
 from neuro.server.registry.census import Census
 from neuro.server.registry.collection import Collection
+from neuro.server.registry.quotas import Quotas
+from neuro.server.registry.scrub import Scrub
 from neuro.server.registry.service import GRACE, RegistryService
+from neuro.server.registry.upkeep import Upkeep
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,21 @@ class Images:
     registry: RegistryService
     collection: Collection
     census: Census
+    upkeep: Upkeep
+    scrub: Scrub
 
 
 async def open_images(
-    stack: AsyncExitStack, database: Database, folder: Path, cluster: str
+    stack: AsyncExitStack, database: Database, folder: Path, cluster: str, quota: int
 ) -> Images:
-    """What keeps images in ``folder``; ``stack`` closes it."""
+    """What keeps images in ``folder``; ``stack`` closes it. ``quota`` is everybody's, in bytes."""
     store = await asyncio.to_thread(BlobStore, folder)
-    registry = RegistryService(database, store, cluster)
+    registry = RegistryService(database, store, cluster, quotas=Quotas(quota))
     stack.push_async_callback(registry.close)
     collection = Collection(database, store, GRACE)
     stack.push_async_callback(collection.close)
     census = Census(database, store, GRACE)
     stack.push_async_callback(census.close)
-    return Images(registry, collection, census)
+    scrub = Scrub(database, store)
+    stack.push_async_callback(scrub.close)
+    return Images(registry, collection, census, Upkeep(database), scrub)

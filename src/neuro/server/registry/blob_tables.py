@@ -43,12 +43,12 @@ _BLOB = (
 
 
 @cache
-def written_over(dialect: str, table: Table, column: str) -> Insert:
-    """An INSERT that changes a column where the row is there. To make it takes 1 ms: made once."""
+def written_over(dialect: str, table: Table, *columns: str) -> Insert:
+    """An INSERT that changes columns where the row is there. To make it takes 1 ms: made once."""
     insertion = upsert_of(dialect, table)
     return insertion.on_conflict_do_update(
         index_elements=[key.name for key in table.primary_key.columns],
-        set_={column: insertion.excluded[column]},
+        set_={column: insertion.excluded[column] for column in columns},
     )
 
 
@@ -75,6 +75,13 @@ def make_repository(connection: Connection, repository: Repository) -> int:
     made = find_repository(connection, repository.path)
     assert made is not None
     return made
+
+
+def alone_in(connection: Connection, repository_id: int) -> None:
+    """Let nobody else change manifests or tags of a repository until the transaction's end."""
+    mine = repositories.c.id == repository_id
+    # Of a kind that does not hold up who links blobs to it.
+    connection.execute(select(repositories.c.id).where(mine).with_for_update(key_share=True))
 
 
 def put_blob(
@@ -105,6 +112,12 @@ def touch(connection: Connection, repository_id: int, digest: str, now: datetime
         .values(touched_at=now)
     )
     return done.rowcount > 0
+
+
+def size_of_blob(connection: Connection, digest: str) -> int:
+    """How many bytes a blob has, whoever has it; 0 for none."""
+    size = connection.execute(select(blobs.c.size).where(blobs.c.digest == digest))
+    return size.scalar_one_or_none() or 0
 
 
 def homes_of(connection: Connection, digest: str) -> list[str]:

@@ -16,12 +16,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from neuro.domain.errors import Unavailable
+from neuro.domain.errors import PlatformError, Unavailable
 from neuro.engines.exhaustion import FULL
 from neuro.server.durable import start_writeback, sync_folder
 from neuro.server.registry.errors import RegistryError, WrongOffset, unknown_upload
@@ -100,20 +100,40 @@ class BlobStore:
     def empty_trash(self) -> int:
         """Delete what was thrown away; returns how many bytes that was. Raises OSError."""
         freed = 0
-        with os.scandir(self._trash) as found:
-            for entry in found:
-                freed += entry.stat().st_size
-                Path(entry.path).unlink()
+        for name, status in self.trash():
+            (self._trash / name).unlink(missing_ok=True)
+            freed += status.st_size
         return freed
+
+    def read_again(self, digest: str) -> Reading | None:
+        """Begin to read a blob, to see whether it is right; None where it is not there."""
+        fd = self.open(digest)
+        return None if fd is None else Reading(fd, digest)
+
+    def take_away(self, digest: str, status: os.stat_result) -> bool:
+        """Throw a rotten blob away, in a transaction that locks its row; whether it was this one.
+
+        Raises OSError.
+        """
+        path = self._path(digest)
+        try:
+            if not os.path.samestat(path.stat(), status):
+                return False  # Somebody has pushed it again.
+            path.rename(self._trash / f"{digest}.{time.time_ns()}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def trash(self) -> Iterator[tuple[str, os.stat_result]]:
+        """The name and the status of each file that was thrown away: a digest comes first in it."""
+        return _entries(self._trash)
 
     def files(self) -> Iterator[tuple[str, os.stat_result]]:
         """The digest and the status of each file of the store."""
         for algorithm in sorted(self._blobs.iterdir()):
             for folder in sorted(algorithm.iterdir()):
-                with os.scandir(folder) as found:
-                    for entry in found:
-                        with suppress(FileNotFoundError):
-                            yield f"{algorithm.name}:{entry.name}", entry.stat()
+                for name, status in _entries(folder):
+                    yield f"{algorithm.name}:{name}", status
 
     # Uploads
 
@@ -121,6 +141,14 @@ class BlobStore:
         """Make room for an upload. Raises Unavailable where the disk is full."""
         with _disk():
             os.close(os.open(self._upload(upload_id), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    def size_of_uploads(self, upload_ids: Iterable[str]) -> int:
+        """How many bytes have arrived for all of some uploads."""
+        size = 0
+        for upload_id in upload_ids:
+            with suppress(FileNotFoundError):
+                size += self._upload(upload_id).stat().st_size
+        return size
 
     def size_of_upload(self, upload_id: str) -> int:
         """How many bytes have arrived. Raises RegistryError for an unknown one."""
@@ -181,10 +209,7 @@ class BlobStore:
 
     def uploads(self) -> Iterator[tuple[str, os.stat_result]]:
         """The id and the status of each upload that has begun."""
-        with os.scandir(self._uploads) as found:
-            for entry in found:
-                with suppress(FileNotFoundError):
-                    yield entry.name, entry.stat()
+        return _entries(self._uploads)
 
     def _path(self, digest: str) -> Path:
         algorithm, _, encoded = digest.partition(":")
@@ -203,6 +228,9 @@ class Incoming:
         self._digest = digest
         self._written_back = size
         self._is_over = False
+        self._room: tuple[int, PlatformError] | None = None
+        self._end: int | None = None  # of the piece that comes, where it says how long it is
+        self._before = size, digest.copy()
         self.upload_id = upload_id
         self.size = size
 
@@ -215,9 +243,40 @@ class Incoming:
                 " go on there.",
             )
 
+    def allow(self, size: int, error: PlatformError) -> None:
+        """Say how many bytes the upload may have: with more it is forgotten, with an error."""
+        self._room = size, error
+
+    def expect(self, length: int) -> None:
+        """Say how many bytes come next: more are refused."""
+        self._end = self.size + length
+
+    def check_end(self) -> None:
+        """Raise RegistryError unless all that was expected has come; nothing was added then."""
+        if self._end is not None and self.size != self._end:
+            self._take_back(f"only {self.size - self._before[0]} have arrived")
+
+    def _take_back(self, why: str) -> NoReturn:
+        """Be as if the piece had not come. Raises RegistryError, OSError."""
+        assert self._end is not None
+        length = self._end - self._before[0]
+        self.size, self._digest = self._before
+        self._written_back = min(self._written_back, self.size)
+        os.ftruncate(self._fd, self.size)
+        raise RegistryError(
+            "SIZE_INVALID", 400, f"Content-Range says {length} bytes, and {why}: send it again."
+        )
+
     def write(self, pieces: Sequence[bytes]) -> None:
-        """Add bytes. Raises Unavailable where the disk is full: the upload is forgotten then."""
+        """Add bytes. Raises RegistryError where they are more than were expected: none of the piece
+        is added then. Raises Unavailable where the disk is full: the upload is forgotten then.
+        """
         more = sum(map(len, pieces))
+        if self._end is not None and self.size + more > self._end:
+            self._take_back("more have arrived")
+        if self._room is not None and self.size + more > self._room[0]:
+            self.discard()
+            raise self._room[1]
         if self.size + more > MAX_BLOB:
             raise RegistryError("SIZE_INVALID", 413, f"A blob can have {MAX_BLOB} bytes.")
         try:
@@ -262,6 +321,47 @@ class Incoming:
         if not self._is_over:
             self._store.remember(self.upload_id, self.size, self._digest)
         os.close(self._fd)
+
+
+class Reading:
+    """A blob that is read once more; ``done`` bytes of it so far."""
+
+    def __init__(self, fd: int, digest: str) -> None:
+        self._fd = fd
+        self._digest = digest
+        self._hash = hasher(digest.partition(":")[0])
+        self._is_readable = True
+        self.done = 0
+
+    def go_on(self) -> bool:
+        """Read the next piece; False at the end."""
+        try:
+            piece = os.pread(self._fd, _READ_BYTES, self.done)
+        except OSError:
+            self._is_readable = False  # The disk has lost it.
+            return False
+        self._hash.update(piece)
+        # What pulls need stays in memory, and not this.
+        os.posix_fadvise(self._fd, self.done, len(piece), os.POSIX_FADV_DONTNEED)
+        self.done += len(piece)
+        return bool(piece)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether all of it was read, and is what its digest says."""
+        found = f"{self._hash.name}:{self._hash.hexdigest()}"
+        return self._is_readable and found == self._digest
+
+    def close(self) -> None:
+        """Let go."""
+        os.close(self._fd)
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as found:
+        for entry in found:
+            with suppress(FileNotFoundError):
+                yield entry.name, entry.stat()
 
 
 def _catch_up(fd: int, digest: Any, start: int, end: int) -> None:

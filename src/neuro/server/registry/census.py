@@ -7,13 +7,22 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from os import stat_result
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from neuro.domain.images import StoredFile, WhyStored
 from neuro.server.database.engine import Database
 from neuro.server.registry.blobs import BlobStore
-from neuro.server.registry.tables import links, references, repositories, tags, uploads
+from neuro.server.registry.collection import is_not_led_to
+from neuro.server.registry.tables import (
+    links,
+    manifests,
+    references,
+    repositories,
+    tags,
+    uploads,
+)
 from neuro.server.threads import Threads
 
 _PAGE = 500
@@ -33,7 +42,7 @@ class Census:
         await self._threads.close()
 
     async def all(self) -> AsyncGenerator[StoredFile, None]:
-        """Blobs by their digests, then uploads; the sum of sizes is what the disk has."""
+        """Blobs by their digests, uploads, trash; the sum of sizes is what the disk has."""
         now = datetime.now(UTC)
         files = self._store.files()
         while page := await self._threads.whole(lambda: list(islice(files, _PAGE))):
@@ -47,17 +56,23 @@ class Census:
             yield StoredFile(
                 size=status.st_size, why=WhyStored.UPLOAD, of=homes.get(name), until=until
             )
+        for name, status in await self._threads.whole(lambda: list(self._store.trash())):
+            # Thrown away, and not deleted yet: the server was killed, or is at it.
+            digest = name.partition(".")[0]
+            yield StoredFile(digest=digest, size=status.st_size, why=WhyStored.GARBAGE)
 
     def _blobs(
         self, page: Sequence[tuple[str, stat_result]], now: datetime, connection: Connection
     ) -> list[StoredFile]:
         digests = [digest for digest, _ in page]
-        needed, touched = _needed(connection, digests), _touched(connection, digests)
+        needed, touched = find_needed(connection, digests), _touched(connection, digests)
+        leaving = _leaving(connection, digests)
         made = []
         for digest, status in page:
-            until = touched.get(digest, _moment(status)) + self._grace
+            image, last = leaving.get(digest, (None, _moment(status)))
+            until = max(touched.get(digest, last), last) + self._grace
             if digest in needed:
-                why = WhyStored.NEEDED
+                why, image = WhyStored.NEEDED, needed[digest]
             else:
                 why = WhyStored.RECENT if until > now else WhyStored.GARBAGE
             made.append(
@@ -65,34 +80,58 @@ class Census:
                     digest=digest,
                     size=status.st_size,
                     why=why,
-                    of=needed.get(digest),
+                    of=image,
                     until=until if why is WhyStored.RECENT else None,
                 )
             )
         return made
 
 
-def _needed(connection: Connection, digests: Sequence[str]) -> dict[str, str]:
-    """An image that needs each of the blobs that one needs."""
+def find_needed(connection: Connection, digests: Sequence[str]) -> dict[str, str]:
+    """An image that needs each of the blobs that one needs, and that is to stay."""
     tagged = repositories.c.path + ":" + tags.c.tag
-    untagged = repositories.c.path + "@" + references.c.manifest
     rows = connection.execute(
-        select(references.c.digest, func.min(func.coalesce(tagged, untagged)))
-        .join(repositories, repositories.c.id == references.c.repository_id)
-        .join(
-            links,
-            (links.c.repository_id == references.c.repository_id)
-            & (links.c.digest == references.c.digest),
-        )
+        _of_images(digests, func.min(func.coalesce(tagged, _UNTAGGED)))
         .outerjoin(
             tags,
             (tags.c.repository_id == references.c.repository_id)
             & (tags.c.digest == references.c.manifest),
         )
-        .where(references.c.digest.in_(digests))
+        .where(~is_not_led_to)
         .group_by(references.c.digest)
     )
     return dict(map(tuple, rows))
+
+
+def _leaving(connection: Connection, digests: Sequence[str]) -> dict[str, tuple[str, datetime]]:
+    """An image that needs each of the blobs, to which nothing leads, and its last moment."""
+    rows = connection.execute(
+        _of_images(digests, func.min(_UNTAGGED), func.max(manifests.c.touched_at))
+        .where(is_not_led_to)
+        .group_by(references.c.digest)
+    )
+    return {digest: (image, moment) for digest, image, moment in rows}
+
+
+_UNTAGGED = repositories.c.path + "@" + references.c.manifest
+
+
+def _of_images(digests: Sequence[str], *columns: ColumnElement[Any]) -> Select[Any]:
+    return (
+        select(references.c.digest, *columns)
+        .join(repositories, repositories.c.id == references.c.repository_id)
+        .join(
+            manifests,
+            (manifests.c.repository_id == references.c.repository_id)
+            & (manifests.c.digest == references.c.manifest),
+        )
+        .join(
+            links,
+            (links.c.repository_id == references.c.repository_id)
+            & (links.c.digest == references.c.digest),
+        )
+        .where(references.c.digest.in_(digests))
+    )
 
 
 def _touched(connection: Connection, digests: Sequence[str]) -> dict[str, datetime]:

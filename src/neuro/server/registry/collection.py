@@ -1,4 +1,5 @@
-"""Garbage: the blobs that no image needs, and what a crash left. A query with a grace period.
+"""Garbage: images that nothing leads to, blobs that no image needs, and what a crash left.
+A query with a grace period.
 
 Nothing waits for it, and it waits for nothing: what somebody has locked is looked at the next time.
 What is pushed, mounted or asked for again in the meantime is new, as the database shows its row
@@ -17,12 +18,19 @@ from itertools import islice
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection, delete, exists, select, tuple_
+from sqlalchemy import Connection, and_, delete, exists, select, tuple_
 
 from neuro.server.database.engine import Database
 from neuro.server.registry import blob_tables
 from neuro.server.registry.blobs import BlobStore
-from neuro.server.registry.tables import blobs, links, references
+from neuro.server.registry.tables import (
+    blobs,
+    links,
+    manifests,
+    references,
+    repositories,
+    tags,
+)
 from neuro.server.threads import Threads
 
 T = TypeVar("T")
@@ -31,6 +39,7 @@ log = structlog.get_logger("neuro.registry")
 
 AT_ONCE = 50  # rows in one transaction
 _LOOKED_AT = 1000
+_MOST_STOREYS = 32  # of indexes in indexes that one sweep takes down; the next one goes on
 
 
 def _now() -> datetime:
@@ -42,6 +51,7 @@ class Collected:
     """What a collection has removed; ``freed`` in bytes."""
 
     uploads: int = 0
+    images: int = 0
     links: int = 0
     blobs: int = 0
     freed: int = 0
@@ -72,15 +82,34 @@ class Collection:
         before = self._now() - self._grace
         done = Collected()
         done.uploads = await self._end_uploads(before)
+        done.images = await self._remove_manifests(before)
         done.links = await self._each(
             partial(old_links, before=before), partial(_unlink, before=before)
         )
         done.blobs = await self._each(unlinked, self._remove)
         done.blobs += await self._remove_unknown(before)
         done.freed = await self._threads.whole(self._store.empty_trash)
-        if done.freed or done.blobs or done.uploads:
-            log.info("images collected", uploads=done.uploads, blobs=done.blobs, bytes=done.freed)
+        if done != Collected(links=done.links):
+            log.info(
+                "images collected",
+                uploads=done.uploads,
+                images=done.images,
+                blobs=done.blobs,
+                bytes=done.freed,
+            )
         return done
+
+    async def _remove_manifests(self, before: datetime) -> int:
+        """Indexes, and then what they alone needed, and so on; returns how many that were."""
+        removed = 0
+        for _ in range(_MOST_STOREYS):
+            some = await self._each(
+                partial(unneeded_manifests, before=before), partial(_remove_some, before=before)
+            )
+            removed += some
+            if not some:
+                break
+        return removed
 
     async def _each(
         self,
@@ -161,6 +190,54 @@ _has_no_link = ~exists().where(links.c.digest == blobs.c.digest)
 _is_not_needed = ~exists().where(
     references.c.repository_id == links.c.repository_id, references.c.digest == links.c.digest
 )
+
+
+_of_same = references.c.repository_id == manifests.c.repository_id
+_subject = manifests.alias("subject")
+# Neither by a tag, nor by an index, nor by what it is about.
+is_not_led_to = and_(
+    ~exists()
+    .where(tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest)
+    .correlate(manifests),
+    ~exists().where(_of_same, references.c.digest == manifests.c.digest).correlate(manifests),
+    ~exists()
+    .where(
+        _subject.c.repository_id == manifests.c.repository_id,
+        _subject.c.digest == manifests.c.subject,
+    )
+    .correlate(manifests),
+)
+
+
+def unneeded_manifests(connection: Connection, before: datetime) -> list[tuple[int, str]]:
+    """Manifests that nothing leads to, and that are old; by repository."""
+    rows = connection.execute(
+        select(manifests.c.repository_id, manifests.c.digest)
+        .where(manifests.c.touched_at < before, is_not_led_to)
+        .order_by(manifests.c.repository_id)
+        .limit(_LOOKED_AT)
+    )
+    return [(row.repository_id, row.digest) for row in rows]
+
+
+def _remove_some(keys: Sequence[tuple[int, str]], connection: Connection, before: datetime) -> int:
+    homes = {repository_id for repository_id, _ in keys}
+    held = set(
+        connection.execute(
+            select(repositories.c.id)
+            .where(repositories.c.id.in_(homes))
+            .order_by(repositories.c.id)
+            .with_for_update(key_share=True, skip_locked=True)
+        ).scalars()
+    )
+    mine = [key for key in keys if key[0] in held]
+    if not mine:
+        return 0
+    # A second statement, as only that sees what was done before the rows were locked.
+    those = tuple_(manifests.c.repository_id, manifests.c.digest).in_(mine)
+    return connection.execute(
+        delete(manifests).where(those, manifests.c.touched_at < before, is_not_led_to)
+    ).rowcount
 
 
 def old_links(connection: Connection, before: datetime) -> list[tuple[int, str]]:

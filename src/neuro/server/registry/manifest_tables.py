@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select, update
 
 from neuro.server.database.schema import upsert
+from neuro.server.registry import blob_tables
 from neuro.server.registry.blob_tables import written_over
 from neuro.server.registry.manifests import Descriptor, Manifest
 from neuro.server.registry.names import is_digest
-from neuro.server.registry.tables import links, manifests, references, repositories, tags
+from neuro.server.registry.tables import blobs, links, manifests, references, repositories, tags
 
 MAX_LISTED = 4 << 20  # bytes of one answer, which is as large as manifests may be for clients
 
 
 class KeptManifest(NamedTuple):
-    """A manifest as it was pushed."""
+    """A manifest as it was pushed; ``pulled_at`` to the hour."""
 
+    repository_id: int
     digest: str
     media_type: str
     content: bytes
+    touched_at: datetime
+    pulled_at: datetime | None
 
 
-_COLUMNS = manifests.c.digest, manifests.c.media_type, manifests.c.content
+_COLUMNS = (
+    manifests.c.repository_id,
+    manifests.c.digest,
+    manifests.c.media_type,
+    manifests.c.content,
+    manifests.c.touched_at,
+    manifests.c.pulled_at,
+)
 _BY_DIGEST = (
     select(*_COLUMNS)
     .join_from(repositories, manifests, manifests.c.repository_id == repositories.c.id)
@@ -60,6 +71,7 @@ def put_manifest(
     now: datetime,
 ) -> None:
     """Add a manifest, if it is new, and let tags lead to it."""
+    blob_tables.alone_in(connection, repository_id)
     # Until this is committed the collection cannot take what the manifest needs: it waits here, or
     # has it and is waited for.
     connection.execute(
@@ -68,9 +80,9 @@ def put_manifest(
         .order_by(links.c.digest)
         .with_for_update(key_share=True, read=True)
     )
-    added = connection.execute(
-        upsert(connection, manifests)
-        .values(
+    insertion = upsert(connection, manifests)
+    connection.execute(
+        insertion.values(
             repository_id=repository_id,
             digest=manifest.digest,
             media_type=manifest.media_type,
@@ -79,39 +91,67 @@ def put_manifest(
             listed=msgspec.json.encode(manifest.listed),
             artifact_type=(manifest.listed.artifact_type or "")[:255] or None,
             pushed_at=now,
+            touched_at=now,
+        ).on_conflict_do_update(
+            index_elements=["repository_id", "digest"],
+            set_={"touched_at": insertion.excluded.touched_at},
         )
-        .on_conflict_do_nothing()
-        .returning(manifests.c.digest)
     )
-    if added.first() is not None and manifest.references:
+    if manifest.references:
         connection.execute(
-            insert(references),
+            upsert(connection, references).on_conflict_do_nothing(),
             [
                 {"repository_id": repository_id, "manifest": manifest.digest, "digest": digest}
                 for digest in manifest.references
             ],
         )
+    tagged = list(tagged)
+    mine = tags.c.repository_id == repository_id, tags.c.tag.in_(tagged)
+    _touch_those(connection, repository_id, select(tags.c.digest).where(*mine), now)
     for tag in tagged:
         connection.execute(
-            written_over(connection.dialect.name, tags, "digest"),
-            {"repository_id": repository_id, "tag": tag, "digest": manifest.digest},
+            written_over(connection.dialect.name, tags, "digest", "set_at"),
+            {"repository_id": repository_id, "tag": tag, "digest": manifest.digest, "set_at": now},
         )
 
 
-def remove_tag(connection: Connection, repository_id: int, tag: str) -> bool:
-    """Remove a tag alone; False where there is none."""
-    done = connection.execute(
-        delete(tags).where(tags.c.repository_id == repository_id, tags.c.tag == tag)
-    )
-    return done.rowcount > 0
+def _touch_those(
+    connection: Connection, repository_id: int, digests: Select[tuple[str]], now: datetime
+) -> None:
+    """Keep manifests for a while that something stops to need."""
+    those = manifests.c.repository_id == repository_id, manifests.c.digest.in_(digests)
+    connection.execute(update(manifests).where(*those).values(touched_at=now))
+
+
+def touch(
+    connection: Connection, repository_id: int, digest: str, now: datetime, *, pulled: bool
+) -> bool:
+    """Keep a manifest for a while from now on; False where it is there no more."""
+    moments = {"touched_at": now} | ({"pulled_at": now} if pulled else {})
+    mine = manifests.c.repository_id == repository_id, manifests.c.digest == digest
+    return connection.execute(update(manifests).where(*mine).values(moments)).rowcount > 0
+
+
+def remove_tags(
+    connection: Connection, repository_id: int, names: Sequence[str], now: datetime
+) -> int:
+    """Remove tags alone; returns how many there were.
+
+    An image that none leads to any more is kept for a while from now on.
+    """
+    blob_tables.alone_in(connection, repository_id)
+    mine = tags.c.repository_id == repository_id, tags.c.tag.in_(names)
+    _touch_those(connection, repository_id, select(tags.c.digest).where(*mine), now)
+    return connection.execute(delete(tags).where(*mine)).rowcount
 
 
 def remove_manifest(connection: Connection, repository_id: int, digest: str, now: datetime) -> bool:
     """Remove a manifest with its tags; False where there is none.
 
-    What it needed is kept for a while from now on: somebody may be pulling it, or have been told
-    that it need not be pushed.
+    What it needed, and what is about it, is kept for a while from now on: somebody may be pulling
+    it, or have been told that it need not be pushed.
     """
+    blob_tables.alone_in(connection, repository_id)
     needed = select(references.c.digest).where(
         references.c.repository_id == repository_id, references.c.manifest == digest
     )
@@ -120,6 +160,11 @@ def remove_manifest(connection: Connection, repository_id: int, digest: str, now
         select(links.c.digest).where(*given_up).order_by(links.c.digest).with_for_update()
     )
     connection.execute(update(links).where(*given_up).values(touched_at=now))
+    about = select(manifests.c.digest).where(
+        manifests.c.repository_id == repository_id, manifests.c.subject == digest
+    )
+    _touch_those(connection, repository_id, needed, now)
+    _touch_those(connection, repository_id, about, now)
     done = connection.execute(
         delete(manifests).where(
             manifests.c.repository_id == repository_id, manifests.c.digest == digest
@@ -140,13 +185,39 @@ def list_tags(connection: Connection, repository_id: int, after: str, limit: int
     )
 
 
+def sizes_of(
+    connection: Connection, repository_id: int, digests: Collection[str]
+) -> dict[str, int]:
+    """How many bytes the blobs of some manifests have, and those of the manifests in an index.
+
+    An index in an index counts nothing.
+    """
+    part = references.alias("part")
+    mine = references.c.repository_id == repository_id, references.c.manifest.in_(digests)
+    whole = select(references.c.manifest, func.sum(blobs.c.size)).where(*mine)
+    own = whole.join(blobs, blobs.c.digest == references.c.digest)
+    of_parts = whole.join(
+        part,
+        (part.c.repository_id == references.c.repository_id)
+        & (part.c.manifest == references.c.digest),
+    ).join(blobs, blobs.c.digest == part.c.digest)
+    sizes = dict.fromkeys(digests, 0)
+    for statement in (own, of_parts):
+        for digest, size in connection.execute(statement.group_by(references.c.manifest)):
+            sizes[digest] += int(size)
+    return sizes
+
+
 def list_repositories(
     connection: Connection, owners: Iterable[str] | None, after: str, limit: int
 ) -> list[str]:
-    """The paths of repositories with an image; ``owners`` None for everybody's."""
+    """The paths of repositories with a tag; ``owners`` None for everybody's.
+
+    What else may be in one goes soon.
+    """
     statement = select(repositories.c.path).where(
         repositories.c.path > after,
-        exists().where(manifests.c.repository_id == repositories.c.id),
+        exists().where(tags.c.repository_id == repositories.c.id),
     )
     if owners is not None:
         statement = statement.where(repositories.c.owner.in_(sorted(owners)))

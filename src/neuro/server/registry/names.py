@@ -54,6 +54,20 @@ def parse_repository(text: str) -> Repository:
     return Repository(text)
 
 
+def parse_prefix(text: str) -> Repository:
+    """An owner, or a repository, or what names of some begin with. Raises RegistryError.
+
+    >>> parse_prefix("anna").owner
+    'anna'
+    """
+    return parse_repository(text) if "/" in text else Repository(_owner(text))
+
+
+def _owner(text: str) -> str:
+    parse_repository(f"{text}/x")
+    return text
+
+
 def parse_tag(text: str) -> str:
     """Raises RegistryError TAG_INVALID."""
     if not _TAG.fullmatch(text):

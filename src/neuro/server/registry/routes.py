@@ -10,18 +10,15 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import hdrs, web
 
-from neuro.domain.errors import NotPermitted
 from neuro.domain.permissions import Action
-from neuro.domain.uris import ResourceURI
 from neuro.server.access.proofs import BASIC, TOKEN
-from neuro.server.access.routes import ADMINS_ONLY
 from neuro.server.http.bodies import read_json
 from neuro.server.http.error_forms import OCI
 from neuro.server.http.file_answers import content_range, requested_range, send_part
 from neuro.server.http.routes import FOR_ALL_USERS, Call, Need, Routes, json_response
-from neuro.server.http.streams import BYTES, NDJSON, ndjson
-from neuro.server.registry.census import Census
+from neuro.server.http.streams import BYTES
 from neuro.server.registry.errors import RegistryError
+from neuro.server.registry.manifest_tables import KeptManifest
 from neuro.server.registry.manifests import MAX_MANIFEST, OCI_INDEX, Descriptor
 from neuro.server.registry.names import (
     Repository,
@@ -75,7 +72,7 @@ class ReferrersIndex(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str = OCI_INDEX
 
 
-def registry_routes(service: RegistryService, census: Census) -> list[Routes]:
+def registry_routes(service: RegistryService) -> list[Routes]:
     """The routes below ``/v2/``: those that ask for a token, and those of uploads that go on."""
     api = Routes("registry", proofs=(BASIC, TOKEN), errors=OCI)
 
@@ -122,15 +119,14 @@ def registry_routes(service: RegistryService, census: Census) -> list[Routes]:
     @api.add("HEAD", NAME + "/manifests/{reference}", needs=need(Action.READ), section=SECTION)
     async def look_at_manifest(call: Call) -> web.Response:
         """Whether there is a manifest, and its digest."""
-        return await found_manifest(call)
+        return answered(await service.look_at_manifest(call.found, _reference(call)))
 
     @api.add("GET", NAME + "/manifests/{reference}", needs=need(Action.READ), section=SECTION)
     async def get_manifest(call: Call) -> web.Response:
         """A manifest by a tag or a digest."""
-        return await found_manifest(call)
+        return answered(await service.manifest(call.found, _reference(call)))
 
-    async def found_manifest(call: Call) -> web.Response:
-        found = await service.manifest(call.found, _reference(call))
+    def answered(found: KeptManifest) -> web.Response:
         headers = {hdrs.CONTENT_TYPE: found.media_type, DIGEST: found.digest, **OCI.headers}
         return web.Response(body=found.content, headers=headers)
 
@@ -208,24 +204,7 @@ def registry_routes(service: RegistryService, census: Census) -> list[Routes]:
         """Take a blob from a repository whose images do not need it."""
         await service.remove_blob(call.found, parse_digest(call.segment("digest")))
 
-    own = Routes("registry")
-
-    async def ask_for_cluster(call: Call) -> None:
-        cluster = ResourceURI("cluster", service.cluster)
-        call.identity.require(cluster, Action.MANAGE, hidden=NotPermitted(ADMINS_ONLY))
-
-    @own.add(
-        "GET",
-        "/api/v1/images/files",
-        needs=Need("cluster://{cluster}", Action.MANAGE, ask_for_cluster),
-        section=SECTION,
-        streams=NDJSON,
-    )
-    async def list_files(call: Call) -> web.StreamResponse:
-        """Every file of the registry, and why it is there (admins)."""
-        return await ndjson(call, (msgspec.json.encode(one) async for one in census.all()))
-
-    return [api, own, *add_upload_routes(api, service, need)]
+    return [api, *add_upload_routes(api, service, need)]
 
 
 def _reference(call: Call) -> str:

@@ -17,12 +17,13 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from neuro.domain.errors import TooManyRequests
+from neuro.domain.errors import TooManyRequests, Unavailable
+from neuro.domain.images import ImageQuota
 from neuro.domain.permissions import Action
 from neuro.domain.uris import ResourceURI
 from neuro.server.access.identity import Identity
 from neuro.server.database.engine import Database
-from neuro.server.registry import blob_tables, manifest_tables
+from neuro.server.registry import blob_tables, manifest_tables, rule_tables
 from neuro.server.registry.blob_tables import FoundBlob, UploadRow
 from neuro.server.registry.blobs import BlobStore, Incoming
 from neuro.server.registry.errors import (
@@ -41,6 +42,8 @@ from neuro.server.registry.names import (
     digest_of,
     is_digest,
 )
+from neuro.server.registry.quotas import Quotas, does_not_fit
+from neuro.server.registry.rules import check_movable
 from neuro.server.threads import Threads
 
 THREADS = 8
@@ -48,9 +51,10 @@ THREADS_PER_PERSON = 4
 MAX_UPLOADS = 1000  # of one person that have begun and not ended
 MAX_TAGS_AT_ONCE = 64
 PAGE = 1000
-# For how long a blob is kept that no image needs (yet, or any more), and an upload that nothing
-# comes to.
+# For how long a blob is kept that no image needs (yet, or any more), an image that nothing leads
+# to, and an upload that nothing comes to.
 GRACE = timedelta(hours=24)
+_PULL_NOTED_EVERY = timedelta(hours=1)
 
 
 def _now() -> datetime:
@@ -77,6 +81,7 @@ class RegistryService:
         store: BlobStore,
         cluster: str,
         *,
+        quotas: Quotas | None = None,
         grace: timedelta = GRACE,
         now: Callable[[], datetime] = _now,
     ) -> None:
@@ -84,6 +89,7 @@ class RegistryService:
         self.store = store
         self.grace = grace
         self._database = database
+        self._quotas = quotas or Quotas(0)
         self._now = now
         self._threads = Threads(THREADS, THREADS_PER_PERSON, "registry")
         # How many bodies are coming in now; they share the memory for what is not written yet.
@@ -110,15 +116,38 @@ class RegistryService:
 
     async def manifest(self, repository: Repository, reference: str) -> KeptManifest:
         """A manifest by a tag or a digest. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+        found = await self._database.read(partial(_manifest, repository, reference))
+        await self._note_pull(repository, found)
+        return found
 
-        def find(connection: Connection) -> KeptManifest:
-            found = manifest_tables.find_manifest(connection, repository.path, reference)
-            if found is None:
-                _repository(connection, repository)
-                raise unknown_manifest(repository.path, reference)
-            return found
+    async def _note_pull(self, repository: Repository, found: KeptManifest) -> None:
+        now = self._now()
+        known = found.pulled_at
+        if known is not None and now - known < min(_PULL_NOTED_EVERY, self.grace / 2):
+            return
+        try:
+            is_there = await self._database.write(
+                lambda c: manifest_tables.touch(
+                    c, found.repository_id, found.digest, now, pulled=True
+                )
+            )
+        except Unavailable:
+            return  # A full disk keeps nobody from pulling.
+        if not is_there:
+            raise unknown_manifest(repository.path, found.digest)
 
-        return await self._database.read(find)
+    async def look_at_manifest(self, repository: Repository, reference: str) -> KeptManifest:
+        """The same, of who does not pull it; it is kept for a while then. Raises RegistryError.
+
+        Who pushes an index asks so for its parts, and does not push what is there.
+        """
+        found = await self._database.read(partial(_manifest, repository, reference))
+        now = self._now()
+        if now - found.touched_at > self.grace / 2 and not await self._database.write(
+            lambda c: manifest_tables.touch(c, found.repository_id, found.digest, now, pulled=False)
+        ):
+            raise unknown_manifest(repository.path, reference)
+        return found
 
     async def blob_size(self, repository: Repository, digest: str) -> int:
         """How many bytes a blob has; it is kept for a while then. Raises RegistryError.
@@ -195,13 +224,22 @@ class RegistryService:
     # Pushing
 
     async def begin_upload(
-        self, caller: Identity, repository: Repository, algorithm: str = DEFAULT_ALGORITHM
+        self,
+        caller: Identity,
+        repository: Repository,
+        algorithm: str = DEFAULT_ALGORITHM,
+        size: int = 1,
     ) -> UploadRow:
-        """Begin an upload. Raises TooManyRequests where the caller has begun too many."""
+        """Begin an upload of at least ``size`` bytes.
+
+        Raises TooManyRequests where the caller has begun too many, RegistryError DENIED where their
+        quota has no room for it.
+        """
         upload = UploadRow(secrets.token_hex(16), repository.path, caller.user, algorithm)
         now = self._now()
 
         def add(connection: Connection) -> None:
+            self._quotas.check(connection, repository.owner, size)
             if blob_tables.count_uploads(connection, caller.user) >= MAX_UPLOADS:
                 raise TooManyRequests(
                     f"{MAX_UPLOADS} uploads of yours have begun and not ended, which is the most"
@@ -223,9 +261,18 @@ class RegistryService:
 
     async def continue_upload(self, upload: UploadRow, algorithm: str) -> Incoming:
         """Go on with an upload; the caller closes it, in a thread. Raises RegistryError."""
-        return await self._threads.whole(
-            lambda: self.store.continue_upload(upload.id, algorithm), Incoming.close
-        )
+        theirs: list[str] = []
+        owner = Repository(upload.path).owner
+        room = await self._database.read(lambda c: self._quotas.room(c, owner, theirs))
+
+        def go_on() -> Incoming:
+            incoming = self.store.continue_upload(upload.id, algorithm)
+            if room is not None:
+                others = self.store.size_of_uploads(set(theirs) - {upload.id})
+                incoming.allow(room - others, does_not_fit(owner, room))
+            return incoming
+
+        return await self._threads.whole(go_on, Incoming.close)
 
     async def pause_upload(self, upload: UploadRow) -> None:
         """Keep an upload from now on for a while, in which nothing may come to it."""
@@ -234,20 +281,22 @@ class RegistryService:
 
     async def finish_upload(self, repository: Repository, incoming: Incoming, digest: str) -> None:
         """Let what has arrived be a blob of the repository. Raises RegistryError DIGEST_INVALID."""
-        try:
-            await self.in_thread(incoming.finish, digest)
-        except RegistryError:
-            await self._database.write(lambda c: blob_tables.remove_upload(c, incoming.upload_id))
-            raise
         now = self._now()
 
         def put(connection: Connection) -> None:
+            self._quotas.check_blob(connection, repository.owner, digest, incoming.size)
             if not blob_tables.remove_upload(connection, incoming.upload_id):
                 raise unknown_upload()  # Whoever began it is gone.
             blob_tables.put_blob(connection, repository, digest, incoming.size, now)
             incoming.place(digest)
 
-        await self._database.write(put)
+        try:
+            await self.in_thread(incoming.finish, digest)
+            await self._database.write(put)
+        except RegistryError:
+            await self._database.write(lambda c: blob_tables.remove_upload(c, incoming.upload_id))
+            await self.in_thread(incoming.discard)
+            raise
         await self.in_thread(self.store.keep, digest)
 
     async def cancel_upload(self, upload: UploadRow) -> None:
@@ -278,8 +327,14 @@ class RegistryService:
         if not await self._database.read(has) or not await self.in_thread(self.store.has, digest):
             return False
         now = self._now()
+
+        def take(connection: Connection) -> None:
+            size = blob_tables.size_of_blob(connection, digest)
+            self._quotas.check_blob(connection, repository.owner, digest, size)
+            blob_tables.link(connection, repository, digest, now)
+
         try:
-            await self._database.write(lambda c: blob_tables.link(c, repository, digest, now))
+            await self._database.write(take)
         except IntegrityError:
             return False  # Removed a moment ago: it has to be pushed.
         return True
@@ -314,11 +369,36 @@ class RegistryService:
         now = self._now()
 
         def put(connection: Connection) -> None:
+            self._quotas.check(connection, repository.owner, len(content))
             repository_id = blob_tables.make_repository(connection, repository)
+            blob_tables.alone_in(connection, repository_id)
+            rules = rule_tables.find_rules(connection, repository.path).rules
+            if rules.immutable:
+                moved = rule_tables.moved(connection, repository_id, tagged, digest)
+                check_movable(repository.path, moved, rules)
             manifest_tables.put_manifest(connection, repository_id, manifest, tagged, now)
 
         await self._database.write(put)
         return manifest
+
+    # Quotas
+
+    async def quota(self, owner: Repository) -> ImageQuota:
+        """How much a person's images may take, and do take."""
+        return await self._database.read(lambda c: self._quotas.find(c, owner.path))
+
+    async def quotas(self, after: str, limit: int) -> list[ImageQuota]:
+        """The same of all who have images, by name."""
+        return await self._database.read(lambda c: self._quotas.all(c, after, limit))
+
+    async def set_quota(self, owner: Repository, size: int | None) -> ImageQuota:
+        """Let a person have a quota of bytes; 0: no limit; None: what all have."""
+
+        def put(connection: Connection) -> ImageQuota:
+            self._quotas.set(connection, owner.path, size)
+            return self._quotas.find(connection, owner.path)
+
+        return await self._database.write(put)
 
     # Removing
 
@@ -328,9 +408,15 @@ class RegistryService:
 
         def change(connection: Connection) -> bool:
             repository_id = _repository(connection, repository)
+            blob_tables.alone_in(connection, repository_id)
+            rules = rule_tables.find_rules(connection, repository.path).rules
+            if rules.immutable:
+                find = rule_tables.leading_to if is_digest(reference) else rule_tables.existing
+                tags = find(connection, repository_id, reference)
+                check_movable(repository.path, tags, rules)
             if is_digest(reference):
                 return manifest_tables.remove_manifest(connection, repository_id, reference, now)
-            return manifest_tables.remove_tag(connection, repository_id, reference)
+            return manifest_tables.remove_tags(connection, repository_id, [reference], now) > 0
 
         if not await self._database.write(change):
             raise unknown_manifest(repository.path, reference)
@@ -360,6 +446,14 @@ def _repository(connection: Connection, repository: Repository) -> int:
     found = blob_tables.find_repository(connection, repository.path)
     if found is None:
         raise unknown_repository(repository.path)
+    return found
+
+
+def _manifest(repository: Repository, reference: str, connection: Connection) -> KeptManifest:
+    found = manifest_tables.find_manifest(connection, repository.path, reference)
+    if found is None:
+        _repository(connection, repository)
+        raise unknown_manifest(repository.path, reference)
     return found
 
 

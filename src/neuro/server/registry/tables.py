@@ -4,6 +4,10 @@ What keeps a blob is a link, which says that a repository has it; what keeps a l
 that repository, or that somebody pushed, mounted or gave it up a short while ago. Whoever makes a
 manifest locks the links that it needs, and the collection locks those that it removes: so one of
 them sees what the other has done. Rows are locked in the order of digests.
+
+What keeps a manifest is a tag, an index that lists it, the manifest that it is about, or that it
+was touched a short while ago. Whoever changes manifests or tags of a repository locks its row
+first, and then the links: so changes of one repository are made one after the other.
 """
 
 from __future__ import annotations
@@ -69,7 +73,11 @@ manifests = Table(
     Column("listed", Blob, nullable=False),
     Column("artifact_type", String(255), nullable=True),
     Column("pushed_at", Moment, nullable=False),
+    # When it was last pushed or asked for, or gave up a tag, an index or a subject.
+    Column("touched_at", Moment, nullable=False),
+    Column("pulled_at", Moment, nullable=True),
     Index(None, "repository_id", "subject", "digest"),
+    Index(None, "touched_at"),
 )
 
 references = Table(
@@ -92,6 +100,7 @@ tags = Table(
     Column("repository_id", Sequence, primary_key=True, autoincrement=False),
     Column("tag", String(128), primary_key=True),
     Column("digest", String(DIGEST), nullable=False),
+    Column("set_at", Moment, nullable=False),
     ForeignKeyConstraint(
         ["repository_id", "digest"],
         ["registry_manifests.repository_id", "registry_manifests.digest"],
@@ -110,4 +119,19 @@ uploads = Table(
     Column("touched_at", Moment, nullable=False),
     Index(None, "person"),
     Index(None, "touched_at"),
+)
+
+# Of an owner, or of one of their repositories: which tags stay.
+rules = Table(
+    "registry_rules",
+    metadata,
+    Column("path", String(255), primary_key=True),
+    Column("rules", Blob, nullable=False),
+)
+
+quotas = Table(
+    "registry_quotas",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("size", BigInteger, nullable=False),
 )

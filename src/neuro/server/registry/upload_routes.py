@@ -59,7 +59,9 @@ def add_upload_routes(
             upload = await service.begin_upload(call.identity, repository, algorithm)
             return _going_on(202, upload, 0)
         digest = parse_digest(query["digest"])
-        upload = await service.begin_upload(call.identity, repository, algorithm_of(digest))
+        upload = await service.begin_upload(
+            call.identity, repository, algorithm_of(digest), call.request.content_length or 1
+        )
         return await finish_with(call, repository, upload, digest)
 
     @going_on.add("GET", UPLOADS + "/{upload}", public=True, status=204, section=SECTION)
@@ -124,7 +126,6 @@ def add_upload_routes(
 
 async def _receive(call: Call, service: RegistryService, incoming: Incoming) -> None:
     """Add the body to an upload. Raises RegistryError, WrongOffset; nothing is added then."""
-    length = None
     header = call.request.headers.get(hdrs.CONTENT_RANGE)
     if header is not None:
         match = _CONTENT_RANGE.fullmatch(header.strip())
@@ -141,14 +142,9 @@ async def _receive(call: Call, service: RegistryService, incoming: Incoming) -> 
                 f"Content-Range says {length} bytes, and Content-Length"
                 f" {call.request.content_length}.",
             )
-    before = incoming.size
+        incoming.expect(length)
     await pour(call.request, service, incoming.write)
-    if length not in (None, incoming.size - before):
-        raise RegistryError(
-            "SIZE_INVALID",
-            400,
-            f"Content-Range says {length} bytes, and {incoming.size - before} have arrived.",
-        )
+    await service.in_thread(incoming.check_end)
 
 
 def _going_on(status: int, upload: UploadRow, size: int) -> web.Response:

@@ -1,0 +1,91 @@
+"""``neuro image pull``: from the platform's registry to this machine."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from neuro.cli.context import Context, pass_context
+from neuro.cli.image.place import away, credentials, daemon, file_of, is_without_tls
+from neuro.cli.image.progress import follow, shown
+from neuro.cli.lazy import Command
+from neuro.docker.asking import Refused
+from neuro.docker.images import name_and_tag
+from neuro.domain.images import OwnImage
+from neuro.domain.printable import printable
+
+_SILENCE = 600.0  # seconds that a daemon may say nothing
+_INSTEAD = (
+    "Without a daemon an image can be pulled into a file: neuro image pull image:NAME:TAG"
+    " ./FILE.tar"
+)
+
+
+@click.command(
+    "pull",
+    cls=Command,
+    examples="""
+        neuro image pull image:trainer:v1               # as trainer:v1
+        neuro image pull image:/bob/trainer:v1 his:v1
+        neuro image pull image:trainer:v1 ./trainer.tar # for `docker load`, skopeo
+        neuro image pull image:trainer:v1 ./layout      # into a folder
+    """,
+)
+@click.argument("remote")
+@click.argument("local", required=False)
+@pass_context
+def command(context: Context, remote: str, local: str | None) -> None:
+    """Pull REMOTE from the platform's registry as LOCAL, and print that.
+
+    LOCAL is how it is called in the Docker daemon of this machine, or in podman's service. A LOCAL
+    that begins with ./ or / or ends with .tar is a file, and needs no daemon.
+    """
+    image = context.client.images.image(remote)
+    name = local or _usual(image)
+    context.run(context.client.images.digest(image))  # An unknown one is told before anything.
+    out = context.out
+    out.note(f"Using remote image '{image}'")
+    out.note(f"Using local image '{printable(name)}'")
+    out.note("Pulling image...")
+    path = file_of(name)
+    if path is not None:
+        _pull_file(context, image, path)
+    else:
+        _pull_to_daemon(context, image, name)
+    out.print(printable(name))
+
+
+def _usual(image: OwnImage) -> str:
+    """How an image is called here: without its owner."""
+    tag = image.version.partition("@")[0]
+    return "/".join(image.uri.segments[1:]) + tag
+
+
+def _pull_file(context: Context, image: OwnImage, path: Path) -> None:
+    try:
+        with shown(context) as lines:
+            context.run(context.client.images.pull_file(image, path, lines))
+    except KeyboardInterrupt:
+        context.out.note("\nStopped: the same command goes on where it was.")
+        raise
+
+
+def _pull_to_daemon(context: Context, image: OwnImage, local: str) -> None:
+    host, asked = context.client.images.host, daemon(_INSTEAD)
+    whole = image.at(host)
+    name, tag = name_and_tag(whole)
+    try:
+        had = asked.image(whole) is not None
+        with shown(context) as lines:
+            steps = asked.pull(
+                name, tag, credentials(context), _SILENCE, without_tls=is_without_tls(context)
+            )
+            follow(steps, lines, host)
+        asked.tag(whole, *name_and_tag(local))
+        if not had:
+            with suppress(OSError, Refused):
+                asked.remove_image(whole)
+    except (OSError, Refused) as error:
+        raise away(error) from None

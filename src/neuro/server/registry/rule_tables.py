@@ -1,0 +1,123 @@
+"""SQL of the rules of owners, and of what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, delete, func, select
+
+from neuro.domain.images import ImageRules, ImageRulesInForce
+from neuro.server.registry.blob_tables import written_over
+from neuro.server.registry.rules import KeptTag, in_force, prefixes
+from neuro.server.registry.tables import manifests, repositories, rules, tags
+
+_decode = msgspec.json.Decoder(ImageRules).decode
+
+
+class RuledRepository(NamedTuple):
+    """A repository for which there may be rules."""
+
+    id: int
+    path: str
+
+
+class ListedTag(NamedTuple):
+    """A tag with all that is told of it."""
+
+    kept: KeptTag
+    digest: str
+
+
+def find_rules(connection: Connection, path: str) -> ImageRulesInForce:
+    """The rules that hold for a repository, or for what names begin with."""
+    found = connection.execute(select(rules).where(rules.c.path.in_(prefixes(path))))
+    return in_force(path, {row.path: _decode(row.rules) for row in found})
+
+
+def put_rules(connection: Connection, path: str, new: ImageRules) -> None:
+    """Let rules hold in place of those of the same path."""
+    connection.execute(
+        written_over(connection.dialect.name, rules, "rules"),
+        {"path": path, "rules": msgspec.json.encode(new)},
+    )
+
+
+def remove_rules(connection: Connection, path: str) -> bool:
+    """Remove the rules of a path; False where it has none."""
+    return connection.execute(delete(rules).where(rules.c.path == path)).rowcount > 0
+
+
+def count_rules(connection: Connection, owner: str) -> int:
+    """How many paths of an owner have rules."""
+    mine = (rules.c.path == owner) | rules.c.path.startswith(f"{owner}/", autoescape=True)
+    return connection.execute(select(func.count()).select_from(rules).where(mine)).scalar_one()
+
+
+def ruled_owners(connection: Connection) -> list[str]:
+    """Owners of whom there are rules, by name."""
+    paths = connection.execute(select(rules.c.path)).scalars()
+    return sorted({path.partition("/")[0] for path in paths})
+
+
+def rules_of(connection: Connection, owner: str) -> dict[str, ImageRules]:
+    """All rules of an owner, by their paths."""
+    mine = (rules.c.path == owner) | rules.c.path.startswith(f"{owner}/", autoescape=True)
+    return {row.path: _decode(row.rules) for row in connection.execute(select(rules).where(mine))}
+
+
+def repositories_of(connection: Connection, owner: str) -> list[RuledRepository]:
+    """The repositories of an owner."""
+    found = connection.execute(
+        select(repositories.c.id, repositories.c.path).where(repositories.c.owner == owner)
+    )
+    return [RuledRepository(row.id, row.path) for row in found]
+
+
+_TAGS = select(tags.c.tag, tags.c.set_at, manifests.c.pulled_at, tags.c.digest).join(
+    manifests,
+    (manifests.c.repository_id == tags.c.repository_id) & (manifests.c.digest == tags.c.digest),
+)
+
+
+def tags_of(connection: Connection, repository_id: int) -> list[KeptTag]:
+    """All tags of a repository."""
+    found = connection.execute(_TAGS.where(tags.c.repository_id == repository_id))
+    return [KeptTag(row.tag, row.set_at, row.pulled_at) for row in found]
+
+
+def list_tags(
+    connection: Connection, repository_id: int, after: str, limit: int
+) -> list[ListedTag]:
+    """Tags behind ``after``, by name."""
+    found = connection.execute(
+        _TAGS.where(tags.c.repository_id == repository_id, tags.c.tag > after)
+        .order_by(tags.c.tag)
+        .limit(limit)
+    )
+    return [ListedTag(KeptTag(row.tag, row.set_at, row.pulled_at), row.digest) for row in found]
+
+
+def moved(
+    connection: Connection, repository_id: int, names: Sequence[str], digest: str
+) -> list[str]:
+    """Those of some tags that lead to another image."""
+    mine = tags.c.repository_id == repository_id, tags.c.tag.in_(names)
+    return list(
+        connection.execute(
+            select(tags.c.tag).where(*mine, tags.c.digest != digest).order_by(tags.c.tag)
+        ).scalars()
+    )
+
+
+def leading_to(connection: Connection, repository_id: int, digest: str) -> list[str]:
+    """The tags that lead to an image."""
+    mine = tags.c.repository_id == repository_id, tags.c.digest == digest
+    return list(connection.execute(select(tags.c.tag).where(*mine)).scalars())
+
+
+def existing(connection: Connection, repository_id: int, name: str) -> list[str]:
+    """The tag of this name, if there is one."""
+    mine = tags.c.repository_id == repository_id, tags.c.tag == name
+    return list(connection.execute(select(tags.c.tag).where(*mine)).scalars())
