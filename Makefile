@@ -111,7 +111,7 @@ base-image: $(SETUP)
 	@if docker info >/dev/null 2>&1; then \
 		docker build --tag neuro/base $(BASE_ARGUMENTS) images/base && $(BIN)/neuro image push neuro/base $(BASE_IMAGE); \
 	else \
-		$(BIN)/neuro image build $(BASE_ARGUMENTS) --tag $(BASE_IMAGE) images/base; \
+		$(BIN)/neuro image build --force-overwrite $(BASE_ARGUMENTS) --tag $(BASE_IMAGE) images/base; \
 	fi
 
 bench: $(SETUP)

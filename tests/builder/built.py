@@ -65,7 +65,7 @@ def build(
     tree, path = files.dockerfile(str(context), str(made_of / "Dockerfile"))
     with ExitStack() as stack:
         seen = stack.enter_context(files.context(str(context), path))
-        bases = stack.enter_context(Bases(kept, Credentials(), (), report.write))
+        bases = stack.enter_context(Bases(kept, Credentials(), (), None, report.write))
         made = plan(tree, target, arguments)
         assert isinstance(made, Plan)
         running = Running(kept, seen, secrets or {})

@@ -86,6 +86,7 @@ def test_the_machines_userland_can_be_built_on(programs: dict[str, dict[str, Any
 def test_a_command_sees_nothing_of_its_builder(programs: dict[str, dict[str, Any]]) -> None:
     hidden = programs["hidden"]
 
+    assert hidden["code"] == 0, hidden["said"]
     assert "neuro.builder" not in hidden["said"]
     for place in ("/cache", "/kaniko", "/context", "/given"):
         assert f"'{place}'" in hidden["said"] or f"{place}:" not in hidden["said"]

@@ -34,6 +34,8 @@ Builds an image of a Dockerfile and pushes it. The options are those of kaniko's
   --registry-map=HOST=PLACE
                          where a registry answers that has another name in FROM
                          and --destination; may be repeated
+  --own-registry=HOST/CLUSTER/OWNER
+                         what FROM image:NAME means
 
 Example:
 
@@ -47,6 +49,7 @@ _VALUES = (
     *(
         "insecure-registry",
         "registry-map",
+        "own-registry",
         "secret",
         "platform",
         "custom-platform",
@@ -61,7 +64,13 @@ _IGNORED = frozenset(
         *("log-format", "log-timestamp", "cleanup", "compressed-caching", "compression", "force"),
         *("compression-level", "ignore-var-run", "image-download-retry", "push-retry"),
         *("image-fs-extract-retry", "push-ignore-immutable-tag-errors", "reproducible"),
-        *("skip-unused-stages", "skip-push-permission-check", "initial-fs-unpacked", "kaniko-dir"),
+        *(
+            "skip-unused-stages",
+            "registry-mirror",
+            "skip-push-permission-check",
+            "initial-fs-unpacked",
+            "kaniko-dir",
+        ),
     )
 )
 
@@ -106,6 +115,7 @@ class Options:
     digest_file: str = ""
     insecure: tuple[str, ...] = ()
     places: dict[str, str] = field(default_factory=dict)
+    own: tuple[str, str, str] | None = None
     help: bool = False
 
 
@@ -131,7 +141,7 @@ def _next(words: list[str]) -> tuple[str, str]:
     name, equals, value = word.lstrip("-").partition("=")
     name = {"f": "dockerfile", "c": "context", "d": "destination", "h": "help"}.get(name, name)
     known = name in _FLAGS or name in _VALUES
-    if not known and name not in _IGNORED and not name.startswith("registry-m"):
+    if not known and name not in _IGNORED:
         hint = nearest(name, (*_FLAGS, *_VALUES)) or "See --help for the options."
         raise BuildFault(f"'--{name}' is not an option of the builder.", hint)
     if equals:
@@ -174,8 +184,19 @@ def _options(found: dict[str, list[str]], environment: dict[str, str]) -> Option
         digest_file=last("digest-file"),
         insecure=tuple(sorted(insecure)),
         places=_pairs("registry-map", found, {}),
+        own=_own(last("own-registry")),
         help=_yes(found, "help"),
     )
+
+
+def _own(text: str) -> tuple[str, str, str] | None:
+    host, _, rest = text.partition("/")
+    cluster, _, owner = rest.partition("/")
+    if text and not owner:
+        raise BuildFault(
+            f"'--own-registry={text}' has no owner.", "Write --own-registry=HOST/CLUSTER/OWNER."
+        )
+    return (host, cluster, owner) if text else None
 
 
 def _yes(found: dict[str, list[str]], name: str) -> bool:

@@ -22,6 +22,14 @@ from neuro.dockerfile.image import Image, ImageConfig
 from neuro.dockerfile.platforms import Platform, parse_platform
 from neuro.dockerfile.steps import BaseImage
 from neuro.domain.errors import InvalidInput
+from neuro.domain.images import (
+    BASE_IMAGE,
+    BASE_LABEL,
+    ON_HOST,
+    is_host_image,
+    own_image,
+    without_version,
+)
 from neuro.engines.images import manifests
 from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.manifests import Manifest
@@ -29,11 +37,21 @@ from neuro.engines.images.pulling import Pull, Resolved
 from neuro.engines.images.references import Reference, parse
 from neuro.engines.images.store import HeldImage, Store
 
-HOST_LABEL, HOST = "neuro.base", "host"
-_HOST_NAMES = ("host", "neuro/base")
 _MOST_FOLDERS = 300  # of a base: the rest of what one overlay takes is for steps
 _UNUSED = 30 * 86400.0  # seconds
 _Tell = Callable[[float], None]
+
+
+class NoSuchImage(BuildFault):
+    """Its registry has no image of this name, or none for us."""
+
+
+class OwnRegistry(NamedTuple):
+    """The platform's: the host where it answers, and whose images are meant without an owner."""
+
+    host: str
+    cluster: str
+    user: str
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -68,7 +86,7 @@ class Base:
         self.identity = identity
         self.manifest = manifest
         self.reference = reference
-        self.on_host = (image.config.labels or {}).get(HOST_LABEL) == HOST
+        self.on_host = (image.config.labels or {}).get(BASE_LABEL) == ON_HOST
         self._pull = pull
         self._pulled: _Pulled | None = None
         self._lock = threading.Lock()
@@ -91,19 +109,24 @@ class Base:
 
 
 class Bases:
-    """All that one build starts from. To be closed. ``insecure`` registries are asked by http."""
+    """All that one build starts from. To be closed.
+
+    ``insecure`` registries are asked by http; ``own`` is what ``image:NAME`` means.
+    """
 
     def __init__(
         self,
         cache: Cache,
         credentials: Credentials,
         insecure: Collection[str],
+        own: OwnRegistry | None,
         warn: Callable[[str], None],
     ) -> None:
         self._cache = cache
         self._store = Store(f"{cache.folder}/images")
         self._credentials = credentials
         self._insecure = insecure
+        self._own = own
         self._warn = warn
         self._found: dict[BaseImage, Base] = {}
 
@@ -133,20 +156,24 @@ class Bases:
 
     def look_up(self, image: BaseImage, hint: str = "") -> Base:
         """What an image is. Raises BuildFault, with ``hint`` where there is no such image."""
-        base = _host(image) if is_host(image.reference) else self._asked(image, hint)
+        base = self._built_base(image) if without_version(image.reference) == BASE_IMAGE else None
+        if base is None:
+            on_host = is_host_image(image.reference)
+            base = _host(image) if on_host else self._asked(image, image.reference, hint)
         self._found[image] = base
         return base
 
-    def _asked(self, image: BaseImage, hint: str) -> Base:
-        if image.reference.startswith("image:"):
-            raise BuildFault(
-                f"'{image.reference}' has no registry in it.",
-                "Write the registry's address: FROM REGISTRY/OWNER/NAME:TAG.",
-            )
+    def _built_base(self, image: BaseImage) -> Base | None:
+        """The usual base, if whoever builds has one of their own."""
+        if self._own is None:
+            return None
         try:
-            reference = parse(image.reference)
-        except InvalidInput as wrong:
-            raise BuildFault(str(wrong)) from None
+            return self._asked(image, f"image:{image.reference}", "")
+        except NoSuchImage:
+            return None
+
+    def _asked(self, image: BaseImage, name: str, hint: str) -> Base:
+        reference = self._reference(name)
         resolved = self._resolved(image, reference, hint)
 
         def pull(tell: _Tell) -> _Pulled:
@@ -167,6 +194,21 @@ class Bases:
             reference,
             pull,
         )
+
+    def _reference(self, name: str) -> Reference:
+        """What a name means. Raises BuildFault."""
+        try:
+            if self._own is not None:
+                found = own_image(name, cluster=self._own.cluster, user=self._own.user)
+                name = name if found is None else found.at(self._own.host)
+            elif name.startswith("image:"):
+                raise BuildFault(
+                    f"'{name}' has no registry in it.",
+                    "Write the registry's address: FROM REGISTRY/OWNER/NAME:TAG.",
+                )
+            return parse(name)
+        except InvalidInput as wrong:
+            raise BuildFault(str(wrong)) from None
 
     def _folders(self, held: HeldImage) -> tuple[LayerFolder, ...]:
         """What is to be mounted: of merged layers nothing more is told beside."""
@@ -193,22 +235,13 @@ class Bases:
         except ImageFault as fault:
             known = self._cache.known("bases", name, _Known)
             if fault.kind is not FaultKind.AWAY or known is None:
-                raise BuildFault(fault.sentence, hint) from None
+                kind = NoSuchImage if fault.kind is FaultKind.NOT_FOUND else BuildFault
+                raise kind(fault.sentence, hint) from None
             self._warn(f"{fault.sentence} What {reference} was before is taken.")
             return Resolved(known.manifest, known.body, known.own, known.digest, known.config)
         known = _Known(found.manifest, found.body, found.own, found.digest, found.config)
         self._cache.remember("bases", name, known)
         return found
-
-
-def is_host(reference: str) -> bool:
-    """Whether an image is the machine's own userland.
-
-    >>> is_host("host:latest"), is_host("neuro/base"), is_host("neuro/base:v1.2"), is_host("hosts")
-    (True, True, True, False)
-    """
-    head, colon, tag = reference.partition("@")[0].rpartition(":")
-    return (head if colon and "/" not in tag else reference) in _HOST_NAMES
 
 
 def _host(image: BaseImage) -> Base:
@@ -222,9 +255,9 @@ def _host(image: BaseImage) -> Base:
     # The programs that a job without an image finds, in the same order.
     path = os.environ.get("PATH", "")
     env = (f"PATH={path}",) if path else None
-    config = ImageConfig(labels={HOST_LABEL: HOST}, env=env)
+    config = ImageConfig(labels={BASE_LABEL: ON_HOST}, env=env)
     made = Image(architecture=platform.architecture, os=platform.os, config=config)
-    return Base(made, HOST)
+    return Base(made, ON_HOST)
 
 
 def _image_of(config: bytes, reference: str) -> Image:

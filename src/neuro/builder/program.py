@@ -15,7 +15,7 @@ import msgspec
 
 from neuro.builder import arguments, credentials, files
 from neuro.builder.arguments import Options
-from neuro.builder.bases import Bases
+from neuro.builder.bases import Bases, OwnRegistry
 from neuro.builder.building import Building
 from neuro.builder.cache import Cache, Settling
 from neuro.builder.exporting import Exporter, summary
@@ -95,7 +95,8 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
 
     with ExitStack() as stack:
         context = stack.enter_context(files.context(folder, path, is_stored=_JOB in environment))
-        bases = stack.enter_context(Bases(cache, passwords, options.insecure, warn))
+        own = None if options.own is None else OwnRegistry(*options.own)
+        bases = stack.enter_context(Bases(cache, passwords, options.insecure, own, warn))
         made = _planned(tree, options, platform, bases, report)
         for note in made.notes:
             report.write(f"WARNING: {note.render()}\n")

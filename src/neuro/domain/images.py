@@ -18,6 +18,9 @@ EXECUTOR_IMAGE = "neuro/executor"
 # takes.
 BUILDER_IMAGE = "neuro/builder"
 _BUILDERS = (BUILDER_IMAGE, "gcr.io/kaniko-project/executor", "martizih/kaniko")
+# The usual image to start from; until somebody builds it, it means the machine's own userland.
+BASE_IMAGE = "neuro/base"
+_HOST_IMAGES = ("host", BASE_IMAGE)
 # The label of an image whose layers lie above the userland of the machine that made them.
 BASE_LABEL, ON_HOST = "neuro.base", "host"
 _FLOW_NAME = "neuro-flow"  # as the original publishes it, whatever the registry and the tag
@@ -198,16 +201,33 @@ def with_tag(reference: str) -> str:
     return reference if ":" in name or "@" in name else f"{reference}:latest"
 
 
+def without_version(reference: str) -> str:
+    """The name alone, without a tag and a digest.
+
+    >>> without_version("registry:5000/a/b:v1@sha256:0")
+    'registry:5000/a/b'
+    """
+    folder, slash, name = reference.partition("@")[0].rpartition("/")
+    return f"{folder}{slash}{name.partition(':')[0]}"
+
+
+def is_host_image(reference: str) -> bool:
+    """Whether an image is the machine's own userland, unless somebody has built it.
+
+    >>> [is_host_image(it) for it in ("host", "host:latest", "neuro/base:v1", "ghost", "host:1/a")]
+    [True, True, True, False, False]
+    """
+    return without_version(reference) in _HOST_IMAGES
+
+
 def is_executor_image(reference: str) -> bool:
     """Whether jobs in this image run the platform's own commands.
 
     >>> is_executor_image("ghcr.io/neuro-inc/neuro-flow:22.8.1")
     True
     """
-    path = reference.partition("@")[0]
-    folder, slash, name = path.rpartition("/")
-    name = name.partition(":")[0]
-    return name == _FLOW_NAME or f"{folder}{slash}{name}" == EXECUTOR_IMAGE
+    name = without_version(reference)
+    return name.rpartition("/")[2] == _FLOW_NAME or name == EXECUTOR_IMAGE
 
 
 def is_builder_image(reference: str) -> bool:
@@ -216,6 +236,4 @@ def is_builder_image(reference: str) -> bool:
     >>> is_builder_image("gcr.io/kaniko-project/executor:v1.20.0-debug")
     True
     """
-    folder, slash, name = reference.partition("@")[0].rpartition("/")
-    path = f"{folder}{slash}{name.partition(':')[0]}"
-    return path.removeprefix("docker.io/") in _BUILDERS
+    return without_version(reference).removeprefix("docker.io/") in _BUILDERS

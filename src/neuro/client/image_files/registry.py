@@ -45,7 +45,6 @@ class Registry:
             return False  # Another image that this caller may read has it.
         at, patience = 0, _PATIENCE
         while at < part.size:
-            before = at
             try:
                 with opened() as file:
                     file.seek(at)
@@ -57,11 +56,14 @@ class Registry:
                     )
                 at = part.size
             except Unavailable as error:
-                patience = patience - 1 if at == before else _PATIENCE
-                if patience < 0 or (error.from_server and error.retry_after is None):
+                if error.from_server and error.retry_after is None:
                     raise
                 await self._transport.sleep(error.retry_after or _PAUSE_SECONDS)
+                before = at
                 place, at = await self._gone_on(repository, place)
+                patience = _PATIENCE if at > before else patience - 1
+                if patience < 0:
+                    raise
         finish = Request(method="PUT", path=place, params=(("digest", part.digest),), body=b"")
         await done(self._transport, finish)
         return True

@@ -20,17 +20,6 @@ from neuro.engines.sandbox.launch import Request
 if TYPE_CHECKING:
     from neuro.engines.images.composing import Base
 
-_HOST = ("host", "neuro/base")
-
-
-def is_host(reference: str) -> bool:
-    """Whether an image is this machine's own userland, as is the base of images that people make.
-
-    >>> [is_host(name) for name in ("host", "host:latest", "neuro/base:v1", "ghost")]
-    [True, True, True, False]
-    """
-    return reference.partition("@")[0].partition(":")[0] in _HOST
-
 
 class ImageRefused(EngineFault):
     """The image cannot be had, now or later: there is none, or it is not for this owner."""

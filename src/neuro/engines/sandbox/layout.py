@@ -35,6 +35,7 @@ from neuro.engines.sandbox.removal import remove_tree as remove_tree
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
+ZYGOTE_LOCK = "zygote.lock"
 SOCKET = "socket"
 STATE = "state"
 _GET_FLAGS, _SET_FLAGS, _TOP_FOLDER = 0x80086601, 0x40086602, 0x00020000

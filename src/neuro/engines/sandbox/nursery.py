@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
+import os
 import socket
+import struct
 import subprocess
 from dataclasses import asdict
 from typing import Any
 
 from neuro.engines.base import EngineFault, NotReady
-from neuro.engines.sandbox import probing, wire
+from neuro.engines.sandbox import layout, probing, wire
 from neuro.engines.sandbox.launch import Plan, Request
 from neuro.engines.sandbox.taking import take_streams
 
-_PATIENCE = 5.0  # seconds until a zygote must be ready
+_PATIENCE = 5.0  # seconds until it is asked why a zygote is not ready
+_MUCH_PATIENCE = 60.0  # seconds for one that nobody holds up: on a busy machine it takes long
+_FLOCK = struct.Struct("hhqqi4x")
 _RETRY_SECONDS = 1.0
 _START = (
     "import sys; sys.path.insert(0, {root!r});from neuro.engines.sandbox.zygote import main; main()"
@@ -112,17 +117,46 @@ class Nursery:
         theirs.close()
         reader, self._writer = await take_streams(ours)
         try:
-            async with asyncio.timeout(_PATIENCE):
-                ready = await reader.readexactly(len(wire.frame(wire.READY)))
+            ready = await self._first(reader)
         except TimeoutError:
             self._process.kill()
-            raise EngineFault(
-                f"another server is using {self._folder}: stop it, or choose another folder"
-            ) from None
+            raise EngineFault("the process that starts jobs does not begin in time") from None
         except asyncio.IncompleteReadError:
             raise EngineFault("the process that starts jobs failed at once") from None
         assert ready == wire.frame(wire.READY)
         return reader
+
+    async def _first(self, reader: asyncio.StreamReader) -> bytes:
+        """What a zygote says first. Raises EngineFault where another one has the folder."""
+        told = asyncio.ensure_future(reader.readexactly(len(wire.frame(wire.READY))))
+        try:
+            async with asyncio.timeout(_MUCH_PATIENCE):
+                while not (await asyncio.wait([told], timeout=_PATIENCE))[0]:
+                    if self._is_held_up():
+                        raise EngineFault(
+                            f"another server is using {self._folder}: stop it, or choose another"
+                            " folder"
+                        )
+                return await told
+        except EngineFault:
+            assert self._process is not None
+            self._process.kill()
+            raise
+        finally:
+            told.cancel()
+
+    def _is_held_up(self) -> bool:
+        """Whether another zygote has the lock of the folder."""
+        lock = os.open(
+            f"{self._folder}/{layout.ZYGOTE_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        )
+        try:
+            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_, holder = _FLOCK.unpack(fcntl.fcntl(lock, fcntl.F_GETLK, asked))
+        finally:
+            os.close(lock)
+        assert self._process is not None
+        return bool(kind != fcntl.F_UNLCK and holder != self._process.pid)
 
     async def _serve(self, reader: asyncio.StreamReader) -> None:
         frames = wire.Frames()

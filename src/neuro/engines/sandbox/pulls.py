@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from neuro.domain.images import is_executor_image
+from neuro.domain.images import is_executor_image, is_host_image
 from neuro.engines.base import (
     EngineFault,
     Event,
@@ -26,7 +26,7 @@ from neuro.engines.base import (
 )
 from neuro.engines.images.stopping import Stop
 from neuro.engines.sandbox import drivers
-from neuro.engines.sandbox.images import Images, RegistryAway, Root, is_host, with_image
+from neuro.engines.sandbox.images import Images, RegistryAway, Root, with_image
 from neuro.engines.sandbox.launch import Request
 
 _AT_ONCE = 16  # images that are fetched, or found to be here, in threads of their own
@@ -59,7 +59,7 @@ class Pulls:
         The platform's own runs and commands, and the image ``host``, stay on the machine's
         userland.
         """
-        if spec.control or is_host(spec.image) or is_executor_image(spec.image):
+        if spec.control or is_host_image(spec.image) or is_executor_image(spec.image):
             return request
         try:
             root = await self._root(spec)

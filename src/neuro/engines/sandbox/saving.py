@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from neuro.domain.images import BASE_LABEL, ON_HOST
 from neuro.engines.base import EngineFault, NotReady, RunNotFound, RunRef, SaveStep, Saving
 from neuro.engines.images.composing import Base, NewLayer, image_of
 from neuro.engines.images.faults import FaultKind, ImageFault
@@ -26,7 +27,6 @@ from neuro.engines.images.stopping import Stopped
 from neuro.engines.sandbox import layout
 from neuro.engines.sandbox.images import Images
 
-HOST_LABEL, HOST = "neuro.base", "host"  # of images that lie on the machine's userland
 # What the engine mounts or writes there, of the run's own or of the machine's.
 _WITHOUT = ("proc", "sys", "dev", "etc/hosts", "etc/hostname", "etc/resolv.conf")
 _BY = "neuro save"
@@ -115,7 +115,7 @@ class Save:
         target = parse(self._saving.image)
         try:
             base = self._base()
-            labels = {HOST_LABEL: HOST} if base is None else None
+            labels = {BASE_LABEL: ON_HOST} if base is None else None
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             image = image_of(
                 base, [self._layer], {"Labels": labels} if labels else None, created=now

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from neuro.engines.sandbox import claims, init, inside, kernel, stage, wire
+from neuro.engines.sandbox import claims, init, inside, kernel, layout, stage, wire
 from neuro.engines.sandbox.handover import hand_over
 from neuro.engines.sandbox.identities import Block
 from neuro.engines.sandbox.launch import Plan, plan_from
@@ -57,7 +57,7 @@ def main() -> None:
     kernel.set_name("neuro-zygote")
     # An earlier zygote may still be forking what its dead server asked for. POSIX locks are not
     # inherited by forks, so a supervisor does not hold this one.
-    lock = os.open(f"{folder}/zygote.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(f"{folder}/{layout.ZYGOTE_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.lockf(lock, fcntl.LOCK_EX)
     init.prepare()
     inside.covered_files()  # once, for all that are forked from here

@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from itertools import count
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from neuro.flow.model import ImageDefinition
 
 if TYPE_CHECKING:
     from neuro.client import Client
+    from neuro.client.jobs import Submitted
 
 Definition = Callable[[str], ImageDefinition | None]
 
@@ -61,6 +63,7 @@ class ImageBuilds:
         self._builds: dict[str, asyncio.Task[str | None]] = {}
         self._waiting: dict[str, int] = {}
         self._jobs: dict[str, str] = {}
+        self._given_up: set[str] = set()  # jobs
 
     def knows(self, reference: str) -> bool:
         """Whether an image is one of the bake's own."""
@@ -93,7 +96,11 @@ class ImageBuilds:
         del self._builds[name]
         job_id = self._jobs.pop(name, None)
         if job_id is not None:
-            self._kill(job_id)
+            self._end(job_id)
+
+    def _end(self, job_id: str) -> None:
+        self._given_up.add(job_id)
+        self._kill(job_id)
 
     def _own(self, reference: str) -> OwnImage | None:
         client = self._client
@@ -136,11 +143,13 @@ class ImageBuilds:
     async def _build(
         self, own: OwnImage, image: BakeImage, definition: ImageDefinition
     ) -> str | None:
-        client = self._client
         request = self._request(own, image, definition)
-        # The same job, if an executor that was lost had submitted it.
-        key = f"{self._attempt_id}/image/{image.id}"
-        job = (await self._patience(lambda: client.jobs.submit(request, key))).job
+        # The same job, if an executor that was lost had submitted it; and another one than those
+        # that were given up before this task came.
+        for number in count():
+            job = await self._submitted(request, f"{self._attempt_id}/image/{image.id}/{number}")
+            if job.id not in self._given_up and job.status is not JobStatus.CANCELLED:
+                break
         self._jobs[str(own)] = job.id
         self._log(f"Image {image.ref} is building ({job.id})")
         await self._change(image, ImageStatus.BUILDING, job.id)
@@ -154,6 +163,19 @@ class ImageBuilds:
         said = f"Image {image.ref} could not be built: `neuro logs {job.id}` says why."
         self._log(said)
         return said
+
+    async def _submitted(self, request: JobRequest, key: str) -> Job:
+        submit = self._client.jobs.submit
+        submission = asyncio.ensure_future(self._patience(lambda: submit(request, key)))
+        try:
+            return (await asyncio.shield(submission)).job
+        except asyncio.CancelledError:
+            submission.add_done_callback(self._unwanted)
+            raise
+
+    def _unwanted(self, submission: asyncio.Future[Submitted]) -> None:
+        if not submission.cancelled() and submission.exception() is None:
+            self._end(submission.result().job.id)
 
     def _request(self, own: OwnImage, image: BakeImage, definition: ImageDefinition) -> JobRequest:
         client = self._client

@@ -117,14 +117,17 @@ def command_of(commands: str) -> tuple[str, ...]:
     return f"{commands}/python", "-I", "-m", "neuro.builder"
 
 
-def arguments_of(container: Container, known_as: str, registry: str) -> tuple[str, ...]:
+def arguments_of(
+    container: Container, known_as: str, registry: str, cluster: str, owner: str
+) -> tuple[str, ...]:
     """The builder's arguments: what the platform adds, and the person's own.
 
     The registry of the platform is at the host ``registry`` there, and the person knows it as
-    ``known_as``. A build argument without a value has it from the job's environment.
+    ``known_as``; ``image:NAME`` there is an image of the ``owner``. A build argument without a
+    value has it from the job's environment.
     """
     _, words = entrypoint_and_argv(container)
-    own = [f"--insecure-registry={registry}"]
+    own = [f"--insecure-registry={registry}", f"--own-registry={registry}/{cluster}/{owner}"]
     if known_as and known_as != registry:
         own.append(f"--registry-map={known_as}={registry}")
     return (*own, *_with_values(words, container.env))

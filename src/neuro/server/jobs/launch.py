@@ -205,7 +205,7 @@ class Launcher:
             run=record.run,
             image=BUILDER_IMAGE,
             entrypoint=builders.command_of(self._commands),
-            argv=builders.arguments_of(container, known_as, registry),
+            argv=builders.arguments_of(container, known_as, registry, record.cluster, record.owner),
             env={**_given(record), **builders.volumes_of(container)},
             hostname=record.id,
             volumes=await self._volumes_of(record),
