@@ -28,6 +28,7 @@ DISTRIBUTIONS = (
     "psutil",
     "isal",
     "backports-zstd",
+    "pyyaml",
 )
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _LEFT_OUT = ("site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip")
