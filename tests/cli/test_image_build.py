@@ -77,7 +77,9 @@ def test_short_names_are_of_ones_own_images(person: Home, context: Path) -> None
 
     for base in ("image:made:v1", "neuro/base:v1"):
         dockerfile.write_text(f"FROM {base}\nRUN echo {base} $(cat /below)\n")
-        assert f" {base} lies below\n" in person.ok("image", "build", "-F", "-t", "other:v1", "context")
+        assert f" {base} lies below\n" in person.ok(
+            "image", "build", "-F", "-t", "other:v1", "context"
+        )
 
     dockerfile.write_text("FROM image:nothing:v1\n")
     missing = person.run("image", "build", "-F", "-t", "other:v1", "context")
