@@ -31,6 +31,7 @@ _PROGRAMS = {
     ),
     "taken": "FROM host AS h\nFROM BASE\nCOPY --from=h /given/tests/builder/inside.py /t\n",
     "bound": "FROM host AS h\nFROM BASE\nRUN --mount=from=h,source=/given,target=/t,rw ls /t\n",
+    "secret": "FROM BASE\nRUN --mount=type=secret,id=builders cat /run/secrets/builders\n",
     "none": "FROM BASE\nRUN true\nFROM HOST/me/none:v1\n",
     "stages": (
         "FROM BASE AS one\nRUN echo 1 >/one\nFROM BASE AS two\nRUN echo 2 >/two\n"
@@ -99,8 +100,14 @@ def test_nothing_of_the_builder_is_taken_from_the_machines_userland(
 ) -> None:
     for name in ("taken", "bound"):
         assert programs[name]["code"] == 1
-        assert "/given" in programs[name]["said"]
-        assert "tests" not in programs[name]["said"].replace("/given/tests/builder/inside.py", "")
+        assert "There is no 'given" in programs[name]["said"]
+
+
+def test_a_secret_is_a_file_of_a_volume(programs: dict[str, dict[str, Any]]) -> None:
+    secret = programs["secret"]
+
+    assert secret["code"] == 1
+    assert "inside.py is in no volume of the job" in secret["said"]
 
 
 def test_a_base_that_is_not_there_is_told_with_its_line(
