@@ -21,6 +21,7 @@ from neuro.builder.cache import Cache
 from neuro.builder.credentials import Credentials
 from neuro.builder.reporting import Report
 from neuro.builder.running import Running
+from neuro.builder.sources import ANYWHERE
 from neuro.builder.trees import Tree
 from neuro.builder.views import View
 from neuro.dockerfile.image import Image
@@ -62,9 +63,9 @@ def build(
     kept.open()
     out = io.StringIO()
     report = Report(out)
-    tree, path = files.dockerfile(str(context), str(made_of / "Dockerfile"))
+    tree, path = files.dockerfile(str(context), str(made_of / "Dockerfile"), ANYWHERE)
     with ExitStack() as stack:
-        seen = stack.enter_context(files.context(str(context), path))
+        seen = stack.enter_context(files.context(str(context), path, ANYWHERE))
         bases = stack.enter_context(Bases(kept, Credentials(), (), None, report.write))
         made = plan(tree, target, arguments)
         assert isinstance(made, Plan)

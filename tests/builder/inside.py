@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from neuro.builder.arguments import VOLUMES
 from neuro.engines.sandbox.probing import PACKAGE_ROOT
 from tests.builder.table import Case
 
@@ -37,10 +38,12 @@ def with_registry() -> None:
     from tests.builder.registry import place
 
     busybox = Path("/context/busybox").read_bytes()
-    with place(Path("/cache"), busybox) as here:
+    with place(Path("/cache"), busybox, context=Path("/workspace")) as here:
         for number, text in enumerate(json.loads(os.environ["TEXTS"])):
             began = time.monotonic()
-            code, said = here.build(text.replace("HOST", here.host), to=f"me/made:v{number}")
+            secret = f"--secret=id=builders,src={PLACE}/builder/inside.py"
+            text = text.replace("HOST", here.host)
+            code, said = here.build(text, secret, to=f"me/made:v{number}")
             seconds = time.monotonic() - began
             found: dict[str, Any] = {"code": code, "said": said, "seconds": seconds}
             if code == 0:
@@ -59,7 +62,8 @@ def timed() -> None:
             argv = [sys.executable, "-c", f"{start}; main()", *words, "--no-push"]
             began = time.monotonic()
             # Where it is installed, Python has it compiled.
-            env = {"PYTHONPYCACHEPREFIX": "/tmp/compiled"}
+            shown = json.dumps([{"path": "/context", "read_only": True}])
+            env = {"PYTHONPYCACHEPREFIX": "/tmp/compiled", VOLUMES: shown}
             subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=env)
             if number:  # the first one makes what is cached then
                 times.append(time.monotonic() - began)

@@ -18,10 +18,10 @@ from tests.engines.taking_registry import TakingRegistry
 class Place:
     """A registry at ``host`` that has ``base/small:v1``, a context and a cache."""
 
-    def __init__(self, registry: TakingRegistry, host: str, folder: Path) -> None:
+    def __init__(self, registry: TakingRegistry, host: str, folder: Path, context: Path) -> None:
         self.registry = registry
         self.host = host
-        self.context = folder / "context"
+        self.context = context
         self.context.mkdir(exist_ok=True)
         self._cache = folder / "cache"
 
@@ -54,7 +54,7 @@ class Place:
 
 
 @contextmanager
-def place(folder: Path, busybox: bytes = b"") -> Iterator[Place]:
+def place(folder: Path, busybox: bytes = b"", context: Path | None = None) -> Iterator[Place]:
     registry = TakingRegistry()
     files = [
         entry("etc", "folder"),
@@ -71,7 +71,7 @@ def place(folder: Path, busybox: bytes = b"") -> Iterator[Place]:
         OnBuild=["ENV T=1"],
     )
     with running(registry) as host:
-        yield Place(registry, host, folder)
+        yield Place(registry, host, folder, context or folder / "context")
 
 
 def archive_of(files: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:

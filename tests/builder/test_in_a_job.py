@@ -29,6 +29,9 @@ _PROGRAMS = {
         "FROM host\nRUN ls /cache /kaniko /context /given; "
         "cat /proc/[0-9]*/cmdline | tr '\\0' ' '\n"
     ),
+    "taken": "FROM host AS h\nFROM BASE\nCOPY --from=h /given/tests/builder/inside.py /t\n",
+    "bound": "FROM host AS h\nFROM BASE\nRUN --mount=from=h,source=/given,target=/t,rw ls /t\n",
+    "secret": "FROM BASE\nRUN --mount=type=secret,id=builders cat /run/secrets/builders\n",
     "none": "FROM BASE\nRUN true\nFROM HOST/me/none:v1\n",
     "stages": (
         "FROM BASE AS one\nRUN echo 1 >/one\nFROM BASE AS two\nRUN echo 2 >/two\n"
@@ -90,6 +93,21 @@ def test_a_command_sees_nothing_of_its_builder(programs: dict[str, dict[str, Any
     assert "neuro.builder" not in hidden["said"]
     for place in ("/cache", "/kaniko", "/context", "/given"):
         assert f"'{place}'" in hidden["said"] or f"{place}:" not in hidden["said"]
+
+
+def test_nothing_of_the_builder_is_taken_from_the_machines_userland(
+    programs: dict[str, dict[str, Any]],
+) -> None:
+    for name in ("taken", "bound"):
+        assert programs[name]["code"] == 1
+        assert "There is no 'given" in programs[name]["said"]
+
+
+def test_a_secret_is_a_file_of_a_volume(programs: dict[str, dict[str, Any]]) -> None:
+    secret = programs["secret"]
+
+    assert secret["code"] == 1
+    assert "inside.py is in no volume of the job" in secret["said"]
 
 
 def test_a_base_that_is_not_there_is_told_with_its_line(

@@ -299,3 +299,19 @@ print(run({{"argv": ["echo", "well"]}})["out"])
 
     assert "fork" in result.lines[0]
     assert "well" in result.lines
+
+
+async def test_a_job_has_no_folder_of_the_machine_that_data_of_the_platform_lies_in(
+    tmp_path: Path,
+) -> None:
+    masked = SandboxSettings(masked=("/usr/share/doc",))
+    engine = SandboxEngine(tmp_path / "engine", masked, EVERYWHERE)
+    await engine.open()
+    await engine.adopt([])
+    runs = Runs(engine)
+    script = 'print(sorted(os.listdir("/run/nesting")), os.listdir("/usr/share/doc"))'
+
+    result = await Builder(runs, tmp_path / "engine").job(script, patience=60.0)
+    await runs.close()
+
+    assert result.lines == [f"{['given', 'land', 'proc', 'step']} []"]

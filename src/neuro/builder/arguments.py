@@ -18,7 +18,7 @@ Usage: python -m neuro.builder --context=FOLDER [OPTIONS]
 Builds an image of a Dockerfile and pushes it. The options are those of kaniko's executor.
 
   --context=FOLDER       where COPY takes files from; dir:///FOLDER as well [/workspace]
-  --dockerfile=PATH      in the context, or any file [Dockerfile]
+  --dockerfile=PATH      in the context, or a file of another volume [Dockerfile]
   --destination=IMAGE    what the image is pushed as; may be repeated
   --build-arg=NAME=VALUE an ARG's value; without a value, that of the environment
   --target=STAGE         build this stage, and not the last one

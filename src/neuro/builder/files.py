@@ -6,6 +6,7 @@ import os
 import stat
 
 from neuro.builder.faults import BuildFault
+from neuro.builder.sources import Sources
 from neuro.builder.views import Context
 from neuro.dockerfile.ignore import IgnoreMatcher, names_of_ignore_file, read_patterns
 from neuro.dockerfile.parser import MAX_BYTES, parse
@@ -15,9 +16,9 @@ from neuro.domain.problems import closest
 _DEFAULT = "Dockerfile"
 
 
-def context_folder(path: str) -> str:
-    """The context's real place. Raises BuildFault where it is not a folder."""
-    real = os.path.realpath(path)
+def context_folder(path: str, sources: Sources) -> str:
+    """The context's real place. Raises BuildFault where it is not a folder of ``sources``."""
+    real = sources.real(path)
     if not os.path.isdir(real):
         raise BuildFault(
             f"The context {path} is not a folder.", "Mount it as a volume: --volume=URI:PATH:ro."
@@ -25,32 +26,34 @@ def context_folder(path: str) -> str:
     return real
 
 
-def dockerfile(folder: str, name: str) -> tuple[Dockerfile, str]:
+def dockerfile(folder: str, name: str, sources: Sources) -> tuple[Dockerfile, str]:
     """The Dockerfile, parsed, and its path. Raises BuildFault, DockerfileError."""
-    path = find_dockerfile(folder, name)
-    content = _read(path)
+    path = find_dockerfile(folder, name, sources)
+    content = _read(path, sources)
     assert content is not None
     return parse(content, os.path.relpath(path, folder) if _is_in(path, folder) else path), path
 
 
-def find_dockerfile(folder: str, name: str) -> str:
-    """Where the Dockerfile is: in the context, or anywhere else. Raises BuildFault."""
+def find_dockerfile(folder: str, name: str, sources: Sources) -> str:
+    """Where the Dockerfile is: in the context, or else in ``sources``. Raises BuildFault."""
     for path in (os.path.join(folder, name or _DEFAULT), os.path.abspath(name or _DEFAULT)):
-        if _read(path, peek=True) is not None:
+        if _read(path, sources, peek=True) is not None:
             return path
     near = closest(name or _DEFAULT, os.listdir(folder))
     hint = f"Did you mean --dockerfile={near}?" if near else "Write --dockerfile=PATH."
     raise BuildFault(f"There is no {name or _DEFAULT} in the context.", hint)
 
 
-def context(folder: str, dockerfile_path: str, *, is_stored: bool = False) -> Context:
-    """The context, less what its ignore file names. Raises DockerfileError, OSError.
+def context(
+    folder: str, dockerfile_path: str, sources: Sources, *, is_stored: bool = False
+) -> Context:
+    """The context, less what its ignore file names. Raises BuildFault, DockerfileError, OSError.
 
     ``is_stored`` as in ``views.Found``.
     """
     beside, within = names_of_ignore_file(dockerfile_path)
     for path in (beside, os.path.join(folder, within)):
-        content = _read(path)
+        content = _read(path, sources)
         if content is not None:
             text = content.decode("utf-8", "replace")
             patterns = read_patterns(text, os.path.basename(path))
@@ -67,10 +70,13 @@ def write(path: str, text: str) -> None:
         raise BuildFault(f"{path} cannot be written: {error.strerror}.") from None
 
 
-def _read(path: str, *, peek: bool = False) -> bytes | None:
-    """A plain file's bytes, one more than a Dockerfile may have; None where it is not one."""
+def _read(path: str, sources: Sources, *, peek: bool = False) -> bytes | None:
+    """A plain file's bytes, one more than a Dockerfile may have; None where it is not one.
+
+    Raises BuildFault where it is not one of ``sources``.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = sources.open(path)
     except OSError:
         return None
     try:

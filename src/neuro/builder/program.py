@@ -22,6 +22,7 @@ from neuro.builder.exporting import Exporter, summary
 from neuro.builder.faults import BuildFault, StepFailed
 from neuro.builder.reporting import Report
 from neuro.builder.running import Running
+from neuro.builder.sources import Sources
 from neuro.dockerfile.image import Image
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.platforms import Platform, normalized, parse_platform
@@ -30,6 +31,7 @@ from neuro.dockerfile.tree import Dockerfile, DockerfileError
 from neuro.domain.images import with_tag
 from neuro.domain.problems import Position, Problem
 from neuro.engines.images.manifests import this_machine
+from neuro.engines.sandbox import nesting
 
 CACHE = "/cache"
 _JOB = "NEURO_JOB_ID"  # whose context is a volume
@@ -83,8 +85,11 @@ def run(
 
 
 def _build(options: Options, environment: Mapping[str, str], report: Report, cache: Cache) -> None:
-    folder = files.context_folder(options.context)
-    tree, path = files.dockerfile(folder, options.dockerfile)
+    volumes = arguments.volumes(environment)
+    is_job = _JOB in environment or nesting.read() is not None
+    sources = Sources(tuple(one.path for one in volumes), is_job)
+    folder = files.context_folder(options.context, sources)
+    tree, path = files.dockerfile(folder, options.dockerfile, sources)
     platform = _platform(options.platform)
     passwords = credentials.load(environment).at(options.places)
     cache.open()
@@ -94,14 +99,14 @@ def _build(options: Options, environment: Mapping[str, str], report: Report, cac
         report.write(f"WARNING: {sentence}\n")
 
     with ExitStack() as stack:
-        context = stack.enter_context(files.context(folder, path, is_stored=_JOB in environment))
+        is_stored = _JOB in environment
+        context = stack.enter_context(files.context(folder, path, sources, is_stored=is_stored))
         own = None if options.own is None else OwnRegistry(*options.own)
         bases = stack.enter_context(Bases(cache, passwords, options.insecure, own, warn))
         made = _planned(tree, options, platform, bases, report)
         for note in made.notes:
             report.write(f"WARNING: {note.render()}\n")
-        volumes = arguments.volumes(environment)
-        running = Running(cache, context, options.secrets, volumes)
+        running = Running(cache, context, options.secrets, volumes, sources)
         building = Building(made, cache, bases, context, running, report, anew=not options.cache)
         stack.callback(building.close)
         try:

@@ -15,6 +15,7 @@ from neuro.builder.copying import Copying, Download, missing
 from neuro.builder.faults import BuildFault, StepFailed
 from neuro.builder.placing import Placer
 from neuro.builder.reporting import Task
+from neuro.builder.sources import ANYWHERE, Sources
 from neuro.builder.trees import EMPTY, Tree
 from neuro.builder.views import Context, LayerFolder, View
 from neuro.dockerfile.mounts import Mount
@@ -36,8 +37,13 @@ class Running:
         context: Context,
         secrets: Mapping[str, Secret],
         volumes: Sequence[Volume] = (),
+        sources: Sources = ANYWHERE,
     ) -> None:
-        """``volumes`` are the job's own, which every command sees at the same places."""
+        """``volumes`` are the job's own, which every command sees at the same places.
+
+        ``sources`` are where files of ``secrets`` may be.
+        """
+        self._sources = sources
         self._cache = cache
         self._context = context
         self._secrets = secrets
@@ -65,7 +71,9 @@ class Running:
             if required:
                 raise BuildFault(f"There is no device '{name}' for builds.", "Remove --device.")
         with contextlib.ExitStack() as stack:
-            given = _Given(self._cache, self._context, self._secrets, trees, task, stack)
+            given = _Given(
+                self._cache, self._context, self._secrets, self._sources, trees, task, stack
+            )
             mounts: list[stepping.Mount] = [*self._volumes]
             mounts += [one for mount in step.mounts for one in given.mounts(mount)]
             argv = step.argv
@@ -125,6 +133,7 @@ class _Given:
         cache: Cache,
         context: Context,
         secrets: Mapping[str, Secret],
+        sources: Sources,
         trees: Mapping[int, Tree],
         task: Task,
         stack: contextlib.ExitStack,
@@ -133,6 +142,7 @@ class _Given:
         self._cache = cache
         self._context = context
         self._secrets = secrets
+        self._sources = sources
         self._trees = trees
         self._task = task
         self._stack = stack
@@ -257,7 +267,7 @@ class _Given:
             value = os.environ.get(secret.variable)
             return None if value is None else os.fsencode(value)
         try:
-            with open(secret.file, "rb") as file:
+            with os.fdopen(self._sources.open(secret.file), "rb") as file:
                 content = file.read(_LARGEST_SECRET + 1)
         except FileNotFoundError:
             return None

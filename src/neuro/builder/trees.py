@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from neuro.builder.bases import Base
 from neuro.builder.cache import HeldLayer
+from neuro.builder.faults import BuildFault
 from neuro.builder.views import LayerFolder, View
-
-_MOUNTS = "/proc/self/mountinfo"
+from neuro.engines.sandbox import nesting
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Tree:
         return (*base, *(one.folder for one in self.layers))
 
     def folders(self) -> tuple[LayerFolder, ...]:
-        """All layers' folders, the lowest first."""
-        return (*((_userland(),) if self.on_host else ()), *self.above())
+        """All layers' folders, the lowest first. Raises BuildFault."""
+        return (*(_userland() if self.on_host else ()), *self.above())
 
     def paths(self) -> tuple[Path, ...]:
         """The folders as a step's mounts name them."""
@@ -53,19 +54,30 @@ class Tree:
         return Tree(key, self.base, (*self.layers, layer), self.tell)
 
 
-def _userland() -> LayerFolder:
-    """The root that this program has, less what is mounted there for the job alone."""
-    hidden = set()
-    with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields = line.split()
-            kind = fields[fields.index("-") + 1]
-            place = fields[4]
-            if kind != "overlay" and place.count("/") == 1 and place != "/":
-                hidden.add(place[1:])
-    return LayerFolder(
-        "/", hidden=frozenset(hidden - {"etc", "usr", "bin", "lib", "lib64", "sbin"})
-    )
+def _userland() -> tuple[LayerFolder, ...]:
+    """The machine's userland, the lowest layer first, as a step's root has it.
+
+    Never by way of this program's own root: passwords, secrets and the cache are there, too.
+    """
+    given = nesting.read()
+    if given is None:
+        raise BuildFault(
+            "The machine's userland can be had in a job that builds images, and not here.",
+            "Start from an image of a registry.",
+        )
+    if given.covered:
+        raise BuildFault(
+            "No image can be made of this machine's userland, because data of the platform lies in"
+            f" the middle of it ({given.covered[0]}).",
+            "Start from an image of a registry.",
+        )
+    found = [
+        LayerFolder(f"{nesting.PLACE}/{one}", at=path.strip("/"))
+        for path, lower in zip(given.overlays, given.lower, strict=True)
+        for one in reversed(lower)
+    ]
+    shown = [LayerFolder(os.path.realpath(one), at=one.strip("/")) for one in given.read_only]
+    return (*found, *shown)
 
 
 EMPTY = Tree()

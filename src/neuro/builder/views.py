@@ -36,12 +36,12 @@ _OVERLAY = "user.overlay."
 class LayerFolder:
     """A layer's folder, and the file that says more of what is in it, if there is one.
 
-    ``hidden`` are names at the top that are not part of it.
+    ``at`` is where in the tree it lies, "" for the top: what lower layers have there is hidden.
     """
 
     files: str
     beside: str = ""
-    hidden: frozenset[str] = frozenset()
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,18 @@ class _Top:
     layer: LayerFolder
     beside: dict[bytes, Beside] | None = field(default=None)
 
+    def is_below(self, path: str) -> bool:
+        """Whether all of the layer lies below a path, and none of it at it."""
+        at = self.layer.at
+        return at != "" and (path == "" or at.startswith(f"{path}/"))
+
     def open(self, path: str, flags: int) -> int:
-        return kernel.open_below(self.fd, path or ".", flags)
+        within = path.removeprefix(self.layer.at).removeprefix("/")
+        return kernel.open_below(self.fd, within or ".", flags)
 
     def status(self, path: str) -> os.stat_result | None:
-        if self.layer.hidden and path.partition("/")[0] in self.layer.hidden:
+        at = self.layer.at
+        if at and path != at and not path.startswith(f"{at}/"):
             return None
         try:
             fd = self.open(path, _LOOK)
@@ -120,7 +127,7 @@ class View:
         self._tops: list[_Top] = []
         try:
             for layer in reversed(layers):
-                fd = os.open(layer.files, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                fd = kernel.open_without_links(layer.files, os.O_PATH | os.O_DIRECTORY)
                 self._tops.append(_Top(fd, layer))
         except BaseException:
             self.close()
@@ -151,6 +158,9 @@ class View:
         if path:
             above = self._layers(path.rpartition("/")[0])
         for number in above:
+            if self._tops[number].is_below(path):
+                layers.append(number)  # the template has the folders on the way
+                continue
             status = self._tops[number].status(path)
             if status is None:
                 continue
@@ -175,6 +185,9 @@ class View:
     def _is_opaque(self, number: int, path: str) -> bool:
         if number == len(self._tops) - 1:
             return False  # it hides nothing
+        at = self._tops[number].layer.at
+        if at and path == at and self._tops[number + 1].layer.at != at:
+            return True
         fd = self._tops[number].open(path, _LIST)
         try:
             return os.getxattr(fd, OPAQUE) == b"y"
@@ -233,6 +246,8 @@ class View:
         """What is in a folder, sorted."""
         found: dict[str, bool] = {}
         for number in self._layers(folder):
+            if self._tops[number].is_below(folder):
+                continue
             fd = self._tops[number].open(folder, _LIST)
             try:
                 with os.scandir(fd) as entries:
@@ -241,9 +256,6 @@ class View:
                             found[entry.name] = not _is_whiteout(entry)
             finally:
                 os.close(fd)
-            if not folder:
-                for name in self._tops[number].layer.hidden:
-                    found.pop(name, None)
         return sorted(name for name, is_there in found.items() if is_there)
 
     def entries(self, start: str = "") -> Iterator[Entry]:

@@ -6,7 +6,8 @@
     /run/nesting/proc     the run's /proc with nothing over it: the kernel wants to see one before
                           it mounts another in a user namespace
     /run/nesting/land     our layers over the machine's userland, and the template of a root
-    /run/nesting/<n>      the machine's folders that lie lowest in a run without an image
+    /run/nesting/<n>      the machine's folders that lie lowest in a run without an image, if no
+                          data of the platform lies in them
     /run/nesting/given    how these belong together, and the filter of a step, as JSON
 
 All of it is what every run sees of the machine: only the platform's own program gets here, and it
@@ -63,6 +64,15 @@ class Given(NamedTuple):
     pretending: str
 
 
+def lowest(land: Userland) -> tuple[str, ...]:
+    """The machine's folders that a run is given as they are.
+
+    None where data of the platform lies in one: there nothing covers it, and no step can start from
+    the userland anyway.
+    """
+    return () if land.covered else land.overlays
+
+
 def trees(plan: Plan, block: Block, init: int) -> list[int]:
     """Mounts for ``arrange``, made by who has the rights to. Raises OSError."""
     found = [_bare_proc(init)]
@@ -73,7 +83,7 @@ def trees(plan: Plan, block: Block, init: int) -> list[int]:
             try:
                 os.chdir(f"{plan.folder}/stage")
                 found.append(kernel.copy_tree("land", recursive=False))
-                for path in plan.userland.overlays:
+                for path in lowest(plan.userland):
                     found.append(kernel.copy_tree(plan.userland.lower(path), recursive=False))
             finally:
                 kernel.setns(home, kernel.CLONE_NEWNS)
@@ -125,9 +135,8 @@ def _bare_proc(init: int) -> int:
 
 def arrange(plan: Plan, given: Sequence[int]) -> None:
     """Attach what ``trees`` made in the run, as its second process. Raises OSError."""
-    land = plan.userland
     os.mkdir(PLACE, 0o700)
-    names = ["proc", "land", *map(str, range(len(land.overlays)))]
+    names = ["proc", "land", *map(str, range(len(lowest(plan.userland))))]
     for name in (*names, "step"):
         os.mkdir(f"{PLACE}/{name}")
     for tree, name in zip(given, names, strict=True):
@@ -156,7 +165,7 @@ def _described(plan: Plan) -> Given:
 
     land = plan.userland
     return Given(
-        overlays=("/", *land.overlays),
+        overlays=("/", *lowest(land)),
         lower=((f"land/{land.template}",), *_lower(land)),
         read_only=land.read_only,
         covered=land.covered,
@@ -171,7 +180,7 @@ def _lower(land: Userland) -> list[tuple[str, ...]]:
     """What lies below each of the overlays, the highest first."""
     return [
         (*(f"land/{name}" for name in reversed(land.between.get(path, ()))), str(number))
-        for number, path in enumerate(land.overlays)
+        for number, path in enumerate(lowest(land))
     ]
 
 
