@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from neuro.domain.errors import Conflict, InvalidInput
 from neuro.domain.images import ImageRules
@@ -17,7 +18,7 @@ from neuro.server.registry.rules import KeptTag, check_rules, outdated
 from neuro.server.registry.scrub import Scrub
 from neuro.server.registry.service import RegistryService
 from neuro.server.registry.upkeep import Upkeep
-from tests.server.registry.client import MANIFEST, digest_of, manifest
+from tests.server.registry.client import INDEX, MANIFEST, digest_of, index, manifest
 from tests.server.registry.test_collection import ANNA, HOME, OTHER, Platform
 from tests.server.registry.test_collection import platform as platform
 
@@ -124,6 +125,45 @@ async def test_tags_tell_when_they_were_pushed_and_pulled(
     assert tag.pulled_at is not None
     assert tag.pulled_at >= tag.pushed_at
     assert await upkeep.tags(HOME, "v1", 10) == []
+
+
+async def test_an_image_is_as_large_as_what_its_repository_had_when_it_was_pushed(
+    platform: Platform, upkeep: Upkeep
+) -> None:
+    await platform.push(b"elsewhere", OTHER)
+    await platform.push(b"both")
+    small, large = manifest(b"{}", [b"both", b"elsewhere"]), manifest(b"{}", [b"both", b"later"])
+    await platform.tag(small, tag="small")
+    await platform.tag(large, tag="large")
+    both = index([small, large])
+    await platform.tag(both, tag="both", kind=INDEX)
+    await platform.tag(index([both, small]), tag="nested", kind=INDEX)
+
+    async def sizes() -> dict[str, int]:
+        return {tag.tag: tag.size for tag in await upkeep.tags(HOME, "", 10)}
+
+    # What only another repository has counts nowhere: not even whether it is there is told.
+    assert await sizes() == {"small": 4, "large": 4, "both": 8, "nested": 12}
+    await platform.push(b"later")
+    assert (await sizes())["large"] == 4
+    await platform.tag(large, tag="large")
+    assert await sizes() == {"small": 4, "large": 9, "both": 8, "nested": 12}
+    await platform.tag(both, tag="both", kind=INDEX)
+    assert (await sizes())["both"] == 13
+
+
+async def test_indexes_in_indexes_have_no_size_that_no_column_can_keep(
+    platform: Platform, upkeep: Upkeep
+) -> None:
+    parts = [manifest(str(number).encode(), []) for number in range(2)]
+    for part in parts:
+        await platform.tag(part, tag=None)
+    huge = f"UPDATE registry_manifests SET size = {(1 << 63) - 1}"
+    await platform.database.write(lambda c: c.execute(text(huge)))
+
+    await platform.tag(index(parts), tag="v1", kind=INDEX)
+
+    assert [tag.size for tag in await upkeep.tags(HOME, "", 10)] == [(1 << 63) - 1]
 
 
 async def test_a_push_over_the_quota_is_refused_and_leaves_nothing(

@@ -24,10 +24,11 @@ class RuledRepository(NamedTuple):
 
 
 class ListedTag(NamedTuple):
-    """A tag with all that is told of it."""
+    """A tag with all that is told of it; ``size`` in bytes."""
 
     kept: KeptTag
     digest: str
+    size: int
 
 
 def find_rules(connection: Connection, path: str) -> ImageRulesInForce:
@@ -75,7 +76,9 @@ def repositories_of(connection: Connection, owner: str) -> list[RuledRepository]
     return [RuledRepository(row.id, row.path) for row in found]
 
 
-_TAGS = select(tags.c.tag, tags.c.set_at, manifests.c.pulled_at, tags.c.digest).join(
+_TAGS = select(
+    tags.c.tag, tags.c.set_at, manifests.c.pulled_at, tags.c.digest, manifests.c.size
+).join(
     manifests,
     (manifests.c.repository_id == tags.c.repository_id) & (manifests.c.digest == tags.c.digest),
 )
@@ -96,7 +99,10 @@ def list_tags(
         .order_by(tags.c.tag)
         .limit(limit)
     )
-    return [ListedTag(KeptTag(row.tag, row.set_at, row.pulled_at), row.digest) for row in found]
+    return [
+        ListedTag(KeptTag(row.tag, row.set_at, row.pulled_at), row.digest, row.size)
+        for row in found
+    ]
 
 
 def moved(
