@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from neuro.domain.errors import Conflict, InvalidInput
 from neuro.domain.images import ImageRules
+from neuro.server.registry import rule_tables
 from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.names import Repository
 from neuro.server.registry.quotas import Quotas
@@ -109,6 +110,46 @@ async def test_an_immutable_tag_is_neither_moved_nor_removed(
     assert await platform.registry.tags(HOME, "", 10) == ["v1"]
     await platform.tag(second, tag="latest")
     await platform.registry.remove(HOME, "latest")
+
+
+async def test_no_part_of_what_an_immutable_tag_leads_to_is_removed(
+    platform: Platform, upkeep: Upkeep
+) -> None:
+    await upkeep.set_rules(OWNER, ImageRules(immutable=["v*"]))
+    image, spare = manifest(b"1", []), manifest(b"2", [])
+    inner = index([image])
+    outer = index([inner, image])
+    parts = [await platform.tag(image, tag=None), await platform.tag(inner, tag=None, kind=INDEX)]
+    await platform.tag(outer, tag="v1", kind=INDEX)
+    await platform.tag(spare, tag=None)
+    await platform.tag(index([spare]), tag="latest", kind=INDEX)
+
+    for part in parts:
+        with pytest.raises(RegistryError, match="'v1' of 'anna/image' is immutable"):
+            await platform.registry.remove(HOME, part)
+
+    assert set(parts) <= await platform.images()
+    await platform.registry.remove(HOME, digest_of(spare))
+
+
+async def test_an_image_that_too_many_indexes_lead_to_stays(
+    platform: Platform, upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rule_tables, "MAX_INDEXES", 2)
+    await upkeep.set_rules(OWNER, ImageRules(immutable=["v*"]))
+    below = manifest(b"1", [])
+    images = [await platform.tag(below, tag=None)]
+    for _ in range(3):
+        below = index([below])
+        images.append(await platform.tag(below, tag=None, kind=INDEX))
+
+    with pytest.raises(RegistryError, match="More than 2 indexes lead to") as refused:
+        await platform.registry.remove(HOME, images[0])
+    assert (refused.value.status, refused.value.code) == (403, "DENIED")
+
+    for image in images[1:]:
+        await platform.registry.remove(HOME, image)
+    await platform.registry.remove(HOME, images[0])
 
 
 async def test_tags_tell_when_they_were_pushed_and_pulled(

@@ -10,8 +10,11 @@ from sqlalchemy import Connection, delete, func, select
 
 from neuro.domain.images import ImageRules, ImageRulesInForce
 from neuro.server.registry.blob_tables import written_over
+from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.rules import KeptTag, in_force, prefixes
-from neuro.server.registry.tables import manifests, repositories, rules, tags
+from neuro.server.registry.tables import manifests, references, repositories, rules, tags
+
+MAX_INDEXES = 1000  # that are looked at for whether a tag leads through them to an image
 
 _decode = msgspec.json.Decoder(ImageRules).decode
 
@@ -118,8 +121,29 @@ def moved(
 
 
 def leading_to(connection: Connection, repository_id: int, digest: str) -> list[str]:
-    """The tags that lead to an image."""
-    mine = tags.c.repository_id == repository_id, tags.c.digest == digest
+    """The tags that lead to an image, itself or through indexes that it is a part of.
+
+    Raises RegistryError DENIED where there are more of these indexes than are looked at.
+    """
+    known = {digest}
+    lowest = [digest]
+    while lowest:
+        found = connection.execute(
+            select(references.c.manifest)
+            .where(references.c.repository_id == repository_id, references.c.digest.in_(lowest))
+            .distinct()
+            .limit(MAX_INDEXES + 1)
+        ).scalars()
+        lowest = [index for index in found if index not in known]
+        known.update(lowest)
+        if len(known) > MAX_INDEXES + 1:
+            raise RegistryError(
+                "DENIED",
+                403,
+                f"More than {MAX_INDEXES} indexes lead to {digest}, and some tags here are"
+                " immutable: remove indexes first that no such tag needs.",
+            )
+    mine = tags.c.repository_id == repository_id, tags.c.digest.in_(known)
     return list(connection.execute(select(tags.c.tag).where(*mine)).scalars())
 
 
