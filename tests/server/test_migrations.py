@@ -271,6 +271,50 @@ def test_tokens_that_jobs_were_given_are_known_by_their_labels(database_url: str
     database.close()
 
 
+def test_images_are_as_large_as_what_they_have(database_url: str) -> None:
+    database = Database(database_url)
+    config = _config()
+    image, index = (f"application/vnd.oci.image.{kind}.v1+json" for kind in ("manifest", "index"))
+    kinds = {"small": image, "large": image, "both": index, "nested": index}
+    named = {
+        "small": ["a", "elsewhere"],
+        "large": ["a", "b"],
+        "both": ["small", "large", "away"],
+        "nested": ["both", "small"],
+    }
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0017")
+        blob = "CAST('x' AS BYTEA)" if connection.dialect.name == "postgresql" else "x'78'"
+        for statement in (
+            "INSERT INTO registry_repositories (id, owner, path) VALUES (1, 'o', 'o/n')",
+            "INSERT INTO registry_repositories (id, owner, path) VALUES (2, 'o', 'o/other')",
+            "INSERT INTO registry_blobs (digest, size) VALUES ('a', 1), ('b', 2), ('elsewhere', 4)",
+            "INSERT INTO registry_links (repository_id, digest, touched_at)"
+            " VALUES (1, 'a', 0), (1, 'b', 0), (2, 'elsewhere', 0)",
+            *(
+                "INSERT INTO registry_manifests (repository_id, digest, media_type, content,"
+                " listed, pushed_at, touched_at)"
+                f" VALUES (1, '{name}', '{kind}', {blob}, {blob}, 0, 0)"
+                for name, kind in kinds.items()
+            ),
+            *(
+                "INSERT INTO registry_references (repository_id, manifest, digest)"
+                f" VALUES (1, '{name}', '{digest}')"
+                for name, digests in named.items()
+                for digest in digests
+            ),
+        ):
+            connection.execute(text(statement))
+
+    migrate(database)
+
+    with database.engine.connect() as connection:
+        sizes = connection.execute(text("SELECT digest, size FROM registry_manifests")).all()
+    assert dict(map(tuple, sizes)) == {"small": 1, "large": 3, "both": 4, "nested": 1}
+    database.close()
+
+
 def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
     database = Database(database_url)
     migrate(database)

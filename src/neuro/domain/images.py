@@ -108,8 +108,8 @@ class ImageRulesInForce(msgspec.Struct, frozen=True, kw_only=True):
 class ImageTag(msgspec.Struct, frozen=True, kw_only=True):
     """A tag, and the image that it leads to.
 
-    ``size`` is what a pull of all its parts takes, in bytes. ``pulled_at`` is to the hour; None:
-    never.
+    ``size`` is in bytes, of all the parts that were there when the image was last pushed; a layer
+    counts once for each platform that has it. ``pulled_at`` is to the hour; None: never.
     """
 
     tag: str

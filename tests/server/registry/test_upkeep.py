@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from neuro.domain.errors import Conflict, InvalidInput
 from neuro.domain.images import ImageRules
+from neuro.server.registry import rule_tables
 from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.names import Repository
 from neuro.server.registry.quotas import Quotas
@@ -17,7 +19,7 @@ from neuro.server.registry.rules import KeptTag, check_rules, outdated
 from neuro.server.registry.scrub import Scrub
 from neuro.server.registry.service import RegistryService
 from neuro.server.registry.upkeep import Upkeep
-from tests.server.registry.client import MANIFEST, digest_of, manifest
+from tests.server.registry.client import INDEX, MANIFEST, digest_of, index, manifest
 from tests.server.registry.test_collection import ANNA, HOME, OTHER, Platform
 from tests.server.registry.test_collection import platform as platform
 
@@ -110,6 +112,46 @@ async def test_an_immutable_tag_is_neither_moved_nor_removed(
     await platform.registry.remove(HOME, "latest")
 
 
+async def test_no_part_of_what_an_immutable_tag_leads_to_is_removed(
+    platform: Platform, upkeep: Upkeep
+) -> None:
+    await upkeep.set_rules(OWNER, ImageRules(immutable=["v*"]))
+    image, spare = manifest(b"1", []), manifest(b"2", [])
+    inner = index([image])
+    outer = index([inner, image])
+    parts = [await platform.tag(image, tag=None), await platform.tag(inner, tag=None, kind=INDEX)]
+    await platform.tag(outer, tag="v1", kind=INDEX)
+    await platform.tag(spare, tag=None)
+    await platform.tag(index([spare]), tag="latest", kind=INDEX)
+
+    for part in parts:
+        with pytest.raises(RegistryError, match="'v1' of 'anna/image' is immutable"):
+            await platform.registry.remove(HOME, part)
+
+    assert set(parts) <= await platform.images()
+    await platform.registry.remove(HOME, digest_of(spare))
+
+
+async def test_an_image_that_too_many_indexes_lead_to_stays(
+    platform: Platform, upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rule_tables, "MAX_INDEXES", 2)
+    await upkeep.set_rules(OWNER, ImageRules(immutable=["v*"]))
+    below = manifest(b"1", [])
+    images = [await platform.tag(below, tag=None)]
+    for _ in range(3):
+        below = index([below])
+        images.append(await platform.tag(below, tag=None, kind=INDEX))
+
+    with pytest.raises(RegistryError, match="More than 2 indexes lead to") as refused:
+        await platform.registry.remove(HOME, images[0])
+    assert (refused.value.status, refused.value.code) == (403, "DENIED")
+
+    for image in images[1:]:
+        await platform.registry.remove(HOME, image)
+    await platform.registry.remove(HOME, images[0])
+
+
 async def test_tags_tell_when_they_were_pushed_and_pulled(
     platform: Platform, upkeep: Upkeep
 ) -> None:
@@ -124,6 +166,45 @@ async def test_tags_tell_when_they_were_pushed_and_pulled(
     assert tag.pulled_at is not None
     assert tag.pulled_at >= tag.pushed_at
     assert await upkeep.tags(HOME, "v1", 10) == []
+
+
+async def test_an_image_is_as_large_as_what_its_repository_had_when_it_was_pushed(
+    platform: Platform, upkeep: Upkeep
+) -> None:
+    await platform.push(b"elsewhere", OTHER)
+    await platform.push(b"both")
+    small, large = manifest(b"{}", [b"both", b"elsewhere"]), manifest(b"{}", [b"both", b"later"])
+    await platform.tag(small, tag="small")
+    await platform.tag(large, tag="large")
+    both = index([small, large])
+    await platform.tag(both, tag="both", kind=INDEX)
+    await platform.tag(index([both, small]), tag="nested", kind=INDEX)
+
+    async def sizes() -> dict[str, int]:
+        return {tag.tag: tag.size for tag in await upkeep.tags(HOME, "", 10)}
+
+    # What only another repository has counts nowhere: not even whether it is there is told.
+    assert await sizes() == {"small": 4, "large": 4, "both": 8, "nested": 12}
+    await platform.push(b"later")
+    assert (await sizes())["large"] == 4
+    await platform.tag(large, tag="large")
+    assert await sizes() == {"small": 4, "large": 9, "both": 8, "nested": 12}
+    await platform.tag(both, tag="both", kind=INDEX)
+    assert (await sizes())["both"] == 13
+
+
+async def test_indexes_in_indexes_have_no_size_that_no_column_can_keep(
+    platform: Platform, upkeep: Upkeep
+) -> None:
+    parts = [manifest(str(number).encode(), []) for number in range(2)]
+    for part in parts:
+        await platform.tag(part, tag=None)
+    huge = f"UPDATE registry_manifests SET size = {(1 << 63) - 1}"
+    await platform.database.write(lambda c: c.execute(text(huge)))
+
+    await platform.tag(index(parts), tag="v1", kind=INDEX)
+
+    assert [tag.size for tag in await upkeep.tags(HOME, "", 10)] == [(1 << 63) - 1]
 
 
 async def test_a_push_over_the_quota_is_refused_and_leaves_nothing(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from neuro.server.registry.names import is_digest
 from neuro.server.registry.tables import blobs, links, manifests, references, repositories, tags
 
 MAX_LISTED = 4 << 20  # bytes of one answer, which is as large as manifests may be for clients
+MAX_SIZE = (1 << 63) - 1  # bytes: what a column can have
 
 
 class KeptManifest(NamedTuple):
@@ -70,7 +71,7 @@ def put_manifest(
     tagged: Iterable[str],
     now: datetime,
 ) -> None:
-    """Add a manifest, if it is new, and let tags lead to it."""
+    """Add a manifest, if it is new, and let tags lead to it. Its size is what is there now."""
     blob_tables.alone_in(connection, repository_id)
     # Until this is committed the collection cannot take what the manifest needs: it waits here, or
     # has it and is waited for.
@@ -80,6 +81,7 @@ def put_manifest(
         .order_by(links.c.digest)
         .with_for_update(key_share=True, read=True)
     )
+    size = _size_of(connection, repository_id, manifest.references)
     insertion = upsert(connection, manifests)
     connection.execute(
         insertion.values(
@@ -90,11 +92,12 @@ def put_manifest(
             subject=manifest.subject,
             listed=msgspec.json.encode(manifest.listed),
             artifact_type=(manifest.listed.artifact_type or "")[:255] or None,
+            size=size,
             pushed_at=now,
             touched_at=now,
         ).on_conflict_do_update(
             index_elements=["repository_id", "digest"],
-            set_={"touched_at": insertion.excluded.touched_at},
+            set_={key: insertion.excluded[key] for key in ("touched_at", "size")},
         )
     )
     if manifest.references:
@@ -113,6 +116,26 @@ def put_manifest(
             written_over(connection.dialect.name, tags, "digest", "set_at"),
             {"repository_id": repository_id, "tag": tag, "digest": manifest.digest, "set_at": now},
         )
+
+
+def _size_of(connection: Connection, repository_id: int, digests: Sequence[str]) -> int:
+    """How many bytes a manifest has that names ``digests``: see ``tables``.
+
+    It takes a look at each and no more, as what a manifest in an index has is in its row.
+    """
+    blobs_of = (
+        select(blobs.c.size)
+        .join(links, links.c.digest == blobs.c.digest)
+        .where(links.c.repository_id == repository_id, links.c.digest.in_(digests))
+    )
+    parts = select(manifests.c.size).where(
+        manifests.c.repository_id == repository_id, manifests.c.digest.in_(digests)
+    )
+    # Indexes in indexes may come to any number, which is no column's and no database's any more.
+    size = 0
+    for found in (blobs_of, parts):
+        size += sum(connection.execute(found).scalars())
+    return min(size, MAX_SIZE)
 
 
 def _touch_those(
@@ -183,29 +206,6 @@ def list_tags(connection: Connection, repository_id: int, after: str, limit: int
             .limit(limit)
         ).scalars()
     )
-
-
-def sizes_of(
-    connection: Connection, repository_id: int, digests: Collection[str]
-) -> dict[str, int]:
-    """How many bytes the blobs of some manifests have, and those of the manifests in an index.
-
-    An index in an index counts nothing.
-    """
-    part = references.alias("part")
-    mine = references.c.repository_id == repository_id, references.c.manifest.in_(digests)
-    whole = select(references.c.manifest, func.sum(blobs.c.size)).where(*mine)
-    own = whole.join(blobs, blobs.c.digest == references.c.digest)
-    of_parts = whole.join(
-        part,
-        (part.c.repository_id == references.c.repository_id)
-        & (part.c.manifest == references.c.digest),
-    ).join(blobs, blobs.c.digest == part.c.digest)
-    sizes = dict.fromkeys(digests, 0)
-    for statement in (own, of_parts):
-        for digest, size in connection.execute(statement.group_by(references.c.manifest)):
-            sizes[digest] += int(size)
-    return sizes
 
 
 def list_repositories(

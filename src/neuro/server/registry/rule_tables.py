@@ -10,8 +10,11 @@ from sqlalchemy import Connection, delete, func, select
 
 from neuro.domain.images import ImageRules, ImageRulesInForce
 from neuro.server.registry.blob_tables import written_over
+from neuro.server.registry.errors import RegistryError
 from neuro.server.registry.rules import KeptTag, in_force, prefixes
-from neuro.server.registry.tables import manifests, repositories, rules, tags
+from neuro.server.registry.tables import manifests, references, repositories, rules, tags
+
+MAX_INDEXES = 1000  # that are looked at for whether a tag leads through them to an image
 
 _decode = msgspec.json.Decoder(ImageRules).decode
 
@@ -24,10 +27,11 @@ class RuledRepository(NamedTuple):
 
 
 class ListedTag(NamedTuple):
-    """A tag with all that is told of it."""
+    """A tag with all that is told of it; ``size`` in bytes."""
 
     kept: KeptTag
     digest: str
+    size: int
 
 
 def find_rules(connection: Connection, path: str) -> ImageRulesInForce:
@@ -75,7 +79,9 @@ def repositories_of(connection: Connection, owner: str) -> list[RuledRepository]
     return [RuledRepository(row.id, row.path) for row in found]
 
 
-_TAGS = select(tags.c.tag, tags.c.set_at, manifests.c.pulled_at, tags.c.digest).join(
+_TAGS = select(
+    tags.c.tag, tags.c.set_at, manifests.c.pulled_at, tags.c.digest, manifests.c.size
+).join(
     manifests,
     (manifests.c.repository_id == tags.c.repository_id) & (manifests.c.digest == tags.c.digest),
 )
@@ -96,7 +102,10 @@ def list_tags(
         .order_by(tags.c.tag)
         .limit(limit)
     )
-    return [ListedTag(KeptTag(row.tag, row.set_at, row.pulled_at), row.digest) for row in found]
+    return [
+        ListedTag(KeptTag(row.tag, row.set_at, row.pulled_at), row.digest, row.size)
+        for row in found
+    ]
 
 
 def moved(
@@ -112,8 +121,29 @@ def moved(
 
 
 def leading_to(connection: Connection, repository_id: int, digest: str) -> list[str]:
-    """The tags that lead to an image."""
-    mine = tags.c.repository_id == repository_id, tags.c.digest == digest
+    """The tags that lead to an image, itself or through indexes that it is a part of.
+
+    Raises RegistryError DENIED where there are more of these indexes than are looked at.
+    """
+    known = {digest}
+    lowest = [digest]
+    while lowest:
+        found = connection.execute(
+            select(references.c.manifest)
+            .where(references.c.repository_id == repository_id, references.c.digest.in_(lowest))
+            .distinct()
+            .limit(MAX_INDEXES + 1)
+        ).scalars()
+        lowest = [index for index in found if index not in known]
+        known.update(lowest)
+        if len(known) > MAX_INDEXES + 1:
+            raise RegistryError(
+                "DENIED",
+                403,
+                f"More than {MAX_INDEXES} indexes lead to {digest}, and some tags here are"
+                " immutable: remove indexes first that no such tag needs.",
+            )
+    mine = tags.c.repository_id == repository_id, tags.c.digest.in_(known)
     return list(connection.execute(select(tags.c.tag).where(*mine)).scalars())
 
 

@@ -72,6 +72,9 @@ manifests = Table(
     Column("subject", String(DIGEST), nullable=True),
     Column("listed", Blob, nullable=False),
     Column("artifact_type", String(255), nullable=True),
+    # Bytes: of the blobs that it names and the repository had when it was last pushed, and of the
+    # manifests in an index, as their rows said then. What two of those have is in both.
+    Column("size", BigInteger, nullable=False),
     Column("pushed_at", Moment, nullable=False),
     # When it was last pushed or asked for, or gave up a tag, an index or a subject.
     Column("touched_at", Moment, nullable=False),

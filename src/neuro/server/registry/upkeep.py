@@ -67,18 +67,16 @@ class Upkeep:
                 raise unknown_repository(repository.path)
             rules = rule_tables.find_rules(connection, repository.path).rules
             listed = rule_tables.list_tags(connection, repository_id, after, limit)
-            digests = {one.digest for one in listed}
-            sizes = manifest_tables.sizes_of(connection, repository_id, digests)
             return [
                 ImageTag(
                     tag=kept.tag,
                     digest=digest,
-                    size=sizes[digest],
+                    size=size,
                     pushed_at=kept.set_at,
                     pulled_at=kept.pulled_at,
                     is_immutable=matches(kept.tag, rules.immutable),
                 )
-                for kept, digest in listed
+                for kept, digest, size in listed
             ]
 
         return await self._database.read(find)

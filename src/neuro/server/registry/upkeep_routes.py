@@ -89,8 +89,7 @@ def upkeep_routes(service: RegistryService, upkeep: Upkeep, census: Census, scru
     )
     async def list_tags(call: Call, query: Behind) -> list[ImageTag]:
         """Tags by name, with when they were pushed and pulled."""
-        limit = min(_limit(query), _MOST_TAGS)  # The size of each has to be summed up.
-        return await upkeep.tags(call.found, query.after, limit)
+        return await upkeep.tags(call.found, query.after, min(_limit(query), _MOST_TAGS))
 
     @api.add("GET", _RULES, needs=need(Action.READ, parse_prefix), section=SECTION)
     async def get_rules(call: Call) -> ImageRulesInForce:
