@@ -11,8 +11,10 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.base import EngineFault, ExitCause
+from neuro.engines.images import locks
 from neuro.engines.sandbox import SandboxEngine
 from neuro.engines.sandbox.builds import Builds
+from neuro.engines.sandbox.disk import Census
 from neuro.engines.sandbox.settings import SandboxSettings
 from tests.engines.building import BASE, Builder, is_root, python, shell
 from tests.engines.harness import EVERYWHERE, MIB, Runs, mounted, spec
@@ -434,3 +436,42 @@ async def test_the_engine_sweeps_them(tmp_path: Path) -> None:
     await engine.close()
 
     assert not (tmp_path / "engine" / "builds" / "ada").exists()
+
+
+def filled(builds: Builds, key: str, mebibytes: int, used: int) -> None:
+    folder, lock = builds.take(key)
+    (Path(folder) / "file").write_bytes(b"x" * mebibytes * MIB)
+    os.utime(lock, (used, used))
+
+
+def test_who_has_most_gives_up_their_own_caches_first(tmp_path: Path) -> None:
+    builds = Builds(str(tmp_path))
+    filled(builds, "anna", 1, 1000)
+    filled(builds, "boris", 1, 4000)
+    filled(builds, "boris-ci", 1, 3000)
+    filled(builds, "boris-cd", 1, 2000)
+
+    builds.sweep(3 * MIB + MIB // 2)
+
+    names = {path.name for path in (tmp_path / "builds").iterdir() if path.is_dir()}
+    assert names == {"anna", "boris", "boris-ci"}
+
+
+def test_a_build_begins_while_its_cache_is_counted(tmp_path: Path) -> None:
+    builds = Builds(str(tmp_path))
+    filled(builds, "anna", 1, 1000)
+    lock = str(tmp_path / "builds" / "anna.lock")
+    free: list[bool] = []
+
+    def is_over() -> bool:
+        one = locks.alone_at_once(lock)
+        free.append(one is not None)
+        if one is not None:
+            one.close()
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Census, "step", lambda census, seconds: False)
+        builds.sweep(0, is_over)
+
+    assert free[0]
