@@ -214,7 +214,7 @@ class Supervisor:
         self._place.add_state(record)
 
     def _pasta_ready(self, worked: bool) -> None:
-        if self._prepared is None:
+        if self._record is not None or self._prepared is None:
             return  # it was ended because the run cannot begin
         if worked:
             self._oversight.prepare(self._request, self._begin_late)
