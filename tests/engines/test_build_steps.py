@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from neuro.engines.base import EngineFault, ExitCause
-from neuro.engines.sandbox import SandboxEngine
+from neuro.engines.base import EngineFault, ExitCause, RunRef, Started
+from neuro.engines.images import locks
+from neuro.engines.sandbox import SandboxEngine, layout
 from neuro.engines.sandbox.builds import Builds
+from neuro.engines.sandbox.disk import Census
 from neuro.engines.sandbox.settings import SandboxSettings
 from tests.engines.building import BASE, Builder, is_root, python, shell
-from tests.engines.harness import EVERYWHERE, MIB, Runs, mounted, spec
+from tests.engines.harness import EVERYWHERE, MIB, Runs, eventually, mounted, spec
 from tests.engines.memory import MemoryEngine
 from tests.engines.plain.engine import PlainEngine
 
@@ -378,6 +380,27 @@ subprocess.run(["sh", "-c", {fills!r}])
     assert "the build added to its cache is more than the 50M" in str(done.exited.message)
 
 
+async def test_a_build_is_ended_while_its_cache_is_counted(
+    runs: Runs, builder: Builder, tmp_path: Path
+) -> None:
+    for number in range(50_000):
+        (builder.cache / str(number)).touch()
+    begun = spec("sleep", "1000", nesting=True, build_cache="ada", disk=50 * MIB)
+    ref = RunRef(begun.job_id, begun.run)
+    place = layout.run_folder(str(tmp_path / "engine"), ref.job_id, ref.run)
+
+    def is_there() -> bool:
+        state = layout.read_state(f"{place}/{layout.STATE}")
+        return state is not None and state.get("init") is not None
+
+    await runs.engine.start(begun)
+    await eventually(is_there, "no supervisor has the run")
+    await runs.engine.stop(ref, 0)
+    await runs.exited(ref)
+
+    assert not [one for one in runs.told if isinstance(one, Started) and one.ref == ref]
+
+
 async def test_memory_of_steps_is_the_jobs(builder: Builder) -> None:
     words = {"argv": ["python3", "-c", "data = b'x' * (900 << 20); print('filled')"]}
 
@@ -434,3 +457,42 @@ async def test_the_engine_sweeps_them(tmp_path: Path) -> None:
     await engine.close()
 
     assert not (tmp_path / "engine" / "builds" / "ada").exists()
+
+
+def filled(builds: Builds, key: str, mebibytes: int, used: int) -> None:
+    folder, lock = builds.take(key)
+    (Path(folder) / "file").write_bytes(b"x" * mebibytes * MIB)
+    os.utime(lock, (used, used))
+
+
+def test_who_has_most_gives_up_their_own_caches_first(tmp_path: Path) -> None:
+    builds = Builds(str(tmp_path))
+    filled(builds, "anna", 1, 1000)
+    filled(builds, "boris", 1, 4000)
+    filled(builds, "boris-ci", 1, 3000)
+    filled(builds, "boris-cd", 1, 2000)
+
+    builds.sweep(3 * MIB + MIB // 2)
+
+    names = {path.name for path in (tmp_path / "builds").iterdir() if path.is_dir()}
+    assert names == {"anna", "boris", "boris-ci"}
+
+
+def test_a_build_begins_while_its_cache_is_counted(tmp_path: Path) -> None:
+    builds = Builds(str(tmp_path))
+    filled(builds, "anna", 1, 1000)
+    lock = str(tmp_path / "builds" / "anna.lock")
+    free: list[bool] = []
+
+    def is_over() -> bool:
+        one = locks.alone_at_once(lock)
+        free.append(one is not None)
+        if one is not None:
+            one.close()
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Census, "step", lambda census, seconds: False)
+        builds.sweep(0, is_over)
+
+    assert free[0]

@@ -15,6 +15,7 @@ from neuro.engines.sandbox.disk import (
     Census,
     Count,
     DiskWatch,
+    FirstCount,
     Use,
     entries_for,
     excess_of,
@@ -261,6 +262,41 @@ def test_a_watch_that_was_ended_says_nothing(disk: Path) -> None:
 
     watch.end()
     loop.after(1.5, lambda: setattr(loop, "running", False))
+    loop.run()
+
+    assert not told
+
+
+@pytest.mark.root
+def test_what_was_there_counts_for_nobody_and_all_that_comes_does(disk: Path) -> None:
+    loop = Loop()
+    told: list[str] = []
+    (disk / "mine" / "before").write_bytes(b"x" * 9 * MIB)
+    seen: list[Use] = []
+
+    def begin(there: Use) -> None:
+        seen.append(there)
+        DiskWatch(loop, f"{disk}/mine", limit=8 * MIB, inodes=9, on_excess=exceeded, there=there)
+        (disk / "mine" / "added").write_bytes(b"x" * 9 * MIB)
+
+    def exceeded(sentence: str) -> None:
+        told.append(sentence)
+        loop.running = False
+
+    FirstCount(loop, f"{disk}/mine", begin)
+    loop.after(15.0, lambda: setattr(loop, "running", False))
+    loop.run()
+
+    assert seen == [Use(9 * MIB, 1)]
+    assert len(told) == 1
+
+
+def test_a_first_count_that_was_ended_tells_nothing(tmp_path: Path) -> None:
+    loop = Loop()
+    told: list[Use] = []
+
+    FirstCount(loop, str(tmp_path), told.append).end()
+    loop.after(0.1, lambda: setattr(loop, "running", False))
     loop.run()
 
     assert not told

@@ -16,14 +16,17 @@ import pytest_asyncio
 from neuro.engines.base import EngineFault, File, NotReady, PullCredentials, RunNotFound, SaveStep
 from neuro.engines.images import tar
 from neuro.engines.images.composing import NewLayer, image_of
+from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.limits import packing_seconds
 from neuro.engines.images.manifests import Manifest, read_manifest
 from neuro.engines.images.packing import Part, pack
+from neuro.engines.images.processes import LayerProcess
 from neuro.engines.images.pushing import OfBytes, Push
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.store import Store
 from neuro.engines.runs import Saving
-from neuro.engines.sandbox import SandboxEngine
+from neuro.engines.sandbox import SandboxEngine, saving
 from neuro.engines.sandbox.stored_images import StoredImages
 from tests.engines import made_images
 from tests.engines.archives import entry, layer
@@ -217,11 +220,11 @@ async def test_who_gives_up_leaves_nothing_and_the_run_goes_on(
 ) -> None:
     job_id = await began(runs, "head -c 30000000 /dev/urandom > /large", image=base)
     loop, begun = asyncio.get_running_loop(), asyncio.Event()
-    saving = Saving(image=f"{host}/mine:v1", push=ME, base=base)
+    wanted = Saving(image=f"{host}/mine:v1", push=ME, base=base)
 
     assert isinstance(runs.engine, SandboxEngine)
     task = asyncio.create_task(
-        runs.engine.commit(job_id, saving, lambda step: loop.call_soon_threadsafe(begun.set))
+        runs.engine.commit(job_id, wanted, lambda step: loop.call_soon_threadsafe(begun.set))
     )
     await begun.wait()
     task.cancel()
@@ -248,3 +251,43 @@ async def test_why_it_cannot_be_saved_is_told(
     registry.fails["/v2/mine/blobs/uploads/"] = 507, b'{"errors": [{"message": "it is full"}]}'
     with pytest.raises(NotReady, match="has no room: it is full"):
         await save(runs, job_id, f"{host}/mine:v1", base)
+
+
+async def test_no_job_is_saved_on_a_disk_that_is_almost_full(
+    runs: Runs, registry: TakingRegistry, host: str, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "spare_of", lambda disk: 1 << 60)
+    job_id = await began(runs, "echo x > /x", image=base)
+
+    with pytest.raises(NotReady, match=r"cannot be saved\. There is no room on the disk"):
+        await save(runs, job_id, f"{host}/mine:v1", base)
+
+
+def packing(folder: Path, blob: int, **order: int) -> LayerProcess:
+    words = {"parts": [[".", ""]], "without": [], "base": 0, "seconds": 300, "spare": 0, **order}
+    return LayerProcess("packer", (blob,), str(folder), json.dumps(words))
+
+
+def test_a_disk_that_fills_while_a_layer_is_packed_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "one").write_bytes(os.urandom(5 << 20))
+
+    with open(tmp_path / "blob", "wb") as blob, pytest.raises(ImageFault) as caught:
+        packing(tmp_path / "files", blob.fileno(), spare=1 << 60).wait()
+
+    assert caught.value.kind is FaultKind.NO_ROOM
+    assert (tmp_path / "blob").stat().st_size == 0
+
+
+def test_holes_cost_no_more_than_the_processor_time_of_what_is_on_the_disk(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "files").mkdir()
+    with open(tmp_path / "files" / "sparse", "wb") as file:
+        file.truncate(64 << 30)
+
+    with open(tmp_path / "blob", "wb") as blob, pytest.raises(ImageFault, match="processor time"):
+        packing(tmp_path / "files", blob.fileno(), seconds=1).wait()
+
+    assert packing_seconds(0) < 600
+    assert packing_seconds(80 << 30) < 4 * 3600

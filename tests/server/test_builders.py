@@ -166,6 +166,14 @@ async def test_each_owner_has_layers_of_their_own(tmp_path: Path) -> None:
     assert cache_key("default", "boris") != one.build_cache
 
 
+def test_layers_of_a_service_account_are_its_own_and_counted_with_its_persons() -> None:
+    anna, account = cache_key("default", "anna"), cache_key("default", "anna--ci")
+
+    assert account.partition("-")[0] == anna
+    assert account != anna
+    assert cache_key("default", "anna--cd") not in (anna, account)
+
+
 async def test_no_other_job_may_make_sandboxes(tmp_path: Path) -> None:
     spec = await spec_of(tmp_path, "ubuntu", command="python -m neuro.builder")
 

@@ -123,11 +123,14 @@ async def test_what_cannot_be_saved_is_told(client: Client) -> None:
 
 async def test_a_client_that_goes_away_leaves_a_job_that_can_be_saved(client: Client) -> None:
     job = await began(client, "head -c 200000000 /dev/urandom > /large", "host")
+    other = await began(client, "true", "host")
 
     async for event in client.jobs.save(job.id, client.images.image("image:left:v1")):
         assert event.status == "CommitStarted"
         with pytest.raises(Conflict, match="is being saved already"):
             await save(client, job, "image:twice:v1")
+        with pytest.raises(Conflict, match="one is saved at a time"):
+            await save(client, other, "image:other:v1")
         break
 
     async with asyncio.timeout(60):
@@ -141,3 +144,4 @@ async def test_a_client_that_goes_away_leaves_a_job_that_can_be_saved(client: Cl
     assert "again" in found
     assert "left" not in found
     await client.jobs.kill(job.id)
+    await client.jobs.kill(other.id)

@@ -118,7 +118,7 @@ def _answer_of(fault: ImageFault) -> dict[str, object]:
 
 
 def _out_of_time(*_: object) -> None:
-    raise refused("The layer takes too much processor time to be unpacked.")
+    raise refused("The layer takes too much processor time.")
 
 
 def _enter(folder: str, last: int, largest: int, seconds: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from neuro.engines.images import tar
 from neuro.engines.images.faults import FaultKind, ImageFault, corrupt, refused, shown
-from neuro.engines.images.limits import Limits, no_room
+from neuro.engines.images.limits import Limits, check_spare
 from neuro.engines.images.places import HIDDEN, Places, is_whiteout, open_folder, parts_of
 from neuro.engines.images.records import Recorder
 from neuro.engines.sandbox.removal import remove_beside
@@ -104,10 +104,7 @@ class Extraction:
 
     def _check_room(self) -> None:
         """Others need the disk too. Raises ImageFault."""
-        disk = os.fstatvfs(self._root)
-        free = disk.f_bavail * disk.f_frsize
-        if free < self._limits.spare:
-            raise no_room(free, self._limits.spare)
+        check_spare(self._root, self._limits.spare)
 
     # Each kind of thing
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from neuro.engines.images.faults import FaultKind, ImageFault, refused
 
 _LEAST_SECONDS = 300  # four million files take that long
 _SLOWEST = 1 << 20  # bytes of a blob in a second; usual is fifty times as much
+_SLOWEST_PACKED = 8 << 20  # bytes of files in a second
+_SPARE, _SHARE = 1 << 30, 20  # bytes that stay free on the disk, or this part of a small one
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,27 @@ class Limits:
     def cpu_seconds(self, packed: int) -> int:
         """How much processor time the unpacking of so many bytes may take."""
         return _LEAST_SECONDS + packed // _SLOWEST
+
+
+def packing_seconds(allocated: int) -> int:
+    """How much processor time the packing of files may take that have so many bytes on the disk.
+
+    Holes are not among them: anybody can make a terabyte of these.
+    """
+    return _LEAST_SECONDS + allocated // _SLOWEST_PACKED
+
+
+def spare_of(disk: os.statvfs_result) -> int:
+    """How many bytes of a disk are to stay free."""
+    return min(_SPARE, disk.f_blocks * disk.f_frsize // _SHARE)
+
+
+def check_spare(file: int, spare: int) -> None:
+    """Raises ImageFault where less than ``spare`` bytes are free on an open file's disk."""
+    disk = os.fstatvfs(file)
+    free = disk.f_bavail * disk.f_frsize
+    if free < spare:
+        raise no_room(free, spare)
 
 
 def no_room(free: int, wanted: int) -> ImageFault:

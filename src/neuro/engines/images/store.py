@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 
 from neuro.engines.images import locks
 from neuro.engines.images.faults import corrupt
-from neuro.engines.images.limits import Limits, no_room
+from neuro.engines.images.limits import Limits, no_room, spare_of
 from neuro.engines.images.locks import Lock
 from neuro.engines.images.processes import LayerProcess, turn
 from neuro.engines.images.shelves import (
@@ -53,7 +53,6 @@ from neuro.engines.images.sweeping import Sweeper
 from neuro.engines.images.unpacking import Unpacking
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_SPARE, _SHARE = 1 << 30, 20  # bytes that stay free on the disk, or this part of a small one
 _REMEMBERED = 1000  # images of which it is known how many layers have to be merged
 
 
@@ -189,8 +188,7 @@ class Store:
             raise no_room(free, wanted)
 
     def _spare(self) -> int:
-        disk = os.statvfs(self.shelves.folder)
-        return max(self._limits.spare, min(_SPARE, disk.f_blocks * disk.f_frsize // _SHARE))
+        return max(self._limits.spare, spare_of(os.statvfs(self.shelves.folder)))
 
     def _layer(self, diff_id: str) -> Layer | None:
         place = self.shelves.layer(diff_id)

@@ -1,5 +1,8 @@
 """Caches of builds: a folder for each owner, which outlives the jobs that build images.
 
+What is before a key's first ``-`` says whose share of the room it is: a person has one share, with
+all their accounts.
+
 A job's users own what is in it by an id-mapped mount, so on the disk files belong to the users that
 an image gives them to, root and setuid ones among them: the folder of all is closed to everybody
 else. A build holds its cache by a lock that its supervisor takes; what nobody holds may be removed.
@@ -16,7 +19,7 @@ from neuro.engines.images import locks
 from neuro.engines.sandbox.disk import EVERYTHING, Census
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
+OF_ACCOUNT = "-"  # after a person's key, in those of their accounts
 _SLICE = 1.0  # seconds of counting between two looks at whether to go on
 
 
@@ -52,19 +55,27 @@ class Builds:
         return folder, lock
 
     def sweep(self, most: int, is_over: Callable[[], bool] = lambda: False) -> int:
-        """Remove those that were not used for longest, until all take no more than ``most`` bytes.
+        """Remove caches until all take no more than ``most`` bytes: of the person who has most.
 
-        Bytes that are left. One that a build has stays. ``is_over`` says that nobody waits for the
-        rest. Raises OSError.
+        Of theirs that goes first which was not used for longest. Bytes that are left. One that a
+        build has stays. ``is_over`` says that nobody waits for the rest. Raises OSError.
         """
-        caches = sorted(self._caches())
-        sizes = {key: self._size(key, used, is_over) for used, key in caches}
-        total = sum(sizes.values())
-        for _, key in caches:
-            if total <= most or is_over():
-                break
+        sizes: dict[str, int] = {}
+        people: dict[str, list[str]] = {}  # the keys of each, the one that was used last comes last
+        for used, key in sorted(self._caches()):
+            sizes[key] = self._size(key, used, is_over)
+            people.setdefault(_person(key), []).append(key)
+        shares = {person: sum(sizes[key] for key in keys) for person, keys in people.items()}
+        total = sum(shares.values())
+        while people and total > most and not is_over():
+            # Nobody's builds take away what others have: not those who have less.
+            person = max(people, key=lambda one: shares[one])
+            key = people[person].pop(0)
+            if not people[person]:
+                del people[person]
             if self._remove(key):
                 total -= sizes[key]
+                shares[person] -= sizes[key]
         return total
 
     def _caches(self) -> list[tuple[int, str]]:
@@ -86,22 +97,21 @@ class Builds:
     def _size(self, key: str, used: int, is_over: Callable[[], bool]) -> int:
         """The bytes of a cache; counted anew only while a build has it, and once after."""
         lock = locks.alone_at_once(self._lock(key))
-        try:
-            known = self._sizes.get(key)
-            if known is not None and known[0] == used and lock is not None:
-                return known[1]
-            census = Census(f"{self._folder}/{key}", EVERYTHING)
-            while not census.step(_SLICE):
-                if is_over():
-                    census.close()
-                    break
-            else:
-                # What a build is still writing is counted again.
-                self._sizes[key] = (used if lock is not None else -1), census.use.bytes
-            return census.use.bytes
-        finally:
-            if lock is not None:
-                lock.close()
+        is_free = lock is not None
+        if lock is not None:
+            lock.close()  # counting may take long, and no build waits for that
+        known = self._sizes.get(key)
+        if known is not None and known[0] == used and is_free:
+            return known[1]
+        census = Census(f"{self._folder}/{key}", EVERYTHING)
+        while not census.step(_SLICE):
+            if is_over():
+                census.close()
+                break
+        else:
+            # What a build is still writing is counted again. One that comes meanwhile uses it anew.
+            self._sizes[key] = (used if is_free else -1), census.use.bytes
+        return census.use.bytes
 
     def _remove(self, key: str) -> bool:
         lock = locks.alone_at_once(self._lock(key))
@@ -116,3 +126,8 @@ class Builds:
 
     def _lock(self, key: str) -> str:
         return f"{self._folder}/{key}.lock"
+
+
+def _person(key: str) -> str:
+    """Whose share the cache of a key is counted for."""
+    return key.partition(OF_ACCOUNT)[0]

@@ -38,6 +38,7 @@ class Use:
     entries: int = 0
 
 
+NOTHING = Use()
 EVERYTHING = Use(1 << 62, 1 << 62)  # more than there is anywhere
 
 
@@ -134,30 +135,22 @@ class DiskWatch:
         inodes: int,
         on_excess: Callable[[str], None],
         processes: Callable[[], Iterable[int]] = tuple,
-        growth: bool = False,
+        there: Use = NOTHING,
     ) -> None:
-        """With ``growth`` the limits are on what is added to that which is in the folder now."""
+        """The limits are on what is added to that which is ``there`` now."""
         self._loop = loop
         self._folder = folder
-        self._limit = Use(limit, inodes)
-        self._allowed = self._limit if growth else None
+        self._limit = Use(there.bytes + limit, there.entries + inodes)
         self._on_excess = on_excess
         self._processes = processes
         self._ended = False
-        if growth:
-            self._limit = EVERYTHING
-            self._loop.after(_PAUSE, self._begin)
-            return
         # A new run has nothing yet, but for a few files of ours.
-        self._last = Count(Use(), self._whole(), time.monotonic())
+        self._last = Count(there, self._whole(), time.monotonic())
         self._loop.after(pause_after(self._last, self._last.whole, self._limit), self._look)
 
     def end(self) -> None:
         """Look no more."""
         self._ended = True
-
-    def _begin(self) -> None:
-        self._step(Census(self._folder, self._limit, self._processes), self._whole())
 
     def _whole(self) -> Use:
         try:
@@ -186,12 +179,31 @@ class DiskWatch:
             self._ended = True
             self._on_excess(sentence)
             return
-        if self._allowed is not None:  # it was there before, or came while it was counted
-            allowed, self._allowed = self._allowed, None
-            use = census.use
-            self._limit = Use(use.bytes + allowed.bytes, use.entries + allowed.entries)
         self._last = Count(census.use, whole, time.monotonic(), census.worked)
         self._loop.after(pause_after(self._last, whole, self._limit), self._look)
+
+
+class FirstCount:
+    """Counts what is in ``folder``, and tells it to ``then`` unless it was ended before."""
+
+    def __init__(self, loop: Loop, folder: str, then: Callable[[Use], None]) -> None:
+        self._loop = loop
+        self._census = Census(folder, EVERYTHING)
+        self._then = then
+        self._ended = False
+        self._loop.after(0.0, self._step)
+
+    def end(self) -> None:
+        """Count no more."""
+        self._ended = True
+
+    def _step(self) -> None:
+        if self._ended:
+            self._census.close()
+        elif self._census.step(_SLICE):
+            self._then(self._census.use)
+        else:
+            self._loop.after(_PAUSE, self._step)
 
 
 class Census:

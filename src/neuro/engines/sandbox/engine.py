@@ -8,10 +8,12 @@ import logging
 import resource
 import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from neuro.engines.base import (
     EngineFault,
@@ -42,9 +44,12 @@ from neuro.engines.sandbox.tidying import Tidying
 from neuro.engines.storage import Storage
 
 _KEEP_SECONDS = 5.0  # between two looks at what runs stand on
+_CACHE_THREADS = 2  # one may count all the while
 _TIDY_SECONDS = 600.0  # between two looks at images that nobody uses
 
 log = logging.getLogger("neuro.engine")
+
+T = TypeVar("T")
 
 
 class SandboxEngine(SupervisedRuns):
@@ -75,6 +80,8 @@ class SandboxEngine(SupervisedRuns):
         self._mending = asyncio.Lock()
         self._images = images
         self._caches: Builds | None = None
+        # Their own: counting may take long, and nothing else waits for that.
+        self._for_caches: ThreadPoolExecutor | None = None
         self._pulls = (
             None if images is None else Pulls(images, self._tell, self._settings.offline_host)
         )
@@ -161,13 +168,11 @@ class SandboxEngine(SupervisedRuns):
                 log.exception("caches of builds that nobody uses cannot be taken away")
 
     async def tidy_builds(self) -> None:
-        """Remove caches of builds beyond what may be kept, those that were used longest ago first.
-
-        Raises OSError.
-        """
+        """Remove caches of builds beyond what may be kept (``Builds.sweep``). Raises OSError."""
         ending = threading.Event()
+        kept = self._settings.builds_kept
         try:
-            await asyncio.to_thread(self._builds().sweep, self._settings.builds_kept, ending.is_set)
+            await self._with_caches(lambda builds: builds.sweep(kept, ending.is_set))
         finally:
             ending.set()
         self._tidying.begin()
@@ -200,6 +205,9 @@ class SandboxEngine(SupervisedRuns):
         if self._pulls is not None:
             self._pulls.close()
         await self._let_go()
+        if self._for_caches is not None:
+            self._for_caches.shutdown(wait=False)
+            self._for_caches = None
         if self._nursery is not None:
             await self._nursery.close()
         if self._plan is not None:
@@ -248,12 +256,18 @@ class SandboxEngine(SupervisedRuns):
         if not spec.build_cache:
             return request
         try:
-            folder, lock = await asyncio.to_thread(self._builds().take, spec.build_cache)
+            folder, lock = await self._with_caches(lambda builds: builds.take(spec.build_cache))
         except ValueError as error:
             raise EngineFault(str(error)) from None
         except OSError as error:
             raise NotReady(f"the cache of its build cannot be kept here: {error}") from error
         return replace(request, cache=folder, lock=lock)
+
+    async def _with_caches(self, work: Callable[[Builds], T]) -> T:
+        if self._for_caches is None:
+            self._for_caches = ThreadPoolExecutor(_CACHE_THREADS, "caches")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._for_caches, work, self._builds())
 
     def _builds(self) -> Builds:
         if self._caches is None:

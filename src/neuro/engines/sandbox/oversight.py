@@ -7,7 +7,14 @@ from collections.abc import Callable
 from functools import partial
 
 from neuro.engines.sandbox import watching
-from neuro.engines.sandbox.disk import DiskWatch, entries_for, size_in_words
+from neuro.engines.sandbox.disk import (
+    NOTHING,
+    DiskWatch,
+    FirstCount,
+    Use,
+    entries_for,
+    size_in_words,
+)
 from neuro.engines.sandbox.launch import Plan, Request
 from neuro.engines.sandbox.loop import Loop
 from neuro.engines.sandbox.watching import Watch
@@ -22,9 +29,25 @@ class Oversight:
     def __init__(self, loop: Loop, kill: Callable[[], None]) -> None:
         self._loop = loop
         self._kill = kill
-        self._watches: list[Watch | DiskWatch] = []
+        self._watches: list[Watch | DiskWatch | FirstCount] = []
+        self._cached = NOTHING
         self.memory_exceeded = False
         self.disk_excess: str | None = None
+
+    def prepare(self, request: Request, then: Callable[[], None]) -> None:
+        """Call ``then`` once it is known what is there that does not count: at once, or later.
+
+        Until then the run's command must not begin, or what it adds would pass for that.
+        """
+
+        def counted(use: Use) -> None:
+            self._cached = use
+            then()
+
+        if request.disk and request.cache:
+            self._watches.append(FirstCount(self._loop, request.cache, counted))
+        else:
+            then()
 
     def begin(self, plan: Plan, request: Request, init: int, layers: str) -> None:
         """Look at all that no group holds for the run whose first process is ``init``."""
@@ -67,7 +90,7 @@ class Oversight:
                     "what the build added to its cache is more than the"
                     f" {size_in_words(limit)} that the job may use: choose a preset with more disk"
                 ),
-                growth=True,
+                there=self._cached,
             )
         )
 

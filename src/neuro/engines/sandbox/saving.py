@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -18,18 +17,21 @@ from neuro.domain.images import BASE_LABEL, ON_HOST
 from neuro.engines.base import EngineFault, NotReady, RunNotFound, RunRef, SaveStep, Saving
 from neuro.engines.images.composing import Base, NewLayer, image_of
 from neuro.engines.images.faults import FaultKind, ImageFault
+from neuro.engines.images.limits import check_spare, packing_seconds, spare_of
 from neuro.engines.images.manifests import Manifest, read_manifest
-from neuro.engines.images.processes import LayerProcess
+from neuro.engines.images.processes import LayerProcess, turn
 from neuro.engines.images.pushing import OfFile, OfRegistry, Push, Source
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
-from neuro.engines.images.stopping import Stopped
+from neuro.engines.images.stopping import Stop, Stopped
 from neuro.engines.sandbox import layout
+from neuro.engines.sandbox.disk import EVERYTHING, Census
 from neuro.engines.sandbox.images import Images
 
 # What the engine mounts or writes there, of the run's own or of the machine's.
 _WITHOUT = ("proc", "sys", "dev", "etc/hosts", "etc/hostname", "etc/resolv.conf")
 _BY = "neuro save"
+_SLICE = 1.0  # seconds of counting between two looks at whether to go on
 
 
 class Save:
@@ -56,18 +58,12 @@ class Save:
         self._told = told
         self._blob = -1
         self._layer = NewLayer("", 0, "")
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._working: LayerProcess | Push | None = None
+        self._stop = Stop()
         self._changed = 0
 
     def stop(self) -> None:
         """End it, from another thread."""
-        with self._lock:
-            self._stopped = True
-            working = self._working
-        if working is not None:
-            working.stop()
+        self._stop.set()
 
     def close(self) -> None:
         """Let go of the layer."""
@@ -89,16 +85,25 @@ class Save:
             # It has no name, so nothing of it is left whatever happens.
             with tempfile.TemporaryFile(dir=self._folder) as file:
                 self._blob = os.dup(file.fileno())
-            order = {"parts": self._files["parts"], "without": _WITHOUT, "base": base}
-            process = LayerProcess("packer", (self._blob,), layers, json.dumps(order))
-            self._begun(process)
-            made = process.wait()
+            spare = spare_of(os.fstatvfs(self._blob))
+            check_spare(self._blob, spare)
+            order = {
+                "parts": self._files["parts"],
+                "without": _WITHOUT,
+                "base": base,
+                "seconds": packing_seconds(self._allocated(layers)),
+                "spare": spare,
+            }
+            with turn(self._stop):
+                process = LayerProcess("packer", (self._blob,), layers, json.dumps(order))
+                with self._stop.telling(process.stop):
+                    made = process.wait()
         except FileNotFoundError:
             self.close()
             raise RunNotFound(self._ref.job_id) from None
         except ImageFault as fault:
             self.close()
-            raise EngineFault(f"{self._ref.job_id} cannot be saved. {fault.sentence}") from None
+            raise self._refusal(fault) from None
         except OSError as error:
             self.close()
             why = error.strerror or str(error)
@@ -131,11 +136,10 @@ class Save:
                     sources.setdefault(one.digest, OfRegistry(registry, one.digest))
             own = Registry(target, self._saving.push, (target.registry,))
             push = Push(own, target, tell=self._tell)
-            self._begun(push)
-            push.run(image, sources)
+            with self._stop.telling(push.stop):
+                push.run(image, sources)
         except ImageFault as fault:
-            kind = NotReady if fault.kind in (FaultKind.AWAY, FaultKind.NO_ROOM) else EngineFault
-            raise kind(f"{self._ref.job_id} cannot be saved. {fault.sentence}") from None
+            raise self._refusal(fault) from None
         except OSError as error:
             why = error.strerror or str(error)
             raise NotReady(f"{self._ref.job_id} cannot be saved: {why}") from error
@@ -153,12 +157,18 @@ class Save:
             )
         return base
 
-    def _begun(self, working: LayerProcess | Push) -> None:
-        with self._lock:
-            self._working = working
-            stopped = self._stopped
-        if stopped:
-            working.stop()
+    def _allocated(self, layers: str) -> int:
+        """How many bytes the run's files have on the disk. Raises Stopped."""
+        census = Census(layers, EVERYTHING)
+        while not census.step(_SLICE):
+            if self._stop.is_set:
+                census.close()
+                raise Stopped
+        return census.use.bytes
+
+    def _refusal(self, fault: ImageFault) -> EngineFault | NotReady:
+        kind = NotReady if fault.kind in (FaultKind.AWAY, FaultKind.NO_ROOM) else EngineFault
+        return kind(f"{self._ref.job_id} cannot be saved. {fault.sentence}")
 
     def _tell(self, share: float) -> None:
         self._told(SaveStep(share, self._changed))

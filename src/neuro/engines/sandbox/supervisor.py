@@ -162,7 +162,7 @@ class Supervisor:
             )
         self._write_state()
         if self._pasta is None:
-            self._begin()
+            self._oversight.prepare(self._request, self._begin_late)
 
     def _limit(self) -> None:
         limits = cgroups.Limits(self._request.cpu, self._request.memory, self._plan.processes)
@@ -214,13 +214,18 @@ class Supervisor:
         self._place.add_state(record)
 
     def _pasta_ready(self, worked: bool) -> None:
-        if self._record is not None:
+        if self._record is not None or self._prepared is None:
             return  # it was ended because the run cannot begin
-        try:
-            if worked:
-                self._begin()
-                return
+        if worked:
+            self._oversight.prepare(self._request, self._begin_late)
+        else:
             self._word.refuse(launcher.NOT_READY, "the network of the job cannot be made")
+            self._abandon()
+
+    def _begin_late(self) -> None:
+        try:
+            self._begin()
+            return
         except OSError as error:
             self._word.refuse(launcher.NOT_READY, launcher.reason_of(error))
         except ValueError as error:
@@ -229,12 +234,16 @@ class Supervisor:
 
     def _abandon(self) -> None:
         """Nothing was begun: what waits for it can go."""
+        self._let_go()
+        self._kill()
+
+    def _let_go(self) -> None:
         assert self._prepared is not None
         assert self._outlet is not None
         for tree in self._prepared.trees:
             os.close(tree)
+        self._prepared = None
         self._outlet.begin()
-        self._kill()
 
     def _command_begun(self) -> None:
         if self._init_status not in (None, 0):  # killed before it began: nobody could say so
@@ -261,6 +270,9 @@ class Supervisor:
         if self._record is not None or self._init_status is None or self._command_status is None:
             return
         assert self._outlet is not None
+        if self._prepared is not None:  # it was killed before it began, and now never will
+            self._oversight.end()
+            self._let_go()
         if not self._outlet.over:
             self._outlet.drain()  # calls back here when it is done, however full the disk is
             if not self._outlet.over:

@@ -26,6 +26,7 @@ from neuro.domain.jobs import Container, ContainerRequest, JobRequest, Volume
 from neuro.domain.mounts import place_of
 from neuro.domain.resources import Amount
 from neuro.engines.base import File
+from neuro.server.access.people import person_of
 from neuro.server.jobs.specification import entrypoint_and_argv
 
 # Where Docker's configuration is for the published images that build.
@@ -176,5 +177,15 @@ def configuration(container: Container, hosts: Iterable[str], token: str) -> tup
 
 
 def cache_key(cluster: str, owner: str) -> str:
-    """The name of an owner's layers: one word, whatever the owner is called."""
-    return hashlib.sha256(f"{cluster}/{owner}".encode()).hexdigest()[:32]
+    """The name of an owner's layers: one word, whatever the owner is called.
+
+    A service account has layers of its own, as it may read less than its person. Its key begins
+    with its person's, for whose share of the room they are counted.
+    """
+    person = person_of(owner)
+    key = _hashed(f"{cluster}/{person}")
+    return key if person == owner else f"{key}-{_hashed(f'{cluster}/{owner}')}"
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -27,6 +27,7 @@ from neuro.engines.base import (
     Saving,
 )
 from neuro.server.access.identity import Identity
+from neuro.server.access.people import person_of
 from neuro.server.jobs.abilities import committing
 from neuro.server.jobs.record import JobRecord
 from neuro.server.jobs.service import JobService
@@ -38,7 +39,7 @@ _TOTAL = 1000  # what clients are told as the size of the whole, in thousandths
 
 
 class JobSaver:
-    """Saves jobs, each one once at a time.
+    """Saves jobs, each one once at a time, and for each person one at a time.
 
     ``image_of`` says by which name the engine had a job's image, and what allows to pull that;
     ``push_token(user, image)`` allows to push one image in a user's name, to the host ``registry``.
@@ -57,7 +58,7 @@ class JobSaver:
         self._registry = registry
         self._image_of = image_of
         self._push_token = push_token
-        self._saving: set[str] = set()
+        self._saving: dict[str, str] = {}  # for whom each is saved
 
     def image(self, caller: Identity, reference: str) -> OwnImage:
         """The image that a job is to be saved as.
@@ -93,9 +94,15 @@ class JobSaver:
             )
         if record.id in self._saving:
             raise Conflict(f"Job {record.id} is being saved already: wait until that has ended.")
+        person = person_of(user)
+        if person in self._saving.values():
+            raise Conflict(
+                "Another job is being saved for you, and one is saved at a time: wait until that"
+                " has ended."
+            )
         if len(self._saving) >= MOST:
             raise Unavailable(f"{MOST} jobs are being saved now: try again in a moment.")
-        self._saving.add(record.id)
+        self._saving[record.id] = person
         try:
             base, pull = self._image_of(record)
             push = PullCredentials("token", self._push_token(user, image.uri))
@@ -106,7 +113,7 @@ class JobSaver:
                 yield line
             yield _line(status=f"{image}: pushed")
         finally:
-            self._saving.discard(record.id)
+            del self._saving[record.id]
 
 
 async def _followed(
