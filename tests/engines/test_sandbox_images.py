@@ -585,6 +585,42 @@ async def test_the_layers_of_an_image_can_lie_above_the_machines_userland(
     await eventually(lambda: not os.path.exists(f"{place}/layers"), "its files are there")
 
 
+async def test_no_link_of_an_image_shows_at_another_place_what_is_covered(
+    tmp_path: Path, images: MadeImages, shelf: Shelf
+) -> None:
+    seen = tmp_path / "p/seen"
+    write(seen, "data/secret", "the server's own\n")
+    write(seen, "shown", "everybody's\n")
+    layer = shelf.layer()
+    pub, other = layer / "pub", layer / str(tmp_path)[1:] / "q"
+    (pub / "x").mkdir(parents=True)
+    (layer / "usr").symlink_to("pub/x/..")
+    # Once something is mounted at either, the name behind it leads nowhere.
+    (other / "seen/x").mkdir(parents=True)
+    (other.parent / "p").symlink_to("q/seen/x/../..")
+    config = ImageConfig(labels={"neuro.base": "host"})
+    shelf.put("linked", layer, on=Root((), config), **msgspec.structs.asdict(config))
+    shelf.put("straight", shelf.layer(), on=Root((), config), **msgspec.structs.asdict(config))
+    settings = SandboxSettings(visible=(str(seen),), masked=(str(seen / "data"),))
+    engine = SandboxEngine(tmp_path / "engine", settings, EVERYWHERE, images)
+    await engine.open()
+    await engine.adopt([])
+    opened = Runs(engine)
+    try:
+        straight = await opened.shell(f"ls {seen} {seen}/data", image="straight")
+        linked = await opened.shell(
+            f"cat {tmp_path}/*/seen/data/secret 2>/dev/null; ls /pub; test -L /usr || echo folder",
+            image="linked",
+        )
+    finally:
+        await opened.stop_all()
+        await opened.close()
+
+    assert {"shown", "data"} < set(straight.lines)
+    assert b"secret" not in straight.output
+    assert linked.lines == ["x", "folder"]
+
+
 @pytest.mark.root  # who may make device files
 async def test_a_run_with_a_gpu_has_the_files_of_its_driver(
     tmp_path: Path, images: MadeImages, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
