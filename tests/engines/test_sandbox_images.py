@@ -515,6 +515,27 @@ async def test_an_image_that_there_is_not_ends_the_run(
     assert exited.message == "the registry has no image any: not found"
 
 
+async def test_all_accounts_of_a_person_have_the_turns_of_one(slow: tuple[Slow, Runs]) -> None:
+    images, runs = slow
+    accounts = [f"anna--{number}" for number in range(5)]
+    begun = [spec("true", image="any", neighbours=one, person="anna") for one in accounts]
+    starts = [asyncio.ensure_future(runs.engine.start(one)) for one in begun]
+
+    def told(*, at_work: bool) -> set[str]:
+        return {
+            event.ref.job_id
+            for event in runs.told
+            if isinstance(event, Waiting) and (event.progress is not None) == at_work
+        }
+
+    await eventually(lambda: len(told(at_work=True)) == 4, "four are not fetched")
+    await eventually(lambda: told(at_work=False), "all are fetched at once")
+
+    assert told(at_work=True) | told(at_work=False) == {one.job_id for one in begun}
+    images.step.release(20)
+    await asyncio.gather(*starts)
+
+
 async def test_a_registry_that_is_away_is_asked_again(slow: tuple[Slow, Runs]) -> None:
     images, runs = slow
     images.step.release(4)
