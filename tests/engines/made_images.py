@@ -46,7 +46,7 @@ class MadeImages:
             raise ImageRefused(f"there is no image {reference}")
         return root
 
-    def base(self, lock: str) -> Base | None:
+    def base(self, grant: str) -> Base | None:
         return None
 
 
