@@ -25,6 +25,7 @@ class MadeImages:
 
     def __init__(self, every: Root | None = None, **roots: Root) -> None:
         self.insecure = ()
+        self.closed = ()
         self.roots = roots
         self._every = every
 

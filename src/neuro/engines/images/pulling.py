@@ -59,8 +59,9 @@ class Pull:
     """One image on its way into a store.
 
     ``tell`` is told how far that is, from 0 to 1, by several threads, ten times in a second at
-    most. ``insecure`` are registries that are asked by http, and that may be on this machine.
-    ``stop`` ends it from another thread, and so do ``longest`` seconds.
+    most. ``insecure`` are registries that are asked by http, and that may be on this machine or in
+    the networks ``closed``, where no others may be. ``stop`` ends it from another thread, and so do
+    ``longest`` seconds.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Pull:
         credentials: PullCredentials | None = None,
         *,
         insecure: Collection[str] = (),
+        closed: Collection[str] = (),
         platform: Platform | None = None,
         tell: Callable[[float], None] = lambda share: None,
         pause: float = _PAUSE,
@@ -79,7 +81,7 @@ class Pull:
         self._store = store
         self._reference = reference
         self._stop = stop or Stop()
-        self._registry = Registry(reference, credentials, insecure, stop=self._stop)
+        self._registry = Registry(reference, credentials, insecure, stop=self._stop, closed=closed)
         self._source = f"{reference.host}/{reference.repository}"
         self._downloads = Downloads(store, self._source, self._registry, self._stop, pause)
         # By a name that is kept an image is found without asking: not one that was asked for as

@@ -59,10 +59,12 @@ class Root:
 class Images(Protocol):
     """Where images come from. All of it blocks, and is called in threads.
 
-    ``insecure`` are registries that are asked by http, and that may be on this machine.
+    ``insecure`` are registries that are asked by http, and that may be on this machine; no others
+    may be in the networks ``closed``.
     """
 
     insecure: Collection[str]
+    closed: Collection[str]
 
     def open(self) -> None:
         """Make ready. Raises OSError."""

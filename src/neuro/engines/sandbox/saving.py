@@ -126,7 +126,10 @@ class Save:
                 assert isinstance(found, Manifest)
                 assert self._images is not None
                 of_base = parse(self._saving.base)
-                registry = Registry(of_base, self._saving.pull, self._images.insecure)
+                images = self._images
+                registry = Registry(
+                    of_base, self._saving.pull, images.insecure, closed=images.closed
+                )
                 for one in found.layers:
                     sources.setdefault(one.digest, OfRegistry(registry, one.digest))
             own = Registry(target, self._saving.push, (target.registry,))

@@ -35,7 +35,8 @@ class StoredImages:
     last is taken. With credentials its registry is always asked.
 
     ``most`` is bytes that images which nobody uses may take. ``insecure`` are registries that are
-    asked by http and may be on this machine, ``public`` those that are everybody's.
+    asked by http and may be on this machine, ``public`` those that are everybody's. ``closed`` are
+    networks where no other registry is asked.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class StoredImages:
         most: int,
         insecure: Collection[str] = (),
         public: Collection[str] = _PUBLIC,
+        closed: Collection[str] = (),
     ) -> None:
         self._store = store
         self._most = most
         self.insecure = insecure
+        self.closed = closed
         self._public = public
         self._reachability = Reachability()
 
@@ -109,8 +112,15 @@ class StoredImages:
         told: Callable[[float], None],
         stop: Stop,
     ) -> HeldImage:
-        insecure = self.insecure
-        pull = Pull(self._store, asked, credentials, insecure=insecure, tell=told, stop=stop)
+        pull = Pull(
+            self._store,
+            asked,
+            credentials,
+            insecure=self.insecure,
+            closed=self.closed,
+            tell=told,
+            stop=stop,
+        )
         try:
             return pull.run()
         except ImageFault as fault:
