@@ -25,6 +25,7 @@ class MadeImages:
 
     def __init__(self, every: Root | None = None, **roots: Root) -> None:
         self.insecure = ()
+        self.closed = ()
         self.roots = roots
         self._every = every
 
@@ -46,7 +47,7 @@ class MadeImages:
             raise ImageRefused(f"there is no image {reference}")
         return root
 
-    def base(self, lock: str) -> Base | None:
+    def base(self, grant: str) -> Base | None:
         return None
 
 

@@ -19,11 +19,14 @@ from neuro.engines.images.faults import FaultKind, ImageFault
 from neuro.engines.images.limits import Limits
 from neuro.engines.images.manifests import Platform
 from neuro.engines.images.pulling import Pull
+from neuro.engines.images.reaching import is_own
 from neuro.engines.images.references import parse
 from neuro.engines.images.registry_client import Registry
 from neuro.engines.images.stopping import Stopped
 from neuro.engines.images.store import HeldImage, Store
 from neuro.engines.runs import PullCredentials
+from neuro.engines.sandbox import network
+from neuro.engines.sandbox.firewall import METADATA, METADATA6
 from tests.engines.archives import archive, entry
 from tests.engines.small_registry import INDEX, LAYER, LOCAL, MANIFEST, SmallRegistry, running
 
@@ -616,7 +619,10 @@ def test_who_brings_the_same_layer_from_elsewhere_has_it(
 
 @pytest.mark.parametrize(
     "name",
-    ["{host}", "localhost:{port}", "127.1.2.3:{port}", "169.254.169.254", "0.0.0.0:{port}"],
+    [
+        *("{host}", "localhost:{port}", "127.1.2.3:{port}", "169.254.169.254", "0.0.0.0:{port}"),
+        *("168.63.129.16", "192.0.0.192"),
+    ],
 )
 def test_registries_on_this_machine_are_not_asked(
     registry: SmallRegistry, host: str, store: Store, name: str
@@ -629,6 +635,37 @@ def test_registries_on_this_machine_are_not_asked(
     assert caught.value.kind is FaultKind.REFUSED
     assert "`images_insecure`" in caught.value.sentence
     assert registry.requests == []
+
+
+def test_the_machines_other_addresses_are_its_own() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no way out, so no other address")
+        address = probe.getsockname()[0]
+
+    assert is_own(address)
+    assert is_own(f"::ffff:{address}")
+
+
+def test_addresses_of_jobs_are_the_machines_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "exists", lambda address: address == "10.213.0.7")
+
+    assert is_own("10.213.0.7")
+    assert not is_own("10.213.0.8")
+
+
+@pytest.mark.parametrize("address", [*METADATA[1:], *METADATA6[1:]])
+def test_no_address_of_metadata_is_a_registrys(address: str) -> None:
+    assert is_own(address)
+
+
+def test_no_registry_is_asked_in_a_closed_network(store: Store) -> None:
+    with pytest.raises(ImageFault) as caught:
+        Pull(store, parse("192.0.2.7/x:v1"), closed=["192.0.2.0/24"]).run()
+
+    assert caught.value.kind is FaultKind.REFUSED
 
 
 @pytest.mark.parametrize("way", ["blobs", "token"])

@@ -87,7 +87,8 @@ def test_an_image_is_found_with_its_layers_in_order(store: Store, source: Source
 
     pull(store, source, "image", low, high).close()
 
-    identity, digest = store.named("docker.io/library/image:latest") or ("", "")
+    named = store.named("docker.io/library/image:latest")
+    identity, digest = (named.identity, named.digest) if named else ("", "")
     held = store.image(identity)
     assert held is not None
     assert [one.diff_id for one in held.layers] == [low, high]
@@ -316,8 +317,11 @@ def test_layers_that_the_disk_may_not_have_are_made_anew_after_a_restart(
 
     after = Store(str(folder), boot="two")
 
-    assert after.image((after.named("docker.io/library/torn:latest") or ("",))[0]) is None
-    found = after.image((after.named("docker.io/library/settled:latest") or ("",))[0])
+    names = [after.named(f"docker.io/library/{name}:latest") for name in ("torn", "settled")]
+    images = [after.image(one.identity) for one in names if one is not None]
+    assert len(images) == 2
+    assert images[0] is None
+    found = images[1]
     assert found is not None
     pull(after, source, "torn", torn).close()
     assert source.asked == [settled, torn, torn]

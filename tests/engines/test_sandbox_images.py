@@ -515,6 +515,27 @@ async def test_an_image_that_there_is_not_ends_the_run(
     assert exited.message == "the registry has no image any: not found"
 
 
+async def test_all_accounts_of_a_person_have_the_turns_of_one(slow: tuple[Slow, Runs]) -> None:
+    images, runs = slow
+    accounts = [f"anna--{number}" for number in range(5)]
+    begun = [spec("true", image="any", neighbours=one, person="anna") for one in accounts]
+    starts = [asyncio.ensure_future(runs.engine.start(one)) for one in begun]
+
+    def told(*, at_work: bool) -> set[str]:
+        return {
+            event.ref.job_id
+            for event in runs.told
+            if isinstance(event, Waiting) and (event.progress is not None) == at_work
+        }
+
+    await eventually(lambda: len(told(at_work=True)) == 4, "four are not fetched")
+    await eventually(lambda: told(at_work=False), "all are fetched at once")
+
+    assert told(at_work=True) | told(at_work=False) == {one.job_id for one in begun}
+    images.step.release(20)
+    await asyncio.gather(*starts)
+
+
 async def test_a_registry_that_is_away_is_asked_again(slow: tuple[Slow, Runs]) -> None:
     images, runs = slow
     images.step.release(4)
@@ -583,6 +604,42 @@ async def test_the_layers_of_an_image_can_lie_above_the_machines_userland(
     ]
     place = layout.run_folder(str(tmp_path / "engine"), done.ref.job_id, 0)
     await eventually(lambda: not os.path.exists(f"{place}/layers"), "its files are there")
+
+
+async def test_no_link_of_an_image_shows_at_another_place_what_is_covered(
+    tmp_path: Path, images: MadeImages, shelf: Shelf
+) -> None:
+    seen = tmp_path / "p/seen"
+    write(seen, "data/secret", "the server's own\n")
+    write(seen, "shown", "everybody's\n")
+    layer = shelf.layer()
+    pub, other = layer / "pub", layer / str(tmp_path)[1:] / "q"
+    (pub / "x").mkdir(parents=True)
+    (layer / "usr").symlink_to("pub/x/..")
+    # Once something is mounted at either, the name behind it leads nowhere.
+    (other / "seen/x").mkdir(parents=True)
+    (other.parent / "p").symlink_to("q/seen/x/../..")
+    config = ImageConfig(labels={"neuro.base": "host"})
+    shelf.put("linked", layer, on=Root((), config), **msgspec.structs.asdict(config))
+    shelf.put("straight", shelf.layer(), on=Root((), config), **msgspec.structs.asdict(config))
+    settings = SandboxSettings(visible=(str(seen),), masked=(str(seen / "data"),))
+    engine = SandboxEngine(tmp_path / "engine", settings, EVERYWHERE, images)
+    await engine.open()
+    await engine.adopt([])
+    opened = Runs(engine)
+    try:
+        straight = await opened.shell(f"ls {seen} {seen}/data", image="straight")
+        linked = await opened.shell(
+            f"cat {tmp_path}/*/seen/data/secret 2>/dev/null; ls /pub; test -L /usr || echo folder",
+            image="linked",
+        )
+    finally:
+        await opened.stop_all()
+        await opened.close()
+
+    assert {"shown", "data"} < set(straight.lines)
+    assert b"secret" not in straight.output
+    assert linked.lines == ["x", "folder"]
 
 
 @pytest.mark.root  # who may make device files

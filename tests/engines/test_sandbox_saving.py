@@ -188,6 +188,24 @@ async def test_it_lies_on_the_image_that_the_run_began_from_though_its_tag_has_m
     assert done.lines == ["kept", "low"]
 
 
+async def test_it_lies_on_the_blobs_of_its_own_registry_though_others_have_the_same_image(
+    runs: Runs, registry: TakingRegistry, host: str, base: str
+) -> None:
+    job_id = await began(runs, "echo kept > /made", image=base)
+    document = json.loads(registry.manifest("base", "v1")[1])
+    packed = document["layers"][-1]
+    again = gzip.compress(gzip.decompress(registry.blobs[packed["digest"]]), 1)
+    packed |= {"digest": digest_of(again), "size": len(again)}
+    registry.blobs[packed["digest"]] = again
+    registry.document("theirs", document, document["mediaType"], "v1")
+    assert (await runs.shell("cat /data/low", image=f"{host}/theirs:v1")).lines == ["low"]
+
+    await save(runs, job_id, f"{host}/mine:v1", base)
+
+    mine = json.loads(registry.manifest("mine", "v1")[1])
+    assert mine["layers"][:-1] == json.loads(registry.manifest("base", "v1")[1])["layers"]
+
+
 @pytest.mark.root
 async def test_owners_in_an_image_are_those_in_the_run(
     runs: Runs, registry: TakingRegistry, host: str, base: str

@@ -94,7 +94,7 @@ async def test_the_image_of_a_run_stays_while_it_goes_on(
     await runs.exited(ref)
     known = store.named(f"{host}/me/trainer:v1")
     assert known is not None
-    locks.alone(store.shelves.image_lock(known[0])).close()  # once its supervisor let go
+    locks.alone(store.shelves.image_lock(known.identity)).close()  # once its supervisor let go
     images.tidy()
 
     assert len(kept) == 2

@@ -81,7 +81,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     itself. ``disk`` is bytes of private files (not those on volumes), 0 for no limit. ``pull`` is
     for engines that pull ``image``. Runs with the same ``neighbours``, if it is not empty, reach
     each other's ports, and know this one by its ``names`` where they have networks of their own; no
-    others do.
+    others do. ``person`` is who has to share what there are few of, whichever of their accounts
+    the run is of; empty where that is who ``neighbours`` says.
 
     ``stdin`` says that somebody will send input through ``attach``: to a pipe, or with ``tty`` to
     the keyboard of a terminal. None means to a terminal only. Without it the input is empty, and
@@ -118,6 +119,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     privileged: bool = False
     disk: int = 0
     neighbours: str = ""
+    person: str = ""
     names: tuple[str, ...] = ()
     control: bool = False
     nesting: bool = False

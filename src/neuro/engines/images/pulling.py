@@ -23,7 +23,7 @@ from neuro.engines.images.manifests import (
 )
 from neuro.engines.images.references import Reference
 from neuro.engines.images.registry_client import Registry
-from neuro.engines.images.shelves import StoredImage
+from neuro.engines.images.shelves import StoredImage, grant_of
 from neuro.engines.images.stopping import Stop, Stopped
 from neuro.engines.images.store import HeldImage, HeldLayer, Origin, Store
 from neuro.engines.runs import PullCredentials
@@ -59,8 +59,9 @@ class Pull:
     """One image on its way into a store.
 
     ``tell`` is told how far that is, from 0 to 1, by several threads, ten times in a second at
-    most. ``insecure`` are registries that are asked by http, and that may be on this machine.
-    ``stop`` ends it from another thread, and so do ``longest`` seconds.
+    most. ``insecure`` are registries that are asked by http, and that may be on this machine or in
+    the networks ``closed``, where no others may be. ``stop`` ends it from another thread, and so do
+    ``longest`` seconds.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Pull:
         credentials: PullCredentials | None = None,
         *,
         insecure: Collection[str] = (),
+        closed: Collection[str] = (),
         platform: Platform | None = None,
         tell: Callable[[float], None] = lambda share: None,
         pause: float = _PAUSE,
@@ -79,7 +81,7 @@ class Pull:
         self._store = store
         self._reference = reference
         self._stop = stop or Stop()
-        self._registry = Registry(reference, credentials, insecure, stop=self._stop)
+        self._registry = Registry(reference, credentials, insecure, stop=self._stop, closed=closed)
         self._source = f"{reference.host}/{reference.repository}"
         self._downloads = Downloads(store, self._source, self._registry, self._stop, pause)
         # By a name that is kept an image is found without asking: not one that was asked for as
@@ -135,14 +137,16 @@ class Pull:
         manifest, own, digest = known.manifest, known.own, known.digest
         identity = known.identity
         config = read_config(known.config, manifest)
-        image = StoredImage(identity, config, known.body, known.config)
-        present = self._store.image(identity)
-        if present is not None and not present.image.manifest:
+        image = StoredImage(identity, config, known.config)
+        grant = grant_of(self._source, own)
+        present = self._store.image(identity, grant)
+        if present is not None and not present.image.document:
             present.close()  # an earlier version kept less of it: its layers stay
         elif present is not None:
-            if self._store.is_granted(self._source, own, identity):
+            granted = self._store.granted(grant)
+            if granted is not None and granted.identity == identity:
                 if self._name is not None:
-                    self._store.remember(self._name, digest, identity)
+                    self._store.remember(self._name, digest, identity, grant)
                 return present
             present.close()
         pairs = list(zip(image.config.diff_ids, manifest.layers, strict=True))
@@ -153,12 +157,12 @@ class Pull:
         while True:
             layers = self._layers(pairs)
             try:
-                held = self._store.keep(self._name, digest, image)
+                held = self._store.keep(self._name, digest, image, grant)
             finally:
                 for layer in layers:
                     layer.close()
             if held is not None:
-                self._store.grant(self._source, own, identity)
+                self._store.grant(self._source, own, identity, known.body)
                 return held
 
     def _manifest(self) -> tuple[Manifest, str, str]:

@@ -13,14 +13,19 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from neuro.engines.images.faults import ImageFault, refused, shown
+from neuro.engines.sandbox import network
+from neuro.engines.sandbox.firewall import METADATA, METADATA6
 
-_METADATA = frozenset({"fd00:ec2::254", "100.100.100.200"})  # of clouds, outside of their links
+_METADATA = tuple(map(ipaddress.ip_network, (*METADATA, *METADATA6)))
+_OF_JOBS = ipaddress.ip_network("10.0.0.0/8")  # that have networks of their own
+_TRIE, _IPV6 = "/proc/net/fib_trie", "/proc/net/if_inet6"
 
 
 @dataclass(frozen=True)
@@ -50,36 +55,67 @@ def place_of(url: str) -> Place:
 def is_own(address: str) -> bool:
     """Whether an IP address is one of this machine, of its link, or of nobody in particular.
 
+    Those of the machine's jobs are its own too, and where clouds have metadata.
+
     >>> [is_own(one) for one in ("127.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "0.0.0.0")]
     [True, True, True, True]
-    >>> [is_own(one) for one in ("10.0.0.1", "192.0.2.1", "2001:db8::1")]
+    >>> [is_own(one) for one in ("198.51.100.1", "192.0.2.1", "2001:db8::1")]
     [False, False, False]
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     ip = getattr(ip, "ipv4_mapped", None) or ip
     special = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
-    return special or str(ip) in _METADATA
+    if special or any(ip in one for one in _METADATA):
+        return True
+    return (ip in _OF_JOBS and network.exists(str(ip))) or ip in _addresses()
+
+
+def _addresses() -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """All that this machine's interfaces have; none of a kind that is not known here."""
+    found: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
+    with suppress(OSError), open(_TRIE, encoding="ascii") as file:
+        last = ""
+        for line in file:
+            words = line.split()
+            if words[:1] == ["|--"]:
+                last = words[1]
+            elif words[:3] == ["/32", "host", "LOCAL"]:
+                found.add(ipaddress.IPv4Address(last))
+    with suppress(OSError), open(_IPV6, encoding="ascii") as file:
+        found.update(ipaddress.IPv6Address(int(line.split()[0], 16)) for line in file)
+    return found
+
+
+def _is_closed(address: str, closed: Collection[str]) -> bool:
+    """Whether images come from nowhere there: it is our own, or in one of the networks."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return is_own(address) or any(ip in ipaddress.ip_network(one) for one in closed)
 
 
 def connection_to(
-    place: Place, seconds: float, local: Collection[str]
+    place: Place, seconds: float, local: Collection[str], closed: Collection[str] = ()
 ) -> http.client.HTTPConnection:
     """A connection that is not open yet; ``local`` may have addresses of this machine.
 
-    Opening it raises ImageFault where it leads to such an address, and OSError.
+    ``closed`` are networks where only ``local`` may be. Opening it raises ImageFault where it leads
+    to such an address, and OSError.
     """
     may = place.name in local
     if place.scheme == "http":
-        return _guarded(http.client.HTTPConnection(place.host, place.port, timeout=seconds), may)
+        return _guarded(
+            http.client.HTTPConnection(place.host, place.port, timeout=seconds), may, closed
+        )
     context = ssl.create_default_context()
     proxy = getproxies().get("https", "")
     if not proxy or proxy_bypass(place.host):
         return _guarded(
             http.client.HTTPSConnection(place.host, place.port, timeout=seconds, context=context),
             may,
+            closed,
         )
     if not may:
-        _check_name(place)  # who resolves it is the proxy, which has no addresses of ours
+        _check_name(place, closed)  # who resolves it is the proxy, which has no addresses of ours
     parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     connection = http.client.HTTPSConnection(
         parts.hostname or "", parts.port or 3128, timeout=seconds, context=context
@@ -92,14 +128,16 @@ def connection_to(
     return connection
 
 
-def _guarded(connection: http.client.HTTPConnection, may: bool) -> http.client.HTTPConnection:
+def _guarded(
+    connection: http.client.HTTPConnection, may: bool, closed: Collection[str]
+) -> http.client.HTTPConnection:
     """The connection, which looks at addresses before it sends anything there."""
 
     def connect(address: tuple[str, int], *rest: Any) -> socket.socket:
         host, port = address
         error: OSError | None = None
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        own = [] if may else [one for *_, one in found if is_own(str(one[0]))]
+        own = [] if may else [one for *_, one in found if _is_closed(str(one[0]), closed)]
         if own:
             raise _refusal(host)
         for *_, one in found:
@@ -114,9 +152,9 @@ def _guarded(connection: http.client.HTTPConnection, may: bool) -> http.client.H
     return connection
 
 
-def _check_name(place: Place) -> None:
+def _check_name(place: Place, closed: Collection[str]) -> None:
     try:
-        own = is_own(place.host)
+        own = _is_closed(place.host, closed)
     except ValueError:  # it is a name
         own = place.host == "localhost" or place.host.endswith(".localhost")
     if own:
@@ -125,7 +163,7 @@ def _check_name(place: Place) -> None:
 
 def _refusal(host: str) -> ImageFault:
     return refused(
-        f"Images are not pulled from {shown(host)}: that is an address of the server's own machine."
-        " Whoever runs the server can allow a registry there with `images_insecure` in its"
-        " settings."
+        f"Images are not pulled from {shown(host)}: that is an address of the server's own machine,"
+        " or of a network that is closed to jobs. Whoever runs the server can allow a registry"
+        " there with `images_insecure` in its settings."
     )

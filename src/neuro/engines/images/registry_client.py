@@ -70,7 +70,8 @@ class Registry:
     """The repository of a reference, as who has ``credentials`` sees it.
 
     ``insecure`` are registries that are asked by http, and may be on this machine itself. Others
-    are not asked there. ``stop`` ends whatever is going on, with Stopped.
+    are not asked there, nor in the networks ``closed``. ``stop`` ends whatever is going on, with
+    Stopped.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Registry:
         insecure: Collection[str] = (),
         seconds: float = _SECONDS,
         stop: Stop | None = None,
+        closed: Collection[str] = (),
     ) -> None:
         self._reference = reference
+        self._closed = closed
         self._credentials = credentials
         self._insecure = insecure
         self._seconds = seconds
@@ -227,7 +230,7 @@ class Registry:
             raise refused(
                 f"The registry {self._name} sends us to {shown(url)}, which is no address."
             )
-        connection = connection_to(place, self._seconds, self._insecure)
+        connection = connection_to(place, self._seconds, self._insecure, self._closed)
         with ExitStack() as closing:
             closing.callback(connection.close)
             self._stop.check()

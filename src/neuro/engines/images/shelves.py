@@ -35,22 +35,34 @@ class LayerRecord(msgspec.Struct, frozen=True):
 class StoredImage(msgspec.Struct, frozen=True):
     """An image that is here. ``identity`` is the digest of its config.
 
-    ``manifest`` and ``document``, the config, are as its registry has them: images that are made of
-    it begin so.
+    ``document`` is the config as registries have it: images that are made of it begin so. Manifests
+    are of those who gave it (``GrantRecord``): others may have the same layers as other blobs.
     """
 
     identity: str
     config: ImageConfig
-    manifest: bytes = b""
     document: bytes = b""
 
 
 class NameRecord(msgspec.Struct, frozen=True):
-    """Which image a reference meant, and the digest of the manifest that said so."""
+    """Which image a reference meant, and the digest of the manifest that said so.
+
+    ``grant`` names the grant that the image was had by.
+    """
 
     reference: str
     identity: str
     digest: str
+    grant: str = ""
+
+
+class GrantRecord(msgspec.Struct, frozen=True):
+    """That a repository, ``reference``, gave an image whole, by this manifest."""
+
+    reference: str
+    identity: str
+    digest: str
+    manifest: bytes = b""
 
 
 class Shelves:
@@ -90,9 +102,9 @@ class Shelves:
         """Who has it alone makes the layer, or merges the chain, with this digest."""
         return f"{self.folder}/locks/draft-{hexadecimal(digest)}"
 
-    def grant(self, source: str, digest: str) -> str:
-        """That a repository gave the image of this manifest, with all its layers."""
-        return f"{self.folder}/grants/{_hash(f'{source}@{digest}')}"
+    def grant(self, name: str) -> str:
+        """That a repository gave an image, with all its layers."""
+        return f"{self.folder}/grants/{name}"
 
     def given(self, diff_id: str, host: str, digest: str) -> str:
         """That the layer came from this registry, as the blob with this digest."""
@@ -136,6 +148,11 @@ def remove(trash: str) -> None:
     """Remove what was taken away."""
     with contextlib.suppress(OSError):  # another server removes it too, or it stays until later
         remove_tree(trash)
+
+
+def grant_of(source: str, digest: str) -> str:
+    """What names the grant of the manifest with this digest by a repository."""
+    return _hash(f"{source}@{digest}")
 
 
 def chain_of(diff_ids: Sequence[str]) -> str:

@@ -38,11 +38,13 @@ from neuro.engines.images.limits import Limits, no_room, spare_of
 from neuro.engines.images.locks import Lock
 from neuro.engines.images.processes import LayerProcess, turn
 from neuro.engines.images.shelves import (
+    GrantRecord,
     LayerRecord,
     NameRecord,
     Shelves,
     StoredImage,
     chain_of,
+    grant_of,
     hexadecimal,
     read_small,
     write_small,
@@ -83,11 +85,14 @@ class HeldLayer:
 class HeldImage:
     """An image that stays until this is closed, and so does each of its layers.
 
-    ``layers`` begin with the lowest.
+    ``layers`` begin with the lowest. ``grant`` names what it was had by; "": that is not known.
     """
 
-    def __init__(self, image: StoredImage, layers: Sequence[Layer], lock: Lock) -> None:
+    def __init__(
+        self, image: StoredImage, layers: Sequence[Layer], lock: Lock, grant: str = ""
+    ) -> None:
         self.image = image
+        self.grant = grant
         self.layers = tuple(layers)
         self._lock = lock
 
@@ -320,7 +325,9 @@ class Store:
 
     # Images
 
-    def keep(self, reference: str | None, digest: str, image: StoredImage) -> HeldImage | None:
+    def keep(
+        self, reference: str | None, digest: str, image: StoredImage, grant: str = ""
+    ) -> HeldImage | None:
         """Keep an image, under a reference if there is one, while all of its layers are held.
 
         ``digest`` is that of the manifest. None where layers are not here.
@@ -329,24 +336,27 @@ class Store:
         with locks.shared(self.shelves.image_lock(image.identity)):
             write_small(self.shelves.image(image.identity), image)
         if reference is not None:
-            self.remember(reference, digest, image.identity)
-        return self.image(image.identity)
+            self.remember(reference, digest, image.identity, grant)
+        return self.image(image.identity, grant)
 
-    def grant(self, source: str, digest: str, identity: str) -> None:
-        """Keep in mind that a repository gave this image whole, by the manifest ``digest``."""
-        path = self.shelves.grant(source, digest)
-        write_small(path, NameRecord(source, identity, digest))
+    def grant(self, source: str, digest: str, identity: str, manifest: bytes) -> None:
+        """Keep in mind that a repository gave this image whole, by this ``manifest``."""
+        path = self.shelves.grant(grant_of(source, digest))
+        write_small(path, GrantRecord(source, identity, digest, manifest))
 
-    def is_granted(self, source: str, digest: str, identity: str) -> bool:
-        """Whether it did. Who has the manifest from there may have the image that is here."""
-        found = read_small(self.shelves.grant(source, digest), NameRecord)
-        return found is not None and found.identity == identity
+    def granted(self, name: str) -> GrantRecord | None:
+        """What ``grant`` kept in mind; None also for what earlier versions kept, with no manifest.
 
-    def remember(self, reference: str, digest: str, identity: str) -> None:
+        Who has the manifest from there may have the image that is here.
+        """
+        found = read_small(self.shelves.grant(name), GrantRecord) if name else None
+        return found if found is not None and found.manifest else None
+
+    def remember(self, reference: str, digest: str, identity: str, grant: str = "") -> None:
         """Which image a reference means, by the manifest with this digest."""
-        write_small(self.shelves.name(reference), NameRecord(reference, identity, digest))
+        write_small(self.shelves.name(reference), NameRecord(reference, identity, digest, grant))
 
-    def image(self, identity: str) -> HeldImage | None:
+    def image(self, identity: str, grant: str = "") -> HeldImage | None:
         """An image, if it is here with all of its layers."""
         lock = locks.shared(self.shelves.image_lock(identity))
         try:
@@ -358,20 +368,18 @@ class Store:
                 lock.close()
                 return None
             os.utime(path)  # it was used now
-            return HeldImage(image, present, lock)
+            return HeldImage(image, present, lock, grant)
         except BaseException:
             lock.close()
             raise
 
-    def locked(self, lock: str) -> StoredImage | None:
-        """What is known of the image that has this lock, which somebody shares now."""
-        name = os.path.basename(lock).removeprefix("image-")
-        return read_small(self.shelves.image(name), StoredImage)
+    def known(self, identity: str) -> StoredImage | None:
+        """What is known of an image that somebody holds now."""
+        return read_small(self.shelves.image(identity), StoredImage)
 
-    def named(self, reference: str) -> tuple[str, str] | None:
-        """The image (its identity) and the manifest's digest that a reference meant last."""
-        found = read_small(self.shelves.name(reference), NameRecord)
-        return (found.identity, found.digest) if found else None
+    def named(self, reference: str) -> NameRecord | None:
+        """The image and the manifest that a reference meant last."""
+        return read_small(self.shelves.name(reference), NameRecord)
 
     def sweep(self, *, unused_for: float, most: int, now: float | None = None) -> int:
         """See ``Sweeper.sweep``."""

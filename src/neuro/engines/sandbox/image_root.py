@@ -7,9 +7,10 @@ image can hold anything: nothing here follows a link out of it, and nothing need
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from neuro.engines.sandbox import inside, kernel
@@ -21,6 +22,7 @@ _SIZE = "mode=0755,size=1m,nr_inodes=4k"
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPAQUE = "user.overlay.opaque"
 _SYSTEM = ("proc", "sys", "dev")
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GIVEN = ("hosts", "hostname", "resolv.conf")  # of the berth's /etc, which has those of the run
 
 
@@ -41,7 +43,7 @@ def enter(layers: Sequence[int], own: Own) -> None:
     """Make the root of the trees ``layers``, the lowest first, and move into it. Raises OSError."""
     given = _begin(layers, own)
     names = [str(number) for number in range(len(layers))]
-    _mount(names[::-1], "", own.uppers[0])
+    _mount(names[::-1], "root", own.uppers[0])
     _finish(given)
 
 
@@ -50,7 +52,9 @@ def enter_above(
 ) -> None:
     """The same for layers that lie above the machine's userland: see ``inside.make_root``.
 
-    It is made as that of a run without an image, with more below each overlay. Raises OSError.
+    It is made as that of a run without an image, with more below each overlay. Each folder of the
+    machine lies at its own place and at no other, whatever links the layers have: so what covers
+    some of them covers all ways there. Raises OSError.
     """
     shown = [(path, kernel.copy_tree(path)) for path in land.read_only]
     given = _begin(layers, own)
@@ -63,22 +67,72 @@ def enter_above(
             _attach(os.dup(tree), _open(below[-1]))
         inside_layers, hides = _having(names[::-1], path.rstrip("/"))
         lowers = inside_layers if hides else [*inside_layers, *below]
-        _mount(lowers, path.rstrip("/"), own.uppers[number])
+        if path == "/":
+            _mount(lowers, "root", own.uppers[number])
+            continue
+        place = _make_place(path)
+        try:
+            _mount(lowers, _named(place), own.uppers[number])
+        finally:
+            os.close(place)
     for path, tree in shown:
-        _show(tree, f"root{path}")
-    inside.cover(land, "root")
+        _show(tree, path)
+    inside.cover(land, "root", _at)
+    os.close(_make_place("/run"))
     inside.make_run_folder("root")
     _finish(given)
 
 
+def _make_place(path: str) -> int:
+    """Open a folder below the root; what else the layers have on the way there gives way to it."""
+    place = _open("root")
+    for name in path.strip("/").split("/"):
+        try:
+            below = folder(place, name)
+        finally:
+            os.close(place)
+        place = below
+    return place
+
+
+def _named(place: int) -> str:
+    """A name by which something can be mounted on an open folder."""
+    return f"/proc/self/fd/{place}"
+
+
 def _show(tree: int, path: str) -> None:
     """Attach a folder of the machine, unless the layers took its place away."""
-    try:
-        place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    place = _find(path)
+    if place is None:
         os.close(tree)
-        return
-    _attach(tree, place)
+    else:
+        _attach(tree, place)
+
+
+def _find(path: str) -> int | None:
+    """Open a folder below the root; None where the layers have something else on the way there."""
+    root = _open("root")
+    try:
+        return kernel.open_without_links(path.strip("/"), _FOLDER, root)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    finally:
+        os.close(root)
+
+
+def _at(path: str, mount: Callable[[str], None]) -> None:
+    """Mount on a folder below the root, if it is there.
+
+    If not, the layers hide it: nothing of the machine lies at another place than its own.
+    """
+    place = _find(path)
+    if place is not None:
+        try:
+            mount(_named(place))
+        finally:
+            os.close(place)
 
 
 def _having(names: Sequence[str], path: str) -> tuple[list[str], bool]:
@@ -120,13 +174,13 @@ def _begin(layers: Sequence[int], own: Own) -> list[tuple[str, int]]:
     return given
 
 
-def _mount(lowers: Sequence[str], path: str, upper: str) -> None:
+def _mount(lowers: Sequence[str], target: str, upper: str) -> None:
     """Mount an overlay of ``lowers``, the highest first, with a layer of the run's own above."""
     lower = ":".join(map(kernel.as_option, lowers)) or "none"
     # See ``inside`` for "volatile".
     options = f"lowerdir={lower},upperdir=private/{upper},workdir=private/{upper}.work"
     flags = MS_NOSUID | MS_NODEV
-    kernel.mount("overlay", f"root{path}", "overlay", flags, f"{options},userxattr,volatile")
+    kernel.mount("overlay", target, "overlay", flags, f"{options},userxattr,volatile")
 
 
 def _finish(given: Sequence[tuple[str, int]]) -> None:
@@ -144,7 +198,7 @@ def _finish(given: Sequence[tuple[str, int]]) -> None:
 
 
 def _open(name: str) -> int:
-    return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return os.open(name, _FOLDER)
 
 
 def _attach(tree: int, place: int) -> None:
@@ -157,15 +211,14 @@ def _attach(tree: int, place: int) -> None:
 
 
 def folder(root: int, name: str) -> int:
-    """Open a folder right below the root; whatever else the image has there gives way to it."""
+    """Open a folder right below ``root``; whatever else the image has there gives way to it."""
     try:
         if not stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=root)
             os.mkdir(name, 0o755, dir_fd=root)
     except FileNotFoundError:
         os.mkdir(name, 0o755, dir_fd=root)
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(name, flags, dir_fd=root)
+    return os.open(name, _FOLDER, dir_fd=root)
 
 
 def give(root: int, name: str, tree: int) -> None:

@@ -46,22 +46,25 @@ class Root:
     """An image whose ``layers`` are here: folders as overlays have them, the lowest first.
 
     They stay as long as somebody shares the lock of the file ``lock``, if there is one; ``release``
-    gives back ours.
+    gives back ours. ``grant`` names what the image was had by, for those that are made of it.
     """
 
     layers: tuple[str, ...]
     config: ImageConfig
     lock: str = ""
+    grant: str = ""
     release: Callable[[], None] = lambda: None
 
 
 class Images(Protocol):
     """Where images come from. All of it blocks, and is called in threads.
 
-    ``insecure`` are registries that are asked by http, and that may be on this machine.
+    ``insecure`` are registries that are asked by http, and that may be on this machine; no others
+    may be in the networks ``closed``.
     """
 
     insecure: Collection[str]
+    closed: Collection[str]
 
     def open(self) -> None:
         """Make ready. Raises OSError."""
@@ -85,8 +88,8 @@ class Images(Protocol):
         """
         ...
 
-    def base(self, lock: str) -> Base | None:
-        """What an image is to those that are made of it, by the ``lock`` of its root, if known."""
+    def base(self, grant: str) -> Base | None:
+        """What an image is to those that are made of it, by the ``grant`` of its root, if known."""
         ...
 
 
@@ -112,6 +115,7 @@ def with_image(request: Request, spec: RunSpec, root: Root) -> Request:
         layers=root.layers,
         on_host=on_host,
         lock=root.lock,
+        grant=root.grant,
         user=config.user,
         stop_signal=signal_number(config.stop_signal),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from neuro.engines.sandbox import kernel
@@ -110,12 +110,25 @@ def make_root(land: Userland, *, plain: bool) -> list[list[int]]:
     return grounds
 
 
-def cover(land: Userland, root: str) -> None:
-    """Let folders of the userland show empty. Raises OSError."""
+def cover(
+    land: Userland, root: str, at: Callable[[str, Callable[[str], None]], None] | None = None
+) -> None:
+    """Let folders of the userland show empty. Raises OSError.
+
+    ``at`` mounts on such a folder, by a path below the root, where somebody else made the root and
+    its links: this one follows them.
+    """
+
+    def mount(target: str) -> None:
+        flags = MS_RDONLY | MS_NOSUID | MS_NODEV
+        kernel.mount("tmpfs", target, "tmpfs", flags, "mode=0700,size=4k")
+
     for path in land.covered:
-        options, flags = "mode=0700,size=4k", MS_RDONLY | MS_NOSUID | MS_NODEV
         try:
-            kernel.mount("tmpfs", f"{root}{path}", "tmpfs", flags, options)
+            if at is None:
+                mount(f"{root}{path}")
+            else:
+                at(path, mount)
         except OSError as error:
             # The run cannot open a folder above it, or does not see it, as only some users may read
             # it: it is covered already.

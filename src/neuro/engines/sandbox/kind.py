@@ -9,6 +9,7 @@ from neuro.domain.resources import MIB
 from neuro.domain.sizes import parse_bytes
 from neuro.engines.registry import EngineSettings, Kind, Site
 from neuro.engines.sandbox.engine import SandboxEngine
+from neuro.engines.sandbox.firewall import refused
 from neuro.engines.sandbox.output import Retention
 from neuro.engines.sandbox.settings import SandboxSettings
 
@@ -74,7 +75,8 @@ def make(site: Site, table: Table) -> SandboxEngine:
         store = Store(str(site.folder / "images"))
         own = (f"127.0.0.1:{site.port}", f"localhost:{site.port}")
         insecure = frozenset((*own, *table.images_insecure))
-        images = StoredImages(store, parse_bytes(table.images_kept), insecure)
+        closed = refused(private=table.private_networks)
+        images = StoredImages(store, parse_bytes(table.images_kept), insecure, closed=closed)
     return SandboxEngine(site.folder, settings_of(site, table), site.storage, images)
 
 

@@ -103,6 +103,7 @@ class Request:
     layers: tuple[str, ...] | None = None  # folders, the lowest first; None: no image
     on_host: bool = False  # they lie above the machine's userland
     lock: str = ""  # a file by which they are held
+    grant: str = ""  # what the image was had by
     user: str = ""  # of the image
     stop_signal: int = signal.SIGTERM
     stdin: bool = False  # somebody will send input; a terminal without has no keyboard
@@ -359,7 +360,8 @@ def own_files(plan: Plan, request: Request) -> dict[str, Any] | None:
     """Which of the private layers a run's own files are in, and on what they lie.
 
     ``parts`` are pairs: a layer's name, and the place in the run's root. ``lock`` is that of the
-    image, if there is one. None where the run keeps them in memory.
+    image, if there is one, and ``grant`` names what that was had by. None where the run keeps them
+    in memory.
     """
     land = plan.userland
     if not land.writable:
@@ -369,7 +371,8 @@ def own_files(plan: Plan, request: Request) -> dict[str, Any] | None:
         uppers, lock = [str(number) for number in range(len(places))], None
     else:
         uppers, lock = uppers_of_image(plan, on_host=request.on_host), request.lock
-    return {"parts": [list(pair) for pair in zip(uppers, places, strict=False)], "lock": lock}
+    parts = [list(pair) for pair in zip(uppers, places, strict=False)]
+    return {"parts": parts, "lock": lock, "grant": request.grant}
 
 
 def namespaces(plan: Plan) -> int:

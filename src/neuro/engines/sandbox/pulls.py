@@ -109,7 +109,8 @@ class Pulls:
             del self._wanted[ref]
 
     async def _fetch(self, spec: RunSpec, stopped: asyncio.Future[None], stop: Stop) -> Root:
-        loop, owner = asyncio.get_running_loop(), spec.neighbours or spec.job_id
+        loop = asyncio.get_running_loop()
+        owner = spec.person or spec.neighbours or spec.job_id
 
         def told(progress: float) -> None:
             loop.call_soon_threadsafe(self._waits, spec, stopped, progress)

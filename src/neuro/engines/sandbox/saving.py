@@ -131,7 +131,10 @@ class Save:
                 assert isinstance(found, Manifest)
                 assert self._images is not None
                 of_base = parse(self._saving.base)
-                registry = Registry(of_base, self._saving.pull, self._images.insecure)
+                images = self._images
+                registry = Registry(
+                    of_base, self._saving.pull, images.insecure, closed=images.closed
+                )
                 for one in found.layers:
                     sources.setdefault(one.digest, OfRegistry(registry, one.digest))
             own = Registry(target, self._saving.push, (target.registry,))
@@ -146,10 +149,11 @@ class Save:
 
     def _base(self) -> Base | None:
         assert self._files is not None
-        lock = self._files["lock"]
-        if lock is None:
+        if self._files["lock"] is None:
             return None
-        base = self._images.base(lock) if self._images is not None else None
+        # Earlier versions did not say by what the image was had.
+        grant = self._files.get("grant", "")
+        base = self._images.base(grant) if self._images is not None else None
         if base is None:
             raise EngineFault(
                 f"{self._ref.job_id} cannot be saved: of the image that it runs in it is not known"

@@ -35,7 +35,8 @@ class StoredImages:
     last is taken. With credentials its registry is always asked.
 
     ``most`` is bytes that images which nobody uses may take. ``insecure`` are registries that are
-    asked by http and may be on this machine, ``public`` those that are everybody's.
+    asked by http and may be on this machine, ``public`` those that are everybody's. ``closed`` are
+    networks where no other registry is asked.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class StoredImages:
         most: int,
         insecure: Collection[str] = (),
         public: Collection[str] = _PUBLIC,
+        closed: Collection[str] = (),
     ) -> None:
         self._store = store
         self._most = most
         self.insecure = insecure
+        self.closed = closed
         self._public = public
         self._reachability = Reachability()
 
@@ -70,7 +73,7 @@ class StoredImages:
         # What asks for credentials is not everybody's: its registry says each time who may have it.
         # That it is away would be no proof, as whoever asks for too much at once is told so too.
         kept = self._kept(asked) if credentials is None else None
-        if kept is not None and asked.digest:
+        if kept is not None and kept.grant and asked.digest:
             return self._root(kept, stop)
         try:
             self._reach(asked)
@@ -92,14 +95,15 @@ class StoredImages:
         self._store.settle()  # else what has come would be fetched again after a power loss
         self._store.sweep(unused_for=_UNUSED_SECONDS, most=self._most)
 
-    def base(self, lock: str) -> Base | None:
+    def base(self, grant: str) -> Base | None:
         """See the protocol."""
-        image = self._store.locked(lock)
-        return Base(image.manifest, image.document) if image and image.manifest else None
+        granted = self._store.granted(grant)
+        image = self._store.known(granted.identity) if granted else None
+        return Base(granted.manifest, image.document) if granted and image else None
 
     def _kept(self, asked: Reference) -> HeldImage | None:
         known = self._store.named(str(asked))
-        return None if known is None else self._store.image(known[0])
+        return None if known is None else self._store.image(known.identity, known.grant)
 
     def _pulled(
         self,
@@ -108,8 +112,15 @@ class StoredImages:
         told: Callable[[float], None],
         stop: Stop,
     ) -> HeldImage:
-        insecure = self.insecure
-        pull = Pull(self._store, asked, credentials, insecure=insecure, tell=told, stop=stop)
+        pull = Pull(
+            self._store,
+            asked,
+            credentials,
+            insecure=self.insecure,
+            closed=self.closed,
+            tell=told,
+            stop=stop,
+        )
         try:
             return pull.run()
         except ImageFault as fault:
@@ -141,4 +152,4 @@ class StoredImages:
             held.close()
             raise
         lock = self._store.shelves.image_lock(held.image.identity)
-        return Root(layers, held.image.config, lock, held.close)
+        return Root(layers, held.image.config, lock, held.grant, held.close)

@@ -52,7 +52,9 @@ def find(folder: str, visible: tuple[str, ...] = (), masked: tuple[str, ...] = (
         if not is_below(literal, overlays):
             symlinks.append((literal, real))
     shown = [*overlays, *read_only]
-    covered = [path for path in (folder, *masked) if is_below(path, shown)]
+    # By the real name too: an image may put something else in the place of a link on the way.
+    hidden = [name for path in (folder, *masked) for name in (path, os.path.realpath(path))]
+    covered = [path for path in dict.fromkeys(hidden) if is_below(path, shown)]
     path = f"{os.path.join(sys.prefix, 'bin')}:{_SYSTEM_PATH}"
     land = f"{folder}/land"
     between = _our_layers(land, path)

@@ -23,6 +23,7 @@ from neuro.domain.printable import printable
 from neuro.domain.uris import ResourceURI
 from neuro.engines import base
 from neuro.engines.base import PullCredentials, RunSpec
+from neuro.server.access.people import person_of
 from neuro.server.jobs import builders
 from neuro.server.jobs.record import JobRecord, host_label
 from neuro.server.jobs.specification import entrypoint_and_argv, storage_uri
@@ -191,6 +192,7 @@ class Launcher:
             privileged=spec.privileged,
             disk=self._disk_of(spec.preset_name),
             neighbours=record.owner,
+            person=person_of(record.owner),
             names=_names(record),
             control=spec.control,
         )
@@ -217,6 +219,7 @@ class Launcher:
             node=record.node,
             disk=self._disk_of(spec.preset_name),
             neighbours=record.owner,
+            person=person_of(record.owner),
             names=_names(record),
             nesting=True,
             build_cache=builders.cache_key(self._cluster, record.owner),
