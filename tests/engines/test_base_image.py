@@ -16,7 +16,6 @@ from tests.engines.harness import KINDS, Runs, mounted
 
 BASE = Path(__file__).parents[2] / "images" / "base"
 FOLDERS = ["code", "config", "data", "notebooks", "results"]
-PACKAGES = ("python3", "python3-venv", "apt", "ca-certificates")
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -24,7 +23,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     docker_daemon.socket_path()
-    with debian.root(PACKAGES).open("rb") as tar:
+    with debian.archive().open("rb") as tar:
         docker_daemon.docker("import", "-", "tests/debian", stdin=tar)
     index = tmp_path_factory.mktemp("index")
     fill(index / "simple" / "numpy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import zipfile
@@ -12,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from neuro.engines.sandbox import SandboxEngine
-from tests.engines import debian
+from tests import debian
 from tests.engines.building import Builder, shell
 from tests.engines.harness import EVERYWHERE, Runs
 from tests.engines.plain_user import as_plain_user, prepare
@@ -74,10 +75,12 @@ def test_packages_are_installed_by_a_plain_users_server() -> None:
     place = Path(tempfile.mkdtemp(prefix="neuro-user-"))
     try:
         python = prepare(place)
+        readable = shutil.copy(archive, place / "debian.tar")
+        os.chmod(readable, 0o644)
         chosen = ["tests/engines/test_build_packages.py", "-m", "not root"]
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
 
-        done = as_plain_user(command, place, **{debian.PLACE: str(archive)})
+        done = as_plain_user(command, place, **{debian.PLACE: str(readable)})
 
         assert done.returncode == 0, done.stdout[-20_000:]
         assert "1 passed" in done.stdout

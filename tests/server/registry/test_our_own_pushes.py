@@ -43,7 +43,7 @@ async def test_a_packed_folder_is_pushed_and_pulled(
     image = image_of(None, [made], created="2026-01-02T03:04:05Z")
     reference = parse(f"{urlsplit(server.url).netloc}/{home}:v1")
     credentials = PullCredentials("token", server.token if password else "no-token")
-    push = Push(Registry(reference, credentials), reference, pause=0)
+    push = Push(Registry(reference, credentials, (reference.registry,)), reference, pause=0)
     running = asyncio.to_thread(push.run, image, {made.digest: OfBytes(blob)})
     if not password:
         with pytest.raises(ImageFault) as caught:
@@ -55,6 +55,7 @@ async def test_a_packed_folder_is_pushed_and_pulled(
 
     store = Store(str(tmp_path / "images"))
     store.open()
-    held = await asyncio.to_thread(Pull(store, reference, credentials).run)
+    pull = Pull(store, reference, credentials, insecure=(reference.registry,))
+    held = await asyncio.to_thread(pull.run)
     assert (Path(held.layers[0].files) / "large").stat().st_size == 3 << 20
     held.close()
