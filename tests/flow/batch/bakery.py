@@ -44,8 +44,12 @@ class Bakery:
 
     WAIT = "until [ -e /gate/NAME ]; do sleep 0.02; done"
 
-    def __init__(self, client: Client, server: ServerProcess, folder: Path) -> None:
+    def __init__(
+        self, client: Client, server: ServerProcess, folder: Path, token: str | None = None
+    ) -> None:
+        """``token`` is the client's, by default that of the server's owner."""
         self.client = client
+        self.token = token or server.token
         self.server = server
         self.folder = folder
         self.lines: list[str] = []
@@ -74,7 +78,7 @@ class Bakery:
         """Keep a bake on the server."""
         plan = self.plan(text, files)
         # As a person does it: an executor's connection sends no contexts of images.
-        async with Client.connect(self.server.url, self.server.token) as client:
+        async with Client.connect(self.server.url, self.token) as client:
             client.user, client.cluster = self.client.user, self.client.cluster
             return await submit(client, plan, name=name, tags=[])
 

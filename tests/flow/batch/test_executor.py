@@ -506,15 +506,16 @@ async def test_a_job_of_somebody_else_with_the_tags_of_a_bake(
     await bakery.client.users.add("alice")
     (tmp_path / "hers" / ".neuro").mkdir(parents=True)
 
+    token = (await bakery.client.users.create_token("alice")).token
+
     async def as_alice() -> Client:
-        token = await bakery.client.users.create_token("alice")
-        client = Client.connect(server.url, token.token)
+        client = Client.connect(server.url, token)
         client.user = "alice"
         return client
 
     async with await as_alice() as client:
         text = batch(task("a", "cmd: 'true'"), head=NOT_CACHED)
-        bake, _ = await Bakery(client, server, tmp_path / "hers").submit(text)
+        bake, _ = await Bakery(client, server, tmp_path / "hers", token).submit(text)
     tags = [f"bake_id:{bake.id}", "attempt:1"]
     other = await jobs.submit(bakery.client, "sleep 1000", tags=tags)
     shown = f"job://default/{server.user}/{other.id}"
