@@ -89,6 +89,7 @@ def _address(server: ServerProcess, path: str, user: str) -> str:
         "account": A_JOB.replace("job", "service-account"),
         "schedule": A_JOB.replace("job", "schedule"),
         "user": user,
+        "owner": user,
         "name": f"{user}/image",
         "digest": "sha256:" + 64 * "0",
         "reference": "v1",

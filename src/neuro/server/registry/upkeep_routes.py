@@ -87,7 +87,7 @@ def upkeep_routes(service: RegistryService, upkeep: Upkeep, census: Census, scru
         needs=need(Action.READ, parse_repository),
         section=SECTION,
     )
-    async def list_tags(call: Call, query: Behind) -> list[ImageTag]:
+    async def tags_of_image(call: Call, query: Behind) -> list[ImageTag]:
         """Tags by name, with when they were pushed and pulled."""
         return await upkeep.tags(call.found, query.after, min(_limit(query), _MOST_TAGS))
 
