@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from neuro.domain.jobs import JobFilter, JobStatus
 from neuro.server.access.grants import Visibility
-from neuro.server.database.engine import Database, sqlite_url
+from neuro.server.database.engine import Database, keep_open, sqlite_url
 from neuro.server.database.migrate import migrate
 from neuro.server.jobs import listing
 from neuro.server.jobs.phases import Phase
@@ -97,6 +97,7 @@ def test_pages_are_what_a_look_at_every_job_finds(
         found: list[str] = []
         after = None
         with database.engine.connect() as connection:
+            keep_open(connection)  # this process may stand still on a busy machine
             while True:
                 records, last, _ = listing.list_jobs(
                     connection, visible, query, page=page, after=after
