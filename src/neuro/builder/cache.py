@@ -22,7 +22,6 @@ Several builds at once share it, and any of them may be killed at any moment.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import secrets
@@ -37,13 +36,12 @@ import msgspec
 from neuro.builder.views import LayerFolder
 from neuro.engines.images import locks
 from neuro.engines.images.locks import Lock
+from neuro.engines.images.settling import SETTLED, settle
 from neuro.engines.images.shelves import read_small, remove
 
 _FOLDERS = ("layers", "keys", "mounts", "bases", "downloads", "drafts", "trash", "locks")
 _UNUSED = 30 * 86400.0  # seconds after which a layer goes that no build has used
 _T = TypeVar("_T", bound=msgspec.Struct)
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LayerRecord(msgspec.Struct, frozen=True):
@@ -185,7 +183,7 @@ class Cache:
             place = f"{self.folder}/layers/{identity}"
             record = read_small(f"{place}/record.json", LayerRecord)
             lost = record is not None and record.boot != self._boot
-            if record is None or (lost and not os.path.exists(f"{place}/settled")):
+            if record is None or (lost and not os.path.exists(f"{place}/{SETTLED}")):
                 lock.remove() if record is None else lock.close()
                 return None
             os.utime(f"{place}/record.json")  # it was used now
@@ -259,20 +257,11 @@ class Cache:
             place = f"{self.folder}/layers/{name}"
             record = read_small(f"{place}/record.json", LayerRecord)
             is_new = record is not None and record.boot == self._boot
-            if is_new and not os.path.exists(f"{place}/settled"):
+            if is_new and not os.path.exists(f"{place}/{SETTLED}"):
                 fresh.append(place)
         if not fresh:
             return
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if _libc.syncfs(fd) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-        finally:
-            os.close(fd)
-        for place in fresh:
-            with contextlib.suppress(FileNotFoundError):
-                open(f"{place}/settled", "w").close()
+        settle(self.folder, fresh)
 
     def sweep(self, most: int, *, now: float | None = None) -> int:
         """Remove layers that nobody uses: the oldest beyond ``most`` bytes of all together.

@@ -12,6 +12,11 @@ import msgspec
 
 from neuro.docker.asking import LIBPOD, Asker, read
 
+SILENCE = 600.0  # seconds that a daemon may say nothing while it pulls or pushes
+FULL = "no space left on device"
+# What daemons say of a registry that is not there at the moment.
+AWAY = ("connection refused", "connection reset", "i/o timeout", "EOF", "502 Bad Gateway")
+
 
 class ImageConfig(msgspec.Struct, rename="pascal"):
     """What an image says of the containers that are made of it, or a container of itself."""

@@ -12,11 +12,10 @@ from neuro.cli.image.place import away, credentials, daemon, file_of, is_without
 from neuro.cli.image.progress import follow, shown
 from neuro.cli.lazy import Command
 from neuro.docker.asking import Refused
-from neuro.docker.images import name_and_tag
+from neuro.docker.images import SILENCE, name_and_tag
 from neuro.domain.images import OwnImage
 from neuro.domain.printable import printable
 
-_SILENCE = 600.0  # seconds that a daemon may say nothing
 _INSTEAD = (
     "Without a daemon an image can be pulled into a file: neuro image pull image:NAME:TAG"
     " ./FILE.tar"
@@ -82,7 +81,7 @@ def _pull_to_daemon(context: Context, image: OwnImage, local: str) -> None:
         had = asked.image(whole) is not None
         with shown(context) as lines:
             steps = asked.pull(
-                name, tag, credentials(context), _SILENCE, without_tls=is_without_tls(context)
+                name, tag, credentials(context), SILENCE, without_tls=is_without_tls(context)
             )
             follow(steps, lines, host)
         asked.tag(whole, *name_and_tag(local))

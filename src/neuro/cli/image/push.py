@@ -13,12 +13,11 @@ from neuro.cli.image.place import away, credentials, daemon, file_of, is_without
 from neuro.cli.image.progress import follow, shown
 from neuro.cli.lazy import Command
 from neuro.docker.asking import Refused
-from neuro.docker.images import name_and_tag
+from neuro.docker.images import SILENCE, name_and_tag
 from neuro.domain.errors import InvalidInput
 from neuro.domain.images import OwnImage
 from neuro.domain.printable import printable
 
-_SILENCE = 600.0  # seconds that a daemon may say nothing
 _INSTEAD = (
     "Without a daemon an image can be pushed from a file: neuro image push ./FILE.tar"
     " image:NAME:TAG, where FILE.tar is what `docker save`, `skopeo` or `buildah` wrote."
@@ -102,7 +101,7 @@ def _push_from_daemon(context: Context, local: str, image: OwnImage) -> None:
         try:
             with shown(context) as lines:
                 steps = asked.push(
-                    name, tag, credentials(context), _SILENCE, without_tls=is_without_tls(context)
+                    name, tag, credentials(context), SILENCE, without_tls=is_without_tls(context)
                 )
                 follow(steps, lines, host)
         finally:

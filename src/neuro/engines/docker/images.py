@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from neuro.docker.asking import Refused
-from neuro.docker.images import Image, Step, name_and_tag
+from neuro.docker.images import AWAY, FULL, SILENCE, Image, Step, name_and_tag
 from neuro.domain.errors import InvalidInput
 from neuro.engines.base import PullCredentials
 from neuro.engines.docker.api import Daemon
 from neuro.engines.images.references import parse
 from neuro.engines.sandbox.ending import IMAGE_PULL, INVALID_IMAGE
 
-_SILENCE = 600.0  # seconds that a registry may say nothing while it is pulled from
 _LEAST_STEP = 0.01  # of the whole, between two words on how far a pull is
 _HERE = ("Download complete", "Pull complete", "Already exists", "Verifying Checksum", "Extracting")
-
-
-_FULL = "no space left on device"
-# What daemons say of a registry that is not there at the moment.
-_AWAY = ("connection refused", "connection reset", "i/o timeout", "EOF", "502 Bad Gateway")
 
 
 class CannotPull(Exception):
@@ -105,12 +99,12 @@ def fetched(
         if credentials is not None:
             given = {"username": credentials.user, "password": credentials.password}
         tell(0.0)
-        _follow(daemon.pull(name, tag, given, _SILENCE), tell)
+        _follow(daemon.pull(name, tag, given, SILENCE), tell)
         image = daemon.image(reference)
     except Refused as refused:
-        if _FULL in refused.message:
+        if FULL in refused.message:
             raise OSError(0, f"Docker has no room for the image: {refused.message}") from None
-        if credentials is not None and any(word in refused.message for word in _AWAY):
+        if credentials is not None and any(word in refused.message for word in AWAY):
             raise OSError(0, f"the registry is away: {refused.message}") from None
         raise CannotPull(f"the image {reference} cannot be pulled: {refused.message}") from None
     if image is None:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from neuro.docker.asking import Refused
-from neuro.docker.images import ImageConfig
+from neuro.docker.images import FULL, ImageConfig
 from neuro.engines.docker import containers
 from neuro.engines.docker.api import Daemon
 from neuro.engines.docker.images import fetched
 from neuro.engines.docker.order import Mount, Order
 
 _TRIES = 5  # of a network that goes away at the moment when a container is to join it
-_FULL = "no space left on device"
 
 
 class Impossible(Exception):
@@ -78,7 +77,7 @@ def make(
             if "network" in refused.message and number + 1 < _TRIES:
                 time.sleep(0.05 * (number + 1))
                 continue
-            if _FULL in refused.message:
+            if FULL in refused.message:
                 raise OSError(0, f"Docker cannot start it now: {refused.message}") from None
             raise Impossible(_sentence(refused, order)) from None
 

@@ -9,17 +9,14 @@ from contextlib import suppress
 from typing import Any
 
 from neuro.docker.asking import Refused
-from neuro.docker.images import ImageConfig, name_and_tag
+from neuro.docker.images import AWAY, FULL, SILENCE, ImageConfig, name_and_tag
 from neuro.engines.base import EngineFault, NotReady, RunNotFound, SaveStep, Saving
 from neuro.engines.docker.api import Container, Daemon
 from neuro.engines.docker.containers import USUAL_PATH
 from neuro.engines.docker.images import Progress
 
 _DRAFTS = "neuro-drafts"  # a repository of the daemon's
-_SILENCE = 600.0  # seconds that a registry may say nothing while it is pushed to
 _SENT = ("Pushed", "Layer already exists")
-_FULL = "no space left on device"
-_AWAY = ("connection refused", "connection reset", "i/o timeout", "EOF", "502 Bad Gateway")
 _SHELL = ["/bin/sh"]  # of an image that had no command: a daemon keeps the container's otherwise
 
 
@@ -71,7 +68,7 @@ def commit(daemon: Daemon, container: str, reference: str) -> None:
         finally:
             daemon.remove_image(draft)
     except Refused as refused:
-        kind = NotReady if _FULL in refused.message else EngineFault
+        kind = NotReady if FULL in refused.message else EngineFault
         raise kind(f"the image {reference} cannot be made: {refused.message}") from None
 
 
@@ -103,7 +100,7 @@ class Save:
             self._push(*name_and_tag(image))
         except Refused as refused:
             message = refused.message
-            is_passing = _FULL in message or any(word in message for word in _AWAY)
+            is_passing = FULL in message or any(word in message for word in AWAY)
             kind = NotReady if is_passing else EngineFault
             raise kind(f"the image {image} cannot be pushed: {message}") from None
         finally:
@@ -114,7 +111,7 @@ class Save:
         push = self._saving.push
         credentials = {"username": push.user, "password": push.password}
         progress = Progress("Pushing", _SENT)
-        for step in self._daemon.push(name, tag, credentials, _SILENCE, without_tls=True):
+        for step in self._daemon.push(name, tag, credentials, SILENCE, without_tls=True):
             if self._stopped.is_set():
                 return  # the daemon notices that nobody listens
             if step.error is not None:

@@ -26,7 +26,6 @@ came from says that this caller may have the blob, or where it has brought the s
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +36,7 @@ from neuro.engines.images.faults import corrupt
 from neuro.engines.images.limits import Limits, no_room, spare_of
 from neuro.engines.images.locks import Lock
 from neuro.engines.images.processes import LayerProcess, turn
+from neuro.engines.images.settling import SETTLED, settle
 from neuro.engines.images.shelves import (
     GrantRecord,
     LayerRecord,
@@ -54,7 +54,6 @@ from neuro.engines.images.stopping import Stop
 from neuro.engines.images.sweeping import Sweeper
 from neuro.engines.images.unpacking import Unpacking
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _REMEMBERED = 1000  # images of which it is known how many layers have to be merged
 
 
@@ -211,7 +210,7 @@ class Store:
         record = read_small(f"{place}/record.json", LayerRecord)
         if record is None:
             return None
-        if record.boot != self._boot and not os.path.exists(f"{place}/settled"):
+        if record.boot != self._boot and not os.path.exists(f"{place}/{SETTLED}"):
             return None  # the machine went down before the disk had it, perhaps
         return record
 
@@ -302,16 +301,7 @@ class Store:
         unsettled = [place for place in self._places() if self._unsettled(place)]
         if not unsettled:
             return
-        fd = os.open(self.shelves.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if _libc.syncfs(fd) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-        finally:
-            os.close(fd)
-        for place in unsettled:
-            with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
-                open(f"{place}/settled", "w").close()
+        settle(self.shelves.folder, unsettled)
 
     def _places(self) -> Iterator[str]:
         for shelf in ("layers", "merges"):
@@ -321,7 +311,7 @@ class Store:
     def _unsettled(self, place: str) -> bool:
         record = read_small(f"{place}/record.json", LayerRecord)
         is_new = record is not None and record.boot == self._boot
-        return is_new and not os.path.exists(f"{place}/settled")
+        return is_new and not os.path.exists(f"{place}/{SETTLED}")
 
     # Images
 

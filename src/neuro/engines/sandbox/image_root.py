@@ -224,11 +224,7 @@ def folder(root: int, name: str) -> int:
 def give(root: int, name: str, tree: int) -> None:
     """Put one of the run's own files into /etc, unless the image has a folder of that name."""
     try:
-        etc = folder(root, "etc")
-        try:
-            place = _file(etc, name)
-        finally:
-            os.close(etc)
+        place = _in_etc(root, name)
         if place is not None:
             kernel.attach(tree, place)
             os.close(place)
@@ -238,13 +234,17 @@ def give(root: int, name: str, tree: int) -> None:
 
 def make_place(root: int, name: str) -> None:
     """Make the place of one of the run's own files in /etc, as ``give`` does. Raises OSError."""
-    etc = folder(root, "etc")
-    try:
-        place = _file(etc, name)
-    finally:
-        os.close(etc)
+    place = _in_etc(root, name)
     if place is not None:
         os.close(place)
+
+
+def _in_etc(root: int, name: str) -> int | None:
+    etc = folder(root, "etc")
+    try:
+        return _file(etc, name)
+    finally:
+        os.close(etc)
 
 
 def _file(etc: int, name: str) -> int | None:
