@@ -40,7 +40,8 @@ class ServerProcess:
     """``python -m neuro.server run`` on a port of its own; the port stays across restarts.
 
     ``program`` is a file that Python runs instead of that, and its first arguments. Where ``forks``
-    is set, as the tests have it, they are forks: see ``tests.warm``.
+    is set, as the tests have it, they are forks: see ``tests.warm``. ``through`` is a command that
+    runs what follows it.
     """
 
     forks = False
@@ -53,11 +54,13 @@ class ServerProcess:
         database: str | None = None,
         program: Sequence[str] = (),
         forks: bool | None = None,
+        through: Sequence[str] = (),
     ) -> None:
         self.data_dir = data_dir
         self.port = 0
         self._database = database
         self._program = program
+        self._through = through
         if forks is not None:
             self.forks = forks
         self._process: subprocess.Popen[bytes] | Fork | None = None
@@ -91,7 +94,7 @@ class ServerProcess:
         program = self._program or ("-m", "neuro.server")
         with (self.data_dir / "server.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, *program, *arguments, "--ready-fd", str(ready)],
+                [*self._through, sys.executable, *program, *arguments, "--ready-fd", str(ready)],
                 pass_fds=[ready],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -476,6 +476,15 @@ class PodmanKind(DockerKind):
     def can(self, what: Has | type[Any]) -> bool:
         return what is not Commits and super().can(what)
 
+    def end_all(self, folder: Path) -> None:
+        """Take back the address that the engine gave this machine: with many, others are slow."""
+        identity = json.loads((folder / "installation").read_text())["id"]
+        daemon = Daemon(docker_daemon.socket_path(self.name))
+        network = daemon.network(containers.network_of(identity, ""))
+        for one in (network.addresses.config or ()) if network is not None else ():
+            address = f"{one.gateway.partition('/')[0]}/32"
+            subprocess.run(["ip", "address", "delete", address, "dev", "lo"], check=False)
+
 
 KINDS: dict[str, EngineKind] = {
     kind.name: kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,23 +14,13 @@ from tests.server_process import ServerProcess
 SOFT = 256
 
 
-def begin(folder: Path) -> ServerProcess:
-    """A server that was started where the soft limit is small."""
-    server = ServerProcess(folder)
-    server.forks = False  # a fork has the limits of who forks it
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT, before[1]))
-    try:
-        server.start()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    return server
-
-
 async def test_the_server_opens_more_than_the_soft_limit_and_its_jobs_keep_that(
     tmp_path: Path,
 ) -> None:
-    server = begin(tmp_path / "data")
+    limit = ("prlimit", f"--nofile={SOFT}:")
+    # A fork has the limits of who forks it.
+    server = ServerProcess(tmp_path / "data", through=limit, forks=False)
+    server.start()
     address = urlsplit(server.url)
     with ExitStack() as stack:
         stack.callback(server.stop)
