@@ -9,6 +9,7 @@ import secrets
 import urllib.error
 import urllib.request
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,8 @@ from neuro.builder.copying import Download
 from neuro.builder.faults import BuildFault
 from neuro.dockerfile.steps import RemoteFile
 from neuro.engines.images import locks
+from neuro.engines.images.faults import ImageFault
+from neuro.engines.images.reaching import Reach, check_name, guard, place_of
 
 _SECONDS = 60.0  # that a server may say nothing
 _LARGEST = 64 << 30
@@ -43,10 +46,36 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-_opener = urllib.request.build_opener(_SameScheme)
+class _Guarded(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens connections as far as ``reach`` allows, and raises ImageFault beyond."""
+
+    def __init__(self, reach: Reach) -> None:
+        super().__init__()
+        self._reach = reach
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self._opened(req, http.client.HTTPConnection)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self._opened(req, http.client.HTTPSConnection)
+
+    def _opened(
+        self, req: urllib.request.Request, kind: type[http.client.HTTPConnection]
+    ) -> http.client.HTTPResponse:
+        asked_for = urllib.request.Request(req.full_url).host  # noqa: S310 - as its own scheme
+        place = place_of(f"{req.type}://{asked_for}")
+
+        def connection(host: str, **how: Any) -> http.client.HTTPConnection:
+            made = kind(host, **how)
+            if host == asked_for:
+                return guard(made, place, self._reach)
+            check_name(place, self._reach)  # ``host`` is a proxy
+            return made
+
+        return self.do_open(connection, req)
 
 
-def download(cache: Cache, source: RemoteFile) -> Download:
+def download(cache: Cache, source: RemoteFile, reach: Reach) -> Download:
     """The file behind a URL. Raises BuildFault, OSError."""
     name = hashlib.sha256(source.url.encode()).hexdigest()
     with locks.alone(f"{cache.folder}/locks/download-{name}"):
@@ -56,7 +85,7 @@ def download(cache: Cache, source: RemoteFile) -> Download:
         algorithm = source.checksum.partition(":")[0] or "sha256"
         if kept is not None and source.checksum == f"sha256:{kept.digest}":
             return _there(cache, kept)
-        kept = _fetch(cache, source, kept)
+        kept = _fetch(cache, source, kept, reach)
         there = _there(cache, kept)
         if source.checksum:
             with open(there.path, "rb") as file:
@@ -80,17 +109,18 @@ def _moment(modified: str) -> int:
         return 0
 
 
-def _fetch(cache: Cache, source: RemoteFile, kept: _Kept | None) -> _Kept:
+def _fetch(cache: Cache, source: RemoteFile, kept: _Kept | None, reach: Reach) -> _Kept:
     headers = {"User-Agent": f"neuro/{__version__}", "Accept-Encoding": "identity"}
     if kept is not None and kept.etag:
         headers["If-None-Match"] = kept.etag
     elif kept is not None and kept.modified:
         headers["If-Modified-Since"] = kept.modified
     request = urllib.request.Request(source.url, headers=headers)  # noqa: S310 - checked by the plan
+    opener = urllib.request.build_opener(_SameScheme, _Guarded(reach))
     file = secrets.token_hex(16)
     path = f"{cache.folder}/downloads/{file}"
     try:
-        with _opener.open(request, timeout=_SECONDS) as answer, open(path, "xb") as target:
+        with opener.open(request, timeout=_SECONDS) as answer, open(path, "xb") as target:
             seen, size = hashlib.sha256(), 0
             while piece := answer.read(_PIECE):
                 size += len(piece)
@@ -111,6 +141,8 @@ def _fetch(cache: Cache, source: RemoteFile, kept: _Kept | None) -> _Kept:
     except BaseException as error:
         if os.path.exists(path):
             os.unlink(path)
+        if isinstance(error, ImageFault):
+            raise BuildFault(error.sentence) from None
         if isinstance(error, urllib.error.URLError):
             raise BuildFault(f"{source.url} cannot be reached: {error.reason}.") from None
         if isinstance(error, TimeoutError | ConnectionError | http.client.HTTPException):
