@@ -133,8 +133,10 @@ class Save:
                 assert self._images is not None
                 of_base = parse(self._saving.base)
                 registry = Registry(of_base, self._saving.pull, self._images.reach)
+                # There the layers are, so they need only be given to the other repository.
+                place = of_base.repository if of_base.registry == target.registry else ""
                 for one in found.layers:
-                    sources.setdefault(one.digest, OfRegistry(registry, one.digest))
+                    sources.setdefault(one.digest, OfRegistry(registry, one.digest, place))
             own = Registry(target, self._saving.push, plain(target.registry))
             push = Push(own, target, tell=self._tell)
             with self._stop.telling(push.stop):
