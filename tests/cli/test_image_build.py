@@ -151,6 +151,21 @@ def test_what_is_ignored_is_not_sent(person: Home, context: Path) -> None:
     assert found == {"./keep/a", "./src/deep/x.py"}
 
 
+def test_a_dockerfile_outside_has_patterns_of_its_own(person: Home, context: Path) -> None:
+    outside = person.work_dir / "outside"
+    outside.mkdir()
+    (outside / "Other").write_text("FROM host\nCOPY . /sent\nRUN cd /sent && find . -type f\n")
+    (outside / "Other.dockerignore").write_text("b\n")
+    (context / ".dockerignore").write_text("a\n")
+    for name in ("a", "b"):
+        (context / name).write_text("x")
+
+    shown = built(person, "--no-cache", "-f", "outside/Other")
+
+    found = {line.split()[-1] for line in shown.splitlines() if " ./" in line}
+    assert found == {"./.dockerignore", "./a"}
+
+
 def test_arguments_secrets_and_a_dockerfile_outside(person: Home, context: Path) -> None:
     (context / "a").write_text("from the context")
     (person.work_dir / "Other").write_text(

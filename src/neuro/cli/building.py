@@ -19,6 +19,7 @@ from neuro.cli.failures import BAD_VALUE, Failure
 from neuro.client.build_context import Item, context_items, ignored_in
 from neuro.client.builds import CONTEXT, DOCKERFILE, SENT, Build, Secret, build_request
 from neuro.client.job_request import Where, environment
+from neuro.dockerfile.ignore import names_of_ignore_file
 from neuro.dockerfile.parser import MAX_BYTES, parse
 from neuro.dockerfile.plan import plan
 from neuro.dockerfile.tree import Dockerfile, DockerfileError
@@ -168,8 +169,9 @@ def say_built(context: Context, images: Sequence[OwnImage], built: Built) -> Non
 class _Source:
     """Where the context is, and what of it goes to the storage.
 
-    ``place`` and ``dockerfile`` are as in ``Build``. ``outside`` is a Dockerfile that is not in
-    the context, ``uri`` that of a context in the storage, ``top`` a local one.
+    ``place`` and ``dockerfile`` are as in ``Build``. ``outside`` are files that are not in the
+    context, by their names: a Dockerfile, and its own ignore file. ``uri`` is that of a context in
+    the storage, ``top`` a local one.
     """
 
     place: str
@@ -177,7 +179,7 @@ class _Source:
     top: Path | None = None
     items: tuple[Item, ...] = ()
     uri: ResourceURI | None = None
-    outside: bytes | None = None
+    outside: tuple[tuple[str, bytes], ...] = ()
 
 
 def _source(context: Context, wanted: Wanted) -> _Source:
@@ -199,17 +201,21 @@ def _on_this_machine(context: Context, wanted: Wanted) -> _Source:
     content = path.read_bytes()
     shown = os.path.relpath(path)
     check_dockerfile(context, content, shown, wanted)
-    name = inside or path.name
     place = f"{SENT}/context"
+    beside = path.absolute()
     try:
-        patterns, ignore_file = ignored_in(top, name)
+        patterns, ignore_file = ignored_in(top, inside or str(beside))
     except DockerfileError as error:
         raise _wrong(error) from None
     always = {it for it in (inside, ignore_file) if it is not None}
     items = tuple(context_items(top, patterns, always))
     if inside is not None:
         return _Source(place, inside, top, items)
-    return _Source(place, f"{SENT}/{DOCKERFILE}", top, items, outside=content)
+    outside = [(DOCKERFILE, content)]
+    if ignore_file is not None and Path(ignore_file).is_absolute():
+        own, _ = names_of_ignore_file(DOCKERFILE)
+        outside.append((own, Path(ignore_file).read_bytes()))
+    return _Source(place, f"{SENT}/{DOCKERFILE}", top, items, outside=tuple(outside))
 
 
 def _in_storage(context: Context, wanted: Wanted) -> _Source:
@@ -312,8 +318,7 @@ def _sent(
     if source.uri is not None:
         mounted.append(Volume(src_storage_uri=str(source.uri), dst_path=CONTEXT, read_only=True))
     files = [(f"secrets/{n}", it.content) for n, it in enumerate(secret_files)]
-    if source.outside is not None:
-        files.append((DOCKERFILE, source.outside))
+    files += source.outside
     if source.top is None and not files:
         yield mounted, ()
         return
