@@ -81,9 +81,11 @@ class Building:
         self._downloads: dict[RemoteFile, Download] = {}
 
     def close(self) -> None:
-        """Give back all layers."""
+        """Give back all layers, and files of URLs."""
         for layer in self._held:
             layer.close()
+        for there in self._downloads.values():
+            there.lock.close()
 
     def run(self) -> Tree:
         """The image's files. Raises BuildFault, and OSError for the machine's trouble."""
@@ -223,9 +225,11 @@ class Building:
         with self._lock:
             known = self._downloads.get(source)
         if known is None:
-            known = download(self._cache, source, self._reach)
+            there = download(self._cache, source, self._reach)
             with self._lock:
-                self._downloads[source] = known
+                known = self._downloads.setdefault(source, there)
+            if known is not there:  # two steps wanted it at once
+                there.lock.close()
         return known
 
 
